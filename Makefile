@@ -1,0 +1,44 @@
+# What a person does here. Everything a target needs it installs itself, pinned, into .venv.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+UV := VIRTUAL_ENV=$(VENV) $(BIN)/uv
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# --- set-up ---------------------------------------------------------------------------------------------------------
+# Byte code is compiled at once: without it every run would pay two seconds to import dagster.
+$(BIN)/uv: requirements/install.lock
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14) and "taxi_assets needs Python 3.11 to 3.14, this is " + sys.version.split()[0] + ": make PYTHON=python3.11 ...")'
+	@echo "installing into $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/install.lock
+	@touch $@
+
+$(VENV)/.runtime: $(BIN)/uv requirements/runtime.lock
+	@$(UV) pip install --quiet --compile-bytecode --require-hashes --no-deps -r requirements/runtime.lock
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements/dev.lock
+	@$(UV) pip install --quiet --compile-bytecode --require-hashes --no-deps -r requirements/dev.lock
+	@touch $@
+
+.PHONY: setup
+setup: $(VENV)/.dev ## Install everything for development into .venv
+
+.PHONY: lock
+lock: $(BIN)/uv ## Compile requirements/*.lock anew from pyproject.toml (UPGRADE=1: take newer versions)
+	@for set in install: runtime: dev:dev; do \
+	  name=$${set%%:*}; group=$${set#*:}; \
+	  if [ $$name = install ]; then input="--group install"; elif [ -n "$$group" ]; then input="pyproject.toml --group pyproject.toml:$$group -c requirements/runtime.lock"; else input="pyproject.toml"; fi; \
+	  $(UV) pip compile $$input --output-file requirements/$$name.lock --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-emit-find-links --no-strip-extras $(if $(UPGRADE),--upgrade) --quiet \
+	    --custom-compile-command "make lock"; \
+	done

@@ -1,0 +1,91 @@
+"""Every error this package raises on purpose, each with its remedy.
+
+Belongs here: one class per thing that can go wrong, so that a reader finds the cause by name.
+Does not belong here: handling. A permanent error stays until somebody changes something (input, setting, code); a
+transient one may pass by itself and is worth another try.
+"""
+
+from __future__ import annotations
+
+
+class TaxiAssetsError(Exception):
+    """Something went wrong that has a name: `what` happened (with service, month, column, row), and the `remedy`.
+
+    Its text is one line, `what` followed by `remedy`: what the CLI, the logs and the UI show.
+    """
+
+    def __init__(self, what: str, *, remedy: str) -> None:
+        super().__init__(what, remedy)
+        self.what = what
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.remedy}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.what, self.remedy)
+
+
+def _rebuild(error_class: type[TaxiAssetsError], what: str, remedy: str) -> TaxiAssetsError:
+    # Exceptions with keyword arguments do not pickle by themselves, and backfills hand errors between processes.
+    return error_class(what, remedy=remedy)
+
+
+class PermanentError(TaxiAssetsError):
+    """The same input gives the same error: no retry."""
+
+
+class TransientError(TaxiAssetsError):
+    """May pass by itself: worth a retry."""
+
+
+class SettingsError(PermanentError):
+    """An environment variable holds a value that is not accepted."""
+
+
+class RunConfigError(PermanentError):
+    """A run was asked for something that does not exist, such as an unknown rule."""
+
+
+class NotPublishedError(PermanentError):
+    """No publisher has the month (HTTP 403, 404, 410, or no such file in a folder)."""
+
+
+class PublisherRefusedError(PermanentError):
+    """The publisher answered, but with an error that does not pass by itself."""
+
+
+class PublisherUnreachableError(TransientError):
+    """The publisher could not be reached, or broke off, more often than we try."""
+
+
+class ContentRefusedError(PermanentError):
+    """What arrived is no trip file: an error page, a pointer, a file cut off in the middle, or beyond the limits."""
+
+
+class HeaderError(PermanentError):
+    """The columns of a file are not those of any known era."""
+
+
+class TooManyQuarantinedError(PermanentError):
+    """More than half of a month would be quarantined: a changed format, not dirt. Nothing is published."""
+
+
+class ConservationError(PermanentError):
+    """Rows were lost or doubled on the way. Nothing is published."""
+
+
+class LakeObjectMissingError(PermanentError):
+    """A shelf of the lake does not hold the month that was asked for."""
+
+
+class LakeObjectDamagedError(PermanentError):
+    """An object in the lake is not what its record says it is."""
+
+
+class WarehouseBusyError(TransientError):
+    """Another process holds the warehouse for longer than we wait."""
+
+
+class WarehouseSchemaError(PermanentError):
+    """A table in the warehouse has a column of another type than the schema says."""

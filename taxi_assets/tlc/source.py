@@ -1,0 +1,46 @@
+"""A trip file as its publisher offers it, and what is known of the one we hold."""
+
+from __future__ import annotations
+
+import datetime as dt  # noqa: TC003  (pydantic resolves it at run time)
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class FileFormat(StrEnum):
+    """The formats TLC and its mirrors publish in; the value is the file name's ending without its first dot."""
+
+    CSV_GZ = "csv.gz"
+    CSV = "csv"
+    PARQUET = "parquet"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One place where a file may be published.
+
+    `url` is `http(s)://…`, `file:///…`, or `sample:{service}/{month}` (generated, see `sample.py`).
+    """
+
+    url: str
+    publisher: str
+    format: FileFormat
+
+
+class SourceRecord(BaseModel):
+    """What is known of a raw file; kept as JSON beside it, because the event log may be lost or elsewhere."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    url: str = Field(description="Where it came from.")
+    publisher: str = Field(description="Who published it: datatalksclub, tlc, sample, or the base that was set.")
+    format: FileFormat = Field(description="csv.gz, csv or parquet.")
+    bytes: int = Field(description="Its length as published.")
+    sha256: str = Field(description="Digest of its bytes, in hex.")
+    rows: int = Field(description="Data rows: non-blank lines less the header, or what the Parquet footer says.")
+    etag: str | None = Field(default=None, description="The publisher's ETag, for revalidation.")
+    last_modified: str | None = Field(default=None, description="The publisher's Last-Modified, for revalidation.")
+    fetched_at: dt.datetime = Field(description="When these bytes were last found to be the published ones, in UTC.")
+    generated: bool = Field(default=False, description="True for the generated sample: not TLC's records.")
