@@ -1,0 +1,1 @@
+"""The domain: what TLC publishes and what is right. Knows no Dagster."""

@@ -1,0 +1,187 @@
+"""From a published file to two Parquet files: the clean trips, and the quarantine. No row is lost on the way.
+
+Belongs here: the order of the work, and the counting. Reading is `read.py`, one batch is `part.py`, values are
+`parse.py`, rules are `rules.py`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from taxi_assets.errors import ConservationError, ContentRefusedError, TooManyQuarantinedError
+from taxi_assets.tlc.parquet import TripWriter
+from taxi_assets.tlc.part import QUARANTINE_SCHEMA, PartedBatch, part
+from taxi_assets.tlc.read import PublishedBatch, TripReader, open_trips
+from taxi_assets.tlc.report import MonthReport, Reason, Totals, UnknownColumn, to_cents
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from taxi_assets.tlc.month import Month
+    from taxi_assets.tlc.rules import Rule
+    from taxi_assets.tlc.schema import Service
+    from taxi_assets.tlc.source import SourceRecord
+
+# Real months have 0.5 to 1.4 %. Beyond this it is not dirt: the file's format has changed.
+MAXIMUM_SHARE_QUARANTINED = 0.5
+
+_EXAMPLES = 3
+_EPOCH = dt.date(1970, 1, 1)
+
+
+@dataclass(frozen=True)
+class CleanedMonth:
+    """Two finished files that belong together, and what is in them."""
+
+    clean: Path
+    quarantine: Path
+    report: MonthReport
+
+
+def data_version(record: SourceRecord, service: Service, rules: Sequence[Rule]) -> str:
+    """Digest of all that decides what a month's clean rows are: its bytes, the schema, the rules."""
+    return hashlib.sha256(json.dumps([record.sha256, service.version(rules)]).encode()).hexdigest()
+
+
+def clean_month(
+    path: Path, record: SourceRecord, service: Service, month: Month, rules: Sequence[Rule], into: Path
+) -> CleanedMonth:
+    """Clean one month's file into `into/clean.parquet` and `into/quarantine.parquet`.
+
+    Streams: memory does not grow with the month. Raises `HeaderError` for columns of no known era,
+    `TooManyQuarantinedError` beyond half of the rows, `ConservationError` where the rows do not add up to those that
+    were counted when the file arrived.
+    """
+    what = f"{service.name} {month}"
+    clean_path, quarantine_path = into / "clean.parquet", into / "quarantine.parquet"
+    tally = _Tally(service, month)
+    with (
+        open_trips(path, record.format, service, what=what) as reader,
+        TripWriter(clean_path, service.arrow_schema) as clean_writer,
+        TripWriter(quarantine_path, QUARANTINE_SCHEMA) as quarantine_writer,
+    ):
+        for published in _readable(reader.batches(), record, what):
+            parted = part(published, reader, service, month, rules)
+            tally.add(published, parted, reader)
+            clean_writer.write(parted.clean)
+            quarantine_writer.write(parted.quarantine)
+        report = tally.report(reader, record, rules)
+        _refuse_nonsense(report, what)
+        clean_writer.finish(report.footer())
+        quarantine_writer.finish(report.footer())
+    return CleanedMonth(clean_path, quarantine_path, report)
+
+
+def _readable(batches: Iterator[PublishedBatch], record: SourceRecord, what: str) -> Iterator[PublishedBatch]:
+    # Only what reading raises says something about the file; a full disk, say, does not.
+    while True:
+        try:
+            batch = next(batches, None)
+        except (pa.ArrowException, OSError, EOFError) as error:
+            raise ContentRefusedError(
+                f"{what}: the file cannot be read as {record.format}: {error}.",
+                remedy=f"Fetch it again; when that does not help, look at what {record.url} sends.",
+            ) from error
+        if batch is None:
+            return
+        yield batch
+
+
+def _refuse_nonsense(report: MonthReport, what: str) -> None:
+    found = report.clean.rows + report.rows_quarantined
+    if found != report.rows_raw:
+        raise ConservationError(
+            f"{what}: {found:,} rows were read ({report.clean.rows:,} clean, {report.rows_quarantined:,} quarantined), "
+            f"but the file has {report.rows_raw:,}. Nothing was published.",
+            remedy="This is a defect of the reader: please report it with the file.",
+        )
+    if report.share_quarantined > MAXIMUM_SHARE_QUARANTINED:
+        reasons = ", ".join(f"{name} {reason.rows:,}" for name, reason in report.reasons.items())
+        raise TooManyQuarantinedError(
+            f"{what}: {report.rows_quarantined:,} of {report.rows_raw:,} rows would be quarantined ({reasons}). "
+            "Nothing was published.",
+            remedy="Look at the file: its format may have changed. Rules can be left out by run config.",
+        )
+
+
+class _Tally:
+    """Counts what goes by."""
+
+    def __init__(self, service: Service, month: Month) -> None:
+        self._service = service
+        self._month = month
+        self._rows = self._cents = self._source_rows = 0
+        self._quarantined = self._quarantined_cents = 0
+        self._reasons: Counter[str] = Counter()
+        self._reason_cents: Counter[str] = Counter()
+        self._by_day = np.zeros(month.days, np.int64)
+        self._examples: dict[int, dict[str, None]] = {}
+
+    def add(self, published: PublishedBatch, parted: PartedBatch, reader: TripReader) -> None:
+        clean = parted.clean
+        self._rows += clean.num_rows
+        self._cents += sum(to_cents(pc.sum(clean.column(name)).as_py()) for name in self._service.money_columns)
+        self._source_rows += pc.sum(clean.column("source_row")).as_py() or 0
+        days = np.asarray(clean.column("pickup_date").cast(pa.int32()).drop_null())
+        days = days - (self._month.start - _EPOCH).days
+        self._by_day += np.bincount(days[(days >= 0) & (days < self._month.days)], minlength=self._month.days)
+        self._add_quarantined(parted.quarantine)
+        self._add_examples(published, reader)
+
+    def _add_quarantined(self, quarantine: Any) -> None:
+        self._quarantined += quarantine.num_rows
+        totals = quarantine.column("total_amount").to_pylist()
+        for reasons, total in zip(quarantine.column("reasons").to_pylist(), totals, strict=True):
+            cents = to_cents(total)
+            self._quarantined_cents += cents
+            for reason in reasons:
+                self._reasons[reason] += 1
+                self._reason_cents[reason] += cents
+
+    def _add_examples(self, published: PublishedBatch, reader: TripReader) -> None:
+        for position in reader.match.unknown:
+            examples = self._examples.setdefault(position, {})
+            if len(examples) < _EXAMPLES:
+                values = pc.unique(published.arrays[position]).drop_null()[:_EXAMPLES].to_pylist()
+                examples.update(dict.fromkeys(map(str, values)))
+
+    def report(self, reader: TripReader, record: SourceRecord, rules: Sequence[Rule]) -> MonthReport:
+        unknown = [
+            UnknownColumn(
+                name=reader.names[position] or f"(field {position + 1})",
+                type=reader.types[position],
+                examples=list(examples)[:_EXAMPLES],
+            )
+            for position, examples in self._examples.items()
+            # Fields that no header names are empty in all eras known: drift only when they hold something.
+            if reader.names[position] or examples
+        ]
+        return MonthReport(
+            service=self._service.name,
+            month=str(self._month),
+            data_version=data_version(record, self._service, rules),
+            raw_sha256=record.sha256,
+            generated=record.generated,
+            rules=[rule.name for rule in rules],
+            rows_raw=record.rows,
+            rows_quarantined=self._quarantined,
+            clean=Totals(rows=self._rows, cents=self._cents, source_rows=self._source_rows),
+            quarantined_total_cents=self._quarantined_cents,
+            reasons={
+                name: Reason(rows=rows, total_cents=self._reason_cents[name])
+                for name, rows in sorted(self._reasons.items())
+            },
+            rows_by_day=self._by_day.tolist(),
+            unknown_columns=unknown,
+            absent_columns=list(reader.match.absent),
+        )

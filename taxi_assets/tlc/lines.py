@@ -1,0 +1,132 @@
+"""Bytes of a CSV made fit for the parser: whole lines, valid UTF-8, one kind of line end, no byte order mark.
+
+Belongs here: what stands between the file and pyarrow's parser. pyarrow fails a whole month for one bad byte, and
+does not say where; this says which rows had one.
+"""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import re
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from taxi_assets.errors import ContentRefusedError
+from taxi_assets.tlc.source import FileFormat
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# The largest piece handed to the parser at once, and so the longest line.
+BLOCK_BYTES = 1 << 20
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_BLANK_LINE = re.compile(rb"^\r?\n", re.MULTILINE)
+_LONE_CARRIAGE_RETURN = re.compile(rb"\r(?!\n)")
+
+
+def open_bytes(path: Path, format_: FileFormat) -> BinaryIO:
+    """Open a CSV for reading, decompressed."""
+    return cast(BinaryIO, gzip.open(path, "rb")) if format_ is FileFormat.CSV_GZ else path.open("rb")
+
+
+class LineSource:
+    r"""A readable binary file that yields whole lines of data; the header is taken off first.
+
+    `read(n)` returns at most n bytes of whole lines, or b"" at the end. `header` is the first line's text. `not_utf8`
+    collects the numbers of data rows (from 1, blank lines not counted) that held bytes that are not UTF-8; these bytes
+    are escaped, as in `\xff`. `rows` counts the data rows handed out so far.
+    """
+
+    def __init__(self, file: BinaryIO, *, what: str) -> None:
+        self._file = file
+        self._what = what
+        self._blocks = self._valid_blocks()
+        self.closed = False
+        self.rows = 0
+        self.not_utf8: set[int] = set()
+        self.header = ""
+        # The first block is read ahead: it holds the header, and what the reader looks at to learn the field count.
+        self._ahead = next(self._blocks, b"")
+
+    def peek(self) -> bytes:
+        """The first lines of data, without taking them; only before the first `read`."""
+        return self._ahead
+
+    def read(self, size: int = BLOCK_BYTES) -> bytes:
+        """The next lines; b"" at the end."""
+        block, self._ahead = (self._ahead, b"") if self._ahead else (next(self._blocks, b""), b"")
+        if len(block) > size:
+            block, self._ahead = self._split(block, size)
+        return block
+
+    def close(self) -> None:
+        """Close the file behind it."""
+        self.closed = True
+        self._file.close()
+
+    def _split(self, block: bytes, size: int) -> tuple[bytes, bytes]:
+        end = block.rfind(b"\n", 0, size) + 1
+        if end == 0:
+            raise self._line_too_long()
+        return block[:end], block[end:]
+
+    def _line_too_long(self) -> ContentRefusedError:
+        return ContentRefusedError(
+            f"{self._what}: the line after data row {self.rows:,} is longer than {BLOCK_BYTES:,} bytes.",
+            remedy="That is no trip file: look at what the publisher sent.",
+        )
+
+    def _valid_blocks(self) -> Iterator[bytes]:
+        blocks = self._whole_lines()
+        first = next(blocks, b"").removeprefix(_BYTE_ORDER_MARK).lstrip(b"\r\n")
+        header, _, first = _LONE_CARRIAGE_RETURN.sub(b"\n", first).partition(b"\n")
+        self.header = header.decode("utf-8", "backslashreplace").rstrip("\r")
+        for raw in itertools.chain([first], blocks):
+            block = raw
+            if block.count(b"\r") != block.count(b"\r\n"):
+                block = _LONE_CARRIAGE_RETURN.sub(b"\n", block)
+            if not block.isascii():
+                block = self._escape_invalid(block)
+            self.rows += count_rows(block)
+            if block:
+                yield block
+
+    def _whole_lines(self) -> Iterator[bytes]:
+        rest = b""
+        while data := self._file.read(BLOCK_BYTES - len(rest)):
+            lines = rest + data
+            end = lines.rfind(b"\n") + 1
+            rest = lines[end:]
+            if len(rest) >= BLOCK_BYTES:
+                raise self._line_too_long()
+            if end:
+                yield lines[:end]
+        if rest:
+            yield rest
+
+    def _escape_invalid(self, block: bytes) -> bytes:
+        try:
+            block.decode()
+        except UnicodeDecodeError:
+            pass
+        else:
+            return block
+        row = self.rows
+        lines = block.split(b"\n")
+        for index, line in enumerate(lines):
+            row += bool(line.rstrip(b"\r"))
+            text = line.decode("utf-8", "backslashreplace").encode()
+            if text != line:
+                lines[index] = text
+                self.not_utf8.add(row)
+        return b"\n".join(lines)
+
+
+def count_rows(block: bytes) -> int:
+    """Lines of a block that are not blank."""
+    lines = block.count(b"\n") + (not block.endswith(b"\n") and block != b"")
+    if b"\n\n" in block or b"\n\r\n" in block or block.startswith((b"\n", b"\r\n")):
+        lines -= len(_BLANK_LINE.findall(block))
+    return lines

@@ -1,0 +1,69 @@
+"""How trips are written: one way for all months, so that the same rows always give the same bytes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+ROW_GROUP_ROWS = 131_072
+
+# Nearly sorted: stored as small differences. Dictionaries would overflow on them.
+_DELTA_COLUMNS = ("pickup_datetime", "dropoff_datetime", "source_row")
+
+
+class TripWriter:
+    """Writes batches of one schema as Parquet, in row groups of exactly `ROW_GROUP_ROWS`, holding back at most one."""
+
+    def __init__(self, path: Path, schema: Any) -> None:
+        delta = [name for name in _DELTA_COLUMNS if name in schema.names]
+        self._schema = schema
+        self._writer = pyarrow.parquet.ParquetWriter(
+            path,
+            schema,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=[name for name in schema.names if name not in delta],
+            column_encoding=dict.fromkeys(delta, "DELTA_BINARY_PACKED"),
+            store_decimal_as_integer=True,
+        )
+        self._held: list[Any] = []
+        self._held_rows = 0
+        self.rows = 0
+
+    def write(self, batch: Any) -> None:
+        """Add a record batch."""
+        if batch.num_rows == 0:
+            return
+        self.rows += batch.num_rows
+        self._held.append(batch)
+        self._held_rows += batch.num_rows
+        while self._held_rows >= ROW_GROUP_ROWS:
+            self._write_row_group()
+
+    def _write_row_group(self) -> None:
+        table = pa.Table.from_batches(self._held, self._schema)
+        self._writer.write_table(table.slice(0, ROW_GROUP_ROWS), row_group_size=ROW_GROUP_ROWS)
+        rest = table.slice(ROW_GROUP_ROWS)
+        self._held = rest.to_batches()
+        self._held_rows = rest.num_rows
+
+    def finish(self, footer: dict[bytes, bytes]) -> None:
+        """Write what is held back, and the footer."""
+        if self._held_rows:
+            self._write_row_group()
+        self._writer.add_key_value_metadata(footer)
+        self._writer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.close()

@@ -1,0 +1,282 @@
+"""From published values to canonical ones: whole columns at once, value by value only where that fails.
+
+A value that cannot be read becomes null and is marked; the row then goes to quarantine. Nothing is guessed: `0x1F` is
+no number, `2021-01-01` is no time, 1.5 is no count. Decimals are rounded half away from zero, so that a charge and its
+reversal always cancel.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from taxi_assets.tlc.schema import Column, ColumnType
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_WHOLE_NUMBER = re.compile(r"[+-]?\d{1,18}(\.0*)?", re.ASCII)
+_TIME_FORMATS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M:%S.%f", "%Y-%m-%d %H:%M")
+# `YYYY-MM-DD HH:MM` to `YYYY-MM-DD HH:MM:SS.ffffff`; a bare date has no time in it.
+_TIME_LENGTHS = (16, 26)
+_AROUND_VALUES = " \t\"'"
+# Halving a batch stops here: below it, Python is as fast.
+_BISECT_TO = 16
+_MAXIMUM_WHOLE_FLOAT = 2**53
+_SCALE = {ColumnType.MONEY: 2, ColumnType.MILES: 3}
+_MAXIMUM_DECIMAL_DIGITS = 12
+
+
+def parse(column: Column, published: Any) -> tuple[Any, Any | None]:
+    """Turn an array as published into the column's type.
+
+    Returns the array, and a boolean array that is true where a value could not be read (None when all could).
+    """
+    if pa.types.is_dictionary(published.type):
+        published = published.dictionary_decode()
+    if pa.types.is_null(published.type):
+        return pa.nulls(len(published), column.type.arrow), None
+    if pa.types.is_boolean(published.type):
+        published = published.cast(pa.int8()).cast(pa.string())
+    if pa.types.is_large_string(published.type) or pa.types.is_string_view(published.type):
+        published = published.cast(pa.string())
+    if pa.types.is_string(published.type):
+        return _parse_text(column, published)
+    if column.codes and column.type is ColumnType.TEXT:
+        return _parse_text(column, published.cast(pa.string()))
+    return _parse_native(column, published)
+
+
+# --- text ------------------------------------------------------------------------------------------------------------
+
+
+def _parse_text(column: Column, text: Any) -> tuple[Any, Any | None]:
+    if column.codes:
+        return _parse_codes(column, text)
+    convert = _TEXT_CONVERTERS[column.type]
+    try:
+        return convert(text), None
+    except pa.ArrowInvalid:
+        pass
+    trimmed = _trim(text)
+    parts = _bisect(trimmed, convert, column)
+    values = pa.concat_arrays(parts)
+    unreadable = pc.and_(pc.is_null(values), pc.is_valid(trimmed))
+    return values, unreadable if pc.any(unreadable).as_py() else None
+
+
+def _parse_codes(column: Column, text: Any) -> tuple[Any, Any | None]:
+    # Few distinct values: look each up once.
+    encoded = text.dictionary_encode()
+    meanings = [_code(column, value) for value in encoded.dictionary.to_pylist()]
+    unreadable_codes = [code for code, (_, readable) in enumerate(meanings) if not readable]
+    values = pa.array([value for value, _ in meanings], column.type.arrow).take(encoded.indices)
+    if not unreadable_codes:
+        return values, None
+    return values, pc.is_in(encoded.indices, value_set=pa.array(unreadable_codes, encoded.indices.type))
+
+
+def _code(column: Column, text: str | None) -> tuple[Any, bool]:
+    trimmed = (text or "").strip(_AROUND_VALUES)
+    if not trimmed:
+        return None, True
+    if trimmed.lower() in column.codes:
+        return column.codes[trimmed.lower()], True
+    if column.type is ColumnType.INTEGER:
+        value = _read_integer(trimmed)
+        return value, value is not None
+    return None, False
+
+
+def _trim(text: Any) -> Any:
+    trimmed = pc.utf8_trim(text, characters=_AROUND_VALUES)
+    return pc.if_else(pc.equal(trimmed, pa.scalar("")), pa.scalar(None, pa.string()), trimmed)
+
+
+def _bisect(text: Any, convert: Callable[[Any], Any], column: Column) -> list[Any]:
+    # One bad value fails a whole cast; halving finds it in a few dozen casts instead of reading all of them singly.
+    try:
+        return [convert(text)]
+    except pa.ArrowInvalid:
+        if len(text) <= _BISECT_TO:
+            read = _SINGLE_READERS[column.type]
+            # Python would read digits of any script.
+            values = [read(v) if v is not None and v.isascii() else None for v in text.to_pylist()]
+            return [pa.array(values, column.type.arrow)]
+    middle = len(text) // 2
+    return _bisect(text.slice(0, middle), convert, column) + _bisect(text.slice(middle), convert, column)
+
+
+def _text_to_integer(text: Any) -> Any:
+    # Arrow reads 0x1F as 31.
+    if pc.any(pc.match_substring(text, "x", ignore_case=True)).as_py():
+        raise pa.ArrowInvalid("hexadecimal")
+    try:
+        return pc.cast(text, pa.int64())
+    except pa.ArrowInvalid:
+        # 1.0 is a count that went through a float; 1e3 is none.
+        if pc.any(pc.match_substring(text, "e", ignore_case=True)).as_py():
+            raise
+        return _floats_to_integer(pc.cast(text, pa.float64()))
+
+
+def _text_to_decimal(scale: int) -> Callable[[Any], Any]:
+    def convert(text: Any) -> Any:
+        floats = pc.cast(text, pa.float64())
+        return _floats_to_decimal(floats, scale, lambda index: text[index].as_py())
+
+    return convert
+
+
+def _text_to_datetime(text: Any) -> Any:
+    lengths = pc.min_max(pc.binary_length(text)).as_py()
+    if lengths["min"] is not None and not (_TIME_LENGTHS[0] <= lengths["min"] and lengths["max"] <= _TIME_LENGTHS[1]):
+        raise pa.ArrowInvalid("not a date with a time")
+    return pc.cast(text, pa.timestamp("us"))
+
+
+def _text_to_degrees(text: Any) -> Any:
+    values = pc.cast(text, pa.float64())
+    if pc.all(pc.is_finite(values)).as_py() is False:
+        raise pa.ArrowInvalid("not a finite number")
+    return values
+
+
+_TEXT_CONVERTERS: dict[ColumnType, Callable[[Any], Any]] = {
+    ColumnType.INTEGER: _text_to_integer,
+    ColumnType.MONEY: _text_to_decimal(_SCALE[ColumnType.MONEY]),
+    ColumnType.MILES: _text_to_decimal(_SCALE[ColumnType.MILES]),
+    ColumnType.DATETIME: _text_to_datetime,
+    ColumnType.DEGREES: _text_to_degrees,
+    ColumnType.TEXT: _trim,
+}
+
+
+# --- one value -------------------------------------------------------------------------------------------------------
+
+
+def _read_integer(text: str) -> int | None:
+    return int(text.partition(".")[0]) if _WHOLE_NUMBER.fullmatch(text) else None
+
+
+def _read_decimal(scale: int) -> Callable[[str], Decimal | None]:
+    quantum = Decimal(1).scaleb(-scale)
+
+    def read(text: str) -> Decimal | None:
+        try:
+            exact = Decimal(text)
+            # adjusted() first: quantizing 1E+400 would be slow or fail, and does not fit anyway.
+            if not exact.is_finite() or exact.adjusted() >= _MAXIMUM_DECIMAL_DIGITS or "_" in text:
+                return None
+            rounded = exact.quantize(quantum, ROUND_HALF_UP)
+        except InvalidOperation:
+            return None
+        return rounded if rounded.adjusted() < _MAXIMUM_DECIMAL_DIGITS - scale or rounded.is_zero() else None
+
+    return read
+
+
+def _read_datetime(text: str) -> dt.datetime | None:
+    for format_ in _TIME_FORMATS:
+        try:
+            return dt.datetime.strptime(text.replace("T", " ", 1), format_)  # noqa: DTZ007  (local times have no zone)
+        except ValueError:
+            continue
+    return None
+
+
+def _read_degrees(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if np.isfinite(value) and "_" not in text else None
+
+
+_SINGLE_READERS: dict[ColumnType, Callable[[str], Any]] = {
+    ColumnType.INTEGER: _read_integer,
+    ColumnType.MONEY: _read_decimal(_SCALE[ColumnType.MONEY]),
+    ColumnType.MILES: _read_decimal(_SCALE[ColumnType.MILES]),
+    ColumnType.DATETIME: _read_datetime,
+    ColumnType.DEGREES: _read_degrees,
+    ColumnType.TEXT: str,
+}
+
+
+# --- typed values, as Parquet has them -------------------------------------------------------------------------------
+
+
+def _parse_native(column: Column, published: Any) -> tuple[Any, Any | None]:
+    if pa.types.is_floating(published.type):
+        # Files written by pandas have NaN for missing.
+        floats = published.cast(pa.float64())
+        published = pc.if_else(pc.is_nan(floats), pa.scalar(None, pa.float64()), floats)
+    if not _is_convertible(published.type, column.type):
+        return pa.nulls(len(published), column.type.arrow), pc.is_valid(published)
+    try:
+        return _convert_native(column, published), None
+    except pa.ArrowInvalid:
+        # Rare: go through text, which knows what to do with single bad values.
+        return _parse_text(column, published.cast(pa.string()))
+
+
+def _is_convertible(published: Any, wanted: ColumnType) -> bool:
+    if wanted is ColumnType.DATETIME:
+        return bool(pa.types.is_timestamp(published) and published.tz is None)
+    if wanted is ColumnType.TEXT:
+        return True
+    return bool(pa.types.is_integer(published) or pa.types.is_floating(published) or pa.types.is_decimal(published))
+
+
+def _convert_native(column: Column, published: Any) -> Any:
+    if column.type is ColumnType.DATETIME:
+        return pc.cast(published, pa.timestamp("us"))
+    if pa.types.is_floating(published.type):
+        if column.type is ColumnType.INTEGER:
+            return _floats_to_integer(published)
+        if column.type in _SCALE:
+            # repr() is the shortest text that means this float: what the publisher wrote before it became binary.
+            return _floats_to_decimal(published, _SCALE[column.type], lambda index: repr(published[index].as_py()))
+        if column.type is ColumnType.DEGREES and pc.all(pc.is_finite(published)).as_py() is False:
+            raise pa.ArrowInvalid("not a finite number")
+    if column.type in _SCALE and pa.types.is_integer(published.type):
+        published = pc.cast(published, pa.decimal128(21, 0))
+    return pc.cast(published, column.type.arrow)
+
+
+def _floats_to_integer(floats: Any) -> Any:
+    values = np.asarray(pc.fill_null(floats, 0.0))
+    if not (np.isfinite(values).all() and (np.abs(values) < _MAXIMUM_WHOLE_FLOAT).all() and (values % 1 == 0).all()):
+        raise pa.ArrowInvalid("not whole numbers")
+    return pc.cast(floats, pa.int64())
+
+
+def _floats_to_decimal(floats: Any, scale: int, exact_text: Callable[[int], str]) -> Any:
+    """Round doubles to decimals of 12 digits; where a double is too coarse to tell, by its exact text.
+
+    pc.round on floats is wrong (1.005 becomes 1.00) and a cast of text to decimal refuses excess digits.
+    """
+    scaled = np.asarray(pc.fill_null(floats, 0.0)) * 10**scale
+    whole = np.rint(scaled)
+    with np.errstate(invalid="ignore"):
+        doubtful = np.flatnonzero(~((np.abs(scaled - whole) < 1e-4) & (np.abs(whole) < 10**_MAXIMUM_DECIMAL_DIGITS)))  # noqa: PLR2004
+    read = _read_decimal(scale)
+    for index in doubtful.tolist():
+        exact = read(exact_text(index))
+        if exact is None:
+            raise pa.ArrowInvalid("not a decimal number that fits")
+        whole[index] = int(exact.scaleb(scale))
+    units = whole.astype(np.int64)
+    # decimal128 is a 128-bit integer, low half first: the sign fills the high half.
+    halves = np.stack([units, units >> 63], axis=1)
+    validity = pc.is_valid(floats)
+    decimals = pa.Array.from_buffers(
+        pa.decimal128(_MAXIMUM_DECIMAL_DIGITS, scale), len(units), [None, pa.py_buffer(np.ascontiguousarray(halves))]
+    )
+    return decimals if floats.null_count == 0 else pc.if_else(validity, decimals, pa.scalar(None, decimals.type))

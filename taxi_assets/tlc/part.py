@@ -1,0 +1,151 @@
+"""One batch of published rows, parted into clean trips and quarantined rows.
+
+Belongs here: canonical and derived columns of a batch, and which rows have a reason against them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from taxi_assets.tlc.parse import parse
+from taxi_assets.tlc.rules import NOT_UTF8, UNREADABLE_VALUE, within_clock_change
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from taxi_assets.tlc.month import Month
+    from taxi_assets.tlc.read import PublishedBatch, TripReader
+    from taxi_assets.tlc.rules import Rule
+    from taxi_assets.tlc.schema import Service
+
+    Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
+QUARANTINE_SCHEMA = pa.schema(
+    [
+        pa.field("source_row", pa.int64()),
+        pa.field("reasons", pa.list_(pa.string())),
+        pa.field("unreadable_columns", pa.list_(pa.string())),
+        pa.field("pickup_datetime", pa.timestamp("us")),
+        pa.field("total_amount", pa.decimal128(12, 2)),
+        pa.field("original", pa.string()),
+        pa.field("data_month", pa.date32()),
+    ]
+)
+
+_SECOND = 1_000_000  # in the microseconds of a timestamp
+_HOUR = 3600
+
+
+@dataclass(frozen=True)
+class PartedBatch:
+    """Clean rows in the service's schema, and the others in `QUARANTINE_SCHEMA`; both in the file's order."""
+
+    clean: Any
+    quarantine: Any
+
+
+def part(
+    published: PublishedBatch, reader: TripReader, service: Service, month: Month, rules: Sequence[Rule]
+) -> PartedBatch:
+    """Parse, derive, judge: each row ends up on exactly one side."""
+    batch, unreadable = _canonical(published, reader, service, month)
+    against = {rule.name: np.asarray(pc.fill_null(rule.broken(batch, month), pa.scalar(False))) for rule in rules}
+    if unreadable:
+        against[UNREADABLE_VALUE] = np.logical_or.reduce(list(unreadable.values()))
+    if published.not_utf8:
+        against[NOT_UTF8] = np.isin(published.source_rows, list(published.not_utf8))
+    bad = np.logical_or.reduce(list(against.values())) if against else np.zeros(batch.num_rows, bool)
+    rows = _quarantine_rows(published, reader, batch, np.flatnonzero(bad), against, unreadable)
+    if published.misfits:
+        misfits = _quarantine_misfits(published, month)
+        both = pa.Table.from_batches([rows, misfits]).sort_by("source_row")
+        rows = both.combine_chunks().to_batches()[0]
+    return PartedBatch(batch.filter(pa.array(~bad)) if bad.any() else batch, rows)
+
+
+def _canonical(
+    published: PublishedBatch, reader: TripReader, service: Service, month: Month
+) -> tuple[Any, Mapping[str, Mask]]:
+    """The batch in the service's columns, and where each column could not be read."""
+    columns: dict[str, Any] = {}
+    unreadable: dict[str, Mask] = {}
+    for column in service.published_columns:
+        position = reader.match.positions.get(column.name)
+        if position is None:
+            columns[column.name] = pa.nulls(len(published.source_rows), column.type.arrow)
+            continue
+        columns[column.name], mask = parse(column, published.arrays[position])
+        if mask is not None:
+            unreadable[column.name] = np.asarray(mask)
+    columns["source_row"] = pa.array(published.source_rows)
+    columns["data_month"] = pa.repeat(pa.scalar(month.start), len(published.source_rows))
+    columns.update(_derive(columns, month))
+    schema = service.arrow_schema
+    return pa.record_batch([columns[name] for name in schema.names], schema=schema), unreadable
+
+
+def _derive(columns: Mapping[str, Any], month: Month) -> dict[str, Any]:
+    """What marts need of every trip, and engines spell differently."""
+    pickup = columns["pickup_datetime"]
+    derived = {
+        "pickup_date": pc.cast(pickup, pa.date32(), safe=False),
+        "pickup_hour": pc.hour(pickup),
+        "pickup_isodow": pc.day_of_week(pickup, count_from_zero=False, week_start=1),
+        "trip_seconds": _trip_seconds(pickup, columns["dropoff_datetime"], month),
+    }
+    if "total_amount" in columns:
+        negative = pc.less(columns["total_amount"], pa.scalar(0))
+        derived["is_reversal"] = pc.fill_null(negative, pa.scalar(False))
+    return derived
+
+
+def _trip_seconds(pickup: Any, dropoff: Any, month: Month) -> Any:
+    seconds = pc.divide(pc.cast(pc.subtract(dropoff, pickup), pa.int64()), _SECOND)
+    backwards = pc.less_equal(seconds, 0)
+    if not pc.any(backwards).as_py():
+        return seconds
+    # The clocks went back during the trip.
+    repeated = pc.and_(backwards, within_clock_change(pickup, dropoff, month))
+    return pc.if_else(repeated, pc.add(seconds, _HOUR), seconds)
+
+
+def _quarantine_rows(
+    published: PublishedBatch,
+    reader: TripReader,
+    batch: Any,
+    indices: np.ndarray[Any, np.dtype[np.intp]],
+    against: Mapping[str, Mask],
+    unreadable: Mapping[str, Mask],
+) -> Any:
+    places = indices.tolist()
+    rows = batch.take(pa.array(indices))
+    texts = QUARANTINE_SCHEMA.field("reasons").type
+    values = {
+        "reasons": pa.array([[name for name, mask in against.items() if mask[i]] for i in places], texts),
+        "unreadable_columns": pa.array([[name for name, mask in unreadable.items() if mask[i]] for i in places], texts),
+        "original": pa.array([reader.original(published, i) for i in places], pa.string()),
+    }
+    for field in QUARANTINE_SCHEMA:
+        if field.name not in values:
+            known = field.name in batch.schema.names
+            values[field.name] = rows.column(field.name) if known else pa.nulls(len(places), field.type)
+    return pa.record_batch([values[name] for name in QUARANTINE_SCHEMA.names], schema=QUARANTINE_SCHEMA)
+
+
+def _quarantine_misfits(published: PublishedBatch, month: Month) -> Any:
+    rows = [
+        {
+            "source_row": misfit.source_row,
+            "reasons": [misfit.reason],
+            "unreadable_columns": [],
+            "original": misfit.text,
+            "data_month": month.start,
+        }
+        for misfit in published.misfits
+    ]
+    return pa.RecordBatch.from_pylist(rows, QUARANTINE_SCHEMA)

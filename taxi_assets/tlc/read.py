@@ -1,0 +1,181 @@
+"""Reading a published file, in record batches, as published: nothing parsed, nothing dropped, every row numbered.
+
+Belongs here: the two formats and their quirks. What the columns mean is `columns.py`, what the values mean `parse.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from taxi_assets.tlc.columns import ColumnMatch, match_columns
+from taxi_assets.tlc.lines import BLOCK_BYTES, LineSource, open_bytes
+from taxi_assets.tlc.rules import NOT_UTF8, WRONG_FIELD_COUNT
+from taxi_assets.tlc.source import FileFormat
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from taxi_assets.tlc.schema import Service
+
+PARQUET_BATCH_ROWS = 16_384
+# Rows of another shape that are held back until they are written; a file that has more in one go is another file.
+_MAXIMUM_MISFITS = 200_000
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """A row that does not have the shape of the others: it never becomes values, and goes to quarantine as text."""
+
+    source_row: int
+    reason: str
+    text: str
+
+
+@dataclass(frozen=True)
+class PublishedBatch:
+    """Rows as published: `arrays` by position in the file, `source_rows` (from 1) as int64, and what did not fit."""
+
+    arrays: Sequence[Any]
+    source_rows: np.ndarray[Any, np.dtype[np.int64]]
+    misfits: Sequence[Misfit]
+    not_utf8: frozenset[int]
+
+
+class TripReader(Protocol):
+    """An open file."""
+
+    names: Sequence[str]
+    types: Sequence[str]
+    match: ColumnMatch
+
+    def batches(self) -> Iterator[PublishedBatch]:
+        """All rows, in the file's order."""
+        ...
+
+    def original(self, batch: PublishedBatch, index: int) -> str:
+        """The text of a row as it stands in the file (for Parquet: as JSON)."""
+        ...
+
+
+@contextmanager
+def open_trips(path: Path, format_: FileFormat, service: Service, *, what: str) -> Iterator[TripReader]:
+    """Open a published file of a service; `what` names it in errors, as in "green 2020-10".
+
+    Raises `HeaderError` where its columns are not the service's.
+    """
+    if format_ is FileFormat.PARQUET:
+        with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=BLOCK_BYTES) as file:
+            yield ParquetReader(file, service, what=what)
+        return
+    lines = LineSource(open_bytes(path, format_), what=what)
+    try:
+        yield CsvReader(lines, service, what=what)
+    finally:
+        lines.close()
+
+
+class CsvReader:
+    """Comma-separated values, of any era.
+
+    One physical line is one row: with quoting on, one stray quote has swallowed thousands of rows into one. Rows are
+    matched to the header by the number of fields that most rows have, because several eras have data fields that the
+    header does not name.
+    """
+
+    def __init__(self, lines: LineSource, service: Service, *, what: str) -> None:
+        self._lines = lines
+        self._what = what
+        self._misfits: list[Misfit] = []
+        header = lines.header.split(",")
+        width = max(len(header), _usual_field_count(lines.peek()))
+        self.names: Sequence[str] = header + [""] * (width - len(header))
+        self.types: Sequence[str] = ["text"] * width
+        self.match = match_columns(service, self.names, what=what)
+
+    def batches(self) -> Iterator[PublishedBatch]:
+        """All rows; texts, with null for empty fields."""
+        if not self._lines.peek():
+            return
+        keys = [str(i) for i in range(len(self.names))]
+        reader = pyarrow.csv.open_csv(
+            self._lines,
+            # Not in threads: only so does pyarrow tell the row numbers of misfits.
+            pyarrow.csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False, column_names=keys),
+            pyarrow.csv.ParseOptions(quote_char=False, invalid_row_handler=self._set_aside),
+            pyarrow.csv.ConvertOptions(
+                column_types=dict.fromkeys(keys, pa.string()), strings_can_be_null=True, null_values=[""]
+            ),
+        )
+        next_row = 1
+        for batch in reader:
+            source_rows, next_row = self._number(batch.num_rows, next_row)
+            yield PublishedBatch(
+                batch.columns, source_rows, self._take_misfits(next_row), frozenset(self._lines.not_utf8)
+            )
+        if self._misfits:
+            nothing = [pa.array([], pa.string())] * len(keys)
+            yield PublishedBatch(nothing, np.empty(0, np.int64), self._take_misfits(None), frozenset())
+
+    def original(self, batch: PublishedBatch, index: int) -> str:
+        """The line; exact, because no field is unquoted or trimmed while reading."""
+        return ",".join(array[index].as_py() or "" for array in batch.arrays)
+
+    def _set_aside(self, row: Any) -> str:
+        # Called while pyarrow parses, up to a block ahead of the batches; its number counts lines that are not blank.
+        if len(self._misfits) >= _MAXIMUM_MISFITS:
+            return "error"
+        reason = NOT_UTF8 if row.number in self._lines.not_utf8 else WRONG_FIELD_COUNT
+        self._misfits.append(Misfit(row.number, reason, row.text.rstrip("\r")))
+        return "skip"
+
+    def _number(self, rows: int, first: int) -> tuple[np.ndarray[Any, np.dtype[np.int64]], int]:
+        """The numbers of the next `rows` rows that fitted, and the number that follows the last of them."""
+        skipped = {misfit.source_row for misfit in self._misfits if misfit.source_row >= first}
+        if not skipped:
+            return np.arange(first, first + rows, dtype=np.int64), first + rows
+        candidates = np.arange(first, first + rows + len(skipped), dtype=np.int64)
+        fitting = candidates[~np.isin(candidates, list(skipped))][:rows]
+        return fitting, int(fitting[-1]) + 1 if rows else first
+
+    def _take_misfits(self, before: int | None) -> list[Misfit]:
+        taken = [m for m in self._misfits if before is None or m.source_row < before]
+        self._misfits = self._misfits[len(taken) :]
+        return taken
+
+
+class ParquetReader:
+    """Parquet, with whatever types the month happens to have."""
+
+    def __init__(self, file: Any, service: Service, *, what: str) -> None:
+        self._file = file
+        self.names: Sequence[str] = list(file.schema_arrow.names)
+        self.types: Sequence[str] = [str(type_) for type_ in file.schema_arrow.types]
+        self.match = match_columns(service, self.names, what=what)
+
+    def batches(self) -> Iterator[PublishedBatch]:
+        """All rows, in the file's types."""
+        next_row = 1
+        for batch in self._file.iter_batches(batch_size=PARQUET_BATCH_ROWS, use_threads=False):
+            source_rows = np.arange(next_row, next_row + batch.num_rows, dtype=np.int64)
+            next_row += batch.num_rows
+            yield PublishedBatch(batch.columns, source_rows, [], frozenset())
+
+    def original(self, batch: PublishedBatch, index: int) -> str:
+        """The row as a JSON object, with the published names."""
+        values = {name: array[index].as_py() for name, array in zip(self.names, batch.arrays, strict=True)}
+        return json.dumps(values, default=str, ensure_ascii=False)
+
+
+def _usual_field_count(lines: bytes) -> int:
+    counts = Counter(line.count(b",") + 1 for line in lines.splitlines()[:1000] if line)
+    return counts.most_common(1)[0][0] if counts else 0

@@ -1,0 +1,89 @@
+"""What became of a month: how many rows and how much money are clean, how many are in quarantine and why.
+
+The report is stored in the footers of both Parquet files of a month, so that either tells whether they belong together.
+It holds nothing that changes between two runs over the same bytes: same input, same file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence  # noqa: TC003  (pydantic resolves it at run time)
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+FOOTER_KEY = b"taxi_assets"
+
+
+class Totals(BaseModel):
+    """Control figures of a set of rows: what must be equal wherever these rows stand."""
+
+    model_config = ConfigDict(frozen=True)
+
+    rows: int = Field(description="Number of rows.")
+    cents: int = Field(description="Sum of all money columns, in cents.")
+    source_rows: int = Field(description="Sum of the row numbers in the published file.")
+
+
+class Reason(BaseModel):
+    """One reason for quarantine. A row that has several is counted under each."""
+
+    model_config = ConfigDict(frozen=True)
+
+    rows: int
+    total_cents: int = Field(description="Sum of their total_amount, in cents; 0 where it cannot be read.")
+
+
+class UnknownColumn(BaseModel):
+    """A published column that the schema does not know; it is kept out."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    type: str
+    examples: Sequence[str]
+
+
+class MonthReport(BaseModel):
+    """What cleaning made of one month's file."""
+
+    model_config = ConfigDict(frozen=True)
+
+    service: str
+    month: str
+    data_version: str = Field(
+        description="Digest of the raw bytes, the schema, the rules: names both halves of a pair."
+    )
+    raw_sha256: str
+    generated: bool = Field(description="True for the generated sample: not TLC's records.")
+    rules: Sequence[str] = Field(description="The rules that were applied.")
+    rows_raw: int
+    rows_quarantined: int
+    clean: Totals
+    quarantined_total_cents: int = Field(description="Sum of total_amount over quarantined rows where it can be read.")
+    reasons: dict[str, Reason]
+    rows_by_day: Sequence[int] = Field(description="Clean rows by day of pickup, first to last day of the month.")
+    unknown_columns: Sequence[UnknownColumn]
+    absent_columns: Sequence[str]
+
+    @property
+    def share_quarantined(self) -> float:
+        """Between 0 and 1."""
+        return self.rows_quarantined / self.rows_raw if self.rows_raw else 0.0
+
+    def footer(self) -> dict[bytes, bytes]:
+        """As Parquet key-value metadata."""
+        return {FOOTER_KEY: self.model_dump_json().encode()}
+
+    @classmethod
+    def from_footer(cls, metadata: dict[bytes, bytes] | None) -> MonthReport | None:
+        """Read it back; None where a file has none, or one of another version of this package."""
+        text = (metadata or {}).get(FOOTER_KEY)
+        try:
+            return None if text is None else cls.model_validate_json(text)
+        except ValueError:
+            return None
+
+
+def to_cents(total: Any) -> int:
+    """Cents of a decimal sum as pyarrow gives it; 0 for the sum of nothing."""
+    return 0 if total is None else int(total.scaleb(2))
