@@ -1,0 +1,1 @@
+"""New York's taxi records as Dagster assets; see README.md."""

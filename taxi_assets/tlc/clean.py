@@ -21,7 +21,7 @@ from taxi_assets.errors import ConservationError, ContentRefusedError, TooManyQu
 from taxi_assets.tlc.parquet import TripWriter
 from taxi_assets.tlc.part import QUARANTINE_SCHEMA, PartedBatch, part
 from taxi_assets.tlc.read import PublishedBatch, TripReader, open_trips
-from taxi_assets.tlc.report import MonthReport, Reason, Totals, UnknownColumn, to_cents
+from taxi_assets.tlc.report import NO_ROWS, MonthReport, Reason, UnknownColumn, to_cents, totals_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -120,7 +120,7 @@ class _Tally:
     def __init__(self, service: Service, month: Month) -> None:
         self._service = service
         self._month = month
-        self._rows = self._cents = self._source_rows = 0
+        self._clean = NO_ROWS
         self._quarantined = self._quarantined_cents = 0
         self._reasons: Counter[str] = Counter()
         self._reason_cents: Counter[str] = Counter()
@@ -129,9 +129,7 @@ class _Tally:
 
     def add(self, published: PublishedBatch, parted: PartedBatch, reader: TripReader) -> None:
         clean = parted.clean
-        self._rows += clean.num_rows
-        self._cents += sum(to_cents(pc.sum(clean.column(name)).as_py()) for name in self._service.money_columns)
-        self._source_rows += pc.sum(clean.column("source_row")).as_py() or 0
+        self._clean += totals_of(clean, self._service.money_columns)
         days = np.asarray(clean.column("pickup_date").cast(pa.int32()).drop_null())
         days = days - (self._month.start - _EPOCH).days
         self._by_day += np.bincount(days[(days >= 0) & (days < self._month.days)], minlength=self._month.days)
@@ -175,7 +173,7 @@ class _Tally:
             rules=[rule.name for rule in rules],
             rows_raw=record.rows,
             rows_quarantined=self._quarantined,
-            clean=Totals(rows=self._rows, cents=self._cents, source_rows=self._source_rows),
+            clean=self._clean,
             quarantined_total_cents=self._quarantined_cents,
             reasons={
                 name: Reason(rows=rows, total_cents=self._reason_cents[name])

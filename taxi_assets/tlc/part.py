@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from taxi_assets.tlc.parse import parse
 from taxi_assets.tlc.rules import NOT_UTF8, UNREADABLE_VALUE, within_clock_change
+from taxi_assets.tlc.schema import Column, ColumnType, arrow_schema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,17 +26,16 @@ if TYPE_CHECKING:
 
     Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
-QUARANTINE_SCHEMA = pa.schema(
-    [
-        pa.field("source_row", pa.int64()),
-        pa.field("reasons", pa.list_(pa.string())),
-        pa.field("unreadable_columns", pa.list_(pa.string())),
-        pa.field("pickup_datetime", pa.timestamp("us")),
-        pa.field("total_amount", pa.decimal128(12, 2)),
-        pa.field("original", pa.string()),
-        pa.field("data_month", pa.date32()),
-    ]
+QUARANTINE_COLUMNS = (
+    Column("source_row", ColumnType.INTEGER, "The row's place in the published file: data rows from 1.", "row number"),
+    Column("reasons", ColumnType.TEXTS, "Why the row is here: every rule it breaks, or what could not be read."),
+    Column("unreadable_columns", ColumnType.TEXTS, "The columns whose values could not be read."),
+    Column("pickup_datetime", ColumnType.DATETIME, "When the trip began, where that can be read.", "local time"),
+    Column("total_amount", ColumnType.MONEY, "What was charged, where that can be read.", "US dollars"),
+    Column("original", ColumnType.TEXT, "The row as published: the line of a CSV, or a JSON object for Parquet."),
+    Column("data_month", ColumnType.DATE, "First day of the month whose file holds the row."),
 )
+QUARANTINE_SCHEMA = arrow_schema(QUARANTINE_COLUMNS)
 
 _SECOND = 1_000_000  # in the microseconds of a timestamp
 _HOUR = 3600

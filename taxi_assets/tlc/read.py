@@ -5,6 +5,7 @@ Belongs here: the two formats and their quirks. What the columns mean is `column
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from contextlib import contextmanager
@@ -179,3 +180,21 @@ class ParquetReader:
 def _usual_field_count(lines: bytes) -> int:
     counts = Counter(line.count(b",") + 1 for line in lines.splitlines()[:1000] if line)
     return counts.most_common(1)[0][0] if counts else 0
+
+
+def first_rows(path: Path, format_: FileFormat, rows: int) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
+    """The column names and the first rows of a published file, as they stand there; for a look, not for work."""
+    if format_ is FileFormat.PARQUET:
+        with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
+            batch = next(file.iter_batches(batch_size=rows), None)
+            values = [] if batch is None else list(zip(*(c.to_pylist() for c in batch.columns), strict=True))
+            return file.schema_arrow.names, values
+    lines = LineSource(open_bytes(path, format_), what=path.name)
+    try:
+        text = lines.peek().decode("utf-8", "backslashreplace")
+        fields = [line.split(",") for line in itertools.islice(filter(None, text.splitlines()), rows)]
+        header = lines.header.split(",")
+        width = max([len(header), *map(len, fields)])
+        return [*header, *[""] * (width - len(header))], [[*line, *[""] * (width - len(line))] for line in fields]
+    finally:
+        lines.close()

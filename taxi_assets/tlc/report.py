@@ -6,10 +6,17 @@ It holds nothing that changes between two runs over the same bytes: same input, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence  # noqa: TC003  (pydantic resolves it at run time)
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
+import pyarrow.compute as pc
+import pyarrow.parquet
 from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from taxi_assets.tlc.schema import Service
 
 FOOTER_KEY = b"taxi_assets"
 
@@ -22,6 +29,19 @@ class Totals(BaseModel):
     rows: int = Field(description="Number of rows.")
     cents: int = Field(description="Sum of all money columns, in cents.")
     source_rows: int = Field(description="Sum of the row numbers in the published file.")
+
+    def __add__(self, other: Totals) -> Totals:
+        return Totals(
+            rows=self.rows + other.rows,
+            cents=self.cents + other.cents,
+            source_rows=self.source_rows + other.source_rows,
+        )
+
+    def __str__(self) -> str:
+        return f"{self.rows:,} rows, {self.cents / 100:,.2f} dollars, row numbers adding up to {self.source_rows:,}"
+
+
+NO_ROWS = Totals(rows=0, cents=0, source_rows=0)
 
 
 class Reason(BaseModel):
@@ -87,3 +107,22 @@ class MonthReport(BaseModel):
 def to_cents(total: Any) -> int:
     """Cents of a decimal sum as pyarrow gives it; 0 for the sum of nothing."""
     return 0 if total is None else int(total.scaleb(2))
+
+
+def totals_of(batch: Any, money_columns: Sequence[str]) -> Totals:
+    """Control figures of a batch of clean trips."""
+    return Totals(
+        rows=batch.num_rows,
+        cents=sum(to_cents(pc.sum(batch.column(name)).as_py()) for name in money_columns),
+        source_rows=pc.sum(batch.column("source_row")).as_py() or 0,
+    )
+
+
+def totals_of_parquet(path: Path, service: Service) -> Totals:
+    """Control figures of a file of clean trips, counted from its rows."""
+    totals = NO_ROWS
+    columns = [*service.money_columns, "source_row"]
+    with pyarrow.parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(columns=columns):
+            totals += totals_of(batch, service.money_columns)
+    return totals

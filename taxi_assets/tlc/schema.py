@@ -34,6 +34,7 @@ class ColumnType(StrEnum):
     MILES = "decimal(12,3)"
     DEGREES = "double"
     TEXT = "text"
+    TEXTS = "list of text"
     DATETIME = "datetime"
     DATE = "date"
     BOOLEAN = "boolean"
@@ -50,6 +51,7 @@ _ARROW_TYPES: Mapping[ColumnType, Any] = {
     ColumnType.MILES: pa.decimal128(12, 3),
     ColumnType.DEGREES: pa.float64(),
     ColumnType.TEXT: pa.string(),
+    ColumnType.TEXTS: pa.list_(pa.string()),
     ColumnType.DATETIME: pa.timestamp("us"),
     ColumnType.DATE: pa.date32(),
     ColumnType.BOOLEAN: pa.bool_(),
@@ -83,6 +85,11 @@ class Column:
         return f"{self.description} [{self.unit}]" if self.unit else self.description
 
 
+def arrow_schema(columns: Sequence[Column]) -> Any:
+    """Columns as a pyarrow schema."""
+    return pa.schema([pa.field(column.name, column.type.arrow) for column in columns])
+
+
 @dataclass(frozen=True)
 class Service:
     """One TLC service: its name in file names and asset keys, its columns in table order, and its rules."""
@@ -112,7 +119,7 @@ class Service:
     @property
     def arrow_schema(self) -> Any:
         """The schema of clean Parquet files and of every batch on the way there."""
-        return pa.schema([pa.field(column.name, column.type.arrow) for column in self.columns])
+        return arrow_schema(self.columns)
 
     def select_rules(self, names: Sequence[str] | None) -> list[Rule]:
         """The rules of these names, in the service's order; all of them for None, none for an empty list."""

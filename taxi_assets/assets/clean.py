@@ -1,0 +1,124 @@
+"""clean/…_trips and quarantine/…_trips: the two halves of a month's file."""
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+
+from taxi_assets.assets import metadata
+from taxi_assets.failures import as_failures
+from taxi_assets.partitions import monthly_partitions
+from taxi_assets.storage.lake import Lake
+from taxi_assets.storage.shelves import ParquetMonth, PublishedFile, StagedParquet
+from taxi_assets.tlc.clean import clean_month, data_version
+from taxi_assets.tlc.month import Month
+from taxi_assets.tlc.part import QUARANTINE_COLUMNS
+from taxi_assets.tlc.rules import READING_REASONS
+from taxi_assets.tlc.schema import Service
+
+_CLEAN = """The trips of a month, in one schema for all years: {title} ({description}).
+
+Every column has one name, type and unit from the first file to the newest; money and miles are exact decimals, times
+are New York wall-clock times. Rows that cannot be read, or break a rule, are not here but in quarantine/{table};
+together they are all rows of the published file. `source_row` says where in that file a row stands, `data_month` which
+month's file it is (the pickup may be of a neighbouring month). Negative totals stay (`is_reversal`): they take a charge
+back."""
+
+_QUARANTINE = """The rows of a month's file that are not among the clean trips: with all reasons, and the original text.
+
+{reasons}
+
+The rules (not the reading errors) can be chosen for a run by run config."""
+
+
+def clean_asset(service: Service) -> dg.AssetsDefinition:
+    """The clean shelf of a service, and its quarantine: made together, in one step."""
+    reasons = {rule.name: rule.description for rule in service.rules} | READING_REASONS
+    shared: dict[str, Any] = {
+        "group_name": service.name,
+        "io_manager_key": "parquet_months",
+        "owners": metadata.OWNERS,
+        "kinds": {"parquet"},
+        "tags": metadata.asset_tags(service),
+    }
+
+    @dg.multi_asset(
+        name=f"clean_{service.name}",
+        partitions_def=monthly_partitions(service),
+        ins={"raw": dg.AssetIn(["raw", service.table])},
+        # Quarantine first: when the clean rows appear, those left out are already there to be looked at.
+        outs={
+            "quarantine": dg.AssetOut(
+                key=["quarantine", service.table],
+                description=_QUARANTINE.format(reasons="\n".join(f"- `{n}`: {d}" for n, d in reasons.items())),
+                metadata={"dagster/column_schema": metadata.column_schema(QUARANTINE_COLUMNS)},
+                **shared,
+            ),
+            "clean": dg.AssetOut(
+                key=["clean", service.table],
+                description=_CLEAN.format(title=service.title, description=service.description, table=service.table),
+                metadata={"dagster/column_schema": metadata.column_schema(service.columns)},
+                **shared,
+            ),
+        },
+        config_schema={"rules": _rules_field(service)},
+    )
+    def clean_trips(context: dg.AssetExecutionContext, raw: PublishedFile, lake: Lake) -> Iterator[dg.Output[Any]]:
+        started = time.monotonic()
+        month = Month.parse(context.partition_key)
+        with as_failures(), lake.staging() as folder:
+            rules = service.select_rules(context.op_execution_context.op_config["rules"])
+            version = data_version(raw.record, service, rules)
+            halves = _held(lake, service, month, version)
+            cleaned = "unchanged"
+            staged: Mapping[str, ParquetMonth | StagedParquet] = halves
+            if not staged:
+                cleaned = "anew"
+                with raw.local() as path:
+                    made = clean_month(path, raw.record, service, month, rules, folder)
+                staged = {
+                    "quarantine": StagedParquet(made.quarantine, made.report),
+                    "clean": StagedParquet(made.clean, made.report),
+                }
+            for name in ("quarantine", "clean"):
+                half = staged[name]
+                yield dg.Output(
+                    half,
+                    output_name=name,
+                    data_version=dg.DataVersion(version),
+                    metadata={
+                        **metadata.sizes(rows=half.rows, bytes_=half.bytes, seconds=time.monotonic() - started),
+                        "cleaned": cleaned,
+                        **metadata.source_metadata(raw.record),
+                        **metadata.report_metadata(half.report),
+                        "preview": metadata.preview(half.to_pandas(metadata.PREVIEW_ROWS)),
+                    },
+                )
+
+    return clean_trips
+
+
+def _rules_field(service: Service) -> dg.Field:
+    """Run config: which rules to apply, with what each of them means, as the launchpad shows it."""
+    names = dg.Enum(
+        f"{service.name}_rule", [dg.EnumValue(rule.name, description=rule.description) for rule in service.rules]
+    )
+    return dg.Field(
+        dg.Array(names),
+        default_value=[rule.name for rule in service.rules],
+        description="The rules to apply. With none, every row that can be read is kept: plain extract and load.",
+    )
+
+
+def _held(lake: Lake, service: Service, month: Month, version: str) -> dict[str, ParquetMonth]:
+    """Both halves, where the lake holds just what this run would make; otherwise nothing."""
+    halves = {}
+    for name in ("quarantine", "clean"):
+        half = ParquetMonth.find(lake, f"{name}/{service.table}/{month}")
+        if half is None or half.report.data_version != version:
+            return {}
+        halves[name] = half
+    report = halves["clean"].report
+    whole = halves["clean"].rows == report.clean.rows and halves["quarantine"].rows == report.rows_quarantined
+    return halves if whole else {}

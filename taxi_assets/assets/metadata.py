@@ -1,0 +1,114 @@
+"""What the UI shows of assets and materializations: figures, previews, columns with units.
+
+Belongs here: metadata and the policy that all assets share (owners, tags). Nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from taxi_assets.tlc.read import first_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    import pandas as pd
+
+    from taxi_assets.tlc.report import MonthReport
+    from taxi_assets.tlc.schema import Column, Service
+    from taxi_assets.tlc.source import FileFormat, SourceRecord
+
+OWNERS = ["team:taxi-data"]
+PREVIEW_ROWS = 10
+_CELL_CHARACTERS = 60
+
+
+def asset_tags(service: Service | None = None) -> dict[str, str]:
+    """Tags of an asset."""
+    return {"domain": "nyc-taxi"} | ({"service": service.name} if service else {})
+
+
+def column_schema(columns: Iterable[Column]) -> dg.TableSchema:
+    """Columns as the UI's table schema."""
+    return dg.TableSchema([dg.TableColumn(c.name, str(c.type), c.described) for c in columns])
+
+
+def source_metadata(record: SourceRecord) -> dict[str, Any]:
+    """Where a published file came from."""
+    known: dict[str, Any] = {
+        "publisher": record.publisher,
+        "url": dg.MetadataValue.url(record.url) if record.url.startswith("http") else record.url,
+        "etag": record.etag,
+        "last_modified": record.last_modified,
+        "sha256": record.sha256,
+        "format": str(record.format),
+        "fetched_at": dg.MetadataValue.timestamp(record.fetched_at),
+    }
+    return {name: value for name, value in known.items() if value is not None} | generated_note(record.generated)
+
+
+def generated_note(generated: bool) -> dict[str, str]:
+    """Said wherever rows come from the generated sample."""
+    return {"sample": "Generated data, for trying things out: these are not TLC's records."} if generated else {}
+
+
+def report_metadata(report: MonthReport) -> dict[str, Any]:
+    """What became of the month: rows, and money, by reason."""
+    return {
+        "rows_raw": report.rows_raw,
+        "rows_clean": report.clean.rows,
+        "rows_quarantined": report.rows_quarantined,
+        "share_quarantined": report.share_quarantined,
+        "quarantined_dollars": report.quarantined_total_cents / 100,
+        "quarantined_by_reason": dg.MetadataValue.md(_reasons_table(report)),
+        "rules": ", ".join(report.rules) or "none",
+        "absent_columns": ", ".join(report.absent_columns) or "none",
+        "unknown_columns": "; ".join(
+            f"{c.name} ({c.type}): {', '.join(c.examples)}" for c in report.unknown_columns
+        ) or "none",
+        "raw_sha256": report.raw_sha256,
+    } | generated_note(report.generated)  # fmt: skip
+
+
+def _reasons_table(report: MonthReport) -> str:
+    rows = [(name, f"{r.rows:,}", f"{r.total_cents / 100:,.2f}") for name, r in report.reasons.items()]
+    return markdown_table(["reason", "rows", "total_amount, dollars"], rows) if rows else "Nothing was quarantined."
+
+
+def preview(frame: pd.DataFrame) -> dg.MarkdownMetadataValue:
+    """The first rows as a table."""
+    first = frame.head(PREVIEW_ROWS)
+    return dg.MetadataValue.md(markdown_table(list(first.columns), first.astype(object).to_numpy().tolist()))
+
+
+def file_preview(path: Path, format_: FileFormat) -> dg.MarkdownMetadataValue:
+    """The first rows of a published file as a table, as they stand there."""
+    return dg.MetadataValue.md(markdown_table(*first_rows(path, format_, PREVIEW_ROWS)))
+
+
+def markdown_table(headers: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    """A Markdown table; what comes from data cannot break out of its cell."""
+    from tabulate import tabulate  # noqa: PLC0415  (only where a table is shown)
+
+    return tabulate(
+        [[_cell(v) for v in row] for row in rows], [_cell(h) for h in headers], tablefmt="pipe", disable_numparse=True
+    )
+
+
+def _cell(value: Any) -> str:
+    text = "" if value is None or str(value) in {"<NA>", "nan", "NaT"} else str(value)
+    text = "".join(c if c.isprintable() else " " for c in text)
+    for special in "\\|`<>[]!*_":
+        text = text.replace(special, f"\\{special}")
+    return text if len(text) <= _CELL_CHARACTERS else text[:_CELL_CHARACTERS] + "…"
+
+
+def sizes(*, rows: int, bytes_: int | None = None, seconds: float | None = None) -> Mapping[str, Any]:
+    """Figures that the UI plots over months; the row count is the one Dagster knows by name."""
+    figures: dict[str, Any] = {"dagster/partition_row_count": rows, "bytes": bytes_}
+    if seconds is not None:
+        figures["seconds"] = round(seconds, 3)
+    return {name: value for name, value in figures.items() if value is not None}

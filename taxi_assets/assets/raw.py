@@ -1,0 +1,95 @@
+"""raw/…_trips: the file of a month as its publisher sent it."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from taxi_assets.assets import metadata
+from taxi_assets.failures import as_failures
+from taxi_assets.partitions import monthly_partitions
+from taxi_assets.publisher import PublisherResource
+from taxi_assets.storage.lake import Lake
+from taxi_assets.storage.shelves import PublishedFile
+from taxi_assets.tlc.download import Fetched
+from taxi_assets.tlc.month import Month
+from taxi_assets.tlc.schema import Service
+from taxi_assets.tlc.source import Candidate, SourceRecord
+
+_DESCRIPTION = """The file of a month, byte for byte as it was published: {title} ({description}).
+
+It is downloaded once. After that the publisher is only asked whether it has changed; when it has not, nothing is
+written. What arrives is checked before it is stored: an error page, or a file that was cut off in the middle, never
+takes the place of a good one. URL, ETag, digest and time are kept beside the file."""
+
+
+def raw_asset(service: Service) -> dg.AssetsDefinition:
+    """The raw shelf of a service."""
+
+    @dg.asset(
+        key=["raw", service.table],
+        description=_DESCRIPTION.format(title=service.title, description=service.description),
+        partitions_def=monthly_partitions(service),
+        group_name=service.name,
+        io_manager_key="published_files",
+        owners=metadata.OWNERS,
+        kinds={"file"},
+        tags=metadata.asset_tags(service),
+    )
+    def raw_trips(
+        context: dg.AssetExecutionContext, lake: Lake, publisher: PublisherResource
+    ) -> Iterator[dg.Output[Any]]:
+        month = Month.parse(context.partition_key)
+        candidates = publisher.publisher.candidates(service.name, month)
+        with current_file(
+            f"{service.name} {month}", candidates, f"raw/{service.table}/{month}", lake, publisher
+        ) as file:
+            yield dg.Output(file.output, data_version=dg.DataVersion(file.record.sha256), metadata=file.metadata)
+
+    return raw_trips
+
+
+@dataclass(frozen=True)
+class CurrentFile:
+    """A published file as it is today: new (`output` is what was fetched) or the one on the shelf, still current."""
+
+    output: Fetched | PublishedFile
+    record: SourceRecord
+    path: Path
+    metadata: Mapping[str, Any]
+
+
+@contextmanager
+def current_file(
+    what: str, candidates: Sequence[Candidate], stem: str, lake: Lake, publisher: PublisherResource
+) -> Iterator[CurrentFile]:
+    """Ask the publisher for a file, and fetch it unless the lake holds it already."""
+    started = time.monotonic()
+    with as_failures(), lake.staging() as folder, ExitStack() as stack:
+        held = PublishedFile.find(lake, stem)
+        if held is not None and not held.is_intact():
+            held = None
+        outcome = publisher.fetch(what, candidates, known=held.record if held else None, into=folder)
+        if isinstance(outcome, Fetched):
+            same = held is not None and held.record.sha256 == outcome.record.sha256
+            output: Fetched | PublishedFile = outcome
+            path, fetched = outcome.path, "again, the same bytes" if same else "new bytes"
+        else:
+            assert held is not None  # noqa: S101  (only what is held can be unchanged)
+            output, path, fetched = held, stack.enter_context(held.local()), "unchanged"
+        record = outcome.record
+        yield CurrentFile(
+            output,
+            record,
+            path,
+            {
+                **metadata.sizes(rows=record.rows, bytes_=record.bytes, seconds=time.monotonic() - started),
+                "fetched": fetched,
+                **metadata.source_metadata(record),
+                "preview": metadata.file_preview(path, record.format),
+            },
+        )

@@ -1,0 +1,59 @@
+"""warehouse/…_trips: the clean trips as a table, a month a partition."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from taxi_assets.assets import metadata
+from taxi_assets.partitions import monthly_partitions
+from taxi_assets.storage.shelves import ParquetMonth
+from taxi_assets.storage.warehouse import Warehouse
+from taxi_assets.tlc.schema import Service
+
+_DESCRIPTION = """The clean trips as a table to query: {title} ({description}).
+
+The table is `{table}` in the warehouse's schema, and its partition column is `data_month`: the month of the published
+file. A month is replaced whole or not at all, and only after its rows, cents and row numbers were found equal to the
+clean trips; the other months are not touched.
+
+    SELECT pickup_date, count(*) AS trips, sum(total_amount) AS dollars
+    FROM taxi.{table}
+    WHERE data_month = DATE '2021-01-01' AND NOT is_reversal
+    GROUP BY pickup_date ORDER BY pickup_date"""
+
+
+def warehouse_asset(service: Service, kind: str) -> dg.AssetsDefinition:
+    """The warehouse table of a service; `kind` is the engine's name, for the UI."""
+
+    @dg.asset(
+        key=["warehouse", service.table],
+        description=_DESCRIPTION.format(title=service.title, description=service.description, table=service.table),
+        partitions_def=monthly_partitions(service),
+        ins={"trips": dg.AssetIn(["clean", service.table])},
+        group_name=service.name,
+        io_manager_key="warehouse_tables",
+        metadata={
+            "dagster/column_schema": metadata.column_schema(service.columns),
+            "partition_expr": "data_month",
+        },
+        owners=metadata.OWNERS,
+        kinds={kind, "table"},
+        tags=metadata.asset_tags(service),
+    )
+    def warehouse_trips(trips: ParquetMonth, warehouse: Warehouse) -> Iterator[dg.Output[Any]]:
+        # The handle says where the rows are; the IO manager has the warehouse load them from there.
+        yield dg.Output(
+            trips,
+            data_version=dg.DataVersion(trips.report.data_version),
+            metadata={
+                **metadata.sizes(rows=trips.report.clean.rows, bytes_=trips.bytes),
+                "dagster/table_name": warehouse.table_name(service.table),
+                "dollars": trips.report.clean.cents / 100,
+                "raw_sha256": trips.report.raw_sha256,
+                **metadata.generated_note(trips.report.generated),
+                "preview": metadata.preview(trips.to_pandas(metadata.PREVIEW_ROWS)),
+            },
+        )
+
+    return warehouse_trips

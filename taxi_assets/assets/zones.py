@@ -1,0 +1,52 @@
+"""reference/taxi_zones: the small table that gives location ids a name."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+import pandas as pd
+
+from taxi_assets.assets import metadata
+from taxi_assets.assets.raw import current_file
+from taxi_assets.publisher import PublisherResource
+from taxi_assets.storage.lake import Lake
+from taxi_assets.storage.shelves import PublishedFile
+from taxi_assets.storage.warehouse import Warehouse
+from taxi_assets.tlc.download import Fetched
+from taxi_assets.tlc.zones import ZONE_COLUMNS, read_zones
+
+_DESCRIPTION = """TLC's 265 taxi zones: number, borough, name, and service zone of each.
+
+Join it to a trip's pickup_location_id or dropoff_location_id. "NA" and "N/A" are values here, not missing ones."""
+
+
+def zones_asset(kind: str) -> dg.AssetsDefinition:
+    """The zones, as published in the lake and as a table in the warehouse; `kind` is the engine's name, for the UI."""
+
+    @dg.asset(
+        key=["reference", "taxi_zones"],
+        description=_DESCRIPTION,
+        group_name="reference",
+        io_manager_key="warehouse_tables",
+        metadata={"dagster/column_schema": metadata.column_schema(ZONE_COLUMNS)},
+        owners=metadata.OWNERS,
+        kinds={kind, "table"},
+        tags=metadata.asset_tags(),
+    )
+    def taxi_zones(lake: Lake, publisher: PublisherResource, warehouse: Warehouse) -> Iterator[dg.Output[pd.DataFrame]]:
+        stem = "reference/taxi_zones"
+        with current_file("taxi zones", publisher.publisher.zones(), stem, lake, publisher) as file:
+            zones = read_zones(file.path)
+            if isinstance(file.output, Fetched):
+                PublishedFile.publish(lake, stem, file.output)
+            yield dg.Output(
+                zones,
+                data_version=dg.DataVersion(file.record.sha256),
+                metadata={
+                    **{name: value for name, value in file.metadata.items() if name != "dagster/partition_row_count"},
+                    "dagster/row_count": len(zones),
+                    "dagster/table_name": warehouse.table_name("taxi_zones"),
+                    "preview": metadata.preview(zones),
+                },
+            )
+
+    return taxi_zones

@@ -1,0 +1,44 @@
+"""The check on a warehouse table: it holds exactly the clean trips of the month."""
+
+import dagster as dg
+
+from taxi_assets.failures import as_failures
+from taxi_assets.partitions import monthly_partitions
+from taxi_assets.storage.lake import Lake
+from taxi_assets.storage.shelves import ParquetMonth
+from taxi_assets.storage.warehouse import Warehouse
+from taxi_assets.tlc.month import Month
+from taxi_assets.tlc.report import totals_of_parquet
+from taxi_assets.tlc.schema import Service
+
+
+def warehouse_check(service: Service) -> dg.AssetChecksDefinition:
+    """Compare the table's month with the Parquet file, by figures counted in each anew."""
+
+    @dg.asset_check(
+        asset=["warehouse", service.table],
+        name="equals_clean",
+        description="The table's month and the clean Parquet agree in rows, in the cents of all money columns, and "
+        "in the sum of row numbers; each is counted anew.",
+        blocking=True,
+        partitions_def=monthly_partitions(service),
+    )
+    def equals_clean(context: dg.AssetCheckExecutionContext, lake: Lake, warehouse: Warehouse) -> dg.AssetCheckResult:
+        month = Month.parse(context.partition_key)
+        with as_failures():
+            clean = ParquetMonth.get(lake, f"clean/{service.table}/{month}")
+            with clean.local() as path:
+                wanted = totals_of_parquet(path, service)
+            found = warehouse.totals(service, month)
+        return dg.AssetCheckResult(
+            passed=found == wanted,
+            severity=dg.AssetCheckSeverity.ERROR,
+            description=f"The table has {found.rows:,} rows and {found.cents / 100:,.2f} dollars, the clean Parquet "
+            f"{wanted.rows:,} and {wanted.cents / 100:,.2f}.",
+            metadata={
+                "rows": found.rows, "rows_clean": wanted.rows, "cents": found.cents, "cents_clean": wanted.cents,
+                "source_rows": found.source_rows, "source_rows_clean": wanted.source_rows,
+            },
+        )  # fmt: skip
+
+    return equals_clean

@@ -1,0 +1,39 @@
+"""The publisher as a Dagster resource: where raw files come from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import dagster as dg
+from pydantic import Field
+
+from taxi_assets.tlc import download
+from taxi_assets.tlc.publishers import publisher_from
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from taxi_assets.tlc.download import Fetched, Unchanged
+    from taxi_assets.tlc.publishers import Publisher
+    from taxi_assets.tlc.source import Candidate, SourceRecord
+
+
+class PublisherResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's own pattern
+    """Who publishes the files."""
+
+    source: str = Field(
+        default="auto",
+        description="auto, datatalksclub, tlc, sample, or a base that holds the files: a folder, file:// or http(s)://.",
+    )
+
+    @property
+    def publisher(self) -> Publisher:
+        """Its addresses."""
+        return publisher_from(self.source)
+
+    def fetch(
+        self, what: str, candidates: Sequence[Candidate], *, known: SourceRecord | None, into: Path
+    ) -> Fetched | Unchanged:
+        """Fetch what is not known already; see `tlc.download.fetch`."""
+        return download.fetch(what, candidates, known=known, into=into, log=dg.get_dagster_logger())

@@ -1,0 +1,73 @@
+"""The warehouse: one table a service, one month one partition, replaced whole or not at all.
+
+Belongs here: what every engine must be able to do. How an engine does it is a file of its own, such as `duckdb.py`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import dagster as dg
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+
+    from taxi_assets.storage.shelves import ParquetMonth
+    from taxi_assets.tlc.month import Month
+    from taxi_assets.tlc.report import Totals
+    from taxi_assets.tlc.schema import Service
+
+
+@dataclass(frozen=True)
+class LoadedMonth:
+    """What the warehouse says it holds of a month: which data, and its control figures at the time."""
+
+    data_version: str
+    totals: Totals
+
+
+class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dagster's own pattern
+    """Tables of trips, by service; and small tables without partitions."""
+
+    kind: ClassVar[str]
+
+    @abstractmethod
+    def replace_month(self, service: Service, month: Month, trips: ParquetMonth, *, run_id: str) -> None:
+        """Replace a month of the service's table by the clean trips; a reader sees the old month or the new one.
+
+        Creates the table where it is missing and adds columns that are new in the schema. Verifies the loaded rows
+        against the trips' report before they become visible: raises `ConservationError`, and the old month stays.
+        Raises `WarehouseSchemaError` where a column has another type than the schema says.
+        """
+
+    @abstractmethod
+    def loaded(self, service: Service, month: Month) -> LoadedMonth | None:
+        """What was last loaded for the month; None where nothing was."""
+
+    @abstractmethod
+    def totals(self, service: Service, month: Month) -> Totals:
+        """Control figures, counted in the table now."""
+
+    @abstractmethod
+    def read_month(self, service: Service, month: Month) -> pd.DataFrame:
+        """The month, in the order of the published file."""
+
+    @abstractmethod
+    def replace_frame(self, name: str, frame: pd.DataFrame, descriptions: Mapping[str, str]) -> None:
+        """Replace a table without partitions by a frame."""
+
+    @abstractmethod
+    def read_frame(self, name: str) -> pd.DataFrame:
+        """A table without partitions."""
+
+    @abstractmethod
+    def table_name(self, name: str) -> str:
+        """Qualified name of a table, for people and for metadata."""
+
+    @abstractmethod
+    def uri(self) -> str:
+        """The warehouse's address, without secrets."""

@@ -1,0 +1,40 @@
+"""The taxi zones: what the location ids of trips mean."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from taxi_assets.errors import HeaderError
+from taxi_assets.tlc.columns import normalise
+from taxi_assets.tlc.schema import Column, ColumnType
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ZONE_COLUMNS = (
+    Column("location_id", ColumnType.INTEGER, "Number of the zone, as in pickup_location_id.", aliases=("locationid",)),
+    Column("borough", ColumnType.TEXT, "Borough; EWR for Newark Airport, Unknown and N/A for zones 264 and 265."),
+    Column("zone", ColumnType.TEXT, "Name of the zone."),
+    Column("service_zone", ColumnType.TEXT, "Yellow Zone, Boro Zone, Airports or EWR."),
+)
+
+
+def read_zones(path: Path) -> pd.DataFrame:
+    """The table as published, with this project's column names; raises `HeaderError` for other columns.
+
+    "NA" and "N/A" are values of this table, not missing ones.
+    """
+    frame = pd.read_csv(path, dtype="string", keep_default_na=False)
+    names = {normalise(name): name for name in frame.columns}
+    found = {}
+    for column in ZONE_COLUMNS:
+        published = next((names[alias] for alias in (column.name, *column.aliases) if alias in names), None)
+        if published is None:
+            raise HeaderError(
+                f"taxi zones: the file has no column for {column.name}; it has {', '.join(frame.columns)}.",
+                remedy="Is this TLC's taxi_zone_lookup.csv?",
+            )
+        found[column.name] = frame[published]
+    return pd.DataFrame(found).astype({"location_id": "Int64"})
