@@ -42,3 +42,31 @@ lock: $(BIN)/uv ## Compile requirements/*.lock anew from pyproject.toml (UPGRADE
 	    --no-emit-index-url --no-emit-find-links --no-strip-extras $(if $(UPGRADE),--upgrade) --quiet \
 	    --custom-compile-command "make lock"; \
 	done
+
+# --- use -------------------------------------------------------------------------------------------------------------
+# Everything is kept under ./data, unless TAXI_LAKE, TAXI_WAREHOUSE or DAGSTER_HOME say otherwise.
+DAGSTER_HOME ?= $(CURDIR)/data/dagster
+export DAGSTER_HOME
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+
+DEMO := DAGSTER_HOME=$(CURDIR)/data/demo/dagster TAXI_SOURCE=sample \
+	TAXI_LAKE=$(CURDIR)/data/demo/lake TAXI_WAREHOUSE=duckdb:///$(CURDIR)/data/demo/warehouse.duckdb
+USAGE := make backfill SERVICE=green FROM=2020-01 TO=2020-12
+INSTANCE = mkdir -p "$$DAGSTER_HOME" && { [ -e "$$DAGSTER_HOME/dagster.yaml" ] || cp dagster.yaml "$$DAGSTER_HOME/"; }
+
+.PHONY: demo
+demo: $(VENV)/.runtime ## Run generated months through every shelf, offline, and show what came of it
+	@export $(DEMO); $(INSTANCE); $(BIN)/python -m taxi_assets.automation.backfill demo
+
+.PHONY: demo-ui
+demo-ui: $(VENV)/.runtime ## Dagster's UI on what the demo made
+	@export $(DEMO); $(INSTANCE); $(BIN)/dagster dev --host 127.0.0.1
+
+.PHONY: dev
+dev: $(VENV)/.runtime ## Dagster's UI and daemon, on your settings; history is kept between starts
+	@$(INSTANCE); $(BIN)/dagster dev --host 127.0.0.1
+
+.PHONY: backfill
+backfill: $(VENV)/.runtime ## A range of months: make backfill SERVICE=green FROM=2020-01 TO=2020-12
+	@: "$(or $(SERVICE),$(error which service? $(USAGE)))" "$(or $(FROM),$(error the first month? $(USAGE)))" "$(or $(TO),$(error the last month? $(USAGE)))"
+	@$(INSTANCE); $(BIN)/python -m taxi_assets.automation.backfill backfill --service "$(SERVICE)" --from "$(FROM)" --to "$(TO)"

@@ -7,6 +7,8 @@ transient one may pass by itself and is worth another try.
 
 from __future__ import annotations
 
+import click
+
 
 class TaxiAssetsError(Exception):
     """Something went wrong that has a name: `what` happened (with service, month, column, row), and the `remedy`.
@@ -15,7 +17,7 @@ class TaxiAssetsError(Exception):
     """
 
     def __init__(self, what: str, *, remedy: str) -> None:
-        super().__init__(what, remedy)
+        Exception.__init__(self, what, remedy)
         self.what = what
         self.remedy = remedy
 
@@ -39,8 +41,15 @@ class TransientError(TaxiAssetsError):
     """May pass by itself: worth a retry."""
 
 
-class SettingsError(PermanentError):
-    """An environment variable holds a value that is not accepted."""
+class SettingsError(PermanentError, click.ClickException):
+    """An environment variable holds a value that is not accepted.
+
+    It is found while the code is loaded; as a click exception too, Dagster's CLI prints it without a stack trace.
+    """
+
+    def __init__(self, what: str, *, remedy: str) -> None:
+        PermanentError.__init__(self, what, remedy=remedy)
+        self.message = str(self)  # what click prints
 
 
 class RunConfigError(PermanentError):
@@ -85,6 +94,10 @@ class LakeObjectDamagedError(PermanentError):
 
 class WarehouseBusyError(TransientError):
     """Another process holds the warehouse for longer than we wait."""
+
+
+class WarehouseTableMissingError(PermanentError):
+    """The warehouse does not have the table that was asked for."""
 
 
 class WarehouseSchemaError(PermanentError):

@@ -18,7 +18,7 @@ import pyarrow as pa
 import tenacity
 from pydantic import Field
 
-from taxi_assets.errors import ConservationError, WarehouseBusyError, WarehouseSchemaError
+from taxi_assets.errors import ConservationError, WarehouseBusyError, WarehouseSchemaError, WarehouseTableMissingError
 from taxi_assets.storage.frames import to_frame
 from taxi_assets.storage.warehouse import LoadedMonth, Warehouse
 from taxi_assets.tlc.report import NO_ROWS, Totals, to_cents
@@ -101,11 +101,12 @@ class DuckDBWarehouse(Warehouse):
     def read_month(self, service: Service, month: Month) -> pd.DataFrame:
         """In the schema's column order."""
         columns = ", ".join(_quote(column.name) for column in service.columns)
+        self._require(service.table)
         with self._connect() as connection:
             return to_frame(
-                connection.execute(
+                connection.sql(
                     f"SELECT {columns} FROM {self.table_name(service.table)} WHERE data_month = ? ORDER BY source_row",
-                    [month.start],
+                    params=[month.start],
                 ).to_arrow_table()
             )
 
@@ -124,8 +125,9 @@ class DuckDBWarehouse(Warehouse):
 
     def read_frame(self, name: str) -> pd.DataFrame:
         """Whole."""
+        self._require(name)
         with self._connect() as connection:
-            return to_frame(connection.execute(f"SELECT * FROM {self.table_name(name)}").to_arrow_table())
+            return to_frame(connection.sql(f"SELECT * FROM {self.table_name(name)}").to_arrow_table())
 
     def table_name(self, name: str) -> str:
         """Such as "taxi"."green_trips"."""
@@ -201,6 +203,12 @@ class DuckDBWarehouse(Warehouse):
         if row is None:
             return NO_ROWS
         return Totals(rows=row[0], cents=to_cents(row[1]), source_rows=row[2])
+
+    def _require(self, name: str) -> None:
+        if not self._holds(name):
+            raise WarehouseTableMissingError(
+                f"There is no table {self.table_name(name)} in {self.file}.", remedy="Materialize its asset first."
+            )
 
     def _holds(self, name: str) -> bool:
         if not Path(self.file).exists():

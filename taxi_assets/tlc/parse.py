@@ -265,7 +265,7 @@ def _floats_to_decimal(floats: Any, scale: int, exact_text: Callable[[int], str]
     scaled = np.asarray(pc.fill_null(floats, 0.0)) * 10**scale
     whole = np.rint(scaled)
     with np.errstate(invalid="ignore"):
-        doubtful = np.flatnonzero(~((np.abs(scaled - whole) < 1e-4) & (np.abs(whole) < 10**_MAXIMUM_DECIMAL_DIGITS)))  # noqa: PLR2004
+        doubtful = np.flatnonzero(~((np.abs(scaled - whole) < 1e-4) & (np.abs(whole) < 10**_MAXIMUM_DECIMAL_DIGITS)))
     read = _read_decimal(scale)
     for index in doubtful.tolist():
         exact = read(exact_text(index))

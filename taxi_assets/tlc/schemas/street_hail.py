@@ -123,9 +123,7 @@ CBD_CONGESTION_FEE = money("cbd_congestion_fee", "Fee for the Congestion Relief 
 DERIVED = (
     Column("pickup_date", ColumnType.DATE, "Day of the pickup.", "local date", derived=True),
     Column("pickup_hour", ColumnType.INTEGER, "Hour of the pickup, 0 to 23.", "hour of the day", derived=True),
-    Column(
-        "pickup_isodow", ColumnType.INTEGER, "Day of the week, 1 Monday to 7 Sunday.", "weekday", derived=True
-    ),
+    Column("pickup_isodow", ColumnType.INTEGER, "Day of the week, 1 Monday to 7 Sunday.", "weekday", derived=True),
     Column(
         "trip_seconds",
         ColumnType.INTEGER,
