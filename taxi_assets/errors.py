@@ -7,6 +7,8 @@ transient one may pass by itself and is worth another try.
 
 from __future__ import annotations
 
+from typing import IO, Any
+
 import click
 
 
@@ -47,9 +49,9 @@ class SettingsError(PermanentError, click.ClickException):
     It is found while the code is loaded; as a click exception too, Dagster's CLI prints it without a stack trace.
     """
 
-    def __init__(self, what: str, *, remedy: str) -> None:
-        PermanentError.__init__(self, what, remedy=remedy)
-        self.message = str(self)  # what click prints
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print it, as click asks for."""
+        click.echo(f"Error: {self}", file=file, err=file is None)
 
 
 class RunConfigError(PermanentError):

@@ -87,9 +87,8 @@ def _run(months: Sequence[tuple[str, str]], *, workers: int, module: str = "taxi
     for run in run_months(months, backfill=uuid.uuid4().hex[:8], workers=workers, module=module):
         ended.append(run)
         outcome = "ok" if run.succeeded else "FAILED"
-        click.echo(
-            f"[{len(ended):>{len(str(len(months)))}}/{len(months)}] {run.service} {run.month}  {outcome}  {run.seconds:.1f} s"
-        )
+        count = f"[{len(ended):>{len(str(len(months)))}}/{len(months)}]"
+        click.echo(f"{count} {run.service} {run.month}  {outcome}  {run.seconds:.1f} s")
     click.echo("\n" + summary(ended))
     failed = [run for run in ended if not run.succeeded]
     click.echo(
