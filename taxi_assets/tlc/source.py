@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,7 +24,7 @@ class Candidate:
     `url` is `http(s)://…`, `file:///…`, or `sample:{service}/{month}` (generated, see `sample.py`).
     """
 
-    url: str
+    url: str = field(repr=False)  # may hold a password or a token
     publisher: str
     format: FileFormat
 

@@ -1,0 +1,278 @@
+"""Fetching over HTTP: conditional, resumable, patient with what may pass.
+
+Belongs here: the `http` and `https` transport of `download.py`. Does not belong here: whether what arrived is any good.
+
+Errors never quote the messages of requests and urllib3: these hold the whole URL, with its secrets.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import hashlib
+import logging
+import re
+import time
+from contextlib import contextmanager
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+import requests
+import tenacity
+import urllib3.exceptions
+
+from taxi_assets.errors import PublisherUnreachableError
+from taxi_assets.tlc.transfer import PIECE_BYTES, TRY_LATER, Arrived, Job, MissingError, megabytes, refused_by_publisher
+from taxi_assets.tlc.verify import too_large
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from taxi_assets.tlc.source import SourceRecord
+
+_REDIRECTS = 10
+_NOT_PUBLISHED = {HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.GONE}
+_MAY_PASS = {
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.INTERNAL_SERVER_ERROR,
+    HTTPStatus.BAD_GATEWAY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT,
+}
+_CONDITIONS = {"If-None-Match", "If-Modified-Since"}
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+
+
+class _QueryFilter(logging.Filter):
+    """Takes the query, which may hold a signature, off the URLs that urllib3 logs for debugging."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(arg.partition("?")[0] if isinstance(arg, str) else arg for arg in record.args)
+        return True
+
+
+_QUERY_FILTER = _QueryFilter()
+
+
+def over_http(job: Job) -> Arrived | SourceRecord:
+    """Bring the file to the job's path; or the known record, when the publisher says that it has not changed."""
+    logging.getLogger("urllib3.connectionpool").addFilter(_QUERY_FILTER)
+    with requests.Session() as session:
+        session.max_redirects = _REDIRECTS
+        return _HttpTransfer(job, session).run()
+
+
+class _BrokenOffError(Exception):
+    """An attempt ended before the file was whole, for a reason that may pass."""
+
+    def __init__(self, reason: str, retry_after: float = 0.0) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+class _HttpTransfer:
+    """A file on its way over HTTP: what has arrived so far, and of which version of it."""
+
+    def __init__(self, job: Job, session: requests.Session) -> None:
+        self._job = job
+        self._session = session
+        self._requests = 0
+        self._furthest = 0
+        self._told = job.started
+        self._forget()
+
+    def _forget(self) -> None:
+        self._arrived = 0
+        self._digest = hashlib.sha256()
+        self._total: int | None = None
+        self._etag: str | None = None
+        self._last_modified: str | None = None
+
+    def run(self) -> Arrived | SourceRecord:
+        """Attempt until the file is whole, or known to be the one we hold."""
+        job = self._job
+        try:
+            unchanged = self._patience()(self._attempt)
+        except _BrokenOffError as last:
+            raise PublisherUnreachableError(
+                f"{job.what} could not be fetched from {job.url}: {last}"
+                f" (tried {self._requests} times, {megabytes(self._furthest)} arrived).",
+                remedy=TRY_LATER,
+            ) from None
+        return unchanged or Arrived(self._arrived, self._digest.hexdigest(), self._etag, self._last_modified)
+
+    def _patience(self) -> tenacity.Retrying:
+        retry = self._job.retry
+        doubling = tenacity.wait_exponential(multiplier=retry.first_wait, max=retry.longest_wait)
+        backoff = doubling + tenacity.wait_random(0, retry.first_wait)
+        return tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_BrokenOffError),
+            after=self._note_progress,
+            wait=lambda state: max(backoff(state), self._asked_to_wait(state)),
+            stop=tenacity.stop_after_attempt(retry.attempts),
+            before_sleep=self._tell_retry,
+            reraise=True,
+        )
+
+    def _note_progress(self, state: tenacity.RetryCallState) -> None:
+        """Count only attempts that bring nothing new: a long file may break off often, but not for ever."""
+        if self._arrived > self._furthest:
+            self._furthest = self._arrived
+            state.attempt_number = 0
+
+    def _attempt(self) -> SourceRecord | None:
+        """Ask once and take what comes; the known record, when the answer is that it is current."""
+        self._requests += 1
+        retry = self._job.retry
+        if self._validator is None:
+            self._forget()
+        headers = self._headers()
+        timeouts = (retry.connect_timeout, retry.read_timeout)
+        with (
+            _named_errors(self._job),
+            self._session.get(self._job.candidate.url, headers=headers, timeout=timeouts, stream=True) as response,
+        ):
+            if response.status_code == HTTPStatus.NOT_MODIFIED and headers.keys() & _CONDITIONS:
+                return self._job.known
+            self._accept(response)
+            self._receive(response)
+        return None
+
+    @property
+    def _validator(self) -> str | None:
+        """What tells this version from any other, byte for byte; a weak ETag does not."""
+        strong = self._etag is not None and not self._etag.startswith("W/")
+        return self._etag if strong else self._last_modified
+
+    def _headers(self) -> dict[str, str]:
+        # Identity: what is published compressed stays so, and nothing else is compressed on the way.
+        headers = {"Accept-Encoding": "identity"}
+        known = self._job.known
+        if self._arrived and self._validator is not None:
+            headers |= {"Range": f"bytes={self._arrived}-", "If-Range": self._validator}
+        elif known is not None:
+            headers |= {"If-None-Match": known.etag} if known.etag else {}
+            headers |= {"If-Modified-Since": known.last_modified} if known.last_modified else {}
+        return headers
+
+    def _accept(self, response: requests.Response) -> None:
+        """Let the body of a good answer in; for any other, raise what it means."""
+        status = response.status_code
+        if status in _NOT_PUBLISHED:
+            raise MissingError(f"HTTP {status}")
+        if status in _MAY_PASS:
+            raise _BrokenOffError(f"HTTP {status}", _seconds(response.headers.get("Retry-After")))
+        if status == HTTPStatus.OK:
+            self._forget()
+            length = response.headers.get("Content-Length", "")
+            chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
+            self._total = int(length) if length.isdecimal() and not chunked else None
+            self._etag = response.headers.get("ETag")
+            self._last_modified = response.headers.get("Last-Modified")
+        elif self._arrived and status in {HTTPStatus.PARTIAL_CONTENT, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE}:
+            if not self._continues(response):
+                self._forget()
+                raise _BrokenOffError("it could not be resumed where it broke off")
+        else:
+            raise refused_by_publisher(self._job, f"HTTP {status}")
+        if self._total is not None and self._total > self._job.limits.max_bytes:
+            raise too_large(self._job.what, self._job.url, self._job.limits)
+
+    def _continues(self, response: requests.Response) -> bool:
+        """Whether this is the rest of the same version, from where we are; some servers do not heed If-Range."""
+        span = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        if response.status_code != HTTPStatus.PARTIAL_CONTENT or span is None or int(span[1]) != self._arrived:
+            return False
+        if span[3] != "*" and self._total is not None and int(span[3]) != self._total:
+            return False
+        same_etag = response.headers.get("ETag", self._etag) == self._etag
+        return same_etag and response.headers.get("Last-Modified", self._last_modified) == self._last_modified
+
+    def _receive(self, response: requests.Response) -> None:
+        job = self._job
+        with job.path.open("ab" if self._arrived else "wb") as file:
+            # read1: what came before a connection was reset is kept, and nothing is decoded.
+            while piece := response.raw.read1(PIECE_BYTES, decode_content=False):
+                file.write(piece)
+                self._digest.update(piece)
+                self._arrived += len(piece)
+                if self._arrived > job.limits.max_bytes:
+                    raise too_large(job.what, job.url, job.limits)
+                self._tell_progress()
+        if self._total is not None and self._arrived != self._total:
+            reason = f"{self._arrived:,} bytes came instead of {self._total:,}"
+            if self._arrived > self._total:
+                self._forget()
+            raise _BrokenOffError(reason)
+
+    def _tell_progress(self) -> None:
+        now = time.monotonic()
+        if now - self._told >= self._job.retry.progress_every:
+            self._told = now
+            speed = self._arrived / 1e6 / max(now - self._job.started, 1e-9)
+            total = f" of {megabytes(self._total)}" if self._total is not None else ""
+            self._job.log.info("%s: %s%s, %.1f MB/s", self._job.what, megabytes(self._arrived), total, speed)
+
+    def _asked_to_wait(self, state: tenacity.RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome is not None else None
+        asked = error.retry_after if isinstance(error, _BrokenOffError) else 0.0
+        return min(asked, self._job.retry.longest_retry_after)
+
+    def _tell_retry(self, state: tenacity.RetryCallState) -> None:
+        reason = state.outcome.exception() if state.outcome is not None else None
+        pause = state.next_action.sleep if state.next_action is not None else 0.0
+        arrived = megabytes(self._arrived)
+        message = "%s from %s: %s, after %s; trying again in %.1f s"
+        self._job.log.warning(message, self._job.what, self._job.url, reason, arrived, pause)
+
+
+@contextmanager
+def _named_errors(job: Job) -> Iterator[None]:
+    """Turn the errors of requests and urllib3 into ours, without their text: it quotes the URL, secrets and all."""
+    try:
+        yield
+    except requests.TooManyRedirects:
+        raise refused_by_publisher(job, f"more than {_REDIRECTS} redirects") from None
+    except (
+        requests.ConnectionError,
+        requests.Timeout,
+        requests.exceptions.ChunkedEncodingError,
+        urllib3.exceptions.HTTPError,
+    ) as error:
+        raise _BrokenOffError(_reason(error)) from None
+    except requests.RequestException as error:
+        raise refused_by_publisher(job, f"an address that cannot be followed ({type(error).__name__})") from None
+
+
+def _reason(error: BaseException) -> str:
+    """What the operating system said, or that it took too long."""
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror.lower()
+    timeouts = (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)
+    if any(isinstance(cause, timeouts) for cause in causes):
+        return "nothing came in time"
+    return "the connection broke off"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what led to it; requests and urllib3 keep that in four different places."""
+    yield error
+    for inner in (error.__cause__, getattr(error, "reason", None), *error.args):
+        if isinstance(inner, BaseException):
+            yield from _causes(inner)
+
+
+def _seconds(retry_after: str | None) -> float:
+    """What a Retry-After header asks for, a number of seconds or a date; 0 for none."""
+    if retry_after is None:
+        return 0.0
+    if retry_after.strip().isdecimal():
+        return float(retry_after)
+    try:
+        date = email.utils.parsedate_to_datetime(retry_after)
+    except ValueError:
+        return 0.0
+    return max(0.0, date.timestamp() - time.time())
