@@ -49,8 +49,9 @@ DAGSTER_HOME ?= $(CURDIR)/data/dagster
 export DAGSTER_HOME
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-DEMO := DAGSTER_HOME=$(CURDIR)/data/demo/dagster TAXI_SOURCE=sample \
-	TAXI_LAKE=$(CURDIR)/data/demo/lake TAXI_WAREHOUSE=duckdb:///$(CURDIR)/data/demo/warehouse.duckdb
+DEMO_HOME ?= $(CURDIR)/data/demo
+DEMO = DAGSTER_HOME=$(DEMO_HOME)/dagster TAXI_SOURCE=sample TAXI_LAKE=$(DEMO_HOME)/lake \
+	TAXI_WAREHOUSE=duckdb:///$(DEMO_HOME)/warehouse.duckdb
 USAGE := make backfill SERVICE=green FROM=2020-01 TO=2020-12
 INSTANCE = mkdir -p "$$DAGSTER_HOME" && { [ -e "$$DAGSTER_HOME/dagster.yaml" ] || cp dagster.yaml "$$DAGSTER_HOME/"; }
 
@@ -70,3 +71,19 @@ dev: $(VENV)/.runtime ## Dagster's UI and daemon, on your settings; history is k
 backfill: $(VENV)/.runtime ## A range of months: make backfill SERVICE=green FROM=2020-01 TO=2020-12
 	@: "$(or $(SERVICE),$(error which service? $(USAGE)))" "$(or $(FROM),$(error the first month? $(USAGE)))" "$(or $(TO),$(error the last month? $(USAGE)))"
 	@$(INSTANCE); $(BIN)/python -m taxi_assets.automation.backfill backfill --service "$(SERVICE)" --from "$(FROM)" --to "$(TO)"
+
+# --- check -----------------------------------------------------------------------------------------------------------
+.PHONY: check
+check: $(VENV)/.dev ## Format, lint, types, definitions
+	@$(BIN)/ruff format --check --quiet
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/mypy
+	@$(BIN)/dagster definitions validate --log-level error
+
+.PHONY: test
+test: check ## Everything, as CI runs it
+	@$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+.PHONY: test-unit
+test-unit: $(VENV)/.dev ## Unit tests alone: seconds
+	@$(BIN)/python -m pytest -q taxi_assets_tests/unit

@@ -7,15 +7,14 @@ transient one may pass by itself and is worth another try.
 
 from __future__ import annotations
 
-from typing import IO, Any
-
 import click
 
 
 class TaxiAssetsError(Exception):
     """Something went wrong that has a name: `what` happened (with service, month, column, row), and the `remedy`.
 
-    Its text is one line, `what` followed by `remedy`: what the CLI, the logs and the UI show.
+    Its text is one line, `what` followed by `remedy`: what the CLI, the logs and the UI show. Where `what` says already
+    what to do, the remedy is empty.
     """
 
     def __init__(self, what: str, *, remedy: str) -> None:
@@ -24,7 +23,7 @@ class TaxiAssetsError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"{self.what} {self.remedy}"
+        return f"{self.what} {self.remedy}".rstrip()
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.what, self.remedy)
@@ -49,9 +48,9 @@ class SettingsError(PermanentError, click.ClickException):
     It is found while the code is loaded; as a click exception too, Dagster's CLI prints it without a stack trace.
     """
 
-    def show(self, file: IO[Any] | None = None) -> None:
-        """Print it, as click asks for."""
-        click.echo(f"Error: {self}", file=file, err=file is None)
+    def __init__(self, what: str, *, remedy: str) -> None:
+        super().__init__(what, remedy=remedy)
+        click.ClickException.__init__(self, str(self))
 
 
 class RunConfigError(PermanentError):
@@ -96,6 +95,10 @@ class LakeObjectDamagedError(PermanentError):
 
 class WarehouseBusyError(TransientError):
     """Another process holds the warehouse for longer than we wait."""
+
+
+class WarehouseUnusableError(PermanentError):
+    """What stands at the warehouse's address is no warehouse that can be opened."""
 
 
 class WarehouseTableMissingError(PermanentError):

@@ -5,17 +5,19 @@ Nothing set means: everything embedded under `./data`, and TLC's published files
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Self
-from urllib.parse import parse_qsl, urlsplit
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from taxi_assets.errors import SettingsError
-from taxi_assets.tlc.publishers import public_url, publisher_from
+from taxi_assets.tlc.publishers import publisher_from
 
 _SCHEMA_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,62}$"
+_DUCKDB = re.compile(r"duckdb:///(?P<path>[^?#]+)(\?schema=(?P<schema>[^&#]*))?", re.IGNORECASE)
 
 
 class LakeAddress(BaseModel):
@@ -44,7 +46,7 @@ class Settings(BaseSettings):
     warehouse: Annotated[WarehouseAddress, NoDecode] = Field(
         default="duckdb:///data/warehouse.duckdb", validate_default=True
     )
-    source: str = "auto"
+    source: str = Field(default="auto", repr=False)  # may hold a password
 
     @classmethod
     def from_env(cls) -> Self:
@@ -52,12 +54,7 @@ class Settings(BaseSettings):
         try:
             return cls()
         except ValidationError as error:
-            lines = []
-            for problem in error.errors():
-                variable = f"TAXI_{str(problem['loc'][0]).upper()}"
-                reason = str(problem.get("ctx", {}).get("error", problem["msg"]))
-                lines.append(f"{variable}={public_url(str(problem['input']))!r} is not accepted. {reason}")
-            raise SettingsError("\n".join(lines), remedy="") from None
+            raise SettingsError("\n".join(map(_line, error.errors())), remedy="") from None
 
     @field_validator("lake", mode="before")
     @classmethod
@@ -70,7 +67,7 @@ class Settings(BaseSettings):
             raise ValueError(f"It is empty. {accepted}")
         if "://" in text:
             raise ValueError(accepted)
-        folder = Path(text).expanduser().absolute()
+        folder = _absolute(text, accepted)
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"It is a file. {accepted}")
         return LakeAddress(folder=folder)
@@ -84,21 +81,46 @@ class Settings(BaseSettings):
         )
         if isinstance(value, WarehouseAddress):
             return value
-        parts = urlsplit(str(value).strip())
-        query = dict(parse_qsl(parts.query))
-        path = parts.path.removeprefix("/")
-        if parts.scheme != "duckdb" or parts.netloc or not path or query.keys() - {"schema"}:
+        address = _DUCKDB.fullmatch(str(value).strip())
+        if address is None:
             raise ValueError(accepted)
-        file = Path(path).expanduser().absolute()
+        schema = address["schema"]
+        if schema is not None and not re.fullmatch(_SCHEMA_NAME, schema):
+            raise ValueError(
+                f"{schema!r} is no schema name: one has letters, digits and underscores, and starts with no digit."
+            )
+        file = _absolute(address["path"], accepted)
         if file.is_dir():
             raise ValueError(f"It is a folder. {accepted}")
-        try:
-            return WarehouseAddress(file=file, **({"schema_name": query["schema"]} if "schema" in query else {}))
-        except ValidationError:
-            raise ValueError("A schema name has letters, digits and underscores, and starts with no digit.") from None
+        return WarehouseAddress(file=file) if schema is None else WarehouseAddress(file=file, schema_name=schema)
 
     @field_validator("source")
     @classmethod
     def _check_source(cls, value: str) -> str:
         publisher_from(value)
         return value
+
+
+def _absolute(text: str, accepted: str) -> Path:
+    """A path as text, made absolute; raises `ValueError` where nothing could ever stand there."""
+    try:
+        path = Path(text).expanduser().absolute()
+        with suppress(FileNotFoundError):
+            path.stat()
+    except (OSError, RuntimeError) as error:  # RuntimeError: no such user's home
+        raise ValueError(f"{getattr(error, 'strerror', error)}. {accepted}".replace("..", ".")) from None
+    return path
+
+
+def _line(problem: Any) -> str:
+    """What is wrong with one variable, in one line."""
+    value = str(problem["input"])
+    shown = _without_secrets(value)
+    reason = str(problem.get("ctx", {}).get("error", problem["msg"])).replace(value, shown)
+    return " ".join(f"TAXI_{str(problem['loc'][0]).upper()}={shown!r} is not accepted. {reason}".split())
+
+
+def _without_secrets(address: str) -> str:
+    """An address without what stands before an @ (user, password) or after a ? (tokens); it may be malformed."""
+    hidden = re.sub(r"^(\w+:/*)?.*@", r"\1…@", address, flags=re.DOTALL)
+    return re.sub(r"\?.*", "?…", hidden, flags=re.DOTALL)

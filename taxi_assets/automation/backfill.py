@@ -13,6 +13,7 @@ from tabulate import tabulate
 
 from taxi_assets.automation.months import MonthRun, run_months
 from taxi_assets.partitions import monthly_partitions
+from taxi_assets.settings import Settings
 from taxi_assets.tlc.catalogue import SERVICES
 from taxi_assets.tlc.month import Month
 
@@ -55,15 +56,19 @@ def demo() -> None:
             instance=instance, run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
         )
     _run(DEMO_MONTHS, workers=os.cpu_count() or 1)
-    click.echo(_NEXT)
+    settings = Settings.from_env()
+    click.echo(_NEXT.format(lake=settings.lake.folder, warehouse=settings.warehouse.file))
 
 
 _NEXT = """
 Where to look next:
-  make demo-ui                 the same in Dagster's UI: lineage, partitions, previews, checks
-  data/demo/lake/quarantine/   every row left out, with its reasons and its original text
-  data/demo/warehouse.duckdb   the tables, for any DuckDB client: taxi.yellow_trips, taxi.green_trips, taxi.taxi_zones
-  make dev                     your own, on TLC's real files (TAXI_SOURCE says from where)"""
+  make demo-ui    the same in Dagster's UI: lineage, partitions, previews, checks
+  make dev        your own months, from TLC's real files (TAXI_SOURCE says from where)
+
+  {lake}/quarantine
+                  every row that was left out, with its reasons and its original text
+  {warehouse}
+                  the tables, for any DuckDB client: taxi.yellow_trips, taxi.green_trips, taxi.taxi_zones"""
 
 
 def months_between(service: str, first: str, last: str) -> list[str]:
@@ -95,7 +100,8 @@ def _run(months: Sequence[tuple[str, str]], *, workers: int, module: str = "taxi
         f"\n{len(ended) - len(failed)} of {len(ended)} months ended well, in {time.monotonic() - started:.0f} s."
     )
     for run in sorted(failed, key=lambda run: (run.service, run.month)):
-        click.echo(f"  {run.service} {run.month}: {run.reason}")
+        name = f"{run.service} {run.month}"
+        click.echo("  " + (run.reason if run.reason.startswith(name) else f"{name}: {run.reason}"))
     if failed:
         raise SystemExit(1)
 

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from taxi_assets.partitions import monthly_partitions
-
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
@@ -19,7 +17,6 @@ def service_job(service: Service) -> UnresolvedAssetJobDefinition:
     return dg.define_asset_job(
         service.name,
         selection=dg.AssetSelection.groups(service.name),
-        partitions_def=monthly_partitions(service),
         description=f"{service.title}: fetch a month, clean it, load it, check it.",
     )
 

@@ -36,7 +36,7 @@ class LineSource:
 
     `read(n)` returns at most n bytes of whole lines, or b"" at the end. `header` is the first line's text. `not_utf8`
     collects the numbers of data rows (from 1, blank lines not counted) that held bytes that are not UTF-8; these bytes
-    are escaped, as in `\xff`. `rows` counts the data rows handed out so far.
+    are escaped, as in `\xff`; the reader may forget those it is done with. `rows` counts the data rows looked at so far.
     """
 
     def __init__(self, file: BinaryIO, *, what: str) -> None:
@@ -57,7 +57,7 @@ class LineSource:
     def read(self, size: int = BLOCK_BYTES) -> bytes:
         """The next lines; b"" at the end."""
         block, self._ahead = (self._ahead, b"") if self._ahead else (next(self._blocks, b""), b"")
-        if len(block) > size:
+        if len(block) > size:  # escaping made it longer
             block, self._ahead = self._split(block, size)
         return block
 
@@ -69,18 +69,20 @@ class LineSource:
     def _split(self, block: bytes, size: int) -> tuple[bytes, bytes]:
         end = block.rfind(b"\n", 0, size) + 1
         if end == 0:
-            raise self._line_too_long()
+            raise self._line_too_long(self.rows - count_rows(block))
         return block[:end], block[end:]
 
-    def _line_too_long(self) -> ContentRefusedError:
+    def _line_too_long(self, rows_before: int) -> ContentRefusedError:
         return ContentRefusedError(
-            f"{self._what}: the line after data row {self.rows:,} is longer than {BLOCK_BYTES:,} bytes.",
+            f"{self._what}: the line after data row {rows_before:,} is longer than {BLOCK_BYTES:,} bytes.",
             remedy="That is no trip file: look at what the publisher sent.",
         )
 
     def _valid_blocks(self) -> Iterator[bytes]:
         blocks = self._whole_lines()
-        first = next(blocks, b"").removeprefix(_BYTE_ORDER_MARK).lstrip(b"\r\n")
+        first = b""
+        while not first and (block := next(blocks, b"")):
+            first = block.removeprefix(_BYTE_ORDER_MARK).lstrip(b"\r\n")
         header, _, first = _LONE_CARRIAGE_RETURN.sub(b"\n", first).partition(b"\n")
         self.header = header.decode("utf-8", "backslashreplace").rstrip("\r")
         for raw in itertools.chain([first], blocks):
@@ -97,10 +99,11 @@ class LineSource:
         rest = b""
         while data := self._file.read(BLOCK_BYTES - len(rest)):
             lines = rest + data
-            end = lines.rfind(b"\n") + 1
+            # A carriage return that comes last may be half of a line end.
+            end = max(lines.rfind(b"\n"), lines.rfind(b"\r", 0, -1)) + 1
             rest = lines[end:]
             if len(rest) >= BLOCK_BYTES:
-                raise self._line_too_long()
+                raise self._line_too_long(self.rows)
             if end:
                 yield lines[:end]
         if rest:

@@ -1,0 +1,145 @@
+"""The names that others rely on, and the policy that every asset follows."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import pytest
+import yaml
+
+from taxi_assets.build import build_definitions
+from taxi_assets.settings import Settings
+from taxi_assets.tlc.catalogue import SERVICES
+from taxi_assets_tests.conftest import REPOSITORY
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SHELVES = ("raw", "clean", "quarantine", "warehouse")
+
+
+@pytest.fixture(scope="module")
+def defs() -> dg.Definitions:
+    return build_definitions(Settings())
+
+
+@pytest.fixture(scope="module")
+def specs(defs: dg.Definitions) -> dict[str, dg.AssetSpec]:
+    return {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
+
+
+def test_asset_keys(specs: dict[str, dg.AssetSpec]) -> None:
+    trips = {f"{shelf}/{service}_trips" for shelf in SHELVES for service in ("yellow", "green")}
+    assert set(specs) == trips | {"reference/taxi_zones"}
+
+
+def test_each_shelf_depends_on_the_one_before(specs: dict[str, dg.AssetSpec]) -> None:
+    upstream = {key: {dep.asset_key.to_user_string() for dep in spec.deps} for key, spec in specs.items()}
+    for service in SERVICES:
+        assert upstream[f"raw/{service}_trips"] == set()
+        assert upstream[f"clean/{service}_trips"] == {f"raw/{service}_trips"}
+        assert upstream[f"quarantine/{service}_trips"] == {f"raw/{service}_trips"}
+        assert upstream[f"warehouse/{service}_trips"] == {f"clean/{service}_trips"}
+
+
+def test_one_group_a_service(specs: dict[str, dg.AssetSpec]) -> None:
+    for key, spec in specs.items():
+        service = key.partition("/")[2].removesuffix("_trips")
+        assert spec.group_name == (service if service in SERVICES else "reference")
+
+
+def test_months_are_partitions_from_each_service_s_first_month_on(specs: dict[str, dg.AssetSpec]) -> None:
+    for service, first in (("yellow", "2009-01"), ("green", "2013-08")):
+        for shelf in SHELVES:
+            partitions = specs[f"{shelf}/{service}_trips"].partitions_def
+            assert isinstance(partitions, dg.MonthlyPartitionsDefinition)
+            assert partitions.get_first_partition_key() == first
+
+
+def test_every_asset_has_owner_kind_tags_and_a_description_for_readers(specs: dict[str, dg.AssetSpec]) -> None:
+    for key, spec in specs.items():
+        assert spec.owners, key
+        assert spec.kinds, key
+        assert spec.tags["domain"] == "nyc-taxi", key
+        assert len(spec.description or "") > 100, key
+
+
+def test_columns_reach_the_ui_with_unit_and_description(specs: dict[str, dg.AssetSpec]) -> None:
+    for shelf in ("clean", "warehouse"):
+        schema = specs[f"{shelf}/green_trips"].metadata["dagster/column_schema"]
+        described = {column.name: column.description for column in schema.columns}
+        assert list(described) == [column.name for column in SERVICES["green"].columns]
+        assert "US dollars" in described["total_amount"]
+        assert "miles" in described["trip_distance"]
+
+
+def test_checks_and_which_of_them_block(defs: dg.Definitions) -> None:
+    graph = defs.resolve_asset_graph()
+    found = {
+        (key.asset_key.to_user_string(), key.name): graph.get_check_spec(key).blocking for key in graph.asset_check_keys
+    }
+    for service in SERVICES:
+        clean = f"clean/{service}_trips"
+        assert {name: blocking for (asset, name), blocking in found.items() if asset == clean} == {
+            "rows_conserved": True,
+            "share_quarantined": False,
+            "usual_volume": False,
+            "every_day_present": False,
+        }
+        assert found[f"warehouse/{service}_trips", "equals_clean"] is True
+
+
+def test_one_job_a_service_and_one_for_the_reference_tables(defs: dg.Definitions) -> None:
+    assert {job.name for job in defs.jobs or []} == {*SERVICES, "reference"}
+
+
+def test_the_location_has_one_name_everywhere() -> None:
+
+    workspace = yaml.safe_load((REPOSITORY / "workspace.yaml").read_text())["load_from"][0]["python_module"]
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["dagster"]
+    # The CLI's -m names the location after the module.
+    assert workspace["location_name"] == workspace["module_name"] == "taxi_assets.definitions"
+    assert project["code_location_name"] == project["module_name"] == "taxi_assets.definitions"
+
+
+def test_loading_the_code_touches_no_network_and_no_file(tmp_path: Path) -> None:
+    # In a fresh interpreter, in an empty folder, with sockets and opening for writing forbidden.
+    script = """
+import sys
+import tomllib
+def forbid(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo"):
+        raise RuntimeError(f"network at import: {event} {arguments}")
+    if event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
+        raise RuntimeError(f"file at import: {arguments}")
+sys.addaudithook(forbid)
+import taxi_assets.definitions
+heavy = {"google.cloud.bigquery", "google.cloud.storage", "matplotlib", "psycopg2"} & set(sys.modules)
+assert not heavy, f"imported at load: {heavy}"
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1", "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_domain_knows_no_dagster() -> None:
+    for path in (REPOSITORY / "taxi_assets" / "tlc").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            assert not [n for n in names if n.split(".")[0] == "dagster"], path
+            outside = ("taxi_assets.assets", "taxi_assets.storage", "taxi_assets.checks", "taxi_assets.automation")
+            assert not [n for n in names if n.startswith(outside)], path

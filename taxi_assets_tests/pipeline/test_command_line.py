@@ -1,0 +1,167 @@
+"""What users type, as they type it: in processes of their own, on real months."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+import pytest
+
+from taxi_assets.partitions import monthly_partitions
+from taxi_assets.tlc.catalogue import SERVICES
+from taxi_assets_tests.conftest import REPOSITORY
+from taxi_assets_tests.pipeline.losing_lake import MONTH as LOSING_MONTH
+
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+def run(home: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in the repository's folder, with its data in `home`."""
+    return subprocess.run(
+        command,
+        cwd=REPOSITORY,
+        env={
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "HOME": os.environ.get("HOME", str(home)),
+            "DAGSTER_HOME": str(home / "dagster"),
+            "TAXI_LAKE": str(home / "lake"),
+            "TAXI_WAREHOUSE": f"duckdb:///{home / 'warehouse.duckdb'}",
+            "TAXI_SOURCE": "../shared/data/months",
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+
+
+def rows_in_warehouse(home: Path, table: str = "green_trips") -> dict[str, int]:
+    with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as connection:
+        counts = connection.execute(f"SELECT strftime(data_month, '%Y-%m'), count(*) FROM taxi.{table} GROUP BY 1")
+        return dict(counts.fetchall())
+
+
+def fingerprints(folder: Path) -> dict[str, tuple[int, int]]:
+    return {str(p): (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.usefixtures("data")
+def test_materialize_a_month_and_again_without_writing(home: Path) -> None:
+    command = ["dagster", "asset", "materialize", "-m", "taxi_assets.definitions", "--select", "group:green"]
+    first = run(home, *command, "--partition", "2020-10", DAGSTER_HOME="")
+    assert first.returncode == 0, first.stderr
+    assert rows_in_warehouse(home) == {"2020-10": 94_664}
+    before = fingerprints(home / "lake") | fingerprints(home / "warehouse.duckdb")
+
+    second = run(home, *command, "--partition", "2020-10", DAGSTER_HOME="")
+
+    assert second.returncode == 0, second.stderr
+    assert "unchanged at file://" in second.stderr
+    assert fingerprints(home / "lake") | fingerprints(home / "warehouse.duckdb") == before
+
+
+@pytest.mark.usefixtures("data")
+def test_one_wrong_setting_is_one_line(home: Path) -> None:
+    ended = run(home, "dagster", "asset", "list", "-m", "taxi_assets.definitions", TAXI_WAREHOUSE="duckdb:trips")
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    assert "Error: TAXI_WAREHOUSE='duckdb:trips' is not accepted. Accepted is duckdb:///" in ended.stderr
+
+
+@pytest.mark.usefixtures("data")
+def test_backfill_goes_on_past_a_missing_month_and_a_failed_check(home: Path) -> None:
+    ended = run(
+        home,
+        *(sys.executable, "-m", "taxi_assets.automation.backfill", "backfill"),
+        *("--service", "green", "--from", "2023-01", "--to", "2023-03"),
+        *("--module", "taxi_assets_tests.pipeline.losing_lake"),
+        DAGSTER_HOME=_instance(home),
+    )
+
+    assert ended.returncode == 1, ended.stderr
+    assert "1 of 3 months ended well" in ended.stdout
+    reasons = ended.stdout.split("months ended well")[1]
+    assert "green 2023-02: clean/green_trips, check rows_conserved: 64,809 raw rows, 64,317 clean + 491" in reasons
+    assert "green 2023-03 is not published at file://" in reasons
+    assert rows_in_warehouse(home) == {"2023-01": 67_779}
+    with dg.DagsterInstance.from_config(_instance(home)) as instance:
+        assert _health(instance, "warehouse") == {
+            "2023-01": "MATERIALIZED",
+            LOSING_MONTH: "FAILED",
+            "2023-03": "FAILED",
+        }
+        assert _health(instance, "raw") == {
+            "2023-01": "MATERIALIZED",
+            LOSING_MONTH: "MATERIALIZED",
+            "2023-03": "FAILED",
+        }
+
+
+@pytest.mark.usefixtures("data")
+def test_make_backfill(home: Path) -> None:
+    venv = f"VENV={BIN.parent}"
+    missing = run(home, "make", "backfill", venv, "SERVICE=green")
+    assert missing.returncode == 2
+    assert "the first month? make backfill SERVICE=green FROM=2020-01 TO=2020-12" in missing.stderr
+
+    ended = run(home, "make", "backfill", venv, "SERVICE=green", "FROM=2023-01", "TO=2023-02")
+
+    assert ended.returncode == 0, ended.stderr
+    assert "2 of 2 months ended well" in ended.stdout
+    assert rows_in_warehouse(home) == {"2023-01": 67_779, "2023-02": 64_317}
+
+
+@pytest.mark.parametrize(
+    ("service", "first", "last", "said"),
+    [
+        ("green", "2020-13", "2020-12", "A month is numbered 1 to 12"),
+        ("green", "Jan 2020", "2020-12", "A month is written YYYY-MM"),
+        ("green", "2009-01", "2020-12", "green has no month 2009-01: it has 2013-08 to"),
+        ("green", "2020-02", "2020-01", "The range is empty"),
+        ("purple", "2020-01", "2020-01", "'purple' is not one of 'green', 'yellow'"),
+    ],
+)
+def test_backfill_of_a_range_that_is_none(home: Path, service: str, first: str, last: str, said: str) -> None:
+    command = (sys.executable, "-m", "taxi_assets.automation.backfill", "backfill")
+    ended = run(home, *command, "--service", service, "--from", first, "--to", last, TAXI_SOURCE="sample")
+    assert ended.returncode == 2
+    assert said in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_make_demo(home: Path) -> None:
+    ended = run(home, "make", "demo", f"VENV={BIN.parent}", f"DEMO_HOME={home / 'demo'}")
+
+    assert ended.returncode == 0, ended.stderr
+    table = {tuple(line.split()[:2]): line.split()[2:] for line in ended.stdout.splitlines() if " 2021-" in line}
+    raw, clean, quarantined, loaded = (int(n.replace(",", "")) for n in table["yellow", "2021-01"])
+    assert abs(raw - 100_000) < 3_000
+    assert raw == clean + quarantined
+    assert loaded == clean == rows_in_warehouse(home / "demo", "yellow_trips")["2021-01"]
+    assert str(home / "demo" / "warehouse.duckdb") in ended.stdout
+    with duckdb.connect(str(home / "demo" / "warehouse.duckdb"), read_only=True) as connection:
+        assert connection.execute("SELECT count(*) FROM taxi.taxi_zones").fetchall() == [(265,)]
+
+
+def _instance(home: Path) -> str:
+    folder = home / "dagster"
+    folder.mkdir(exist_ok=True)
+    (folder / "dagster.yaml").write_text((REPOSITORY / "dagster.yaml").read_text())
+    return str(folder)
+
+
+def _health(instance: dg.DagsterInstance, shelf: str) -> dict[str, str]:
+    keys = ["2023-01", "2023-02", "2023-03"]
+    partitions = monthly_partitions(SERVICES["green"])
+    statuses = instance.get_status_by_partition(dg.AssetKey([shelf, "green_trips"]), keys, partitions)
+    return {key: status.name if status else "MISSING" for key, status in (statuses or {}).items()}
