@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 
 from taxi_assets.assets import metadata
+from taxi_assets.automation.conditions import follow_upstream
 from taxi_assets.failures import as_failures
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.storage.lake import Lake
@@ -41,6 +42,7 @@ def clean_asset(service: Service) -> dg.AssetsDefinition:
         "owners": metadata.OWNERS,
         "kinds": {"parquet"},
         "tags": metadata.asset_tags(service),
+        "automation_condition": follow_upstream(),
     }
 
     @dg.multi_asset(

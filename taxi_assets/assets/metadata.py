@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 OWNERS = ["team:taxi-data"]
 PREVIEW_ROWS = 10
 _CELL_CHARACTERS = 60
+# What Markdown would read as a cell's end, code, HTML, a link, emphasis or an entity.
+_SPECIAL = frozenset("\\|`<>[]!*_~&")
 
 
 def asset_tags(service: Service | None = None) -> dict[str, str]:
@@ -99,11 +101,11 @@ def markdown_table(headers: Iterable[str], rows: Iterable[Iterable[Any]]) -> str
 
 
 def _cell(value: Any) -> str:
-    text = "" if value is None or str(value) in {"<NA>", "nan", "NaT"} else str(value)
-    text = "".join(c if c.isprintable() else " " for c in text)
-    for special in "\\|`<>[]!*_":
-        text = text.replace(special, f"\\{special}")
-    return text if len(text) <= _CELL_CHARACTERS else text[:_CELL_CHARACTERS] + "…"
+    missing = value is None or (not isinstance(value, str) and str(value) in {"<NA>", "nan", "NaT"})
+    text = "" if missing else "".join(c if c.isprintable() else " " for c in str(value))
+    if len(text) > _CELL_CHARACTERS:
+        text = text[:_CELL_CHARACTERS] + "…"
+    return "".join(f"\\{c}" if c in _SPECIAL else c for c in text)
 
 
 def sizes(*, rows: int, bytes_: int | None = None, seconds: float | None = None) -> Mapping[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from taxi_assets.assets import metadata
+from taxi_assets.automation.conditions import follow_upstream
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.storage.shelves import ParquetMonth
 from taxi_assets.storage.warehouse import Warehouse
@@ -40,6 +41,7 @@ def warehouse_asset(service: Service, kind: str) -> dg.AssetsDefinition:
         owners=metadata.OWNERS,
         kinds={kind, "table"},
         tags=metadata.asset_tags(service),
+        automation_condition=follow_upstream(),
     )
     def warehouse_trips(trips: ParquetMonth, warehouse: Warehouse) -> Iterator[dg.Output[Any]]:
         # The handle says where the rows are; the IO manager has the warehouse load them from there.
@@ -49,7 +51,7 @@ def warehouse_asset(service: Service, kind: str) -> dg.AssetsDefinition:
             metadata={
                 **metadata.sizes(rows=trips.report.clean.rows, bytes_=trips.bytes),
                 "dagster/table_name": warehouse.table_name(service.table),
-                "dollars": trips.report.clean.cents / 100,
+                "control_sum_dollars": trips.report.clean.cents / 100,
                 "raw_sha256": trips.report.raw_sha256,
                 **metadata.generated_note(trips.report.generated),
                 "preview": metadata.preview(trips.to_pandas(metadata.PREVIEW_ROWS)),

@@ -33,8 +33,7 @@ def warehouse_check(service: Service) -> dg.AssetChecksDefinition:
         return dg.AssetCheckResult(
             passed=found == wanted,
             severity=dg.AssetCheckSeverity.ERROR,
-            description=f"The table has {found.rows:,} rows and {found.cents / 100:,.2f} dollars, the clean Parquet "
-            f"{wanted.rows:,} and {wanted.cents / 100:,.2f}.",
+            description=f"The table has {found}; the clean Parquet has {wanted}.",
             metadata={
                 "rows": found.rows, "rows_clean": wanted.rows, "cents": found.cents, "cents_clean": wanted.cents,
                 "source_rows": found.source_rows, "source_rows_clean": wanted.source_rows,
