@@ -88,6 +88,10 @@ test: check ## Everything, as CI runs it
 test-unit: $(VENV)/.dev ## Unit tests alone: seconds
 	@$(BIN)/python -m pytest -q taxi_assets_tests/unit
 
+.PHONY: docs
+docs: $(VENV)/.runtime ## Write the documents that are made from the code
+	@$(BIN)/python -m taxi_assets.tlc.dictionary > docs/data-dictionary.md
+
 .PHONY: bench
 bench: $(VENV)/.dev ## Memory and time, months of 1.4 and 7.7 million rows side by side
 	@$(BIN)/python benchmarks/memory.py

@@ -6,15 +6,18 @@ Nothing set means: everything embedded under `./data`, and TLC's published files
 from __future__ import annotations
 
 import re
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from taxi_assets.errors import SettingsError
 from taxi_assets.tlc.publishers import publisher_from
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _SCHEMA_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,62}$"
 _DUCKDB = re.compile(r"duckdb:///(?P<path>[^?#]+)(\?schema=(?P<schema>[^&#]*))?", re.IGNORECASE)
@@ -97,18 +100,26 @@ class Settings(BaseSettings):
     @field_validator("source")
     @classmethod
     def _check_source(cls, value: str) -> str:
-        publisher_from(value)
+        with _one_line_for("Accepted is a publisher's name, a folder that exists, or an address."):
+            publisher_from(value)
         return value
 
 
-def _absolute(text: str, accepted: str) -> Path:
-    """A path as text, made absolute; raises `ValueError` where nothing could ever stand there."""
+@contextmanager
+def _one_line_for(accepted: str) -> Iterator[None]:
+    """What the file system says of a path that nothing could ever stand at becomes a `ValueError`."""
     try:
+        yield
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no such user's home
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+        raise ValueError(f"{reason}. {accepted}") from None
+
+
+def _absolute(text: str, accepted: str) -> Path:
+    with _one_line_for(accepted):
         path = Path(text).expanduser().absolute()
         with suppress(FileNotFoundError):
             path.stat()
-    except (OSError, RuntimeError) as error:  # RuntimeError: no such user's home
-        raise ValueError(f"{getattr(error, 'strerror', error)}. {accepted}".replace("..", ".")) from None
     return path
 
 
@@ -117,10 +128,10 @@ def _line(problem: Any) -> str:
     value = str(problem["input"])
     shown = _without_secrets(value)
     reason = str(problem.get("ctx", {}).get("error", problem["msg"])).replace(value, shown)
-    return " ".join(f"TAXI_{str(problem['loc'][0]).upper()}={shown!r} is not accepted. {reason}".split())
+    return f"TAXI_{str(problem['loc'][0]).upper()}={shown!r} is not accepted. {' '.join(reason.split())}"
 
 
 def _without_secrets(address: str) -> str:
     """An address without what stands before an @ (user, password) or after a ? (tokens); it may be malformed."""
     hidden = re.sub(r"^(\w+:/*)?.*@", r"\1…@", address, flags=re.DOTALL)
-    return re.sub(r"\?.*", "?…", hidden, flags=re.DOTALL)
+    return re.sub(r"([?#]).*", r"\1…", hidden, flags=re.DOTALL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 
-def follow_upstream() -> dg.AutomationCondition[dg.AssetKey]:
+def follow_upstream() -> dg.AutomationCondition[dg.AssetKey | dg.AssetCheckKey]:
     """Materialize a month when a month upstream of it, of any age, has other data than before.
 
     Asks for nothing when a file was fetched again with the same bytes, when a run that goes through the whole chain

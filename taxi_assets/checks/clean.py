@@ -46,6 +46,7 @@ def clean_checks(service: Service) -> dg.AssetChecksDefinition:
                 "as far as these are in the lake.",
             ),
             spec("every_day_present", "Every day of the month has trips."),
+            spec("columns_known", "The file has no column that the schema does not know; such a column is kept out."),
         ],
     )
     def check_clean(context: dg.AssetCheckExecutionContext, lake: Lake) -> Iterator[dg.AssetCheckResult]:
@@ -56,6 +57,7 @@ def clean_checks(service: Service) -> dg.AssetChecksDefinition:
             yield _share_quarantined(clean)
             yield _usual_volume(lake, service, month, clean)
             yield _every_day_present(month, clean)
+            yield _columns_known(service, clean)
 
     return check_clean
 
@@ -116,4 +118,21 @@ def _every_day_present(month: Month, clean: ParquetMonth) -> dg.AssetCheckResult
         severity=dg.AssetCheckSeverity.WARN,
         description=f"No trips on {', '.join(missing)}." if missing else f"All {month.days} days have trips.",
         metadata={"days_missing": missing},
+    )
+
+
+def _columns_known(service: Service, clean: ParquetMonth) -> dg.AssetCheckResult:
+    unknown = clean.report.unknown_columns
+    names = ", ".join(column.name for column in unknown)
+    return dg.AssetCheckResult(
+        check_name="columns_known",
+        passed=not unknown,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"Kept out, because tlc/schemas/{service.name}.py does not know them: {names}."
+        if unknown
+        else "Every column of the file is known.",
+        metadata={
+            "unknown_columns": [column.model_dump() for column in unknown],
+            "absent_columns": list(clean.report.absent_columns),
+        },
     )

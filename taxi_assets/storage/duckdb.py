@@ -7,8 +7,12 @@ here are short, and wait for their turn; DuckDB's own lock dies with its process
 from __future__ import annotations
 
 import datetime as dt
+import glob
 import re
-from contextlib import contextmanager
+import tempfile
+import threading
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,7 +22,13 @@ import pyarrow as pa
 import tenacity
 from pydantic import Field
 
-from taxi_assets.errors import ConservationError, WarehouseBusyError, WarehouseSchemaError, WarehouseTableMissingError
+from taxi_assets.errors import (
+    ConservationError,
+    WarehouseBusyError,
+    WarehouseSchemaError,
+    WarehouseTableMissingError,
+    WarehouseUnusableError,
+)
 from taxi_assets.storage.frames import to_frame
 from taxi_assets.storage.warehouse import LoadedMonth, Warehouse
 from taxi_assets.tlc.report import NO_ROWS, Totals, to_cents
@@ -48,7 +58,11 @@ _TYPES: Mapping[ColumnType, str] = {
 _CONFIG = {"memory_limit": "256MB", "preserve_insertion_order": "false"}
 
 _LOADED_MONTHS = "loaded_months"
-_LOCKED = re.compile(r"Conflicting lock is held in (?P<holder>.*? \(PID \d+\))")
+_LOCKED = "Could not set lock on file"
+_HOLDER = re.compile(r"lock is held in (?P<holder>.*?PID \d+\)?)")
+
+# One connection at a time within this process; between processes the file's own lock decides.
+_TURN = threading.RLock()
 
 
 class DuckDBWarehouse(Warehouse):
@@ -63,17 +77,20 @@ class DuckDBWarehouse(Warehouse):
     def replace_month(self, service: Service, month: Month, trips: ParquetMonth, *, run_id: str) -> None:
         """Delete and insert in one transaction, with the check before the commit."""
         with trips.local() as path, self._connect() as connection:
-            self._prepare_table(connection, service)
-            table = self.table_name(service.table)
+            table = self._prepare_table(connection, service)
             connection.begin()
-            connection.execute(f"DELETE FROM {table} WHERE data_month = ?", [month.start])
-            connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM read_parquet(?)", [str(path)])
-            found = self._totals(connection, service, month)
+            connection.execute(f"DELETE FROM {table.name} WHERE data_month = ?", [month.start])
+            # The path is one file's: no pattern, and an `a=b` within it is no column.
+            connection.execute(
+                f"INSERT INTO {table.name} BY NAME SELECT * FROM read_parquet(?, hive_partitioning = false)",
+                [glob.escape(str(path))],
+            )
+            found = _totals(table, service, month)
             if found != trips.report.clean:
                 connection.rollback()
                 raise ConservationError(
-                    f"{service.name} {month}: loading {trips.uri} into {table} gave {found}, expected "
-                    f"{trips.report.clean}. The month was left as it was.",
+                    f"{service.name} {month}: loading {trips.uri} into {self.table_name(service.table)} gave {found}, "
+                    f"expected {trips.report.clean}. The month was left as it was.",
                     remedy="Materialize the clean asset of this month again, then the warehouse.",
                 )
             self._note_loaded(connection, service, month, trips, run_id)
@@ -81,11 +98,11 @@ class DuckDBWarehouse(Warehouse):
 
     def loaded(self, service: Service, month: Month) -> LoadedMonth | None:
         """From the table `loaded_months`, which is written in the same transaction as the trips."""
-        if not self._holds(_LOADED_MONTHS):
-            return None
-        with self._connect() as connection:
-            row = connection.execute(
-                f"SELECT data_version, row_count, cents, source_rows FROM {self.table_name(_LOADED_MONTHS)} "
+        with self._open_table(_LOADED_MONTHS) as ledger:
+            if ledger is None:
+                return None
+            row = ledger.connection.execute(
+                f"SELECT data_version, row_count, cents, source_rows FROM {ledger.name} "
                 "WHERE table_name = ? AND data_month = ?",
                 [service.table, month.start],
             ).fetchone()
@@ -93,30 +110,28 @@ class DuckDBWarehouse(Warehouse):
 
     def totals(self, service: Service, month: Month) -> Totals:
         """One query; no table, no rows."""
-        if not self._holds(service.table):
-            return NO_ROWS
-        with self._connect() as connection:
-            return self._totals(connection, service, month)
+        with self._open_table(service.table) as table:
+            return NO_ROWS if table is None else _totals(table, service, month)
 
     def read_month(self, service: Service, month: Month) -> pd.DataFrame:
-        """In the schema's column order."""
-        columns = ", ".join(_quote(column.name) for column in service.columns)
-        self._require(service.table)
-        with self._connect() as connection:
-            return to_frame(
-                connection.sql(
-                    f"SELECT {columns} FROM {self.table_name(service.table)} WHERE data_month = ? ORDER BY source_row",
-                    params=[month.start],
-                ).to_arrow_table()
+        """In the schema's column order; a column that the table does not have yet is null."""
+        with self._open_table(service.table) as table:
+            if table is None:
+                raise self._missing(service.table)
+            columns = ", ".join(
+                _quote(column.name) if column.name in table.columns else f"NULL::{_TYPES[column.type]} AS {column.name}"
+                for column in service.columns
             )
+            query = f"SELECT {columns} FROM {table.name} WHERE data_month = ? ORDER BY source_row"
+            return to_frame(table.connection.sql(query, params=[month.start]).to_arrow_table())
 
     def replace_frame(self, name: str, frame: pd.DataFrame, descriptions: Mapping[str, str]) -> None:
         """In one transaction."""
-        table = self.table_name(name)
         with self._connect() as connection:
             connection.register("frame", pa.Table.from_pandas(frame, preserve_index=False))
             connection.begin()
-            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_quote(self.schema_name)}")
+            table = self._qualified(connection, name)
+            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {self._qualified(connection)}")
             connection.execute(f"CREATE OR REPLACE TABLE {table} AS SELECT * FROM frame")
             for column, description in descriptions.items():
                 connection.execute(f"COMMENT ON COLUMN {table}.{_quote(column)} IS {_literal(description)}")
@@ -125,9 +140,10 @@ class DuckDBWarehouse(Warehouse):
 
     def read_frame(self, name: str) -> pd.DataFrame:
         """Whole."""
-        self._require(name)
-        with self._connect() as connection:
-            return to_frame(connection.sql(f"SELECT * FROM {self.table_name(name)}").to_arrow_table())
+        with self._open_table(name) as table:
+            if table is None:
+                raise self._missing(name)
+            return to_frame(table.connection.sql(f"SELECT * FROM {table.name}").to_arrow_table())
 
     def table_name(self, name: str) -> str:
         """Such as "taxi"."green_trips"."""
@@ -139,43 +155,40 @@ class DuckDBWarehouse(Warehouse):
 
     # --- tables ------------------------------------------------------------------------------------------------------
 
-    def _prepare_table(self, connection: duckdb.DuckDBPyConnection, service: Service) -> None:
+    def _prepare_table(self, connection: duckdb.DuckDBPyConnection, service: Service) -> _Table:
         """Make the table, or add what the schema gained; comments follow the schema."""
-        table = self.table_name(service.table)
         connection.begin()
-        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_quote(self.schema_name)}")
+        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {self._qualified(connection)}")
         columns = ", ".join(f"{_quote(column.name)} {_TYPES[column.type]}" for column in service.columns)
-        connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({columns})")
+        connection.execute(f"CREATE TABLE IF NOT EXISTS {self._qualified(connection, service.table)} ({columns})")
         connection.execute(
-            f"CREATE TABLE IF NOT EXISTS {self.table_name(_LOADED_MONTHS)} (table_name VARCHAR, data_month DATE, "
-            "data_version VARCHAR, row_count BIGINT, cents BIGINT, source_rows BIGINT, loaded_at TIMESTAMP, "
-            "run_id VARCHAR)"
+            f"CREATE TABLE IF NOT EXISTS {self._qualified(connection, _LOADED_MONTHS)} (table_name VARCHAR, "
+            "data_month DATE, data_version VARCHAR, row_count BIGINT, cents BIGINT, source_rows BIGINT, "
+            "loaded_at TIMESTAMP, run_id VARCHAR)"
         )
-        existing = {
-            name: (type_, comment)
-            for name, type_, comment in connection.execute(
-                "SELECT column_name, data_type, comment FROM duckdb_columns() WHERE schema_name = ? AND table_name = ?",
-                [self.schema_name, service.table],
-            ).fetchall()
-        }
+        table = self._table(connection, service.table)
         for column in service.columns:
-            type_, comment = existing.get(column.name, (None, None))
+            type_, comment = table.columns.get(column.name, (None, None))
             if type_ is None:
-                connection.execute(f"ALTER TABLE {table} ADD COLUMN {_quote(column.name)} {_TYPES[column.type]}")
+                connection.execute(f"ALTER TABLE {table.name} ADD COLUMN {_quote(column.name)} {_TYPES[column.type]}")
             elif type_ != _TYPES[column.type]:
                 connection.rollback()
                 raise WarehouseSchemaError(
-                    f"{table} has {column.name} as {type_}; the schema says {_TYPES[column.type]}.",
+                    f"{self.table_name(service.table)} has {column.name} as {type_}; "
+                    f"the schema says {_TYPES[column.type]}.",
                     remedy="Rename or drop the old table, then load its months again.",
                 )
             if comment != column.described:
-                connection.execute(f"COMMENT ON COLUMN {table}.{_quote(column.name)} IS {_literal(column.described)}")
+                connection.execute(
+                    f"COMMENT ON COLUMN {table.name}.{_quote(column.name)} IS {_literal(column.described)}"
+                )
         connection.commit()
+        return self._table(connection, service.table)
 
     def _note_loaded(
         self, connection: duckdb.DuckDBPyConnection, service: Service, month: Month, trips: ParquetMonth, run_id: str
     ) -> None:
-        ledger, report = self.table_name(_LOADED_MONTHS), trips.report
+        ledger, report = self._qualified(connection, _LOADED_MONTHS), trips.report
         connection.execute(
             f"DELETE FROM {ledger} WHERE table_name = ? AND data_month = ?", [service.table, month.start]
         )
@@ -193,44 +206,48 @@ class DuckDBWarehouse(Warehouse):
             ],
         )
 
-    def _totals(self, connection: duckdb.DuckDBPyConnection, service: Service, month: Month) -> Totals:
-        money = " + ".join(f"coalesce(sum({_quote(name)}), 0)" for name in service.money_columns) or "0"
-        row = connection.execute(
-            f"SELECT count(*), ({money})::DECIMAL(38,2), coalesce(sum(source_row), 0)::BIGINT "
-            f"FROM {self.table_name(service.table)} WHERE data_month = ?",
-            [month.start],
-        ).fetchone()
-        if row is None:
-            return NO_ROWS
-        return Totals(rows=row[0], cents=to_cents(row[1]), source_rows=row[2])
+    def _qualified(self, connection: duckdb.DuckDBPyConnection, *name: str) -> str:
+        """The schema, or a table in it, with the database's name: a schema may be called like the file, or `temp`."""
+        ((database,),) = connection.execute("SELECT current_database()").fetchall()
+        return ".".join(map(_quote, (database, self.schema_name, *name)))
 
-    def _require(self, name: str) -> None:
-        if not self._holds(name):
-            raise WarehouseTableMissingError(
-                f"There is no table {self.table_name(name)} in {self.file}.", remedy="Materialize its asset first."
-            )
+    def _table(self, connection: duckdb.DuckDBPyConnection, name: str) -> _Table:
+        columns = connection.execute(
+            "SELECT column_name, data_type, comment FROM duckdb_columns() WHERE NOT internal AND database_name = current_database() "
+            "AND lower(schema_name) = lower(?) AND table_name = ?",
+            [self.schema_name, name],
+        ).fetchall()
+        return _Table(connection, self._qualified(connection, name), {c: (type_, about) for c, type_, about in columns})
 
-    def _holds(self, name: str) -> bool:
+    @contextmanager
+    def _open_table(self, name: str) -> Iterator[_Table | None]:
+        """A table to read from; None where it is not there. Makes nothing."""
         if not Path(self.file).exists():
-            return False
+            yield None
+            return
         with self._connect() as connection:
-            return bool(
-                connection.execute(
-                    "SELECT count(*) FROM duckdb_tables() WHERE schema_name = ? AND table_name = ?",
-                    [self.schema_name, name],
-                ).fetchall()[0][0]
-            )
+            table = self._table(connection, name)
+            yield table if table.columns else None
+
+    def _missing(self, name: str) -> WarehouseTableMissingError:
+        return WarehouseTableMissingError(
+            f"There is no table {self.table_name(name)} in {self.file}.", remedy="Materialize its asset first."
+        )
 
     # --- one connection at a time -------------------------------------------------------------------------------------
 
     @contextmanager
     def _connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        Path(self.file).parent.mkdir(parents=True, exist_ok=True)
-        connection = self._wait_for_turn()
-        try:
-            yield connection
-        finally:
-            connection.close()
+        with _TURN:
+            file = Path(self.file)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if not file.exists():
+                _make(file)
+            connection = self._wait_for_turn()
+            try:
+                yield connection
+            finally:
+                connection.close()
 
     def _wait_for_turn(self) -> duckdb.DuckDBPyConnection:
         log = dg.get_dagster_logger()
@@ -241,21 +258,57 @@ class DuckDBWarehouse(Warehouse):
 
         def give_up(state: tenacity.RetryCallState) -> Any:
             raise WarehouseBusyError(
-                f"{self.file} was held by {_holder(state)} for {self.wait_seconds:.0f} seconds.",
+                f"{self.file} was held by {_holder(state)} for {self.wait_seconds:g} seconds.",
                 remedy="Close the session that has it open, or end that process, and run the month again.",
             )
 
-        return tenacity.Retrying(
-            retry=tenacity.retry_if_exception(lambda error: _LOCKED.search(str(error)) is not None),
+        waiting = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(lambda error: _LOCKED in str(error)),
             wait=tenacity.wait_random(0.02, 0.3),
             stop=tenacity.stop_after_delay(self.wait_seconds),
             before_sleep=tell,
             retry_error_callback=give_up,
-        )(duckdb.connect, self.file, config=dict(_CONFIG))
+        )
+        try:
+            return waiting(duckdb.connect, self.file, config=dict(_CONFIG))
+        except duckdb.Error as error:
+            raise WarehouseUnusableError(
+                f"{self.file} cannot be opened as a DuckDB database: {str(error).splitlines()[0]}",
+                remedy="Move it away, or close what this process has open of it.",
+            ) from error
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A table as it stands: who to ask, its full name, and type and comment of its columns by name."""
+
+    connection: duckdb.DuckDBPyConnection
+    name: str
+    columns: Mapping[str, tuple[str, str | None]]
+
+
+def _totals(table: _Table, service: Service, month: Month) -> Totals:
+    sums = [f"coalesce(sum({_quote(name)}), 0)" for name in service.money_columns if name in table.columns]
+    row = table.connection.execute(
+        f"SELECT count(*), ({' + '.join(sums) or '0'})::DECIMAL(38,2), coalesce(sum(source_row), 0)::BIGINT "
+        f"FROM {table.name} WHERE data_month = ?",
+        [month.start],
+    ).fetchone()
+    return NO_ROWS if row is None else Totals(rows=row[0], cents=to_cents(row[1]), source_rows=row[2])
+
+
+def _make(file: Path) -> None:
+    """An empty database, whole from the start: one whose making was cut short would be refused ever after."""
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=f".{file.name}.") as folder:
+        new = Path(folder) / "new.duckdb"
+        duckdb.connect(new).close()
+        # Another process may have been faster; where there are no links, DuckDB makes the file in place.
+        with suppress(OSError):
+            file.hardlink_to(new)
 
 
 def _holder(state: tenacity.RetryCallState) -> str:
-    match = _LOCKED.search(str(state.outcome.exception())) if state.outcome else None
+    match = _HOLDER.search(str(state.outcome.exception())) if state.outcome else None
     return match["holder"] if match else "another process"
 
 

@@ -26,9 +26,11 @@ class PublishedFileIOManager(dg.ConfigurableIOManager):
 
     def handle_output(self, context: dg.OutputContext, obj: Fetched | PublishedFile) -> None:
         """Publish what was fetched; a `PublishedFile` is there already."""
-        if isinstance(obj, Fetched):
-            with as_failures():
+        with as_failures():
+            if isinstance(obj, Fetched):
                 PublishedFile.publish(self.lake, _stem(context), obj)
+            else:
+                obj.tidy()
 
     def load_input(self, context: dg.InputContext) -> PublishedFile:
         """A handle."""

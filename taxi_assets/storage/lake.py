@@ -116,7 +116,10 @@ class LocalLake(Lake):
         return str(self._path(key))
 
     def _path(self, key: str) -> Path:
-        return Path(self.folder, *key.split("/"))
+        parts = key.split("/")
+        if any(part in {"", ".", ".."} for part in parts):
+            raise ValueError(f"No object of a lake has the key {key!r}.")
+        return Path(self.folder, *parts)
 
 
 def _missing(uri: str) -> LakeObjectMissingError:
@@ -141,8 +144,8 @@ def _sweep(home: Path) -> None:
             with lock.acquire(timeout=0):
                 shutil.rmtree(folder, ignore_errors=True)
                 Path(lock.lock_file).unlink(missing_ok=True)
-        except Timeout:
-            continue
+        except (Timeout, OSError):
+            continue  # somebody is at work there, or it is not ours to sweep
 
 
 def _sync(path: Path) -> None:

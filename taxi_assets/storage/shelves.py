@@ -76,10 +76,16 @@ class PublishedFile:
         note = fetched.path.with_name("source.json")
         note.write_text(new.record.model_dump_json(indent=2))
         lake.publish(note, f"{stem}.source.json")
-        for other in FileFormat:
-            if other != new.record.format:
-                lake.delete(f"{stem}.{other}")
+        new.tidy()
         return new
+
+    def tidy(self) -> None:
+        """Remove what stands there in another format, also what a killed run left; unless a newer file is recorded."""
+        if self.find(self.lake, self.stem) != self:
+            return
+        for other in FileFormat:
+            if other != self.record.format:
+                self.lake.delete(f"{self.stem}.{other}")
 
     def is_intact(self) -> bool:
         """Whether the object is there and has the bytes that were recorded."""
@@ -137,12 +143,16 @@ class ParquetMonth:
         """The month, where it is there, readable, and of this package's making."""
         key = f"{stem}.parquet"
         try:
-            with lake.open(key) as file, pyarrow.parquet.ParquetFile(file) as parquet:
-                report = MonthReport.from_footer(parquet.metadata.metadata)
-                rows = parquet.metadata.num_rows
-        except (LakeObjectMissingError, pyarrow.ArrowException):
+            file = lake.open(key)
+        except LakeObjectMissingError:
             return None
-        return None if report is None else cls(lake, key, report, rows)
+        with file:
+            try:
+                footer = pyarrow.parquet.read_metadata(file)
+            except (pyarrow.ArrowException, OSError, ValueError):  # a damaged footer can be any of these to pyarrow
+                return None
+        report = MonthReport.from_footer(footer.metadata)
+        return None if report is None else cls(lake, key, report, footer.num_rows)
 
     @classmethod
     def get(cls, lake: Lake, stem: str) -> ParquetMonth:

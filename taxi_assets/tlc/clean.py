@@ -9,18 +9,19 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import zlib
 from collections import Counter
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from taxi_assets.errors import ConservationError, ContentRefusedError, TooManyQuarantinedError
 from taxi_assets.tlc.parquet import TripWriter
 from taxi_assets.tlc.part import QUARANTINE_SCHEMA, PartedBatch, part
-from taxi_assets.tlc.read import PublishedBatch, TripReader, open_trips
+from taxi_assets.tlc.read import PublishedBatch, TripReader, open_trips, plain
 from taxi_assets.tlc.report import NO_ROWS, MonthReport, Reason, UnknownColumn, to_cents, totals_of
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
 # Real months have 0.5 to 1.4 %. Beyond this it is not dirt: the file's format has changed.
 MAXIMUM_SHARE_QUARANTINED = 0.5
 
-_EXAMPLES = 3
+# Of a column that is not known: so many different values, of so many characters, from so many rows of a batch.
+_EXAMPLES, _EXAMPLE_LENGTH, _EXAMPLES_FROM = 3, 80, 1000
 _EPOCH = dt.date(1970, 1, 1)
 
 
@@ -58,18 +60,18 @@ def clean_month(
 ) -> CleanedMonth:
     """Clean one month's file into `into/clean.parquet` and `into/quarantine.parquet`.
 
-    Streams: memory does not grow with the month. Raises `HeaderError` for columns of no known era,
-    `TooManyQuarantinedError` beyond half of the rows, `ConservationError` where the rows do not add up to those that
-    were counted when the file arrived.
+    Streams: memory does not grow with the month. Raises `ContentRefusedError` for a file that cannot be read,
+    `HeaderError` for columns of no known era, `TooManyQuarantinedError` beyond half of the rows, `ConservationError`
+    where the rows do not add up to those that were counted when the file arrived.
     """
     what = f"{service.name} {month}"
     clean_path, quarantine_path = into / "clean.parquet", into / "quarantine.parquet"
     tally = _Tally(service, month)
-    with (
-        open_trips(path, record.format, service, what=what) as reader,
-        TripWriter(clean_path, service.arrow_schema) as clean_writer,
-        TripWriter(quarantine_path, QUARANTINE_SCHEMA) as quarantine_writer,
-    ):
+    with ExitStack() as files:
+        with _reading(record, what):
+            reader = files.enter_context(open_trips(path, record.format, service, what=what))
+        clean_writer = files.enter_context(TripWriter(clean_path, service.arrow_schema))
+        quarantine_writer = files.enter_context(TripWriter(quarantine_path, QUARANTINE_SCHEMA))
         for published in _readable(reader.batches(), record, what):
             parted = part(published, reader, service, month, rules)
             tally.add(published, parted, reader)
@@ -82,16 +84,23 @@ def clean_month(
     return CleanedMonth(clean_path, quarantine_path, report)
 
 
-def _readable(batches: Iterator[PublishedBatch], record: SourceRecord, what: str) -> Iterator[PublishedBatch]:
+@contextmanager
+def _reading(record: SourceRecord, what: str) -> Iterator[None]:
     # Only what reading raises says something about the file; a full disk, say, does not.
+    try:
+        yield
+    except (pa.ArrowException, OSError, EOFError, zlib.error) as error:
+        finding = " ".join(str(error).split()).rstrip(".")
+        raise ContentRefusedError(
+            f"{what}: the file cannot be read as {record.format}: {finding}.",
+            remedy=f"Fetch it again; when that does not help, look at what {record.url} sends.",
+        ) from error
+
+
+def _readable(batches: Iterator[PublishedBatch], record: SourceRecord, what: str) -> Iterator[PublishedBatch]:
     while True:
-        try:
+        with _reading(record, what):
             batch = next(batches, None)
-        except (pa.ArrowException, OSError, EOFError) as error:
-            raise ContentRefusedError(
-                f"{what}: the file cannot be read as {record.format}: {error}.",
-                remedy=f"Fetch it again; when that does not help, look at what {record.url} sends.",
-            ) from error
         if batch is None:
             return
         yield batch
@@ -150,8 +159,8 @@ class _Tally:
         for position in reader.match.unknown:
             examples = self._examples.setdefault(position, {})
             if len(examples) < _EXAMPLES:
-                values = pc.unique(published.arrays[position]).drop_null()[:_EXAMPLES].to_pylist()
-                examples.update(dict.fromkeys(map(str, values)))
+                values = published.arrays[position].drop_null()[:_EXAMPLES_FROM]
+                examples.update(dict.fromkeys(str(plain(value))[:_EXAMPLE_LENGTH] for value in values))
 
     def report(self, reader: TripReader, record: SourceRecord, rules: Sequence[Rule]) -> MonthReport:
         unknown = [

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 class ColumnMatch:
     """Which published column holds which canonical one.
 
-    `positions`: canonical name to index in the file. `unknown`: names as published that no canonical column claims,
-    by index. `absent`: canonical columns that the file does not have; they are null.
+    `positions`: canonical name to its index in the file (or indices, see `Column.in_several`). `unknown`: names as
+    published that no canonical column claims, by index. `absent`: canonical columns that the file does not have; they
+    are null.
     """
 
-    positions: Mapping[str, int]
+    positions: Mapping[str, Sequence[int]]
     unknown: Mapping[int, str]
     absent: Sequence[str]
 
@@ -40,14 +41,18 @@ def match_columns(service: Service, published: Sequence[str], *, what: str) -> C
     names = [normalise(name) for name in published]
     claims = {alias: column.name for column in service.published_columns for alias in (column.name, *column.aliases)}
     claimed = [claims.get(name) for name in names]
-    twice = [name for name, count in Counter(claimed).items() if name is not None and count > 1]
+    several = {column.name for column in service.published_columns if column.in_several}
+    twice = [name for name, count in Counter(claimed).items() if name is not None and count > 1 and name not in several]
     if twice:
         sources = [published[i] for i, name in enumerate(claimed) if name == twice[0]]
         raise HeaderError(
             f"{what}: the columns {', '.join(map(repr, sources))} all mean {twice[0]}.",
             remedy="Say in the service's schema which one holds the value.",
         )
-    positions = {name: i for i, name in enumerate(claimed) if name is not None}
+    positions: dict[str, list[int]] = {}
+    for index, name in enumerate(claimed):
+        if name is not None:
+            positions.setdefault(name, []).append(index)
     unknown = {i: published[i] for i, name in enumerate(claimed) if name is None}
     missing = [c.name for c in service.published_columns if c.required and c.name not in positions]
     if missing:

@@ -167,10 +167,7 @@ def _generate(job: Job) -> Arrived | SourceRecord:
     if job.known is not None and job.known.etag == etag:
         return job.known
     service, month = job.candidate.url.removeprefix("sample:").split("/")
-    try:
-        sample.write_month(service, Month.parse(month), job.path)
-    except ValueError as error:
-        raise MissingError(str(error).rstrip(".")) from None
+    sample.write_month(service, Month.parse(month), job.path)
     with job.path.open("rb") as file:
         digest = _digest(file)
     return Arrived(job.path.stat().st_size, digest, etag, generated=True)

@@ -36,7 +36,7 @@ class LineSource:
 
     `read(n)` returns at most n bytes of whole lines, or b"" at the end. `header` is the first line's text. `not_utf8`
     collects the numbers of data rows (from 1, blank lines not counted) that held bytes that are not UTF-8; these bytes
-    are escaped, as in `\xff`; the reader may forget those it is done with. `rows` counts the data rows looked at so far.
+    are escaped, as in `\xff`; who is done with a number may take it off. `rows` counts the data rows seen so far.
     """
 
     def __init__(self, file: BinaryIO, *, what: str) -> None:

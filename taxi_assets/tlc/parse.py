@@ -2,7 +2,7 @@
 
 A value that cannot be read becomes null and is marked; the row then goes to quarantine. Nothing is guessed: `0x1F` is
 no number, `2021-01-01` is no time, 1.5 is no count. Decimals are rounded half away from zero, so that a charge and its
-reversal always cancel.
+reversal always cancel. What a value means never depends on the values around it.
 """
 
 from __future__ import annotations
@@ -21,16 +21,20 @@ from taxi_assets.tlc.schema import Column, ColumnType
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_WHOLE_NUMBER = re.compile(r"[+-]?\d{1,18}(\.0*)?", re.ASCII)
+    _Converter = Callable[[Any], Any]
+
+_WHOLE_NUMBER = re.compile(r"([+-]?)0*(\d{1,19})(\.0*)?", re.ASCII)
 _TIME_FORMATS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M:%S.%f", "%Y-%m-%d %H:%M")
 # `YYYY-MM-DD HH:MM` to `YYYY-MM-DD HH:MM:SS.ffffff`; a bare date has no time in it.
 _TIME_LENGTHS = (16, 26)
 _AROUND_VALUES = " \t\"'"
-# Halving a batch stops here: below it, Python is as fast.
-_BISECT_TO = 16
 _MAXIMUM_WHOLE_FLOAT = 2**53
 _SCALE = {ColumnType.MONEY: 2, ColumnType.MILES: 3}
 _MAXIMUM_DECIMAL_DIGITS = 12
+_MAXIMUM_INTEGER = 2**63 - 1
+# The years that Python, pandas and warehouses know: 1 to 9999.
+_FIRST_TIME = pa.scalar(dt.datetime.combine(dt.date.min, dt.time.min), pa.timestamp("us"))
+_LAST_TIME = pa.scalar(dt.datetime.combine(dt.date.max, dt.time.max), pa.timestamp("us"))
 
 
 def parse(column: Column, published: Any) -> tuple[Any, Any | None]:
@@ -48,7 +52,9 @@ def parse(column: Column, published: Any) -> tuple[Any, Any | None]:
         published = published.cast(pa.string())
     if pa.types.is_string(published.type):
         return _parse_text(column, published)
-    if column.codes and column.type is ColumnType.TEXT:
+    if not _is_convertible(published.type, column.type):
+        return pa.nulls(len(published), column.type.arrow), pc.is_valid(published)
+    if column.type is ColumnType.TEXT or pa.types.is_decimal(published.type):
         return _parse_text(column, published.cast(pa.string()))
     return _parse_native(column, published)
 
@@ -63,12 +69,7 @@ def _parse_text(column: Column, text: Any) -> tuple[Any, Any | None]:
     try:
         return convert(text), None
     except pa.ArrowInvalid:
-        pass
-    trimmed = _trim(text)
-    parts = _bisect(trimmed, convert, column)
-    values = pa.concat_arrays(parts)
-    unreadable = pc.and_(pc.is_null(values), pc.is_valid(trimmed))
-    return values, unreadable if pc.any(unreadable).as_py() else None
+        return _piecewise(_trim(text), convert, lambda one: _read_one(column, one))
 
 
 def _parse_codes(column: Column, text: Any) -> tuple[Any, Any | None]:
@@ -99,31 +100,44 @@ def _trim(text: Any) -> Any:
     return pc.if_else(pc.equal(trimmed, pa.scalar("")), pa.scalar(None, pa.string()), trimmed)
 
 
-def _bisect(text: Any, convert: Callable[[Any], Any], column: Column) -> list[Any]:
-    # One bad value fails a whole cast; halving finds it in a few dozen casts instead of reading all of them singly.
-    try:
-        return [convert(text)]
-    except pa.ArrowInvalid:
-        if len(text) <= _BISECT_TO:
-            read = _SINGLE_READERS[column.type]
-            # Python would read digits of any script.
-            values = [read(v) if v is not None and v.isascii() else None for v in text.to_pylist()]
-            return [pa.array(values, column.type.arrow)]
-    middle = len(text) // 2
-    return _bisect(text.slice(0, middle), convert, column) + _bisect(text.slice(middle), convert, column)
+def _piecewise(published: Any, convert: _Converter, convert_one: _Converter) -> tuple[Any, Any | None]:
+    """Convert what converts, by ever smaller pieces; `convert_one` has the last word on a value that does not.
+
+    One bad value fails a whole cast: halving finds it in a few dozen casts.
+    """
+
+    def halve(piece: Any) -> list[Any]:
+        try:
+            return [convert(piece)]
+        except pa.ArrowInvalid:
+            if len(piece) == 1:
+                return [convert_one(piece)]
+        middle = len(piece) // 2
+        return halve(piece.slice(0, middle)) + halve(piece.slice(middle))
+
+    values = pa.concat_arrays(halve(published))
+    unreadable = pc.and_(pc.is_null(values), pc.is_valid(published))
+    return values, unreadable if pc.any(unreadable).as_py() else None
 
 
 def _text_to_integer(text: Any) -> Any:
     # Arrow reads 0x1F as 31.
-    if pc.any(pc.match_substring(text, "x", ignore_case=True)).as_py():
+    if _has_an_x(text):
         raise pa.ArrowInvalid("hexadecimal")
     try:
         return pc.cast(text, pa.int64())
     except pa.ArrowInvalid:
-        # 1.0 is a count that went through a float; 1e3 is none.
-        if pc.any(pc.match_substring(text, "e", ignore_case=True)).as_py():
-            raise
-        return _floats_to_integer(pc.cast(text, pa.float64()))
+        # 1.0 is a count that went through a float.
+        return pc.cast(pc.replace_substring_regex(text, r"\.0*$", ""), pa.int64())
+
+
+def _has_an_x(text: Any) -> bool:
+    # The buffer may be shared with other slices: it rules out quickly, and only then is each text looked at.
+    buffer = text.buffers()[2]
+    raw = b"" if buffer is None else buffer.to_pybytes()
+    if b"x" not in raw and b"X" not in raw:
+        return False
+    return bool(pc.any(pc.match_substring(text, "x", ignore_case=True)).as_py())
 
 
 def _text_to_decimal(scale: int) -> Callable[[Any], Any]:
@@ -138,7 +152,13 @@ def _text_to_datetime(text: Any) -> Any:
     lengths = pc.min_max(pc.binary_length(text)).as_py()
     if lengths["min"] is not None and not (_TIME_LENGTHS[0] <= lengths["min"] and lengths["max"] <= _TIME_LENGTHS[1]):
         raise pa.ArrowInvalid("not a date with a time")
-    return pc.cast(text, pa.timestamp("us"))
+    return _within_calendar(pc.cast(text, pa.timestamp("us")))
+
+
+def _within_calendar(times: Any) -> Any:
+    if pc.any(pc.or_(pc.less(times, _FIRST_TIME), pc.greater(times, _LAST_TIME))).as_py():
+        raise pa.ArrowInvalid("not a year from 1 to 9999")
+    return times
 
 
 def _text_to_degrees(text: Any) -> Any:
@@ -148,7 +168,7 @@ def _text_to_degrees(text: Any) -> Any:
     return values
 
 
-_TEXT_CONVERTERS: dict[ColumnType, Callable[[Any], Any]] = {
+_TEXT_CONVERTERS: dict[ColumnType, _Converter] = {
     ColumnType.INTEGER: _text_to_integer,
     ColumnType.MONEY: _text_to_decimal(_SCALE[ColumnType.MONEY]),
     ColumnType.MILES: _text_to_decimal(_SCALE[ColumnType.MILES]),
@@ -161,8 +181,16 @@ _TEXT_CONVERTERS: dict[ColumnType, Callable[[Any], Any]] = {
 # --- one value -------------------------------------------------------------------------------------------------------
 
 
+def _read_one(column: Column, one: Any) -> Any:
+    text = one[0].as_py()
+    # Python would read digits of any script.
+    return pa.array([_SINGLE_READERS[column.type](text) if text.isascii() else None], column.type.arrow)
+
+
 def _read_integer(text: str) -> int | None:
-    return int(text.partition(".")[0]) if _WHOLE_NUMBER.fullmatch(text) else None
+    match = _WHOLE_NUMBER.fullmatch(text)
+    value = int(match[1] + match[2]) if match else None
+    return value if value is not None and abs(value) <= _MAXIMUM_INTEGER else None
 
 
 def _read_decimal(scale: int) -> Callable[[str], Decimal | None]:
@@ -217,26 +245,21 @@ def _parse_native(column: Column, published: Any) -> tuple[Any, Any | None]:
         # Files written by pandas have NaN for missing.
         floats = published.cast(pa.float64())
         published = pc.if_else(pc.is_nan(floats), pa.scalar(None, pa.float64()), floats)
-    if not _is_convertible(published.type, column.type):
-        return pa.nulls(len(published), column.type.arrow), pc.is_valid(published)
-    try:
-        return _convert_native(column, published), None
-    except pa.ArrowInvalid:
-        # Rare: go through text, which knows what to do with single bad values.
-        return _parse_text(column, published.cast(pa.string()))
+    return _piecewise(
+        published, lambda piece: _convert_native(column, piece), lambda one: pa.nulls(len(one), column.type.arrow)
+    )
 
 
 def _is_convertible(published: Any, wanted: ColumnType) -> bool:
     if wanted is ColumnType.DATETIME:
         return bool(pa.types.is_timestamp(published) and published.tz is None)
-    if wanted is ColumnType.TEXT:
-        return True
     return bool(pa.types.is_integer(published) or pa.types.is_floating(published) or pa.types.is_decimal(published))
 
 
 def _convert_native(column: Column, published: Any) -> Any:
     if column.type is ColumnType.DATETIME:
-        return pc.cast(published, pa.timestamp("us"))
+        # Nanoseconds are cut off: no clock of a taxi has them.
+        return _within_calendar(pc.cast(published, pa.timestamp("us"), safe=published.type.unit != "ns"))
     if pa.types.is_floating(published.type):
         if column.type is ColumnType.INTEGER:
             return _floats_to_integer(published)
@@ -262,9 +285,9 @@ def _floats_to_decimal(floats: Any, scale: int, exact_text: Callable[[int], str]
 
     pc.round on floats is wrong (1.005 becomes 1.00) and a cast of text to decimal refuses excess digits.
     """
-    scaled = np.asarray(pc.fill_null(floats, 0.0)) * 10**scale
-    whole = np.rint(scaled)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
+        scaled = np.asarray(pc.fill_null(floats, 0.0)) * 10**scale
+        whole = np.rint(scaled)
         doubtful = np.flatnonzero(~((np.abs(scaled - whole) < 1e-4) & (np.abs(whole) < 10**_MAXIMUM_DECIMAL_DIGITS)))
     read = _read_decimal(scale)
     for index in doubtful.tolist():

@@ -75,18 +75,33 @@ def _canonical(
     columns: dict[str, Any] = {}
     unreadable: dict[str, Mask] = {}
     for column in service.published_columns:
-        position = reader.match.positions.get(column.name)
-        if position is None:
+        arrays = [published.arrays[position] for position in reader.match.positions.get(column.name, ())]
+        if not arrays:
             columns[column.name] = pa.nulls(len(published.source_rows), column.type.arrow)
             continue
-        columns[column.name], mask = parse(column, published.arrays[position])
-        if mask is not None:
-            unreadable[column.name] = np.asarray(mask)
+        columns[column.name], masks = _parse_first(column, arrays)
+        if masks:
+            unreadable[column.name] = np.logical_or.reduce(masks)
     columns["source_row"] = pa.array(published.source_rows)
     columns["data_month"] = pa.repeat(pa.scalar(month.start), len(published.source_rows))
     columns.update(_derive(columns, month))
     schema = service.arrow_schema
     return pa.record_batch([columns[name] for name in schema.names], schema=schema), unreadable
+
+
+def _parse_first(column: Column, arrays: Sequence[Any]) -> tuple[Any, list[Mask]]:
+    """A column's values, from the first of its published columns that has one; and where they cannot be read.
+
+    Where two of them have a value, and not the same one, nobody can tell which is meant.
+    """
+    values, mask = parse(column, arrays[0])
+    masks = [] if mask is None else [np.asarray(mask)]
+    for array in arrays[1:]:
+        others, mask = parse(column, array)
+        masks += [] if mask is None else [np.asarray(mask)]
+        masks.append(np.asarray(pc.fill_null(pc.not_equal(values, others), pa.scalar(False))))
+        values = pc.coalesce(values, others)
+    return values, masks
 
 
 def _derive(columns: Mapping[str, Any], month: Month) -> dict[str, Any]:
@@ -106,7 +121,7 @@ def _derive(columns: Mapping[str, Any], month: Month) -> dict[str, Any]:
 
 def _trip_seconds(pickup: Any, dropoff: Any, month: Month) -> Any:
     seconds = pc.divide(pc.cast(pc.subtract(dropoff, pickup), pa.int64()), _SECOND)
-    backwards = pc.less_equal(seconds, 0)
+    backwards = pc.less_equal(dropoff, pickup)
     if not pc.any(backwards).as_py():
         return seconds
     # The clocks went back during the trip.
@@ -128,7 +143,7 @@ def _quarantine_rows(
     values = {
         "reasons": pa.array([[name for name, mask in against.items() if mask[i]] for i in places], texts),
         "unreadable_columns": pa.array([[name for name, mask in unreadable.items() if mask[i]] for i in places], texts),
-        "original": pa.array([reader.original(published, i) for i in places], pa.string()),
+        "original": reader.originals(published, pa.array(indices)),
     }
     for field in QUARANTINE_SCHEMA:
         if field.name not in values:
@@ -141,7 +156,7 @@ def _quarantine_misfits(published: PublishedBatch, month: Month) -> Any:
     rows = [
         {
             "source_row": misfit.source_row,
-            "reasons": [misfit.reason],
+            "reasons": misfit.reasons,
             "unreadable_columns": [],
             "original": misfit.text,
             "data_month": month.start,

@@ -98,8 +98,12 @@ class Sample:
     name: str = "sample"
 
     def candidates(self, service: str, month: Month) -> list[Candidate]:
-        """The month, to be generated."""
-        return [Candidate(f"sample:{service}/{month}", self.name, FileFormat.CSV_GZ)]
+        """The month, to be generated; none for a service that is not."""
+        from taxi_assets.tlc import sample  # noqa: PLC0415  (the generator is loaded only where it is asked for)
+
+        if service not in sample.services():
+            return []
+        return [Candidate(f"sample:{service}/{month}", self.name, sample.format_of(service))]
 
     def zones(self) -> list[Candidate]:
         """The copy in the package."""

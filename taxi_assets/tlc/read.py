@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
@@ -38,7 +40,7 @@ class Misfit:
     """A row that does not have the shape of the others: it never becomes values, and goes to quarantine as text."""
 
     source_row: int
-    reason: str
+    reasons: Sequence[str]
     text: str
 
 
@@ -63,8 +65,8 @@ class TripReader(Protocol):
         """All rows, in the file's order."""
         ...
 
-    def original(self, batch: PublishedBatch, index: int) -> str:
-        """The text of a row as it stands in the file (for Parquet: as JSON)."""
+    def originals(self, batch: PublishedBatch, indices: Any) -> Any:
+        """The texts of these rows as they stand in the file (for Parquet: as JSON), as an array of strings."""
         ...
 
 
@@ -78,11 +80,8 @@ def open_trips(path: Path, format_: FileFormat, service: Service, *, what: str) 
         with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=BLOCK_BYTES) as file:
             yield ParquetReader(file, service, what=what)
         return
-    lines = LineSource(open_bytes(path, format_), what=what)
-    try:
-        yield CsvReader(lines, service, what=what)
-    finally:
-        lines.close()
+    with open_bytes(path, format_) as bytes_:
+        yield CsvReader(LineSource(bytes_, what=what), service, what=what)
 
 
 class CsvReader:
@@ -121,22 +120,23 @@ class CsvReader:
         for batch in reader:
             source_rows, next_row = self._number(batch.num_rows, next_row)
             yield PublishedBatch(
-                batch.columns, source_rows, self._take_misfits(next_row), frozenset(self._lines.not_utf8)
+                batch.columns, source_rows, self._take_misfits(next_row), self._take_not_utf8(next_row)
             )
         if self._misfits:
             nothing = [pa.array([], pa.string())] * len(keys)
             yield PublishedBatch(nothing, np.empty(0, np.int64), self._take_misfits(None), frozenset())
 
-    def original(self, batch: PublishedBatch, index: int) -> str:
-        """The line; exact, because no field is unquoted or trimmed while reading."""
-        return ",".join(array[index].as_py() or "" for array in batch.arrays)
+    def originals(self, batch: PublishedBatch, indices: Any) -> Any:
+        """The lines; exact, because no field is unquoted or trimmed while reading."""
+        fields = [pc.fill_null(array.take(indices), "") for array in batch.arrays]
+        return pc.binary_join_element_wise(*fields, ",")
 
     def _set_aside(self, row: Any) -> str:
         # Called while pyarrow parses, up to a block ahead of the batches; its number counts lines that are not blank.
         if len(self._misfits) >= _MAXIMUM_MISFITS:
             return "error"
-        reason = NOT_UTF8 if row.number in self._lines.not_utf8 else WRONG_FIELD_COUNT
-        self._misfits.append(Misfit(row.number, reason, row.text.rstrip("\r")))
+        reasons = [WRONG_FIELD_COUNT, NOT_UTF8] if row.number in self._lines.not_utf8 else [WRONG_FIELD_COUNT]
+        self._misfits.append(Misfit(row.number, reasons, row.text.rstrip("\r")))
         return "skip"
 
     def _number(self, rows: int, first: int) -> tuple[np.ndarray[Any, np.dtype[np.int64]], int]:
@@ -151,6 +151,12 @@ class CsvReader:
     def _take_misfits(self, before: int | None) -> list[Misfit]:
         taken = [m for m in self._misfits if before is None or m.source_row < before]
         self._misfits = self._misfits[len(taken) :]
+        return taken
+
+    def _take_not_utf8(self, before: int) -> frozenset[int]:
+        # A copy, because pyarrow reads ahead in a thread of its own; taken off, because a file may have very many.
+        taken = frozenset(row for row in self._lines.not_utf8.copy() if row < before)
+        self._lines.not_utf8 -= taken
         return taken
 
 
@@ -169,12 +175,23 @@ class ParquetReader:
         for batch in self._file.iter_batches(batch_size=PARQUET_BATCH_ROWS, use_threads=False):
             source_rows = np.arange(next_row, next_row + batch.num_rows, dtype=np.int64)
             next_row += batch.num_rows
+            batch.validate(full=True)  # or bad UTF-8 would be noticed, or not, wherever it is first looked at
             yield PublishedBatch(batch.columns, source_rows, [], frozenset())
 
-    def original(self, batch: PublishedBatch, index: int) -> str:
-        """The row as a JSON object, with the published names."""
-        values = {name: array[index].as_py() for name, array in zip(self.names, batch.arrays, strict=True)}
-        return json.dumps(values, default=str, ensure_ascii=False)
+    def originals(self, batch: PublishedBatch, indices: Any) -> Any:
+        """The rows as JSON objects, with the published names."""
+        rows = zip(*(map(plain, array.take(indices)) for array in batch.arrays), strict=True)
+        objects = (dict(zip(self.names, row, strict=True)) for row in rows)
+        return pa.array([json.dumps(row, default=str, ensure_ascii=False) for row in objects], pa.string())
+
+
+def plain(scalar: Any) -> Any:
+    """A value as JSON can hold it; as text where Python has no such time, or JSON no such number."""
+    try:
+        value = scalar.as_py()
+    except (OverflowError, ValueError):
+        return scalar.cast(pa.string()).as_py()
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _usual_field_count(lines: bytes) -> int:
@@ -189,12 +206,10 @@ def first_rows(path: Path, format_: FileFormat, rows: int) -> tuple[Sequence[str
             batch = next(file.iter_batches(batch_size=rows), None)
             values = [] if batch is None else list(zip(*(c.to_pylist() for c in batch.columns), strict=True))
             return file.schema_arrow.names, values
-    lines = LineSource(open_bytes(path, format_), what=path.name)
-    try:
-        text = lines.peek().decode("utf-8", "backslashreplace")
-        fields = [line.split(",") for line in itertools.islice(filter(None, text.splitlines()), rows)]
-        header = lines.header.split(",")
-        width = max([len(header), *map(len, fields)])
-        return [*header, *[""] * (width - len(header))], [[*line, *[""] * (width - len(line))] for line in fields]
-    finally:
-        lines.close()
+    with open_bytes(path, format_) as bytes_:
+        lines = LineSource(bytes_, what=path.name)
+    first = itertools.islice(filter(None, lines.peek().splitlines()), rows)
+    fields = [line.decode().split(",") for line in first]
+    header = lines.header.split(",")
+    width = max([len(header), *map(len, fields)])
+    return [*header, *[""] * (width - len(header))], [[*line, *[""] * (width - len(line))] for line in fields]

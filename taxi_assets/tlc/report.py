@@ -38,7 +38,10 @@ class Totals(BaseModel):
         )
 
     def __str__(self) -> str:
-        return f"{self.rows:,} rows, {self.cents / 100:,.2f} dollars, row numbers adding up to {self.source_rows:,}"
+        return (
+            f"{self.rows:,} rows, {self.cents / 100:,.2f} dollars in all money columns, "
+            f"row numbers adding up to {self.source_rows:,}"
+        )
 
 
 NO_ROWS = Totals(rows=0, cents=0, source_rows=0)

@@ -65,7 +65,8 @@ class Column:
     `aliases` are the names it was published under, besides its own, lower case. A `required` column must be in every
     file; any other one that a file lacks is null. `codes` maps published text (lower case) to today's value; where it
     is set, other values must already be of the column's type. `since` and `until` say in which months it was published,
-    where that is not all of the service's. `derived` columns are computed, not read.
+    where that is not all of the service's. `in_several`: a file may have it under several names, of which a row fills
+    in one. `derived` columns are computed, not read.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Column:
     codes: Mapping[str, int | str] = field(default_factory=dict)
     since: Month | None = None
     until: Month | None = None
+    in_several: bool = False
     derived: bool = False
 
     @property
@@ -138,7 +140,14 @@ class Service:
         content = {
             "cleaning": CLEANING_VERSION,
             "columns": [
-                [c.name, c.type, list(c.aliases), c.required, sorted((k, str(v)) for k, v in c.codes.items())]
+                [
+                    c.name,
+                    c.type,
+                    [*c.aliases],
+                    c.required,
+                    c.in_several,
+                    sorted((k, str(v)) for k, v in c.codes.items()),
+                ]
                 for c in self.columns
             ],
             "rules": [[rule.name, rule.description] for rule in rules],

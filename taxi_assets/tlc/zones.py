@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from taxi_assets.errors import HeaderError
+from taxi_assets.errors import ContentRefusedError, HeaderError
 from taxi_assets.tlc.columns import normalise
 from taxi_assets.tlc.schema import Column, ColumnType
 
@@ -22,10 +22,21 @@ ZONE_COLUMNS = (
 
 
 def read_zones(path: Path) -> pd.DataFrame:
-    """The table as published, with this project's column names; raises `HeaderError` for other columns.
+    """The table as published, with this project's column names.
 
-    "NA" and "N/A" are values of this table, not missing ones.
+    "NA" and "N/A" are values of this table, not missing ones. Raises `HeaderError` for other columns, and
+    `ContentRefusedError` for what is no table of zones.
     """
+    try:
+        return _read(path)
+    except (ValueError, TypeError) as error:
+        finding = " ".join(str(error).split())
+        raise ContentRefusedError(
+            f"taxi zones: the file cannot be read: {finding}.", remedy="Is this TLC's taxi_zone_lookup.csv?"
+        ) from error
+
+
+def _read(path: Path) -> pd.DataFrame:
     frame = pd.read_csv(path, dtype="string", keep_default_na=False)
     names = {normalise(name): name for name in frame.columns}
     found = {}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Column, ColumnType
+from taxi_assets.tlc.schemas.shared import DERIVED_TIMES, ORIGIN, local_time, money, zone
 
 # Until 2014 vendors and payment types were published as text.
 VENDORS = {"cmt": 1, "vts": 2, "dds": 3}
@@ -23,13 +24,6 @@ ZONES_SINCE = Month(2016, 7)
 COORDINATES_UNTIL = Month(2016, 6)
 
 
-def money(
-    name: str, description: str, *, required: bool = False, since: Month | None = None, aliases: tuple[str, ...] = ()
-) -> Column:
-    """An amount of the fare."""
-    return Column(name, ColumnType.MONEY, description, "US dollars", aliases, required=required, since=since)
-
-
 VENDOR_ID = Column(
     "vendor_id",
     ColumnType.INTEGER,
@@ -44,12 +38,10 @@ VENDOR_ID = Column(
 def pickup_and_dropoff(prefix: str) -> tuple[Column, Column]:
     """Pickup and dropoff time; `prefix` is the service's in the published names (`tpep`, `lpep`)."""
     pickup, dropoff = (
-        Column(
+        local_time(
             f"{event}_datetime",
-            ColumnType.DATETIME,
             f"When the meter was {switched}: New York wall-clock time.",
-            "local time",
-            (f"{prefix}_{event}_datetime", f"trip_{event}_datetime"),
+            aliases=(f"{prefix}_{event}_datetime", f"trip_{event}_datetime"),
             required=True,
         )
         for event, switched in (("pickup", "engaged"), ("dropoff", "disengaged"))
@@ -75,14 +67,8 @@ STORE_AND_FWD_FLAG = Column(
     aliases=("store_and_forward",),
     codes=STORE_AND_FORWARD,
 )
-PICKUP_LOCATION_ID = Column(
-    "pickup_location_id", ColumnType.INTEGER, "Taxi zone of the pickup; see taxi_zones. 264 and 265 are unknown.",
-    aliases=("pulocationid",), since=ZONES_SINCE,
-)  # fmt: skip
-DROPOFF_LOCATION_ID = Column(
-    "dropoff_location_id", ColumnType.INTEGER, "Taxi zone of the dropoff; see taxi_zones. 264 and 265 are unknown.",
-    aliases=("dolocationid",), since=ZONES_SINCE,
-)  # fmt: skip
+PICKUP_LOCATION_ID = zone("pickup", since=ZONES_SINCE)
+DROPOFF_LOCATION_ID = zone("dropoff", since=ZONES_SINCE)
 COORDINATES = tuple(
     Column(
         f"{event}_{axis}",
@@ -119,36 +105,14 @@ CONGESTION_SURCHARGE = money(
 )
 CBD_CONGESTION_FEE = money("cbd_congestion_fee", "Fee for the Congestion Relief Zone.", since=Month(2025, 1))
 
-# Computed by `clean.derive`: what marts need and engines spell differently, and where a row came from.
+
 DERIVED = (
-    Column("pickup_date", ColumnType.DATE, "Day of the pickup.", "local date", derived=True),
-    Column("pickup_hour", ColumnType.INTEGER, "Hour of the pickup, 0 to 23.", "hour of the day", derived=True),
-    Column("pickup_isodow", ColumnType.INTEGER, "Day of the week, 1 Monday to 7 Sunday.", "weekday", derived=True),
-    Column(
-        "trip_seconds",
-        ColumnType.INTEGER,
-        "From pickup to dropoff; an hour is added where the clocks went back in between.",
-        "seconds",
-        derived=True,
-    ),
+    *DERIVED_TIMES,
     Column(
         "is_reversal",
         ColumnType.BOOLEAN,
         "Whether the total is negative: the row takes a charge back. Count trips without it, sum money with it.",
         derived=True,
     ),
-    Column(
-        "data_month",
-        ColumnType.DATE,
-        "First day of the month whose file holds the row: the partition. Not the month of the pickup, which may be a "
-        "neighbouring one.",
-        derived=True,
-    ),
-    Column(
-        "source_row",
-        ColumnType.INTEGER,
-        "The row's place in the published file: data rows from 1, blank lines not counted.",
-        "row number",
-        derived=True,
-    ),
+    *ORIGIN,
 )

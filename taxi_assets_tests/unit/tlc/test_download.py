@@ -566,11 +566,9 @@ def test_the_sample_is_fetched_like_any_other_and_says_that_it_is_generated(into
 
 
 def test_a_service_that_the_sample_does_not_have_is_not_published_there(into: Path) -> None:
-    candidates = publisher_from("sample").candidates("fhvhv", Month(2020, 4))
-    with pytest.raises(
-        NotPublishedError, match=r"not published at sample:fhvhv/2020-04 \(There is no generated sample"
-    ):
-        fetch("fhvhv 2020-04", candidates, known=None, into=into, log=LOG)
+    candidates = publisher_from("sample").candidates("boats", Month(2020, 4))
+    with pytest.raises(NotPublishedError, match="boats 2020-04 is not published anywhere: its publisher has no"):
+        fetch("boats 2020-04", candidates, known=None, into=into, log=LOG)
 
 
 def test_the_samples_zones_are_the_real_ones(tmp_path: Path, into: Path) -> None:

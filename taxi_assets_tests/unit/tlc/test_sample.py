@@ -1,159 +1,139 @@
-"""The generated months: the same every time, in the published format, and like the real thing."""
+"""The generated months of all four services: the same every time, in the published format, and of bounded size.
+
+What stands in them is tested in `test_sample_metered.py`, `test_sample_fhv.py` and `test_sample_fhvhv.py`.
+"""
 
 from __future__ import annotations
 
 import csv
+import datetime as dt
 import gzip
-import hashlib
-import re
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
-from taxi_assets.tlc import sample, sample_shape
+from taxi_assets.tlc import sample
 from taxi_assets.tlc.month import Month
+from taxi_assets.tlc.publishers import publisher_from
+from taxi_assets.tlc.sample_demand import FHV_VOLUME, FHVHV_VOLUME, GREEN_VOLUME, YELLOW_VOLUME, Volume
+from taxi_assets.tlc.source import FileFormat
 
 REPOSITORY = Path(__file__).parents[3]
 REAL = REPOSITORY / ".." / "shared" / "data"
-REAL_GREEN = REAL / "months" / "green_tripdata_2020-10.csv.gz"
-REAL_YELLOW = REAL / "first100" / "yellow_tripdata_2020-04.csv"
+REAL_FILES = {
+    "yellow": REAL / "first100" / "yellow_tripdata_2020-04.csv",
+    "green": REAL / "first100" / "green_tripdata_2020-04.csv",
+    "fhv": REAL / "first100" / "fhv_tripdata_2020-04.csv",
+}
 
-MONTHS = [("yellow", "2021-01"), ("green", "2020-10"), ("yellow", "2020-11")]
-PARTS = [
-    "fare_amount",
-    "extra",
-    "mta_tax",
-    "tip_amount",
-    "tolls_amount",
-    "improvement_surcharge",
-    "congestion_surcharge",
-]
-DISTANCE = r"(?!0)\d*\.\d\d"  # .79, 2.10
-AMOUNT = r"-?(0|[1-9]\d*)(\.\d?[1-9])?"  # 0, 0.5, 7.88, -5.5
+MONTH = Month(2020, 4)  # hardly anybody rode
+VOLUMES = {"yellow": YELLOW_VOLUME, "green": GREEN_VOLUME, "fhv": FHV_VOLUME, "fhvhv": FHVHV_VOLUME}
+FIRST_MONTHS = {
+    "yellow": Month(2009, 1),
+    "green": Month(2013, 8),
+    "fhv": Month(2015, 1),
+    "fhvhv": Month(2019, 2),
+}
+SERVICES = list(VOLUMES)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sample")
-    for service, month in MONTHS:
-        sample.write_month(service, Month.parse(month), path_of(folder, service, month))
+    for service in SERVICES:
+        sample.write_month(service, MONTH, folder / name_of(service))
     return folder
 
 
-@pytest.fixture(scope="module")
-def trips(folder: Path) -> dict[tuple[str, str], pd.DataFrame]:
-    return {(service, month): read(path_of(folder, service, month)) for service, month in MONTHS}
+def name_of(service: str) -> str:
+    return f"{service}_tripdata_{MONTH}.{sample.format_of(service)}"
 
 
-def path_of(folder: Path, service: str, month: str) -> Path:
-    return folder / f"{service}_tripdata_{month}.csv.gz"
-
-
-def read(path: Path) -> pd.DataFrame:
-    """A published month, with `pickup` and `dropoff` as times, and the `hours` between them."""
-    frame = pd.read_csv(path, low_memory=False, compression="infer")
-    frame = frame.rename(columns=lambda name: re.sub("[tl]pep_(pickup|dropoff)_datetime", r"\1", name))
-    pickup, dropoff = pd.to_datetime(frame["pickup"]), pd.to_datetime(frame["dropoff"])
-    return frame.assign(pickup=pickup, dropoff=dropoff, hours=(dropoff - pickup).dt.total_seconds() / 3600)
-
-
-def cents(frame: pd.DataFrame, column: str) -> pd.Series[int]:
-    return (frame[column].fillna(0) * 100).round().astype("int64")
-
-
-def failing(frame: pd.DataFrame, month: str) -> dict[str, float]:
-    """The share of rows that each default rule refuses, and `any` of them."""
-    start = pd.Timestamp(Month.parse(month).shift(-1).start)
-    end = pd.Timestamp(Month.parse(month).end) + pd.Timedelta(days=1)
-    rules = {
-        "pickup": (frame["pickup"] < start) | (frame["pickup"] >= end),
-        "dropoff": frame["dropoff"] <= frame["pickup"],
-        "passengers": frame["passenger_count"] == 0,
-        "distance": (frame["trip_distance"] < 0) | (frame["trip_distance"] > 500),
-        "day-long": frame["hours"] > 24,
-    }
-    rules["any"] = pd.concat(rules, axis=1).any(axis=1)
-    return {name: float(refused.mean()) for name, refused in rules.items()}
-
-
-def hourly(frame: pd.DataFrame) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    return np.bincount(frame["pickup"].dt.hour, minlength=24) / len(frame)
+def pickups(path: Path) -> list[dt.datetime]:
+    if path.suffix == ".parquet":
+        times: list[dt.datetime] = pq.read_table(path, columns=["pickup_datetime"])["pickup_datetime"].to_pylist()
+        return times
+    with gzip.open(path, "rt", encoding="ascii", newline="") as file:
+        header, *rows = csv.reader(file)
+    pickup = next(position for position, name in enumerate(header) if name.endswith("pickup_datetime"))
+    return [dt.datetime.fromisoformat(row[pickup]) for row in rows]
 
 
 # ------------------------------------------------------------------------------------------------- the same every time
 
 
-def test_a_month_has_the_same_bytes_again(folder: Path, tmp_path: Path) -> None:
-    sample.write_month("green", Month(2020, 10), tmp_path / "again.csv.gz")
-    assert (tmp_path / "again.csv.gz").read_bytes() == path_of(folder, "green", "2020-10").read_bytes()
-
-
-def test_a_fresh_process_writes_the_same_bytes_and_needs_no_dagster(folder: Path, tmp_path: Path) -> None:
+def test_another_process_writes_the_same_bytes_and_needs_no_dagster(folder: Path, tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib; from taxi_assets.tlc import month, sample;"
-        "sample.write_month('green', month.Month(2020, 10), pathlib.Path(sys.argv[1]));"
+        "import sys, pathlib; from taxi_assets.tlc import month, sample\n"
+        "for service in ['fhvhv', 'fhv', 'green']:\n"  # in another order: nothing depends on what was written before
+        "    sample.write_month(service, month.Month(2020, 4), pathlib.Path(sys.argv[1]) / service)\n"
         "assert not any(name.startswith('dagster') for name in sys.modules)"
     )
-    other = tmp_path / "under another name.csv.gz"
-    subprocess.run([sys.executable, "-c", code, str(other)], check=True, cwd=REPOSITORY)
-    ours = path_of(folder, "green", "2020-10").read_bytes()
-    assert hashlib.sha256(other.read_bytes()).digest() == hashlib.sha256(ours).digest()
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=REPOSITORY)
+    for service in ("green", "fhv", "fhvhv"):
+        assert (tmp_path / service).read_bytes() == (folder / name_of(service)).read_bytes(), service
 
 
-def test_the_gzip_header_names_no_time_and_no_file(folder: Path) -> None:
-    head = path_of(folder, "yellow", "2021-01").read_bytes()[:10]
+@pytest.mark.parametrize("service", ["yellow", "green", "fhv"])
+def test_the_gzip_header_names_no_time_and_no_file(folder: Path, service: str) -> None:
+    head = (folder / name_of(service)).read_bytes()[:10]
     assert head[:3] == b"\x1f\x8b\x08"
     assert head[3] == 0, "no file name"
     assert head[4:8] == bytes(4), "no time"
 
 
-def test_months_differ_from_each_other(trips: dict[tuple[str, str], pd.DataFrame]) -> None:
-    january, november = trips["yellow", "2021-01"], trips["yellow", "2020-11"]
-    same = january.head(1000)["total_amount"].to_numpy() == november.head(1000)["total_amount"].to_numpy()
-    assert same.mean() < 0.1
+def test_months_differ_from_each_other(folder: Path, tmp_path: Path) -> None:
+    sample.write_month("fhv", Month(2020, 5), tmp_path / "may.csv.gz")
+    april, may = (pd.read_csv(path, nrows=1000) for path in (folder / name_of("fhv"), tmp_path / "may.csv.gz"))
+    assert (april["DOLocationID"] == may["DOLocationID"]).mean() < 0.5
+    assert (april["dispatching_base_num"] == may["dispatching_base_num"]).mean() < 0.1
 
 
 # ---------------------------------------------------------------------------------------------------- as published
 
 
-@pytest.mark.parametrize(
-    ("service", "month", "real"), [("yellow", "2021-01", REAL_YELLOW), ("green", "2020-10", REAL_GREEN)]
-)
-def test_header_and_line_ends_are_those_of_the_published_files(
-    folder: Path, service: str, month: str, real: Path
-) -> None:
-    published = real.read_bytes()
-    published = gzip.decompress(published) if real.suffix == ".gz" else published
-    generated = gzip.decompress(path_of(folder, service, month).read_bytes())
-    assert generated.split(b"\n")[0] == published.split(b"\n")[0]
+@pytest.mark.parametrize("service", REAL_FILES)
+def test_header_fields_and_line_ends_are_those_of_the_published_files(folder: Path, service: str) -> None:
+    header = REAL_FILES[service].read_bytes().partition(b"\n")[0] + b"\n"
+    generated = gzip.decompress((folder / name_of(service)).read_bytes())
+    assert header.endswith(b"\r\n")
+    assert generated.startswith(header)
     assert generated.endswith(b"\r\n")
-    assert generated.count(b"\r\n") == generated.count(b"\n") == generated.count(b"\r")
+    lines = generated.count(b"\r\n")
+    assert lines == generated.count(b"\n") == generated.count(b"\r")
+    fields = {len(row) for row in csv.reader(generated.decode("ascii").splitlines())}
+    assert fields == {header.count(b",") + 1}
 
 
-@pytest.mark.parametrize(("service", "month"), MONTHS)
-def test_every_line_has_as_many_fields_as_the_header(folder: Path, service: str, month: str) -> None:
-    with gzip.open(path_of(folder, service, month), "rt", encoding="ascii", newline="") as file:
-        assert {len(row) for row in csv.reader(file)} == {18 if service == "yellow" else 20}
+def test_parquet_is_written_a_day_at_a_time(folder: Path) -> None:
+    metadata = pq.read_metadata(folder / name_of("fhvhv"))
+    assert metadata.num_row_groups == MONTH.days
+    assert metadata.num_rows == FHVHV_VOLUME.rows(MONTH)
 
 
-def test_numbers_are_written_as_the_published_files_write_them(folder: Path) -> None:
-    for path in (REAL_GREEN, path_of(folder, "green", "2020-10"), path_of(folder, "yellow", "2021-01")):
-        text = pd.read_csv(path, dtype=str, keep_default_na=False, nrows=20_000)
-        assert text["trip_distance"].str.fullmatch(DISTANCE).all()
-        for column in ("fare_amount", "extra", "tip_amount", "tolls_amount", "total_amount"):
-            assert text[column].str.fullmatch(AMOUNT).all()
-        for column in ("VendorID", "RatecodeID", "passenger_count", "payment_type"):
-            assert text[column].str.fullmatch(r"\d*").all()
+def test_the_publisher_offers_each_service_in_the_format_it_is_generated_in(folder: Path) -> None:
+    formats = {}
+    for service in sample.services():
+        (candidate,) = publisher_from("sample").candidates(service, MONTH)
+        assert candidate.url == f"sample:{service}/2020-04"
+        assert candidate.format == sample.format_of(service)
+        formats[service] = candidate.format
+        magic = b"PAR1" if candidate.format == FileFormat.PARQUET else b"\x1f\x8b"
+        assert (folder / name_of(service)).read_bytes().startswith(magic)
+    assert formats == dict.fromkeys(["yellow", "green", "fhv"], FileFormat.CSV_GZ) | {"fhvhv": FileFormat.PARQUET}
 
 
-def test_an_unknown_service_is_refused_with_what_there_is(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="'fhv', only of yellow, green"):
-        sample.write_month("fhv", Month(2021, 1), tmp_path / "x.csv.gz")
+def test_an_unknown_service_is_refused_with_what_there_is_and_has_no_address(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'boats', only of yellow, green, fhv, fhvhv"):
+        sample.write_month("boats", MONTH, tmp_path / "x.csv.gz")
+    with pytest.raises(ValueError, match="'boats', only of yellow, green, fhv, fhvhv"):
+        sample.format_of("boats")
     assert list(tmp_path.iterdir()) == []
+    assert publisher_from("sample").candidates("boats", MONTH) == []
 
 
 def test_the_zone_table_is_the_published_one_and_na_is_a_value() -> None:
@@ -167,193 +147,51 @@ def test_the_zone_table_is_the_published_one_and_na_is_a_value() -> None:
 # ------------------------------------------------------------------------------------------------------- how many
 
 
-def test_yellow_2021_01_has_about_100_000_rows_and_green_about_a_quarter(
-    trips: dict[tuple[str, str], pd.DataFrame],
-) -> None:
-    assert len(trips["yellow", "2021-01"]) == pytest.approx(100_000, rel=0.03)
-    assert sample_shape.GREEN.rows(Month(2021, 1)) == pytest.approx(25_000, rel=0.03)
-    assert len(trips["green", "2020-10"]) == sample_shape.GREEN.rows(Month(2020, 10))
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_month_has_the_rows_of_its_volume_on_all_of_its_days(folder: Path, service: str) -> None:
+    times = pickups(folder / name_of(service))
+    assert len(times) == VOLUMES[service].rows(MONTH)
+    assert {dt.date(2020, 4, day) for day in range(1, 31)} <= {time.date() for time in times}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_no_month_is_above_200_000_rows_or_empty(service: str) -> None:
+    months = [FIRST_MONTHS[service].shift(n) for n in range(25 * 12)]
+    rows = [VOLUMES[service].rows(month) for month in months]
+    assert max(rows) <= 200_000
+    assert min(rows) > 1_000
+
+
+def test_january_2021_has_the_sizes_that_are_promised() -> None:
+    rows = {service: volume.rows(Month(2021, 1)) for service, volume in VOLUMES.items()}
+    promised = {"yellow": 100_000, "green": 25_000, "fhv": 25_000, "fhvhv": 85_000}
+    assert rows == pytest.approx(promised, rel=0.01)
+
+
+def rows_of(volume: Volume, first: Month, months: int) -> dict[str, int]:
+    return {str(first.shift(n)): volume.rows(first.shift(n)) for n in range(months)}
 
 
 def test_volumes_collapse_in_2020_and_recover_slowly() -> None:
-    rows = {str(month): sample_shape.YELLOW.rows(month) for month in (Month(2019, 1).shift(n) for n in range(60))}
-    assert rows["2020-04"] < rows["2020-02"] / 15
-    assert rows["2020-04"] < rows["2020-06"] < rows["2020-09"] < rows["2021-03"] < rows["2021-06"]
-    assert rows["2021-06"] < rows["2019-06"] / 2
-    ratios = [rows[str(Month(2019, 1).shift(n + 1))] / rows[str(Month(2019, 1).shift(n))] for n in range(12)]
-    assert 0.75 < min(ratios) < max(ratios) < 1.25, "an ordinary year changes little from month to month"
+    rows = rows_of(YELLOW_VOLUME, Month(2019, 1), 60)
+    assert rows["2020-04"] < rows["2020-02"] / 7
+    assert rows["2020-04"] < rows["2020-06"] < rows["2020-09"] < rows["2021-03"] < rows["2021-06"] < rows["2019-06"]
 
 
-@pytest.mark.parametrize("shape", [sample_shape.YELLOW, sample_shape.GREEN])
-def test_the_days_of_any_month_sum_to_the_month(shape: sample_shape.Shape) -> None:
-    rng = np.random.default_rng(0)
-    for month in (Month(2009, 1), Month(2013, 8), Month(2019, 7), Month(2020, 2), Month(2024, 2), Month(2031, 12)):
-        days = shape.rows_by_day(rng, month)
-        assert len(days) == month.days
-        assert sum(hailed + dispatched for _, hailed, dispatched in days) == shape.rows(month)
+def test_the_season_and_the_trend_show_in_months_that_were_too_large_to_be_kept_in_scale() -> None:
+    rows = rows_of(YELLOW_VOLUME, Month(2009, 1), 132)
+    for year in (2010, 2013, 2018):
+        assert rows[f"{year}-08"] / rows[f"{year}-03"] == pytest.approx(0.91 / 1.07, rel=0.03), "August to March"
+    januaries = [rows[f"{year}-01"] for year in (2012, 2014, 2015, 2016, 2017, 2018, 2019)]
+    assert januaries == sorted(januaries, reverse=True)
+    assert len(set(januaries)) == len(januaries)
 
 
-@pytest.mark.parametrize(("service", "month"), MONTHS)
-def test_each_day_of_the_month_is_present(trips: dict[tuple[str, str], pd.DataFrame], service: str, month: str) -> None:
-    days = set(trips[service, month]["pickup"].dt.date)
-    assert {day.date() for day in pd.date_range(f"{month}-01", periods=Month.parse(month).days)} <= days
+def test_small_months_stay_in_scale() -> None:
+    assert GREEN_VOLUME.rows(Month(2020, 10)) == round(95_100 / 3.06)
+    assert FHVHV_VOLUME.rows(Month(2020, 4)) == round(4_313_000 / 140)
 
 
-# ------------------------------------------------------------------------------------------------- like the real thing
-
-
-@pytest.mark.parametrize(("service", "month"), MONTHS)
-def test_total_amount_is_the_sum_of_its_parts_to_the_cent(
-    trips: dict[tuple[str, str], pd.DataFrame], service: str, month: str
-) -> None:
-    frame = trips[service, month]
-    parts = np.sum([cents(frame, part) for part in PARTS], axis=0)
-    assert (parts == cents(frame, "total_amount")).all()
-
-
-@pytest.mark.parametrize(("service", "month"), MONTHS)
-def test_every_reversal_follows_its_charge_and_cancels_it_to_the_cent(
-    trips: dict[tuple[str, str], pd.DataFrame], service: str, month: str
-) -> None:
-    frame = trips[service, month]
-    reversed_at = np.flatnonzero(frame["total_amount"] < 0)
-    reversal, charge = frame.iloc[reversed_at].reset_index(), frame.iloc[reversed_at + 1].reset_index()
-    assert 0.001 < len(reversal) / len(frame) < 0.006
-    for column in ("VendorID", "pickup", "dropoff", "PULocationID", "DOLocationID"):
-        assert (reversal[column] == charge[column]).all()
-    for column in (*PARTS, "total_amount"):
-        assert (cents(reversal, column) + cents(charge, column) == 0).all()
-    assert set(reversal["payment_type"]) == {3, 4}
-
-
-@pytest.mark.parametrize(
-    ("service", "month", "bounds"),
-    [
-        (
-            "yellow",
-            "2021-01",
-            {"passengers": (0.015, 0.02), "distance": (5e-5, 5e-4), "pickup": (1e-5, 2e-4), "any": (0.015, 0.02)},
-        ),
-        (
-            "green",
-            "2020-10",
-            {"passengers": (0.002, 0.005), "distance": (1e-4, 1e-3), "pickup": (0, 2e-4), "any": (0.004, 0.01)},
-        ),
-    ],
-)
-def test_each_rule_refuses_about_the_share_it_refuses_in_real_months(
-    trips: dict[tuple[str, str], pd.DataFrame], service: str, month: str, bounds: dict[str, tuple[float, float]]
-) -> None:
-    shares = failing(trips[service, month], month)
-    everywhere = {"dropoff": (0.0008, 0.0025), "day-long": (0, 2e-4)}
-    for rule, (least, most) in (everywhere | bounds).items():
-        assert least <= shares[rule] <= most, rule
-
-
-def test_the_other_dirt_of_real_files_is_there(trips: dict[tuple[str, str], pd.DataFrame]) -> None:
-    frame = trips["yellow", "2021-01"]
-    unknown = frame["VendorID"].isna()
-    assert 0.065 < unknown.mean() < 0.08
-    for column in ("passenger_count", "RatecodeID", "store_and_fwd_flag", "payment_type", "congestion_surcharge"):
-        assert (frame[column].isna() == unknown).all()
-    assert unknown.to_numpy()[-1000:].all(), "they stand at the end"
-    strays = frame.loc[~frame["pickup"].between("2021-01-01", "2021-01-31 23:59:59"), "pickup"]
-    assert 2 <= len(strays) <= 26
-    assert {2009, 2020, 2021} <= set(strays.dt.year) <= {2008, 2009, 2020, 2021}
-    assert 500 < frame["trip_distance"].max() < 230_000
-    assert 0.005 < (frame["trip_distance"] == 0).mean() < 0.05
-    assert 0.001 < frame["hours"].between(23, 24).mean() < 0.004
-    assert frame["hours"].max() > 24
-    assert {1, 2, 3, 4, 5, 99} <= set(frame["RatecodeID"].dropna())
-    assert {1, 2, 3, 4} <= set(frame["payment_type"].dropna())
-    assert {264, 265} <= set(frame["PULocationID"])
-    assert not frame.duplicated().any()
-
-
-def test_no_reported_trip_of_the_dispatchers_before_july_2019() -> None:
-    rng = np.random.default_rng(0)
-    assert {dispatched for _, _, dispatched in sample_shape.YELLOW.rows_by_day(rng, Month(2019, 6))} == {0}
-    assert all(dispatched for _, _, dispatched in sample_shape.YELLOW.rows_by_day(rng, Month(2019, 7)))
-
-
-def test_nights_are_quiet_evenings_busy_and_weekend_nights_different(
-    trips: dict[tuple[str, str], pd.DataFrame],
-) -> None:
-    frame = trips["yellow", "2021-01"]
-    hours, weekday = hourly(frame), frame["pickup"].dt.dayofweek
-    assert hours[4] < hours[18] / 5
-    assert hours.argmax() in {16, 17, 18}
-    assert hourly(frame[weekday >= 5])[1] > 3 * hourly(frame[weekday < 4])[1]
-    assert hourly(frame[weekday < 5])[8] > 2 * hourly(frame[weekday >= 5])[8]
-
-
-def test_yellow_rides_in_manhattan_and_to_the_airports_green_above_and_around(
-    trips: dict[tuple[str, str], pd.DataFrame],
-) -> None:
-    zones = pd.read_csv(sample.zones_path(), keep_default_na=False).set_index("LocationID")
-    yellow, green = (
-        trips["yellow", "2021-01"].dropna(subset="VendorID"),
-        trips["green", "2020-10"].dropna(subset="VendorID"),
-    )
-    assert (yellow["PULocationID"].map(zones["Borough"]) == "Manhattan").mean() > 0.85
-    assert yellow["PULocationID"].isin([132, 138]).mean() > 0.02
-    assert (green["PULocationID"].map(zones["service_zone"]) == "Boro Zone").mean() > 0.9
-    assert set(green["PULocationID"].value_counts().index[:2]) == {74, 75}, "East Harlem"
-    assert (yellow["congestion_surcharge"].abs() == 2.5).mean() > 0.85
-    assert set(green["congestion_surcharge"].abs()) == {0, 2.75}
-
-
-def test_fares_follow_the_tariff_and_only_cards_tip(trips: dict[tuple[str, str], pd.DataFrame]) -> None:
-    frame = trips["yellow", "2021-01"]
-    charged = frame[frame["total_amount"] > 0]
-    assert set(charged.loc[charged["RatecodeID"] == 2, "fare_amount"]) == {52}
-    assert set(charged.loc[charged["RatecodeID"] == 1, "mta_tax"]) == {0.5}
-    assert set(charged["improvement_surcharge"]) == {0.3}
-    assert (charged.loc[charged["payment_type"] == 1, "tip_amount"] > 0).mean() > 0.8
-    assert (charged.loc[charged["payment_type"].isin([2, 3, 4]), "tip_amount"] == 0).all()
-    to_airport = frame["DOLocationID"].isin([132, 138])
-    assert (frame.loc[to_airport, "tolls_amount"] > 0).mean() > 5 * (frame.loc[~to_airport, "tolls_amount"] > 0).mean()
-
-
-def test_green_2020_10_resembles_the_real_month(trips: dict[tuple[str, str], pd.DataFrame]) -> None:
-    ours, real = trips["green", "2020-10"], read(REAL_GREEN)
-    assert np.abs(hourly(ours) - hourly(real)).sum() < 0.08
-    assert ours["VendorID"].isna().mean() == pytest.approx(real["VendorID"].isna().mean(), abs=0.01)
-    for hailed in (True, False):
-        mine, theirs = (frame[frame["VendorID"].notna() == hailed] for frame in (ours, real))
-        for column in ("trip_distance", "fare_amount", "total_amount"):
-            quartiles = [0.25, 0.5, 0.75]
-            assert mine[column].quantile(quartiles).to_numpy() == pytest.approx(
-                theirs[column].quantile(quartiles).to_numpy(), rel=0.2
-            )
-        assert mine["hours"].median() == pytest.approx(theirs["hours"].median(), rel=0.1)
-        assert (mine["tolls_amount"] > 0).mean() == pytest.approx((theirs["tolls_amount"] > 0).mean(), rel=0.4)
-
-
-@pytest.mark.parametrize(("service", "month"), MONTHS)
-def test_rows_stand_by_the_hour_in_any_order_within(
-    trips: dict[tuple[str, str], pd.DataFrame], service: str, month: str
-) -> None:
-    frame = trips[service, month].dropna(subset="VendorID").reset_index()
-    seconds = (frame["pickup"] - pd.Timestamp(f"{month}-01")).dt.total_seconds()
-    around = seconds.rolling(101, center=True, min_periods=1).median()
-    assert 0.88 < (seconds // 3600 == around // 3600).mean() < 0.97
-    assert (frame["pickup"].diff() < pd.Timedelta(0)).mean() > 0.3
-
-
-def test_when_the_clock_falls_back_some_trips_end_before_they_begin(
-    trips: dict[tuple[str, str], pd.DataFrame],
-) -> None:
-    frame = trips["yellow", "2020-11"]
-    backwards = frame[frame["dropoff"] < frame["pickup"]]
-    fallen = backwards[backwards["pickup"].between("2020-11-01 01:00", "2020-11-01 01:59:59")]
-    assert len(fallen) >= 1
-    assert (fallen["pickup"] - fallen["dropoff"] < pd.Timedelta(hours=1)).all()
-    assert len(backwards) - len(fallen) <= 10
-
-
-def test_when_the_clock_springs_forward_nobody_is_picked_up_in_the_missing_hour(tmp_path: Path) -> None:
-    sample.write_month("green", Month(2021, 3), tmp_path / "green.csv.gz")
-    frame = read(tmp_path / "green.csv.gz")
-    assert not frame["pickup"].between("2021-03-14 02:00", "2021-03-14 02:59:59").any()
-    assert frame["pickup"].between("2021-03-14 03:00", "2021-03-14 03:59:59").any()
+def test_the_apps_left_the_files_of_fhv_in_february_2019() -> None:
+    rows = rows_of(FHV_VOLUME, Month(2019, 1), 2)
+    assert rows["2019-02"] < rows["2019-01"] / 3

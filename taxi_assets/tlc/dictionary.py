@@ -1,0 +1,91 @@
+"""The data dictionary: every column and rule of every service, as Markdown, from the schemas.
+
+`make docs` writes it to docs/data-dictionary.md; a test holds that it is current.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from tabulate import tabulate
+
+from taxi_assets.tlc.catalogue import SERVICES
+from taxi_assets.tlc.part import QUARANTINE_COLUMNS
+from taxi_assets.tlc.rules import READING_REASONS
+from taxi_assets.tlc.zones import ZONE_COLUMNS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from taxi_assets.tlc.schema import Column, Service
+
+_HEAD = """# Data dictionary
+
+Written by `make docs` from the schemas in `taxi_assets/tlc/schemas/`; do not edit.
+
+Names, types and units are the same in the clean Parquet, in the warehouse, and for every month since the service's
+first. *Published as* lists the names a column has had in TLC's files, whatever their case and spaces. A column that a
+month's file does not have is null. Times are New York wall-clock times, without zone.
+"""
+
+
+def data_dictionary() -> str:
+    """The whole document."""
+    parts = [_HEAD, *(_service(service) for service in SERVICES.values()), _quarantine(), _zones()]
+    return "\n".join(parts)
+
+
+def _service(service: Service) -> str:
+    rules = [(f"`{rule.name}`", rule.description) for rule in service.rules]
+    return "\n".join(
+        [
+            f"## {service.table}\n",
+            f"{service.title}: {service.description}. First month: {service.first_month}.\n",
+            _columns(service.columns),
+            "\nRules; a row that breaks one goes to quarantine:\n",
+            _table(["rule", "meaning"], rules),
+            "",
+        ]
+    )
+
+
+def _quarantine() -> str:
+    reasons = [(f"`{name}`", meaning) for name, meaning in READING_REASONS.items()]
+    return "\n".join(
+        [
+            "## quarantine\n",
+            "The same for every service. Besides the rules above, these are reasons that no run can switch off:\n",
+            _table(["reason", "meaning"], reasons),
+            "",
+            _columns(QUARANTINE_COLUMNS),
+            "",
+        ]
+    )
+
+
+def _zones() -> str:
+    return "\n".join(["## taxi_zones\n", "TLC's 265 zones.\n", _columns(ZONE_COLUMNS), ""])
+
+
+def _columns(columns: Iterable[Column]) -> str:
+    rows = [(f"`{c.name}`", str(c.type), c.unit or "", c.description, _published(c), _span(c)) for c in columns]
+    return _table(["column", "type", "unit", "description", "published as", "in files"], rows)
+
+
+def _published(column: Column) -> str:
+    return "(computed)" if column.derived else ", ".join(column.aliases)
+
+
+def _span(column: Column) -> str:
+    words = [f"from {column.since}" if column.since else "", f"to {column.until}" if column.until else ""]
+    return " ".join(filter(None, words))
+
+
+def _table(headers: list[str], rows: Iterable[tuple[str, ...]]) -> str:
+    # Not padded: a longer description would otherwise change every line of its table.
+    return tabulate(list(rows), headers, tablefmt="pipe", disable_numparse=True, stralign=None)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(data_dictionary())

@@ -1,0 +1,87 @@
+"""One real month in two versions: as first published, and as published again; and what a good run makes of each."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from taxi_assets_tests.chain import Deployment, Shelves, look
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+SERVICE, MONTH, NEIGHBOUR = "green", "2013-08", "2013-10"
+FILE = f"{SERVICE}_tripdata_{MONTH}.csv"
+
+
+@dataclass(frozen=True)
+class Republished:
+    """A month whose publisher offers the newer version by now."""
+
+    empty: Deployment
+    """Nothing was ever run; its publisher offers the newer version."""
+    held: Deployment
+    """Holds the older version on every shelf; its publisher offers the newer one."""
+    current: Deployment
+    """Holds the newer version on every shelf."""
+    older_file: bytes
+    newer_file: bytes
+    older: Shelves
+    newer: Shelves
+
+
+@pytest.fixture(scope="session")
+def republished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Republished:
+    """Made once; tests work on copies of its deployments."""
+    home = tmp_path_factory.mktemp("republished")
+    published = home / "published"
+    published.mkdir()
+    neighbour = f"{SERVICE}_tripdata_{NEIGHBOUR}.csv"
+    shutil.copyfile(data / "first100" / neighbour, published / neighbour)
+    older_file, newer_file = _two_versions(data)
+
+    (published / FILE).write_bytes(older_file)
+    held = Deployment(home / "held", str(published))
+    assert held.run(SERVICE, NEIGHBOUR).success
+    assert held.run(SERVICE, MONTH).success
+    older = look(held, SERVICE, MONTH)
+
+    (published / FILE).write_bytes(newer_file)
+    current = held.copy_to(home / "current")
+    assert current.run(SERVICE, MONTH).success
+    newer = look(current, SERVICE, MONTH)
+
+    # Otherwise a mixture could look like one of them.
+    assert older.agree
+    assert newer.agree
+    assert older.clean
+    assert newer.clean
+    assert older.quarantine
+    assert newer.quarantine
+    assert len({half.rows for half in (older.clean, older.quarantine, newer.clean, newer.quarantine)}) == 4
+    empty = Deployment(home / "empty", str(published))
+    return Republished(empty, held, current, older_file, newer_file, older, newer)
+
+
+def _two_versions(data: Path) -> tuple[bytes, bytes]:
+    """The first 900 rows of the month as published; the first 1,400, of which one says something else by now."""
+    lines = (data / "months" / FILE).read_bytes().splitlines(keepends=True)
+    headers = 2  # one, and this era's blank line
+    older, newer = (b"".join(lines[: headers + rows]) for rows in (900, 1400))
+    corrected = newer.replace(b"2013-08-01 08:14:37", b"2013-08-01 08:14:38", 1)
+    assert corrected != newer
+    return older, corrected
+
+
+@pytest.fixture
+def copy_of(tmp_path: Path) -> Callable[[Deployment], Deployment]:
+    """A deployment of the test's own."""
+
+    def copy(deployment: Deployment) -> Deployment:
+        return deployment.copy_to(tmp_path / "home")
+
+    return copy

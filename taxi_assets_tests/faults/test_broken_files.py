@@ -1,0 +1,82 @@
+"""What people really got instead of a file: one clear error, nothing stored, and what was held stays as it was."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from taxi_assets_tests.chain import Deployment, Shelves, failures, footprints, leftovers, look
+from taxi_assets_tests.loopback_publisher import LoopbackPublisher
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SERVICE, MONTH = "yellow", "2021-01"
+STEM = f"{SERVICE}_tripdata_{MONTH}"
+FINDINGS = {
+    "cut_mid_row.csv": "cut off in the middle of its last line",
+    "error_page_html.parquet": 'an HTML page ("ERROR: The request could not be satisfied")',
+    "git_lfs_pointer.csv.gz": "a git-LFS pointer",
+    "no_footer.parquet": "Parquet without its footer",
+}
+NOTHING = Shelves(raw={}, record=None, quarantine=None, clean=None, warehouse=(), loaded=None)
+
+
+@pytest.fixture(params=["folder", "http"])
+def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """TAXI_SOURCE: the folder `published`, or a server that serves it."""
+    folder = tmp_path / "published"
+    folder.mkdir()
+    with ExitStack() as stack:
+        yield str(folder) if request.param == "folder" else stack.enter_context(LoopbackPublisher(folder)).base
+
+
+def publish(file: Path, folder: Path) -> None:
+    """Publish this as the month, and nothing else."""
+    shutil.rmtree(folder)
+    folder.mkdir()
+    shutil.copyfile(file, folder / f"{STEM}.{file.name.partition('.')[2]}")
+
+
+def assert_refused(deployment: Deployment, file: Path) -> None:
+    result = deployment.run(SERVICE, MONTH)
+    assert not result.success
+    (line,) = failures(result)
+    assert "\n" not in line
+    for part in (SERVICE, MONTH, STEM, FINDINGS[file.name]):
+        assert part in line
+
+
+def test_every_broken_file_is_here(data: Path) -> None:
+    assert sorted(path.name for path in (data / "broken").iterdir()) == sorted(FINDINGS)
+
+
+@pytest.mark.parametrize("name", FINDINGS)
+def test_nothing_is_stored(data: Path, tmp_path: Path, source: str, name: str) -> None:
+    publish(data / "broken" / name, tmp_path / "published")
+    deployment = Deployment(tmp_path / "home", source)
+    assert_refused(deployment, data / "broken" / name)
+    assert look(deployment, SERVICE, MONTH) == NOTHING
+    assert footprints(deployment) == {}
+    assert leftovers(deployment) == []
+
+
+def test_an_earlier_good_month_stays(data: Path, tmp_path: Path, source: str) -> None:
+    shutil.copyfile(data / "samples" / f"{STEM}.head99.csv", tmp_path / "good.csv")
+    publish(tmp_path / "good.csv", tmp_path / "published")
+    deployment = Deployment(tmp_path / "home", source)
+    assert failures(deployment.run(SERVICE, MONTH)) == []
+    held, before = look(deployment, SERVICE, MONTH), footprints(deployment)
+    assert held.agree
+
+    for name in FINDINGS:
+        publish(data / "broken" / name, tmp_path / "published")
+        assert_refused(deployment, data / "broken" / name)
+        assert footprints(deployment) == before, name
+
+    assert look(deployment, SERVICE, MONTH) == held
+    assert leftovers(deployment) == []

@@ -1,0 +1,171 @@
+"""A month that was run before, run again: what has not changed is not written, and nothing downstream is asked for.
+
+Through the whole chain, with a real HTTP server that publishes, publishes again, and changes its mind on the format.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+
+from taxi_assets_tests.chain import (
+    Deployment,
+    data_versions,
+    failures,
+    footprints,
+    leftovers,
+    look,
+    said,
+)
+from taxi_assets_tests.faults.conftest import FILE, MONTH, NEIGHBOUR, SERVICE
+from taxi_assets_tests.loopback_publisher import LoopbackPublisher
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from taxi_assets_tests.faults.conftest import Republished
+
+RAW, CLEAN, WAREHOUSE = (f"{shelf}/{SERVICE}_trips" for shelf in ("raw", "clean", "warehouse"))
+RECORD = f"lake/raw/{SERVICE}_trips/{MONTH}.source.json"
+
+
+@pytest.fixture
+def server(republished: Republished, data: Path) -> Iterator[LoopbackPublisher]:
+    neighbour = f"{SERVICE}_tripdata_{NEIGHBOUR}.csv"
+    files = {FILE: republished.older_file, neighbour: (data / "first100" / neighbour).read_bytes()}
+    with LoopbackPublisher(files) as publisher:
+        yield publisher
+
+
+def how_it_went(result: dg.ExecuteInProcessResult) -> list[str]:
+    return [said(result, RAW, "fetched"), said(result, CLEAN, "cleaned"), said(result, WAREHOUSE, "loaded")]
+
+
+def test_unchanged_at_the_publisher_nothing_is_written(server: LoopbackPublisher, tmp_path: Path) -> None:
+    deployment = Deployment(tmp_path / "home", server.base)
+    first = deployment.run(SERVICE, MONTH)
+    assert how_it_went(first) == ["new bytes", "anew", "replaced"]
+    before, requests = footprints(deployment), len(server.requests_for(FILE))
+
+    again = deployment.run(SERVICE, MONTH)
+
+    assert failures(again) == []
+    assert how_it_went(again) == ["unchanged", "unchanged", "unchanged"]
+    assert footprints(deployment) == before
+    assert data_versions(again) == data_versions(first)
+    (request,) = server.requests_for(FILE)[requests:]
+    assert request.headers["If-None-Match"]
+    assert leftovers(deployment) == []
+
+
+def test_published_again_with_the_same_bytes_only_the_record_is_written(
+    server: LoopbackPublisher, republished: Republished, tmp_path: Path
+) -> None:
+    deployment = Deployment(tmp_path / "home", server.base)
+    first = deployment.run(SERVICE, MONTH)
+    before = footprints(deployment)
+    server.publish(FILE, republished.older_file, etag='"again"')
+
+    again = deployment.run(SERVICE, MONTH)
+
+    assert how_it_went(again) == ["again, the same bytes", "unchanged", "unchanged"]
+    after = footprints(deployment)
+    assert {path for path in before | after if before.get(path) != after.get(path)} == {RECORD}
+    record = look(deployment, SERVICE, MONTH).record
+    assert record is not None
+    assert record["etag"] == '"again"'
+    assert data_versions(again) == data_versions(first)
+    # The next run asks with the new one.
+    assert how_it_went(deployment.run(SERVICE, MONTH)) == ["unchanged", "unchanged", "unchanged"]
+    assert server.requests_for(FILE)[-1].headers["If-None-Match"] == '"again"'
+
+
+def test_published_again_with_other_bytes_every_shelf_is_replaced_and_no_other_month(
+    server: LoopbackPublisher, republished: Republished, tmp_path: Path
+) -> None:
+    deployment = Deployment(tmp_path / "home", server.base)
+    assert failures(deployment.run(SERVICE, NEIGHBOUR)) == []
+    first = deployment.run(SERVICE, MONTH)
+    before, neighbour = footprints(deployment), look(deployment, SERVICE, NEIGHBOUR)
+    server.publish(FILE, republished.newer_file)
+
+    again = deployment.run(SERVICE, MONTH)
+
+    assert how_it_went(again) == ["new bytes", "anew", "replaced"]
+    found = look(deployment, SERVICE, MONTH)
+    assert found.agree
+    # Byte for byte what another lake holds, whoever published it.
+    assert (found.raw, found.quarantine, found.clean) == (
+        republished.newer.raw, republished.newer.quarantine, republished.newer.clean,
+    )  # fmt: skip
+    assert found.warehouse == republished.newer.warehouse
+    assert not set(data_versions(first).values()) & set(data_versions(again).values())
+    after = footprints(deployment)
+    assert {PurePath(path).name.partition(".")[0] for path in before if before[path] != after[path]} == {
+        MONTH,
+        "warehouse",
+    }
+    assert look(deployment, SERVICE, NEIGHBOUR) == neighbour
+
+
+def test_published_in_another_format_the_older_object_goes(
+    server: LoopbackPublisher, data: Path, tmp_path: Path
+) -> None:
+    month, stem = "2023-01", f"{SERVICE}_tripdata_2023-01"
+    with pyarrow.parquet.ParquetFile(data / "months" / f"{stem}.parquet") as file:
+        trips = pa.Table.from_batches([next(file.iter_batches(batch_size=600))])
+    text, parquet = io.BytesIO(), io.BytesIO()
+    pyarrow.csv.write_csv(trips, text, pyarrow.csv.WriteOptions(quoting_style="none"))
+    pyarrow.parquet.write_table(trips.slice(0, 500), parquet)
+    server.publish(f"{stem}.csv.gz", gzip.compress(text.getvalue()))
+    deployment = Deployment(tmp_path / "home", server.base)
+    assert failures(deployment.run(SERVICE, NEIGHBOUR)) == []
+    assert failures(deployment.run(SERVICE, month)) == []
+    held, neighbour = look(deployment, SERVICE, month), look(deployment, SERVICE, NEIGHBOUR)
+    assert held.agree
+    assert len(held.warehouse) > 500
+    server.withdraw(f"{stem}.csv.gz")
+    server.publish(f"{stem}.parquet", parquet.getvalue())
+
+    result = deployment.run(SERVICE, month)
+
+    assert how_it_went(result) == ["new bytes", "anew", "replaced"]
+    found = look(deployment, SERVICE, month)
+    assert list(found.raw) == ["parquet"]
+    assert found.agree
+    assert found.record is not None
+    assert found.record["rows"] == 500
+    assert look(deployment, SERVICE, NEIGHBOUR) == neighbour
+    assert leftovers(deployment) == []
+
+
+def test_downstream_is_asked_for_only_when_the_bytes_changed(
+    server: LoopbackPublisher, republished: Republished, tmp_path: Path
+) -> None:
+    deployment = Deployment(tmp_path / "home", server.base)
+    definitions, clean = deployment.definitions(), dg.AssetKey.from_user_string(CLEAN)
+    with dg.DagsterInstance.ephemeral() as instance:
+        first = deployment.run(SERVICE, MONTH, instance=instance)
+        tick = dg.evaluate_automation_conditions(definitions, instance)
+
+        server.publish(FILE, republished.older_file, etag='"again"')
+        again = deployment.run(SERVICE, MONTH, instance=instance, only=[RAW])
+        assert said(again, RAW, "fetched") == "again, the same bytes"
+        assert data_versions(again) == {RAW: data_versions(first)[RAW]}
+        tick = dg.evaluate_automation_conditions(definitions, instance, cursor=tick.cursor)
+        assert tick.total_requested == 0
+
+        server.publish(FILE, republished.newer_file)
+        anew = deployment.run(SERVICE, MONTH, instance=instance, only=[RAW])
+        assert data_versions(anew) != data_versions(again)
+        tick = dg.evaluate_automation_conditions(definitions, instance, cursor=tick.cursor)
+        assert tick.get_requested_partitions(clean) == {MONTH}

@@ -1,0 +1,320 @@
+"""Trip files for tests: the layouts TLC has published in, files written in one of them, and the record of a file.
+
+The layouts are written down here a second time, by position, and nothing here imports what reads files: what a test
+expects of a file must not come from the code it tests.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import gzip
+import hashlib
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from taxi_assets.tlc.month import Month
+from taxi_assets.tlc.source import FileFormat, SourceRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+REAL = Path(__file__).parents[1] / ".." / "shared" / "data"
+
+
+# --- layouts --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The header of an era, and what each of its fields is called today ("" for what has no canonical column).
+
+    `unnamed` fields follow in every row that the header does not name; `gap` is what stands between the header's line
+    and the first row; rows end with `line_end`.
+    """
+
+    header: str
+    columns: Sequence[str]
+    unnamed: int = 0
+    gap: bytes = b""
+    line_end: bytes = b"\r\n"
+
+    def line(self, trip: Mapping[str, str]) -> str:
+        """A row, without its line end; a column that the trip lacks is empty."""
+        return ",".join([trip.get(name, "") for name in self.columns] + [""] * self.unnamed)
+
+    def file(self, trips: Sequence[Mapping[str, str] | str | bytes]) -> bytes:
+        """A whole CSV; a trip that is text or bytes is put as it is."""
+        header_end = b"\n" if self.gap else self.line_end
+        return self.header.encode() + header_end + self.gap + b"".join(self._bytes(t) + self.line_end for t in trips)
+
+    def _bytes(self, trip: Mapping[str, str] | str | bytes) -> bytes:
+        if isinstance(trip, bytes):
+            return trip
+        return (trip if isinstance(trip, str) else self.line(trip)).encode()
+
+
+_YELLOW_TIMES = "vendor_id pickup_datetime dropoff_datetime passenger_count trip_distance "
+_YELLOW_COORDINATES = (
+    "pickup_longitude pickup_latitude rate_code_id store_and_fwd_flag dropoff_longitude dropoff_latitude payment_type "
+)
+_YELLOW_ZONES = "rate_code_id store_and_fwd_flag pickup_location_id dropoff_location_id payment_type "
+_MONEY_2009 = "fare_amount extra mta_tax tip_amount tolls_amount total_amount"
+_MONEY_2015 = "fare_amount extra mta_tax tip_amount tolls_amount improvement_surcharge total_amount"
+_GREEN_COORDINATES = (
+    "vendor_id pickup_datetime dropoff_datetime store_and_fwd_flag rate_code_id pickup_longitude pickup_latitude "
+    "dropoff_longitude dropoff_latitude passenger_count trip_distance fare_amount extra mta_tax tip_amount "
+    "tolls_amount ehail_fee "
+)
+_GREEN_ZONES = (
+    "vendor_id pickup_datetime dropoff_datetime store_and_fwd_flag rate_code_id pickup_location_id "
+    "dropoff_location_id passenger_count trip_distance fare_amount extra mta_tax tip_amount tolls_amount ehail_fee "
+    "improvement_surcharge total_amount payment_type trip_type"
+)
+
+_YELLOW_2010 = (
+    "vendor_id,pickup_datetime,dropoff_datetime,passenger_count,trip_distance,pickup_longitude,pickup_latitude,"
+    "rate_code,store_and_fwd_flag,dropoff_longitude,dropoff_latitude,payment_type,fare_amount,surcharge,mta_tax,"
+    "tip_amount,tolls_amount,total_amount"
+)
+_YELLOW_2015 = (
+    "VendorID,tpep_pickup_datetime,tpep_dropoff_datetime,passenger_count,trip_distance,pickup_longitude,"
+    "pickup_latitude,RateCodeID,store_and_fwd_flag,dropoff_longitude,dropoff_latitude,payment_type,fare_amount,extra,"
+    "mta_tax,tip_amount,tolls_amount,improvement_surcharge,total_amount"
+)
+_YELLOW_2016 = (
+    "VendorID,tpep_pickup_datetime,tpep_dropoff_datetime,passenger_count,trip_distance,RatecodeID,store_and_fwd_flag,"
+    "PULocationID,DOLocationID,payment_type,fare_amount,extra,mta_tax,tip_amount,tolls_amount,improvement_surcharge,"
+    "total_amount"
+)
+_GREEN_2013 = (
+    "VendorID,lpep_pickup_datetime,Lpep_dropoff_datetime,Store_and_fwd_flag,RateCodeID,Pickup_longitude,"
+    "Pickup_latitude,Dropoff_longitude,Dropoff_latitude,Passenger_count,Trip_distance,Fare_amount,Extra,MTA_tax,"
+    "Tip_amount,Tolls_amount,Ehail_fee,Total_amount,Payment_type,Trip_type "
+)
+_GREEN_2016 = (
+    "VendorID,lpep_pickup_datetime,lpep_dropoff_datetime,store_and_fwd_flag,RatecodeID,PULocationID,DOLocationID,"
+    "passenger_count,trip_distance,fare_amount,extra,mta_tax,tip_amount,tolls_amount,ehail_fee,improvement_surcharge,"
+    "total_amount,payment_type,trip_type"
+)
+_BLANK = b"\r\n"
+
+LAYOUTS: Mapping[str, Layout] = {
+    "yellow 2009": Layout(
+        "vendor_name,Trip_Pickup_DateTime,Trip_Dropoff_DateTime,Passenger_Count,Trip_Distance,Start_Lon,Start_Lat,"
+        "Rate_Code,store_and_forward,End_Lon,End_Lat,Payment_Type,Fare_Amt,surcharge,mta_tax,Tip_Amt,Tolls_Amt,"
+        "Total_Amt",
+        (_YELLOW_TIMES + _YELLOW_COORDINATES + _MONEY_2009).split(),
+        gap=_BLANK,
+    ),
+    "yellow 2010": Layout(_YELLOW_2010, (_YELLOW_TIMES + _YELLOW_COORDINATES + _MONEY_2009).split(), gap=_BLANK),
+    "yellow 2014": Layout(
+        _YELLOW_2010.replace(",", ", "), (_YELLOW_TIMES + _YELLOW_COORDINATES + _MONEY_2009).split(), gap=_BLANK
+    ),
+    "yellow 2015": Layout(_YELLOW_2015, (_YELLOW_TIMES + _YELLOW_COORDINATES + _MONEY_2015).split()),
+    "yellow 2015-07": Layout(
+        _YELLOW_2015.replace("RateCodeID", "RatecodeID"),
+        (_YELLOW_TIMES + _YELLOW_COORDINATES + _MONEY_2015).split(),
+    ),
+    "yellow 2016-07": Layout(_YELLOW_2016, (_YELLOW_TIMES + _YELLOW_ZONES + _MONEY_2015).split(), unnamed=2),
+    "yellow 2017": Layout(_YELLOW_2016, (_YELLOW_TIMES + _YELLOW_ZONES + _MONEY_2015).split(), gap=_BLANK),
+    "yellow 2019": Layout(
+        _YELLOW_2016 + ",congestion_surcharge",
+        (_YELLOW_TIMES + _YELLOW_ZONES + _MONEY_2015 + " congestion_surcharge").split(),
+    ),
+    "yellow 2021, with a number in front": Layout(
+        "id," + _YELLOW_2016 + ",congestion_surcharge,airport_fee",
+        ["", *(_YELLOW_TIMES + _YELLOW_ZONES + _MONEY_2015 + " congestion_surcharge airport_fee").split()],
+    ),
+    "yellow 2025": Layout(
+        _YELLOW_2016 + ",congestion_surcharge,Airport_fee,cbd_congestion_fee",
+        (_YELLOW_TIMES + _YELLOW_ZONES + _MONEY_2015 + " congestion_surcharge airport_fee cbd_congestion_fee").split(),
+    ),
+    "green 2013": Layout(
+        _GREEN_2013, (_GREEN_COORDINATES + "total_amount payment_type trip_type").split(), unnamed=2, gap=_BLANK
+    ),
+    "green 2015": Layout(
+        _GREEN_2013.replace(",Total_amount", ",improvement_surcharge,Total_amount"),
+        (_GREEN_COORDINATES + "improvement_surcharge total_amount payment_type trip_type").split(),
+        unnamed=2,
+    ),
+    "green 2016-07": Layout(_GREEN_2016, _GREEN_ZONES.split(), unnamed=2, gap=_BLANK),
+    "green 2019": Layout(_GREEN_2016 + ",congestion_surcharge", (_GREEN_ZONES + " congestion_surcharge").split()),
+}
+
+TRIP: Mapping[str, str] = {
+    "vendor_id": "2",
+    "pickup_datetime": "2020-10-05 10:00:00",
+    "dropoff_datetime": "2020-10-05 10:12:30",
+    "passenger_count": "1",
+    "trip_distance": "2.6",
+    "rate_code_id": "1",
+    "store_and_fwd_flag": "N",
+    "pickup_location_id": "74",
+    "dropoff_location_id": "42",
+    "payment_type": "1",
+    "fare_amount": "10.5",
+    "extra": "0.5",
+    "mta_tax": "0.5",
+    "tip_amount": "1.23",
+    "tolls_amount": "0",
+    "improvement_surcharge": "0.3",
+    "total_amount": "13.03",
+}
+"""A trip of October 2020 that no rule objects to, as published text by canonical column."""
+
+
+def trip(**changes: str) -> dict[str, str]:
+    """`TRIP`, with other texts for some columns."""
+    return {**TRIP, **changes}
+
+
+def service_of(layout_name: str) -> str:
+    """The service that publishes in a layout of `LAYOUTS`."""
+    return layout_name.split(maxsplit=1)[0]
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+def write_csv(path: Path, content: bytes) -> Path:
+    """Write it, compressed when the name says so (with no time in it: same content, same bytes)."""
+    path.write_bytes(gzip.compress(content, 1, mtime=0) if path.suffix == ".gz" else content)
+    return path
+
+
+def write_trips(path: Path, layout_name: str, trips: Sequence[Mapping[str, str] | str | bytes]) -> Path:
+    """Write a month's `.csv` or `.csv.gz` in a layout of `LAYOUTS`; a trip may also be a line as it should stand."""
+    return write_csv(path, LAYOUTS[layout_name].file(trips))
+
+
+def write_parquet(path: Path, layout_name: str, columns: Mapping[str, Any], **options: Any) -> Path:
+    """Write a month's Parquet under the published names of a layout; `columns` by canonical name, as pyarrow arrays.
+
+    A column that is not given is null, of no type, as `ehail_fee` was.
+    """
+    layout = LAYOUTS[layout_name]
+    rows = len(next(iter(columns.values())))
+    names = layout.header.split(",")
+    arrays = [columns.get(name, pa.nulls(rows)) for name in layout.columns]
+    pyarrow.parquet.write_table(pa.Table.from_arrays(arrays, names=names), path, **options)
+    return path
+
+
+def format_of(path: Path) -> FileFormat:
+    return next(ending for ending in FileFormat if path.name.endswith(f".{ending}"))
+
+
+def source_record(path: Path, **changes: Any) -> SourceRecord:
+    """What a download would have recorded of the file; its rows are counted by Python's csv module."""
+    content = path.read_bytes()
+    format_ = format_of(path)
+    if "rows" not in changes:
+        parquet = format_ is FileFormat.PARQUET
+        changes["rows"] = pyarrow.parquet.read_metadata(path).num_rows if parquet else len(csv_rows(path)) - 1
+    known: dict[str, Any] = {
+        "url": path.as_uri(),
+        "publisher": "test",
+        "format": format_,
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "fetched_at": dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
+    }
+    return SourceRecord.model_validate({**known, **changes})
+
+
+def csv_rows(path: Path) -> list[list[str]]:
+    """Header and rows of a CSV as Python's csv module reads them, without blank lines; bad UTF-8 is escaped."""
+    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    # Lines end as in a file opened for text; str.splitlines would also split at form feeds and the like.
+    text = content.decode("utf-8-sig", "backslashreplace").replace("\r\n", "\n").replace("\r", "\n")
+    return [row for row in csv.reader(text.split("\n"), quoting=csv.QUOTE_NONE) if row]
+
+
+def real_files(*folders: str) -> list[Path]:
+    """The real files of yellow and green in folders of the shared data, by name."""
+    return sorted(
+        path
+        for folder in folders
+        for path in (REAL / folder).glob("*_tripdata_*")
+        if path.name.startswith(("yellow", "green"))
+    )
+
+
+def service_and_month(path: Path) -> tuple[str, Month]:
+    """What a file's name says: `green_tripdata_2020-10.csv.gz` is ("green", 2020-10)."""
+    service, _, rest = path.name.partition("_tripdata_")
+    return service, Month.parse(rest[:7])
+
+
+# --- a plain reading -----------------------------------------------------------------------------------------------
+
+_CODES: Mapping[str, Mapping[str, str]] = {
+    "vendor_id": {"CMT": "1", "VTS": "2", "DDS": "3"},
+    "payment_type": {
+        "credit": "1", "crd": "1", "cre": "1", "cash": "2", "cas": "2", "csh": "2", "no charge": "3", "no": "3",
+        "noc": "3", "dispute": "4", "dis": "4", "na": "5", "unk": "5",
+    },
+    "store_and_fwd_flag": {"Y": "Y", "N": "N", "1": "Y", "0": "N", "1.0": "Y", "0.0": "N"},
+}  # fmt: skip
+_AMOUNTS = {
+    "fare_amount", "extra", "mta_tax", "tip_amount", "tolls_amount", "ehail_fee", "improvement_surcharge",
+    "total_amount", "congestion_surcharge", "airport_fee", "cbd_congestion_fee",
+}  # fmt: skip
+
+
+def _plain_value(column: str, text: str) -> Any:
+    """A value of the real files, which are all readable, by Python's own means."""
+    text = text.strip()
+    if column in _CODES and text:
+        codes = _CODES[column]
+        text = codes.get(text, codes.get(text.lower(), text))
+    if text == "":
+        return None
+    if column in _AMOUNTS:
+        return Decimal(text).quantize(Decimal("0.01"), ROUND_HALF_UP)
+    if column == "trip_distance":
+        return Decimal(text).quantize(Decimal("0.001"), ROUND_HALF_UP)
+    for ending, read in (("_datetime", dt.datetime.fromisoformat), ("tude", float), ("_flag", str)):
+        if column.endswith(ending):
+            return read(text)
+    assert Decimal(text) == int(Decimal(text))
+    return int(Decimal(text))
+
+
+def _plain_columns(service: str, path: Path) -> dict[str, list[str]]:
+    """The texts of a file by canonical column: what `LAYOUTS` says its published names mean."""
+    meaning = {
+        published.strip().lower(): canonical
+        for name, layout in LAYOUTS.items()
+        if service_of(name) == service
+        for published, canonical in zip(layout.header.split(","), layout.columns, strict=True)
+        if canonical
+    }
+    if path.suffix == ".parquet":
+        table = pyarrow.parquet.read_table(path)
+        published = {
+            name.lower(): ["" if value is None else str(value) for value in table[name].to_pylist()]
+            for name in table.column_names
+        }
+    else:
+        header, *rows = csv_rows(path)
+        named = [name.strip().lower() for name in header]
+        # Fields beyond the header are named by nobody; zip leaves them out.
+        published = dict(zip(named, map(list, zip(*rows, strict=True)), strict=False))
+    return {meaning[name]: texts for name, texts in published.items() if name in meaning}
+
+
+def plain_reading(service: str, path: Path) -> dict[str, list[Any]]:
+    """Every value of a real file by canonical column, read by Python's own means: what ours is compared with."""
+
+    def values(column: str, texts: list[str]) -> list[Any]:
+        meanings = {text: _plain_value(column, text) for text in set(texts)}
+        return [meanings[text] for text in texts]
+
+    return {column: values(column, texts) for column, texts in _plain_columns(service, path).items()}

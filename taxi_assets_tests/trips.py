@@ -1,0 +1,106 @@
+"""Months of trips made to measure: the same arguments always give the same file, in milliseconds.
+
+Belongs here: what tests need that are about where trips stand, not about what TLC published. The rows go through the
+package's own cleaning, so that files, footers and reports are real ones.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from typing import TYPE_CHECKING
+
+from taxi_assets.storage.shelves import ParquetMonth, StagedParquet
+from taxi_assets.tlc.clean import CleanedMonth, clean_month
+from taxi_assets.tlc.download import Fetched
+from taxi_assets.tlc.month import Month
+from taxi_assets.tlc.schemas.green import GREEN
+from taxi_assets.tlc.source import FileFormat, SourceRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from taxi_assets.storage.lake import Lake
+    from taxi_assets.tlc.schema import Service
+
+MONTH = Month(2020, 10)
+CENT_STEPS = 7919  # a prime: no two rows of a small month have the same total
+
+_HEADER = (
+    "VendorID,lpep_pickup_datetime,lpep_dropoff_datetime,store_and_fwd_flag,RatecodeID,PULocationID,DOLocationID,"
+    "passenger_count,trip_distance,fare_amount,extra,mta_tax,tip_amount,tolls_amount,ehail_fee,improvement_surcharge,"
+    "total_amount,payment_type,trip_type,congestion_surcharge"
+)
+
+
+def csv_lines(month: Month, rows: int, *, dirty: int = 0, seed: int = 0, flag: str = "N") -> Iterator[str]:
+    """The lines of a green month: `rows` clean ones, then `dirty` ones with zero passengers.
+
+    Every fifth row takes a charge back, every third lacks what real rows lack. `flag` stands in the one column of text.
+    """
+    yield _HEADER
+    start = dt.datetime.combine(month.start, dt.time())
+    for i in range(rows + dirty):
+        pickup = start + dt.timedelta(minutes=(i * 13 + seed) % (month.days * 1440))
+        dropoff = pickup + dt.timedelta(seconds=61 + i % 3000)
+        cents = (i + seed + 1) * CENT_STEPS % 100_000
+        sign = "-" if i % 5 == 4 else ""
+        total, fare = f"{sign}{cents / 100:.2f}", f"{sign}{cents / 200:.2f}"
+        passengers = "0" if i >= rows else "" if i % 3 == 2 else str(1 + i % 6)
+        rate, kind, surcharge = ("", "", "") if i % 3 == 2 else ("1", "2", "2.75")
+        yield (
+            f"{1 + i % 2},{pickup},{dropoff},{flag},{rate},{1 + i % 265},{1 + i * 7 % 265},{passengers},{i % 50}.123,"
+            f"{fare},0.5,0.5,0,0,,0.3,{total},{1 + i % 5},{kind},{surcharge}"
+        )
+
+
+def fetched(content: bytes, folder: Path, *, ending: FileFormat = FileFormat.CSV, etag: str = '"1"') -> Fetched:
+    """A file as if it had just arrived in `folder`; its rows are the lines after the first."""
+    path = folder / f"download.{ending}"
+    path.write_bytes(content)
+    record = SourceRecord(
+        url=f"http://publisher/file.{ending}",
+        publisher="http://publisher",
+        format=ending,
+        bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        rows=max(content.count(b"\n") - 1, 0),
+        etag=etag,
+        fetched_at=dt.datetime(2024, 1, 1, tzinfo=dt.UTC),
+    )
+    return Fetched(path, record)
+
+
+def cleaned_month(
+    folder: Path,
+    month: Month = MONTH,
+    rows: int = 100,
+    *,
+    dirty: int = 0,
+    seed: int = 0,
+    flag: str = "N",
+    service: Service = GREEN,
+) -> CleanedMonth:
+    """A month of green trips as clean and quarantined Parquet, in `folder`; see `csv_lines`."""
+    text = "".join(f"{line}\n" for line in csv_lines(month, rows, dirty=dirty, seed=seed, flag=flag))
+    file = fetched(text.encode(), folder)
+    return clean_month(file.path, file.record, service, month, service.rules, folder)
+
+
+def published_month(
+    lake: Lake,
+    month: Month = MONTH,
+    rows: int = 100,
+    *,
+    dirty: int = 0,
+    seed: int = 0,
+    flag: str = "N",
+    service: Service = GREEN,
+    shelf: str = "clean",
+) -> ParquetMonth:
+    """A month of green trips on the clean shelf of a lake (or on another one, to have several of a month)."""
+    with lake.staging() as folder:
+        cleaned = cleaned_month(folder, month, rows, dirty=dirty, seed=seed, flag=flag, service=service)
+        staged = StagedParquet(cleaned.clean, cleaned.report)
+        return ParquetMonth.publish(lake, f"{shelf}/{service.table}/{month}", staged)

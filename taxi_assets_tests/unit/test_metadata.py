@@ -1,0 +1,191 @@
+"""Metadata: what the UI shows is what is there, and nothing from a file can break out of its cell."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taxi_assets.assets import metadata
+from taxi_assets.tlc.schemas.green import GREEN
+from taxi_assets.tlc.source import FileFormat
+from taxi_assets_tests.trips import MONTH, cleaned_month, csv_lines, fetched
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PUBLISHED = "".join(f"{line}\n" for line in csv_lines(MONTH, 12)).encode()
+
+
+def cells(table: str) -> list[list[str]]:
+    """A GFM pipe table as its reader sees it: rows of cells, escapes undone, the line under the header left out."""
+    rows = []
+    for line in table.split("\n"):
+        assert line.startswith("|")
+        assert line.endswith("|")
+        inner = re.findall(r"((?:[^\\|]|\\.)*)\|", line[1:])
+        rows.append([re.sub(r"\\(.)", r"\1", cell).strip() for cell in inner])
+    del rows[1]
+    return rows
+
+
+def unescaped(table: str, special: str) -> bool:
+    """Whether a character stands in the table's cells with its Markdown meaning."""
+    body = re.sub(r"\\.", "", table)
+    return special in body
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_table_has_its_values_in_their_cells() -> None:
+    table = metadata.markdown_table(["zone", "trips"], [["Newark", 1], ["NA", "1e5"], ["nan", None]])
+    assert cells(table) == [["zone", "trips"], ["Newark", "1"], ["NA", "1e5"], ["nan", ""]]
+
+
+BREAKOUTS = [
+    "a|b",
+    "a\\|b",
+    "a\\",
+    "\\\\|",
+    "line\nbreak",
+    "line\r\nbreak\x0b\x85\u2028\u2029",
+    "| --- |",
+    "`code`",
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "![x](http://tracker/x.png)",
+    "[x](javascript:alert(1))",
+    "**bold** __bold__ ~~gone~~",
+    "&lt;b&gt;",
+    "\u202edesrever",
+    "\x1b[31mred\x00",
+    "\x01",
+]
+
+
+@pytest.mark.parametrize("text", BREAKOUTS)
+def test_what_comes_from_data_stays_text_in_its_cell(text: str) -> None:
+    table = metadata.markdown_table([text, "b"], [[text, 1], [2, text]])
+    shown = "".join(c if c.isprintable() else " " for c in text).strip()
+    assert cells(table) == [[shown, "b"], [shown, "1"], ["2", shown]]
+    assert not any(unescaped(table, special) for special in "`<>[]!*_~&")
+    assert table.replace("\n", "").isprintable()
+
+
+@given(st.lists(st.lists(st.text(max_size=60), min_size=3, max_size=3), max_size=4))
+def test_any_text_stays_in_its_cell(rows: list[list[str]]) -> None:
+    shown = cells(metadata.markdown_table(["a", "b", "c"], rows))
+    assert shown == [["a", "b", "c"]] + [
+        ["".join(c if c.isprintable() else " " for c in text).strip() for text in row] for row in rows
+    ]
+
+
+@pytest.mark.parametrize("character", ["x", "|", "\\", "ü"])
+def test_a_long_text_is_cut_and_says_so(character: str) -> None:
+    ((_,), (shown,)) = cells(metadata.markdown_table(["a"], [[character * 500]]))
+    assert shown == character * 60 + "…"
+    ((_,), (shown,)) = cells(metadata.markdown_table(["a"], [[character * 60]]))
+    assert shown == character * 60
+
+
+@pytest.mark.parametrize("missing", [None, pd.NA, pd.NaT, float("nan")])
+def test_a_missing_value_is_an_empty_cell(missing: object) -> None:
+    assert cells(metadata.markdown_table(["a", "b"], [[missing, 1]])) == [["a", "b"], ["", "1"]]
+
+
+def test_a_preview_has_ten_rows_with_missing_values_empty() -> None:
+    frame = pd.DataFrame(
+        {
+            "id": pd.array([None, *range(1, 20)], "Int64"),
+            "zone": pd.array(["NA", None, *["x|y"] * 18], "string"),
+            "fare": [Decimal("-0.10")] * 20,
+        }
+    )
+    header, first, second, third, *others = cells(metadata.preview(frame).md_str or "")
+    assert header == ["id", "zone", "fare"]
+    assert (first, second, third) == (["", "NA", "-0.10"], ["1", "", "-0.10"], ["2", "x|y", "-0.10"])
+    assert len(others) == 7
+
+
+def test_a_preview_of_nothing_is_its_header() -> None:
+    assert cells(metadata.preview(pd.DataFrame({"a": [], "b": []})).md_str or "") == [["a", "b"]]
+
+
+def test_a_published_file_is_shown_as_it_stands(tmp_path: Path) -> None:
+    path = tmp_path / "file.csv"
+    path.write_bytes(b"a,b \n\n1,nan,|x\r\n\xff,`2`\n")
+    shown = cells(metadata.file_preview(path, FileFormat.CSV).md_str or "")
+    assert shown == [["a", "b", ""], ["1", "nan", "|x"], ["\\xff", "`2`", ""]]
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_became_of_a_month_is_told_in_rows_and_dollars(tmp_path: Path) -> None:
+    report = cleaned_month(tmp_path, rows=30, dirty=2).report
+    told = metadata.report_metadata(report)
+    assert (told["rows_raw"], told["rows_clean"], told["rows_quarantined"]) == (32, 30, 2)
+    assert told["share_quarantined"] == 2 / 32
+    assert told["quarantined_dollars"] == report.quarantined_total_cents / 100
+    (header, row) = cells(told["quarantined_by_reason"].md_str)
+    assert header == ["reason", "rows", "total_amount, dollars"]
+    assert row == ["zero_passengers", "2", f"{report.quarantined_total_cents / 100:,.2f}"]
+    assert told["rules"].startswith("pickup_missing, ")
+    assert "sample" not in told
+
+
+def test_a_month_without_quarantine_says_so(tmp_path: Path) -> None:
+    told = metadata.report_metadata(cleaned_month(tmp_path, rows=5).report)
+    assert told["quarantined_by_reason"].md_str == "Nothing was quarantined."
+
+
+def test_generated_rows_are_never_taken_for_published_ones(tmp_path: Path) -> None:
+    record = fetched(PUBLISHED, tmp_path).record
+    assert "sample" not in metadata.source_metadata(record)
+    assert "Generated" in metadata.source_metadata(record.model_copy(update={"generated": True}))["sample"]
+    report = cleaned_month(tmp_path, rows=5).report.model_copy(update={"generated": True})
+    assert "Generated" in metadata.report_metadata(report)["sample"]
+
+
+def test_the_source_is_a_link_where_it_is_one(tmp_path: Path) -> None:
+    record = fetched(PUBLISHED, tmp_path).record
+    assert metadata.source_metadata(record)["url"] == dg.MetadataValue.url(record.url)
+    local = record.model_copy(update={"url": "file:///x.csv", "etag": None})
+    assert metadata.source_metadata(local)["url"] == "file:///x.csv"
+    assert "etag" not in metadata.source_metadata(local)
+
+
+@pytest.mark.parametrize(
+    ("given_", "shown"),
+    [
+        ({"rows": 3}, {"dagster/partition_row_count": 3}),
+        ({"rows": 0, "bytes_": 0}, {"dagster/partition_row_count": 0, "bytes": 0}),
+        (
+            {"rows": 3, "bytes_": 9, "seconds": 0.12345},
+            {"dagster/partition_row_count": 3, "bytes": 9, "seconds": 0.123},
+        ),
+    ],
+)
+def test_figures_are_shown_where_they_are_known(given_: dict[str, Any], shown: dict[str, Any]) -> None:
+    assert metadata.sizes(**given_) == shown
+
+
+def test_every_column_is_shown_with_its_unit() -> None:
+    columns = {column.name: column for column in metadata.column_schema(GREEN.columns).columns}
+    assert list(columns) == [column.name for column in GREEN.columns]
+    assert columns["total_amount"].type == "decimal(12,2)"
+    assert (columns["total_amount"].description or "").endswith("[US dollars]")
+
+
+def test_everything_shown_can_be_stored_in_an_event(tmp_path: Path) -> None:
+    cleaned = cleaned_month(tmp_path, rows=5, dirty=1)
+    record = fetched(PUBLISHED, tmp_path).record
+    shown = metadata.source_metadata(record) | metadata.report_metadata(cleaned.report)
+    dg.AssetMaterialization("x", metadata=shown)

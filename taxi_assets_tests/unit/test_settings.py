@@ -1,0 +1,268 @@
+"""Settings: nothing set works, a mistake is one line that says what is accepted, and no secret is ever shown."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from taxi_assets.errors import SettingsError
+from taxi_assets.settings import LakeAddress, Settings, WarehouseAddress
+
+REPOSITORY = Path(__file__).parents[2]
+FOLDER = "Accepted is a folder, such as ./data/lake."
+DUCKDB = "Accepted is duckdb:///relative/path.duckdb or duckdb:////absolute/path.duckdb, with ?schema=name if you like."
+SOURCES = "Accepted are auto, datatalksclub, tlc, sample, a folder that exists"
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def refusal(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[str]:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as error:
+        Settings.from_env()
+    return str(error.value).split("\n")
+
+
+# --- what is accepted -------------------------------------------------------------------------------------------------
+
+
+def test_with_nothing_set_everything_is_embedded_under_data(here: Path) -> None:
+    settings = Settings.from_env()
+    assert settings.lake == LakeAddress(folder=here / "data/lake")
+    assert settings.warehouse == WarehouseAddress(file=here / "data/warehouse.duckdb", schema_name="taxi")
+    assert settings.source == "auto"
+    assert list(here.iterdir()) == [], "nothing is made before it is needed"
+
+
+@pytest.mark.parametrize(
+    ("value", "folder"),
+    [
+        ("lake", "lake"),
+        ("./deep/er", "deep/er"),
+        (" lake ", "lake"),
+        ("env=prod/a b", "env=prod/a b"),
+        ("what?[*]#x", "what?[*]#x"),
+    ],
+)
+def test_a_relative_lake_becomes_absolute(here: Path, monkeypatch: pytest.MonkeyPatch, value: str, folder: str) -> None:
+    monkeypatch.setenv("TAXI_LAKE", value)
+    assert Settings.from_env().lake.folder == here / folder
+
+
+def test_a_lake_may_be_absolute_or_in_the_home_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(here / "home"))
+    for value, folder in ((str(here / "lake"), here / "lake"), ("~/lake", here / "home/lake")):
+        monkeypatch.setenv("TAXI_LAKE", value)
+        assert Settings.from_env().lake.folder == folder
+
+
+@pytest.mark.parametrize(
+    ("value", "file", "schema"),
+    [
+        ("duckdb:///rel.duckdb", "rel.duckdb", "taxi"),
+        ("duckdb:///./rel/w.duckdb", "rel/w.duckdb", "taxi"),
+        ("duckdb:///{here}/abs.duckdb", "abs.duckdb", "taxi"),
+        ("duckdb:///w.duckdb?schema=nyc_2", "w.duckdb", "nyc_2"),
+        ("DuckDB:///w.duckdb?schema=_T", "w.duckdb", "_T"),
+        ("duckdb:///~/w.duckdb", "home/w.duckdb", "taxi"),
+        ("duckdb:///a b%20c.db", "a b%20c.db", "taxi"),
+    ],
+)
+def test_a_warehouse_is_a_file_and_a_schema(
+    here: Path, monkeypatch: pytest.MonkeyPatch, value: str, file: str, schema: str
+) -> None:
+    monkeypatch.setenv("HOME", str(here / "home"))
+    monkeypatch.setenv("TAXI_WAREHOUSE", value.format(here=here))
+    assert Settings.from_env().warehouse == WarehouseAddress(file=here / file, schema_name=schema)
+
+
+@pytest.mark.parametrize("value", ["auto", "datatalksclub", "tlc", "sample", "files", "http://host/x", "https://host"])
+def test_a_source_is_a_name_a_folder_or_an_address(here: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    (here / "files").mkdir()
+    monkeypatch.setenv("TAXI_SOURCE", value)
+    assert Settings.from_env().source == value
+
+
+def test_an_existing_lake_and_warehouse_are_accepted(here: Path) -> None:
+    (here / "data/lake").mkdir(parents=True)
+    (here / "data/warehouse.duckdb").touch()
+    assert Settings.from_env().lake.folder == here / "data/lake"
+
+
+# --- what is not ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "reason", "accepted"),
+    [
+        ("TAXI_LAKE", "", "It is empty.", FOLDER),
+        ("TAXI_LAKE", "  ", "It is empty.", FOLDER),
+        ("TAXI_LAKE", "gs://bucket/prefix", "", FOLDER),
+        ("TAXI_LAKE", "file:///lake", "", FOLDER),
+        ("TAXI_LAKE", "http://[", "", FOLDER),
+        ("TAXI_LAKE", "a-file", "It is a file.", FOLDER),
+        ("TAXI_LAKE", "a-file/lake", "Not a directory.", FOLDER),
+        ("TAXI_LAKE", "x" * 300, "File name too long.", FOLDER),
+        ("TAXI_LAKE", "~nobody-of-this-name/lake", "Could not determine home directory.", FOLDER),
+        ("TAXI_WAREHOUSE", "", "", DUCKDB),
+        ("TAXI_WAREHOUSE", "warehouse.duckdb", "", DUCKDB),
+        ("TAXI_WAREHOUSE", "duckdb:warehouse.duckdb", "", DUCKDB),
+        ("TAXI_WAREHOUSE", "duckdb://host/warehouse.duckdb", "", DUCKDB),
+        ("TAXI_WAREHOUSE", "duckdb:///", "", DUCKDB),
+        ("TAXI_WAREHOUSE", "duckdb://[", "", DUCKDB),
+        ("TAXI_WAREHOUSE", "mysql://host/taxi", "", DUCKDB),
+        ("TAXI_WAREHOUSE", "duckdb:///a-folder", "It is a folder.", DUCKDB),
+        ("TAXI_WAREHOUSE", "duckdb:////", "It is a folder.", DUCKDB),
+        ("TAXI_WAREHOUSE", "duckdb:///a-file/w.duckdb", "Not a directory.", DUCKDB),
+        ("TAXI_SOURCE", "", "It is empty.", SOURCES),
+        ("TAXI_SOURCE", "TLC", "There is no such word and no such folder: TLC.", SOURCES),
+        ("TAXI_SOURCE", "s3://bucket", "Nothing is known of addresses that begin with s3://.", SOURCES),
+        ("TAXI_SOURCE", "a-file", "a-file is a file, not a folder.", SOURCES),
+        ("TAXI_SOURCE", "x" * 300, "File name too long.", "Accepted is a publisher's name, a folder that exists"),
+    ],
+)
+def test_a_wrong_value_is_one_line_with_the_variable_the_value_and_what_is_accepted(
+    here: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, reason: str, accepted: str
+) -> None:
+    (here / "a-file").touch()
+    (here / "a-folder").mkdir()
+    (line,) = refusal(monkeypatch, **{variable: value})
+    why = f"{reason} {accepted}".strip()
+    assert line.startswith(f"{variable}={value!r} is not accepted. {why}")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("duckdb:///w.duckdb?schema=", "'' is no schema name"),
+        ("duckdb:///w.duckdb?schema=1st", "'1st' is no schema name"),
+        ("duckdb:///w.duckdb?schema=my-taxi", "'my-taxi' is no schema name"),
+        ('duckdb:///w.duckdb?schema=my schema"x', "'my schema\"x' is no schema name"),
+        (f"duckdb:///w.duckdb?schema={'x' * 64}", "is no schema name"),
+        ("duckdb:///w.duckdb?scheme=taxi", DUCKDB),
+        ("duckdb:///w.duckdb?schema", DUCKDB),
+        ("duckdb:///w.duckdb?schema=taxi&schema=nyc", DUCKDB),
+        ("duckdb:///w.duckdb#part", DUCKDB),
+        ("duckdb:///?schema=taxi", DUCKDB),
+    ],
+)
+def test_what_follows_the_file_is_a_plain_schema_name_or_refused(
+    monkeypatch: pytest.MonkeyPatch, value: str, said: str
+) -> None:
+    (line,) = refusal(monkeypatch, TAXI_WAREHOUSE=value)
+    assert line.startswith("TAXI_WAREHOUSE=")
+    assert said in line
+
+
+def test_several_mistakes_are_a_line_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = refusal(monkeypatch, TAXI_LAKE="", TAXI_WAREHOUSE="x\ny", TAXI_SOURCE="a\nb")
+    assert [line.partition(" is not accepted. ")[0] for line in lines] == [
+        "TAXI_LAKE=''",
+        "TAXI_WAREHOUSE='x\\ny'",
+        "TAXI_SOURCE='a\\nb'",
+    ]
+    assert all("Accepted" in line for line in lines)
+
+
+SECRETIVE = [
+    "s3://user:hunter2@host/x",
+    "s3://host/x?token=hunter2",
+    "s3://host/x#hunter2",
+    "gs://user:hun@hunter2@host/x?a=b@c",
+    "mysql://user:x/hunter2@host/db?password=hunter2&y=hunter2",
+    "http://[user:hunter2@host?token=hunter2",
+    "http://user:hunter2@host:no-port/",
+    "https:/user:hunter2@host/x",
+    "user:hunter2@host/x",
+    "user: hunter2@host\nhunter2@x?hunter2\nhunter2",
+    "files?token=hunter2",
+]
+
+
+@pytest.mark.parametrize("variable", ["TAXI_LAKE", "TAXI_WAREHOUSE", "TAXI_SOURCE"])
+@pytest.mark.parametrize("value", SECRETIVE)
+def test_secrets_in_a_refused_value_are_not_shown(
+    here: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    # A lake may have any of these names, unless something else stands there.
+    if variable == "TAXI_LAKE" and "://" not in value:
+        monkeypatch.chdir(here)
+        path = here / value
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    lines = refusal(monkeypatch, **{variable: value})
+    assert len(lines) == 1
+    assert "hunter2" not in lines[0]
+    assert lines[0].startswith(f"{variable}=")
+
+
+def test_a_refusal_keeps_no_secret_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAXI_SOURCE", "s3://user:hunter2@host/x")
+    with pytest.raises(SettingsError) as error:
+        Settings.from_env()
+    assert error.value.__cause__ is None
+    assert error.value.__suppress_context__, "a traceback would show what pydantic says: the value"
+
+
+def test_settings_are_shown_without_the_source_which_may_hold_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAXI_SOURCE", "https://user:hunter2@host/x")
+    assert "hunter2" not in repr(Settings.from_env())
+
+
+# --- who reads the environment ----------------------------------------------------------------------------------------
+
+READERS = {"environ", "environb", "getenv", "getenvb", "EnvVar", "BaseSettings", "expandvars"}
+
+
+def environment_reads(source: str) -> list[str]:
+    """What of a module looks into the environment; Dagster's own DAGSTER_HOME apart."""
+    found = []
+    tree = ast.parse(source)
+    for parent in ast.walk(tree):
+        for node in ast.iter_child_nodes(parent):
+            names = {
+                ast.Attribute: lambda node: [node.attr],
+                ast.Name: lambda node: [node.id],
+                ast.ImportFrom: lambda node: [alias.name for alias in node.names],
+            }.get(type(node), lambda _node: [])(node)
+            if READERS & set(names) and "'DAGSTER_HOME'" not in ast.unparse(_call_around(tree, node)):
+                found.append(ast.unparse(node))
+    return found
+
+
+def _call_around(tree: ast.AST, node: ast.AST) -> ast.AST:
+    calls = [call for call in ast.walk(tree) if isinstance(call, ast.Call) and node in ast.walk(call.func)]
+    return calls[-1] if calls else node
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import os; os.environ['TAXI_LAKE']",
+        "import os; os.getenv('TAXI_LAKE')",
+        "import os as o; o.environ.get('X')",
+        "from os import environ",
+        "from os import getenv as g",
+        "dg.EnvVar('X').get_value()",
+        "class S(BaseSettings): pass",
+    ],
+)
+def test_the_test_below_finds_whoever_reads_the_environment(line: str) -> None:
+    assert environment_reads(line)
+
+
+def test_only_the_settings_read_the_environment() -> None:
+    assert not environment_reads("os.environ.get('DAGSTER_HOME')")
+    readers = {
+        str(path.relative_to(REPOSITORY))
+        for path in (REPOSITORY / "taxi_assets").rglob("*.py")
+        if environment_reads(path.read_text())
+    }
+    assert readers == {"taxi_assets/settings.py"}
