@@ -23,8 +23,7 @@ _CLEAN = """The trips of a month, in one schema for all years: {title} ({descrip
 Every column has one name, type and unit from the first file to the newest; money and miles are exact decimals, times
 are New York wall-clock times. Rows that cannot be read, or break a rule, are not here but in quarantine/{table};
 together they are all rows of the published file. `source_row` says where in that file a row stands, `data_month` which
-month's file it is (the pickup may be of a neighbouring month). Negative totals stay (`is_reversal`): they take a charge
-back."""
+month's file it is (the pickup may be of a neighbouring month)."""
 
 _QUARANTINE = """The rows of a month's file that are not among the clean trips: with all reasons, and the original text.
 

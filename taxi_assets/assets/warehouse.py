@@ -18,9 +18,9 @@ The table is `{table}` in the warehouse's schema, and its partition column is `d
 file. A month is replaced whole or not at all, and only after its rows, cents and row numbers were found equal to the
 clean trips; the other months are not touched.
 
-    SELECT pickup_date, count(*) AS trips, sum(total_amount) AS dollars
+    SELECT pickup_date, count(*) AS trips
     FROM taxi.{table}
-    WHERE data_month = DATE '2021-01-01' AND NOT is_reversal
+    WHERE data_month = DATE '2021-01-01'
     GROUP BY pickup_date ORDER BY pickup_date"""
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime as dt
 import glob
 import re
-import tempfile
 import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from taxi_assets.errors import (
     WarehouseUnusableError,
 )
 from taxi_assets.storage.frames import to_frame
+from taxi_assets.storage.staging import private_folder
 from taxi_assets.storage.warehouse import LoadedMonth, Warehouse
 from taxi_assets.tlc.report import NO_ROWS, Totals, to_cents
 from taxi_assets.tlc.schema import ColumnType
@@ -213,8 +213,8 @@ class DuckDBWarehouse(Warehouse):
 
     def _table(self, connection: duckdb.DuckDBPyConnection, name: str) -> _Table:
         columns = connection.execute(
-            "SELECT column_name, data_type, comment FROM duckdb_columns() WHERE NOT internal AND database_name = current_database() "
-            "AND lower(schema_name) = lower(?) AND table_name = ?",
+            "SELECT column_name, data_type, comment FROM duckdb_columns() WHERE NOT internal "
+            "AND database_name = current_database() AND lower(schema_name) = lower(?) AND table_name = ?",
             [self.schema_name, name],
         ).fetchall()
         return _Table(connection, self._qualified(connection, name), {c: (type_, about) for c, type_, about in columns})
@@ -240,9 +240,9 @@ class DuckDBWarehouse(Warehouse):
     def _connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
         with _TURN:
             file = Path(self.file)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            if not file.exists():
-                _make(file)
+            home = file.with_name(f".{file.name}.new")
+            if not file.exists() or home.exists():  # the latter was left by a process that was killed
+                _make(file, home)
             connection = self._wait_for_turn()
             try:
                 yield connection
@@ -297,14 +297,17 @@ def _totals(table: _Table, service: Service, month: Month) -> Totals:
     return NO_ROWS if row is None else Totals(rows=row[0], cents=to_cents(row[1]), source_rows=row[2])
 
 
-def _make(file: Path) -> None:
+def _make(file: Path, home: Path) -> None:
     """An empty database, whole from the start: one whose making was cut short would be refused ever after."""
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=f".{file.name}.") as folder:
-        new = Path(folder) / "new.duckdb"
-        duckdb.connect(new).close()
-        # Another process may have been faster; where there are no links, DuckDB makes the file in place.
-        with suppress(OSError):
-            file.hardlink_to(new)
+    with private_folder(home) as folder:
+        if not file.exists():
+            new = folder / "new.duckdb"
+            duckdb.connect(new).close()
+            # Another process may have been faster; where there are no links, DuckDB makes the file in place.
+            with suppress(OSError):
+                file.hardlink_to(new)
+    with suppress(OSError):  # another process is making one too
+        home.rmdir()
 
 
 def _holder(state: tenacity.RetryCallState) -> str:

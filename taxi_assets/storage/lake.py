@@ -6,18 +6,16 @@ Belongs here: how an object is stored, found and replaced. What the objects mean
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import dagster as dg
-from filelock import FileLock, Timeout
 from pydantic import Field
 
 from taxi_assets.errors import LakeObjectMissingError
+from taxi_assets.storage.staging import private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,19 +61,9 @@ class LocalLake(Lake):
 
     folder: str = Field(description="The folder that holds the shelves raw, clean, quarantine and reference.")
 
-    @contextmanager
-    def staging(self) -> Iterator[Path]:
+    def staging(self) -> AbstractContextManager[Path]:
         """A folder within the lake, so that publishing is a rename; what dead processes left is swept first."""
-        home = Path(self.folder) / ".staging"
-        home.mkdir(parents=True, exist_ok=True)
-        _sweep(home)
-        folder, lock = _claim(home)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            lock.release()
-            Path(lock.lock_file).unlink(missing_ok=True)
+        return private_folder(Path(self.folder) / ".staging")
 
     def publish(self, file: Path, key: str) -> None:
         """One rename, after the bytes are on the disk."""
@@ -124,28 +112,6 @@ class LocalLake(Lake):
 
 def _missing(uri: str) -> LakeObjectMissingError:
     return LakeObjectMissingError(f"There is no {uri}.", remedy="Materialize the asset upstream for this month first.")
-
-
-def _claim(home: Path) -> tuple[Path, FileLock]:
-    # The lock stands beside the folder and dies with its process: whoever can take it knows that the owner is gone.
-    while True:
-        folder = Path(tempfile.mkdtemp(dir=home))
-        lock = FileLock(folder.with_suffix(".lock"))
-        lock.acquire()
-        if folder.is_dir():
-            return folder, lock
-        lock.release()  # swept away between its making and its locking
-
-
-def _sweep(home: Path) -> None:
-    for folder in {path.with_suffix("") for path in home.iterdir()}:
-        lock = FileLock(folder.with_suffix(".lock"))
-        try:
-            with lock.acquire(timeout=0):
-                shutil.rmtree(folder, ignore_errors=True)
-                Path(lock.lock_file).unlink(missing_ok=True)
-        except (Timeout, OSError):
-            continue  # somebody is at work there, or it is not ours to sweep
 
 
 def _sync(path: Path) -> None:

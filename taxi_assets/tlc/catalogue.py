@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from taxi_assets.tlc.schemas.fhv import FHV
+from taxi_assets.tlc.schemas.fhvhv import FHVHV
 from taxi_assets.tlc.schemas.green import GREEN
 from taxi_assets.tlc.schemas.yellow import YELLOW
 
@@ -12,4 +14,4 @@ if TYPE_CHECKING:
 
     from taxi_assets.tlc.schema import Service
 
-SERVICES: Mapping[str, Service] = {service.name: service for service in (YELLOW, GREEN)}
+SERVICES: Mapping[str, Service] = {service.name: service for service in (YELLOW, GREEN, FHV, FHVHV)}

@@ -140,14 +140,7 @@ class Service:
         content = {
             "cleaning": CLEANING_VERSION,
             "columns": [
-                [
-                    c.name,
-                    c.type,
-                    [*c.aliases],
-                    c.required,
-                    c.in_several,
-                    sorted((k, str(v)) for k, v in c.codes.items()),
-                ]
+                [c.name, c.type, [*c.aliases], c.required, c.in_several, sorted(map(str, c.codes.items()))]
                 for c in self.columns
             ],
             "rules": [[rule.name, rule.description] for rule in rules],

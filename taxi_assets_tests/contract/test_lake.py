@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from taxi_assets.errors import LakeObjectMissingError
-from taxi_assets.storage import lake as lake_module
+from taxi_assets.storage import staging
 from taxi_assets.storage.lake import Lake, LocalLake
 from taxi_assets_tests.contract.conftest import child
 
@@ -299,7 +299,7 @@ def test_a_folder_that_was_swept_before_it_could_be_locked_is_made_anew(
     def make_and_lose(dir: Path) -> str:  # noqa: A002  (its name in tempfile)
         folder = make(dir=dir)
         if next(times) == 1:  # another process sweeps just now
-            lake_module._sweep(dir)  # noqa: SLF001
+            staging._sweep(dir)  # noqa: SLF001
             assert not Path(folder).exists()
         return folder
 

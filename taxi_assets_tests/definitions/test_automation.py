@@ -36,7 +36,7 @@ class Story:
                 source=str(self.file.parent),
             )
         )
-        self.cursor: dg.AssetDaemonCursor | None = None  # type: ignore[name-defined]
+        self.cursor: dg.AssetDaemonCursor | None = None
 
     def publish(self, *, rows: int) -> None:
         lines = [HEADER, *(ROW.format(day=day + 1) for day in range(rows))]

@@ -1,7 +1,8 @@
 """Runs of the chain in processes of their own, and how to kill them at a chosen moment.
 
 A run has moments: the points before and after something durable happens (an object is renamed into place or removed, a
-transaction is committed). At one of them a child can kill itself, as by `kill -9`, or wait for other children.
+transaction is committed). At one of them a child can kill itself, as by `kill -9`, or wait for other children. They are
+told from around the calls that do it; what is called is the real thing.
 
     Child(deployment, "green", "2013-08", dies="after quarantine").end()
 """
@@ -21,6 +22,7 @@ from unittest import mock
 import dagster as dg
 import duckdb
 
+from taxi_assets.storage.duckdb import DuckDBWarehouse
 from taxi_assets_tests.chain import Deployment, checks, failures
 
 if TYPE_CHECKING:
@@ -129,6 +131,7 @@ def _die_writing(size: int) -> None:
 def _telling(home: Path, reached: Callable[[str], None]) -> Iterator[None]:
     """Tell each moment, by name."""
     replace, link, unlink, connect = Path.replace, Path.hardlink_to, Path.unlink, duckdb.connect
+    load = DuckDBWarehouse.replace_month
 
     @contextmanager
     def told(name: str | None) -> Iterator[None]:
@@ -151,14 +154,18 @@ def _telling(home: Path, reached: Callable[[str], None]) -> Iterator[None]:
         with told(f"removing {path.name.partition('.')[2]}" if held else None):
             unlink(path, missing_ok=missing_ok)
 
+    def told_load(*args: Any, **options: Any) -> None:
+        with told("loading"):
+            load(*args, **options)
+
     def told_connect(*args: Any, **options: Any) -> Any:
-        reached("before connecting")
         return _ToldConnection(connect(*args, **options), reached)
 
     with (
         mock.patch.object(Path, "replace", told_replace),
         mock.patch.object(Path, "hardlink_to", told_link),
         mock.patch.object(Path, "unlink", told_unlink),
+        mock.patch.object(DuckDBWarehouse, "replace_month", told_load),
         mock.patch.object(duckdb, "connect", told_connect),
     ):
         yield

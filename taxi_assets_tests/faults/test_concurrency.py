@@ -32,7 +32,7 @@ def run_at_once(deployment: Deployment, months: Sequence[str], *, meets: str) ->
     ("start", "meets"),
     [
         ("empty", "before raw object"),
-        ("empty", "before making warehouse.duckdb"),
+        ("empty", "before loading"),
         ("held", "before quarantine"),
     ],
 )
@@ -48,7 +48,7 @@ def test_the_same_month_twice(
 @pytest.mark.parametrize(
     ("months", "meets"),
     [
-        ([MONTH, NEIGHBOUR], "before making warehouse.duckdb"),
+        ([MONTH, NEIGHBOUR], "before loading"),
         ([MONTH, NEIGHBOUR, MONTH, NEIGHBOUR], "before raw object"),
     ],
 )
@@ -62,7 +62,7 @@ def test_two_months_of_a_service(
     assert leftovers(deployment) == []
 
 
-@pytest.mark.parametrize("waits", ["before quarantine", "before clean", "before connecting"])
+@pytest.mark.parametrize("waits", ["before quarantine", "before clean", "before loading"])
 def test_a_run_with_an_older_file_is_overtaken_by_one_with_a_newer(
     republished: Republished, tmp_path: Path, waits: str
 ) -> None:

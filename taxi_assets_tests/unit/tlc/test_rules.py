@@ -141,14 +141,15 @@ def test_within_the_hour_that_comes_twice_a_dropoff_may_seem_too_early(
     assert found == (["dropoff_not_after_pickup"] if broken else [])
 
 
-def test_a_missing_time_is_not_within_the_hour_that_comes_twice() -> None:
+def test_the_hour_that_comes_twice_takes_both_times_and_neither_its_end_nor_what_is_missing() -> None:
     rows = batch(
         {"pickup_datetime": None, "dropoff_datetime": "2020-11-01 01:10:00"},
         {"pickup_datetime": "2020-11-01 01:10:00", "dropoff_datetime": None},
         {"pickup_datetime": "2020-11-01 01:10:00", "dropoff_datetime": "2020-11-01 01:05:00"},
+        {"pickup_datetime": "2020-11-01 01:10:00", "dropoff_datetime": "2020-11-01 02:00:00"},
     )
     inside = within_clock_change(rows["pickup_datetime"], rows["dropoff_datetime"], Month(2020, 11))
-    assert inside.to_pylist() == [False, False, True]
+    assert inside.to_pylist() == [False, False, True, False]
 
 
 @pytest.mark.parametrize(("count", "broken"), [(0, True), (1, False), (-1, False), (9, False), (None, False)])

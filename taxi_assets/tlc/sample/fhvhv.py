@@ -1,7 +1,7 @@
 """The generated records of fhvhv: the trips of Uber, Lyft, Via and Juno, as TLC publishes them today.
 
 Belongs here: the companies, what a trip costs and pays, and the columns. Does not belong here: what a ride is
-(`sample_rides.py`), how many there are (`sample_demand.py`) and the file (`sample.py`).
+(`rides.py`), how many there are (`demand.py`) and the file (`sample.py`).
 
 Known: the columns; the companies' bases and, until 2020-04, their shares (600 published rows); the fund's 2.5 %, 3 %
 from 2020-11-01 and 2.75 % in published rows of 2024; sales tax 8.875 %; the surcharge of 2.75, of a shared ride 0.75;
@@ -19,17 +19,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from taxi_assets.tlc import sample_demand as demands
 from taxi_assets.tlc.month import Month
-from taxi_assets.tlc.sample_demand import APPS, FHVHV_VOLUME, in_force
-from taxi_assets.tlc.sample_rides import around, choose, happens, ride, tolls
+from taxi_assets.tlc.sample import demand as demands
+from taxi_assets.tlc.sample.demand import APPS, FHVHV_VOLUME, in_force
+from taxi_assets.tlc.sample.rides import around, choose, happens, ride, tolls
 
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Iterator
 
-    from taxi_assets.tlc.sample_demand import Flags, Real, Whole
-    from taxi_assets.tlc.sample_rides import Rides
+    from taxi_assets.tlc.sample.demand import Flags, Real, Whole
+    from taxi_assets.tlc.sample.rides import Rides
 
 _JUNO, _UBER, _VIA, _LYFT = range(4)
 _LICENSES = pa.array(["HV0002", "HV0003", "HV0004", "HV0005"])

@@ -1,7 +1,7 @@
 """The generated records of fhv: for-hire vehicles, that is liveries and black cars, as their bases report them.
 
-Belongs here: the bases and their habits, and the lines. Does not belong here: what a ride is (`sample_rides.py`), how
-many there are (`sample_demand.py`) and the file (`sample.py`).
+Belongs here: the bases and their habits, and the lines. Does not belong here: what a ride is (`rides.py`), how
+many there are (`demand.py`) and the file (`sample.py`).
 
 Measured on the first 100 rows of 2019-01 to 2020-04: the layout, the order (by the hour, then by base), how many rows
 name a zone, carry whole minutes or the shared flag. The shares of long trips, of repeated rows and of empty zones since
@@ -19,15 +19,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from taxi_assets.tlc.sample_demand import FHV_VOLUME, LIVERIES, days_of, in_force, spread, weather
-from taxi_assets.tlc.sample_rides import choose, happens, ride
+from taxi_assets.tlc.sample.demand import FHV_VOLUME, LIVERIES, days_of, in_force, spread, weather
+from taxi_assets.tlc.sample.rides import choose, happens, ride
 
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Iterator
 
     from taxi_assets.tlc.month import Month
-    from taxi_assets.tlc.sample_demand import Flags, Real, Whole
+    from taxi_assets.tlc.sample.demand import Flags, Real, Whole
 
 HEADER = "dispatching_base_num,pickup_datetime,dropoff_datetime,PULocationID,DOLocationID,SR_Flag"
 

@@ -1,6 +1,6 @@
 """How a ride of the generated sample comes about, whoever drives: the dice, New York's clock, the way and its minutes.
 
-Belongs here: what all services share. Does not belong here: which figures go in (`sample_demand.py`), and what a
+Belongs here: what all services share. Does not belong here: which figures go in (`demand.py`), and what a
 service records of a ride.
 """
 
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from taxi_assets.tlc import sample_demand as demands
+from taxi_assets.tlc.sample import demand as demands
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from taxi_assets.tlc.sample_demand import Demand, Flags, Real, Whole
+    from taxi_assets.tlc.sample.demand import Demand, Flags, Real, Whole
 
 _SUNDAY = 6
 _HOUR = 3600

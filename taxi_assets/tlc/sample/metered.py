@@ -1,7 +1,7 @@
 """The generated records of yellow and green: ridden, paid, then recorded as badly as the real ones.
 
 Belongs here: how the columns of a row follow from each other, and how they are written. Does not belong here: the
-figures (`sample_metered_figures.py`), what a ride is (`sample_rides.py`) and the file (`sample.py`).
+figures (`metered_figures.py`), what a ride is (`rides.py`) and the file (`sample.py`).
 
 Trips are columns of whole numbers, all of one length: money in cents, distance in hundredths of a mile, times in
 seconds of New York's wall clock since 1970, the flag as 0 or 1, the rest as published.
@@ -16,16 +16,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from taxi_assets.tlc import sample_demand as demands
-from taxi_assets.tlc import sample_metered_figures as figures
-from taxi_assets.tlc.sample_rides import Rides, choose, happens, ride, tolls
+from taxi_assets.tlc.sample import demand as demands
+from taxi_assets.tlc.sample import metered_figures as figures
+from taxi_assets.tlc.sample.rides import Rides, choose, happens, ride, tolls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from taxi_assets.tlc.month import Month
-    from taxi_assets.tlc.sample_demand import Whole
-    from taxi_assets.tlc.sample_metered_figures import Shape, Tariff
+    from taxi_assets.tlc.sample.demand import Whole
+    from taxi_assets.tlc.sample.metered_figures import Shape, Tariff
 
 Trips = dict[str, "Whole"]
 

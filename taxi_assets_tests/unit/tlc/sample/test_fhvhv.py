@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from taxi_assets.tlc import sample, sample_fhvhv
+from taxi_assets.tlc import sample
 from taxi_assets.tlc.month import Month
+from taxi_assets.tlc.sample import fhvhv
 
 TIMES = ["request_datetime", "on_scene_datetime", "pickup_datetime", "dropoff_datetime"]
 MONEY = ["base_passenger_fare", "tolls", "bcf", "sales_tax", "congestion_surcharge", "airport_fee", "tips"]
@@ -38,7 +39,7 @@ def trips(table: pa.Table) -> pd.DataFrame:
 
 def day_of(date: dt.date, count: int = 3_000) -> pd.DataFrame:
     month = Month(date.year, date.month)
-    frame: pd.DataFrame = sample_fhvhv.batch_of_day(np.random.default_rng(0), month, date, count).to_pandas()
+    frame: pd.DataFrame = fhvhv.batch_of_day(np.random.default_rng(0), month, date, count).to_pandas()
     return frame
 
 
@@ -55,11 +56,11 @@ def test_columns_and_types_are_the_official_ones(table: pa.Table) -> None:
 
 
 def test_zones_are_32_bits_wide_since_february_2023_and_a_column_is_added_in_january_2025() -> None:
-    assert sample_fhvhv.schema(Month(2023, 1)).field("DOLocationID").type == pa.int64()
-    assert sample_fhvhv.schema(Month(2023, 2)).field("DOLocationID").type == pa.int32()
-    assert sample_fhvhv.schema(Month(2024, 12)).names == COLUMNS
-    assert sample_fhvhv.schema(Month(2025, 1)).names == [*COLUMNS, "cbd_congestion_fee"]
-    assert sample_fhvhv.schema(Month(2025, 1)).field("cbd_congestion_fee").type == pa.float64()
+    assert fhvhv.schema(Month(2023, 1)).field("DOLocationID").type == pa.int64()
+    assert fhvhv.schema(Month(2023, 2)).field("DOLocationID").type == pa.int32()
+    assert fhvhv.schema(Month(2024, 12)).names == COLUMNS
+    assert fhvhv.schema(Month(2025, 1)).names == [*COLUMNS, "cbd_congestion_fee"]
+    assert fhvhv.schema(Month(2025, 1)).field("cbd_congestion_fee").type == pa.float64()
 
 
 def test_flags_are_y_or_n(trips: pd.DataFrame) -> None:

@@ -1,7 +1,7 @@
 """What the records of metered taxis look like, in figures: tariffs, payment, and the share of every kind of dirt.
 
 Belongs here: figures of yellow and green, with their origin. Does not belong here: making records of them
-(`sample_metered.py`), and how many trips there are (`sample_demand.py`, which also says what was measured and what is
+(`metered.py`), and how many trips there are (`demand.py`, which also says what was measured and what is
 estimated).
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from taxi_assets.tlc.sample_demand import (
+from taxi_assets.tlc.sample.demand import (
     DISPATCHED_TAXIS,
     GREEN_VOLUME,
     HAILED_GREEN,

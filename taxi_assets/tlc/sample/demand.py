@@ -1,8 +1,8 @@
 """How many trips the generated months have, when, and from where to where, whoever drives.
 
 Belongs here: volumes, hours, days of the week and zones, with their origin, and the small functions that read them.
-Does not belong here: what a service's records look like (`sample_metered_figures.py`, `sample_fhv.py`,
-`sample_fhvhv.py`), and the dice (`sample_rides.py`).
+Does not belong here: what a service's records look like (`metered_figures.py`, `fhv.py`,
+`fhvhv.py`), and the dice (`rides.py`).
 
 Where a comment names no other origin, a figure of green was measured on 2020-10 (95,120 rows, the CSV era the samples
 imitate) and compared with 2023-01, 2023-02 and 2024-01. Of the other services there is no full month here: the figures
@@ -34,7 +34,7 @@ Real = npt.NDArray[np.float64]
 _Rule = TypeVar("_Rule")
 
 ZONES = Path(__file__).with_name("taxi_zone_lookup.csv")
-_ZONE_FIGURES = Path(__file__).with_name("sample_zones.csv")
+_ZONE_FIGURES = Path(__file__).with_name("zones.csv")
 
 # ---------------------------------------------------------------------------------------------------- how many ride
 
@@ -167,7 +167,7 @@ class Demand:
 
     hours: tuple[tuple[int, ...], ...]  # pickups of a thousand: Monday to Thursday, Friday, Saturday, Sunday
     weekdays: tuple[float, ...]  # Monday to Sunday, around 1
-    zones: str  # which columns of sample_zones.csv
+    zones: str  # which columns of zones.csv
     near_miles: float  # how fast a destination's pull fades with distance: most trips,
     far_share: float  # and some,
     far_miles: float  # that go anywhere
@@ -275,7 +275,7 @@ _ABOVE_60TH = (140, 141, 142, 143, 194, 202, 236, 237, 238, 239, 262, 263)
 class Zones:
     """The taxi zones as a demand sees them: `draw` trips between them, and the `miles` of each.
 
-    `sample_zones.csv` holds, per zone, a place on a plane (in road miles east and north of Midtown Center, fitted to
+    `zones.csv` holds, per zone, a place on a plane (in road miles east and north of Midtown Center, fitted to
     the median distances of 13,415 pairs of zones in the real months: median error 9 %), its pickups and its pull as a
     destination (fitted so that dropoffs come out as measured), per million. Yellow's are those of 2025-02, with the
     airports at about half of them, as few people flew in 2021. Those of fhvhv are estimates: the boroughs' shares are

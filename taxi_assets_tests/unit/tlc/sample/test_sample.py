@@ -1,6 +1,6 @@
 """The generated months of all four services: the same every time, in the published format, and of bounded size.
 
-What stands in them is tested in `test_sample_metered.py`, `test_sample_fhv.py` and `test_sample_fhvhv.py`.
+What stands in them is tested in `test_metered.py`, `test_fhv.py` and `test_fhvhv.py`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import pytest
 from taxi_assets.tlc import sample
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.publishers import publisher_from
-from taxi_assets.tlc.sample_demand import FHV_VOLUME, FHVHV_VOLUME, GREEN_VOLUME, YELLOW_VOLUME, Volume
+from taxi_assets.tlc.sample.demand import FHV_VOLUME, FHVHV_VOLUME, GREEN_VOLUME, YELLOW_VOLUME, Volume
 from taxi_assets.tlc.source import FileFormat
 
-REPOSITORY = Path(__file__).parents[3]
+REPOSITORY = Path(__file__).parents[4]
 REAL = REPOSITORY / ".." / "shared" / "data"
 REAL_FILES = {
     "yellow": REAL / "first100" / "yellow_tripdata_2020-04.csv",

@@ -1,8 +1,8 @@
 """The generated months: publisher `sample`, for a first look and for tests without a network.
 
 Belongs here: which services there are, and their files, byte for byte the same for the same service, month and
-`SAMPLE_VERSION`. Does not belong here: what stands in them. That is `sample_demand.py` and `sample_rides.py` (the trips
-of any service), and a module for each kind of records: `sample_metered.py`, `sample_fhv.py`, `sample_fhvhv.py`.
+`SAMPLE_VERSION`. Does not belong here: what stands in them. That is `demand.py` and `rides.py` (the trips
+of any service), and a module for each kind of records: `metered.py`, `fhv.py`, `fhvhv.py`.
 
 **Nothing here is a TLC record.** No row is, or is drawn from, a published one; only frequencies and fitted curves are.
 
@@ -35,8 +35,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow.parquet as pq
 
-from taxi_assets.tlc import sample_demand, sample_fhv, sample_fhvhv, sample_metered
-from taxi_assets.tlc.sample_metered_figures import GREEN, YELLOW
+from taxi_assets.tlc.sample import demand, fhv, fhvhv, metered
+from taxi_assets.tlc.sample.metered_figures import GREEN, YELLOW
 from taxi_assets.tlc.source import FileFormat
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def write_month(service: str, month: Month, path: Path) -> None:
 
 def zones_path() -> Path:
     """The taxi zone table, as TLC publishes it: 265 rows, in which "NA" and "N/A" are values."""
-    return sample_demand.ZONES
+    return demand.ZONES
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,8 @@ def _parquet(
 
 
 _SERVICES = {
-    "yellow": _csv(sample_metered.YELLOW_HEADER, partial(sample_metered.lines, YELLOW, sample_metered.YELLOW_HEADER)),
-    "green": _csv(sample_metered.GREEN_HEADER, partial(sample_metered.lines, GREEN, sample_metered.GREEN_HEADER)),
-    "fhv": _csv(sample_fhv.HEADER, sample_fhv.lines),
-    "fhvhv": _parquet(sample_fhvhv.schema, sample_fhvhv.batches),
+    "yellow": _csv(metered.YELLOW_HEADER, partial(metered.lines, YELLOW, metered.YELLOW_HEADER)),
+    "green": _csv(metered.GREEN_HEADER, partial(metered.lines, GREEN, metered.GREEN_HEADER)),
+    "fhv": _csv(fhv.HEADER, fhv.lines),
+    "fhvhv": _parquet(fhvhv.schema, fhvhv.batches),
 }
