@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 _SHELVES = {"raw": "raw", "clean": "clean", "quarantine": "quarantined", "warehouse": "in the warehouse"}
 
-DEMO_MONTHS = [("yellow", "2021-01"), ("green", "2021-01"), ("green", "2021-02")]
+DEMO_MONTHS = [(service, "2021-01") for service in SERVICES]
 
 
 @click.group()
@@ -47,17 +48,21 @@ def backfill(service: str, first: str, last: str, workers: int, module: str) -> 
 
 @cli.command()
 def demo() -> None:
-    """Materialize three generated months and the taxi zones, and say where to look."""
+    """Materialize a generated month of every service and the taxi zones, and say where to look."""
     from taxi_assets.definitions import defs  # noqa: PLC0415  (a wrong setting is then one line, as for any command)
 
-    click.echo("Three months of generated trips, through every shelf, into an embedded warehouse:\n")
+    click.echo("A month of generated trips of every service, through every shelf, into an embedded warehouse:\n")
     with dg.DagsterInstance.get() as instance:
         defs.resolve_job_def("reference").execute_in_process(
             instance=instance, run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
         )
     _run(DEMO_MONTHS, workers=os.cpu_count() or 1)
     settings = Settings.from_env()
-    click.echo(_NEXT.format(lake=settings.lake.folder, warehouse=settings.warehouse.file))
+    click.echo(_NEXT.format(lake=_from_here(settings.lake.folder), warehouse=_from_here(settings.warehouse.file)))
+
+
+def _from_here(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 _NEXT = """
@@ -68,7 +73,7 @@ Where to look next:
   {lake}/quarantine
                   every row that was left out, with its reasons and its original text
   {warehouse}
-                  the tables, for any DuckDB client: taxi.yellow_trips, taxi.green_trips, taxi.taxi_zones"""
+                  the tables, for any DuckDB client: taxi.yellow_trips, taxi.fhv_trips, taxi.taxi_zones ..."""
 
 
 def months_between(service: str, first: str, last: str) -> list[str]:
