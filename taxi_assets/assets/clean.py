@@ -102,8 +102,10 @@ def clean_asset(service: Service) -> dg.AssetsDefinition:
 
 def _rules_field(service: Service) -> dg.Field:
     """Run config: which rules to apply, with what each of them means, as the launchpad shows it."""
+    # The type's name is what Dagster's error for an unknown rule says, so it lists those that exist.
     names = dg.Enum(
-        f"{service.name}_rule", [dg.EnumValue(rule.name, description=rule.description) for rule in service.rules]
+        f"{service.name}_rule (one of: {', '.join(rule.name for rule in service.rules)})",
+        [dg.EnumValue(rule.name, description=rule.description) for rule in service.rules],
     )
     return dg.Field(
         dg.Array(names),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
+import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,12 +33,11 @@ def _claim(home: Path) -> tuple[Path, FileLock]:
     while True:
         with suppress(FileNotFoundError):
             home.mkdir(parents=True, exist_ok=True)
-            folder = Path(tempfile.mkdtemp(dir=home))
+            folder = home / uuid.uuid4().hex
             lock = FileLock(folder.with_suffix(".lock"))
             lock.acquire()
-            if folder.is_dir():
-                return folder, lock
-            lock.release()  # swept away between its making and its locking
+            folder.mkdir()  # the lock first: a folder without one would be swept
+            return folder, lock
 
 
 def _sweep(home: Path) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 from contextlib import suppress
-from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -291,22 +289,19 @@ def test_a_local_lake_keeps_nothing_but_objects_once_all_is_done(local_lake: Loc
     assert files == [Path(local_lake.folder, KEY)]
 
 
-def test_a_folder_that_was_swept_before_it_could_be_locked_is_made_anew(
-    local_lake: LocalLake, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make, times = tempfile.mkdtemp, count(1)
+def test_a_folder_just_made_is_not_swept_by_others(local_lake: LocalLake, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = Path.mkdir
 
-    def make_and_lose(dir: Path) -> str:  # noqa: A002  (its name in tempfile)
-        folder = make(dir=dir)
-        if next(times) == 1:  # another process sweeps just now
-            staging._sweep(dir)  # noqa: SLF001
-            assert not Path(folder).exists()
-        return folder
+    def make_while_others_sweep(self: Path, *arguments: Any, **options: Any) -> None:
+        make(self, *arguments, **options)
+        if self.parent.name == ".staging":
+            staging._sweep(self.parent)  # noqa: SLF001
+            assert self.is_dir()
 
-    monkeypatch.setattr(tempfile, "mkdtemp", make_and_lose)
+    monkeypatch.setattr(Path, "mkdir", make_while_others_sweep)
     put(local_lake, b"new")
     assert read(local_lake) == b"new"
-    assert next(times) == 3
+    assert list(Path(local_lake.folder, ".staging").iterdir()) == []
 
 
 def test_what_cannot_be_swept_stops_nobody(local_lake: LocalLake) -> None:

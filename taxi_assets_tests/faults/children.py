@@ -4,7 +4,7 @@ A run has moments: the points before and after something durable happens (an obj
 transaction is committed). At one of them a child can kill itself, as by `kill -9`, or wait for other children. They are
 told from around the calls that do it; what is called is the real thing.
 
-    Child(deployment, "green", "2013-08", dies="after quarantine").end()
+    Child(deployment, "green", "2013-08", Plan(dies="after quarantine")).end()
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(["taxi_assets_tests.faults.preload"])
 
-_TIMEOUT = 30.0
+_TIMEOUT = 100.0
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a child ended; `said` and `moments` only where it lived to tell."""
+    """How a child ended; all but its exit code only where it lived to tell."""
 
     exit_code: int
     succeeded: bool = False

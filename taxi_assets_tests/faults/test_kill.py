@@ -6,6 +6,7 @@ No mixture ever, what differs can be told, and the next run succeeds by itself.
 from __future__ import annotations
 
 import gzip
+import os
 import random
 import signal
 from dataclasses import replace
@@ -136,6 +137,23 @@ def test_killed_while_replacing_an_older_version(
     assert look(deployment, SERVICE, NEIGHBOUR) == neighbour
 
 
+@pytest.mark.parametrize("moment", ["after raw record", "after quarantine", "after clean"])
+def test_versions_of_as_many_rows_are_told_apart(republished: Republished, tmp_path: Path, moment: str) -> None:
+    """One time is corrected: rows, and dollars, are the same in every mixture."""
+    deployment = replace(republished.current.copy_to(tmp_path / "home"), source=str(tmp_path))
+    corrected = republished.newer_file.replace(b"2013-08-01 09:13:00", b"2013-08-01 09:13:01", 1)
+    (tmp_path / FILE).write_bytes(corrected)
+    Child(deployment, SERVICE, MONTH, Plan(dies=moment)).end()
+    found = look(deployment, SERVICE, MONTH)
+    assert not found.agree
+    checks = deployment.check(SERVICE, MONTH)
+    assert checks["rows_conserved"] == (moment == "after clean")
+    assert checks["equals_clean"] == (moment != "after clean")
+    assert found.clean is not None
+    assert found.loaded is not None
+    assert (found.loaded[0] != found.clean.pair) == (moment == "after clean")
+
+
 @pytest.mark.parametrize(
     ("already", "size", "half_written", "steps"),
     [
@@ -191,6 +209,24 @@ def test_killed_again_and_again_at_random(republished: Republished, tmp_path: Pa
     assert found.agree
     assert (found.raw, found.clean, found.warehouse) == (versions[0].raw, versions[0].clean, versions[0].warehouse)
     assert leftovers(deployment) == []
+
+
+def test_killed_between_raw_object_and_record_and_then_published_as_before(
+    republished: Republished, tmp_path: Path
+) -> None:
+    """To the publisher the record is current, but the object beside it is the other version's."""
+    deployment, file = Deployment(tmp_path / "home", str(tmp_path)), tmp_path / FILE
+    file.write_bytes(republished.older_file)
+    published = file.stat()
+    assert failures(deployment.run(SERVICE, MONTH)) == []
+    older = look(deployment, SERVICE, MONTH)
+    file.write_bytes(republished.newer_file)
+    Child(deployment, SERVICE, MONTH, Plan(dies="after raw object")).end()
+    file.write_bytes(republished.older_file)
+    os.utime(file, ns=(published.st_atime_ns, published.st_mtime_ns))
+    assert look(deployment, SERVICE, MONTH) == replace(older, raw=republished.newer.raw)
+
+    assert_next_run_heals(deployment, older)
 
 
 def test_killed_run_in_the_history_does_not_hinder_the_next(

@@ -18,7 +18,7 @@ import pytest
 
 from taxi_assets.errors import ConservationError, ContentRefusedError, HeaderError, TooManyQuarantinedError
 from taxi_assets.tlc import clean as clean_module
-from taxi_assets.tlc import read
+from taxi_assets.tlc import lines, parquet, read
 from taxi_assets.tlc.catalogue import SERVICES
 from taxi_assets.tlc.clean import CleanedMonth, clean_month, data_version
 from taxi_assets.tlc.month import Month
@@ -131,6 +131,14 @@ def test_the_start_of_every_era_is_read_as_python_reads_it(path: Path, tmp_path:
 @pytest.mark.parametrize("path", real_files("months"), ids=lambda path: path.name)
 def test_full_months_are_read_as_python_reads_them(path: Path, tmp_path: Path) -> None:
     assert assert_cleaned_as_read_plainly(path, tmp_path).share_quarantined < 0.015
+    for name, delta in (
+        ("clean.parquet", {"pickup_datetime", "dropoff_datetime", "source_row"}),
+        ("quarantine.parquet", {"pickup_datetime", "source_row"}),
+    ):
+        group = pyarrow.parquet.read_metadata(tmp_path / name).row_group(0)
+        chunks = [group.column(index) for index in range(group.num_columns)]
+        assert {chunk.path_in_schema for chunk in chunks if "DELTA_BINARY_PACKED" in chunk.encodings} == delta
+        assert {chunk.compression for chunk in chunks} == {"ZSTD"}
 
 
 def test_there_are_real_files_of_every_era() -> None:
@@ -255,22 +263,13 @@ def test_the_same_bytes_give_the_same_files(tmp_path: Path) -> None:
     assert once.quarantine.read_bytes() == again.quarantine.read_bytes()
 
 
-def test_the_parquet_of_a_month_has_the_promised_layout(tmp_path: Path) -> None:
-    made = clean(REAL / "months" / "green_tripdata_2020-10.csv.gz", tmp_path)
-    for path, delta in (
-        (made.clean, {"pickup_datetime", "dropoff_datetime", "source_row"}),
-        (made.quarantine, {"pickup_datetime", "source_row"}),
-    ):
-        group = pyarrow.parquet.read_metadata(path).row_group(0)
-        chunks = [group.column(index) for index in range(group.num_columns)]
-        assert {chunk.path_in_schema for chunk in chunks if "DELTA_BINARY_PACKED" in chunk.encodings} == delta
-        assert {chunk.compression for chunk in chunks} == {"ZSTD"}
-
-
-def test_rows_fill_row_groups_across_batches(tmp_path: Path) -> None:
-    path = write_trips(tmp_path / "m.csv.gz", LAYOUT, [trip()] * 140_000)
+def test_rows_fill_row_groups_across_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (lines, read):
+        monkeypatch.setattr(module, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(parquet, "ROW_GROUP_ROWS", 50)
+    path = write_trips(tmp_path / "m.csv.gz", LAYOUT, [trip()] * 130)
     metadata = pyarrow.parquet.read_metadata(clean(path, tmp_path).clean)
-    assert [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)] == [131_072, 8_928]
+    assert [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)] == [50, 50, 30]
 
 
 def test_a_month_without_rows_is_an_empty_pair(tmp_path: Path) -> None:
@@ -381,6 +380,7 @@ PACKED = gzip.compress(TRIPS, mtime=0)
         ("m.csv.gz", PACKED[:-1]),
         ("m.csv.gz", PACKED[: len(PACKED) // 2]),
         ("m.csv.gz", PACKED[:5]),
+        ("m.csv.gz", PACKED[:10] + b"\x07" + PACKED[11:]),
         ("m.csv.gz", PACKED[:500] + b"\0\xff" * 50 + PACKED[600:]),
         ("m.csv.gz", PACKED[:-8] + b"\0" * 8),
         ("m.csv.gz", PACKED + b"more"),

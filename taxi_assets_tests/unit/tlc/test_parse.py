@@ -198,14 +198,14 @@ ANY_TEXT = st.one_of(
 
 
 @pytest.mark.parametrize("kind", TABLES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(ANY_TEXT, min_size=1, max_size=20))
 def test_a_value_never_depends_on_its_neighbours(kind: str, values: list[str | None]) -> None:
     column, _ = TABLES[kind]
     assert read(column, texts(values)) == [read(column, texts([value]))[0] for value in values]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(NUMBERS))
 def test_amounts_are_rounded_as_decimals_are(values: list[str]) -> None:
     def rounded(value: str) -> Any:
@@ -221,7 +221,7 @@ def test_amounts_are_rounded_as_decimals_are(values: list[str]) -> None:
     assert read(MONEY, texts(values)) == [rounded(value) for value in values]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.datetimes())
 def test_every_time_is_read_to_the_microsecond(time: dt.datetime) -> None:
     assert read(TIME, texts([str(time), time.isoformat(), "no time"])) == [time, time, UNREADABLE]
@@ -317,14 +317,14 @@ def test_a_typed_value_means_the_same_alone_and_with_others(
 
 
 @pytest.mark.parametrize("column", [COUNT, MONEY, MILES, DEGREES], ids=lambda column: column.name)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.one_of(st.none(), st.floats(), st.integers(-9, 9).map(float), st.floats(-1e9, 1e9)), min_size=1))
 def test_a_double_never_depends_on_its_neighbours(column: Column, values: list[float | None]) -> None:
     published = pa.array(values, pa.float64())
     assert read(column, published) == [read(column, published[i : i + 1])[0] for i in range(len(values))]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(-(10**9), 10**9)))
 def test_a_double_that_was_a_decimal_is_that_decimal_again(thousandths: list[int]) -> None:
     exact = [Decimal(value) / 1000 for value in thousandths]
