@@ -46,7 +46,7 @@ lock: $(BIN)/uv ## Compile requirements/*.lock anew from pyproject.toml (UPGRADE
 # --- use -------------------------------------------------------------------------------------------------------------
 # Everything is kept under ./data, unless TAXI_LAKE, TAXI_WAREHOUSE or DAGSTER_HOME say otherwise.
 DAGSTER_HOME ?= $(CURDIR)/data/dagster
-export DAGSTER_HOME
+HOME_OF_RUNS = DAGSTER_HOME=$(DAGSTER_HOME)
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 DEMO_HOME ?= $(CURDIR)/data/demo
@@ -65,12 +65,12 @@ demo-ui: $(VENV)/.runtime ## Dagster's UI on what the demo made
 
 .PHONY: dev
 dev: $(VENV)/.runtime ## Dagster's UI and daemon, on your settings; history is kept between starts
-	@$(INSTANCE); $(BIN)/dagster dev --host 127.0.0.1
+	@export $(HOME_OF_RUNS); $(INSTANCE); $(BIN)/dagster dev --host 127.0.0.1
 
 .PHONY: backfill
 backfill: $(VENV)/.runtime ## A range of months: make backfill SERVICE=green FROM=2020-01 TO=2020-12
 	@: "$(or $(SERVICE),$(error which service? $(USAGE)))" "$(or $(FROM),$(error the first month? $(USAGE)))" "$(or $(TO),$(error the last month? $(USAGE)))"
-	@$(INSTANCE); $(BIN)/python -m taxi_assets.automation.backfill backfill --service "$(SERVICE)" --from "$(FROM)" --to "$(TO)"
+	@export $(HOME_OF_RUNS); $(INSTANCE); $(BIN)/python -m taxi_assets.automation.backfill backfill --service "$(SERVICE)" --from "$(FROM)" --to "$(TO)"
 
 # --- check -----------------------------------------------------------------------------------------------------------
 .PHONY: check
