@@ -46,12 +46,12 @@ lock: $(BIN)/uv ## Compile requirements/*.lock anew from pyproject.toml (UPGRADE
 # --- use -------------------------------------------------------------------------------------------------------------
 # Everything is kept under ./data, unless TAXI_LAKE, TAXI_WAREHOUSE or DAGSTER_HOME say otherwise.
 DAGSTER_HOME ?= $(CURDIR)/data/dagster
-HOME_OF_RUNS = DAGSTER_HOME=$(DAGSTER_HOME)
+HOME_OF_RUNS = DAGSTER_HOME="$(DAGSTER_HOME)"
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 DEMO_HOME ?= $(CURDIR)/data/demo
-DEMO = DAGSTER_HOME=$(DEMO_HOME)/dagster TAXI_SOURCE=sample TAXI_LAKE=$(DEMO_HOME)/lake \
-	TAXI_WAREHOUSE=duckdb:///$(DEMO_HOME)/warehouse.duckdb
+DEMO = DAGSTER_HOME="$(DEMO_HOME)/dagster" TAXI_SOURCE=sample TAXI_LAKE="$(DEMO_HOME)/lake" \
+	TAXI_WAREHOUSE="duckdb:///$(DEMO_HOME)/warehouse.duckdb"
 USAGE := make backfill SERVICE=green FROM=2020-01 TO=2020-12
 INSTANCE = mkdir -p "$$DAGSTER_HOME" && { [ -e "$$DAGSTER_HOME/dagster.yaml" ] || cp dagster.yaml "$$DAGSTER_HOME/"; }
 

@@ -128,7 +128,7 @@ def test_make_backfill(home: Path) -> None:
         ("green", "Jan 2020", "2020-12", "A month is written YYYY-MM"),
         ("green", "2009-01", "2020-12", "green has no month 2009-01: it has 2013-08 to"),
         ("green", "2020-02", "2020-01", "The range is empty"),
-        ("purple", "2020-01", "2020-01", "'purple' is not one of 'green', 'yellow'"),
+        ("purple", "2020-01", "2020-01", "'purple' is not one of 'fhv', 'fhvhv', 'green', 'yellow'"),
     ],
 )
 def test_backfill_of_a_range_that_is_none(home: Path, service: str, first: str, last: str, said: str) -> None:
