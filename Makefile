@@ -53,7 +53,7 @@ DEMO_HOME ?= $(CURDIR)/data/demo
 DEMO = DAGSTER_HOME="$(DEMO_HOME)/dagster" TAXI_SOURCE=sample TAXI_LAKE="$(DEMO_HOME)/lake" \
 	TAXI_WAREHOUSE="duckdb:///$(DEMO_HOME)/warehouse.duckdb"
 USAGE := make backfill SERVICE=green FROM=2020-01 TO=2020-12
-INSTANCE = mkdir -p "$$DAGSTER_HOME" && { [ -e "$$DAGSTER_HOME/dagster.yaml" ] || cp dagster.yaml "$$DAGSTER_HOME/"; }
+INSTANCE = mkdir -p "$$DAGSTER_HOME" && cp -u dagster.yaml "$$DAGSTER_HOME/"
 
 .PHONY: demo
 demo: $(VENV)/.runtime ## Run generated months through every shelf, offline, and show what came of it

@@ -2,8 +2,9 @@
 
     make bench
 
-Months are generated rows in the yellow layout of 2021, repeated up to size, as .csv.gz and as Parquet. Prints wall and
-CPU seconds and peak memory, and the ratio of the larger month to the smaller one.
+Months are generated rows in the yellow layout of 2021, repeated up to size, as .csv.gz and as Parquet; and a month of
+fhvhv as Parquet, of 1 and 5 million rows, through `dagster asset materialize` with all that comes with it. Prints
+wall and CPU seconds and peak memory, and the ratio of the larger month to the smaller one.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from taxi_assets.tlc.source import FileFormat, SourceRecord
 SERVICE = SERVICES["yellow"]
 MONTH = Month(2021, 1)
 SIZES = (1_400_000, 7_700_000)
+CHAIN_SIZES = (1_000_000, 5_000_000)
 
 
 def make_csv(path: Path, rows: int) -> None:
@@ -98,6 +100,62 @@ def measure(stage: str, path: Path, rows: int, home: Path) -> dict[str, float]:
     return figures
 
 
+def make_fhvhv(path: Path, rows: int) -> None:
+    """Write a month of fhvhv of so many rows, in row groups of a million as TLC's newer files have them."""
+    small = path.with_name("sample.parquet")
+    sample.write_month("fhvhv", MONTH, small)
+    table = pyarrow.parquet.read_table(small)
+    small.unlink()
+    with pyarrow.parquet.ParquetWriter(path, table.schema, compression="snappy") as writer:
+        for start in range(0, rows, len(table)):
+            writer.write_table(table.slice(0, rows - start))
+
+
+def peak_of(process: subprocess.Popen[bytes]) -> float:
+    """The largest resident size of a process, in MB, watched until it ends."""
+    status, peak = Path(f"/proc/{process.pid}/status"), 0.0
+    while process.poll() is None:
+        words = status.read_text().split()
+        if "VmHWM:" in words:
+            peak = int(words[words.index("VmHWM:") + 1]) / 1024
+        time.sleep(0.05)
+    return peak
+
+
+def measure_chain(folder: Path, rows: int) -> dict[str, float]:
+    """A month of fhvhv through the command line: fetch, clean, load, all checks."""
+    home = folder / f"fhvhv-{rows}"
+    (home / "published").mkdir(parents=True)
+    make_fhvhv(home / "published" / f"fhvhv_tripdata_{MONTH}.parquet", rows)
+    environment = os.environ | {
+        "TAXI_SOURCE": str(home / "published"),
+        "TAXI_LAKE": str(home / "lake"),
+        "TAXI_WAREHOUSE": f"duckdb:///{home / 'warehouse.duckdb'}",
+    }
+    command = ["-m", "dagster", "asset", "materialize", "-m", "taxi_assets.definitions", "--select", "group:fhvhv"]
+    started, before = time.monotonic(), os.times()
+    with (home / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, *command, "--partition", str(MONTH)], env=environment, stdout=log, stderr=log
+        )
+        peak = peak_of(process)
+    if process.returncode:
+        raise SystemExit((home / "log").read_text()[-2000:])
+    after = os.times()
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return {"wall": time.monotonic() - started, "cpu": cpu, "peak": peak}
+
+
+def rows_of(stage: str, ending: str, sizes: tuple[int, int], figures: list[dict[str, float]]) -> list[list[str]]:
+    """Lines of the table: both sizes, and their ratio."""
+    small, large = figures
+    keys = ("wall", "cpu", "peak")
+    return [
+        *([stage, ending, f"{n:,}", *(f"{f[k]:.1f}" for k in keys)] for n, f in zip(sizes, figures, strict=True)),
+        [stage, ending, "ratio", *(f"{large[k] / small[k]:.2f}" for k in keys)],
+    ]
+
+
 def main() -> None:
     """Measure every stage for both sizes and both formats."""
     table = []
@@ -113,10 +171,10 @@ def main() -> None:
                     make_csv(path, rows)
                 for stage, figures in stages.items():
                     figures.append(measure(stage, path, rows, folder / f"{ending}-{rows}"))
-            for stage, (small, large) in stages.items():
-                for rows, figures_ in zip(SIZES, (small, large), strict=True):
-                    table.append([stage, ending, f"{rows:,}", *(f"{figures_[k]:.1f}" for k in ("wall", "cpu", "peak"))])
-                table.append([stage, ending, "ratio", *(f"{large[k] / small[k]:.2f}" for k in ("wall", "cpu", "peak"))])
+            for stage, figures in stages.items():
+                table += rows_of(stage, ending, SIZES, figures)
+        chain = [measure_chain(folder, rows) for rows in CHAIN_SIZES]
+        table += rows_of("chain, fhvhv", "parquet", CHAIN_SIZES, chain)
     sys.stdout.write(
         tabulate(table, ["stage", "from", "rows", "wall s", "cpu s", "peak MB"], disable_numparse=True) + "\n"
     )

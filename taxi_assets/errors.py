@@ -102,7 +102,7 @@ class WarehouseUnusableError(PermanentError):
 
 
 class WarehouseTableMissingError(PermanentError):
-    """The warehouse does not have the table that was asked for."""
+    """The warehouse does not have the table, or the month of it, that was asked for."""
 
 
 class WarehouseSchemaError(PermanentError):

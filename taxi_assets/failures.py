@@ -1,4 +1,4 @@
-"""From our errors to Dagster's failures: one line of text, and a retry only where it may help."""
+"""From our errors to Dagster's failures: one line of text, and marked where no retry policy should repeat them."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from taxi_assets.tlc.catalogue import SERVICES
 from taxi_assets.tlc.read import first_rows
 
 if TYPE_CHECKING:
@@ -38,14 +39,14 @@ def column_schema(columns: Iterable[Column]) -> dg.TableSchema:
     return dg.TableSchema([dg.TableColumn(c.name, str(c.type), c.described) for c in columns])
 
 
-def source_metadata(record: SourceRecord) -> dict[str, Any]:
-    """Where a published file came from."""
+def source_metadata(record: SourceRecord, *, digest: str = "raw_sha256") -> dict[str, Any]:
+    """Where a published file came from; `digest` names its sha256."""
     known: dict[str, Any] = {
         "publisher": record.publisher,
         "url": dg.MetadataValue.url(record.url) if record.url.startswith("http") else record.url,
         "etag": record.etag,
         "last_modified": record.last_modified,
-        "sha256": record.sha256,
+        digest: record.sha256,
         "format": str(record.format),
         "fetched_at": dg.MetadataValue.timestamp(record.fetched_at),
     }
@@ -59,25 +60,34 @@ def generated_note(generated: bool) -> dict[str, str]:
 
 def report_metadata(report: MonthReport) -> dict[str, Any]:
     """What became of the month: rows, and money, by reason."""
+    known_money = {"quarantined_dollars": report.quarantined_total_cents / 100} if _has_total(report) else {}
     return {
         "rows_raw": report.rows_raw,
         "rows_clean": report.clean.rows,
         "rows_quarantined": report.rows_quarantined,
         "share_quarantined": report.share_quarantined,
-        "quarantined_dollars": report.quarantined_total_cents / 100,
+        **known_money,
         "quarantined_by_reason": dg.MetadataValue.md(_reasons_table(report)),
         "rules": ", ".join(report.rules) or "none",
         "absent_columns": ", ".join(report.absent_columns) or "none",
         "unknown_columns": "; ".join(
             f"{c.name} ({c.type}): {', '.join(c.examples)}" for c in report.unknown_columns
         ) or "none",
-        "raw_sha256": report.raw_sha256,
     } | generated_note(report.generated)  # fmt: skip
 
 
+def _has_total(report: MonthReport) -> bool:
+    # Services of for-hire vehicles report no total, so there is no figure to show, not even 0.00.
+    return any(column.name == "total_amount" for column in SERVICES[report.service].columns)
+
+
 def _reasons_table(report: MonthReport) -> str:
+    if not report.reasons:
+        return "Nothing was quarantined."
+    headers = ["reason", "rows", "total_amount, dollars"]
     rows = [(name, f"{r.rows:,}", f"{r.total_cents / 100:,.2f}") for name, r in report.reasons.items()]
-    return markdown_table(["reason", "rows", "total_amount, dollars"], rows) if rows else "Nothing was quarantined."
+    shown = len(headers) if _has_total(report) else 2
+    return markdown_table(headers[:shown], [row[:shown] for row in rows])
 
 
 def preview(frame: pd.DataFrame) -> dg.MarkdownMetadataValue:

@@ -89,7 +89,7 @@ def current_file(
             {
                 **metadata.sizes(rows=record.rows, bytes_=record.bytes, seconds=time.monotonic() - started),
                 "fetched": fetched,
-                **metadata.source_metadata(record),
+                **metadata.source_metadata(record, digest="sha256"),
                 "preview": metadata.file_preview(path, record.format),
             },
         )

@@ -8,7 +8,8 @@ import dagster as dg
 from taxi_assets.assets import metadata
 from taxi_assets.automation.conditions import follow_upstream
 from taxi_assets.partitions import monthly_partitions
-from taxi_assets.storage.shelves import ParquetMonth
+from taxi_assets.storage.lake import Lake
+from taxi_assets.storage.shelves import ParquetMonth, PublishedFile
 from taxi_assets.storage.warehouse import Warehouse
 from taxi_assets.tlc.schema import Service
 
@@ -43,8 +44,11 @@ def warehouse_asset(service: Service, kind: str) -> dg.AssetsDefinition:
         tags=metadata.asset_tags(service),
         automation_condition=follow_upstream(),
     )
-    def warehouse_trips(trips: ParquetMonth, warehouse: Warehouse) -> Iterator[dg.Output[Any]]:
+    def warehouse_trips(
+        context: dg.AssetExecutionContext, trips: ParquetMonth, lake: Lake, warehouse: Warehouse
+    ) -> Iterator[dg.Output[Any]]:
         # The handle says where the rows are; the IO manager has the warehouse load them from there.
+        raw = PublishedFile.find(lake, f"raw/{service.table}/{context.partition_key}")
         yield dg.Output(
             trips,
             data_version=dg.DataVersion(trips.report.data_version),
@@ -52,8 +56,8 @@ def warehouse_asset(service: Service, kind: str) -> dg.AssetsDefinition:
                 **metadata.sizes(rows=trips.report.clean.rows, bytes_=trips.bytes),
                 "dagster/table_name": warehouse.table_name(service.table),
                 "control_sum_dollars": trips.report.clean.cents / 100,
-                "raw_sha256": trips.report.raw_sha256,
-                **metadata.generated_note(trips.report.generated),
+                **(metadata.source_metadata(raw.record) if raw is not None else {}),
+                **metadata.report_metadata(trips.report),
                 "preview": metadata.preview(trips.to_pandas(metadata.PREVIEW_ROWS)),
             },
         )

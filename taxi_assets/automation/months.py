@@ -21,7 +21,8 @@ import dagster as dg
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-BACKFILL_TAG = "dagster/backfill"
+# Not dagster/backfill: that names a backfill of the daemon, which this is not.
+BACKFILL_TAG = "taxi_assets/backfill"
 PARTITION_TAG = "dagster/partition"
 
 # A month whose process was killed is tried once more: most often something else took the memory.

@@ -4,11 +4,13 @@ An asset function hands over what it made (a fetched file, staged Parquet, clean
 in its place and hands lazy handles to the assets downstream. Where nothing has changed it writes nothing.
 """
 
+import time
 from typing import Any
 
 import dagster as dg
 import pandas as pd
 
+from taxi_assets.errors import WarehouseTableMissingError
 from taxi_assets.failures import as_failures
 from taxi_assets.storage.lake import Lake
 from taxi_assets.storage.shelves import ParquetMonth, PublishedFile, StagedParquet
@@ -67,7 +69,9 @@ class WarehouseIOManager(dg.ConfigurableIOManager):
             if isinstance(obj, pd.DataFrame):
                 self.warehouse.replace_frame(context.asset_key.path[-1], obj, _descriptions(context))
             else:
-                context.add_output_metadata({"loaded": self._load(context, obj)})
+                started = time.monotonic()
+                loaded = self._load(context, obj)
+                context.add_output_metadata({"loaded": loaded, "seconds": round(time.monotonic() - started, 3)})
 
     def _load(self, context: dg.OutputContext, trips: ParquetMonth) -> str:
         service, month = _service(context), Month.parse(context.partition_key)
@@ -85,7 +89,13 @@ class WarehouseIOManager(dg.ConfigurableIOManager):
         """The partition, or the small table, as a frame."""
         with as_failures():
             if context.has_asset_partitions:
-                return self.warehouse.read_month(_service(context), Month.parse(context.partition_key))
+                service, month = _service(context), Month.parse(context.partition_key)
+                if self.warehouse.loaded(service, month) is None:
+                    raise WarehouseTableMissingError(
+                        f"{self.warehouse.table_name(service.table)} does not hold {service.name} {month}.",
+                        remedy="Materialize its warehouse asset for this month first.",
+                    )
+                return self.warehouse.read_month(service, month)
             return self.warehouse.read_frame(context.asset_key.path[-1])
 
 

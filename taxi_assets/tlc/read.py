@@ -175,14 +175,35 @@ class ParquetReader:
         for batch in self._file.iter_batches(batch_size=PARQUET_BATCH_ROWS, use_threads=False):
             source_rows = np.arange(next_row, next_row + batch.num_rows, dtype=np.int64)
             next_row += batch.num_rows
-            batch.validate(full=True)  # or bad UTF-8 would be noticed, or not, wherever it is first looked at
-            yield PublishedBatch(batch.columns, source_rows, [], frozenset())
+            arrays, bad = _valid(batch)
+            yield PublishedBatch(arrays, source_rows, [], frozenset(source_rows[bad].tolist()))
 
     def originals(self, batch: PublishedBatch, indices: Any) -> Any:
         """The rows as JSON objects, with the published names."""
         rows = zip(*(map(plain, array.take(indices)) for array in batch.arrays), strict=True)
         objects = (dict(zip(self.names, row, strict=True)) for row in rows)
         return pa.array([json.dumps(row, default=str, ensure_ascii=False) for row in objects], pa.string())
+
+
+def _valid(batch: Any) -> tuple[Sequence[Any], list[int]]:
+    """The columns, with bytes that are not UTF-8 escaped, as in a CSV; and the places of rows that had any."""
+    try:
+        batch.validate(full=True)  # or they would be noticed, or not, wherever they are first looked at
+    except pa.ArrowInvalid:
+        pass
+    else:
+        return batch.columns, []
+    arrays, bad = [], set()
+    for array in batch.columns:
+        if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+            published = array.cast(pa.large_binary()).to_pylist()
+            texts = [None if value is None else value.decode("utf-8", "backslashreplace") for value in published]
+            bad |= {i for i, text in enumerate(texts) if text is not None and text.encode() != published[i]}
+            arrays.append(pa.array(texts, pa.string()))
+        else:
+            array.validate(full=True)
+            arrays.append(array)
+    return arrays, sorted(bad)
 
 
 def plain(scalar: Any) -> Any:
@@ -202,10 +223,11 @@ def _usual_field_count(lines: bytes) -> int:
 def first_rows(path: Path, format_: FileFormat, rows: int) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
     """The column names and the first rows of a published file, as they stand there; for a look, not for work."""
     if format_ is FileFormat.PARQUET:
-        with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
-            batch = next(file.iter_batches(batch_size=rows), None)
-            values = [] if batch is None else list(zip(*(c.to_pylist() for c in batch.columns), strict=True))
-            return file.schema_arrow.names, values
+        # Buffered: a published month may be one row group, and its columns would be read whole.
+        with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=BLOCK_BYTES) as file:
+            batch = next(file.iter_batches(batch_size=rows, use_threads=False), None)
+            arrays = [] if batch is None else _valid(batch)[0]
+            return file.schema_arrow.names, list(zip(*(map(plain, array) for array in arrays), strict=True))
     with open_bytes(path, format_) as bytes_:
         lines = LineSource(bytes_, what=path.name)
     first = itertools.islice(filter(None, lines.peek().splitlines()), rows)

@@ -126,6 +126,6 @@ def totals_of_parquet(path: Path, service: Service) -> Totals:
     totals = NO_ROWS
     columns = [*service.money_columns, "source_row"]
     with pyarrow.parquet.ParquetFile(path) as file:
-        for batch in file.iter_batches(columns=columns):
+        for batch in file.iter_batches(columns=columns, use_threads=False):
             totals += totals_of(batch, service.money_columns)
     return totals

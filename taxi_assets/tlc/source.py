@@ -21,7 +21,7 @@ class FileFormat(StrEnum):
 class Candidate:
     """One place where a file may be published.
 
-    `url` is `http(s)://…`, `file:///…`, or `sample:{service}/{month}` (generated, see `sample.py`).
+    `url` is `http(s)://…`, `file:///…`, or `sample:{service}/{month}` (generated, see `sample/`).
     """
 
     url: str = field(repr=False)  # may hold a password or a token
@@ -42,5 +42,5 @@ class SourceRecord(BaseModel):
     rows: int = Field(description="Data rows: non-blank lines less the header, or what the Parquet footer says.")
     etag: str | None = Field(default=None, description="The publisher's ETag, for revalidation.")
     last_modified: str | None = Field(default=None, description="The publisher's Last-Modified, for revalidation.")
-    fetched_at: dt.datetime = Field(description="When these bytes were last found to be the published ones, in UTC.")
+    fetched_at: dt.datetime = Field(description="When these bytes were downloaded, in UTC.")
     generated: bool = Field(default=False, description="True for the generated sample: not TLC's records.")

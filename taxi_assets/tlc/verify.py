@@ -197,10 +197,12 @@ def _csv_rows(text: IO[bytes], expansion: _Expansion) -> int:
     header = rest = b""
     rows = 0
     neighbours: list[bytes] = []
+    mark = b"\xef\xbb\xbf"  # a byte order mark, which is no header
     while piece := text.read(_PIECE):
         expansion.add(len(piece))
+        piece, mark = piece.removeprefix(mark), b""
         lines = [line for line in (rest + piece).splitlines() if line]
-        rest = lines.pop() if piece[-1] not in b"\r\n" else b""
+        rest = lines.pop() if piece[-1:] not in {b"\r", b"\n", b""} else b""
         # A line within one piece is short enough; only one that began in an earlier piece can be too long.
         if len(rest) > LONGEST_LINE or (lines and len(lines[0]) > LONGEST_LINE):
             raise _Refusal(f"it has a line longer than {LONGEST_LINE:,} bytes")

@@ -84,6 +84,11 @@ def test_the_warehouse_holds_the_clean_shelf(loaded: TaxiDefinitions, month: str
     pd.testing.assert_frame_equal(table, clean)
 
 
+def test_a_month_that_was_never_loaded_is_no_empty_frame(loaded: TaxiDefinitions) -> None:
+    with pytest.raises(dg.Failure, match=r'"green_trips" does not hold green 2020-05\. Materialize'):
+        loaded.load_asset_value("warehouse/green_trips", partition_key="2020-05")
+
+
 def test_reversals_cancel_their_charge_to_the_cent(loaded: TaxiDefinitions) -> None:
     trips = loaded.load_asset_value("warehouse/green_trips", partition_key="2023-01")
     assert isinstance(trips, pd.DataFrame)

@@ -51,7 +51,8 @@ DERIVED_TIMES = (
     Column(
         "trip_seconds",
         ColumnType.INTEGER,
-        "From pickup to dropoff; an hour is added where the clocks went back in between.",
+        "From pickup to dropoff by the clock; an hour more where both stand in the hour that clocks repeat in autumn "
+        "and the dropoff not after the pickup.",
         "seconds",
         derived=True,
     ),

@@ -293,13 +293,15 @@ def test_a_parquet_row_is_kept_as_json(tmp_path: Path) -> None:
     assert second == {"a": None, "Number": "nan", "Amount": None, "Late": "1970-01-01 00:00:00", "Nested": None}
 
 
-def test_parquet_text_that_is_not_utf8_is_noticed_while_reading(tmp_path: Path) -> None:
-    broken = pa.array([b"fine", b"\xff"]).view(pa.string())
-    with (
-        open_table(pa.table({"a": broken}), tmp_path) as reader,
-        pytest.raises(pa.ArrowInvalid, match="Invalid UTF8"),
-    ):
-        read_all(reader)
+@pytest.mark.parametrize("type_", [pa.string(), pa.large_string()], ids=str)
+def test_parquet_text_that_is_not_utf8_is_escaped_and_its_row_named(tmp_path: Path, type_: pa.DataType) -> None:
+    binary = pa.large_binary() if type_ == pa.large_string() else pa.binary()
+    broken = pa.array([b"fine", b"B\xff\xfe", None, "é".encode()], binary).view(type_)
+    with open_table(pa.table({"a": broken, "b": [1, 2, 3, 4]}), tmp_path) as reader:
+        (batch,) = reader.batches()
+        assert batch.arrays[0].to_pylist() == ["fine", "B\\xff\\xfe", None, "é"]
+        assert batch.arrays[1].to_pylist() == [1, 2, 3, 4]
+        assert batch.not_utf8 == {2}
 
 
 def test_parquet_without_rows_has_no_batches(tmp_path: Path) -> None:
@@ -322,6 +324,15 @@ def test_the_first_rows_of_parquet_as_they_stand(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pa.table({"A": [1, None, 3], "b": ["x", "y", "z"]}), path)
     assert first_rows(path, FileFormat.PARQUET, 2) == (["A", "b"], [(1, "x"), (None, "y")])
     assert first_rows(path, FileFormat.PARQUET, 9)[1][-1] == (3, "z")
+
+
+def test_a_look_at_the_first_rows_fails_on_no_value(tmp_path: Path) -> None:
+    path = tmp_path / "m.parquet"
+    late = pa.array([2**62], pa.timestamp("us"))
+    pyarrow.parquet.write_table(pa.table({"a": late, "b": pa.array([b"\xff"]).view(pa.string())}), path)
+    ((time, text),) = first_rows(path, FileFormat.PARQUET, 3)[1]
+    assert isinstance(time, str)
+    assert text == "\\xff"
 
 
 def test_a_file_without_rows_has_no_first_rows(tmp_path: Path) -> None:

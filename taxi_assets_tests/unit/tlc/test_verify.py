@@ -108,6 +108,11 @@ def test_line_ends_that_fall_between_two_pieces_are_counted_once(tmp_path: Path)
         assert rows(header + line * 40_000, CSV, tmp_path) == 40_000
 
 
+def test_a_byte_order_mark_is_no_header(tmp_path: Path) -> None:
+    assert rows(b"\xef\xbb\xbf\r\na,b\r\n1,2\r\n", FileFormat.CSV, tmp_path) == 1
+    assert rows(b"\xef\xbb\xbfa,b\r\n1,2\r\n", FileFormat.CSV, tmp_path) == 1
+
+
 def test_several_gzip_members_are_one_file(tmp_path: Path) -> None:
     assert rows(gzip.compress(TABLE) + gzip.compress(b"10,11,12\n"), CSV_GZ, tmp_path) == 4
 

@@ -1,0 +1,59 @@
+"""What the UI can show of a month after a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import pytest
+
+from taxi_assets.build import build_definitions
+from taxi_assets.settings import LakeAddress, Settings, WarehouseAddress
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+EVERYWHERE = {"dagster/partition_row_count", "bytes", "publisher", "url", "etag", "fetched_at", "seconds", "preview"}
+OF_CLEANING = {
+    *("rows_raw", "rows_clean", "rows_quarantined", "share_quarantined", "quarantined_by_reason", "rules"),
+    *("absent_columns", "unknown_columns", "raw_sha256"),
+}
+
+
+def metadata_of(home: Path, service: str, month: str) -> dict[str, dict[str, object]]:
+    """Metadata of each shelf's materialization."""
+    settings = Settings(
+        lake=LakeAddress(folder=home / "lake"),
+        warehouse=WarehouseAddress(file=home / "warehouse.duckdb"),
+        source="sample",
+    )
+    with dg.DagsterInstance.ephemeral() as instance:
+        job = build_definitions(settings).resolve_job_def(service)
+        result = job.execute_in_process(instance=instance, partition_key=month)
+    assert result.success
+    return {
+        event.materialization.asset_key.path[0]: {
+            name: entry.value for name, entry in event.materialization.metadata.items()
+        }
+        for event in result.get_asset_materialization_events()
+    }
+
+
+@pytest.mark.parametrize("service", ["green", "fhvhv"])
+def test_every_shelf_says_what_it_holds_and_where_it_came_from(tmp_path: Path, service: str) -> None:
+    shelves = metadata_of(tmp_path, service, "2021-02")
+
+    assert shelves.keys() == {"raw", "quarantine", "clean", "warehouse"}
+    for shelf, metadata in shelves.items():
+        assert metadata.keys() >= EVERYWHERE, shelf
+        assert metadata["publisher"] == "sample"
+        assert "not TLC's records" in str(metadata["sample"]), shelf
+    for shelf in ("quarantine", "clean", "warehouse"):
+        assert shelves[shelf].keys() >= OF_CLEANING, shelf
+        assert shelves[shelf]["raw_sha256"] == shelves["raw"]["sha256"]
+    assert shelves["warehouse"]["loaded"] == "replaced"
+
+    # Money is shown where the service reports a total, and no 0.00 where it does not.
+    has_total = service == "green"
+    assert ("quarantined_dollars" in shelves["clean"]) == has_total
+    assert ("dollars" in str(shelves["clean"]["quarantined_by_reason"])) == has_total
