@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from taxi_assets.errors import ConservationError, ContentRefusedError, TooManyQuarantinedError
-from taxi_assets.tlc.parquet import TripWriter
+from taxi_assets.tlc.parquet import QUARANTINE_ROW_GROUP_ROWS, ROW_GROUP_ROWS, TripWriter
 from taxi_assets.tlc.part import QUARANTINE_SCHEMA, PartedBatch, part
 from taxi_assets.tlc.read import PublishedBatch, TripReader, open_trips, plain
 from taxi_assets.tlc.report import NO_ROWS, MonthReport, Reason, UnknownColumn, to_cents, totals_of
@@ -70,8 +70,10 @@ def clean_month(
     with ExitStack() as files:
         with _reading(record, what):
             reader = files.enter_context(open_trips(path, record.format, service, what=what))
-        clean_writer = files.enter_context(TripWriter(clean_path, service.arrow_schema))
-        quarantine_writer = files.enter_context(TripWriter(quarantine_path, QUARANTINE_SCHEMA))
+        clean_writer = files.enter_context(TripWriter(clean_path, service.arrow_schema, ROW_GROUP_ROWS))
+        quarantine_writer = files.enter_context(
+            TripWriter(quarantine_path, QUARANTINE_SCHEMA, QUARANTINE_ROW_GROUP_ROWS)
+        )
         for published in _readable(reader.batches(), record, what):
             parted = part(published, reader, service, month, rules)
             tally.add(published, parted, reader)

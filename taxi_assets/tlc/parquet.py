@@ -12,17 +12,20 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 ROW_GROUP_ROWS = 131_072
+# Quarantined rows carry their original text, and a row group is held in memory until it is full.
+QUARANTINE_ROW_GROUP_ROWS = 8_192
 
 # Nearly sorted: stored as small differences. Dictionaries would overflow on them.
 _DELTA_COLUMNS = ("pickup_datetime", "dropoff_datetime", "source_row")
 
 
 class TripWriter:
-    """Writes batches of one schema as Parquet, in row groups of exactly `ROW_GROUP_ROWS`, holding back at most one."""
+    """Writes batches of one schema as Parquet, in row groups of exactly so many rows, holding back at most one."""
 
-    def __init__(self, path: Path, schema: Any) -> None:
+    def __init__(self, path: Path, schema: Any, row_group_rows: int = ROW_GROUP_ROWS) -> None:
         delta = [name for name in _DELTA_COLUMNS if name in schema.names]
         self._schema = schema
+        self._row_group_rows = row_group_rows
         self._writer = pyarrow.parquet.ParquetWriter(
             path,
             schema,
@@ -43,13 +46,13 @@ class TripWriter:
         self.rows += batch.num_rows
         self._held.append(batch)
         self._held_rows += batch.num_rows
-        while self._held_rows >= ROW_GROUP_ROWS:
+        while self._held_rows >= self._row_group_rows:
             self._write_row_group()
 
     def _write_row_group(self) -> None:
         table = pa.Table.from_batches(self._held, self._schema)
-        self._writer.write_table(table.slice(0, ROW_GROUP_ROWS), row_group_size=ROW_GROUP_ROWS)
-        rest = table.slice(ROW_GROUP_ROWS)
+        self._writer.write_table(table.slice(0, self._row_group_rows), row_group_size=self._row_group_rows)
+        rest = table.slice(self._row_group_rows)
         self._held = rest.to_batches()
         self._held_rows = rest.num_rows
 

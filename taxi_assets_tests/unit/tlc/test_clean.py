@@ -18,7 +18,7 @@ import pytest
 
 from taxi_assets.errors import ConservationError, ContentRefusedError, HeaderError, TooManyQuarantinedError
 from taxi_assets.tlc import clean as clean_module
-from taxi_assets.tlc import lines, parquet, read
+from taxi_assets.tlc import lines, read
 from taxi_assets.tlc.catalogue import SERVICES
 from taxi_assets.tlc.clean import CleanedMonth, clean_month, data_version
 from taxi_assets.tlc.month import Month
@@ -266,7 +266,7 @@ def test_the_same_bytes_give_the_same_files(tmp_path: Path) -> None:
 def test_rows_fill_row_groups_across_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (lines, read):
         monkeypatch.setattr(module, "BLOCK_BYTES", 1000)
-    monkeypatch.setattr(parquet, "ROW_GROUP_ROWS", 50)
+    monkeypatch.setattr(clean_module, "ROW_GROUP_ROWS", 50)
     path = write_trips(tmp_path / "m.csv.gz", LAYOUT, [trip()] * 130)
     metadata = pyarrow.parquet.read_metadata(clean(path, tmp_path).clean)
     assert [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)] == [50, 50, 30]
