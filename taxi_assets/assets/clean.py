@@ -17,6 +17,7 @@ from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.part import QUARANTINE_COLUMNS
 from taxi_assets.tlc.rules import READING_REASONS
 from taxi_assets.tlc.schema import Service
+from taxi_assets.tlc.source import SourceRecord
 
 _CLEAN = """The trips of a month, in one schema for all years: {title} ({description}).
 
@@ -88,16 +89,19 @@ def clean_asset(service: Service) -> dg.AssetsDefinition:
                     half,
                     output_name=name,
                     data_version=dg.DataVersion(version),
-                    metadata={
-                        **metadata.sizes(rows=half.rows, bytes_=half.bytes, seconds=time.monotonic() - started),
-                        "cleaned": cleaned,
-                        **metadata.source_metadata(raw.record),
-                        **metadata.report_metadata(half.report),
-                        "preview": metadata.preview(half.to_pandas(metadata.PREVIEW_ROWS)),
-                    },
+                    metadata={"cleaned": cleaned, **_metadata(half, raw.record, seconds=time.monotonic() - started)},
                 )
 
     return clean_trips
+
+
+def _metadata(half: ParquetMonth | StagedParquet, record: SourceRecord, *, seconds: float) -> dict[str, Any]:
+    return {
+        **metadata.sizes(rows=half.rows, bytes_=half.bytes, seconds=seconds),
+        **metadata.source_metadata(record),
+        **metadata.report_metadata(half.report),
+        "preview": metadata.preview(half.to_pandas(metadata.PREVIEW_ROWS)),
+    }
 
 
 def _rules_field(service: Service) -> dg.Field:

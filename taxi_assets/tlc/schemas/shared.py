@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from taxi_assets.tlc.schema import Column, ColumnType
 
@@ -12,28 +12,14 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.month import Month
 
 
-def money(
-    name: str,
-    description: str,
-    *,
-    required: bool = False,
-    since: Month | None = None,
-    aliases: Sequence[str] = (),
-) -> Column:
-    """An amount."""
-    return Column(name, ColumnType.MONEY, description, "US dollars", aliases, required=required, since=since)
+def money(name: str, description: str, **options: Any) -> Column:
+    """An amount; `options` are those of `Column`."""
+    return Column(name, ColumnType.MONEY, description, "US dollars", **options)
 
 
-def local_time(
-    name: str,
-    description: str,
-    *,
-    required: bool = False,
-    since: Month | None = None,
-    aliases: Sequence[str] = (),
-) -> Column:
-    """A moment, as New York's clocks showed it."""
-    return Column(name, ColumnType.DATETIME, description, "local time", aliases, required=required, since=since)
+def local_time(name: str, description: str, **options: Any) -> Column:
+    """A moment, as New York's clocks showed it; `options` are those of `Column`."""
+    return Column(name, ColumnType.DATETIME, description, "local time", **options)
 
 
 def zone(event: str, *, since: Month | None = None, aliases: Sequence[str] = ()) -> Column:
