@@ -226,7 +226,8 @@ def _stray(rng: np.random.Generator, trips: Trips) -> None:
     reset = int(dt.datetime(2008, 12, 31, 22, tzinfo=dt.UTC).timestamp())
     for row in np.flatnonzero(happens(rng, len(pickup), figures.STRAYS)):
         month = pickup[row].astype("datetime64[s]").astype("datetime64[M]")
-        start, end = (int(edge.astype("datetime64[s]").astype(np.int64)) for edge in (month, month + 1))
+        edges = (month, month + np.timedelta64(1, "M"))
+        start, end = (int(edge.astype("datetime64[s]").astype(np.int64)) for edge in edges)
         times = (start - int(rng.integers(1, 7 * 86_400)), end + int(rng.integers(0, 3 * 3600)))
         time = (*times, reset + int(rng.integers(0, 14 * 3600)))[int(rng.choice(3, p=(0.6, 0.2, 0.2)))]
         dropoff[row] += time - pickup[row]
