@@ -37,13 +37,11 @@ class TripWriter:
         )
         self._held: list[Any] = []
         self._held_rows = 0
-        self.rows = 0
 
     def write(self, batch: Any) -> None:
         """Add a record batch."""
         if batch.num_rows == 0:
             return
-        self.rows += batch.num_rows
         self._held.append(batch)
         self._held_rows += batch.num_rows
         while self._held_rows >= self._row_group_rows:

@@ -136,10 +136,10 @@ _BY_NAME: dict[str, Publisher] = {publisher.name: publisher for publisher in (Au
 _ACCEPTED = f"Accepted are {', '.join(_BY_NAME)}, a folder that exists, file:///..., http://... or https://..."
 
 
-def publisher_from(source: str, *, base_dir: Path | None = None) -> Publisher:
+def publisher_from(source: str) -> Publisher:
     """The publisher a word or base stands for; a word wins over a folder of its name (write `./sample` for that one).
 
-    A relative folder is looked up in `base_dir` (the working directory when None).
+    A relative folder is looked up in the working directory.
     Raises `ValueError`, saying what is accepted, for anything else.
     """
     if source in _BY_NAME:
@@ -152,7 +152,7 @@ def publisher_from(source: str, *, base_dir: Path | None = None) -> Publisher:
         raise ValueError(f"Nothing is known of addresses that begin with {source.partition('://')[0]}://. {_ACCEPTED}")
     if not source.strip():
         raise ValueError(f"It is empty. {_ACCEPTED}")
-    return _folder_base(source, (base_dir or Path.cwd()) / Path(source).expanduser())
+    return _folder_base(source, Path.cwd() / Path(source).expanduser())
 
 
 def public_url(url: str) -> str:

@@ -17,8 +17,13 @@ MONTH = Month(2021, 1)
 TLC_ZONES = "https://d37ci6vzurychx.cloudfront.net/misc/taxi_zone_lookup.csv"
 
 
-def urls(source: str, service: str = "yellow", month: Month = MONTH, base_dir: Path | None = None) -> list[str]:
-    return [candidate.url for candidate in publisher_from(source, base_dir=base_dir).candidates(service, month)]
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def urls(source: str, service: str = "yellow", month: Month = MONTH) -> list[str]:
+    return [candidate.url for candidate in publisher_from(source).candidates(service, month)]
 
 
 def mirror(name: str) -> str:
@@ -74,7 +79,7 @@ def test_zones_come_from_tlc(source: str) -> None:
 
 def test_a_folder_is_looked_through_for_three_endings_in_order(tmp_path: Path) -> None:
     (tmp_path / "my months").mkdir()
-    publisher = publisher_from("my months", base_dir=tmp_path)
+    publisher = publisher_from("my months")
     assert publisher.name == "my months"
     folder = (tmp_path / "my months").as_uri()
     assert [c.url for c in publisher.candidates("green", MONTH)] == [
@@ -99,8 +104,8 @@ def test_a_relative_folder_is_looked_up_in_the_working_directory_by_default(
 
 def test_a_word_wins_over_a_folder_of_its_name(tmp_path: Path) -> None:
     (tmp_path / "sample").mkdir()
-    assert publisher_from("sample", base_dir=tmp_path).name == "sample"
-    assert publisher_from("./sample", base_dir=tmp_path).name == "./sample"
+    assert publisher_from("sample").name == "sample"
+    assert publisher_from("./sample").name == "./sample"
 
 
 def test_a_web_base_is_looked_through_and_its_zones_fall_back_to_tlc() -> None:
@@ -144,11 +149,11 @@ def test_addresses_without_secrets_are_shown_as_they_are(url: str) -> None:
         ("  ", "It is empty"),
     ],
 )
-def test_anything_else_is_refused_with_what_is_accepted(source: str, complaint: str, tmp_path: Path) -> None:
+def test_anything_else_is_refused_with_what_is_accepted(source: str, complaint: str) -> None:
     with pytest.raises(
         ValueError, match="Accepted are auto, datatalksclub, tlc, sample, a folder that exists"
     ) as error:
-        publisher_from(source, base_dir=tmp_path)
+        publisher_from(source)
     assert complaint in str(error.value)
     assert "hush" not in str(error.value)
     assert "\n" not in str(error.value)
@@ -157,4 +162,4 @@ def test_anything_else_is_refused_with_what_is_accepted(source: str, complaint: 
 def test_a_file_is_no_base(tmp_path: Path) -> None:
     (tmp_path / "green_tripdata_2021-01.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="is a file, not a folder"):
-        publisher_from("green_tripdata_2021-01.csv", base_dir=tmp_path)
+        publisher_from("green_tripdata_2021-01.csv")
