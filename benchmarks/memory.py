@@ -25,7 +25,7 @@ import pyarrow.parquet
 from tabulate import tabulate
 
 from taxi_assets.storage.duckdb import DuckDBWarehouse
-from taxi_assets.storage.lake import LocalLake
+from taxi_assets.storage.local_lake import LocalLake
 from taxi_assets.storage.shelves import ParquetMonth, StagedParquet
 from taxi_assets.tlc import sample
 from taxi_assets.tlc.catalogue import SERVICES
@@ -81,7 +81,8 @@ def work(stage: str, path: Path, rows: int, home: Path) -> None:
     if stage == "clean":
         with lake.staging() as folder:
             cleaned = clean_month(path, record_of(path, format_, rows), SERVICE, MONTH, SERVICE.rules, folder)
-            ParquetMonth.publish(lake, stem, StagedParquet(cleaned.clean, cleaned.report))
+            staged = StagedParquet(cleaned.clean, cleaned.report, replaces=None)
+            ParquetMonth.publish(lake, stem, staged, run_id="benchmark")
     else:
         warehouse = DuckDBWarehouse(file=str(home / "warehouse.duckdb"))
         warehouse.replace_month(SERVICE, MONTH, ParquetMonth.get(lake, stem), run_id="benchmark")

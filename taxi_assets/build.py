@@ -17,7 +17,7 @@ from taxi_assets.checks.warehouse import warehouse_check
 from taxi_assets.publisher import PublisherResource
 from taxi_assets.storage.duckdb import DuckDBWarehouse
 from taxi_assets.storage.io_managers import ParquetIOManager, PublishedFileIOManager, WarehouseIOManager
-from taxi_assets.storage.lake import LocalLake
+from taxi_assets.storage.local_lake import LocalLake
 from taxi_assets.tlc.catalogue import SERVICES
 
 if TYPE_CHECKING:

@@ -93,12 +93,28 @@ class LakeObjectDamagedError(PermanentError):
     """An object in the lake is not what its record says it is."""
 
 
+class LakeObjectReplacedError(PermanentError):
+    """Another run has replaced an object since this one looked at it."""
+
+
+class LakeUnusableError(PermanentError):
+    """What the lake stands on is missing, or may not be used: the bucket, a permission, the credentials."""
+
+
+class LakeUnreachableError(TransientError):
+    """The lake's service could not be reached, or kept failing for longer than we try."""
+
+
+class WarehouseUnreachableError(TransientError):
+    """The warehouse's service could not be reached, or kept failing for longer than we try."""
+
+
 class WarehouseBusyError(TransientError):
     """Another process holds the warehouse for longer than we wait."""
 
 
 class WarehouseUnusableError(PermanentError):
-    """What stands at the warehouse's address is no warehouse that can be opened."""
+    """What stands at the warehouse's address is missing, no warehouse, or may not be used."""
 
 
 class WarehouseTableMissingError(PermanentError):

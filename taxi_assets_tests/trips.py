@@ -100,7 +100,9 @@ def published_month(
     shelf: str = "clean",
 ) -> ParquetMonth:
     """A month of green trips on the clean shelf of a lake (or on another one, to have several of a month)."""
+    stem = f"{shelf}/{service.table}/{month}"
     with lake.staging() as folder:
+        replaces = lake.version(f"{stem}.parquet")
         cleaned = cleaned_month(folder, month, rows, dirty=dirty, seed=seed, flag=flag, service=service)
-        staged = StagedParquet(cleaned.clean, cleaned.report)
-        return ParquetMonth.publish(lake, f"{shelf}/{service.table}/{month}", staged)
+        staged = StagedParquet(cleaned.clean, cleaned.report, replaces)
+        return ParquetMonth.publish(lake, stem, staged, run_id="a run")

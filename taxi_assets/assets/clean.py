@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from taxi_assets.assets import metadata
+from taxi_assets import metadata
 from taxi_assets.automation.conditions import follow_upstream
 from taxi_assets.failures import as_failures
 from taxi_assets.partitions import monthly_partitions
@@ -72,6 +72,9 @@ def clean_asset(service: Service) -> dg.AssetsDefinition:
         with as_failures(), lake.staging() as folder:
             rules = service.select_rules(context.op_execution_context.op_config["rules"])
             version = data_version(raw.record, service, rules)
+            replaces = {
+                name: lake.version(f"{_stem(name, service, month)}.parquet") for name in ("quarantine", "clean")
+            }
             halves = _held(lake, service, month, version)
             cleaned = "unchanged"
             staged: Mapping[str, ParquetMonth | StagedParquet] = halves
@@ -80,8 +83,8 @@ def clean_asset(service: Service) -> dg.AssetsDefinition:
                 with raw.local() as path:
                     made = clean_month(path, raw.record, service, month, rules, folder)
                 staged = {
-                    "quarantine": StagedParquet(made.quarantine, made.report),
-                    "clean": StagedParquet(made.clean, made.report),
+                    "quarantine": StagedParquet(made.quarantine, made.report, replaces["quarantine"]),
+                    "clean": StagedParquet(made.clean, made.report, replaces["clean"]),
                 }
             for name in ("quarantine", "clean"):
                 half = staged[name]
@@ -93,6 +96,10 @@ def clean_asset(service: Service) -> dg.AssetsDefinition:
                 )
 
     return clean_trips
+
+
+def _stem(shelf: str, service: Service, month: Month) -> str:
+    return f"{shelf}/{service.table}/{month}"
 
 
 def _metadata(half: ParquetMonth | StagedParquet, record: SourceRecord, *, seconds: float) -> dict[str, Any]:
@@ -122,7 +129,7 @@ def _held(lake: Lake, service: Service, month: Month, version: str) -> dict[str,
     """Both halves, where the lake holds just what this run would make; otherwise nothing."""
     halves = {}
     for name in ("quarantine", "clean"):
-        half = ParquetMonth.find(lake, f"{name}/{service.table}/{month}")
+        half = ParquetMonth.find(lake, _stem(name, service, month))
         if half is None or half.report.data_version != version:
             return {}
         halves[name] = half

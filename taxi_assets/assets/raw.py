@@ -2,19 +2,18 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import dagster as dg
 
-from taxi_assets.assets import metadata
+from taxi_assets import metadata
 from taxi_assets.failures import as_failures
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.publisher import PublisherResource
 from taxi_assets.storage.lake import Lake
-from taxi_assets.storage.shelves import PublishedFile
+from taxi_assets.storage.shelves import PublishedFile, StagedFile
 from taxi_assets.tlc.download import Fetched
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Service
@@ -48,7 +47,13 @@ def raw_asset(service: Service) -> dg.AssetsDefinition:
         with current_file(
             f"{service.name} {month}", candidates, f"raw/{service.table}/{month}", lake, publisher
         ) as file:
-            yield dg.Output(file.output, data_version=dg.DataVersion(file.record.sha256), metadata=file.metadata)
+            with file.open() as bytes_:
+                preview = metadata.file_preview(bytes_, file.record.format)
+            yield dg.Output(
+                file.output,
+                data_version=dg.DataVersion(file.record.sha256),
+                metadata={**file.metadata, "preview": preview},
+            )
 
     return raw_trips
 
@@ -57,10 +62,13 @@ def raw_asset(service: Service) -> dg.AssetsDefinition:
 class CurrentFile:
     """A published file as it is today: new (`output` is what was fetched) or the one on the shelf, still current."""
 
-    output: Fetched | PublishedFile
+    output: StagedFile | PublishedFile
     record: SourceRecord
-    path: Path
     metadata: Mapping[str, Any]
+
+    def open(self) -> BinaryIO:
+        """Its bytes."""
+        return self.output.fetched.path.open("rb") if isinstance(self.output, StagedFile) else self.output.open()
 
 
 @contextmanager
@@ -69,27 +77,23 @@ def current_file(
 ) -> Iterator[CurrentFile]:
     """Ask the publisher for a file, and fetch it unless the lake holds it already."""
     started = time.monotonic()
-    with as_failures(), lake.staging() as folder, ExitStack() as stack:
+    with as_failures(), lake.staging() as folder:
+        replaces = PublishedFile.versions(lake, stem)
         held = PublishedFile.find(lake, stem)
         if held is not None and not held.is_intact():
             held = None
         outcome = publisher.fetch(what, candidates, known=held.record if held else None, into=folder)
         if isinstance(outcome, Fetched):
             same = held is not None and held.record.sha256 == outcome.record.sha256
-            output: Fetched | PublishedFile = outcome
-            path, fetched = outcome.path, "again, the same bytes" if same else "new bytes"
+            output: StagedFile | PublishedFile = StagedFile(outcome, replaces)
+            fetched = "again, the same bytes" if same else "new bytes"
         else:
             assert held is not None  # noqa: S101  (only what is held can be unchanged)
-            output, path, fetched = held, stack.enter_context(held.local()), "unchanged"
+            output, fetched = held, "unchanged"
         record = outcome.record
-        yield CurrentFile(
-            output,
-            record,
-            path,
-            {
-                **metadata.sizes(rows=record.rows, bytes_=record.bytes, seconds=time.monotonic() - started),
-                "fetched": fetched,
-                **metadata.source_metadata(record, digest="sha256"),
-                "preview": metadata.file_preview(path, record.format),
-            },
-        )
+        figures = {
+            **metadata.sizes(rows=record.rows, bytes_=record.bytes, seconds=time.monotonic() - started),
+            "fetched": fetched,
+            **metadata.source_metadata(record, digest="sha256"),
+        }
+        yield CurrentFile(output, record, figures)

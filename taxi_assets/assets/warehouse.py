@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from taxi_assets.assets import metadata
+from taxi_assets import metadata
 from taxi_assets.automation.conditions import follow_upstream
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.storage.lake import Lake
@@ -58,7 +58,6 @@ def warehouse_asset(service: Service, kind: str) -> dg.AssetsDefinition:
                 "control_sum_dollars": trips.report.clean.cents / 100,
                 **(metadata.source_metadata(raw.record) if raw is not None else {}),
                 **metadata.report_metadata(trips.report),
-                "preview": metadata.preview(trips.to_pandas(metadata.PREVIEW_ROWS)),
             },
         )
 

@@ -5,13 +5,12 @@ from collections.abc import Iterator
 import dagster as dg
 import pandas as pd
 
-from taxi_assets.assets import metadata
+from taxi_assets import metadata
 from taxi_assets.assets.raw import current_file
 from taxi_assets.publisher import PublisherResource
 from taxi_assets.storage.lake import Lake
-from taxi_assets.storage.shelves import PublishedFile
+from taxi_assets.storage.shelves import PublishedFile, StagedFile
 from taxi_assets.storage.warehouse import Warehouse
-from taxi_assets.tlc.download import Fetched
 from taxi_assets.tlc.zones import ZONE_COLUMNS, read_zones
 
 _DESCRIPTION = """TLC's 265 taxi zones: number, borough, name, and service zone of each.
@@ -32,12 +31,15 @@ def zones_asset(kind: str) -> dg.AssetsDefinition:
         kinds={kind, "table"},
         tags=metadata.asset_tags(),
     )
-    def taxi_zones(lake: Lake, publisher: PublisherResource, warehouse: Warehouse) -> Iterator[dg.Output[pd.DataFrame]]:
+    def taxi_zones(
+        context: dg.AssetExecutionContext, lake: Lake, publisher: PublisherResource, warehouse: Warehouse
+    ) -> Iterator[dg.Output[pd.DataFrame]]:
         stem = "reference/taxi_zones"
         with current_file("taxi zones", publisher.publisher.zones(), stem, lake, publisher) as file:
-            zones = read_zones(file.path)
-            if isinstance(file.output, Fetched):
-                PublishedFile.publish(lake, stem, file.output)
+            with file.open() as bytes_:
+                zones = read_zones(bytes_)
+            if isinstance(file.output, StagedFile):
+                PublishedFile.publish(lake, stem, file.output, run_id=context.run_id)
             yield dg.Output(
                 zones,
                 data_version=dg.DataVersion(file.record.sha256),

@@ -8,7 +8,6 @@ from taxi_assets.storage.lake import Lake
 from taxi_assets.storage.shelves import ParquetMonth
 from taxi_assets.storage.warehouse import Warehouse
 from taxi_assets.tlc.month import Month
-from taxi_assets.tlc.report import totals_of_parquet
 from taxi_assets.tlc.schema import Service
 
 
@@ -27,8 +26,7 @@ def warehouse_check(service: Service) -> dg.AssetChecksDefinition:
         month = Month.parse(context.partition_key)
         with as_failures():
             clean = ParquetMonth.get(lake, f"clean/{service.table}/{month}")
-            with clean.local() as path:
-                wanted = totals_of_parquet(path, service)
+            wanted = clean.counted(service)
             found = warehouse.totals(service, month)
             loaded = warehouse.loaded(service, month)
         same_data = loaded is not None and loaded.data_version == clean.report.data_version

@@ -113,7 +113,7 @@ class DuckDBWarehouse(Warehouse):
         with self._open_table(service.table) as table:
             return NO_ROWS if table is None else _totals(table, service, month)
 
-    def read_month(self, service: Service, month: Month) -> pd.DataFrame:
+    def read_month(self, service: Service, month: Month, *, rows: int | None = None) -> pd.DataFrame:
         """In the schema's column order; a column that the table does not have yet is null."""
         with self._open_table(service.table) as table:
             if table is None:
@@ -122,8 +122,8 @@ class DuckDBWarehouse(Warehouse):
                 _quote(column.name) if column.name in table.columns else f"NULL::{_TYPES[column.type]} AS {column.name}"
                 for column in service.columns
             )
-            query = f"SELECT {columns} FROM {table.name} WHERE data_month = ? ORDER BY source_row"
-            return to_frame(table.connection.sql(query, params=[month.start]).to_arrow_table())
+            query = f"SELECT {columns} FROM {table.name} WHERE data_month = ? ORDER BY source_row LIMIT ?"
+            return to_frame(table.connection.sql(query, params=[month.start, rows]).to_arrow_table())
 
     def replace_frame(self, name: str, frame: pd.DataFrame, descriptions: Mapping[str, str]) -> None:
         """In one transaction."""

@@ -10,13 +10,13 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
+from taxi_assets import metadata
 from taxi_assets.errors import WarehouseTableMissingError
 from taxi_assets.failures import as_failures
 from taxi_assets.storage.lake import Lake
-from taxi_assets.storage.shelves import ParquetMonth, PublishedFile, StagedParquet
+from taxi_assets.storage.shelves import ParquetMonth, PublishedFile, StagedFile, StagedParquet
 from taxi_assets.storage.warehouse import Warehouse
 from taxi_assets.tlc.catalogue import SERVICES
-from taxi_assets.tlc.download import Fetched
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Service
 
@@ -26,11 +26,11 @@ class PublishedFileIOManager(dg.ConfigurableIOManager):
 
     lake: dg.ResourceDependency[Lake]
 
-    def handle_output(self, context: dg.OutputContext, obj: Fetched | PublishedFile) -> None:
+    def handle_output(self, context: dg.OutputContext, obj: StagedFile | PublishedFile) -> None:
         """Publish what was fetched; a `PublishedFile` is there already."""
         with as_failures():
-            if isinstance(obj, Fetched):
-                PublishedFile.publish(self.lake, _stem(context), obj)
+            if isinstance(obj, StagedFile):
+                PublishedFile.publish(self.lake, _stem(context), obj, run_id=context.run_id)
             else:
                 obj.tidy()
 
@@ -49,7 +49,7 @@ class ParquetIOManager(dg.ConfigurableIOManager):
         """Publish what was staged; a `ParquetMonth` is there already."""
         if isinstance(obj, StagedParquet):
             with as_failures():
-                ParquetMonth.publish(self.lake, _stem(context), obj)
+                ParquetMonth.publish(self.lake, _stem(context), obj, run_id=context.run_id)
 
     def load_input(self, context: dg.InputContext) -> ParquetMonth | pd.DataFrame:
         """A handle, or the month as a frame for an input typed so."""
@@ -71,7 +71,16 @@ class WarehouseIOManager(dg.ConfigurableIOManager):
             else:
                 started = time.monotonic()
                 loaded = self._load(context, obj)
-                context.add_output_metadata({"loaded": loaded, "seconds": round(time.monotonic() - started, 3)})
+                rows = self.warehouse.read_month(
+                    _service(context), Month.parse(context.partition_key), rows=metadata.PREVIEW_ROWS
+                )
+                context.add_output_metadata(
+                    {
+                        "loaded": loaded,
+                        "seconds": round(time.monotonic() - started, 3),
+                        "preview": metadata.preview(rows),
+                    }
+                )
 
     def _load(self, context: dg.OutputContext, trips: ParquetMonth) -> str:
         service, month = _service(context), Month.parse(context.partition_key)

@@ -6,27 +6,34 @@ rows.
 
 from __future__ import annotations
 
-import hashlib
-import io
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO
 
 import pyarrow.parquet
 
-from taxi_assets.errors import LakeObjectDamagedError, LakeObjectMissingError
+from taxi_assets.errors import LakeObjectDamagedError, LakeObjectMissingError, LakeObjectReplacedError
 from taxi_assets.storage.frames import to_frame
-from taxi_assets.tlc.report import MonthReport
+from taxi_assets.tlc.report import MonthReport, Totals, totals_of_parquet
 from taxi_assets.tlc.source import FileFormat, SourceRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     import pandas as pd
 
     from taxi_assets.storage.lake import Lake
     from taxi_assets.tlc.download import Fetched
+    from taxi_assets.tlc.schema import Service
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """A fetched file on its way to the raw shelf, and the versions of the objects it may replace, by key."""
+
+    fetched: Fetched
+    replaces: Mapping[str, str | None]
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ class PublishedFile:
     def find(cls, lake: Lake, stem: str) -> PublishedFile | None:
         """What is recorded, whether or not the object is still what the record says."""
         try:
-            with lake.open(f"{stem}.source.json") as file:
+            with lake.open(_record_key(stem)) as file:
                 return cls(lake, stem, SourceRecord.model_validate_json(file.read()))
         except (LakeObjectMissingError, ValueError):
             return None
@@ -61,21 +68,35 @@ class PublishedFile:
         found = cls.find(lake, stem)
         if found is None:
             raise LakeObjectMissingError(
-                f"The lake does not hold {stem}: there is no {lake.uri(stem + '.source.json')}.",
+                f"The lake does not hold {stem}: there is no {lake.uri(_record_key(stem))}.",
                 remedy="Materialize it first.",
             )
         return found
 
     @classmethod
-    def publish(cls, lake: Lake, stem: str, fetched: Fetched) -> PublishedFile:
-        """Put a fetched file on its shelf; the bytes are left alone where they are the same."""
-        new = cls(lake, stem, fetched.record)
-        old = cls.find(lake, stem)
-        if old is None or old.key != new.key or old.record.sha256 != new.record.sha256 or not old.is_intact():
-            lake.publish(fetched.path, new.key)
-        note = fetched.path.with_name("source.json")
+    def versions(cls, lake: Lake, stem: str) -> dict[str, str | None]:
+        """What stands there now, of what a newer file would replace: to be read before it is fetched."""
+        return {key: lake.version(key) for key in (_record_key(stem), *(f"{stem}.{format_}" for format_ in FileFormat))}
+
+    @classmethod
+    def publish(cls, lake: Lake, stem: str, staged: StagedFile, *, run_id: str) -> PublishedFile:
+        """Put a fetched file on its shelf; the bytes are left alone where they are the same.
+
+        Raises `LakeObjectReplacedError` where another run has put another file there since `versions` was asked.
+        """
+        new = cls(lake, stem, staged.fetched.record)
+        if not new.is_intact():
+            lake.publish(staged.fetched.path, new.key, replaces=staged.replaces[new.key], run_id=run_id)
+        key = _record_key(stem)
+        note = staged.fetched.path.with_name("source.json")
         note.write_text(new.record.model_dump_json(indent=2))
-        lake.publish(note, f"{stem}.source.json")
+        try:
+            lake.publish(note, key, replaces=staged.replaces[key], run_id=run_id)
+        except LakeObjectReplacedError:
+            by_another = cls.find(lake, stem)
+            if by_another is None or by_another.record.sha256 != new.record.sha256:
+                raise
+            return by_another
         new.tidy()
         return new
 
@@ -89,29 +110,32 @@ class PublishedFile:
 
     def is_intact(self) -> bool:
         """Whether the object is there and has the bytes that were recorded."""
-        if self.lake.size(self.key) != self.record.bytes:
-            return False
-        with self.lake.open(self.key) as file:
-            return hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest() == self.record.sha256
+        return self.lake.size(self.key) == self.record.bytes and self.lake.holds(self.key, sha256=self.record.sha256)
+
+    def open(self) -> BinaryIO:
+        """The file, for a look; raises `LakeObjectMissingError`."""
+        return self.lake.open(self.key)
 
     @contextmanager
     def local(self) -> Iterator[Path]:
         """The file, verified; raises `LakeObjectDamagedError` where it is not what was recorded."""
+        version = self.lake.version(self.key)
         if not self.is_intact():
             raise LakeObjectDamagedError(
                 f"{self.lake.uri(self.key)} is not the file that was recorded (sha256 {self.record.sha256[:12]}…).",
                 remedy="Materialize the raw asset of this month again: it fetches the file anew.",
             )
-        with self.lake.local(self.key) as path:
+        with self.lake.local(self.key, version) as path:
             yield path
 
 
 @dataclass(frozen=True)
 class StagedParquet:
-    """A finished Parquet file on its way to a shelf."""
+    """A finished Parquet file on its way to a shelf, and the version of the object it may replace."""
 
     path: Path
     report: MonthReport
+    replaces: str | None
 
     @property
     def rows(self) -> int:
@@ -131,10 +155,11 @@ class StagedParquet:
 
 @dataclass(frozen=True)
 class ParquetMonth:
-    """One month of a Parquet shelf (clean or quarantine), and the report in its footer."""
+    """One month of a Parquet shelf (clean or quarantine), in one version, and the report in its footer."""
 
     lake: Lake
     key: str
+    version: str
     report: MonthReport
     rows: int
 
@@ -142,17 +167,16 @@ class ParquetMonth:
     def find(cls, lake: Lake, stem: str) -> ParquetMonth | None:
         """The month, where it is there, readable, and of this package's making."""
         key = f"{stem}.parquet"
-        try:
-            file = lake.open(key)
-        except LakeObjectMissingError:
+        version = lake.version(key)
+        if version is None:
             return None
-        with file:
+        with lake.open(key, version) as file:
             try:
                 footer = pyarrow.parquet.read_metadata(file)
             except (pyarrow.ArrowException, OSError, ValueError):  # a damaged footer can be any of these to pyarrow
                 return None
         report = MonthReport.from_footer(footer.metadata)
-        return None if report is None else cls(lake, key, report, footer.num_rows)
+        return None if report is None else cls(lake, key, version, report, footer.num_rows)
 
     @classmethod
     def get(cls, lake: Lake, stem: str) -> ParquetMonth:
@@ -170,9 +194,17 @@ class ParquetMonth:
         )
 
     @classmethod
-    def publish(cls, lake: Lake, stem: str, staged: StagedParquet) -> ParquetMonth:
-        """Put a finished file on its shelf."""
-        lake.publish(staged.path, f"{stem}.parquet")
+    def publish(cls, lake: Lake, stem: str, staged: StagedParquet, *, run_id: str) -> ParquetMonth:
+        """Put a finished file on its shelf.
+
+        Raises `LakeObjectReplacedError` where another run has put other data there since this one began.
+        """
+        try:
+            lake.publish(staged.path, f"{stem}.parquet", replaces=staged.replaces, run_id=run_id)
+        except LakeObjectReplacedError:
+            by_another = cls.find(lake, stem)
+            if by_another is None or by_another.report.data_version != staged.report.data_version:
+                raise
         return cls.get(lake, stem)
 
     @property
@@ -188,13 +220,27 @@ class ParquetMonth:
     @contextmanager
     def local(self) -> Iterator[Path]:
         """The month as a local file."""
-        with self.lake.local(self.key) as path:
+        with self.lake.local(self.key, self.version) as path:
             yield path
+
+    def counted(self, service: Service) -> Totals:
+        """Control figures, counted in its rows; where the lake checks its bytes itself, as they were when written."""
+        if self.lake.checks_bytes:
+            return self.report.clean
+        with self.local() as path:
+            return totals_of_parquet(path, service)
 
     def to_pandas(self, rows: int | None = None) -> pd.DataFrame:
         """The whole month as a frame, or its first rows."""
-        with self.lake.open(self.key) as file:
-            return _frame(file, rows)
+        if rows is not None:
+            with self.lake.open(self.key, self.version) as file:
+                return _frame(file, rows)
+        with self.local() as path, path.open("rb") as file:
+            return _frame(file, None)
+
+
+def _record_key(stem: str) -> str:
+    return f"{stem}.source.json"
 
 
 def _frame(file: BinaryIO, rows: int | None) -> pd.DataFrame:

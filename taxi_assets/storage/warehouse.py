@@ -53,8 +53,8 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
         """Control figures, counted in the table now."""
 
     @abstractmethod
-    def read_month(self, service: Service, month: Month) -> pd.DataFrame:
-        """The month, in the order of the published file."""
+    def read_month(self, service: Service, month: Month, *, rows: int | None = None) -> pd.DataFrame:
+        """The month in the order of the published file; or so many of its rows, whichever are cheap to have."""
 
     @abstractmethod
     def replace_frame(self, name: str, frame: pd.DataFrame, descriptions: Mapping[str, str]) -> None:

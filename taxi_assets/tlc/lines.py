@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from taxi_assets.errors import ContentRefusedError
@@ -16,7 +17,6 @@ from taxi_assets.tlc.source import FileFormat
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 # The largest piece handed to the parser at once, and so the longest line.
 BLOCK_BYTES = 1 << 20
@@ -26,9 +26,11 @@ _BLANK_LINE = re.compile(rb"^\r?\n", re.MULTILINE)
 _LONE_CARRIAGE_RETURN = re.compile(rb"\r(?!\n)")
 
 
-def open_bytes(path: Path, format_: FileFormat) -> BinaryIO:
+def open_bytes(file: Path | BinaryIO, format_: FileFormat) -> BinaryIO:
     """Open a CSV for reading, decompressed."""
-    return cast(BinaryIO, gzip.open(path, "rb")) if format_ is FileFormat.CSV_GZ else path.open("rb")
+    if format_ is FileFormat.CSV_GZ:
+        return cast(BinaryIO, gzip.open(file, "rb"))
+    return file.open("rb") if isinstance(file, Path) else file
 
 
 class LineSource:

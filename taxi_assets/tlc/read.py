@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -220,16 +220,16 @@ def _usual_field_count(lines: bytes) -> int:
     return counts.most_common(1)[0][0] if counts else 0
 
 
-def first_rows(path: Path, format_: FileFormat, rows: int) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
+def first_rows(file: BinaryIO, format_: FileFormat, rows: int) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
     """The column names and the first rows of a published file, as they stand there; for a look, not for work."""
     if format_ is FileFormat.PARQUET:
         # Buffered: a published month may be one row group, and its columns would be read whole.
-        with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=BLOCK_BYTES) as file:
-            batch = next(file.iter_batches(batch_size=rows, use_threads=False), None)
+        with pyarrow.parquet.ParquetFile(file, pre_buffer=False, buffer_size=BLOCK_BYTES) as parquet:
+            batch = next(parquet.iter_batches(batch_size=rows, use_threads=False), None)
             arrays = [] if batch is None else _valid(batch)[0]
-            return file.schema_arrow.names, list(zip(*(map(plain, array) for array in arrays), strict=True))
-    with open_bytes(path, format_) as bytes_:
-        lines = LineSource(bytes_, what=path.name)
+            return parquet.schema_arrow.names, list(zip(*(map(plain, array) for array in arrays), strict=True))
+    with open_bytes(file, format_) as bytes_:
+        lines = LineSource(bytes_, what="the file")
     first = itertools.islice(filter(None, lines.peek().splitlines()), rows)
     fields = [line.decode().split(",") for line in first]
     header = lines.header.split(",")

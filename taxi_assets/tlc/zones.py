@@ -11,7 +11,7 @@ from taxi_assets.tlc.columns import normalise
 from taxi_assets.tlc.schema import Column, ColumnType
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from typing import BinaryIO
 
 ZONE_COLUMNS = (
     Column("location_id", ColumnType.INTEGER, "Number of the zone, as in pickup_location_id.", aliases=("locationid",)),
@@ -21,14 +21,14 @@ ZONE_COLUMNS = (
 )
 
 
-def read_zones(path: Path) -> pd.DataFrame:
+def read_zones(file: BinaryIO) -> pd.DataFrame:
     """The table as published, with this project's column names.
 
     "NA" and "N/A" are values of this table, not missing ones. Raises `HeaderError` for other columns, and
     `ContentRefusedError` for what is no table of zones.
     """
     try:
-        return _read(path)
+        return _read(file)
     except (ValueError, TypeError) as error:
         finding = " ".join(str(error).split())
         raise ContentRefusedError(
@@ -36,8 +36,8 @@ def read_zones(path: Path) -> pd.DataFrame:
         ) from error
 
 
-def _read(path: Path) -> pd.DataFrame:
-    frame = pd.read_csv(path, dtype="string", keep_default_na=False)
+def _read(file: BinaryIO) -> pd.DataFrame:
+    frame = pd.read_csv(file, dtype="string", keep_default_na=False)
     names = {normalise(name): name for name in frame.columns}
     found = {}
     for column in ZONE_COLUMNS:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from taxi_assets.errors import LakeObjectMissingError
-from taxi_assets.storage import staging
-from taxi_assets.storage.lake import Lake, LocalLake
-from taxi_assets_tests.contract.conftest import child
+from taxi_assets.errors import LakeObjectMissingError, LakeObjectReplacedError
+from taxi_assets_tests.contract.stores import child
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.connection import Connection
+    from pathlib import Path
 
-    from taxi_assets_tests.contract.conftest import LakeBackend
+    from taxi_assets.storage.lake import Lake
+    from taxi_assets_tests.contract.stores import LakeBackend
 
 KEY = "clean/green_trips/2020-10.parquet"
 NEIGHBOUR = "clean/green_trips/2020-11.parquet"
@@ -31,11 +31,11 @@ def lake(lake_backend: LakeBackend) -> Lake:
     return lake_backend.open()
 
 
-def put(lake: Lake, content: bytes, key: str = KEY) -> None:
+def put(lake: Lake, content: bytes, key: str = KEY, *, replaces: str | None = "what is there", run: str = "a") -> None:
     with lake.staging() as folder:
         file = folder / "file"
         file.write_bytes(content)
-        lake.publish(file, key)
+        lake.publish(file, key, replaces=lake.version(key) if replaces == "what is there" else replaces, run_id=run)
 
 
 def read(lake: Lake, key: str = KEY) -> bytes:
@@ -60,7 +60,7 @@ def test_publishing_uses_the_file_up(lake: Lake) -> None:
     with lake.staging() as folder:
         file = folder / "file"
         file.write_bytes(b"new")
-        lake.publish(file, KEY)
+        lake.publish(file, KEY, replaces=None, run_id="a")
         assert not file.exists()
 
 
@@ -111,7 +111,9 @@ def test_a_key_cannot_leave_the_lake_nor_have_two_spellings(lake: Lake, key: str
     file = tmp_path / "file"
     file.write_bytes(b"new")
     uses: list[Callable[[], object]] = [
-        lambda: lake.publish(file, key),
+        lambda: lake.publish(file, key, replaces=None, run_id="a"),
+        lambda: lake.version(key),
+        lambda: lake.holds(key, sha256=""),
         lambda: lake.open(key),
         lambda: _local(lake, key),
         lambda: lake.size(key),
@@ -169,7 +171,7 @@ def test_what_was_opened_stays_what_it_was_to_its_end(lake: Lake) -> None:
 def test_a_publish_that_fails_before_it_begins_leaves_the_old_object(lake: Lake) -> None:
     put(lake, b"old")
     with lake.staging() as folder, pytest.raises(OSError, match="never-made"):
-        lake.publish(folder / "never-made", KEY)
+        lake.publish(folder / "never-made", KEY, replaces=lake.version(KEY), run_id="a")
     assert read(lake) == b"old"
 
 
@@ -179,32 +181,104 @@ def test_a_publish_that_fails_in_the_middle_leaves_the_old_object(lake_backend: 
     for fault in lake_backend.faults.values():
         with pytest.MonkeyPatch.context() as monkeypatch:
             fault(monkeypatch)
-            with pytest.raises(OSError, match="No space left"):
+            with pytest.raises(lake_backend.broken):
                 put(lake, b"new")
         assert read(lake) == b"old"
     put(lake, b"new")
     assert read(lake) == b"new"
 
 
-def test_two_writers_of_one_object_both_end_well_and_leave_one_of_theirs(lake_backend: LakeBackend) -> None:
+# --- not overwritten unseen -------------------------------------------------------------------------------------------
+
+
+def test_a_version_changes_with_every_publish_and_not_otherwise(lake: Lake) -> None:
+    assert lake.version(KEY) is None
+    put(lake, b"old")
+    old = lake.version(KEY)
+    put(lake, b"neighbour", NEIGHBOUR)
+    assert lake.version(KEY) == old
+    put(lake, b"new")
+    assert lake.version(KEY) not in {None, old}
+
+
+def test_a_run_that_began_before_a_newer_one_published_does_not_overwrite_it(lake: Lake) -> None:
+    put(lake, b"old")
+    seen = lake.version(KEY)
+    put(lake, b"new")
+    for replaces in (seen, None):
+        with pytest.raises(LakeObjectReplacedError) as error:
+            put(lake, b"from the older run", replaces=replaces, run="older")
+        assert lake.uri(KEY) in error.value.what
+        assert read(lake) == b"new"
+
+
+def test_an_object_that_has_gone_since_is_not_made_anew(lake: Lake) -> None:
+    put(lake, b"old")
+    seen = lake.version(KEY)
+    lake.delete(KEY)
+    with pytest.raises(LakeObjectReplacedError):
+        put(lake, b"new", replaces=seen)
+    assert lake.size(KEY) is None
+
+
+def test_the_same_bytes_published_by_another_run_are_no_conflict(lake: Lake) -> None:
+    put(lake, b"old")
+    seen = lake.version(KEY)
+    put(lake, b"new", run="one")
+    put(lake, b"new", replaces=seen, run="other")
+    assert read(lake) == b"new"
+
+
+def test_of_two_writers_that_began_together_one_is_refused_and_the_object_is_whole(lake_backend: LakeBackend) -> None:
     contents = [letter * OBJECT_BYTES for letter in (b"a", b"b")]
-    failures: list[BaseException] = []
+    for _ in range(10):
+        seen = lake_backend.open().version(KEY)
+        refused: list[bytes] = []
+        begin = threading.Barrier(2)
 
-    def write(content: bytes) -> None:
-        lake = lake_backend.open()
-        try:
-            for _ in range(20):
-                put(lake, content)
-        except BaseException as error:  # noqa: BLE001  (whatever it is, it must reach the test)
-            failures.append(error)
+        def write(content: bytes, seen: str | None = seen, refused: list[bytes] = refused) -> None:
+            begin.wait(60)  # noqa: B023  (of this turn)
+            try:
+                put(lake_backend.open(), content, replaces=seen)
+            except LakeObjectReplacedError:
+                refused.append(content)
 
-    writers = [threading.Thread(target=write, args=(content,)) for content in contents]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
-    assert not failures
-    assert read(lake_backend.open()) in contents
+        writers = [threading.Thread(target=write, args=(content,)) for content in contents]
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join()
+        assert len(refused) == 1
+        assert read(lake_backend.open()) == next(content for content in contents if content not in refused)
+
+
+def test_a_version_can_be_read_as_long_as_it_is_there_and_nothing_else_in_its_place(lake: Lake) -> None:
+    put(lake, b"old")
+    seen = lake.version(KEY)
+    with lake.open(KEY, seen) as file, lake.local(KEY, seen) as path:
+        assert file.read() == path.read_bytes() == b"old"
+    put(lake, b"new")
+    for access in (_open_version, _local_version):
+        with suppress(LakeObjectReplacedError):
+            assert access(lake, seen) == b"old"
+
+
+def _open_version(lake: Lake, version: str | None) -> bytes:
+    with lake.open(KEY, version) as file:
+        return file.read()
+
+
+def _local_version(lake: Lake, version: str | None) -> bytes:
+    with lake.local(KEY, version) as path:
+        return path.read_bytes()
+
+
+def test_a_lake_knows_whether_it_holds_these_bytes(lake: Lake) -> None:
+    new, other = (hashlib.sha256(content).hexdigest() for content in (b"new", b"other"))
+    assert not lake.holds(KEY, sha256=new)
+    put(lake, b"new")
+    assert lake.holds(KEY, sha256=new)
+    assert not lake.holds(KEY, sha256=other)
 
 
 # --- staging ----------------------------------------------------------------------------------------------------------
@@ -250,87 +324,3 @@ def test_the_files_of_a_process_at_work_are_left_alone(lake_backend: LakeBackend
         other.tell()
         assert other.ends() == 0
     assert not folder.exists()
-
-
-# --- the lake in a folder ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def local_lake(tmp_path: Path) -> LocalLake:
-    return LocalLake(folder=str(tmp_path / "lake"))
-
-
-def test_a_local_lake_has_the_bytes_on_disk_before_it_renames_and_the_name_afterwards(
-    local_lake: LocalLake, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    put(local_lake, b"old")
-    folder = Path(local_lake.folder, KEY).parent.stat().st_ino
-    steps: list[tuple[str, int]] = []
-    fsync, replace = os.fsync, Path.replace
-
-    def note_fsync(descriptor: int) -> None:
-        steps.append(("flush", os.fstat(descriptor).st_ino))
-        fsync(descriptor)
-
-    def note_replace(path: Path, target: Path) -> Path:
-        steps.append(("rename", path.stat().st_ino))
-        return replace(path, target)
-
-    monkeypatch.setattr(os, "fsync", note_fsync)
-    monkeypatch.setattr(Path, "replace", note_replace)
-    put(local_lake, b"new")
-    file = Path(local_lake.folder, KEY).stat().st_ino
-    assert steps == [("flush", file), ("rename", file), ("flush", folder)]
-
-
-def test_a_local_lake_keeps_nothing_but_objects_once_all_is_done(local_lake: LocalLake) -> None:
-    put(local_lake, b"new")
-    files = [path for path in Path(local_lake.folder).rglob("*") if path.is_file()]
-    assert files == [Path(local_lake.folder, KEY)]
-
-
-def test_a_folder_just_made_is_not_swept_by_others(local_lake: LocalLake, monkeypatch: pytest.MonkeyPatch) -> None:
-    make = Path.mkdir
-
-    def make_while_others_sweep(self: Path, *arguments: Any, **options: Any) -> None:
-        make(self, *arguments, **options)
-        if self.parent.name == ".staging":
-            staging._sweep(self.parent)  # noqa: SLF001
-            assert self.is_dir()
-
-    monkeypatch.setattr(Path, "mkdir", make_while_others_sweep)
-    put(local_lake, b"new")
-    assert read(local_lake) == b"new"
-    assert list(Path(local_lake.folder, ".staging").iterdir()) == []
-
-
-def test_what_cannot_be_swept_stops_nobody(local_lake: LocalLake) -> None:
-    strange = Path(local_lake.folder, ".staging", "strange.lock")
-    strange.mkdir(parents=True)
-    put(local_lake, b"new")
-    assert strange.exists()
-
-
-def test_staging_at_the_same_time_never_loses_a_file(local_lake: LocalLake) -> None:
-    lost: list[BaseException] = []
-
-    def work(number: int) -> None:
-        try:
-            for turn in range(15):
-                put(local_lake, b"%d %d" % (number, turn), f"raw/{number}")
-        except BaseException as error:  # noqa: BLE001  (whatever it is, it must reach the test)
-            lost.append(error)
-
-    workers = [threading.Thread(target=work, args=(number,)) for number in range(6)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert not lost
-    assert [read(local_lake, f"raw/{number}") for number in range(6)] == [b"%d 14" % number for number in range(6)]
-
-
-def test_a_relative_folder_is_a_lake_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    put(LocalLake(folder="lake"), b"new")
-    assert (tmp_path / "lake" / KEY).read_bytes() == b"new"

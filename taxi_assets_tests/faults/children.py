@@ -23,6 +23,7 @@ import dagster as dg
 import duckdb
 
 from taxi_assets.storage.duckdb import DuckDBWarehouse
+from taxi_assets.storage.local_lake import LocalLake
 from taxi_assets_tests.chain import Deployment, checks, failures
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def _die_writing(size: int) -> None:
 def _telling(home: Path, reached: Callable[[str], None]) -> Iterator[None]:
     """Tell each moment, by name."""
     replace, link, unlink, connect = Path.replace, Path.hardlink_to, Path.unlink, duckdb.connect
-    load = DuckDBWarehouse.replace_month
+    publish, load = LocalLake.publish, DuckDBWarehouse.replace_month
 
     @contextmanager
     def told(name: str | None) -> Iterator[None]:
@@ -144,6 +145,10 @@ def _telling(home: Path, reached: Callable[[str], None]) -> Iterator[None]:
     def told_replace(path: Path, target: Path) -> Path:
         with told(_name(Path(target), home)):
             return replace(path, target)
+
+    def told_publish(lake: LocalLake, file: Path, key: str, **options: Any) -> None:
+        reached(f"publishing {_name(Path(lake.folder, key), home)}")  # before anything is locked
+        publish(lake, file, key, **options)
 
     def told_link(path: Path, target: Path) -> None:
         with told(_name(path, home)):
@@ -165,6 +170,7 @@ def _telling(home: Path, reached: Callable[[str], None]) -> Iterator[None]:
         mock.patch.object(Path, "replace", told_replace),
         mock.patch.object(Path, "hardlink_to", told_link),
         mock.patch.object(Path, "unlink", told_unlink),
+        mock.patch.object(LocalLake, "publish", told_publish),
         mock.patch.object(DuckDBWarehouse, "replace_month", told_load),
         mock.patch.object(duckdb, "connect", told_connect),
     ):

@@ -31,9 +31,9 @@ def run_at_once(deployment: Deployment, months: Sequence[str], *, meets: str) ->
 @pytest.mark.parametrize(
     ("start", "meets"),
     [
-        ("empty", "before raw object"),
+        ("empty", "publishing raw object"),
         ("empty", "before loading"),
-        ("held", "before quarantine"),
+        ("held", "publishing quarantine"),
     ],
 )
 def test_the_same_month_twice(
@@ -49,7 +49,7 @@ def test_the_same_month_twice(
     ("months", "meets"),
     [
         ([MONTH, NEIGHBOUR], "before loading"),
-        ([MONTH, NEIGHBOUR, MONTH, NEIGHBOUR], "before raw object"),
+        ([MONTH, NEIGHBOUR, MONTH, NEIGHBOUR], "publishing raw object"),
     ],
 )
 def test_two_months_of_a_service(
@@ -62,7 +62,7 @@ def test_two_months_of_a_service(
     assert leftovers(deployment) == []
 
 
-@pytest.mark.parametrize("waits", ["before quarantine", "before clean", "before loading"])
+@pytest.mark.parametrize("waits", ["publishing quarantine", "publishing clean", "before loading"])
 def test_a_run_with_an_older_file_is_overtaken_by_one_with_a_newer(
     republished: Republished, tmp_path: Path, waits: str
 ) -> None:

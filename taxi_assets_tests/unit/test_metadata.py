@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taxi_assets.assets import metadata
+from taxi_assets import metadata
 from taxi_assets.tlc.schemas.green import GREEN
 from taxi_assets.tlc.source import FileFormat
 from taxi_assets_tests.trips import MONTH, cleaned_month, csv_lines, fetched
@@ -121,7 +121,8 @@ def test_a_preview_of_nothing_is_its_header() -> None:
 def test_a_published_file_is_shown_as_it_stands(tmp_path: Path) -> None:
     path = tmp_path / "file.csv"
     path.write_bytes(b"a,b \n\n1,nan,|x\r\n\xff,`2`\n")
-    shown = cells(metadata.file_preview(path, FileFormat.CSV).md_str or "")
+    with path.open("rb") as file:
+        shown = cells(metadata.file_preview(file, FileFormat.CSV).md_str or "")
     assert shown == [["a", "b", ""], ["1", "nan", "|x"], ["\\xff", "`2`", ""]]
 
 

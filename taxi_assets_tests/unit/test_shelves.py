@@ -16,12 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from taxi_assets.errors import LakeObjectDamagedError, LakeObjectMissingError
-from taxi_assets.storage.lake import LocalLake
-from taxi_assets.storage.shelves import ParquetMonth, PublishedFile, StagedParquet
+from taxi_assets.errors import LakeObjectDamagedError, LakeObjectMissingError, LakeObjectReplacedError
+from taxi_assets.storage.local_lake import LocalLake
+from taxi_assets.storage.shelves import ParquetMonth, PublishedFile, StagedFile, StagedParquet
 from taxi_assets.tlc.report import FOOTER_KEY
+from taxi_assets.tlc.schemas.green import GREEN
 from taxi_assets.tlc.source import FileFormat
-from taxi_assets_tests.contract.conftest import child
+from taxi_assets_tests.contract.stores import child
 from taxi_assets_tests.trips import MONTH, cleaned_month, csv_lines, fetched, published_month
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ def lake(tmp_path: Path) -> LocalLake:
 
 def publish(lake: LocalLake, content: bytes, *, ending: FileFormat = CSV_GZ, etag: str = '"1"') -> PublishedFile:
     with lake.staging() as folder:
-        return PublishedFile.publish(lake, STEM, fetched(content, folder, ending=ending, etag=etag))
+        new = fetched(content, folder, ending=ending, etag=etag)
+        return PublishedFile.publish(lake, STEM, StagedFile(new, PublishedFile.versions(lake, STEM)), run_id="a run")
 
 
 def files(lake: LocalLake) -> dict[str, bytes]:
@@ -75,7 +77,11 @@ def test_a_published_file_is_found_again_byte_for_byte_with_its_record(lake: Loc
 
 def test_what_was_never_published_is_named_with_what_to_do(lake: LocalLake) -> None:
     assert PublishedFile.find(lake, STEM) is None
-    with pytest.raises(LakeObjectMissingError, match=f"{STEM}: there is no .*source.json. Materialize it first."):
+    with pytest.raises(
+        LakeObjectMissingError,
+        LakeObjectReplacedError,
+        match=f"{STEM}: there is no .*source.json. Materialize it first.",
+    ):
         PublishedFile.get(lake, STEM)
 
 
@@ -255,7 +261,8 @@ CLEAN = "clean/green_trips/2020-10"
 def put(lake: LocalLake, content: bytes) -> None:
     with lake.staging() as folder:
         (folder / "file").write_bytes(content)
-        lake.publish(folder / "file", f"{CLEAN}.parquet")
+        key = f"{CLEAN}.parquet"
+        lake.publish(folder / "file", key, replaces=lake.version(key), run_id="a run")
 
 
 def parquet(footer: Mapping[bytes, bytes] | None = None) -> bytes:
@@ -283,7 +290,7 @@ def test_an_empty_month_is_a_month(lake: LocalLake) -> None:
 
 def test_a_staged_file_tells_its_rows_and_bytes(tmp_path: Path) -> None:
     cleaned = cleaned_month(tmp_path, rows=20, dirty=2)
-    clean, quarantine = (StagedParquet(p, cleaned.report) for p in (cleaned.clean, cleaned.quarantine))
+    clean, quarantine = (StagedParquet(p, cleaned.report, None) for p in (cleaned.clean, cleaned.quarantine))
     assert (clean.rows, quarantine.rows) == (20, 2)
     assert clean.bytes == cleaned.clean.stat().st_size
     assert quarantine.to_pandas(1)["source_row"].tolist() == [21]
@@ -350,9 +357,55 @@ def test_any_damage_to_a_footer_is_told_and_not_raised(lake: LocalLake) -> None:
 
 def test_handles_hold_no_rows(lake: LocalLake) -> None:
     trips = published_month(lake, rows=50)
-    assert {field.name for field in dataclasses.fields(trips)} == {"lake", "key", "report", "rows"}
+    assert {field.name for field in dataclasses.fields(trips)} == {"lake", "key", "version", "report", "rows"}
+    assert len(trips.to_pandas()) == 50
+
+
+def test_a_handle_never_reads_what_has_come_in_its_place(lake: LocalLake) -> None:
+    trips = published_month(lake, rows=50)
     published_month(lake, rows=20, seed=1)
-    assert len(trips.to_pandas()) == 20, "a handle reads what stands there now"
+    for read in (trips.to_pandas, lambda: trips.to_pandas(10), lambda: trips.counted(GREEN)):
+        with pytest.raises(LakeObjectReplacedError, match=trips.key):
+            read()
+
+
+# --- two runs at once -------------------------------------------------------------------------------------------------
+
+
+def test_an_older_run_does_not_put_its_file_over_that_of_a_newer_one(lake: LocalLake) -> None:
+    publish(lake, OLD)
+    seen = PublishedFile.versions(lake, STEM)
+    new = publish(lake, NEW)
+    with lake.staging() as folder, pytest.raises(LakeObjectReplacedError, match=STEM):
+        PublishedFile.publish(lake, STEM, StagedFile(fetched(b"header\nolder\n", folder), seen), run_id="older")
+    assert PublishedFile.find(lake, STEM) == new
+    assert content(new) == NEW
+
+
+def test_two_runs_that_fetched_the_same_file_agree(lake: LocalLake) -> None:
+    seen = PublishedFile.versions(lake, STEM)
+    first = publish(lake, NEW, etag='"1"')
+    with lake.staging() as folder:
+        staged = StagedFile(fetched(NEW, folder, ending=CSV_GZ, etag='"2"'), seen)
+        assert PublishedFile.publish(lake, STEM, staged, run_id="other") == first
+
+
+def test_two_runs_that_cleaned_the_same_month_agree_and_one_with_other_data_is_refused(
+    lake: LocalLake, tmp_path: Path
+) -> None:
+    first = published_month(lake, rows=50)
+    for rows, refused in ((50, False), (40, True)):
+        (tmp_path / str(rows)).mkdir()
+        cleaned = cleaned_month(tmp_path / str(rows), rows=rows)
+        # Of the same data, but not byte for byte, as another version of pyarrow would write it.
+        pyarrow.parquet.write_table(pyarrow.parquet.read_table(cleaned.clean), cleaned.clean, compression="none")
+        staged = StagedParquet(cleaned.clean, cleaned.report, replaces=None)
+        if refused:
+            with pytest.raises(LakeObjectReplacedError, match=CLEAN):
+                ParquetMonth.publish(lake, CLEAN, staged, run_id="other")
+        else:
+            assert ParquetMonth.publish(lake, CLEAN, staged, run_id="other") == first
+        assert ParquetMonth.get(lake, CLEAN) == first
 
 
 # --- the helper that the tests above and others build on --------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,7 @@ from taxi_assets.tlc.source import FileFormat
 from taxi_assets_tests.trip_files import write_csv
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
     from typing import Any
 
@@ -312,9 +312,14 @@ def test_parquet_without_rows_has_no_batches(tmp_path: Path) -> None:
 # --- a first look ---------------------------------------------------------------------------------------------------
 
 
+def first_rows_of(path: Path, format_: FileFormat, rows: int) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
+    with path.open("rb") as file:
+        return first_rows(file, format_, rows)
+
+
 def test_the_first_rows_of_a_csv_as_they_stand(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "m.csv.gz", b'a,b\r\n\r\n"1",2,,\r\n3,\x1c4,,\r\nx\r\n5,6,,\r\n')
-    names, rows = first_rows(path, FileFormat.CSV_GZ, 3)
+    names, rows = first_rows_of(path, FileFormat.CSV_GZ, 3)
     assert names == ["a", "b", "", ""]
     assert rows == [['"1"', "2", "", ""], ["3", "\x1c4", "", ""], ["x", "", "", ""]]
 
@@ -322,21 +327,21 @@ def test_the_first_rows_of_a_csv_as_they_stand(tmp_path: Path) -> None:
 def test_the_first_rows_of_parquet_as_they_stand(tmp_path: Path) -> None:
     path = tmp_path / "m.parquet"
     pyarrow.parquet.write_table(pa.table({"A": [1, None, 3], "b": ["x", "y", "z"]}), path)
-    assert first_rows(path, FileFormat.PARQUET, 2) == (["A", "b"], [(1, "x"), (None, "y")])
-    assert first_rows(path, FileFormat.PARQUET, 9)[1][-1] == (3, "z")
+    assert first_rows_of(path, FileFormat.PARQUET, 2) == (["A", "b"], [(1, "x"), (None, "y")])
+    assert first_rows_of(path, FileFormat.PARQUET, 9)[1][-1] == (3, "z")
 
 
 def test_a_look_at_the_first_rows_fails_on_no_value(tmp_path: Path) -> None:
     path = tmp_path / "m.parquet"
     late = pa.array([2**62], pa.timestamp("us"))
     pyarrow.parquet.write_table(pa.table({"a": late, "b": pa.array([b"\xff"]).view(pa.string())}), path)
-    ((time, text),) = first_rows(path, FileFormat.PARQUET, 3)[1]
+    ((time, text),) = first_rows_of(path, FileFormat.PARQUET, 3)[1]
     assert isinstance(time, str)
     assert text == "\\xff"
 
 
-def test_a_file_without_rows_has_no_first_rows(tmp_path: Path) -> None:
-    assert first_rows(write_csv(tmp_path / "m.csv", b"a,b\n"), FileFormat.CSV, 3) == (["a", "b"], [])
+def test_a_file_without_rows_has_no_first_rows_of(tmp_path: Path) -> None:
+    assert first_rows_of(write_csv(tmp_path / "m.csv", b"a,b\n"), FileFormat.CSV, 3) == (["a", "b"], [])
     empty = tmp_path / "m.parquet"
     pyarrow.parquet.write_table(pa.table({"a": pa.array([], pa.string())}), empty)
-    assert first_rows(empty, FileFormat.PARQUET, 3) == (["a"], [])
+    assert first_rows_of(empty, FileFormat.PARQUET, 3) == (["a"], [])

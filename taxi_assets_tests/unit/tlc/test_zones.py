@@ -23,14 +23,19 @@ HEADER = b"LocationID,Borough,Zone,service_zone\n"
 def zones(content: bytes, folder: Path) -> pd.DataFrame:
     path = folder / "zones.csv"
     path.write_bytes(content)
-    return read_zones(path)
+    return read(path)
+
+
+def read(path: Path) -> pd.DataFrame:
+    with path.open("rb") as file:
+        return read_zones(file)
 
 
 @pytest.mark.parametrize("path", [LOOKUP, SAMPLE])
 def test_every_zone_is_read_as_it_stands(path: Path) -> None:
     with path.open(newline="") as file:
         published = list(csv.DictReader(file))
-    frame = read_zones(path)
+    frame = read(path)
     assert list(frame.columns) == [column.name for column in ZONE_COLUMNS]
     assert frame["location_id"].tolist() == [int(row["LocationID"]) for row in published] == list(range(1, 266))
     for name, published_name in {"borough": "Borough", "zone": "Zone", "service_zone": "service_zone"}.items():
@@ -38,7 +43,7 @@ def test_every_zone_is_read_as_it_stands(path: Path) -> None:
 
 
 def test_na_is_a_value() -> None:
-    last = read_zones(LOOKUP).iloc[-2:]
+    last = read(LOOKUP).iloc[-2:]
     assert set(last["borough"]) | set(last["zone"]) >= {"Unknown", "N/A"}
     assert not last.isna().any(axis=None)
 

@@ -14,7 +14,7 @@ from taxi_assets.tlc.read import first_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
+    from typing import BinaryIO
 
     import pandas as pd
 
@@ -96,9 +96,9 @@ def preview(frame: pd.DataFrame) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(markdown_table(list(first.columns), first.astype(object).to_numpy().tolist()))
 
 
-def file_preview(path: Path, format_: FileFormat) -> dg.MarkdownMetadataValue:
+def file_preview(file: BinaryIO, format_: FileFormat) -> dg.MarkdownMetadataValue:
     """The first rows of a published file as a table, as they stand there."""
-    return dg.MetadataValue.md(markdown_table(*first_rows(path, format_, PREVIEW_ROWS)))
+    return dg.MetadataValue.md(markdown_table(*first_rows(file, format_, PREVIEW_ROWS)))
 
 
 def markdown_table(headers: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:

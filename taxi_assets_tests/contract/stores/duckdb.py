@@ -1,0 +1,59 @@
+"""The warehouse in a DuckDB file, loading from a lake in a folder."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pytest
+
+from taxi_assets.storage.duckdb import DuckDBWarehouse
+from taxi_assets.storage.local_lake import LocalLake
+from taxi_assets_tests.contract.stores import WarehouseBackend
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class _BreaksAtCommit:
+    """A DuckDB connection that loses its disk when it commits what was written to `loaded_months`, or to a frame."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._at_the_end = False
+
+    def execute(self, query: str, *args: Any) -> Any:
+        self._at_the_end |= query.startswith("INSERT") and "loaded_months" in query
+        self._at_the_end |= query.startswith("CREATE OR REPLACE")
+        return self._connection.execute(query, *args)
+
+    def commit(self) -> None:
+        if self._at_the_end:
+            raise OSError(28, "No space left on device")
+        self._connection.commit()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
+@pytest.fixture
+def duckdb_warehouse(tmp_path: Path) -> WarehouseBackend:
+    file = tmp_path / "warehouse.duckdb"
+
+    def columns(table: str) -> dict[str, str | None]:
+        with duckdb.connect(file) as connection:
+            query = "SELECT column_name, comment FROM duckdb_columns() WHERE schema_name = 'taxi' AND table_name = ?"
+            return dict(connection.execute(query, [table]).fetchall())
+
+    def break_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+        connect = duckdb.connect
+        monkeypatch.setattr(duckdb, "connect", lambda *args, **named: _BreaksAtCommit(connect(*args, **named)))
+
+    return WarehouseBackend(
+        open=partial(DuckDBWarehouse, file=str(file), wait_seconds=60),
+        open_lake=partial(LocalLake, folder=str(tmp_path / "lake")),
+        columns=columns,
+        break_commit=break_commit,
+        types=("BIGINT", "VARCHAR"),
+    )

@@ -1,0 +1,27 @@
+"""The lake in a folder."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from taxi_assets.storage.local_lake import LocalLake
+from taxi_assets_tests.contract.stores import LakeBackend
+
+
+def fail(*_args: object, **_named: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.fixture
+def local_lake(tmp_path: Path) -> LakeBackend:
+    return LakeBackend(
+        open=partial(LocalLake, folder=str(tmp_path / "lake")),
+        faults={
+            "flushing the file": lambda monkeypatch: monkeypatch.setattr(os, "fsync", fail),
+            "the rename": lambda monkeypatch: monkeypatch.setattr(Path, "replace", fail),
+        },
+    )

@@ -1,0 +1,214 @@
+"""What the warehouse in a DuckDB file promises besides: any file and schema, and who waits for whom."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import duckdb
+import pytest
+
+from taxi_assets.errors import WarehouseBusyError, WarehouseTableMissingError, WarehouseUnusableError
+from taxi_assets.settings import Settings
+from taxi_assets.storage.duckdb import DuckDBWarehouse
+from taxi_assets.storage.local_lake import LocalLake
+from taxi_assets.storage.shelves import ParquetMonth
+from taxi_assets.storage.warehouse import LoadedMonth
+from taxi_assets.tlc.report import NO_ROWS
+from taxi_assets.tlc.schemas.green import GREEN
+from taxi_assets_tests.contract.stores import child
+from taxi_assets_tests.contract.test_warehouse import ZONES, holds, replace
+from taxi_assets_tests.trips import MONTH, published_month
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> LocalLake:
+    return LocalLake(folder=str(tmp_path / "lake"))
+
+
+@pytest.fixture
+def embedded(tmp_path: Path) -> DuckDBWarehouse:
+    return DuckDBWarehouse(file=str(tmp_path / "new" / "warehouse.duckdb"), wait_seconds=60)
+
+
+def test_looking_into_a_duckdb_warehouse_makes_no_file(embedded: DuckDBWarehouse) -> None:
+    assert embedded.totals(GREEN, MONTH) == NO_ROWS
+    assert embedded.loaded(GREEN, MONTH) is None
+    with pytest.raises(WarehouseTableMissingError):
+        embedded.read_frame("taxi_zones")
+    assert not Path(embedded.file).parent.exists()
+
+
+def test_a_duckdb_warehouse_leaves_nothing_beside_its_file(embedded: DuckDBWarehouse, lake: LocalLake) -> None:
+    replace(embedded, published_month(lake))
+    assert list(Path(embedded.file).parent.iterdir()) == [Path(embedded.file)]
+
+
+@pytest.mark.parametrize(
+    ("file", "schema"),
+    [
+        ("taxi.duckdb", "taxi"),  # DuckDB names a database after its file
+        ("warehouse.duckdb", "temp"),  # and has databases of its own
+        ("warehouse.duckdb", 'my schema"x'),
+        ("ware'house \"[*].duckdb", "select"),
+    ],
+)
+def test_any_file_goes_with_any_schema(tmp_path: Path, lake: LocalLake, file: str, schema: str) -> None:
+    trips = published_month(lake, rows=5)
+    warehouse = DuckDBWarehouse(file=str(tmp_path / file), schema_name=schema)
+    for _ in range(2):
+        replace(warehouse, trips)
+        warehouse.replace_frame("taxi_zones", ZONES, {"zone": "A name."})
+    assert holds(warehouse, trips)
+    assert len(warehouse.read_frame("taxi_zones")) == len(ZONES)
+
+
+def test_a_schema_is_the_same_in_upper_and_lower_case(tmp_path: Path, lake: LocalLake) -> None:
+    trips = published_month(lake, rows=5)
+    lower, upper = (DuckDBWarehouse(file=str(tmp_path / "w.duckdb"), schema_name=name) for name in ("taxi", "TAXI"))
+    replace(lower, trips)
+    assert holds(upper, trips)
+    replace(upper, trips)
+    assert holds(lower, trips)
+
+
+def test_the_address_is_the_one_that_the_setting_takes(embedded: DuckDBWarehouse) -> None:
+    address = Settings(warehouse=embedded.uri()).warehouse  # type: ignore[arg-type]  # read by its validator
+    assert (str(address.file), address.schema_name) == (embedded.file, embedded.schema_name)
+
+
+def test_any_folder_can_hold_the_lake(embedded: DuckDBWarehouse, tmp_path: Path) -> None:
+    names = ["env=prod", "st*r", "what?", "[1]", "{x,y}", "a b'c"]
+    others = ["star", "whats", "1", "x"]  # what they would find besides, as patterns
+    trips = {name: published_month(LocalLake(folder=str(tmp_path / name)), rows=7) for name in [*names, *others]}
+    for number, name in enumerate(names):
+        replace(embedded, trips[name])
+        assert embedded.totals(GREEN, MONTH).rows == 7, f"{number}: {name}"
+
+
+def hold(file: str, line: Connection) -> None:
+    with duckdb.connect(file):
+        line.send(os.getpid())
+        line.recv()
+
+
+def test_a_file_that_another_process_holds_is_busy_after_the_wait_and_the_error_names_that_process(
+    embedded: DuckDBWarehouse, lake: LocalLake
+) -> None:
+    old, new = published_month(lake), published_month(lake, rows=5, shelf="newer")
+    replace(embedded, old)
+    with child(hold, embedded.file) as other:
+        pid = other.hear()
+        started = time.monotonic()
+        with pytest.raises(WarehouseBusyError) as error:
+            replace(DuckDBWarehouse(file=embedded.file, wait_seconds=0.3), new)
+        assert 0.3 <= time.monotonic() - started < 5
+    assert f"(PID {pid}) for 0.3 seconds" in error.value.what
+    assert embedded.file in error.value.what
+    assert holds(embedded, old)
+
+
+class Heard(logging.Handler):
+    """Sets an event once something is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = ""
+        self.event = threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.text = record.getMessage()
+        self.event.set()
+
+
+def test_a_held_file_is_waited_for_and_the_log_says_for_whom(embedded: DuckDBWarehouse, lake: LocalLake) -> None:
+    trips = published_month(lake)
+    replace(embedded, published_month(lake, rows=5, shelf="older"))
+    log, heard = dg.get_dagster_logger(), Heard()
+    log.addHandler(heard)
+    waiting = threading.Thread(target=replace, args=(embedded, trips))
+    try:
+        with child(hold, embedded.file) as other:
+            pid = other.hear()
+            waiting.start()
+            assert heard.event.wait(60)
+            assert f"(PID {pid})" in heard.text
+            assert waiting.is_alive()
+            other.tell()
+            waiting.join(60)
+    finally:
+        log.removeHandler(heard)
+    assert holds(embedded, trips)
+
+
+@pytest.mark.parametrize("content", [b"", b"no database" * 2000], ids=["empty", "garbage"])
+def test_a_file_that_is_no_database_is_refused_in_one_line_and_left_alone(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "warehouse.duckdb"
+    file.write_bytes(content)
+    with pytest.raises(WarehouseUnusableError) as error:
+        DuckDBWarehouse(file=str(file)).totals(GREEN, MONTH)
+    assert str(file) in error.value.what
+    assert "\n" not in str(error.value)
+    assert file.read_bytes() == content
+
+
+def test_a_file_that_this_process_has_open_otherwise_is_refused_in_one_line(embedded: DuckDBWarehouse) -> None:
+    embedded.replace_frame("taxi_zones", ZONES, {})
+    with (
+        duckdb.connect(embedded.file, config={"memory_limit": "1GB"}),
+        pytest.raises(WarehouseUnusableError, match="different configuration"),
+    ):
+        embedded.read_frame("taxi_zones")
+
+
+def load_until_killed(file: str, lake_folder: str, limit: int, line: Connection) -> None:
+    """Load the newer trips; the system kills this process at the write that makes a file longer than the limit."""
+    trips = ParquetMonth.get(LocalLake(folder=lake_folder), f"newer/green_trips/{MONTH}")
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    replace(DuckDBWarehouse(file=file), trips)
+    line.close()
+
+
+def test_a_process_killed_in_the_middle_of_a_write_leaves_the_old_month_or_the_new_one(
+    embedded: DuckDBWarehouse, lake: LocalLake, tmp_path: Path
+) -> None:
+    old, new = published_month(lake, rows=300), published_month(lake, rows=1000, seed=1, shelf="newer")
+    replace(embedded, old)
+    killed, length = 0, Path(embedded.file).stat().st_size
+    for step, limit in enumerate((1000, length // 2, length)):
+        copy = DuckDBWarehouse(file=str(tmp_path / f"{step}.duckdb"))
+        shutil.copy(embedded.file, copy.file)
+        with child(load_until_killed, copy.file, lake.folder, limit) as other:
+            killed += other.ends() == -signal.SIGXFSZ
+        found = LoadedMonth(new.report.data_version, copy.totals(GREEN, MONTH))
+        trips = new if copy.loaded(GREEN, MONTH) == found else old
+        assert holds(copy, trips)
+        replace(copy, new)
+        assert copy.totals(GREEN, MONTH) == new.report.clean
+    assert killed, "no process was killed: nothing was tested"
+
+
+@pytest.mark.parametrize("limit", [0, 4096])
+def test_a_process_killed_while_it_makes_the_file_leaves_none_and_what_it_leaves_is_swept(
+    embedded: DuckDBWarehouse, lake: LocalLake, limit: int
+) -> None:
+    trips = published_month(lake, shelf="newer")
+    with child(load_until_killed, embedded.file, lake.folder, limit) as other:
+        assert other.ends() == -signal.SIGXFSZ
+    assert not Path(embedded.file).exists()
+    replace(embedded, trips)
+    assert embedded.totals(GREEN, MONTH) == trips.report.clean
+    assert list(Path(embedded.file).parent.iterdir()) == [Path(embedded.file)]
