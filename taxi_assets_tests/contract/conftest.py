@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from taxi_assets_tests.contract.stores.duckdb import duckdb_warehouse
+from taxi_assets_tests.contract.stores.gcs import cloud_storage, gcs_lake
 from taxi_assets_tests.contract.stores.local import local_lake
 
 if TYPE_CHECKING:
     from taxi_assets_tests.contract.stores import LakeBackend, WarehouseBackend
 
-__all__ = ["duckdb_warehouse", "local_lake"]
+__all__ = ["cloud_storage", "duckdb_warehouse", "gcs_lake", "local_lake"]
 
-LAKES = ["local"]
+LAKES = ["local", "gcs"]
 WAREHOUSES = ["duckdb"]
 
 

@@ -1,0 +1,48 @@
+"""The lake in a bucket of the Cloud Storage double."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from taxi_assets.errors import LakeUnusableError
+from taxi_assets.google_cloud import CloudStorageResource
+from taxi_assets.storage.gcs_lake import GcsLake
+from taxi_assets_tests.contract.stores import LakeBackend
+from taxi_assets_tests.google.cloud_storage import CloudStorage, Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+@pytest.fixture
+def cloud_storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[CloudStorage]:
+    """A bucket with versioning, as deploy/gcp makes it."""
+    with CloudStorage(versioning=True) as storage:
+        for name, value in storage.environment.items():
+            monkeypatch.setenv(name, value)
+        yield storage
+
+
+def open_lake(environment: Mapping[str, str], bucket: str) -> GcsLake:
+    """A client of the bucket, in whichever process this is."""
+    os.environ.update(environment)
+    return GcsLake(storage=CloudStorageResource(), bucket=bucket, prefix="nyc/taxi", patience_seconds=20)
+
+
+@pytest.fixture
+def gcs_lake(cloud_storage: CloudStorage) -> LakeBackend:
+    def refuse(_monkeypatch: pytest.MonkeyPatch) -> None:
+        cloud_storage.script(Fault(status=400, message="Invalid argument."), method="POST", path="/upload/")
+
+    def forbid(_monkeypatch: pytest.MonkeyPatch) -> None:
+        cloud_storage.script(Fault(status=403, message="The account is disabled."), method="POST", path="/upload/")
+
+    return LakeBackend(
+        open=partial(open_lake, cloud_storage.environment, cloud_storage.bucket),
+        faults={"the upload is refused": refuse, "the upload is forbidden": forbid},
+        broken=LakeUnusableError,
+    )
