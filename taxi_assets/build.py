@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from taxi_assets.addresses import BigQueryAddress, DuckDBAddress, FolderAddress
 from taxi_assets.assets.clean import clean_asset
 from taxi_assets.assets.raw import raw_asset
 from taxi_assets.assets.warehouse import warehouse_asset
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from taxi_assets.settings import Settings
+    from taxi_assets.storage.lake import Lake
+    from taxi_assets.storage.warehouse import Warehouse
 
 
 # Data versions and checks with partitions are what this project is about; Dagster still marks both as young.
@@ -40,14 +43,55 @@ class TaxiDefinitions(dg.Definitions):
         return super().load_asset_value(key, **arguments)
 
 
+# What stands on Google Cloud is loaded only where it is used: its clients take most of a second.
+
+
+def lake_at(settings: Settings) -> Lake:
+    """The lake at the address of `TAXI_LAKE`."""
+    address = settings.lake
+    if isinstance(address, FolderAddress):
+        return LocalLake(folder=str(address.folder))
+    from taxi_assets.google_cloud import CloudStorageResource  # noqa: PLC0415
+    from taxi_assets.storage.gcs_lake import GcsLake  # noqa: PLC0415
+
+    storage = CloudStorageResource(credentials=settings.google_key)
+    return GcsLake(storage=storage, bucket=address.bucket, prefix=address.prefix)
+
+
+def warehouse_at(settings: Settings) -> Warehouse:
+    """The warehouse at the address of `TAXI_WAREHOUSE`."""
+    address = settings.warehouse
+    if isinstance(address, DuckDBAddress):
+        return DuckDBWarehouse(file=str(address.file), schema_name=address.schema_name)
+    from taxi_assets.google_cloud import BigQueryClientResource  # noqa: PLC0415
+    from taxi_assets.storage.bigquery import BigQueryWarehouse  # noqa: PLC0415
+
+    api = BigQueryClientResource(
+        project=address.project,
+        credentials=settings.google_key,
+        maximum_bytes_billed=address.maximum_bytes_billed,
+    )
+    return BigQueryWarehouse(api=api, project=address.project, dataset=address.dataset, location=address.location)
+
+
+def frames_in(warehouse: Warehouse, settings: Settings) -> Any:
+    """The IO manager for small tables that are pandas frames."""
+    address = settings.warehouse
+    if not isinstance(address, BigQueryAddress):
+        return WarehouseIOManager(warehouse=warehouse)
+    from taxi_assets.storage.bigquery_frames import BigQueryFrameIOManager  # noqa: PLC0415
+
+    return BigQueryFrameIOManager(project=address.project, dataset=address.dataset, warehouse=warehouse)
+
+
 def build_definitions(settings: Settings, *, resources: Mapping[str, Any] | None = None) -> TaxiDefinitions:
     """All assets, checks, jobs and resources of a deployment.
 
     `resources` replaces single ones by name (`lake`, `warehouse`, `publisher`), for tests.
     """
     base = {
-        "lake": LocalLake(folder=str(settings.lake.folder)),
-        "warehouse": DuckDBWarehouse(file=str(settings.warehouse.file), schema_name=settings.warehouse.schema_name),
+        "lake": lake_at(settings),
+        "warehouse": warehouse_at(settings),
         "publisher": PublisherResource(source=settings.source),
     } | dict(resources or {})
     lake, warehouse = base["lake"], base["warehouse"]
@@ -68,6 +112,7 @@ def build_definitions(settings: Settings, *, resources: Mapping[str, Any] | None
             "published_files": PublishedFileIOManager(lake=lake),
             "parquet_months": ParquetIOManager(lake=lake),
             "warehouse_tables": WarehouseIOManager(warehouse=warehouse),
+            "warehouse_frames": frames_in(warehouse, settings),
         },
         # A step in this process takes 0.06 s, in one of its own 2 s; months run beside each other as runs.
         executor=dg.in_process_executor,

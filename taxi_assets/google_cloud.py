@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from dagster_gcp import BigQueryResource, GCSResource
 from google.api_core import exceptions as api_errors
 from google.auth import exceptions as auth_errors
-from google.auth import load_credentials_from_dict
 from google.cloud import bigquery, storage
+from google.oauth2 import service_account
 from pydantic import Field, PrivateAttr
 from requests import exceptions as http_errors
 
@@ -32,13 +32,17 @@ if TYPE_CHECKING:
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 _CREDENTIALS = Field(
     default=None,
-    description="A key file's path, or a key in base64; nothing for Google's application default credentials.",
+    repr=False,
+    description="A service account's key file, or its content in base64; none: application default credentials.",
 )
-NO_CREDENTIALS = "Set TAXI_GOOGLE_CREDENTIALS to a key, or run `gcloud auth application-default login`."
+# Said with HTTP 403, but nothing is forbidden; and with 500, but it will not pass.
+_QUOTA = {"rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded"}
+_TOO_COSTLY = "bytesBilledLimitExceeded"
+_NO_CREDENTIALS = "Set TAXI_GOOGLE_CREDENTIALS to a key, or run `gcloud auth application-default login`."
 
 
 def read_key(text: str) -> dict[str, Any]:
-    """The key that a text stands for: a key file's path, or the key itself in base64.
+    """The service account's key that a text stands for: a key file's path, or the key itself in base64.
 
     Raises `ValueError`, which quotes nothing of it.
     """
@@ -53,8 +57,8 @@ def read_key(text: str) -> dict[str, Any]:
         key = json.loads(content)
     except ValueError:
         raise ValueError("What it holds is not JSON.") from None
-    if not isinstance(key, dict) or "type" not in key:
-        raise ValueError("What it holds is JSON, but no key of Google's.")
+    if not isinstance(key, dict) or key.get("type") != "service_account":
+        raise ValueError("What it holds is JSON, but no service account's key.")
     return key
 
 
@@ -63,8 +67,7 @@ def read_key(text: str) -> dict[str, Any]:
 def _credentials(text: str | None) -> Any:
     if text is None:
         return None
-    credentials, _ = load_credentials_from_dict(read_key(text), scopes=_SCOPES)
-    return credentials
+    return service_account.Credentials.from_service_account_info(read_key(text), scopes=_SCOPES)  # type: ignore[no-untyped-call]
 
 
 class CloudStorageResource(GCSResource):
@@ -107,28 +110,34 @@ def named_errors(
     *,
     unusable: Callable[..., PermanentError],
     unreachable: Callable[..., TransientError],
-    remedy: str,
+    remedy: Callable[[str], str],
 ) -> Iterator[None]:
     """Turn the errors of Google's clients into ours: one line, with the service's own reason.
 
-    `what` was being done, as in "gs://bucket/key cannot be read"; `remedy` says which role allows it.
+    `what` was being done, as in "gs://bucket/key cannot be read"; `remedy` says, given the reason, what allows it.
     """
     try:
         yield
     except auth_errors.DefaultCredentialsError:
-        raise unusable(f"{what}: there are no Google credentials.", remedy=NO_CREDENTIALS) from None
+        raise unusable(f"{what}: there are no Google credentials.", remedy=_NO_CREDENTIALS) from None
     except (auth_errors.RefreshError, auth_errors.MalformedError, api_errors.Unauthorized) as error:
         raise unusable(
-            f"{what}: Google does not accept the credentials ({reason(error)}).", remedy=NO_CREDENTIALS
+            f"{what}: Google does not accept the credentials ({reason(error)}).", remedy=_NO_CREDENTIALS
         ) from None
     except (auth_errors.TransportError, http_errors.RequestException, ConnectionError, TimeoutError) as error:
         raise unreachable(f"{what}: {reason(error)}.", remedy="Try again later.") from error
     except api_errors.RetryError as error:
         raise unreachable(f"{what}: {reason(error.cause or error)}.", remedy="Try again later.") from error
-    except (api_errors.ServerError, api_errors.TooManyRequests) as error:
-        raise unreachable(f"{what}: {reason(error)}.", remedy="Try again later.") from error
     except api_errors.GoogleAPICallError as error:
-        raise unusable(f"{what}: {reason(error)}.", remedy=remedy) from error
+        if _may_pass(error):
+            raise unreachable(f"{what}: {reason(error)}.", remedy="Try again later.") from error
+        raise unusable(f"{what}: {reason(error)}.", remedy=remedy(reason(error))) from error
+
+
+def _may_pass(error: api_errors.GoogleAPICallError) -> bool:
+    reasons = {entry.get("reason") for entry in error.errors if isinstance(entry, dict)}
+    passing = isinstance(error, api_errors.ServerError | api_errors.TooManyRequests)
+    return bool(reasons & _QUOTA) or (passing and _TOO_COSTLY not in reasons)
 
 
 def reason(error: BaseException) -> str:
@@ -139,7 +148,7 @@ def reason(error: BaseException) -> str:
         # Client libraries write "403 GET https://…: the reason".
         head, _, tail = text.partition(": ")
         text = tail if "http://" in head or "https://" in head else text
-        text = f"{error.code.value if error.code else ''} {text}"
+        text = f"{int(error.code or 0) or ''} {text}"
     elif isinstance(error, http_errors.RequestException):
         text = "the connection broke off or could not be made"
     else:

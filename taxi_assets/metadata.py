@@ -39,6 +39,13 @@ def column_schema(columns: Iterable[Column]) -> dg.TableSchema:
     return dg.TableSchema([dg.TableColumn(c.name, str(c.type), c.described) for c in columns])
 
 
+def column_descriptions(context: dg.OutputContext) -> dict[str, str]:
+    """The descriptions of an asset's columns, by name."""
+    schema: Any = (context.definition_metadata or {}).get("dagster/column_schema")
+    schema = getattr(schema, "value", schema) or getattr(schema, "schema", None)
+    return {column.name: column.description or "" for column in schema.columns} if schema else {}
+
+
 def source_metadata(record: SourceRecord, *, digest: str = "raw_sha256") -> dict[str, Any]:
     """Where a published file came from; `digest` names its sha256."""
     known: dict[str, Any] = {

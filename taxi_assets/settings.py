@@ -6,38 +6,15 @@ Nothing set means: everything embedded under `./data`, and TLC's published files
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+import dagster as dg
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from taxi_assets.addresses import LakeAddress, WarehouseAddress, one_line_for, read_lake, read_warehouse
 from taxi_assets.errors import SettingsError
 from taxi_assets.tlc.publishers import publisher_from
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-_SCHEMA_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,62}$"
-_DUCKDB = re.compile(r"duckdb:///(?P<path>[^?#]+)(\?schema=(?P<schema>[^&#]*))?", re.IGNORECASE)
-
-
-class LakeAddress(BaseModel):
-    """Where the lake stands: a folder, absolute."""
-
-    model_config = ConfigDict(frozen=True)
-
-    folder: Path
-
-
-class WarehouseAddress(BaseModel):
-    """Where the warehouse stands: a DuckDB file, absolute, and the schema within it."""
-
-    model_config = ConfigDict(frozen=True)
-
-    file: Path
-    schema_name: str = Field(default="taxi", pattern=_SCHEMA_NAME)
 
 
 class Settings(BaseSettings):
@@ -50,85 +27,57 @@ class Settings(BaseSettings):
         default="duckdb:///data/warehouse.duckdb", validate_default=True
     )
     source: str = Field(default="auto", repr=False)  # may hold a password
+    google_credentials: SecretStr | None = None
 
     @classmethod
     def from_env(cls) -> Self:
-        """Read `TAXI_LAKE`, `TAXI_WAREHOUSE` and `TAXI_SOURCE`; raises `SettingsError`, one line a mistake."""
+        """Read `TAXI_LAKE` and the others; raises `SettingsError`, one line a mistake."""
         try:
             return cls()
         except ValidationError as error:
             raise SettingsError("\n".join(map(_line, error.errors())), remedy="") from None
 
+    @property
+    def google_key(self) -> dg.EnvVar | None:
+        """The Google key for a resource, by the variable's name: Dagster looks it up at use, and shows no more."""
+        return None if self.google_credentials is None else dg.EnvVar("TAXI_GOOGLE_CREDENTIALS")
+
     @field_validator("lake", mode="before")
     @classmethod
-    def _read_lake(cls, value: object) -> LakeAddress:
-        accepted = "Accepted is a folder, such as ./data/lake."
-        if isinstance(value, LakeAddress):
-            return value
-        text = str(value).strip()
-        if not text:
-            raise ValueError(f"It is empty. {accepted}")
-        if "://" in text:
-            raise ValueError(accepted)
-        folder = _absolute(text, accepted)
-        if folder.exists() and not folder.is_dir():
-            raise ValueError(f"It is a file. {accepted}")
-        return LakeAddress(folder=folder)
+    def _read_lake(cls, value: object) -> object:
+        return read_lake(value.strip()) if isinstance(value, str) else value
 
     @field_validator("warehouse", mode="before")
     @classmethod
-    def _read_warehouse(cls, value: object) -> WarehouseAddress:
-        accepted = (
-            "Accepted is duckdb:///relative/path.duckdb or duckdb:////absolute/path.duckdb, "
-            "with ?schema=name if you like."
-        )
-        if isinstance(value, WarehouseAddress):
-            return value
-        address = _DUCKDB.fullmatch(str(value).strip())
-        if address is None:
-            raise ValueError(accepted)
-        schema = address["schema"]
-        if schema is not None and not re.fullmatch(_SCHEMA_NAME, schema):
-            raise ValueError(
-                f"{schema!r} is no schema name: one has letters, digits and underscores, and starts with no digit."
-            )
-        file = _absolute(address["path"], accepted)
-        if file.is_dir():
-            raise ValueError(f"It is a folder. {accepted}")
-        return WarehouseAddress(file=file) if schema is None else WarehouseAddress(file=file, schema_name=schema)
+    def _read_warehouse(cls, value: object) -> object:
+        return read_warehouse(value.strip()) if isinstance(value, str) else value
 
     @field_validator("source")
     @classmethod
     def _check_source(cls, value: str) -> str:
-        with _one_line_for("Accepted is a publisher's name, a folder that exists, or an address."):
+        with one_line_for("Accepted is a publisher's name, a folder that exists, or an address."):
             publisher_from(value)
         return value
 
+    @field_validator("google_credentials")
+    @classmethod
+    def _check_google_credentials(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None or not value.get_secret_value().strip():
+            return None
+        from taxi_assets.google_cloud import read_key  # noqa: PLC0415  (Google's clients take a while to load)
 
-@contextmanager
-def _one_line_for(accepted: str) -> Iterator[None]:
-    """What the file system says of a path that nothing could ever stand at becomes a `ValueError`."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:  # RuntimeError: there is no such user's home
-        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
-        raise ValueError(f"{reason}. {accepted}") from None
-
-
-def _absolute(text: str, accepted: str) -> Path:
-    with _one_line_for(accepted):
-        path = Path(text).expanduser().absolute()
-        with suppress(FileNotFoundError):
-            path.stat()
-    return path
+        read_key(value.get_secret_value())
+        return value
 
 
 def _line(problem: Any) -> str:
     """What is wrong with one variable, in one line."""
+    name = f"TAXI_{str(problem['loc'][0]).upper()}"
     value = str(problem["input"])
+    secret = name == "TAXI_GOOGLE_CREDENTIALS"
     shown = _without_secrets(value)
     reason = str(problem.get("ctx", {}).get("error", problem["msg"])).replace(value, shown)
-    return f"TAXI_{str(problem['loc'][0]).upper()}={shown!r} is not accepted. {' '.join(reason.split())}"
+    return f"{name}{'' if secret else f'={shown!r}'} is not accepted. {' '.join(reason.split())}"
 
 
 def _without_secrets(address: str) -> str:

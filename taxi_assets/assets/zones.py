@@ -25,7 +25,7 @@ def zones_asset(kind: str) -> dg.AssetsDefinition:
         key=["reference", "taxi_zones"],
         description=_DESCRIPTION,
         group_name="reference",
-        io_manager_key="warehouse_tables",
+        io_manager_key="warehouse_frames",
         metadata={"dagster/column_schema": metadata.column_schema(ZONE_COLUMNS)},
         owners=metadata.OWNERS,
         kinds={kind, "table"},

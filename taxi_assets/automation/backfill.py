@@ -49,6 +49,7 @@ def backfill(service: str, first: str, last: str, workers: int, module: str) -> 
 @cli.command()
 def demo() -> None:
     """Materialize a generated month of every service and the taxi zones, and say where to look."""
+    from taxi_assets.build import lake_at, warehouse_at  # noqa: PLC0415
     from taxi_assets.definitions import defs  # noqa: PLC0415  (a wrong setting is then one line, as for any command)
 
     click.echo("A month of generated trips of every service, through every shelf, into an embedded warehouse:\n")
@@ -58,11 +59,12 @@ def demo() -> None:
         )
     _run(DEMO_MONTHS, workers=os.cpu_count() or 1)
     settings = Settings.from_env()
-    click.echo(_NEXT.format(lake=_from_here(settings.lake.folder), warehouse=_from_here(settings.warehouse.file)))
+    quarantine = lake_at(settings).uri("quarantine")
+    click.echo(_NEXT.format(quarantine=_from_here(quarantine), warehouse=_from_here(warehouse_at(settings).uri())))
 
 
-def _from_here(path: Path) -> Path:
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+def _from_here(address: str) -> str:
+    return address.replace(f"{Path.cwd()}/", "")
 
 
 _NEXT = """
@@ -70,7 +72,7 @@ Where to look next:
   make demo-ui    the same in Dagster's UI: lineage, partitions, previews, checks
   make dev        your own months, from TLC's real files (TAXI_SOURCE says from where)
 
-  {lake}/quarantine
+  {quarantine}
                   every row that was left out, with its reasons and its original text
   {warehouse}
                   the tables, for any DuckDB client: taxi.yellow_trips, taxi.fhv_trips, taxi.taxi_zones ..."""

@@ -162,7 +162,7 @@ class GcsLake(Lake):
             what,
             unusable=LakeUnusableError,
             unreachable=LakeUnreachableError,
-            remedy=f"Grant the account Storage Object Admin (roles/storage.objectAdmin) on the bucket {self.bucket}.",
+            remedy=lambda _: f"Grant it Storage Object Admin (roles/storage.objectAdmin) on the bucket {self.bucket}.",
         )
 
     def _refuse_missing_bucket(self, error: api_errors.NotFound) -> None:

@@ -5,7 +5,6 @@ in its place and hands lazy handles to the assets downstream. Where nothing has 
 """
 
 import time
-from typing import Any
 
 import dagster as dg
 import pandas as pd
@@ -67,7 +66,7 @@ class WarehouseIOManager(dg.ConfigurableIOManager):
         """Replace the month, unless the table holds just these rows; replace a small table."""
         with as_failures():
             if isinstance(obj, pd.DataFrame):
-                self.warehouse.replace_frame(context.asset_key.path[-1], obj, _descriptions(context))
+                self.warehouse.replace_frame(context.asset_key.path[-1], obj, metadata.column_descriptions(context))
             else:
                 started = time.monotonic()
                 loaded = self._load(context, obj)
@@ -120,9 +119,3 @@ def _service(context: dg.OutputContext | dg.InputContext) -> Service:
 
 def _wants_frame(context: dg.InputContext) -> bool:
     return context.dagster_type.typing_type is pd.DataFrame
-
-
-def _descriptions(context: dg.OutputContext) -> dict[str, str]:
-    schema: Any = (context.definition_metadata or {}).get("dagster/column_schema")
-    schema = getattr(schema, "value", schema) or getattr(schema, "schema", None)
-    return {column.name: column.description or "" for column in schema.columns} if schema else {}

@@ -14,6 +14,8 @@ import pyarrow.parquet
 
 from taxi_assets.errors import LakeObjectDamagedError, LakeObjectMissingError, LakeObjectReplacedError
 from taxi_assets.storage.frames import to_frame
+from taxi_assets.storage.lake import missing, replaced
+from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.report import MonthReport, Totals, totals_of_parquet
 from taxi_assets.tlc.source import FileFormat, SourceRecord
 
@@ -223,12 +225,20 @@ class ParquetMonth:
         with self.lake.local(self.key, self.version) as path:
             yield path
 
+    def require_current(self) -> None:
+        """Raises `LakeObjectMissingError`, or `LakeObjectReplacedError`, where the object is not this one any more."""
+        version = self.lake.version(self.key)
+        if version is None:
+            raise missing(self.uri)
+        if version != self.version:
+            raise replaced(self.uri)
+
     def counted(self, service: Service) -> Totals:
         """Control figures, counted in its rows; where the lake checks its bytes itself, as they were when written."""
         if self.lake.checks_bytes:
             return self.report.clean
         with self.local() as path:
-            return totals_of_parquet(path, service)
+            return totals_of_parquet(path, service, Month.parse(self.report.month))
 
     def to_pandas(self, rows: int | None = None) -> pd.DataFrame:
         """The whole month as a frame, or its first rows."""

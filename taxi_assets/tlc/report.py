@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.schema import Service
 
 FOOTER_KEY = b"taxi_assets"
@@ -121,11 +123,12 @@ def totals_of(batch: Any, money_columns: Sequence[str]) -> Totals:
     )
 
 
-def totals_of_parquet(path: Path, service: Service) -> Totals:
-    """Control figures of a file of clean trips, counted from its rows."""
+def totals_of_parquet(path: Path, service: Service, month: Month) -> Totals:
+    """Control figures of a month in a file of clean trips, counted from its rows."""
     totals = NO_ROWS
-    columns = [*service.money_columns, "source_row"]
+    columns = [*service.money_columns, "source_row", "data_month"]
     with pyarrow.parquet.ParquetFile(path) as file:
         for batch in file.iter_batches(columns=columns, use_threads=False):
-            totals += totals_of(batch, service.money_columns)
+            of_month = batch.filter(pc.equal(batch.column("data_month"), pa.scalar(month.start)))
+            totals += totals_of(of_month, service.money_columns)
     return totals

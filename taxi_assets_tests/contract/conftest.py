@@ -6,17 +6,36 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from taxi_assets_tests.contract.stores.bigquery import (
+    bigquery,
+    bigquery_by_upload_warehouse,
+    bigquery_warehouse,
+    service_account,
+)
 from taxi_assets_tests.contract.stores.duckdb import duckdb_warehouse
 from taxi_assets_tests.contract.stores.gcs import cloud_storage, gcs_lake
 from taxi_assets_tests.contract.stores.local import local_lake
+from taxi_assets_tests.contract.stores.postgres import postgres_server, postgres_url, postgres_warehouse
 
 if TYPE_CHECKING:
     from taxi_assets_tests.contract.stores import LakeBackend, WarehouseBackend
 
-__all__ = ["cloud_storage", "duckdb_warehouse", "gcs_lake", "local_lake"]
+__all__ = [
+    "bigquery",
+    "bigquery_by_upload_warehouse",
+    "bigquery_warehouse",
+    "cloud_storage",
+    "duckdb_warehouse",
+    "gcs_lake",
+    "local_lake",
+    "postgres_server",
+    "postgres_url",
+    "postgres_warehouse",
+    "service_account",
+]
 
 LAKES = ["local", "gcs"]
-WAREHOUSES = ["duckdb"]
+WAREHOUSES = ["duckdb", "bigquery", "bigquery_by_upload", "postgres"]
 
 
 @pytest.fixture(params=LAKES)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import pytest
 
+from taxi_assets.addresses import DuckDBAddress, FolderAddress
 from taxi_assets.build import build_definitions
-from taxi_assets.settings import LakeAddress, Settings, WarehouseAddress
+from taxi_assets.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,8 +32,8 @@ class Story:
         self.instance = instance
         self.defs = build_definitions(
             Settings(
-                lake=LakeAddress(folder=home / "lake"),
-                warehouse=WarehouseAddress(file=home / "warehouse.duckdb"),
+                lake=FolderAddress(folder=home / "lake"),
+                warehouse=DuckDBAddress(file=home / "warehouse.duckdb"),
                 source=str(self.file.parent),
             )
         )

@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 # It ships no type information.
-from gcp_storage_emulator.handlers import buckets, objects  # type: ignore[import-untyped]
-from gcp_storage_emulator.server import Router  # type: ignore[import-untyped]
+from gcp_storage_emulator.handlers import buckets, objects
+from gcp_storage_emulator.server import Router
 
 from taxi_assets_tests.google.cloud_storage_objects import ACCOUNT, Answer, Objects, RefusedError, Request, in_json
 

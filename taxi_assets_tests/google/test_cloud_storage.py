@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 from google.api_core import exceptions
-from google.cloud import storage as google_storage  # type: ignore[import-untyped]  # it ships no types
-from google.cloud.storage.exceptions import DataCorruption  # type: ignore[import-untyped]
-from google.cloud.storage.retry import DEFAULT_RETRY  # type: ignore[import-untyped]
+from google.cloud import storage as google_storage  # it ships no types
+from google.cloud.storage.exceptions import DataCorruption
+from google.cloud.storage.retry import DEFAULT_RETRY
 
 from taxi_assets_tests.google.cloud_storage import ACCOUNT, CloudStorage, Fault
 

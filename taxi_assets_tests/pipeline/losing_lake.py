@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow.parquet
 
-from taxi_assets.build import build_definitions
+from taxi_assets.build import build_definitions, lake_at
 from taxi_assets.settings import Settings
 from taxi_assets.storage.local_lake import LocalLake
 
@@ -30,4 +30,6 @@ class LosingLake(LocalLake):
 
 
 settings = Settings.from_env()
-defs = build_definitions(settings, resources={"lake": LosingLake(folder=str(settings.lake.folder))})
+defs = build_definitions(
+    settings, resources={"lake": LosingLake(folder=lake_at(settings).uri("raw").removesuffix("/raw"))}
+)

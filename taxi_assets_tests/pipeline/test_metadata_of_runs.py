@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import pytest
 
+from taxi_assets.addresses import DuckDBAddress, FolderAddress
 from taxi_assets.build import build_definitions
-from taxi_assets.settings import LakeAddress, Settings, WarehouseAddress
+from taxi_assets.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,8 +24,8 @@ OF_CLEANING = {
 def metadata_of(home: Path, service: str, month: str) -> dict[str, dict[str, object]]:
     """Metadata of each shelf's materialization."""
     settings = Settings(
-        lake=LakeAddress(folder=home / "lake"),
-        warehouse=WarehouseAddress(file=home / "warehouse.duckdb"),
+        lake=FolderAddress(folder=home / "lake"),
+        warehouse=DuckDBAddress(file=home / "warehouse.duckdb"),
         source="sample",
     )
     with dg.DagsterInstance.ephemeral() as instance:

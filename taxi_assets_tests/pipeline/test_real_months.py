@@ -12,8 +12,9 @@ import pandas as pd
 import pyarrow.parquet
 import pytest
 
+from taxi_assets.addresses import DuckDBAddress, FolderAddress
 from taxi_assets.build import TaxiDefinitions, build_definitions
-from taxi_assets.settings import LakeAddress, Settings, WarehouseAddress
+from taxi_assets.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,8 +34,8 @@ def loaded(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TaxiDefiniti
     """Definitions whose lake and warehouse hold all five months."""
     home = tmp_path_factory.mktemp("months")
     settings = Settings(
-        lake=LakeAddress(folder=home / "lake"),
-        warehouse=WarehouseAddress(file=home / "warehouse.duckdb"),
+        lake=FolderAddress(folder=home / "lake"),
+        warehouse=DuckDBAddress(file=home / "warehouse.duckdb"),
         source=str(data / "months"),
     )
     defs = build_definitions(settings)

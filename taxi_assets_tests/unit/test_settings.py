@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from taxi_assets.addresses import DuckDBAddress, FolderAddress
 from taxi_assets.errors import SettingsError
-from taxi_assets.settings import LakeAddress, Settings, WarehouseAddress
+from taxi_assets.settings import Settings
 
 REPOSITORY = Path(__file__).parents[2]
 FOLDER = "Accepted is a folder, such as ./data/lake."
@@ -35,8 +36,8 @@ def refusal(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[str]:
 
 def test_with_nothing_set_everything_is_embedded_under_data(here: Path) -> None:
     settings = Settings.from_env()
-    assert settings.lake == LakeAddress(folder=here / "data/lake")
-    assert settings.warehouse == WarehouseAddress(file=here / "data/warehouse.duckdb", schema_name="taxi")
+    assert settings.lake == FolderAddress(folder=here / "data/lake")
+    assert settings.warehouse == DuckDBAddress(file=here / "data/warehouse.duckdb", schema_name="taxi")
     assert settings.source == "auto"
     assert list(here.iterdir()) == [], "nothing is made before it is needed"
 
@@ -80,7 +81,7 @@ def test_a_warehouse_is_a_file_and_a_schema(
 ) -> None:
     monkeypatch.setenv("HOME", str(here / "home"))
     monkeypatch.setenv("TAXI_WAREHOUSE", value.format(here=here))
-    assert Settings.from_env().warehouse == WarehouseAddress(file=here / file, schema_name=schema)
+    assert Settings.from_env().warehouse == DuckDBAddress(file=here / file, schema_name=schema)
 
 
 @pytest.mark.parametrize("value", ["auto", "datatalksclub", "tlc", "sample", "files", "http://host/x", "https://host"])

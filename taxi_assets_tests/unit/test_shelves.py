@@ -77,11 +77,7 @@ def test_a_published_file_is_found_again_byte_for_byte_with_its_record(lake: Loc
 
 def test_what_was_never_published_is_named_with_what_to_do(lake: LocalLake) -> None:
     assert PublishedFile.find(lake, STEM) is None
-    with pytest.raises(
-        LakeObjectMissingError,
-        LakeObjectReplacedError,
-        match=f"{STEM}: there is no .*source.json. Materialize it first.",
-    ):
+    with pytest.raises(LakeObjectMissingError, match=f"{STEM}: there is no .*source.json. Materialize it first."):
         PublishedFile.get(lake, STEM)
 
 

@@ -113,7 +113,7 @@ def assert_cleaned_as_read_plainly(path: Path, into: Path) -> MonthReport:
     total = sum(trips["total_amount"], Decimal(0))
     kept_total = sum(kept["total_amount"].to_pylist(), Decimal(0))
     assert kept_total + Decimal(made.report.quarantined_total_cents) / 100 == total
-    assert made.report.clean == totals_of_parquet(made.clean, service)
+    assert made.report.clean == totals_of_parquet(made.clean, service, Month.parse(made.report.month))
     return made.report
 
 

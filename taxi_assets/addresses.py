@@ -1,0 +1,163 @@
+"""Addresses of lakes and warehouses: what may be written, and what it stands for.
+
+Belongs here: from text to a value, or a `ValueError` that says what is accepted. Who reads the text is `settings.py`,
+what is made of the value is `build.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LAKES = "Accepted is a folder, such as ./data/lake, or gs://bucket/prefix."
+WAREHOUSES = (
+    "Accepted is duckdb:///relative/path.duckdb or duckdb:////absolute/path.duckdb, with ?schema=name if you like; or "
+    "bigquery://project/dataset, with ?location=EU&maximum_bytes_billed=10000000000 if you like."
+)
+
+_SCHEMA = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+_DUCKDB = re.compile(r"duckdb:///(?P<path>[^?#]+)(\?schema=(?P<schema>[^&#]*))?", re.IGNORECASE)
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
+_PROJECT = re.compile(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]")
+_DATASET = re.compile(r"[A-Za-z0-9_]{1,1024}")
+_LOCATION = re.compile(r"[A-Za-z0-9-]+")
+# A mart over years of trips reads some gigabytes; nothing here should read more than this by mistake.
+_MAXIMUM_BYTES_BILLED = 100_000_000_000
+
+
+@dataclass(frozen=True)
+class FolderAddress:
+    """A folder, absolute."""
+
+    folder: Path
+
+
+@dataclass(frozen=True)
+class BucketAddress:
+    """A prefix, without slashes around it, in a bucket of Cloud Storage."""
+
+    bucket: str
+    prefix: str = ""
+
+
+@dataclass(frozen=True)
+class DuckDBAddress:
+    """A DuckDB file, absolute, and the schema within it."""
+
+    file: Path
+    schema_name: str = "taxi"
+
+
+@dataclass(frozen=True)
+class BigQueryAddress:
+    """A dataset; where it is, or is to be made if it does not exist; and how many bytes a query may read."""
+
+    project: str
+    dataset: str
+    location: str | None = None
+    maximum_bytes_billed: int = _MAXIMUM_BYTES_BILLED
+
+
+LakeAddress = FolderAddress | BucketAddress
+WarehouseAddress = DuckDBAddress | BigQueryAddress
+
+
+def read_lake(text: str) -> LakeAddress:
+    """What `TAXI_LAKE` says."""
+    if not text:
+        raise ValueError(f"It is empty. {LAKES}")
+    if text.lower().startswith("gs://"):
+        return read_bucket(text, LAKES)
+    if "://" in text:
+        raise ValueError(LAKES)
+    folder = _absolute(text, LAKES)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"It is a file. {LAKES}")
+    return FolderAddress(folder)
+
+
+def read_bucket(text: str, accepted: str) -> BucketAddress:
+    """`gs://bucket/prefix`."""
+    bucket, _, prefix = text[len("gs://") :].partition("/")
+    prefix = prefix.strip("/")
+    if not _BUCKET.fullmatch(bucket):
+        raise ValueError(
+            f"It names no bucket: a name has small letters, digits, dots, dashes and underscores. {accepted}"
+        )
+    if re.search(r"[?#*\[\]\s]", prefix) or any(part in {"", ".", ".."} for part in prefix.split("/") if prefix):
+        raise ValueError(f"Its prefix has an empty part, dots alone, white space or one of ? # * [ ]. {accepted}")
+    return BucketAddress(bucket, prefix)
+
+
+def read_warehouse(text: str) -> WarehouseAddress:
+    """What `TAXI_WAREHOUSE` says."""
+    if text.lower().startswith("bigquery:"):
+        return _read_bigquery(text)
+    return _read_duckdb(text)
+
+
+def _read_duckdb(text: str) -> DuckDBAddress:
+    address = _DUCKDB.fullmatch(text)
+    if address is None:
+        raise ValueError(WAREHOUSES)
+    schema = address["schema"]
+    if schema is not None and not _SCHEMA.fullmatch(schema):
+        raise ValueError(
+            f"{schema!r} is no schema name: one has letters, digits and underscores, and starts with no digit."
+        )
+    file = _absolute(address["path"], WAREHOUSES)
+    if file.is_dir():
+        raise ValueError(f"It is a folder. {WAREHOUSES}")
+    return DuckDBAddress(file) if schema is None else DuckDBAddress(file, schema)
+
+
+def _read_bigquery(text: str) -> BigQueryAddress:
+    parts = urlsplit(text)
+    dataset = parts.path.removeprefix("/")
+    if not (text.startswith("bigquery://") and _PROJECT.fullmatch(parts.netloc) and _DATASET.fullmatch(dataset)):
+        raise ValueError(
+            f"It names no project and dataset (letters, digits, underscores; in projects dashes). {WAREHOUSES}"
+        )
+    options = _options(parts.query, {"location", "maximum_bytes_billed"})
+    location, limit = options.get("location"), options.get("maximum_bytes_billed", str(_MAXIMUM_BYTES_BILLED))
+    if location is not None and not _LOCATION.fullmatch(location):
+        raise ValueError(f"{location!r} is no location, such as US, EU or europe-west6. {WAREHOUSES}")
+    if not (limit.isascii() and limit.isdecimal() and int(limit) > 0):
+        raise ValueError(f"{limit!r} is no number of bytes. {WAREHOUSES}")
+    return BigQueryAddress(parts.netloc, dataset, location, int(limit))
+
+
+def _options(query: str, known: set[str]) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+    except ValueError:
+        raise ValueError(WAREHOUSES) from None
+    options = dict(pairs)
+    if len(options) < len(pairs) or not options.keys() <= known:
+        raise ValueError(WAREHOUSES)
+    return options
+
+
+@contextmanager
+def one_line_for(accepted: str) -> Iterator[None]:
+    """What the file system says of a path that nothing could ever stand at becomes a `ValueError`."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no such user's home
+        said = getattr(error, "strerror", None) or str(error).rstrip(".")
+        raise ValueError(f"{said}. {accepted}") from None
+
+
+def _absolute(text: str, accepted: str) -> Path:
+    with one_line_for(accepted):
+        path = Path(text).expanduser().absolute()
+        with suppress(FileNotFoundError):
+            path.stat()
+    return path

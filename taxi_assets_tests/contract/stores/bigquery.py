@@ -1,0 +1,81 @@
+"""The warehouse in the BigQuery double: loading from a bucket, and from a folder by upload."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from taxi_assets.errors import WarehouseUnusableError
+from taxi_assets.google_cloud import BigQueryClientResource
+from taxi_assets.storage.bigquery import BigQueryWarehouse
+from taxi_assets.storage.local_lake import LocalLake
+from taxi_assets_tests.contract.stores import WarehouseBackend
+from taxi_assets_tests.contract.stores.gcs import open_lake
+from taxi_assets_tests.google.bigquery import BigQuery, JobFault
+from taxi_assets_tests.google.service_account import ServiceAccount
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from taxi_assets.storage.lake import Lake
+    from taxi_assets_tests.google.cloud_storage import CloudStorage
+
+PROJECT, DATASET = "taxi-project", "taxi"
+
+
+@pytest.fixture(scope="session")
+def service_account() -> Iterator[ServiceAccount]:
+    with ServiceAccount() as account:
+        yield account
+
+
+@pytest.fixture
+def bigquery(cloud_storage: CloudStorage, monkeypatch: pytest.MonkeyPatch) -> Iterator[BigQuery]:
+    with BigQuery(storage_endpoint=cloud_storage.endpoint, project=PROJECT) as double:
+        for name, value in double.environment.items():
+            monkeypatch.setenv(name, value)
+        yield double
+
+
+def open_warehouse(environment: Mapping[str, str], key: str, **options: Any) -> BigQueryWarehouse:
+    """A client of the dataset, in whichever process this is."""
+    os.environ.update(environment)
+    api = BigQueryClientResource(project=PROJECT, credentials=key, maximum_bytes_billed=10**9)
+    return BigQueryWarehouse(api=api, project=PROJECT, dataset=DATASET, **options)
+
+
+def _backend(bigquery: BigQuery, account: ServiceAccount, open_its_lake: Callable[[], Lake]) -> WarehouseBackend:
+    def columns(table: str) -> dict[str, str | None]:
+        fields = bigquery.table(DATASET, table)["schema"]["fields"]
+        return {field["name"]: field.get("description") for field in fields}
+
+    def break_commit(_monkeypatch: pytest.MonkeyPatch) -> None:
+        bigquery.script_job(JobFault(reason="invalid", message="The disk is full.", writes_first=True), kind="load")
+
+    return WarehouseBackend(
+        open=partial(open_warehouse, bigquery.environment, account.base64),
+        open_lake=open_its_lake,
+        columns=columns,
+        break_commit=break_commit,
+        types=("INTEGER", "STRING"),
+        broken=WarehouseUnusableError,
+    )
+
+
+@pytest.fixture
+def bigquery_warehouse(
+    bigquery: BigQuery, service_account: ServiceAccount, cloud_storage: CloudStorage
+) -> WarehouseBackend:
+    environment, bucket = cloud_storage.environment, cloud_storage.bucket
+    return _backend(bigquery, service_account, partial(open_lake, environment, bucket))
+
+
+@pytest.fixture
+def bigquery_by_upload_warehouse(
+    bigquery: BigQuery, service_account: ServiceAccount, tmp_path: Path
+) -> WarehouseBackend:
+    return _backend(bigquery, service_account, partial(LocalLake, folder=str(tmp_path / "lake")))

@@ -1,0 +1,192 @@
+"""Files that jobs read: fetched from Cloud Storage or uploaded, and their rows on the way into DuckDB.
+
+Belongs here: gs:// objects, Parquet and newline-delimited JSON. Does not belong here: the tables they go to.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from taxi_assets_tests.google.bigquery_schemas import column_definitions, quoted
+from taxi_assets_tests.google.bigquery_values import DUCKDB_TYPES, GoogleError, Resource, from_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+_READING: Final = "Error while reading data, error message:"
+_TARGETS: Final = {"INTEGER": "INT64", "FLOAT": "DOUBLE", "BOOLEAN": "BOOL"}
+# Loopback only: a proxy in the environment has no business here.
+_OPENER: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file at hand, and the address it is known by."""
+
+    path: Path
+    uri: str
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return self.path.stat().st_size
+
+
+def fetch(endpoint: str, uris: Iterable[str], folder: Path) -> list[SourceFile]:
+    """The objects as they are at this moment."""
+    return [_fetch_one(endpoint, uri, folder / f"{number}") for number, uri in enumerate(uris)]
+
+
+def _fetch_one(endpoint: str, uri: str, path: Path) -> SourceFile:
+    scheme, _, rest = uri.partition("://")
+    bucket, _, name = rest.partition("/")
+    if scheme != "gs" or not name:
+        raise GoogleError("invalid", f"Source URI must be a Google Cloud Storage location: {uri}")
+    if "*" in name:
+        raise GoogleError("notImplemented", f"This double reads no wildcards: {uri}")
+    url = f"{endpoint}/storage/v1/b/{bucket}/o/{urllib.parse.quote(name, safe='')}?alt=media"
+    try:
+        with _OPENER.open(url, timeout=60) as answer, path.open("wb") as file:
+            shutil.copyfileobj(answer, file, 1 << 20)
+    except urllib.error.HTTPError as error:
+        with error:
+            raise _unreadable(error.code, uri) from error
+    except OSError as error:
+        raise GoogleError(
+            "backendError", "Error encountered during execution. Retrying may solve the problem."
+        ) from error
+    return SourceFile(path, uri)
+
+
+def _unreadable(status: int, uri: str) -> GoogleError:
+    if status == 404:
+        return GoogleError("notFound", f"Not found: URI {uri}")
+    if status in {401, 403}:
+        return GoogleError(
+            "accessDenied",
+            "Access Denied: BigQuery BigQuery: Permission denied while globbing file pattern. "
+            "Permission 'storage.objects.get' denied on resource (or it may not exist). "
+            f"Please make sure {uri} is accessible via appropriate IAM roles, e.g. Storage Object Viewer.",
+        )
+    return GoogleError("backendError", "Error encountered during execution. Retrying may solve the problem.")
+
+
+def parquet_fields(file: SourceFile) -> list[Resource]:
+    """The schema BigQuery derives from a Parquet file."""
+    return [{"name": column.name, "type": _type_of(column.type), "mode": "NULLABLE"} for column in _schema(file)]
+
+
+def parquet_query(files: Sequence[SourceFile], fields: Sequence[Resource], *, ignore_unknown: bool = False) -> str:
+    """SQL for the rows of Parquet files in these columns, matched by name; a column the files lack is null.
+
+    A column of another type is refused: BigQuery doesn't cast what it loads.
+    """
+    for file in files:
+        _check_parquet(file, fields, ignore_unknown=ignore_unknown)
+    present = {column.name.lower(): column.name for column in _schema(files[0])}
+    columns = []
+    for field in fields:
+        source = present.get(field["name"].lower())
+        value = "NULL" if source is None else quoted(source)
+        columns.append(f"CAST({value} AS {DUCKDB_TYPES[field['type']]}) AS {quoted(field['name'])}")
+    paths = ", ".join("'" + str(file.path).replace("'", "''") + "'" for file in files)
+    return f"SELECT {', '.join(columns)} FROM read_parquet([{paths}], hive_partitioning = false)"
+
+
+def _schema(file: SourceFile) -> pa.Schema:
+    try:
+        return pq.read_schema(file.path)
+    except (pa.ArrowException, OSError) as error:
+        raise GoogleError("invalid", f"{_READING} Input file is not in Parquet format. File: {file.uri}") from error
+
+
+def _check_parquet(file: SourceFile, fields: Sequence[Resource], *, ignore_unknown: bool) -> None:
+    wanted = {field["name"].lower(): field["type"] for field in fields}
+    schema = _schema(file)
+    with pq.ParquetFile(file.path) as parquet:
+        physical = {
+            column.path: column.physical_type for column in map(parquet.schema.column, range(len(parquet.schema)))
+        }
+    for column in schema:
+        target = wanted.get(column.name.lower())
+        if target is None:
+            if not ignore_unknown:
+                raise GoogleError("invalid", f"{_READING} No such field: {column.name}. File: {file.uri}")
+        elif _type_of(column.type) != target and not pa.types.is_null(column.type):
+            raise GoogleError(
+                "invalid",
+                f"{_READING} Parquet column '{column.name}' has type "
+                f"{physical.get(column.name, column.type)} which does not match the target cpp_type "
+                f"{_TARGETS.get(target, target)}. File: {file.uri}",
+            )
+
+
+def _type_of(kind: pa.DataType) -> str:
+    """The BigQuery type of a Parquet column; another one than any column's when BigQuery has none here."""
+    tests = (
+        (pa.types.is_integer, "INTEGER"),
+        (pa.types.is_floating, "FLOAT"),
+        (pa.types.is_boolean, "BOOLEAN"),
+        (lambda one: pa.types.is_string(one) or pa.types.is_large_string(one), "STRING"),
+        (lambda one: pa.types.is_dictionary(one) and pa.types.is_string(one.value_type), "STRING"),
+        (lambda one: pa.types.is_binary(one) or pa.types.is_large_binary(one), "BYTES"),
+        (lambda one: pa.types.is_decimal(one) and one.scale <= 9 and one.precision - one.scale <= 29, "NUMERIC"),
+        (pa.types.is_date, "DATE"),
+        (lambda one: pa.types.is_timestamp(one) and one.unit == "ns", "INTEGER"),
+        (lambda one: pa.types.is_timestamp(one) and one.tz is None, "DATETIME"),
+        (pa.types.is_timestamp, "TIMESTAMP"),
+        (pa.types.is_time, "TIME"),
+        (pa.types.is_null, "INTEGER"),
+    )
+    return next((name for matches, name in tests if matches(kind)), f"unsupported {kind}")
+
+
+def json_rows(files: Sequence[SourceFile], fields: Sequence[Resource], *, ignore_unknown: bool) -> list[list[Any]]:
+    """The rows of newline-delimited JSON, converted to the columns' types."""
+    rows = []
+    for file in files:
+        position = 0
+        for line in file.path.read_bytes().splitlines(keepends=True):
+            if line.strip():
+                rows.append(_json_row(line, position, fields, ignore_unknown=ignore_unknown))
+            position += len(line)
+    return rows
+
+
+def _json_row(line: bytes, position: int, fields: Sequence[Resource], *, ignore_unknown: bool) -> list[Any]:
+    where = f"{_READING} JSON parsing error in row starting at position {position}:"
+    try:
+        given = json.loads(line, parse_float=str)
+    except ValueError as error:
+        raise GoogleError("invalid", f"{where} Parser terminated before end of string") from error
+    if not isinstance(given, dict):
+        raise GoogleError("invalid", f"{where} Start of row is not an object.")
+    values = {name.lower(): value for name, value in given.items()}
+    known = {field["name"].lower() for field in fields}
+    for name in given:
+        if name.lower() not in known and not ignore_unknown:
+            raise GoogleError("invalid", f"{where} No such field: {name}.")
+    row = []
+    for field in fields:
+        value = values.get(field["name"].lower())
+        try:
+            row.append(from_text(value, field["type"]))
+        except ValueError as error:
+            wrong = f"Could not convert value to {field['type'].lower()}. Field: {field['name']}; Value: {value}"
+            raise GoogleError("invalid", f"{where} {wrong}") from error
+    return row
+
+
+def table_of(relation: str, fields: Sequence[Resource]) -> str:
+    """SQL that makes an empty table for them."""
+    return f"CREATE TABLE {relation} ({column_definitions(fields)})"

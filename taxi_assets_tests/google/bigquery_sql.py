@@ -1,0 +1,151 @@
+"""BigQuery's SQL as DuckDB's, by sqlglot.
+
+Belongs here: names of tables and columns, types, parameters. Does not belong here: running anything.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
+from taxi_assets_tests.google.bigquery_values import GoogleError, Resource, canonical_type, from_text
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+_DATE: Final = re.compile(r"\d{4}-\d{1,2}-\d{1,2}")
+
+
+@dataclass
+class Statement:
+    """A statement in DuckDB's SQL, and what it touches."""
+
+    sql: str
+    tree: exp.Expression
+    tables: list[tuple[str, str]] = field(default_factory=list)
+    """(dataset, table), as often as they are named."""
+    local: set[str] = field(default_factory=set)
+    """Names of `tableDefinitions` used."""
+    parameters: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Translator:
+    """Translates for one job: its project, its default dataset, and the names of its external tables."""
+
+    project: str
+    default_dataset: str | None = None
+    local_tables: Collection[str] = ()
+
+    def translate(self, text: str) -> Statement:
+        """The statement; GoogleError if it can't be read."""
+        try:
+            trees = [tree for tree in sqlglot.parse(text, read="bigquery") if tree is not None]
+        except SqlglotError as error:
+            raise GoogleError("invalidQuery", f"Syntax error: {str(error).splitlines()[0]}") from error
+        if len(trees) != 1:
+            raise GoogleError("invalidQuery", "This double runs one statement at a time.")
+        statement = Statement("", trees[0])  # type: ignore[arg-type]  # sqlglot's own union of expressions
+        self._map_tables(statement)
+        _fix_types(statement.tree)
+        _name_columns(statement.tree)
+        statement.parameters = [parameter.name for parameter in statement.tree.find_all(exp.Parameter)]
+        try:
+            statement.sql = statement.tree.sql(dialect="duckdb")
+        except SqlglotError as error:
+            raise GoogleError("invalidQuery", f"This double can't run it: {error}") from error
+        return statement
+
+    def _map_tables(self, statement: Statement) -> None:
+        common = {cte.alias.lower() for cte in statement.tree.find_all(exp.CTE)}
+        for table in list(statement.tree.find_all(exp.Table)):
+            if isinstance(statement.tree, exp.Create | exp.Drop) and statement.tree.args["kind"] == "SCHEMA":
+                continue
+            if not isinstance(table.this, exp.Identifier) or (not table.db and table.name.lower() in common):
+                continue
+            self._map_table(table, statement)
+
+    def _map_table(self, table: exp.Table, statement: Statement) -> None:
+        if not table.db and table.name in self.local_tables:
+            statement.local.add(table.name)
+            return
+        dataset = table.db or self.default_dataset
+        if dataset is None:
+            raise GoogleError("invalid", f'Table "{table.name}" must be qualified with a dataset (e.g. dataset.table).')
+        if table.catalog not in {"", self.project}:
+            missing = f"{table.catalog}:{dataset}.{table.name}"
+            raise GoogleError(
+                "accessDenied",
+                f"Access Denied: Table {missing}: User does not have permission to query "
+                f"table {missing}, or perhaps it does not exist.",
+            )
+        if "$" in table.name:
+            raise GoogleError("invalidQuery", f"Partition decorators can't be used in standard SQL: {table.name}")
+        statement.tables.append((dataset, table.name))
+        if not table.alias and not isinstance(table.parent, exp.Create | exp.Drop | exp.TruncateTable | exp.Insert):
+            table.set("alias", exp.TableAlias(this=exp.to_identifier(table.name, quoted=True)))
+        table.set("catalog", None)
+        table.set("db", exp.to_identifier(dataset, quoted=True))
+        table.set("this", exp.to_identifier(table.name, quoted=True))
+
+
+def _fix_types(tree: exp.Expression) -> None:
+    """NUMERIC has 9 decimals in BigQuery, 3 in DuckDB."""
+    for kind in tree.find_all(exp.DataType):
+        if kind.this in {exp.DataType.Type.DECIMAL, exp.DataType.Type.BIGDECIMAL} and not kind.expressions:
+            kind.replace(exp.DataType.build("DECIMAL(38, 9)", dialect="duckdb"))
+
+
+def _name_columns(tree: exp.Expression) -> None:
+    """Columns without a name are f0_, f1_, … in BigQuery."""
+    select = tree
+    while isinstance(select, exp.SetOperation):
+        select = select.this
+    if not isinstance(select, exp.Select):
+        return
+    unnamed = 0
+    for column in list(select.expressions):
+        if not isinstance(column, exp.Alias | exp.Column | exp.Star | exp.Dot):
+            column.replace(exp.alias_(column.copy(), f"f{unnamed}_"))
+            unnamed += 1
+
+
+def check_date_literals(tree: exp.Expression, dates: Collection[str]) -> None:
+    """Refuse to compare a DATE column with text that has a time: DuckDB would cut it off, BigQuery does not."""
+    for comparison in tree.find_all(exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE):
+        for column, literal in (
+            (comparison.this, comparison.expression),
+            (comparison.expression, comparison.this),
+        ):
+            compares_text = isinstance(literal, exp.Literal) and literal.is_string
+            is_date = isinstance(column, exp.Column) and column.name.lower() in dates
+            if compares_text and is_date and not _DATE.fullmatch(literal.name):
+                raise GoogleError("invalidQuery", f'Could not cast literal "{literal.name}" to type DATE')
+
+
+def parameters_of(query: Resource, wanted: list[str]) -> dict[str, Any] | list[Any]:
+    """The values of a query job's parameters, as Python's."""
+    given = query.get("queryParameters", [])
+    if query.get("parameterMode", "NAMED").upper() == "POSITIONAL":
+        return [_value(parameter) for parameter in given]
+    values = {parameter["name"]: _value(parameter) for parameter in given}
+    for name in wanted:
+        if name not in values:
+            raise GoogleError("invalidQuery", f"Query parameter '{name}' not found")
+    return {name: values[name] for name in wanted}
+
+
+def _value(parameter: Resource) -> Any:
+    kind, value = parameter["parameterType"], parameter["parameterValue"]
+    try:
+        if kind["type"] == "ARRAY":
+            inner = canonical_type(kind["arrayType"]["type"])
+            return [from_text(one.get("value"), inner) for one in value.get("arrayValues", [])]
+        return from_text(value.get("value"), canonical_type(kind["type"]))
+    except ValueError as error:
+        raise GoogleError("invalid", f"Invalid value for query parameter: {error}") from error

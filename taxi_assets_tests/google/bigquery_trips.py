@@ -1,0 +1,112 @@
+"""A small table of trips, its files, and a place to keep them: what the tests of the BigQuery double share.
+
+Belongs here: data and objects. Does not belong here: assertions.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import threading
+from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+from urllib.parse import unquote, urlsplit
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import bigquery as google
+
+PROJECT = "taxi-project"
+TABLE = f"{PROJECT}.trips.yellow"
+JANUARY, FEBRUARY = dt.date(2021, 1, 1), dt.date(2021, 2, 1)
+
+SCHEMA = [
+    google.SchemaField("data_month", "DATE", "REQUIRED", description="The month of the file."),
+    google.SchemaField("pickup_datetime", "DATETIME", description="Local time."),
+    google.SchemaField("Fare_Amount", "NUMERIC"),
+    google.SchemaField("passengers", "INT64"),
+    google.SchemaField("note", "STRING"),
+]
+BY_MONTH = google.TimePartitioning("MONTH", field="data_month")
+CLUSTERING = ["pickup_datetime"]
+
+
+class Objects:
+    """Serves objects by Cloud Storage's `alt=media`; a status instead of bytes is answered as that error."""
+
+    def __init__(self) -> None:
+        self.contents: dict[str, bytes | int] = {}
+
+    def __enter__(self) -> Self:
+        contents = self.contents
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  (as the base class names it)
+                pass
+
+            def do_GET(self) -> None:
+                target = urlsplit(self.path)
+                found = contents.get(unquote(target.path.rpartition("/o/")[2]), 404)
+                self.send_response(found if isinstance(found, int) else 200)
+                self.end_headers()
+                self.wfile.write(b"" if isinstance(found, int) else found)
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = False
+        self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def client_of(location: str | None = "EU") -> Any:
+    """The official client, without credentials."""
+    return google.Client(project=PROJECT, credentials=AnonymousCredentials(), location=location)  # type: ignore[no-untyped-call]  # google's
+
+
+def make_table(client: Any, location: str = "EU", schema: list[Any] | None = None) -> Any:
+    """Dataset and table, as the product makes them."""
+    dataset = google.Dataset(f"{PROJECT}.trips")
+    dataset.location = location
+    client.create_dataset(dataset)
+    table = google.Table(TABLE, SCHEMA if schema is None else schema)
+    table.time_partitioning = BY_MONTH
+    table.clustering_fields = CLUSTERING
+    table.labels = {"service": "yellow"}
+    table.description = "Yellow trips."
+    return client.create_table(table)
+
+
+def trips(month: dt.date = JANUARY, fares: tuple[str, ...] = ("1.50", "-2.00"), **columns: Any) -> bytes:
+    """A Parquet file of trips; `columns`: further or other ones, None takes one away."""
+    count = len(fares)
+    data = {
+        "data_month": pa.array([month] * count, pa.date32()),
+        "pickup_datetime": pa.array([dt.datetime(2021, 1, 5, 7, 8, 9)] * count, pa.timestamp("us")),  # noqa: DTZ001
+        "Fare_Amount": pa.array([Decimal(fare) for fare in fares], pa.decimal128(12, 2)),
+        "passengers": pa.array(range(count), pa.int32()),
+        "note": pa.array(["Zoë", None, *["x"] * count][:count], pa.string()),
+    }
+    chosen = {name: column for name, column in (data | columns).items() if column is not None}
+    file = io.BytesIO()
+    pq.write_table(pa.table(chosen), file)
+    return file.getvalue()
+
+
+def load_config(**options: Any) -> Any:
+    """How the product loads a month."""
+    defaults = {
+        "source_format": "PARQUET",
+        "write_disposition": "WRITE_TRUNCATE",
+        "schema": SCHEMA,
+        "time_partitioning": BY_MONTH,
+        "clustering_fields": CLUSTERING,
+    }
+    return google.LoadJobConfig(**{name: one for name, one in (defaults | options).items() if one is not None})
