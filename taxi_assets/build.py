@@ -51,7 +51,7 @@ def lake_at(settings: Settings) -> Lake:
     address = settings.lake
     if isinstance(address, FolderAddress):
         return LocalLake(folder=str(address.folder))
-    from taxi_assets.google_cloud import CloudStorageResource  # noqa: PLC0415
+    from taxi_assets.google_resources import CloudStorageResource  # noqa: PLC0415
     from taxi_assets.storage.gcs_lake import GcsLake  # noqa: PLC0415
 
     storage = CloudStorageResource(credentials=settings.google_key)
@@ -63,7 +63,7 @@ def warehouse_at(settings: Settings) -> Warehouse:
     address = settings.warehouse
     if isinstance(address, DuckDBAddress):
         return DuckDBWarehouse(file=str(address.file), schema_name=address.schema_name)
-    from taxi_assets.google_cloud import BigQueryClientResource  # noqa: PLC0415
+    from taxi_assets.google_resources import BigQueryClientResource  # noqa: PLC0415
     from taxi_assets.storage.bigquery import BigQueryWarehouse  # noqa: PLC0415
 
     api = BigQueryClientResource(
@@ -92,7 +92,7 @@ def build_definitions(settings: Settings, *, resources: Mapping[str, Any] | None
     base = {
         "lake": lake_at(settings),
         "warehouse": warehouse_at(settings),
-        "publisher": PublisherResource(source=settings.source),
+        "publisher": PublisherResource(source=settings.source, google_key=settings.google_key),
     } | dict(resources or {})
     lake, warehouse = base["lake"], base["warehouse"]
     services = list(SERVICES.values())

@@ -1,27 +1,22 @@
-"""Google Cloud: who we are there, the clients, and what its errors mean.
+"""Google Cloud: who we are there, and what its errors mean.
 
-Belongs here: what Cloud Storage and BigQuery have in common. dagster-gcp's resources are the base; they take a key only
-by way of a temporary file and an environment variable for the whole process (BigQuery), or not at all (Storage), so
-credentials are handed to the clients directly here.
+Belongs here: what all that speaks to Cloud Storage and BigQuery has in common, without Dagster. The resources are in
+`google_resources.py`.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import json
-import weakref
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dagster_gcp import BigQueryResource, GCSResource
 from google.api_core import exceptions as api_errors
 from google.auth import exceptions as auth_errors
-from google.cloud import bigquery, storage
+from google.cloud import storage
 from google.oauth2 import service_account
-from pydantic import Field, PrivateAttr
 from requests import exceptions as http_errors
 
 if TYPE_CHECKING:
@@ -30,11 +25,6 @@ if TYPE_CHECKING:
     from taxi_assets.errors import PermanentError, TransientError
 
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
-_CREDENTIALS = Field(
-    default=None,
-    repr=False,
-    description="A service account's key file, or its content in base64; none: application default credentials.",
-)
 # Said with HTTP 403, but nothing is forbidden; and with 500, but it will not pass.
 _QUOTA = {"rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded"}
 _TOO_COSTLY = "bytesBilledLimitExceeded"
@@ -47,61 +37,46 @@ def read_key(text: str) -> dict[str, Any]:
     Raises `ValueError`, which quotes nothing of it.
     """
     try:
-        content = base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError):
+        content = Path(text.strip()).expanduser().read_bytes()
+    except (OSError, RuntimeError, ValueError):  # for a path, base64 is too long
         try:
-            content = Path(text).expanduser().read_bytes()
-        except (OSError, RuntimeError):
+            content = base64.b64decode("".join(text.split()), validate=True)
+        except ValueError:
             raise ValueError("It is neither the path of a file that can be read, nor base64.") from None
     try:
         key = json.loads(content)
     except ValueError:
-        raise ValueError("What it holds is not JSON.") from None
+        raise ValueError("It is no path of a file that can be read, and what it holds is not JSON.") from None
     if not isinstance(key, dict) or key.get("type") != "service_account":
         raise ValueError("What it holds is JSON, but no service account's key.")
+    try:
+        _from_key(key)
+    except ValueError:
+        raise ValueError("What it holds is a service account's key with a part missing or damaged.") from None
     return key
 
 
-# Credentials remember their token, which takes a while to get; so they are made once a process.
+# They remember their token, which takes a while to get; so they are made once a process.
 @lru_cache(maxsize=8)
-def _credentials(text: str | None) -> Any:
+def credentials(text: str | None) -> Any:
+    """Of that key; None, which the clients take for application default credentials, for none."""
     if text is None:
         return None
-    return service_account.Credentials.from_service_account_info(read_key(text), scopes=_SCOPES)  # type: ignore[no-untyped-call]
+    return _from_key(read_key(text))
 
 
-class CloudStorageResource(GCSResource):
-    """Cloud Storage: one client for as long as the resource lives."""
-
-    credentials: str | None = _CREDENTIALS
-
-    _client: Any = PrivateAttr(default=None)
-
-    def get_client(self) -> storage.Client:
-        """The client."""
-        if self._client is None:
-            self._client = storage.Client(project=self.project, credentials=_credentials(self.credentials))
-            weakref.finalize(self, self._client.close)
-        return self._client
+def _from_key(key: dict[str, Any]) -> Any:
+    return service_account.Credentials.from_service_account_info(key, scopes=_SCOPES)  # type: ignore[no-untyped-call]
 
 
-class BigQueryClientResource(BigQueryResource):
-    """BigQuery, with a limit on what a query may cost."""
-
-    credentials: str | None = _CREDENTIALS
-    maximum_bytes_billed: int = Field(description="A query that would read more is refused before it costs anything.")
-
-    @contextmanager
-    def get_client(self) -> Iterator[bigquery.Client]:
-        """A client, closed afterwards."""
-        limit = bigquery.QueryJobConfig(maximum_bytes_billed=self.maximum_bytes_billed)
-        with bigquery.Client(
-            project=self.project,
-            location=self.location,
-            credentials=_credentials(self.credentials),
-            default_query_job_config=limit,
-        ) as client:
-            yield client
+@contextmanager
+def storage_client(key: str | None) -> Iterator[storage.Client]:
+    """A client of Cloud Storage, closed afterwards."""
+    client = storage.Client(credentials=credentials(key))
+    try:
+        yield client
+    finally:
+        client.close()
 
 
 @contextmanager
@@ -118,9 +93,11 @@ def named_errors(
     """
     try:
         yield
-    except auth_errors.DefaultCredentialsError:
-        raise unusable(f"{what}: there are no Google credentials.", remedy=_NO_CREDENTIALS) from None
-    except (auth_errors.RefreshError, auth_errors.MalformedError, api_errors.Unauthorized) as error:
+    except auth_errors.DefaultCredentialsError as error:
+        raise unusable(f"{what}: there are no Google credentials ({reason(error)}).", remedy=_NO_CREDENTIALS) from None
+    except (auth_errors.RefreshError, api_errors.Unauthorized) as error:
+        if getattr(error, "retryable", False):
+            raise unreachable(f"{what}: {reason(error)}.", remedy="Try again later.") from error
         raise unusable(
             f"{what}: Google does not accept the credentials ({reason(error)}).", remedy=_NO_CREDENTIALS
         ) from None
@@ -135,22 +112,38 @@ def named_errors(
 
 
 def _may_pass(error: api_errors.GoogleAPICallError) -> bool:
-    reasons = {entry.get("reason") for entry in error.errors if isinstance(entry, dict)}
+    reasons = {entry.get("reason") for entry in _entries(error)}
     passing = isinstance(error, api_errors.ServerError | api_errors.TooManyRequests)
     return bool(reasons & _QUOTA) or (passing and _TOO_COSTLY not in reasons)
 
 
+def is_missing_bucket(error: api_errors.NotFound) -> bool:
+    """Whether it is the bucket that is missing, not the object."""
+    return "specified bucket does not exist" in reason(error)
+
+
 def reason(error: BaseException) -> str:
-    """What the service, or the network, said: one line without the URL that the client puts before it."""
-    if isinstance(error, api_errors.GoogleAPICallError):
-        said = [str(e.get("message", "")) for e in error.errors if isinstance(e, dict)]
-        text = next(filter(None, said), str(error.message))
-        # Client libraries write "403 GET https://…: the reason".
-        head, _, tail = text.partition(": ")
-        text = tail if "http://" in head or "https://" in head else text
-        text = f"{int(error.code or 0) or ''} {text}"
-    elif isinstance(error, http_errors.RequestException):
-        text = "the connection broke off or could not be made"
-    else:
-        text = str(error.args[0]) if error.args else type(error).__name__
-    return " ".join(text.split()).rstrip(".")
+    """What the service, or the network, said: one line, without what the clients put around it."""
+    response = getattr(error, "response", None)
+    said = next((str(entry["message"]) for entry in _entries(error) if entry.get("message")), None)
+    if said is None and response is not None:
+        # Proxies say it in HTML.
+        said = response.reason if response.text.lstrip().startswith("<") else response.text
+    elif said is None and isinstance(error, http_errors.RequestException):
+        said = "the connection broke off or could not be made"
+    elif said is None:
+        said = str(error.args[0]) if error.args else type(error).__name__
+    status = getattr(error, "code", None) or getattr(response, "status_code", None)
+    return " ".join(f"{int(status) if status else ''} {said}".split()).rstrip(".")
+
+
+def _entries(error: BaseException) -> list[dict[str, Any]]:
+    """The service's own account; that of uploads and downloads is in the response only."""
+    errors = getattr(error, "errors", None)
+    if not errors:
+        try:
+            body = error.response.json()["error"]  # type: ignore[attr-defined]  # where there is one
+            errors = body.get("errors") or [body]
+        except (AttributeError, KeyError, TypeError, ValueError):
+            errors = []
+    return [entry for entry in errors if isinstance(entry, dict)]

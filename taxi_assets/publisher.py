@@ -24,7 +24,13 @@ class PublisherResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # D
 
     source: str = Field(
         default="auto",
-        description="auto, datatalksclub, tlc, sample, or a base that holds the files: a folder, file:// or http(s)://.",
+        description="auto, datatalksclub, tlc, sample, or a base that holds the files: a folder, "
+        "file://, http(s):// or gs://.",
+    )
+    google_key: str | None = Field(
+        default=None,
+        repr=False,
+        description="For gs://: a service account's key file, or its content in base64; none: application default.",
     )
 
     @property
@@ -36,4 +42,5 @@ class PublisherResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # D
         self, what: str, candidates: Sequence[Candidate], *, known: SourceRecord | None, into: Path
     ) -> Fetched | Unchanged:
         """Fetch what is not known already; see `tlc.download.fetch`."""
-        return download.fetch(what, candidates, known=known, into=into, log=dg.get_dagster_logger())
+        log = dg.get_dagster_logger()
+        return download.fetch(what, candidates, known=known, into=into, log=log, google_key=self.google_key)

@@ -27,7 +27,8 @@ from taxi_assets.errors import (
     WarehouseUnreachableError,
     WarehouseUnusableError,
 )
-from taxi_assets.google_cloud import BigQueryClientResource, named_errors
+from taxi_assets.google_cloud import named_errors
+from taxi_assets.google_resources import BigQueryClientResource
 from taxi_assets.storage.bigquery_jobs import finished, job_id_of
 from taxi_assets.storage.bigquery_tables import (
     LEDGER_SCHEMA,

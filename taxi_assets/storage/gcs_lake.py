@@ -7,6 +7,7 @@ wrote an object, and its sha256, stand in its metadata.
 import hashlib
 import io
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -21,13 +22,15 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from pydantic import Field
 
 from taxi_assets.errors import LakeObjectDamagedError, LakeUnreachableError, LakeUnusableError
-from taxi_assets.google_cloud import CloudStorageResource, named_errors, reason
+from taxi_assets.google_cloud import is_missing_bucket, named_errors
+from taxi_assets.google_resources import CloudStorageResource
 from taxi_assets.storage.lake import Lake, checked, missing, replaced
 from taxi_assets.storage.staging import private_folder
 
 # Uploads above 8 MiB are resumable, and go out in pieces of this size; reads of a part fetch at least this much.
 _UPLOAD_PIECE = 8 << 20
 _READ_PIECE = 1 << 20
+_SMALL = 1 << 16
 _SHA256, _RUN = "taxi-sha256", "taxi-run"
 
 
@@ -45,6 +48,13 @@ class GcsLake(Lake):
         """A folder on this machine; what dead processes left is swept first."""
         home = Path(tempfile.gettempdir(), f"taxi-assets-{os.getuid()}")
         home.mkdir(mode=0o700, exist_ok=True)
+        # Anybody can make a folder of this name where all may write.
+        found = home.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            raise LakeUnusableError(
+                f"{home} is no folder of this account.", remedy="Remove it, or let TMPDIR name another place."
+            )
+        home.chmod(0o700)
         return private_folder(home)
 
     def publish(self, file: Path, key: str, *, replaces: str | None, run_id: str) -> None:
@@ -63,6 +73,9 @@ class GcsLake(Lake):
                 # Ours all the same, when the answer to it was lost and the client asked again; or the same by another.
                 if not self.holds(key, sha256=sha256):
                     raise replaced(self.uri(key)) from None
+            except api_errors.NotFound as error:
+                self._refuse_missing_bucket(error)
+                raise
         file.unlink()
 
     def version(self, key: str) -> str | None:
@@ -73,7 +86,7 @@ class GcsLake(Lake):
     def open(self, key: str, version: str | None = None) -> BinaryIO:
         """A small object whole and checked by crc32c; of a large one, the parts that are read."""
         blob = self._get(key, version)
-        if blob.size <= _READ_PIECE:
+        if blob.size <= _SMALL:
             with self._reading(key):
                 return io.BytesIO(blob.download_as_bytes(checksum="crc32c", retry=self._retry))
         return cast(BinaryIO, _Reader(self, blob, key))
@@ -147,7 +160,8 @@ class GcsLake(Lake):
         with self._named_errors(f"{self.uri(key)} cannot be read"):
             try:
                 yield
-            except api_errors.NotFound:
+            except api_errors.NotFound as error:
+                self._refuse_missing_bucket(error)
                 raise replaced(self.uri(key)) from None  # it was there a moment ago, in this generation
             except DataCorruption:
                 raise LakeObjectDamagedError(
@@ -166,7 +180,7 @@ class GcsLake(Lake):
         )
 
     def _refuse_missing_bucket(self, error: api_errors.NotFound) -> None:
-        if "bucket" in reason(error).lower():
+        if is_missing_bucket(error):
             raise LakeUnusableError(
                 f"There is no bucket {self.bucket}.",
                 remedy="Make it (deploy/gcp does), or name another one in TAXI_LAKE.",

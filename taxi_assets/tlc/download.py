@@ -69,10 +69,12 @@ def fetch(
     limits: Limits = DEFAULT_LIMITS,
     log: logging.Logger,
     retry: RetrySettings = DEFAULT_RETRY,
+    google_key: str | None = None,
 ) -> Fetched | Unchanged:
     """Fetch the first candidate that is published, into the existing private folder `into`, and verify it.
 
     `what` (such as "yellow 2021-01") names the file in logs and errors; `known` is the record of the one we hold.
+    `google_key` opens addresses in Cloud Storage; see `Job`.
     After an error nothing is left in `into`.
 
     Raises `NotPublishedError` when no candidate is published. Every other error of a candidate ends the fetch, so that
@@ -81,7 +83,7 @@ def fetch(
     """
     missed = []
     for candidate in candidates:
-        job = Job(what, candidate, known, into / f"download.{candidate.format}", limits, log, retry)
+        job = Job(what, candidate, known, into / f"download.{candidate.format}", limits, log, retry, google_key)
         try:
             return _fetch_one(job)
         except BaseException as error:
@@ -173,9 +175,16 @@ def _generate(job: Job) -> Arrived | SourceRecord:
     return Arrived(job.path.stat().st_size, digest, etag, generated=True)
 
 
+def _from_bucket(job: Job) -> Arrived | SourceRecord:
+    from taxi_assets.tlc.over_gcs import over_gcs  # noqa: PLC0415  (Google's clients take a while to load)
+
+    return over_gcs(job)
+
+
 _TRANSPORTS: dict[str, Callable[[Job], Arrived | SourceRecord]] = {
     "http": over_http,
     "https": over_http,
     "file": _from_folder,
+    "gs": _from_bucket,
     "sample": _generate,
 }

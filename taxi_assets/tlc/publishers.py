@@ -12,6 +12,7 @@ from typing import Protocol
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import url2pathname
 
+from taxi_assets.addresses import read_bucket
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.source import Candidate, FileFormat
 
@@ -112,7 +113,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Base:
-    """A folder, on disk or on a web server, that holds files under the published names."""
+    """A folder, on disk, on a web server or in a bucket, that holds files under the published names."""
 
     name: str
     url: str = field(repr=False)
@@ -133,7 +134,7 @@ class Base:
 
 
 _BY_NAME: dict[str, Publisher] = {publisher.name: publisher for publisher in (Auto(), DataTalksClub(), Tlc(), Sample())}
-_ACCEPTED = f"Accepted are {', '.join(_BY_NAME)}, a folder that exists, file:///..., http://... or https://..."
+_ACCEPTED = f"Accepted are {', '.join(_BY_NAME)}, a folder that exists, file:///..., http://..., https://... or gs://bucket/prefix."
 
 
 def publisher_from(source: str) -> Publisher:
@@ -148,6 +149,8 @@ def publisher_from(source: str) -> Publisher:
         return _file_base(source)
     if source.lower().startswith(("http://", "https://")):
         return _web_base(source)
+    if source.lower().startswith("gs://"):
+        return _bucket_base(source)
     if "://" in source:
         raise ValueError(f"Nothing is known of addresses that begin with {source.partition('://')[0]}://. {_ACCEPTED}")
     if not source.strip():
@@ -179,6 +182,11 @@ def _file_base(source: str) -> Base:
     if parts.netloc not in {"", "localhost"} or not Path(path).is_absolute():
         raise ValueError(f"{public_url(source)} names no folder of this machine: write file:///folder. {_ACCEPTED}")
     return _folder_base(source, Path(path))
+
+
+def _bucket_base(source: str) -> Base:
+    address = read_bucket(source, _ACCEPTED)
+    return Base(source, f"gs://{'/'.join(filter(None, [address.bucket, address.prefix]))}")
 
 
 def _web_base(source: str) -> Base:

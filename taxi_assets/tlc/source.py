@@ -21,7 +21,7 @@ class FileFormat(StrEnum):
 class Candidate:
     """One place where a file may be published.
 
-    `url` is `http(s)://…`, `file:///…`, or `sample:{service}/{month}` (generated, see `sample/`).
+    `url` is `http(s)://…`, `gs://…`, `file:///…`, or `sample:{service}/{month}` (generated, see `sample/`).
     """
 
     url: str = field(repr=False)  # may hold a password or a token

@@ -56,6 +56,8 @@ class Job:
     limits: Limits
     log: logging.Logger
     retry: RetrySettings
+    google_key: str | None = field(default=None, repr=False)
+    """For addresses in Cloud Storage: a service account's key file, or its content in base64."""
     started: float = field(default_factory=time.monotonic)
 
     @property

@@ -1,0 +1,96 @@
+"""Files published in a bucket: fetched whole and once, and what is missing is named."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+
+from taxi_assets.errors import NotPublishedError, PublisherRefusedError, PublisherUnreachableError, TaxiAssetsError
+from taxi_assets.tlc.download import Fetched, Unchanged, fetch
+from taxi_assets.tlc.month import Month
+from taxi_assets.tlc.publishers import publisher_from
+from taxi_assets_tests.google.cloud_storage import CloudStorage, Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from taxi_assets.tlc.source import SourceRecord
+
+KEY = "published/green_tripdata_2020-10.csv"
+CONTENT = b"a,b\n" + b"1,2\n" * 50_000
+
+
+@pytest.fixture
+def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[CloudStorage]:
+    with CloudStorage() as storage:
+        for name, value in storage.environment.items():
+            monkeypatch.setenv(name, value)
+        storage.put(KEY, CONTENT)
+        yield storage
+
+
+def get(storage: CloudStorage, into: Path, known: SourceRecord | None = None, bucket: str = "") -> Fetched | Unchanged:
+    publisher = publisher_from(f"gs://{bucket or storage.bucket}/published/")
+    candidates = publisher.candidates("green", Month(2020, 10))
+    return fetch("green 2020-10", candidates, known=known, into=into, log=logging.getLogger("test_over_gcs"))
+
+
+def refusal(storage: CloudStorage, into: Path, kind: type[TaxiAssetsError], bucket: str = "") -> str:
+    with pytest.raises(kind) as error:
+        get(storage, into, bucket=bucket)
+    assert "\n" not in str(error.value)
+    assert list(into.iterdir()) == []
+    return str(error.value)
+
+
+def test_a_file_arrives_with_what_is_known_of_it(storage: CloudStorage, tmp_path: Path) -> None:
+    found = get(storage, tmp_path)
+    assert isinstance(found, Fetched)
+    assert found.path.read_bytes() == CONTENT
+    assert (found.record.url, found.record.rows) == (f"gs://{storage.bucket}/{KEY}", 50_000)
+    assert found.record.etag == f'"{storage.objects()[KEY]}"'
+
+
+def test_an_unchanged_file_is_not_fetched_again_and_a_replaced_one_is(storage: CloudStorage, tmp_path: Path) -> None:
+    known = get(storage, tmp_path).record
+    storage.requests.clear()
+    assert isinstance(get(storage, tmp_path, known), Unchanged)
+    assert all(request.query.get("alt") != "media" for request in storage.requests)
+    storage.put(KEY, CONTENT)
+    assert isinstance(get(storage, tmp_path, known), Fetched)
+
+
+def test_what_breaks_off_is_taken_up_again(storage: CloudStorage, tmp_path: Path) -> None:
+    storage.script(Fault(status=503), Fault(), Fault(cut_after=50_000), method="GET")
+    found = get(storage, tmp_path)
+    assert isinstance(found, Fetched)
+    assert found.path.read_bytes() == CONTENT
+
+
+def test_a_file_replaced_while_it_is_fetched_is_never_a_mixture(storage: CloudStorage, tmp_path: Path) -> None:
+    storage.script(Fault(before=lambda: storage.put(KEY, b"a,b\n")), method="GET", path="/download/")
+    assert "changed on its way" in refusal(storage, tmp_path, PublisherUnreachableError)
+
+
+def test_bytes_that_were_changed_on_the_way_are_refused(storage: CloudStorage, tmp_path: Path) -> None:
+    storage.script(Fault(corrupt=True), method="GET", path="/download/")
+    assert "changed on its way" in refusal(storage, tmp_path, PublisherUnreachableError)
+
+
+def test_what_is_missing_is_named(storage: CloudStorage, tmp_path: Path) -> None:
+    storage.delete(KEY)
+    said = refusal(storage, tmp_path, NotPublishedError)
+    assert f"gs://{storage.bucket}/published/green_tripdata_2020-10.parquet (no such object)" in said
+    said = refusal(storage, tmp_path, PublisherRefusedError, bucket="another-bucket")
+    assert "gs://another-bucket/" in said
+    assert "no such bucket" in said
+
+
+def test_what_is_forbidden_is_named_with_the_role_that_allows_it(storage: CloudStorage, tmp_path: Path) -> None:
+    storage.forbid("storage.objects.get")
+    said = refusal(storage, tmp_path, PublisherRefusedError)
+    assert "storage.objects.get" in said
+    assert f"roles/storage.objectViewer) on the bucket {storage.bucket}" in said
