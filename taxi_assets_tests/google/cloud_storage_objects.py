@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 # It ships no type information.
-from gcp_storage_emulator.storage import Storage  # type: ignore[import-untyped]
+from gcp_storage_emulator.storage import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

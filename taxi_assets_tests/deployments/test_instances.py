@@ -1,0 +1,224 @@
+"""Dagster's instance as deployments configure it: a real daemon, a queue, runs that are killed, and what remains.
+
+Both variants are really started: the embedded one (dagster.yaml) and the one that a team shares (deploy/postgres).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import psutil
+import pytest
+import tenacity
+from dagster._core.definitions.run_request import InstigatorType
+
+from taxi_assets_tests.conftest import REPOSITORY
+from taxi_assets_tests.contract.stores.postgres import postgres_server, postgres_url, run
+from taxi_assets_tests.loopback_publisher import Answer, LoopbackPublisher
+from taxi_assets_tests.trips import MONTH, csv_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from taxi_assets.tlc.month import Month
+    from taxi_assets_tests.contract.stores.postgres import Server
+
+__all__ = ["postgres_server", "postgres_url"]
+
+BIN = Path(sys.executable).parent
+MONTHS = [MONTH.shift(shift) for shift in range(3)]
+embedded = pytest.mark.parametrize("deployment", ["embedded"], indirect=True)
+VARIANTS = {"embedded": REPOSITORY / "dagster.yaml", "shared": REPOSITORY / "deploy" / "postgres" / "dagster.yaml"}
+
+
+@dataclass
+class Deployment:
+    """An instance, and who publishes to it."""
+
+    home: Path
+    publisher: LoopbackPublisher
+    environment: Mapping[str, str]
+    instance: dg.DagsterInstance
+
+    def command(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a command of the environment, its output in a file."""
+        with (self.home / f"{arguments[0]}.log").open("a") as log:
+            return subprocess.Popen(
+                [BIN / arguments[0], *arguments[1:]],
+                cwd=REPOSITORY, env=dict(self.environment), stdout=log, stderr=log, text=True, start_new_session=True,
+            )  # fmt: skip
+
+    @contextmanager
+    def daemon(self) -> Iterator[None]:
+        """Dagster's daemon: it takes runs from the queue, and evaluates sensors."""
+        process = self.command("dagster-daemon", "run", "-m", "taxi_assets.definitions")
+        try:
+            yield
+        finally:
+            family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+            process.send_signal(signal.SIGINT)
+            _, left = psutil.wait_procs(family, 3)  # its code server would wait for its heartbeat to end
+            for member in left:
+                member.kill()
+            process.wait(20)
+
+    def launch(self, *months: object) -> None:
+        """Hand months to the queue."""
+        commands = [
+            self.command(
+                *("dagster", "job", "launch", "-m", "taxi_assets.definitions", "-j", "green"),
+                *("--tags", json.dumps({"dagster/partition": str(month)})),
+            )
+            for month in months
+        ]
+        assert [command.wait(60) for command in commands] == [0] * len(months), self.log("dagster")
+
+    def log(self, command: str) -> str:
+        return (self.home / f"{command}.log").read_text()
+
+    def runs(self, *statuses: str) -> list[dg.DagsterRun]:
+        """The newest first."""
+        wanted = [dg.DagsterRunStatus(status) for status in statuses]
+        return list(self.instance.get_runs(dg.RunsFilter(statuses=wanted)))
+
+    def events(self, run_id: str) -> list[str]:
+        """The types of a run's events."""
+        entries = self.instance.all_logs(run_id)
+        return [entry.dagster_event.event_type_value for entry in entries if entry.dagster_event]
+
+    def said(self, run_id: str) -> str:
+        """What a run's events say."""
+        return "\n".join(entry.message or entry.user_message for entry in self.instance.all_logs(run_id))
+
+    def wait_for_requests(self, number: int) -> None:
+        """Until so many requests for a month's file have arrived."""
+        self.wait(lambda: len([r for r in self.publisher.requests if r.path.endswith(".csv")]) >= number)
+
+    def wait(self, condition: Callable[[], Any], seconds: float = 60) -> Any:
+        """What the condition gives, once it gives anything."""
+        trying = tenacity.Retrying(
+            retry=tenacity.retry_if_result(lambda result: not result),
+            wait=tenacity.wait_fixed(0.1),
+            stop=tenacity.stop_after_delay(seconds),
+            retry_error_callback=lambda _: pytest.fail(f"waited in vain:\n{self.log('dagster-daemon')}"),
+        )
+        return trying(condition)
+
+    def kill(self, run_id: str) -> None:
+        """End the process that works on a run by force."""
+        (pid,) = set(re.findall(r"Executing steps in process \(pid: (\d+)\)", self.said(run_id)))
+        os.kill(int(pid), signal.SIGKILL)
+
+
+@pytest.fixture(params=VARIANTS)
+def deployment(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deployment]:
+    home = tmp_path / "dagster"
+    home.mkdir()
+    (home / "dagster.yaml").write_text(VARIANTS[request.param].read_text())
+    if request.param == "shared":
+        url = request.getfixturevalue("postgres_url")
+        monkeypatch.setenv("DAGSTER_POSTGRES_URL", url.replace("postgresql:", "postgresql+psycopg2:"))
+    files = {f"green_tripdata_{m}.csv": "\n".join(csv_lines(m, 50)).encode() + b"\n" for m in MONTHS}
+    with LoopbackPublisher(files) as publisher:
+        monkeypatch.setenv("DAGSTER_HOME", str(home))
+        monkeypatch.setenv("TAXI_SOURCE", publisher.base)
+        monkeypatch.setenv("TAXI_LAKE", str(tmp_path / "lake"))
+        monkeypatch.setenv("TAXI_WAREHOUSE", f"duckdb:///{tmp_path / 'w.duckdb'}")
+        with dg.DagsterInstance.get() as instance:
+            yield Deployment(home, publisher, dict(os.environ), instance)
+
+
+def gated(deployment: Deployment, *months: Month) -> threading.Event:
+    """The publisher sends these months only once the event is set; one answer each."""
+    gate = threading.Event()
+    for month in months:
+        deployment.publisher.script(f"green_tripdata_{month}.csv", Answer(before=lambda: gate.wait(60) and None))
+    return gate
+
+
+def test_a_run_whose_process_is_killed_is_ended_and_run_again_and_its_history_survives_a_restart(
+    deployment: Deployment, request: pytest.FixtureRequest
+) -> None:
+    gate = gated(deployment, MONTH)
+    with deployment.daemon():
+        deployment.launch(MONTH)
+        deployment.wait_for_requests(1)
+        (started,) = deployment.runs("STARTED")
+        deployment.kill(started.run_id)
+        deployment.wait(lambda: deployment.runs("FAILURE"), seconds=15)
+        (again,) = deployment.wait(lambda: deployment.runs("SUCCESS"))
+        gate.set()
+    assert again.tags["dagster/parent_run_id"] == started.run_id
+
+    events = deployment.events(again.run_id)
+    assert {"PIPELINE_ENQUEUED", "PIPELINE_START", "ASSET_MATERIALIZATION", "PIPELINE_SUCCESS"} <= set(events)
+    if "DAGSTER_POSTGRES_URL" in deployment.environment:
+        server: Server = request.getfixturevalue("postgres_server")
+        url: str = request.getfixturevalue("postgres_url")
+        if server.ours is not None:
+            server.restart()
+        query = f"SELECT dagster_event_type FROM event_logs WHERE run_id = '{again.run_id}' ORDER BY id"
+        assert [name for (name,) in run(url, query) if name] == events
+    with dg.DagsterInstance.get() as later:
+        assert later.get_run_by_id(again.run_id) == again
+        assert later.get_materialized_partitions(dg.AssetKey(["warehouse", "green_trips"])) == {str(MONTH)}
+
+
+@embedded
+def test_no_more_runs_at_once_than_allowed_and_what_failed_of_its_data_is_not_run_again(deployment: Deployment) -> None:
+    missing = MONTH.shift(-1)
+    gate = gated(deployment, *MONTHS)
+    with deployment.daemon():
+        deployment.launch(*MONTHS, missing)
+        deployment.wait_for_requests(2)
+        deployment.wait(lambda: len(deployment.runs("STARTED", "QUEUED")) == 4)
+        assert len(deployment.runs("STARTED")) == 2
+        gate.set()
+        deployment.wait(lambda: len(deployment.runs("SUCCESS", "FAILURE")) == 4)
+    (failed,) = deployment.runs("FAILURE")
+    assert failed.tags["dagster/partition"] == str(missing)
+    assert failed.tags["dagster/will_retry"] == "false"
+
+
+@embedded
+def test_a_run_of_the_command_line_that_is_killed_is_ended_within_a_minute(deployment: Deployment) -> None:
+    gate = gated(deployment, MONTH)
+    with deployment.daemon():
+        command = deployment.command(
+            *("dagster", "asset", "materialize", "-m", "taxi_assets.definitions"),
+            *("--select", "group:green", "--partition", str(MONTH)),
+        )
+        deployment.wait_for_requests(1)
+        (started,) = deployment.runs("STARTED")
+        command.kill()
+        command.wait(20)
+        gate.set()
+        deployment.wait(lambda: deployment.runs("FAILURE"), seconds=60)
+        assert "The process of this run is gone" in deployment.said(started.run_id)
+        deployment.launch(MONTH)
+        deployment.wait(lambda: deployment.runs("SUCCESS"))
+
+
+def test_what_the_configuration_says_is_in_force(deployment: Deployment) -> None:
+    instance = deployment.instance
+    assert instance.get_concurrency_config().run_queue_config.max_concurrent_runs == 2
+    assert instance.run_monitoring_enabled
+    assert instance.run_monitoring_max_runtime_seconds == 4 * 3600
+    assert (instance.run_retries_enabled, instance.run_retries_max_retries) == (True, 2)
+    assert not instance.run_retries_retry_on_asset_or_op_failure
+    assert not instance.telemetry_enabled
+    kept = instance.get_tick_retention_settings(InstigatorType.SENSOR)
+    assert {status.value: days for status, days in kept.items() if days > 0} == {
+        "SKIPPED": 7, "FAILURE": 90, "SUCCESS": 90,
+    }  # fmt: skip

@@ -1,0 +1,321 @@
+"""What stands in deploy/gcp and docs/google-cloud.md holds: as far as can be seen without Google and its provider."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, cast
+
+import dagster as dg
+import pytest
+import yaml
+from dagster._core.storage.compute_log_manager import ComputeIOType
+from google.api_core.exceptions import Forbidden
+
+from taxi_assets.addresses import BigQueryAddress, BucketAddress, read_lake, read_warehouse
+from taxi_assets.google_resources import CloudStorageResource
+from taxi_assets.storage.gcs_lake import GcsLake
+from taxi_assets_tests.google.cloud_storage import BUCKET, CloudStorage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+REPOSITORY = Path(__file__).parents[2]
+DEPLOY = REPOSITORY / "deploy" / "gcp"
+GUIDE = (REPOSITORY / "docs" / "google-cloud.md").read_text()
+VALUES = {"PROJECT": "my-project", "BUCKET": "taxi-lake", "LOCATION": "europe-west6"}
+
+Roles = set[tuple[str, str]]
+"""Each role, with what it is granted on."""
+ROLES: Roles = {
+    ("roles/storage.objectAdmin", "bucket"),
+    ("roles/storage.legacyBucketReader", "bucket"),
+    ("roles/bigquery.dataEditor", "dataset"),
+    ("roles/bigquery.jobUser", "project"),
+}
+
+
+# --- Terraform --------------------------------------------------------------------------------------------------------
+
+
+def terraform() -> str:
+    return "\n".join(file.read_text() for file in sorted(DEPLOY.glob("*.tf")))
+
+
+def block(head: str) -> str:
+    """A top-level block, from its head to the brace that closes it."""
+    found = re.search(rf"^{re.escape(head)} {{$.*?^}}$", terraform(), flags=re.MULTILINE | re.DOTALL)
+    assert found is not None, head
+    return found[0]
+
+
+def default(variable: str) -> str:
+    found = re.search(r'default\s+= "?([^"\n]+)', block(f'variable "{variable}"'))
+    assert found is not None, variable
+    return found[1]
+
+
+def test_terraform_is_formatted_and_can_be_parsed() -> None:
+    program = shutil.which("terraform")
+    if program is None:
+        pytest.skip("terraform is not installed")
+    environment = {"PATH": os.environ["PATH"], "CHECKPOINT_DISABLE": "1"}
+    run = subprocess.run(
+        [program, "fmt", "-check", "-diff", str(DEPLOY)], capture_output=True, text=True, check=False, env=environment
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_every_variable_and_resource_that_terraform_names_is_there() -> None:
+    text = terraform()
+    variables = set(re.findall(r'^variable "(\w+)"', text, flags=re.MULTILINE))
+    assert set(re.findall(r"\bvar\.(\w+)", text)) == variables
+    resources = {f"{kind}.{name}" for kind, name in re.findall(r'^resource "(\w+)" "(\w+)"', text, flags=re.MULTILINE)}
+    assert set(re.findall(r"\bgoogle_\w+\.\w+", text)) <= resources
+
+
+def test_terraform_grants_four_roles_each_on_as_little_as_can_be() -> None:
+    grants = re.findall(r'resource "google_(\w+)" "\w+" {[^}]*?role\s+= "([^"]+)"', terraform())
+    on = {
+        "storage_bucket_iam_member": "bucket",
+        "bigquery_dataset_iam_member": "dataset",
+        "project_iam_member": "project",
+    }
+    assert {(role, on[kind]) for kind, role in grants} == ROLES
+    assert len(grants) == len(ROLES) == len(set(re.findall(r"roles/[\w.]+", terraform())))
+
+
+def test_terraform_makes_no_key_which_its_state_would_hold() -> None:
+    assert "google_service_account_key" not in terraform()
+
+
+def test_the_bucket_is_private_and_keeps_replaced_objects_for_a_while() -> None:
+    bucket = re.sub(r"\s+", " ", block('resource "google_storage_bucket" "lake"'))
+    assert "uniform_bucket_level_access = true" in bucket
+    assert 'public_access_prevention = "enforced"' in bucket
+    assert "versioning { enabled = true }" in bucket
+    assert 'type = "Delete" } condition { days_since_noncurrent_time = var.noncurrent_days }' in bucket
+    assert 'type = "AbortIncompleteMultipartUpload" } condition { age = 7 }' in bucket
+    assert "retention_duration_seconds = var.soft_delete_days * 24 * 60 * 60" in bucket
+
+
+def address_from_terraform(name: str) -> str:
+    """An output, with the values that `create.sh` is given."""
+    values = {
+        "google_storage_bucket.lake.name": VALUES["BUCKET"],
+        "google_bigquery_dataset.warehouse.dataset_id": default("dataset"),
+        "var.lake_prefix": default("lake_prefix"),
+        "var.project": VALUES["PROJECT"],
+        "var.location": VALUES["LOCATION"],
+    }
+    found = re.search(r'value = "(.*)"', block(f'output "{name}"'))
+    assert found is not None
+    return re.sub(r"\$\{([^}]+)\}", lambda expression: values[expression[1]], found[1])
+
+
+# --- create.sh --------------------------------------------------------------------------------------------------------
+
+RECORDER = f"""#!{sys.executable} -IS
+import json, os, pathlib, sys
+words = sys.argv[1:]
+calls = pathlib.Path(os.environ["CALLS"])
+with calls.open("a") as file:
+    file.write(json.dumps([pathlib.Path(sys.argv[0]).name, *words]) + "\\n")
+for word in words:
+    if word.startswith("--lifecycle-file="):
+        calls.with_name("lifecycle.json").write_text(pathlib.Path(word.partition("=")[2]).read_text())
+sys.exit("describe" in words and not os.environ.get("EXISTS"))
+"""
+"""Stands for gcloud and bq: notes what it is called with."""
+
+
+class Script:
+    """`create.sh`, with recorders for gcloud and bq."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("gcloud", "bq"):
+            program = folder / name
+            program.write_text(RECORDER)
+            program.chmod(0o755)
+
+    def run(self, **variables: str) -> subprocess.CompletedProcess[str]:
+        environment = {
+            "PATH": f"{self.folder}:{os.environ['PATH']}",
+            "CALLS": str(self.folder / "calls"),
+            "TMPDIR": str(self.folder),
+            **variables,
+        }
+        return subprocess.run(
+            ["bash", str(DEPLOY / "create.sh")], capture_output=True, text=True, check=False, env=environment
+        )
+
+    def calls(self) -> list[list[str]]:
+        file = self.folder / "calls"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Script:
+    return Script(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Script, str]:
+    """The script where nothing exists yet, and what it said."""
+    script = Script(tmp_path_factory.mktemp("script"))
+    done = script.run(**VALUES)
+    assert done.returncode == 0, done.stderr
+    return script, done.stdout
+
+
+def made_by(calls: list[list[str]]) -> list[list[str]]:
+    return [call for call in calls if {"create", "mk"} & set(call)]
+
+
+def test_the_script_is_bash_that_can_be_parsed() -> None:
+    subprocess.run(["bash", "-n", str(DEPLOY / "create.sh")], check=True)
+    assert os.access(DEPLOY / "create.sh", os.X_OK)
+
+
+def test_the_script_grants_the_roles_that_terraform_does(first_run: tuple[Script, str]) -> None:
+    places = {
+        "storage buckets add-iam": "bucket",
+        "ON SCHEMA `my-project.taxi`": "dataset",
+        "projects add-iam": "project",
+    }
+    granted: Roles = set()
+    for call in map(" ".join, first_run[0].calls()):
+        for role in re.findall(r"roles/[\w.]+", call):
+            (place,) = (place for words, place in places.items() if words in call)
+            assert "serviceAccount:taxi-assets@my-project.iam.gserviceaccount.com" in call
+            granted.add((role, place))
+    assert granted == ROLES
+
+
+def test_the_script_names_the_addresses_that_terraform_does_and_the_program_takes_them(
+    first_run: tuple[Script, str],
+) -> None:
+    printed = dict(re.findall(r"^(TAXI_\w+)='(.*)'$", first_run[1], flags=re.MULTILINE))
+    assert printed == {name: address_from_terraform(name) for name in ("TAXI_LAKE", "TAXI_WAREHOUSE")}
+    assert read_lake(printed["TAXI_LAKE"]) == BucketAddress("taxi-lake", "lake")
+    assert read_warehouse(printed["TAXI_WAREHOUSE"]) == BigQueryAddress("my-project", "taxi", "europe-west6")
+
+
+def test_the_script_makes_the_bucket_as_terraform_does(first_run: tuple[Script, str]) -> None:
+    script, _ = first_run
+    assert json.loads((script.folder / "lifecycle.json").read_text())["rule"] == [
+        {"action": {"type": "Delete"}, "condition": {"daysSinceNoncurrentTime": int(default("noncurrent_days"))}},
+        {"action": {"type": "AbortIncompleteMultipartUpload"}, "condition": {"age": 7}},
+    ]
+    (update,) = (call for call in script.calls() if "update" in call)
+    wanted = {"--uniform-bucket-level-access", "--public-access-prevention", "--versioning"}
+    assert wanted | {f"--soft-delete-duration={default('soft_delete_days')}d"} <= set(update)
+
+
+def test_the_script_makes_bucket_dataset_and_account_with_the_services_they_need(first_run: tuple[Script, str]) -> None:
+    calls = first_run[0].calls()
+    assert set(re.findall(r"\w+\.googleapis\.com", terraform())) <= set(calls[0])
+    bucket, dataset, account = (" ".join(call) for call in made_by(calls))
+    assert "gs://taxi-lake" in bucket
+    assert "my-project:taxi" in dataset
+    assert "--location=europe-west6" in bucket
+    assert "--location=europe-west6" in dataset
+    assert "service-accounts create taxi-assets" in account
+
+
+def test_run_again_the_script_makes_nothing_twice_and_leaves_no_file(script: Script) -> None:
+    assert script.run(**VALUES, EXISTS="yes").returncode == 0
+    (dataset,) = made_by(script.calls())
+    assert "--force" in dataset, "bq mk then passes over what exists"
+    assert {path.name for path in script.folder.iterdir()} == {"gcloud", "bq", "calls", "lifecycle.json"}
+
+
+def test_without_a_project_the_script_says_so_and_calls_nothing(script: Script) -> None:
+    refused = script.run(BUCKET="taxi-lake")
+    assert refused.returncode != 0
+    assert "PROJECT: the project id" in refused.stderr
+    assert script.calls() == []
+
+
+# --- the guide --------------------------------------------------------------------------------------------------------
+
+
+def test_the_guide_names_the_same_roles() -> None:
+    rows = re.findall(r"^\| `(roles/[\w.]+)` \| the (\w+) \|", GUIDE, flags=re.MULTILINE)
+    assert set(rows) == ROLES
+    assert len(rows) == GUIDE.count("roles/") == len(ROLES)
+
+
+def test_the_guide_s_addresses_are_taken() -> None:
+    named = dict(re.findall(r"^export (TAXI_\w+)='(.*)'$", GUIDE, flags=re.MULTILINE))
+    assert read_lake(named["TAXI_LAKE"]) == BucketAddress("taxi-lake", "lake")
+    assert read_warehouse(named["TAXI_WAREHOUSE"]) == BigQueryAddress("my-project", "taxi", "EU", 10**10)
+
+
+def test_the_guide_s_links_lead_somewhere() -> None:
+    for text, home in ((GUIDE, REPOSITORY / "docs"), ((DEPLOY / "README.md").read_text(), DEPLOY)):
+        for link in re.findall(r"\]\((?!https:|#)([^)]+)\)", text):
+            assert (home / link).exists(), link
+
+
+# --- compute logs, and what the roles on the bucket are for ----------------------------------------------------------
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[CloudStorage]:
+    """The bucket that the guide names."""
+    with CloudStorage(versioning=True) as storage:
+        for name, value in storage.environment.items():
+            monkeypatch.setenv(name, value)
+        yield storage
+
+
+def dagster_yaml() -> dict[str, Any]:
+    (text,) = re.findall(r"^```yaml\n(.*?)^```$", GUIDE, flags=re.MULTILINE | re.DOTALL)
+    return dict(yaml.safe_load(text))
+
+
+def instance_on(machine: Path) -> dg.DagsterInstance:
+    """An instance with the guide's block, on a machine of its own."""
+    machine.mkdir()
+    settings = dagster_yaml() | {"telemetry": {"enabled": False}}
+    settings["compute_logs"]["config"]["local_dir"] = str(machine)
+    (machine / "dagster.yaml").write_text(yaml.safe_dump(settings))
+    return dg.DagsterInstance.from_config(str(machine))
+
+
+def test_with_the_guide_s_block_a_log_goes_to_the_bucket_and_another_machine_reads_it_there(
+    bucket: CloudStorage, tmp_path: Path
+) -> None:
+    key, text = ["a-run", "compute_logs", "a-step"], b"24,874 rows are clean\n"
+    with (
+        instance_on(tmp_path / "one") as instance,
+        instance.compute_log_manager.open_log_stream(key, ComputeIOType.STDERR) as log,
+    ):
+        assert log is not None
+        cast(IO[str], log).write(text.decode())  # Dagster types it as bytes, and opens it for text
+    assert bucket.object("logs/storage/a-run/compute_logs/a-step.err") == text
+    with instance_on(tmp_path / "other") as instance:
+        assert instance.compute_log_manager.get_log_data(key).stderr == text
+
+
+def test_compute_logs_need_to_look_the_bucket_up_which_the_lake_does_not(bucket: CloudStorage, tmp_path: Path) -> None:
+    bucket.forbid("storage.buckets.get")
+    lake = GcsLake(storage=CloudStorageResource(), bucket=BUCKET, prefix="lake")
+    with lake.staging() as folder:
+        file = folder / "file"
+        file.write_bytes(b"a month")
+        lake.publish(file, "clean/green_trips/2021-01.parquet", replaces=None, run_id="a-run")
+    with lake.open("clean/green_trips/2021-01.parquet") as month:
+        assert month.read() == b"a month"
+    with (
+        pytest.raises(Forbidden, match=r"storage\.buckets\.get"),
+        instance_on(tmp_path / "one") as instance,
+    ):
+        _ = instance.compute_log_manager
