@@ -53,7 +53,8 @@ DEMO_HOME ?= $(CURDIR)/data/demo
 DEMO = DAGSTER_HOME="$(DEMO_HOME)/dagster" TAXI_SOURCE=sample TAXI_LAKE="$(DEMO_HOME)/lake" \
 	TAXI_WAREHOUSE="duckdb:///$(DEMO_HOME)/warehouse.duckdb"
 USAGE := make backfill SERVICE=green FROM=2020-01 TO=2020-12
-INSTANCE = mkdir -p "$$DAGSTER_HOME" && cp -u dagster.yaml "$$DAGSTER_HOME/"
+# An instance that says where its storage is was set up by somebody, and is left alone.
+INSTANCE = mkdir -p "$$DAGSTER_HOME" && { grep -qs '^storage:' "$$DAGSTER_HOME/dagster.yaml" || cp -u dagster.yaml "$$DAGSTER_HOME/"; }
 
 .PHONY: demo
 demo: $(VENV)/.runtime ## Run generated months through every shelf, offline, and show what came of it
@@ -81,8 +82,8 @@ check: $(VENV)/.dev ## Format, lint, types, definitions
 	@$(BIN)/dagster definitions validate --log-level error
 
 .PHONY: test
-test: check ## Everything, as CI runs it
-	@$(BIN)/python -m pytest -q -n 2 --dist worksteal
+test: check ## Everything, as CI runs it; three workers, because some tests wait for a daemon
+	@$(BIN)/python -m pytest -q -n 3 --dist worksteal
 
 .PHONY: test-unit
 test-unit: $(VENV)/.dev ## Unit tests alone: seconds
@@ -93,5 +94,6 @@ docs: $(VENV)/.runtime ## Write the documents that are made from the code
 	@$(BIN)/python -m taxi_assets.tlc.dictionary > docs/data-dictionary.md
 
 .PHONY: bench
-bench: $(VENV)/.dev ## Memory and time, months of 1.4 and 7.7 million rows side by side
+bench: $(VENV)/.dev ## Memory and time side by side: months of 1.4 and 7.7 million rows; Postgres against to_sql
 	@$(BIN)/python benchmarks/memory.py
+	@$(BIN)/python benchmarks/postgres.py

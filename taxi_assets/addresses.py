@@ -11,23 +11,32 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlencode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LAKES = "Accepted is a folder, such as ./data/lake, or gs://bucket/prefix."
 WAREHOUSES = (
-    "Accepted is duckdb:///relative/path.duckdb or duckdb:////absolute/path.duckdb, with ?schema=name if you like; or "
-    "bigquery://project/dataset, with ?location=EU&maximum_bytes_billed=10000000000 if you like."
+    "Accepted is duckdb:///relative/path.duckdb or duckdb:////absolute/path.duckdb, with ?schema=name if you like; "
+    "bigquery://project/dataset, with ?location=EU&maximum_bytes_billed=10000000000 if you like; or "
+    "postgresql://user@host:5432/database, with ?schema=name&sslmode=verify-full and what else libpq takes."
 )
 
 _SCHEMA = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _DUCKDB = re.compile(r"duckdb:///(?P<path>[^?#]+)(\?schema=(?P<schema>[^&#]*))?", re.IGNORECASE)
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
-_PROJECT = re.compile(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]")
-_DATASET = re.compile(r"[A-Za-z0-9_]{1,1024}")
+_BIGQUERY = re.compile(
+    r"(?i:bigquery)://(?P<project>([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9])/(?P<dataset>[A-Za-z0-9_]{1,1024})"
+    r"(\?(?P<options>[^#]*))?"
+)
+_POSTGRES = re.compile(
+    r"(?i:postgres|postgresql)://(?P<authority>[^/?#\s]*)/(?P<database>[^/?#\s]+)(\?(?P<options>[^#]*))?"
+)
+# Of libpq: password, sslpassword, oauth_client_secret, scram_client_key; a passfile is a path.
+_SECRET = re.compile(r"passw|passphrase|pwd|secret|token|credential|scram_\w*key", re.IGNORECASE)
 _LOCATION = re.compile(r"[A-Za-z0-9-]+")
+_BYTES = re.compile(r"[1-9][0-9]{0,17}")
 # A mart over years of trips reads some gigabytes; nothing here should read more than this by mistake.
 _MAXIMUM_BYTES_BILLED = 100_000_000_000
 
@@ -65,8 +74,16 @@ class BigQueryAddress:
     maximum_bytes_billed: int = _MAXIMUM_BYTES_BILLED
 
 
+@dataclass(frozen=True)
+class PostgresAddress:
+    """A database, as libpq takes its address, without a password; and the schema within it."""
+
+    url: str
+    schema_name: str = "taxi"
+
+
 LakeAddress = FolderAddress | BucketAddress
-WarehouseAddress = DuckDBAddress | BigQueryAddress
+WarehouseAddress = DuckDBAddress | BigQueryAddress | PostgresAddress
 
 
 def read_lake(text: str) -> LakeAddress:
@@ -75,7 +92,7 @@ def read_lake(text: str) -> LakeAddress:
         raise ValueError(f"It is empty. {LAKES}")
     if text.lower().startswith("gs://"):
         return read_bucket(text, LAKES)
-    if "://" in text:
+    if "://" in text or text.lower().startswith("gs:"):
         raise ValueError(LAKES)
     folder = _absolute(text, LAKES)
     if folder.exists() and not folder.is_dir():
@@ -100,6 +117,8 @@ def read_warehouse(text: str) -> WarehouseAddress:
     """What `TAXI_WAREHOUSE` says."""
     if text.lower().startswith("bigquery:"):
         return _read_bigquery(text)
+    if text.lower().startswith(("postgresql:", "postgres:")):
+        return _read_postgres(text)
     return _read_duckdb(text)
 
 
@@ -107,40 +126,64 @@ def _read_duckdb(text: str) -> DuckDBAddress:
     address = _DUCKDB.fullmatch(text)
     if address is None:
         raise ValueError(WAREHOUSES)
-    schema = address["schema"]
-    if schema is not None and not _SCHEMA.fullmatch(schema):
-        raise ValueError(
-            f"{schema!r} is no schema name: one has letters, digits and underscores, and starts with no digit."
-        )
+    schema = _schema(address["schema"])
     file = _absolute(address["path"], WAREHOUSES)
     if file.is_dir():
         raise ValueError(f"It is a folder. {WAREHOUSES}")
-    return DuckDBAddress(file) if schema is None else DuckDBAddress(file, schema)
+    return DuckDBAddress(file, schema)
 
 
 def _read_bigquery(text: str) -> BigQueryAddress:
-    parts = urlsplit(text)
-    dataset = parts.path.removeprefix("/")
-    if not (text.startswith("bigquery://") and _PROJECT.fullmatch(parts.netloc) and _DATASET.fullmatch(dataset)):
+    address = _BIGQUERY.fullmatch(text)
+    if address is None:
         raise ValueError(
             f"It names no project and dataset (letters, digits, underscores; in projects dashes). {WAREHOUSES}"
         )
-    options = _options(parts.query, {"location", "maximum_bytes_billed"})
+    options = _options(address["options"] or "", {"location", "maximum_bytes_billed"})
     location, limit = options.get("location"), options.get("maximum_bytes_billed", str(_MAXIMUM_BYTES_BILLED))
     if location is not None and not _LOCATION.fullmatch(location):
         raise ValueError(f"{location!r} is no location, such as US, EU or europe-west6. {WAREHOUSES}")
-    if not (limit.isascii() and limit.isdecimal() and int(limit) > 0):
+    if not _BYTES.fullmatch(limit):
         raise ValueError(f"{limit!r} is no number of bytes. {WAREHOUSES}")
-    return BigQueryAddress(parts.netloc, dataset, location, int(limit))
+    return BigQueryAddress(address["project"], address["dataset"], location, int(limit))
 
 
-def _options(query: str, known: set[str]) -> dict[str, str]:
+def _read_postgres(text: str) -> PostgresAddress:
+    address = _POSTGRES.fullmatch(text)
+    if address is None:
+        raise ValueError(f"It names no database, or has no host and slash before it. {WAREHOUSES}")
+    options = _options(address["options"] or "")
+    password = address["authority"].rpartition("@")[0].partition(":")[2]
+    if password or any(map(is_secret, options)):
+        raise ValueError("A secret does not belong into an address: put a password into PGPASSWORD or ~/.pgpass.")
+    schema = _schema(options.pop("schema", None))
+    url = f"postgresql://{address['authority']}/{address['database']}"
+    return PostgresAddress(f"{url}?{urlencode(options)}" if options else url, schema)
+
+
+def is_secret(option: str) -> bool:
+    """Whether an option of an address may hold a secret, by its name."""
+    return _SECRET.search(option) is not None
+
+
+def _schema(name: str | None) -> str:
+    if name is None:
+        return "taxi"
+    if not _SCHEMA.fullmatch(name) or name.lower().startswith(("pg_", "information_schema")):
+        raise ValueError(
+            f"{name!r} is no schema name to use: one has letters, digits and underscores, starts with no digit, and is "
+            "none of the engine's own."
+        )
+    return name
+
+
+def _options(query: str, known: set[str] | None = None) -> dict[str, str]:
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
     except ValueError:
         raise ValueError(WAREHOUSES) from None
     options = dict(pairs)
-    if len(options) < len(pairs) or not options.keys() <= known:
+    if len(options) < len(pairs) or (known is not None and not options.keys() <= known):
         raise ValueError(WAREHOUSES)
     return options
 

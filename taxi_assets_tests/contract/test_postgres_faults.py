@@ -1,0 +1,396 @@
+"""What a fault leaves on a Postgres server, and who is told what: in one line, without a password."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import pytest
+
+from taxi_assets.errors import (
+    PermanentError,
+    TaxiAssetsError,
+    TransientError,
+    WarehouseBusyError,
+    WarehouseUnreachableError,
+    WarehouseUnusableError,
+)
+from taxi_assets.storage.local_lake import LocalLake
+from taxi_assets.storage.postgres import PostgresWarehouse
+from taxi_assets.storage.postgres.session import open_session
+from taxi_assets.storage.shelves import ParquetMonth
+from taxi_assets.tlc.schemas.green import GREEN
+from taxi_assets_tests.contract.stores import child
+from taxi_assets_tests.contract.stores.postgres import (
+    Server,
+    connect,
+    impatient,
+    in_the_middle_of_a_copy,
+    long_query,
+    run,
+    tables,
+)
+from taxi_assets_tests.contract.test_warehouse import NEXT_MONTH, ZONES, holds, replace
+from taxi_assets_tests.trips import MONTH, published_month
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from multiprocessing.connection import Connection
+    from pathlib import Path
+
+
+PASSWORD = "a-secret-of-this-test"  # noqa: S105  (of a role in a database of our own)
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> LocalLake:
+    return LocalLake(folder=str(tmp_path / "lake"))
+
+
+@pytest.fixture
+def warehouse(postgres_url: str) -> PostgresWarehouse:
+    return PostgresWarehouse(url=postgres_url, wait_seconds=60)
+
+
+@pytest.fixture
+def own_server(postgres_server: Server) -> Server:
+    if postgres_server.ours is None:
+        pytest.skip("TAXI_TEST_POSTGRES names a server that is not ours to stop or to set up")
+    return postgres_server
+
+
+# --- faults -----------------------------------------------------------------------------------------------------------
+
+
+def one_line(error: TaxiAssetsError) -> str:
+    text = str(error)
+    assert "\n" not in text
+    assert PASSWORD not in text + repr(error) + repr(error.__cause__)
+    return text
+
+
+@pytest.mark.parametrize("fault", ["restarted", "stopped at once", "killed", "its process killed"])
+def test_a_server_that_goes_away_in_the_middle_of_a_load_has_the_old_month_and_the_next_load_heals(
+    own_server: Server, warehouse: PostgresWarehouse, lake: LocalLake, fault: str
+) -> None:
+    old, new = published_month(lake), published_month(lake, rows=3000, seed=1, shelf="newer")
+    replace(warehouse, old)
+    faults: dict[str, Callable[[int], None]] = {
+        "restarted": lambda _: own_server.restart(),
+        "stopped at once": lambda _: own_server.stop("immediate"),
+        "killed": lambda _: own_server.kill(),
+        "its process killed": lambda pid: os.kill(pid, signal.SIGKILL),
+    }
+    try:
+        with in_the_middle_of_a_copy(faults[fault]), pytest.raises(WarehouseUnreachableError) as error:
+            replace(warehouse, new)
+        if fault in {"stopped at once", "killed"}:
+            with pytest.raises(WarehouseUnreachableError) as gone:
+                replace(warehouse, new)
+            assert "server running" in one_line(gone.value)
+    finally:
+        own_server.start()
+    assert warehouse.uri().partition("?schema")[0].partition("&schema")[0] in one_line(error.value)
+    assert holds(warehouse, old)
+    replace(warehouse, new)
+    assert holds(warehouse, new)
+    assert not {name for name in tables(warehouse) if "staged" in name}
+
+
+def test_a_time_limit_for_the_statements_of_a_role_does_not_cut_a_load_short(
+    warehouse: PostgresWarehouse, lake: LocalLake
+) -> None:
+    ((database,),) = run(warehouse.url, "SELECT current_database()")
+    run(warehouse.url, f"ALTER DATABASE {database} SET statement_timeout = '100ms'")
+    trips = published_month(lake)
+    with in_the_middle_of_a_copy(lambda _: time.sleep(0.3)):
+        replace(warehouse, trips)
+    assert holds(warehouse, trips)
+
+
+def test_an_administrator_who_ends_the_session_in_a_copy_is_named(
+    warehouse: PostgresWarehouse, lake: LocalLake
+) -> None:
+    old = published_month(lake)
+    replace(warehouse, old)
+
+    def terminate(pid: int) -> None:
+        run(warehouse.url, f"SELECT pg_terminate_backend({pid}, 10000)")
+
+    with (
+        in_the_middle_of_a_copy(terminate),
+        pytest.raises(WarehouseUnreachableError, match="due to administrator command") as error,
+    ):
+        replace(warehouse, published_month(lake, rows=3000, seed=1, shelf="newer"))
+    one_line(error.value)
+    assert holds(warehouse, old)
+
+
+def test_an_administrator_who_ends_the_session_while_it_waits_is_named(
+    warehouse: PostgresWarehouse, lake: LocalLake
+) -> None:
+    old, new = published_month(lake), published_month(lake, rows=30, seed=1, shelf="newer")
+    replace(warehouse, old)
+
+    def terminate() -> None:
+        ends = time.monotonic() + 30
+        waiting = (
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        while not run(warehouse.url, waiting):
+            assert time.monotonic() < ends
+
+    administrator = threading.Thread(target=terminate)
+    with long_query(warehouse, MONTH):
+        administrator.start()
+        with pytest.raises(WarehouseUnreachableError, match="due to administrator command") as error:
+            replace(warehouse, new)
+    administrator.join()
+    one_line(error.value)
+    assert holds(warehouse, old)
+
+
+def test_a_role_whose_sessions_are_limited_in_time_has_no_limit_here(warehouse: PostgresWarehouse) -> None:
+    ((database,),) = run(warehouse.url, "SELECT current_database()")
+    limits = run(
+        warehouse.url,
+        r"SELECT name FROM pg_settings WHERE name ~ '^(statement|transaction|idle\w*)_timeout$' AND context = 'user'",
+    )
+    assert {"statement_timeout", "idle_session_timeout"} <= {name for (name,) in limits}
+    for (name,) in limits:
+        run(warehouse.url, f"ALTER DATABASE {database} SET {name} = '5min'")
+    with open_session(warehouse.url, wait_seconds=1) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT name, setting FROM pg_settings WHERE name = ANY(%s)", [[name for (name,) in limits]])
+        assert dict(cursor.fetchall()) == {name: "0" for (name,) in limits}
+
+
+def test_what_a_killed_load_left_and_somebody_reads_holds_no_other_month_up(
+    warehouse: PostgresWarehouse, lake: LocalLake
+) -> None:
+    trips = published_month(lake)
+    replace(warehouse, trips)
+    run(warehouse.url, "CREATE TABLE taxi.green_trips_2020_11_staged (LIKE taxi.green_trips)")
+    with connect(warehouse.url) as dump, dump.cursor() as cursor:
+        cursor.execute("BEGIN")
+        cursor.execute("LOCK TABLE taxi.green_trips_2020_11_staged IN ACCESS SHARE MODE")
+        started = time.monotonic()
+        replace(impatient(warehouse, 30), trips)
+        assert time.monotonic() - started < 15
+    assert "green_trips_2020_11_staged" in tables(warehouse)
+    replace(warehouse, trips)
+    assert "green_trips_2020_11_staged" not in tables(warehouse)
+
+
+def test_a_table_that_gains_a_column_while_a_month_is_built_is_worth_another_try(
+    warehouse: PostgresWarehouse, lake: LocalLake
+) -> None:
+    old, new = published_month(lake), published_month(lake, rows=3000, seed=1, shelf="newer")
+    replace(warehouse, old)
+
+    def gain(_pid: int) -> None:
+        run(warehouse.url, "SET lock_timeout = '5s'", "ALTER TABLE taxi.green_trips ADD COLUMN since_now bigint")
+
+    with in_the_middle_of_a_copy(gain), pytest.raises(WarehouseBusyError, match="was changed") as error:
+        replace(warehouse, new)
+    assert "again" in error.value.remedy
+    assert holds(warehouse, old)
+    replace(warehouse, new)
+    assert holds(warehouse, new)
+
+
+def load_and_wait(url: str, folder: str, line: Connection) -> None:
+    """Load the newer trips; says so as soon as it waits for a reader."""
+
+    class Tell(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            line.send(record.getMessage())
+
+    dg.get_dagster_logger().addHandler(Tell())
+    dg.get_dagster_logger().setLevel("INFO")
+    replace(PostgresWarehouse(url=url), ParquetMonth.get(LocalLake(folder=folder), f"newer/green_trips/{MONTH}"))
+
+
+def test_what_a_killed_load_leaves_blocks_nobody_and_the_next_load_of_any_month_drops_it(
+    warehouse: PostgresWarehouse, lake: LocalLake
+) -> None:
+    old, new = published_month(lake), published_month(lake, rows=30, seed=1, shelf="newer")
+    replace(warehouse, old)
+    with long_query(warehouse, MONTH), child(load_and_wait, warehouse.url, lake.folder) as other:
+        assert "slow_report" in other.hear()
+        other.kill()
+    assert "green_trips_2020_10_staged" in tables(warehouse)
+    assert holds(warehouse, old)
+    wait_for_end_of_sessions(warehouse)
+    replace(impatient(warehouse, 20), published_month(lake, NEXT_MONTH), NEXT_MONTH)
+    assert tables(warehouse) == {"green_trips", "green_trips_2020_10", "green_trips_2020_11", "loaded_months"}
+    replace(warehouse, new)
+    assert holds(warehouse, new)
+
+
+def wait_for_end_of_sessions(warehouse: PostgresWarehouse) -> None:
+    """Until the server has noticed that a client is gone."""
+    ends = time.monotonic() + 30
+    while run(warehouse.url, "SELECT 1 FROM pg_stat_activity WHERE application_name = 'taxi_assets' LIMIT 1"):
+        assert time.monotonic() < ends
+
+
+def test_a_table_of_somebody_else_in_the_way_is_named_and_left_alone(
+    warehouse: PostgresWarehouse, lake: LocalLake
+) -> None:
+    run(warehouse.url, "CREATE SCHEMA taxi", "CREATE TABLE taxi.green_trips AS SELECT 1 AS theirs")
+    with pytest.raises(PermanentError) as error:
+        replace(warehouse, published_month(lake))
+    assert "green_trips" in one_line(error.value)
+    assert "ename or drop" in error.value.remedy
+    assert run(warehouse.url, "TABLE taxi.green_trips") == [(1,)]
+    assert warehouse.loaded(GREEN, MONTH) is None
+
+
+# --- refused ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def role(own_server: Server, postgres_url: str) -> Iterator[str]:
+    """A role that has to give its password, and may do nothing yet."""
+    name = "with_password"
+    run(own_server.url, f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'")
+    yield name
+    run(postgres_url, f"DROP OWNED BY {name}")
+    run(own_server.url, f"DROP ROLE {name}")
+
+
+def as_role(server: Server, warehouse: PostgresWarehouse, role: str) -> PostgresWarehouse:
+    ((database,),) = run(warehouse.url, "SELECT current_database()")
+    return PostgresWarehouse(url=server.address(database, role), wait_seconds=60)
+
+
+def test_the_password_comes_from_the_environment_or_from_a_pgpass_file_and_a_wrong_one_is_not_told(
+    own_server: Server,
+    warehouse: PostgresWarehouse,
+    lake: LocalLake,
+    role: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    old = published_month(lake)
+    replace(warehouse, old)
+    run(warehouse.url, f"GRANT USAGE ON SCHEMA taxi TO {role}", f"GRANT SELECT ON ALL TABLES IN SCHEMA taxi TO {role}")
+    limited = as_role(own_server, warehouse, role)
+    monkeypatch.setenv("PGPASSFILE", str(tmp_path / "pgpass"))
+    for environment in ({}, {"PGPASSWORD": "another-secret"}):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(WarehouseUnusableError, match="password") as error:
+            replace(limited, old)
+        assert "another-secret" not in one_line(error.value)
+        assert "PGPASSWORD" in error.value.remedy
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    assert holds(limited, old)
+    monkeypatch.delenv("PGPASSWORD")
+    (tmp_path / "pgpass").write_text(f"*:*:*:{role}:{PASSWORD}\n")
+    (tmp_path / "pgpass").chmod(0o600)
+    assert holds(limited, old)
+    assert PASSWORD not in repr(limited) + limited.uri()
+
+
+def test_a_missing_privilege_is_named_with_the_grant_that_gives_it(
+    own_server: Server, warehouse: PostgresWarehouse, lake: LocalLake, role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trips, limited = published_month(lake), as_role(own_server, warehouse, role)
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+
+    def refused() -> str:
+        with pytest.raises(WarehouseUnusableError, match="permission denied") as error:
+            replace(limited, trips)
+        assert "run: GRANT" in one_line(error.value)
+        return error.value.remedy.partition("run: ")[2]
+
+    assert "CREATE ON DATABASE" in refused()
+    run(warehouse.url, "CREATE SCHEMA taxi")
+    grant = refused()
+    assert grant == 'GRANT USAGE, CREATE ON SCHEMA "taxi" TO "with_password";'
+    run(warehouse.url, grant)
+    replace(limited, trips)
+    assert holds(limited, trips)
+
+    run(warehouse.url, "DROP SCHEMA taxi CASCADE")
+    run(warehouse.url, refused())
+    replace(limited, trips)
+    assert holds(limited, trips)
+
+
+def test_a_table_of_another_role_can_be_read_but_not_replaced(
+    own_server: Server, warehouse: PostgresWarehouse, lake: LocalLake, role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = published_month(lake)
+    replace(warehouse, old)
+    run(warehouse.url, f"GRANT ALL ON SCHEMA taxi TO {role}", f"GRANT ALL ON ALL TABLES IN SCHEMA taxi TO {role}")
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    limited = as_role(own_server, warehouse, role)
+    with pytest.raises(WarehouseUnusableError, match="must be owner of table") as error:
+        replace(limited, published_month(lake, rows=5, shelf="newer"))
+    assert "owner" in one_line(error.value)
+    assert holds(limited, old)
+
+
+def test_a_database_or_a_role_that_does_not_exist_is_named(postgres_server: Server) -> None:
+    with pytest.raises(WarehouseUnusableError, match='database "no_such_one" does not exist') as error:
+        PostgresWarehouse(url=postgres_server.address("no_such_one")).totals(GREEN, MONTH)
+    assert "CREATE DATABASE" in one_line(error.value)
+    with pytest.raises(WarehouseUnusableError, match="no_such_role"):
+        PostgresWarehouse(url=postgres_server.address("postgres", "no_such_role")).totals(GREEN, MONTH)
+
+
+@pytest.mark.parametrize(
+    "address", ["postgresql://me@localhost/db?shema=taxi", "postgresql://me@localhost:port/db", "db"]
+)
+def test_an_address_that_is_none_is_refused_in_one_line(address: str) -> None:
+    with pytest.raises(WarehouseUnusableError) as error:
+        PostgresWarehouse(url=address).totals(GREEN, MONTH)
+    assert "Correct the address." in one_line(error.value)
+
+
+def test_a_database_that_cannot_hold_all_texts_is_refused(postgres_server: Server, postgres_url: str) -> None:
+    name = postgres_url.partition("/test_")[2].partition("?")[0]
+    run(postgres_url, f"CREATE DATABASE latin_{name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    try:
+        with pytest.raises(WarehouseUnusableError, match="a database in LATIN1"):
+            PostgresWarehouse(url=postgres_server.address(f"latin_{name}")).replace_frame("taxi_zones", ZONES, {})
+    finally:
+        run(postgres_url, f"DROP DATABASE latin_{name}")
+
+
+def test_a_server_that_is_not_there_is_worth_another_try() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        with pytest.raises(TransientError, match="Connection refused") as error:
+            PostgresWarehouse(url=f"postgresql://me@127.0.0.1:{port}/db").totals(GREEN, MONTH)
+    assert isinstance(error.value, WarehouseUnreachableError)
+    one_line(error.value)
+
+
+def test_tls_that_the_address_asks_for_is_not_gone_without() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def refuse() -> None:
+            with server.accept()[0] as client:
+                client.recv(8)
+                client.sendall(b"N")  # no TLS here
+                client.recv(1)
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        url = f"postgresql://me@127.0.0.1:{server.getsockname()[1]}/db?sslmode=require"
+        with pytest.raises(WarehouseUnusableError, match="does not support SSL") as error:
+            PostgresWarehouse(url=url).totals(GREEN, MONTH)
+        thread.join()
+    assert "sslmode" in error.value.remedy
+    one_line(error.value)

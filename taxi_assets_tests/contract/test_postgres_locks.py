@@ -1,0 +1,214 @@
+"""Who waits for whom on a Postgres server: readers, loads of other months, loads of the same one."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import pytest
+
+from taxi_assets.errors import (
+    WarehouseBusyError,
+)
+from taxi_assets.storage.local_lake import LocalLake
+from taxi_assets.storage.postgres import PostgresWarehouse
+from taxi_assets.storage.shelves import ParquetMonth
+from taxi_assets_tests.contract.stores import child
+from taxi_assets_tests.contract.stores.postgres import connect, impatient, long_query, run, tables
+from taxi_assets_tests.contract.test_warehouse import NARROW, NEXT_MONTH, holds, replace
+from taxi_assets_tests.trips import MONTH, published_month
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from multiprocessing.connection import Connection
+    from pathlib import Path
+
+    from taxi_assets.tlc.month import Month
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> LocalLake:
+    return LocalLake(folder=str(tmp_path / "lake"))
+
+
+@pytest.fixture
+def warehouse(postgres_url: str) -> PostgresWarehouse:
+    return PostgresWarehouse(url=postgres_url, wait_seconds=60)
+
+
+# --- readers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("read", [MONTH, NEXT_MONTH], ids=["of this month", "of another month"])
+def test_a_swap_that_a_reader_keeps_out_gives_up_by_name_and_succeeds_once_the_reader_is_gone(
+    warehouse: PostgresWarehouse, lake: LocalLake, read: Month
+) -> None:
+    old, other = published_month(lake), published_month(lake, NEXT_MONTH)
+    replace(warehouse, old)
+    replace(warehouse, other, NEXT_MONTH)
+    new = published_month(lake, rows=30, seed=1, shelf="newer")
+    with long_query(warehouse, read) as pid:
+        with pytest.raises(WarehouseBusyError) as error:
+            replace(impatient(warehouse), new)
+        assert re.search(rf"pid {pid} \(slow_report of \w+, idle in transaction, for \d+ s\)", error.value.what)
+        assert "2020-10" in error.value.what
+        assert holds(warehouse, old)
+    assert "green_trips_2020_10_staged" not in tables(warehouse)
+    replace(warehouse, new)
+    assert holds(warehouse, new)
+    assert holds(warehouse, other, NEXT_MONTH)
+
+
+class Heard(logging.Handler):
+    """Sets an event once something is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = ""
+        self.event = threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.text = record.getMessage()
+        self.event.set()
+
+
+@contextlib.contextmanager
+def loading(warehouse: PostgresWarehouse, trips: ParquetMonth, month: Month = MONTH) -> Iterator[str]:
+    """Load in another thread; gives what the log says of its waiting. At the end the load must have ended well."""
+    log, heard = dg.get_dagster_logger(), Heard()
+    failures: list[BaseException] = []
+
+    def load() -> None:
+        try:
+            replace(warehouse, trips, month)
+        except BaseException as error:  # noqa: BLE001  (whatever it is, it must reach the test)
+            failures.append(error)
+
+    thread = threading.Thread(target=load)
+    log.addHandler(heard)
+    try:
+        thread.start()
+        assert heard.event.wait(60)
+        yield heard.text
+    finally:
+        log.removeHandler(heard)
+        thread.join(60)
+    assert not thread.is_alive()
+    assert not failures
+
+
+def test_no_reader_is_queued_for_longer_than_a_try_and_each_sees_the_old_month_until_the_new_one_is_in(
+    warehouse: PostgresWarehouse, lake: LocalLake
+) -> None:
+    old, new = published_month(lake), published_month(lake, rows=30, seed=1, shelf="newer")
+    replace(warehouse, old)
+    waits, rows = [], set()
+    with connect(warehouse.url) as reader, reader.cursor() as cursor, contextlib.ExitStack() as slow:
+        pid = slow.enter_context(long_query(warehouse, MONTH))
+        with loading(warehouse, new) as said:
+            assert f"pid {pid} (slow_report" in said
+            ends = time.monotonic() + 1.5
+            while time.monotonic() < ends:
+                started = time.monotonic()
+                cursor.execute("SELECT count(*) FROM taxi.green_trips WHERE data_month = '2020-10-01'")
+                waits.append(time.monotonic() - started)
+                rows.add(cursor.fetchone()[0])
+            assert rows == {100}
+            slow.close()
+    assert 0.1 < max(waits) < warehouse.lock_timeout + 0.2
+    assert holds(warehouse, new)
+
+
+def test_a_transaction_older_than_the_swap_finds_no_empty_month(warehouse: PostgresWarehouse, lake: LocalLake) -> None:
+    replace(warehouse, published_month(lake))
+    new = published_month(lake, rows=30, seed=1, shelf="newer")
+    with connect(warehouse.url) as reader, reader.cursor() as cursor:
+        cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        cursor.execute("SELECT 1")
+        replace(warehouse, new)
+        cursor.execute("SELECT count(*) FROM taxi.green_trips WHERE data_month = '2020-10-01'")
+        assert cursor.fetchone()[0] == 30
+
+
+def test_a_first_load_of_a_month_waits_for_no_reader(warehouse: PostgresWarehouse, lake: LocalLake) -> None:
+    replace(warehouse, published_month(lake))
+    trips = published_month(lake, NEXT_MONTH)
+    with long_query(warehouse, MONTH):
+        replace(impatient(warehouse), trips, NEXT_MONTH)
+        assert holds(warehouse, trips, NEXT_MONTH)
+
+
+def test_a_column_that_a_reader_keeps_out_is_added_once_the_reader_is_gone(
+    warehouse: PostgresWarehouse, lake: LocalLake
+) -> None:
+    narrow = published_month(lake, service=NARROW)
+    warehouse.replace_month(NARROW, MONTH, narrow, run_id="a run")
+    wide = published_month(lake, NEXT_MONTH)
+    with long_query(warehouse, MONTH) as pid, pytest.raises(WarehouseBusyError, match=f"pid {pid} "):
+        replace(impatient(warehouse), wide, NEXT_MONTH)
+    replace(warehouse, wide, NEXT_MONTH)
+    assert holds(warehouse, wide, NEXT_MONTH)
+
+
+def test_a_month_that_another_load_holds_is_busy_after_the_wait_and_the_error_names_that_load(
+    warehouse: PostgresWarehouse, lake: LocalLake
+) -> None:
+    replace(warehouse, published_month(lake))
+    new = published_month(lake, rows=30, seed=1, shelf="newer")
+    with contextlib.ExitStack() as slow:
+        slow.enter_context(long_query(warehouse, MONTH))
+        with loading(warehouse, new):
+            ((pid,),) = run(warehouse.url, "SELECT pid FROM pg_stat_activity WHERE application_name = 'taxi_assets'")
+            with pytest.raises(WarehouseBusyError) as error:
+                replace(impatient(warehouse, 0.3), new)
+            assert error.value.what.startswith(
+                f'green 2020-10 in "taxi"."green_trips" is held by pid {pid} (taxi_assets'
+            )
+            slow.close()
+    assert holds(warehouse, new)
+
+
+# --- several at once --------------------------------------------------------------------------------------------------
+
+
+def load_twice(url: str, folder: str, month: Month, line: Connection) -> None:
+    trips = ParquetMonth.get(LocalLake(folder=folder), f"clean/green_trips/{month}")
+    line.send("ready")
+    line.recv()
+    for _ in range(2):
+        replace(PostgresWarehouse(url=url, wait_seconds=60), trips, month)
+
+
+def test_eight_processes_that_make_the_tables_and_load_overlapping_months_all_end_well(
+    warehouse: PostgresWarehouse, lake: LocalLake
+) -> None:
+    trips = {month: published_month(lake, month, rows=500) for month in (MONTH, NEXT_MONTH, NEXT_MONTH.shift(1))}
+    months = [[*trips][number % 3] for number in range(8)]
+    with contextlib.ExitStack() as stack:
+        children = [stack.enter_context(child(load_twice, warehouse.url, lake.folder, month)) for month in months]
+        assert [one.hear() for one in children] == ["ready"] * 8
+        for one in children:
+            one.tell()
+        assert [one.ends() for one in children] == [0] * 8
+    assert all(holds(warehouse, trips[month], month) for month in trips)
+    assert not {name for name in tables(warehouse) if "staged" in name}
+
+
+def test_what_a_live_load_has_built_is_left_alone_by_the_next_one(
+    warehouse: PostgresWarehouse, lake: LocalLake
+) -> None:
+    replace(warehouse, published_month(lake))
+    new, other = published_month(lake, rows=30, seed=1, shelf="newer"), published_month(lake, NEXT_MONTH)
+    with contextlib.ExitStack() as slow:
+        slow.enter_context(long_query(warehouse, MONTH))
+        with loading(warehouse, new):
+            replace(impatient(warehouse), other, NEXT_MONTH)
+            assert "green_trips_2020_10_staged" in tables(warehouse)
+            slow.close()
+    assert holds(warehouse, new)
+    assert holds(warehouse, other, NEXT_MONTH)

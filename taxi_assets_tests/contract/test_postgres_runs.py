@@ -1,0 +1,126 @@
+"""Runs that get in each other's way on a Postgres server, loading from a folder or a bucket: the newer one counts."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import psycopg2
+import pytest
+
+from taxi_assets.build import build_definitions
+from taxi_assets.errors import LakeObjectReplacedError
+from taxi_assets.settings import Settings
+from taxi_assets.storage.local_lake import LocalLake
+from taxi_assets.storage.postgres import PostgresWarehouse
+from taxi_assets.storage.postgres.swap import month_key
+from taxi_assets_tests.chain import failures
+from taxi_assets_tests.contract.stores.postgres import connect, impatient, in_the_middle_of_a_copy, run, tables
+from taxi_assets_tests.contract.test_warehouse import holds, replace
+from taxi_assets_tests.trips import MONTH, published_month
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from taxi_assets.storage.lake import Lake
+    from taxi_assets_tests.contract.stores import LakeBackend
+
+CONNECT = "taxi_assets.storage.postgres.session.psycopg2.connect"
+
+
+@pytest.fixture(params=["local", "gcs"])
+def lake(request: pytest.FixtureRequest) -> Lake:
+    backend: LakeBackend = request.getfixturevalue(f"{request.param}_lake")
+    return backend.open()
+
+
+@pytest.fixture
+def warehouse(postgres_url: str) -> PostgresWarehouse:
+    return PostgresWarehouse(url=postgres_url, wait_seconds=60)
+
+
+def test_a_month_is_loaded_and_replaced(warehouse: PostgresWarehouse, lake: Lake) -> None:
+    for rows in (100, 30, 0):
+        trips = published_month(lake, rows=rows, seed=rows)
+        replace(warehouse, trips)
+        assert holds(warehouse, trips)
+
+
+def test_a_run_that_has_its_file_and_stalls_does_not_undo_what_a_newer_run_has_loaded_since(
+    warehouse: PostgresWarehouse, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = published_month(lake, rows=50, seed=1)
+    newer = older
+    at_once = psycopg2.connect
+
+    def connect_late(**options: str) -> Any:
+        nonlocal newer
+        monkeypatch.setattr(CONNECT, at_once)
+        newer = published_month(lake, rows=70, seed=2)
+        replace(warehouse, newer)
+        return at_once(**options)
+
+    monkeypatch.setattr(CONNECT, connect_late)
+    with pytest.raises(LakeObjectReplacedError, match="2020-10"):
+        replace(warehouse, older)
+    assert newer.rows == 70
+    assert holds(warehouse, newer)
+
+
+def test_a_month_that_is_replaced_in_the_lake_while_it_is_copied_is_not_swapped_in(
+    warehouse: PostgresWarehouse, lake: Lake
+) -> None:
+    before = published_month(lake, rows=20, shelf="before")
+    replace(warehouse, before)
+    older = published_month(lake, rows=50, seed=1)
+    with (
+        in_the_middle_of_a_copy(lambda _: published_month(lake, rows=70, seed=2)),
+        pytest.raises(LakeObjectReplacedError, match="2020-10"),
+    ):
+        replace(warehouse, older)
+    assert holds(warehouse, before)
+    assert "green_trips_2020_10_staged" not in tables(warehouse)
+
+
+WAITING = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+
+def test_a_step_that_finds_the_month_busy_is_tried_again_and_the_run_succeeds(
+    warehouse: PostgresWarehouse, tmp_path: Path
+) -> None:
+    lake = LocalLake(folder=str(tmp_path / "lake"))
+    trips = published_month(lake)
+    settings = Settings(
+        lake=str(tmp_path / "lake"),  # type: ignore[arg-type]  # read by its validators
+        warehouse=warehouse.url,  # type: ignore[arg-type]
+        retry_delay=0,
+    )
+    defs = build_definitions(settings, resources={"warehouse": impatient(warehouse)})
+    taken = threading.Event()
+
+    def hold_the_month_for_one_try() -> None:
+        key = month_key("taxi", "green_trips", MONTH)
+        with connect(warehouse.url) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_lock(%s)", [key])
+            taken.set()
+            while not (waiting := run(warehouse.url, WAITING)):
+                pass
+            while run(warehouse.url, WAITING) == waiting:
+                pass
+
+    blocker = threading.Thread(target=hold_the_month_for_one_try, daemon=True)
+    blocker.start()
+    assert taken.wait(60)
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = defs.resolve_job_def("green").execute_in_process(
+            instance=instance,
+            partition_key=str(MONTH),
+            asset_selection=[dg.AssetKey(["warehouse", "green_trips"])],
+            raise_on_error=False,
+        )
+    blocker.join(60)
+    assert result.success, failures(result)
+    (again,) = [event for event in result.all_events if event.event_type is dg.DagsterEventType.STEP_UP_FOR_RETRY]
+    assert "is held by" in str(again.event_specific_data)
+    assert holds(warehouse, trips)

@@ -1,0 +1,237 @@
+"""Addresses: from text to what it stands for, or a reason that says what is accepted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from taxi_assets.addresses import (
+    LAKES,
+    WAREHOUSES,
+    BigQueryAddress,
+    BucketAddress,
+    DuckDBAddress,
+    FolderAddress,
+    PostgresAddress,
+    read_lake,
+    read_warehouse,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+# --- lakes ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "folder"),
+    [("lake", "lake"), ("./deep/er", "deep/er"), ("env=prod/a b", "env=prod/a b"), ("what?[*]#x", "what?[*]#x")],
+)
+def test_a_relative_lake_becomes_absolute(here: Path, text: str, folder: str) -> None:
+    assert read_lake(text) == FolderAddress(here / folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "bucket", "prefix"),
+    [
+        ("gs://taxi-lake", "taxi-lake", ""),
+        ("gs://taxi-lake/", "taxi-lake", ""),
+        ("gs://taxi_lake.example.org/nyc/taxi/", "taxi_lake.example.org", "nyc/taxi"),
+        ("GS://taxi-lake/NYC", "taxi-lake", "NYC"),
+    ],
+)
+def test_a_lake_is_a_bucket_and_a_prefix_without_slashes_around_it(text: str, bucket: str, prefix: str) -> None:
+    assert read_lake(text) == BucketAddress(bucket, prefix)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("gs://", "It names no bucket"),
+        ("gs:///prefix", "It names no bucket"),
+        ("gs://Taxi-Lake", "It names no bucket"),
+        ("gs://my bucket/x", "It names no bucket"),
+        ("gs://user:word@bucket/x", "It names no bucket"),
+        ("gs://bucket?x", "It names no bucket"),
+        ("gs://bucket/a//b", "Its prefix has an empty part"),
+        ("gs://bucket/a/../b", "Its prefix has an empty part"),
+        ("gs://bucket/./a", "Its prefix has an empty part"),
+        ("gs://bucket/a*", "Its prefix has an empty part"),
+        ("gs://bucket/a#b", "Its prefix has an empty part"),
+        ("gs://bucket/a b", "Its prefix has an empty part"),
+        ("gs:/bucket/prefix", "Accepted is"),
+        ("gs:bucket", "Accepted is"),
+        ("s3://bucket", "Accepted is"),
+    ],
+)
+def test_what_is_no_lake_is_refused_with_what_is_accepted(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason) as error:
+        read_lake(text)
+    assert str(error.value).endswith(LAKES)
+
+
+# --- warehouses -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "file", "schema"),
+    [
+        ("duckdb:///rel.duckdb", "rel.duckdb", "taxi"),
+        ("duckdb:///./rel/w.duckdb", "rel/w.duckdb", "taxi"),
+        ("duckdb:///{here}/abs.duckdb", "abs.duckdb", "taxi"),
+        ("duckdb:///w.duckdb?schema=nyc_2", "w.duckdb", "nyc_2"),
+        ("DuckDB:///w.duckdb?schema=_T", "w.duckdb", "_T"),
+        ("duckdb:///~/w.duckdb", "home/w.duckdb", "taxi"),
+        ("duckdb:///a b%20c.db", "a b%20c.db", "taxi"),
+    ],
+)
+def test_a_warehouse_is_a_file_and_a_schema(
+    here: Path, monkeypatch: pytest.MonkeyPatch, text: str, file: str, schema: str
+) -> None:
+    monkeypatch.setenv("HOME", str(here / "home"))
+    assert read_warehouse(text.format(here=here)) == DuckDBAddress(here / file, schema)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("bigquery://taxi-project/taxi", BigQueryAddress("taxi-project", "taxi")),
+        ("BigQuery://taxi-project/NYC_2", BigQueryAddress("taxi-project", "NYC_2")),
+        ("bigquery://example.org:taxi-project/taxi", BigQueryAddress("example.org:taxi-project", "taxi")),
+        ("bigquery://taxi-project/taxi?location=europe-west6", BigQueryAddress("taxi-project", "taxi", "europe-west6")),
+        (
+            "bigquery://taxi-project/taxi?maximum_bytes_billed=5&location=EU",
+            BigQueryAddress("taxi-project", "taxi", "EU", 5),
+        ),
+    ],
+)
+def test_a_warehouse_is_a_project_and_a_dataset_with_a_place_and_a_limit(text: str, address: BigQueryAddress) -> None:
+    assert read_warehouse(text) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "url", "schema"),
+    [
+        ("postgresql://taxi@host:5432/nyc", "postgresql://taxi@host:5432/nyc", "taxi"),
+        ("postgres://host/nyc?schema=trips", "postgresql://host/nyc", "trips"),
+        (
+            "postgresql://taxi@host/nyc?sslmode=verify-full&schema=trips&sslrootcert=/ca.pem",
+            "postgresql://taxi@host/nyc?sslmode=verify-full&sslrootcert=%2Fca.pem",
+            "trips",
+        ),
+        (
+            "postgresql://host/nyc?passfile=/run/pgpass&sslkey=/run/key",
+            "postgresql://host/nyc?passfile=%2Frun%2Fpgpass&sslkey=%2Frun%2Fkey",
+            "taxi",
+        ),
+        ("postgresql:///nyc?host=/run/postgresql", "postgresql:///nyc?host=%2Frun%2Fpostgresql", "taxi"),
+        ("postgresql://taxi@[::1]:5432/nyc", "postgresql://taxi@[::1]:5432/nyc", "taxi"),
+    ],
+)
+def test_a_warehouse_is_a_database_as_libpq_takes_it_and_a_schema(text: str, url: str, schema: str) -> None:
+    assert read_warehouse(text) == PostgresAddress(url, schema)
+
+
+@pytest.mark.parametrize("text", ["postgresql:", "postgresql://taxi@host", "postgresql://host/", "postgres://h/nyc#x"])
+def test_what_is_no_database_is_refused_with_what_is_accepted(text: str) -> None:
+    with pytest.raises(ValueError, match="It names no database") as error:
+        read_warehouse(text)
+    assert str(error.value).endswith(WAREHOUSES)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgresql://taxi:hunter2@host/nyc",
+        "postgresql://taxi:hun@ter2@host/nyc",
+        "postgresql://taxi@host/nyc?password=hunter2",
+        "postgresql://taxi@host/nyc?schema=x&sslpassword=hunter2",
+        "postgresql://taxi@host/nyc?PassWord=hunter2",
+        "postgresql://taxi@host/nyc?pass%77ord=hunter2",
+        "postgresql://taxi@host/nyc?oauth_client_secret=hunter2",
+        "postgresql://taxi@host/nyc?scram_client_key=hunter2",
+        "postgresql://taxi@host/nyc?SCRAM_server_key=hunter2",
+    ],
+)
+def test_a_secret_in_an_address_is_refused_and_not_shown(text: str) -> None:
+    with pytest.raises(ValueError, match="PGPASSWORD") as error:
+        read_warehouse(text)
+    assert "ter2" not in str(error.value)
+
+
+@pytest.mark.parametrize("schema", ["pg_catalog", "PG_temp", "information_schema", "1st", "my-taxi", ""])
+@pytest.mark.parametrize("address", ["postgresql://host/nyc?schema=", "duckdb:///w.duckdb?schema="])
+def test_a_schema_is_a_plain_name_and_none_of_the_engines_own(address: str, schema: str) -> None:
+    with pytest.raises(ValueError, match=f"'{schema}' is no schema name"):
+        read_warehouse(address + schema)
+
+
+def test_a_limit_stands_where_none_is_named() -> None:
+    address = read_warehouse("bigquery://taxi-project/taxi")
+    assert isinstance(address, BigQueryAddress)
+    assert address.maximum_bytes_billed == 100_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        *(
+            (text, "It names no project and dataset")
+            for text in (
+                "bigquery:",
+                "bigquery:taxi-project/taxi",
+                "bigquery://taxi-project",
+                "bigquery://taxi-project/",
+                "bigquery://taxi-project/my-dataset",
+                "bigquery://taxi-project/taxi/trips",
+                "bigquery://Taxi-Project/taxi",
+                "bigquery:///taxi",
+                "bigquery://user:word@taxi-project/taxi",
+                "bigquery://[",
+                "bigquery://taxi-project/taxi#part",
+            )
+        ),
+        ("bigquery://taxi-project/taxi?location=E U", "'E U' is no location"),
+        ("bigquery://taxi-project/taxi?location=", "'' is no location"),
+        *(
+            (f"bigquery://taxi-project/taxi?maximum_bytes_billed={limit}", f"'{limit}' is no number of bytes")
+            for limit in ("", "0", "-1", "1.5", "1e9", "9" * 5000)
+        ),
+        *(
+            (f"bigquery://taxi-project/taxi?{options}", "Accepted is")
+            for options in ("place=EU", "location", "location=EU&location=US", "token=x")
+        ),
+        ("mysql://host/taxi", "Accepted is"),
+    ],
+)
+def test_what_is_no_warehouse_is_refused_with_what_is_accepted(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason) as error:
+        read_warehouse(text)
+    assert str(error.value).endswith(WAREHOUSES)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "bigquery://user:hunter2@\N{DOUBLE-STRUCK CAPITAL C}/taxi",
+        "bigquery://taxi-project/taxi?password=hunter2",
+        "gs://u:hunter2@b",
+    ],
+)
+def test_a_refusal_quotes_no_secret(text: str) -> None:
+    with pytest.raises(ValueError, match="Accepted is") as error:
+        (read_lake if text.startswith("gs") else read_warehouse)(text)
+    assert "hunter2" not in str(error.value)
+
+
+def test_addresses_that_are_equal_say_the_same() -> None:
+    assert read_lake("gs://bucket/x") == read_lake("gs://bucket/x/")
+    assert read_lake("gs://bucket/x") != read_lake("gs://bucket/y")
