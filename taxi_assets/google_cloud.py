@@ -25,9 +25,16 @@ if TYPE_CHECKING:
     from taxi_assets.errors import PermanentError, TransientError
 
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
-# Said with HTTP 403, but nothing is forbidden; and with 500, but it will not pass.
-_QUOTA = {"rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded"}
+PASSING = frozenset(
+    {
+        *("rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded", "jobRateLimitExceeded"),
+        *("backendError", "internalError", "jobBackendError", "jobInternalError", "tableUnavailable"),
+    }
+)
+"""Reasons that may pass, whatever HTTP status they are said with: 403, but nothing is forbidden, or 400."""
+# Said with HTTP 500, but it will not pass; and with 200.
 _TOO_COSTLY = "bytesBilledLimitExceeded"
+_CANCELLED = "stopped"
 _NO_CREDENTIALS = "Set TAXI_GOOGLE_CREDENTIALS to a key, or run `gcloud auth application-default login`."
 
 
@@ -36,17 +43,15 @@ def read_key(text: str) -> dict[str, Any]:
 
     Raises `ValueError`, which quotes nothing of it.
     """
+    wrong = "What the file holds is not JSON."
     try:
         content = Path(text.strip()).expanduser().read_bytes()
     except (OSError, RuntimeError, ValueError):  # for a path, base64 is too long
-        try:
-            content = base64.b64decode("".join(text.split()), validate=True)
-        except ValueError:
-            raise ValueError("It is neither the path of a file that can be read, nor base64.") from None
+        content, wrong = None, "It is neither the path of a file that can be read, nor JSON in base64."
     try:
-        key = json.loads(content)
+        key = json.loads(base64.b64decode("".join(text.split()), validate=True) if content is None else content)
     except ValueError:
-        raise ValueError("It is no path of a file that can be read, and what it holds is not JSON.") from None
+        raise ValueError(wrong) from None
     if not isinstance(key, dict) or key.get("type") != "service_account":
         raise ValueError("What it holds is JSON, but no service account's key.")
     try:
@@ -59,10 +64,17 @@ def read_key(text: str) -> dict[str, Any]:
 # They remember their token, which takes a while to get; so they are made once a process.
 @lru_cache(maxsize=8)
 def credentials(text: str | None) -> Any:
-    """Of that key; None, which the clients take for application default credentials, for none."""
+    """Of that key; None, which the clients take for application default credentials, for none.
+
+    Raises google-auth's `DefaultCredentialsError` where it is not a key, or no longer one: settings have looked before.
+    """
     if text is None:
         return None
-    return _from_key(read_key(text))
+    try:
+        return _from_key(read_key(text))
+    except ValueError as error:
+        missing: Any = auth_errors.DefaultCredentialsError  # it has no types
+        raise missing(f"TAXI_GOOGLE_CREDENTIALS: {error}") from None
 
 
 def _from_key(key: dict[str, Any]) -> Any:
@@ -114,7 +126,7 @@ def named_errors(
 def _may_pass(error: api_errors.GoogleAPICallError) -> bool:
     reasons = {entry.get("reason") for entry in _entries(error)}
     passing = isinstance(error, api_errors.ServerError | api_errors.TooManyRequests)
-    return bool(reasons & _QUOTA) or (passing and _TOO_COSTLY not in reasons)
+    return bool(reasons & PASSING) or (passing and _TOO_COSTLY not in reasons)
 
 
 def is_missing_bucket(error: api_errors.NotFound) -> bool:
@@ -133,6 +145,8 @@ def reason(error: BaseException) -> str:
         said = "the connection broke off or could not be made"
     elif said is None:
         said = str(error.args[0]) if error.args else type(error).__name__
+    if any(entry.get("reason") == _CANCELLED for entry in _entries(error)):
+        return f"the job was cancelled ({' '.join(said.split()).rstrip('.')})"
     status = getattr(error, "code", None) or getattr(response, "status_code", None)
     return " ".join(f"{int(status) if status else ''} {said}".split()).rstrip(".")
 

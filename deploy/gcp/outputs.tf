@@ -1,4 +1,4 @@
-# What the program's environment takes: export TAXI_LAKE="$(terraform output -raw TAXI_LAKE)", and so on.
+# Outputs in capitals are variables of the program: export TAXI_LAKE="$(terraform output -raw TAXI_LAKE)".
 
 output "TAXI_LAKE" {
   value = "gs://${google_storage_bucket.lake.name}/${var.lake_prefix}"
@@ -8,8 +8,8 @@ output "TAXI_WAREHOUSE" {
   value = "bigquery://${var.project}/${google_bigquery_dataset.warehouse.dataset_id}?location=${var.location}"
 }
 
-output "TAXI_GOOGLE_CREDENTIALS" {
-  value = "Leave it unset where the program runs as ${google_service_account.program.email}; else the path of a key file of that account."
+output "credentials" {
+  value = "Leave TAXI_GOOGLE_CREDENTIALS unset where the program runs as ${google_service_account.program.email}; else it is the path of a key file of that account."
 }
 
 output "service_account" {

@@ -94,6 +94,8 @@ class DuckDBWarehouse(Warehouse):
                     remedy="Materialize the clean asset of this month again, then the warehouse.",
                 )
             self._note_loaded(connection, service, month, trips, run_id)
+            # A newer run may have been here while this one waited; it must have the last word.
+            trips.require_current()
             connection.commit()
 
     def loaded(self, service: Service, month: Month) -> LoadedMonth | None:

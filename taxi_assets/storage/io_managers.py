@@ -87,6 +87,7 @@ class WarehouseIOManager(dg.ConfigurableIOManager):
         if (
             loaded is not None
             and loaded.data_version == trips.report.data_version
+            and trips.report.clean.rows  # a month without rows looks like a table that has gone
             and self.warehouse.totals(service, month) == trips.report.clean
         ):
             return "unchanged"

@@ -63,9 +63,16 @@ class LocalLake(Lake):
 
     @contextmanager
     def local(self, key: str, version: str | None = None) -> Iterator[Path]:
-        """The file itself."""
-        self.open(key, version).close()
-        yield self._path(key)
+        """The file under a name of its own, so that it stays what it is while the object is replaced."""
+        with self.staging() as folder:
+            name = folder / key.rpartition("/")[2]
+            try:
+                os.link(self._path(key), name)
+            except FileNotFoundError:
+                raise missing(self.uri(key)) from None
+            if version not in {None, _version(name.stat())}:
+                raise replaced(self.uri(key))
+            yield name
 
     def size(self, key: str) -> int | None:
         """From the file system."""

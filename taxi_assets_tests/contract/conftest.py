@@ -12,10 +12,17 @@ from taxi_assets_tests.contract.stores.bigquery import (
     bigquery_warehouse,
     service_account,
 )
-from taxi_assets_tests.contract.stores.duckdb import duckdb_warehouse
+from taxi_assets_tests.contract.stores.duckdb import duckdb_from_bucket_warehouse, duckdb_warehouse
 from taxi_assets_tests.contract.stores.gcs import cloud_storage, gcs_lake
 from taxi_assets_tests.contract.stores.local import local_lake
 from taxi_assets_tests.contract.stores.postgres import postgres_server, postgres_url, postgres_warehouse
+from taxi_assets_tests.contract.stores.real_google import (
+    PROJECT,
+    real_bigquery_by_upload_warehouse,
+    real_bigquery_warehouse,
+    real_gcs_lake,
+    real_gcs_prefix,
+)
 
 if TYPE_CHECKING:
     from taxi_assets_tests.contract.stores import LakeBackend, WarehouseBackend
@@ -25,17 +32,25 @@ __all__ = [
     "bigquery_by_upload_warehouse",
     "bigquery_warehouse",
     "cloud_storage",
+    "duckdb_from_bucket_warehouse",
     "duckdb_warehouse",
     "gcs_lake",
     "local_lake",
     "postgres_server",
     "postgres_url",
     "postgres_warehouse",
+    "real_bigquery_by_upload_warehouse",
+    "real_bigquery_warehouse",
+    "real_gcs_lake",
+    "real_gcs_prefix",
     "service_account",
 ]
 
 LAKES = ["local", "gcs"]
-WAREHOUSES = ["duckdb", "bigquery", "bigquery_by_upload", "postgres"]
+WAREHOUSES = ["duckdb", "duckdb_from_bucket", "bigquery", "bigquery_by_upload", "postgres"]
+if PROJECT:
+    LAKES.append("real_gcs")
+    WAREHOUSES += ["real_bigquery", "real_bigquery_by_upload"]
 
 
 @pytest.fixture(params=LAKES)

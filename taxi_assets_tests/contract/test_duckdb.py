@@ -16,8 +16,8 @@ import dagster as dg
 import duckdb
 import pytest
 
+from taxi_assets.addresses import DuckDBAddress, read_warehouse
 from taxi_assets.errors import WarehouseBusyError, WarehouseTableMissingError, WarehouseUnusableError
-from taxi_assets.settings import Settings
 from taxi_assets.storage.duckdb import DuckDBWarehouse
 from taxi_assets.storage.local_lake import LocalLake
 from taxi_assets.storage.shelves import ParquetMonth
@@ -84,8 +84,8 @@ def test_a_schema_is_the_same_in_upper_and_lower_case(tmp_path: Path, lake: Loca
 
 
 def test_the_address_is_the_one_that_the_setting_takes(embedded: DuckDBWarehouse) -> None:
-    address = Settings(warehouse=embedded.uri()).warehouse  # type: ignore[arg-type]  # read by its validator
-    assert (str(address.file), address.schema_name) == (embedded.file, embedded.schema_name)
+    address = read_warehouse(embedded.uri())
+    assert address == DuckDBAddress(Path(embedded.file), embedded.schema_name)
 
 
 def test_any_folder_can_hold_the_lake(embedded: DuckDBWarehouse, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 from taxi_assets.errors import (
     ConservationError,
     LakeObjectMissingError,
+    LakeObjectReplacedError,
     WarehouseSchemaError,
     WarehouseTableMissingError,
 )
@@ -259,6 +260,16 @@ def test_a_month_whose_commit_fails_leaves_the_old_one_with_its_ledger(
     assert holds(warehouse_backend.open(), old)
     replace(warehouse_backend.open(), new)
     assert holds(warehouse_backend.open(), new)
+
+
+def test_a_load_that_began_before_a_newer_one_does_not_undo_it(warehouse: Warehouse, lake: Lake) -> None:
+    for newer, older in ((30, 50), (30, 0), (0, 50)):
+        earlier = published_month(lake, rows=older, seed=older)
+        latest = published_month(lake, rows=newer, seed=newer + 1)
+        replace(warehouse, latest)
+        with pytest.raises(LakeObjectReplacedError, match=r"green_trips/2020-10"):
+            replace(warehouse, earlier)
+        assert holds(warehouse, latest)
 
 
 # --- several at once --------------------------------------------------------------------------------------------------

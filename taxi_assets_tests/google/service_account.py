@@ -14,6 +14,13 @@ from typing import Self
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from google.auth.credentials import CredentialsWithRegionalAccessBoundary
+
+# In the background google-auth asks Google itself in which regions a token is good; here there is nobody to ask. For
+# good, since every process that has a key imports this module.
+setattr(  # noqa: B010  (for the type checker it is no attribute to be set)
+    CredentialsWithRegionalAccessBoundary, "_is_regional_access_boundary_lookup_required", lambda _: False
+)
 
 EMAIL = "taxi@taxi-project.iam.gserviceaccount.com"
 

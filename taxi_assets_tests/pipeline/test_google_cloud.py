@@ -44,6 +44,7 @@ def on_google(
     monkeypatch.setenv("TAXI_WAREHOUSE", f"bigquery://{bigquery.project}/taxi?location=EU")
     monkeypatch.setenv("TAXI_SOURCE", str(data / "months"))
     monkeypatch.setenv("TAXI_GOOGLE_CREDENTIALS", service_account.base64)
+    monkeypatch.setenv("TAXI_RETRY_DELAY", "0")
     return build_definitions(Settings.from_env())
 
 
@@ -131,16 +132,20 @@ def test_what_passes_is_tried_again_until_the_run_succeeds(
 
 
 @pytest.mark.parametrize(
-    ("fault", "reason"),
+    ("fault", "tries", "reason"),
     [
-        (JobFault(reason="quotaExceeded", message="Quota exceeded: too many loads."), "too many loads"),
-        (JobFault(reason="accessDenied", message="Access Denied: bigquery.tables.updateData"), "roles/bigquery.dataEd"),
+        (JobFault(reason="quotaExceeded", message="Quota exceeded: too many loads."), 4, "too many loads"),
+        (
+            JobFault(reason="accessDenied", message="Access Denied: bigquery.tables.updateData"),
+            1,
+            "roles/bigquery.dataEd",
+        ),
     ],
 )
 def test_what_does_not_pass_fails_the_run_with_the_services_own_reason_and_the_old_month_stays(
-    on_google: TaxiDefinitions, bigquery: BigQuery, fault: JobFault, reason: str
+    on_google: TaxiDefinitions, bigquery: BigQuery, fault: JobFault, tries: int, reason: str
 ) -> None:
-    bigquery.script_job(fault, kind="load", destination="green_trips$")
+    bigquery.script_job(*[fault] * tries, kind="load", destination="green_trips$")
     (text,) = failures(run(on_google, MONTHS[0]))
     assert reason in text
     assert "\n" not in text

@@ -23,7 +23,7 @@ from taxi_assets.storage.gcs_lake import GcsLake
 from taxi_assets_tests.google.cloud_storage import BUCKET, CloudStorage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 REPOSITORY = Path(__file__).parents[2]
 DEPLOY = REPOSITORY / "deploy" / "gcp"
@@ -116,6 +116,21 @@ def address_from_terraform(name: str) -> str:
     found = re.search(r'value = "(.*)"', block(f'output "{name}"'))
     assert found is not None
     return re.sub(r"\$\{([^}]+)\}", lambda expression: values[expression[1]], found[1])
+
+
+def test_an_output_named_like_a_variable_can_be_exported_as_that_variable() -> None:
+    named = set(re.findall(r'^output "(TAXI_\w+)"', terraform(), flags=re.MULTILINE))
+    readers: dict[str, Callable[[str], object]] = {"TAXI_LAKE": read_lake, "TAXI_WAREHOUSE": read_warehouse}
+    assert {name: readers[name](address_from_terraform(name)) for name in named} == {
+        "TAXI_LAKE": BucketAddress("taxi-lake", "lake"),
+        "TAXI_WAREHOUSE": BigQueryAddress("my-project", "taxi", "europe-west6"),
+    }
+
+
+def test_every_output_that_the_readme_asks_for_is_there() -> None:
+    asked = set(re.findall(r"terraform output -raw (\w+)", (DEPLOY / "README.md").read_text()))
+    assert asked
+    assert asked <= set(re.findall(r'^output "(\w+)"', terraform(), flags=re.MULTILINE))
 
 
 # --- create.sh --------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from taxi_assets.errors import WarehouseUnusableError
-from taxi_assets.google_cloud import BigQueryClientResource
+from taxi_assets.google_resources import BigQueryClientResource
 from taxi_assets.storage.bigquery import BigQueryWarehouse
 from taxi_assets.storage.local_lake import LocalLake
 from taxi_assets_tests.contract.stores import WarehouseBackend

@@ -1,4 +1,4 @@
-"""The warehouse in a DuckDB file, loading from a lake in a folder."""
+"""The warehouse in a DuckDB file, loading from a folder and from a bucket."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ import pytest
 from taxi_assets.storage.duckdb import DuckDBWarehouse
 from taxi_assets.storage.local_lake import LocalLake
 from taxi_assets_tests.contract.stores import WarehouseBackend
+from taxi_assets_tests.contract.stores.gcs import open_lake
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from taxi_assets.storage.lake import Lake
+    from taxi_assets_tests.google.cloud_storage import CloudStorage
 
 
 class _BreaksAtCommit:
@@ -37,9 +42,8 @@ class _BreaksAtCommit:
         return getattr(self._connection, name)
 
 
-@pytest.fixture
-def duckdb_warehouse(tmp_path: Path) -> WarehouseBackend:
-    file = tmp_path / "warehouse.duckdb"
+def _backend(folder: Path, open_its_lake: Callable[[], Lake]) -> WarehouseBackend:
+    file = folder / "warehouse.duckdb"
 
     def columns(table: str) -> dict[str, str | None]:
         with duckdb.connect(file) as connection:
@@ -52,8 +56,18 @@ def duckdb_warehouse(tmp_path: Path) -> WarehouseBackend:
 
     return WarehouseBackend(
         open=partial(DuckDBWarehouse, file=str(file), wait_seconds=60),
-        open_lake=partial(LocalLake, folder=str(tmp_path / "lake")),
+        open_lake=open_its_lake,
         columns=columns,
         break_commit=break_commit,
         types=("BIGINT", "VARCHAR"),
     )
+
+
+@pytest.fixture
+def duckdb_warehouse(tmp_path: Path) -> WarehouseBackend:
+    return _backend(tmp_path, partial(LocalLake, folder=str(tmp_path / "lake")))
+
+
+@pytest.fixture
+def duckdb_from_bucket_warehouse(tmp_path: Path, cloud_storage: CloudStorage) -> WarehouseBackend:
+    return _backend(tmp_path, partial(open_lake, cloud_storage.environment, cloud_storage.bucket))

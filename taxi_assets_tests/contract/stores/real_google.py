@@ -1,14 +1,17 @@
 """The real Google Cloud, where TAXI_TEST_GCP_PROJECT and TAXI_TEST_GCP_BUCKET name a project and a bucket for tests.
 
-Credentials are TAXI_GOOGLE_CREDENTIALS, or application default ones. Every test has a prefix and a dataset of its own,
-which it removes. What breaks there cannot be asked of Google, so the client's connection is what breaks.
+Datasets are made in TAXI_TEST_GCP_LOCATION, or where the bucket is. Credentials are TAXI_GOOGLE_CREDENTIALS, or
+application default ones. Every test has a prefix and a dataset of its own, which it removes. What breaks there cannot
+be asked of Google, so the client's connection is what breaks.
 """
 
 from __future__ import annotations
 
 import os
 import uuid
-from functools import partial
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,29 +22,66 @@ from taxi_assets.google_cloud import credentials
 from taxi_assets.google_resources import BigQueryClientResource, CloudStorageResource
 from taxi_assets.storage.bigquery import BigQueryWarehouse
 from taxi_assets.storage.gcs_lake import GcsLake
+from taxi_assets.storage.local_lake import LocalLake
 from taxi_assets_tests.contract.stores import LakeBackend, WarehouseBackend
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from taxi_assets.storage.lake import Lake
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the tests are, and as whom; handed to other processes, which have none of the variables."""
+
+    project: str
+    bucket: str
+    location: str | None = None
+    key: str | None = field(default=None, repr=False)
+
 
 # Read here, because tests run without any TAXI_ variable.
-PROJECT = os.environ.get("TAXI_TEST_GCP_PROJECT")
-_BUCKET = os.environ.get("TAXI_TEST_GCP_BUCKET", "")
-_KEY = os.environ.get("TAXI_GOOGLE_CREDENTIALS")
+HERE = Place(
+    project=os.environ.get("TAXI_TEST_GCP_PROJECT", ""),
+    bucket=os.environ.get("TAXI_TEST_GCP_BUCKET", ""),
+    location=os.environ.get("TAXI_TEST_GCP_LOCATION"),
+    key=os.environ.get("TAXI_GOOGLE_CREDENTIALS"),
+)
+PROJECT = HERE.project
 
 
-def open_lake(prefix: str) -> GcsLake:
+def open_lake(place: Place, prefix: str) -> GcsLake:
     return GcsLake(
-        storage=CloudStorageResource(project=PROJECT, credentials=_KEY),
-        bucket=_BUCKET,
+        storage=CloudStorageResource(project=place.project, credentials=place.key),
+        bucket=place.bucket,
         prefix=prefix,
         patience_seconds=20,
     )
 
 
-def open_warehouse(dataset: str) -> BigQueryWarehouse:
-    api = BigQueryClientResource(project=PROJECT, credentials=_KEY, maximum_bytes_billed=10**9)
-    return BigQueryWarehouse(api=api, project=PROJECT, dataset=dataset)
+def open_warehouse(place: Place, location: str, dataset: str) -> BigQueryWarehouse:
+    api = BigQueryClientResource(project=place.project, credentials=place.key, maximum_bytes_billed=10**9)
+    return BigQueryWarehouse(api=api, project=place.project, dataset=dataset, location=location)
+
+
+@cache
+def location_of(place: Place) -> str:
+    """Where datasets are made: as was asked for, else where the bucket is."""
+    if place.location is not None:
+        return place.location
+    with _storage(place) as client:
+        return str(client.get_bucket(place.bucket).location)
+
+
+@contextmanager
+def _storage(place: Place) -> Iterator[storage.Client]:
+    client = storage.Client(project=place.project, credentials=credentials(place.key))
+    try:
+        yield client
+    finally:
+        client.close()
 
 
 def _fail(*_args: object, **_named: object) -> None:
@@ -52,10 +92,9 @@ def _fail(*_args: object, **_named: object) -> None:
 def real_gcs_prefix() -> Iterator[str]:
     prefix = f"taxi-test-{uuid.uuid4().hex}"
     yield prefix
-    client = storage.Client(project=PROJECT, credentials=credentials(_KEY))
-    for blob in client.list_blobs(_BUCKET, prefix=prefix, versions=True):
-        blob.delete()
-    client.close()
+    with _storage(HERE) as client:
+        for blob in client.list_blobs(HERE.bucket, prefix=prefix, versions=True):
+            blob.delete()
 
 
 @pytest.fixture
@@ -63,13 +102,13 @@ def real_gcs_lake(real_gcs_prefix: str) -> LakeBackend:
     def break_uploads(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(storage.Blob, "upload_from_filename", _fail)
 
-    return LakeBackend(partial(open_lake, real_gcs_prefix), {"the upload": break_uploads}, LakeUnreachableError)
+    return LakeBackend(partial(open_lake, HERE, real_gcs_prefix), {"the upload": break_uploads}, LakeUnreachableError)
 
 
-@pytest.fixture
-def real_bigquery_warehouse(real_gcs_prefix: str) -> Iterator[WarehouseBackend]:
+@contextmanager
+def _backend(open_its_lake: Callable[[], Lake]) -> Iterator[WarehouseBackend]:
     dataset = f"taxi_test_{uuid.uuid4().hex}"
-    client = bigquery.Client(project=PROJECT, credentials=credentials(_KEY))
+    client = bigquery.Client(project=PROJECT, credentials=credentials(HERE.key))
 
     def columns(table: str) -> dict[str, str | None]:
         return {field.name: field.description for field in client.get_table(f"{PROJECT}.{dataset}.{table}").schema}
@@ -79,12 +118,24 @@ def real_bigquery_warehouse(real_gcs_prefix: str) -> Iterator[WarehouseBackend]:
         monkeypatch.setattr(bigquery.Client, "load_table_from_file", _fail)
 
     yield WarehouseBackend(
-        open=partial(open_warehouse, dataset),
-        open_lake=partial(open_lake, real_gcs_prefix),
+        open=partial(open_warehouse, HERE, location_of(HERE), dataset),
+        open_lake=open_its_lake,
         columns=columns,
         break_commit=break_commit,
         types=("INTEGER", "STRING"),
         broken=WarehouseUnreachableError,
     )
     client.delete_dataset(dataset, delete_contents=True, not_found_ok=True)
-    client.close()
+    client.close()  # type: ignore[no-untyped-call]
+
+
+@pytest.fixture
+def real_bigquery_warehouse(real_gcs_prefix: str) -> Iterator[WarehouseBackend]:
+    with _backend(partial(open_lake, HERE, real_gcs_prefix)) as backend:
+        yield backend
+
+
+@pytest.fixture
+def real_bigquery_by_upload_warehouse(tmp_path: Path) -> Iterator[WarehouseBackend]:
+    with _backend(partial(LocalLake, folder=str(tmp_path / "lake"))) as backend:
+        yield backend

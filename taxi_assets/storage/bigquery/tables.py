@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from google.cloud import bigquery
 
+from taxi_assets.errors import WarehouseSchemaError
 from taxi_assets.tlc.schema import ColumnType
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     import pandas as pd
 
@@ -29,6 +30,8 @@ _TYPES: Mapping[ColumnType, str] = {
     ColumnType.BOOLEAN: "BOOLEAN",
 }
 _CLUSTERS = ("pickup_datetime", "pickup_location_id")
+
+LABELS: Mapping[str, str] = {"managed-by": "taxi_assets"}
 
 LEDGER_SCHEMA = [
     bigquery.SchemaField("data_month", "DATE", description="First day of the month that was loaded."),
@@ -70,24 +73,31 @@ def partitioning(service: Service) -> dict[str, Any]:
     """By month of `data_month`, within it by time and place of pickup: the same for the table and for every load."""
     names = [column.name for column in service.columns]
     return {
-        "time_partitioning": bigquery.TimePartitioning(bigquery.TimePartitioningType.MONTH, field="data_month"),
+        "time_partitioning": by_month(),
         "clustering_fields": [name for name in _CLUSTERS if name in names],
     }
 
 
-def partitioned_table(name: str, service: Service, labels: Mapping[str, str]) -> bigquery.Table:
+def by_month() -> bigquery.TimePartitioning:
+    """A partition for each month of `data_month`."""
+    return bigquery.TimePartitioning(bigquery.TimePartitioningType.MONTH, field="data_month")
+
+
+def trips_table(name: str, service: Service) -> bigquery.Table:
     """The table of a service's trips."""
-    table = months_of(name, schema_of(service), {**labels, "service": service.name})
+    table = bigquery.Table(name, schema_of(service))
+    table.time_partitioning = by_month()
     table.clustering_fields = partitioning(service)["clustering_fields"]
+    table.labels = {**LABELS, "service": service.name}
     table.description = f"{service.title}: {service.description}. One partition is one published month."
     return table
 
 
-def months_of(name: str, schema: Sequence[bigquery.SchemaField], labels: Mapping[str, str]) -> bigquery.Table:
-    """A table with a partition for each month of `data_month`."""
-    table = bigquery.Table(name, schema)
-    table.time_partitioning = bigquery.TimePartitioning(bigquery.TimePartitioningType.MONTH, field="data_month")
-    table.labels = dict(labels)
+def ledger_table(name: str) -> bigquery.Table:
+    """The table of a service's loads."""
+    table = bigquery.Table(name, LEDGER_SCHEMA)
+    table.time_partitioning = by_month()
+    table.labels = dict(LABELS)
     return table
 
 
@@ -101,9 +111,37 @@ def ledger_of(service: Service) -> str:
     return f"{service.table}_loads"
 
 
-def missing_columns(
-    wanted: Sequence[bigquery.SchemaField], held: Sequence[bigquery.SchemaField]
-) -> list[bigquery.SchemaField]:
-    """What the table holds besides: columns that the schema has lost stay."""
-    names = {field.name for field in wanted}
-    return [field for field in held if field.name not in names]
+def require_same_shape(found: bigquery.Table, wanted: bigquery.Table) -> None:
+    """Raises `WarehouseSchemaError` where a table is made otherwise than it is wanted, in what cannot be changed."""
+    name = f"`{found.project}.{found.dataset_id}.{found.table_id}`"
+    remedy = "Rename or drop the old table, then load its months again."
+    if _layout(found) != _layout(wanted):
+        raise WarehouseSchemaError(f"{name} is {_layout(found)}; it must be {_layout(wanted)}.", remedy=remedy)
+    types = {field.name: field.field_type for field in found.schema}
+    for field in wanted.schema:
+        if types.get(field.name, field.field_type) != field.field_type:
+            raise WarehouseSchemaError(
+                f"{name} has {field.name} as {types[field.name]}; the schema says {field.field_type}.", remedy=remedy
+            )
+
+
+def _layout(table: bigquery.Table) -> str:
+    time = table.time_partitioning
+    partitioned = f"partitioned by {time.type_} of {time.field or 'ingestion'}" if time else "not partitioned by time"
+    clustered = f"clustered by {', '.join(table.clustering_fields)}" if table.clustering_fields else "not clustered"
+    return f"{partitioned} and {clustered}"
+
+
+def follow(table: bigquery.Table, wanted: bigquery.Table) -> list[str]:
+    """Make a table as it is wanted; returns which of its properties changed. Columns the schema has lost stay."""
+    new = {field.name: field for field in wanted.schema}
+    held = [new.pop(field.name, field) for field in table.schema]
+    changes = {
+        "schema": [*held, *new.values()],  # new columns come last, where BigQuery puts them
+        "description": wanted.description,
+        "labels": {**table.labels, **wanted.labels},
+    }
+    changed = [name for name, value in changes.items() if getattr(table, name) != value]
+    for name in changed:
+        setattr(table, name, changes[name])
+    return changed

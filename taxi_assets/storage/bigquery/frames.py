@@ -16,6 +16,7 @@ import pyarrow as pa
 from dagster._core.storage.db_io_manager import DbIOManager, DbTypeHandler, TableSlice
 from dagster_gcp.bigquery.io_manager import BigQueryClient
 from dagster_gcp_pandas import BigQueryPandasIOManager, BigQueryPandasTypeHandler
+from google.api_core import exceptions as api_errors
 
 from taxi_assets import metadata
 from taxi_assets.failures import as_failures
@@ -55,19 +56,21 @@ class _Frames(BigQueryPandasTypeHandler):
         obj: pd.DataFrame,
         connection: Any,  # noqa: ARG002
     ) -> None:
-        with as_failures():
-            self._warehouse.replace_frame(table_slice.table, obj, metadata.column_descriptions(context))
+        self._warehouse.replace_frame(table_slice.table, obj, metadata.column_descriptions(context))
 
     def load_input(self, context: dg.InputContext, table_slice: TableSlice, connection: Any) -> pd.DataFrame:
-        with as_failures(), self._warehouse.client(f"{table_slice.table} cannot be read"), warnings.catch_warnings():
+        with warnings.catch_warnings():
             # It warns that BigQuery's storage API would be faster, which small tables do not need.
             warnings.simplefilter("ignore")
-            frame = super().load_input(context, table_slice, connection)
+            try:
+                frame = super().load_input(context, table_slice, connection)
+            except api_errors.NotFound:
+                raise self._warehouse.missing(table_slice.table) from None
         return to_frame(pa.Table.from_pandas(frame, preserve_index=False))
 
 
 class _Client(BigQueryClient):
-    """Connects as the warehouse does; nothing is deleted, because writing replaces."""
+    """Connects as the warehouse does, with its errors; nothing is deleted, because writing replaces."""
 
     def __init__(self, warehouse: BigQueryWarehouse) -> None:
         super().__init__()
@@ -75,7 +78,7 @@ class _Client(BigQueryClient):
 
     @contextmanager
     def connect(self, context: Any, table_slice: TableSlice) -> Iterator[Any]:  # type: ignore[override]  # noqa: ARG002
-        with self._warehouse.api.get_client() as client:
+        with as_failures(), self._warehouse.client(f"{table_slice.table} cannot be read or written") as client:
             yield client
 
     @staticmethod

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import tenacity
 from google.api_core import exceptions as api_errors
 
 from taxi_assets.errors import WarehouseUnreachableError
+from taxi_assets.google_cloud import PASSING
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from google.cloud import bigquery
 
 _ATTEMPTS = 4
 _LONGEST_WAIT_SECONDS = 30
-# A job that failed for one of these may succeed as another job.
-_MAY_PASS = {
-    *("backendError", "internalError", "rateLimitExceeded", "tableUnavailable"),
-    *("jobBackendError", "jobInternalError", "jobRateLimitExceeded"),
-}
+# A job that failed for one of these may succeed as another job. A quota is not tried again: it is for a day.
+_MAY_PASS = PASSING - {"quotaExceeded"}
 
 
 class _MayPassError(Exception):
@@ -40,26 +39,36 @@ def job_id_of(run_id: str, destination: str, *data: str) -> str:
 
 
 def finished(
-    client: bigquery.Client, start: Callable[[str], Any], job_id: str, *, location: str, log: logging.Logger
+    client: bigquery.Client,
+    start: Callable[[str], Any],
+    job_id: str,
+    *,
+    location: str,
+    log: logging.Logger,
+    stands: Callable[[], bool] = lambda: True,
+    left: Callable[[], None] = lambda: None,
 ) -> Any:
     """Start a job by `start(id)`, or find it where an earlier attempt has started it, and wait for its end.
 
-    The id of a failed job is never used again: each attempt adds its number. Raises what the job failed of, or
-    `WarehouseUnreachableError` when it failed too often for a reason that might have passed.
-    """
+    The id of a failed job is never used again: each new job adds its number. So does one whose work does not stand any
+    more, which `stands()` is asked of a job that an earlier attempt has finished. `left()` is called when the wait ends
+    with an error, but the job has not failed: it goes on by itself.
 
-    def attempt(number: int) -> Any:
-        this = f"{job_id}-{number}"
-        try:
-            job = start(this)
-        except api_errors.Conflict:
-            job = client.get_job(this, location=location)
+    Raises what the job failed of, or `WarehouseUnreachableError` when it failed too often for a reason that might have
+    passed.
+    """
+    ids = (f"{job_id}-{number}" for number in itertools.count(1))
+
+    def attempt() -> Any:
+        job = _begun(client, start, ids, location, stands)
         try:
             return job.result()
-        except api_errors.GoogleAPICallError:
-            error = job.error_result or {}
-            if job.state == "DONE" and error.get("reason") in _MAY_PASS:
-                raise _MayPassError(f"{this} failed: {error.get('message', error['reason'])}") from None
+        except BaseException:
+            error = job.error_result
+            if error is None:
+                left()
+            elif error.get("reason") in _MAY_PASS:
+                raise _MayPassError(f"{job.job_id} failed: {error.get('message', error['reason'])}") from None
             raise
 
     def tell(state: tenacity.RetryCallState) -> None:
@@ -75,8 +84,26 @@ def finished(
             reraise=True,
         ):
             with trial:
-                return attempt(trial.retry_state.attempt_number)
+                return attempt()
     except _MayPassError as error:
         raise WarehouseUnreachableError(
             f"The load job {str(error).rstrip('.')} ({_ATTEMPTS} times).", remedy="Try again later."
         ) from error
+
+
+def _begun(
+    client: bigquery.Client,
+    start: Callable[[str], Any],
+    ids: Iterator[str],
+    location: str,
+    stands: Callable[[], bool],
+) -> Any:
+    """A new job, or an earlier one that has not failed."""
+    while True:
+        this = next(ids)
+        try:
+            return start(this)
+        except api_errors.Conflict:
+            job = client.get_job(this, location=location)
+            if job.error_result is None and (job.state != "DONE" or stands()):
+                return job

@@ -1,0 +1,239 @@
+"""What the warehouse in BigQuery promises besides: what its tables and jobs look like, and where they are."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import pytest
+from google.cloud import bigquery as google
+
+from taxi_assets.errors import (
+    WarehouseBusyError,
+    WarehouseSchemaError,
+    WarehouseUnusableError,
+)
+from taxi_assets.storage.bigquery.tables import LEDGER_SCHEMA, schema_of
+from taxi_assets.storage.local_lake import LocalLake
+from taxi_assets.tlc.schemas.green import GREEN
+from taxi_assets_tests.contract.bigquery_parts import (
+    clients_wait_a_hundredth,
+    lake,
+    load,
+    loads,
+    make_dataset,
+    warehouse,
+)
+from taxi_assets_tests.contract.stores.bigquery import DATASET, PROJECT, open_warehouse
+from taxi_assets_tests.contract.test_warehouse import holds
+from taxi_assets_tests.google.bigquery import BigQuery, Fault
+from taxi_assets_tests.trips import MONTH, published_month
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from taxi_assets.storage.bigquery import BigQueryWarehouse
+    from taxi_assets.storage.gcs_lake import GcsLake
+    from taxi_assets_tests.google.cloud_storage import CloudStorage
+    from taxi_assets_tests.google.service_account import ServiceAccount
+
+__all__ = ["clients_wait_a_hundredth", "lake", "warehouse"]
+
+
+def test_a_table_is_partitioned_by_published_month_clustered_labelled_and_described(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
+) -> None:
+    load(warehouse, published_month(lake))
+    table = bigquery.table(DATASET, "green_trips")
+    assert table["timePartitioning"] == {"type": "MONTH", "field": "data_month"}
+    assert table["clustering"] == {"fields": ["pickup_datetime", "pickup_location_id"]}
+    assert table["labels"] == {"managed-by": "taxi_assets", "service": "green"}
+    assert table["description"].startswith("Green")
+    assert all(field["description"] for field in table["schema"]["fields"])
+
+
+def test_a_month_is_one_load_job_from_the_lakes_object_into_its_partition(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
+) -> None:
+    trips = published_month(lake)
+    load(warehouse, trips)
+    (job,) = loads(bigquery)
+    table = bigquery.table(DATASET, "green_trips")
+    assert job.settings["destinationTable"]["tableId"] == "green_trips$202010"
+    assert job.settings["sourceUris"] == [trips.uri]
+    assert job.settings["writeDisposition"] == "WRITE_TRUNCATE"
+    assert job.settings["createDisposition"] == "CREATE_NEVER"
+    assert job.settings["timePartitioning"] == table["timePartitioning"]
+    assert job.settings["clustering"] == table["clustering"]
+    types = {field["name"]: field["type"] for field in job.settings["schema"]["fields"]}
+    assert list(types) == [column.name for column in GREEN.columns]
+    assert {types[name] for name in GREEN.money_columns} == {types["trip_distance"]} == {"NUMERIC"}
+    assert (types["pickup_datetime"], types["data_month"]) == ("DATETIME", "DATE")
+    assert job.configuration["labels"] == {"managed-by": "taxi_assets", "service": "green", "month": "2020-10"}
+
+
+def test_no_trip_passes_through_this_process_on_its_way_from_bucket_to_table(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery, cloud_storage: CloudStorage
+) -> None:
+    trips = published_month(lake, rows=3000)
+    cloud_storage.requests.clear()
+    load(warehouse, trips)
+    assert max(len(request.body_bytes) for request in bigquery.requests) < 10_000 < trips.bytes
+    ours = [r for r in cloud_storage.requests if "gcloud-python" in r.headers.get("User-Agent", "")]
+    assert ours
+    assert all(request.sent_bytes < 2_000 for request in ours)
+
+
+def test_from_a_folder_the_trips_are_uploaded_in_the_load_job(
+    warehouse: BigQueryWarehouse, bigquery: BigQuery, tmp_path: Path
+) -> None:
+    trips = published_month(LocalLake(folder=str(tmp_path)))
+    load(warehouse, trips)
+    (job,) = loads(bigquery)
+    assert "sourceUris" not in job.settings
+    assert holds(warehouse, trips)
+
+
+def test_metadata_is_patched_only_where_it_differs_and_labels_of_others_stay(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
+) -> None:
+    trips = published_month(lake)
+    load(warehouse, trips)
+    with warehouse.api.get_client() as client:
+        table = client.get_table(f"{PROJECT}.{DATASET}.green_trips")
+        table.labels["team"] = "cabs"
+        client.update_table(table, ["labels"])
+    bigquery.requests.clear()
+    load(warehouse, trips, "another-run")
+    assert not [request for request in bigquery.requests if request.method == "PATCH"]
+    assert bigquery.table(DATASET, "green_trips")["labels"]["team"] == "cabs"
+
+
+@pytest.mark.parametrize("fault", [Fault(status=503, after=True), Fault(status=412, reason="conditionNotMet")])
+def test_a_schema_that_another_run_updates_at_the_same_time_is_no_error(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery, fault: Fault
+) -> None:
+    trips = published_month(lake)
+    load(warehouse, trips)
+    columns = [dataclasses.replace(c, description="New.") if c.name == "vendor_id" else c for c in GREEN.columns]
+    bigquery.script(fault, method="PATCH")
+    warehouse.replace_month(dataclasses.replace(GREEN, columns=columns), MONTH, trips, run_id="another-run")
+    fields = bigquery.table(DATASET, "green_trips")["schema"]["fields"]
+    assert fields[0]["description"] == "New."
+
+
+def test_a_schema_that_others_keep_updating_is_busy_which_may_pass(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
+) -> None:
+    trips = published_month(lake)
+    load(warehouse, trips)
+    columns = [dataclasses.replace(c, description="New.") if c.name == "vendor_id" else c for c in GREEN.columns]
+    service = dataclasses.replace(GREEN, columns=columns)
+    conflict = Fault(status=412, reason="conditionNotMet", message="Precondition check failed.")
+    bigquery.script(*[conflict] * 4, method="PATCH")
+    warehouse.replace_month(service, MONTH, trips, run_id="another-run")
+    assert bigquery.table(DATASET, "green_trips")["schema"]["fields"][0]["description"] == "New."
+    bigquery.script(*[conflict] * 5, method="PATCH")
+    with pytest.raises(WarehouseBusyError, match=r"green_trips` was changed by others .*Try again later"):
+        load(warehouse, trips, "a-third-run")
+
+
+def test_a_month_without_rows_is_a_dropped_partition_that_is_known_to_be_loaded(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
+) -> None:
+    load(warehouse, published_month(lake))
+    empty = published_month(lake, rows=0)
+    load(warehouse, empty, "another-run")
+    assert len(loads(bigquery)) == 1
+    deletions = [request.path for request in bigquery.requests if request.method == "DELETE"]
+    assert [path.rpartition("/")[2] for path in deletions] == ["green_trips$202010"]
+    assert holds(warehouse, empty)
+
+
+SHAPES = {
+    "not partitioned": (None, ["pickup_datetime", "pickup_location_id"], "not partitioned by time"),
+    "by day": (("DAY", "data_month"), ["pickup_datetime", "pickup_location_id"], "partitioned by DAY of data_month"),
+    "by another column": (
+        ("MONTH", "pickup_datetime"),
+        ["pickup_datetime", "pickup_location_id"],
+        "partitioned by MONTH of pickup_datetime",
+    ),
+    "not clustered": (("MONTH", "data_month"), None, "and not clustered"),
+    "clustered otherwise": (("MONTH", "data_month"), ["vendor_id"], "and clustered by vendor_id"),
+}
+
+
+@pytest.mark.parametrize("rows", [20, 0])
+@pytest.mark.parametrize(("parts", "clusters", "said"), SHAPES.values(), ids=SHAPES)
+def test_a_table_made_otherwise_is_refused_by_name_and_not_touched(
+    warehouse: BigQueryWarehouse,
+    lake: GcsLake,
+    bigquery: BigQuery,
+    rows: int,
+    parts: tuple[str, str] | None,
+    clusters: list[str] | None,
+    said: str,
+) -> None:
+    make_dataset(warehouse, "US")
+    table = google.Table(f"{PROJECT}.{DATASET}.green_trips", schema_of(GREEN)[:-1])
+    table.time_partitioning = None if parts is None else google.TimePartitioning(parts[0], field=parts[1])
+    table.clustering_fields = clusters
+    with warehouse.api.get_client() as client:
+        client.create_table(table)
+    before = bigquery.table(DATASET, "green_trips")
+    with pytest.raises(WarehouseSchemaError) as error:
+        load(warehouse, published_month(lake, rows=rows))
+    assert error.value.what.startswith(f"`{PROJECT}.{DATASET}.green_trips` is ")
+    assert said in error.value.what
+    assert error.value.remedy == "Rename or drop the old table, then load its months again."
+    assert bigquery.table(DATASET, "green_trips") == before
+    assert not [request for request in bigquery.requests if request.method in {"PATCH", "DELETE"}]
+
+
+def test_a_ledger_of_an_older_shape_knows_nothing_and_gains_its_columns_before_trips_are_loaded(
+    warehouse: BigQueryWarehouse, lake: GcsLake
+) -> None:
+    make_dataset(warehouse, "US")
+    ledger = google.Table(f"{PROJECT}.{DATASET}.green_trips_loads", LEDGER_SCHEMA[:2])
+    ledger.time_partitioning = google.TimePartitioning("MONTH", field="data_month")
+    with warehouse.api.get_client() as client:
+        client.create_table(ledger)
+    assert warehouse.loaded(GREEN, MONTH) is None
+    trips = published_month(lake)
+    load(warehouse, trips)
+    assert holds(warehouse, trips)
+
+
+# --- where ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_dataset_is_made_and_used_where_it_was_asked_for(
+    bigquery: BigQuery, service_account: ServiceAccount, lake: GcsLake
+) -> None:
+    trips = published_month(lake)
+    warehouse = open_warehouse(bigquery.environment, service_account.base64, location="europe-west6")
+    load(warehouse, trips)
+    assert holds(warehouse, trips)
+    assert {job.location for job in bigquery.jobs} == {"europe-west6"}
+
+
+def test_a_dataset_that_exists_is_used_where_it_is(
+    warehouse: BigQueryWarehouse, bigquery: BigQuery, lake: GcsLake
+) -> None:
+    make_dataset(warehouse, "EU")
+    trips = published_month(lake)
+    load(warehouse, trips)
+    assert holds(warehouse, trips)
+    assert {job.location for job in bigquery.jobs} == {"EU"}
+
+
+def test_a_dataset_that_is_elsewhere_is_refused(
+    warehouse: BigQueryWarehouse, bigquery: BigQuery, service_account: ServiceAccount, lake: GcsLake
+) -> None:
+    make_dataset(warehouse, "US")
+    with pytest.raises(WarehouseUnusableError) as error:
+        load(open_warehouse(bigquery.environment, service_account.base64, location="EU"), published_month(lake))
+    assert str(error.value) == (
+        f"The dataset {PROJECT}.{DATASET} is in US, TAXI_WAREHOUSE says EU. "
+        "Say location=US, or use another dataset: one cannot be moved."
+    )

@@ -1,0 +1,125 @@
+"""What the warehouse in BigQuery may cost, and who may use it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from taxi_assets.errors import (
+    WarehouseUnusableError,
+)
+from taxi_assets.google_resources import BigQueryClientResource
+from taxi_assets.storage.bigquery import BigQueryWarehouse
+from taxi_assets.tlc.report import NO_ROWS
+from taxi_assets.tlc.schemas.green import GREEN
+from taxi_assets_tests.contract.bigquery_parts import (
+    clients_wait_a_hundredth,
+    lake,
+    load,
+    warehouse,
+)
+from taxi_assets_tests.contract.stores.bigquery import DATASET, PROJECT, open_warehouse
+from taxi_assets_tests.contract.test_warehouse import NEXT_MONTH, holds
+from taxi_assets_tests.google.bigquery import BigQuery, JobFault
+from taxi_assets_tests.google.service_account import ServiceAccount
+from taxi_assets_tests.trips import MONTH, published_month
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from taxi_assets.storage.gcs_lake import GcsLake
+
+__all__ = ["clients_wait_a_hundredth", "lake", "warehouse"]
+
+
+def frugal(account: ServiceAccount, limit: int) -> BigQueryWarehouse:
+    api = BigQueryClientResource(project=PROJECT, credentials=account.base64, maximum_bytes_billed=limit)
+    return BigQueryWarehouse(api=api, project=PROJECT, dataset=DATASET)
+
+
+def test_every_query_has_a_limit_and_one_that_is_too_small_is_an_error_that_stays(
+    bigquery: BigQuery, service_account: ServiceAccount, lake: GcsLake
+) -> None:
+    trips = published_month(lake)
+    warehouse = frugal(service_account, 123_456_789)
+    load(warehouse, trips)
+    assert holds(warehouse, trips)
+    queries = [job for job in bigquery.jobs if job.kind == "query"]
+    assert queries
+    assert {job.settings.get("maximumBytesBilled") for job in queries} == {"123456789"}
+    tiny = frugal(service_account, 1)
+    uses: list[Callable[[], object]] = [
+        lambda: load(tiny, trips, "another-run"),
+        lambda: tiny.totals(GREEN, MONTH),
+        lambda: tiny.read_month(GREEN, MONTH),
+    ]
+    for use in uses:
+        with pytest.raises(WarehouseUnusableError, match=r"limit for bytes billed: 1\..*Raise maximum_bytes_billed"):
+            use()
+
+
+@pytest.mark.parametrize(
+    ("permission", "role"),
+    [
+        ("bigquery.datasets.create", "BigQuery User (roles/bigquery.user) on taxi-project."),
+        ("bigquery.datasets.get", "BigQuery Data Editor (roles/bigquery.dataEditor) on the dataset taxi."),
+        ("bigquery.tables.create", "BigQuery Data Editor (roles/bigquery.dataEditor) on the dataset taxi."),
+        ("bigquery.tables.updateData", "BigQuery Data Editor (roles/bigquery.dataEditor) on the dataset taxi."),
+        ("bigquery.jobs.create", "BigQuery Job User (roles/bigquery.jobUser) on the project taxi-project."),
+        ("storage.objects.get", "Storage Object Viewer (roles/storage.objectViewer) on the lake's bucket."),
+    ],
+)
+def test_a_missing_permission_is_one_line_with_the_role_that_grants_it(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery, permission: str, role: str
+) -> None:
+    trips = published_month(lake)
+    if permission.startswith("storage."):
+        said = f"Access Denied: Permission '{permission}' denied on resource."
+        bigquery.script_job(JobFault("accessDenied", said), kind="load")
+    bigquery.forbid(permission)
+    with pytest.raises(WarehouseUnusableError) as error:
+        load(warehouse, trips)
+    line = str(error.value)
+    assert line.startswith("green 2020-10 cannot be loaded into `taxi-project.taxi.green_trips`: 403 Access Denied")
+    assert permission in line
+    assert line.endswith(role)
+    assert "\n" not in line
+
+
+def test_reading_without_permission_names_the_role_too(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
+) -> None:
+    load(warehouse, published_month(lake))
+    bigquery.forbid("bigquery.tables.getData")
+    uses: list[Callable[[], object]] = [
+        lambda: warehouse.loaded(GREEN, MONTH),
+        lambda: warehouse.totals(GREEN, MONTH),
+        lambda: warehouse.read_month(GREEN, MONTH),
+        lambda: warehouse.read_month(GREEN, MONTH, rows=1),
+    ]
+    for use in uses:
+        with pytest.raises(WarehouseUnusableError, match=r"bigquery\.tables\.getData.*roles/bigquery\.dataEditor"):
+            use()
+
+
+def test_a_project_that_does_not_exist_is_named_and_reading_makes_no_dataset(
+    bigquery: BigQuery, service_account: ServiceAccount, lake: GcsLake
+) -> None:
+    api = BigQueryClientResource(
+        project="no-such-project", credentials=service_account.base64, maximum_bytes_billed=10**9
+    )
+    warehouse = BigQueryWarehouse(api=api, project="no-such-project", dataset=DATASET)
+    assert warehouse.totals(GREEN, NEXT_MONTH) == NO_ROWS
+    assert all(request.method == "GET" for request in bigquery.requests)
+    with pytest.raises(WarehouseUnusableError, match=r"no-such-project.*: 404 .* Is TAXI_WAREHOUSE right\?"):
+        load(warehouse, published_month(lake))
+
+
+def test_a_key_that_google_refuses_is_one_line(bigquery: BigQuery) -> None:
+    with ServiceAccount(refuses=True) as account:
+        warehouse = open_warehouse(bigquery.environment, account.base64)
+        with pytest.raises(
+            WarehouseUnusableError, match=r"does not accept the credentials \(invalid_grant: .*Set TAXI_"
+        ):
+            warehouse.totals(GREEN, MONTH)

@@ -1,0 +1,107 @@
+"""Small tables of the warehouse in BigQuery."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import pandas as pd
+import pytest
+
+from taxi_assets.build import TaxiDefinitions, build_definitions
+from taxi_assets.settings import Settings
+from taxi_assets_tests.chain import failures
+from taxi_assets_tests.contract.bigquery_parts import (
+    clients_wait_a_hundredth,
+    lake,
+    make_dataset,
+    warehouse,
+)
+from taxi_assets_tests.contract.stores.bigquery import DATASET
+from taxi_assets_tests.contract.test_warehouse import ZONES
+from taxi_assets_tests.google.bigquery import BigQuery, Fault, JobFault
+
+if TYPE_CHECKING:
+    from taxi_assets.storage.bigquery import BigQueryWarehouse
+    from taxi_assets_tests.google.cloud_storage import CloudStorage
+    from taxi_assets_tests.google.service_account import ServiceAccount
+
+__all__ = ["clients_wait_a_hundredth", "lake", "warehouse"]
+
+
+@pytest.fixture
+def definitions(
+    cloud_storage: CloudStorage, bigquery: BigQuery, service_account: ServiceAccount, monkeypatch: pytest.MonkeyPatch
+) -> TaxiDefinitions:
+    monkeypatch.setenv("TAXI_LAKE", f"gs://{cloud_storage.bucket}/nyc")
+    monkeypatch.setenv("TAXI_WAREHOUSE", f"bigquery://{bigquery.project}/{DATASET}?location=EU")
+    monkeypatch.setenv("TAXI_SOURCE", "sample")
+    monkeypatch.setenv("TAXI_GOOGLE_CREDENTIALS", service_account.base64)
+    return build_definitions(Settings.from_env())
+
+
+def materialize_zones(definitions: TaxiDefinitions) -> dg.ExecuteInProcessResult:
+    with dg.DagsterInstance.ephemeral() as instance:
+        return definitions.resolve_job_def("reference").execute_in_process(instance=instance, raise_on_error=False)
+
+
+def zones_of(definitions: TaxiDefinitions) -> pd.DataFrame:
+    frame = definitions.load_asset_value("reference/taxi_zones")
+    assert isinstance(frame, pd.DataFrame)
+    return frame.sort_values("location_id", ignore_index=True)
+
+
+def test_zones_come_back_as_they_were_with_their_names_and_types(
+    definitions: TaxiDefinitions, bigquery: BigQuery
+) -> None:
+    result = materialize_zones(definitions)
+    assert result.success, failures(result)
+    expected = result.output_for_node("reference__taxi_zones").sort_values("location_id", ignore_index=True)
+    frame = zones_of(definitions)
+    pd.testing.assert_frame_equal(frame, expected)
+    assert {name: str(type_) for name, type_ in frame.dtypes.items()} == {
+        "location_id": "Int64",
+        "borough": "string",
+        "zone": "string",
+        "service_zone": "string",
+    }
+    fields = bigquery.table(DATASET, "taxi_zones")["schema"]["fields"]
+    assert [field["name"] for field in fields] == list(frame.columns)
+    assert all(field["description"] for field in fields)
+    assert all(job.settings.get("maximumBytesBilled") for job in bigquery.jobs if job.kind == "query")
+
+
+def test_zones_that_cannot_be_written_leave_the_old_ones(definitions: TaxiDefinitions, bigquery: BigQuery) -> None:
+    assert materialize_zones(definitions).success
+    old = zones_of(definitions)
+    bigquery.script_job(JobFault("invalid", "No.", writes_first=True), kind="load", destination="taxi_zones")
+    (said,) = failures(materialize_zones(definitions))
+    assert said == "taxi_zones cannot be written: 400 No. Is TAXI_WAREHOUSE right?"
+    pd.testing.assert_frame_equal(zones_of(definitions), old)
+
+
+def test_a_frame_that_was_never_written_says_what_to_do(definitions: TaxiDefinitions) -> None:
+    with pytest.raises(
+        dg.Failure, match=r"There is no table `taxi-project.taxi.taxi_zones`. Materialize its asset first."
+    ):
+        zones_of(definitions)
+
+
+def test_a_frame_and_no_trips_are_made_where_the_address_says(warehouse: BigQueryWarehouse, bigquery: BigQuery) -> None:
+    make_dataset(warehouse, "EU")
+    warehouse.replace_frame("taxi_zones", ZONES, {})
+    assert {job.location for job in bigquery.jobs} == {"EU"}
+
+
+@pytest.mark.parametrize("unit", ["ns", "us", "ms"])
+def test_times_come_back_whatever_pandas_counts_them_in(warehouse: BigQueryWarehouse, unit: str) -> None:
+    times = pd.to_datetime(["2020-10-01 00:26:00.123", "NaT"])
+    warehouse.replace_frame("seen", pd.DataFrame({"at": times.astype(f"datetime64[{unit}]")}), {})
+    pd.testing.assert_frame_equal(warehouse.read_frame("seen"), pd.DataFrame({"at": times.astype("datetime64[us]")}))
+
+
+def test_a_frame_whose_acceptance_was_lost_is_written_once(warehouse: BigQueryWarehouse, bigquery: BigQuery) -> None:
+    bigquery.script(Fault(status=503, after=True), method="POST", path="/jobs")
+    warehouse.replace_frame("taxi_zones", ZONES, {})
+    pd.testing.assert_frame_equal(warehouse.read_frame("taxi_zones"), ZONES)
+    assert len(bigquery.jobs) == 1

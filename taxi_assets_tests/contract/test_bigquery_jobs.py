@@ -1,0 +1,191 @@
+"""Load jobs that are asked for again, get lost on the way, or fail."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from taxi_assets.errors import (
+    WarehouseUnreachableError,
+    WarehouseUnusableError,
+)
+from taxi_assets.storage.local_lake import LocalLake
+from taxi_assets_tests.contract.bigquery_parts import (
+    clients_wait_a_hundredth,
+    lake,
+    load,
+    loads,
+    warehouse,
+)
+from taxi_assets_tests.contract.stores.bigquery import DATASET, PROJECT
+from taxi_assets_tests.contract.test_warehouse import holds
+from taxi_assets_tests.google.bigquery import BigQuery, Fault, JobFault
+from taxi_assets_tests.trips import published_month
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from taxi_assets.storage.bigquery import BigQueryWarehouse
+    from taxi_assets.storage.gcs_lake import GcsLake
+
+__all__ = ["clients_wait_a_hundredth", "lake", "warehouse"]
+
+
+# --- the same again ---------------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_asks_again_finds_its_finished_job(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
+) -> None:
+    trips = published_month(lake)
+    for _ in range(2):
+        load(warehouse, trips)
+    assert [job.id[-2:] for job in loads(bigquery)] == ["-1"]
+    assert holds(warehouse, trips)
+
+
+@pytest.mark.parametrize("by_another", [True, False], ids=["replaced", "dropped"])
+def test_a_run_that_asks_again_loads_anew_where_its_finished_job_does_not_stand_any_more(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery, by_another: bool
+) -> None:
+    trips = published_month(lake)
+    load(warehouse, trips)
+    if by_another:
+        load(warehouse, published_month(lake, rows=90, seed=1, shelf="newer"), "another-run")
+    else:
+        with warehouse.api.get_client() as client:
+            client.delete_table(f"{PROJECT}.{DATASET}.green_trips")
+    load(warehouse, trips)
+    assert [job.id[-2:] for job in loads(bigquery)] == [*(["-1", "-1"] if by_another else ["-1"]), "-2"]
+    assert holds(warehouse, trips)
+
+
+def test_a_run_that_asks_again_finds_its_running_job(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
+) -> None:
+    trips = published_month(lake)
+    bigquery.script_job(JobFault(after_polls=3), kind="load")
+    bigquery.script(Fault(reason="quotaExceeded"), method="GET", path="/jobs/taxi_assets-")
+    with pytest.raises(WarehouseUnreachableError):
+        load(warehouse, trips)
+    assert [job.state for job in loads(bigquery)] == ["PENDING"]
+    load(warehouse, trips)
+    assert [job.state for job in loads(bigquery)] == ["DONE"]
+    assert holds(warehouse, trips)
+
+
+def test_a_later_run_of_the_same_data_loads_anew(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
+) -> None:
+    trips = published_month(lake)
+    for run in ("one", "another"):
+        load(warehouse, trips, run)
+    assert len({job.id for job in loads(bigquery)}) == 2
+
+
+@pytest.mark.parametrize("lost", [Fault(status=503, after=True), Fault(reset=True, after=True)], ids=["503", "reset"])
+@pytest.mark.parametrize("upload", [False, True], ids=["from the bucket", "by upload"])
+def test_a_job_whose_acceptance_was_lost_is_found_again(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery, tmp_path: Path, lost: Fault, upload: bool
+) -> None:
+    trips = published_month(LocalLake(folder=str(tmp_path)) if upload else lake)
+    # Before it, from the bucket, is the query that counts.
+    bigquery.script(*([] if upload else [Fault()]), lost, method="POST", path="/jobs")
+    load(warehouse, trips)
+    assert [job.id[-2:] for job in loads(bigquery)] == ["-1"]
+    assert holds(warehouse, trips)
+
+
+# --- jobs that fail ---------------------------------------------------------------------------------------------------
+
+
+def test_a_job_that_fails_late_for_a_reason_that_may_pass_is_followed_by_another(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
+) -> None:
+    trips = published_month(lake)
+    bigquery.script_job(JobFault("backendError", after_polls=3, writes_first=True), kind="load")
+    load(warehouse, trips)
+    assert [(job.id[-2:], job.error is None) for job in loads(bigquery)] == [("-1", False), ("-2", True)]
+    assert holds(warehouse, trips)
+
+
+def test_a_run_whose_jobs_all_failed_may_try_again_with_new_ones(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
+) -> None:
+    old, new = published_month(lake), published_month(lake, rows=90, seed=1, shelf="newer")
+    load(warehouse, old)
+    bigquery.script_job(*[JobFault("backendError", "The backend is down.")] * 4, kind="load")
+    with pytest.raises(WarehouseUnreachableError, match=r"The backend is down \(4 times\)"):
+        load(warehouse, new)
+    assert holds(warehouse, old)
+    load(warehouse, new)
+    assert [job.id[-2:] for job in loads(bigquery)] == ["-1", "-1", "-2", "-3", "-4", "-5"]
+    assert holds(warehouse, new)
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "said"),
+    [
+        (JobFault("invalid", "Bad\nfile.", writes_first=True), WarehouseUnusableError, ": 400 Bad file. Is TAXI_WARE"),
+        (JobFault("accessDenied", "Access Denied: X."), WarehouseUnusableError, ": 403 Access Denied: X. Grant the"),
+        (
+            JobFault("quotaExceeded", "Quota exceeded: imports per table."),
+            WarehouseUnreachableError,
+            ": 403 Quota exceeded: imports per table. Try again later.",
+        ),
+    ],
+)
+def test_a_job_that_fails_otherwise_is_named_with_the_services_text_and_the_old_month_stays(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery, fault: JobFault, error: type[Exception], said: str
+) -> None:
+    old, new = published_month(lake), published_month(lake, rows=90, seed=1, shelf="newer")
+    load(warehouse, old)
+    bigquery.script_job(fault, kind="load")
+    with pytest.raises(error) as raised:
+        load(warehouse, new)
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert holds(warehouse, old)
+
+
+def test_a_job_that_somebody_cancelled_says_so(warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery) -> None:
+    bigquery.script_job(JobFault("stopped", "Job execution was cancelled: User requested cancellation"), kind="load")
+    with pytest.raises(WarehouseUnusableError, match=r": the job was cancelled \(.*\)\. Materialize it once more\.$"):
+        load(warehouse, published_month(lake))
+
+
+@pytest.mark.parametrize("reason", ["backendError", "tableUnavailable", "jobInternalError"])
+def test_a_note_that_fails_for_a_reason_that_may_pass_is_written_again(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery, reason: str
+) -> None:
+    trips = published_month(lake)
+    bigquery.script_job(JobFault(reason), kind="load", destination="green_trips_loads")
+    load(warehouse, trips)
+    assert holds(warehouse, trips)
+
+
+def test_a_quota_that_refuses_the_job_is_transient_and_a_rate_limit_is_waited_for(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
+) -> None:
+    trips = published_month(lake)
+    bigquery.script(
+        Fault(), Fault(reason="quotaExceeded", message="Quota exceeded: jobs."), method="POST", path="/jobs"
+    )
+    with pytest.raises(WarehouseUnreachableError, match="403 Quota exceeded: jobs"):
+        load(warehouse, trips)
+    bigquery.script(Fault(), Fault(reason="rateLimitExceeded"), Fault(reset=True), method="POST", path="/jobs")
+    load(warehouse, trips)
+    assert holds(warehouse, trips)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_service_that_fails_once_at_every_kind_of_request_is_asked_again(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery, method: str
+) -> None:
+    trips = published_month(lake)
+    for path in ("/datasets", "/tables", "/jobs", "/queries", "/data"):
+        for fault in (Fault(status=503), Fault(status=429), Fault(reset=True)):
+            bigquery.script(fault, method=method, path=path)
+    load(warehouse, trips)
+    assert holds(warehouse, trips)

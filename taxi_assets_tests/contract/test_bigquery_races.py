@@ -1,0 +1,187 @@
+"""Objects and partitions that are not what they were: another run was there, or something broke off."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from taxi_assets.errors import (
+    ConservationError,
+    LakeObjectReplacedError,
+    WarehouseUnreachableError,
+    WarehouseUnusableError,
+)
+from taxi_assets.storage.local_lake import LocalLake
+from taxi_assets.storage.shelves import ParquetMonth
+from taxi_assets.tlc.schemas.green import GREEN
+from taxi_assets_tests.contract.bigquery_parts import (
+    clients_wait_a_hundredth,
+    lake,
+    load,
+    loads,
+    warehouse,
+)
+from taxi_assets_tests.contract.test_warehouse import holds
+from taxi_assets_tests.google.bigquery import BigQuery, Fault, JobFault
+from taxi_assets_tests.trips import MONTH, published_month
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from taxi_assets.storage.bigquery import BigQueryWarehouse
+    from taxi_assets.storage.gcs_lake import GcsLake
+    from taxi_assets.storage.lake import Lake
+
+__all__ = ["clients_wait_a_hundredth", "lake", "warehouse"]
+
+
+SUSPECT = r"What `taxi-project\.taxi\.green_trips` holds of 2020-10 is suspect until the next load\."
+
+
+def replaced_by(lake: GcsLake, trips: ParquetMonth) -> Callable[[], None]:
+    """Another run publishes other trips under the same key."""
+
+    def act() -> None:
+        published_month(lake, rows=trips.rows, seed=99)
+
+    return act
+
+
+def test_an_object_replaced_between_count_and_load_is_never_taken_for_the_old_one(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
+) -> None:
+    old, new = published_month(lake, rows=10), published_month(lake, rows=20)
+    load(warehouse, ParquetMonth.get(lake, "clean/green_trips/2020-10"))
+    assert old.report.data_version != new.report.data_version
+    newer = published_month(lake, rows=30)
+    bigquery.script(Fault(), Fault(before=replaced_by(lake, newer)), method="POST", path="/jobs")
+    with pytest.raises(LakeObjectReplacedError, match=SUSPECT):
+        load(warehouse, newer, "another-run")
+    assert warehouse.loaded(GREEN, MONTH) is None
+    current = ParquetMonth.get(lake, "clean/green_trips/2020-10")
+    load(warehouse, current, "another-run")
+    assert holds(warehouse, current)
+
+
+def test_an_object_replaced_while_it_is_loaded_is_never_taken_for_the_old_one(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
+) -> None:
+    trips = published_month(lake)
+    bigquery.script_job(JobFault(before_run=replaced_by(lake, trips)), kind="load")
+    with pytest.raises(LakeObjectReplacedError, match=SUSPECT):
+        load(warehouse, trips)
+    assert warehouse.loaded(GREEN, MONTH) is None
+
+
+def test_a_job_that_wrote_another_number_of_rows_is_never_taken_for_good(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
+) -> None:
+    trips = published_month(lake)
+
+    def replace_by_fewer_rows() -> None:
+        published_month(lake, rows=7, seed=5)
+
+    bigquery.script_job(JobFault(before_run=replace_by_fewer_rows), kind="load")
+    with pytest.raises(ConservationError, match=f"gave 7 rows.*{SUSPECT}"):
+        load(warehouse, trips)
+    assert warehouse.loaded(GREEN, MONTH) is None
+
+
+def test_a_month_that_could_not_be_noted_counts_as_not_loaded_and_the_next_load_heals(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
+) -> None:
+    old, new = published_month(lake), published_month(lake, rows=90, seed=1, shelf="newer")
+    load(warehouse, old)
+    bigquery.script_job(JobFault("invalid", "No."), kind="load", destination="green_trips_loads")
+    with pytest.raises(WarehouseUnusableError, match=f"400 No. {SUSPECT}"):
+        load(warehouse, new, "another-run")
+    assert warehouse.loaded(GREEN, MONTH) is None
+    assert warehouse.totals(GREEN, MONTH) == new.report.clean
+    load(warehouse, new, "another-run")
+    assert holds(warehouse, new)
+
+
+def test_a_job_that_nobody_waits_for_any_more_makes_the_month_suspect(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
+) -> None:
+    old, new = published_month(lake), published_month(lake, rows=90, seed=1, shelf="newer")
+    load(warehouse, old)
+    bigquery.script_job(JobFault(after_polls=3), kind="load")
+    bigquery.script(Fault(reason="quotaExceeded"), method="GET", path="/jobs/taxi_assets-")
+    with pytest.raises(WarehouseUnreachableError, match=f"{SUSPECT} Try again later"):
+        load(warehouse, new)
+    bigquery.settle()
+    assert warehouse.totals(GREEN, MONTH) == new.report.clean
+    assert warehouse.loaded(GREEN, MONTH) is None
+
+
+# --- an older run beside a newer one ----------------------------------------------------------------------------------
+
+
+def newer_run(warehouse: BigQueryWarehouse, lake: Lake) -> Callable[[], None]:
+    """Another run publishes newer trips, and loads them."""
+
+    def act() -> None:
+        load(warehouse, published_month(lake, rows=30, seed=4), "newer-run")
+        assert len(warehouse.read_month(GREEN, MONTH)) == 30
+
+    return act
+
+
+def heals(warehouse: BigQueryWarehouse, lake: Lake) -> bool:
+    """Whether nothing is said of the month, until it is loaded once more."""
+    assert warehouse.loaded(GREEN, MONTH) is None
+    current = ParquetMonth.get(lake, f"clean/green_trips/{MONTH}")
+    load(warehouse, current, "next-run")
+    return holds(warehouse, current)
+
+
+def test_an_older_month_without_rows_does_not_drop_a_newer_one_that_was_loaded_since_it_was_counted(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
+) -> None:
+    old = published_month(lake, rows=0)
+    # When the result of the count is fetched: nothing is asked between that and the deletion.
+    bigquery.script(Fault(before=newer_run(warehouse, lake)), method="GET", path="/queries/")
+    with pytest.raises(LakeObjectReplacedError):
+        load(warehouse, old)
+    assert holds(warehouse, ParquetMonth.get(lake, f"clean/green_trips/{MONTH}"))
+
+
+def test_an_older_month_without_rows_that_drops_a_newer_one_leaves_nothing_noted(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
+) -> None:
+    old = published_month(lake, rows=0)
+    bigquery.script(Fault(before=newer_run(warehouse, lake)), method="DELETE", path="green_trips$")
+    with pytest.raises(LakeObjectReplacedError, match=SUSPECT):
+        load(warehouse, old)
+    assert heals(warehouse, lake)
+
+
+def test_an_older_upload_that_ends_after_a_newer_one_leaves_nothing_noted(
+    warehouse: BigQueryWarehouse, bigquery: BigQuery, tmp_path: Path
+) -> None:
+    lake = LocalLake(folder=str(tmp_path))
+    old = published_month(lake, rows=20)
+    job = JobFault(before_run=newer_run(warehouse, lake))
+    bigquery.script_job(job, kind="load", destination="green_trips$")
+    with pytest.raises(LakeObjectReplacedError, match=SUSPECT):
+        load(warehouse, old)
+    assert heals(warehouse, lake)
+
+
+@pytest.mark.parametrize("upload", [False, True], ids=["from the bucket", "by upload"])
+def test_an_older_job_is_not_begun_where_a_newer_month_was_published_since_it_was_counted(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery, tmp_path: Path, upload: bool
+) -> None:
+    shelf = LocalLake(folder=str(tmp_path)) if upload else lake
+    load(warehouse, published_month(shelf))
+    old = published_month(shelf, rows=20)
+    # The last that is asked before the job is begun.
+    last = Fault(before=newer_run(warehouse, shelf))
+    bigquery.script(Fault(), Fault(), last, method="GET", path="/tables/green_trips")
+    with pytest.raises(LakeObjectReplacedError):
+        load(warehouse, old)
+    assert len(loads(bigquery)) == 2
+    assert holds(warehouse, ParquetMonth.get(shelf, f"clean/green_trips/{MONTH}"))
