@@ -7,14 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from taxi_assets.addresses import BigQueryAddress, DuckDBAddress, FolderAddress
+from taxi_assets.addresses import BigQueryAddress, DuckDBAddress, FolderAddress, PostgresAddress
 from taxi_assets.assets.clean import clean_asset
+from taxi_assets.assets.published import published_asset
 from taxi_assets.assets.raw import raw_asset
 from taxi_assets.assets.warehouse import warehouse_asset
 from taxi_assets.assets.zones import zones_asset
 from taxi_assets.automation.abandoned import end_abandoned_runs, watched_in_process_executor
-from taxi_assets.automation.jobs import reference_job, service_job
+from taxi_assets.automation.conditions import follow_changes
+from taxi_assets.automation.jobs import publication_job, publication_job_schedule, reference_job, service_job
+from taxi_assets.automation.notifications import notification_sensors
+from taxi_assets.automation.publication import publication_sensor
+from taxi_assets.automation.schedules import publication_schedules
+from taxi_assets.automation.timing import freshness_policy, retry_policy
 from taxi_assets.checks.clean import clean_checks
+from taxi_assets.checks.publication import publication_check
 from taxi_assets.checks.warehouse import warehouse_check
 from taxi_assets.publisher import PublisherResource
 from taxi_assets.storage.duckdb import DuckDBWarehouse
@@ -28,6 +35,7 @@ if TYPE_CHECKING:
     from taxi_assets.settings import Settings
     from taxi_assets.storage.lake import Lake
     from taxi_assets.storage.warehouse import Warehouse
+    from taxi_assets.tlc.schema import Service
 
 
 # Data versions and checks with partitions are what this project is about; Dagster still marks both as young.
@@ -64,6 +72,10 @@ def warehouse_at(settings: Settings) -> Warehouse:
     address = settings.warehouse
     if isinstance(address, DuckDBAddress):
         return DuckDBWarehouse(file=str(address.file), schema_name=address.schema_name)
+    if isinstance(address, PostgresAddress):
+        from taxi_assets.storage.postgres import PostgresWarehouse  # noqa: PLC0415
+
+        return PostgresWarehouse(url=address.url, schema_name=address.schema_name)
     from taxi_assets.google_resources import BigQueryClientResource  # noqa: PLC0415
     from taxi_assets.storage.bigquery import BigQueryWarehouse  # noqa: PLC0415
 
@@ -80,9 +92,41 @@ def frames_in(warehouse: Warehouse, settings: Settings) -> Any:
     address = settings.warehouse
     if not isinstance(address, BigQueryAddress):
         return WarehouseIOManager(warehouse=warehouse)
-    from taxi_assets.storage.bigquery_frames import BigQueryFrameIOManager  # noqa: PLC0415
+    from taxi_assets.storage.bigquery.frames import BigQueryFrameIOManager  # noqa: PLC0415
 
     return BigQueryFrameIOManager(project=address.project, dataset=address.dataset, warehouse=warehouse)
+
+
+def notifications(settings: Settings) -> list[dg.SensorDefinition]:
+    """The sensors that tell the notifiers of `TAXI_NOTIFY`; none where there are none."""
+    if settings.notify is None:
+        return []
+    return notification_sensors(settings.notify, ui_url=settings.ui_url, success=settings.notify_success)
+
+
+def assets_of(service: Service, settings: Settings, kind: str) -> list[dg.AssetSpec | dg.AssetsDefinition]:
+    """The shelves of a service, from its publisher to its table in a warehouse of this kind."""
+    retry = retry_policy(settings.retry_delay)
+    shelves = [
+        raw_asset(service, retry),
+        # What is embedded fails for no reason that passes; the warehouse waits for its lock itself.
+        clean_asset(service, None if isinstance(settings.lake, FolderAddress) else retry),
+        warehouse_asset(service, kind, None if isinstance(settings.warehouse, DuckDBAddress) else retry),
+    ]
+    fresh = freshness_policy()
+    return [
+        published_asset(service),
+        *(shelf.map_asset_specs(lambda spec: spec.replace_attributes(freshness_policy=fresh)) for shelf in shelves),
+    ]
+
+
+def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
+    """All schedules, in the time zone of the settings."""
+    cron, timezone = settings.schedule_cron, settings.schedule_timezone
+    return [
+        *(s for service in SERVICES.values() for s in publication_schedules(service, cron=cron, timezone=timezone)),
+        publication_job_schedule(timezone=timezone),
+    ]
 
 
 def build_definitions(settings: Settings, *, resources: Mapping[str, Any] | None = None) -> TaxiDefinitions:
@@ -99,15 +143,16 @@ def build_definitions(settings: Settings, *, resources: Mapping[str, Any] | None
     services = list(SERVICES.values())
     return TaxiDefinitions(
         assets=[
-            *(
-                asset
-                for service in services
-                for asset in (raw_asset(service), clean_asset(service), warehouse_asset(service, warehouse.kind))
-            ),
-            zones_asset(warehouse.kind),
+            *(asset for service in services for asset in assets_of(service, settings, warehouse.kind)),
+            zones_asset(warehouse.kind, retry_policy(settings.retry_delay)),
         ],
-        asset_checks=[check for service in services for check in (clean_checks(service), warehouse_check(service))],
-        jobs=[*(service_job(service) for service in services), reference_job()],
+        asset_checks=[
+            check
+            for service in services
+            for check in (publication_check(service), clean_checks(service), warehouse_check(service))
+        ],
+        jobs=[*(service_job(service) for service in services), reference_job(), publication_job()],
+        schedules=schedules(settings),
         resources=base
         | {
             "published_files": PublishedFileIOManager(lake=lake),
@@ -115,6 +160,11 @@ def build_definitions(settings: Settings, *, resources: Mapping[str, Any] | None
             "warehouse_tables": WarehouseIOManager(warehouse=warehouse),
             "warehouse_frames": frames_in(warehouse, settings),
         },
-        sensors=[end_abandoned_runs],
+        sensors=[
+            end_abandoned_runs,
+            follow_changes(),
+            *(publication_sensor(service, interval_seconds=settings.publication_interval) for service in services),
+            *notifications(settings),
+        ],
         executor=watched_in_process_executor,  # months run beside each other as runs
     )

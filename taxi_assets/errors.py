@@ -122,4 +122,4 @@ class WarehouseTableMissingError(PermanentError):
 
 
 class WarehouseSchemaError(PermanentError):
-    """A table in the warehouse has a column of another type than the schema says."""
+    """A table in the warehouse is made otherwise than the schema says: a type, or its partitions."""

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from pydantic import Field
 
+from taxi_assets.errors import PublisherUnreachableError
 from taxi_assets.tlc import download
+from taxi_assets.tlc.ask import ask
 from taxi_assets.tlc.publishers import publisher_from
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
     from taxi_assets.tlc.download import Fetched, Unchanged
     from taxi_assets.tlc.publishers import Publisher
-    from taxi_assets.tlc.source import Candidate, SourceRecord
+    from taxi_assets.tlc.source import Candidate, FileVersion, SourceRecord
 
 
 class PublisherResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's own pattern
@@ -35,8 +37,17 @@ class PublisherResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # D
 
     @property
     def publisher(self) -> Publisher:
-        """Its addresses."""
-        return publisher_from(self.source)
+        """Its addresses; raises `PublisherUnreachableError` where its folder has gone since the settings were read."""
+        try:
+            return publisher_from(self.source)
+        except ValueError as error:
+            raise PublisherUnreachableError(
+                f"The publisher cannot be asked: {error}", remedy="Bring its folder back, or change TAXI_SOURCE."
+            ) from None
+
+    def ask(self, what: str, candidates: Sequence[Candidate], *, known: FileVersion | None) -> FileVersion | None:
+        """The version that is published now; see `tlc.ask.ask`."""
+        return ask(what, candidates, known=known, google_key=self.google_key)
 
     def fetch(
         self, what: str, candidates: Sequence[Candidate], *, known: SourceRecord | None, into: Path

@@ -7,14 +7,21 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Any, Self
+from zoneinfo import available_timezones
 
 import dagster as dg
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from taxi_assets.addresses import LakeAddress, WarehouseAddress, one_line_for, read_lake, read_warehouse
+from taxi_assets.automation.timing import DEFAULT_INTERVAL_SECONDS, MONTHLY
 from taxi_assets.errors import SettingsError
 from taxi_assets.tlc.publishers import publisher_from
+
+# Shown in no way: the others are shown without what may be secret in them.
+_SECRETS = {"TAXI_GOOGLE_CREDENTIALS", "TAXI_NOTIFY"}
+
+_WEEK_SECONDS = 7 * 24 * 3600
 
 
 class Settings(BaseSettings):
@@ -28,6 +35,15 @@ class Settings(BaseSettings):
     )
     source: str = Field(default="auto", repr=False)  # may hold a password
     google_credentials: SecretStr | None = None
+    notify: SecretStr | None = None
+    notify_success: bool = False
+    ui_url: str | None = None
+    schedule_cron: str = MONTHLY
+    schedule_timezone: str = "UTC"
+    publication_interval: int = Field(default=DEFAULT_INTERVAL_SECONDS, ge=1, le=_WEEK_SECONDS)
+    """Seconds between two looks of a publication sensor."""
+    retry_delay: float = Field(default=30, ge=0, le=_WEEK_SECONDS, allow_inf_nan=False)
+    """Seconds before a step that failed for what may pass is tried again; doubled each time."""
 
     @classmethod
     def from_env(cls) -> Self:
@@ -41,6 +57,20 @@ class Settings(BaseSettings):
     def google_key(self) -> dg.EnvVar | None:
         """The Google key for a resource, by the variable's name: Dagster looks it up at use, and shows no more."""
         return None if self.google_credentials is None else dg.EnvVar("TAXI_GOOGLE_CREDENTIALS")
+
+    @field_validator(
+        "notify_success",
+        "schedule_cron",
+        "schedule_timezone",
+        "publication_interval",
+        "retry_delay",
+        mode="before",
+    )
+    @classmethod
+    def _read_empty_as_unset(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, str) and not value.strip():
+            return cls.model_fields[str(info.field_name)].default
+        return value
 
     @field_validator("lake", mode="before")
     @classmethod
@@ -69,12 +99,47 @@ class Settings(BaseSettings):
         read_key(value.get_secret_value())
         return value
 
+    @field_validator("notify")
+    @classmethod
+    def _check_notify(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None or not value.get_secret_value().strip():
+            return None
+        from taxi_assets.notifiers import read_notifiers  # noqa: PLC0415  (needed only where it is set)
+
+        read_notifiers(value.get_secret_value())
+        return value
+
+    @field_validator("schedule_cron")
+    @classmethod
+    def _check_cron(cls, value: str) -> str:
+        try:
+            dg.ScheduleDefinition(name="any", job_name="any", cron_schedule=value)
+        except dg.DagsterInvalidDefinitionError:
+            accepted = f"Accepted is a cron expression of five fields, such as {MONTHLY} (at 5:00 on the first)."
+            raise ValueError(accepted) from None
+        return value
+
+    @field_validator("schedule_timezone")
+    @classmethod
+    def _check_timezone(cls, value: str) -> str:
+        if value not in available_timezones():
+            raise ValueError("Accepted is the name of a time zone, such as UTC or America/New_York.")
+        return value
+
+    @field_validator("ui_url")
+    @classmethod
+    def _read_ui_url(cls, value: str | None) -> str | None:
+        address = (value or "").strip().rstrip("/")
+        if address and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#@]*)?", address):
+            raise ValueError("Accepted is where Dagster's UI is, such as https://dagster.example.com.")
+        return address or None
+
 
 def _line(problem: Any) -> str:
     """What is wrong with one variable, in one line."""
     name = f"TAXI_{str(problem['loc'][0]).upper()}"
     value = str(problem["input"])
-    secret = name == "TAXI_GOOGLE_CREDENTIALS"
+    secret = name in _SECRETS
     shown = _without_secrets(value)
     reason = str(problem.get("ctx", {}).get("error", problem["msg"])).replace(value, shown)
     return f"{name}{'' if secret else f'={shown!r}'} is not accepted. {' '.join(reason.split())}"

@@ -33,7 +33,7 @@ _QUARANTINE = """The rows of a month's file that are not among the clean trips: 
 The rules (not the reading errors) can be chosen for a run by run config."""
 
 
-def clean_asset(service: Service) -> dg.AssetsDefinition:
+def clean_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
     """The clean shelf of a service, and its quarantine: made together, in one step."""
     reasons = {rule.name: rule.description for rule in service.rules} | READING_REASONS
     shared: dict[str, Any] = {
@@ -65,6 +65,7 @@ def clean_asset(service: Service) -> dg.AssetsDefinition:
             ),
         },
         config_schema={"rules": _rules_field(service)},
+        retry_policy=retry,
     )
     def clean_trips(context: dg.AssetExecutionContext, raw: PublishedFile, lake: Lake) -> Iterator[dg.Output[Any]]:
         started = time.monotonic()

@@ -9,11 +9,12 @@ from typing import Any, BinaryIO
 import dagster as dg
 
 from taxi_assets import metadata
+from taxi_assets.automation.loaded import digests_in_warehouse
 from taxi_assets.failures import as_failures
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.publisher import PublisherResource
 from taxi_assets.storage.lake import Lake
-from taxi_assets.storage.shelves import PublishedFile, StagedFile
+from taxi_assets.storage.shelves import ParquetMonth, PublishedFile, StagedFile
 from taxi_assets.tlc.download import Fetched
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Service
@@ -25,12 +26,28 @@ It is downloaded once. After that the publisher is only asked whether it has cha
 written. What arrives is checked before it is stored: an error page, or a file that was cut off in the middle, never
 takes the place of a good one. URL, ETag, digest and time are kept beside the file."""
 
+_CONFIG = {
+    "force": dg.Field(
+        bool,
+        default_value=False,
+        description="Download the file even if its publisher says that it has not changed. "
+        "If the bytes are the same, the data downstream stay as they are.",
+    ),
+    "only_if_changed": dg.Field(
+        bool,
+        default_value=False,
+        description="End the run here if all that is made of it already comes from the same bytes, as after a new "
+        "ETag for an old file. Otherwise everything downstream is looked at, and made anew where it has to be.",
+    ),
+}
 
-def raw_asset(service: Service) -> dg.AssetsDefinition:
+
+def raw_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
     """The raw shelf of a service."""
 
     @dg.asset(
         key=["raw", service.table],
+        deps=[["published", service.table]],
         description=_DESCRIPTION.format(title=service.title, description=service.description),
         partitions_def=monthly_partitions(service),
         group_name=service.name,
@@ -38,24 +55,54 @@ def raw_asset(service: Service) -> dg.AssetsDefinition:
         owners=metadata.OWNERS,
         kinds={"file"},
         tags=metadata.asset_tags(service),
+        config_schema=_CONFIG,
+        output_required=False,
+        retry_policy=retry,
     )
     def raw_trips(
         context: dg.AssetExecutionContext, lake: Lake, publisher: PublisherResource
     ) -> Iterator[dg.Output[Any]]:
         month = Month.parse(context.partition_key)
         candidates = publisher.publisher.candidates(service.name, month)
-        with current_file(
-            f"{service.name} {month}", candidates, f"raw/{service.table}/{month}", lake, publisher
-        ) as file:
+        config = context.op_execution_context.op_config
+        stem = f"raw/{service.table}/{month}"
+        with current_file(f"{service.name} {month}", candidates, stem, lake, publisher, force=config["force"]) as file:
             with file.open() as bytes_:
                 preview = metadata.file_preview(bytes_, file.record.format)
-            yield dg.Output(
-                file.output,
-                data_version=dg.DataVersion(file.record.sha256),
-                metadata={**file.metadata, "preview": preview},
-            )
+            said = {**file.metadata, "preview": preview}
+            digest = file.record.sha256
+            if config["only_if_changed"] and _all_from(digest, context.instance, lake, service, month):
+                if isinstance(file.output, StagedFile):
+                    with as_failures():
+                        PublishedFile.publish(lake, stem, file.output, run_id=context.run.run_id)
+                context.log_event(_materialization(context, digest, said))
+                return  # without an output nothing downstream runs
+            yield dg.Output(file.output, data_version=dg.DataVersion(digest), metadata=said)
 
     return raw_trips
+
+
+def _all_from(digest: str, instance: dg.DagsterInstance, lake: Lake, service: Service, month: Month) -> bool:
+    """Whether the warehouse and the shelves before it hold what was made of these bytes.
+
+    The shelves may hold another version: that of a run which then failed to load it.
+    """
+    if digests_in_warehouse(instance, service, [month]).get(month) != digest:
+        return False
+    with as_failures():
+        halves = [ParquetMonth.find(lake, f"{shelf}/{service.table}/{month}") for shelf in ("clean", "quarantine")]
+    return all(half is not None and half.report.raw_sha256 == digest for half in halves)
+
+
+def _materialization(
+    context: dg.AssetExecutionContext, data_version: str, said: Mapping[str, Any]
+) -> dg.AssetMaterialization:
+    return dg.AssetMaterialization(
+        context.asset_key,
+        partition=context.partition_key,
+        metadata=said,
+        tags={"dagster/data_version": data_version},
+    )
 
 
 @dataclass(frozen=True)
@@ -73,16 +120,22 @@ class CurrentFile:
 
 @contextmanager
 def current_file(
-    what: str, candidates: Sequence[Candidate], stem: str, lake: Lake, publisher: PublisherResource
+    what: str,
+    candidates: Sequence[Candidate],
+    stem: str,
+    lake: Lake,
+    publisher: PublisherResource,
+    *,
+    force: bool = False,
 ) -> Iterator[CurrentFile]:
-    """Ask the publisher for a file, and fetch it unless the lake holds it already."""
+    """Ask the publisher for a file, and fetch it unless the lake holds it already; with `force`, even then."""
     started = time.monotonic()
     with as_failures(), lake.staging() as folder:
         replaces = PublishedFile.versions(lake, stem)
         held = PublishedFile.find(lake, stem)
         if held is not None and not held.is_intact():
             held = None
-        outcome = publisher.fetch(what, candidates, known=held.record if held else None, into=folder)
+        outcome = publisher.fetch(what, candidates, known=held.record if held and not force else None, into=folder)
         if isinstance(outcome, Fetched):
             same = held is not None and held.record.sha256 == outcome.record.sha256
             output: StagedFile | PublishedFile = StagedFile(outcome, replaces)

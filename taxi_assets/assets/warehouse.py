@@ -25,7 +25,7 @@ clean trips; the other months are not touched.
     GROUP BY pickup_date ORDER BY pickup_date"""
 
 
-def warehouse_asset(service: Service, kind: str) -> dg.AssetsDefinition:
+def warehouse_asset(service: Service, kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
     """The warehouse table of a service; `kind` is the engine's name, for the UI."""
 
     @dg.asset(
@@ -43,6 +43,7 @@ def warehouse_asset(service: Service, kind: str) -> dg.AssetsDefinition:
         kinds={kind, "table"},
         tags=metadata.asset_tags(service),
         automation_condition=follow_upstream(),
+        retry_policy=retry,
     )
     def warehouse_trips(
         context: dg.AssetExecutionContext, trips: ParquetMonth, lake: Lake, warehouse: Warehouse
@@ -57,6 +58,7 @@ def warehouse_asset(service: Service, kind: str) -> dg.AssetsDefinition:
                 "dagster/table_name": warehouse.table_name(service.table),
                 "control_sum_dollars": trips.report.clean.cents / 100,
                 **(metadata.source_metadata(raw.record) if raw is not None else {}),
+                "raw_sha256": trips.report.raw_sha256,  # of the file that these rows come from, whichever is held now
                 **metadata.report_metadata(trips.report),
             },
         )

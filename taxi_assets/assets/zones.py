@@ -18,7 +18,7 @@ _DESCRIPTION = """TLC's 265 taxi zones: number, borough, name, and service zone 
 Join it to a trip's pickup_location_id or dropoff_location_id. "NA" and "N/A" are values here, not missing ones."""
 
 
-def zones_asset(kind: str) -> dg.AssetsDefinition:
+def zones_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
     """The zones, as published in the lake and as a table in the warehouse; `kind` is the engine's name, for the UI."""
 
     @dg.asset(
@@ -30,6 +30,7 @@ def zones_asset(kind: str) -> dg.AssetsDefinition:
         owners=metadata.OWNERS,
         kinds={kind, "table"},
         tags=metadata.asset_tags(),
+        retry_policy=retry,
     )
     def taxi_zones(
         context: dg.AssetExecutionContext, lake: Lake, publisher: PublisherResource, warehouse: Warehouse
@@ -39,7 +40,7 @@ def zones_asset(kind: str) -> dg.AssetsDefinition:
             with file.open() as bytes_:
                 zones = read_zones(bytes_)
             if isinstance(file.output, StagedFile):
-                PublishedFile.publish(lake, stem, file.output, run_id=context.run_id)
+                PublishedFile.publish(lake, stem, file.output, run_id=context.run.run_id)
             yield dg.Output(
                 zones,
                 data_version=dg.DataVersion(file.record.sha256),

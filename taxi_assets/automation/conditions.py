@@ -19,3 +19,13 @@ def follow_upstream() -> dg.AutomationCondition[dg.AssetKey | dg.AssetCheckKey]:
         & ~dg.AutomationCondition.any_deps_in_progress()
         & ~dg.AutomationCondition.in_progress()
     ).with_label("what it is made of has changed")
+
+
+def follow_changes() -> dg.AutomationConditionSensorDefinition:
+    """The sensor that looks whether the conditions hold. It downloads nothing, so it is on from the start."""
+    return dg.AutomationConditionSensorDefinition(
+        "follow_changes",
+        target=dg.AssetSelection.all(),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Makes a month anew downstream when what it is made of has changed.",
+    )

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from taxi_assets.checks.publication import CHECK
+from taxi_assets.tlc.catalogue import SERVICES
+
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
@@ -25,4 +28,28 @@ def reference_job() -> UnresolvedAssetJobDefinition:
     """The taxi zones."""
     return dg.define_asset_job(
         "reference", selection=dg.AssetSelection.groups("reference"), description="Fetch and load the taxi zones."
+    )
+
+
+def publication_job() -> UnresolvedAssetJobDefinition:
+    """The checks on what the publishers have: no asset, and so no month."""
+    return dg.define_asset_job(
+        "publication",
+        selection=dg.AssetSelection.checks(
+            *(dg.AssetCheckKey(dg.AssetKey(["published", service.table]), CHECK) for service in SERVICES.values())
+        ),
+        description="Ask the publishers of all services: which months are published but not loaded, or loaded but not "
+        "in the warehouse?",
+    )
+
+
+def publication_job_schedule(*, timezone: str = "UTC") -> dg.ScheduleDefinition:
+    """It, every day."""
+    return dg.ScheduleDefinition(
+        name="publication_daily",
+        job_name="publication",
+        cron_schedule="0 9 * * *",
+        execution_timezone=timezone,
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description="Once a day: which months are overdue? It asks the publishers, so a person switches it on.",
     )

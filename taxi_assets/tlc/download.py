@@ -27,6 +27,7 @@ from taxi_assets.tlc.transfer import (
     PIECE_BYTES,
     TRY_LATER,
     Arrived,
+    Errand,
     Job,
     MissingError,
     RetrySettings,
@@ -74,7 +75,7 @@ def fetch(
     """Fetch the first candidate that is published, into the existing private folder `into`, and verify it.
 
     `what` (such as "yellow 2021-01") names the file in logs and errors; `known` is the record of the one we hold.
-    `google_key` opens addresses in Cloud Storage; see `Job`.
+    `google_key` opens addresses in Cloud Storage; see `Errand`.
     After an error nothing is left in `into`.
 
     Raises `NotPublishedError` when no candidate is published. Every other error of a candidate ends the fetch, so that
@@ -83,7 +84,10 @@ def fetch(
     """
     missed = []
     for candidate in candidates:
-        job = Job(what, candidate, known, into / f"download.{candidate.format}", limits, log, retry, google_key)
+        job = Job(
+            what=what, candidate=candidate, held=known, path=into / f"download.{candidate.format}",
+            limits=limits, log=log, retry=retry, google_key=google_key,
+        )  # fmt: skip
         try:
             return _fetch_one(job)
         except BaseException as error:
@@ -123,7 +127,12 @@ def _fetch_one(job: Job) -> Fetched | Unchanged:
 
 
 def _from_folder(job: Job) -> Arrived | SourceRecord:
-    return _copy(job, Path(url2pathname(urlsplit(job.candidate.url).path)))
+    return _copy(job, path_of(job))
+
+
+def path_of(errand: Errand) -> Path:
+    """The path that a `file:` address stands for."""
+    return Path(url2pathname(urlsplit(errand.candidate.url).path))
 
 
 def _copy(job: Job, source: Path) -> Arrived | SourceRecord:
@@ -131,23 +140,24 @@ def _copy(job: Job, source: Path) -> Arrived | SourceRecord:
         found = source.stat()
         if not stat.S_ISREG(found.st_mode):
             raise refused_by_publisher(job, "that it is no file")
-        if job.known is not None and job.known.etag == _etag(found):
+        if job.known is not None and job.known.etag == etag_of(found):
             return job.known
         if found.st_size > job.limits.max_bytes:
             raise too_large(job.what, job.url, job.limits)
         with source.open("rb") as published, job.path.open("wb") as copy:
             digest = _digest(published, copy)
-        changed = _etag(source.stat()) != _etag(found)
+        changed = etag_of(source.stat()) != etag_of(found)
     except (FileNotFoundError, NotADirectoryError):
         raise MissingError("no such file") from None
     except PermissionError:
         raise refused_by_publisher(job, "that its permissions forbid reading it") from None
     if changed:
         raise PublisherUnreachableError(f"{job.what} changed while it was read from {job.url}.", remedy=TRY_LATER)
-    return Arrived(found.st_size, digest, _etag(found))
+    return Arrived(found.st_size, digest, etag_of(found))
 
 
-def _etag(found: os.stat_result) -> str:
+def etag_of(found: os.stat_result) -> str:
+    """What tells a version of a file on disk from another."""
     return f'"{found.st_mtime_ns}-{found.st_size}"'
 
 
@@ -165,7 +175,7 @@ def _generate(job: Job) -> Arrived | SourceRecord:
 
     if job.candidate.url == SAMPLE_ZONES_URL:
         return _copy(job, sample.zones_path())
-    etag = f"sample-{sample.SAMPLE_VERSION}"
+    etag = sample.etag()
     if job.known is not None and job.known.etag == etag:
         return job.known
     service, month = job.candidate.url.removeprefix("sample:").split("/")

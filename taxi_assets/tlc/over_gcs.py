@@ -1,12 +1,14 @@
 """Fetching from a bucket of Cloud Storage: an object's generation tells whether it has changed.
 
-Belongs here: the `gs` transport of `download.py`. The official client resumes, retries and checks the crc32c.
+Belongs here: the `gs` transport of `download.py` and `ask.py`. The official client resumes, retries and checks the
+crc32c.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from google.api_core import exceptions as api_errors
@@ -14,44 +16,73 @@ from google.cloud.storage.exceptions import DataCorruption
 
 from taxi_assets.errors import PublisherRefusedError, PublisherUnreachableError
 from taxi_assets.google_cloud import is_missing_bucket, named_errors, storage_client
-from taxi_assets.tlc.transfer import TRY_LATER, Arrived, Job, MissingError, refused_by_publisher
+from taxi_assets.tlc.source import FileFormat, FileVersion
+from taxi_assets.tlc.transfer import TRY_LATER, Arrived, MissingError, refused_by_publisher
 from taxi_assets.tlc.verify import too_large
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from google.cloud import storage
+
     from taxi_assets.tlc.source import SourceRecord
+    from taxi_assets.tlc.transfer import Errand, Job, Question
 
 
 def over_gcs(job: Job) -> Arrived | SourceRecord:
     """Bring the object to the job's path; or the known record, when its generation is the known one."""
-    address = urlsplit(job.candidate.url)
+    with _object(job) as blob:
+        etag = _etag(blob)
+        if job.known is not None and job.known.etag == etag:
+            return job.known
+        if blob.size > job.limits.max_bytes:
+            raise too_large(job.what, job.url, job.limits)
+        try:
+            # What was stored compressed once more (Content-Encoding) comes plain, unless compressed is what we want.
+            as_stored = job.candidate.format is FileFormat.CSV_GZ
+            blob.download_to_filename(str(job.path), checksum="crc32c", raw_download=as_stored)
+        except (DataCorruption, api_errors.NotFound):  # this generation has gone meanwhile
+            changed = f"{job.what} changed on its way from {job.url}."
+            raise PublisherUnreachableError(changed, remedy=TRY_LATER) from None
+    with job.path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    size = job.path.stat().st_size
+    if size > job.limits.max_bytes:
+        raise too_large(job.what, job.url, job.limits)
+    return Arrived(size, digest, etag)
+
+
+def version_over_gcs(question: Question) -> FileVersion:
+    """The version that is published now; asked once, without patience."""
+    timeouts = (question.retry.connect_timeout, question.retry.read_timeout)
+    with _object(question, retry=None, timeout=timeouts) as blob:
+        return FileVersion(question.url, question.candidate.publisher, _etag(blob), None, int(blob.size))
+
+
+@contextmanager
+def _object(errand: Errand, **patience: Any) -> Iterator[storage.Blob]:
+    """The published object as it is now; raises `MissingError`."""
+    address = urlsplit(errand.candidate.url)
     with (
         named_errors(
-            f"{job.what} cannot be fetched from {job.url}",
+            f"{errand.what} cannot be fetched from {errand.url}",
             unusable=PublisherRefusedError,
             unreachable=PublisherUnreachableError,
             remedy=lambda _: (
                 f"Grant it Storage Object Viewer (roles/storage.objectViewer) on the bucket {address.netloc}."
             ),
         ),
-        storage_client(job.google_key) as client,
+        storage_client(errand.google_key) as client,
     ):
         blob = client.bucket(address.netloc).blob(address.path.removeprefix("/"))
         try:
-            blob.reload()
+            blob.reload(**patience)
         except api_errors.NotFound as error:
             if is_missing_bucket(error):
-                raise refused_by_publisher(job, "that there is no such bucket") from None
+                raise refused_by_publisher(errand, "that there is no such bucket") from None
             raise MissingError("no such object") from None
-        etag = f'"{blob.generation}"'
-        if job.known is not None and job.known.etag == etag:
-            return job.known
-        if blob.size > job.limits.max_bytes:
-            raise too_large(job.what, job.url, job.limits)
-        try:
-            blob.download_to_filename(str(job.path), checksum="crc32c")
-        except (DataCorruption, api_errors.NotFound):  # this generation has gone meanwhile
-            changed = f"{job.what} changed on its way from {job.url}."
-            raise PublisherUnreachableError(changed, remedy=TRY_LATER) from None
-    with job.path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Arrived(int(blob.size), digest, etag)
+        yield blob
+
+
+def _etag(blob: storage.Blob) -> str:
+    return f'"{blob.generation}"'

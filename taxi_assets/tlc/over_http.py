@@ -1,6 +1,7 @@
 """Fetching over HTTP: conditional, resumable, patient with what may pass.
 
-Belongs here: the `http` and `https` transport of `download.py`. Does not belong here: whether what arrived is any good.
+Belongs here: the `http` and `https` transport of `download.py` and `ask.py`. Does not belong here: whether what arrived
+is any good.
 
 Errors never quote the messages of requests and urllib3: these hold the whole URL, with its secrets.
 """
@@ -21,13 +22,15 @@ import tenacity
 import urllib3.exceptions
 
 from taxi_assets.errors import PublisherUnreachableError
-from taxi_assets.tlc.transfer import PIECE_BYTES, TRY_LATER, Arrived, Job, MissingError, megabytes, refused_by_publisher
+from taxi_assets.tlc.source import FileVersion
+from taxi_assets.tlc.transfer import PIECE_BYTES, TRY_LATER, Arrived, MissingError, megabytes, refused_by_publisher
 from taxi_assets.tlc.verify import too_large
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from taxi_assets.tlc.source import SourceRecord
+    from taxi_assets.tlc.transfer import Errand, Job, Question
 
 _REDIRECTS = 10
 _NOT_PUBLISHED = {HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.GONE}
@@ -39,8 +42,13 @@ _MAY_PASS = {
     HTTPStatus.SERVICE_UNAVAILABLE,
     HTTPStatus.GATEWAY_TIMEOUT,
 }
+_NO_HEAD = {HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED}
 _CONDITIONS = {"If-None-Match", "If-Modified-Since"}
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+
+
+class PublisherFailedError(PublisherUnreachableError):
+    """The publisher answered for this file that it fails at the moment; for others it may well not."""
 
 
 class _QueryFilter(logging.Filter):
@@ -61,6 +69,60 @@ def over_http(job: Job) -> Arrived | SourceRecord:
     with requests.Session() as session:
         session.max_redirects = _REDIRECTS
         return _HttpTransfer(job, session).run()
+
+
+def version_over_http(question: Question) -> FileVersion:
+    """The version that is published now, by a conditional HEAD; asked once, without patience."""
+    logging.getLogger("urllib3.connectionpool").addFilter(_QUERY_FILTER)
+    with requests.Session() as session:
+        session.max_redirects = _REDIRECTS
+        try:
+            with _named_errors(question):
+                return _ask(question, session)
+        except _BrokenOffError as error:
+            raise PublisherUnreachableError(_not_asked(question, str(error)), remedy=TRY_LATER) from None
+
+
+def _not_asked(question: Question, reason: str) -> str:
+    return f"{question.what} could not be asked for at {question.url}: {reason}."
+
+
+def _ask(question: Question, session: requests.Session) -> FileVersion:
+    answer = _head(question, session, "HEAD")
+    if answer.status_code in _NO_HEAD:  # of a GET nothing but the head is read
+        answer = _head(question, session, "GET")
+    if answer.status_code == HTTPStatus.NOT_MODIFIED and question.known is not None:
+        return question.known
+    if answer.status_code in _NOT_PUBLISHED:
+        raise MissingError(f"HTTP {answer.status_code}")
+    if answer.status_code in _MAY_PASS:
+        raise PublisherFailedError(_not_asked(question, f"HTTP {answer.status_code}"), remedy=TRY_LATER)
+    if answer.status_code != HTTPStatus.OK:
+        raise refused_by_publisher(question, f"HTTP {answer.status_code}")
+    if answer.headers.get("Content-Type", "").startswith("text/html"):
+        raise MissingError("a web page, no file")
+    length = answer.headers.get("Content-Length", "")
+    return FileVersion(
+        question.url,
+        question.candidate.publisher,
+        answer.headers.get("ETag"),
+        answer.headers.get("Last-Modified"),
+        int(length) if length.isdecimal() else None,
+    )
+
+
+def _head(question: Question, session: requests.Session, method: str) -> requests.Response:
+    headers = {"Accept-Encoding": "identity", **_conditions(question.known)}
+    timeouts = (question.retry.connect_timeout, question.retry.read_timeout)
+    url = question.candidate.url
+    with session.request(method, url, headers=headers, timeout=timeouts, stream=True, allow_redirects=True) as answer:
+        return answer
+
+
+def _conditions(known: SourceRecord | FileVersion | None) -> dict[str, str]:
+    """Headers that ask for the file only if it is not the one we know."""
+    asked = {"If-None-Match": known.etag, "If-Modified-Since": known.last_modified} if known is not None else {}
+    return {name: value for name, value in asked.items() if value}
 
 
 class _BrokenOffError(Exception):
@@ -148,12 +210,10 @@ class _HttpTransfer:
     def _headers(self) -> dict[str, str]:
         # Identity: what is published compressed stays so, and nothing else is compressed on the way.
         headers = {"Accept-Encoding": "identity"}
-        known = self._job.known
         if self._arrived and self._validator is not None:
             headers |= {"Range": f"bytes={self._arrived}-", "If-Range": self._validator}
-        elif known is not None:
-            headers |= {"If-None-Match": known.etag} if known.etag else {}
-            headers |= {"If-Modified-Since": known.last_modified} if known.last_modified else {}
+        else:
+            headers |= _conditions(self._job.known)
         return headers
 
     def _accept(self, response: requests.Response) -> None:
@@ -228,12 +288,12 @@ class _HttpTransfer:
 
 
 @contextmanager
-def _named_errors(job: Job) -> Iterator[None]:
+def _named_errors(errand: Errand) -> Iterator[None]:
     """Turn the errors of requests and urllib3 into ours, without their text: it quotes the URL, secrets and all."""
     try:
         yield
     except requests.TooManyRedirects:
-        raise refused_by_publisher(job, f"more than {_REDIRECTS} redirects") from None
+        raise refused_by_publisher(errand, f"more than {_REDIRECTS} redirects") from None
     except (
         requests.ConnectionError,
         requests.Timeout,
@@ -242,7 +302,7 @@ def _named_errors(job: Job) -> Iterator[None]:
     ) as error:
         raise _BrokenOffError(_reason(error)) from None
     except requests.RequestException as error:
-        raise refused_by_publisher(job, f"an address that cannot be followed ({type(error).__name__})") from None
+        raise refused_by_publisher(errand, f"an address that cannot be followed ({type(error).__name__})") from None
 
 
 def _reason(error: BaseException) -> str:

@@ -29,6 +29,35 @@ class Candidate:
     format: FileFormat
 
 
+@dataclass(frozen=True)
+class FileVersion:
+    """A published file as its publisher describes it, without sending it."""
+
+    url: str
+    """Without secrets, as in `SourceRecord`."""
+    publisher: str
+    etag: str | None
+    last_modified: str | None
+    bytes: int | None
+
+    @property
+    def name(self) -> str:
+        """What tells it from other versions at the same address: the best that the publisher gives."""
+        if self.etag is not None:
+            return self.etag.removeprefix("W/")
+        return self.last_modified or (f"{self.bytes} bytes" if self.bytes is not None else "a version without a name")
+
+    def is_same_as(self, other: FileVersion) -> bool:
+        """Whether it is that version, by all that the publisher says of both."""
+        if self.url != other.url:
+            return False
+        if self.etag is not None and other.etag is not None:
+            return self.name == other.name
+        if self.last_modified is not None and other.last_modified is not None:
+            return self.last_modified == other.last_modified
+        return self.bytes is None or other.bytes is None or self.bytes == other.bytes
+
+
 class SourceRecord(BaseModel):
     """What is known of a raw file; kept as JSON beside it, because the event log may be lost or elsewhere."""
 

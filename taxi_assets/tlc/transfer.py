@@ -1,6 +1,7 @@
-"""What every way of fetching a file has in common: the job it is given, and how it can end.
+"""What every way of fetching a file, and of asking for it, has in common: the errand, and how it can end.
 
-Belongs here: the terms shared by `download.py` and the transports it chooses from. Does not belong here: any transport.
+Belongs here: the terms shared by `download.py`, `ask.py` and the transports they choose from. Does not belong here: any
+transport.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import logging
     from pathlib import Path
 
-    from taxi_assets.tlc.source import Candidate, SourceRecord
+    from taxi_assets.tlc.source import Candidate, FileVersion, SourceRecord
     from taxi_assets.tlc.verify import Limits
 
 PIECE_BYTES = 1 << 20
@@ -45,29 +46,48 @@ class RetrySettings:
 DEFAULT_RETRY = RetrySettings()
 
 
-@dataclass(frozen=True)
-class Job:
-    """One file to be fetched from one address, to `path`."""
+@dataclass(frozen=True, kw_only=True)
+class Errand:
+    """One address, on which a file is to be had."""
 
     what: str
+    """Names the file in errors, such as "yellow 2021-01"."""
     candidate: Candidate
-    held: SourceRecord | None
-    path: Path
-    limits: Limits
-    log: logging.Logger
     retry: RetrySettings
     google_key: str | None = field(default=None, repr=False)
     """For addresses in Cloud Storage: a service account's key file, or its content in base64."""
-    started: float = field(default_factory=time.monotonic)
 
     @property
     def url(self) -> str:
         """The address without its secrets: the one to be shown and recorded."""
         return public_url(self.candidate.url)
 
+
+@dataclass(frozen=True, kw_only=True)
+class Job(Errand):
+    """A file to be fetched, to `path`."""
+
+    held: SourceRecord | None
+    path: Path
+    limits: Limits
+    log: logging.Logger
+    started: float = field(default_factory=time.monotonic)
+
     @property
     def known(self) -> SourceRecord | None:
         """The record of what we hold, if it came from this very address."""
+        return self.held if self.held is not None and self.held.url == self.url else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question(Errand):
+    """A file to be asked about."""
+
+    held: FileVersion | None
+
+    @property
+    def known(self) -> FileVersion | None:
+        """The version of the one we hold, if it came from this very address."""
         return self.held if self.held is not None and self.held.url == self.url else None
 
 
@@ -86,10 +106,10 @@ class MissingError(Exception):
     """The address has no such file; its text is the answer that said so."""
 
 
-def refused_by_publisher(job: Job, answer: str) -> PublisherRefusedError:
+def refused_by_publisher(errand: Errand, answer: str) -> PublisherRefusedError:
     """The error for an answer that does not pass by itself."""
     return PublisherRefusedError(
-        f"{job.what} could not be fetched from {job.url}: the answer was {answer}.",
+        f"{errand.what} could not be fetched from {errand.url}: the answer was {answer}.",
         remedy="Check the address, or choose another publisher (TAXI_SOURCE).",
     )
 

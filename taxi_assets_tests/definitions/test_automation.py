@@ -8,8 +8,13 @@ import dagster as dg
 import pytest
 
 from taxi_assets.addresses import DuckDBAddress, FolderAddress
+from taxi_assets.automation.months import _loaded, _run_month
+from taxi_assets.automation.publication import publication_sensor
 from taxi_assets.build import build_definitions
+from taxi_assets.publisher import PublisherResource
 from taxi_assets.settings import Settings
+from taxi_assets.tlc.schemas.green import GREEN
+from taxi_assets_tests.chain import checks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +42,7 @@ class Story:
                 source=str(self.file.parent),
             )
         )
+        self.warehouse = home / "warehouse.duckdb"
         self.cursor: dg.AssetDaemonCursor | None = None
 
     def publish(self, *, rows: int) -> None:
@@ -50,6 +56,24 @@ class Story:
             asset_selection=[dg.AssetKey([shelf, "green_trips"]) for shelf in shelves],
         )
         assert result.success
+
+    def run_requested(self) -> dg.ExecuteInProcessResult:
+        """The run that the publication sensor asks for, executed as the daemon would."""
+        with dg.build_sensor_context(
+            instance=self.instance,
+            definitions=self.defs,
+            resources={"publisher": PublisherResource(source=str(self.file.parent))},
+        ) as context:
+            (request,) = publication_sensor(GREEN).evaluate_tick(context).run_requests or []
+        assert request.asset_selection is not None
+        return self.defs.resolve_job_def("green").execute_in_process(
+            instance=self.instance,
+            partition_key=request.partition_key,
+            asset_selection=list(request.asset_selection),
+            run_config=request.run_config,
+            tags=dict(request.tags),
+            raise_on_error=False,
+        )
 
     def tick(self) -> set[str]:
         result = dg.evaluate_automation_conditions(defs=self.defs, instance=self.instance, cursor=self.cursor)
@@ -99,3 +123,61 @@ def test_other_bytes_ask_for_the_same_month_downstream(story: Story) -> None:
 
     story.materialize("warehouse")
     assert story.tick() == set()
+
+
+def test_a_run_that_was_killed_holds_its_month_only_until_it_is_ended(story: Story) -> None:
+    story.materialize(*CHAIN)
+    story.tick()
+    story.publish(rows=4)
+    story.materialize("raw")
+    halves = frozenset(dg.AssetKey([shelf, "green_trips"]) for shelf in ("clean", "quarantine"))
+    job = story.defs.resolve_implicit_global_asset_job_def().get_subset(asset_selection=halves)
+    run = story.instance.create_run_for_job(job, tags={"dagster/partition": MONTH}, asset_selection=halves)
+    story.instance.report_dagster_event(
+        dg.DagsterEvent(dg.DagsterEventType.RUN_START.value, job_name=job.name), run_id=run.run_id
+    )
+    assert story.tick() == set()
+    assert story.tick() == set()
+    story.instance.report_run_failed(run)
+    assert story.tick() == {f"clean/green_trips {MONTH}", f"quarantine/green_trips {MONTH}"}
+
+
+def test_a_requested_run_that_fails_before_the_warehouse_asks_for_nothing_more(story: Story) -> None:
+    story.materialize(*CHAIN)
+    story.tick()
+    story.publish(rows=4)
+    story.warehouse.write_bytes(b"no database" * 1000)
+    result = story.run_requested()
+    assert not result.success
+    assert {event.asset_key.path[0] for event in result.get_asset_materialization_events() if event.asset_key} == {
+        "raw",
+        "quarantine",
+        "clean",
+    }
+    assert story.tick() == set()
+
+
+def test_a_requested_run_runs_all_checks_of_its_month(story: Story) -> None:
+    job = story.defs.resolve_job_def("green")
+    whole = job.execute_in_process(instance=story.instance, partition_key=MONTH)
+    story.publish(rows=4)
+    assert checks(story.run_requested()).keys() == checks(whole).keys() >= {"rows_conserved", "equals_clean"}
+
+
+def test_a_run_of_many_months_says_what_it_makes(story: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home := tmp_path / "home").mkdir()
+    (home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    monkeypatch.setitem(_loaded, "defs", story.defs)
+    assert _run_month("green", MONTH, "a backfill").succeeded
+    with dg.DagsterInstance.get() as instance:
+        (run,) = instance.get_runs()
+    assert run.asset_selection == {dg.AssetKey([shelf, "green_trips"]) for shelf in CHAIN}
+
+
+def test_the_sensor_that_follows_changes_looks_at_all_assets_and_is_on(story: Story) -> None:
+    (sensor,) = (sensor for sensor in story.defs.sensors or [] if sensor.name == "follow_changes")
+    assert isinstance(sensor, dg.AutomationConditionSensorDefinition)
+    assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
+    graph = story.defs.resolve_asset_graph()
+    assert sensor.asset_selection.resolve(graph) >= graph.materializable_asset_keys

@@ -6,7 +6,7 @@ import ast
 import subprocess
 import sys
 import tomllib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pytest
@@ -36,13 +36,14 @@ def specs(defs: dg.Definitions) -> dict[str, dg.AssetSpec]:
 
 def test_asset_keys(specs: dict[str, dg.AssetSpec]) -> None:
     trips = {f"{shelf}/{service}_trips" for shelf in SHELVES for service in FIRST_MONTHS}
-    assert set(specs) == trips | {"reference/taxi_zones"}
+    published = {f"published/{service}_trips" for service in FIRST_MONTHS}
+    assert set(specs) == trips | published | {"reference/taxi_zones"}
 
 
 def test_each_shelf_depends_on_the_one_before(specs: dict[str, dg.AssetSpec]) -> None:
     upstream = {key: {dep.asset_key.to_user_string() for dep in spec.deps} for key, spec in specs.items()}
     for service in SERVICES:
-        assert upstream[f"raw/{service}_trips"] == set()
+        assert upstream[f"raw/{service}_trips"] == {f"published/{service}_trips"}
         assert upstream[f"clean/{service}_trips"] == {f"raw/{service}_trips"}
         assert upstream[f"quarantine/{service}_trips"] == {f"raw/{service}_trips"}
         assert upstream[f"warehouse/{service}_trips"] == {f"clean/{service}_trips"}
@@ -96,8 +97,51 @@ def test_checks_and_which_of_them_block(defs: dg.Definitions) -> None:
         assert found[f"warehouse/{service}_trips", "equals_clean"] is True
 
 
-def test_one_job_a_service_and_one_for_the_reference_tables(defs: dg.Definitions) -> None:
-    assert {job.name for job in defs.jobs or []} == {*SERVICES, "reference"}
+def test_the_publishers_are_asked_by_no_run_of_a_month(defs: dg.Definitions) -> None:
+    look = {f"published__{service}_trips_loaded_and_in_the_warehouse" for service in SERVICES}
+    assert {node.name for node in defs.resolve_job_def("publication").nodes} == look
+    for service in SERVICES:
+        assert not look & {node.name for node in defs.resolve_job_def(service).nodes}
+
+
+def test_jobs(defs: dg.Definitions) -> None:
+    assert {job.name for job in defs.jobs or []} == {*SERVICES, "reference", "publication"}
+
+
+def test_what_downloads_by_itself_is_switched_on_by_a_person_and_what_tidies_is_on(defs: dg.Definitions) -> None:
+    running, stopped = dg.DefaultSensorStatus.RUNNING, dg.DefaultSensorStatus.STOPPED
+    assert {sensor.name: sensor.default_status for sensor in defs.sensors or []} == {
+        "end_abandoned_runs": running,
+        "follow_changes": running,
+        **{f"{service}_publication": stopped for service in SERVICES},
+    }
+    schedules: list[Any] = [*(defs.schedules or [])]
+    assert {schedule.name: schedule.cron_schedule for schedule in schedules} == {
+        **{f"{service}_monthly": "0 5 1 * *" for service in SERVICES},
+        **{f"{service}_daily": "30 5 * * *" for service in SERVICES},
+        "publication_daily": "0 9 * * *",
+    }
+    for schedule in schedules:
+        assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
+        assert schedule.execution_timezone == "UTC"
+        assert "switches it on" in schedule.description
+
+
+def test_every_month_has_a_freshness_policy_and_steps_that_use_a_network_are_tried_again() -> None:
+    def policies(settings: Settings) -> dict[str, bool]:
+        graph = build_definitions(settings).resolve_asset_graph()
+        for key in graph.materializable_asset_keys:
+            assert (graph.get(key).freshness_policy is not None) == (key.path[0] != "reference"), key
+        return {
+            key.to_user_string(): getattr(graph.get(key).assets_def.node_def, "retry_policy", None) is not None
+            for key in graph.materializable_asset_keys
+            if "green" in key.path[-1] or key.path[0] == "reference"
+        }
+
+    embedded = policies(Settings())
+    assert {key for key, tried_again in embedded.items() if tried_again} == {"raw/green_trips", "reference/taxi_zones"}
+    remote = Settings(lake="gs://bucket", warehouse="postgresql://user@host/database")  # type: ignore[arg-type]
+    assert all(policies(remote).values())
 
 
 def test_the_location_has_one_name_everywhere() -> None:
@@ -121,7 +165,7 @@ def forbid(event, arguments):
         raise RuntimeError(f"file at import: {arguments}")
 sys.addaudithook(forbid)
 import taxi_assets.definitions
-heavy = {"google.cloud.bigquery", "google.cloud.storage", "matplotlib", "psycopg2"} & set(sys.modules)
+heavy = {"google.cloud.bigquery", "google.cloud.storage", "apprise", "matplotlib", "psycopg2"} & set(sys.modules)
 assert not heavy, f"imported at load: {heavy}"
 """
     ended = subprocess.run(

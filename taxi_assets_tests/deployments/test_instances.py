@@ -5,120 +5,32 @@ Both variants are really started: the embedded one (dagster.yaml) and the one th
 
 from __future__ import annotations
 
-import json
 import os
-import re
-import signal
-import subprocess
-import sys
 import threading
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
-import psutil
 import pytest
-import tenacity
 from dagster._core.definitions.run_request import InstigatorType
 
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.contract.stores.postgres import postgres_server, postgres_url, run
+from taxi_assets_tests.deployments.running import Deployment
 from taxi_assets_tests.loopback_publisher import Answer, LoopbackPublisher
 from taxi_assets_tests.trips import MONTH, csv_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator
+    from pathlib import Path
 
     from taxi_assets.tlc.month import Month
     from taxi_assets_tests.contract.stores.postgres import Server
 
 __all__ = ["postgres_server", "postgres_url"]
 
-BIN = Path(sys.executable).parent
 MONTHS = [MONTH.shift(shift) for shift in range(3)]
 embedded = pytest.mark.parametrize("deployment", ["embedded"], indirect=True)
 VARIANTS = {"embedded": REPOSITORY / "dagster.yaml", "shared": REPOSITORY / "deploy" / "postgres" / "dagster.yaml"}
-
-
-@dataclass
-class Deployment:
-    """An instance, and who publishes to it."""
-
-    home: Path
-    publisher: LoopbackPublisher
-    environment: Mapping[str, str]
-    instance: dg.DagsterInstance
-
-    def command(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start a command of the environment, its output in a file."""
-        with (self.home / f"{arguments[0]}.log").open("a") as log:
-            return subprocess.Popen(
-                [BIN / arguments[0], *arguments[1:]],
-                cwd=REPOSITORY, env=dict(self.environment), stdout=log, stderr=log, text=True, start_new_session=True,
-            )  # fmt: skip
-
-    @contextmanager
-    def daemon(self) -> Iterator[None]:
-        """Dagster's daemon: it takes runs from the queue, and evaluates sensors."""
-        process = self.command("dagster-daemon", "run", "-m", "taxi_assets.definitions")
-        try:
-            yield
-        finally:
-            family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-            process.send_signal(signal.SIGINT)
-            _, left = psutil.wait_procs(family, 3)  # its code server would wait for its heartbeat to end
-            for member in left:
-                member.kill()
-            process.wait(20)
-
-    def launch(self, *months: object) -> None:
-        """Hand months to the queue."""
-        commands = [
-            self.command(
-                *("dagster", "job", "launch", "-m", "taxi_assets.definitions", "-j", "green"),
-                *("--tags", json.dumps({"dagster/partition": str(month)})),
-            )
-            for month in months
-        ]
-        assert [command.wait(60) for command in commands] == [0] * len(months), self.log("dagster")
-
-    def log(self, command: str) -> str:
-        return (self.home / f"{command}.log").read_text()
-
-    def runs(self, *statuses: str) -> list[dg.DagsterRun]:
-        """The newest first."""
-        wanted = [dg.DagsterRunStatus(status) for status in statuses]
-        return list(self.instance.get_runs(dg.RunsFilter(statuses=wanted)))
-
-    def events(self, run_id: str) -> list[str]:
-        """The types of a run's events."""
-        entries = self.instance.all_logs(run_id)
-        return [entry.dagster_event.event_type_value for entry in entries if entry.dagster_event]
-
-    def said(self, run_id: str) -> str:
-        """What a run's events say."""
-        return "\n".join(entry.message or entry.user_message for entry in self.instance.all_logs(run_id))
-
-    def wait_for_requests(self, number: int) -> None:
-        """Until so many requests for a month's file have arrived."""
-        self.wait(lambda: len([r for r in self.publisher.requests if r.path.endswith(".csv")]) >= number)
-
-    def wait(self, condition: Callable[[], Any], seconds: float = 60) -> Any:
-        """What the condition gives, once it gives anything."""
-        trying = tenacity.Retrying(
-            retry=tenacity.retry_if_result(lambda result: not result),
-            wait=tenacity.wait_fixed(0.1),
-            stop=tenacity.stop_after_delay(seconds),
-            retry_error_callback=lambda _: pytest.fail(f"waited in vain:\n{self.log('dagster-daemon')}"),
-        )
-        return trying(condition)
-
-    def kill(self, run_id: str) -> None:
-        """End the process that works on a run by force."""
-        (pid,) = set(re.findall(r"Executing steps in process \(pid: (\d+)\)", self.said(run_id)))
-        os.kill(int(pid), signal.SIGKILL)
 
 
 @pytest.fixture(params=VARIANTS)
@@ -142,8 +54,12 @@ def deployment(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
 def gated(deployment: Deployment, *months: Month) -> threading.Event:
     """The publisher sends these months only once the event is set; one answer each."""
     gate = threading.Event()
+
+    def wait() -> None:
+        gate.wait(60)
+
     for month in months:
-        deployment.publisher.script(f"green_tripdata_{month}.csv", Answer(before=lambda: gate.wait(60) and None))
+        deployment.publisher.script(f"green_tripdata_{month}.csv", Answer(before=wait))
     return gate
 
 
@@ -156,7 +72,7 @@ def test_a_run_whose_process_is_killed_is_ended_and_run_again_and_its_history_su
         deployment.wait_for_requests(1)
         (started,) = deployment.runs("STARTED")
         deployment.kill(started.run_id)
-        deployment.wait(lambda: deployment.runs("FAILURE"), seconds=15)
+        deployment.wait(lambda: deployment.runs("FAILURE"), seconds=30)
         (again,) = deployment.wait(lambda: deployment.runs("SUCCESS"))
         gate.set()
     assert again.tags["dagster/parent_run_id"] == started.run_id
@@ -180,7 +96,8 @@ def test_no_more_runs_at_once_than_allowed_and_what_failed_of_its_data_is_not_ru
     missing = MONTH.shift(-1)
     gate = gated(deployment, *MONTHS)
     with deployment.daemon():
-        deployment.launch(*MONTHS, missing)
+        deployment.launch(*MONTHS)
+        deployment.launch(missing)  # last in the queue: it would fail, and make room
         deployment.wait_for_requests(2)
         deployment.wait(lambda: len(deployment.runs("STARTED", "QUEUED")) == 4)
         assert len(deployment.runs("STARTED")) == 2
@@ -212,12 +129,19 @@ def test_a_run_of_the_command_line_that_is_killed_is_ended_within_a_minute(deplo
 
 def test_what_the_configuration_says_is_in_force(deployment: Deployment) -> None:
     instance = deployment.instance
-    assert instance.get_concurrency_config().run_queue_config.max_concurrent_runs == 2
+    queue = instance.get_concurrency_config().run_queue_config
+    assert queue is not None
+    assert queue.max_concurrent_runs == 2
     assert instance.run_monitoring_enabled
+    assert (instance.run_monitoring_start_timeout_seconds, instance.run_monitoring_cancel_timeout_seconds) == (180, 180)
+    assert instance.run_monitoring_poll_interval_seconds == 30
+    assert instance.get_settings("run_monitoring")["free_slots_after_run_end_seconds"] == 60
     assert instance.run_monitoring_max_runtime_seconds == 4 * 3600
     assert (instance.run_retries_enabled, instance.run_retries_max_retries) == (True, 2)
     assert not instance.run_retries_retry_on_asset_or_op_failure
     assert not instance.telemetry_enabled
+    schedules = instance.get_tick_retention_settings(InstigatorType.SCHEDULE)
+    assert {days for days in schedules.values() if days > 0} == {90}
     kept = instance.get_tick_retention_settings(InstigatorType.SENSOR)
     assert {status.value: days for status, days in kept.items() if days > 0} == {
         "SKIPPED": 7, "FAILURE": 90, "SUCCESS": 90,

@@ -28,12 +28,16 @@ if TYPE_CHECKING:
 # Every moment of a run that replaces an older version, and how many of the five things it writes are then of the newer
 # one; in this order: raw object, its record, quarantine, clean, warehouse.
 REPLACING = {
+    "publishing raw object": 0,
     "before raw object": 0,
     "after raw object": 1,
+    "publishing raw record": 1,
     "before raw record": 1,
     "after raw record": 2,
+    "publishing quarantine": 2,
     "before quarantine": 2,
     "after quarantine": 3,
+    "publishing clean": 3,
     "before clean": 3,
     "after clean": 4,
     "before loading": 4,
@@ -59,6 +63,7 @@ FIRST = {
 }
 # Where between two moments nothing durable happens, one of them is enough.
 ALIKE = {
+    *("publishing raw object", "publishing raw record", "publishing quarantine", "publishing clean"),
     *("before raw object", "before raw record", "before quarantine", "before clean"),
     *("before loading", "before warehouse table", "after DELETE note", "after INSERT note", "after loading"),
 }

@@ -140,9 +140,17 @@ def test_backfill_of_a_range_that_is_none(home: Path, service: str, first: str, 
 
 
 def test_make_demo(home: Path) -> None:
+    # An instance that says where its storage is: somebody's own, to be left alone, however old it is.
+    instance = home / "demo" / "dagster" / "dagster.yaml"
+    instance.parent.mkdir(parents=True)
+    instance.write_text(f"storage:\n  sqlite:\n    base_dir: {home / 'runs'}\n")
+    os.utime(instance, (0, 0))
+
     ended = run(home, "make", "demo", f"VENV={BIN.parent}", f"DEMO_HOME={home / 'demo'}")
 
     assert ended.returncode == 0, ended.stderr
+    assert "base_dir" in instance.read_text()
+    assert (home / "runs").is_dir()
     table = {tuple(line.split()[:2]): line.split()[2:] for line in ended.stdout.splitlines() if " 2021-" in line}
     raw, clean, quarantined, loaded = (int(n.replace(",", "")) for n in table["yellow", "2021-01"])
     assert abs(raw - 100_000) < 3_000

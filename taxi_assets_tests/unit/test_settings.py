@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import ast
+import base64
+import json
 from pathlib import Path
 
 import pytest
 
-from taxi_assets.addresses import DuckDBAddress, FolderAddress
+from taxi_assets.addresses import BigQueryAddress, BucketAddress, DuckDBAddress, FolderAddress
 from taxi_assets.errors import SettingsError
 from taxi_assets.settings import Settings
 
 REPOSITORY = Path(__file__).parents[2]
-FOLDER = "Accepted is a folder, such as ./data/lake."
-DUCKDB = "Accepted is duckdb:///relative/path.duckdb or duckdb:////absolute/path.duckdb, with ?schema=name if you like."
+FOLDER = "Accepted is a folder, such as ./data/lake, or gs://bucket/prefix."
+DUCKDB = "Accepted is duckdb:///relative/path.duckdb or duckdb:////absolute/path.duckdb, with ?schema=name if you like"
 SOURCES = "Accepted are auto, datatalksclub, tlc, sample, a folder that exists"
 
 
@@ -42,46 +44,27 @@ def test_with_nothing_set_everything_is_embedded_under_data(here: Path) -> None:
     assert list(here.iterdir()) == [], "nothing is made before it is needed"
 
 
-@pytest.mark.parametrize(
-    ("value", "folder"),
-    [
-        ("lake", "lake"),
-        ("./deep/er", "deep/er"),
-        (" lake ", "lake"),
-        ("env=prod/a b", "env=prod/a b"),
-        ("what?[*]#x", "what?[*]#x"),
-    ],
-)
-def test_a_relative_lake_becomes_absolute(here: Path, monkeypatch: pytest.MonkeyPatch, value: str, folder: str) -> None:
-    monkeypatch.setenv("TAXI_LAKE", value)
-    assert Settings.from_env().lake.folder == here / folder
+def test_white_space_around_an_address_does_not_matter(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAXI_LAKE", " lake ")
+    monkeypatch.setenv("TAXI_WAREHOUSE", " duckdb:///w.duckdb\n")
+    settings = Settings.from_env()
+    assert settings.lake == FolderAddress(here / "lake")
+    assert settings.warehouse == DuckDBAddress(here / "w.duckdb")
+
+
+def test_lake_and_warehouse_may_be_on_google_cloud(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAXI_LAKE", "gs://taxi-lake/nyc")
+    monkeypatch.setenv("TAXI_WAREHOUSE", "bigquery://taxi-project/taxi?location=EU")
+    settings = Settings.from_env()
+    assert settings.lake == BucketAddress("taxi-lake", "nyc")
+    assert settings.warehouse == BigQueryAddress("taxi-project", "taxi", "EU")
 
 
 def test_a_lake_may_be_absolute_or_in_the_home_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(here / "home"))
     for value, folder in ((str(here / "lake"), here / "lake"), ("~/lake", here / "home/lake")):
         monkeypatch.setenv("TAXI_LAKE", value)
-        assert Settings.from_env().lake.folder == folder
-
-
-@pytest.mark.parametrize(
-    ("value", "file", "schema"),
-    [
-        ("duckdb:///rel.duckdb", "rel.duckdb", "taxi"),
-        ("duckdb:///./rel/w.duckdb", "rel/w.duckdb", "taxi"),
-        ("duckdb:///{here}/abs.duckdb", "abs.duckdb", "taxi"),
-        ("duckdb:///w.duckdb?schema=nyc_2", "w.duckdb", "nyc_2"),
-        ("DuckDB:///w.duckdb?schema=_T", "w.duckdb", "_T"),
-        ("duckdb:///~/w.duckdb", "home/w.duckdb", "taxi"),
-        ("duckdb:///a b%20c.db", "a b%20c.db", "taxi"),
-    ],
-)
-def test_a_warehouse_is_a_file_and_a_schema(
-    here: Path, monkeypatch: pytest.MonkeyPatch, value: str, file: str, schema: str
-) -> None:
-    monkeypatch.setenv("HOME", str(here / "home"))
-    monkeypatch.setenv("TAXI_WAREHOUSE", value.format(here=here))
-    assert Settings.from_env().warehouse == DuckDBAddress(file=here / file, schema_name=schema)
+        assert Settings.from_env().lake == FolderAddress(folder)
 
 
 @pytest.mark.parametrize("value", ["auto", "datatalksclub", "tlc", "sample", "files", "http://host/x", "https://host"])
@@ -94,7 +77,7 @@ def test_a_source_is_a_name_a_folder_or_an_address(here: Path, monkeypatch: pyte
 def test_an_existing_lake_and_warehouse_are_accepted(here: Path) -> None:
     (here / "data/lake").mkdir(parents=True)
     (here / "data/warehouse.duckdb").touch()
-    assert Settings.from_env().lake.folder == here / "data/lake"
+    assert Settings.from_env().lake == FolderAddress(here / "data/lake")
 
 
 # --- what is not ------------------------------------------------------------------------------------------------------
@@ -105,7 +88,7 @@ def test_an_existing_lake_and_warehouse_are_accepted(here: Path) -> None:
     [
         ("TAXI_LAKE", "", "It is empty.", FOLDER),
         ("TAXI_LAKE", "  ", "It is empty.", FOLDER),
-        ("TAXI_LAKE", "gs://bucket/prefix", "", FOLDER),
+        ("TAXI_LAKE", "gs://Bucket/prefix", "It names no bucket", ""),
         ("TAXI_LAKE", "file:///lake", "", FOLDER),
         ("TAXI_LAKE", "http://[", "", FOLDER),
         ("TAXI_LAKE", "a-file", "It is a file.", FOLDER),
@@ -119,6 +102,7 @@ def test_an_existing_lake_and_warehouse_are_accepted(here: Path) -> None:
         ("TAXI_WAREHOUSE", "duckdb:///", "", DUCKDB),
         ("TAXI_WAREHOUSE", "duckdb://[", "", DUCKDB),
         ("TAXI_WAREHOUSE", "mysql://host/taxi", "", DUCKDB),
+        ("TAXI_WAREHOUSE", "bigquery://taxi-project", "It names no project and dataset", ""),
         ("TAXI_WAREHOUSE", "duckdb:///a-folder", "It is a folder.", DUCKDB),
         ("TAXI_WAREHOUSE", "duckdb:////", "It is a folder.", DUCKDB),
         ("TAXI_WAREHOUSE", "duckdb:///a-file/w.duckdb", "Not a directory.", DUCKDB),
@@ -215,6 +199,48 @@ def test_a_refusal_keeps_no_secret_behind_it(monkeypatch: pytest.MonkeyPatch) ->
 def test_settings_are_shown_without_the_source_which_may_hold_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAXI_SOURCE", "https://user:hunter2@host/x")
     assert "hunter2" not in repr(Settings.from_env())
+
+
+# --- credentials ------------------------------------------------------------------------------------------------------
+
+
+def key(**parts: str) -> str:
+    return base64.b64encode(json.dumps(parts).encode()).decode()
+
+
+@pytest.mark.parametrize("value", ["", " \n"])
+def test_no_google_key_means_application_default_credentials(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    assert Settings.from_env().google_key is None
+    monkeypatch.setenv("TAXI_GOOGLE_CREDENTIALS", value)
+    assert Settings.from_env().google_key is None
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("hunter2/no-such-file.json", "It is neither the path of a file that can be read, nor JSON in base64."),
+        ("/hunter2\n{not base64}", "It is neither the path of a file that can be read, nor JSON in base64."),
+        ("hunter2x", "It is neither the path of a file that can be read, nor JSON in base64."),
+        ("hunter2-file", "What the file holds is not JSON."),
+        (base64.b64encode(b"hunter2, hunter2").decode(), "nor JSON in base64."),
+        (base64.b64encode(b'"hunter2"').decode(), "What it holds is JSON, but no service account's key."),
+        (key(type="authorized_user", account="hunter2"), "What it holds is JSON, but no service account's key."),
+        (key(type="service_account", private_key="hunter2"), "a service account's key with a part missing or damaged."),
+        (
+            key(type="service_account", private_key="hunter2", client_email="x", token_uri="x"),  # noqa: S106  (no secret)
+            "a service account's key with a part missing or damaged.",
+        ),
+    ],
+)
+def test_a_wrong_google_key_is_one_line_that_quotes_nothing_of_it(
+    here: Path, monkeypatch: pytest.MonkeyPatch, value: str, reason: str
+) -> None:
+    (here / "hunter2-file").write_bytes(b"hunter2 \xff")
+    (line,) = refusal(monkeypatch, TAXI_GOOGLE_CREDENTIALS=value)
+    assert line.startswith("TAXI_GOOGLE_CREDENTIALS is not accepted. ")
+    assert line.endswith(reason)
+    assert "hunter2" not in line
+    assert value not in line
 
 
 # --- who reads the environment ----------------------------------------------------------------------------------------

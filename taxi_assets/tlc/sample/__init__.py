@@ -58,6 +58,11 @@ def services() -> list[str]:
     return list(_SERVICES)
 
 
+def etag() -> str:
+    """What tells the generated months of this version from those of another."""
+    return f"sample-{SAMPLE_VERSION}"
+
+
 def format_of(service: str) -> FileFormat:
     """What the service's generated months are written as; raises `ValueError` for a service that is not generated."""
     return _service(service).format

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import json
 import logging
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
+import google_crc32c
 import pytest
 
 from taxi_assets.errors import NotPublishedError, PublisherRefusedError, PublisherUnreachableError, TaxiAssetsError
@@ -20,7 +26,7 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.source import SourceRecord
 
 KEY = "published/green_tripdata_2020-10.csv"
-CONTENT = b"a,b\n" + b"1,2\n" * 50_000
+CONTENT = b"a,b\n" + b"".join(b"%d,%d\n" % (row, row * 7919) for row in range(50_000))
 
 
 @pytest.fixture
@@ -94,3 +100,52 @@ def test_what_is_forbidden_is_named_with_the_role_that_allows_it(storage: CloudS
     said = refusal(storage, tmp_path, PublisherRefusedError)
     assert "storage.objects.get" in said
     assert f"roles/storage.objectViewer) on the bucket {storage.bucket}" in said
+
+
+# --- stored compressed once more, which the emulator does not know ---------------------------------------------------
+
+
+class _Compressing(BaseHTTPRequestHandler):
+    """One object, whatever its name: stored as gzip, and said to be so."""
+
+    def do_GET(self) -> None:
+        content = gzip.compress(CONTENT)
+        crc32c = base64.b64encode(google_crc32c.value(content).to_bytes(4, "big")).decode()
+        media = self.path.startswith("/download")
+        link = f"http://127.0.0.1:{self.server.server_address[1]}/download/x"  # type: ignore[index]
+        resource = {"generation": "1", "size": str(len(content)), "contentEncoding": "gzip", "crc32c": crc32c}
+        body = content if media else json.dumps(resource | {"mediaLink": link}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/csv" if media else "application/json")
+        if media:
+            self.send_header("Content-Encoding", "gzip")
+            self.send_header("X-Goog-Hash", f"crc32c={crc32c}")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.parametrize("ending", ["csv", "csv.gz"])
+def test_an_object_that_was_compressed_for_storage_is_recorded_as_it_arrives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Compressing)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
+    try:
+        candidates = publisher_from("gs://bucket").candidates("green", Month(2020, 10))
+        (wanted,) = [candidate for candidate in candidates if candidate.format == ending]
+        found = fetch("green 2020-10", [wanted], known=None, into=tmp_path, log=logging.getLogger("test"))
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert isinstance(found, Fetched)
+    content = found.path.read_bytes()
+    assert (gzip.decompress(content) if ending == "csv.gz" else content) == CONTENT
+    assert (found.record.bytes, found.record.rows) == (len(content), 50_000)

@@ -1,0 +1,99 @@
+"""Schedules: the newest published month of a service, once a month or once a day, whether or not a sensor is on."""
+
+import datetime as dt
+
+import dagster as dg
+
+from taxi_assets.automation.loaded import raw_months
+from taxi_assets.automation.look import REFUSALS
+from taxi_assets.automation.run_requests import Desk, PutOff
+from taxi_assets.automation.timing import DAILY, MONTHLY
+from taxi_assets.errors import PublisherRefusedError, TaxiAssetsError
+from taxi_assets.partitions import monthly_partitions
+from taxi_assets.publisher import PublisherResource
+from taxi_assets.tlc.month import Month
+from taxi_assets.tlc.over_http import PublisherFailedError
+from taxi_assets.tlc.schema import Service
+from taxi_assets.tlc.source import FileVersion
+
+LAG_MONTHS = 2
+"""How long TLC takes to publish a month, roughly."""
+
+_PATIENCE_MONTHS = 6
+"""How far back the newest published month is looked for."""
+
+_DESCRIPTION = """Runs the whole chain of {title} for the newest month that is published, if it is not loaded yet, or
+was revised. TLC publishes about {lag} months later, so in March that is January; a month that is not published is never
+asked for. It downloads by itself, so a person switches it on: {use}."""
+
+_USES = {
+    "monthly": "the safety net beside the sensor {name}_publication",
+    "daily": "a look a day, for those who prefer it to the sensor {name}_publication",
+}
+
+
+def publication_schedules(
+    service: Service, *, cron: str = MONTHLY, timezone: str = "UTC"
+) -> list[dg.ScheduleDefinition]:
+    """The monthly schedule of a service, at the times of `cron`, and the daily one."""
+    return [
+        _schedule(service, "monthly", cron=cron, timezone=timezone),
+        _schedule(service, "daily", cron=DAILY, timezone=timezone),
+    ]
+
+
+def _schedule(service: Service, word: str, *, cron: str, timezone: str) -> dg.ScheduleDefinition:
+    @dg.schedule(
+        name=f"{service.name}_{word}",
+        job_name=service.name,
+        cron_schedule=cron,
+        execution_timezone=timezone,
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description=_DESCRIPTION.format(title=service.title, lag=LAG_MONTHS, use=_USES[word].format(name=service.name)),
+    )
+    def newest_month(
+        context: dg.ScheduleEvaluationContext, publisher: PublisherResource
+    ) -> dg.RunRequest | dg.SkipReason:
+        now = context.scheduled_execution_time.astimezone(dt.UTC)
+        try:
+            return request_newest(context.instance, service, publisher, now)
+        except TaxiAssetsError as error:
+            return dg.SkipReason(str(error))
+
+    return newest_month
+
+
+def request_newest(
+    instance: dg.DagsterInstance, service: Service, publisher: PublisherResource, now: dt.datetime
+) -> dg.RunRequest | dg.SkipReason:
+    """The run of the newest published month, or why it needs none; a month that is answered with an error is passed."""
+    raw = raw_months(instance, service)
+    keys = monthly_partitions(service).get_partition_keys(current_time=now)
+    months = [Month.parse(key) for key in keys[-_PATIENCE_MONTHS:]]
+    by, errors = publisher.publisher.name, []
+    for month in reversed(months):
+        try:
+            published = _ask(service, publisher, month, raw[month].version if month in raw else None)
+        except (PublisherRefusedError, PublisherFailedError) as error:
+            errors.append(str(error))
+            if len(errors) > REFUSALS:
+                raise
+            continue
+        if published is None:
+            continue
+        decision = Desk(instance, service, raw, now).decide(month, published)
+        if isinstance(decision, dg.RunRequest):
+            return decision
+        because = decision.because if isinstance(decision, PutOff) else "it is loaded, and unchanged"
+        return _skip(f"{service.name} {month} is the newest month of {by}; {because}.", errors)
+    return _skip(f"{by} has published no {service.name} month from {months[0]} to {months[-1]}.", errors)
+
+
+def _ask(service: Service, publisher: PublisherResource, month: Month, known: FileVersion | None) -> FileVersion | None:
+    candidates = publisher.publisher.candidates(service.name, month)
+    return publisher.ask(f"{service.name} {month}", candidates, known=known)
+
+
+def _skip(said: str, errors: list[str]) -> dg.SkipReason:
+    """The reason, after the months that could not be asked for."""
+    return dg.SkipReason(" ".join([*errors, said]))

@@ -1,0 +1,27 @@
+"""How often things happen by themselves, where settings do not say otherwise; and what is tried again, and when."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import dagster as dg
+
+MONTHLY = "0 5 1 * *"
+DAILY = "30 5 * * *"
+"""Not with the monthly one: on the first, both would ask for the same month."""
+DEFAULT_INTERVAL_SECONDS = 3600
+"""Between two looks of a publication sensor."""
+
+_TRIES_AGAIN = 3
+
+
+def retry_policy(delay: float) -> dg.RetryPolicy:
+    """For steps that use a network; a failure that cannot pass says so itself, and is not tried again."""
+    return dg.RetryPolicy(
+        max_retries=_TRIES_AGAIN, delay=delay, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
+    )
+
+
+def freshness_policy() -> dg.FreshnessPolicy:
+    """A month comes every month, give or take; only the check on the published months knows what is really there."""
+    return dg.FreshnessPolicy.time_window(fail_window=dt.timedelta(days=62), warn_window=dt.timedelta(days=45))

@@ -1,0 +1,84 @@
+"""Asking a publisher whether a file is there, and in which version, without fetching it.
+
+Belongs here: the order of things, and how files on disk and generated ones are asked for. Does not belong here: how
+HTTP and Cloud Storage are spoken (`over_http.py`, `over_gcs.py`), and what is made of the answer.
+"""
+
+from __future__ import annotations
+
+import stat
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from taxi_assets.errors import PublisherUnreachableError
+from taxi_assets.tlc.download import etag_of, path_of
+from taxi_assets.tlc.over_http import version_over_http
+from taxi_assets.tlc.source import FileVersion
+from taxi_assets.tlc.transfer import TRY_LATER, MissingError, Question, RetrySettings, refused_by_publisher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from taxi_assets.tlc.source import Candidate
+
+HASTY = RetrySettings(attempts=1, connect_timeout=3, read_timeout=5)
+"""Whoever asks comes again soon: no patience."""
+
+
+def ask(
+    what: str,
+    candidates: Sequence[Candidate],
+    *,
+    known: FileVersion | None = None,
+    patience: RetrySettings = HASTY,
+    google_key: str | None = None,
+) -> FileVersion | None:
+    """The version of a file that is published now, of the first candidate that is; None when none is published.
+
+    `known` is the version of the file that we hold; it is the answer when the publisher says that it is still current.
+    As in `fetch`, a candidate that fails is never silently replaced by the next: raises `PublisherUnreachableError`
+    and `PublisherRefusedError`.
+    """
+    for candidate in candidates:
+        question = Question(what=what, candidate=candidate, held=known, retry=patience, google_key=google_key)
+        try:
+            return _ASKERS[urlsplit(candidate.url).scheme](question)
+        except MissingError:
+            continue
+    return None
+
+
+def _in_folder(question: Question) -> FileVersion:
+    try:
+        found = path_of(question).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingError("no such file") from None
+    except PermissionError:
+        raise refused_by_publisher(question, "that its permissions forbid reading it") from None
+    except OSError as error:  # such as a network drive that has gone away
+        what = f"{question.what} could not be asked for at {question.url}: {(error.strerror or 'it broke').lower()}."
+        raise PublisherUnreachableError(what, remedy=TRY_LATER) from None
+    if not stat.S_ISREG(found.st_mode):
+        raise refused_by_publisher(question, "that it is no file")
+    return FileVersion(question.url, question.candidate.publisher, etag_of(found), None, found.st_size)
+
+
+def _in_sample(question: Question) -> FileVersion:
+    from taxi_assets.tlc import sample  # noqa: PLC0415  (the generator is loaded only where it is asked for)
+
+    return FileVersion(question.url, question.candidate.publisher, sample.etag(), None, None)
+
+
+def _in_bucket(question: Question) -> FileVersion:
+    from taxi_assets.tlc.over_gcs import version_over_gcs  # noqa: PLC0415  (Google's clients take a while to load)
+
+    return version_over_gcs(question)
+
+
+_ASKERS: dict[str, Callable[[Question], FileVersion]] = {
+    "http": version_over_http,
+    "https": version_over_http,
+    "file": _in_folder,
+    "gs": _in_bucket,
+    "sample": _in_sample,
+}

@@ -1,0 +1,428 @@
+"""The publication sensor: which months it asks for, and when it does not."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import shutil
+import time
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import pytest
+
+from taxi_assets.automation.look import Limits
+from taxi_assets.automation.run_requests import WAITS
+from taxi_assets.tlc.catalogue import SERVICES
+from taxi_assets.tlc.month import Month
+from taxi_assets_tests.definitions.publishing import Publishing
+from taxi_assets_tests.loopback_publisher import Answer, LoopbackPublisher
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+YEAR = [f"2020-{number:02}" for number in range(1, 13)]
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+@pytest.fixture
+def story(tmp_path: Path, instance: dg.DagsterInstance) -> Publishing:
+    return Publishing(tmp_path / "published", instance)
+
+
+# --- what is asked for ------------------------------------------------------------------------------------------------
+
+
+def test_on_an_empty_instance_only_the_newest_published_month_is_taken(story: Publishing) -> None:
+    story.publish(*YEAR, "2021-01", "2021-02")
+    assert story.run_all() == {"2021-02": "new"}
+    for _ in range(5):
+        assert story.run_all() == {}
+
+
+def test_a_new_month_is_asked_for_once_for_the_whole_chain_and_says_why(story: Publishing) -> None:
+    story.publish("2021-01")
+    story.load("2021-01")
+    story.publish("2021-02")
+    (request,) = story.tick()
+    assert request.partition_key == "2021-02"
+    assert {key.path[0] for key in request.asset_selection or []} == {"raw", "clean", "quarantine", "warehouse"}
+    assert request.run_key == f"green 2021-02: {story.etag('2021-02')} replaces nothing, attempt 1"
+    assert request.tags["taxi_assets/service"] == "green"
+    assert request.tags["taxi_assets/month"] == request.tags["dagster/partition"] == "2021-02"
+    assert request.tags["taxi_assets/reason"] == "new"
+    story.run(request)
+    assert story.asked() == {}
+
+
+def test_several_months_published_at_once_are_all_asked_for(story: Publishing) -> None:
+    story.publish("2020-12")
+    story.load("2020-12")
+    story.publish("2021-01", "2021-02", "2021-03")
+    assert list(story.asked()) == ["2021-03", "2021-02", "2021-01"]
+
+
+def test_a_month_that_appears_after_a_later_one_is_asked_for(story: Publishing) -> None:
+    story.publish("2020-12", "2021-02")
+    story.load("2020-12")
+    assert story.run_all() == {"2021-02": "new"}
+    story.publish("2021-01")
+    assert story.run_all() == {"2021-01": "new"}
+
+
+def test_after_a_long_gap_only_the_newest_month_is_taken(story: Publishing) -> None:
+    story.publish("2019-01")
+    story.load("2019-01")
+    story.publish(*(f"2019-{number:02}" for number in range(2, 13)), *YEAR, "2021-01")
+    assert story.run_all() == {"2021-01": "new"}
+    assert story.run_all() == {}
+
+
+def test_a_revised_month_is_asked_for_once_a_revision_and_an_etag_that_comes_back_is_noticed(
+    story: Publishing,
+) -> None:
+    story.publish("2021-01")
+    story.load("2021-01")
+    assert story.run_all() == {}
+    for _ in range(4):  # a, b, a, b
+        for version in (1, 2):
+            story.versions = version
+            story.publish("2021-01")
+            assert story.run_all() == {"2021-01": "revised"}
+            assert story.run_all() == {}
+
+
+def test_a_month_of_another_publisher_is_left_alone(story: Publishing, tmp_path: Path) -> None:
+    story.publish("2021-01")
+    story.load("2021-01")
+    other = Publishing(tmp_path / "other", story.instance)
+    other.publish("2020-12", "2021-01")
+    assert other.asked() == {}
+    other.publish("2021-02")
+    assert other.asked() == {"2021-02": "new"}
+
+
+def test_a_month_that_was_reported_by_hand_or_withdrawn_is_left_alone(story: Publishing) -> None:
+    story.materialize(["raw", "green_trips"], "2021-01", {})
+    story.publish("2021-01", "2021-02")
+    story.load("2021-02")
+    (story.folder / "green_tripdata_2021-02.csv").unlink()
+    assert story.asked() == {}
+
+
+# --- runs that are on their way, or failed ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", ["STARTING", "STARTED", "CANCELING"])
+def test_nobody_s_run_is_doubled(story: Publishing, status: str) -> None:
+    story.publish("2021-01")
+    tags = {"dagster/partition": "2021-01"}
+    run = dg.DagsterRun(
+        job_name="__ASSET_JOB",
+        status=dg.DagsterRunStatus(status),
+        tags=tags,
+        asset_selection=frozenset({dg.AssetKey(["raw", "green_trips"])}),
+    )
+    story.instance.add_run(run)
+    assert story.asked() == {}
+    assert "2021-01: a run is on its way" in story.said
+    assert story.asked(SERVICES["yellow"]) == {}
+
+
+def test_a_run_of_another_service_holds_nobody(story: Publishing) -> None:
+    story.publish("2021-01")
+    tags = {"dagster/partition": "2021-01"}
+    story.instance.add_run(dg.DagsterRun(job_name="yellow", status=dg.DagsterRunStatus.STARTED, tags=tags))
+    assert story.asked() == {"2021-01": "new"}
+
+
+@pytest.mark.parametrize("tag", ["taxi_assets/backfill", "dagster/backfill"])
+def test_while_a_backfill_runs_what_it_brings_home_is_not_asked_for(story: Publishing, tag: str) -> None:
+    story.now = dt.datetime(2021, 1, 20, tzinfo=dt.UTC)
+    story.publish(*YEAR)
+    story.load("2020-01")
+    story.load("2020-03")
+    story.publish("2020-03")
+    tags = {"dagster/partition": "2020-02", tag: "abcd"}
+    run = dg.DagsterRun(job_name="green", status=dg.DagsterRunStatus.STARTED, tags=tags)
+    story.instance.add_run(run)
+    assert story.run_all() == {"2020-03": "revised"}
+    assert story.asked() == {}
+    assert "wait for the end of backfill abcd" in story.said
+    story.instance.report_run_failed(run)
+    assert list(story.asked()) == [*reversed(YEAR[3:]), "2020-02"]
+
+
+def test_months_that_are_given_up_do_not_starve_the_others(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    story = Publishing(tmp_path / "published", instance, limits=Limits(seconds=0.05, pause=0.06))  # a question a look
+    story.publish("2020-12", "2021-01", "2021-02")
+    story.now = dt.datetime(2021, 4, 10, tzinfo=dt.UTC)
+    for month in ("2020-12", "2021-01", "2021-02"):
+        story.load(month, to="raw")
+        tags = {"service": "green", "month": month, "reason": "retry", "version": "x", "request": f"green {month}",
+                "attempt": str(len(WAITS) + 1), "requested_at": "2021-01-01T00:00:00+00:00"}  # fmt: skip
+        given_up = dg.RunRequest(month, partition_key=month, tags={f"taxi_assets/{k}": v for k, v in tags.items()})
+        story.run(given_up, to="none", status="FAILURE")
+    story.publish("2021-03")
+    assert story.asked() == {"2021-03": "new"}
+
+
+def test_failed_months_beyond_the_limit_have_their_turn(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    story = Publishing(tmp_path / "published", instance, limits=Limits(unfinished=1, history=0, pause=0))
+    story.publish("2021-01", "2021-02")
+    for request in story.tick():
+        story.run(request, to="raw", status="FAILURE")
+    story.publish("2021-03")
+    for request in story.tick():
+        story.run(request, to="raw", status="FAILURE")
+    story.now += dt.timedelta(days=1)
+    assert [story.asked() for _ in range(3)] == [{"2021-03": "retry"}, {"2021-02": "retry"}, {"2021-03": "retry"}]
+
+
+@pytest.mark.parametrize("to", ["none", "raw"])
+def test_a_failed_run_is_asked_for_again_ever_later_and_not_for_ever(story: Publishing, to: str) -> None:
+    story.publish("2021-01")
+    (request,) = story.tick()
+    for number, wait in enumerate(WAITS, start=2):
+        story.run(request, to=to, status="FAILURE")
+        story.now += wait - dt.timedelta(minutes=1)
+        assert story.asked() == {}
+        assert "its run failed; again after" in story.said
+        story.now += dt.timedelta(minutes=1)
+        (request,) = story.tick()
+        assert request.tags["taxi_assets/reason"] == "retry"
+        assert request.tags["taxi_assets/attempt"] == str(number)
+    story.run(request, to=to, status="FAILURE")
+    story.now += dt.timedelta(days=100)
+    assert story.asked() == {}
+    assert "given up after 5 failed runs" in story.said
+
+    story.publish("2021-01")
+    assert story.run_all() in ({"2021-01": "new"}, {"2021-01": "revised"})
+    assert story.asked() == {}
+
+
+def test_a_failed_run_that_somebody_has_made_good_is_not_asked_for_again(story: Publishing) -> None:
+    story.publish("2021-01")
+    (request,) = story.tick()
+    story.run(request, to="raw", status="FAILURE")
+    story.load("2021-01")
+    story.now += dt.timedelta(days=1)
+    assert story.asked() == {}
+
+
+def test_a_run_that_a_person_canceled_is_not_asked_for_again(story: Publishing) -> None:
+    story.publish("2021-01")
+    (request,) = story.tick()
+    story.run(request, to="none", status="CANCELED")
+    story.now += dt.timedelta(days=1)
+    assert story.asked() == {}
+    assert "its run is canceled" in story.said
+
+
+def test_a_newer_revision_does_not_wait_for_a_failed_one(story: Publishing) -> None:
+    story.publish("2021-01")
+    story.load("2021-01")
+    story.publish("2021-01")
+    (request,) = story.tick()
+    story.run(request, to="none", status="FAILURE")
+    story.publish("2021-01")
+    assert story.asked() == {"2021-01": "revised"}
+
+
+def test_a_publisher_that_answers_now_so_now_so_costs_no_more_than_one_run(story: Publishing) -> None:
+    story.publish("2021-01")
+    story.load("2021-01")
+    story.versions = 7
+    story.publish("2021-01")
+    (request,) = story.tick()
+    story.versions = 8
+    story.publish("2021-01")
+    story.run(request)  # what came is another version than the one that was announced
+    story.versions = 7
+    story.publish("2021-01")
+    assert story.asked() == {}
+
+
+# --- how far a look goes ----------------------------------------------------------------------------------------------
+
+
+def test_the_history_is_looked_over_in_turn_and_the_cursor_is_small_and_readable(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    story = Publishing(tmp_path / "published", instance, limits=Limits(newer=2, history=5, pause=0))
+    story.publish(*YEAR)
+    for month in YEAR:
+        story.load(month)
+    story.now = dt.datetime(2021, 1, 15, tzinfo=dt.UTC)
+    seen = []
+    for _ in range(3):
+        story.asked()
+        seen.append(json.loads(story.cursor or ""))
+    assert [cursor["history_from"] for cursor in seen] == ["2020-07", "2020-02", None]
+    assert set(seen[0]) == {"version", "newer_from", "unfinished_from", "history_from"}
+
+    story.publish("2020-01")
+    assert [story.run_all() for _ in range(3)] == [{}, {}, {"2020-01": "revised"}]
+
+
+def test_a_publisher_that_stopped_years_ago_is_searched_a_part_at_a_time(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    story = Publishing(tmp_path / "published", instance, limits=Limits(newer=10, pause=0))
+    story.now = dt.datetime(2024, 1, 15, tzinfo=dt.UTC)
+    story.publish("2021-06", "2021-07")
+    assert [story.run_all() for _ in range(4)] == [{}, {}, {"2021-07": "new"}, {}]
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    ["", "{", "[]", '"2021-01"', '{"version": 0, "month": "2021-01"}', '{"version": 1, "newer_from": "1999-01"}',
+     '{"version": 1, "history_from": 7}'],
+)  # fmt: skip
+def test_an_old_or_broken_cursor_is_rebuilt(story: Publishing, cursor: str) -> None:
+    story.publish("2021-01", "2021-02")
+    story.load("2021-01")
+    story.cursor = cursor
+    assert story.run_all() == {"2021-02": "new"}
+    assert json.loads(story.cursor)["version"] == 1
+
+
+def test_a_look_ends_when_its_time_is_up_and_the_next_one_goes_on(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    story = Publishing(tmp_path / "published", instance, limits=Limits(seconds=0.05, pause=0.06))
+    story.publish("2021-01")
+    looks = 0
+    while not story.run_all():
+        assert "Then its time was up" in story.said
+        looks += 1
+        assert looks < 10
+    assert looks >= 1  # 2021-04, 2021-03, 2021-02 come first
+
+
+def test_a_publisher_that_is_down_gives_a_reason_to_skip_and_the_cursor_stays(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    with LoopbackPublisher({"green_tripdata_2021-01.csv": b"a"}) as publisher:
+        base = publisher.base
+        story = Publishing(tmp_path / "published", instance, source=base)
+        story.cursor = before = '{"version":1,"newer_from":"2021-03","history_from":null}'
+        publisher.script("green_tripdata_2021-03.csv.gz", Answer(status=503))
+        assert story.asked() == {"2021-01": "new"}  # one answer is not the publisher
+        story.cursor = before
+    assert story.asked() == {}
+    assert f"{base}/green_tripdata_2021-03.csv.gz: connection refused" in story.said
+    assert story.cursor == before
+
+
+def test_a_publisher_s_folder_that_has_gone_gives_a_reason_to_skip(story: Publishing) -> None:
+    story.publish("2021-01")
+    story.load("2021-01")
+    story.cursor = before = '{"version":1,"newer_from":"2021-03","history_from":null}'
+    shutil.rmtree(story.folder)
+    assert story.asked() == {}
+    assert "no such folder" in story.said
+    assert "\n" not in story.said
+    assert story.cursor == before
+
+
+@pytest.mark.parametrize("status", [401, 429, 500, 503])
+def test_a_month_that_is_answered_with_an_error_does_not_hold_up_the_others(
+    tmp_path: Path, instance: dg.DagsterInstance, status: int
+) -> None:
+    with LoopbackPublisher({"green_tripdata_2021-01.csv": b"a"}) as publisher:
+        story = Publishing(tmp_path / "published", instance, source=publisher.base)
+        refused = Answer(status=status)
+        publisher.script("green_tripdata_2021-03.csv.gz", then=refused)
+        assert story.asked() == {"2021-01": "new"}
+        assert story.cursor == '{"version":1,"newer_from":null,"unfinished_from":null,"history_from":null}'
+        for number in range(1, 5):
+            publisher.script(f"green_tripdata_2021-{number:02}.csv.gz", then=refused)
+        publisher.requests.clear()
+        assert story.asked() == {}
+        assert f"HTTP {status}" in story.said
+        assert "2021-03: " in story.said
+        assert len(publisher.requests) == 4
+
+
+def test_a_part_of_the_history_that_fails_does_not_hold_up_the_rest_of_it(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    names = {month: f"green_tripdata_{month}.csv" for month in YEAR}
+    with LoopbackPublisher(dict.fromkeys(names.values(), b"a")) as publisher:
+        story = Publishing(tmp_path / "published", instance, source=publisher.base, limits=Limits(history=4, pause=0))
+        story.now = dt.datetime(2021, 1, 15, tzinfo=dt.UTC)
+        for month, name in names.items():
+            found = publisher.find(name)
+            assert found is not None
+            etag = '"old"' if month == "2020-01" else found.etag
+            said = {"url": publisher.url(name), "publisher": publisher.base, "etag": etag}
+            story.materialize(["raw", "green_trips"], month, said)
+        for month in YEAR[4:10]:
+            publisher.script(f"{names[month]}.gz", then=Answer(status=503))
+        looks = [story.asked() for _ in range(4)]
+        assert looks == [{}, {}, {}, {"2020-01": "revised"}]
+
+
+# --- as a whole -------------------------------------------------------------------------------------------------------
+
+
+def test_in_24_months_of_ticks_each_month_is_asked_for_once_a_revision_and_never_before_it_is_published(
+    story: Publishing,
+) -> None:
+    """A month comes out on the 20th two months later, at 23:30 in New York; every third is revised after five weeks."""
+    first, wanted = Month(2019, 1), []
+    asked: list[str] = []
+    story.publish(str(first))
+    story.load(str(first))
+    publications: dict[dt.datetime, Month] = {}
+    for index in range(24):
+        month = first.shift(index + 1)
+        day = month.shift(2).start + dt.timedelta(days=19)
+        at = dt.datetime.combine(day, dt.time(4, 30), dt.UTC)
+        publications[at] = month
+        if index % 3 == 0:
+            publications[at + dt.timedelta(weeks=5)] = month
+    clock = min(publications) - dt.timedelta(days=1)
+    while publications:
+        due = [at for at in sorted(publications) if at <= clock]
+        for at in due:
+            month = publications.pop(at)
+            story.publish(str(month))
+            wanted.append(str(month))
+        story.now = clock
+        asked += story.run_all()
+        # Every third day, and on both sides of midnight at a month's end, in New York and in UTC.
+        ends = dt.datetime.combine(Month(clock.year, clock.month).end, dt.time(), dt.UTC)
+        edges = [ends + dt.timedelta(hours=hours) for hours in (-1, 1, 4, 6)]
+        clock = min([clock + dt.timedelta(days=3), *(edge for edge in edges if edge > clock)])
+    asked += story.run_all()
+    assert asked == wanted
+    assert len(asked) == 24 + 8
+
+
+def test_a_tick_over_four_services_and_200_months_is_quick_and_its_cursor_small(tmp_path: Path) -> None:
+    preview = dg.MetadataValue.md("| a column of the file | another |\n" * 150)
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        story = Publishing(tmp_path / "published", instance)
+        story.now = dt.datetime(2026, 1, 15, tzinfo=dt.UTC)
+        for service in SERVICES.values():
+            for index in range(200):
+                month = str(Month(2009, 5).shift(index))
+                said = {"url": "https://elsewhere/x", "publisher": story.source, "etag": '"1"', "preview": preview}
+                story.materialize(["raw", service.table], month, said, run_id="one run")
+                if index == 199:
+                    story.publish(month, service=service)
+        started, cursors = time.monotonic(), []
+        for service in SERVICES.values():
+            story.cursor = None  # for each service its own
+            assert story.asked(service) == {"2025-12": "revised"}
+            cursors.append(str(story.cursor))
+        seconds = time.monotonic() - started
+    assert seconds < 5
+    assert 0 < max(map(len, cursors)) < 200

@@ -1,0 +1,170 @@
+"""Runs of the raw asset: what can be chosen for one, and when it is tried again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import pytest
+
+from taxi_assets.addresses import DuckDBAddress, FolderAddress
+from taxi_assets.build import TaxiDefinitions, build_definitions
+from taxi_assets.settings import Settings
+from taxi_assets.tlc.month import Month
+from taxi_assets_tests.chain import data_versions, failures, materializations, said
+from taxi_assets_tests.google.cloud_storage import CloudStorage, Fault
+from taxi_assets_tests.loopback_publisher import LoopbackPublisher
+from taxi_assets_tests.trips import csv_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+MONTH = "2020-10"
+NAME = f"green_tripdata_{MONTH}.csv"
+CONTENT = "".join(f"{line}\n" for line in csv_lines(Month.parse(MONTH), 50)).encode()
+SHELVES = [f"{shelf}/green_trips" for shelf in ("raw", "quarantine", "clean", "warehouse")]
+
+
+class Runs:
+    """A deployment in a folder, and runs of the green job of a month."""
+
+    def __init__(self, home: Path, source: str, instance: dg.DagsterInstance) -> None:
+        self.instance = instance
+        self.defs: TaxiDefinitions = build_definitions(
+            Settings(
+                lake=FolderAddress(home / "lake"),
+                warehouse=DuckDBAddress(home / "warehouse.duckdb"),
+                source=source,
+                retry_delay=0,
+            )
+        )
+
+    def run(self, *shelves: str, **config: Any) -> dg.ExecuteInProcessResult:
+        raw = {"ops": {"raw__green_trips": {"config": config}}} if config else {}
+        return self.defs.resolve_job_def("green").execute_in_process(
+            instance=self.instance,
+            partition_key=MONTH,
+            asset_selection=[dg.AssetKey([shelf, "green_trips"]) for shelf in shelves] or None,
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}} | raw,
+            raise_on_error=False,
+        )
+
+
+@pytest.fixture
+def publisher() -> Iterator[LoopbackPublisher]:
+    with LoopbackPublisher({NAME: CONTENT}) as publisher:
+        yield publisher
+
+
+@pytest.fixture
+def runs(tmp_path: Path, publisher: LoopbackPublisher) -> Iterator[Runs]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Runs(tmp_path, publisher.base, instance)
+
+
+# --- run config -------------------------------------------------------------------------------------------------------
+
+
+def test_force_downloads_a_file_that_has_not_changed(runs: Runs, publisher: LoopbackPublisher) -> None:
+    first = runs.run()
+    assert failures(first) == []
+    assert said(runs.run(), "raw/green_trips", "fetched") == "unchanged"
+    forced = runs.run(force=True)
+    assert said(forced, "raw/green_trips", "fetched") == "again, the same bytes"
+    assert "If-None-Match" not in publisher.requests_for(NAME)[-1].headers
+    assert data_versions(forced) == data_versions(first)
+    assert said(forced, "warehouse/green_trips", "loaded") == "unchanged"
+
+
+def test_only_if_changed_ends_the_run_at_raw_where_the_warehouse_has_these_bytes(
+    runs: Runs, publisher: LoopbackPublisher
+) -> None:
+    first = runs.run()
+    publisher.publish(NAME, CONTENT, etag='"the same bytes"')
+    result = runs.run(only_if_changed=True)
+    assert failures(result) == []
+    assert list(materializations(result)) == ["raw/green_trips"]
+    assert said(result, "raw/green_trips", "etag") == '"the same bytes"'
+    assert data_versions(result) == {"raw/green_trips": data_versions(first)["raw/green_trips"]}
+    record = runs.instance.get_latest_data_version_record(dg.AssetKey(["raw", "green_trips"]), partition_key=MONTH)
+    assert record is not None
+    assert record.run_id == result.run_id
+    assert said(runs.run(), "raw/green_trips", "fetched") == "unchanged"  # the lake knows the new ETag
+
+
+def test_only_if_changed_goes_on_where_the_bytes_are_new_or_the_warehouse_has_others(
+    runs: Runs, publisher: LoopbackPublisher
+) -> None:
+    assert list(materializations(runs.run(only_if_changed=True))) == SHELVES
+    publisher.publish(NAME, CONTENT.replace(b"N", b"Y"))
+    assert list(materializations(runs.run(only_if_changed=True))) == SHELVES
+    publisher.publish(NAME, CONTENT)
+    runs.run("raw")  # a run that ends here, as a killed one does
+    assert list(materializations(runs.run(only_if_changed=True))) == SHELVES
+
+
+def test_only_if_changed_goes_on_where_clean_holds_another_version_that_never_came_to_the_warehouse(
+    runs: Runs, publisher: LoopbackPublisher
+) -> None:
+    first = runs.run()
+    publisher.publish(NAME, CONTENT.replace(b"N", b"Y"))
+    runs.run("raw", "quarantine", "clean")  # a run whose warehouse failed
+    publisher.publish(NAME, CONTENT)
+    result = runs.run(only_if_changed=True)
+    assert list(materializations(result)) == SHELVES
+    assert data_versions(result) == data_versions(first)
+
+
+def test_what_can_be_chosen_is_validated_and_described(runs: Runs) -> None:
+    with pytest.raises(dg.DagsterInvalidConfigError, match="forse"):
+        runs.run(forse=True)
+    node: Any = runs.defs.resolve_asset_graph().get(dg.AssetKey(["raw", "green_trips"])).assets_def.node_def
+    fields = node.config_schema.config_type.fields
+    assert {name: bool(field.description) for name, field in fields.items()} == {"force": True, "only_if_changed": True}
+
+
+# --- tried again ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[CloudStorage]:
+    with CloudStorage() as storage:
+        for name, value in storage.environment.items():
+            monkeypatch.setenv(name, value)
+        storage.put(f"published/{NAME}", CONTENT)
+        yield storage
+
+
+def attempts(result: dg.ExecuteInProcessResult) -> int:
+    """How often the raw step was begun."""
+    begun = {dg.DagsterEventType.STEP_START, dg.DagsterEventType.STEP_RESTARTED}
+    return len([event for event in result.all_events if event.event_type in begun])
+
+
+@pytest.fixture
+def from_a_bucket(tmp_path: Path, storage: CloudStorage) -> Iterator[Runs]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Runs(tmp_path, f"gs://{storage.bucket}/published", instance)
+
+
+def test_what_may_pass_is_tried_again(from_a_bucket: Runs, storage: CloudStorage) -> None:
+    storage.script(Fault(corrupt=True), Fault(corrupt=True), method="GET", path="/download/")
+    result = from_a_bucket.run("raw")
+    assert result.success
+    assert attempts(result) == 3
+
+
+def test_what_does_not_pass_ends_after_four_attempts(from_a_bucket: Runs, storage: CloudStorage) -> None:
+    storage.script(*[Fault(corrupt=True)] * 10, method="GET", path="/download/")
+    result = from_a_bucket.run("raw")
+    assert not result.success
+    assert attempts(result) == 4
+    assert "changed on its way" in failures(result)[0]
+
+
+def test_what_stays_wrong_is_not_tried_again(from_a_bucket: Runs, storage: CloudStorage) -> None:
+    storage.delete(f"published/{NAME}")
+    result = from_a_bucket.run("raw")
+    assert attempts(result) == 1
+    assert "is not published" in failures(result)[0]

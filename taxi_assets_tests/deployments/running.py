@@ -1,0 +1,107 @@
+"""A deployment that really runs: Dagster's daemon in a process of its own, an instance, and a publisher on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import psutil
+import pytest
+import tenacity
+
+from taxi_assets_tests.conftest import REPOSITORY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from taxi_assets_tests.loopback_publisher import LoopbackPublisher
+
+BIN = Path(sys.executable).parent
+
+
+@dataclass
+class Deployment:
+    """An instance, and who publishes to it."""
+
+    home: Path
+    publisher: LoopbackPublisher
+    environment: Mapping[str, str]
+    instance: dg.DagsterInstance
+
+    def command(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a command of the environment, its output in a file."""
+        with (self.home / f"{arguments[0]}.log").open("a") as log:
+            return subprocess.Popen(
+                [BIN / arguments[0], *arguments[1:]],
+                cwd=REPOSITORY, env=dict(self.environment), stdout=log, stderr=log, text=True, start_new_session=True,
+            )  # fmt: skip
+
+    @contextmanager
+    def daemon(self) -> Iterator[None]:
+        """Dagster's daemon: it takes runs from the queue, and evaluates sensors."""
+        process = self.command("dagster-daemon", "run", "-m", "taxi_assets.definitions")
+        try:
+            yield
+        finally:
+            family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+            process.send_signal(signal.SIGINT)
+            _, left = psutil.wait_procs(family, 3)  # its code server would wait for its heartbeat to end
+            for member in left:
+                member.kill()
+            process.wait(20)
+
+    def launch(self, *months: object) -> None:
+        """Hand months to the queue."""
+        commands = [
+            self.command(
+                *("dagster", "job", "launch", "-m", "taxi_assets.definitions", "-j", "green"),
+                *("--tags", json.dumps({"dagster/partition": str(month)})),
+            )
+            for month in months
+        ]
+        assert [command.wait(60) for command in commands] == [0] * len(months), self.log("dagster")
+
+    def log(self, command: str) -> str:
+        return (self.home / f"{command}.log").read_text()
+
+    def runs(self, *statuses: str) -> list[dg.DagsterRun]:
+        """The newest first."""
+        wanted = [dg.DagsterRunStatus(status) for status in statuses]
+        return list(self.instance.get_runs(dg.RunsFilter(statuses=wanted)))
+
+    def events(self, run_id: str) -> list[str]:
+        """The types of a run's events."""
+        entries = self.instance.all_logs(run_id)
+        return [entry.dagster_event.event_type_value for entry in entries if entry.dagster_event]
+
+    def said(self, run_id: str) -> str:
+        """What a run's events say."""
+        return "\n".join(entry.message or entry.user_message for entry in self.instance.all_logs(run_id))
+
+    def wait_for_requests(self, number: int) -> None:
+        """Until so many requests for a month's file have arrived."""
+        self.wait(lambda: len([r for r in self.publisher.requests if r.path.endswith(".csv")]) >= number)
+
+    def wait(self, condition: Callable[[], Any], seconds: float = 120) -> Any:
+        """What the condition gives, once it gives anything."""
+        trying = tenacity.Retrying(
+            retry=tenacity.retry_if_result(lambda result: not result),
+            wait=tenacity.wait_fixed(0.1),
+            stop=tenacity.stop_after_delay(seconds),
+            retry_error_callback=lambda _: pytest.fail(f"waited in vain:\n{self.log('dagster-daemon')}"),
+        )
+        return trying(condition)
+
+    def kill(self, run_id: str) -> None:
+        """End the process that works on a run by force."""
+        (pid,) = set(re.findall(r"Executing steps in process \(pid: (\d+)\)", self.said(run_id)))
+        os.kill(int(pid), signal.SIGKILL)

@@ -1,0 +1,67 @@
+"""Settings of what runs by itself: when, how often, and how soon something is tried again."""
+
+from __future__ import annotations
+
+import dagster as dg
+import pytest
+
+from taxi_assets.build import build_definitions
+from taxi_assets.errors import SettingsError
+from taxi_assets.settings import Settings
+
+
+def test_with_nothing_set_it_is_at_five_on_the_first_in_utc_and_every_hour() -> None:
+    settings = Settings.from_env()
+    assert (settings.schedule_cron, settings.schedule_timezone) == ("0 5 1 * *", "UTC")
+    assert (settings.publication_interval, settings.retry_delay) == (3600, 30)
+
+
+@pytest.mark.parametrize("empty", ["", " "])
+def test_an_empty_value_means_that_nothing_is_set(monkeypatch: pytest.MonkeyPatch, empty: str) -> None:
+    names = ("SCHEDULE_CRON", "SCHEDULE_TIMEZONE", "PUBLICATION_INTERVAL", "RETRY_DELAY", "NOTIFY", "NOTIFY_SUCCESS")
+    unset = Settings.from_env()
+    for name in (*names, "UI_URL"):
+        monkeypatch.setenv(f"TAXI_{name}", empty)
+    assert Settings.from_env() == unset
+
+
+def test_what_is_set_reaches_schedules_sensors_and_assets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAXI_SCHEDULE_CRON", "30 6 2 * *")
+    monkeypatch.setenv("TAXI_SCHEDULE_TIMEZONE", "America/New_York")
+    monkeypatch.setenv("TAXI_PUBLICATION_INTERVAL", "600")
+    monkeypatch.setenv("TAXI_RETRY_DELAY", "0.5")
+    repository = build_definitions(Settings.from_env()).get_repository_def()
+    assert repository.get_schedule_def("green_monthly").cron_schedule == "30 6 2 * *"
+    assert {schedule.execution_timezone for schedule in repository.schedule_defs} == {"America/New_York"}
+    assert repository.get_sensor_def("green_publication").minimum_interval_seconds == 600
+    policy = repository.assets_defs_by_key[dg.AssetKey(["raw", "green_trips"])].op.retry_policy
+    assert policy is not None
+    assert (policy.max_retries, policy.delay, policy.backoff) == (3, 0.5, dg.Backoff.EXPONENTIAL)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "accepted"),
+    [
+        ("TAXI_SCHEDULE_CRON", "monthly", "a cron expression of five fields, such as 0 5 1 * *"),
+        ("TAXI_SCHEDULE_CRON", "0 25 1 * *", "a cron expression of five fields"),
+        ("TAXI_SCHEDULE_CRON", "0 5 31 2 *", "a cron expression of five fields"),
+        ("TAXI_SCHEDULE_TIMEZONE", "New York", "the name of a time zone, such as UTC or America/New_York"),
+        ("TAXI_SCHEDULE_TIMEZONE", "../UTC", "the name of a time zone"),
+        ("TAXI_PUBLICATION_INTERVAL", "0", "greater than or equal to 1"),
+        ("TAXI_PUBLICATION_INTERVAL", "hourly", "a valid integer"),
+        ("TAXI_PUBLICATION_INTERVAL", "604801", "less than or equal to 604800"),
+        ("TAXI_RETRY_DELAY", "-1", "greater than or equal to 0"),
+        ("TAXI_RETRY_DELAY", "inf", "a finite number"),
+        ("TAXI_RETRY_DELAY", "nan", "a finite number"),
+        ("TAXI_RETRY_DELAY", "1e9", "less than or equal to 604800"),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_says_what_is_accepted(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, accepted: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as error:
+        Settings.from_env()
+    assert str(error.value).startswith(f"{name}={value!r} is not accepted. ")
+    assert accepted in str(error.value)
+    assert "\n" not in str(error.value)
