@@ -69,6 +69,10 @@ class PublisherUnreachableError(TransientError):
     """The publisher could not be reached, or broke off, more often than we try."""
 
 
+class PublisherFailedError(PublisherUnreachableError):
+    """The publisher answered for this file that it fails at the moment; for others it may well not."""
+
+
 class ContentRefusedError(PermanentError):
     """What arrived is no trip file: an error page, a pointer, a file cut off in the middle, or beyond the limits."""
 

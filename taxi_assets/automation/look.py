@@ -17,9 +17,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from taxi_assets.automation.loaded import month_of, raw_months
 from taxi_assets.automation.months import BACKFILL_TAG
 from taxi_assets.automation.run_requests import MONTH_TAG, REASON_TAG, SERVICE_TAG, Desk, PutOff
-from taxi_assets.errors import PublisherRefusedError, TaxiAssetsError
+from taxi_assets.errors import PublisherFailedError, PublisherRefusedError, TaxiAssetsError
 from taxi_assets.tlc.month import Month
-from taxi_assets.tlc.over_http import PublisherFailedError
 
 if TYPE_CHECKING:
     import datetime as dt

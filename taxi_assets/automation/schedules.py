@@ -8,11 +8,10 @@ from taxi_assets.automation.loaded import raw_months
 from taxi_assets.automation.look import REFUSALS
 from taxi_assets.automation.run_requests import Desk, PutOff
 from taxi_assets.automation.timing import DAILY, MONTHLY
-from taxi_assets.errors import PublisherRefusedError, TaxiAssetsError
+from taxi_assets.errors import PublisherFailedError, PublisherRefusedError, TaxiAssetsError
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.publisher import PublisherResource
 from taxi_assets.tlc.month import Month
-from taxi_assets.tlc.over_http import PublisherFailedError
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.source import FileVersion
 

@@ -21,7 +21,7 @@ import requests
 import tenacity
 import urllib3.exceptions
 
-from taxi_assets.errors import PublisherUnreachableError
+from taxi_assets.errors import PublisherFailedError, PublisherUnreachableError
 from taxi_assets.tlc.source import FileVersion
 from taxi_assets.tlc.transfer import PIECE_BYTES, TRY_LATER, Arrived, MissingError, megabytes, refused_by_publisher
 from taxi_assets.tlc.verify import too_large
@@ -45,10 +45,6 @@ _MAY_PASS = {
 _NO_HEAD = {HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED}
 _CONDITIONS = {"If-None-Match", "If-Modified-Since"}
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
-
-
-class PublisherFailedError(PublisherUnreachableError):
-    """The publisher answered for this file that it fails at the moment; for others it may well not."""
 
 
 class _QueryFilter(logging.Filter):

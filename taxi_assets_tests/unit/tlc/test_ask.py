@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taxi_assets.errors import PublisherRefusedError, PublisherUnreachableError
+from taxi_assets.errors import PublisherFailedError, PublisherRefusedError, PublisherUnreachableError
 from taxi_assets.publisher import PublisherResource
 from taxi_assets.tlc.ask import HASTY, ask
 from taxi_assets.tlc.download import Fetched, fetch
 from taxi_assets.tlc.month import Month
-from taxi_assets.tlc.over_http import PublisherFailedError
 from taxi_assets.tlc.publishers import publisher_from
 from taxi_assets.tlc.source import Candidate, FileFormat, FileVersion, SourceRecord
 from taxi_assets_tests.google.cloud_storage import CloudStorage, Fault
