@@ -127,3 +127,11 @@ class WarehouseTableMissingError(PermanentError):
 
 class WarehouseSchemaError(PermanentError):
     """A table in the warehouse is made otherwise than the schema says: a type, or its partitions."""
+
+
+class MartDefinitionError(PermanentError):
+    """A file in `marts/sql/` is no mart: its header, a column, or SQL that engines do not all understand alike."""
+
+
+class NoTripsLoadedError(PermanentError):
+    """No service's trips of a month are in the warehouse, so there is nothing to make a mart of."""

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, ClassVar
 import dagster as dg
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
+    from taxi_assets.marts.mart import Mart
     from taxi_assets.storage.shelves import ParquetMonth
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.report import Totals
@@ -31,9 +32,11 @@ class LoadedMonth:
 
 
 class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dagster's own pattern
-    """Tables of trips, by service; and small tables without partitions."""
+    """Tables of trips, by service; marts, by month; and small tables without partitions."""
 
     kind: ClassVar[str]
+    dialect: ClassVar[str]
+    """What sqlglot calls the engine's SQL."""
 
     @abstractmethod
     def replace_month(self, service: Service, month: Month, trips: ParquetMonth, *, run_id: str) -> None:
@@ -63,6 +66,32 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
     @abstractmethod
     def read_frame(self, name: str) -> pd.DataFrame:
         """A table without partitions."""
+
+    @abstractmethod
+    def replace_mart(self, mart: Mart, month: Month, services: Sequence[Service], *, run_id: str) -> int:
+        """Replace a month of a mart by its query over the trips of these services; the number of rows.
+
+        Creates the table where it is missing, adds columns that are new, describes all; makes its views anew. A reader
+        sees the old month or the new one. Raises `WarehouseSchemaError` where a column has another type than the mart
+        says, and `WarehouseTableMissingError` where a table that it reads is not there.
+        """
+
+    @abstractmethod
+    def fetch(self, statement: str) -> pd.DataFrame:
+        """The rows of a query in the engine's own SQL."""
+
+    def ask(self, query: str, *, services: Sequence[Service] = (), months: Sequence[Month] = ()) -> pd.DataFrame:
+        """The rows of a query in the language of marts; in it `all_trips` are these months of these services.
+
+        Raises `MartDefinitionError` for what engines do not understand alike (see `marts/statements.py`).
+        """
+        from taxi_assets.marts.statements import over_trips, parse, render  # noqa: PLC0415  (a fifth of a second)
+
+        return self.fetch(render(over_trips(parse(query, "query"), services, months), self.dialect, self.relation))
+
+    def relation(self, name: str) -> str:
+        """A table's name as queries take it."""
+        return self.table_name(name)
 
     @abstractmethod
     def table_name(self, name: str) -> str:

@@ -38,6 +38,9 @@ class ColumnType(StrEnum):
     DATETIME = "datetime"
     DATE = "date"
     BOOLEAN = "boolean"
+    # Sums, in marts.
+    MONEY_SUM = "decimal(18,2)"
+    MILES_SUM = "decimal(18,3)"
 
     @property
     def arrow(self) -> Any:
@@ -55,6 +58,8 @@ _ARROW_TYPES: Mapping[ColumnType, Any] = {
     ColumnType.DATETIME: pa.timestamp("us"),
     ColumnType.DATE: pa.date32(),
     ColumnType.BOOLEAN: pa.bool_(),
+    ColumnType.MONEY_SUM: pa.decimal128(18, 2),
+    ColumnType.MILES_SUM: pa.decimal128(18, 3),
 }
 
 
@@ -94,7 +99,11 @@ def arrow_schema(columns: Sequence[Column]) -> Any:
 
 @dataclass(frozen=True)
 class Service:
-    """One TLC service: its name in file names and asset keys, its columns in table order, and its rules."""
+    """One TLC service: its name in file names and asset keys, its columns in table order, and its rules.
+
+    `measures` says in SQL what marts count as its fare, revenue and so on, where that is not the column of the usual
+    name; see `marts/all_trips.py`.
+    """
 
     name: str
     title: str
@@ -102,6 +111,7 @@ class Service:
     first_month: Month
     columns: Sequence[Column]
     rules: Sequence[Rule]
+    measures: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def table(self) -> str:

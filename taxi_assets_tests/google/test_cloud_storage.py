@@ -8,6 +8,7 @@ import multiprocessing
 import sys
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -333,8 +334,8 @@ def test_replacing_needs_the_permission_to_delete(storage: CloudStorage, bucket:
 
 @pytest.mark.usefixtures("hasty_threads")
 def test_of_many_writers_for_the_same_generation_one_wins(storage: CloudStorage) -> None:
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        results = pool.map(_race, [(storage.endpoint, number) for number in range(8)], chunksize=1)
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        results = list(pool.map(_race, [(storage.endpoint, number) for number in range(8)]))
     assert sorted(results) == [200] + [412] * 7
     assert storage.object(KEY) == str(results.index(200)).encode()
 

@@ -28,6 +28,8 @@ _TYPES: Mapping[ColumnType, str] = {
     ColumnType.DATETIME: "DATETIME",
     ColumnType.DATE: "DATE",
     ColumnType.BOOLEAN: "BOOLEAN",
+    ColumnType.MONEY_SUM: "NUMERIC",
+    ColumnType.MILES_SUM: "NUMERIC",
 }
 _CLUSTERS = ("pickup_datetime", "pickup_location_id")
 

@@ -33,6 +33,8 @@ TYPES: Mapping[ColumnType, str] = {
     ColumnType.DATETIME: "timestamp without time zone",
     ColumnType.DATE: "date",
     ColumnType.BOOLEAN: "boolean",
+    ColumnType.MONEY_SUM: "numeric(18,2)",
+    ColumnType.MILES_SUM: "numeric(18,3)",
 }
 
 LOADED_MONTHS = "loaded_months"

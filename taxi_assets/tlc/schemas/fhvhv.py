@@ -72,4 +72,11 @@ FHVHV = Service(
         DISTANCE_OUT_OF_RANGE,
         LONGER_THAN_A_DAY,
     ),
+    measures={
+        "fare": "base_passenger_fare",
+        # What the passenger paid in all; no column says it.
+        "revenue": "base_passenger_fare + COALESCE(tolls_amount, 0) + COALESCE(black_car_fund, 0)"
+        " + COALESCE(sales_tax, 0) + COALESCE(congestion_surcharge, 0) + COALESCE(airport_fee, 0)"
+        " + COALESCE(cbd_congestion_fee, 0) + COALESCE(tip_amount, 0)",
+    },
 )

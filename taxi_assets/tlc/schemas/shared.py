@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.month import Month
 
 
+UNKNOWN_ZONE = 264
+"""TLC's own number for a place that is not known."""
+
+
 def money(name: str, description: str, **options: Any) -> Column:
     """An amount; `options` are those of `Column`."""
     return Column(name, ColumnType.MONEY, description, "US dollars", **options)

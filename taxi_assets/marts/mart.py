@@ -1,0 +1,157 @@
+"""What a mart is: one `.sql` file, a header in YAML above the query of one month.
+
+    /*
+    description: Trips by …; what the UI says of the table.
+    key: [data_month, service, pickup_date]
+    columns:
+      pickup_date: {type: date, description: Day of the pickup.}
+    measures: [trips, revenue]
+    */
+    SELECT data_month, service, pickup_date, SUM(trips) AS trips, SUM(revenue) AS revenue
+    FROM all_trips GROUP BY data_month, service, pickup_date;
+
+    CREATE VIEW … AS SELECT …
+
+The file's name is the table's. `columns` are those that this project's other marts do not have under the same name and
+meaning. Ratios are for the view, because nobody can add them up. `needs` names columns of `all_trips`: services that do
+not record them are left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, field_validator
+
+from taxi_assets.errors import MartDefinitionError
+from taxi_assets.marts.all_trips import records
+from taxi_assets.tlc.catalogue import SERVICES
+from taxi_assets.tlc.schema import Column, ColumnType
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from taxi_assets.tlc.schema import Service
+
+_HEADER = "/*", "*/"
+
+_KEYS = (
+    Column("data_month", ColumnType.DATE, "First day of the published month; the partition."),
+    Column("service", ColumnType.TEXT, "The service: yellow, green, fhv or fhvhv."),
+    Column("pickup_date", ColumnType.DATE, "Day of the pickup; a few lie outside the published month.", "local date"),
+    Column("pickup_hour", ColumnType.INTEGER, "Hour of the pickup, 0 to 23.", "hour of the day"),
+    Column("pickup_isodow", ColumnType.INTEGER, "Day of the week, 1 Monday to 7 Sunday.", "weekday"),
+    Column("pickup_location_id", ColumnType.INTEGER, "Taxi zone of the pickup; 264 where it is not known."),
+    Column("pickup_borough", ColumnType.TEXT, "Borough of the pickup; Unknown where it is not known."),
+    Column("pickup_zone", ColumnType.TEXT, "Name of the pickup's taxi zone; Unknown where it is not known."),
+    Column("dropoff_borough", ColumnType.TEXT, "Borough of the dropoff; Unknown where it is not known."),
+)
+_MEASURES = (
+    Column("trips", ColumnType.INTEGER, "Trips; a reversal is none.", "trips"),
+    Column("passengers", ColumnType.INTEGER, "Passengers, where they are recorded.", "persons"),
+    Column("miles", ColumnType.MILES_SUM, "Distance of the trips.", "miles"),
+    Column("seconds", ColumnType.INTEGER, "Duration of the timed trips.", "seconds"),
+    Column("timed_trips", ColumnType.INTEGER, "Trips whose pickup and dropoff are both recorded.", "trips"),
+    Column("fare", ColumnType.MONEY_SUM, "Fares, net of reversals.", "US dollars"),
+    Column(
+        "tips", ColumnType.MONEY_SUM, "Tips, as far as they are recorded: cash tips of taxis are not.", "US dollars"
+    ),
+    Column("revenue", ColumnType.MONEY_SUM, "All that passengers were charged, net of reversals.", "US dollars"),
+)
+GLOSSARY: Mapping[str, Column] = {column.name: column for column in (*_KEYS, *_MEASURES)}
+"""Columns that mean the same wherever a mart has them. Measures are null where no trip records them."""
+
+
+@dataclass(frozen=True)
+class Mart:
+    """A table of the warehouse with one partition a month: its columns in order, its unique key, its SQL."""
+
+    name: str
+    description: str
+    columns: Sequence[Column]
+    key: Sequence[str]
+    measures: Sequence[str]
+    """Its columns that add up."""
+    needs: frozenset[str]
+    sql: str
+    """The query of a month; after it, views upon the table."""
+
+    @property
+    def services(self) -> list[Service]:
+        """Those whose trips it counts."""
+        return [service for service in SERVICES.values() if records(service, set(self.needs))]
+
+    @property
+    def version(self) -> str:
+        """Digest of its definition: another one makes other months."""
+        return hashlib.sha256(repr((self.sql, self.columns, self.key)).encode()).hexdigest()[:16]
+
+
+@cache
+def marts() -> Mapping[str, Mart]:
+    """All marts by name, in the order of their names. Raises `MartDefinitionError` for a file that is none."""
+    files = sorted(resources.files("taxi_assets.marts").joinpath("sql").iterdir(), key=lambda file: file.name)
+    return {name: read_mart(name, file.read_text()) for file in files if (name := file.name.removesuffix(".sql"))}
+
+
+def read_mart(name: str, text: str) -> Mart:
+    """A mart from the text of its file; raises `MartDefinitionError` where its header is none."""
+    opening, closing = _HEADER
+    head, found, sql = text.strip().removeprefix(opening).partition(closing)
+    if not text.lstrip().startswith(opening) or not found:
+        raise _wrong(name, "it does not begin with a header between /* and */")
+    try:
+        header = _Header.model_validate(yaml.safe_load(head))
+    except yaml.YAMLError as error:
+        raise _wrong(name, f"its header is no YAML: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        said = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise _wrong(name, f"its header is not right: {said}") from None
+    own = {column: about.as_column(column) for column, about in header.columns.items() if about is not None}
+    names = dict.fromkeys([*header.key, *header.columns, *header.measures])
+    strange = [column for column in names if column not in own and column not in GLOSSARY]
+    if strange:
+        raise _wrong(name, f"its header does not describe {', '.join(strange)}")
+    return Mart(
+        name=name,
+        description=header.description.strip(),
+        columns=tuple(own.get(column) or GLOSSARY[column] for column in names),
+        key=tuple(header.key),
+        measures=tuple(header.measures),
+        needs=frozenset(header.needs),
+        sql=sql.strip(),
+    )
+
+
+class _OwnColumn(BaseModel, extra="forbid"):
+    type: str
+    description: str
+    unit: str | None = None
+
+    @field_validator("type")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        known = [type_.name.lower() for type_ in ColumnType]
+        if value not in known:
+            raise ValueError(f"{value} is none of {', '.join(known)}")
+        return value
+
+    def as_column(self, name: str) -> Column:
+        return Column(name, ColumnType[self.type.upper()], self.description, self.unit)
+
+
+class _Header(BaseModel, extra="forbid"):
+    description: str
+    key: list[str] = Field(min_length=1)
+    columns: dict[str, _OwnColumn | None] = {}
+    measures: list[str]
+    needs: list[str] = []
+
+
+def _wrong(name: str, what: str) -> MartDefinitionError:
+    return MartDefinitionError(f"marts/sql/{name}.sql: {what}.", remedy="See marts/mart.py for what a mart looks like.")

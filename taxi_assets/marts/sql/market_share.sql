@@ -1,0 +1,28 @@
+/*
+description: |
+  Who carries the city: the trips of each service by day and borough of the pickup, over the services that are loaded.
+
+  The view market_share_ratios has each service's share of the trips of its day and borough. A service whose month is
+  not loaded has no rows and no share: look which services a month has before comparing.
+key: [data_month, service, pickup_date, pickup_borough]
+measures: [trips, miles, seconds, revenue]
+*/
+SELECT
+  t.data_month,
+  t.service,
+  t.pickup_date,
+  COALESCE(z.borough, 'Unknown') AS pickup_borough,
+  SUM(t.trips) AS trips,
+  SUM(t.miles) AS miles,
+  SUM(t.seconds) AS seconds,
+  SUM(t.revenue) AS revenue
+FROM all_trips AS t
+LEFT JOIN taxi_zones AS z ON z.location_id = t.pickup_location_id
+GROUP BY t.data_month, t.service, t.pickup_date, COALESCE(z.borough, 'Unknown');
+
+CREATE VIEW market_share_ratios AS
+SELECT
+  data_month, service, pickup_date, pickup_borough, trips,
+  CAST(trips AS DOUBLE)
+    / NULLIF(SUM(trips) OVER (PARTITION BY data_month, pickup_date, pickup_borough), 0) AS share_of_trips
+FROM market_share
