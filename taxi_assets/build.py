@@ -9,20 +9,23 @@ import dagster as dg
 
 from taxi_assets.addresses import BigQueryAddress, DuckDBAddress, FolderAddress, PostgresAddress
 from taxi_assets.assets.clean import clean_asset
+from taxi_assets.assets.marts import mart_asset
 from taxi_assets.assets.published import published_asset
 from taxi_assets.assets.raw import raw_asset
 from taxi_assets.assets.warehouse import warehouse_asset
 from taxi_assets.assets.zones import zones_asset
 from taxi_assets.automation.abandoned import end_abandoned_runs, watched_in_process_executor
 from taxi_assets.automation.conditions import follow_changes
-from taxi_assets.automation.jobs import publication_job, publication_job_schedule, reference_job, service_job
+from taxi_assets.automation.jobs import marts_job, publication_job, publication_job_schedule, reference_job, service_job
 from taxi_assets.automation.notifications import notification_sensors
 from taxi_assets.automation.publication import publication_sensor
 from taxi_assets.automation.schedules import publication_schedules
 from taxi_assets.automation.timing import freshness_policy, retry_policy
 from taxi_assets.checks.clean import clean_checks
+from taxi_assets.checks.marts import mart_checks
 from taxi_assets.checks.publication import publication_check
 from taxi_assets.checks.warehouse import warehouse_check
+from taxi_assets.marts.mart import marts
 from taxi_assets.publisher import PublisherResource
 from taxi_assets.storage.duckdb import DuckDBWarehouse
 from taxi_assets.storage.io_managers import ParquetIOManager, PublishedFileIOManager, WarehouseIOManager
@@ -38,8 +41,9 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.schema import Service
 
 
-# Data versions and checks with partitions are what this project is about; Dagster still marks both as young.
+# Data versions, checks with partitions, months that a service has not: Dagster still marks all three as young.
 warnings.filterwarnings("ignore", message="Parameter `data_version` of initializer `Output.__init__`")
+warnings.filterwarnings("ignore", message="Parameter `allow_nonexistent_upstream_partitions` of initializer")
 warnings.filterwarnings("ignore", message="Specifying a partitions_def on an AssetCheckSpec")
 
 
@@ -109,15 +113,19 @@ def assets_of(service: Service, settings: Settings, kind: str) -> list[dg.AssetS
     retry = retry_policy(settings.retry_delay)
     shelves = [
         raw_asset(service, retry),
-        # What is embedded fails for no reason that passes; the warehouse waits for its lock itself.
         clean_asset(service, None if isinstance(settings.lake, FolderAddress) else retry),
-        warehouse_asset(service, kind, None if isinstance(settings.warehouse, DuckDBAddress) else retry),
+        warehouse_asset(service, kind, retry_of_warehouse(settings)),
     ]
     fresh = freshness_policy()
     return [
         published_asset(service),
         *(shelf.map_asset_specs(lambda spec: spec.replace_attributes(freshness_policy=fresh)) for shelf in shelves),
     ]
+
+
+def retry_of_warehouse(settings: Settings) -> dg.RetryPolicy | None:
+    """What is embedded fails for no reason that passes, and waits for its lock itself."""
+    return None if isinstance(settings.warehouse, DuckDBAddress) else retry_policy(settings.retry_delay)
 
 
 def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
@@ -145,13 +153,17 @@ def build_definitions(settings: Settings, *, resources: Mapping[str, Any] | None
         assets=[
             *(asset for service in services for asset in assets_of(service, settings, warehouse.kind)),
             zones_asset(warehouse.kind, retry_policy(settings.retry_delay)),
+            *(mart_asset(mart, warehouse.kind, retry_of_warehouse(settings)) for mart in marts().values()),
         ],
         asset_checks=[
-            check
-            for service in services
-            for check in (publication_check(service), clean_checks(service), warehouse_check(service))
+            *(
+                check
+                for service in services
+                for check in (publication_check(service), clean_checks(service), warehouse_check(service))
+            ),
+            *(mart_checks(mart) for mart in marts().values()),
         ],
-        jobs=[*(service_job(service) for service in services), reference_job(), publication_job()],
+        jobs=[*(service_job(service) for service in services), marts_job(), reference_job(), publication_job()],
         schedules=schedules(settings),
         resources=base
         | {

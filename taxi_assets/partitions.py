@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from taxi_assets.tlc.catalogue import SERVICES
+
 if TYPE_CHECKING:
     from taxi_assets.tlc.schema import Service
 
@@ -14,6 +16,11 @@ if TYPE_CHECKING:
 def monthly_partitions(service: Service) -> dg.MonthlyPartitionsDefinition:
     """From the service's first month to the last one that has ended; keys such as `2021-01`."""
     return _monthly_partitions(str(service.first_month))
+
+
+def partitions_of_all() -> dg.MonthlyPartitionsDefinition:
+    """The months in which any service has trips."""
+    return monthly_partitions(min(SERVICES.values(), key=lambda service: service.first_month))
 
 
 @cache

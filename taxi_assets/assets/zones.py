@@ -7,11 +7,14 @@ import pandas as pd
 
 from taxi_assets import metadata
 from taxi_assets.assets.raw import current_file
+from taxi_assets.automation.conditions import load_once_needed
 from taxi_assets.publisher import PublisherResource
 from taxi_assets.storage.lake import Lake
 from taxi_assets.storage.shelves import PublishedFile, StagedFile
 from taxi_assets.storage.warehouse import Warehouse
 from taxi_assets.tlc.zones import ZONE_COLUMNS, read_zones
+
+ZONES = dg.AssetKey(["reference", "taxi_zones"])
 
 _DESCRIPTION = """TLC's 265 taxi zones: number, borough, name, and service zone of each.
 
@@ -22,7 +25,7 @@ def zones_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefi
     """The zones, as published in the lake and as a table in the warehouse; `kind` is the engine's name, for the UI."""
 
     @dg.asset(
-        key=["reference", "taxi_zones"],
+        key=ZONES,
         description=_DESCRIPTION,
         group_name="reference",
         io_manager_key="warehouse_frames",
@@ -30,6 +33,7 @@ def zones_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefi
         owners=metadata.OWNERS,
         kinds={kind, "table"},
         tags=metadata.asset_tags(),
+        automation_condition=load_once_needed(),
         retry_policy=retry,
     )
     def taxi_zones(

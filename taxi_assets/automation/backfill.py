@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-import dagster as dg
 from tabulate import tabulate
 
-from taxi_assets.automation.months import MonthRun, run_months
+from taxi_assets.assets.zones import ZONES
+from taxi_assets.automation.months import MonthRun, run_months, run_once
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.settings import Settings
 from taxi_assets.tlc.catalogue import SERVICES
 from taxi_assets.tlc.month import Month
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 _SHELVES = {"raw": "raw", "clean": "clean", "quarantine": "quarantined", "warehouse": "in the warehouse"}
 
@@ -42,7 +42,7 @@ def cli() -> None:
 )
 @click.option("--module", default="taxi_assets.definitions", help="The module that holds `defs`.", show_default=True)
 def backfill(service: str, first: str, last: str, workers: int, module: str) -> None:
-    """Materialize every shelf for a range of months."""
+    """Materialize every shelf for a range of months, then the marts of these months."""
     _run([(service, month) for month in months_between(service, first, last)], workers=workers, module=module)
 
 
@@ -50,13 +50,8 @@ def backfill(service: str, first: str, last: str, workers: int, module: str) -> 
 def demo() -> None:
     """Materialize a generated month of every service and the taxi zones, and say where to look."""
     from taxi_assets.build import lake_at, warehouse_at  # noqa: PLC0415
-    from taxi_assets.definitions import defs  # noqa: PLC0415  (a wrong setting is then one line, as for any command)
 
     click.echo("A month of generated trips of every service, through every shelf, into an embedded warehouse:\n")
-    with dg.DagsterInstance.get() as instance:
-        defs.resolve_job_def("reference").execute_in_process(
-            instance=instance, run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-        )
     _run(DEMO_MONTHS, workers=os.cpu_count() or 1)
     settings = Settings.from_env()
     quarantine = lake_at(settings).uri("quarantine")
@@ -94,30 +89,36 @@ def months_between(service: str, first: str, last: str) -> list[str]:
 
 
 def _run(months: Sequence[tuple[str, str]], *, workers: int, module: str = "taxi_assets.definitions") -> None:
-    started = time.monotonic()
-    ended: list[MonthRun] = []
-    for run in run_months(months, backfill=uuid.uuid4().hex[:8], workers=workers, module=module):
-        ended.append(run)
-        outcome = "ok" if run.succeeded else "FAILED"
-        count = f"[{len(ended):>{len(str(len(months)))}}/{len(months)}]"
-        click.echo(f"{count} {run.service} {run.month}  {outcome}  {run.seconds:.1f} s")
-    click.echo("\n" + summary(ended))
-    failed = [run for run in ended if not run.succeeded]
-    click.echo(
-        f"\n{len(ended) - len(failed)} of {len(ended)} months ended well, in {time.monotonic() - started:.0f} s."
-    )
-    for run in sorted(failed, key=lambda run: (run.service, run.month)):
-        name = f"{run.service} {run.month}"
+    started, name = time.monotonic(), uuid.uuid4().hex[:8]
+    shelves = _show(run_months(months, backfill=name, workers=workers, module=module), len(months))
+    click.echo("\n" + summary(shelves) + "\n")
+    zones = run_once("reference", ZONES, backfill=name, module=module)
+    loaded = sorted({("marts", run.month) for run in shelves if run.succeeded})
+    marts = _show(run_months(loaded, backfill=name, workers=workers, module=module), len(loaded))
+    ended = [*shelves, *([zones] if zones else []), *marts]
+    failed = sorted((run for run in ended if not run.succeeded), key=lambda run: (run.job, run.month))
+    click.echo(f"\n{len(ended) - len(failed)} of {len(ended)} runs ended well, in {time.monotonic() - started:.0f} s.")
+    for run in failed:
+        name = f"{run.job} {run.month}".rstrip()
         click.echo("  " + (run.reason if run.reason.startswith(name) else f"{name}: {run.reason}"))
     if failed:
         raise SystemExit(1)
 
 
+def _show(runs: Iterable[MonthRun], count: int) -> list[MonthRun]:
+    ended = []
+    for run in runs:
+        ended.append(run)
+        outcome = "ok" if run.succeeded else "FAILED"
+        click.echo(f"[{len(ended):>{len(str(count))}}/{count}] {run.job} {run.month}  {outcome}  {run.seconds:.1f} s")
+    return ended
+
+
 def summary(runs: Sequence[MonthRun]) -> str:
     """The runs as a table: service, month, rows on each shelf."""
     rows = [
-        [run.service, run.month, *(f"{run.rows[s]:,}" if s in run.rows else "-" for s in _SHELVES)]
-        for run in sorted(runs, key=lambda run: (run.service, run.month))
+        [run.job, run.month, *(f"{run.rows[s]:,}" if s in run.rows else "-" for s in _SHELVES)]
+        for run in sorted(runs, key=lambda run: (run.job, run.month))
     ]
     headers = ["service", "month", *_SHELVES.values()]
     return tabulate(rows, headers, disable_numparse=True, colalign=("left", "left", *["right"] * len(_SHELVES)))

@@ -2,23 +2,68 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Any
+
 import dagster as dg
 
+from taxi_assets.tlc.catalogue import SERVICES
 
-def follow_upstream() -> dg.AutomationCondition[dg.AssetKey | dg.AssetCheckKey]:
+if TYPE_CHECKING:
+    from taxi_assets.tlc.schema import Service
+
+_AUTOMATION = dg.AutomationCondition
+_ZONES = dg.AssetSelection.assets(["reference", "taxi_zones"])
+
+
+def follow_upstream() -> dg.AutomationCondition[dg.AssetKey]:
     """Materialize a month when a month upstream of it, of any age, has other data than before.
 
     Asks for nothing when a file was fetched again with the same bytes, when a run that goes through the whole chain
     already does it, before blocking checks upstream have passed, and when switched on over months that are loaded.
     """
-    changed = dg.AutomationCondition.data_version_changed() & ~dg.AutomationCondition.executed_with_root_target()
+    changed = _AUTOMATION.data_version_changed() & ~_AUTOMATION.executed_with_root_target()
     return (
-        dg.AutomationCondition.any_deps_match(changed).since_last_handled()
-        & dg.AutomationCondition.all_deps_blocking_checks_passed()
-        & ~dg.AutomationCondition.any_deps_missing()
-        & ~dg.AutomationCondition.any_deps_in_progress()
-        & ~dg.AutomationCondition.in_progress()
+        _not_yet_asked_for(_AUTOMATION.any_deps_match(changed))
+        & _AUTOMATION.all_deps_blocking_checks_passed()
+        & ~_AUTOMATION.any_deps_missing()
+        & ~_AUTOMATION.any_deps_in_progress()
+        & ~_AUTOMATION.in_progress()
     ).with_label("what it is made of has changed")
+
+
+def follow_services() -> dg.AutomationCondition[dg.AssetKey]:
+    """Materialize a month of a mart when a service's month has other data than before, whichever services are loaded.
+
+    Waits while others of them are being loaded, until blocking checks have passed, and for the taxi zones; these alone
+    make no month anew.
+    """
+    failed = _AUTOMATION.any_checks_match(_AUTOMATION.check_failed(), blocking_only=True)
+    return (
+        _not_yet_asked_for(_AUTOMATION.any_deps_match(_AUTOMATION.data_version_changed()).ignore(_ZONES))
+        & ~_AUTOMATION.any_deps_match(failed)
+        & ~_AUTOMATION.any_deps_missing().allow(_ZONES)
+        & ~_AUTOMATION.any_deps_in_progress()
+        & ~_AUTOMATION.in_progress()
+    ).with_label("a service that it is made of has changed")
+
+
+def _not_yet_asked_for(changed: dg.AutomationCondition[Any]) -> dg.AutomationCondition[dg.AssetKey]:
+    # Not `since_last_handled()`: there, whatever changes in the tick after a request, or while the requested run goes,
+    # counts as handled, and is lost. So only a request ends the wait, and no change of its own tick.
+    asked = (_AUTOMATION.newly_requested() & ~changed) | _AUTOMATION.initial_evaluation()
+    return changed.since(asked)
+
+
+def load_once_needed() -> dg.AutomationCondition[dg.AssetKey]:
+    """Load the taxi zones the first time that a service's trips are in the warehouse: the marts need them."""
+    loaded = reduce(or_, (_loaded(service) for service in SERVICES.values()))
+    return (_AUTOMATION.missing() & loaded & ~_AUTOMATION.in_progress()).with_label("there are trips, but no zones yet")
+
+
+def _loaded(service: Service) -> dg.AutomationCondition[dg.AssetKey]:
+    return _AUTOMATION.asset_matches(dg.AssetKey(["warehouse", service.table]), _AUTOMATION.newly_updated())
 
 
 def follow_changes() -> dg.AutomationConditionSensorDefinition:

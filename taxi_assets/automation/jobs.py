@@ -1,4 +1,4 @@
-"""Jobs: the whole chain of one service for one month, by name."""
+"""Jobs by name: the whole chain of one service for one month, the marts of one month, and what has no months."""
 
 from __future__ import annotations
 
@@ -21,6 +21,15 @@ def service_job(service: Service) -> UnresolvedAssetJobDefinition:
         service.name,
         selection=dg.AssetSelection.groups(service.name),
         description=f"{service.title}: fetch a month, clean it, load it, check it.",
+    )
+
+
+def marts_job() -> UnresolvedAssetJobDefinition:
+    """All marts, a month a run, with their checks."""
+    return dg.define_asset_job(
+        "marts",
+        selection=dg.AssetSelection.groups("marts"),
+        description="Make a month of all marts from the services whose trips are in the warehouse.",
     )
 
 

@@ -31,9 +31,9 @@ _MAXIMUM_DEATHS = 2
 
 @dataclass(frozen=True)
 class MonthRun:
-    """How one month went. `rows` holds the figures by shelf: raw, clean, quarantine, warehouse."""
+    """How one month of a job went. `rows` holds the figures by shelf: raw, clean, quarantine, warehouse."""
 
-    service: str
+    job: str
     month: str
     succeeded: bool
     seconds: float
@@ -44,9 +44,10 @@ class MonthRun:
 def run_months(
     months: Sequence[tuple[str, str]], *, backfill: str, workers: int, module: str = "taxi_assets.definitions"
 ) -> Iterator[MonthRun]:
-    """Run these (service, month) pairs and yield each as it ends; a failed month does not stop the others.
+    """Run months of jobs, such as ("green", "2021-01") or ("marts", "2021-01"), and yield each as it ends.
 
-    `module` is the one that holds `defs`. Needs a DAGSTER_HOME, because the worker processes share the instance.
+    A failed month does not stop the others. `module` is the one that holds `defs`. Needs a DAGSTER_HOME, because the
+    worker processes share the instance.
     """
     importlib.import_module(module)  # a wrong setting ends it here, with its own error
     with dg.DagsterInstance.get() as instance:  # also creates its storage, before the workers would race to
@@ -62,6 +63,14 @@ def run_months(
             for pair in [pair for pair in waiting if deaths[pair] >= _MAXIMUM_DEATHS]:
                 waiting.remove(pair)
                 yield MonthRun(*pair, succeeded=False, seconds=0, reason="Its process was killed, twice.")
+
+
+def run_once(job: str, key: dg.AssetKey, *, backfill: str, module: str) -> MonthRun | None:
+    """Run a job without months, unless its asset has been materialized before."""
+    _load(module)
+    with dg.DagsterInstance.get() as instance:
+        there = instance.get_latest_materialization_event(key) is not None
+    return None if there else _run_month(job, None, backfill)
 
 
 def _run_in_pool(
@@ -105,9 +114,9 @@ def _load(module: str) -> None:
     _loaded["defs"] = importlib.import_module(module).defs
 
 
-def _run_month(service: str, month: str, backfill: str) -> MonthRun:
+def _run_month(job_name: str, month: str | None, backfill: str) -> MonthRun:
     started = time.monotonic()
-    job = _loaded["defs"].resolve_job_def(service)
+    job = _loaded["defs"].resolve_job_def(job_name)
     with dg.DagsterInstance.get() as instance:
         result = job.execute_in_process(
             instance=instance,
@@ -120,8 +129,8 @@ def _run_month(service: str, month: str, backfill: str) -> MonthRun:
             raise_on_error=False,
         )
     return MonthRun(
-        service,
-        month,
+        job_name,
+        month or "",
         succeeded=result.success,
         seconds=time.monotonic() - started,
         reason="" if result.success else failure_reason(result.all_events),
@@ -151,7 +160,7 @@ def _rows(events: Sequence[dg.DagsterEvent]) -> dict[str, int]:
     for event in events:
         if event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION and event.asset_key is not None:
             shelf = event.asset_key.path[0]
-            if shelf != "warehouse":
+            if shelf in {"raw", "clean", "quarantine"}:
                 rows[shelf] = _value(event.materialization.metadata["dagster/partition_row_count"])
         elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             check = event.asset_check_evaluation_data

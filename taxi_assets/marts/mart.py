@@ -36,6 +36,7 @@ from taxi_assets.tlc.schema import Column, ColumnType
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.schema import Service
 
 _HEADER = "/*", "*/"
@@ -90,6 +91,15 @@ class Mart:
     def version(self) -> str:
         """Digest of its definition: another one makes other months."""
         return hashlib.sha256(repr((self.sql, self.columns, self.key)).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class MartMonth:
+    """A month of a mart, to be made of the trips of these services."""
+
+    mart: Mart
+    month: Month
+    services: Sequence[Service]
 
 
 @cache

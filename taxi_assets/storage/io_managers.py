@@ -5,6 +5,7 @@ in its place and hands lazy handles to the assets downstream. Where nothing has 
 """
 
 import time
+from typing import Any
 
 import dagster as dg
 import pandas as pd
@@ -12,6 +13,7 @@ import pandas as pd
 from taxi_assets import metadata
 from taxi_assets.errors import WarehouseTableMissingError
 from taxi_assets.failures import as_failures
+from taxi_assets.marts.mart import Mart, MartMonth, marts
 from taxi_assets.storage.lake import Lake
 from taxi_assets.storage.shelves import ParquetMonth, PublishedFile, StagedFile, StagedParquet
 from taxi_assets.storage.warehouse import Warehouse
@@ -58,54 +60,61 @@ class ParquetIOManager(dg.ConfigurableIOManager):
 
 
 class WarehouseIOManager(dg.ConfigurableIOManager):
-    """Tables: a month of a service's trips, or a small table given as a frame."""
+    """Tables: a month of a service's trips, a month of a mart, or a small table given as a frame."""
 
     warehouse: dg.ResourceDependency[Warehouse]
 
-    def handle_output(self, context: dg.OutputContext, obj: ParquetMonth | pd.DataFrame) -> None:
+    def handle_output(self, context: dg.OutputContext, obj: ParquetMonth | MartMonth | pd.DataFrame) -> None:
         """Replace the month, unless the table holds just these rows; replace a small table."""
         with as_failures():
             if isinstance(obj, pd.DataFrame):
                 self.warehouse.replace_frame(context.asset_key.path[-1], obj, metadata.column_descriptions(context))
-            else:
-                started = time.monotonic()
-                loaded = self._load(context, obj)
-                rows = self.warehouse.read_month(
-                    _service(context), Month.parse(context.partition_key), rows=metadata.PREVIEW_ROWS
-                )
-                context.add_output_metadata(
-                    {
-                        "loaded": loaded,
-                        "seconds": round(time.monotonic() - started, 3),
-                        "preview": metadata.preview(rows),
-                    }
-                )
+                return
+            started = time.monotonic()
+            said = self._load(context, obj) if isinstance(obj, ParquetMonth) else self._make(context, obj)
+            context.add_output_metadata({**said, "seconds": round(time.monotonic() - started, 3)})
 
-    def _load(self, context: dg.OutputContext, trips: ParquetMonth) -> str:
+    def _load(self, context: dg.OutputContext, trips: ParquetMonth) -> dict[str, Any]:
         service, month = _service(context), Month.parse(context.partition_key)
         loaded = self.warehouse.loaded(service, month)
-        if (
+        unchanged = (
             loaded is not None
             and loaded.data_version == trips.report.data_version
             and trips.report.clean.rows  # a month without rows looks like a table that has gone
             and self.warehouse.totals(service, month) == trips.report.clean
-        ):
-            return "unchanged"
-        self.warehouse.replace_month(service, month, trips, run_id=context.run_id)
-        return "replaced"
+        )
+        if not unchanged:
+            self.warehouse.replace_month(service, month, trips, run_id=context.run_id)
+        rows = self.warehouse.read_month(service, month, rows=metadata.PREVIEW_ROWS)
+        return {"loaded": "unchanged" if unchanged else "replaced", "preview": metadata.preview(rows)}
+
+    def _make(self, context: dg.OutputContext, made: MartMonth) -> dict[str, Any]:
+        rows = self.warehouse.replace_mart(made.mart, made.month, made.services, run_id=context.run_id)
+        first = self.warehouse.ask(_rows_of(made.mart, made.month, metadata.PREVIEW_ROWS))
+        return {**metadata.sizes(rows=rows), "preview": metadata.preview(first)}
 
     def load_input(self, context: dg.InputContext) -> pd.DataFrame:
         """The partition, or the small table, as a frame."""
+        name = context.asset_key.path[-1]
         with as_failures():
-            if context.has_asset_partitions:
-                service, month = _service(context), Month.parse(context.partition_key)
-                if self.warehouse.loaded(service, month) is None:
-                    raise WarehouseTableMissingError(
-                        f"{self.warehouse.table_name(service.table)} does not hold {service.name} {month}.",
-                        remedy="Materialize its warehouse asset for this month first.",
-                    )
-                return self.warehouse.read_month(service, month)
-            return self.warehouse.read_frame(context.asset_key.path[-1])
+            if not context.has_asset_partitions:
+                return self.warehouse.read_frame(name)
+            month = Month.parse(context.partition_key)
+            if name in marts():
+                return self.warehouse.ask(_rows_of(marts()[name], month))
+            service = _service(context)
+            if self.warehouse.loaded(service, month) is None:
+                raise WarehouseTableMissingError(
+                    f"{self.warehouse.table_name(service.table)} does not hold {service.name} {month}.",
+                    remedy="Materialize its warehouse asset for this month first.",
+                )
+            return self.warehouse.read_month(service, month)
+
+
+def _rows_of(mart: Mart, month: Month, rows: int | None = None) -> str:
+    columns = ", ".join(column.name for column in mart.columns)
+    query = f"SELECT {columns} FROM {mart.name} WHERE data_month = CAST('{month.start}' AS DATE) "  # noqa: S608  (of our own names)
+    return query + f"ORDER BY {', '.join(mart.key)}" + (f" LIMIT {rows}" if rows else "")
 
 
 def _stem(context: dg.OutputContext | dg.InputContext) -> str:

@@ -1,0 +1,82 @@
+"""marts/…: tables that answer questions, computed in the warehouse from the trips of all services."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from taxi_assets import metadata
+from taxi_assets.assets.zones import ZONES
+from taxi_assets.automation.conditions import follow_services
+from taxi_assets.errors import NoTripsLoadedError
+from taxi_assets.failures import as_failures
+from taxi_assets.marts.mart import Mart, MartMonth
+from taxi_assets.partitions import partitions_of_all
+from taxi_assets.storage.warehouse import Warehouse
+from taxi_assets.tlc.month import Month
+
+GROUP = "marts"
+
+_DESCRIPTION = """{description}
+
+One row for each {key}. Sums only, so any of them can be added up further; a reversal takes back a charge and is no
+trip. The table is `{name}` in the warehouse's schema, its partition column `data_month`. A month is made of whichever
+services are loaded, and is made anew when one of them changes; it can be materialized as soon as one is there."""
+
+
+def mart_key(mart: Mart) -> dg.AssetKey:
+    """Such as marts/zone_day."""
+    return dg.AssetKey(["marts", mart.name])
+
+
+def mart_asset(mart: Mart, kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
+    """A mart; `kind` is the engine's name, for the UI."""
+    months = dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
+
+    @dg.asset(
+        key=mart_key(mart),
+        description=_DESCRIPTION.format(description=mart.description, key=", ".join(mart.key), name=mart.name),
+        partitions_def=partitions_of_all(),
+        deps=[
+            *(dg.AssetDep(["warehouse", service.table], partition_mapping=months) for service in mart.services),
+            ZONES,
+        ],
+        group_name=GROUP,
+        io_manager_key="warehouse_tables",
+        metadata={
+            "dagster/column_schema": metadata.column_schema(mart.columns),
+            "partition_expr": "data_month",
+            "unique_key": ", ".join(mart.key),
+        },
+        owners=metadata.OWNERS,
+        kinds={kind, "table"},
+        tags=metadata.asset_tags(),
+        code_version=mart.version,
+        automation_condition=follow_services(),
+        retry_policy=retry,
+    )
+    def month_of_mart(context: dg.AssetExecutionContext, warehouse: Warehouse) -> Iterator[dg.Output[Any]]:
+        month = Month.parse(context.partition_key)
+        with as_failures():
+            versions = {service.name: warehouse.loaded(service, month) for service in mart.services}
+            services = [service for service in mart.services if versions[service.name] is not None]
+            if not services:
+                names = ", ".join(service.name for service in mart.services)
+                raise NoTripsLoadedError(
+                    f"marts/{mart.name} {month}: no trips of this month are in the warehouse, of {names}.",
+                    remedy="Materialize the month of one of these services first.",
+                )
+        made_of = sorted((name, loaded.data_version) for name, loaded in versions.items() if loaded is not None)
+        yield dg.Output(
+            MartMonth(mart, month, services),
+            data_version=dg.DataVersion(hashlib.sha256(repr((mart.version, made_of)).encode()).hexdigest()[:16]),
+            metadata={
+                "services": ", ".join(service.name for service in services),
+                "services_not_loaded": ", ".join(s.name for s in mart.services if s not in services) or "none",
+                "dagster/table_name": warehouse.table_name(mart.name),
+                "dagster/column_lineage": metadata.column_lineage(mart, services),
+            },
+        )
+
+    return month_of_mart
