@@ -1,0 +1,207 @@
+"""Image and compose: what they promise, as far as it can be seen without Docker itself."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from fnmatch import fnmatch
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from dagster._config import process_config
+
+from taxi_assets_tests.conftest import REPOSITORY
+from taxi_assets_tests.deployments.files import LOCATION, SECRETS, SETTINGS, check, find, read_yaml, tool
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+COMPOSE: dict[str, Any] = read_yaml("docker-compose.yaml")
+SERVICES: dict[str, Any] = COMPOSE["services"]
+INSTANCE: dict[str, Any] = read_yaml("deploy/docker/dagster.yaml")
+LAUNCHER: dict[str, Any] = INSTANCE["run_launcher"]["config"]
+DOCKERFILE = (REPOSITORY / "Dockerfile").read_text()
+ENTRYPOINT = REPOSITORY / "deploy" / "docker" / "entrypoint.sh"
+SOCKET = "/var/run/docker.sock:/var/run/docker.sock"
+
+
+# --- the image --------------------------------------------------------------------------------------------------------
+def test_the_dockerfile_is_clean() -> None:
+    check(tool("hadolint"), "Dockerfile")
+
+
+def test_the_image_is_not_root_and_what_is_installed_is_pinned_to_the_byte() -> None:
+    assert re.search(r"^USER 10001:10001$", DOCKERFILE, re.MULTILINE)
+    assert re.search(r"^ARG PYTHON=python:3\.\d+\.\d+-slim-\w+$", DOCKERFILE, re.MULTILINE)
+    installs = re.findall(r"pip install(?:.|\\\n)*", DOCKERFILE)
+    assert installs
+    assert all("--require-hashes" in install and "--no-deps" in install for install in installs)
+
+
+def test_the_builder_is_given_what_it_copies_and_nothing_else() -> None:
+    given = [line[1:] for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    copies = [words for words in map(str.split, DOCKERFILE.splitlines()) if words[:1] == ["COPY"]]
+    sources = [word for words in copies if "--from=build" not in words for word in words[1:-1] if word[:2] != "--"]
+    assert sorted(given) == sorted(sources)
+    assert all((REPOSITORY / source).exists() for source in sources)
+    assert not [source for source in sources if fnmatch(source, "*secret*") or source == "data"]
+
+
+def test_the_image_has_all_that_the_program_is_tested_with() -> None:
+    def pins(name: str) -> set[str]:
+        return set(re.findall(r"^([a-z].*?) \\$", (REPOSITORY / f"requirements/{name}.lock").read_text(), re.MULTILINE))
+
+    assert pins("runtime") <= pins("docker")
+    added = {pin.partition("==")[0] for pin in pins("docker") - pins("runtime")}
+    assert {"dagster-docker", "dagster-k8s", "dagster-cloud"} <= added
+
+
+# --- secrets ----------------------------------------------------------------------------------------------------------
+def start(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The entrypoint, with a command that shows what it was given."""
+    script = 'printf "%s|" "$TAXI_NOTIFY" "$PGPASSWORD" "$@"'
+    return subprocess.run(
+        ["sh", ENTRYPOINT, "sh", "-uc", script, "sh", "an argument", "$another"],
+        env={"PATH": "/usr/bin:/bin", "TAXI_NOTIFY": "unset", "PGPASSWORD": "unset", **environment},
+        cwd=tmp_path, capture_output=True, text=True, timeout=20, check=False,
+    )  # fmt: skip
+
+
+def test_secrets_are_read_from_files_as_they_stand_there_and_an_empty_file_is_none(tmp_path: Path) -> None:
+    (tmp_path / "notify").write_text("mailto://a:b'\"$(touch x)`touch y`&?@example.com, json://c\n")
+    (tmp_path / "empty").write_text("")
+    done = start(tmp_path, TAXI_NOTIFY_FILE="notify", PGPASSWORD_FILE="empty", DAGSTER_HOME_FILE="")
+    assert done.stdout == "mailto://a:b'\"$(touch x)`touch y`&?@example.com, json://c|unset|an argument|$another|"
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "notify"]
+
+
+@pytest.mark.parametrize("name", ["nowhere", "."])
+def test_a_secret_that_cannot_be_read_is_said_in_one_line(tmp_path: Path, name: str) -> None:
+    done = start(tmp_path, TAXI_NOTIFY_FILE=name)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"TAXI_NOTIFY_FILE names {name}, which user")
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_secrets_that_compose_takes_are_made_once_for_nobody_else_on_the_machine(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    script = str(REPOSITORY / "deploy" / "docker" / "secrets.sh")
+    check("bash", script, str(folder))
+    made = {path.name: path.read_text() for path in folder.iterdir()}
+    assert {f"deploy/docker/secrets/{name}" for name in made} == {s["file"] for s in COMPOSE["secrets"].values()}
+    assert re.fullmatch("[0-9a-f]{48}", made["postgres_password"])
+    assert f"dagster:{made['postgres_password']}@postgres:5432/dagster" in made["dagster_postgres_url"]
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}  # the containers' user is another one
+    check("bash", script, str(folder))
+    assert {path.name: path.read_text() for path in folder.iterdir()} == made
+
+
+def test_no_secret_stands_in_an_environment_and_whoever_is_to_read_one_has_its_file() -> None:
+    for name, service in SERVICES.items():
+        environment: dict[str, str] = service.get("environment", {})
+        assert not SECRETS & set(environment), name
+        files = {value for variable, value in environment.items() if variable.endswith("_FILE")}
+        assert files <= {f"/run/secrets/{secret}" for secret in service.get("secrets", [])}, name
+    assert not SECRETS & {variable.partition("=")[0] for variable in LAUNCHER["env_vars"]}
+
+
+# --- compose ----------------------------------------------------------------------------------------------------------
+def test_the_compose_file_is_of_composes_schema() -> None:
+    check(tool("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", "docker-compose.yaml")
+
+
+def test_docker_compose_accepts_it_with_every_profile() -> None:
+    docker = tool("docker")
+    if subprocess.run([docker, "compose", "version"], capture_output=True, timeout=60, check=False).returncode:
+        pytest.skip("docker has no compose plugin here")
+    check(docker, "compose", "--profile", "*", "config", "--quiet")
+
+
+def test_nothing_listens_beyond_the_machine_unless_told_to() -> None:
+    published = {name: port for name, service in SERVICES.items() for port in service.get("ports", [])}
+    assert set(published) == {"webserver", "proxy"}
+    assert all(re.match(r"\$\{DAGSTER_\w*BIND:-127\.0\.0\.1\}:", port) for port in published.values())
+    assert not [name for name, service in SERVICES.items() if "network_mode" in service or "privileged" in service]
+
+
+def test_every_container_is_limited_and_comes_back() -> None:
+    for name, service in SERVICES.items():
+        assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory"}, name
+        assert service["restart"] == "unless-stopped", name
+        assert "no-new-privileges:true" in service["security_opt"], name
+        assert service["logging"]["options"] == {"max-size": "10m", "max-file": "3"}, name
+        assert "healthcheck" in service or name == "code", name  # the image's own
+
+
+def test_what_is_shown_to_others_can_start_nothing_and_reaches_neither_docker_nor_data() -> None:
+    assert {name for name, service in SERVICES.items() if SOCKET in service.get("volumes", [])} == {
+        "webserver",
+        "daemon",
+    }
+    shown = SERVICES["webserver-read-only"]
+    assert "--read-only" in shown["command"]
+    assert "ports" not in shown
+    assert [volume for volume in shown["volumes"] if not volume.endswith(":ro")] == ["logs:/logs"]
+    assert shown["secrets"] == ["dagster_postgres_url"]
+    assert (shown["profiles"], SERVICES["proxy"]["profiles"]) == (["proxy"], ["proxy"])
+    assert SERVICES["proxy"]["networks"] == ["front"]
+    caddyfile = (REPOSITORY / "deploy" / "docker" / "Caddyfile").read_text()
+    assert "reverse_proxy webserver-read-only:3000" in caddyfile
+    assert "import /run/secrets/proxy_users" in find(r"basic_auth \{(.*?)\}", caddyfile)
+
+
+def test_code_server_and_workspace_agree_on_address_and_name() -> None:
+    (location,) = read_yaml("deploy/docker/workspace.yaml")["load_from"]
+    assert location == {"grpc_server": {"host": "code", "port": 4000, "location_name": LOCATION}}
+    for command in (" ".join(SERVICES["code"]["command"]), find(r"^CMD \[([^]]*)\]$", DOCKERFILE)):
+        words = re.findall(r"[\w.-]+", command)
+        assert words[-2:] == ["--module-name", LOCATION]
+        assert words[words.index("--port") + 1] == "4000"
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------
+def test_the_code_server_and_each_run_get_every_setting() -> None:
+    names = {name if name not in SECRETS else f"{name}_FILE" for name in SETTINGS}
+    assert names <= set(SERVICES["code"]["environment"])
+    assert names <= set(LAUNCHER["env_vars"])
+    # The launcher refuses to pass what the daemon does not have.
+    assert set(LAUNCHER["env_vars"]) <= set(SERVICES["daemon"]["environment"])
+
+
+def test_a_run_is_on_the_network_of_compose_and_sees_what_the_code_server_sees() -> None:
+    assert COMPOSE["networks"]["default"]["name"] == LAUNCHER["network"]
+    assert [SERVICES["code"]["container_name"]] == LAUNCHER["container_kwargs"]["volumes_from"]
+    assert SERVICES["code"]["environment"]["DAGSTER_CURRENT_IMAGE"] == SERVICES["code"]["image"]
+    logs = f"logs:{INSTANCE['compute_logs']['config']['base_dir']}"
+    assert {"data:/data", logs} <= set(SERVICES["code"]["volumes"])
+    assert logs in SERVICES["webserver"]["volumes"]
+    # A new volume belongs to whom the folder in the image belongs to.
+    assert "--owner taxi --group taxi /data /logs " in DOCKERFILE
+
+
+def test_the_instance_is_the_teams_but_for_where_runs_run_and_what_they_print() -> None:
+    team = read_yaml("deploy/postgres/dagster.yaml")
+    assert {key: value for key, value in INSTANCE.items() if key not in {"run_launcher", "compute_logs"}} == team
+
+
+def test_dagster_and_docker_accept_what_each_run_is_started_with() -> None:
+    launcher = pytest.importorskip(
+        "dagster_docker", reason="dagster-docker (requirements/docker.lock) is not installed"
+    )
+    containers = pytest.importorskip("docker.models.containers")
+    assert process_config(launcher.DockerRunLauncher.config_type(), LAUNCHER).success
+    asked = containers._create_container_args(  # noqa: SLF001  (what it asks the daemon for, without one)
+        {
+            "image": "any",
+            "command": [],
+            "version": "1.47",
+            "network": LAUNCHER["network"],
+            **LAUNCHER["container_kwargs"],
+        }
+    )
+    host = asked["host_config"]
+    assert (host["Memory"], host["NanoCpus"], host["PidsLimit"]) == (2 * 1024**3, 10**9, 512)
+    assert (host["VolumesFrom"], host["AutoRemove"]) == (["taxi_assets_code"], True)
+    assert asked["healthcheck"] == {"test": ["NONE"]}
