@@ -2,15 +2,15 @@
 
 A run that was killed by force, or lost its machine, cannot say so: it stays "started", holds a place in the queue, and
 its month waits for it. Dagster watches the runs that it has launched itself, as long as it runs. Those of the command
-line, and those that ended together with Dagster, are found here: while a run works it holds a lock that dies with its
-process, and a sensor looks for locks that nobody holds.
+line and of `make backfill`, and those that ended together with Dagster, are found here: while a run works it holds a
+lock that dies with its process, and a sensor looks for locks that nobody holds.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,7 @@ class _WatchedExecutor(dg.Executor):
         return self._executor.step_dependency_config
 
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:
-        with _working_on(_lock_file(plan_context.instance, plan_context.run_id)):
+        with working_on(plan_context.instance, plan_context.run_id):
             yield from self._executor.execute(plan_context, execution_plan)
 
 
@@ -60,10 +60,20 @@ def end_abandoned_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Mark as failed what nobody works on any more."""
     ended = []
     for run in context.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
-        if _is_abandoned(_lock_file(context.instance, run.run_id)):
+        if is_abandoned(context.instance, run.run_id):
             context.instance.report_run_failed(run, "The process of this run is gone: it was killed.")
             ended.append(run.run_id)
     return dg.SkipReason(f"Ended {', '.join(ended)}." if ended else "Every run that has started is being worked on.")
+
+
+def working_on(instance: dg.DagsterInstance, run_id: str) -> AbstractContextManager[None]:
+    """Hold the run's lock, in the process that works on it."""
+    return _held(_lock_file(instance, run_id))
+
+
+def is_abandoned(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Whether somebody held the run's lock and was killed; said once."""
+    return _is_abandoned(_lock_file(instance, run_id))
 
 
 def _lock_file(instance: dg.DagsterInstance, run_id: str) -> Path:
@@ -71,7 +81,7 @@ def _lock_file(instance: dg.DagsterInstance, run_id: str) -> Path:
 
 
 @contextmanager
-def _working_on(path: Path) -> Iterator[None]:
+def _held(path: Path) -> Iterator[None]:
     """Hold the lock.
 
     Its file is never there without its holder, unless that was killed: it gets its name once it is held, and loses it

@@ -17,20 +17,21 @@ _AUTOMATION = dg.AutomationCondition
 _ZONES = dg.AssetSelection.assets(["reference", "taxi_zones"])
 
 
-def follow_upstream() -> dg.AutomationCondition[dg.AssetKey]:
-    """Materialize a month when a month upstream of it, of any age, has other data than before.
+def follow_upstream(*, but: dg.AssetSelection | None = None) -> dg.AutomationCondition[dg.AssetKey]:
+    """Materialize a month when a month upstream of it (`but` for these assets), of any age, has other data than before.
 
     Asks for nothing when a file was fetched again with the same bytes, when a run that goes through the whole chain
     already does it, before blocking checks upstream have passed, and when switched on over months that are loaded.
     """
     changed = _AUTOMATION.data_version_changed() & ~_AUTOMATION.executed_with_root_target()
-    return (
+    condition = (
         _not_yet_asked_for(_AUTOMATION.any_deps_match(changed))
         & _AUTOMATION.all_deps_blocking_checks_passed()
         & ~_AUTOMATION.any_deps_missing()
         & ~_AUTOMATION.any_deps_in_progress()
         & ~_AUTOMATION.in_progress()
-    ).with_label("what it is made of has changed")
+    )
+    return (condition if but is None else condition.ignore(but)).with_label("what it is made of has changed")
 
 
 def follow_services() -> dg.AutomationCondition[dg.AssetKey]:
@@ -54,6 +55,18 @@ def _not_yet_asked_for(changed: dg.AutomationCondition[Any]) -> dg.AutomationCon
     # counts as handled, and is lost. So only a request ends the wait, and no change of its own tick.
     asked = (_AUTOMATION.newly_requested() & ~changed) | _AUTOMATION.initial_evaluation()
     return changed.since(asked)
+
+
+def follow_months() -> dg.AutomationCondition[dg.AssetKey]:
+    """Materialize what is made of all months when one of them has other data than before: once for many.
+
+    Waits while any month is being made, so that a backfill of a hundred months asks for one run at its end.
+    """
+    return (
+        _not_yet_asked_for(_AUTOMATION.any_deps_match(_AUTOMATION.data_version_changed()))
+        & ~_AUTOMATION.any_deps_in_progress()
+        & ~_AUTOMATION.in_progress()
+    ).with_label("a month of those that it is made of has changed")
 
 
 def load_once_needed() -> dg.AutomationCondition[dg.AssetKey]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import time
+import uuid
 from collections import Counter
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -17,6 +18,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+
+from taxi_assets.automation.abandoned import is_abandoned, working_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -101,6 +104,7 @@ def _end_abandoned_runs(instance: dg.DagsterInstance, backfill: str) -> list[tup
     ended = []
     for run in instance.get_runs(dg.RunsFilter(tags={BACKFILL_TAG: backfill}, statuses=statuses)):
         instance.report_run_failed(run, "The process of this run was killed.")
+        is_abandoned(instance, run.run_id)  # takes its lock away
         ended.append((run.job_name, run.tags[PARTITION_TAG]))
     return ended
 
@@ -117,9 +121,11 @@ def _load(module: str) -> None:
 def _run_month(job_name: str, month: str | None, backfill: str) -> MonthRun:
     started = time.monotonic()
     job = _loaded["defs"].resolve_job_def(job_name)
-    with dg.DagsterInstance.get() as instance:
+    run_id = str(uuid.uuid4())
+    with dg.DagsterInstance.get() as instance, working_on(instance, run_id):
         result = job.execute_in_process(
             instance=instance,
+            run_id=run_id,
             partition_key=month,
             # Said aloud, because the automation conditions ask a run what it was meant to make.
             asset_selection=sorted(job.asset_layer.selected_asset_keys) or None,

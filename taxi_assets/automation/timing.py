@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import sys
 
 import dagster as dg
 
@@ -15,9 +16,23 @@ DEFAULT_INTERVAL_SECONDS = 3600
 _TRIES_AGAIN = 3
 
 
+class _RetryUnlessInterrupted(dg.RetryPolicy):
+    """A retry policy that lets go of a run that is ended: Dagster's own takes an interrupt for one more failure.
+
+    With it, a run that a person terminates, or interrupts with Ctrl-C, would wait, try again, and load its month.
+    """
+
+    def calculate_delay(self, attempt_num: int) -> float:
+        """Of the next try; raises what interrupts the run, while that is being handled."""
+        handled = sys.exception()
+        if handled is not None and not isinstance(handled, Exception):
+            raise handled
+        return super().calculate_delay(attempt_num)
+
+
 def retry_policy(delay: float) -> dg.RetryPolicy:
     """For steps that use a network; a failure that cannot pass says so itself, and is not tried again."""
-    return dg.RetryPolicy(
+    return _RetryUnlessInterrupted(
         max_retries=_TRIES_AGAIN, delay=delay, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
     )
 

@@ -6,6 +6,7 @@ Both variants are really started: the embedded one (dagster.yaml) and the one th
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from typing import TYPE_CHECKING
 
@@ -108,18 +109,56 @@ def test_no_more_runs_at_once_than_allowed_and_what_failed_of_its_data_is_not_ru
     assert failed.tags["dagster/will_retry"] == "false"
 
 
+MATERIALIZE = ("dagster", "asset", "materialize", "-m", "taxi_assets.definitions", "--select", "group:green")
+MATERIALIZE += ("--partition", str(MONTH))
+BACKFILL = ("python", "-m", "taxi_assets.automation.backfill", "backfill", "--service", "green", "--from", str(MONTH))
+BACKFILL += ("--to", str(MONTH))
+by_command = pytest.mark.parametrize("command", [MATERIALIZE, BACKFILL], ids=["materialize", "backfill"])
+
+
 @embedded
-def test_a_run_of_the_command_line_that_is_killed_is_ended_within_a_minute(deployment: Deployment) -> None:
+@by_command
+def test_a_run_of_the_command_line_that_is_interrupted_ends_at_once_and_loads_nothing(
+    deployment: Deployment, command: tuple[str, ...]
+) -> None:
+    gate = gated(deployment, MONTH)
+    process = deployment.command(*command)
+    deployment.wait_for_requests(1)
+    os.killpg(process.pid, signal.SIGINT)
+    gate.set()
+    assert process.wait(20) != 0
+    (run,) = deployment.instance.get_runs()
+    assert run.is_finished
+    assert "STEP_UP_FOR_RETRY" not in deployment.events(run.run_id)
+    assert "ASSET_MATERIALIZATION" not in deployment.events(run.run_id)
+
+
+@embedded
+def test_a_run_that_a_person_terminates_is_canceled_and_not_tried_again(deployment: Deployment) -> None:
     gate = gated(deployment, MONTH)
     with deployment.daemon():
-        command = deployment.command(
-            *("dagster", "asset", "materialize", "-m", "taxi_assets.definitions"),
-            *("--select", "group:green", "--partition", str(MONTH)),
-        )
+        deployment.launch(MONTH)
         deployment.wait_for_requests(1)
         (started,) = deployment.runs("STARTED")
-        command.kill()
-        command.wait(20)
+        deployment.instance.run_launcher.terminate(started.run_id)
+        (canceled,) = deployment.wait(lambda: deployment.runs("CANCELED"), seconds=30)
+        gate.set()
+    assert "ASSET_MATERIALIZATION" not in deployment.events(canceled.run_id)
+    assert not deployment.runs("QUEUED", "STARTED", "SUCCESS")
+
+
+@embedded
+@by_command
+def test_a_run_of_the_command_line_that_is_killed_is_ended_within_a_minute(
+    deployment: Deployment, command: tuple[str, ...]
+) -> None:
+    gate = gated(deployment, MONTH)
+    with deployment.daemon():
+        process = deployment.command(*command)
+        deployment.wait_for_requests(1)
+        (started,) = deployment.runs("STARTED")
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(20)
         gate.set()
         deployment.wait(lambda: deployment.runs("FAILURE"), seconds=60)
         assert "The process of this run is gone" in deployment.said(started.run_id)

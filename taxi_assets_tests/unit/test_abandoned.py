@@ -6,7 +6,7 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from taxi_assets.automation.abandoned import _is_abandoned, _working_on
+from taxi_assets.automation.abandoned import _is_abandoned, _held
 from taxi_assets_tests.contract.stores import child
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def work(path: Path, line: Connection) -> None:
-    with _working_on(path):
+    with _held(path):
         line.send("working")
         line.recv()
 
@@ -58,7 +58,7 @@ def test_a_run_that_ends_is_never_taken_for_abandoned(tmp_path: Path) -> None:
     watcher = threading.Thread(target=look)
     watcher.start()
     for _ in range(2000):
-        with _working_on(path):
+        with _held(path):
             pass
     ended.set()
     watcher.join()
