@@ -35,7 +35,7 @@ setup: $(VENV)/.dev ## Install everything for development into .venv
 
 .PHONY: lock
 lock: $(BIN)/uv ## Compile requirements/*.lock anew from pyproject.toml (UPGRADE=1: take newer versions)
-	@for set in install: runtime: dev:dev; do \
+	@for set in install: runtime: docker:docker dev:dev; do \
 	  name=$${set%%:*}; group=$${set#*:}; \
 	  if [ $$name = install ]; then input="--group install"; elif [ -n "$$group" ]; then input="pyproject.toml --group pyproject.toml:$$group -c requirements/runtime.lock"; else input="pyproject.toml"; fi; \
 	  $(UV) pip compile $$input --output-file requirements/$$name.lock --universal --python-version 3.11 --generate-hashes \
@@ -44,9 +44,16 @@ lock: $(BIN)/uv ## Compile requirements/*.lock anew from pyproject.toml (UPGRADE
 	done
 
 # --- use -------------------------------------------------------------------------------------------------------------
-# Everything is kept under ./data, unless TAXI_LAKE, TAXI_WAREHOUSE or DAGSTER_HOME say otherwise.
-DAGSTER_HOME ?= $(CURDIR)/data/dagster
-HOME_OF_RUNS = DAGSTER_HOME="$(DAGSTER_HOME)"
+# Everything is kept under ./data, unless TAXI_LAKE, TAXI_WAREHOUSE or DAGSTER_HOME say otherwise. PROFILE=gcp takes what
+# the environment does not say from deploy/profiles/gcp.env, to the letter; its history of runs is its own.
+ifneq ($(PROFILE),)
+ifeq ($(wildcard deploy/profiles/$(PROFILE).env),)
+$(error There is no profile $(PROFILE). There are: $(basename $(notdir $(wildcard deploy/profiles/*.env))))
+endif
+PROFILE_SETTINGS = while IFS= read -r line || [ -n "$$line" ]; do name="$${line%%=*}"; \
+	  case "$$line" in [A-Z]*=*) [ -n "$${!name+set}" ] || export "$$line";; esac; done < "deploy/profiles/$(PROFILE).env";
+endif
+SETTINGS = $(PROFILE_SETTINGS) export DAGSTER_HOME="$${DAGSTER_HOME:-$(CURDIR)/data/dagster$(filter-out -local,$(PROFILE:%=-%))}";
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 DEMO_HOME ?= $(CURDIR)/data/demo
@@ -66,12 +73,16 @@ demo-ui: $(VENV)/.runtime ## Dagster's UI on what the demo made
 
 .PHONY: dev
 dev: $(VENV)/.runtime ## Dagster's UI and daemon, on your settings; history is kept between starts
-	@export $(HOME_OF_RUNS); $(INSTANCE); $(BIN)/dagster dev --host 127.0.0.1
+	@$(SETTINGS) $(INSTANCE); $(BIN)/dagster dev --host 127.0.0.1
 
 .PHONY: backfill
 backfill: $(VENV)/.runtime ## A range of months: make backfill SERVICE=green FROM=2020-01 TO=2020-12
 	@: "$(or $(SERVICE),$(error which service? $(USAGE)))" "$(or $(FROM),$(error the first month? $(USAGE)))" "$(or $(TO),$(error the last month? $(USAGE)))"
-	@export $(HOME_OF_RUNS); $(INSTANCE); $(BIN)/python -m taxi_assets.automation.backfill backfill --service "$(SERVICE)" --from "$(FROM)" --to "$(TO)"
+	@$(SETTINGS) $(INSTANCE); $(BIN)/python -m taxi_assets.automation.backfill backfill --service "$(SERVICE)" --from "$(FROM)" --to "$(TO)"
+
+.PHONY: doctor
+doctor: $(VENV)/.runtime ## What the settings mean, and whether each part can be reached (PROFILE=… as for dev, backfill)
+	@$(SETTINGS) { $(INSTANCE); } 2>/dev/null || true; $(BIN)/python -m taxi_assets.doctor
 
 # --- check -----------------------------------------------------------------------------------------------------------
 .PHONY: check
@@ -83,11 +94,19 @@ check: $(VENV)/.dev ## Format, lint, types, definitions
 
 .PHONY: test
 test: check ## Everything, as CI runs it; three workers, because some tests wait for a daemon
-	@$(BIN)/python -m pytest -q -n 3 --dist worksteal
+	@$(BIN)/python -m pytest -q -n 3 --dist worksteal --ignore taxi_assets_tests/ui
 
 .PHONY: test-unit
 test-unit: $(VENV)/.dev ## Unit tests alone: seconds
 	@$(BIN)/python -m pytest -q taxi_assets_tests/unit
+
+.PHONY: test-ui
+test-ui: $(VENV)/.dev ## Walk through Dagster's UI in a browser (needs chromium)
+	@$(BIN)/python -m pytest -q taxi_assets_tests/ui
+
+.PHONY: screenshots
+screenshots: $(VENV)/.dev ## The same walk, with pictures of it for docs/images
+	@TAXI_SCREENSHOTS=docs/images $(BIN)/python -m pytest -q taxi_assets_tests/ui
 
 .PHONY: docs
 docs: $(VENV)/.runtime ## Write the documents that are made from the code

@@ -11,12 +11,21 @@ from taxi_assets.addresses import BigQueryAddress, DuckDBAddress, FolderAddress,
 from taxi_assets.assets.clean import clean_asset
 from taxi_assets.assets.marts import mart_asset
 from taxi_assets.assets.published import published_asset
+from taxi_assets.assets.quality import quality_asset
 from taxi_assets.assets.raw import raw_asset
+from taxi_assets.assets.reports import report_asset
 from taxi_assets.assets.warehouse import warehouse_asset
 from taxi_assets.assets.zones import zones_asset
 from taxi_assets.automation.abandoned import end_abandoned_runs, watched_in_process_executor
 from taxi_assets.automation.conditions import follow_changes
-from taxi_assets.automation.jobs import marts_job, publication_job, publication_job_schedule, reference_job, service_job
+from taxi_assets.automation.jobs import (
+    marts_job,
+    publication_job,
+    publication_job_schedule,
+    quality_job,
+    reference_job,
+    service_job,
+)
 from taxi_assets.automation.notifications import notification_sensors
 from taxi_assets.automation.publication import publication_sensor
 from taxi_assets.automation.schedules import publication_schedules
@@ -28,7 +37,12 @@ from taxi_assets.checks.warehouse import warehouse_check
 from taxi_assets.marts.mart import marts
 from taxi_assets.publisher import PublisherResource
 from taxi_assets.storage.duckdb import DuckDBWarehouse
-from taxi_assets.storage.io_managers import ParquetIOManager, PublishedFileIOManager, WarehouseIOManager
+from taxi_assets.storage.io_managers import (
+    ParquetIOManager,
+    PublishedFileIOManager,
+    ReportIOManager,
+    WarehouseIOManager,
+)
 from taxi_assets.storage.local_lake import LocalLake
 from taxi_assets.tlc.catalogue import SERVICES
 
@@ -41,9 +55,10 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.schema import Service
 
 
-# Data versions, checks with partitions, months that a service has not: Dagster still marks all three as young.
+# Data versions, checks with partitions, months that a service has not, links to code: Dagster marks them all as young.
 warnings.filterwarnings("ignore", message="Parameter `data_version` of initializer `Output.__init__`")
 warnings.filterwarnings("ignore", message="Parameter `allow_nonexistent_upstream_partitions` of initializer")
+warnings.filterwarnings("ignore", message="(Class|Function) `.*[cC]ode_?[rR]eference")
 warnings.filterwarnings("ignore", message="Specifying a partitions_def on an AssetCheckSpec")
 
 
@@ -109,18 +124,34 @@ def notifications(settings: Settings) -> list[dg.SensorDefinition]:
 
 
 def assets_of(service: Service, settings: Settings, kind: str) -> list[dg.AssetSpec | dg.AssetsDefinition]:
-    """The shelves of a service, from its publisher to its table in a warehouse of this kind."""
-    retry = retry_policy(settings.retry_delay)
-    shelves = [
-        raw_asset(service, retry),
-        clean_asset(service, None if isinstance(settings.lake, FolderAddress) else retry),
+    """The shelves of a service, from its publisher to its table in a warehouse of this kind, and its report."""
+    made = [
+        raw_asset(service, retry_policy(settings.retry_delay)),
+        clean_asset(service, retry_of_lake(settings)),
         warehouse_asset(service, kind, retry_of_warehouse(settings)),
+        report_asset(service, retry_of_warehouse(settings)),
     ]
-    fresh = freshness_policy()
+    return [published_asset(service), *map(with_freshness, made)]
+
+
+def checks_of(service: Service, settings: Settings) -> list[dg.AssetChecksDefinition]:
+    """The checks of a service, from what is published to its table."""
     return [
-        published_asset(service),
-        *(shelf.map_asset_specs(lambda spec: spec.replace_attributes(freshness_policy=fresh)) for shelf in shelves),
+        publication_check(service),
+        clean_checks(service, retry_of_lake(settings)),
+        warehouse_check(service, retry_of_warehouse(settings)),
     ]
+
+
+def with_freshness(asset: dg.AssetsDefinition) -> dg.AssetsDefinition:
+    """What is made every month says so."""
+    policy = freshness_policy()
+    return asset.map_asset_specs(lambda spec: spec.replace_attributes(freshness_policy=policy))
+
+
+def retry_of_lake(settings: Settings) -> dg.RetryPolicy | None:
+    """What is embedded fails for no reason that passes."""
+    return None if isinstance(settings.lake, FolderAddress) else retry_policy(settings.retry_delay)
 
 
 def retry_of_warehouse(settings: Settings) -> dg.RetryPolicy | None:
@@ -145,30 +176,36 @@ def build_definitions(settings: Settings, *, resources: Mapping[str, Any] | None
     base = {
         "lake": lake_at(settings),
         "warehouse": warehouse_at(settings),
-        "publisher": PublisherResource(source=settings.source, google_key=settings.google_key),
+        "publisher": PublisherResource(source=settings.publisher_source, google_key=settings.google_key),
     } | dict(resources or {})
     lake, warehouse = base["lake"], base["warehouse"]
-    services = list(SERVICES.values())
+    services, retry = list(SERVICES.values()), retry_of_warehouse(settings)
     return TaxiDefinitions(
-        assets=[
-            *(asset for service in services for asset in assets_of(service, settings, warehouse.kind)),
-            zones_asset(warehouse.kind, retry_policy(settings.retry_delay)),
-            *(mart_asset(mart, warehouse.kind, retry_of_warehouse(settings)) for mart in marts().values()),
-        ],
+        assets=dg.with_source_code_references(
+            [
+                *(asset for service in services for asset in assets_of(service, settings, warehouse.kind)),
+                zones_asset(warehouse.kind, retry_policy(settings.retry_delay)),
+                with_freshness(quality_asset(warehouse.kind, retry)),
+                *(with_freshness(mart_asset(mart, warehouse.kind, retry)) for mart in marts().values()),
+            ]
+        ),
         asset_checks=[
-            *(
-                check
-                for service in services
-                for check in (publication_check(service), clean_checks(service), warehouse_check(service))
-            ),
-            *(mart_checks(mart) for mart in marts().values()),
+            *(check for service in services for check in checks_of(service, settings)),
+            *(mart_checks(mart, retry) for mart in marts().values()),
         ],
-        jobs=[*(service_job(service) for service in services), marts_job(), reference_job(), publication_job()],
+        jobs=[
+            *(service_job(service) for service in services),
+            marts_job(),
+            quality_job(),
+            reference_job(),
+            publication_job(),
+        ],
         schedules=schedules(settings),
         resources=base
         | {
             "published_files": PublishedFileIOManager(lake=lake),
             "parquet_months": ParquetIOManager(lake=lake),
+            "reports": ReportIOManager(lake=lake),
             "warehouse_tables": WarehouseIOManager(warehouse=warehouse),
             "warehouse_frames": frames_in(warehouse, settings),
         },

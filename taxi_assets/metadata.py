@@ -5,7 +5,9 @@ Belongs here: metadata and the policy that all assets share (owners, tags). Noth
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import dagster as dg
 
@@ -14,6 +16,7 @@ from taxi_assets.tlc.read import first_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
     from typing import BinaryIO
 
     import pandas as pd
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 OWNERS = ["team:taxi-data"]
 PREVIEW_ROWS = 10
 _CELL_CHARACTERS = 60
+_BUCKETS = "https://storage.cloud.google.com"
 # What Markdown would read as a cell's end, code, HTML, a link, emphasis or an entity.
 _SPECIAL = frozenset("\\|`<>[]!*_~&")
 
@@ -38,6 +42,13 @@ def asset_tags(service: Service | None = None) -> dict[str, str]:
 def column_schema(columns: Iterable[Column]) -> dg.TableSchema:
     """Columns as the UI's table schema."""
     return dg.TableSchema([dg.TableColumn(c.name, str(c.type), c.described) for c in columns])
+
+
+def code_reference(file: Path, *, label: str) -> dg.CodeReferencesMetadataValue:
+    """A link of the UI to a file that no function stands in."""
+    return dg.CodeReferencesMetadataValue(
+        code_references=[dg.LocalFileCodeReference(file_path=str(file), line_number=1, label=label)]
+    )
 
 
 def column_lineage(mart: Mart, services: Sequence[Service]) -> dg.TableColumnLineage:
@@ -74,6 +85,18 @@ def source_metadata(record: SourceRecord, *, digest: str = "raw_sha256") -> dict
         "fetched_at": dg.MetadataValue.timestamp(record.fetched_at),
     }
     return {name: value for name, value in known.items() if value is not None} | generated_note(record.generated)
+
+
+def address(uri: str) -> dg.MetadataValue[Any]:
+    """Of an object in the lake: a path, or what a browser that is signed in opens."""
+    bucket = uri.removeprefix("gs://")
+    return dg.MetadataValue.path(uri) if bucket == uri else dg.MetadataValue.url(f"{_BUCKETS}/{quote(bucket)}")
+
+
+def picture(name: str, png: bytes) -> dg.MarkdownMetadataValue:
+    """A small picture: Markdown with the bytes in it, because the UI drops HTML. The event log holds it."""
+    data = base64.b64encode(png).decode()
+    return dg.MetadataValue.md(f"![{name}](data:image/png;base64,{data})")
 
 
 def generated_note(generated: bool) -> dict[str, str]:

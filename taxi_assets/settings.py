@@ -58,6 +58,11 @@ class Settings(BaseSettings):
         """The Google key for a resource, by the variable's name: Dagster looks it up at use, and shows no more."""
         return None if self.google_credentials is None else dg.EnvVar("TAXI_GOOGLE_CREDENTIALS")
 
+    @property
+    def publisher_source(self) -> str | dg.EnvVar:
+        """The source for a resource: by the variable's name where it may hold a password, as for the Google key."""
+        return self.source if _without_secrets(self.source) == self.source else dg.EnvVar("TAXI_SOURCE")
+
     @field_validator(
         "notify_success",
         "schedule_cron",

@@ -40,7 +40,6 @@ def clean_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Ass
         "group_name": service.name,
         "io_manager_key": "parquet_months",
         "owners": metadata.OWNERS,
-        "kinds": {"parquet"},
         "tags": metadata.asset_tags(service),
         "automation_condition": follow_upstream(),
     }
@@ -53,12 +52,14 @@ def clean_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Ass
         outs={
             "quarantine": dg.AssetOut(
                 key=["quarantine", service.table],
+                kinds={"quarantine", "parquet"},
                 description=_QUARANTINE.format(reasons="\n".join(f"- `{n}`: {d}" for n, d in reasons.items())),
                 metadata={"dagster/column_schema": metadata.column_schema(QUARANTINE_COLUMNS)},
                 **shared,
             ),
             "clean": dg.AssetOut(
                 key=["clean", service.table],
+                kinds={"clean", "parquet"},
                 description=_CLEAN.format(title=service.title, description=service.description, table=service.table),
                 metadata={"dagster/column_schema": metadata.column_schema(service.columns)},
                 **shared,

@@ -24,6 +24,6 @@ def published_asset(service: Service) -> dg.AssetSpec:
         description=_DESCRIPTION.format(title=service.title, description=service.description, name=service.name),
         group_name=service.name,
         owners=metadata.OWNERS,
-        kinds={"file"},
+        kinds={"published", "file"},
         tags=metadata.asset_tags(service),
     )

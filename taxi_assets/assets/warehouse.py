@@ -40,7 +40,7 @@ def warehouse_asset(service: Service, kind: str, retry: dg.RetryPolicy | None = 
             "partition_expr": "data_month",
         },
         owners=metadata.OWNERS,
-        kinds={kind, "table"},
+        kinds={kind, "warehouse", "table"},
         tags=metadata.asset_tags(service),
         automation_condition=follow_upstream(),
         retry_policy=retry,

@@ -12,7 +12,7 @@ import click
 from tabulate import tabulate
 
 from taxi_assets.assets.zones import ZONES
-from taxi_assets.automation.months import MonthRun, run_months, run_once
+from taxi_assets.automation.months import MonthRun, is_materialized, run_months, run_once
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.settings import Settings
 from taxi_assets.tlc.catalogue import SERVICES
@@ -92,10 +92,10 @@ def _run(months: Sequence[tuple[str, str]], *, workers: int, module: str = "taxi
     started, name = time.monotonic(), uuid.uuid4().hex[:8]
     shelves = _show(run_months(months, backfill=name, workers=workers, module=module), len(months))
     click.echo("\n" + summary(shelves) + "\n")
-    zones = run_once("reference", ZONES, backfill=name, module=module)
+    zones = [] if is_materialized(ZONES) else [run_once("reference", backfill=name, module=module)]
     loaded = sorted({("marts", run.month) for run in shelves if run.succeeded})
     marts = _show(run_months(loaded, backfill=name, workers=workers, module=module), len(loaded))
-    ended = [*shelves, *([zones] if zones else []), *marts]
+    ended = [*shelves, *zones, *marts, run_once("quality", backfill=name, module=module)]
     failed = sorted((run for run in ended if not run.succeeded), key=lambda run: (run.job, run.month))
     click.echo(f"\n{len(ended) - len(failed)} of {len(ended)} runs ended well, in {time.monotonic() - started:.0f} s.")
     for run in failed:

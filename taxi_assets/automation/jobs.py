@@ -20,7 +20,7 @@ def service_job(service: Service) -> UnresolvedAssetJobDefinition:
     return dg.define_asset_job(
         service.name,
         selection=dg.AssetSelection.groups(service.name),
-        description=f"{service.title}: fetch a month, clean it, load it, check it.",
+        description=f"{service.title}: fetch a month, clean it, load it, check it, report on it.",
     )
 
 
@@ -30,6 +30,15 @@ def marts_job() -> UnresolvedAssetJobDefinition:
         "marts",
         selection=dg.AssetSelection.groups("marts"),
         description="Make a month of all marts from the services whose trips are in the warehouse.",
+    )
+
+
+def quality_job() -> UnresolvedAssetJobDefinition:
+    """What became of the rows of all months."""
+    return dg.define_asset_job(
+        "quality",
+        selection=dg.AssetSelection.groups("quality"),
+        description="Count what became of the rows of every month that is in the lake.",
     )
 
 

@@ -68,12 +68,16 @@ def run_months(
                 yield MonthRun(*pair, succeeded=False, seconds=0, reason="Its process was killed, twice.")
 
 
-def run_once(job: str, key: dg.AssetKey, *, backfill: str, module: str) -> MonthRun | None:
-    """Run a job without months, unless its asset has been materialized before."""
+def run_once(job: str, *, backfill: str, module: str) -> MonthRun:
+    """Run a job without months, in this process."""
     _load(module)
+    return _run_month(job, None, backfill)
+
+
+def is_materialized(key: dg.AssetKey) -> bool:
+    """Whether the instance knows of a materialization."""
     with dg.DagsterInstance.get() as instance:
-        there = instance.get_latest_materialization_event(key) is not None
-    return None if there else _run_month(job, None, backfill)
+        return instance.get_latest_materialization_event(key) is not None
 
 
 def _run_in_pool(

@@ -44,7 +44,7 @@ WAITS = tuple(dt.timedelta(minutes=minutes) for minutes in (10, 60, 6 * 60, 24 *
 _PARTITION_TAG = "dagster/partition"
 _WILL_RETRY_TAG = "dagster/will_retry"
 _PARENT_TAG = "dagster/parent_run_id"
-_SHELVES = ("raw", "quarantine", "clean", "warehouse")
+_SHELVES = ("raw", "quarantine", "clean", "warehouse", "reports")
 _REMEMBERED_RUNS = 300
 _UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,

@@ -21,7 +21,7 @@ USUAL_VOLUME = (0.5, 2.0)
 _MONTHS_AROUND = 2
 
 
-def clean_checks(service: Service) -> dg.AssetChecksDefinition:
+def clean_checks(service: Service, retry: dg.RetryPolicy | None = None) -> dg.AssetChecksDefinition:
     """One step with all checks on a service's clean trips."""
     asset = dg.AssetKey(["clean", service.table])
     partitions = monthly_partitions(service)
@@ -33,6 +33,7 @@ def clean_checks(service: Service) -> dg.AssetChecksDefinition:
 
     @dg.multi_asset_check(
         name=f"check_clean_{service.name}",
+        retry_policy=retry,
         specs=[
             spec(
                 "rows_conserved",

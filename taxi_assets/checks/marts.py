@@ -17,7 +17,7 @@ from taxi_assets.tlc.month import Month
 _QUOTED = 5
 
 
-def mart_checks(mart: Mart) -> dg.AssetChecksDefinition:
+def mart_checks(mart: Mart, retry: dg.RetryPolicy | None = None) -> dg.AssetChecksDefinition:
     """Both, in the warehouse."""
     key = mart_key(mart)
     keys, sums = ", ".join(mart.key), ", ".join(mart.measures)
@@ -39,7 +39,8 @@ def mart_checks(mart: Mart) -> dg.AssetChecksDefinition:
                 description=f"The month's {sums} are those of the trips of every service that is loaded, to the cent.",
             ),
         ],
-        name=f"marts__{mart.name}_checks",
+        name=f"check_{mart.name}",
+        retry_policy=retry,
     )
     def checks(context: dg.AssetCheckExecutionContext, warehouse: Warehouse) -> Iterator[dg.AssetCheckResult]:
         month = Month.parse(context.partition_key)

@@ -11,7 +11,7 @@ from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Service
 
 
-def warehouse_check(service: Service) -> dg.AssetChecksDefinition:
+def warehouse_check(service: Service, retry: dg.RetryPolicy | None = None) -> dg.AssetChecksDefinition:
     """Compare the table's month with the Parquet file, by figures counted in each anew."""
 
     @dg.asset_check(
@@ -22,6 +22,7 @@ def warehouse_check(service: Service) -> dg.AssetChecksDefinition:
         "its lake checks its bytes itself.",
         blocking=True,
         partitions_def=monthly_partitions(service),
+        retry_policy=retry,
     )
     def equals_clean(context: dg.AssetCheckExecutionContext, lake: Lake, warehouse: Warehouse) -> dg.AssetCheckResult:
         month = Month.parse(context.partition_key)

@@ -22,7 +22,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.schema import Service
 
+_FOLDER = Path(__file__).parent / "sql"
 _HEADER = "/*", "*/"
 
 _KEYS = (
@@ -83,6 +84,11 @@ class Mart:
     """The query of a month; after it, views upon the table."""
 
     @property
+    def file(self) -> Path:
+        """Where it is written."""
+        return _FOLDER / f"{self.name}.sql"
+
+    @property
     def services(self) -> list[Service]:
         """Those whose trips it counts."""
         return [service for service in SERVICES.values() if records(service, set(self.needs))]
@@ -105,8 +111,7 @@ class MartMonth:
 @cache
 def marts() -> Mapping[str, Mart]:
     """All marts by name, in the order of their names. Raises `MartDefinitionError` for a file that is none."""
-    files = sorted(resources.files("taxi_assets.marts").joinpath("sql").iterdir(), key=lambda file: file.name)
-    return {name: read_mart(name, file.read_text()) for file in files if (name := file.name.removesuffix(".sql"))}
+    return {file.stem: read_mart(file.stem, file.read_text()) for file in sorted(_FOLDER.glob("*.sql"))}
 
 
 def read_mart(name: str, text: str) -> Mart:

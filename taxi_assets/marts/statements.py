@@ -1,39 +1,37 @@
-"""SQL for a warehouse, from SQL that is written once.
+"""SQL for a warehouse, from SQL that is written once, in the language of `language.py`.
 
-Marts, reports and the questions in `docs/` are written in one dialect, DuckDB's, in a small language: what engines
-understand alike. `ALLOWED` is that language, and anything else is refused before it is run: day of week, medians,
-differences of times and casts to decimals of a scale come out different, or wrong, from one engine to the next.
+Belongs here: reading such SQL, putting trips into it, and what its columns are: their types, and what they are made of.
+Does not belong here: what can be written, and running anything.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from functools import cache
+from typing import TYPE_CHECKING, Any, cast
 
 import sqlglot
 from sqlglot import exp
+from sqlglot.errors import SqlglotError
+from sqlglot.optimizer.annotate_types import annotate_types
+from sqlglot.optimizer.qualify import qualify
+from sqlglot.optimizer.scope import Scope, build_scope
 
-from taxi_assets.errors import MartDefinitionError
 from taxi_assets.marts import all_trips
+from taxi_assets.marts.language import WRITTEN_IN, require_allowed, wrong
+from taxi_assets.marts.mart import marts
+from taxi_assets.tlc.catalogue import SERVICES
 from taxi_assets.tlc.schema import ColumnType
+from taxi_assets.tlc.zones import ZONE_COLUMNS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from taxi_assets.marts.mart import Mart
     from taxi_assets.tlc.month import Month
-    from taxi_assets.tlc.schema import Service
+    from taxi_assets.tlc.schema import Column, Service
 
-WRITTEN_IN = "duckdb"
+ZONES = "taxi_zones"
 
-ALLOWED: frozenset[type[exp.Expr]] = frozenset({
-    exp.Add, exp.Alias, exp.And, exp.Between, exp.Boolean, exp.Case, exp.Cast, exp.Coalesce, exp.Column, exp.Count,
-    exp.CTE, exp.DataType, exp.Distinct, exp.Div, exp.EQ, exp.Extract, exp.From, exp.Group, exp.GT, exp.GTE,
-    exp.Identifier, exp.If, exp.In, exp.Is, exp.Join, exp.Limit, exp.Literal, exp.LT, exp.LTE, exp.Max, exp.Min,
-    exp.Mul, exp.Neg, exp.NEQ, exp.Not, exp.Null, exp.Nullif, exp.Or, exp.Order, exp.Ordered, exp.Paren, exp.Select,
-    exp.Star, exp.Sub, exp.Subquery, exp.Sum, exp.Table, exp.TableAlias, exp.Union, exp.Var, exp.Where, exp.Window,
-    exp.With,
-})  # fmt: skip
-_TYPES = {exp.DType.BIGINT, exp.DType.DATE, exp.DType.DOUBLE, exp.DType.TEXT, exp.DType.DECIMAL, exp.DType.TIMESTAMP}
 # What is not recorded has a type all the same, or a union of three services would make text of it.
 _NULLS = {
     ColumnType.INTEGER: "BIGINT",
@@ -42,22 +40,38 @@ _NULLS = {
     ColumnType.MONEY: "DECIMAL",
     ColumnType.MILES: "DECIMAL",
 }
-_PARTS_OF_DATES = {"YEAR", "MONTH", "DAY"}
+_TYPES = {
+    ColumnType.INTEGER: "BIGINT",
+    ColumnType.MONEY: "DECIMAL(12, 2)",
+    ColumnType.MILES: "DECIMAL(12, 3)",
+    ColumnType.DEGREES: "DOUBLE",
+    ColumnType.TEXT: "TEXT",
+    ColumnType.DATETIME: "TIMESTAMP",
+    ColumnType.DATE: "DATE",
+    ColumnType.BOOLEAN: "BOOLEAN",
+    ColumnType.MONEY_SUM: "DECIMAL(18, 2)",
+    ColumnType.MILES_SUM: "DECIMAL(18, 3)",
+}
 
 
 def queries_of(mart: Mart) -> tuple[exp.Query, dict[str, exp.Query]]:
     """The query of a month, and the views upon the table by name; raises `MartDefinitionError`."""
-    try:
-        first, *others = (statement for statement in sqlglot.parse(mart.sql, read=WRITTEN_IN) if statement is not None)
-    except (sqlglot.ParseError, ValueError) as error:
-        raise _wrong(mart.name, f"it cannot be parsed: {' '.join(str(error).split())}") from None
+    first, *others = _parsed(mart.sql, mart.name)
     if not isinstance(first, exp.Query) or [c.name for c in mart.columns] != first.named_selects:
         columns = ", ".join(column.name for column in mart.columns)
-        raise _wrong(mart.name, f"the query of a month must select, in this order, {columns}")
+        raise wrong(mart.name, f"the query of a month must select, in this order, {columns}")
+    if "data_month" not in mart.key or all_trips.NAME not in tables_of(first):
+        raise wrong(mart.name, "it must be made of all_trips, and data_month be part of its key")
     views = {}
     for view in others:
-        if not isinstance(view, exp.Create) or view.kind != "VIEW" or not isinstance(view.expression, exp.Query):
-            raise _wrong(mart.name, "after the query of a month there can only be CREATE VIEW … AS SELECT …")
+        if not (
+            isinstance(view, exp.Create)
+            and view.kind == "VIEW"
+            and isinstance(view.this, exp.Table)
+            and isinstance(view.expression, exp.Query)
+        ):
+            raise wrong(mart.name, "after the query of a month there can only be CREATE VIEW … AS SELECT …")
+        require_allowed(view.this, mart.name)
         views[view.this.name] = view.expression
     for query in (first, *views.values()):
         require_allowed(query, mart.name)
@@ -66,30 +80,17 @@ def queries_of(mart: Mart) -> tuple[exp.Query, dict[str, exp.Query]]:
 
 def parse(sql: str, what: str) -> exp.Query:
     """A query in the language of marts; `what` names it in errors."""
-    try:
-        query = sqlglot.parse_one(sql, read=WRITTEN_IN)
-    except sqlglot.ParseError as error:
-        raise _wrong(what, f"it cannot be parsed: {' '.join(str(error).split())}") from None
-    if not isinstance(query, exp.Query):
-        raise _wrong(what, "it is no query")
-    require_allowed(query, what)
-    return query
+    queries = _parsed(sql, what)
+    if len(queries) != 1 or not isinstance(queries[0], exp.Query):
+        raise wrong(what, "it is no query, or several")
+    require_allowed(queries[0], what)
+    return queries[0]
 
 
-def require_allowed(query: exp.Expr, what: str) -> None:
-    """Raise `MartDefinitionError` where a query says what engines do not all understand alike."""
-    for node in query.walk():
-        type_ = type(node)
-        if type_ not in ALLOWED:
-            raise _wrong(
-                what, f"{node.sql(dialect=WRITTEN_IN)!r} ({type_.__name__}) is not among what engines understand alike"
-            )
-        if isinstance(node, exp.DataType) and (node.this not in _TYPES or node.expressions):
-            raise _wrong(
-                what, f"a cast to {node.sql(dialect=WRITTEN_IN)} comes out different from one engine to the next"
-            )
-        if isinstance(node, exp.Extract) and node.name.upper() not in _PARTS_OF_DATES:
-            raise _wrong(what, f"EXTRACT of {node.name} comes out different from one engine to the next")
+def tables_of(query: exp.Query) -> set[str]:
+    """The tables that a query names."""
+    ctes = {cte.alias for cte in query.find_all(exp.CTE)}
+    return {table.name for table in query.find_all(exp.Table)} - ctes
 
 
 def month_of(mart: Mart, month: Month, services: Sequence[Service]) -> exp.Query:
@@ -100,6 +101,8 @@ def month_of(mart: Mart, month: Month, services: Sequence[Service]) -> exp.Query
 def over_trips(query: exp.Query, services: Sequence[Service], months: Iterable[Month]) -> exp.Query:
     """A query in which `all_trips` is the trips of these months of these services."""
     days = [str(month.start) for month in months]
+    if all_trips.NAME in tables_of(query) and not (services and days):
+        raise wrong("query", "it reads all_trips, and of which services and months is not said")
 
     def put(node: exp.Expr) -> exp.Expr:
         if isinstance(node, exp.Table) and node.name == all_trips.NAME:
@@ -114,13 +117,121 @@ def render(query: exp.Query, dialect: str, relation: Callable[[str], str]) -> st
     """The query in an engine's SQL; `relation` says how the engine names a table."""
 
     def name(node: exp.Expr) -> exp.Expr:
-        if isinstance(node, exp.Table) and not node.db and node.name not in ctes:
+        if isinstance(node, exp.Table) and not node.db and node.name in tables:
             table = exp.to_table(relation(node.name), dialect=dialect)
             return exp.alias_(table, node.alias or node.name, table=True)
         return node
 
-    ctes = {cte.alias for cte in query.find_all(exp.CTE)}
-    return query.transform(name).sql(dialect=dialect)
+    tables = tables_of(query)
+    # Quoted, because each engine has reserved words of its own.
+    return query.transform(name).sql(dialect=dialect, identify=True)
+
+
+# --- what a query's columns are ---------------------------------------------------------------------------------------
+
+
+def types_of(query: exp.Query) -> dict[str, str]:
+    """DuckDB's types of a query's columns by name, as far as they can be told; no engine's results say them all."""
+    try:
+        typed = annotate_types(_qualified(query), schema=_schema(tables_of(query)), dialect=WRITTEN_IN)
+    except SqlglotError:  # what is wrong with it, the engine says
+        return {}
+    return {column.alias_or_name: column.type.sql(WRITTEN_IN) for column in typed.selects if column.type is not None}
+
+
+def lineage(mart: Mart, services: Sequence[Service]) -> dict[str, set[tuple[str, str]]]:
+    """For each of a mart's columns, the columns of tables in the warehouse that its values are made from."""
+    query = over_trips(queries_of(mart)[0], services, [services[0].first_month])
+    scope = build_scope(_qualified(query))
+    return {} if scope is None else {name: _made_of(scope, place) for place, name in enumerate(query.named_selects)}
+
+
+def never_null(mart: Mart, column: str) -> bool:
+    """Whether no row of a mart can lack this column's value, as far as can be told from its query."""
+    query = queries_of(mart)[0]
+    scope = build_scope(_qualified(query))
+    return scope is not None and _is_never_null(scope, query.named_selects.index(column))
+
+
+def _qualified(query: exp.Query) -> exp.Query:
+    return qualify(
+        query.copy(),
+        schema=_schema(tables_of(query)),
+        dialect=WRITTEN_IN,
+        quote_identifiers=False,
+        identify=False,
+        validate_qualify_columns=False,
+    )
+
+
+def _schema(tables: Iterable[str]) -> dict[str, object]:
+    """Types of the columns of the tables that we know."""
+    return {table: dict(columns) for table in tables if (columns := _columns_of(table))}
+
+
+@cache
+def _columns_of(table: str) -> Mapping[str, str]:
+    known: dict[str, Sequence[Column] | Sequence[all_trips.CommonColumn]] = {
+        ZONES: ZONE_COLUMNS,
+        all_trips.NAME: all_trips.COLUMNS,
+        **{service.table: service.columns for service in SERVICES.values()},
+        **{name: mart.columns for name, mart in marts().items()},
+    }
+    if table in known:
+        own = {"service": "TEXT"} if table == all_trips.NAME else {}
+        return own | {column.name: _TYPES[column.type] for column in known[table]}
+    views = (queries_of(mart)[1].get(table) for mart in marts().values())
+    return next((types_of(view) for view in views if view is not None), {})
+
+
+def _made_of(scope: Any, place: int) -> set[tuple[str, str]]:
+    if scope.set_operation_scopes:
+        return {made_of for side in scope.set_operation_scopes for made_of in _made_of(side, place)}
+    found = set()
+    for column in scope.expression.selects[place].find_all(exp.Column):
+        source: Any = _source_of(scope, column)
+        if isinstance(source, Scope):
+            found |= _made_of(source, _names(source).index(column.name))
+        elif source is not None:
+            found.add((source.name, column.name))
+    return found
+
+
+def _names(scope: Any) -> list[str]:
+    names: list[str] = scope.expression.named_selects
+    return names
+
+
+def _source_of(scope: Any, column: exp.Column) -> Any:
+    inner = (within.sources for within in scope.subquery_scopes)
+    return next((found[column.table] for found in (scope.sources, *inner) if column.table in found), None)
+
+
+def _is_never_null(scope: Any, place: int) -> bool:
+    if scope.set_operation_scopes:
+        return all(_is_never_null(side, place) for side in scope.set_operation_scopes)
+    joins = scope.expression.args.get("joins") or []
+    outer = {join.alias_or_name for join in joins if join.side}
+    whole = any(join.side in {"RIGHT", "FULL"} for join in joins)
+
+    def holds(node: Any) -> bool:
+        node = node.this if isinstance(node, exp.Neg) else node
+        if isinstance(node, exp.Coalesce):
+            return any(holds(one) for one in (node.this, *node.expressions))
+        source = scope.sources.get(node.table) if isinstance(node, exp.Column) else None
+        if source is None or whole or node.table in outer:
+            return isinstance(node, exp.Literal | exp.Count)
+        if isinstance(source, Scope):
+            return _is_never_null(source, _names(source).index(node.name))
+        return source.name == all_trips.NAME and node.name in _NEVER_NULL
+
+    return holds(scope.expression.selects[place].unalias())
+
+
+_NEVER_NULL = {"service", "data_month"} | {c.name for c in all_trips.COLUMNS if c.otherwise is not None}
+
+
+# --- trips ------------------------------------------------------------------------------------------------------------
 
 
 def _all_trips(services: Sequence[Service], days: Sequence[str]) -> exp.Query:
@@ -154,5 +265,11 @@ def _parse(sql: str) -> exp.Expr:
     return parsed
 
 
-def _wrong(what: str, why: str) -> MartDefinitionError:
-    return MartDefinitionError(f"{what}: {why}.", remedy="See marts/statements.py for what can be written.")
+def _parsed(sql: str, what: str) -> list[exp.Expr]:
+    try:
+        statements = [statement for statement in sqlglot.parse(sql, read=WRITTEN_IN) if statement is not None]
+    except (SqlglotError, ValueError) as error:
+        raise wrong(what, f"it cannot be parsed: {' '.join(str(error).split())}") from None
+    if not statements:
+        raise wrong(what, "there is no query")
+    return statements

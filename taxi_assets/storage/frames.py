@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -24,8 +25,56 @@ _NULLABLE: Mapping[Any, Any] = {
     pa.large_string(): pd.StringDtype(),
 }
 
+_ARROW: Mapping[str, Any] = {
+    "BIGINT": pa.int64(),
+    "BOOLEAN": pa.bool_(),
+    "DATE": pa.date32(),
+    "DOUBLE": pa.float64(),
+    "INT": pa.int64(),
+    "TEXT": pa.string(),
+    "TIMESTAMP": pa.timestamp("us"),
+}
+_MILES_PLACES = 3
+
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
     """An Arrow table as a frame: nullable integers, booleans and strings; money as exact `Decimal`."""
     frame: pd.DataFrame = table.to_pandas(types_mapper=_NULLABLE.get)
     return frame
+
+
+def answer(table: pa.Table, types: Mapping[str, str] | None = None) -> pa.Table:
+    """The rows of a query with the types of every engine: integers of 64 bits, exact decimals of at least two places.
+
+    An engine's own types tell less: sums of integers are decimals here and there, and BigQuery's decimals have nine
+    places. `types` are DuckDB's names of what is meant, by column.
+    """
+    columns = [_meant(table.column(place), (types or {}).get(name)) for place, name in enumerate(table.column_names)]
+    return pa.Table.from_arrays(columns, names=table.column_names)
+
+
+def _meant(column: pa.ChunkedArray, meant: str | None) -> pa.ChunkedArray:
+    known = _arrow_type(meant)
+    for type_ in _guesses(column.type) if known is None else [known, *_guesses(column.type)]:
+        try:
+            return column.cast(type_)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # it would lose something
+            continue
+    return column
+
+
+def _guesses(type_: pa.DataType) -> list[pa.DataType]:
+    if pa.types.is_integer(type_):
+        return [pa.int64()]
+    if pa.types.is_floating(type_):
+        return [pa.float64()]
+    if pa.types.is_decimal(type_) and type_.scale == 0:
+        return [pa.int64()]
+    if pa.types.is_decimal(type_) and type_.scale > _MILES_PLACES:
+        return [pa.decimal128(38, scale) for scale in range(2, type_.scale)]
+    return []
+
+
+def _arrow_type(name: str | None) -> pa.DataType | None:
+    decimal = re.fullmatch(r"DECIMAL\(\d+, (\d+)\)", name or "")
+    return _ARROW.get(name or "") if decimal is None else pa.decimal128(38, int(decimal[1]))

@@ -14,6 +14,7 @@ from taxi_assets import metadata
 from taxi_assets.errors import WarehouseTableMissingError
 from taxi_assets.failures import as_failures
 from taxi_assets.marts.mart import Mart, MartMonth, marts
+from taxi_assets.reports.staged import PAGE, StagedReport, sha256
 from taxi_assets.storage.lake import Lake
 from taxi_assets.storage.shelves import ParquetMonth, PublishedFile, StagedFile, StagedParquet
 from taxi_assets.storage.warehouse import Warehouse
@@ -57,6 +58,28 @@ class ParquetIOManager(dg.ConfigurableIOManager):
         with as_failures():
             trips = ParquetMonth.get(self.lake, _stem(context))
             return trips.to_pandas() if _wants_frame(context) else trips
+
+
+class ReportIOManager(dg.ConfigurableIOManager):
+    """A folder of the lake for each report: its pictures, and the page that shows them."""
+
+    lake: dg.ResourceDependency[Lake]
+
+    def handle_output(self, context: dg.OutputContext, obj: StagedReport) -> None:
+        """Publish what is not there already, the page last; remove pictures that the report has no longer."""
+        with as_failures():
+            keys = {file: f"{_stem(context)}/{file.name}" for file in obj.files}
+            new = [file for file, key in keys.items() if not self.lake.holds(key, sha256=sha256(file))]
+            for file in new:
+                self.lake.publish(file, keys[file], replaces=obj.replaces[file.name], run_id=context.run_id)
+            for name in obj.dropped:
+                self.lake.delete(f"{_stem(context)}/{name}")
+        context.add_output_metadata({"written": "replaced" if new else "unchanged"})
+
+    def load_input(self, context: dg.InputContext) -> str:
+        """The page's HTML."""
+        with as_failures(), self.lake.open(f"{_stem(context)}/{PAGE}") as page:
+            return page.read().decode()
 
 
 class WarehouseIOManager(dg.ConfigurableIOManager):

@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 import dagster as dg
 
+from taxi_assets.errors import WarehouseTableMissingError
+from taxi_assets.storage.frames import answer, to_frame
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pandas as pd
+    import pyarrow as pa
 
     from taxi_assets.marts.mart import Mart
     from taxi_assets.storage.shelves import ParquetMonth
@@ -67,27 +71,33 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
     def read_frame(self, name: str) -> pd.DataFrame:
         """A table without partitions."""
 
+    @abstractmethod
     def replace_mart(self, mart: Mart, month: Month, services: Sequence[Service], *, run_id: str) -> int:
         """Replace a month of a mart by its query over the trips of these services; the number of rows.
 
         Creates the table where it is missing, adds columns that are new, describes all; makes its views anew. A reader
         sees the old month or the new one. Raises `WarehouseSchemaError` where a column has another type than the mart
-        says, and `WarehouseTableMissingError` where a table that it reads is not there.
+        says, or a table that it reads lacks a column, and `WarehouseTableMissingError` where such a table is missing.
         """
-        raise NotImplementedError
+
+    @abstractmethod
+    def query(self, statement: str) -> pa.Table:
+        """The rows of a query in the engine's own SQL, with the types that its engine gives them."""
 
     def fetch(self, statement: str) -> pd.DataFrame:
         """The rows of a query in the engine's own SQL."""
-        raise NotImplementedError
+        return to_frame(answer(self.query(statement)))
 
     def ask(self, query: str, *, services: Sequence[Service] = (), months: Sequence[Month] = ()) -> pd.DataFrame:
         """The rows of a query in the language of marts; in it `all_trips` are these months of these services.
 
-        Raises `MartDefinitionError` for what engines do not understand alike (see `marts/statements.py`).
+        Raises `MartDefinitionError` for what engines do not understand alike (see `marts/language.py`).
         """
-        from taxi_assets.marts.statements import over_trips, parse, render  # noqa: PLC0415  (a fifth of a second)
+        from taxi_assets.marts.statements import over_trips, parse, render, types_of  # noqa: PLC0415  (0.2 s)
 
-        return self.fetch(render(over_trips(parse(query, "query"), services, months), self.dialect, self.relation))
+        asked = parse(query, "query")
+        statement = render(over_trips(asked, services, months), self.dialect, self.relation)
+        return to_frame(answer(self.query(statement), types_of(asked)))
 
     def relation(self, name: str) -> str:
         """A table's name as queries take it."""
@@ -96,6 +106,13 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
     @abstractmethod
     def table_name(self, name: str) -> str:
         """Qualified name of a table, for people and for metadata."""
+
+    def missing(self, name: str) -> WarehouseTableMissingError:
+        """There is no such table."""
+        return WarehouseTableMissingError(
+            f"There is no table {self.table_name(name)} in {self.uri()}.",
+            remedy=f"Materialize the asset {name} first.",
+        )
 
     @abstractmethod
     def uri(self) -> str:

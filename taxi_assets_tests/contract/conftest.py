@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
+from taxi_assets.storage.local_lake import LocalLake
+from taxi_assets_tests.contract.stores import bigquery as bigquery_store
+from taxi_assets_tests.contract.stores import duckdb as duckdb_store
+from taxi_assets_tests.contract.stores import postgres as postgres_store
+from taxi_assets_tests.contract.stores import real_google
 from taxi_assets_tests.contract.stores.bigquery import (
     bigquery,
     bigquery_by_upload_warehouse,
@@ -23,8 +29,11 @@ from taxi_assets_tests.contract.stores.real_google import (
     real_gcs_lake,
     real_gcs_prefix,
 )
+from taxi_assets_tests.google.bigquery import BigQuery
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from taxi_assets_tests.contract.stores import LakeBackend, WarehouseBackend
 
 __all__ = [
@@ -47,9 +56,11 @@ __all__ = [
 ]
 
 LAKES = ["local", "gcs"]
+ENGINES = ["duckdb", "bigquery", "postgres"]
 WAREHOUSES = ["duckdb", "duckdb_from_bucket", "bigquery", "bigquery_by_upload", "postgres"]
 if PROJECT:
     LAKES.append("real_gcs")
+    ENGINES.append("real_bigquery")
     WAREHOUSES += ["real_bigquery", "real_bigquery_by_upload"]
 
 
@@ -63,3 +74,30 @@ def lake_backend(request: pytest.FixtureRequest) -> LakeBackend:
 def warehouse_backend(request: pytest.FixtureRequest) -> WarehouseBackend:
     backend: WarehouseBackend = request.getfixturevalue(f"{request.param}_warehouse")
     return backend
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def shared_warehouse(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[WarehouseBackend]:
+    """A warehouse that the tests of a module share, loading from a folder: tables of their own keep them apart."""
+    folder = tmp_path_factory.mktemp("warehouse")
+    lake = partial(LocalLake, folder=str(folder / "lake"))
+    match request.param:
+        case "duckdb":
+            yield duckdb_store.backend(folder, lake)
+        case "postgres":
+            with postgres_store.database(request.getfixturevalue("postgres_server")) as url:
+                yield postgres_store.backend(folder, url)
+        case "bigquery":
+            account = request.getfixturevalue("service_account")
+            with (
+                BigQuery(project=bigquery_store.PROJECT) as double,
+                pytest.MonkeyPatch.context() as patch,
+            ):
+                for name, value in double.environment.items():
+                    patch.setenv(name, value)
+                yield bigquery_store.backend(double, account, lake)
+        case _:
+            with real_google.backend(lake) as backend:
+                yield backend

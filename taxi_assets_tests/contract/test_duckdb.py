@@ -18,6 +18,7 @@ import pytest
 
 from taxi_assets.addresses import DuckDBAddress, read_warehouse
 from taxi_assets.errors import WarehouseBusyError, WarehouseTableMissingError, WarehouseUnusableError
+from taxi_assets.marts.mart import marts
 from taxi_assets.storage.duckdb import DuckDBWarehouse
 from taxi_assets.storage.local_lake import LocalLake
 from taxi_assets.storage.shelves import ParquetMonth
@@ -212,3 +213,31 @@ def test_a_process_killed_while_it_makes_the_file_leaves_none_and_what_it_leaves
     replace(embedded, trips)
     assert embedded.totals(GREEN, MONTH) == trips.report.clean
     assert list(Path(embedded.file).parent.iterdir()) == [Path(embedded.file)]
+
+
+# --- marts ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_mart_is_found_in_a_schema_called_like_the_file_and_after_the_file_was_renamed(tmp_path: Path) -> None:
+    lake = LocalLake(folder=str(tmp_path / "lake"))
+    warehouse = DuckDBWarehouse(file=str(tmp_path / "taxi.duckdb"))
+    warehouse.replace_month(GREEN, MONTH, published_month(lake), run_id="a run")
+    mart = marts()["payment_mix"]
+    assert warehouse.replace_mart(mart, MONTH, [GREEN], run_id="a run") == 5
+    question = "SELECT SUM(trips) AS trips, SUM(share_of_trips) AS whole FROM payment_mix_ratios"
+    assert warehouse.ask(question).to_dict("records") == [{"trips": 80, "whole": pytest.approx(1)}]
+    (tmp_path / "taxi.duckdb").rename(tmp_path / "other.duckdb")
+    renamed = DuckDBWarehouse(file=str(tmp_path / "other.duckdb"))
+    assert renamed.ask(question)["trips"].tolist() == [80]
+    assert renamed.fetch("SELECT trips FROM taxi.payment_mix_ratios")["trips"].sum() == 80
+
+
+def test_a_mart_is_described_by_its_table(tmp_path: Path) -> None:
+    lake = LocalLake(folder=str(tmp_path / "lake"))
+    warehouse = DuckDBWarehouse(file=str(tmp_path / "warehouse.duckdb"))
+    warehouse.replace_month(GREEN, MONTH, published_month(lake), run_id="a run")
+    mart = marts()["payment_mix"]
+    warehouse.replace_mart(mart, MONTH, [GREEN], run_id="a run")
+    with duckdb.connect(warehouse.file) as connection:
+        query = "SELECT comment FROM duckdb_tables() WHERE table_name = 'payment_mix'"
+        assert connection.execute(query).fetchall() == [(mart.description,)]

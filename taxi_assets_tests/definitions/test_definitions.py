@@ -6,21 +6,22 @@ import ast
 import subprocess
 import sys
 import tomllib
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.remote_representation.external_data import RepositorySnap
+from dagster._serdes import serialize_value
 
 from taxi_assets.build import build_definitions
 from taxi_assets.settings import Settings
 from taxi_assets.tlc.catalogue import SERVICES
 from taxi_assets_tests.conftest import REPOSITORY
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-SHELVES = ("raw", "clean", "quarantine", "warehouse")
+SHELVES = ("raw", "clean", "quarantine", "warehouse", "reports")
+MARTS = ("hour_of_week", "market_share", "od_flows", "payment_mix", "zone_day")
 FIRST_MONTHS = {"yellow": "2009-01", "green": "2013-08", "fhv": "2015-01", "fhvhv": "2019-02"}
 
 
@@ -37,7 +38,8 @@ def specs(defs: dg.Definitions) -> dict[str, dg.AssetSpec]:
 def test_asset_keys(specs: dict[str, dg.AssetSpec]) -> None:
     trips = {f"{shelf}/{service}_trips" for shelf in SHELVES for service in FIRST_MONTHS}
     published = {f"published/{service}_trips" for service in FIRST_MONTHS}
-    assert set(specs) == trips | published | {"reference/taxi_zones"}
+    marts = {f"marts/{mart}" for mart in MARTS}
+    assert set(specs) == trips | published | marts | {"reference/taxi_zones", "quality/month_quality"}
 
 
 def test_each_shelf_depends_on_the_one_before(specs: dict[str, dg.AssetSpec]) -> None:
@@ -47,12 +49,22 @@ def test_each_shelf_depends_on_the_one_before(specs: dict[str, dg.AssetSpec]) ->
         assert upstream[f"clean/{service}_trips"] == {f"raw/{service}_trips"}
         assert upstream[f"quarantine/{service}_trips"] == {f"raw/{service}_trips"}
         assert upstream[f"warehouse/{service}_trips"] == {f"clean/{service}_trips"}
+        assert upstream[f"reports/{service}_trips"] == {f"clean/{service}_trips", f"warehouse/{service}_trips"}
+
+
+def test_each_mart_depends_on_the_services_that_record_what_it_needs(specs: dict[str, dg.AssetSpec]) -> None:
+    tables = {f"warehouse/{service}_trips" for service in SERVICES}
+    paid = {"warehouse/yellow_trips", "warehouse/green_trips"}
+    for mart in MARTS:
+        upstream = {dep.asset_key.to_user_string() for dep in specs[f"marts/{mart}"].deps}
+        assert upstream == (paid if mart == "payment_mix" else tables) | {"reference/taxi_zones"}
 
 
 def test_one_group_a_service(specs: dict[str, dg.AssetSpec]) -> None:
     for key, spec in specs.items():
-        service = key.partition("/")[2].removesuffix("_trips")
-        assert spec.group_name == (service if service in SERVICES else "reference")
+        shelf, _, table = key.partition("/")
+        service = table.removesuffix("_trips")
+        assert spec.group_name == (service if service in SERVICES else shelf)
 
 
 def test_months_are_partitions_from_each_service_s_first_month_on(specs: dict[str, dg.AssetSpec]) -> None:
@@ -61,6 +73,10 @@ def test_months_are_partitions_from_each_service_s_first_month_on(specs: dict[st
             partitions = specs[f"{shelf}/{service}_trips"].partitions_def
             assert isinstance(partitions, dg.MonthlyPartitionsDefinition)
             assert partitions.get_first_partition_key() == first
+    for mart in MARTS:
+        partitions = specs[f"marts/{mart}"].partitions_def
+        assert isinstance(partitions, dg.MonthlyPartitionsDefinition)
+        assert partitions.get_first_partition_key() == min(FIRST_MONTHS.values())
 
 
 def test_every_asset_has_owner_kind_tags_and_a_description_for_readers(specs: dict[str, dg.AssetSpec]) -> None:
@@ -69,6 +85,15 @@ def test_every_asset_has_owner_kind_tags_and_a_description_for_readers(specs: di
         assert spec.kinds, key
         assert spec.tags["domain"] == "nyc-taxi", key
         assert len(spec.description or "") > 100, key
+
+
+def test_every_asset_leads_to_its_code(specs: dict[str, dg.AssetSpec]) -> None:
+    for key, spec in specs.items():
+        if not key.startswith("published/"):
+            references = spec.metadata["dagster/code_references"].code_references
+            assert all(Path(reference.file_path).is_file() for reference in references), key
+    of_mart = specs["marts/zone_day"].metadata["dagster/code_references"].code_references
+    assert {Path(reference.file_path).name for reference in of_mart} == {"zone_day.sql", "marts.py"}
 
 
 def test_columns_reach_the_ui_with_unit_and_description(specs: dict[str, dg.AssetSpec]) -> None:
@@ -95,6 +120,8 @@ def test_checks_and_which_of_them_block(defs: dg.Definitions) -> None:
             "columns_known": False,
         }
         assert found[f"warehouse/{service}_trips", "equals_clean"] is True
+    for mart in MARTS:
+        assert found[f"marts/{mart}", "key_is_unique"] is found[f"marts/{mart}", "adds_up"] is True
 
 
 def test_the_publishers_are_asked_by_no_run_of_a_month(defs: dg.Definitions) -> None:
@@ -105,7 +132,7 @@ def test_the_publishers_are_asked_by_no_run_of_a_month(defs: dg.Definitions) -> 
 
 
 def test_jobs(defs: dg.Definitions) -> None:
-    assert {job.name for job in defs.jobs or []} == {*SERVICES, "reference", "publication"}
+    assert {job.name for job in defs.jobs or []} == {*SERVICES, "marts", "quality", "reference", "publication"}
 
 
 def test_what_downloads_by_itself_is_switched_on_by_a_person_and_what_tidies_is_on(defs: dg.Definitions) -> None:
@@ -153,6 +180,23 @@ def test_the_location_has_one_name_everywhere() -> None:
     assert project["code_location_name"] == project["module_name"] == "taxi_assets.definitions"
 
 
+@pytest.mark.filterwarnings("ignore:Property `ScheduleDefinition.environment_vars`")
+def test_no_secret_reaches_what_the_ui_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAXI_SOURCE", "http://reader:hidden-1@127.0.0.1:9/files")
+    monkeypatch.setenv("TAXI_NOTIFY", "json://user:hidden-2@127.0.0.1:9/x?token=hidden-3")
+    snapshot = RepositorySnap.from_def(build_definitions(Settings.from_env()).get_repository_def())
+    told = serialize_value(snapshot)
+    assert "TAXI_SOURCE" in told
+    assert "hidden" not in told
+
+
+@pytest.mark.filterwarnings("ignore:Property `ScheduleDefinition.environment_vars`")
+def test_a_source_without_a_secret_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAXI_SOURCE", "http://127.0.0.1:9/files")
+    snapshot = RepositorySnap.from_def(build_definitions(Settings.from_env()).get_repository_def())
+    assert "http://127.0.0.1:9/files" in serialize_value(snapshot)
+
+
 def test_loading_the_code_touches_no_network_and_no_file(tmp_path: Path) -> None:
     # In a fresh interpreter, in an empty folder, with sockets and opening for writing forbidden.
     script = """
@@ -165,7 +209,8 @@ def forbid(event, arguments):
         raise RuntimeError(f"file at import: {arguments}")
 sys.addaudithook(forbid)
 import taxi_assets.definitions
-heavy = {"google.cloud.bigquery", "google.cloud.storage", "apprise", "matplotlib", "psycopg2"} & set(sys.modules)
+heavy = {"google.cloud.bigquery", "google.cloud.storage", "apprise", "matplotlib", "psycopg2", "sqlglot"}
+heavy &= set(sys.modules)
 assert not heavy, f"imported at load: {heavy}"
 """
     ended = subprocess.run(
@@ -181,7 +226,8 @@ assert not heavy, f"imported at load: {heavy}"
 
 
 def test_the_domain_knows_no_dagster() -> None:
-    for path in (REPOSITORY / "taxi_assets" / "tlc").rglob("*.py"):
+    package = REPOSITORY / "taxi_assets"
+    for path in (path for folder in ("tlc", "marts", "reports") for path in (package / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom):

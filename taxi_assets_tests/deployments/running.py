@@ -6,9 +6,10 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,11 +22,41 @@ import tenacity
 from taxi_assets_tests.conftest import REPOSITORY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from taxi_assets_tests.loopback_publisher import LoopbackPublisher
 
 BIN = Path(sys.executable).parent
+
+
+def free_port() -> int:
+    """A port on loopback that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@dataclass
+class Service:
+    """A command of a deployment, with all processes that it makes: what a container would be."""
+
+    deployment: Deployment
+    arguments: Sequence[str]
+
+    def start(self) -> None:
+        self._process = self.deployment.command(*self.arguments)
+
+    def kill(self) -> None:
+        """End all its processes by force, unless it has ended already: then its log says why."""
+        if self._process.poll() is not None:
+            return
+        head = psutil.Process(self._process.pid)
+        head.suspend()  # it must make no new ones now
+        family = [head, *head.children(recursive=True)]
+        for member in family:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
+        self._process.wait(20)
+        psutil.wait_procs(family, 20)
 
 
 @dataclass
@@ -58,6 +89,16 @@ class Deployment:
             for member in left:
                 member.kill()
             process.wait(20)
+
+    @contextmanager
+    def service(self, *arguments: str) -> Iterator[Service]:
+        """A command that goes on until it is ended; it can be killed and started again."""
+        service = Service(self, arguments)
+        service.start()
+        try:
+            yield service
+        finally:
+            service.kill()
 
     def launch(self, *months: object) -> None:
         """Hand months to the queue."""

@@ -109,20 +109,18 @@ def test_no_more_runs_at_once_than_allowed_and_what_failed_of_its_data_is_not_ru
     assert failed.tags["dagster/will_retry"] == "false"
 
 
-MATERIALIZE = ("dagster", "asset", "materialize", "-m", "taxi_assets.definitions", "--select", "group:green")
-MATERIALIZE += ("--partition", str(MONTH))
-BACKFILL = ("python", "-m", "taxi_assets.automation.backfill", "backfill", "--service", "green", "--from", str(MONTH))
-BACKFILL += ("--to", str(MONTH))
+MATERIALIZE = "dagster asset materialize -m taxi_assets.definitions --select group:green --partition"
+BACKFILL = f"python -m taxi_assets.automation.backfill backfill --service green --from {MONTH} --to"
 by_command = pytest.mark.parametrize("command", [MATERIALIZE, BACKFILL], ids=["materialize", "backfill"])
 
 
 @embedded
 @by_command
 def test_a_run_of_the_command_line_that_is_interrupted_ends_at_once_and_loads_nothing(
-    deployment: Deployment, command: tuple[str, ...]
+    deployment: Deployment, command: str
 ) -> None:
     gate = gated(deployment, MONTH)
-    process = deployment.command(*command)
+    process = deployment.command(*command.split(), str(MONTH))
     deployment.wait_for_requests(1)
     os.killpg(process.pid, signal.SIGINT)
     gate.set()
@@ -150,11 +148,11 @@ def test_a_run_that_a_person_terminates_is_canceled_and_not_tried_again(deployme
 @embedded
 @by_command
 def test_a_run_of_the_command_line_that_is_killed_is_ended_within_a_minute(
-    deployment: Deployment, command: tuple[str, ...]
+    deployment: Deployment, command: str
 ) -> None:
     gate = gated(deployment, MONTH)
     with deployment.daemon():
-        process = deployment.command(*command)
+        process = deployment.command(*command.split(), str(MONTH))
         deployment.wait_for_requests(1)
         (started,) = deployment.runs("STARTED")
         os.killpg(process.pid, signal.SIGKILL)

@@ -23,8 +23,8 @@ It is not BigQuery. It has these documented semantics, and is strict where the s
 Only the real service shows: its words and codes in every corner (those here are from its documentation and from public
 reports); which mistakes of a load it already refuses at jobs.insert; its SQL where DuckDB's differs (NUMERIC division
 and AVG, string functions, casts, names of columns in another case); what pruning saves (here a query pays for whole
-tables); quotas; inherited permissions; time, eventual consistency; whether a load into a partition changes
-descriptions; requirePartitionFilter; NUMERIC(p, s) and REPEATED or RECORD columns; wildcards in URIs.
+tables); quotas; inherited permissions; time, eventual consistency; whether a load or a query into a partition
+changes descriptions; requirePartitionFilter; NUMERIC(p, s) and REPEATED or RECORD columns; wildcards in URIs.
 
 Belongs here: the public class and its faults. Does not belong here: how any of it is done (`bigquery_*`).
 """

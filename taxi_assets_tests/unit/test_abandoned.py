@@ -6,7 +6,7 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from taxi_assets.automation.abandoned import _is_abandoned, _held
+from taxi_assets.automation.abandoned import _held, _is_abandoned
 from taxi_assets_tests.contract.stores import child
 
 if TYPE_CHECKING:

@@ -25,7 +25,9 @@ FROM all_trips AS t
 LEFT JOIN (
   SELECT service, pickup_isodow, COUNT(DISTINCT pickup_date) AS days
   FROM all_trips
-  WHERE EXTRACT(MONTH FROM pickup_date) = EXTRACT(MONTH FROM data_month)
+  WHERE trips > 0
+    AND EXTRACT(YEAR FROM pickup_date) = EXTRACT(YEAR FROM data_month)
+    AND EXTRACT(MONTH FROM pickup_date) = EXTRACT(MONTH FROM data_month)
   GROUP BY service, pickup_isodow
 ) AS d ON d.service = t.service AND d.pickup_isodow = t.pickup_isodow
 GROUP BY t.data_month, t.service, t.pickup_isodow, t.pickup_hour;

@@ -16,8 +16,8 @@ measures: [trips, passengers, miles, seconds, fare, tips, revenue]
 SELECT
   data_month,
   service,
-  COALESCE(payment_type, -1) AS payment_type,
-  CASE COALESCE(payment_type, -1)
+  payment_type,
+  CASE payment_type
     WHEN 0 THEN 'Flex fare'
     WHEN 1 THEN 'Credit card'
     WHEN 2 THEN 'Cash'
@@ -35,8 +35,12 @@ SELECT
   SUM(fare) AS fare,
   SUM(tips) AS tips,
   SUM(revenue) AS revenue
-FROM all_trips
-GROUP BY data_month, service, COALESCE(payment_type, -1);
+FROM (
+  SELECT
+    data_month, service, COALESCE(payment_type, -1) AS payment_type, trips, passengers, miles, seconds, fare, tips, revenue
+  FROM all_trips
+) AS t
+GROUP BY data_month, service, payment_type;
 
 CREATE VIEW payment_mix_ratios AS
 SELECT

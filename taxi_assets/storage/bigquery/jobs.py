@@ -1,4 +1,4 @@
-"""Load jobs that end, whatever gets lost on the way: found again by their id, tried again where that may help."""
+"""Jobs that end, whatever gets lost on the way: found again by their id, tried again where that may help."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def finished(
                 return attempt()
     except _MayPassError as error:
         raise WarehouseUnreachableError(
-            f"The load job {str(error).rstrip('.')} ({_ATTEMPTS} times).", remedy="Try again later."
+            f"The job {str(error).rstrip('.')} ({_ATTEMPTS} times).", remedy="Try again later."
         ) from error
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.schema import Service
 
 # As the API names them.
-_TYPES: Mapping[ColumnType, str] = {
+TYPES: Mapping[ColumnType, str] = {
     ColumnType.INTEGER: "INTEGER",
     ColumnType.MONEY: "NUMERIC",
     ColumnType.MILES: "NUMERIC",
@@ -48,7 +48,7 @@ LEDGER_SCHEMA = [
 
 def schema_of(service: Service) -> list[bigquery.SchemaField]:
     """The service's columns."""
-    return [bigquery.SchemaField(c.name, _TYPES[c.type], description=c.described) for c in service.columns]
+    return [bigquery.SchemaField(c.name, TYPES[c.type], description=c.described) for c in service.columns]
 
 
 def described(frame: pd.DataFrame, descriptions: Mapping[str, str]) -> list[bigquery.SchemaField]:

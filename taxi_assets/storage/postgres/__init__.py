@@ -15,10 +15,11 @@ import pyarrow.csv
 from psycopg2 import errors, sql
 from pydantic import Field
 
-from taxi_assets.errors import WarehouseSchemaError, WarehouseTableMissingError
+from taxi_assets.errors import WarehouseSchemaError
 from taxi_assets.storage.frames import to_frame
 from taxi_assets.storage.postgres.frames import from_rows, to_csv
 from taxi_assets.storage.postgres.locks import Patience, change, held, key_of
+from taxi_assets.storage.postgres.marts import named_errors, replace_mart, rows_of
 from taxi_assets.storage.postgres.session import open_session, without_secrets
 from taxi_assets.storage.postgres.swap import month_key, staged, swap, sweep
 from taxi_assets.storage.postgres.tables import (
@@ -36,10 +37,12 @@ from taxi_assets.storage.warehouse import LoadedMonth, Warehouse
 from taxi_assets.tlc.report import NO_ROWS, Totals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     import pandas as pd
+    import pyarrow as pa
 
+    from taxi_assets.marts.mart import Mart
     from taxi_assets.storage.postgres.tables import Table
     from taxi_assets.storage.shelves import ParquetMonth
     from taxi_assets.tlc.month import Month
@@ -50,6 +53,7 @@ class PostgresWarehouse(Warehouse):
     """Tables in one schema of a database."""
 
     kind: ClassVar[str] = "postgres"
+    dialect: ClassVar[str] = "postgres"
 
     url: str = Field(description="postgresql://user@host:port/database?sslmode=…, without a password.")
     schema_name: str = Field(default="taxi", description="The schema that holds the tables.")
@@ -97,7 +101,7 @@ class PostgresWarehouse(Warehouse):
         """In the schema's column order; a column that the table does not have yet is null."""
         with self._open_table(service.table) as (connection, table), tempfile.TemporaryFile() as file:
             if table is None:
-                raise self._missing(service.table)
+                raise self.missing(service.table)
             columns = [
                 sql.Identifier(column.name)
                 if column.name in table.columns
@@ -139,10 +143,20 @@ class PostgresWarehouse(Warehouse):
         """Whole."""
         with self._open_table(name) as (connection, table), connection.cursor() as cursor:
             if table is None:
-                raise self._missing(name)
+                raise self.missing(name)
             names = sql.SQL(", ").join(map(sql.Identifier, table.columns))
             cursor.execute(sql.SQL("SELECT {} FROM {}").format(names, table.identifier))
             return from_rows(cursor.fetchall(), {column: type_ for column, (type_, _) in table.columns.items()})
+
+    def replace_mart(self, mart: Mart, month: Month, services: Sequence[Service], *, run_id: str) -> int:  # noqa: ARG002  (one transaction needs no name)
+        """Table and views first, then the month in one transaction."""
+        with self._connect() as connection, named_errors(f"{mart.name} {month} cannot be made", self.missing):
+            return replace_mart(connection, self.schema_name, mart, month, services, self._patience)
+
+    def query(self, statement: str) -> pa.Table:
+        """All of them at once: answers are small."""
+        with self._connect() as connection, named_errors("The query was refused", self.missing):
+            return rows_of(connection, statement)
 
     def table_name(self, name: str) -> str:
         """Such as "taxi"."green_trips"."""
@@ -176,12 +190,6 @@ class PostgresWarehouse(Warehouse):
                 f"{self.table_name(name)} gets other columns, but {error.diag.message_detail}.",
                 remedy="Drop what depends on it, replace the table, and make the former anew.",
             ) from error
-
-    def _missing(self, name: str) -> WarehouseTableMissingError:
-        return WarehouseTableMissingError(
-            f"There is no table {self.table_name(name)} in {without_secrets(self.url)}.",
-            remedy="Materialize its asset first.",
-        )
 
 
 def _from_csv(file: Any, schema: Any) -> Any:

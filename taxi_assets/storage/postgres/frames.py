@@ -28,6 +28,16 @@ _TYPES: Mapping[str, Any] = {
     "timestamp with time zone": pa.timestamp("us", "UTC"),
     "timestamp without time zone": pa.timestamp("us"),
 }
+TYPES_BY_OID: Mapping[int, Any] = {
+    16: pa.bool_(),
+    **dict.fromkeys((20, 21, 23), pa.int64()),
+    **dict.fromkeys((19, 25, 1043), pa.string()),
+    **dict.fromkeys((700, 701), pa.float64()),
+    1082: pa.date32(),
+    1114: pa.timestamp("us"),
+    1184: pa.timestamp("us", "UTC"),
+}
+"""By the numbers that pg_type has had since ever."""
 _KINDS: Sequence[tuple[Callable[[Any], bool], str]] = (
     (pa.types.is_boolean, "boolean"),
     (pa.types.is_date, "date"),

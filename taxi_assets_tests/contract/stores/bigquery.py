@@ -48,7 +48,7 @@ def open_warehouse(environment: Mapping[str, str], key: str, **options: Any) -> 
     return BigQueryWarehouse(api=api, project=PROJECT, dataset=DATASET, **options)
 
 
-def _backend(bigquery: BigQuery, account: ServiceAccount, open_its_lake: Callable[[], Lake]) -> WarehouseBackend:
+def backend(bigquery: BigQuery, account: ServiceAccount, open_its_lake: Callable[[], Lake]) -> WarehouseBackend:
     def columns(table: str) -> dict[str, str | None]:
         fields = bigquery.table(DATASET, table)["schema"]["fields"]
         return {field["name"]: field.get("description") for field in fields}
@@ -56,11 +56,16 @@ def _backend(bigquery: BigQuery, account: ServiceAccount, open_its_lake: Callabl
     def break_commit(_monkeypatch: pytest.MonkeyPatch) -> None:
         bigquery.script_job(JobFault(reason="invalid", message="The disk is full.", writes_first=True), kind="load")
 
+    def break_mart(_monkeypatch: pytest.MonkeyPatch) -> None:
+        fault = JobFault(reason="invalid", message="The disk is full.", writes_first=True)
+        bigquery.script_job(fault, kind="query", destination="$")
+
     return WarehouseBackend(
         open=partial(open_warehouse, bigquery.environment, account.base64),
         open_lake=open_its_lake,
         columns=columns,
         break_commit=break_commit,
+        break_mart=break_mart,
         types=("INTEGER", "STRING"),
         broken=WarehouseUnusableError,
     )
@@ -71,11 +76,11 @@ def bigquery_warehouse(
     bigquery: BigQuery, service_account: ServiceAccount, cloud_storage: CloudStorage
 ) -> WarehouseBackend:
     environment, bucket = cloud_storage.environment, cloud_storage.bucket
-    return _backend(bigquery, service_account, partial(open_lake, environment, bucket))
+    return backend(bigquery, service_account, partial(open_lake, environment, bucket))
 
 
 @pytest.fixture
 def bigquery_by_upload_warehouse(
     bigquery: BigQuery, service_account: ServiceAccount, tmp_path: Path
 ) -> WarehouseBackend:
-    return _backend(bigquery, service_account, partial(LocalLake, folder=str(tmp_path / "lake")))
+    return backend(bigquery, service_account, partial(LocalLake, folder=str(tmp_path / "lake")))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class _BreaksAtCommit:
-    """A DuckDB connection that loses its disk when it commits what was written to `loaded_months`, or to a frame."""
+    """A DuckDB connection that loses its disk when it commits a month of trips or of a mart, or a frame."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -30,7 +30,7 @@ class _BreaksAtCommit:
 
     def execute(self, query: str, *args: Any) -> Any:
         self._at_the_end |= query.startswith("INSERT") and "loaded_months" in query
-        self._at_the_end |= query.startswith("CREATE OR REPLACE")
+        self._at_the_end |= query.startswith("CREATE OR REPLACE") or ' BY NAME SELECT "' in query
         return self._connection.execute(query, *args)
 
     def commit(self) -> None:
@@ -42,7 +42,7 @@ class _BreaksAtCommit:
         return getattr(self._connection, name)
 
 
-def _backend(folder: Path, open_its_lake: Callable[[], Lake]) -> WarehouseBackend:
+def backend(folder: Path, open_its_lake: Callable[[], Lake]) -> WarehouseBackend:
     file = folder / "warehouse.duckdb"
 
     def columns(table: str) -> dict[str, str | None]:
@@ -59,15 +59,16 @@ def _backend(folder: Path, open_its_lake: Callable[[], Lake]) -> WarehouseBacken
         open_lake=open_its_lake,
         columns=columns,
         break_commit=break_commit,
+        break_mart=break_commit,
         types=("BIGINT", "VARCHAR"),
     )
 
 
 @pytest.fixture
 def duckdb_warehouse(tmp_path: Path) -> WarehouseBackend:
-    return _backend(tmp_path, partial(LocalLake, folder=str(tmp_path / "lake")))
+    return backend(tmp_path, partial(LocalLake, folder=str(tmp_path / "lake")))
 
 
 @pytest.fixture
 def duckdb_from_bucket_warehouse(tmp_path: Path, cloud_storage: CloudStorage) -> WarehouseBackend:
-    return _backend(tmp_path, partial(open_lake, cloud_storage.environment, cloud_storage.bucket))
+    return backend(tmp_path, partial(open_lake, cloud_storage.environment, cloud_storage.bucket))

@@ -191,31 +191,40 @@ def postgres_server() -> Iterator[Server]:
             server.cleanup()
 
 
+@contextmanager
+def database(server: Server) -> Iterator[str]:
+    """The address of an empty database."""
+    name = f"test_{uuid.uuid4().hex}"
+    run(server.url, f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0")
+    try:
+        yield server.address(name)
+    finally:
+        run(server.url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
 @pytest.fixture
 def postgres_url(postgres_server: Server) -> Iterator[str]:
     """The address of an empty database."""
-    name = f"test_{uuid.uuid4().hex}"
-    run(postgres_server.url, f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0")
-    yield postgres_server.address(name)
-    run(postgres_server.url, f"DROP DATABASE {name} WITH (FORCE)")
+    with database(postgres_server) as url:
+        yield url
 
 
 class _BreaksAtCommit(psycopg2.extensions.connection):  # type: ignore[misc]  # psycopg2 has no types
-    """A connection whose server process ends when it is to commit what was written to the ledger, or to a frame."""
+    """A connection whose server process ends when it is to commit what was written to the ledger, a frame or a mart."""
 
     def commit(self) -> None:
         with self.cursor() as cursor:
             cursor.execute(
                 "SELECT count(*) FROM pg_locks JOIN pg_class AS c ON c.oid = relation WHERE pid = pg_backend_pid() "
-                "AND mode = 'RowExclusiveLock' AND relname IN ('loaded_months', 'taxi_zones')"
+                "AND mode = 'RowExclusiveLock' AND (relname IN ('loaded_months', 'taxi_zones') "
+                "OR relname ~ '^mart_[a-z]+$')"
             )
             if cursor.fetchone()[0]:
                 run(self.dsn, f"SELECT pg_terminate_backend({self.info.backend_pid}, 10000)")
         super().commit()
 
 
-@pytest.fixture
-def postgres_warehouse(tmp_path: Path, postgres_url: str) -> WarehouseBackend:
+def backend(folder: Path, postgres_url: str) -> WarehouseBackend:
     def columns(table: str) -> dict[str, str | None]:
         return dict(
             run(
@@ -231,9 +240,15 @@ def postgres_warehouse(tmp_path: Path, postgres_url: str) -> WarehouseBackend:
 
     return WarehouseBackend(
         open=partial(PostgresWarehouse, url=postgres_url, wait_seconds=60),
-        open_lake=partial(LocalLake, folder=str(tmp_path / "lake")),
+        open_lake=partial(LocalLake, folder=str(folder / "lake")),
         columns=columns,
         break_commit=break_commit,
+        break_mart=break_commit,
         types=("bigint", "text"),
         broken=WarehouseUnreachableError,
     )
+
+
+@pytest.fixture
+def postgres_warehouse(tmp_path: Path, postgres_url: str) -> WarehouseBackend:
+    return backend(tmp_path, postgres_url)

@@ -106,7 +106,7 @@ def real_gcs_lake(real_gcs_prefix: str) -> LakeBackend:
 
 
 @contextmanager
-def _backend(open_its_lake: Callable[[], Lake]) -> Iterator[WarehouseBackend]:
+def backend(open_its_lake: Callable[[], Lake]) -> Iterator[WarehouseBackend]:
     dataset = f"taxi_test_{uuid.uuid4().hex}"
     client = bigquery.Client(project=PROJECT, credentials=credentials(HERE.key))
 
@@ -117,11 +117,15 @@ def _backend(open_its_lake: Callable[[], Lake]) -> Iterator[WarehouseBackend]:
         monkeypatch.setattr(bigquery.Client, "load_table_from_uri", _fail)
         monkeypatch.setattr(bigquery.Client, "load_table_from_file", _fail)
 
+    def break_mart(monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(bigquery.Client, "query", _fail)
+
     yield WarehouseBackend(
         open=partial(open_warehouse, HERE, location_of(HERE), dataset),
         open_lake=open_its_lake,
         columns=columns,
         break_commit=break_commit,
+        break_mart=break_mart,
         types=("INTEGER", "STRING"),
         broken=WarehouseUnreachableError,
     )
@@ -131,11 +135,11 @@ def _backend(open_its_lake: Callable[[], Lake]) -> Iterator[WarehouseBackend]:
 
 @pytest.fixture
 def real_bigquery_warehouse(real_gcs_prefix: str) -> Iterator[WarehouseBackend]:
-    with _backend(partial(open_lake, HERE, real_gcs_prefix)) as backend:
-        yield backend
+    with backend(partial(open_lake, HERE, real_gcs_prefix)) as real:
+        yield real
 
 
 @pytest.fixture
 def real_bigquery_by_upload_warehouse(tmp_path: Path) -> Iterator[WarehouseBackend]:
-    with _backend(partial(LocalLake, folder=str(tmp_path / "lake"))) as backend:
-        yield backend
+    with backend(partial(LocalLake, folder=str(tmp_path / "lake"))) as real:
+        yield real

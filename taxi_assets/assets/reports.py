@@ -1,0 +1,150 @@
+"""reports/…_trips: the page of a month, for people who would rather look than query."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from taxi_assets import metadata
+from taxi_assets.assets.zones import ZONES
+from taxi_assets.automation.conditions import follow_upstream
+from taxi_assets.errors import WarehouseTableMissingError
+from taxi_assets.failures import as_failures
+from taxi_assets.partitions import monthly_partitions
+from taxi_assets.reports.staged import NAMES, PAGE, StagedReport
+from taxi_assets.storage.lake import Lake
+from taxi_assets.storage.shelves import ParquetMonth, PublishedFile
+from taxi_assets.storage.warehouse import Warehouse
+from taxi_assets.tlc.month import Month
+from taxi_assets.tlc.schema import Service
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from taxi_assets.reports.drawing import Picture
+    from taxi_assets.reports.figures import MonthFigures
+    from taxi_assets.tlc.report import MonthReport
+
+_DESCRIPTION = """A month of {title} on one page: trips, revenue, the busiest hour, data quality, and where the data
+comes from; against the month before and the year before, where these are loaded.
+
+The page is `report.html` in the lake, one file to open or send on, which needs no network; its pictures stand beside it
+as PNG. Two of them are shown here, in the metadata of each month."""
+
+# The event log holds them, so they are few and small.
+_SHOWN = ("trips_per_day", "hour_by_weekday")
+
+
+def report_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
+    """The monthly report of a service."""
+    clean = dg.AssetKey(["clean", service.table])
+
+    @dg.asset(
+        key=["reports", service.table],
+        description=_DESCRIPTION.format(title=service.title),
+        partitions_def=monthly_partitions(service),
+        ins={"trips": dg.AssetIn(clean)},
+        deps=[dg.AssetKey(["warehouse", service.table])],
+        group_name=service.name,
+        io_manager_key="reports",
+        owners=metadata.OWNERS,
+        kinds={"report", "html"},
+        tags=metadata.asset_tags(service),
+        # What changes the clean trips changes the warehouse next, and only then is there something to report.
+        automation_condition=follow_upstream(but=dg.AssetSelection.assets(clean)),
+        retry_policy=retry,
+    )
+    def month_report(
+        context: dg.AssetExecutionContext, trips: ParquetMonth, lake: Lake, warehouse: Warehouse
+    ) -> Iterator[dg.Output[Any]]:
+        # Drawing takes most of a second to import.
+        from taxi_assets.reports.page import render  # noqa: PLC0415
+        from taxi_assets.reports.pictures import draw_all  # noqa: PLC0415
+
+        month = Month.parse(context.partition_key)
+        stem = f"reports/{service.table}/{month}"
+        with as_failures(), lake.staging() as folder:
+            replaces = {name: lake.version(f"{stem}/{name}") for name in NAMES}
+            made_of = _made_of(warehouse, service, month, trips)
+            figures = _figures(warehouse, service, month)
+            raw = PublishedFile.find(lake, f"raw/{service.table}/{month}")
+            pictures = draw_all(figures, trips.report)
+            page = render(figures, trips.report, None if raw is None else raw.record, pictures)
+            files = [folder / picture.file for picture in pictures] + [folder / PAGE]
+            contents = [picture.png for picture in pictures] + [page.encode()]
+            for path, content in zip(files, contents, strict=True):
+                path.write_bytes(content)
+            yield dg.Output(
+                StagedReport(files, replaces),
+                data_version=dg.DataVersion(hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]),
+                metadata={
+                    "page": metadata.address(lake.uri(f"{stem}/{PAGE}")),
+                    "bytes": len(contents[-1]),
+                    **_pictures_in_passing(pictures),
+                    **_headline(figures, trips.report),
+                    **metadata.generated_note(trips.report.generated),
+                },
+            )
+
+    return month_report
+
+
+def _made_of(warehouse: Warehouse, service: Service, month: Month, trips: ParquetMonth) -> list[Any]:
+    """What decides the page: the trips, those of the months they are compared with, and how it is made.
+
+    Raises `WarehouseTableMissingError` where the warehouse does not hold just these trips.
+    """
+    from taxi_assets.reports.figures import compared_months  # noqa: PLC0415
+    from taxi_assets.reports.page import version  # noqa: PLC0415
+
+    loaded = warehouse.loaded(service, month)
+    if loaded is None or loaded.data_version != trips.report.data_version:
+        raise WarehouseTableMissingError(
+            f"{warehouse.table_name(service.table)} does not hold the clean trips of {service.name} {month} that are "
+            "in the lake now.",
+            remedy="Materialize its warehouse asset for this month first.",
+        )
+    others = [(str(other), warehouse.loaded(service, other)) for other in compared_months(service, month)]
+    compared = [(other, held.data_version) for other, held in others if held is not None]
+    return [trips.report.data_version, compared, version()]
+
+
+def _figures(warehouse: Warehouse, service: Service, month: Month) -> "MonthFigures":
+    from taxi_assets.reports.figures import read_figures  # noqa: PLC0415
+
+    zones: pd.DataFrame | None
+    try:
+        zones = warehouse.read_frame(ZONES.path[-1])
+    except WarehouseTableMissingError:
+        zones = None  # a zone then goes by its number
+    return read_figures(warehouse.ask, service, month, zones)
+
+
+def _pictures_in_passing(pictures: "Sequence[Picture]") -> dict[str, dg.MarkdownMetadataValue]:
+    return {
+        f"picture_{drawn.name}": metadata.picture(drawn.name.replace("_", " "), drawn.small())
+        for drawn in pictures
+        if drawn.name in _SHOWN
+    }
+
+
+def _headline(figures: "MonthFigures", report: "MonthReport") -> dict[str, Any]:
+    """The figures that the UI plots over months; none for what the service does not record."""
+    from taxi_assets.reports.comparison import busiest_hour  # noqa: PLC0415
+
+    headline = figures.headline
+    numbers = {
+        "trips": headline.trips,
+        "revenue_dollars": headline.revenue,
+        "trips_per_day": headline.trips_per_day,
+        "trips_in_the_busiest_hour": None if headline.busiest is None else headline.busiest.trips,
+        "miles_per_trip": headline.miles_per_trip,
+        "minutes_per_trip": headline.minutes_per_trip,
+        "fare_per_trip_dollars": headline.fare_per_trip,
+        "tips_per_fare": headline.tips_per_fare,
+        "share_quarantined": report.share_quarantined,
+    }
+    figures_ = {name: value if isinstance(value, int) else float(value) for name, value in numbers.items()
+                if value is not None}  # fmt: skip
+    return figures_ | ({"busiest_hour": busiest_hour(headline.busiest)} if headline.busiest else {})

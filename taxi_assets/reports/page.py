@@ -1,0 +1,209 @@
+"""The page of a month: one HTML file with everything in it, which a browser shows without any network.
+
+Belongs here: what the page says, in words. The figures are `figures.py`'s, the pictures `pictures.py`'s, the layout
+`page.html.j2`'s, which escapes whatever comes from data.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+
+from taxi_assets.reports import wording
+from taxi_assets.reports.comparison import comparison, tiles
+from taxi_assets.tlc.rules import READING_REASONS
+from taxi_assets.tlc.schema import ColumnType
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from taxi_assets.reports.drawing import Picture
+    from taxi_assets.reports.figures import MonthFigures
+    from taxi_assets.tlc.report import MonthReport
+    from taxi_assets.tlc.schema import Service
+    from taxi_assets.tlc.source import SourceRecord
+
+# Bump when the same data gives other figures or other pictures; what the page says is in its digest anyway.
+_VERSION = 1
+_TEMPLATE = "page.html.j2"
+
+
+@cache
+def version() -> str:
+    """Digest of what decides how a month is reported: another one makes other pages."""
+    return hashlib.sha256(f"{_VERSION} {_template_text()}".encode()).hexdigest()[:16]
+
+
+def render(figures: MonthFigures, report: MonthReport, source: SourceRecord | None, pictures: Sequence[Picture]) -> str:
+    """The page; `source` is what is known of the published file, if it is still there."""
+    service = figures.service
+    months = [month for month in (figures.month.shift(-1), figures.month.shift(-12)) if month >= service.first_month]
+    return _environment().get_template(_TEMPLATE).render(
+        title=f"{service.title}, {wording.month_name(figures.month)}",
+        lead=f"{service.description[0].upper()}{service.description[1:]}.",
+        generated="These are not TLC's records: they were made up, for trying things out." if report.generated else "",
+        tiles=tiles(figures, report),
+        months={
+            "this": wording.short_month(figures.month),
+            "others": [wording.short_month(month) for month in months],
+        },
+        comparison=comparison(figures, months),
+        comparison_notes=_comparison_notes(figures),
+        pictures={p.name: {"alt": p.alt, "data": base64.b64encode(p.png).decode()} for p in pictures},
+        captions=_captions(figures),
+        payments=_payments(figures),
+        quality=_quality(figures, report),
+        provenance=_provenance(report, source),
+        method=_method(figures),
+    )  # fmt: skip
+
+
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.DictLoader({_TEMPLATE: _template_text()}),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def _template_text() -> str:
+    return resources.files("taxi_assets.reports").joinpath(_TEMPLATE).read_text(encoding="utf-8")
+
+
+# --- what the sections say ---------------------------------------------------------------------------------------
+
+
+def _comparison_notes(figures: MonthFigures) -> list[str]:
+    notes = []
+    if figures.headline.tips_per_fare is not None:
+        whose = "trips paid by card" if figures.payments else "all trips"
+        notes.append(f"Tips as a share of fares: over {whose}, sum by sum.")
+    if figures.headline.minutes_per_trip is not None:
+        notes.append("Durations: the mean, not the median, over trips of up to 24 hours.")
+    return notes
+
+
+def _captions(figures: MonthFigures) -> dict[str, str]:
+    outside = figures.trips_outside
+    strays = (
+        f" {wording.counted(outside, 'trip')} of this month's file began in a neighbouring month: counted in the "
+        "month's figures, not drawn here."
+        if outside
+        else ""
+    )
+    unknown = figures.trips_without_zone
+    if not figures.zones:
+        zones = "The taxi zone of the pickup is not recorded in this month's file."
+    elif unknown:
+        share = wording.percent(unknown / figures.headline.trips)
+        zones = f"{wording.counted(unknown, 'trip')} ({share}) without a known pickup zone are not drawn."
+    else:
+        zones = "Every trip has a known pickup zone."
+    without_fare = figures.headline.trips - sum(fare.trips for fare in figures.fares)
+    return {
+        "days": f"The letters are weekdays, Monday to Sunday.{strays}",
+        "hours": "Trips that begin in such an hour: the mean over the month's days of that weekday.",
+        "zones": zones,
+        "fares": "Fares are those of the meter, or of the company: without tips, tolls, taxes and fees."
+        + (f" {wording.counted(without_fare, 'trip')} without a fare above 0 are not drawn." if without_fare else ""),
+    }
+
+
+def _payments(figures: MonthFigures) -> list[dict[str, str]]:
+    trips = figures.headline.trips
+    return [
+        {
+            "name": payment.name,
+            "trips": wording.count(payment.trips),
+            "share": wording.percent(payment.trips / trips) if trips else "",
+            "revenue": wording.dollars(payment.revenue),
+            "tips": "" if payment.tips_per_fare is None else wording.percent(payment.tips_per_fare),
+        }
+        for payment in figures.payments
+    ]
+
+
+def _quality(figures: MonthFigures, report: MonthReport) -> dict[str, Any]:
+    meanings = {rule.name: rule.description for rule in figures.service.rules} | READING_REASONS
+    reasons = sorted(report.reasons.items(), key=lambda item: (-item[1].rows, item[0]))
+    reversals = report.clean.rows - figures.headline.trips
+    unknown = [f"{column.name} ({column.type})" for column in report.unknown_columns]
+    days = [wording.day_name(figures.month, day) for day, rows in enumerate(report.rows_by_day, start=1) if not rows]
+    facts = {
+        "Reversals": f"{wording.counted(reversals, 'clean row')}: no trips, but charges taken back"
+        if reversals
+        else "",
+        "Days without trips": ", ".join(days) or "none",
+        "Unknown columns": ", ".join(unknown) + ": kept out" if unknown else "none",
+        "Absent columns": ", ".join(report.absent_columns) or "none",
+    }
+    return {
+        "said": _rows_said(figures.service, report),
+        "with_dollars": _has_total(figures.service),
+        "reasons": [
+            {
+                "name": name,
+                "meaning": meanings.get(name, ""),
+                "rows": wording.count(reason.rows),
+                "share": wording.percent(reason.rows / report.rows_raw, 2) if report.rows_raw else "",
+                "dollars": wording.dollars(reason.total_cents / 100, cents=True),
+            }
+            for name, reason in reasons
+        ],
+        "facts": [{"name": name, "value": value} for name, value in facts.items() if value],
+    }
+
+
+def _rows_said(service: Service, report: MonthReport) -> str:
+    said = f"Of {wording.counted(report.rows_raw, 'published row')}, {wording.count(report.clean.rows)} are clean"
+    if not report.rows_quarantined:
+        return f"{said}: nothing was left out."
+    said += (
+        f" and {wording.count(report.rows_quarantined)} ({wording.percent(report.share_quarantined, 2)}) are in "
+        "quarantine, each with its reasons and its original text"
+    )
+    if _has_total(service):
+        said += f"; they add up to {wording.dollars(report.quarantined_total_cents / 100, cents=True)}"
+    return said + ". No row is lost."
+
+
+def _has_total(service: Service) -> bool:
+    # For-hire vehicles report no total, so quarantine has no sum of it, not even 0.00.
+    return any(column.name == "total_amount" and column.type is ColumnType.MONEY for column in service.columns)
+
+
+def _provenance(report: MonthReport, source: SourceRecord | None) -> list[dict[str, Any]]:
+    facts: list[tuple[str, str | None, bool]] = []
+    if source is not None and source.sha256 == report.raw_sha256:
+        facts = [
+            ("Publisher", source.publisher, False),
+            ("File", source.url, True),
+            ("Size", f"{wording.counted(source.bytes, 'byte')}, {source.format}", False),
+            ("Last modified", source.last_modified, False),
+            ("Fetched", f"{source.fetched_at:%Y-%m-%d %H:%M} UTC", False),
+        ]
+    facts += [
+        ("sha256 of the file", report.raw_sha256, True),
+        ("Rules applied", ", ".join(report.rules) or "none", False),
+        ("Data version", report.data_version, True),
+    ]
+    return [{"name": name, "value": value, "code": code} for name, value, code in facts if value]
+
+
+def _method(figures: MonthFigures) -> list[str]:
+    notes = ["The month is that of the published file. Times are New York's wall-clock times."]
+    if figures.headline.revenue is not None:
+        notes.append(
+            "Trips do not count reversals, which take back a charge; all money is net of them. Revenue is all that "
+            "passengers were charged, tips included where they are recorded."
+        )
+    notes.append("All figures come from the clean trips in the warehouse, as the marts do.")
+    return notes

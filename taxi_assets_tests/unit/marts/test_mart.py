@@ -1,0 +1,80 @@
+"""What a mart's file must look like, and what is said of one that does not."""
+
+from __future__ import annotations
+
+import pytest
+
+from taxi_assets.errors import MartDefinitionError
+from taxi_assets.marts.mart import GLOSSARY, marts, read_mart
+from taxi_assets.tlc.schema import ColumnType
+
+HEADER = """/*
+description: |
+  Trips by day.
+
+  And more.
+key: [data_month, service, pickup_date]
+columns:
+  rush: {type: integer, description: Trips in the rush hour., unit: trips}
+measures: [trips, revenue]
+*/
+"""
+SQL = "SELECT data_month, service, pickup_date, 1 AS rush, SUM(trips) AS trips, SUM(revenue) AS revenue FROM all_trips"
+
+
+def test_a_file_says_what_the_mart_is() -> None:
+    mart = read_mart("busy", HEADER + SQL)
+    assert (mart.name, mart.description) == ("busy", "Trips by day.\n\nAnd more.")
+    assert [column.name for column in mart.columns] == [
+        *("data_month", "service", "pickup_date", "rush", "trips", "revenue")
+    ]
+    assert list(mart.key) == ["data_month", "service", "pickup_date"]
+    assert list(mart.measures) == ["trips", "revenue"]
+    own = mart.columns[3]
+    assert (own.type, own.described) == (ColumnType.INTEGER, "Trips in the rush hour. [trips]")
+    assert mart.columns[4] == GLOSSARY["trips"]
+    assert mart.sql == SQL
+
+
+def test_a_mart_counts_the_services_that_record_what_it_needs() -> None:
+    names = {name: [service.name for service in mart.services] for name, mart in marts().items()}
+    assert names["zone_day"] == ["yellow", "green", "fhv", "fhvhv"]
+    assert names["payment_mix"] == ["yellow", "green"]
+
+
+def test_another_definition_is_another_version() -> None:
+    mart = read_mart("busy", HEADER + SQL)
+    assert mart.version == read_mart("busy", HEADER + SQL).version
+    assert mart.version != read_mart("busy", HEADER + SQL + " WHERE trips > 0").version
+    assert mart.version != read_mart("busy", HEADER.replace("Trips in the", "In the") + SQL).version
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (SQL, "does not begin with a header"),
+        ("/* description: without end", "does not begin with a header"),
+        (HEADER.replace("key: [", "key: [[") + SQL, "no YAML"),
+        (HEADER.replace("description: |", "described: |") + SQL, "described: Extra inputs are not permitted"),
+        (HEADER.replace("key: [data_month, service, pickup_date]", "key: []") + SQL, "key: "),
+        (HEADER.replace("type: integer", "type: number") + SQL, "number is none of integer"),
+        (HEADER.replace("[trips, revenue]", "[trips, profit]") + SQL, "does not describe profit"),
+        ("/*\n*/" + SQL, "not right"),
+    ],
+)
+def test_a_header_that_is_none_is_refused_by_the_name_of_its_file(text: str, said: str) -> None:
+    with pytest.raises(MartDefinitionError) as error:
+        read_mart("busy", text)
+    assert error.value.what.startswith("marts/sql/busy.sql: ")
+    assert said in error.value.what
+    assert "\n" not in error.value.what
+    assert "marts/mart.py" in error.value.remedy
+
+
+@pytest.mark.parametrize("name", marts())
+def test_every_mart_is_described_for_readers(name: str) -> None:
+    mart = marts()[name]
+    assert mart.description
+    assert mart.key[0] == "data_month"
+    assert set(mart.measures) <= {column.name for column in mart.columns}
+    assert all(column.description.endswith(".") for column in mart.columns)

@@ -1,0 +1,99 @@
+"""A month to report on, of made-up figures: what tests of pages and pictures share."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import replace
+from decimal import Decimal
+
+from taxi_assets.reports.figures import Headline, HourOfWeek, MoneyFigure, MonthFigures, ZoneFigure
+from taxi_assets.tlc.month import Month
+from taxi_assets.tlc.report import MonthReport, Reason, Totals
+from taxi_assets.tlc.schemas.fhv import FHV
+from taxi_assets.tlc.schemas.green import GREEN
+from taxi_assets.tlc.source import FileFormat, SourceRecord
+
+MONTH = Month(2023, 1)
+
+
+def headline(month: Month = MONTH, trips: int = 3100) -> Headline:
+    return Headline(
+        month=month,
+        trips=trips,
+        trips_per_day=trips / month.days,
+        busiest=HourOfWeek(5, 17, 40.0),
+        revenue=Decimal(trips) * 20,
+        fare_per_trip=16.5,
+        tips_per_fare=0.2,
+        miles_per_trip=2.5,
+        minutes_per_trip=15.0,
+    )
+
+
+def figures() -> MonthFigures:
+    """Of green, with every figure there is."""
+    payment = MoneyFigure("Credit card", 3000, Decimal(48000), Decimal(9600), Decimal(60000))
+    return MonthFigures(
+        service=GREEN,
+        month=MONTH,
+        headline=headline(),
+        month_before=headline(Month(2022, 12), 3000),
+        year_before=None,
+        days=[100] * 31,
+        trips_outside=0,
+        hours=[[float(hour) for hour in range(24)] for _ in range(7)],
+        zones=[ZoneFigure("East Harlem North", "Manhattan", 500), ZoneFigure("Zone 7", "", 400)],
+        trips_without_zone=31,
+        fares=[MoneyFigure("$0 to $5", 100, *[Decimal(300)] * 3), MoneyFigure("$5 and more", 3000, *[Decimal(9)] * 3)],
+        tip_by_fare=[1.5, None],
+        payments=[payment, MoneyFigure("Dispute", 100, Decimal(0), Decimal(0), Decimal(0))],
+    )
+
+
+def figures_without_money() -> MonthFigures:
+    """Of fhv in its first years: bases reported pickups and no more."""
+    only_trips = replace(
+        headline(), revenue=None, fare_per_trip=None, tips_per_fare=None, miles_per_trip=None, minutes_per_trip=None
+    )
+    return replace(
+        figures(), service=FHV, headline=only_trips, month_before=None, fares=[], tip_by_fare=[], payments=[],
+        zones=[], trips_without_zone=3100,
+    )  # fmt: skip
+
+
+def no_figures() -> MonthFigures:
+    """Of a month whose rows are all in quarantine."""
+    nothing = replace(figures_without_money().headline, trips=0, trips_per_day=0.0, busiest=None)
+    return replace(figures_without_money(), headline=nothing, days=[0] * 31, trips_without_zone=0,
+                   hours=[[None] * 24 for _ in range(7)])  # fmt: skip
+
+
+def report(service: str = "green", rows: int = 3100) -> MonthReport:
+    return MonthReport(
+        service=service,
+        month=str(MONTH),
+        data_version="a1b2c3d4",
+        raw_sha256="0123456789abcdef" * 4,
+        generated=False,
+        rules=["zero_passengers"],
+        rows_raw=rows + 50,
+        rows_quarantined=50,
+        clean=Totals(rows=rows, cents=0, source_rows=0),
+        quarantined_total_cents=123_456,
+        reasons={"zero_passengers": Reason(rows=50, total_cents=123_456)},
+        rows_by_day=[100] * 31,
+        unknown_columns=[],
+        absent_columns=[],
+    )
+
+
+def source() -> SourceRecord:
+    return SourceRecord(
+        url="https://mirror.test/green_tripdata_2023-01.parquet",
+        publisher="tlc",
+        format=FileFormat.PARQUET,
+        bytes=1_427_002,
+        sha256=report().raw_sha256,
+        rows=3150,
+        fetched_at=dt.datetime(2024, 3, 5, 6, 7, tzinfo=dt.UTC),
+    )

@@ -1,0 +1,93 @@
+"""Pictures: only of what there is, with words for those who cannot see them, and small enough for the event log."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from PIL import Image
+
+from taxi_assets.reports.figures import ZoneFigure
+from taxi_assets.reports.pictures import draw_all
+from taxi_assets.reports.quality_picture import draw_quality
+from taxi_assets.reports.staged import PICTURES
+from taxi_assets.tlc.report import Reason
+from taxi_assets_tests.unit.reports.months import figures, figures_without_money, no_figures, report
+
+if TYPE_CHECKING:
+    from taxi_assets.reports.drawing import Picture
+
+SMALL = 25_000
+
+
+@pytest.fixture(scope="module")
+def drawn() -> list[Picture]:
+    """Of a month with everything, and two days that stand out."""
+    days = [100] * 31
+    days[19], days[0] = 140, 7
+    return draw_all(replace(figures(), days=days), report())
+
+
+def names(drawn: list[Picture]) -> list[str]:
+    return [picture.name for picture in drawn]
+
+
+def test_every_picture_of_a_service_that_records_everything(drawn: list[Picture]) -> None:
+    assert names(drawn) == list(PICTURES)
+    for picture in drawn:
+        with Image.open(io.BytesIO(picture.png)) as image:
+            assert image.format == "PNG"
+            assert image.width == 1440
+            assert image.info == {}  # no clock, no version
+        assert len(picture.small()) < SMALL
+        assert len(picture.alt) > 40
+
+
+def test_words_name_what_is_to_be_seen(drawn: list[Picture]) -> None:
+    words = {picture.name: picture.alt for picture in drawn}
+    assert "Most: Friday 20 January, 140. Fewest: Sunday 1 January, 7." in words["trips_per_day"]
+    assert "Friday 17:00\N{EN DASH}18:00" in words["hour_by_weekday"]
+    assert "East Harlem North, Manhattan, 500 trips" in words["top_zones"]
+    assert "zero_passengers, 50 rows" in words["quarantine"]
+
+
+def test_no_picture_of_what_is_not_recorded() -> None:
+    assert names(draw_all(figures_without_money(), report("fhv"))) == ["trips_per_day", "hour_by_weekday", "quarantine"]
+
+
+def test_a_month_without_trips_has_only_what_was_left_out() -> None:
+    month = report("fhv", rows=0)
+    assert names(draw_all(no_figures(), month)) == ["quarantine"]
+    assert draw_all(no_figures(), month.model_copy(update={"reasons": {}})) == []
+
+
+def test_names_from_data_are_drawn_as_they_stand() -> None:
+    # matplotlib would read what is between dollars as mathematics, and refuse this.
+    odd = "$\\frac{1$ _x_ ^{" + "long" * 60
+    drawn = draw_all(
+        replace(no_figures(), zones=[ZoneFigure(odd, "$", 5)]),
+        report("fhv").model_copy(update={"reasons": {odd: Reason(rows=1, total_cents=0)}}),
+    )
+    assert names(drawn) == ["top_zones", "quarantine"]
+
+
+def test_the_machine_s_own_settings_change_nothing() -> None:
+    import matplotlib as mpl  # noqa: PLC0415  (as heavy as what it tests)
+
+    (before,) = draw_all(no_figures(), report("fhv", rows=0))
+    with mpl.rc_context({"font.size": 20, "axes.facecolor": "red", "savefig.dpi": 30}):
+        assert draw_all(no_figures(), report("fhv", rows=0)) == [before]
+
+
+def test_quality_of_all_months_is_one_small_picture() -> None:
+    months = [
+        report(service).model_copy(update={"month": f"{year}-{month:02d}"})
+        for service in ("yellow", "green", "fhv", "fhvhv")
+        for year in range(2019, 2026)
+        for month in range(1, 13)
+    ]
+    picture = draw_quality(months)
+    assert len(picture.small()) < SMALL
+    assert "336 months" in picture.alt
