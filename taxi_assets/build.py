@@ -24,6 +24,7 @@ from taxi_assets.automation.jobs import (
     publication_job_schedule,
     quality_job,
     reference_job,
+    report_job,
     service_job,
 )
 from taxi_assets.automation.notifications import notification_sensors
@@ -194,7 +195,7 @@ def build_definitions(settings: Settings, *, resources: Mapping[str, Any] | None
             *(mart_checks(mart, retry) for mart in marts().values()),
         ],
         jobs=[
-            *(service_job(service) for service in services),
+            *(job for service in services for job in (service_job(service), report_job(service))),
             marts_job(),
             quality_job(),
             reference_job(),

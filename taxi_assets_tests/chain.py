@@ -63,7 +63,9 @@ class Deployment:
         only: Sequence[str] = (),
         rules: Sequence[str] | None = None,
     ) -> dg.ExecuteInProcessResult:
-        """Run a service's job for a month in this process; `only` these assets, and with these rules, where given."""
+        """Run a service's job, or another by name, for a month in this process; `only` these assets, and with these rules,
+        where given.
+        """
         cleaning = {} if rules is None else {"ops": {f"clean_{service}": {"config": {"rules": list(rules)}}}}
         with nullcontext(instance) if instance else dg.DagsterInstance.ephemeral() as used:
             return (
@@ -77,6 +79,10 @@ class Deployment:
                     raise_on_error=False,
                 )
             )
+
+    def report(self, service: str, month: str) -> dg.ExecuteInProcessResult:
+        """Run the job that draws a service's month, in this process."""
+        return self.run(f"{service}_report", month)
 
     def check(self, service: str, month: str) -> dict[str, bool]:
         """Run the checks of a service's month alone, without any asset: which of them passed."""

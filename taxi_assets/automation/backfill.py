@@ -42,7 +42,7 @@ def cli() -> None:
 )
 @click.option("--module", default="taxi_assets.definitions", help="The module that holds `defs`.", show_default=True)
 def backfill(service: str, first: str, last: str, workers: int, module: str) -> None:
-    """Materialize every shelf for a range of months, then the marts of these months."""
+    """Materialize every shelf for a range of months, then marts and reports of these months."""
     _run([(service, month) for month in months_between(service, first, last)], workers=workers, module=module)
 
 
@@ -93,9 +93,10 @@ def _run(months: Sequence[tuple[str, str]], *, workers: int, module: str = "taxi
     shelves = _show(run_months(months, backfill=name, workers=workers, module=module), len(months))
     click.echo("\n" + summary(shelves) + "\n")
     zones = [] if is_materialized(ZONES) else [run_once("reference", backfill=name, module=module)]
-    loaded = sorted({("marts", run.month) for run in shelves if run.succeeded})
-    marts = _show(run_months(loaded, backfill=name, workers=workers, module=module), len(loaded))
-    ended = [*shelves, *zones, *marts, run_once("quality", backfill=name, module=module)]
+    loaded = [run for run in shelves if run.succeeded]
+    after = sorted({("marts", run.month) for run in loaded} | {(f"{run.job}_report", run.month) for run in loaded})
+    made = _show(run_months(after, backfill=name, workers=workers, module=module), len(after))
+    ended = [*shelves, *zones, *made, run_once("quality", backfill=name, module=module)]
     failed = sorted((run for run in ended if not run.succeeded), key=lambda run: (run.job, run.month))
     click.echo(f"\n{len(ended) - len(failed)} of {len(ended)} runs ended well, in {time.monotonic() - started:.0f} s.")
     for run in failed:

@@ -19,9 +19,22 @@ def service_job(service: Service) -> UnresolvedAssetJobDefinition:
     """Everything about a service, a month a run: from the publisher to the warehouse, with all checks."""
     return dg.define_asset_job(
         service.name,
-        selection=dg.AssetSelection.groups(service.name),
-        description=f"{service.title}: fetch a month, clean it, load it, check it, report on it.",
+        selection=dg.AssetSelection.groups(service.name) - _reports(service),
+        description=f"{service.title}: fetch a month, clean it, load it, check it.",
     )
+
+
+def report_job(service: Service) -> UnresolvedAssetJobDefinition:
+    """The report on a service's month: apart from the chain, which neither waits for pictures nor fails for them."""
+    return dg.define_asset_job(
+        f"{service.name}_report",
+        selection=_reports(service),
+        description=f"{service.title}: draw the report on a month that is in the warehouse.",
+    )
+
+
+def _reports(service: Service) -> dg.AssetSelection:
+    return dg.AssetSelection.assets(["reports", service.table])
 
 
 def marts_job() -> UnresolvedAssetJobDefinition:

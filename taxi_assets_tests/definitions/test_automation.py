@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MONTH = "2013-09"
-CHAIN = ("raw", "clean", "quarantine", "warehouse", "reports")
+CHAIN = ("raw", "clean", "quarantine", "warehouse")
 HEADER = "VendorID,lpep_pickup_datetime,Lpep_dropoff_datetime,Store_and_fwd_flag,RateCodeID,Passenger_count,"
 HEADER += "Trip_distance,Fare_amount,Extra,MTA_tax,Tip_amount,Tolls_amount,Total_amount,Payment_type"
 ROW = "2,2013-09-0{day} 08:14:37,2013-09-0{day} 09:09:06,N,1,1,2.5,21.25,0,0,0,0,21.25,2"

@@ -132,7 +132,11 @@ def test_the_publishers_are_asked_by_no_run_of_a_month(defs: dg.Definitions) -> 
 
 
 def test_jobs(defs: dg.Definitions) -> None:
-    assert {job.name for job in defs.jobs or []} == {*SERVICES, "marts", "quality", "reference", "publication"}
+    assert {job.name for job in defs.jobs or []} == {
+        *SERVICES,
+        *(f"{service}_report" for service in SERVICES),
+        *("marts", "quality", "reference", "publication"),
+    }
 
 
 def test_what_downloads_by_itself_is_switched_on_by_a_person_and_what_tidies_is_on(defs: dg.Definitions) -> None:

@@ -113,7 +113,8 @@ def reported(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Reported:
             with dg.DagsterInstance.ephemeral() as instance:
                 assert zones.execute_in_process(instance=instance).success
         for month in months:
-            result = deployment.run(service, month)
+            assert deployment.run(service, month).success
+            result = deployment.report(service, month)
             assert result.success
             said[f"{service} {month}"] = materializations(result)[f"reports/{service}_trips"]
     return Reported(deployment, said)
@@ -200,7 +201,7 @@ def test_a_service_without_money_shows_none(reported: Reported, data: Path) -> N
 def test_the_same_month_again_is_the_same_bytes_and_writes_nothing(reported: Reported) -> None:
     folder = reported.folder("green", "2023-01")
     before = {path.name: (path.stat().st_ino, hashlib.sha256(path.read_bytes()).digest()) for path in folder.iterdir()}
-    again = materializations(reported.deployment.run("green", "2023-01", only=[GREEN]))[GREEN]
+    again = materializations(reported.deployment.report("green", "2023-01"))[GREEN]
     after = {path.name: (path.stat().st_ino, hashlib.sha256(path.read_bytes()).digest()) for path in folder.iterdir()}
     assert after == before
     assert again.metadata["written"].value == "unchanged"
@@ -212,14 +213,14 @@ def test_a_picture_that_a_report_has_no_longer_is_removed(reported: Reported, tm
     copy = reported.deployment.copy_to(tmp_path)
     stale = copy.lake / "reports" / "fhv_trips" / "2019-01" / "fares_and_tips.png"
     stale.write_bytes(b"of a report that had money")
-    assert copy.run("fhv", "2019-01", only=["reports/fhv_trips"]).success
+    assert copy.report("fhv", "2019-01").success
     assert not stale.exists()
 
 
 def test_a_month_that_the_warehouse_does_not_hold_is_not_reported(reported: Reported, tmp_path: Path) -> None:
     copy = reported.deployment.copy_to(tmp_path)
     assert copy.run("fhv", "2019-01", only=["clean/fhv_trips", "quarantine/fhv_trips"], rules=[]).success
-    ended = copy.run("fhv", "2019-01", only=["reports/fhv_trips"])
+    ended = copy.report("fhv", "2019-01")
     assert not ended.success
     (failure,) = [event for event in ended.all_events if event.is_step_failure]
     assert "Materialize its warehouse asset" in str(failure.step_failure_data)
@@ -269,8 +270,8 @@ def test_in_a_bucket_the_pictures_come_first_and_the_page_last(reported: Reporte
         resources={"lake": open_lake(bucket.environment, bucket.bucket)},
     )
     with dg.DagsterInstance.ephemeral() as instance:
-        result = definitions.resolve_job_def("green").execute_in_process(
-            instance=instance, partition_key="2023-01", asset_selection=[dg.AssetKey(["reports", "green_trips"])]
+        result = definitions.resolve_job_def("green_report").execute_in_process(
+            instance=instance, partition_key="2023-01"
         )
     assert result.success
     folder = "nyc/taxi/reports/green_trips/2023-01"

@@ -1,0 +1,131 @@
+"""Dagster's instance: whether it opens, and whether runs are marked as started in it that nobody works on."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import tempfile
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import psycopg2
+import yaml
+from dagster._core.storage.runs import SqliteRunStorage
+
+from taxi_assets.automation.abandoned import _lock_file
+from taxi_assets.errors import PermanentError, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from taxi_assets.doctor.visit import Visit
+
+_QUOTED = 5
+_UNSET = re.compile(r'environment variable "(\w+)" which is not set')
+_FIRST_MISTAKE = re.compile(r"Error 1: ([^.]*)")
+_PROCESS = re.compile(r"\(pid: (\d+)\)")
+
+
+def home(_visit: Visit) -> str:
+    """DAGSTER_HOME is set, can be written to, and holds an instance that opens."""
+    folder = Path(os.environ.get("DAGSTER_HOME", "").strip() or ".").expanduser()
+    if not folder.is_absolute():
+        raise SettingsError(
+            "It is not set, or no absolute path: runs would leave no history.",
+            remedy="Set it to an absolute folder; make takes data/dagster where it is not set.",
+        )
+    if not folder.is_dir():
+        raise SettingsError(f"{folder} is no folder.", remedy="Make it, or name another.")
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        what = f"{folder} cannot be written to ({error.strerror})."
+        raise SettingsError(what, remedy="Let this account write to it, or name another.") from None
+    with _opened(folder) as instance:
+        engine = type(instance.run_storage).__name__.removesuffix("RunStorage")
+        return f"{folder}, {instance.get_runs_count()} runs in {engine}"
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[dg.DagsterInstance]:
+    try:
+        with dg.DagsterInstance.get() as instance:
+            yield instance
+    except Exception as error:  # noqa: BLE001  (Dagster's own, of its storage, of YAML)
+        what = f"The instance in {folder} does not open: {_reason(error)}."
+        raise PermanentError(what, remedy="Correct its dagster.yaml, or what that names.") from None
+
+
+def _reason(error: BaseException) -> str:
+    """Why, without anything that may be part of an address with a password."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, psycopg2.Error):
+            return re.sub(r"\S*@", "…@", " ".join(str(cause).split()))
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"its dagster.yaml is no YAML from line {error.problem_mark.line + 1} on"
+    if unset := _UNSET.search(str(error)):
+        return f"{unset[1]} is not set"
+    mistake = _FIRST_MISTAKE.search(str(error)) if isinstance(error, dg.DagsterInvalidConfigError) else None
+    return mistake[1] if mistake else type(error).__name__
+
+
+def runs(visit: Visit) -> str:
+    """None is marked as started that nobody works on."""
+    visit.require("DAGSTER_HOME")
+    with dg.DagsterInstance.get() as instance:
+        started = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+        left = [run for run in started if _is_left(instance, run)]
+    if left:
+        shown = ", ".join(map(_name, left[:_QUOTED]))
+        more = f" and {len(left) - _QUOTED} more" if len(left) > _QUOTED else ""
+        raise PermanentError(
+            f"Marked as started, but nobody works on them: {shown}{more}.",
+            remedy="A running daemon (make dev) ends those it knows of within a minute; the UI the others (Terminate).",
+        )
+    return f"{len(started)} started, none left over" if started else "none is started"
+
+
+def _name(run: dg.DagsterRun) -> str:
+    return " ".join(filter(None, [run.job_name, run.tags.get("dagster/partition"), f"(run {run.run_id[:8]})"]))
+
+
+def _is_left(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Whether its process is gone, as far as that can be told here.
+
+    While a run works it holds a lock (`automation/abandoned.py`), unless the command line runs it in a process of its
+    own (`automation/months.py`). Where several machines share the instance, a run without a lock here may be elsewhere.
+    """
+    try:
+        descriptor = os.open(_lock_file(instance, run.run_id), os.O_RDONLY)
+    except PermissionError:
+        return False
+    except FileNotFoundError:
+        return isinstance(instance.run_storage, SqliteRunStorage) and not _is_process_alive(instance, run)
+    try:
+        # Shared, and let go at once: who ends abandoned runs takes it for itself, and removes the file.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _is_process_alive(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Whether there is a process of the number that the run's events name; unless it says none, or has just ended."""
+    said = " ".join(entry.message or entry.user_message for entry in instance.all_logs(run.run_id))
+    named = _PROCESS.search(said)
+    if named is None:
+        return True
+    with suppress(PermissionError):
+        try:
+            os.kill(int(named[1]), 0)
+        except ProcessLookupError:
+            now = instance.get_run_by_id(run.run_id)
+            return now is None or now.is_finished
+    return True

@@ -1,0 +1,397 @@
+"""`make doctor` on right, half-right and wrong environments: each fault once, by exit code too, no stack trace."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+from google.auth.credentials import AnonymousCredentials
+from google.cloud.bigquery import Client, Dataset
+
+from taxi_assets.doctor.__main__ import main
+from taxi_assets_tests.conftest import REPOSITORY
+from taxi_assets_tests.contract.stores.bigquery import bigquery, service_account
+from taxi_assets_tests.contract.stores.gcs import cloud_storage
+from taxi_assets_tests.contract.stores.postgres import postgres_server, postgres_url, run
+from taxi_assets_tests.google.cloud_storage import Fault
+from taxi_assets_tests.google.service_account import EMAIL, ServiceAccount
+from taxi_assets_tests.loopback_publisher import Answer, LoopbackPublisher
+from taxi_assets_tests.trips import MONTH
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from taxi_assets_tests.contract.stores.postgres import Server
+    from taxi_assets_tests.google.bigquery import BigQuery
+    from taxi_assets_tests.google.cloud_storage import CloudStorage
+
+__all__ = ["bigquery", "cloud_storage", "postgres_server", "postgres_url", "service_account"]
+
+BIN = Path(sys.executable).parent
+SECRET = "quite-secret"  # noqa: S105  (of nobody)
+PARTS = [
+    *("versions", "DAGSTER_HOME", "runs", "settings", "Google account", "lake", "warehouse", "publisher"),
+    *("schedules", "notifiers", "code location"),
+]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """With an instance as `make` sets it up."""
+    (tmp_path / "dagster").mkdir()
+    shutil.copy(REPOSITORY / "dagster.yaml", tmp_path / "dagster")
+    return tmp_path
+
+
+def environment(home: Path, **variables: str) -> dict[str, str]:
+    """Of a process that has its data in `home`."""
+    return {
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "HOME": str(home),
+        "DAGSTER_HOME": str(home / "dagster"),
+        "TAXI_LAKE": str(home / "lake"),
+        "TAXI_WAREHOUSE": f"duckdb:///{home / 'warehouse.duckdb'}",
+        "TAXI_SOURCE": "sample",
+        **variables,
+    }
+
+
+def findings(said: str) -> dict[str, list[str]]:
+    """What was said of each part: its state, and the lines."""
+    parts: dict[str, list[str]] = {}
+    for line in said.splitlines():
+        state, part, text = line[:6].strip(), line[6:21].strip(), line[21:]
+        parts.setdefault(part, [state]).append(text)
+    return parts
+
+
+def doctor(home: Path, *arguments: str, **variables: str) -> dict[str, list[str]]:
+    """What it finds; what must hold of it whatever it finds is held here."""
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as monkeypatch, redirect_stdout(said):
+        for name, value in environment(home, **variables).items():
+            monkeypatch.setenv(name, value)
+        code = main(list(arguments))
+    return checked(said.getvalue(), code)
+
+
+def doctor_process(home: Path, *arguments: str, **variables: str) -> dict[str, list[str]]:
+    """The same, in a process of its own."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "taxi_assets.doctor", *arguments],
+        cwd=REPOSITORY, env=environment(home, **variables), capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert ended.stderr == ""
+    return checked(ended.stdout, ended.returncode)
+
+
+def checked(said: str, code: int) -> dict[str, list[str]]:
+    found = findings(said)
+    assert list(found) == PARTS, said
+    assert "Traceback" not in said
+    assert SECRET not in said
+    assert code == (1 if faults(found) else 0)
+    return found
+
+
+def faults(found: Mapping[str, list[str]]) -> dict[str, str]:
+    return {part: "\n".join(lines) for part, (state, *lines) in found.items() if state == "FAULT"}
+
+
+def not_looked_at(found: Mapping[str, list[str]]) -> dict[str, str]:
+    return {part: lines[0] for part, (state, *lines) in found.items() if state == "-"}
+
+
+@contextmanager
+def silent_server() -> Iterator[int]:
+    """The port of a server that takes connections, and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.fixture
+def publisher() -> Iterator[LoopbackPublisher]:
+    with LoopbackPublisher({"yellow_tripdata_2021-01.csv": b"a file\n"}) as publisher:
+        yield publisher
+
+
+# --- right ------------------------------------------------------------------------------------------------------------
+
+
+def test_where_all_is_right_each_part_is_ok_and_says_what_it_is(home: Path, publisher: LoopbackPublisher) -> None:
+    source = publisher.base.replace("http://", f"http://me:{SECRET}@")
+    found = doctor_process(
+        home, TAXI_SOURCE=source, TAXI_NOTIFY=f"json://me:{SECRET}@127.0.0.1:9", TAXI_UI_URL="http://ui"
+    )
+    assert faults(found) == not_looked_at(found) == {}
+    assert re.match(r"Python 3\.\d+\.\d+, dagster 1\.", found["versions"][1])
+    assert found["DAGSTER_HOME"][1] == f"{home / 'dagster'}, 0 runs in Sqlite"
+    assert found["settings"][1].endswith("says TAXI_LAKE, TAXI_NOTIFY, TAXI_SOURCE, TAXI_UI_URL, TAXI_WAREHOUSE")
+    assert found["lake"][1] == f"{home / 'lake'}: an object was written, read and removed"
+    assert found["warehouse"][1] == f"DuckDB, {home / 'warehouse.duckdb'}, schema taxi: is made on first use"
+    assert found["publisher"][1] == f"{publisher.base}: has yellow 2021-01"
+    assert found["schedules"][1].startswith("monthly at 0 5 1 * * (UTC), looks at the publisher every 3600 s")
+    assert found["notifiers"][1] == "JSON: told of failures (not tried), with links to http://ui"
+    assert found["code location"][1].startswith("taxi_assets.definitions: ")
+    assert {request.method for request in publisher.requests} == {"HEAD"}
+    assert [path for path in (home / "lake").rglob("*") if path.is_file()] == []
+    assert not (home / "warehouse.duckdb").exists()
+
+
+def test_make_doctor_sets_an_instance_up_as_make_dev_would(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        ["make", "doctor", f"VENV={BIN.parent}"],
+        cwd=REPOSITORY, env=environment(tmp_path), capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert (tmp_path / "dagster" / "dagster.yaml").read_text() == (REPOSITORY / "dagster.yaml").read_text()
+
+
+# --- half right -------------------------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_written_to_is_named_once_and_the_rest_is_looked_at(home: Path) -> None:
+    (home / "file").touch()
+    found = doctor(home, TAXI_LAKE=str(home / "file/lake"), TAXI_WAREHOUSE=f"duckdb:///{home / 'file/w.duckdb'}")
+    assert faults(found).keys() == {"settings"}, "such paths are refused at once"
+    (home / "lake").symlink_to(home / "nowhere")
+    (home / "w.duckdb").write_text("no database")
+    found = doctor(home, TAXI_WAREHOUSE=f"duckdb:///{home / 'w.duckdb'}")
+    assert faults(found).keys() == {"lake", "warehouse"}
+    assert f"{home / 'lake'} cannot be written to (File exists)." in faults(found)["lake"]
+    assert "cannot be opened as a DuckDB database" in faults(found)["warehouse"]
+
+
+def test_a_warehouse_that_is_in_use_is_no_fault(home: Path) -> None:
+    code = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print(flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, home / "warehouse.duckdb"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        found = doctor(home)
+        holder.kill()
+    assert faults(found) == {}
+    assert f"PID {holder.pid}" in found["warehouse"][1]
+
+
+def test_servers_that_are_down_or_say_nothing_are_faults_after_a_few_seconds(home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        down = nobody.getsockname()[1]
+    with silent_server() as port:
+        found = doctor_process(
+            home, "--seconds", "8",
+            TAXI_SOURCE=f"http://me:{SECRET}@127.0.0.1:{down}",
+            TAXI_WAREHOUSE=f"postgresql://taxi@127.0.0.1:{port}/nyc",
+            PGPASSWORD=SECRET,
+        )  # fmt: skip
+    assert faults(found).keys() == {"warehouse", "publisher"}
+    assert "There was no answer within 8 seconds. Is what stands there up" in faults(found)["warehouse"]
+    assert "connection refused" in faults(found)["publisher"].lower()
+    assert not_looked_at(found) == {}
+
+
+def test_a_publisher_that_fails_is_a_fault_and_one_that_has_other_months_is_not(
+    home: Path, publisher: LoopbackPublisher
+) -> None:
+    publisher.script("yellow_tripdata_2021-01.csv.gz", Answer(status=503))
+    assert "HTTP 503" in faults(doctor(home, TAXI_SOURCE=publisher.base))["publisher"]
+    publisher.withdraw("yellow_tripdata_2021-01.csv")
+    found = doctor(home, TAXI_SOURCE=publisher.base)
+    assert faults(found) == {}
+    assert "has neither yellow 2021-01 nor 2023-01; is it the right place?" in found["publisher"][1]
+
+
+# --- wrong ------------------------------------------------------------------------------------------------------------
+
+
+def test_settings_that_are_wrong_are_a_line_each_and_what_they_are_for_is_not_looked_at(tmp_path: Path) -> None:
+    found = doctor_process(
+        tmp_path,
+        DAGSTER_HOME="",
+        TAXI_WAREHOUSE=f"postgresql://taxi:{SECRET}@host/nyc",
+        TAXI_SOURCE="nowhere",
+        TAXI_NOTIFY=f"nonsense://{SECRET}",
+    )
+    assert faults(found).keys() == {"DAGSTER_HOME", "settings"}
+    assert len(found["settings"]) == 1 + 3
+    assert not_looked_at(found) == {"runs": "not looked at: DAGSTER_HOME first"} | dict.fromkeys(
+        ["Google account", "lake", "warehouse", "publisher", "schedules", "notifiers", "code location"],
+        "not looked at: settings first",
+    )
+
+
+@pytest.mark.parametrize(
+    ("yaml", "said"),
+    [
+        ("storage: [\n", "its dagster.yaml is no YAML from line 2 on"),
+        ("no_such_key: 1\n", 'Received unexpected config entry "no_such_key" at the root'),
+        ("storage: {postgres: {postgres_url: {env: DAGSTER_POSTGRES_URL}}}\n", "DAGSTER_POSTGRES_URL is not set"),
+    ],
+)
+def test_an_instance_that_does_not_open_is_one_line(home: Path, yaml: str, said: str) -> None:
+    (home / "dagster" / "dagster.yaml").write_text(yaml)
+    found = doctor(home)
+    assert faults(found) == {
+        "DAGSTER_HOME": f"The instance in {home / 'dagster'} does not open: {said}. Correct its dagster.yaml, or what "
+        "that names."
+    }
+    assert not_looked_at(found) == {"runs": "not looked at: DAGSTER_HOME first"}
+
+
+def test_storage_of_dagster_that_is_down_is_named_without_its_password(home: Path) -> None:
+    shutil.copy(REPOSITORY / "deploy/postgres/dagster.yaml", home / "dagster")
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        down = nobody.getsockname()[1]
+    url = f"postgresql+psycopg2://dagster:{SECRET}@127.0.0.1:{down}/dagster"
+    found = doctor_process(home, DAGSTER_POSTGRES_URL=url)
+    assert faults(found).keys() == {"DAGSTER_HOME"}
+    assert "Connection refused" in faults(found)["DAGSTER_HOME"]
+
+
+# --- runs that nobody works on ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("dagster", "asset", "materialize", "-m", "taxi_assets.definitions", "--select", "raw/green_trips",
+         "--partition", str(MONTH)),
+        ("python", "-m", "taxi_assets.automation.backfill", "backfill", "--service", "green",
+         "--from", str(MONTH), "--to", str(MONTH)),
+    ],
+    ids=["materialize", "backfill"],
+)  # fmt: skip
+def test_a_run_is_a_fault_once_its_process_is_killed_and_not_before(home: Path, command: tuple[str, ...]) -> None:
+    name, gate, begun = f"green_tripdata_{MONTH}.csv.gz", threading.Event(), threading.Event()
+
+    def wait() -> None:
+        begun.set()
+        gate.wait(60)
+
+    with LoopbackPublisher() as publisher:
+        publisher.script(name, Answer(before=wait))
+        with subprocess.Popen(
+            [BIN / command[0], *command[1:]], cwd=REPOSITORY, env=environment(home, TAXI_SOURCE=publisher.base),
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        ) as process:  # fmt: skip
+            assert begun.wait(60)
+            assert doctor(home)["runs"] == ["ok", "1 started, none left over"]
+            family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+            for member in family:
+                member.kill()
+            psutil.wait_procs(family, 20)
+        gate.set()
+    for _ in range(2):  # to look takes nothing away from who ends such runs
+        found = doctor(home)
+        assert faults(found).keys() == {"runs"}
+        assert f" {MONTH} (run " in faults(found)["runs"]
+
+
+# --- Postgres ---------------------------------------------------------------------------------------------------------
+
+
+def test_postgres_is_looked_at_and_left_as_it_was(home: Path, postgres_url: str) -> None:
+    found = doctor(home, TAXI_WAREHOUSE=postgres_url)
+    assert faults(found) == {}
+    assert found["warehouse"][1].endswith(": tables can be made")
+    assert run(postgres_url, "SELECT count(*) FROM pg_namespace WHERE nspname = 'taxi'") == [(0,)]
+
+
+def test_a_role_that_may_not_create_is_told_what_to_be_granted(
+    home: Path, postgres_server: Server, postgres_url: str
+) -> None:
+    role = f"reader_{os.getpid()}"
+    run(postgres_url, f"CREATE ROLE {role} LOGIN")
+    try:
+        database = postgres_url.partition("?")[0].rpartition("/")[2]
+        found = doctor(home, TAXI_WAREHOUSE=postgres_server.address(database, role))
+        assert faults(found).keys() == {"warehouse"}
+        assert faults(found)["warehouse"].endswith(
+            f'Have its owner run: GRANT CREATE ON DATABASE "{database}" TO "{role}";'
+        )
+    finally:
+        run(postgres_url, f"DROP ROLE {role}")
+
+
+# --- Google Cloud -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def on_google(cloud_storage: CloudStorage, bigquery: BigQuery, service_account: ServiceAccount) -> dict[str, str]:
+    """Never in a process of its own: there google-auth would ask Google for the regions of a token."""
+    return {
+        "TAXI_LAKE": f"gs://{cloud_storage.bucket}/nyc",
+        "TAXI_WAREHOUSE": f"bigquery://{bigquery.project}/taxi?location=EU",
+        "TAXI_GOOGLE_CREDENTIALS": service_account.base64,
+    }
+
+
+def test_bucket_and_dataset_are_looked_at_and_left_as_they_were(
+    home: Path, on_google: dict[str, str], cloud_storage: CloudStorage, bigquery: BigQuery
+) -> None:
+    found = doctor(home, **on_google)
+    assert faults(found) == {}
+    assert found["Google account"][1] == f"{EMAIL}, by TAXI_GOOGLE_CREDENTIALS"
+    assert found["lake"][1] == f"gs://{cloud_storage.bucket}/nyc: an object was written, read and removed"
+    assert found["warehouse"][1].endswith(": is made on first use, in EU")
+    assert cloud_storage.objects() == {}
+    assert [request.method for request in bigquery.requests if request.path.endswith("/datasets")] == ["POST"]
+
+
+def test_each_right_that_is_missing_is_said_with_the_role_that_gives_it(
+    home: Path, on_google: dict[str, str], cloud_storage: CloudStorage, bigquery: BigQuery
+) -> None:
+    cloud_storage.forbid("storage.objects.create")
+    bigquery.forbid("bigquery.datasets.create")
+    found = faults(doctor(home, **on_google))
+    assert found.keys() == {"lake", "warehouse"}
+    assert "roles/storage.objectAdmin" in found["lake"]
+    assert "roles/bigquery.user" in found["warehouse"]
+
+
+def test_a_dataset_that_is_there_is_tried_and_one_elsewhere_is_a_fault(
+    home: Path, on_google: dict[str, str], bigquery: BigQuery
+) -> None:
+    with Client(project=bigquery.project, credentials=AnonymousCredentials()) as client:  # type: ignore[no-untyped-call]  # it has no types
+        dataset = Dataset(f"{bigquery.project}.taxi")
+        dataset.location = "EU"
+        client.create_dataset(dataset)
+        found = doctor(home, **on_google)
+        assert faults(found) == {}
+        assert found["warehouse"][1].endswith(": is there, in EU; tables can be made")
+        assert list(client.list_tables("taxi")) == []
+        bigquery.forbid("bigquery.tables.create")
+        assert "roles/bigquery.dataEditor" in faults(doctor(home, **on_google))["warehouse"]
+        on_google["TAXI_WAREHOUSE"] = f"bigquery://{bigquery.project}/taxi?location=US"
+        said = faults(doctor(home, **on_google))["warehouse"]
+        assert said.startswith("The dataset taxi-project.taxi is in EU, TAXI_WAREHOUSE")
+
+
+def test_a_bucket_that_fails_for_a_while_is_a_fault_in_seconds(
+    home: Path, on_google: dict[str, str], cloud_storage: CloudStorage
+) -> None:
+    cloud_storage.script(*[Fault(status=503)] * 50)
+    assert faults(doctor(home, "--seconds", "5", **on_google)).keys() == {"lake"}
+
+
+def test_a_key_that_google_refuses_is_named_once_and_what_is_not_on_google_is_looked_at(
+    home: Path, on_google: dict[str, str]
+) -> None:
+    with ServiceAccount(refuses=True) as revoked:
+        on_google |= {"TAXI_GOOGLE_CREDENTIALS": revoked.base64, "TAXI_LAKE": str(home / "lake")}
+        found = doctor(home, **on_google)
+    assert faults(found).keys() == {"Google account"}
+    assert not_looked_at(found) == {"warehouse": "not looked at: Google account first"}
+    assert found["lake"][0] == "ok"
