@@ -9,7 +9,7 @@ from pydantic import Field
 
 from taxi_assets.errors import PublisherUnreachableError
 from taxi_assets.tlc import download
-from taxi_assets.tlc.ask import ask
+from taxi_assets.tlc.ask import QUESTION_SECONDS, ask
 from taxi_assets.tlc.publishers import publisher_from
 
 if TYPE_CHECKING:
@@ -45,9 +45,16 @@ class PublisherResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # D
                 f"The publisher cannot be asked: {error}", remedy="Bring its folder back, or change TAXI_SOURCE."
             ) from None
 
-    def ask(self, what: str, candidates: Sequence[Candidate], *, known: FileVersion | None) -> FileVersion | None:
+    def ask(
+        self,
+        what: str,
+        candidates: Sequence[Candidate],
+        *,
+        known: FileVersion | None,
+        seconds: float = QUESTION_SECONDS,
+    ) -> FileVersion | None:
         """The version that is published now; see `tlc.ask.ask`."""
-        return ask(what, candidates, known=known, google_key=self.google_key)
+        return ask(what, candidates, known=known, seconds=seconds, google_key=self.google_key)
 
     def fetch(
         self, what: str, candidates: Sequence[Candidate], *, known: SourceRecord | None, into: Path

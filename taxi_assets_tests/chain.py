@@ -63,9 +63,7 @@ class Deployment:
         only: Sequence[str] = (),
         rules: Sequence[str] | None = None,
     ) -> dg.ExecuteInProcessResult:
-        """Run a service's job, or another by name, for a month in this process; `only` these assets, and with these rules,
-        where given.
-        """
+        """Run a month of a service's job, or of another by name; `only` these assets, with these rules, if given."""
         cleaning = {} if rules is None else {"ops": {f"clean_{service}": {"config": {"rules": list(rules)}}}}
         with nullcontext(instance) if instance else dg.DagsterInstance.ephemeral() as used:
             return (

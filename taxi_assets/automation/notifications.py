@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+# Dagster has no public name for them, and its history takes nothing else.
+from dagster._core.storage.asset_check_execution_record import COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES
+
 from taxi_assets.automation.months import PARTITION_TAG, failure_reason
 from taxi_assets.notifiers import Message, tell
 
@@ -25,12 +28,14 @@ if TYPE_CHECKING:
 INTERVAL_SECONDS = 10
 OVERDUE_MONTHS = "months_overdue"
 """A check that has failed and lists months under this name in its metadata makes them overdue; one per service."""
+MONTHS_BUSY = "months_busy"
+MONTHS_NOT_ASKED = "could_not_be_asked"
+"""Of months that a check lists under these two names it cannot tell: what was told of them is not forgotten."""
 
 # All in all, less than the 2,000 characters that the narrowest of the chats take.
 _RUNS_PER_TICK = 25
 _RUNS_IN_FULL = 5
 _MONTHS_BY_NAME = 12
-_EVALUATIONS_LOOKED_AT = 10
 _LONGEST_TITLE = 120
 _LONGEST_LINE = 240
 _WILL_RETRY_TAG = "dagster/will_retry"
@@ -235,9 +240,17 @@ def _sensor_of_overdue_months(notifiers: SecretStr, ui_url: str | None) -> dg.Se
         description=f"Tells of months that a failed check lists as `{OVERDUE_MONTHS}`, when one comes in addition.",
     )
     def notify_overdue_months(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        told, now = _told(context.cursor), _overdue(context, ui_url)
-        context.update_cursor(json.dumps({check: list(each.months) for check, each in now.items()}))
-        news = [each for check, each in now.items() if set(each.months) - set(told.get(check, ()))]
+        told, news = _told(context.cursor), []
+        for key in _checks_of_whole_services(context):
+            name, found = f"{key.asset_key.to_user_string()} {key.name}", _last_evaluation(context.instance, key)
+            if found is None:
+                continue  # what was told is not forgotten
+            before, overdue = set(told.get(name, ())), _overdue(found)
+            if set(overdue) - before:
+                news.append(_overdue_months(context, found, ui_url))
+            undecided = {*_months_in(found, MONTHS_BUSY), *_months_in(found, MONTHS_NOT_ASKED)}
+            told[name] = sorted({*overdue, *(before & undecided)})
+        context.update_cursor(json.dumps({name: months for name, months in told.items() if months}))
         return _tell(context, notifiers, overdue_message(news)) if news else dg.SkipReason("There is nothing to tell.")
 
     return notify_overdue_months
@@ -253,33 +266,38 @@ def _told(cursor: str | None) -> dict[str, list[str]]:
     return {check: [*map(str, months)] for check, months in lists if isinstance(months, list)}
 
 
-def _overdue(context: dg.SensorEvaluationContext, ui_url: str | None) -> dict[str, OverdueMonths]:
-    """What the checks of whole services found when they were run last; those of single months list none."""
+def _checks_of_whole_services(context: dg.SensorEvaluationContext) -> list[dg.AssetCheckKey]:
+    """Those of single months list none that are overdue."""
     graph = _repository(context).asset_graph
-    overdue = {}
-    for key in sorted(graph.asset_check_keys):
-        of_whole_service = graph.get_check_spec(key).partitions_def is None
-        found = _last_evaluation(context.instance, key) if of_whole_service else None
-        months = _months_in(found) if found is not None and not found.passed else []
-        if found is not None and months:
-            asset = key.asset_key.to_user_string()
-            overdue[f"{asset} {key.name}"] = OverdueMonths(
-                service=graph.get(key.asset_key).group_name,
-                months=months,
-                said=_one_line(f"{found.description or 'They are overdue.'} (check {key.name})", _LONGEST_LINE),
-                link=f"{ui_url}/assets/{asset}?view=checks" if ui_url else f"Asset {asset}",
-            )
-    return overdue
+    return [key for key in sorted(graph.asset_check_keys) if graph.get_check_spec(key).partitions_def is None]
 
 
 def _last_evaluation(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> dg.AssetCheckEvaluation | None:
-    """The last that has come to an end: others may be under way, or their runs were killed."""
-    records = instance.event_log_storage.get_asset_check_execution_history(key, limit=_EVALUATIONS_LOOKED_AT)
-    return next((record.evaluation for record in records if record.status.value != "PLANNED"), None)
+    """The last that has come to an end: others may be under way, or their runs failed or were killed."""
+    ended = COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES
+    records = instance.event_log_storage.get_asset_check_execution_history(key, limit=1, status=ended)
+    return records[0].evaluation if records else None
 
 
-def _months_in(evaluation: dg.AssetCheckEvaluation) -> list[str]:
-    listed = evaluation.metadata.get(OVERDUE_MONTHS)
+def _overdue(found: dg.AssetCheckEvaluation) -> list[str]:
+    return [] if found.passed else _months_in(found, OVERDUE_MONTHS)
+
+
+def _overdue_months(
+    context: dg.SensorEvaluationContext, found: dg.AssetCheckEvaluation, ui_url: str | None
+) -> OverdueMonths:
+    asset = found.asset_key.to_user_string()
+    said = f"{found.description or 'They are overdue.'} (check {found.check_name})"
+    return OverdueMonths(
+        service=_repository(context).asset_graph.get(found.asset_key).group_name,
+        months=_overdue(found),
+        said=_one_line(said, _LONGEST_LINE),
+        link=f"{ui_url}/assets/{asset}?view=checks" if ui_url else f"Asset {asset}",
+    )
+
+
+def _months_in(found: dg.AssetCheckEvaluation, name: str) -> list[str]:
+    listed = found.metadata.get(name)
     value: Any = listed.value if listed is not None else []
     return [*map(str, value)] if isinstance(value, (list, tuple)) else []
 

@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import dagster as dg
 
-from taxi_assets.automation.look import DEFAULT_LIMITS, Limits, Look
+from taxi_assets.automation.comparison import DEFAULT_LIMITS, Comparison, Limits
+from taxi_assets.automation.look import Look
 from taxi_assets.automation.timing import DEFAULT_INTERVAL_SECONDS
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.publisher import PublisherResource
@@ -43,7 +44,8 @@ def publication_sensor(
     def publication(context: dg.SensorEvaluationContext, publisher: PublisherResource) -> dg.SensorResult:
         time = clock()
         keys = monthly_partitions(service).get_partition_keys(current_time=time)
-        seen = Look(context.instance, service, publisher, keys, time, limits).take(context.cursor)
+        comparison = Comparison(context.instance, service, publisher, keys, time, limits)
+        seen = Look(comparison).take(context.cursor)
         context.log.info(seen.said)
         if seen.requests:
             return dg.SensorResult(run_requests=seen.requests, cursor=seen.cursor)

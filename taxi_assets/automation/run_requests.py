@@ -19,6 +19,7 @@ import dagster as dg
 
 from taxi_assets import errors
 from taxi_assets.automation.loaded import digests_in_warehouse, month_of, raw_months
+from taxi_assets.automation.under_way import busy_months, chain_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -41,17 +42,9 @@ REQUESTED_AT_TAG = "taxi_assets/requested_at"
 WAITS = tuple(dt.timedelta(minutes=minutes) for minutes in (10, 60, 6 * 60, 24 * 60))
 """After each failed attempt; after one more the month is given up, until its publisher has another version."""
 
-_PARTITION_TAG = "dagster/partition"
 _WILL_RETRY_TAG = "dagster/will_retry"
 _PARENT_TAG = "dagster/parent_run_id"
-_SHELVES = ("raw", "quarantine", "clean", "warehouse", "reports")
 _REMEMBERED_RUNS = 300
-_UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 
 
 class Reason(StrEnum):
@@ -100,21 +93,17 @@ class Desk:
     @cached_property
     def busy(self) -> frozenset[Month]:
         """Months of this service that a run is working on, or will."""
-        months = set()
-        for run in self.instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED)):
-            selected = run.asset_selection
-            if run.job_name == self.service.name if selected is None else selected & set(self._assets):
-                months.add(month_of(run.tags.get(_PARTITION_TAG)))
-        return frozenset(month for month in months if month is not None)
+        return busy_months(self.instance, self.service)
 
     @cached_property
     def unfinished(self) -> list[Month]:
         """Months that came no farther than a shelf before the warehouse; the newest first.
 
-        Their last requested run failed, or a person loaded the raw file, and nothing has brought it home since.
+        Their last requested run failed, or a person loaded the raw file, and nothing has brought it home since. One
+        whose last requested run a person canceled is that person's.
         """
         busy = self.busy  # before the warehouse is looked at: a run may end in between
-        left = {month for month, raw in self.raw.items() if self._was_left(raw)} - busy
+        left = {month for month, raw in self.raw.items() if self._was_left(raw)} - busy - self._canceled
         home = digests_in_warehouse(self.instance, self.service, {*self._failed, *left})
         months = [m for m in {*self._failed, *left} if m not in self.raw or home.get(m) != self.raw[m].sha256]
         return sorted(months, reverse=True)
@@ -123,18 +112,23 @@ class Desk:
         """Whether a raw file came so long ago that the automation conditions would have seen to the rest."""
         return raw.sha256 is not None and self.now - raw.at >= WAITS[0]
 
-    @cached_property
+    @property
     def _failed(self) -> Mapping[Month, dg.DagsterRun]:
+        return {m: run for m, run in self._requested.items() if run.status == dg.DagsterRunStatus.FAILURE}
+
+    @property
+    def _canceled(self) -> set[Month]:
+        return {m for m, run in self._requested.items() if run.status == dg.DagsterRunStatus.CANCELED}
+
+    @cached_property
+    def _requested(self) -> Mapping[Month, dg.DagsterRun]:
+        """The last requested run of each month."""
         latest: dict[Month, dg.DagsterRun] = {}
         for run in self._runs({SERVICE_TAG: self.service.name}):
             month = month_of(run.tags.get(MONTH_TAG))
             if month is not None:
                 latest.setdefault(month, run)
-        return {month: run for month, run in latest.items() if run.status == dg.DagsterRunStatus.FAILURE}
-
-    @property
-    def _assets(self) -> list[dg.AssetKey]:
-        return [dg.AssetKey([shelf, self.service.table]) for shelf in _SHELVES]
+        return latest
 
     def _reason(self, month: Month, published: FileVersion) -> Reason | None:
         loaded = self.raw.get(month)
@@ -213,7 +207,9 @@ class Desk:
         return dg.RunRequest(
             run_key=f"{request}, attempt {attempt}",
             partition_key=str(month),
-            asset_selection=self._assets,  # all that the job has: the automation conditions ask a run what it was for
+            asset_selection=chain_of(
+                self.service
+            ),  # all that the job has: the automation conditions ask a run what it was for
             run_config=self._only_if_changed if reason == Reason.REVISED else {},
             tags={
                 SERVICE_TAG: self.service.name,

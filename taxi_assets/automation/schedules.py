@@ -4,16 +4,13 @@ import datetime as dt
 
 import dagster as dg
 
-from taxi_assets.automation.loaded import raw_months
-from taxi_assets.automation.look import REFUSALS
-from taxi_assets.automation.run_requests import Desk, PutOff
+from taxi_assets.automation.comparison import DEFAULT_LIMITS, REFUSALS, Comparison, Limits
+from taxi_assets.automation.run_requests import PutOff
 from taxi_assets.automation.timing import DAILY, MONTHLY
-from taxi_assets.errors import PublisherFailedError, PublisherRefusedError, TaxiAssetsError
+from taxi_assets.errors import TaxiAssetsError
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.publisher import PublisherResource
-from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Service
-from taxi_assets.tlc.source import FileVersion
 
 LAG_MONTHS = 2
 """How long TLC takes to publish a month, roughly."""
@@ -63,36 +60,31 @@ def _schedule(service: Service, word: str, *, cron: str, timezone: str) -> dg.Sc
 
 
 def request_newest(
-    instance: dg.DagsterInstance, service: Service, publisher: PublisherResource, now: dt.datetime
+    instance: dg.DagsterInstance,
+    service: Service,
+    publisher: PublisherResource,
+    now: dt.datetime,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> dg.RunRequest | dg.SkipReason:
     """The run of the newest published month, or why it needs none; a month that is answered with an error is passed."""
-    raw = raw_months(instance, service)
     keys = monthly_partitions(service).get_partition_keys(current_time=now)
-    months = [Month.parse(key) for key in keys[-_PATIENCE_MONTHS:]]
-    by, errors = publisher.publisher.name, []
-    for month in reversed(months):
-        try:
-            published = _ask(service, publisher, month, raw[month].version if month in raw else None)
-        except (PublisherRefusedError, PublisherFailedError) as error:
-            errors.append(str(error))
-            if len(errors) > REFUSALS:
-                raise
-            continue
+    comparison = Comparison(instance, service, publisher, keys[-_PATIENCE_MONTHS:], now, limits)
+    name = comparison.by.name
+    for month in comparison.months:
+        published = comparison.ask(month)
+        if len(comparison.refused) > REFUSALS:
+            return _skip(f"That is too many errors of {name} for one look.", comparison)
         if published is None:
             continue
-        decision = Desk(instance, service, raw, now).decide(month, published)
+        decision = comparison.desk.decide(month, published)
         if isinstance(decision, dg.RunRequest):
             return decision
         because = decision.because if isinstance(decision, PutOff) else "it is loaded, and unchanged"
-        return _skip(f"{service.name} {month} is the newest month of {by}; {because}.", errors)
-    return _skip(f"{by} has published no {service.name} month from {months[0]} to {months[-1]}.", errors)
+        return _skip(f"{service.name} {month} is the newest month of {name}; {because}.", comparison)
+    first, last = comparison.months[-1], comparison.months[0]
+    return _skip(f"{name} has published no {service.name} month from {first} to {last}.", comparison)
 
 
-def _ask(service: Service, publisher: PublisherResource, month: Month, known: FileVersion | None) -> FileVersion | None:
-    candidates = publisher.publisher.candidates(service.name, month)
-    return publisher.ask(f"{service.name} {month}", candidates, known=known)
-
-
-def _skip(said: str, errors: list[str]) -> dg.SkipReason:
+def _skip(said: str, comparison: Comparison) -> dg.SkipReason:
     """The reason, after the months that could not be asked for."""
-    return dg.SkipReason(" ".join([*errors, said]))
+    return dg.SkipReason(" ".join([*comparison.refused.values(), said]))

@@ -7,10 +7,11 @@ HTTP and Cloud Storage are spoken (`over_http.py`, `over_gcs.py`), and what is m
 from __future__ import annotations
 
 import stat
+import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from taxi_assets.errors import PublisherUnreachableError
+from taxi_assets.errors import PublisherFailedError
 from taxi_assets.tlc.download import etag_of, path_of
 from taxi_assets.tlc.over_http import version_over_http
 from taxi_assets.tlc.source import FileVersion
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 HASTY = RetrySettings(attempts=1, connect_timeout=3, read_timeout=5)
 """Whoever asks comes again soon: no patience."""
+QUESTION_SECONDS = 15.0
+"""For all candidates together, however slowly an answer comes in."""
 
 
 def ask(
@@ -31,16 +34,20 @@ def ask(
     *,
     known: FileVersion | None = None,
     patience: RetrySettings = HASTY,
+    seconds: float = QUESTION_SECONDS,
     google_key: str | None = None,
 ) -> FileVersion | None:
     """The version of a file that is published now, of the first candidate that is; None when none is published.
 
     `known` is the version of the file that we hold; it is the answer when the publisher says that it is still current.
-    As in `fetch`, a candidate that fails is never silently replaced by the next: raises `PublisherUnreachableError`
-    and `PublisherRefusedError`.
+    As in `fetch`, a candidate that fails is never silently replaced by the next: raises `PublisherRefusedError`, and
+    `PublisherFailedError` where no good answer came in time; `PublisherUnreachableError` means that nobody is there.
     """
+    deadline = time.monotonic() + seconds
     for candidate in candidates:
-        question = Question(what=what, candidate=candidate, held=known, retry=patience, google_key=google_key)
+        question = Question(
+            what=what, candidate=candidate, held=known, retry=patience, google_key=google_key, deadline=deadline
+        )
         try:
             return _ASKERS[urlsplit(candidate.url).scheme](question)
         except MissingError:
@@ -57,7 +64,7 @@ def _in_folder(question: Question) -> FileVersion:
         raise refused_by_publisher(question, "that its permissions forbid reading it") from None
     except OSError as error:  # such as a network drive that has gone away
         what = f"{question.what} could not be asked for at {question.url}: {(error.strerror or 'it broke').lower()}."
-        raise PublisherUnreachableError(what, remedy=TRY_LATER) from None
+        raise PublisherFailedError(what, remedy=TRY_LATER) from None
     if not stat.S_ISREG(found.st_mode):
         raise refused_by_publisher(question, "that it is no file")
     return FileVersion(question.url, question.candidate.publisher, etag_of(found), None, found.st_size)

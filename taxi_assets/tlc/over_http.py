@@ -22,6 +22,7 @@ import tenacity
 import urllib3.exceptions
 
 from taxi_assets.errors import PublisherFailedError, PublisherUnreachableError
+from taxi_assets.tlc.deadline import DeadlinePassedError, session_until
 from taxi_assets.tlc.source import FileVersion
 from taxi_assets.tlc.transfer import PIECE_BYTES, TRY_LATER, Arrived, MissingError, megabytes, refused_by_publisher
 from taxi_assets.tlc.verify import too_large
@@ -44,6 +45,12 @@ _MAY_PASS = {
 }
 _NO_HEAD = {HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED}
 _CONDITIONS = {"If-None-Match", "If-Modified-Since"}
+_NOT_CONNECTED = (
+    urllib3.exceptions.NewConnectionError,  # refused, or no such host
+    urllib3.exceptions.ConnectTimeoutError,
+    urllib3.exceptions.ProxyError,
+    urllib3.exceptions.SSLError,
+)
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
@@ -70,13 +77,15 @@ def over_http(job: Job) -> Arrived | SourceRecord:
 def version_over_http(question: Question) -> FileVersion:
     """The version that is published now, by a conditional HEAD; asked once, without patience."""
     logging.getLogger("urllib3.connectionpool").addFilter(_QUERY_FILTER)
-    with requests.Session() as session:
-        session.max_redirects = _REDIRECTS
-        try:
-            with _named_errors(question):
-                return _ask(question, session)
-        except _BrokenOffError as error:
-            raise PublisherUnreachableError(_not_asked(question, str(error)), remedy=TRY_LATER) from None
+    try:
+        with _named_errors(question), session_until(question.deadline) as session:
+            session.max_redirects = _REDIRECTS
+            return _ask(question, session)
+    except DeadlinePassedError:
+        raise PublisherFailedError(_not_asked(question, "the answer did not end in time"), remedy=TRY_LATER) from None
+    except _BrokenOffError as error:
+        kind = PublisherFailedError if error.was_connected else PublisherUnreachableError
+        raise kind(_not_asked(question, str(error)), remedy=TRY_LATER) from None
 
 
 def _not_asked(question: Question, reason: str) -> str:
@@ -124,9 +133,10 @@ def _conditions(known: SourceRecord | FileVersion | None) -> dict[str, str]:
 class _BrokenOffError(Exception):
     """An attempt ended before the file was whole, for a reason that may pass."""
 
-    def __init__(self, reason: str, retry_after: float = 0.0) -> None:
+    def __init__(self, reason: str, retry_after: float = 0.0, *, was_connected: bool = True) -> None:
         super().__init__(reason)
         self.retry_after = retry_after
+        self.was_connected = was_connected
 
 
 class _HttpTransfer:
@@ -296,7 +306,8 @@ def _named_errors(errand: Errand) -> Iterator[None]:
         requests.exceptions.ChunkedEncodingError,
         urllib3.exceptions.HTTPError,
     ) as error:
-        raise _BrokenOffError(_reason(error)) from None
+        was_connected = not any(isinstance(cause, _NOT_CONNECTED) for cause in _causes(error))
+        raise _BrokenOffError(_reason(error), was_connected=was_connected) from None
     except requests.RequestException as error:
         raise refused_by_publisher(errand, f"an address that cannot be followed ({type(error).__name__})") from None
 

@@ -6,6 +6,7 @@ transport.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -84,6 +85,8 @@ class Question(Errand):
     """A file to be asked about."""
 
     held: FileVersion | None
+    deadline: float = math.inf
+    """By when the answer must be there, by `time.monotonic`."""
 
     @property
     def known(self) -> FileVersion | None:

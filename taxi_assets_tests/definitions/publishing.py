@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from dagster._core.events import StepMaterializationData
 
-from taxi_assets.automation.look import Limits
+from taxi_assets.automation.comparison import Limits
 from taxi_assets.automation.publication import publication_sensor
 from taxi_assets.automation.schedules import publication_schedules
 from taxi_assets.automation.timing import MONTHLY
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.schema import Service
 
 AT_ONCE = Limits(pause=0)
+_ASKED_BY = {"dagster/sensor_name", "dagster/schedule_name"}
 LONG_AGO = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
 
 
@@ -111,11 +112,7 @@ class Publishing:
             job_name="green",
             run_id=str(uuid.uuid4()),
             status=dg.DagsterRunStatus(status),
-            tags={
-                **request.tags,
-                "dagster/run_key": str(request.run_key),
-                "dagster/partition": str(request.partition_key),
-            },
+            tags={**request.tags, **self._identity(request), "dagster/partition": str(request.partition_key)},
         )
         self.instance.add_run(run)
         if to != "none":
@@ -162,6 +159,11 @@ class Publishing:
         self.instance.report_dagster_event(event, run_id=run_id or str(uuid.uuid4()))
 
     def _is_first(self, request: dg.RunRequest) -> bool:
-        """Dagster drops a run key that it has seen."""
-        seen = dg.RunsFilter(tags={"dagster/run_key": str(request.run_key)})
-        return not self.instance.get_runs(seen)
+        """Dagster drops a run key that the same sensor has asked for, or the same schedule at the same time."""
+        return not self.instance.get_runs(dg.RunsFilter(tags=self._identity(request)))
+
+    def _identity(self, request: dg.RunRequest) -> dict[str, str]:
+        by = {name: value for name, value in request.tags.items() if name in _ASKED_BY}
+        if "dagster/schedule_name" in by:
+            by["dagster/scheduled_execution_time"] = self.now.astimezone(dt.UTC).isoformat()
+        return {**by, "dagster/run_key": str(request.run_key)}

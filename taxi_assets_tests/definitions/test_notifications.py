@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from taxi_assets.addresses import DuckDBAddress, FolderAddress
 from taxi_assets.assets.published import published_asset
 from taxi_assets.automation import notifications
-from taxi_assets.automation.notifications import OVERDUE_MONTHS
+from taxi_assets.automation.notifications import MONTHS_BUSY, MONTHS_NOT_ASKED, OVERDUE_MONTHS
 from taxi_assets.build import build_definitions
 from taxi_assets.checks.publication import CHECK, publication_check
 from taxi_assets.publisher import PublisherResource
@@ -270,22 +270,54 @@ def test_months_that_the_check_finds_overdue_are_told_of(story: Story, web: Http
     assert link == f"{UI}/assets/published/green_trips?view=checks"
 
 
-def test_they_are_told_of_again_only_when_one_comes_in_addition(story: Story, web: HttpSink) -> None:
-    def found(*months: str) -> str:
-        evaluation = dg.AssetCheckEvaluation(
-            asset_key=dg.AssetKey(["published", "green_trips"]), check_name=CHECK, passed=not months,
-            metadata={OVERDUE_MONTHS: list(months)},
-        )  # fmt: skip
-        story.instance.report_runless_asset_event(evaluation)
-        return story.tick("notify_overdue_months")
+def found(story: Story, *months: str, **undecided: list[str]) -> str:
+    """An evaluation of the check, and what the next tick says of it."""
+    evaluation = dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey(["published", "green_trips"]), check_name=CHECK, passed=not months,
+        metadata={OVERDUE_MONTHS: list(months), **undecided},
+    )  # fmt: skip
+    story.instance.report_runless_asset_event(evaluation)
+    return story.tick("notify_overdue_months")
 
-    assert story.tick("notify_overdue_months") == "There is nothing to tell."
-    quiet, told = "There is nothing to tell.", "Told: Months are overdue: green."
-    assert [found("2021-01", "2021-02"), found("2021-01", "2021-02"), found("2021-02")] == [told, quiet, quiet]
-    assert [found("2021-02", "2021-03"), found(), found("2021-03")] == [told, quiet, told]
+
+QUIET, TOLD = "There is nothing to tell.", "Told: Months are overdue: green."
+
+
+def test_they_are_told_of_again_only_when_one_comes_in_addition(story: Story, web: HttpSink) -> None:
+    assert story.tick("notify_overdue_months") == QUIET
+    assert [found(story, "2021-01", "2021-02"), found(story, "2021-01", "2021-02"), found(story, "2021-02")] == [
+        TOLD, QUIET, QUIET,
+    ]  # fmt: skip
+    assert [found(story, "2021-02", "2021-03"), found(story), found(story, "2021-03")] == [TOLD, QUIET, TOLD]
     assert [message["message"].partition(":")[0] for message in web.messages] == [
         "green 2021-01, 2021-02", "green 2021-02, 2021-03", "green 2021-03",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [MONTHS_BUSY, MONTHS_NOT_ASKED])
+def test_a_month_that_is_busy_or_cannot_be_asked_for_at_the_moment_is_not_forgotten(
+    story: Story, web: HttpSink, name: str
+) -> None:
+    assert found(story, "2021-01") == TOLD
+    assert found(story, **{name: ["2021-01", "2021-02"]}) == QUIET
+    assert found(story, "2021-01") == QUIET
+    assert found(story, "2021-01", "2021-02") == TOLD
+    assert len(web.messages) == 2
+
+
+def test_what_was_told_is_not_forgotten_while_the_publisher_is_down(story: Story, web: HttpSink) -> None:
+    assert found(story, "2021-01") == TOLD
+    shutil.rmtree(story.home / "published")
+    check = dg.AssetCheckKey(dg.AssetKey(["published", "green_trips"]), CHECK)
+    look = story.defs.resolve_job_def("publication").get_subset(asset_check_selection={check})
+    for _ in range(11):
+        assert not look.execute_in_process(instance=story.instance, raise_on_error=False).success
+        assert story.tick("notify_overdue_months") == QUIET
+    assert found(story, "2021-01") == QUIET
+    story.instance.wipe_assets([dg.AssetKey(["published", "green_trips"])])
+    assert story.tick("notify_overdue_months") == QUIET
+    assert found(story, "2021-01") == QUIET
+    assert len(web.messages) == 1
 
 
 def test_a_check_under_way_changes_nothing_and_a_broken_cursor_is_made_anew(story: Story, web: HttpSink) -> None:

@@ -10,8 +10,18 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
+from dagster._core.definitions.events import AssetKeyPartitionKey
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+from dagster._core.remote_origin import (
+    RegisteredCodeLocationOrigin,
+    RemotePartitionSetOrigin,
+    RemoteRepositoryOrigin,
+)
 
-from taxi_assets.automation.look import Limits
+from taxi_assets.automation.comparison import Limits
+from taxi_assets.automation.loaded import raw_months
+from taxi_assets.automation.look import Position
 from taxi_assets.automation.run_requests import WAITS
 from taxi_assets.tlc.catalogue import SERVICES
 from taxi_assets.tlc.month import Month
@@ -52,7 +62,9 @@ def test_a_new_month_is_asked_for_once_for_the_whole_chain_and_says_why(story: P
     story.publish("2021-02")
     (request,) = story.tick()
     assert request.partition_key == "2021-02"
-    assert {key.path[0] for key in request.asset_selection or []} == {"raw", "clean", "quarantine", "warehouse"}
+    assert {key.path[0] for key in request.asset_selection or []} == {
+        "raw", "clean", "quarantine", "warehouse", "reports",
+    }  # fmt: skip
     assert request.run_key == f"green 2021-02: {story.etag('2021-02')} replaces nothing, attempt 1"
     assert request.tags["taxi_assets/service"] == "green"
     assert request.tags["taxi_assets/month"] == request.tags["dagster/partition"] == "2021-02"
@@ -159,6 +171,40 @@ def test_while_a_backfill_runs_what_it_brings_home_is_not_asked_for(story: Publi
     assert list(story.asked()) == [*reversed(YEAR[3:]), "2020-02"]
 
 
+@pytest.mark.parametrize("kind", ["assets", "job"])
+def test_a_backfill_of_dagster_that_has_no_run_at_the_moment_holds_its_months_too(story: Publishing, kind: str) -> None:
+    story.now = dt.datetime(2021, 1, 20, tzinfo=dt.UTC)
+    story.publish(*YEAR)
+    for month in ("2020-01", "2020-02", "2020-10"):
+        story.load(month)
+    story.publish("2020-01", "2020-02")
+    if kind == "assets":
+        key = dg.AssetKey(["raw", "green_trips"])
+        months = {AssetKeyPartitionKey(key, month) for month in ("2020-02", "2020-03")}
+        graph = story.defs.get_repository_def().asset_graph
+        backfill = PartitionBackfill.from_asset_graph_subset(
+            "abcd", 0.0, {}, story.instance, AssetGraphSubset.from_asset_partition_set(months, graph), None, None, None
+        )
+    else:
+        location = RegisteredCodeLocationOrigin("taxi_assets.definitions")
+        backfill = PartitionBackfill(
+            "abcd", BulkActionStatus.REQUESTED, from_failure=False, tags={}, backfill_timestamp=0.0,
+            partition_set_origin=RemotePartitionSetOrigin(
+                repository_origin=RemoteRepositoryOrigin(location, "__repository__"),
+                partition_set_name="green_partition_set",
+            ),
+            partition_names=["2020-02", "2020-03"],
+        )  # fmt: skip
+    story.instance.add_backfill(backfill)
+    assert story.asked(SERVICES["yellow"]) == {}
+    assert story.run_all() == {"2020-01": "revised"}
+    assert story.asked() == {}
+    assert "wait for the end of backfill abcd" in story.said
+    assert "2020-02: a run is on its way" in story.said
+    story.instance.update_backfill(backfill.with_status(BulkActionStatus.COMPLETED_SUCCESS))
+    assert set(story.asked()) == set(YEAR) - {"2020-01", "2020-10"}
+
+
 def test_months_that_are_given_up_do_not_starve_the_others(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     story = Publishing(tmp_path / "published", instance, limits=Limits(seconds=0.05, pause=0.06))  # a question a look
     story.publish("2020-12", "2021-01", "2021-02")
@@ -217,13 +263,16 @@ def test_a_failed_run_that_somebody_has_made_good_is_not_asked_for_again(story: 
     assert story.asked() == {}
 
 
-def test_a_run_that_a_person_canceled_is_not_asked_for_again(story: Publishing) -> None:
+@pytest.mark.parametrize("to", ["none", "raw"])
+def test_a_run_that_a_person_canceled_is_not_asked_for_again(story: Publishing, to: str) -> None:
     story.publish("2021-01")
     (request,) = story.tick()
-    story.run(request, to="none", status="CANCELED")
-    story.now += dt.timedelta(days=1)
-    assert story.asked() == {}
-    assert "its run is canceled" in story.said
+    story.run(request, to=to, status="CANCELED")
+    loaded = raw_months(story.instance, SERVICES["green"])
+    story.now = max([story.now, *(raw.at for raw in loaded.values())]) + dt.timedelta(days=1)
+    assert "2021-01" not in story.asked()
+    story.publish("2021-01")
+    assert story.asked()["2021-01"] == ("new" if to == "none" else "revised")
 
 
 def test_a_newer_revision_does_not_wait_for_a_failed_one(story: Publishing) -> None:
@@ -266,7 +315,7 @@ def test_the_history_is_looked_over_in_turn_and_the_cursor_is_small_and_readable
         story.asked()
         seen.append(json.loads(story.cursor or ""))
     assert [cursor["history_from"] for cursor in seen] == ["2020-07", "2020-02", None]
-    assert set(seen[0]) == {"version", "newer_from", "unfinished_from", "history_from"}
+    assert set(seen[0]) == {"version", "newer_from", "gaps_from", "unfinished_from", "history_from"}
 
     story.publish("2020-01")
     assert [story.run_all() for _ in range(3)] == [{}, {}, {"2020-01": "revised"}]
@@ -299,7 +348,7 @@ def test_a_look_ends_when_its_time_is_up_and_the_next_one_goes_on(tmp_path: Path
     story.publish("2021-01")
     looks = 0
     while not story.run_all():
-        assert "Then its time was up" in story.said
+        assert "Newer months: their time was up; the next look goes on from 2021-0" in story.said
         looks += 1
         assert looks < 10
     assert looks >= 1  # 2021-04, 2021-03, 2021-02 come first
@@ -340,7 +389,7 @@ def test_a_month_that_is_answered_with_an_error_does_not_hold_up_the_others(
         refused = Answer(status=status)
         publisher.script("green_tripdata_2021-03.csv.gz", then=refused)
         assert story.asked() == {"2021-01": "new"}
-        assert story.cursor == '{"version":1,"newer_from":null,"unfinished_from":null,"history_from":null}'
+        assert Position.read(story.cursor) == Position()
         for number in range(1, 5):
             publisher.script(f"green_tripdata_2021-{number:02}.csv.gz", then=refused)
         publisher.requests.clear()
@@ -365,8 +414,78 @@ def test_a_part_of_the_history_that_fails_does_not_hold_up_the_rest_of_it(
             story.materialize(["raw", "green_trips"], month, said)
         for month in YEAR[4:10]:
             publisher.script(f"{names[month]}.gz", then=Answer(status=503))
-        looks = [story.asked() for _ in range(4)]
-        assert looks == [{}, {}, {}, {"2020-01": "revised"}]
+        assert [story.asked() for _ in range(3)] == [{}, {}, {"2020-01": "revised"}]
+
+
+def test_a_month_whose_answer_does_not_come_holds_up_nobody(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    names = [f"green_tripdata_2021-{number:02}.csv" for number in (1, 2, 3)]
+    with LoopbackPublisher(dict.fromkeys(names[:2], b"a")) as publisher:
+        limits = Limits(pause=0, question=0.3)
+        story = Publishing(tmp_path / "published", instance, source=publisher.base, limits=limits)
+        publisher.script(names[2], then=Answer(delay=60))
+        (request,) = story.tick()
+        assert request.partition_key == "2021-02"
+        story.run(request, to="none", status="STARTED")
+        assert story.asked() == {}
+        assert f"{names[2]}: the answer did not end in time" in story.said
+        assert Position.read(story.cursor) == Position()
+
+
+def test_every_part_of_a_look_has_its_turn_though_the_publisher_is_slow(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    """A question a part: newer months, gaps, failed months and the history, each goes on where it was."""
+    story = Publishing(tmp_path / "published", instance, limits=Limits(seconds=0, pause=0))
+    story.now = dt.datetime(2021, 5, 10, tzinfo=dt.UTC)
+    story.publish("2020-01", "2020-12")
+    for month in ("2020-01", "2020-12"):
+        story.load(month)
+    story.publish("2020-01", "2020-02")
+    looks = []
+    for number in range(11):
+        looks.append(story.asked())
+        if number == 0:
+            place = Position(newer_from="2021-03", gaps_from="2020-10", history_from="2020-01")
+            assert Position.read(story.cursor) == place
+    assert [number for number, look in enumerate(looks) if "2020-01" in look] == [1, 3, 5, 7, 9]
+    assert [number for number, look in enumerate(looks) if "2020-02" in look] == [9]
+
+
+def test_failed_months_have_their_turn_though_newer_months_and_gaps_take_all_the_time(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    story = Publishing(tmp_path / "published", instance, limits=Limits(seconds=0, pause=0))
+    story.publish("2020-11", "2021-01")
+    while not (requests := story.tick()):
+        pass
+    story.run(requests[0], to="none", status="FAILURE")
+    story.load("2020-11")
+    story.now += dt.timedelta(days=1)
+    assert {"2021-01": "retry"} in [story.asked() for _ in range(2)]
+
+
+def test_a_part_whose_months_are_all_answered_with_errors_does_not_hold_up_the_others(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    name = "green_tripdata_2019-01.csv"
+    with LoopbackPublisher({name: b"a"}) as publisher:
+        story = Publishing(tmp_path / "published", instance, source=publisher.base)
+        said = {"url": publisher.url(name), "publisher": publisher.base, "etag": '"old"'}
+        story.materialize(["raw", "green_trips"], "2019-01", said)
+        for month in [Month(2019, 1).shift(months) for months in range(1, 28)]:
+            publisher.script(f"green_tripdata_{month}.csv.gz", then=Answer(status=503))
+        (request,) = story.tick()
+        assert request.partition_key == "2019-01"
+        story.run(request, to="none", status="STARTED")
+        story.cursor = None
+        assert story.asked() == {}
+        assert "Newer months: that is too many errors for one look; the next look goes on from 2020-12." in story.said
+        assert Position.read(story.cursor) == Position(newer_from="2020-12")
+
+
+def test_a_cursor_from_before_gaps_had_a_place_is_read() -> None:
+    old = '{"version":1,"newer_from":"2021-03","unfinished_from":null,"history_from":"2020-01"}'
+    assert Position.read(old) == Position(newer_from="2021-03", history_from="2020-01")
 
 
 # --- as a whole -------------------------------------------------------------------------------------------------------

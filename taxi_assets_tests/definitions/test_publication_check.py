@@ -13,6 +13,7 @@ from taxi_assets.checks.publication import CHECK, publication_check
 from taxi_assets.publisher import PublisherResource
 from taxi_assets.tlc.schemas.green import GREEN
 from taxi_assets_tests.definitions.publishing import AT_ONCE, Publishing
+from taxi_assets_tests.loopback_publisher import Answer, LoopbackPublisher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +48,8 @@ def test_what_is_published_loaded_and_in_the_warehouse_passes(story: Publishing)
     assert passed
     assert found == {
         "published_but_not_loaded": [], "revised_but_not_loaded": [], "loaded_but_not_in_the_warehouse": [],
-        "months_overdue": [], "months_missing_in_between": [], "months_loaded": 2, "newest_loaded": "2021-03",
+        "months_overdue": [], "months_busy": [], "could_not_be_asked": [],
+        "months_missing_in_between": [], "months_loaded": 2, "newest_loaded": "2021-03",
     }  # fmt: skip
     assert said == "All that is published is loaded and in the warehouse, to 2021-03."
 
@@ -90,7 +92,7 @@ def test_a_revision_that_was_given_up_is_listed_until_it_is_loaded(story: Publis
     passed, found, said = look(story)
     assert not passed
     assert found["revised_but_not_loaded"] == found["months_overdue"] == ["2021-01"]
-    assert said == "Published in a newer version, whose runs failed: 2021-01."
+    assert said == "Published in a newer version, whose runs failed or were canceled: 2021-01."
     story.load("2021-01")
     assert look(story)[0]
 
@@ -100,11 +102,44 @@ def test_on_an_empty_instance_the_newest_month_is_missing_and_the_history_is_not
     assert look(story)[1]["months_overdue"] == ["2021-01"]
 
 
-def test_a_month_that_a_run_is_working_on_is_not_overdue(story: Publishing) -> None:
+def test_a_revision_that_a_person_canceled_is_listed_until_it_is_loaded(story: Publishing) -> None:
+    story.publish("2021-01")
+    story.load("2021-01")
+    story.publish("2021-01")
+    (request,) = story.tick()
+    story.run(request, to="none", status="CANCELED")
+    assert story.asked() == {}
+    assert look(story)[1]["revised_but_not_loaded"] == ["2021-01"]
+    story.load("2021-01")
+    assert look(story)[0]
+
+
+def test_a_month_that_a_run_is_working_on_is_not_overdue_and_listed_as_busy(story: Publishing) -> None:
     story.publish("2021-01")
     tags = {"dagster/partition": "2021-01"}
     story.instance.add_run(dg.DagsterRun(job_name="green", status=dg.DagsterRunStatus.STARTED, tags=tags))
-    assert look(story)[0]
+    passed, found, _ = look(story)
+    assert passed
+    assert (found["published_but_not_loaded"], found["months_overdue"], found["months_busy"]) == ([], [], ["2021-01"])
+
+
+def test_a_month_that_is_answered_with_an_error_is_listed_and_the_others_are_compared(
+    story: Publishing, tmp_path: Path
+) -> None:
+    names = {month: f"green_tripdata_{month}.csv" for month in ("2020-12", "2021-01")}
+    with LoopbackPublisher(dict.fromkeys(names.values(), b"a")) as publisher:
+        story = Publishing(tmp_path / "published", story.instance, source=publisher.base)
+        said = {"url": publisher.url(names["2020-12"]), "publisher": publisher.base, "etag": '"1"', "sha256": "a"}
+        story.materialize(["raw", "green_trips"], "2020-12", said)
+        story.materialize(["warehouse", "green_trips"], "2020-12", {"raw_sha256": "a"})
+        publisher.script("green_tripdata_2021-04.csv.gz", then=Answer(status=400))
+        passed, found, description = look(story)
+        assert not passed
+        assert (found["months_overdue"], found["could_not_be_asked"]) == (["2021-01"], ["2021-04"])
+        assert description.startswith("Published, but not loaded: 2021-01. Could not be asked for: 2021-04. ")
+        assert "HTTP 400" in description
+    with pytest.raises(dg.Failure, match="connection refused"):
+        look(story)
 
 
 def test_years_of_months_that_nobody_publishes_are_asked_for_to_the_end(story: Publishing) -> None:

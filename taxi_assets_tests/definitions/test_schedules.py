@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
@@ -10,6 +11,7 @@ import dagster as dg
 import pytest
 from dagster._utils.schedules import schedule_execution_time_iterator
 
+from taxi_assets.automation.comparison import Limits
 from taxi_assets.automation.schedules import publication_schedules, request_newest
 from taxi_assets.automation.timing import MONTHLY
 from taxi_assets.partitions import monthly_partitions
@@ -81,10 +83,41 @@ def test_a_month_that_is_answered_with_an_error_is_passed_and_a_folder_that_has_
         for number in (1, 2, 3):
             publisher.script(f"green_tripdata_2021-{number:02}.csv.gz", then=Answer(status=500))
         publisher.requests.clear()
-        assert "2021-01.csv.gz: HTTP 500" in str(served.on_schedule())
+        said = str(served.on_schedule())
+        assert "2021-01.csv.gz: HTTP 500" in said
+        assert said.endswith(f"That is too many errors of {publisher.base} for one look.")
         assert len(publisher.requests) == 4
     story.folder.rmdir()
     assert "no such folder" in str(story.on_schedule())
+
+
+def test_it_has_the_same_deadline_for_a_question_as_the_sensor(instance: dg.DagsterInstance) -> None:
+    at, name = dt.datetime(2021, 5, 1, 5, tzinfo=dt.UTC), "green_tripdata_2021-03.csv"
+    with LoopbackPublisher({name: b"a"}) as publisher:
+        publisher.script("green_tripdata_2021-04.csv", then=Answer(delay=60))
+        source = PublisherResource(source=publisher.base)
+        started = time.monotonic()
+        asked = request_newest(instance, GREEN, source, at, Limits(question=0.3, pause=0))
+        assert time.monotonic() - started < 3
+        assert isinstance(asked, dg.RunRequest)
+        assert asked.partition_key == "2021-03"
+
+
+@pytest.mark.parametrize("status", ["NOT_STARTED", "STARTING", "STARTED", "CANCELED"])
+def test_schedule_and_sensor_do_not_double_the_run_that_the_other_has_asked_for(story: Publishing, status: str) -> None:
+    """Dagster would: it compares run keys within a sensor, or within a time of a schedule."""
+    story.publish("2021-02", "2021-03")
+    story.load("2021-02")
+    by_sensor, by_schedule = story.tick()[0], story.on_schedule()
+    assert isinstance(by_schedule, dg.RunRequest)
+    assert by_sensor.run_key == by_schedule.run_key
+    story.run(by_sensor, to="none", status=status)
+    assert "its run is" in (said := str(story.on_schedule())) or "a run is on its way" in said
+    story.publish("2021-04")
+    by_schedule = story.on_schedule()
+    assert isinstance(by_schedule, dg.RunRequest)
+    story.run(by_schedule, to="none", status=status)
+    assert story.asked() == {}
 
 
 def test_a_failed_run_is_asked_for_again_when_its_time_has_come(story: Publishing) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -126,6 +128,7 @@ def test_a_publisher_that_is_down_is_named() -> None:
     with pytest.raises(PublisherUnreachableError, match="connection refused") as error:
         ask(WHAT, one(url))
     assert url in str(error.value)
+    assert not isinstance(error.value, PublisherFailedError), "which would be about this file only"
 
 
 def test_a_candidate_that_fails_is_not_silently_replaced_by_the_next(publisher: LoopbackPublisher) -> None:
@@ -199,14 +202,53 @@ def test_a_folder_that_has_gone_since_it_was_chosen_is_unreachable(tmp_path: Pat
     assert "\n" not in str(error.value)
 
 
-def test_an_answer_that_fails_is_told_from_a_publisher_that_is_down(publisher: LoopbackPublisher) -> None:
-    publisher.script(NAME, Answer(status=502))
-    with pytest.raises(PublisherFailedError, match="HTTP 502"):
-        ask(WHAT, one(publisher.url(NAME)))
-    publisher.script(NAME, Answer(delay=10))
-    with pytest.raises(PublisherUnreachableError, match="nothing came in time") as error:
+@pytest.mark.parametrize("answer", [Answer(status=502), Answer(delay=10)])
+def test_a_file_that_fails_is_told_from_a_publisher_that_is_down(publisher: LoopbackPublisher, answer: Answer) -> None:
+    publisher.script(NAME, answer)
+    with pytest.raises(PublisherFailedError):
         ask(WHAT, one(publisher.url(NAME)), patience=replace(HASTY, read_timeout=0.2))
-    assert not isinstance(error.value, PublisherFailedError)
+
+
+DRIPS = [b"", b"HTTP/1.1 ", b"HTTP/1.1 200 OK\r\nETag: ", b"HTTP/1.1 302 Found\r\nLocation: /again\r\nX: "]
+
+
+@pytest.mark.parametrize("beginning", DRIPS)
+def test_an_answer_that_drips_in_is_cut_off_when_its_time_is_up(beginning: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor() as pool:
+        dripping = pool.submit(drip, server, beginning)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/{NAME}"
+        started = time.monotonic()
+        with pytest.raises(PublisherFailedError, match="did not end in time"):
+            ask(WHAT, one(url), seconds=0.5)
+        assert 0.5 <= time.monotonic() - started < 2
+        assert dripping.result() < 100, "it was cut off"
+
+
+def drip(server: socket.socket, beginning: bytes) -> int:
+    """Answer a byte every 50 milliseconds, so that no read times out; returns how many the client took."""
+    client, _ = server.accept()
+    with client:
+        client.recv(4096)
+        client.sendall(beginning)
+        for sent in range(100):
+            client.settimeout(0.05)
+            try:
+                client.sendall(b"a")
+                if not client.recv(1):
+                    return sent
+            except TimeoutError:
+                continue
+            except OSError:
+                return sent
+    return 100
+
+
+def test_all_candidates_of_a_month_share_its_time(publisher: LoopbackPublisher) -> None:
+    for candidate in candidates(publisher.base):
+        publisher.script(candidate.url.rpartition("/")[2], then=Answer(status=404, delay=0.3))
+    with pytest.raises(PublisherFailedError, match="did not end in time"):
+        ask(WHAT, candidates(publisher.base), seconds=0.5)
+    assert len(publisher.requests) == 2
 
 
 def test_the_sample_has_every_month_in_the_version_of_its_generator(tmp_path: Path) -> None:

@@ -1,0 +1,92 @@
+"""A deadline for all that is said over HTTP in one errand.
+
+A timeout of a socket starts anew with each byte that comes, so a publisher that sends one every few seconds keeps a
+client for as long as it likes. Here the connections are cut when the time is up. Does not belong here: what is said.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import requests
+from requests.adapters import HTTPAdapter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from urllib3.connection import HTTPConnection
+
+_CUT_AGAIN_AFTER = 0.05
+"""Seconds: one that was being opened, or a redirect has led to, is cut as well."""
+
+
+class DeadlinePassedError(Exception):
+    """The time is up."""
+
+
+@contextmanager
+def session_until(deadline: float) -> Iterator[requests.Session]:
+    """A session whose connections are cut at a point in time, by `time.monotonic`; raises `DeadlinePassedError`."""
+    cutter = _Cutter(deadline)
+    with requests.Session() as session:
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, _Adapter(cutter))
+        cutter.start()
+        try:
+            yield session
+        except (requests.RequestException, OSError):
+            if cutter.has_cut:
+                raise DeadlinePassedError from None
+            raise
+        finally:
+            cutter.stop()
+    if cutter.has_cut:  # to http.client, headers that were cut off are headers that have ended
+        raise DeadlinePassedError
+
+
+class _Cutter(threading.Thread):
+    """Waits for the deadline in the background, and cuts what is open then."""
+
+    def __init__(self, deadline: float) -> None:
+        super().__init__(daemon=True, name="deadline")
+        self.connections: list[HTTPConnection] = []
+        self.has_cut = False
+        self._deadline = deadline
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        wait = self._deadline - time.monotonic()
+        while not self._over.wait(wait):
+            self.has_cut = True
+            for connection in list(self.connections):
+                with suppress(OSError, AttributeError):  # it is closed already, or not open yet
+                    connection.sock.shutdown(socket.SHUT_RDWR)
+            wait = _CUT_AGAIN_AFTER
+
+    def stop(self) -> None:
+        self._over.set()
+        self.join()
+
+
+class _Adapter(HTTPAdapter):
+    """Tells of each connection that is made."""
+
+    def __init__(self, cutter: _Cutter) -> None:
+        super().__init__()
+        self._cutter = cutter
+
+    def get_connection_with_tls_context(self, *args: Any, **options: Any) -> Any:
+        pool: Any = super().get_connection_with_tls_context(*args, **options)
+        connection_class = pool.ConnectionCls
+
+        def connect(*args: Any, **options: Any) -> Any:
+            connection = connection_class(*args, **options)
+            self._cutter.connections.append(connection)
+            return connection
+
+        pool.ConnectionCls = connect
+        return pool
