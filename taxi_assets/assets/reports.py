@@ -8,7 +8,7 @@ import dagster as dg
 
 from taxi_assets import metadata
 from taxi_assets.assets.zones import ZONES
-from taxi_assets.automation.conditions import follow_upstream
+from taxi_assets.automation.conditions import follow_warehouse
 from taxi_assets.errors import WarehouseTableMissingError
 from taxi_assets.failures import as_failures
 from taxi_assets.partitions import monthly_partitions
@@ -51,8 +51,7 @@ def report_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.As
         owners=metadata.OWNERS,
         kinds={"report", "html"},
         tags=metadata.asset_tags(service),
-        # What changes the clean trips changes the warehouse next, and only then is there something to report.
-        automation_condition=follow_upstream(but=dg.AssetSelection.assets(clean)),
+        automation_condition=follow_warehouse(service),
         retry_policy=retry,
     )
     def month_report(

@@ -17,21 +17,37 @@ _AUTOMATION = dg.AutomationCondition
 _ZONES = dg.AssetSelection.assets(["reference", "taxi_zones"])
 
 
-def follow_upstream(*, but: dg.AssetSelection | None = None) -> dg.AutomationCondition[dg.AssetKey]:
-    """Materialize a month when a month upstream of it (`but` for these assets), of any age, has other data than before.
+def follow_upstream() -> dg.AutomationCondition[dg.AssetKey]:
+    """Materialize a month of a shelf when the shelf before it, a month of any age, has other data than before.
 
     Asks for nothing when a file was fetched again with the same bytes, when a run that goes through the whole chain
     already does it, before blocking checks upstream have passed, and when switched on over months that are loaded.
     """
-    changed = _AUTOMATION.data_version_changed() & ~_AUTOMATION.executed_with_root_target()
-    condition = (
-        _not_yet_asked_for(_AUTOMATION.any_deps_match(changed))
-        & _AUTOMATION.all_deps_blocking_checks_passed()
+    # A shelf that is made counts as handled: in a backfill of the job nothing else says that the run goes on to it.
+    # Should its file be revised in that very moment, the publication sensor finds that they do not agree.
+    changed: dg.AutomationCondition[Any] = _AUTOMATION.any_deps_match(_changed_by_itself()).since_last_handled()
+    return (changed & _nothing_in_the_way()).with_label("what it is made of has changed")
+
+
+def follow_warehouse(service: Service) -> dg.AutomationCondition[dg.AssetKey]:
+    """Materialize what is made of a month's table when that has other data than before."""
+    # What changes the clean trips changes the warehouse next, and only then is there something to report.
+    clean = dg.AssetSelection.assets(["clean", service.table])
+    changed = _not_yet_asked_for(_AUTOMATION.any_deps_match(_changed_by_itself()))
+    return (changed & _nothing_in_the_way()).ignore(clean).with_label("the month's table has changed")
+
+
+def _changed_by_itself() -> dg.AutomationCondition[Any]:
+    return _AUTOMATION.data_version_changed() & ~_AUTOMATION.executed_with_root_target()
+
+
+def _nothing_in_the_way() -> dg.AutomationCondition[Any]:
+    return (
+        _AUTOMATION.all_deps_blocking_checks_passed()
         & ~_AUTOMATION.any_deps_missing()
         & ~_AUTOMATION.any_deps_in_progress()
         & ~_AUTOMATION.in_progress()
     )
-    return (condition if but is None else condition.ignore(but)).with_label("what it is made of has changed")
 
 
 def follow_services() -> dg.AutomationCondition[dg.AssetKey]:

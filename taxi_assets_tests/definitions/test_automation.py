@@ -181,3 +181,14 @@ def test_the_sensor_that_follows_changes_looks_at_all_assets_and_is_on(story: St
     assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
     graph = story.defs.resolve_asset_graph()
     assert sensor.asset_selection.resolve(graph) >= graph.materializable_asset_keys
+
+
+def test_a_backfill_of_the_job_asks_for_nothing_more(story: Story) -> None:
+    story.tick()
+    # Launched from the UI, its runs do not say what they make.
+    result = story.defs.resolve_job_def("green").execute_in_process(instance=story.instance, partition_key=MONTH)
+    assert result.success
+    (run,) = story.instance.get_runs()
+    assert not run.asset_selection
+    assert story.tick() == set()
+    assert story.tick() == set()
