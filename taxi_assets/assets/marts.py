@@ -59,7 +59,7 @@ def mart_asset(mart: Mart, kind: str, retry: dg.RetryPolicy | None = None) -> dg
     )
     def month_of_mart(context: dg.AssetExecutionContext, warehouse: Warehouse) -> Iterator[dg.Output[Any]]:
         month = Month.parse(context.partition_key)
-        with as_failures():
+        with as_failures(), warehouse.session():
             versions = {service.name: warehouse.loaded(service, month) for service in mart.services}
             services = [service for service in mart.services if versions[service.name] is not None]
             if not services:

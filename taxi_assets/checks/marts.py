@@ -44,9 +44,9 @@ def mart_checks(mart: Mart, retry: dg.RetryPolicy | None = None) -> dg.AssetChec
     )
     def checks(context: dg.AssetCheckExecutionContext, warehouse: Warehouse) -> Iterator[dg.AssetCheckResult]:
         month = Month.parse(context.partition_key)
-        with as_failures():
-            yield _key_is_unique(warehouse, mart, month)
-            yield _adds_up(warehouse, mart, month)
+        with as_failures(), warehouse.session():
+            results = _key_is_unique(warehouse, mart, month), _adds_up(warehouse, mart, month)
+        yield from results
 
     return checks
 

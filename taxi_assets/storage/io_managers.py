@@ -112,8 +112,9 @@ class WarehouseIOManager(dg.ConfigurableIOManager):
         return {"loaded": "unchanged" if unchanged else "replaced", "preview": metadata.preview(rows)}
 
     def _make(self, context: dg.OutputContext, made: MartMonth) -> dict[str, Any]:
-        rows = self.warehouse.replace_mart(made.mart, made.month, made.services, run_id=context.run_id)
-        first = self.warehouse.ask(_rows_of(made.mart, made.month, metadata.PREVIEW_ROWS))
+        with self.warehouse.session():
+            rows = self.warehouse.replace_mart(made.mart, made.month, made.services, run_id=context.run_id)
+            first = self.warehouse.ask(_rows_of(made.mart, made.month, metadata.PREVIEW_ROWS))
         return {**metadata.sizes(rows=rows), "preview": metadata.preview(first)}
 
     def load_input(self, context: dg.InputContext) -> pd.DataFrame:

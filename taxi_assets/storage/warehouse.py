@@ -6,6 +6,7 @@ Belongs here: what every engine must be able to do. How an engine does it is a f
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -16,6 +17,7 @@ from taxi_assets.storage.frames import answer, to_frame
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     import pandas as pd
     import pyarrow as pa
@@ -87,6 +89,10 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
     def fetch(self, statement: str) -> pd.DataFrame:
         """The rows of a query in the engine's own SQL."""
         return to_frame(answer(self.query(statement)))
+
+    def session(self) -> AbstractContextManager[None]:
+        """Around several calls in a row: what they need is opened once, where that is worth it."""
+        return nullcontext()
 
     def ask(self, query: str, *, services: Sequence[Service] = (), months: Sequence[Month] = ()) -> pd.DataFrame:
         """The rows of a query in the language of marts; in it `all_trips` are these months of these services.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 import tenacity
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 from taxi_assets_tests.conftest import REPOSITORY
 
@@ -77,6 +77,7 @@ def page(ui: str) -> Iterator[Page]:
         chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         tab = chromium.new_page(viewport={"width": 1500, "height": 940}, base_url=ui)
         tab.set_default_timeout(60_000)
+        expect.set_options(timeout=30_000)
         # What a fresh browser meets first.
         greeting = tab.get_by_text("Join the Dagster community")
         tab.add_locator_handler(greeting, lambda: tab.get_by_text("Skip", exact=True).click())

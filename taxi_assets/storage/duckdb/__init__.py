@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import glob
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -73,15 +73,26 @@ class DuckDBWarehouse(Warehouse):
 
     def loaded(self, service: Service, month: Month) -> LoadedMonth | None:
         """From the table `loaded_months`, which is written in the same transaction as the trips."""
-        with self._open_table(_LOADED_MONTHS) as ledger:
-            if ledger is None:
-                return None
-            row = ledger.connection.execute(
-                f"SELECT data_version, row_count, cents, source_rows FROM {ledger.name} "
+        if not Path(self.file).exists():
+            return None
+        with self._connect() as connection, suppress(duckdb.CatalogException):  # there is no such table yet
+            row = connection.execute(
+                "SELECT data_version, row_count, cents, source_rows "
+                f"FROM {Schema(connection, self.schema_name).table_name(_LOADED_MONTHS)} "
                 "WHERE table_name = ? AND data_month = ?",
                 [service.table, month.start],
             ).fetchone()
-        return None if row is None else LoadedMonth(row[0], Totals(rows=row[1], cents=row[2], source_rows=row[3]))
+            return None if row is None else LoadedMonth(row[0], Totals(rows=row[1], cents=row[2], source_rows=row[3]))
+        return None
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """One connection for all of them, which nobody comes in between."""
+        if not Path(self.file).exists():
+            yield
+            return
+        with self._connect():
+            yield
 
     def totals(self, service: Service, month: Month) -> Totals:
         """One query; no table, no rows."""
