@@ -5,6 +5,7 @@ Nothing set means: everything embedded under `./data`, and TLC's published files
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Annotated, Any, Self
 from zoneinfo import available_timezones
@@ -52,6 +53,16 @@ class Settings(BaseSettings):
             return cls()
         except ValidationError as error:
             raise SettingsError("\n".join(map(_line, error.errors())), remedy="") from None
+
+    @classmethod
+    def unknown_variables(cls) -> list[str]:
+        """What the environment says under this project's prefix that means nothing: most often a slip of the pen."""
+        known = {f"TAXI_{name.upper()}" for name in cls.model_fields}
+        # Images give secrets as files; tests have variables of their own.
+        others = re.compile(r"TAXI_(TEST_\w+|SCREENSHOTS|\w+_FILE)")
+        return sorted(
+            name for name in os.environ if name.startswith("TAXI_") and name not in known and not others.fullmatch(name)
+        )
 
     @property
     def google_key(self) -> dg.EnvVar | None:

@@ -68,15 +68,16 @@ def end_abandoned_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
 
 def working_on(instance: dg.DagsterInstance, run_id: str) -> AbstractContextManager[None]:
     """Hold the run's lock, in the process that works on it."""
-    return _held(_lock_file(instance, run_id))
+    return _held(lock_file(instance, run_id))
 
 
 def is_abandoned(instance: dg.DagsterInstance, run_id: str) -> bool:
     """Whether somebody held the run's lock and was killed; said once."""
-    return _is_abandoned(_lock_file(instance, run_id))
+    return _is_abandoned(lock_file(instance, run_id))
 
 
-def _lock_file(instance: dg.DagsterInstance, run_id: str) -> Path:
+def lock_file(instance: dg.DagsterInstance, run_id: str) -> Path:
+    """What whoever works on the run holds."""
     return Path(instance.root_directory, "running", f"{run_id}.lock")
 
 

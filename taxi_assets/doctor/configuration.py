@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from taxi_assets.errors import SettingsError
 from taxi_assets.notifiers import read_notifiers
 from taxi_assets.settings import Settings
 
@@ -17,7 +18,12 @@ if TYPE_CHECKING:
 
 
 def settings(_visit: Visit) -> str:
-    """All variables are accepted."""
+    """All variables are accepted, and none is left over."""
+    if unknown := Settings.unknown_variables():
+        raise SettingsError(
+            f"{', '.join(unknown)} means nothing.",
+            remedy="Is it misspelt? deploy/profiles/local.env has all there are.",
+        )
     names = sorted(f"TAXI_{name.upper()}" for name in Settings.from_env().model_fields_set)
     return f"the environment says {', '.join(names)}" if names else "the environment says nothing: all is as by default"
 

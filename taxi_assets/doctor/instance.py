@@ -15,7 +15,7 @@ import psycopg2
 import yaml
 from dagster._core.storage.runs import SqliteRunStorage
 
-from taxi_assets.automation.abandoned import _lock_file
+from taxi_assets.automation.abandoned import lock_file
 from taxi_assets.errors import PermanentError, SettingsError
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _is_left(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
     own (`automation/months.py`). Where several machines share the instance, a run without a lock here may be elsewhere.
     """
     try:
-        descriptor = os.open(_lock_file(instance, run.run_id), os.O_RDONLY)
+        descriptor = os.open(lock_file(instance, run.run_id), os.O_RDONLY)
     except PermissionError:
         return False
     except FileNotFoundError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import uuid
 from contextlib import contextmanager, suppress
@@ -12,6 +14,8 @@ from filelock import FileLock, Timeout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_TRIES = 100
 
 
 @contextmanager
@@ -30,14 +34,15 @@ def private_folder(home: Path) -> Iterator[Path]:
 
 def _claim(home: Path) -> tuple[Path, FileLock]:
     # The lock stands beside the folder and dies with its process: whoever can take it knows that the owner is gone.
-    while True:
-        with suppress(FileNotFoundError):
+    for _ in range(_TRIES):
+        with suppress(FileNotFoundError):  # somebody has just tidied an empty home away
             home.mkdir(parents=True, exist_ok=True)
             folder = home / uuid.uuid4().hex
             lock = FileLock(folder.with_suffix(".lock"))
             lock.acquire()
             folder.mkdir()  # the lock first: a folder without one would be swept
             return folder, lock
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(home))
 
 
 def _sweep(home: Path) -> None:

@@ -12,10 +12,11 @@ import psycopg2
 import pytest
 from packaging.requirements import Requirement
 
+from taxi_assets.doctor import configuration
 from taxi_assets.doctor.instance import _reason
 from taxi_assets.doctor.versions import _complaint
 from taxi_assets.doctor.visit import Visit
-from taxi_assets.errors import LakeUnusableError
+from taxi_assets.errors import LakeUnusableError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -135,3 +136,10 @@ def test_of_an_address_that_stands_in_an_error_nothing_before_its_host_is_quoted
     error.__cause__ = psycopg2.OperationalError(f'could not translate host name "{SECRET}@host"\n  to address')
     assert _reason(error) == 'could not translate host name …@host" to address'
     assert _reason(ValueError(SECRET)) == "ValueError"
+
+
+def test_a_misspelt_variable_is_a_fault(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAXI_WAREHOSE", "duckdb:///trips.duckdb")
+    monkeypatch.setenv("TAXI_NOTIFY_FILE", "/run/secrets/taxi_notify")  # how images are told a secret
+    with pytest.raises(SettingsError, match="^TAXI_WAREHOSE means nothing. Is it misspelt"):
+        configuration.settings(visit)
