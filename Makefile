@@ -93,8 +93,8 @@ check: $(VENV)/.dev ## Format, lint, types, definitions
 	@$(BIN)/dagster definitions validate --log-level error
 
 .PHONY: test
-test: check ## Everything, as CI runs it; three workers, because some tests wait for a daemon
-	@$(BIN)/python -m pytest -q -n 3 --dist worksteal --ignore taxi_assets_tests/ui
+test: check ## Everything, as CI runs it; four workers, because some tests wait for a daemon
+	@$(BIN)/python -m pytest -q -n 4 --dist worksteal --ignore taxi_assets_tests/ui
 
 .PHONY: test-unit
 test-unit: $(VENV)/.dev ## Unit tests alone: seconds

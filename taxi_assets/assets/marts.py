@@ -21,8 +21,9 @@ GROUP = "marts"
 _DESCRIPTION = """{description}
 
 One row for each {key}. Sums only, so any of them can be added up further; a reversal takes back a charge and is no
-trip. The table is `{name}` in the warehouse's schema, its partition column `data_month`. A month is made of whichever
-services are loaded, and is made anew when one of them changes; it can be materialized as soon as one is there."""
+trip, and a trip of more than 24 hours is not timed. The table is `{name}` in the warehouse's schema, its partition
+column `data_month`. A month is made of whichever services are loaded, and is made anew when one of them changes; it can
+be materialized as soon as one is there."""
 
 
 def mart_key(mart: Mart) -> dg.AssetKey:
@@ -68,6 +69,7 @@ def mart_asset(mart: Mart, kind: str, retry: dg.RetryPolicy | None = None) -> dg
                     f"marts/{mart.name} {month}: no trips of this month are in the warehouse, of {names}.",
                     remedy="Materialize the month of one of these services first.",
                 )
+            lineage = metadata.column_lineage(mart, services)
         made_of = sorted((name, loaded.data_version) for name, loaded in versions.items() if loaded is not None)
         yield dg.Output(
             MartMonth(mart, month, services),
@@ -76,7 +78,7 @@ def mart_asset(mart: Mart, kind: str, retry: dg.RetryPolicy | None = None) -> dg
                 "services": ", ".join(service.name for service in services),
                 "services_not_loaded": ", ".join(s.name for s in mart.services if s not in services) or "none",
                 "dagster/table_name": warehouse.table_name(mart.name),
-                "dagster/column_lineage": metadata.column_lineage(mart, services),
+                "dagster/column_lineage": lineage,
             },
         )
 

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 _DESCRIPTION = """A month of {title} on one page: trips, revenue, the busiest hour, data quality, and where the data
 comes from; against the month before and the year before, where these are loaded.
 
+It is made anew when the table of its month, or of the month before, has other data: not for the year before alone, nor
+for the taxi zones; what it says of these stands as it was when the page was made.
+
 The page is `report.html` in the lake, one file to open or send on, which needs no network; its pictures stand beside it
 as PNG. Two of them are shown here, in the metadata of each month."""
 
@@ -39,13 +42,15 @@ _SHOWN = ("trips_per_day", "hour_by_weekday")
 def report_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
     """The monthly report of a service."""
     clean = dg.AssetKey(["clean", service.table])
+    # One mapping for each upstream asset is all there is: the year before would bring all months between with it.
+    with_month_before = dg.TimeWindowPartitionMapping(start_offset=-1, allow_nonexistent_upstream_partitions=True)
 
     @dg.asset(
         key=["reports", service.table],
         description=_DESCRIPTION.format(title=service.title),
         partitions_def=monthly_partitions(service),
         ins={"trips": dg.AssetIn(clean)},
-        deps=[dg.AssetKey(["warehouse", service.table])],
+        deps=[dg.AssetDep(["warehouse", service.table], partition_mapping=with_month_before), ZONES],
         group_name=service.name,
         io_manager_key="reports",
         owners=metadata.OWNERS,
@@ -58,6 +63,7 @@ def report_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.As
         context: dg.AssetExecutionContext, trips: ParquetMonth, lake: Lake, warehouse: Warehouse
     ) -> Iterator[dg.Output[Any]]:
         # Drawing takes most of a second to import.
+        from taxi_assets.reports.figures import read_figures  # noqa: PLC0415
         from taxi_assets.reports.page import render  # noqa: PLC0415
         from taxi_assets.reports.pictures import draw_all  # noqa: PLC0415
 
@@ -65,8 +71,9 @@ def report_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.As
         stem = f"reports/{service.table}/{month}"
         with as_failures(), lake.staging() as folder:
             replaces = {name: lake.version(f"{stem}/{name}") for name in NAMES}
-            made_of = _made_of(warehouse, service, month, trips)
-            figures = _figures(warehouse, service, month)
+            zones = _zones(warehouse)
+            made_of = _made_of(warehouse, service, month, trips, zones)
+            figures = read_figures(warehouse.ask, service, month, zones)
             raw = PublishedFile.find(lake, f"raw/{service.table}/{month}")
             pictures = draw_all(figures, trips.report)
             page = render(figures, trips.report, None if raw is None else raw.record, pictures)
@@ -89,8 +96,10 @@ def report_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.As
     return month_report
 
 
-def _made_of(warehouse: Warehouse, service: Service, month: Month, trips: ParquetMonth) -> list[Any]:
-    """What decides the page: the trips, those of the months they are compared with, and how it is made.
+def _made_of(
+    warehouse: Warehouse, service: Service, month: Month, trips: ParquetMonth, zones: "pd.DataFrame | None"
+) -> list[Any]:
+    """What decides the page: the trips, those of the months they are compared with, the zones, and how it is made.
 
     Raises `WarehouseTableMissingError` where the warehouse does not hold just these trips.
     """
@@ -106,18 +115,15 @@ def _made_of(warehouse: Warehouse, service: Service, month: Month, trips: Parque
         )
     others = [(str(other), warehouse.loaded(service, other)) for other in compared_months(service, month)]
     compared = [(other, held.data_version) for other, held in others if held is not None]
-    return [trips.report.data_version, compared, version()]
+    named = None if zones is None else zones.sort_values("location_id").to_csv(index=False)
+    return [trips.report.data_version, compared, named, version()]
 
 
-def _figures(warehouse: Warehouse, service: Service, month: Month) -> "MonthFigures":
-    from taxi_assets.reports.figures import read_figures  # noqa: PLC0415
-
-    zones: pd.DataFrame | None
+def _zones(warehouse: Warehouse) -> "pd.DataFrame | None":
     try:
-        zones = warehouse.read_frame(ZONES.path[-1])
+        return warehouse.read_frame(ZONES.path[-1])
     except WarehouseTableMissingError:
-        zones = None  # a zone then goes by its number
-    return read_figures(warehouse.ask, service, month, zones)
+        return None  # a report that is asked for by hand may come first; a zone then goes by its number
 
 
 def _pictures_in_passing(pictures: "Sequence[Picture]") -> dict[str, dg.MarkdownMetadataValue]:

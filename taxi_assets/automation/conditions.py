@@ -30,15 +30,29 @@ def follow_upstream() -> dg.AutomationCondition[dg.AssetKey]:
 
 
 def follow_warehouse(service: Service) -> dg.AutomationCondition[dg.AssetKey]:
-    """Materialize what is made of a month's table when that has other data than before."""
-    # What changes the clean trips changes the warehouse next, and only then is there something to report.
-    clean = dg.AssetSelection.assets(["clean", service.table])
-    changed = _not_yet_asked_for(_AUTOMATION.any_deps_match(_changed_by_itself()))
-    return (changed & _nothing_in_the_way()).ignore(clean).with_label("the month's table has changed")
+    """Materialize a month's report when its table, or that of the month before, has other data than before.
+
+    Waits for the month's own trips and the taxi zones; these alone make no month anew. A month before that is not
+    loaded is not waited for; one that is being loaded, or that failed a blocking check, is.
+    """
+    # What changes the clean trips changes the warehouse next, and only then is there something to report. But only by
+    # them can it be seen whether the month's own trips are there: of the table, the month before may be missing.
+    table = dg.AssetSelection.assets(["warehouse", service.table])
+    return (
+        _not_yet_asked_for(_AUTOMATION.any_deps_match(_AUTOMATION.data_version_changed()).allow(table))
+        & ~_AUTOMATION.any_deps_match(_check_failed())
+        & ~_AUTOMATION.any_deps_missing().ignore(table)
+        & ~_AUTOMATION.any_deps_in_progress()
+        & ~_AUTOMATION.in_progress()
+    ).with_label("the table of the month, or of the month before, has changed")
 
 
 def _changed_by_itself() -> dg.AutomationCondition[Any]:
     return _AUTOMATION.data_version_changed() & ~_AUTOMATION.executed_with_root_target()
+
+
+def _check_failed() -> dg.AutomationCondition[Any]:
+    return _AUTOMATION.any_checks_match(_AUTOMATION.check_failed(), blocking_only=True)
 
 
 def _nothing_in_the_way() -> dg.AutomationCondition[Any]:
@@ -56,10 +70,9 @@ def follow_services() -> dg.AutomationCondition[dg.AssetKey]:
     Waits while others of them are being loaded, until blocking checks have passed, and for the taxi zones; these alone
     make no month anew.
     """
-    failed = _AUTOMATION.any_checks_match(_AUTOMATION.check_failed(), blocking_only=True)
     return (
         _not_yet_asked_for(_AUTOMATION.any_deps_match(_AUTOMATION.data_version_changed()).ignore(_ZONES))
-        & ~_AUTOMATION.any_deps_match(failed)
+        & ~_AUTOMATION.any_deps_match(_check_failed())
         & ~_AUTOMATION.any_deps_missing().allow(_ZONES)
         & ~_AUTOMATION.any_deps_in_progress()
         & ~_AUTOMATION.in_progress()

@@ -1,4 +1,4 @@
-"""The checks on a mart: its key is one, and it adds up to the trips that it was made from."""
+"""The checks on a mart: its key is one, and what it says of all trips adds up to theirs."""
 
 from collections.abc import Iterator
 from decimal import Decimal
@@ -18,26 +18,22 @@ _QUOTED = 5
 
 
 def mart_checks(mart: Mart, retry: dg.RetryPolicy | None = None) -> dg.AssetChecksDefinition:
-    """Both, in the warehouse."""
-    key = mart_key(mart)
-    keys, sums = ", ".join(mart.key), ", ".join(mart.measures)
+    """In the warehouse: both, or that of the key alone where the mart has no measures of all trips."""
+    promises = {_key_is_unique: f"No two rows of the month have the same {', '.join(mart.key)}."}
+    if mart.of_all_trips:
+        sums = ", ".join(mart.of_all_trips)
+        promises[_adds_up] = f"The month's {sums} are those of the trips of every service that is loaded, to the cent."
 
     @dg.multi_asset_check(
         specs=[
             dg.AssetCheckSpec(
-                "key_is_unique",
-                asset=key,
+                check.__name__.removeprefix("_"),
+                asset=mart_key(mart),
                 blocking=True,
                 partitions_def=partitions_of_all(),
-                description=f"No two rows of the month have the same {keys}.",
-            ),
-            dg.AssetCheckSpec(
-                "adds_up",
-                asset=key,
-                blocking=True,
-                partitions_def=partitions_of_all(),
-                description=f"The month's {sums} are those of the trips of every service that is loaded, to the cent.",
-            ),
+                description=description,
+            )
+            for check, description in promises.items()
         ],
         name=f"check_{mart.name}",
         retry_policy=retry,
@@ -45,7 +41,7 @@ def mart_checks(mart: Mart, retry: dg.RetryPolicy | None = None) -> dg.AssetChec
     def checks(context: dg.AssetCheckExecutionContext, warehouse: Warehouse) -> Iterator[dg.AssetCheckResult]:
         month = Month.parse(context.partition_key)
         with as_failures(), warehouse.session():
-            results = _key_is_unique(warehouse, mart, month), _adds_up(warehouse, mart, month)
+            results = [check(warehouse, mart, month) for check in promises]
         yield from results
 
     return checks
@@ -67,14 +63,15 @@ def _key_is_unique(warehouse: Warehouse, mart: Mart, month: Month) -> dg.AssetCh
 
 
 def _adds_up(warehouse: Warehouse, mart: Mart, month: Month) -> dg.AssetCheckResult:
-    sums = ", ".join(f"SUM({measure}) AS {measure}" for measure in mart.measures)
+    sums = ", ".join(f"SUM({measure}) AS {measure}" for measure in mart.of_all_trips)
+    whole, groups = ("service", "GROUP BY service") if mart.has_service else ("'all' AS service", "")
     services = [service for service in mart.services if warehouse.loaded(service, month) is not None]
     of_mart = warehouse.ask(
-        f"SELECT service, {sums} FROM {mart.name} "  # noqa: S608  (of our own names)
-        f"WHERE data_month = CAST('{month.start}' AS DATE) GROUP BY service"
+        f"SELECT {whole}, {sums} FROM {mart.name} "  # noqa: S608  (of our own names)
+        f"WHERE data_month = CAST('{month.start}' AS DATE) {groups}"
     )
     of_trips = (
-        warehouse.ask(f"SELECT service, {sums} FROM all_trips GROUP BY service", services=services, months=[month])  # noqa: S608  (of our own names)
+        warehouse.ask(f"SELECT {whole}, {sums} FROM all_trips {groups}", services=services, months=[month])  # noqa: S608  (of our own names)
         if services
         else of_mart.iloc[:0]
     )
@@ -82,7 +79,7 @@ def _adds_up(warehouse: Warehouse, mart: Mart, month: Month) -> dg.AssetCheckRes
     wrong = [
         f"{service} {measure}: {found.get(service, {}).get(measure)}, its trips have {sums_of.get(measure)}"
         for service in sorted({*found, *wanted})
-        for measure in mart.measures
+        for measure in mart.of_all_trips
         if found.get(service, {}).get(measure) != (sums_of := wanted.get(service, {})).get(measure)
     ]
     said = "; ".join(wrong[:_QUOTED])
@@ -92,7 +89,7 @@ def _adds_up(warehouse: Warehouse, mart: Mart, month: Month) -> dg.AssetCheckRes
         severity=dg.AssetCheckSeverity.ERROR,
         description=f"Not what the trips add up to: {said}. Materialize the month again."
         if wrong
-        else f"{', '.join(mart.measures)} are those of the trips of {', '.join(sorted(wanted)) or 'no service'}.",
+        else f"{', '.join(mart.of_all_trips)} are those of the trips of {', '.join(sorted(wanted)) or 'no service'}.",
         metadata={
             f"{service}_{measure}": float(value)
             for service, sums_of in found.items()

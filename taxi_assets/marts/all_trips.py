@@ -20,6 +20,8 @@ NAME = "all_trips"
 
 # Columns are in lower case, words of the language in upper case.
 _NAMES = re.compile("[a-z_]+")
+# Of fhv, a quarter of some months' trips end days later: what their bases wrote down is no duration.
+_TIMED = f"trip_seconds BETWEEN 0 AND {24 * 3600}"
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,8 @@ COLUMNS = (
     CommonColumn("trips", ColumnType.INTEGER, "1", of_trips_only=True, otherwise="0"),
     CommonColumn("passengers", ColumnType.INTEGER, "passenger_count", of_trips_only=True),
     CommonColumn("miles", ColumnType.MILES, "trip_distance", of_trips_only=True),
-    CommonColumn("seconds", ColumnType.INTEGER, "trip_seconds", of_trips_only=True),
-    CommonColumn(
-        "timed_trips", ColumnType.INTEGER, "CASE WHEN trip_seconds IS NULL THEN 0 ELSE 1 END", of_trips_only=True
-    ),
+    CommonColumn("seconds", ColumnType.INTEGER, f"CASE WHEN {_TIMED} THEN trip_seconds END", of_trips_only=True),
+    CommonColumn("timed_trips", ColumnType.INTEGER, f"CASE WHEN {_TIMED} THEN 1 ELSE 0 END", of_trips_only=True),
     CommonColumn("fare", ColumnType.MONEY, "fare_amount"),
     CommonColumn("tips", ColumnType.MONEY, "tip_amount"),
     CommonColumn("revenue", ColumnType.MONEY, "total_amount"),

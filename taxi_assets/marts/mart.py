@@ -12,24 +12,28 @@
 
     CREATE VIEW … AS SELECT …
 
-The file's name is the table's. `columns` are those that this project's other marts do not have under the same name and
-meaning. Ratios are for the view, because nobody can add them up. `needs` names columns of `all_trips`: services that do
-not record them are left out.
+The file's name is the table's; neither it nor a view's is one that the warehouse already has. `columns` are those that
+this project's other marts do not have under the same name and meaning. Ratios are for the view, because nobody can add
+them up. `needs` names columns of `all_trips`: services that do not record them are left out.
+
+Measures that are columns of `all_trips` are checked to add up to those of all trips. A mart that leaves trips out, such
+as one of the airports alone, says `counts: some` and is not; measures of its own, described in `columns`, never are.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from taxi_assets.errors import MartDefinitionError
-from taxi_assets.marts.all_trips import records
+from taxi_assets.marts import all_trips
 from taxi_assets.tlc.catalogue import SERVICES
 from taxi_assets.tlc.schema import Column, ColumnType
 
@@ -41,6 +45,10 @@ if TYPE_CHECKING:
 
 _FOLDER = Path(__file__).parent / "sql"
 _HEADER = "/*", "*/"
+_NAME = re.compile("[a-z_][a-z0-9_]*")
+_VIEW = re.compile(r"\bCREATE\s+VIEW\s+(\w+)", re.IGNORECASE)
+# What the warehouse has besides marts: a mart of that name would be written over it.
+_TAKEN = {all_trips.NAME, "taxi_zones", "month_quality", "loaded_months"}
 
 _KEYS = (
     Column("data_month", ColumnType.DATE, "First day of the published month; the partition."),
@@ -49,16 +57,16 @@ _KEYS = (
     Column("pickup_hour", ColumnType.INTEGER, "Hour of the pickup, 0 to 23.", "hour of the day"),
     Column("pickup_isodow", ColumnType.INTEGER, "Day of the week, 1 Monday to 7 Sunday.", "weekday"),
     Column("pickup_location_id", ColumnType.INTEGER, "Taxi zone of the pickup; 264 where it is not known."),
-    Column("pickup_borough", ColumnType.TEXT, "Borough of the pickup; Unknown where it is not known."),
-    Column("pickup_zone", ColumnType.TEXT, "Name of the pickup's taxi zone; Unknown where it is not known."),
-    Column("dropoff_borough", ColumnType.TEXT, "Borough of the dropoff; Unknown where it is not known."),
+    Column("pickup_borough", ColumnType.TEXT, "Borough of the pickup; Unknown (zone 264), Outside of NYC (265)."),
+    Column("pickup_zone", ColumnType.TEXT, "Taxi zone of the pickup; Unknown (264), Outside of NYC (265)."),
+    Column("dropoff_borough", ColumnType.TEXT, "Borough of the dropoff; Unknown (zone 264), Outside of NYC (265)."),
 )
 _MEASURES = (
     Column("trips", ColumnType.INTEGER, "Trips; a reversal is none.", "trips"),
     Column("passengers", ColumnType.INTEGER, "Passengers, where they are recorded.", "persons"),
     Column("miles", ColumnType.MILES_SUM, "Distance of the trips.", "miles"),
     Column("seconds", ColumnType.INTEGER, "Duration of the timed trips.", "seconds"),
-    Column("timed_trips", ColumnType.INTEGER, "Trips whose pickup and dropoff are both recorded.", "trips"),
+    Column("timed_trips", ColumnType.INTEGER, "Trips whose duration is recorded, and is from 0 to 24 hours.", "trips"),
     Column("fare", ColumnType.MONEY_SUM, "Fares, net of reversals.", "US dollars"),
     Column(
         "tips", ColumnType.MONEY_SUM, "Tips, as far as they are recorded: cash tips of taxis are not.", "US dollars"
@@ -79,6 +87,8 @@ class Mart:
     key: Sequence[str]
     measures: Sequence[str]
     """Its columns that add up."""
+    of_all_trips: Sequence[str]
+    """Those measures that must be what all trips of a month add up to."""
     needs: frozenset[str]
     sql: str
     """The query of a month; after it, views upon the table."""
@@ -89,9 +99,19 @@ class Mart:
         return _FOLDER / f"{self.name}.sql"
 
     @property
+    def has_service(self) -> bool:
+        """Whether it tells services apart."""
+        return any(column.name == "service" for column in self.columns)
+
+    @property
+    def views(self) -> list[str]:
+        """The names of the views upon it. Without the parser, which takes its time to load and checks them again."""
+        return _VIEW.findall(self.sql)
+
+    @property
     def services(self) -> list[Service]:
         """Those whose trips it counts."""
-        return [service for service in SERVICES.values() if records(service, set(self.needs))]
+        return [service for service in SERVICES.values() if all_trips.records(service, set(self.needs))]
 
     @property
     def version(self) -> str:
@@ -111,11 +131,23 @@ class MartMonth:
 @cache
 def marts() -> Mapping[str, Mart]:
     """All marts by name, in the order of their names. Raises `MartDefinitionError` for a file that is none."""
-    return {file.stem: read_mart(file.stem, file.read_text()) for file in sorted(_FOLDER.glob("*.sql"))}
+    return read_marts({file.stem: file.read_text() for file in sorted(_FOLDER.glob("*.sql"))})
+
+
+def read_marts(texts: Mapping[str, str]) -> Mapping[str, Mart]:
+    """Marts from the texts of their files, by name; raises `MartDefinitionError` where two would be one relation."""
+    found = {name: read_mart(name, text) for name, text in texts.items()}
+    owners = {name: name for name in found}
+    for mart in found.values():
+        for view in mart.views:
+            if view in owners:
+                raise _wrong(mart.name, f"its view {view} has a name that marts/sql/{owners[view]}.sql makes as well")
+            owners[view] = mart.name
+    return found
 
 
 def read_mart(name: str, text: str) -> Mart:
-    """A mart from the text of its file; raises `MartDefinitionError` where its header is none."""
+    """A mart from the text of its file; raises `MartDefinitionError` where its header is none, or a name is taken."""
     opening, closing = _HEADER
     head, found, sql = text.strip().removeprefix(opening).partition(closing)
     if not text.lstrip().startswith(opening) or not found:
@@ -132,15 +164,34 @@ def read_mart(name: str, text: str) -> Mart:
     strange = [column for column in names if column not in own and column not in GLOSSARY]
     if strange:
         raise _wrong(name, f"its header does not describe {', '.join(strange)}")
-    return Mart(
+    unknown = sorted({*header.needs} - _standard())
+    if unknown:
+        raise _wrong(name, f"it needs {', '.join(unknown)}, which all_trips does not have")
+    mart = Mart(
         name=name,
         description=header.description.strip(),
         columns=tuple(own.get(column) or GLOSSARY[column] for column in names),
         key=tuple(header.key),
         measures=tuple(header.measures),
+        of_all_trips=tuple(m for m in header.measures if header.counts == "all" and m in _standard() - {*own}),
         needs=frozenset(header.needs),
         sql=sql.strip(),
     )
+    for relation in (name, *mart.views):
+        _require_free(relation, mart)
+    return mart
+
+
+def _standard() -> set[str]:
+    return {column.name for column in all_trips.COLUMNS}
+
+
+def _require_free(relation: str, mart: Mart) -> None:
+    if not _NAME.fullmatch(relation):
+        raise _wrong(mart.name, f"{relation} is no name of lower-case letters, digits and underscores")
+    of_trips = any(relation.startswith(service.table) for service in SERVICES.values())  # and what stands beside them
+    if of_trips or relation in _TAKEN or relation.endswith("_loads"):
+        raise _wrong(mart.name, f"{relation} is the name of another table of the warehouse")
 
 
 class _OwnColumn(BaseModel, extra="forbid"):
@@ -166,6 +217,7 @@ class _Header(BaseModel, extra="forbid"):
     columns: dict[str, _OwnColumn | None] = {}
     measures: list[str]
     needs: list[str] = []
+    counts: Literal["all", "some"] = "all"
 
 
 def _wrong(name: str, what: str) -> MartDefinitionError:

@@ -6,6 +6,7 @@ Does not belong here: what can be written, and running anything.
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,7 +18,7 @@ from sqlglot.optimizer.qualify import qualify
 from sqlglot.optimizer.scope import Scope, build_scope
 
 from taxi_assets.marts import all_trips
-from taxi_assets.marts.language import WRITTEN_IN, require_allowed, wrong
+from taxi_assets.marts.language import WRITTEN_IN, require_allowed, shown, wrong
 from taxi_assets.marts.mart import marts
 from taxi_assets.tlc.catalogue import SERVICES
 from taxi_assets.tlc.schema import ColumnType
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.schema import Column, Service
 
+    _Columns = Sequence[Column] | Sequence[all_trips.CommonColumn]
+
 ZONES = "taxi_zones"
+_COLOURS = re.compile(r"\x1b\[\d*m")
 
 # What is not recorded has a type all the same, or a union of three services would make text of it.
 _NULLS = {
@@ -56,6 +60,13 @@ _TYPES = {
 
 def queries_of(mart: Mart) -> tuple[exp.Query, dict[str, exp.Query]]:
     """The query of a month, and the views upon the table by name; raises `MartDefinitionError`."""
+    first, views = _read(mart)
+    for query in (first, *views.values()):
+        _require_known_columns(query, mart)
+    return first, views
+
+
+def _read(mart: Mart) -> tuple[exp.Query, dict[str, exp.Query]]:
     first, *others = _parsed(mart.sql, mart.name)
     if not isinstance(first, exp.Query) or [c.name for c in mart.columns] != first.named_selects:
         columns = ", ".join(column.name for column in mart.columns)
@@ -73,6 +84,8 @@ def queries_of(mart: Mart) -> tuple[exp.Query, dict[str, exp.Query]]:
             raise wrong(mart.name, "after the query of a month there can only be CREATE VIEW … AS SELECT …")
         require_allowed(view.this, mart.name)
         views[view.this.name] = view.expression
+    if [*views] != mart.views or len(views) != len(others):
+        raise wrong(mart.name, "each view must begin with CREATE VIEW and a name of its own, and comments with neither")
     for query in (first, *views.values()):
         require_allowed(query, mart.name)
     return first, views
@@ -130,10 +143,23 @@ def render(query: exp.Query, dialect: str, relation: Callable[[str], str]) -> st
 # --- what a query's columns are ---------------------------------------------------------------------------------------
 
 
+def _require_known_columns(query: exp.Query, mart: Mart) -> None:
+    """As far as the tables that it reads are known; of others, the engine says what they lack."""
+    known = _tables() | {mart.name: mart.columns}
+    if not tables_of(query) <= {*known}:
+        return
+    schema = {table: _types(table, known[table]) for table in tables_of(query)}
+    try:
+        _qualified(query, schema, validate=True)
+    except SqlglotError as error:
+        raise wrong(mart.name, f"it names what there is not: {_said(error)}") from None
+
+
 def types_of(query: exp.Query) -> dict[str, str]:
     """DuckDB's types of a query's columns by name, as far as they can be told; no engine's results say them all."""
     try:
-        typed = annotate_types(_qualified(query), schema=_schema(tables_of(query)), dialect=WRITTEN_IN)
+        schema = _schema(tables_of(query))
+        typed = annotate_types(_qualified(query, schema), schema=schema, dialect=WRITTEN_IN)
     except SqlglotError:  # what is wrong with it, the engine says
         return {}
     return {column.alias_or_name: column.type.sql(WRITTEN_IN) for column in typed.selects if column.type is not None}
@@ -142,25 +168,25 @@ def types_of(query: exp.Query) -> dict[str, str]:
 def lineage(mart: Mart, services: Sequence[Service]) -> dict[str, set[tuple[str, str]]]:
     """For each of a mart's columns, the columns of tables in the warehouse that its values are made from."""
     query = over_trips(queries_of(mart)[0], services, [services[0].first_month])
-    scope = build_scope(_qualified(query))
+    scope = build_scope(_qualified(query, _schema(tables_of(query))))
     return {} if scope is None else {name: _made_of(scope, place) for place, name in enumerate(query.named_selects)}
 
 
 def never_null(mart: Mart, column: str) -> bool:
     """Whether no row of a mart can lack this column's value, as far as can be told from its query."""
     query = queries_of(mart)[0]
-    scope = build_scope(_qualified(query))
+    scope = build_scope(_qualified(query, _schema(tables_of(query))))
     return scope is not None and _is_never_null(scope, query.named_selects.index(column))
 
 
-def _qualified(query: exp.Query) -> exp.Query:
+def _qualified(query: exp.Query, schema: Mapping[str, object], *, validate: bool = False) -> exp.Query:
     return qualify(
         query.copy(),
-        schema=_schema(tables_of(query)),
+        schema=dict(schema),
         dialect=WRITTEN_IN,
         quote_identifiers=False,
         identify=False,
-        validate_qualify_columns=False,
+        validate_qualify_columns=validate,
     )
 
 
@@ -171,17 +197,26 @@ def _schema(tables: Iterable[str]) -> dict[str, object]:
 
 @cache
 def _columns_of(table: str) -> Mapping[str, str]:
-    known: dict[str, Sequence[Column] | Sequence[all_trips.CommonColumn]] = {
+    known = _tables()
+    if table in known:
+        return _types(table, known[table])
+    views = (_read(mart)[1][table] for mart in marts().values() if table in mart.views)
+    return next((types_of(view) for view in views), {})
+
+
+def _tables() -> dict[str, _Columns]:
+    """The columns of all tables that this project makes, and of all trips."""
+    return {
         ZONES: ZONE_COLUMNS,
         all_trips.NAME: all_trips.COLUMNS,
         **{service.table: service.columns for service in SERVICES.values()},
         **{name: mart.columns for name, mart in marts().items()},
     }
-    if table in known:
-        own = {"service": "TEXT"} if table == all_trips.NAME else {}
-        return own | {column.name: _TYPES[column.type] for column in known[table]}
-    views = (queries_of(mart)[1].get(table) for mart in marts().values())
-    return next((types_of(view) for view in views if view is not None), {})
+
+
+def _types(table: str, columns: _Columns) -> dict[str, str]:
+    own = {"service": "TEXT"} if table == all_trips.NAME else {}
+    return own | {column.name: _TYPES[column.type] for column in columns}
 
 
 def _made_of(scope: Any, place: int) -> set[tuple[str, str]]:
@@ -269,7 +304,15 @@ def _parsed(sql: str, what: str) -> list[exp.Expr]:
     try:
         statements = [statement for statement in sqlglot.parse(sql, read=WRITTEN_IN) if statement is not None]
     except (SqlglotError, ValueError) as error:
-        raise wrong(what, f"it cannot be parsed: {' '.join(str(error).split())}") from None
+        raise wrong(what, f"it cannot be parsed: {_said(error)}") from None
     if not statements:
         raise wrong(what, "there is no query")
+    for statement in statements:
+        if isinstance(statement, exp.Alias | exp.Condition):  # such as SELEC data_month, a value by a name
+            raise wrong(what, f"it cannot be parsed: {shown(statement)} is no statement")
     return statements
+
+
+def _said(error: Exception) -> str:
+    """On one line, and without the colours that are for terminals."""
+    return " ".join(_COLOURS.sub("", str(error)).split()).rstrip(".")

@@ -20,13 +20,12 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.schema import Service
 
-CARD = 1
+CARD, CASH = 1, 2
 TOP_ZONES = 10
-# Of fhv, a quarter of some months' trips end days later: what their bases wrote down is no duration.
-LONGEST_SECONDS = 24 * 3600
 FARE_STEP = 5
 FARE_STEPS = 12
-_UNKNOWN_ZONES = {UNKNOWN_ZONE, UNKNOWN_ZONE + 1}
+# Unknown, and outside the city.
+_NO_ZONES = {UNKNOWN_ZONE, UNKNOWN_ZONE + 1}
 
 _PROFILE = f"""
 SELECT
@@ -34,8 +33,8 @@ SELECT
   SUM(trips) AS trips,
   SUM(miles) AS miles,
   SUM(CASE WHEN miles IS NULL THEN 0 ELSE 1 END) AS measured_trips,
-  SUM(CASE WHEN seconds <= {LONGEST_SECONDS} THEN seconds END) AS seconds,
-  SUM(CASE WHEN seconds <= {LONGEST_SECONDS} THEN 1 ELSE 0 END) AS timed_trips,
+  SUM(seconds) AS seconds,
+  SUM(timed_trips) AS timed_trips,
   SUM(fare) AS fare,
   SUM(tips) AS tips,
   SUM(CASE WHEN payment_type = {CARD} THEN fare END) AS card_fare,
@@ -275,8 +274,8 @@ def _hours_of_week(rows: pd.DataFrame, month: Month) -> list[list[float | None]]
 
 
 def _top_zones(zones: pd.DataFrame, names: pd.DataFrame | None) -> tuple[list[ZoneFigure], int]:
-    """The zones with the most trips, and how many trips have no known zone."""
-    unknown = zones["pickup_location_id"].isin(_UNKNOWN_ZONES)
+    """The zones with the most trips, and how many trips have no known zone in the city."""
+    unknown = zones["pickup_location_id"].isin(_NO_ZONES)
     known: dict[int, tuple[str, str]] = {}
     if names is not None:
         known = {

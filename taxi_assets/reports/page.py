@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 
 from taxi_assets.reports import wording
-from taxi_assets.reports.comparison import comparison, tiles
+from taxi_assets.reports.comparison import NONE, comparison, tiles
+from taxi_assets.reports.figures import CASH, PAYMENTS
+from taxi_assets.reports.quality import missed_columns
 from taxi_assets.tlc.rules import READING_REASONS
 from taxi_assets.tlc.schema import ColumnType
 
@@ -23,13 +25,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from taxi_assets.reports.drawing import Picture
-    from taxi_assets.reports.figures import MonthFigures
+    from taxi_assets.reports.figures import MoneyFigure, MonthFigures
     from taxi_assets.tlc.report import MonthReport
     from taxi_assets.tlc.schema import Service
     from taxi_assets.tlc.source import SourceRecord
 
 # Bump when the same data gives other figures or other pictures; what the page says is in its digest anyway.
-_VERSION = 1
+_VERSION = 2
 _TEMPLATE = "page.html.j2"
 
 
@@ -104,9 +106,10 @@ def _captions(figures: MonthFigures) -> dict[str, str]:
         zones = "The taxi zone of the pickup is not recorded in this month's file."
     elif unknown:
         share = wording.percent(unknown / figures.headline.trips)
-        zones = f"{wording.counted(unknown, 'trip')} ({share}) without a known pickup zone are not drawn."
+        trips = wording.counted(unknown, "trip")
+        zones = f"Not drawn: {trips} ({share}) whose pickup zone is unknown, or outside the city."
     else:
-        zones = "Every trip has a known pickup zone."
+        zones = "Every trip has a known pickup zone in the city."
     without_fare = figures.headline.trips - sum(fare.trips for fare in figures.fares)
     return {
         "days": f"The letters are weekdays, Monday to Sunday.{strays}",
@@ -125,10 +128,16 @@ def _payments(figures: MonthFigures) -> list[dict[str, str]]:
             "trips": wording.count(payment.trips),
             "share": wording.percent(payment.trips / trips) if trips else "",
             "revenue": wording.dollars(payment.revenue),
-            "tips": "" if payment.tips_per_fare is None else wording.percent(payment.tips_per_fare),
+            "tips": _tips(payment),
         }
         for payment in figures.payments
     ]
+
+
+def _tips(payment: MoneyFigure) -> str:
+    if payment.name == PAYMENTS[CASH]:
+        return NONE  # they are not recorded, whatever the column says
+    return "" if payment.tips_per_fare is None else wording.percent(payment.tips_per_fare)
 
 
 def _quality(figures: MonthFigures, report: MonthReport) -> dict[str, Any]:
@@ -143,7 +152,7 @@ def _quality(figures: MonthFigures, report: MonthReport) -> dict[str, Any]:
         else "",
         "Days without trips": ", ".join(days) or "none",
         "Unknown columns": ", ".join(unknown) + ": kept out" if unknown else "none",
-        "Absent columns": ", ".join(report.absent_columns) or "none",
+        "Absent columns": ", ".join(missed_columns(report)) or "none",
     }
     return {
         "said": _rows_said(figures.service, report),

@@ -162,7 +162,8 @@ def _fares_and_tips(figures: MonthFigures) -> Picture:
     mean = figures.headline.tips_per_fare
     alt = f"Bar chart of trips by fare; most cost {most.name}."
     if tipped and mean is not None:
-        alt += f" Beside it the mean tip by fare; tips are {wording.percent(mean)} of fares in all."
+        whose = "trips paid by card" if by_card else "all trips"
+        alt += f" Beside it the mean tip by fare; over {whose}, tips are {wording.percent(mean)} of fares."
     return Picture("fares_and_tips", alt, to_png(figure))
 
 

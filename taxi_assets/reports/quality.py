@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ALL = "all"
 """In the place of a reason: the month as a whole."""
 
-VERSION = 1
+VERSION = 2
 """Bump when the same reports give another table."""
 
 COLUMNS = (
@@ -54,7 +54,7 @@ COLUMNS = (
         "share",
     ),
     Column("unknown_columns", ColumnType.TEXT, f"Published columns that the schema does not know; with '{ALL}' only."),
-    Column("absent_columns", ColumnType.TEXT, f"Columns that the file does not have; with '{ALL}' only."),
+    Column("absent_columns", ColumnType.TEXT, f"Columns that the file lacks, of those of its time; with '{ALL}' only."),
     Column("generated", ColumnType.BOOLEAN, "True for the generated sample: not TLC's records."),
 )
 _TYPES = {
@@ -85,8 +85,19 @@ def _month(report: MonthReport, rows_before: int | None) -> dict[str, object]:
         "rows_clean": report.clean.rows,
         "change_of_rows": report.clean.rows / rows_before - 1 if rows_before else None,
         "unknown_columns": ", ".join(column.name for column in report.unknown_columns),
-        "absent_columns": ", ".join(report.absent_columns),
+        "absent_columns": ", ".join(missed_columns(report)),
     }
+
+
+def missed_columns(report: MonthReport) -> list[str]:
+    """Columns that the file lacks, though other files of its time have them."""
+    month = Month.parse(report.month)
+    of_other_times = {
+        column.name
+        for column in SERVICES[report.service].columns
+        if (column.since is not None and month < column.since) or (column.until is not None and column.until < month)
+    }
+    return [name for name in report.absent_columns if name not in of_other_times]
 
 
 def _reason(report: MonthReport, name: str) -> dict[str, object]:

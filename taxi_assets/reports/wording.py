@@ -58,6 +58,11 @@ def percent(share: float, digits: int = 1) -> str:
     return f"<{least:.{digits}%}" if 0 < share < least else _signed(f"{share:.{digits}%}")
 
 
+def signed_percent(share: float) -> str:
+    """Whole, such as +5%: for an axis of changes."""
+    return _with_sign(f"{share:+.0%}", "0%")
+
+
 def change(now: float, before: float) -> str | None:
     """Such as +5.2%; None where there was nothing before."""
     if not before:

@@ -34,11 +34,12 @@ ZONES = pd.DataFrame(
     }
 )
 _NAMES = {number: names for number, *names in ZONES.drop(columns="service_zone").itertuples(index=False)}
+_PLACES_THAT_ARE_NONE = {264: ("Unknown", "Unknown"), 265: ("Outside of NYC", "Outside of NYC")}
 _PLACES = (1, 2, 3, 4, 264, 265, None, 999)  # 999 is in no table of zones
 
 
 def trips_of(service: Service, month: Month, count: int) -> Trips:
-    """Trips of a service: reversals, strays of other months, nulls, zones that nobody knows, all columns it records."""
+    """Trips of a service: reversals, strays, nulls, days-long trips, zones that nobody knows, all that it records."""
     recorded = {column.name for column in service.columns}
     return [{k: v for k, v in _trip(month, i).items() if k in recorded} for i in range(count)]
 
@@ -48,7 +49,9 @@ def _trip(month: Month, i: int) -> dict[str, Any]:
     # Every 41st is a stray, of the month before or the day after.
     minutes = (i * 977) % (month.days * 1440) if i % 41 else (month.days * 1440 + 5 if i % 2 else -3000)
     pickup = start + dt.timedelta(minutes=minutes)
-    seconds = None if i % 11 == 3 else 60 + i * 37 % 5000
+    # Every 17th ends days later, as its base wrote down, or after a day to the second.
+    late = (0, 86_400, 90_000, 172_800)[i % 4] if i % 17 == 6 else 0
+    seconds = None if i % 11 == 3 else (late or 60 + i * 37 % 5000)
     cents = (i * 7919 % 10_000) + 1
     is_reversal = i % 13 == 5
     sign = -1 if is_reversal else 1
@@ -108,7 +111,7 @@ def published(lake: Lake, service: Service, month: Month, trips: Trips) -> Parqu
 
 # --- what marts say of them -------------------------------------------------------------------------------------------
 
-MEASURES = ("trips", "passengers", "miles", "seconds", "timed_trips", "fare", "tips", "revenue")
+MEASURES = ("trips_within_month", "trips", "passengers", "miles", "seconds", "timed_trips", "fare", "tips", "revenue")
 """Money in cents, miles in thousandths."""
 _PAYMENTS = {-1: "Not recorded", 0: "Flex fare", 1: "Credit card", 2: "Cash", 5: "Unknown"}
 
@@ -123,6 +126,7 @@ def _common(service: str, trip: dict[str, Any]) -> dict[str, Any]:
     extras = [_scaled(trip.get(name), 2) or 0 for name in ("sales_tax", "airport_fee", "tip_amount")]
     fare = _scaled(trip.get("base_passenger_fare" if service == "fhvhv" else "fare_amount"), 2)
     pickup, dropoff = (_place(trip[f"{event}_location_id"]) for event in ("pickup", "dropoff"))
+    seconds = None if trip["trip_seconds"] is None or trip["trip_seconds"] > 24 * 3600 else trip["trip_seconds"]
     return {
         "service": service,
         "data_month": trip["data_month"],
@@ -134,11 +138,12 @@ def _common(service: str, trip: dict[str, Any]) -> dict[str, Any]:
         "pickup_zone": pickup[2],
         "dropoff_borough": dropoff[1],
         "payment_type": -1 if trip.get("payment_type") is None else trip["payment_type"],
+        "trips_within_month": int(is_trip and trip["pickup_date"].replace(day=1) == trip["data_month"]),
         "trips": int(is_trip),
         "passengers": trip.get("passenger_count") if is_trip else None,
         "miles": _scaled(trip.get("trip_distance"), 3) if is_trip else None,
-        "seconds": trip["trip_seconds"] if is_trip else None,
-        "timed_trips": int(trip["trip_seconds"] is not None) if is_trip else None,
+        "seconds": seconds if is_trip else None,
+        "timed_trips": int(seconds is not None) if is_trip else None,
         "fare": fare,
         "tips": _scaled(trip.get("tip_amount"), 2),
         "revenue": (fare or 0) + sum(extras) if service == "fhvhv" else _scaled(trip.get("total_amount"), 2),
@@ -151,7 +156,7 @@ def _scaled(value: Decimal | None, places: int) -> int | None:
 
 def _place(number: int | None) -> tuple[int, str, str]:
     number = 264 if number is None else number
-    return number, *_NAMES.get(number, ("Unknown", "Unknown"))
+    return number, *_PLACES_THAT_ARE_NONE.get(number, _NAMES.get(number, ("Unknown", "Unknown")))
 
 
 def expected(mart: str, rows: pd.DataFrame, columns: Sequence[str], key: Sequence[str]) -> pd.DataFrame:

@@ -144,10 +144,10 @@ def test_a_service_without_money_has_none_and_its_trips_count(warehouse: Warehou
     assert frame["seconds"].notna().all()
 
 
-def test_trips_of_zones_that_nobody_knows_are_counted_as_unknown(warehouse: Warehouse) -> None:
+def test_trips_of_places_that_are_no_zone_have_a_name_all_the_same(warehouse: Warehouse) -> None:
     frame = warehouse.ask(
         "SELECT pickup_location_id, pickup_borough, pickup_zone, SUM(trips) AS trips FROM zone_day "
-        "WHERE pickup_borough = 'Unknown' GROUP BY pickup_location_id, pickup_borough, pickup_zone "
+        "WHERE pickup_location_id > 263 GROUP BY pickup_location_id, pickup_borough, pickup_zone "
         "ORDER BY pickup_location_id"
     )
     places = [trip["pickup_location_id"] for rows in TRIPS.values() for trip in rows if not trip.get("is_reversal")]
@@ -155,8 +155,14 @@ def test_trips_of_zones_that_nobody_knows_are_counted_as_unknown(warehouse: Ware
         {
             "pickup_location_id": 264,
             "pickup_borough": "Unknown",
-            "pickup_zone": "N/A",
+            "pickup_zone": "Unknown",
             "trips": places.count(264) + places.count(None),
+        },
+        {
+            "pickup_location_id": 265,
+            "pickup_borough": "Outside of NYC",
+            "pickup_zone": "Outside of NYC",
+            "trips": places.count(265),
         },
         {"pickup_location_id": 999, "pickup_borough": "Unknown", "pickup_zone": "Unknown", "trips": places.count(999)},
     ]
@@ -189,9 +195,13 @@ def test_shares_add_up_to_one(warehouse: Warehouse, view: str, share: str, whole
 
 
 def test_demand_is_trips_by_the_days_that_were_such_a_weekday(warehouse: Warehouse) -> None:
-    frame = warehouse.ask("SELECT trips, days, trips_per_hour FROM hour_of_week_ratios WHERE service = 'yellow'")
+    frame = warehouse.ask(
+        "SELECT trips, trips_within_month AS within, days, trips_per_hour FROM hour_of_week_ratios "
+        "WHERE service = 'yellow'"
+    )
     assert set(frame["days"]) <= {4, 5}  # January 2021 has no more of any weekday
-    assert frame["trips_per_hour"].tolist() == pytest.approx((frame["trips"] / frame["days"]).tolist())
+    assert frame["trips_per_hour"].tolist() == pytest.approx((frame["within"] / frame["days"]).tolist())
+    assert frame["within"].sum() < frame["trips"].sum()  # the file's trips of neighbouring months
 
 
 # --- questions --------------------------------------------------------------------------------------------------------

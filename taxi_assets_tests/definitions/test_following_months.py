@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 QUALITY = "quality/month_quality"
+ZONES = "reference/taxi_zones"
+REPORTS = "reports/green_trips"
 CLEAN, WAREHOUSE, REPORT = (dg.AssetKey([shelf, "green_trips"]) for shelf in ("clean", "warehouse", "reports"))
 
 
@@ -37,8 +40,8 @@ class Story:
             dg.AssetMaterialization(key, partition=month, tags={DATA_VERSION_TAG: data})
         )
 
-    def checked(self, key: dg.AssetKey, month: str) -> None:
-        """What was materialized last for the month has passed its blocking check."""
+    def failed_its_check(self, key: dg.AssetKey, month: str) -> None:
+        """What was materialized last for the month is not what it should be."""
         (record,) = self.instance.fetch_materializations(
             dg.AssetRecordsFilter(key, asset_partitions=[month]), limit=1
         ).records
@@ -47,7 +50,7 @@ class Story:
         )
         self.instance.report_runless_asset_event(
             dg.AssetCheckEvaluation(
-                key, "equals_clean", passed=True, blocking=True, partition=month, target_materialization_data=of
+                key, "equals_clean", passed=False, blocking=True, partition=month, target_materialization_data=of
             )
         )
 
@@ -116,16 +119,112 @@ def test_while_months_are_being_made_it_waits_and_then_asks_once(story: Story) -
     assert story.tick(QUALITY) == set()
 
 
-def test_a_report_follows_the_warehouse_and_not_the_clean_trips_before_it(story: Story) -> None:
-    name = REPORT.to_user_string()
-    for key in (CLEAN, WAREHOUSE, REPORT):
-        story.made(key, "2023-01", "a")
+@pytest.fixture
+def with_zones(story: Story) -> Story:
+    story.made(dg.AssetKey.from_user_string(ZONES), None, "z")
     story.tick()
-    story.made(CLEAN, "2023-01", "b")
-    assert story.tick(name) == set()
+    return story
 
-    story.made(WAREHOUSE, "2023-01", "b")
-    story.checked(WAREHOUSE, "2023-01")
-    assert story.tick(name) == {f"{name} 2023-01"}
-    story.made(REPORT, "2023-01", "b")
-    assert story.tick(name) == set()
+
+def loaded(story: Story, month: str, data: str = "a") -> None:
+    """A run has gone through the month's chain."""
+    for key in (CLEAN, WAREHOUSE):
+        story.made(key, month, data)
+
+
+def drawn(story: Story) -> list[str]:
+    """The reports that are asked for, and made at once."""
+    months = sorted(asked.removeprefix(f"{REPORTS} ") for asked in story.tick(REPORTS))
+    for month in months:
+        story.made(REPORT, month, f"made after tick {id(story.cursor)}")
+    return months
+
+
+def test_a_report_follows_the_warehouse_and_not_the_clean_trips_before_it(with_zones: Story) -> None:
+    loaded(with_zones, "2023-01")
+    assert drawn(with_zones) == ["2023-01"]
+    with_zones.made(CLEAN, "2023-01", "b")
+    assert drawn(with_zones) == []
+
+    with_zones.made(WAREHOUSE, "2023-01", "b")
+    assert drawn(with_zones) == ["2023-01"]
+    assert drawn(with_zones) == []
+
+
+def test_on_a_fresh_instance_the_first_report_waits_for_the_taxi_zones(story: Story) -> None:
+    story.tick()
+    loaded(story, "2023-02")
+    assert story.tick(REPORTS, ZONES) == {ZONES}
+    assert drawn(story) == []
+
+    story.made(dg.AssetKey.from_user_string(ZONES), None, "z")
+    assert drawn(story) == ["2023-02"]
+    assert drawn(story) == []
+
+
+def test_revised_zones_alone_make_no_report_anew(with_zones: Story) -> None:
+    loaded(with_zones, "2023-02")
+    assert drawn(with_zones) == ["2023-02"]
+    with_zones.made(dg.AssetKey.from_user_string(ZONES), None, "revised")
+    assert drawn(with_zones) == []
+
+
+def test_the_month_before_puts_a_report_right_and_no_later_one(with_zones: Story) -> None:
+    for month in ("2023-02", "2023-03", "2024-01"):
+        loaded(with_zones, month)
+    assert drawn(with_zones) == ["2023-02", "2023-03", "2024-01"]  # none waits for the month before it
+
+    loaded(with_zones, "2023-01")
+    assert drawn(with_zones) == ["2023-01", "2023-02"]
+    assert drawn(with_zones) == []
+
+    loaded(with_zones, "2023-01")  # with the same result
+    assert drawn(with_zones) == []
+
+
+def test_a_month_that_is_not_there_gets_no_report_for_the_sake_of_the_one_before(with_zones: Story) -> None:
+    loaded(with_zones, "2023-01")
+    assert drawn(with_zones) == ["2023-01"]
+    assert drawn(with_zones) == []
+    loaded(with_zones, "2023-02")
+    assert drawn(with_zones) == ["2023-02"]
+
+
+def test_the_first_month_of_a_service_has_a_report(with_zones: Story) -> None:
+    loaded(with_zones, "2013-08")
+    assert drawn(with_zones) == ["2013-08"]
+
+
+def test_a_report_waits_while_the_month_before_is_being_loaded(with_zones: Story) -> None:
+    run = with_zones.start("2023-01")
+    loaded(with_zones, "2023-02")
+    assert drawn(with_zones) == []
+
+    loaded(with_zones, "2023-01")
+    with_zones.instance.report_dagster_event(
+        dg.DagsterEvent(dg.DagsterEventType.RUN_SUCCESS.value, job_name=run.job_name), run_id=run.run_id
+    )
+    assert drawn(with_zones) == ["2023-01", "2023-02"]
+    assert drawn(with_zones) == []
+
+
+def test_a_table_that_failed_its_check_is_neither_reported_nor_compared_with(with_zones: Story) -> None:
+    for month in ("2023-01", "2023-02", "2023-03"):
+        loaded(with_zones, month)
+    with_zones.failed_its_check(WAREHOUSE, "2023-01")
+    assert drawn(with_zones) == ["2023-03"]
+
+    loaded(with_zones, "2023-01", "repaired")
+    assert drawn(with_zones) == ["2023-01", "2023-02"]
+
+
+@pytest.mark.parametrize(("newest_first", "most"), [(False, 1), (True, 2)])
+def test_of_a_backfill_each_report_is_made_twice_at_most(with_zones: Story, newest_first: bool, most: int) -> None:
+    months = sorted((f"2022-{number:02d}" for number in range(1, 6)), reverse=newest_first)
+    made: Counter[str] = Counter()
+    for month in months:
+        loaded(with_zones, month)
+        made.update(drawn(with_zones))
+    made.update(drawn(with_zones))
+    assert made.keys() == set(months)
+    assert max(made.values()) == most

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import duckdb
 import pandas as pd
 import pytest
 
@@ -207,6 +208,15 @@ def test_the_same_month_again_is_the_same_bytes_and_writes_nothing(reported: Rep
     assert again.metadata["written"].value == "unchanged"
     first = reported.said["green 2023-01"].tags or {}
     assert (again.tags or {})["dagster/data_version"] == first["dagster/data_version"]
+
+
+def test_a_report_asked_for_before_the_zones_is_another_one_after(reported: Reported, tmp_path: Path) -> None:
+    copy = reported.deployment.copy_to(tmp_path)
+    with duckdb.connect(str(copy.warehouse)) as connection:
+        connection.execute("DROP TABLE taxi.taxi_zones")
+    without = materializations(copy.report("green", "2023-01"))[GREEN]
+    assert "First: Zone 74, " in (copy.lake / GREEN / "2023-01" / "report.html").read_text()
+    assert without.tags != reported.said["green 2023-01"].tags
 
 
 def test_a_picture_that_a_report_has_no_longer_is_removed(reported: Reported, tmp_path: Path) -> None:

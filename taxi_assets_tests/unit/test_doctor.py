@@ -141,5 +141,5 @@ def test_of_an_address_that_stands_in_an_error_nothing_before_its_host_is_quoted
 def test_a_misspelt_variable_is_a_fault(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAXI_WAREHOSE", "duckdb:///trips.duckdb")
     monkeypatch.setenv("TAXI_NOTIFY_FILE", "/run/secrets/taxi_notify")  # how images are told a secret
-    with pytest.raises(SettingsError, match="^TAXI_WAREHOSE means nothing. Is it misspelt"):
+    with pytest.raises(SettingsError, match=r"^TAXI_WAREHOSE means nothing\. Is it misspelt"):
         configuration.settings(visit)

@@ -2,11 +2,13 @@
 description: |
   The week's rhythm: the trips of every service by weekday and hour of the pickup, over the whole month.
 
-  The view hour_of_week_ratios has the demand of one such hour: trips divided by the days that were such a weekday.
+  The view hour_of_week_ratios has the demand of one such hour: the trips that began within the month, divided by the
+  days that were such a weekday. A few trips of the month's file began in a neighbouring month.
 key: [data_month, service, pickup_isodow, pickup_hour]
 columns:
   days: {type: integer, unit: days, description: Days of the month with this weekday on which the service had trips.}
-measures: [trips, passengers, miles, seconds, fare, tips, revenue]
+  trips_within_month: {type: integer, unit: trips, description: Those of the trips that began within the month.}
+measures: [trips_within_month, trips, passengers, miles, seconds, fare, tips, revenue]
 */
 SELECT
   t.data_month,
@@ -14,6 +16,13 @@ SELECT
   t.pickup_isodow,
   t.pickup_hour,
   MAX(d.days) AS days,
+  SUM(
+    CASE
+      WHEN EXTRACT(YEAR FROM t.pickup_date) = EXTRACT(YEAR FROM t.data_month)
+        AND EXTRACT(MONTH FROM t.pickup_date) = EXTRACT(MONTH FROM t.data_month) THEN t.trips
+      ELSE 0
+    END
+  ) AS trips_within_month,
   SUM(t.trips) AS trips,
   SUM(t.passengers) AS passengers,
   SUM(t.miles) AS miles,
@@ -34,8 +43,8 @@ GROUP BY t.data_month, t.service, t.pickup_isodow, t.pickup_hour;
 
 CREATE VIEW hour_of_week_ratios AS
 SELECT
-  data_month, service, pickup_isodow, pickup_hour, trips, days,
-  CAST(trips AS DOUBLE) / NULLIF(days, 0) AS trips_per_hour,
+  data_month, service, pickup_isodow, pickup_hour, trips, trips_within_month, days,
+  CAST(trips_within_month AS DOUBLE) / NULLIF(days, 0) AS trips_per_hour,
   CAST(miles AS DOUBLE) / NULLIF(trips, 0) AS miles_per_trip,
   CAST(miles AS DOUBLE) * 3600 / NULLIF(seconds, 0) AS miles_per_hour,
   CAST(revenue AS DOUBLE) / NULLIF(trips, 0) AS revenue_per_trip

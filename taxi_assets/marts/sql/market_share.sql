@@ -11,14 +11,14 @@ SELECT
   t.data_month,
   t.service,
   t.pickup_date,
-  COALESCE(z.borough, 'Unknown') AS pickup_borough,
+  COALESCE(NULLIF(z.borough, 'N/A'), z.zone, 'Unknown') AS pickup_borough,
   SUM(t.trips) AS trips,
   SUM(t.miles) AS miles,
   SUM(t.seconds) AS seconds,
   SUM(t.revenue) AS revenue
 FROM all_trips AS t
 LEFT JOIN taxi_zones AS z ON z.location_id = t.pickup_location_id
-GROUP BY t.data_month, t.service, t.pickup_date, COALESCE(z.borough, 'Unknown');
+GROUP BY t.data_month, t.service, t.pickup_date, COALESCE(NULLIF(z.borough, 'N/A'), z.zone, 'Unknown');
 
 CREATE VIEW market_share_ratios AS
 SELECT

@@ -9,8 +9,8 @@ measures: [trips, passengers, miles, seconds, timed_trips, fare, tips, revenue]
 SELECT
   t.data_month,
   t.service,
-  COALESCE(p.borough, 'Unknown') AS pickup_borough,
-  COALESCE(d.borough, 'Unknown') AS dropoff_borough,
+  COALESCE(NULLIF(p.borough, 'N/A'), p.zone, 'Unknown') AS pickup_borough,
+  COALESCE(NULLIF(d.borough, 'N/A'), d.zone, 'Unknown') AS dropoff_borough,
   SUM(t.trips) AS trips,
   SUM(t.passengers) AS passengers,
   SUM(t.miles) AS miles,
@@ -22,7 +22,11 @@ SELECT
 FROM all_trips AS t
 LEFT JOIN taxi_zones AS p ON p.location_id = t.pickup_location_id
 LEFT JOIN taxi_zones AS d ON d.location_id = t.dropoff_location_id
-GROUP BY t.data_month, t.service, COALESCE(p.borough, 'Unknown'), COALESCE(d.borough, 'Unknown');
+GROUP BY
+  t.data_month,
+  t.service,
+  COALESCE(NULLIF(p.borough, 'N/A'), p.zone, 'Unknown'),
+  COALESCE(NULLIF(d.borough, 'N/A'), d.zone, 'Unknown');
 
 CREATE VIEW od_flows_ratios AS
 SELECT

@@ -14,8 +14,8 @@ SELECT
   t.service,
   t.pickup_date,
   t.pickup_location_id,
-  COALESCE(z.borough, 'Unknown') AS pickup_borough,
-  COALESCE(z.zone, 'Unknown') AS pickup_zone,
+  COALESCE(NULLIF(z.borough, 'N/A'), z.zone, 'Unknown') AS pickup_borough,
+  COALESCE(NULLIF(z.zone, 'N/A'), 'Unknown') AS pickup_zone,
   SUM(t.trips) AS trips,
   SUM(t.passengers) AS passengers,
   SUM(t.miles) AS miles,
@@ -27,7 +27,12 @@ SELECT
 FROM all_trips AS t
 LEFT JOIN taxi_zones AS z ON z.location_id = t.pickup_location_id
 GROUP BY
-  t.data_month, t.service, t.pickup_date, t.pickup_location_id, COALESCE(z.borough, 'Unknown'), COALESCE(z.zone, 'Unknown');
+  t.data_month,
+  t.service,
+  t.pickup_date,
+  t.pickup_location_id,
+  COALESCE(NULLIF(z.borough, 'N/A'), z.zone, 'Unknown'),
+  COALESCE(NULLIF(z.zone, 'N/A'), 'Unknown');
 
 CREATE VIEW zone_day_ratios AS
 SELECT

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from taxi_assets.errors import MartDefinitionError
-from taxi_assets.marts.mart import GLOSSARY, marts, read_mart
+from taxi_assets.marts.mart import GLOSSARY, marts, read_mart, read_marts
 from taxi_assets.tlc.schema import ColumnType
 
 HEADER = """/*
@@ -60,6 +60,8 @@ def test_another_definition_is_another_version() -> None:
         (HEADER.replace("type: integer", "type: number") + SQL, "number is none of integer"),
         (HEADER.replace("[trips, revenue]", "[trips, profit]") + SQL, "does not describe profit"),
         ("/*\n*/" + SQL, "not right"),
+        (HEADER.replace("measures:", "needs: [payment_typ]\nmeasures:") + SQL, "needs payment_typ, which all_trips"),
+        (HEADER.replace("measures:", "counts: few\nmeasures:") + SQL, "counts: "),
     ],
 )
 def test_a_header_that_is_none_is_refused_by_the_name_of_its_file(text: str, said: str) -> None:
@@ -69,6 +71,53 @@ def test_a_header_that_is_none_is_refused_by_the_name_of_its_file(text: str, sai
     assert said in error.value.what
     assert "\n" not in error.value.what
     assert "marts/mart.py" in error.value.remedy
+
+
+def test_what_is_counted_of_all_trips_is_what_has_to_add_up_to_them() -> None:
+    assert list(read_mart("busy", HEADER + SQL).of_all_trips) == ["trips", "revenue"]
+    with_own = HEADER.replace("[trips, revenue]", "[rush, trips]")
+    assert list(read_mart("busy", with_own + SQL).of_all_trips) == ["trips"]
+    in_its_own_sense = with_own.replace("rush:", "trips:")
+    assert list(read_mart("busy", in_its_own_sense.replace("[rush, ", "[") + SQL).of_all_trips) == []
+    of_some = HEADER.replace("measures:", "counts: some\nmeasures:")
+    assert list(read_mart("busy", of_some + SQL).of_all_trips) == []
+    assert list(read_mart("busy", of_some + SQL).measures) == ["trips", "revenue"]
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+VIEW = "; CREATE VIEW {} AS SELECT trips FROM busy"
+TAKEN = [
+    *("yellow_trips", "green_trips", "fhv_trips", "fhvhv_trips", "all_trips"),
+    *("taxi_zones", "month_quality", "loaded_months", "green_trips_loads", "some_loads", "green_trips_2023_01"),
+]
+
+
+@pytest.mark.parametrize("taken", TAKEN)
+def test_a_table_of_the_warehouse_is_neither_a_mart_nor_a_view(taken: str) -> None:
+    for name, view in ((taken, "busy_ratios"), ("busy", taken)):
+        with pytest.raises(MartDefinitionError, match=f"{taken} is the name of another table") as error:
+            read_mart(name, HEADER + SQL + VIEW.format(view))
+        assert error.value.what.startswith(f"marts/sql/{name}.sql: ")
+
+
+@pytest.mark.parametrize("name", ["Busy", "busy-days", "2busy", "größe", "busy.days"])
+def test_a_name_that_engines_would_fold_or_quote_is_refused(name: str) -> None:
+    with pytest.raises(MartDefinitionError, match="is no name of lower-case letters"):
+        read_mart(name, HEADER + SQL)
+
+
+def test_no_two_marts_or_views_are_one_relation() -> None:
+    busy, other = HEADER + SQL, HEADER + SQL + VIEW.format("ratios")
+    assert list(read_marts({"busy": busy, "other": other})) == ["busy", "other"]
+    for texts, owner in (
+        ({"busy": other, "ratios": busy}, "ratios"),
+        ({"busy": busy, "ratios": other}, "ratios"),
+        ({"busy": other, "other": other}, "busy"),
+        ({"other": other + VIEW.format("ratios")}, "other"),
+    ):
+        with pytest.raises(MartDefinitionError, match=f"view ratios has a name that marts/sql/{owner}.sql makes"):
+            read_marts(texts)
 
 
 @pytest.mark.parametrize("name", marts())

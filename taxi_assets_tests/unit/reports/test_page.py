@@ -6,9 +6,10 @@ import hashlib
 import subprocess
 import sys
 from dataclasses import replace
+from decimal import Decimal
 
 from taxi_assets.reports.drawing import Picture
-from taxi_assets.reports.figures import ZoneFigure
+from taxi_assets.reports.figures import MoneyFigure, ZoneFigure
 from taxi_assets.reports.page import render, version
 from taxi_assets.reports.pictures import draw_all
 from taxi_assets.tlc.report import Reason, UnknownColumn
@@ -44,6 +45,32 @@ def test_what_a_service_does_not_record_is_left_out() -> None:
         assert absent not in said, absent
     assert "money is not recorded" in said
     assert "The taxi zone of the pickup is not recorded in this month's file." in said
+
+
+def test_trips_without_a_zone_in_the_city_are_unknown_or_outside_it() -> None:
+    page = Page(render(figures(), report(), source(), []))
+    assert "Not drawn: 31 trips (1.0%) whose pickup zone is unknown, or outside the city." in page.text
+    page = Page(render(replace(figures(), trips_without_zone=0), report(), source(), []))
+    assert "Every trip has a known pickup zone in the city." in page.text
+
+
+def test_tips_in_cash_are_a_dash_and_no_share() -> None:
+    paid = [
+        MoneyFigure(name, 10, Decimal(100), Decimal(tips), Decimal(120))
+        for name, tips in (("Credit card", 20), ("Cash", 0))
+    ]
+    page = Page(render(replace(figures(), payments=paid), report(), source(), []))
+    assert page.after("Credit card", 4) == "20.0%"
+    assert page.after("Cash", 4) == "\N{EN DASH}"
+
+
+def test_only_columns_that_files_of_that_time_have_are_absent() -> None:
+    # Of 2023-01: coordinates were published until 2016-06, and the congestion fee of 2025 was not yet.
+    columns = ["pickup_longitude", "cbd_congestion_fee", "ehail_fee"]
+    page = Page(render(figures(), report().model_copy(update={"absent_columns": columns}), source(), []))
+    assert page.after("Absent columns") == "ehail_fee"
+    page = Page(render(figures(), report().model_copy(update={"absent_columns": columns[:2]}), source(), []))
+    assert page.after("Absent columns") == "none"
 
 
 def test_a_month_without_trips_has_a_page_too() -> None:

@@ -62,11 +62,11 @@ def test_money_is_null_where_the_service_records_none() -> None:
     assert pd.isna(row(frame, "fhv", "2023-01")["dollars_quarantined"])
 
 
-def test_columns_that_changed_are_named() -> None:
+def test_columns_that_changed_are_named_and_not_those_of_other_times() -> None:
     changed = month("2023-01", 1060).model_copy(
         update={
             "unknown_columns": [UnknownColumn(name="a", type="int", examples=[])],
-            "absent_columns": ["ehail_fee", "extra"],
+            "absent_columns": ["ehail_fee", "extra", "dropoff_latitude", "cbd_congestion_fee"],
         }
     )
     whole = row(quality_frame([changed]), "green", "2023-01")
