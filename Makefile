@@ -93,8 +93,12 @@ check: $(VENV)/.dev ## Format, lint, types, definitions
 	@$(BIN)/dagster definitions validate --log-level error
 
 .PHONY: test
-test: check ## Everything, as CI runs it; four workers, because some tests wait for a daemon
-	@$(BIN)/python -m pytest -q -n 4 --dist worksteal --ignore taxi_assets_tests/ui
+test: check ## All tests but those that start whole deployments, or a browser
+	@$(BIN)/python -m pytest -q -n 3 --dist worksteal --ignore taxi_assets_tests/deployments --ignore taxi_assets_tests/ui
+
+.PHONY: test-deployments
+test-deployments: $(VENV)/.dev ## Daemon, webserver, code server and Postgres as processes, killed and restarted; deployment files
+	@$(BIN)/python -m pytest -q -n 3 --dist worksteal taxi_assets_tests/deployments
 
 .PHONY: test-unit
 test-unit: $(VENV)/.dev ## Unit tests alone: seconds

@@ -63,7 +63,7 @@ def test_a_new_month_is_asked_for_once_for_the_whole_chain_and_says_why(story: P
     (request,) = story.tick()
     assert request.partition_key == "2021-02"
     assert {key.path[0] for key in request.asset_selection or []} == {
-        "raw", "clean", "quarantine", "warehouse", "reports",
+        "raw", "clean", "quarantine", "warehouse",
     }  # fmt: skip
     assert request.run_key == f"green 2021-02: {story.etag('2021-02')} replaces nothing, attempt 1"
     assert request.tags["taxi_assets/service"] == "green"

@@ -124,7 +124,7 @@ def test_a_run_of_the_command_line_that_is_interrupted_ends_at_once_and_loads_no
     deployment.wait_for_requests(1)
     os.killpg(process.pid, signal.SIGINT)
     gate.set()
-    assert process.wait(20) != 0
+    assert process.wait(60) != 0
     (run,) = deployment.instance.get_runs()
     assert run.is_finished
     assert "STEP_UP_FOR_RETRY" not in deployment.events(run.run_id)

