@@ -11,7 +11,7 @@ UV := VIRTUAL_ENV=$(VENV) $(BIN)/uv
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # --- set-up ---------------------------------------------------------------------------------------------------------
 # Byte code is compiled at once: without it every run would pay two seconds to import dagster.
@@ -97,7 +97,7 @@ test: check ## All tests but those that start whole deployments, or a browser
 	@$(BIN)/python -m pytest -q -n 3 --dist worksteal --ignore taxi_assets_tests/deployments --ignore taxi_assets_tests/ui
 
 .PHONY: test-deployments
-test-deployments: $(VENV)/.dev ## Daemon, webserver, code server and Postgres as processes, killed and restarted; deployment files
+test-deployments: $(VENV)/.dev ## Daemon, servers and commands as processes, killed and restarted; deployment files, documents
 	@$(BIN)/python -m pytest -q -n 3 --dist worksteal taxi_assets_tests/deployments
 
 .PHONY: test-unit
