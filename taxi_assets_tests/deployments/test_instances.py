@@ -114,8 +114,17 @@ BACKFILL = f"python -m taxi_assets.automation.backfill backfill --service green 
 by_command = pytest.mark.parametrize("command", [MATERIALIZE, BACKFILL], ids=["materialize", "backfill"])
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """What is started here can be interrupted: a shell that starts tests in the background ignores it for all."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @embedded
 @by_command
+@pytest.mark.usefixtures("interruptible")
 def test_a_run_of_the_command_line_that_is_interrupted_ends_at_once_and_loads_nothing(
     deployment: Deployment, command: str
 ) -> None:
