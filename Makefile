@@ -110,7 +110,7 @@ test-ui: $(VENV)/.dev ## Walk through Dagster's UI in a browser (needs chromium)
 
 .PHONY: screenshots
 screenshots: $(VENV)/.dev ## The same walk, with pictures of it for docs/images
-	@TAXI_SCREENSHOTS=docs/images $(BIN)/python -m pytest -q taxi_assets_tests/ui
+	@TAXI_TEST_SCREENSHOTS=docs/images $(BIN)/python -m pytest -q taxi_assets_tests/ui
 
 .PHONY: docs
 docs: $(VENV)/.runtime ## Write the documents that are made from the code

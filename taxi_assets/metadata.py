@@ -13,6 +13,7 @@ import dagster as dg
 
 from taxi_assets.tlc.catalogue import SERVICES
 from taxi_assets.tlc.read import first_rows
+from taxi_assets.tlc.zones import ZONES_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -56,7 +57,7 @@ def column_lineage(mart: Mart, services: Sequence[Service]) -> dg.TableColumnLin
     from taxi_assets.marts.statements import lineage  # noqa: PLC0415  (a fifth of a second)
 
     def asset(table: str) -> dg.AssetKey:
-        return dg.AssetKey(["reference" if table == "taxi_zones" else "warehouse", table])
+        return dg.AssetKey(["reference" if table == ZONES_TABLE else "warehouse", table])
 
     return dg.TableColumnLineage(
         {

@@ -59,7 +59,7 @@ class Settings(BaseSettings):
         """What the environment says under this project's prefix that means nothing: most often a slip of the pen."""
         known = {f"TAXI_{name.upper()}" for name in cls.model_fields}
         # Images give secrets as files; tests have variables of their own.
-        others = re.compile(r"TAXI_(TEST_\w+|SCREENSHOTS|\w+_FILE)")
+        others = re.compile(r"TAXI_(TEST_\w+|\w+_FILE)")
         return sorted(
             name for name in os.environ if name.startswith("TAXI_") and name not in known and not others.fullmatch(name)
         )

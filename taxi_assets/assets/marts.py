@@ -16,8 +16,6 @@ from taxi_assets.partitions import partitions_of_all
 from taxi_assets.storage.warehouse import Warehouse
 from taxi_assets.tlc.month import Month
 
-GROUP = "marts"
-
 _DESCRIPTION = """{description}
 
 One row for each {key}. Sums only, so any of them can be added up further; a reversal takes back a charge and is no
@@ -43,7 +41,7 @@ def mart_asset(mart: Mart, kind: str, retry: dg.RetryPolicy | None = None) -> dg
             *(dg.AssetDep(["warehouse", service.table], partition_mapping=months) for service in mart.services),
             ZONES,
         ],
-        group_name=GROUP,
+        group_name="marts",
         io_manager_key="warehouse_tables",
         metadata={
             "dagster/column_schema": metadata.column_schema(mart.columns),

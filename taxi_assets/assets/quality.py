@@ -19,7 +19,6 @@ from taxi_assets.storage.warehouse import Warehouse
 from taxi_assets.tlc.catalogue import SERVICES
 from taxi_assets.tlc.report import MonthReport
 
-GROUP = "quality"
 QUALITY = dg.AssetKey(["quality", "month_quality"])
 
 _DESCRIPTION = """Quality over time: rows published, clean and in quarantine, by reason, of every month in the lake.
@@ -39,7 +38,7 @@ def quality_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDe
         key=QUALITY,
         description=_DESCRIPTION.format(table=QUALITY.path[-1]),
         deps=[dg.AssetKey(["clean", service.table]) for service in SERVICES.values()],
-        group_name=GROUP,
+        group_name="quality",
         io_manager_key="warehouse_frames",
         metadata={"dagster/column_schema": metadata.column_schema(COLUMNS)},
         owners=metadata.OWNERS,

@@ -12,9 +12,9 @@ from taxi_assets.publisher import PublisherResource
 from taxi_assets.storage.lake import Lake
 from taxi_assets.storage.shelves import PublishedFile, StagedFile
 from taxi_assets.storage.warehouse import Warehouse
-from taxi_assets.tlc.zones import ZONE_COLUMNS, read_zones
+from taxi_assets.tlc.zones import ZONE_COLUMNS, ZONES_TABLE, read_zones
 
-ZONES = dg.AssetKey(["reference", "taxi_zones"])
+ZONES = dg.AssetKey(["reference", ZONES_TABLE])
 
 _DESCRIPTION = """TLC's 265 taxi zones: number, borough, name, and service zone of each.
 
@@ -39,7 +39,7 @@ def zones_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefi
     def taxi_zones(
         context: dg.AssetExecutionContext, lake: Lake, publisher: PublisherResource, warehouse: Warehouse
     ) -> Iterator[dg.Output[pd.DataFrame]]:
-        stem = "reference/taxi_zones"
+        stem = f"reference/{ZONES_TABLE}"
         with current_file("taxi zones", publisher.publisher.zones(), stem, lake, publisher) as file:
             with file.open() as bytes_:
                 zones = read_zones(bytes_)
@@ -51,7 +51,7 @@ def zones_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefi
                 metadata={
                     **{name: value for name, value in file.metadata.items() if name != "dagster/partition_row_count"},
                     "dagster/row_count": len(zones),
-                    "dagster/table_name": warehouse.table_name("taxi_zones"),
+                    "dagster/table_name": warehouse.table_name(ZONES_TABLE),
                     "preview": metadata.preview(zones),
                 },
             )

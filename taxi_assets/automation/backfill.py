@@ -48,14 +48,19 @@ def backfill(service: str, first: str, last: str, workers: int, module: str) -> 
 
 @cli.command()
 def demo() -> None:
-    """Materialize a generated month of every service and the taxi zones, and say where to look."""
+    """Materialize a generated month of every service, with marts and reports, and say where to look."""
     from taxi_assets.build import lake_at, warehouse_at  # noqa: PLC0415
 
     click.echo("A month of generated trips of every service, through every shelf, into an embedded warehouse:\n")
     _run(DEMO_MONTHS, workers=os.cpu_count() or 1)
     settings = Settings.from_env()
-    quarantine = lake_at(settings).uri("quarantine")
-    click.echo(_NEXT.format(quarantine=_from_here(quarantine), warehouse=_from_here(warehouse_at(settings).uri())))
+    lake, warehouse = lake_at(settings), warehouse_at(settings)
+    places = {
+        "quarantine": lake.uri("quarantine"),
+        "report": lake.uri("reports/yellow_trips/2021-01/report.html"),
+        "warehouse": warehouse.uri(),
+    }
+    click.echo(_NEXT.format(**{name: _from_here(place) for name, place in places.items()}))
 
 
 def _from_here(address: str) -> str:
@@ -67,10 +72,12 @@ Where to look next:
   make demo-ui    the same in Dagster's UI: lineage, partitions, previews, checks
   make dev        your own months, from TLC's real files (TAXI_SOURCE says from where)
 
+  {report}
+                  a month on one page, for a browser
   {quarantine}
                   every row that was left out, with its reasons and its original text
   {warehouse}
-                  the tables, for any DuckDB client: taxi.yellow_trips, taxi.fhv_trips, taxi.taxi_zones ..."""
+                  the tables, for any DuckDB client: taxi.yellow_trips, taxi.zone_day, taxi.month_quality ..."""
 
 
 def months_between(service: str, first: str, last: str) -> list[str]:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from taxi_assets.tlc.catalogue import SERVICES
+from taxi_assets.tlc.zones import ZONES_TABLE
 
 if TYPE_CHECKING:
     from taxi_assets.tlc.schema import Service
 
 _AUTOMATION = dg.AutomationCondition
-_ZONES = dg.AssetSelection.assets(["reference", "taxi_zones"])
+_ZONES = dg.AssetSelection.assets(["reference", ZONES_TABLE])
 
 
 def follow_upstream() -> dg.AutomationCondition[dg.AssetKey]:
@@ -25,8 +26,15 @@ def follow_upstream() -> dg.AutomationCondition[dg.AssetKey]:
     """
     # A shelf that is made counts as handled: in a backfill of the job nothing else says that the run goes on to it.
     # Should its file be revised in that very moment, the publication sensor finds that they do not agree.
-    changed: dg.AutomationCondition[Any] = _AUTOMATION.any_deps_match(_changed_by_itself()).since_last_handled()
-    return (changed & _nothing_in_the_way()).with_label("what it is made of has changed")
+    by_itself = _AUTOMATION.data_version_changed() & ~_AUTOMATION.executed_with_root_target()
+    changed: dg.AutomationCondition[Any] = _AUTOMATION.any_deps_match(by_itself).since_last_handled()
+    return (
+        changed
+        & _AUTOMATION.all_deps_blocking_checks_passed()
+        & ~_AUTOMATION.any_deps_missing()
+        & ~_AUTOMATION.any_deps_in_progress()
+        & ~_AUTOMATION.in_progress()
+    ).with_label("what it is made of has changed")
 
 
 def follow_warehouse(service: Service) -> dg.AutomationCondition[dg.AssetKey]:
@@ -47,21 +55,8 @@ def follow_warehouse(service: Service) -> dg.AutomationCondition[dg.AssetKey]:
     ).with_label("the table of the month, or of the month before, has changed")
 
 
-def _changed_by_itself() -> dg.AutomationCondition[Any]:
-    return _AUTOMATION.data_version_changed() & ~_AUTOMATION.executed_with_root_target()
-
-
 def _check_failed() -> dg.AutomationCondition[Any]:
     return _AUTOMATION.any_checks_match(_AUTOMATION.check_failed(), blocking_only=True)
-
-
-def _nothing_in_the_way() -> dg.AutomationCondition[Any]:
-    return (
-        _AUTOMATION.all_deps_blocking_checks_passed()
-        & ~_AUTOMATION.any_deps_missing()
-        & ~_AUTOMATION.any_deps_in_progress()
-        & ~_AUTOMATION.in_progress()
-    )
 
 
 def follow_services() -> dg.AutomationCondition[dg.AssetKey]:
@@ -109,7 +104,10 @@ def _loaded(service: Service) -> dg.AutomationCondition[dg.AssetKey]:
 
 
 def follow_changes() -> dg.AutomationConditionSensorDefinition:
-    """The sensor that looks whether the conditions hold. It downloads nothing, so it is on from the start."""
+    """The sensor that looks whether the conditions hold.
+
+    On from the start: it asks for no month that is not loaded, and downloads nothing but the taxi zones, once.
+    """
     return dg.AutomationConditionSensorDefinition(
         "follow_changes",
         target=dg.AssetSelection.all(),

@@ -207,9 +207,8 @@ class Desk:
         return dg.RunRequest(
             run_key=f"{request}, attempt {attempt}",
             partition_key=str(month),
-            asset_selection=chain_of(
-                self.service
-            ),  # all that the job has: the automation conditions ask a run what it was for
+            # All that the job has: the automation conditions ask a run what it was for.
+            asset_selection=chain_of(self.service),
             run_config=self._only_if_changed if reason == Reason.REVISED else {},
             tags={
                 SERVICE_TAG: self.service.name,

@@ -1,4 +1,4 @@
-"""The small language that marts, reports and the questions in `docs/` are written in: what engines understand alike.
+"""The small language that marts and reports are written in: what engines understand alike.
 
 It is a part of DuckDB's SQL. `ALLOWED` lists its constructs, and anything else is refused before it is run. Some of
 what every engine parses comes out different from one to the next all the same, and is refused as well: integer

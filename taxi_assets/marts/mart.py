@@ -36,6 +36,7 @@ from taxi_assets.errors import MartDefinitionError
 from taxi_assets.marts import all_trips
 from taxi_assets.tlc.catalogue import SERVICES
 from taxi_assets.tlc.schema import Column, ColumnType
+from taxi_assets.tlc.zones import ZONES_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,7 +49,7 @@ _HEADER = "/*", "*/"
 _NAME = re.compile("[a-z_][a-z0-9_]*")
 _VIEW = re.compile(r"\bCREATE\s+VIEW\s+(\w+)", re.IGNORECASE)
 # What the warehouse has besides marts: a mart of that name would be written over it.
-_TAKEN = {all_trips.NAME, "taxi_zones", "month_quality", "loaded_months"}
+_TAKEN = {all_trips.NAME, ZONES_TABLE, "month_quality", "loaded_months"}
 
 _KEYS = (
     Column("data_month", ColumnType.DATE, "First day of the published month; the partition."),

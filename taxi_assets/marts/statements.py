@@ -22,7 +22,7 @@ from taxi_assets.marts.language import WRITTEN_IN, require_allowed, shown, wrong
 from taxi_assets.marts.mart import marts
 from taxi_assets.tlc.catalogue import SERVICES
 from taxi_assets.tlc.schema import ColumnType
-from taxi_assets.tlc.zones import ZONE_COLUMNS
+from taxi_assets.tlc.zones import ZONE_COLUMNS, ZONES_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     _Columns = Sequence[Column] | Sequence[all_trips.CommonColumn]
 
-ZONES = "taxi_zones"
 _COLOURS = re.compile(r"\x1b\[\d*m")
 
 # What is not recorded has a type all the same, or a union of three services would make text of it.
@@ -207,7 +206,7 @@ def _columns_of(table: str) -> Mapping[str, str]:
 def _tables() -> dict[str, _Columns]:
     """The columns of all tables that this project makes, and of all trips."""
     return {
-        ZONES: ZONE_COLUMNS,
+        ZONES_TABLE: ZONE_COLUMNS,
         all_trips.NAME: all_trips.COLUMNS,
         **{service.table: service.columns for service in SERVICES.values()},
         **{name: mart.columns for name, mart in marts().items()},

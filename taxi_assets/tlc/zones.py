@@ -13,6 +13,9 @@ from taxi_assets.tlc.schema import Column, ColumnType
 if TYPE_CHECKING:
     from typing import BinaryIO
 
+ZONES_TABLE = "taxi_zones"
+"""The last part of the asset's key, and the table's name in the warehouse."""
+
 ZONE_COLUMNS = (
     Column("location_id", ColumnType.INTEGER, "Number of the zone, as in pickup_location_id.", aliases=("locationid",)),
     Column("borough", ColumnType.TEXT, "Borough; EWR for Newark Airport, Unknown and N/A for zones 264 and 265."),

@@ -1,7 +1,7 @@
 """What a newcomer does in the browser, from a fresh instance to a month's report.
 
-The tests are one walk, in this order. With TAXI_SCREENSHOTS set to a folder they leave a picture of each stop there:
-`make screenshots` puts them into docs/images.
+The tests are one walk, in this order. With TAXI_TEST_SCREENSHOTS set to a folder they leave a picture of each stop
+there: `make screenshots` puts them into docs/images.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from playwright.sync_api import expect
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-SCREENSHOTS = os.environ.get("TAXI_SCREENSHOTS")
+SCREENSHOTS = os.environ.get("TAXI_TEST_SCREENSHOTS")
 MONTHS = ("2021-01", "2021-02", "2021-03")
 LOCATION = "/locations/taxi_assets.definitions"
 A_BACKFILL = 240_000
