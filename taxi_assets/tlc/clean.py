@@ -11,12 +11,14 @@ import hashlib
 import json
 import zlib
 from collections import Counter
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from taxi_assets.errors import ConservationError, ContentRefusedError, TooManyQuarantinedError
 from taxi_assets.tlc.parquet import QUARANTINE_ROW_GROUP_ROWS, ROW_GROUP_ROWS, TripWriter
@@ -74,7 +76,8 @@ def clean_month(
         quarantine_writer = files.enter_context(
             TripWriter(quarantine_path, QUARANTINE_SCHEMA, QUARANTINE_ROW_GROUP_ROWS)
         )
-        for published in _readable(reader.batches(), record, what):
+        reading = files.enter_context(ThreadPoolExecutor(1, "read"))
+        for published in _ahead(reader.batches(), reading, record, what):
             parted = part(published, reader, service, month, rules)
             tally.add(published, parted, reader)
             clean_writer.write(parted.clean)
@@ -99,12 +102,17 @@ def _reading(record: SourceRecord, what: str) -> Iterator[None]:
         ) from error
 
 
-def _readable(batches: Iterator[PublishedBatch], record: SourceRecord, what: str) -> Iterator[PublishedBatch]:
+def _ahead(
+    batches: Iterator[PublishedBatch], thread: Executor, record: SourceRecord, what: str
+) -> Iterator[PublishedBatch]:
+    """The batches, of which the next one is read while one is worked on."""
+    coming = thread.submit(next, batches, None)
     while True:
         with _reading(record, what):
-            batch = next(batches, None)
+            batch = coming.result()
         if batch is None:
             return
+        coming = thread.submit(next, batches, None)
         yield batch
 
 
@@ -148,14 +156,13 @@ class _Tally:
         self._add_examples(published, reader)
 
     def _add_quarantined(self, quarantine: Any) -> None:
+        reasons, totals = quarantine.column("reasons"), quarantine.column("total_amount")
         self._quarantined += quarantine.num_rows
-        totals = quarantine.column("total_amount").to_pylist()
-        for reasons, total in zip(quarantine.column("reasons").to_pylist(), totals, strict=True):
-            cents = to_cents(total)
-            self._quarantined_cents += cents
-            for reason in reasons:
-                self._reasons[reason] += 1
-                self._reason_cents[reason] += cents
+        self._quarantined_cents += to_cents(pc.sum(totals).as_py())
+        by_reason = pa.table([reasons.flatten(), totals.take(pc.list_parent_indices(reasons))], ["reason", "total"])
+        for row in by_reason.group_by("reason").aggregate([([], "count_all"), ("total", "sum")]).to_pylist():
+            self._reasons[row["reason"]] += row["count_all"]
+            self._reason_cents[row["reason"]] += to_cents(row["total_sum"])
 
     def _add_examples(self, published: PublishedBatch, reader: TripReader) -> None:
         for position in reader.match.unknown:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
@@ -20,7 +21,10 @@ _DELTA_COLUMNS = ("pickup_datetime", "dropoff_datetime", "source_row")
 
 
 class TripWriter:
-    """Writes batches of one schema as Parquet, in row groups of exactly so many rows, holding back at most one."""
+    """Writes batches of one schema as Parquet, in row groups of exactly so many rows.
+
+    At most one is held back, and one written, in a thread, while the next one is filled.
+    """
 
     def __init__(self, path: Path, schema: Any, row_group_rows: int = ROW_GROUP_ROWS) -> None:
         delta = [name for name in _DELTA_COLUMNS if name in schema.names]
@@ -37,6 +41,8 @@ class TripWriter:
         )
         self._held: list[Any] = []
         self._held_rows = 0
+        self._thread = ThreadPoolExecutor(1, "write")
+        self._written: Future[None] | None = None
 
     def write(self, batch: Any) -> None:
         """Add a record batch."""
@@ -49,15 +55,22 @@ class TripWriter:
 
     def _write_row_group(self) -> None:
         table = pa.Table.from_batches(self._held, self._schema)
-        self._writer.write_table(table.slice(0, self._row_group_rows), row_group_size=self._row_group_rows)
+        row_group = table.slice(0, self._row_group_rows)
+        self._wait()
+        self._written = self._thread.submit(self._writer.write_table, row_group, self._row_group_rows)
         rest = table.slice(self._row_group_rows)
         self._held = rest.to_batches()
         self._held_rows = rest.num_rows
+
+    def _wait(self) -> None:
+        if self._written is not None:
+            self._written.result()
 
     def finish(self, footer: dict[bytes, bytes]) -> None:
         """Write what is held back, and the footer."""
         if self._held_rows:
             self._write_row_group()
+        self._wait()
         self._writer.add_key_value_metadata(footer)
         self._writer.close()
 
@@ -67,4 +80,5 @@ class TripWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._thread.shutdown()
         self._writer.close()

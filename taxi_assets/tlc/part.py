@@ -121,11 +121,8 @@ def _derive(columns: Mapping[str, Any], month: Month) -> dict[str, Any]:
 
 def _trip_seconds(pickup: Any, dropoff: Any, month: Month) -> Any:
     seconds = pc.divide(pc.cast(pc.subtract(dropoff, pickup), pa.int64()), _SECOND)
-    backwards = pc.less_equal(dropoff, pickup)
-    if not pc.any(backwards).as_py():
-        return seconds
     # The clocks went back during the trip.
-    repeated = pc.and_(backwards, within_clock_change(pickup, dropoff, month))
+    repeated = within_clock_change(pickup, dropoff, month, among=pc.less_equal(dropoff, pickup))
     return pc.if_else(repeated, pc.add(seconds, _HOUR), seconds)
 
 
@@ -137,19 +134,26 @@ def _quarantine_rows(
     against: Mapping[str, Mask],
     unreadable: Mapping[str, Mask],
 ) -> Any:
-    places = indices.tolist()
-    rows = batch.take(pa.array(indices))
-    texts = QUARANTINE_SCHEMA.field("reasons").type
     values = {
-        "reasons": pa.array([[name for name, mask in against.items() if mask[i]] for i in places], texts),
-        "unreadable_columns": pa.array([[name for name, mask in unreadable.items() if mask[i]] for i in places], texts),
+        "reasons": _names_that_hold(against, indices),
+        "unreadable_columns": _names_that_hold(unreadable, indices),
         "original": reader.originals(published, pa.array(indices)),
     }
     for field in QUARANTINE_SCHEMA:
         if field.name not in values:
             known = field.name in batch.schema.names
-            values[field.name] = rows.column(field.name) if known else pa.nulls(len(places), field.type)
+            values[field.name] = (
+                batch.column(field.name).take(pa.array(indices)) if known else pa.nulls(len(indices), field.type)
+            )
     return pa.record_batch([values[name] for name in QUARANTINE_SCHEMA.names], schema=QUARANTINE_SCHEMA)
+
+
+def _names_that_hold(masks: Mapping[str, Mask], indices: np.ndarray[Any, np.dtype[np.intp]]) -> Any:
+    """For each row of these places the names of the masks that are true there, as lists of text."""
+    holds = np.stack([mask[indices] for mask in masks.values()], axis=1) if masks else np.empty((len(indices), 0), bool)
+    ends = np.cumsum(holds.sum(axis=1), dtype=np.int32)
+    names = pa.array(masks, pa.string()).take(pa.array(np.nonzero(holds)[1]))
+    return pa.ListArray.from_arrays(pa.array(np.concatenate([[0], ends]), pa.int32()), names)
 
 
 def _quarantine_misfits(published: PublishedBatch, month: Month) -> Any:

@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
@@ -20,12 +21,12 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from taxi_assets.tlc.columns import ColumnMatch, match_columns
-from taxi_assets.tlc.lines import BLOCK_BYTES, LineSource, open_bytes
+from taxi_assets.tlc.lines import BLOCK_BYTES, LineSource, count_rows, open_bytes
 from taxi_assets.tlc.rules import NOT_UTF8, WRONG_FIELD_COUNT
 from taxi_assets.tlc.source import FileFormat
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from taxi_assets.tlc.schema import Service
@@ -94,8 +95,6 @@ class CsvReader:
 
     def __init__(self, lines: LineSource, service: Service, *, what: str) -> None:
         self._lines = lines
-        self._what = what
-        self._misfits: list[Misfit] = []
         header = lines.header.split(",")
         width = max(len(header), _usual_field_count(lines.peek()))
         self.names: Sequence[str] = header + [""] * (width - len(header))
@@ -104,60 +103,47 @@ class CsvReader:
 
     def batches(self) -> Iterator[PublishedBatch]:
         """All rows; texts, with null for empty fields."""
-        if not self._lines.peek():
-            return
+        while block := self._lines.read():
+            first, last = self._lines.rows - count_rows(block) + 1, self._lines.rows
+            not_utf8 = frozenset(row for row in self._lines.not_utf8 if row <= last)
+            self._lines.not_utf8 -= not_utf8
+            misfits: list[Misfit] = []
+            table = self._parse(block, partial(_set_aside, misfits, first, not_utf8))
+            source_rows = np.arange(first, last + 1, dtype=np.int64)
+            if misfits:
+                source_rows = np.delete(source_rows, [misfit.source_row - first for misfit in misfits])
+            arrays = [column.chunk(0) for column in table.columns]
+            yield PublishedBatch(arrays, source_rows, misfits, not_utf8)
+
+    def _parse(self, block: bytes, on_misfit: Callable[[Any], str]) -> Any:
         keys = [str(i) for i in range(len(self.names))]
-        reader = pyarrow.csv.open_csv(
-            self._lines,
+        return pyarrow.csv.read_csv(
+            pa.BufferReader(block),
             # Not in threads: only so does pyarrow tell the row numbers of misfits.
-            pyarrow.csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False, column_names=keys),
-            pyarrow.csv.ParseOptions(quote_char=False, invalid_row_handler=self._set_aside),
+            pyarrow.csv.ReadOptions(block_size=2 * BLOCK_BYTES, use_threads=False, column_names=keys),
+            pyarrow.csv.ParseOptions(quote_char=False, invalid_row_handler=on_misfit),
             pyarrow.csv.ConvertOptions(
-                column_types=dict.fromkeys(keys, pa.string()), strings_can_be_null=True, null_values=[""]
+                column_types=dict.fromkeys(keys, pa.string()),
+                strings_can_be_null=True,
+                null_values=[""],
+                check_utf8=False,  # `LineSource` has
             ),
         )
-        next_row = 1
-        for batch in reader:
-            source_rows, next_row = self._number(batch.num_rows, next_row)
-            yield PublishedBatch(
-                batch.columns, source_rows, self._take_misfits(next_row), self._take_not_utf8(next_row)
-            )
-        if self._misfits:
-            nothing = [pa.array([], pa.string())] * len(keys)
-            yield PublishedBatch(nothing, np.empty(0, np.int64), self._take_misfits(None), frozenset())
 
     def originals(self, batch: PublishedBatch, indices: Any) -> Any:
         """The lines; exact, because no field is unquoted or trimmed while reading."""
         fields = [pc.fill_null(array.take(indices), "") for array in batch.arrays]
         return pc.binary_join_element_wise(*fields, ",")
 
-    def _set_aside(self, row: Any) -> str:
-        # Called while pyarrow parses, up to a block ahead of the batches; its number counts lines that are not blank.
-        if len(self._misfits) >= _MAXIMUM_MISFITS:
-            return "error"
-        reasons = [WRONG_FIELD_COUNT, NOT_UTF8] if row.number in self._lines.not_utf8 else [WRONG_FIELD_COUNT]
-        self._misfits.append(Misfit(row.number, reasons, row.text.rstrip("\r")))
-        return "skip"
 
-    def _number(self, rows: int, first: int) -> tuple[np.ndarray[Any, np.dtype[np.int64]], int]:
-        """The numbers of the next `rows` rows that fitted, and the number that follows the last of them."""
-        skipped = {misfit.source_row for misfit in self._misfits if misfit.source_row >= first}
-        if not skipped:
-            return np.arange(first, first + rows, dtype=np.int64), first + rows
-        candidates = np.arange(first, first + rows + len(skipped), dtype=np.int64)
-        fitting = candidates[~np.isin(candidates, list(skipped))][:rows]
-        return fitting, int(fitting[-1]) + 1 if rows else first
-
-    def _take_misfits(self, before: int | None) -> list[Misfit]:
-        taken = [m for m in self._misfits if before is None or m.source_row < before]
-        self._misfits = self._misfits[len(taken) :]
-        return taken
-
-    def _take_not_utf8(self, before: int) -> frozenset[int]:
-        # A copy, because pyarrow reads ahead in a thread of its own; taken off, because a file may have very many.
-        taken = frozenset(row for row in self._lines.not_utf8.copy() if row < before)
-        self._lines.not_utf8 -= taken
-        return taken
+def _set_aside(misfits: list[Misfit], first: int, not_utf8: frozenset[int], row: Any) -> str:
+    # Its number counts from 1 within the block, and no lines that are blank.
+    if len(misfits) >= _MAXIMUM_MISFITS:
+        return "error"
+    source_row = first + row.number - 1
+    reasons = [WRONG_FIELD_COUNT, NOT_UTF8] if source_row in not_utf8 else [WRONG_FIELD_COUNT]
+    misfits.append(Misfit(source_row, reasons, row.text.rstrip("\r")))
+    return "skip"
 
 
 class ParquetReader:

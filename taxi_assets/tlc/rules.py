@@ -57,8 +57,13 @@ def clock_change(year: int) -> tuple[dt.datetime, dt.datetime]:
     return start, start + dt.timedelta(hours=1)
 
 
-def within_clock_change(pickup: Any, dropoff: Any, month: Month) -> Any:
-    """Where pickup and dropoff both fall into the repeated hour, so that their order says nothing."""
+def within_clock_change(pickup: Any, dropoff: Any, month: Month, *, among: Any) -> Any:
+    """Where pickup and dropoff both fall into the repeated hour, so that their order says nothing.
+
+    Looks at the rows where the mask `among` is true; elsewhere it is false. They are few.
+    """
+    among = pc.fill_null(among, pa.scalar(False))
+    pickup, dropoff = pickup.filter(among), dropoff.filter(among)
     inside = pa.repeat(pa.scalar(False), len(pickup))
     for year in sorted({month.shift(-1).year, month.year, month.shift(1).year}):
         start, end = (pa.scalar(time) for time in clock_change(year))
@@ -67,7 +72,7 @@ def within_clock_change(pickup: Any, dropoff: Any, month: Month) -> Any:
             pc.and_(pc.greater_equal(dropoff, start), pc.less(dropoff, end)),
         )
         inside = pc.or_(inside, pc.fill_null(for_year, pa.scalar(False)))
-    return inside
+    return pc.replace_with_mask(among, among, inside)
 
 
 def _pickup_outside_month(batch: Any, month: Month) -> Any:
@@ -80,9 +85,7 @@ def _pickup_outside_month(batch: Any, month: Month) -> Any:
 def _dropoff_not_after_pickup(batch: Any, month: Month) -> Any:
     pickup, dropoff = batch.column("pickup_datetime"), batch.column("dropoff_datetime")
     not_after = pc.less_equal(dropoff, pickup)
-    if not pc.any(not_after).as_py():
-        return not_after
-    return pc.and_not(not_after, within_clock_change(pickup, dropoff, month))
+    return pc.and_not(not_after, within_clock_change(pickup, dropoff, month, among=not_after))
 
 
 def _distance_out_of_range(batch: Any, _month: Month) -> Any:

@@ -37,9 +37,9 @@ def source(content: bytes, most: int = BLOCK_BYTES) -> LineSource:
     return LineSource(Trickle(content, most), what="green 2020-10")
 
 
-def drain(opened: LineSource, size: int = BLOCK_BYTES) -> bytes:
-    blocks = list(iter(lambda: opened.read(size), b""))
-    assert all(len(block) <= size for block in blocks)
+def drain(opened: LineSource) -> bytes:
+    blocks = list(iter(opened.read, b""))
+    assert all(len(block) <= lines.BLOCK_BYTES for block in blocks)
     assert all(block.endswith(b"\n") for block in blocks[:-1])
     return b"".join(blocks)
 
@@ -117,7 +117,7 @@ def test_a_block_may_end_between_the_two_halves_of_a_line_end(monkeypatch: pytes
     for padding in range(7):
         body = b"x" * padding + b"\r\n" + b"1\r\n22\r\n333\r\n4444\r\n"
         opened = source(b"h\r\n" + body)
-        assert rows_of(drain(opened, 8)) == rows_of(body)
+        assert rows_of(drain(opened)) == rows_of(body)
         assert opened.rows == len(rows_of(body)), padding
 
 
@@ -132,7 +132,7 @@ def test_blank_lines_may_fill_the_blocks_before_the_header(monkeypatch: pytest.M
     monkeypatch.setattr(lines, "BLOCK_BYTES", 8)
     opened = source(b"\r\n" * 50 + b"a,b\n" + b"\n" * 50 + b"1,2\n")
     assert opened.header == "a,b"
-    assert rows_of(drain(opened, 8)) == [b"1,2"]
+    assert rows_of(drain(opened)) == [b"1,2"]
     assert opened.rows == 1
 
 
@@ -193,7 +193,7 @@ def test_a_character_may_lie_across_two_blocks(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(lines, "BLOCK_BYTES", 16)
     for padding in range(11):
         opened = source(b"h\n" + b"x" * padding + "é€\n".encode() * 9)
-        assert drain(opened, 16).decode() == "x" * padding + "é€\n" * 9
+        assert drain(opened).decode() == "x" * padding + "é€\n" * 9
         assert opened.not_utf8 == set()
 
 

@@ -148,7 +148,8 @@ def test_the_hour_that_comes_twice_takes_both_times_and_neither_its_end_nor_what
         {"pickup_datetime": "2020-11-01 01:10:00", "dropoff_datetime": "2020-11-01 01:05:00"},
         {"pickup_datetime": "2020-11-01 01:10:00", "dropoff_datetime": "2020-11-01 02:00:00"},
     )
-    inside = within_clock_change(rows["pickup_datetime"], rows["dropoff_datetime"], Month(2020, 11))
+    everywhere = pa.repeat(True, 4)
+    inside = within_clock_change(rows["pickup_datetime"], rows["dropoff_datetime"], Month(2020, 11), among=everywhere)
     assert inside.to_pylist() == [False, False, True, False]
 
 
