@@ -16,6 +16,8 @@ RUN python -m venv /build/tools \
  && find /opt/venv/lib -type d \( -path '*-packages/*/tests' -o -path '*/pyarrow/include' \
       -o -path '*/googleapiclient/discovery_cache/documents' \) -prune -exec rm -r {} +
 COPY taxi_assets /app/taxi_assets
+# Which versions there must be: the doctor looks.
+COPY pyproject.toml /app/pyproject.toml
 # Byte code that is taken without a look at the source: a container starts in half the time, and cannot write its own.
 RUN /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib /app
 

@@ -16,6 +16,8 @@ _PARTS = {
     "versions": "versions:versions",
     "DAGSTER_HOME": "instance:home",
     "runs": "instance:runs",
+    "run launcher": "launching:launcher",
+    "compute logs": "launching:compute_logs",
     "settings": "configuration:settings",
     "Google account": "stores:google_account",
     "lake": "stores:lake",
@@ -25,8 +27,9 @@ _PARTS = {
     "notifiers": "configuration:notifiers",
     "code location": "configuration:code_location",
 }
-# Dagster tries for 13 seconds, give or take, before it says why its storage cannot be reached.
-_PATIENCE = {"DAGSTER_HOME": 2}
+# Dagster tries for 13 seconds, give or take, before it says why its storage cannot be reached; Google's
+# clients ask the machine who it is.
+_PATIENCE = {"DAGSTER_HOME": 2, "compute logs": 2}
 
 
 def main(arguments: list[str] | None = None) -> int:

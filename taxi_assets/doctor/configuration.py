@@ -19,12 +19,16 @@ if TYPE_CHECKING:
 
 def settings(_visit: Visit) -> str:
     """All variables are accepted, and none is left over."""
-    if unknown := Settings.unknown_variables():
-        raise SettingsError(
-            f"{', '.join(unknown)} means nothing.",
-            remedy="Is it misspelt? deploy/profiles/local.env has all there are.",
-        )
-    names = sorted(f"TAXI_{name.upper()}" for name in Settings.from_env().model_fields_set)
+    unknown = ", ".join(Settings.unknown_variables())
+    wrong = (
+        [f"{unknown} means nothing. Is it misspelt? deploy/profiles/local.env has all there are."] if unknown else []
+    )
+    try:
+        names = sorted(f"TAXI_{name.upper()}" for name in Settings.from_env().model_fields_set)
+    except SettingsError as error:
+        raise SettingsError("\n".join([*wrong, str(error)]), remedy="") from None
+    if wrong:
+        raise SettingsError(*wrong, remedy="")
     return f"the environment says {', '.join(names)}" if names else "the environment says nothing: all is as by default"
 
 
@@ -50,7 +54,7 @@ def notifiers(visit: Visit) -> str:
 
 def code_location(visit: Visit) -> str:
     """It loads."""
-    visit.require("settings")
+    visit.settings()
     from taxi_assets.definitions import defs  # noqa: PLC0415  (it reads the settings at once)
 
     dg.Definitions.validate_loadable(defs)

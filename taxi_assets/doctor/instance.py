@@ -14,6 +14,8 @@ import dagster as dg
 import psycopg2
 import yaml
 from dagster._core.storage.runs import SqliteRunStorage
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from taxi_assets.automation.abandoned import lock_file
 from taxi_assets.errors import PermanentError, SettingsError
@@ -24,8 +26,10 @@ if TYPE_CHECKING:
     from taxi_assets.doctor.visit import Visit
 
 _QUOTED = 5
+_UNLOADABLE = re.compile(r"Couldn't (?:import|find) .* the configurable class ([\w.]+)")
 _UNSET = re.compile(r'environment variable "(\w+)" which is not set')
 _FIRST_MISTAKE = re.compile(r"Error 1: ([^.]*)")
+_LIBPQS_QUESTION = re.compile(r"\s*Is the server running [^?]*\?")
 _PROCESS = re.compile(r"\(pid: (\d+)\)")
 
 
@@ -55,19 +59,39 @@ def _opened(folder: Path) -> Iterator[dg.DagsterInstance]:
         with dg.DagsterInstance.get() as instance:
             yield instance
     except Exception as error:  # noqa: BLE001  (Dagster's own, of its storage, of YAML)
-        what = f"The instance in {folder} does not open: {_reason(error)}."
+        if variable := _unreadable_address(folder):
+            remedy = "Write it as postgresql+psycopg2://user:password@host:5432/database."
+            raise SettingsError(f"{variable} is no address of a database.", remedy=remedy) from None
+        what = f"The instance in {folder} does not open: {reason(error)}."
         raise PermanentError(what, remedy="Correct its dagster.yaml, or what that names.") from None
 
 
-def _reason(error: BaseException) -> str:
+def _unreadable_address(folder: Path) -> str | None:
+    """The variable that dagster.yaml takes its storage's address from, where that is set but no address."""
+    try:
+        variable = yaml.safe_load((folder / "dagster.yaml").read_text())["storage"]["postgres"]["postgres_url"]["env"]
+        address = os.environ[variable]
+    except (OSError, yaml.YAMLError, LookupError, TypeError):
+        return None
+    try:
+        make_url(address).get_dialect()
+    except (ArgumentError, ValueError):
+        return str(variable)
+    return None
+
+
+def reason(error: BaseException) -> str:
     """Why, without anything that may be part of an address with a password."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, psycopg2.Error):
-            return re.sub(r"\S*@", "…@", " ".join(str(cause).split()))
+            said = re.sub(r"\S*@", "…@", " ".join(str(cause).split()))
+            return _LIBPQS_QUESTION.sub(";", said).rstrip(";. ")
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"its dagster.yaml is no YAML from line {error.problem_mark.line + 1} on"
+    if unloadable := _UNLOADABLE.search(str(error)):
+        return f"it names {unloadable[1]}, which is not there"
     if unset := _UNSET.search(str(error)):
         return f"{unset[1]} is not set"
     mistake = _FIRST_MISTAKE.search(str(error)) if isinstance(error, dg.DagsterInvalidConfigError) else None

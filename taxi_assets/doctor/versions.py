@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from taxi_assets.doctor.visit import Visit
 
 _TOLD = ("dagster", "pyarrow", "duckdb")
+_REMEDY = "Run `make setup`; an image is built anew."
 _PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 
@@ -28,7 +29,7 @@ def versions(_visit: Visit) -> str:
     wrong = [] if python.contains(platform.python_version()) else [f"Python {platform.python_version()} ({python})"]
     wrong += [complaint for text in requirements if (complaint := _complaint(Requirement(text)))]
     if wrong:
-        raise PermanentError(f"Not as it must be: {', '.join(wrong)}.", remedy="Run `make setup`.")
+        raise PermanentError(f"Not as it must be: {', '.join(wrong)}.", remedy=_REMEDY)
     told = [f"{name} {metadata.version(name)}" for name in _TOLD]
     return f"Python {platform.python_version()}, {', '.join(told)}, {len(requirements)} libraries as they must be"
 
@@ -38,7 +39,11 @@ def _asked_for() -> tuple[SpecifierSet, Sequence[str]]:
     if _PROJECT.is_file():
         project = tomllib.loads(_PROJECT.read_text())["project"]
         return SpecifierSet(project["requires-python"]), project["dependencies"]
-    installed = metadata.distribution("taxi-assets")
+    try:
+        installed = metadata.distribution("taxi-assets")
+    except metadata.PackageNotFoundError:
+        what = f"Which versions it takes is not known here: there is no {_PROJECT}."
+        raise PermanentError(what, remedy="Put the repository's there.") from None
     return SpecifierSet(installed.metadata["Requires-Python"]), installed.requires or []
 
 

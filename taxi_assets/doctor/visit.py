@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 LOOK = "taxi_assets look"
 """The name of the threads that look."""
 
-_LATE = "Is what stands there up, and the way to it open (address, proxy, firewall)?"
+LATE = "Is what stands there up, and the way to it open (address, proxy, firewall)?"
+"""What to ask where nobody answers."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,14 @@ class Visit:
                 raise NotLookedAtError(f"not looked at: {part} first")
 
     def settings(self) -> Settings:
-        """The settings, once it is known that they are accepted."""
-        self.require("settings")
-        from taxi_assets.settings import Settings  # noqa: PLC0415  (see above)
+        """The settings, where they are accepted; a variable too many keeps nothing from being looked at."""
+        from taxi_assets.errors import SettingsError  # noqa: PLC0415  (see above)
+        from taxi_assets.settings import Settings  # noqa: PLC0415
 
-        return Settings.from_env()
+        try:
+            return Settings.from_env()
+        except SettingsError:
+            raise NotLookedAtError("not looked at: settings first") from None
 
     @property
     def is_well(self) -> bool:
@@ -75,8 +79,6 @@ class Visit:
         return all(finding.state != "FAULT" for finding in self._findings.values())
 
     def _look(self, part: str, at: str, seconds: float) -> Finding:
-        if part != "versions":
-            self.require("versions")
         module, _, name = at.partition(":")
         look: Callable[[Visit], str] = getattr(import_module(f"taxi_assets.doctor.{module}"), name)
         answers: queue.SimpleQueue[Finding] = queue.SimpleQueue()
@@ -86,7 +88,7 @@ class Visit:
         try:
             return answers.get(timeout=seconds)
         except queue.Empty:
-            return Finding(part, "FAULT", f"There was no answer within {seconds:g} seconds. {_LATE}")
+            return Finding(part, "FAULT", f"There was no answer within {seconds:g} seconds. {LATE}")
 
     def _found(self, part: str, look: Callable[[], Finding]) -> Finding:
         try:
@@ -94,7 +96,22 @@ class Visit:
         except NotLookedAtError as error:
             return Finding(part, "-", str(error))
         except Exception as error:  # noqa: BLE001  (whatever it is, it is what was to be found)
+            if self._follows_from_versions(error):
+                return Finding(part, "-", "not looked at: versions first")
             return Finding(part, "FAULT", _named(error))
+
+    def _follows_from_versions(self, error: Exception) -> bool:
+        """Whether a library that is not as it must be, which has been named, may be what is behind an error."""
+        versions = self._findings.get("versions")
+        if versions is None or versions.state == "ok":
+            return False
+        return not hasattr(error, "remedy") or _is_of_import(error)
+
+
+def _is_of_import(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, ImportError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _named(error: Exception) -> str:

@@ -10,7 +10,8 @@ import dagster as dg
 
 from taxi_assets.addresses import BigQueryAddress, DuckDBAddress, PostgresAddress
 from taxi_assets.build import warehouse_at
-from taxi_assets.errors import WarehouseBusyError, WarehouseUnusableError
+from taxi_assets.doctor.visit import LATE
+from taxi_assets.errors import WarehouseBusyError, WarehouseUnreachableError, WarehouseUnusableError
 from taxi_assets.storage.duckdb import DuckDBWarehouse
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schemas.green import GREEN
@@ -28,10 +29,13 @@ def warehouse(visit: Visit) -> str:
     address = settings.warehouse
     if isinstance(address, DuckDBAddress):
         return _duckdb(address)
-    if isinstance(address, PostgresAddress):
-        return _postgres(address, visit.seconds)
-    visit.require("Google account")
-    return _bigquery(settings, address, visit.seconds)
+    try:
+        if isinstance(address, PostgresAddress):
+            return _postgres(address, visit.seconds)
+        visit.require("Google account")
+        return _bigquery(settings, address, visit.seconds)
+    except WarehouseUnreachableError as error:  # its own advice is for whoever loads a month
+        raise WarehouseUnreachableError(error.what, remedy=LATE) from None
 
 
 def _duckdb(address: DuckDBAddress) -> str:

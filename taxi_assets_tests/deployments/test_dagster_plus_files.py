@@ -29,6 +29,16 @@ def test_the_location_has_the_name_that_it_has_everywhere() -> None:
     assert (REPOSITORY / CODE["build"]["directory"] / "Dockerfile").is_file()
 
 
+def test_dagster_knows_every_key_for_its_pods_and_what_they_name_is_made_by_a_documented_command() -> None:
+    contexts = pytest.importorskip("dagster_k8s.container_context", reason="dagster-k8s is not installed")
+    pods = contexts.K8sContainerContext.create_from_config(CODE["container_context"])
+    assert pods.run_k8s_config.pod_spec_config["service_account_name"] == "taxi-code"
+    assert pods.run_k8s_config.pod_spec_config["image_pull_secrets"] == [{"name": "taxi-registry"}]
+    text = (REPOSITORY / "docs" / "kubernetes.md").read_text()
+    assert "create serviceaccount taxi-code" in text
+    assert "create secret docker-registry taxi-registry" in text
+
+
 def test_runs_are_as_large_as_in_the_cluster() -> None:
     kubernetes = read_yaml("deploy/kubernetes/values.yaml")
     ours = kubernetes["runLauncher"]["config"]["k8sRunLauncher"]["runK8sConfig"]["containerConfig"]
@@ -38,6 +48,14 @@ def test_runs_are_as_large_as_in_the_cluster() -> None:
 def test_the_workflow_is_of_githubs_schema_and_every_job_ends() -> None:
     check(tool("check-jsonschema"), "--builtin-schema", "vendor.github-workflows", FILE)
     assert all(0 < job["timeout-minutes"] <= 60 for job in JOBS.values())
+
+
+def test_a_pull_request_cancels_its_own_runs_and_never_a_deployment_of_main() -> None:
+    # When one has been merged, its `closed` event has main's ref: only its number tells it apart.
+    assert WORKFLOW["concurrency"] == {
+        "group": "${{ github.workflow }}-${{ github.event.pull_request.number || github.ref }}",
+        "cancel-in-progress": "${{ github.event_name == 'pull_request' }}",
+    }
 
 
 def test_it_runs_what_ci_runs_and_deploys_only_what_has_passed() -> None:

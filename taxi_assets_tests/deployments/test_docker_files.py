@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 from fnmatch import fnmatch
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,13 +17,14 @@ from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.deployments.files import LOCATION, SECRETS, SETTINGS, check, find, read_yaml, tool
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
 COMPOSE: dict[str, Any] = read_yaml("docker-compose.yaml")
 SERVICES: dict[str, Any] = COMPOSE["services"]
 INSTANCE: dict[str, Any] = read_yaml("deploy/docker/dagster.yaml")
 LAUNCHER: dict[str, Any] = INSTANCE["run_launcher"]["config"]
 DOCKERFILE = (REPOSITORY / "Dockerfile").read_text()
+DOCUMENT = (REPOSITORY / "docs" / "docker.md").read_text()
 ENTRYPOINT = REPOSITORY / "deploy" / "docker" / "entrypoint.sh"
 SOCKET = "/var/run/docker.sock:/var/run/docker.sock"
 
@@ -44,7 +48,7 @@ def test_the_builder_is_given_what_it_copies_and_nothing_else() -> None:
     sources = [word for words in copies if "--from=build" not in words for word in words[1:-1] if word[:2] != "--"]
     assert sorted(given) == sorted(sources)
     assert all((REPOSITORY / source).exists() for source in sources)
-    assert not [source for source in sources if fnmatch(source, "*secret*") or source == "data"]
+    assert not [source for source in sources if fnmatch(source, "*secret*") or source in {".", ".env", "data"}]
 
 
 def test_the_image_has_all_that_the_program_is_tested_with() -> None:
@@ -84,18 +88,73 @@ def test_a_secret_that_cannot_be_read_is_said_in_one_line(tmp_path: Path, name: 
     assert done.stderr.count("\n") == 1
 
 
-def test_the_secrets_that_compose_takes_are_made_once_for_nobody_else_on_the_machine(tmp_path: Path) -> None:
-    folder = tmp_path / "secrets"
-    script = str(REPOSITORY / "deploy" / "docker" / "secrets.sh")
-    check("bash", script, str(folder))
+@pytest.fixture
+def make_secrets(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The script, in a repository of its own."""
+    folder = tmp_path / "deploy" / "docker"
+    folder.mkdir(parents=True)
+    script = shutil.copy(REPOSITORY / "deploy" / "docker" / "secrets.sh", folder)
+
+    def make(**environment: str) -> subprocess.CompletedProcess[str]:
+        environment = {"PATH": "/usr/bin:/bin", **environment}
+        return subprocess.run(
+            ["bash", script], env=environment, capture_output=True, text=True, timeout=20, check=False
+        )
+
+    return make
+
+
+def test_the_secrets_that_compose_takes_are_made_once_for_nobody_else_on_the_machine(
+    tmp_path: Path, make_secrets: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    folder = tmp_path / "deploy" / "docker" / "secrets"
+    assert make_secrets(DAGSTER_DOCKER_GROUP="998").returncode == 0
     made = {path.name: path.read_text() for path in folder.iterdir()}
     assert {f"deploy/docker/secrets/{name}" for name in made} == {s["file"] for s in COMPOSE["secrets"].values()}
     assert re.fullmatch("[0-9a-f]{48}", made["postgres_password"])
     assert f"dagster:{made['postgres_password']}@postgres:5432/dagster" in made["dagster_postgres_url"]
     assert folder.stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}  # the containers' user is another one
-    check("bash", script, str(folder))
+    assert make_secrets(DAGSTER_DOCKER_GROUP="998").returncode == 0
     assert {path.name: path.read_text() for path in folder.iterdir()} == made
+
+
+def test_dockers_group_is_noted_once_where_compose_reads_it_and_git_does_not(
+    tmp_path: Path, make_secrets: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    settings = tmp_path / ".env"
+    settings.write_text("DAGSTER_PORT=3001")  # without the end of its line
+    for group in ("998", "999"):
+        assert make_secrets(DAGSTER_DOCKER_GROUP=group).returncode == 0
+    assert settings.read_text() == "DAGSTER_PORT=3001\nDAGSTER_DOCKER_GROUP=998\n"
+    settings.unlink()
+    socket = Path("/var/run/docker.sock")
+    done = make_secrets()
+    if socket.exists():
+        assert settings.read_text() == f"DAGSTER_DOCKER_GROUP={socket.stat().st_gid}\n"
+    else:
+        assert (done.returncode, done.stderr.splitlines()[-1][:14]) == (1, "Install Docker")
+        assert not settings.exists()
+    assert "/.env" in (REPOSITORY / ".gitignore").read_text().splitlines()
+
+
+def test_without_dockers_group_compose_starts_nothing_and_says_what_to_do() -> None:
+    text = (REPOSITORY / "docker-compose.yaml").read_text()
+    unset = re.findall(r"\$\{(\w+)(?!\w|:-)([^}]*)\}", text)
+    assert [(name, said[:2], "deploy/docker/secrets.sh" in said) for name, said in unset] == [
+        ("DAGSTER_DOCKER_GROUP", ":?", True)
+    ]
+    assert [name for name, service in SERVICES.items() if "group_add" in service] == ["webserver", "daemon"]
+
+
+def test_a_profile_that_compose_is_given_holds_in_containers_and_does_not_take_the_groups_place() -> None:
+    given = re.findall(r"docker compose (.*--env-file (deploy/profiles/\w+\.env))", DOCUMENT)
+    assert given
+    for options, profile in given:
+        assert options.startswith("--env-file .env "), "an --env-file of one's own is read instead of .env"
+        text = (REPOSITORY / profile).read_text()
+        assert re.search(r"^TAXI_LAKE=(/|gs://)", text, re.MULTILINE), "a relative folder is in the image"
+        assert not re.search(r"^TAXI_WAREHOUSE=.*(///\w|localhost)", text, re.MULTILINE), "localhost is the container"
 
 
 def test_no_secret_stands_in_an_environment_and_whoever_is_to_read_one_has_its_file() -> None:
@@ -113,10 +172,19 @@ def test_the_compose_file_is_of_composes_schema() -> None:
 
 
 def test_docker_compose_accepts_it_with_every_profile() -> None:
-    docker = tool("docker")
+    docker, group = tool("docker"), {**os.environ, "DAGSTER_DOCKER_GROUP": "0"}
     if subprocess.run([docker, "compose", "version"], capture_output=True, timeout=60, check=False).returncode:
         pytest.skip("docker has no compose plugin here")
-    check(docker, "compose", "--profile", "*", "config", "--quiet")
+    check(docker, "compose", "--profile", "*", "config", "--quiet", environment=group)
+
+
+def test_the_image_is_built_once_for_all_that_run_it() -> None:
+    image = SERVICES["code"]["image"]
+    assert [name for name, service in SERVICES.items() if service.get("image") == image] == [
+        *("code", "webserver", "daemon", "webserver-read-only"),
+    ]
+    # Several builds of one tag at a time: "image already exists".
+    assert [name for name, service in SERVICES.items() if "build" in service] == ["code"]
 
 
 def test_nothing_listens_beyond_the_machine_unless_told_to() -> None:
@@ -177,6 +245,7 @@ def test_a_run_is_on_the_network_of_compose_and_sees_what_the_code_server_sees()
     logs = f"logs:{INSTANCE['compute_logs']['config']['base_dir']}"
     assert {"data:/data", logs} <= set(SERVICES["code"]["volumes"])
     assert logs in SERVICES["webserver"]["volumes"]
+    assert "data:/data" in SERVICES["daemon"]["volumes"], "the doctor looks from there"
     # A new volume belongs to whom the folder in the image belongs to.
     assert "--owner taxi --group taxi /data /logs " in DOCKERFILE
 

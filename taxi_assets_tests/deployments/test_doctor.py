@@ -11,6 +11,8 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,12 +20,15 @@ import psutil
 import pytest
 from google.auth.credentials import AnonymousCredentials
 from google.cloud.bigquery import Client, Dataset
+from yaml import safe_dump as dump
 
 from taxi_assets.doctor.__main__ import main
+from taxi_assets.doctor.visit import LATE
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.contract.stores.bigquery import bigquery, service_account
 from taxi_assets_tests.contract.stores.gcs import cloud_storage
 from taxi_assets_tests.contract.stores.postgres import postgres_server, postgres_url, run
+from taxi_assets_tests.deployments.files import read_yaml
 from taxi_assets_tests.google.cloud_storage import Fault
 from taxi_assets_tests.google.service_account import EMAIL, ServiceAccount
 from taxi_assets_tests.loopback_publisher import Answer, LoopbackPublisher
@@ -41,9 +46,10 @@ __all__ = ["bigquery", "cloud_storage", "postgres_server", "postgres_url", "serv
 BIN = Path(sys.executable).parent
 SECRET = "quite-secret"  # noqa: S105  (of nobody)
 PARTS = [
-    *("versions", "DAGSTER_HOME", "runs", "settings", "Google account", "lake", "warehouse", "publisher"),
-    *("schedules", "notifiers", "code location"),
+    *("versions", "DAGSTER_HOME", "runs", "run launcher", "compute logs", "settings", "Google account", "lake"),
+    *("warehouse", "publisher", "schedules", "notifiers", "code location"),
 ]
+WITHOUT_INSTANCE = dict.fromkeys(["runs", "run launcher", "compute logs"], "not looked at: DAGSTER_HOME first")
 
 
 @pytest.fixture
@@ -86,11 +92,11 @@ def doctor(home: Path, *arguments: str, **variables: str) -> dict[str, list[str]
     return checked(said.getvalue(), code)
 
 
-def doctor_process(home: Path, *arguments: str, **variables: str) -> dict[str, list[str]]:
-    """The same, in a process of its own."""
+def doctor_process(home: Path, *arguments: str, folder: Path = REPOSITORY, **variables: str) -> dict[str, list[str]]:
+    """The same, in a process of its own; the code is that in `folder`."""
     ended = subprocess.run(
         [sys.executable, "-m", "taxi_assets.doctor", *arguments],
-        cwd=REPOSITORY, env=environment(home, **variables), capture_output=True, text=True, check=False, timeout=120,
+        cwd=folder, env=environment(home, **variables), capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert ended.stderr == ""
     return checked(ended.stdout, ended.returncode)
@@ -101,6 +107,7 @@ def checked(said: str, code: int) -> dict[str, list[str]]:
     assert list(found) == PARTS, said
     assert "Traceback" not in said
     assert SECRET not in said
+    assert not re.search(r"(?<!\.)[.?!]\.(?!\.)", said), said
     assert code == (1 if faults(found) else 0)
     return found
 
@@ -137,6 +144,8 @@ def test_where_all_is_right_each_part_is_ok_and_says_what_it_is(home: Path, publ
     assert faults(found) == not_looked_at(found) == {}
     assert re.match(r"Python 3\.\d+\.\d+, dagster 1\.", found["versions"][1])
     assert found["DAGSTER_HOME"][1] == f"{home / 'dagster'}, 0 runs in Sqlite"
+    assert found["run launcher"][1] == "DefaultRunLauncher, behind QueuedRunCoordinator"
+    assert found["compute logs"][1] == "LocalComputeLogManager"
     assert found["settings"][1].endswith("says TAXI_LAKE, TAXI_NOTIFY, TAXI_SOURCE, TAXI_UI_URL, TAXI_WAREHOUSE")
     assert found["lake"][1] == f"{home / 'lake'}: an object was written, read and removed"
     assert found["warehouse"][1] == f"DuckDB, {home / 'warehouse.duckdb'}, schema taxi: is made on first use"
@@ -226,7 +235,7 @@ def test_settings_that_are_wrong_are_a_line_each_and_what_they_are_for_is_not_lo
     )
     assert faults(found).keys() == {"DAGSTER_HOME", "settings"}
     assert len(found["settings"]) == 1 + 3
-    assert not_looked_at(found) == {"runs": "not looked at: DAGSTER_HOME first"} | dict.fromkeys(
+    assert not_looked_at(found) == WITHOUT_INSTANCE | dict.fromkeys(
         ["Google account", "lake", "warehouse", "publisher", "schedules", "notifiers", "code location"],
         "not looked at: settings first",
     )
@@ -247,7 +256,19 @@ def test_an_instance_that_does_not_open_is_one_line(home: Path, yaml: str, said:
         "DAGSTER_HOME": f"The instance in {home / 'dagster'} does not open: {said}. Correct its dagster.yaml, or what "
         "that names."
     }
-    assert not_looked_at(found) == {"runs": "not looked at: DAGSTER_HOME first"}
+    assert not_looked_at(found) == WITHOUT_INSTANCE
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["nonsense", f"postgresql+psycopg2://dagster:{SECRET}@host:port/dagster", "no-such-engine://host/dagster"],
+)
+def test_an_address_of_dagsters_storage_that_is_none_is_said_of_its_variable(home: Path, address: str) -> None:
+    shutil.copy(REPOSITORY / "deploy/postgres/dagster.yaml", home / "dagster")
+    assert faults(doctor(home, DAGSTER_POSTGRES_URL=address)) == {
+        "DAGSTER_HOME": "DAGSTER_POSTGRES_URL is no address of a database. Write it as "
+        "postgresql+psycopg2://user:password@host:5432/database."
+    }
 
 
 def test_storage_of_dagster_that_is_down_is_named_without_its_password(home: Path) -> None:
@@ -257,7 +278,129 @@ def test_storage_of_dagster_that_is_down_is_named_without_its_password(home: Pat
     url = f"postgresql+psycopg2://dagster:{SECRET}@127.0.0.1:{down}/dagster"
     found = doctor_process(home, DAGSTER_POSTGRES_URL=url)
     assert faults(found).keys() == {"DAGSTER_HOME"}
-    assert "Connection refused" in faults(found)["DAGSTER_HOME"]
+    assert "Connection refused. Correct" in faults(found)["DAGSTER_HOME"]
+
+
+def test_a_warehouse_that_refuses_is_said_with_what_to_look_at(home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        down = nobody.getsockname()[1]
+    said = faults(doctor(home, TAXI_WAREHOUSE=f"postgresql://taxi@127.0.0.1:{down}/nyc"))["warehouse"]
+    assert "failed: Connection refused" in said
+    assert said.endswith(f"accepting TCP/IP connections. {LATE}")
+
+
+# --- what Dagster loads only once it is used --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "named", "said"),
+    [
+        ("run_launcher", "{module: no_such_module, class: Any}", "it names no_such_module.Any, which is not there"),
+        ("run_launcher", "{module: dagster, class: NoSuch}", "it names dagster.NoSuch, which is not there"),
+        ("run_coordinator", "{module: no_such_module, class: Any}", "it names no_such_module.Any, which is not there"),
+        (
+            "run_launcher",
+            "{module: dagster, class: DefaultRunLauncher, config: {no_such_key: 1}}",
+            'Received unexpected config entry "no_such_key" at the root',
+        ),
+    ],
+)
+def test_what_starts_runs_is_loaded(home: Path, key: str, named: str, said: str) -> None:
+    (home / "dagster" / "dagster.yaml").write_text(f"{key}: {named}\n")
+    assert faults(doctor(home)) == {
+        "run launcher": f"{key} of the instance cannot be used: {said}. Correct {key} in its dagster.yaml, or install "
+        "what it names."
+    }
+
+
+@pytest.fixture
+def in_containers(home: Path) -> Path:
+    """With the run launcher of docker-compose.yaml."""
+    pytest.importorskip("dagster_docker", reason="dagster-docker (requirements/docker.lock) is not installed")
+    launcher = read_yaml("deploy/docker/dagster.yaml")["run_launcher"]
+    (home / "dagster" / "dagster.yaml").write_text(dump({"run_launcher": launcher}))
+    return home
+
+
+def test_where_runs_are_containers_docker_is_asked(in_containers: Path) -> None:
+    class Docker(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            content = b'{"ApiVersion": "1.47", "Version": "28.2.2"}'
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            """Nowhere."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Docker) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        found = doctor_process(in_containers, DOCKER_HOST=f"tcp://127.0.0.1:{server.server_port}")
+        server.shutdown()
+        serving.join()
+    assert faults(found) == {}
+    assert found["run launcher"][1] == "DockerRunLauncher, Docker 28.2.2, behind QueuedRunCoordinator"
+
+
+def test_docker_that_does_not_answer_is_a_fault(in_containers: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        down = nobody.getsockname()[1]
+    said = faults(doctor(in_containers, DOCKER_HOST=f"tcp://127.0.0.1:{down}"))
+    assert said.keys() == {"run launcher"}
+    assert "does not answer: Connection refused. Is it running" in said["run launcher"]
+    said = faults(doctor_process(in_containers, DOCKER_HOST=f"unix://{in_containers / 'no.sock'}"))
+    assert "does not answer: No such file or directory." in said["run launcher"]
+
+
+@pytest.fixture
+def logs_in_bucket(home: Path) -> Path:
+    """With compute logs as docs/google-cloud.md has them."""
+    logs = {
+        "module": "dagster_gcp.gcs.compute_log_manager",
+        "class": "GCSComputeLogManager",
+        "config": {"bucket": {"env": "BUCKET"}, "local_dir": str(home)},
+    }
+    (home / "dagster" / "dagster.yaml").write_text(dump({"compute_logs": logs}))
+    return home
+
+
+def test_the_bucket_for_what_runs_print_is_looked_for(logs_in_bucket: Path, cloud_storage: CloudStorage) -> None:
+    look = partial(doctor_process, STORAGE_EMULATOR_HOST=cloud_storage.endpoint, GOOGLE_CLOUD_PROJECT="any")
+    found = look(logs_in_bucket, BUCKET=cloud_storage.bucket)
+    assert faults(found) == {}
+    assert found["compute logs"][1] == f"GCSComputeLogManager, gs://{cloud_storage.bucket}"
+    said = faults(look(logs_in_bucket, BUCKET="no-such-bucket"))
+    assert said.keys() == {"compute logs"}
+    assert said["compute logs"].startswith(
+        "gs://no-such-bucket, where what runs print is kept, cannot be used: there is"
+    )
+
+
+def test_logs_in_a_bucket_without_credentials_are_a_fault(logs_in_bucket: Path) -> None:
+    said = faults(doctor_process(logs_in_bucket, BUCKET="any", NO_GCE_CHECK="true"))
+    assert said.keys() == {"compute logs"}
+    assert "there are no Google credentials" in said["compute logs"]
+
+
+# --- in an image ------------------------------------------------------------------------------------------------------
+
+
+def test_in_the_image_it_knows_which_versions_there_must_be(home: Path) -> None:
+    app = home / "app"
+    for source in re.findall(r"^COPY (\S+) /app/", (REPOSITORY / "Dockerfile").read_text(), re.MULTILINE):
+        copy = shutil.copytree if (REPOSITORY / source).is_dir() else shutil.copy2
+        copy(REPOSITORY / source, app / source)
+    found = doctor_process(home, folder=app)
+    assert faults(found) == not_looked_at(found) == {}
+    assert re.search(r"\d\d libraries as they must be$", found["versions"][1])
+
+    (app / "pyproject.toml").unlink()
+    found = doctor_process(home, folder=app)
+    assert faults(found).keys() == {"versions"}
+    assert f"there is no {app / 'pyproject.toml'}. Put" in faults(found)["versions"]
+    assert not_looked_at(found) == {}
 
 
 # --- runs that nobody works on ---------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ RUN = {
     ".venv/bin/dagster job backfill -m taxi_assets.definitions -j green --from 2021-01 --to 2021-03 --noprompt": (
         "Launched backfill job"
     ),
+    ".venv/bin/dagster definitions validate": "Validation successful",
     ".venv/bin/dagster run list": "",
     ".venv/bin/dagster job list -m taxi_assets.definitions": "Job: green\n",
     "ls deploy/profiles": "gcp.env",
@@ -40,6 +41,7 @@ NOT_RUN = {
     "make dev": "runs until it is ended; ui/test_ui.py looks at its webserver",
     "make dev PROFILE=gcp": "needs the cloud; unit/test_profiles.py reads the profiles as make does",
     ".venv/bin/dagster-daemon run -m taxi_assets.definitions": "runs until it is ended; deployments/ runs it",
+    'export DAGSTER_HOME="$PWD/data/dagster"': "the shell's own; every command here runs with one",
     "docker compose build": "needs Docker; deployments/test_docker_files.py checks the files",
     "deploy/docker/secrets.sh && docker compose up --detach --build": "needs Docker",
 }

@@ -108,12 +108,36 @@ def test_a_runs_pod_has_its_own_resources_and_account_and_the_settings_of_the_co
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
 
 
+def test_a_node_that_is_silent_does_not_keep_its_run_for_minutes() -> None:
+    seconds = {
+        rule["key"]: rule["tolerationSeconds"] for rule in pod_of_a_run()["tolerations"] if "tolerationSeconds" in rule
+    }
+    assert set(seconds) == {"node.kubernetes.io/unreachable", "node.kubernetes.io/not-ready"}
+    assert max(seconds.values()) <= 60
+
+
 def test_code_server_and_runs_have_the_same_settings_each_from_its_own_lines() -> None:
+    assert VALUES["dagsterDaemon"]["envConfigMaps"] == LAUNCHER["envConfigMaps"], "the doctor looks from there"
+    assert VALUES["dagsterDaemon"]["envSecrets"] == LAUNCHER["envSecrets"]
     assert CODE["envConfigMaps"] == LAUNCHER["envConfigMaps"]
     assert CODE["envSecrets"] == LAUNCHER["envSecrets"]
     assert CODE["includeConfigInLaunchedRuns"] == {"enabled": False}
     assert CODE["dagsterApiGrpcArgs"] == ["--module-name", LOCATION]
     assert CODE["replicaCount"] > 1
+
+
+def test_the_location_has_the_name_that_it_has_everywhere() -> None:
+    # The chart's own name for it, the deployment's, may hold neither dot nor underscore.
+    server = {"host": CODE["name"], "port": CODE["port"], "name": LOCATION}
+    assert VALUES["dagsterWebserver"]["workspace"] == {"enabled": True, "servers": [server]}
+
+
+def test_nobody_listens_where_only_root_may() -> None:
+    webserver = VALUES["dagsterWebserver"]
+    port = webserver["service"]["port"]
+    assert min(port, CODE["port"]) >= 1024
+    assert webserver["readinessProbe"]["httpGet"]["port"] == port
+    assert f"service/taxi-dagster-webserver 3000:{port}" in (REPOSITORY / "deploy/kubernetes/README.md").read_text()
 
 
 # --- the queue --------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """What docker-compose.yaml and the Helm chart run, without containers: Postgres, code server, webserver and daemon.
 
 Each is a process of its own on loopback. A backfill is asked for by GraphQL, as the UI does; in the middle of it the
-code server is killed together with the runs in it, then the daemon.
+code server is killed together with the runs in it, then the daemon and the webserver.
 """
 
 from __future__ import annotations
@@ -118,7 +118,8 @@ def data_versions(deployment: Deployment, key: dg.AssetKey) -> dict[str, set[str
     return found
 
 
-def test_a_backfill_ends_well_although_the_code_server_and_the_daemon_are_killed_in_the_middle(
+@pytest.mark.timeout(180)
+def test_a_backfill_ends_well_although_code_server_daemon_and_webserver_are_killed_in_the_middle(
     deployment: Deployment, tmp_path: Path
 ) -> None:
     code_port, web_port = free_port(), free_port()
@@ -138,7 +139,7 @@ def test_a_backfill_ends_well_although_the_code_server_and_the_daemon_are_killed
         code_server = services.enter_context(deployment.service("dagster", *serve))
         deployment.wait(lambda: is_serving(code_port))
         web = ("dagster-webserver", "-w", str(workspace), "-h", "127.0.0.1", "-p", str(web_port))
-        services.enter_context(deployment.service(*web))
+        webserver = services.enter_context(deployment.service(*web))
         deployment.wait(api.has_loaded)
         backfill = api.backfill()
         # It looks for backfills as soon as it starts, and then every half a minute.
@@ -151,8 +152,12 @@ def test_a_backfill_ends_well_although_the_code_server_and_the_daemon_are_killed
         deployment.wait(lambda: {run.run_id for run in deployment.runs("FAILURE")} == killed)
         deployment.wait(lambda: len(deployment.runs("STARTED")) == len(MONTHS))
         daemon.kill()
+        webserver.kill()
+        assert api.ask(LOCATIONS) == {}, "nobody answers"
+        webserver.start()
         gate.set()
         deployment.wait(lambda: len(deployment.runs("SUCCESS")) == len(MONTHS))
+        deployment.wait(api.has_loaded)
         assert api.status(backfill) == "REQUESTED", "nobody has seen that it has ended"
         daemon.start()
 

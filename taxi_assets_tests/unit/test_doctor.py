@@ -13,7 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from taxi_assets.doctor import configuration
-from taxi_assets.doctor.instance import _reason
+from taxi_assets.doctor.instance import reason
 from taxi_assets.doctor.versions import _complaint
 from taxi_assets.doctor.visit import Visit
 from taxi_assets.errors import LakeUnusableError, SettingsError
@@ -95,20 +95,47 @@ def test_what_waits_for_another_part_is_not_looked_at_and_no_fault_of_its_own(
     def fail(_visit: Visit) -> str:
         raise LakeUnusableError("It is wrong.", remedy="Change it.")
 
+    def needs_account(visit: Visit) -> str:
+        visit.require("account")
+        return "a bucket"
+
+    look(visit, "account", fail)
+    assert look(visit, "lake", needs_account) == "-     lake           not looked at: account first"
+
+
+def test_what_needs_settings_is_not_looked_at_where_a_value_is_not_accepted(
+    visit: Visit, look: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def needs_settings(visit: Visit) -> str:
-        return str(visit.settings())
+        return visit.settings().schedule_timezone
 
-    look(visit, "settings", fail)
-    assert look(visit, "lake", needs_settings) == "-     lake           not looked at: settings first"
+    monkeypatch.setenv("TAXI_WAREHOSE", "duckdb:///trips.duckdb")
+    assert look(visit, "schedules", needs_settings) == "ok    schedules      UTC", "misspelt: it means nothing"
+    monkeypatch.setenv("TAXI_RETRY_DELAY", "soon")
+    assert look(visit, "schedules", needs_settings) == "-     schedules      not looked at: settings first"
 
 
-def test_without_the_right_versions_nothing_else_is_looked_at(look: Callable[..., str]) -> None:
+def test_of_a_library_that_is_missing_only_what_needs_it_is_not_looked_at(look: Callable[..., str]) -> None:
     def fail(_visit: Visit) -> str:
-        raise LakeUnusableError("dagster is missing.", remedy="Install it.")
+        raise LakeUnusableError("no-such-library is missing.", remedy="Install it.")
+
+    def needs_it(_visit: Visit) -> str:
+        import no_such_library  # noqa: PLC0415  (that is what it is about)
+
+        return str(no_such_library)
+
+    def needs_it_and_says_so(visit: Visit) -> str:
+        try:
+            return needs_it(visit)
+        except ImportError:
+            raise LakeUnusableError("It does not open.", remedy="Open it.") from None
 
     visit = Visit(20)
     look(visit, "versions", fail)
-    assert look(visit, "lake", lambda _: "a folder") == "-     lake           not looked at: versions first"
+    assert look(visit, "lake", lambda _: "a folder") == "ok    lake           a folder"
+    assert look(visit, "warehouse", needs_it) == "-     warehouse      not looked at: versions first"
+    assert look(visit, "publisher", needs_it_and_says_so) == "-     publisher      not looked at: versions first"
+    assert look(visit, "runs", fail).startswith("FAULT runs"), "a fault of its own is still one"
 
 
 # --- versions ---------------------------------------------------------------------------------------------------------
@@ -134,12 +161,21 @@ def test_a_library_is_there_in_a_version_that_will_do(requirement: str, complain
 def test_of_an_address_that_stands_in_an_error_nothing_before_its_host_is_quoted() -> None:
     error = RuntimeError("too many retries")
     error.__cause__ = psycopg2.OperationalError(f'could not translate host name "{SECRET}@host"\n  to address')
-    assert _reason(error) == 'could not translate host name …@host" to address'
-    assert _reason(ValueError(SECRET)) == "ValueError"
+    assert reason(error) == 'could not translate host name …@host" to address'
+    assert reason(ValueError(SECRET)) == "ValueError"
+
+
+def test_libpqs_own_question_is_left_out_of_its_answer() -> None:
+    asked = "\n\tIs the server running on that host and accepting TCP/IP connections?\n"
+    error = psycopg2.OperationalError(f"first failed: Connection refused{asked}second failed: timeout expired{asked}")
+    assert reason(error) == "first failed: Connection refused; second failed: timeout expired"
 
 
 def test_a_misspelt_variable_is_a_fault(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAXI_WAREHOSE", "duckdb:///trips.duckdb")
     monkeypatch.setenv("TAXI_NOTIFY_FILE", "/run/secrets/taxi_notify")  # how images are told a secret
     with pytest.raises(SettingsError, match=r"^TAXI_WAREHOSE means nothing\. Is it misspelt"):
+        configuration.settings(visit)
+    monkeypatch.setenv("TAXI_RETRY_DELAY", "soon")
+    with pytest.raises(SettingsError, match=r"^TAXI_WAREHOSE means nothing\..*\nTAXI_RETRY_DELAY='soon' is not"):
         configuration.settings(visit)

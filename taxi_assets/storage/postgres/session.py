@@ -164,7 +164,7 @@ def _remedy(code: str, said: str, connection: Any) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split()).rstrip(".")
+    return " ".join(text.split()).rstrip(".?!")
 
 
 def _quote(name: str) -> str:
