@@ -93,8 +93,13 @@ check: $(VENV)/.dev ## Format, lint, types, definitions
 	@$(BIN)/dagster definitions validate --log-level error
 
 .PHONY: test
-test: check ## All tests but those that start whole deployments, or a browser
-	@$(BIN)/python -m pytest -q -n 3 --dist worksteal --ignore taxi_assets_tests/deployments --ignore taxi_assets_tests/ui
+test: check ## All tests but those of faults, of whole deployments, and in a browser
+	@$(BIN)/python -m pytest -q -n 3 --dist worksteal \
+	  --ignore taxi_assets_tests/faults --ignore taxi_assets_tests/deployments --ignore taxi_assets_tests/ui
+
+.PHONY: test-faults
+test-faults: $(VENV)/.dev ## Runs killed, files broken, several at once: nothing lost, nothing doubled
+	@$(BIN)/python -m pytest -q -n 3 --dist worksteal taxi_assets_tests/faults
 
 .PHONY: test-deployments
 test-deployments: $(VENV)/.dev ## Daemon, servers and commands as processes, killed and restarted; deployment files, documents

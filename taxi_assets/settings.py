@@ -151,6 +151,11 @@ class Settings(BaseSettings):
         return address or None
 
 
+def of_instance(value: object) -> str:
+    """What a value in dagster.yaml stands for: itself, or the variable that it names; "" where that is not set."""
+    return os.environ.get(str(value["env"]), "") if isinstance(value, dict) else str(value)
+
+
 def _line(problem: Any) -> str:
     """What is wrong with one variable, in one line."""
     name = f"TAXI_{str(problem['loc'][0]).upper()}"

@@ -19,6 +19,7 @@ from sqlalchemy.exc import ArgumentError
 
 from taxi_assets.automation.abandoned import lock_file
 from taxi_assets.errors import PermanentError, SettingsError
+from taxi_assets.settings import of_instance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,14 +70,14 @@ def _opened(folder: Path) -> Iterator[dg.DagsterInstance]:
 def _unreadable_address(folder: Path) -> str | None:
     """The variable that dagster.yaml takes its storage's address from, where that is set but no address."""
     try:
-        variable = yaml.safe_load((folder / "dagster.yaml").read_text())["storage"]["postgres"]["postgres_url"]["env"]
-        address = os.environ[variable]
+        named = yaml.safe_load((folder / "dagster.yaml").read_text())["storage"]["postgres"]["postgres_url"]
+        variable, address = named["env"], of_instance(named)
     except (OSError, yaml.YAMLError, LookupError, TypeError):
         return None
     try:
         make_url(address).get_dialect()
     except (ArgumentError, ValueError):
-        return str(variable)
+        return str(variable) if address else None
     return None
 
 

@@ -5,7 +5,6 @@ Does not belong here: whether the instance opens, and its runs (`instance.py`).
 
 from __future__ import annotations
 
-import os
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from dagster._check import CheckError
 
 from taxi_assets.doctor.instance import reason
 from taxi_assets.errors import PermanentError, TaxiAssetsError, TransientError
+from taxi_assets.settings import of_instance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,15 +43,10 @@ def compute_logs(visit: Visit) -> str:
     visit.require("DAGSTER_HOME")
     with dg.DagsterInstance.get() as instance:
         named = instance.get_ref().compute_logs_data
-        bucket = _value(named.config_dict.get("bucket")) if named.module_name.startswith("dagster_gcp") else None
+        bucket = of_instance(named.config_dict.get("bucket")) if named.module_name.startswith("dagster_gcp") else None
         with _loading("compute_logs"), _in_bucket(bucket):
             manager = type(instance.compute_log_manager).__name__
     return f"{manager}, gs://{bucket}" if bucket else manager
-
-
-def _value(setting: object) -> str:
-    """What dagster.yaml says itself, or has a variable say."""
-    return os.environ.get(str(setting["env"]), "") if isinstance(setting, dict) else str(setting)
 
 
 @contextmanager
