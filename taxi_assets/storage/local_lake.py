@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, ClassVar
 
 from pydantic import Field
 
+from taxi_assets.errors import LakeUnusableError
 from taxi_assets.storage.lake import Lake, checked, missing, replaced
 from taxi_assets.storage.staging import private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# A full disk, or a quota, or a limit of the process, stops whatever writes; the others matter where the lake is meant.
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 
 
 class LocalLake(Lake):
@@ -25,15 +31,16 @@ class LocalLake(Lake):
 
     folder: str = Field(description="The folder that holds the shelves raw, clean, quarantine and reference.")
 
-    def staging(self) -> AbstractContextManager[Path]:
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
         """A folder within the lake, so that publishing is a rename; what dead processes left is swept first."""
-        return private_folder(Path(self.folder) / ".staging")
+        with _writing(self.folder), private_folder(Path(self.folder) / ".staging") as folder:
+            yield folder
 
     def publish(self, file: Path, key: str, *, replaces: str | None, run_id: str) -> None:  # noqa: ARG002  (files keep no note of the run)
         """One rename, after the bytes are on the disk."""
         target = self._path(key)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target.parent) as folder:
+        with _writing(self.folder), _locked(target.parent) as folder:
             if self.version(key) != replaces:
                 if not self.holds(key, sha256=_sha256(file)):
                     raise replaced(self.uri(key))
@@ -98,6 +105,23 @@ class LocalLake(Lake):
         return Path(self.folder, checked(key))
 
 
+@contextmanager
+def _writing(folder: str) -> Iterator[None]:
+    """Say in our words that the folder cannot be written to."""
+    try:
+        yield
+    except OSError as error:
+        meant = str(error.filename or "").startswith(folder)
+        if error.errno not in _FULL and not (meant and error.errno in _FORBIDDEN):
+            raise
+        raise LakeUnusableError(
+            f"{folder} cannot be written to ({os.strerror(error.errno)}).",
+            remedy="Make room, then run the month again."
+            if error.errno in _FULL
+            else "Let this account write to it, or name another folder in TAXI_LAKE.",
+        ) from error
+
+
 def _version(found: os.stat_result) -> str:
     return f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
 
@@ -110,6 +134,7 @@ def _sha256(path: Path) -> str:
 @contextmanager
 def _locked(folder: Path) -> Iterator[int]:
     """Nobody else publishes into the folder meanwhile; its lock leaves no file behind, and dies with its process."""
+    folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _CONFIG = {"memory_limit": "128MB", "threads": "2", "preserve_insertion_order": "false"}
 
 _LOCKED = "Could not set lock on file"
+_UNWRITTEN = re.compile(r'Could not write file ".*?": (?P<why>.*)')
 _HOLDER = re.compile(r"lock is held in (?P<holder>.*?PID \d+\)?)")
 
 # One thread at a time within this process; between processes the file's own lock decides.
@@ -35,9 +36,10 @@ _OPEN: dict[str, duckdb.DuckDBPyConnection] = {}
 
 @contextmanager
 def connect(path: str, wait_seconds: float) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection to the file, made where it is missing; raises `WarehouseBusyError` when it waited too long.
+    """A connection to the file, made where it is missing.
 
-    Within another one to the same file it costs nothing.
+    Within another one to the same file it costs nothing. Raises `WarehouseBusyError` when it waited too long,
+    `WarehouseUnusableError` where the file is no database, or its disk is full.
     """
     with _TURN:
         if path in _OPEN:
@@ -51,6 +53,13 @@ def connect(path: str, wait_seconds: float) -> Iterator[duckdb.DuckDBPyConnectio
         _OPEN[path] = _wait_for_turn(path, wait_seconds)
         try:
             yield _OPEN[path]
+        except duckdb.Error as error:
+            if not (unwritten := _UNWRITTEN.search(str(error))):
+                raise
+            raise WarehouseUnusableError(
+                f"{path} cannot be written to ({unwritten['why']}). It is as it was.",
+                remedy="Make room, then run the month again.",
+            ) from error
         finally:
             _OPEN.pop(path).close()
 

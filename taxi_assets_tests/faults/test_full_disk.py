@@ -1,0 +1,58 @@
+"""A lake that cannot be written to: one clear line, nothing half-written, and the month is whole once it can."""
+
+from __future__ import annotations
+
+import resource
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from taxi_assets_tests.chain import Deployment, failures, footprints, leftovers, look
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SERVICE, MONTH = "green", "2020-10"
+
+
+@contextmanager
+def room_for(bytes_: int) -> Iterator[None]:
+    """No file may grow beyond this: what a full disk says, without one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+
+
+@pytest.mark.parametrize("bytes_", [100_000, 1_500_000])
+def test_a_full_disk_is_one_line_and_the_next_run_heals(data: Path, tmp_path: Path, bytes_: int) -> None:
+    deployment = Deployment(tmp_path, str(data / "months"))
+    with room_for(bytes_):
+        result = deployment.run(SERVICE, MONTH)
+
+    (line,) = failures(result)
+    assert line == f"{deployment.lake} cannot be written to (File too large). Make room, then run the month again."
+    assert not footprints(deployment)
+    assert deployment.run(SERVICE, MONTH).success
+    assert look(deployment, SERVICE, MONTH).agree
+
+
+def test_a_full_disk_under_the_warehouse_leaves_it_as_it_was(data: Path, tmp_path: Path) -> None:
+    deployment = Deployment(tmp_path, str(data / "months"))
+    assert deployment.run(SERVICE, "2013-08").success
+    before = look(deployment, SERVICE, "2013-08")
+    with room_for(2_100_000):  # more than any file of the lake
+        result = deployment.run(SERVICE, MONTH)
+
+    (line,) = failures(result)
+    where = f"{deployment.warehouse} cannot be written to (File too large)."
+    assert line == f"{where} It is as it was. Make room, then run the month again."
+    assert look(deployment, SERVICE, "2013-08") == before
+    assert not look(deployment, SERVICE, MONTH).warehouse
+    assert deployment.run(SERVICE, MONTH).success
+    assert look(deployment, SERVICE, MONTH).agree
+    assert not leftovers(deployment)
