@@ -30,12 +30,16 @@ $(VENV)/.dev: $(VENV)/.runtime requirements/dev.lock
 	@$(UV) pip install --quiet --compile-bytecode --require-hashes --no-deps -r requirements/dev.lock
 	@touch $@
 
+$(VENV)/.bench: $(VENV)/.runtime requirements/bench.lock
+	@$(UV) pip install --quiet --compile-bytecode --require-hashes --no-deps -r requirements/bench.lock
+	@touch $@
+
 .PHONY: setup
 setup: $(VENV)/.dev ## Install everything for development into .venv
 
 .PHONY: lock
 lock: $(BIN)/uv ## Compile requirements/*.lock anew from pyproject.toml (UPGRADE=1: take newer versions)
-	@for set in install: runtime: docker:docker dev:dev; do \
+	@for set in install: runtime: docker:docker dev:dev bench:bench; do \
 	  name=$${set%%:*}; group=$${set#*:}; \
 	  if [ $$name = install ]; then input="--group install"; elif [ -n "$$group" ]; then input="pyproject.toml --group pyproject.toml:$$group -c requirements/runtime.lock"; else input="pyproject.toml"; fi; \
 	  $(UV) pip compile $$input --output-file requirements/$$name.lock --universal --python-version 3.11 --generate-hashes \
@@ -122,6 +126,9 @@ docs: $(VENV)/.runtime ## Write the documents that are made from the code
 	@$(BIN)/python -m taxi_assets.tlc.dictionary > docs/data-dictionary.md
 
 .PHONY: bench
-bench: $(VENV)/.dev ## Memory and time side by side: months of 1.4 and 7.7 million rows; Postgres against to_sql
-	@$(BIN)/python benchmarks/memory.py
-	@$(BIN)/python benchmarks/postgres.py
+bench: $(VENV)/.bench ## Speed and memory beside what you would run otherwise: docs/benchmarks.md (ONLY=clean,memory REPETITIONS=3)
+	@$(BIN)/python -m benchmarks $(if $(ONLY),--only "$(ONLY)") $(if $(REPETITIONS),--repetitions "$(REPETITIONS)")
+
+.PHONY: bench-page
+bench-page: $(VENV)/.bench ## Write docs/benchmarks.md and its picture anew from what was last measured
+	@$(BIN)/python -m benchmarks --only none

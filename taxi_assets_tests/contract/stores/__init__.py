@@ -29,8 +29,6 @@ class LakeBackend:
     open: Callable[[], Lake]
     faults: Mapping[str, Callable[[pytest.MonkeyPatch], None]]
     """What can break in the middle of a publish."""
-    broken: type[Exception] = OSError
-    """What a publish raises then."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taxi_assets.errors import LakeUnusableError
 from taxi_assets.google_resources import CloudStorageResource
 from taxi_assets.storage.gcs_lake import GcsLake
 from taxi_assets_tests.contract.stores import LakeBackend
@@ -44,5 +43,4 @@ def gcs_lake(cloud_storage: CloudStorage) -> LakeBackend:
     return LakeBackend(
         open=partial(open_lake, cloud_storage.environment, cloud_storage.bucket),
         faults={"the upload is refused": refuse, "the upload is forbidden": forbid},
-        broken=LakeUnusableError,
     )
