@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from taxi_assets.errors import LakeUnusableError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from multiprocessing.connection import Connection
@@ -29,6 +31,8 @@ class LakeBackend:
     open: Callable[[], Lake]
     faults: Mapping[str, Callable[[pytest.MonkeyPatch], None]]
     """What can break in the middle of a publish."""
+    broken: type[Exception] = LakeUnusableError
+    """What a publish raises then."""
 
 
 @dataclass(frozen=True)
