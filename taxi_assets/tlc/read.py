@@ -21,7 +21,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from taxi_assets.tlc.columns import ColumnMatch, match_columns
-from taxi_assets.tlc.lines import BLOCK_BYTES, LineSource, count_rows, open_bytes
+from taxi_assets.tlc.lines import BLOCK_BYTES, LineSource, open_bytes
 from taxi_assets.tlc.rules import NOT_UTF8, WRONG_FIELD_COUNT
 from taxi_assets.tlc.source import FileFormat
 
@@ -103,8 +103,9 @@ class CsvReader:
 
     def batches(self) -> Iterator[PublishedBatch]:
         """All rows; texts, with null for empty fields."""
+        last = 0
         while block := self._lines.read():
-            first, last = self._lines.rows - count_rows(block) + 1, self._lines.rows
+            first, last = last + 1, self._lines.rows
             not_utf8 = frozenset(row for row in self._lines.not_utf8 if row <= last)
             self._lines.not_utf8 -= not_utf8
             misfits: list[Misfit] = []
