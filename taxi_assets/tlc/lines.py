@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # The largest piece handed to the parser at once, and so the longest line.
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 21
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _LINE_END = ord("\n")

@@ -245,11 +245,12 @@ def test_a_wrong_google_key_is_one_line_that_quotes_nothing_of_it(
 
 # --- who reads the environment ----------------------------------------------------------------------------------------
 
+OTHERS = ("DAGSTER_HOME", "ARROW_DEFAULT_MEMORY_POOL")
 READERS = {"environ", "environb", "getenv", "getenvb", "EnvVar", "BaseSettings", "expandvars"}
 
 
 def environment_reads(source: str) -> list[str]:
-    """What of a module looks into the environment; Dagster's own DAGSTER_HOME apart."""
+    """What of a module looks into the environment; what is Dagster's own, or pyarrow's, apart."""
     found = []
     tree = ast.parse(source)
     for parent in ast.walk(tree):
@@ -259,9 +260,13 @@ def environment_reads(source: str) -> list[str]:
                 ast.Name: lambda node: [node.id],
                 ast.ImportFrom: lambda node: [alias.name for alias in node.names],
             }.get(type(node), lambda _node: [])(node)
-            if READERS & set(names) and "'DAGSTER_HOME'" not in ast.unparse(_call_around(tree, node)):
+            if READERS & set(names) and not _is_of_others(ast.unparse(_call_around(tree, node))):
                 found.append(ast.unparse(node))
     return found
+
+
+def _is_of_others(call: str) -> bool:
+    return any(repr(name) in call for name in OTHERS)
 
 
 def _call_around(tree: ast.AST, node: ast.AST) -> ast.AST:

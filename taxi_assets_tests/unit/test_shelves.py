@@ -16,7 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from taxi_assets.errors import LakeObjectDamagedError, LakeObjectMissingError, LakeObjectReplacedError
+from taxi_assets.errors import (
+    LakeObjectDamagedError,
+    LakeObjectMissingError,
+    LakeObjectReplacedError,
+    LakeUnusableError,
+)
 from taxi_assets.storage.local_lake import LocalLake
 from taxi_assets.storage.shelves import ParquetMonth, PublishedFile, StagedFile, StagedParquet
 from taxi_assets.tlc.report import FOOTER_KEY
@@ -221,7 +226,7 @@ def test_a_crash_between_object_and_record_is_told_apart_and_healed_by_the_next_
         with child(crash_at_rename, number, lake.folder, "csv.gz", die) as other:
             assert other.ends() == (-signal.SIGKILL if number < 3 else 0)
     elif number < 3:
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(LakeUnusableError, match="No space left"):
             crash_at_rename(number, lake.folder, "csv.gz", fail)
     else:
         crash_at_rename(number, lake.folder, "csv.gz", fail)
@@ -233,7 +238,7 @@ def test_a_crash_between_object_and_record_is_told_apart_and_healed_by_the_next_
 
 def test_a_crash_while_the_format_changes_keeps_the_old_file_whole_and_is_healed(lake: LocalLake) -> None:
     publish(lake, OLD)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(LakeUnusableError, match="No space left"):
         crash_at_rename(2, lake.folder, "parquet", fail)
     assert told(lake) == "old"
     publish(lake, NEW, ending=PARQUET)
@@ -242,7 +247,7 @@ def test_a_crash_while_the_format_changes_keeps_the_old_file_whole_and_is_healed
 
 
 def test_a_first_publish_that_crashes_in_between_leaves_no_record(lake: LocalLake) -> None:
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(LakeUnusableError, match="No space left"):
         crash_at_rename(2, lake.folder, "csv.gz", fail)
     assert PublishedFile.find(lake, STEM) is None
     publish(lake, NEW)

@@ -427,8 +427,8 @@ def test_a_file_of_other_columns_is_refused(tmp_path: Path, content: bytes) -> N
 
 
 def test_a_line_without_end_is_refused(tmp_path: Path) -> None:
-    path = write_trips(tmp_path / "m.csv", LAYOUT, [trip(), "x" * (1 << 20), trip()])
-    with pytest.raises(ContentRefusedError, match="green 2020-10: the line after data row 1 is longer than 1,048,576"):
+    path = write_trips(tmp_path / "m.csv", LAYOUT, [trip(), "x" * (1 << 21), trip()])
+    with pytest.raises(ContentRefusedError, match="green 2020-10: the line after data row 1 is longer than 2,097,152"):
         clean(path, tmp_path, rows=3)
 
 

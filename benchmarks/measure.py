@@ -1,0 +1,158 @@
+"""One measurement in a fresh process: wall and CPU seconds, peak memory, bytes written.
+
+Belongs here: both ends of it, the process that measures (`run`) and the one that is measured (`timed`). Nothing but the
+standard library is imported at the start, since whatever is counts as memory of those who are measured.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+REPOSITORY = Path(__file__).parents[1]
+
+_MARK = "figures of the benchmark: "
+_TAIL = 2000
+_PAUSE = 0.03  # between two looks at the memory of somebody else's process
+_LOOKS_A_FAMILY = 6
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one run took. `start_up` is the wall time that is not in `wall`: Python's start, and imports."""
+
+    wall: float
+    cpu: float
+    peak: float
+    """MB."""
+    bytes: int = 0
+    start_up: float = 0.0
+
+    def __add__(self, other: Figures) -> Figures:
+        """One after the other."""
+        return Figures(
+            self.wall + other.wall,
+            self.cpu + other.cpu,
+            max(self.peak, other.peak),
+            self.bytes + other.bytes,
+            self.start_up + other.start_up,
+        )
+
+
+# --- in the process that is measured ---------------------------------------------------------------------------------
+
+
+def timed(work: Callable[[], object], *, written: Sequence[Path] = ()) -> None:
+    """Do the work, and say what it took; without the imports before it."""
+    started, cpu = time.perf_counter(), _cpu_seconds()
+    work()
+    wall, cpu = time.perf_counter() - started, _cpu_seconds() - cpu
+    figures = Figures(wall, cpu, peak_of(os.getpid()), sum(map(size, written)))
+    sys.stdout.write(f"\n{_MARK}{json.dumps(asdict(figures))}\n")
+    sys.stdout.flush()
+
+
+def _cpu_seconds() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def peak_of(pid: int) -> float:
+    """A process' largest resident size so far, in MB.
+
+    Not ru_maxrss, which starts with the size of the process that forked this one.
+    """
+    words = Path(f"/proc/{pid}/status").read_text().split()
+    return int(words[words.index("VmHWM:") + 1]) / 1024 if "VmHWM:" in words else 0.0
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return path.stat().st_size if path.exists() else 0
+
+
+# --- in the process that measures ------------------------------------------------------------------------------------
+
+
+def run(
+    command: Sequence[str], *, environment: Mapping[str, str] | None = None, written: Sequence[Path] = ()
+) -> Figures:
+    """Run a command of this Python, such as ["-m", "benchmarks.peers.course", …], with no settings but those given.
+
+    Where it calls `timed`, what that says counts; otherwise all that the process took, and its children with it.
+    """
+    settings = {name: value for name, value in os.environ.items() if not name.startswith(("TAXI_", "DAGSTER_"))}
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, *command],
+        cwd=REPOSITORY,
+        env=settings | {"DAGSTER_DISABLE_TELEMETRY": "1"} | dict(environment or {}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    with process, _Watch(process.pid) as watch:
+        said = process.stdout.read() if process.stdout else ""
+        # Its children's time is in it, too, once they have ended.
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    wall = time.perf_counter() - started
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{said[-_TAIL:]}")
+    marked = [line.removeprefix(_MARK) for line in said.splitlines() if line.startswith(_MARK)]
+    if marked:
+        inside = Figures(**json.loads(marked[-1]))
+        return replace(inside, start_up=wall - inside.wall)
+    return Figures(wall, used.ru_utime + used.ru_stime, watch.peak, sum(map(size, written)))
+
+
+class _Watch:
+    """Watches the memory of a process from outside, and that of all its descendants together."""
+
+    def __init__(self, pid: int) -> None:
+        self.peak = 0.0
+        self._pid = pid
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        import psutil  # noqa: PLC0415  (not in those who are measured)
+
+        looks = 0
+        with suppress(psutil.Error, OSError):
+            head = psutil.Process(self._pid)
+            while not self._ended.wait(_PAUSE):
+                self.peak = max(self.peak, peak_of(self._pid))
+                if looks % _LOOKS_A_FAMILY == 0:  # it reads all of /proc
+                    family = [head, *head.children(recursive=True)]
+                    self.peak = max(self.peak, sum(map(_resident, family)))
+                looks += 1
+
+
+def _resident(process: Any) -> float:
+    with suppress(OSError, ValueError):
+        words = Path(f"/proc/{process.pid}/status").read_text().split()
+        return int(words[words.index("VmRSS:") + 1]) / 1024
+    return 0.0

@@ -1,0 +1,36 @@
+"""Not measured: a DuckDB file that holds so many months, each loaded as every month is."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from taxi_assets.storage.duckdb import DuckDBWarehouse
+from taxi_assets.storage.local_lake import LocalLake
+from taxi_assets.storage.shelves import ParquetMonth, StagedParquet
+from taxi_assets.tlc.catalogue import SERVICES
+from taxi_assets.tlc.clean import clean_month
+from taxi_assets.tlc.month import Month
+from taxi_assets.tlc.source import SourceRecord
+
+
+def main(path: Path, folder: Path, months: int) -> None:
+    """The last one is January 2021; all have the rows of the same file."""
+    service = SERVICES["yellow"]
+    record = SourceRecord.model_validate_json((folder / "record.json").read_text())
+    warehouse = DuckDBWarehouse(file=str(folder / "warehouse.duckdb"))
+    lake = LocalLake(folder=str(folder / "lake"))
+    for number in range(months):
+        month = Month(2021, 1).shift(-number)
+        stem = f"clean/{service.table}/{month}"
+        # Without rules, by which a pickup would not be of these months.
+        cleaned = clean_month(path, record, service, month, [], folder)
+        ParquetMonth.publish(
+            lake, stem, StagedParquet(cleaned.clean, cleaned.report, replaces=None), run_id="benchmark"
+        )
+        warehouse.replace_month(service, month, ParquetMonth.get(lake, stem), run_id="benchmark")
+        lake.delete(f"{stem}.parquet")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,51 @@
+"""A clean month into Postgres: by `PostgresWarehouse`, with all that it does; or as the course does it, by `to_sql`.
+
+`to_sql` writes columns of the same exact types, without an index and without a look at what arrived; making the frame
+is not measured.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import sqlalchemy
+
+from benchmarks.measure import timed
+from taxi_assets.storage.local_lake import LocalLake
+from taxi_assets.storage.postgres import PostgresWarehouse
+from taxi_assets.storage.shelves import ParquetMonth
+from taxi_assets.tlc.catalogue import SERVICES
+from taxi_assets.tlc.month import Month
+from taxi_assets.tlc.schema import ColumnType
+
+_SERVICE, _MONTH = SERVICES["yellow"], Month(2021, 1)
+
+_EXACT = {
+    ColumnType.INTEGER: sqlalchemy.BigInteger(),
+    ColumnType.MONEY: sqlalchemy.Numeric(12, 2),
+    ColumnType.MILES: sqlalchemy.Numeric(12, 3),
+    ColumnType.DEGREES: sqlalchemy.Double(),
+    ColumnType.TEXT: sqlalchemy.Text(),
+    ColumnType.DATETIME: sqlalchemy.DateTime(),
+    ColumnType.DATE: sqlalchemy.Date(),
+    ColumnType.BOOLEAN: sqlalchemy.Boolean(),
+}
+
+
+def main(how: str, url: str, lake: str) -> None:
+    """One of the two."""
+    trips = ParquetMonth.get(LocalLake(folder=lake), f"clean/{_SERVICE.table}/{_MONTH}")
+    if how == "to_sql":
+        frame = trips.to_pandas()
+        types = {column.name: _EXACT[column.type] for column in _SERVICE.columns}
+        engine = sqlalchemy.create_engine(url.replace("postgresql:", "postgresql+psycopg2:"))
+        timed(
+            lambda: frame.to_sql("by_pandas", engine, index=False, if_exists="replace", chunksize=100_000, dtype=types)
+        )
+    else:
+        warehouse = PostgresWarehouse(url=url)
+        timed(lambda: warehouse.replace_month(_SERVICE, _MONTH, trips, run_id="benchmark"))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,32 @@
+"""A tick of a publication sensor on an instance that has loaded so many months, none of which has changed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import dagster as dg
+
+from benchmarks.measure import timed
+from taxi_assets.tlc.month import Month
+from taxi_assets_tests.definitions.publishing import Publishing
+
+_LAST = Month(2021, 3)
+
+
+def main(folder: Path, months: int) -> None:
+    """The first tick on this instance: nothing is remembered from one before."""
+    (folder / "dagster").mkdir()
+    with dg.DagsterInstance.local_temp(str(folder / "dagster")) as instance:
+        story = Publishing(folder / "published", instance)
+        names = [str(_LAST.shift(-number)) for number in range(months)]
+        story.publish(*names)
+        for name in names:
+            story.load(name)
+        timed(story.tick)
+        if "nothing new" not in story.said:
+            raise SystemExit(f"That was not an idle tick: {story.said}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,126 @@
+"""What must hold (issue 9), each line a figure of the results and its limit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from benchmarks.cleaning import FLOOR, NAMES
+from benchmarks.running import MATERIALIZE, OWN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from benchmarks.rounds import Result
+
+    Results = Mapping[str, Result]
+
+_COURSE, _PANDAS, _DUCKDB = NAMES["course"], NAMES["plain_pandas"], NAMES["bare_duckdb"]
+_CORES = 2
+_FLAT = 1.10
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """One limit. `measure` takes it from the results; a `KeyError` means that it was not measured."""
+
+    area: str
+    what: str
+    limit: float
+    measure: Callable[[Results], float]
+    at_least: bool = False
+    unit: str = ""
+
+    @property
+    def limit_text(self) -> str:
+        """Such as "at most 1.8"."""
+        return f"{'at least' if self.at_least else 'at most'} {self.limit:g}{self.unit}"
+
+    def text(self, results: Results) -> tuple[str, str]:
+        """The figure, and whether it holds."""
+        try:
+            figure = self.measure(results)
+        except KeyError:
+            return "", "not measured"
+        holds = figure >= self.limit if self.at_least else figure <= self.limit
+        return f"{figure:.{0 if figure >= 100 else 2}f}{self.unit}", "holds" if holds else "**falls short**"
+
+
+def _ratio(comparison: str, peer: str, to: str, what: str) -> Callable[[Results], float]:
+    return lambda results: results[comparison].ratio(peer, to, what)
+
+
+def _peak(*comparisons: str) -> Callable[[Results], float]:
+    """The largest of any round."""
+    return lambda results: max(
+        figures.peak for name in comparisons for rounds in results[name].peers.values() for figures in rounds
+    )
+
+
+def _busy(results: Results) -> float:
+    """Seconds of both cores, for a second of the months' own work."""
+    result = results["backfill"]
+    return _CORES * result.ratio(f"{_CORES} at once", OWN, "wall") * _wall_of_cpu(result)
+
+
+def _wall_of_cpu(result: Result) -> float:
+    return result.median(OWN, "wall") / result.median(OWN, "cpu")
+
+
+_CLEAN, _CLEAN_MIDDLE, _CHAIN = "clean, 1.4 M rows, csv.gz", "clean, 7.7 M rows", "1.4 M rows to the warehouse"
+_MEMORY_CLEAN = ("memory-clean-csv.gz", "memory-clean-parquet")
+_MEMORY_CHAIN = ("memory-chain-csv.gz", "memory-chain-parquet")
+
+REQUIREMENTS = (
+    Requirement(_CLEAN, "times as fast as the course", 14, _ratio("clean-1.4M-csv.gz", _COURSE, "ours", "wall"), True),
+    Requirement(_CLEAN, "times as fast as pandas", 2, _ratio("clean-1.4M-csv.gz", _PANDAS, "ours", "wall"), True),
+    Requirement(_CLEAN, "memory, of the course's", 0.5, _ratio("clean-1.4M-csv.gz", "ours", _COURSE, "peak")),
+    Requirement(_CLEAN, "memory, of pandas'", 0.5, _ratio("clean-1.4M-csv.gz", "ours", _PANDAS, "peak")),
+    Requirement(
+        _CLEAN_MIDDLE, "times as fast as pandas", 3, _ratio("clean-7.7M-csv.gz", _PANDAS, "ours", "wall"), True
+    ),
+    Requirement(_CLEAN_MIDDLE, "memory, of pandas'", 0.1, _ratio("clean-7.7M-csv.gz", "ours", _PANDAS, "peak")),
+    Requirement(_CLEAN_MIDDLE, "CPU, of the floor's, csv.gz", 1.8, _ratio("clean-7.7M-csv.gz", "ours", FLOOR, "cpu")),
+    Requirement(
+        _CLEAN_MIDDLE, "CPU, of bare DuckDB's, Parquet", 1.5, _ratio("clean-7.7M-parquet", "ours", _DUCKDB, "cpu")
+    ),
+    Requirement("memory", "clean alone, both sizes and formats", 300, _peak(*_MEMORY_CLEAN), unit=" MB"),
+    Requirement("memory", "DuckDB load alone", 350, _peak("memory-load"), unit=" MB"),
+    Requirement("memory", "the whole chain, both sizes and formats", 600, _peak(*_MEMORY_CHAIN), unit=" MB"),
+    *(
+        Requirement(
+            "memory, 23 M to 1.4 M rows", name.removeprefix("memory-"), _FLAT, _ratio(name, "23M", "1.4M", "peak")
+        )
+        for name in (*_MEMORY_CLEAN, "memory-load", *_MEMORY_CHAIN)
+    ),
+    *(
+        Requirement(
+            f"{_CHAIN}, {ending}",
+            "time of `dagster asset materialize`, of clean + load bare",
+            2.5,
+            _ratio(f"chain-1.4M-{ending}", MATERIALIZE, "clean + load, bare", "wall"),
+        )
+        for ending in ("csv.gz", "parquet")
+    ),
+    Requirement(
+        "start-up",
+        "time to import the definitions, of `import dagster`",
+        2.5,
+        _ratio("overhead", "import taxi_assets.definitions", "import dagster", "wall"),
+    ),
+    Requirement(
+        "overhead",
+        "a run with nothing to do",
+        2,
+        lambda results: results["overhead"].median(MATERIALIZE, "cpu"),
+        unit=" cpu-s",
+    ),
+    Requirement("24 months, 2 at once", "seconds of both cores, of the months' own CPU", 1.3, _busy),
+    Requirement(
+        "DuckDB, month replaced",
+        "time at 24 months, of that at 1",
+        1.3,
+        _ratio("load-1.4M", "24 loaded", "1 loaded", "wall"),
+    ),
+    Requirement("Postgres", "times as fast as to_sql", 20, _ratio("postgres-1.4M", "to_sql", "ours", "wall"), True),
+)
