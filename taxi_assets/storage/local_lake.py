@@ -6,7 +6,7 @@ import errno
 import fcntl
 import hashlib
 import os
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, ClassVar
 
@@ -34,7 +34,7 @@ class LocalLake(Lake):
     @contextmanager
     def staging(self) -> Iterator[Path]:
         """A folder within the lake, so that publishing is a rename; what dead processes left is swept first."""
-        with _writing(self.folder), private_folder(Path(self.folder) / ".staging") as folder:
+        with _writing(self.folder), self._private_folder() as folder:
             yield folder
 
     def publish(self, file: Path, key: str, *, replaces: str | None, run_id: str) -> None:  # noqa: ARG002  (files keep no note of the run)
@@ -71,12 +71,13 @@ class LocalLake(Lake):
     @contextmanager
     def local(self, key: str, version: str | None = None) -> Iterator[Path]:
         """The file under a name of its own, so that it stays what it is while the object is replaced."""
-        with self.staging() as folder:
-            name = folder / key.rpartition("/")[2]
-            try:
-                os.link(self._path(key), name)
-            except FileNotFoundError:
-                raise missing(self.uri(key)) from None
+        with ExitStack() as stack:
+            with _writing(self.folder):  # not what is done with the file, which may write elsewhere
+                name = stack.enter_context(self._private_folder()) / key.rpartition("/")[2]
+                try:
+                    os.link(self._path(key), name)
+                except FileNotFoundError:
+                    raise missing(self.uri(key)) from None
             if version not in {None, _version(name.stat())}:
                 raise replaced(self.uri(key))
             yield name
@@ -103,6 +104,9 @@ class LocalLake(Lake):
 
     def _path(self, key: str) -> Path:
         return Path(self.folder, checked(key))
+
+    def _private_folder(self) -> AbstractContextManager[Path]:
+        return private_folder(Path(self.folder) / ".staging")
 
 
 @contextmanager
