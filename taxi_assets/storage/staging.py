@@ -42,7 +42,7 @@ def _claim(home: Path) -> tuple[Path, FileLock]:
             lock.acquire()
             folder.mkdir()  # the lock first: a folder without one would be swept
             return folder, lock
-    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(home))
+    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(home))  # it cannot be made, either
 
 
 def _sweep(home: Path) -> None:
