@@ -18,6 +18,16 @@ REPOSITORY = Path(__file__).parents[1]
 DATA = REPOSITORY / ".." / "shared" / "data"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="faults: the long form, as `make reliability` runs it")
+
+
+@pytest.fixture(scope="session")
+def long(pytestconfig: pytest.Config) -> bool:
+    """Whether faults are tried in their long form: hundreds of kills, minutes of fuzzing."""
+    return bool(pytestconfig.getoption("--long"))
+
+
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
