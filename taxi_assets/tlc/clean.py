@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-import zlib
 from collections import Counter
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -21,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from taxi_assets.errors import ConservationError, ContentRefusedError, TooManyQuarantinedError
+from taxi_assets.tlc.lines import UNPACKING_ERRORS
 from taxi_assets.tlc.parquet import QUARANTINE_ROW_GROUP_ROWS, ROW_GROUP_ROWS, TripWriter
 from taxi_assets.tlc.part import QUARANTINE_SCHEMA, PartedBatch, part
 from taxi_assets.tlc.read import PublishedBatch, TripReader, open_trips, plain
@@ -94,7 +94,7 @@ def _reading(record: SourceRecord, what: str) -> Iterator[None]:
     # Only what reading raises says something about the file; a full disk, say, does not.
     try:
         yield
-    except (pa.ArrowException, OSError, EOFError, zlib.error) as error:
+    except (pa.ArrowException, OSError, *UNPACKING_ERRORS) as error:
         finding = " ".join(str(error).split()).rstrip(".")
         raise ContentRefusedError(
             f"{what}: the file cannot be read as {record.format}: {finding}.",

@@ -31,17 +31,33 @@ _AROUND_VALUES = " \t\"'"
 _MAXIMUM_WHOLE_FLOAT = 2**53
 _SCALE = {ColumnType.MONEY: 2, ColumnType.MILES: 3}
 _MAXIMUM_DECIMAL_DIGITS = 12
+# So far from a whole number of cents a double no longer tells on which side of a half its text was.
+_NEAR = 1e-4
 _MAXIMUM_INTEGER = 2**63 - 1
 # The years that Python, pandas and warehouses know: 1 to 9999.
 _FIRST_TIME = pa.scalar(dt.datetime.combine(dt.date.min, dt.time.min), pa.timestamp("us"))
 _LAST_TIME = pa.scalar(dt.datetime.combine(dt.date.max, dt.time.max), pa.timestamp("us"))
 
 
-def parse(column: Column, published: Any) -> tuple[Any, Any | None]:
+def numeric_type(column: Column) -> Any | None:
+    """What a CSV parser may read the column's text as; None where only the text tells what is meant.
+
+    `parse` makes of these numbers what it makes of their text.
+    """
+    if column.type in _SCALE or column.type is ColumnType.DEGREES:
+        return pa.float64()
+    means_no_number = not any(map(_WHOLE_NUMBER.fullmatch, column.codes))
+    return pa.int64() if column.type is ColumnType.INTEGER and means_no_number else None
+
+
+def parse(column: Column, published: Any, as_text: Callable[[], Any] | None = None) -> tuple[Any, Any | None]:
     """Turn an array as published into the column's type.
 
-    Returns the array, and a boolean array that is true where a value could not be read (None when all could).
+    `as_text` gives the text of an array that a CSV parser has read as `numeric_type` says. Returns the array, and a
+    boolean array that is true where a value could not be read (None when all could).
     """
+    if as_text is not None and published.type == numeric_type(column):
+        return _parse_numeric(column, published, as_text)
     if pa.types.is_dictionary(published.type):
         published = published.dictionary_decode()
     if pa.types.is_null(published.type):
@@ -57,6 +73,21 @@ def parse(column: Column, published: Any) -> tuple[Any, Any | None]:
     if column.type is ColumnType.TEXT or pa.types.is_decimal(published.type):
         return _parse_text(column, published.cast(pa.string()))
     return _parse_native(column, published)
+
+
+def _parse_numeric(column: Column, numbers: Any, as_text: Callable[[], Any]) -> tuple[Any, Any | None]:
+    try:
+        if column.type in _SCALE:
+            return _floats_to_decimal(numbers, _SCALE[column.type], _refuse), None
+        if column.type is ColumnType.DEGREES:
+            return _finite(numbers), None
+    except pa.ArrowInvalid:
+        return _parse_text(column, as_text())
+    return numbers, None
+
+
+def _refuse(_index: int) -> str:
+    raise pa.ArrowInvalid("a double is too coarse to tell")
 
 
 # --- text ------------------------------------------------------------------------------------------------------------
@@ -162,7 +193,10 @@ def _within_calendar(times: Any) -> Any:
 
 
 def _text_to_degrees(text: Any) -> Any:
-    values = pc.cast(text, pa.float64())
+    return _finite(pc.cast(text, pa.float64()))
+
+
+def _finite(values: Any) -> Any:
     if pc.all(pc.is_finite(values)).as_py() is False:
         raise pa.ArrowInvalid("not a finite number")
     return values
@@ -242,12 +276,16 @@ _SINGLE_READERS: dict[ColumnType, Callable[[str], Any]] = {
 
 def _parse_native(column: Column, published: Any) -> tuple[Any, Any | None]:
     if pa.types.is_floating(published.type):
-        # Files written by pandas have NaN for missing.
-        floats = published.cast(pa.float64())
-        published = pc.if_else(pc.is_nan(floats), pa.scalar(None, pa.float64()), floats)
-    return _piecewise(
-        published, lambda piece: _convert_native(column, piece), lambda one: pa.nulls(len(one), column.type.arrow)
-    )
+        published = published.cast(pa.float64())
+    try:
+        return _convert_native(column, published), None
+    except pa.ArrowInvalid:
+        if pa.types.is_floating(published.type):
+            # Files written by pandas have NaN for missing.
+            published = pc.if_else(pc.is_nan(published), pa.scalar(None, pa.float64()), published)
+        return _piecewise(
+            published, lambda piece: _convert_native(column, piece), lambda one: pa.nulls(len(one), column.type.arrow)
+        )
 
 
 def _is_convertible(published: Any, wanted: ColumnType) -> bool:
@@ -266,8 +304,8 @@ def _convert_native(column: Column, published: Any) -> Any:
         if column.type in _SCALE:
             # repr() is the shortest text that means this float: what the publisher wrote before it became binary.
             return _floats_to_decimal(published, _SCALE[column.type], lambda index: repr(published[index].as_py()))
-        if column.type is ColumnType.DEGREES and pc.all(pc.is_finite(published)).as_py() is False:
-            raise pa.ArrowInvalid("not a finite number")
+        if column.type is ColumnType.DEGREES:
+            return _finite(published)
     if column.type in _SCALE and pa.types.is_integer(published.type):
         published = pc.cast(published, pa.decimal128(21, 0))
     return pc.cast(published, column.type.arrow)
@@ -285,21 +323,36 @@ def _floats_to_decimal(floats: Any, scale: int, exact_text: Callable[[int], str]
 
     pc.round on floats is wrong (1.005 becomes 1.00) and a cast of text to decimal refuses excess digits.
     """
+    limit = 10**_MAXIMUM_DECIMAL_DIGITS
     with np.errstate(invalid="ignore", over="ignore"):
-        scaled = np.asarray(pc.fill_null(floats, 0.0)) * 10**scale
+        scaled = np.asarray(floats.fill_null(0.0)) * 10**scale
         whole = np.rint(scaled)
-        doubtful = np.flatnonzero(~((np.abs(scaled - whole) < 1e-4) & (np.abs(whole) < 10**_MAXIMUM_DECIMAL_DIGITS)))
+        away = np.abs(np.subtract(scaled, whole, out=scaled), out=scaled)
+        # Most often all are near, and then no value is looked at by itself; NaN is near nothing.
+        if not (away.max(initial=0) < _NEAR and -limit < whole.min(initial=0) and whole.max(initial=0) < limit):
+            _settle(whole, ~((away < _NEAR) & (np.abs(whole) < limit)), scale, exact_text)
+    # decimal128 is a 128-bit integer, low half first: the sign fills the high half.
+    halves = np.empty((len(whole), 2), np.int64)
+    halves[:, 0] = whole
+    np.right_shift(halves[:, 0], 63, out=halves[:, 1])
+    decimal = pa.decimal128(_MAXIMUM_DECIMAL_DIGITS, scale)
+    if floats.null_count == 0 or floats.offset == 0:
+        return pa.Array.from_buffers(
+            decimal, len(whole), [floats.buffers()[0] if floats.null_count else None, pa.py_buffer(halves)]
+        )
+    decimals = pa.Array.from_buffers(decimal, len(whole), [None, pa.py_buffer(halves)])
+    return pc.if_else(pc.is_valid(floats), decimals, pa.scalar(None, decimal))
+
+
+def _settle(
+    whole: np.ndarray[Any, np.dtype[np.float64]],
+    doubtful: np.ndarray[Any, np.dtype[np.bool_]],
+    scale: int,
+    exact_text: Callable[[int], str],
+) -> None:
     read = _read_decimal(scale)
-    for index in doubtful.tolist():
+    for index in np.flatnonzero(doubtful).tolist():
         exact = read(exact_text(index))
         if exact is None:
             raise pa.ArrowInvalid("not a decimal number that fits")
         whole[index] = int(exact.scaleb(scale))
-    units = whole.astype(np.int64)
-    # decimal128 is a 128-bit integer, low half first: the sign fills the high half.
-    halves = np.stack([units, units >> 63], axis=1)
-    validity = pc.is_valid(floats)
-    decimals = pa.Array.from_buffers(
-        pa.decimal128(_MAXIMUM_DECIMAL_DIGITS, scale), len(units), [None, pa.py_buffer(np.ascontiguousarray(halves))]
-    )
-    return decimals if floats.null_count == 0 else pc.if_else(validity, decimals, pa.scalar(None, decimals.type))

@@ -6,6 +6,7 @@ Belongs here: canonical and derived columns of a batch, and which rows have a re
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,11 +76,11 @@ def _canonical(
     columns: dict[str, Any] = {}
     unreadable: dict[str, Mask] = {}
     for column in service.published_columns:
-        arrays = [published.arrays[position] for position in reader.match.positions.get(column.name, ())]
-        if not arrays:
+        positions = reader.match.positions.get(column.name, ())
+        if not positions:
             columns[column.name] = pa.nulls(len(published.source_rows), column.type.arrow)
             continue
-        columns[column.name], masks = _parse_first(column, arrays)
+        columns[column.name], masks = _parse_first(column, published, positions)
         if masks:
             unreadable[column.name] = np.logical_or.reduce(masks)
     columns["source_row"] = pa.array(published.source_rows)
@@ -89,19 +90,24 @@ def _canonical(
     return pa.record_batch([columns[name] for name in schema.names], schema=schema), unreadable
 
 
-def _parse_first(column: Column, arrays: Sequence[Any]) -> tuple[Any, list[Mask]]:
+def _parse_first(column: Column, published: PublishedBatch, positions: Sequence[int]) -> tuple[Any, list[Mask]]:
     """A column's values, from the first of its published columns that has one; and where they cannot be read.
 
     Where two of them have a value, and not the same one, nobody can tell which is meant.
     """
-    values, mask = parse(column, arrays[0])
+    values, mask = _parse_at(column, published, positions[0])
     masks = [] if mask is None else [np.asarray(mask)]
-    for array in arrays[1:]:
-        others, mask = parse(column, array)
+    for position in positions[1:]:
+        others, mask = _parse_at(column, published, position)
         masks += [] if mask is None else [np.asarray(mask)]
         masks.append(np.asarray(pc.fill_null(pc.not_equal(values, others), pa.scalar(False))))
         values = pc.coalesce(values, others)
     return values, masks
+
+
+def _parse_at(column: Column, published: PublishedBatch, position: int) -> tuple[Any, Any | None]:
+    as_text = partial(published.texts.column, position) if published.texts else None
+    return parse(column, published.arrays[position], as_text)
 
 
 def _derive(columns: Mapping[str, Any], month: Month) -> dict[str, Any]:
