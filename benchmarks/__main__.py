@@ -28,6 +28,7 @@ GROUPS: Mapping[str, Callable[[Bench], list[Comparison]]] = {
     "sensor": running.sensor,
     "growth": running.growth,
 }
+RESULTS = Path(__file__).with_name("results.json")
 _NONE = "none"
 
 
@@ -40,7 +41,7 @@ def main(only: str, repetitions: int, data: Path, scale: float) -> None:
     """Measure all comparisons, or those asked for."""
     wanted = [name.strip() for name in only.split(",") if name.strip()]
     with Bench.in_folder(data.absolute(), scale) as bench:
-        results = Results(data / ("results.json" if scale == 1 else f"results-{scale:g}.json"))
+        results = Results(RESULTS if scale == 1 else data / f"results-{scale:g}.json")
         every = [comparison for comparisons in GROUPS.values() for comparison in comparisons(bench)]
         chosen = [one for one in every if not wanted or one.name.startswith(tuple(wanted))]
         if not chosen and wanted != [_NONE]:

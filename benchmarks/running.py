@@ -21,6 +21,7 @@ OWN = "the months' own"
 MATERIALIZE = "dagster asset materialize"
 WITHOUT_REPORT = f"{MATERIALIZE}, no report"
 GROUP = "group:yellow"
+EMPTY = "stock Dagster, empty steps"
 _SHELVES = 'group:yellow and not key:"reports/yellow_trips"'
 WORKERS = (1, 2, 4)
 _FORMATS = ("csv.gz", "parquet")
@@ -96,6 +97,8 @@ def overhead(bench: Bench) -> list[Comparison]:
             {
                 MATERIALIZE: partial(_tiny, bench, GROUP),
                 WITHOUT_REPORT: partial(_tiny, bench, _SHELVES),
+                EMPTY: partial(_empty, bench),
+                "a run in a worker of make backfill": partial(_warm, bench),
                 "import dagster": partial(imported, "dagster"),
                 "import taxi_assets.definitions": partial(imported, "taxi_assets.definitions"),
             },
@@ -167,6 +170,19 @@ def _chain(bench: Bench, rows: int, ending: str, *, service: str = "yellow", sel
 def _tiny(bench: Bench, selection: str) -> Figures:
     with bench.place() as home:
         return materialize(bench, home, bench.months.tiny(), selection)
+
+
+def _empty(bench: Bench) -> Figures:
+    with bench.place() as home:
+        command = ["-m", "dagster", "asset", "materialize", "-m", "benchmarks.peers.empty", "--select", "*"]
+        environment = settings(bench, home, bench.months.tiny())
+        return run([*command, "--partition", str(MONTH)], environment=environment)
+
+
+def _warm(bench: Bench) -> Figures:
+    with bench.place() as home:
+        environment = settings(bench, home, bench.months.tiny())
+        return run(["-m", "benchmarks.peers.warm", str(MONTH)], environment=environment)
 
 
 def _both(bench: Bench, ending: str) -> Figures:

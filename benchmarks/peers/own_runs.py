@@ -24,9 +24,14 @@ def work(definitions: dg.Definitions, instance: dg.DagsterInstance, months: Sequ
         ("quality", None),
     ]
     for name, month in jobs:
-        job = definitions.resolve_job_def(name)
-        ended = job.execute_in_process(instance=instance, partition_key=month, run_config=_QUIET)
-        assert ended.success  # noqa: S101  (it raises where it does not succeed)
+        run_job(definitions, instance, name, month)
+
+
+def run_job(definitions: dg.Definitions, instance: dg.DagsterInstance, name: str, month: str | None) -> None:
+    """One run, in this process."""
+    job = definitions.resolve_job_def(name)
+    ended = job.execute_in_process(instance=instance, partition_key=month, run_config=_QUIET)
+    assert ended.success  # noqa: S101  (it raises where it does not succeed)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,46 @@
+"""Stock Dagster with nothing to do: as many steps, assets and checks as a month has, all of them empty.
+
+What a run costs before anybody's code is in it.
+"""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+MONTHS = dg.MonthlyPartitionsDefinition("2021-01", fmt="%Y-%m")
+_CHECKS = [dg.AssetCheckSpec(f"check_{number}", asset="clean") for number in range(5)]
+
+
+@dg.asset(partitions_def=MONTHS)
+def raw() -> dg.MaterializeResult[None]:
+    """Nothing."""
+    return dg.MaterializeResult()
+
+
+@dg.multi_asset(specs=[dg.AssetSpec(name, deps=["raw"]) for name in ("clean", "quarantine")], partitions_def=MONTHS)
+def halves() -> Iterator[dg.MaterializeResult[None]]:
+    """Nothing, twice."""
+    yield dg.MaterializeResult("clean")
+    yield dg.MaterializeResult("quarantine")
+
+
+@dg.multi_asset_check(specs=_CHECKS)
+def checks() -> Iterator[dg.AssetCheckResult]:
+    """All of them pass."""
+    for spec in _CHECKS:
+        yield dg.AssetCheckResult(passed=True, asset_key=spec.asset_key, check_name=spec.name)
+
+
+@dg.asset(deps=["clean"], partitions_def=MONTHS)
+def warehouse() -> dg.MaterializeResult[None]:
+    """Nothing."""
+    return dg.MaterializeResult()
+
+
+@dg.asset_check(asset="warehouse")
+def equals() -> dg.AssetCheckResult:
+    """Passes."""
+    return dg.AssetCheckResult(passed=True)
+
+
+defs = dg.Definitions(assets=[raw, halves, warehouse], asset_checks=[checks, equals], executor=dg.in_process_executor)
