@@ -18,6 +18,9 @@ QUARANTINE_ROW_GROUP_ROWS = 8_192
 
 # Nearly sorted: stored as small differences. Dictionaries would overflow on them.
 _DELTA_COLUMNS = ("pickup_datetime", "dropoff_datetime", "source_row")
+# Only of what is sorted do least and greatest tell which row groups a query can pass over. For the others, counting them
+# takes an eighth of the time that writing takes.
+_STATISTICS = (*_DELTA_COLUMNS, "pickup_date", "data_month")
 
 
 class TripWriter:
@@ -38,6 +41,7 @@ class TripWriter:
             use_dictionary=[name for name in schema.names if name not in delta],
             column_encoding=dict.fromkeys(delta, "DELTA_BINARY_PACKED"),
             store_decimal_as_integer=True,
+            write_statistics=[name for name in _STATISTICS if name in schema.names],
         )
         self._held: list[Any] = []
         self._held_rows = 0
