@@ -201,7 +201,7 @@ def _csv_rows(text: IO[bytes], expansion: _Expansion) -> int:
     while piece := text.read(_PIECE):
         expansion.add(len(piece))
         piece, mark = piece.removeprefix(mark), b""
-        lines = [line for line in (rest + piece).splitlines() if line]
+        lines = list(filter(None, (rest + piece).splitlines()))
         rest = lines.pop() if piece[-1:] not in {b"\r", b"\n", b""} else b""
         # A line within one piece is short enough; only one that began in an earlier piece can be too long.
         if len(rest) > LONGEST_LINE or (lines and len(lines[0]) > LONGEST_LINE):
