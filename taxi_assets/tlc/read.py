@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.schema import Service
 
 PARQUET_BATCH_ROWS = 16_384
+# Of each column; a row group may hold millions of rows.
+_COLUMN_BUFFER_BYTES = 1 << 18
 # Rows of another shape that are held back until they are written; a file that has more in one go is another file.
 _MAXIMUM_MISFITS = 200_000
 
@@ -101,7 +103,7 @@ def open_trips(path: Path, format_: FileFormat, service: Service, *, what: str) 
     Raises `HeaderError` where its columns are not the service's.
     """
     if format_ is FileFormat.PARQUET:
-        with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=BLOCK_BYTES) as file:
+        with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=_COLUMN_BUFFER_BYTES) as file:
             yield ParquetReader(file, service, what=what)
         return
     with open_bytes(path, format_) as bytes_:
@@ -289,7 +291,7 @@ def first_rows(file: BinaryIO, format_: FileFormat, rows: int) -> tuple[Sequence
     """The column names and the first rows of a published file, as they stand there; for a look, not for work."""
     if format_ is FileFormat.PARQUET:
         # Buffered: a published month may be one row group, and its columns would be read whole.
-        with pyarrow.parquet.ParquetFile(file, pre_buffer=False, buffer_size=BLOCK_BYTES) as parquet:
+        with pyarrow.parquet.ParquetFile(file, pre_buffer=False, buffer_size=_COLUMN_BUFFER_BYTES) as parquet:
             batch = next(parquet.iter_batches(batch_size=rows, use_threads=False), None)
             arrays = [] if batch is None else _valid(batch)[0]
             return parquet.schema_arrow.names, list(zip(*(map(plain, array) for array in arrays), strict=True))
