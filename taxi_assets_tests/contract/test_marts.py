@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 
 MONTH, NEXT_MONTH = Month(2021, 1), Month(2021, 2)
 TRIPS: dict[str, Trips] = {
-    name: trips_of(service, MONTH, count)
-    for (name, service), count in zip(SERVICES.items(), (700, 500, 300, 400), strict=True)
+    name: trips_of(service, MONTH, 300 + 100 * place) for place, (name, service) in enumerate(SERVICES.items())
 }
 FEWER = trips_of(GREEN, NEXT_MONTH, 150)
 DTYPES = {

@@ -129,7 +129,7 @@ class Publishing:
     def load(self, month: str, *, run_id: str = "", to: str = "warehouse", service: Service = GREEN) -> None:
         """The materializations of a month, as it is published now."""
         publisher = PublisherResource(source=self.source).publisher
-        version = ask(f"{service.name} {month}", publisher.candidates(service.name, Month.parse(month)))
+        version = ask(f"{service.name} {month}", publisher.candidates(service, Month.parse(month)))
         assert version is not None
         path = self.folder / version.url.rpartition("/")[2]
         record = SourceRecord(

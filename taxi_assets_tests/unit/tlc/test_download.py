@@ -27,6 +27,8 @@ from taxi_assets.tlc import sample
 from taxi_assets.tlc.download import Fetched, RetrySettings, Unchanged, fetch
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.publishers import publisher_from
+from taxi_assets.tlc.schemas.green import GREEN
+from taxi_assets.tlc.schemas.yellow import YELLOW
 from taxi_assets.tlc.source import Candidate, FileFormat, SourceRecord
 from taxi_assets.tlc.verify import Limits
 from taxi_assets_tests.loopback_publisher import HTML_PAGE, Answer, LoopbackPublisher
@@ -475,7 +477,7 @@ def test_no_secret_reaches_records_logs_or_errors(
     caplog.set_level(logging.DEBUG)
     publisher.script(NAME, then=answer)
     base = f"http://me:hush@127.0.0.1:{publisher.port}?sig=s3cret"
-    candidates = [c for c in publisher_from(base).candidates("green", Month(2020, 10)) if c.format is FileFormat.CSV]
+    candidates = [c for c in publisher_from(base).candidates(GREEN, Month(2020, 10)) if c.format is FileFormat.CSV]
     try:
         shown = repr(fetch("green 2020-10", candidates, known=None, into=into, log=LOG, retry=IMPATIENT))
     except TaxiAssetsError as error:
@@ -511,7 +513,7 @@ def test_a_long_download_tells_its_progress_and_a_broken_one_that_it_goes_on(
 
 def test_a_real_folder_is_read_byte_for_byte_and_stays_offline(into: Path) -> None:
     publisher = publisher_from(str(DATA / "months"))
-    candidates = publisher.candidates("green", Month(2013, 8))
+    candidates = publisher.candidates(GREEN, Month(2013, 8))
     result = fetch("green 2013-08", candidates, known=None, into=into, log=LOG)
     record = fetched(result, (DATA / "months" / "green_tripdata_2013-08.csv").read_bytes())
     assert (record.rows, record.publisher, record.format) == (7_623, publisher.name, FileFormat.CSV)
@@ -532,7 +534,7 @@ def test_a_file_of_a_folder_is_read_again_only_when_it_was_touched(tmp_path: Pat
 
 
 def test_a_month_that_a_folder_does_not_have_is_not_published_there(tmp_path: Path, into: Path) -> None:
-    candidates = publisher_from(str(tmp_path)).candidates("yellow", Month(2031, 1))
+    candidates = publisher_from(str(tmp_path)).candidates(YELLOW, Month(2031, 1))
     with pytest.raises(NotPublishedError) as error:
         fetch("yellow 2031-01", candidates, known=None, into=into, log=LOG)
     first = f"{tmp_path.as_uri()}/yellow_tripdata_2031-01"
@@ -555,7 +557,7 @@ def test_a_file_beyond_the_largest_size_is_not_copied(tmp_path: Path, into: Path
 
 
 def test_the_sample_is_fetched_like_any_other_and_says_that_it_is_generated(into: Path) -> None:
-    candidates = publisher_from("sample").candidates("green", Month(2020, 4))
+    candidates = publisher_from("sample").candidates(GREEN, Month(2020, 4))
     result = fetch("green 2020-04", candidates, known=None, into=into, log=LOG)
     assert isinstance(result, Fetched)
     record = fetched(result, result.path.read_bytes())
@@ -566,7 +568,7 @@ def test_the_sample_is_fetched_like_any_other_and_says_that_it_is_generated(into
 
 
 def test_a_service_that_the_sample_does_not_have_is_not_published_there(into: Path) -> None:
-    candidates = publisher_from("sample").candidates("boats", Month(2020, 4))
+    candidates = publisher_from("sample").candidates(replace(GREEN, name="boats"), Month(2020, 4))
     with pytest.raises(NotPublishedError, match="boats 2020-04 is not published anywhere: its publisher has no"):
         fetch("boats 2020-04", candidates, known=None, into=into, log=LOG)
 
