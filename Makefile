@@ -125,6 +125,12 @@ test-ui: $(VENV)/.dev ## Walk through Dagster's UI in a browser (needs chromium)
 screenshots: $(VENV)/.dev ## The same walk, with pictures of it for docs/images
 	@TAXI_TEST_SCREENSHOTS=docs/images $(BIN)/python -m pytest -q taxi_assets_tests/ui
 
+.PHONY: dist
+dist: $(VENV)/.dev ## Build the package into dist/: an sdist, and a wheel from it
+	@rm -rf dist
+	@$(UV) build --quiet --no-build-isolation --offline
+	@rm -rf taxi_assets.egg-info
+
 .PHONY: docs
 docs: $(VENV)/.runtime ## Write the documents that are made from the code
 	@$(BIN)/python -m taxi_assets.tlc.dictionary > docs/data-dictionary.md
