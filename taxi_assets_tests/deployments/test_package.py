@@ -89,9 +89,14 @@ def test_wheel_and_sdist_hold_every_file_of_the_package(dist: Path) -> None:
     assert not any("test" in name for name in held)
 
 
+def test_it_is_the_wheel_that_runs_and_it_knows_which_versions_it_takes(installed: Installed) -> None:
+    script = "import taxi_assets; from taxi_assets.doctor import versions; print(taxi_assets.__file__, versions.versions(None))"
+    said = installed.run("python", "-c", script)
+    assert said.startswith(str(installed.environment))
+    assert "libraries as they must be" in said
+
+
 def test_from_the_wheel_alone_a_month_goes_through_every_shelf(installed: Installed) -> None:
-    where = installed.run("python", "-c", "import taxi_assets; print(taxi_assets.__file__)")
-    assert where.startswith(str(installed.environment))
     said = installed.run(
         *("dagster", "asset", "materialize", "-m", "taxi_assets.definitions"),
         *("--select", "group:green", "--partition", "2021-01"),
@@ -105,13 +110,7 @@ def test_from_the_wheel_alone_a_month_goes_through_every_shelf(installed: Instal
     assert "Green taxi" in (installed.folder / "data/lake/reports/green_trips/2021-01/report.html").read_text()
 
 
-def test_from_the_wheel_alone_the_definitions_hold_together_marts_and_all(installed: Installed) -> None:
-    installed.run("dagster", "definitions", "validate", "-m", "taxi_assets.definitions")
-    listed = installed.run("dagster", "asset", "list", "-m", "taxi_assets.definitions")
-    assert {"marts/zone_day", "reports/green_trips", "quality/month_quality"} <= {*listed.split()}
-
-
-def test_from_the_wheel_alone_the_doctor_knows_which_versions_it_takes(installed: Installed) -> None:
-    said = installed.run("python", "-m", "taxi_assets.doctor")
-    assert "libraries as they must be" in said
-    assert "FAULT" not in said
+def test_from_the_wheel_alone_the_definitions_hold_together(installed: Installed) -> None:
+    assert "Validation successful" in installed.run(
+        "dagster", "definitions", "validate", "-m", "taxi_assets.definitions"
+    )
