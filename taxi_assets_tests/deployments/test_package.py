@@ -90,8 +90,9 @@ def test_wheel_and_sdist_hold_every_file_of_the_package(dist: Path) -> None:
 
 
 def test_it_is_the_wheel_that_runs_and_it_knows_which_versions_it_takes(installed: Installed) -> None:
-    script = "import taxi_assets; from taxi_assets.doctor import versions; print(taxi_assets.__file__, versions.versions(None))"
-    said = installed.run("python", "-c", script)
+    said = installed.run(
+        "python", "-c", "from taxi_assets.doctor import versions as v; print(v.__file__, v.versions(None))"
+    )
     assert said.startswith(str(installed.environment))
     assert "libraries as they must be" in said
 
