@@ -149,7 +149,7 @@ def test_trips_of_places_that_are_no_zone_have_a_name_all_the_same(warehouse: Wa
         "WHERE pickup_location_id > 263 GROUP BY pickup_location_id, pickup_borough, pickup_zone "
         "ORDER BY pickup_location_id"
     )
-    places = [trip["pickup_location_id"] for rows in TRIPS.values() for trip in rows if not trip.get("is_reversal")]
+    places = [trip.get("pickup_location_id") for rows in TRIPS.values() for trip in rows if not trip.get("is_reversal")]
     assert plain(frame) == [
         {
             "pickup_location_id": 264,

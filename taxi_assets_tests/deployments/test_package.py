@@ -55,7 +55,7 @@ class Installed:
             env={"PATH": os.defpath, "HOME": str(self.folder), "TAXI_SOURCE": "sample"},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
             check=False,
         )
         assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -81,9 +81,10 @@ def test_wheel_and_sdist_hold_every_file_of_the_package(dist: Path) -> None:
         for path in package.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    with zipfile.ZipFile(*dist.glob("*.whl")) as wheel:
+    (built,), (source,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
+    with zipfile.ZipFile(built) as wheel:
         assert {name for name in wheel.namelist() if ".dist-info/" not in name} == files
-    with tarfile.open(*dist.glob("*.tar.gz")) as sdist:
+    with tarfile.open(source) as sdist:
         held = {name.partition("/")[2] for name in sdist.getnames()}
     assert files | {"pyproject.toml", "setup.py", "README.md"} <= held
     assert not any("test" in name for name in held)
