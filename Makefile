@@ -117,6 +117,18 @@ test-deployments: $(VENV)/.dev ## Daemon, servers and commands as processes, kil
 test-unit: $(VENV)/.dev ## Unit tests alone: seconds
 	@$(BIN)/python -m pytest -q taxi_assets_tests/unit
 
+# Each in an environment of its own, resolved anew; tools for testing are the newest that go with it.
+.PHONY: test-lowest test-newest
+test-lowest: RESOLUTION := lowest-direct
+test-lowest: ## Unit and definition tests with the lowest versions that pyproject.toml allows
+test-newest: RESOLUTION := highest
+test-newest: ## The same with the newest versions there are, whatever the lock says
+test-lowest test-newest: test-%: $(BIN)/uv
+	@$(BIN)/uv venv --quiet --clear --python $(PYTHON) .venv-$*
+	@$(BIN)/uv pip compile pyproject.toml --quiet --python .venv-$*/bin/python --resolution $(RESOLUTION) --no-header --no-annotate --output-file .venv-$*/runtime.txt
+	@$(BIN)/uv pip install --quiet --python .venv-$*/bin/python -r .venv-$*/runtime.txt --group dev
+	@.venv-$*/bin/python -m pytest -q -n 3 --dist worksteal taxi_assets_tests/unit taxi_assets_tests/definitions
+
 .PHONY: test-ui
 test-ui: $(VENV)/.dev ## Walk through Dagster's UI in a browser (needs chromium)
 	@$(BIN)/python -m pytest -q taxi_assets_tests/ui
@@ -124,6 +136,12 @@ test-ui: $(VENV)/.dev ## Walk through Dagster's UI in a browser (needs chromium)
 .PHONY: screenshots
 screenshots: $(VENV)/.dev ## The same walk, with pictures of it for docs/images
 	@TAXI_TEST_SCREENSHOTS=docs/images $(BIN)/python -m pytest -q taxi_assets_tests/ui
+
+.PHONY: dist
+dist: $(VENV)/.dev ## Build the package into dist/: an sdist, and a wheel from it
+	@rm -rf dist
+	@$(UV) build --quiet --no-build-isolation --offline
+	@rm -rf taxi_assets.egg-info
 
 .PHONY: docs
 docs: $(VENV)/.runtime ## Write the documents that are made from the code

@@ -129,6 +129,10 @@ class WarehouseSchemaError(PermanentError):
     """A table in the warehouse is made otherwise than the schema says: a type, or its partitions."""
 
 
+class ServiceDefinitionError(PermanentError):
+    """A service in `tlc/catalogue.py` lacks what every one has: a column, its type, a name of its own."""
+
+
 class MartDefinitionError(PermanentError):
     """A file in `marts/sql/` is no mart: its header, a column, or SQL that engines do not all understand alike."""
 

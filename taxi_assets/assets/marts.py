@@ -1,7 +1,7 @@
 """marts/…: tables that answer questions, computed in the warehouse from the trips of all services."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import dagster as dg
@@ -14,14 +14,17 @@ from taxi_assets.failures import as_failures
 from taxi_assets.marts.mart import Mart, MartMonth
 from taxi_assets.partitions import partitions_of_all
 from taxi_assets.storage.warehouse import Warehouse
+from taxi_assets.tlc.catalogue import SERVICES
 from taxi_assets.tlc.month import Month
+from taxi_assets.tlc.schema import Service
 
 _DESCRIPTION = """{description}
 
 One row for each {key}. Sums only, so any of them can be added up further; a reversal takes back a charge and is no
 trip, and a trip of more than 24 hours is not timed. The table is `{name}` in the warehouse's schema, its partition
 column `data_month`. A month is made of whichever services are loaded, and is made anew when one of them changes; it can
-be materialized as soon as one is there."""
+be materialized as soon as one is there. Where only services are loaded that do not record what it counts, nothing is
+made."""
 
 
 def mart_key(mart: Mart) -> dg.AssetKey:
@@ -53,6 +56,7 @@ def mart_asset(mart: Mart, kind: str, retry: dg.RetryPolicy | None = None) -> dg
         kinds={kind, "mart", "table"},
         tags=metadata.asset_tags(),
         code_version=mart.version,
+        output_required=False,
         automation_condition=follow_services(),
         retry_policy=retry,
     )
@@ -62,22 +66,29 @@ def mart_asset(mart: Mart, kind: str, retry: dg.RetryPolicy | None = None) -> dg
             versions = {service.name: warehouse.loaded(service, month) for service in mart.services}
             services = [service for service in mart.services if versions[service.name] is not None]
             if not services:
-                names = ", ".join(service.name for service in mart.services)
-                raise NoTripsLoadedError(
-                    f"marts/{mart.name} {month}: no trips of this month are in the warehouse, of {names}.",
-                    remedy="Materialize the month of one of these services first.",
-                )
+                wanted = _names(mart.services)
+                said = f"marts/{mart.name} {month}: no trips of this month are in the warehouse, of {wanted}."
+                others = [s for s in SERVICES.values() if s not in mart.services and warehouse.loaded(s, month)]
+                if not others:
+                    raise NoTripsLoadedError(said, remedy="Materialize the month of one of these services first.")
+                # No fault of whoever runs all marts after a month of a service that this one does not count.
+                context.log.warning("%s Nothing is made of %s alone.", said, _names(others))
+                return
             lineage = metadata.column_lineage(mart, services)
         made_of = sorted((name, loaded.data_version) for name, loaded in versions.items() if loaded is not None)
         yield dg.Output(
             MartMonth(mart, month, services),
             data_version=dg.DataVersion(hashlib.sha256(repr((mart.version, made_of)).encode()).hexdigest()[:16]),
             metadata={
-                "services": ", ".join(service.name for service in services),
-                "services_not_loaded": ", ".join(s.name for s in mart.services if s not in services) or "none",
+                "services": _names(services),
+                "services_not_loaded": _names([s for s in mart.services if s not in services]) or "none",
                 "dagster/table_name": warehouse.table_name(mart.name),
                 "dagster/column_lineage": lineage,
             },
         )
 
     return month_of_mart
+
+
+def _names(services: Sequence[Service]) -> str:
+    return ", ".join(service.name for service in services)

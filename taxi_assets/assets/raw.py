@@ -63,7 +63,7 @@ def raw_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Asset
         context: dg.AssetExecutionContext, lake: Lake, publisher: PublisherResource
     ) -> Iterator[dg.Output[Any]]:
         month = Month.parse(context.partition_key)
-        candidates = publisher.publisher.candidates(service.name, month)
+        candidates = publisher.publisher.candidates(service, month)
         config = context.op_execution_context.op_config
         stem = f"raw/{service.table}/{month}"
         with current_file(f"{service.name} {month}", candidates, stem, lake, publisher, force=config["force"]) as file:

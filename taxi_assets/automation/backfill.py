@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _SHELVES = {"raw": "raw", "clean": "clean", "quarantine": "quarantined", "warehouse": "in the warehouse"}
 
-DEMO_MONTHS = [(service, "2021-01") for service in SERVICES]
+_DEMO_MONTH = "2021-01"
 
 
 @click.group()
@@ -50,14 +50,15 @@ def backfill(service: str, first: str, last: str, workers: int, module: str) -> 
 def demo() -> None:
     """Materialize a generated month of every service, with marts and reports, and say where to look."""
     from taxi_assets.build import lake_at, warehouse_at  # noqa: PLC0415
+    from taxi_assets.tlc import sample  # noqa: PLC0415  (the generator is loaded only where it is asked for)
 
     click.echo("A month of generated trips of every service, through every shelf, into an embedded warehouse:\n")
-    _run(DEMO_MONTHS, workers=os.cpu_count() or 1)
+    _run([(service, _DEMO_MONTH) for service in sample.services()], workers=os.cpu_count() or 1)
     settings = Settings.from_env()
     lake, warehouse = lake_at(settings), warehouse_at(settings)
     places = {
         "quarantine": lake.uri("quarantine"),
-        "report": lake.uri("reports/yellow_trips/2021-01/report.html"),
+        "report": lake.uri(f"reports/yellow_trips/{_DEMO_MONTH}/report.html"),
         "warehouse": warehouse.uri(),
     }
     click.echo(_NEXT.format(**{name: _from_here(place) for name, place in places.items()}))

@@ -102,7 +102,7 @@ class Comparison:
     def _ask(self, month: Month) -> FileVersion | None:
         name = self.service.name
         known = self.raw[month].version if month in self.raw else None
-        candidates = self.by.candidates(name, month)
+        candidates = self.by.candidates(self.service, month)
         try:
             return self._publisher.ask(f"{name} {month}", candidates, known=known, seconds=self.limits.question)
         except (PublisherRefusedError, PublisherFailedError) as error:

@@ -19,6 +19,7 @@ from taxi_assets.publisher import PublisherResource
 from taxi_assets.tlc.ask import ask
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.publishers import Base
+from taxi_assets.tlc.schemas.yellow import YELLOW
 
 if TYPE_CHECKING:
     from taxi_assets.doctor.visit import Visit
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 _PROBE = b"The doctor of taxi_assets was here, and removes this.\n"
-_KNOWN = ("yellow", (Month(2021, 1), Month(2023, 1)))
+_KNOWN = (YELLOW, (Month(2021, 1), Month(2023, 1)))
 """A service with months that TLC has long published; its mirror has the first of them only."""
 
 
@@ -106,15 +107,15 @@ def publisher(visit: Visit) -> str:
     by = PublisherResource(source=settings.source).publisher
     service, months = _KNOWN
     found = {
-        month: ask(f"{service} {month}", by.candidates(service, month), google_key=_google_key(settings))
+        month: ask(f"{service.name} {month}", by.candidates(service, month), google_key=_google_key(settings))
         for month in months
     }
-    there = [f"{service} {month}" for month, version in found.items() if version is not None]
+    there = [f"{service.name} {month}" for month, version in found.items() if version is not None]
     if there:
         return f"{by.name}: has {' and '.join(there)}"
     if not isinstance(by, Base):
         raise PublisherRefusedError(
-            f"{by.name} says that {service} {months[0]} is not published, which it has been for years.",
+            f"{by.name} says that {service.name} {months[0]} is not published, which it has been for years.",
             remedy="Is there a proxy in between, or another server under its name?",
         )
-    return f"{by.name}: answers, but has neither {service} {months[0]} nor {months[1]}; is it the right place?"
+    return f"{by.name}: answers, but has neither {service.name} {months[0]} nor {months[1]}; is it the right place?"

@@ -53,7 +53,7 @@ _TAKEN = {all_trips.NAME, ZONES_TABLE, "month_quality", "loaded_months"}
 
 _KEYS = (
     Column("data_month", ColumnType.DATE, "First day of the published month; the partition."),
-    Column("service", ColumnType.TEXT, "The service: yellow, green, fhv or fhvhv."),
+    Column("service", ColumnType.TEXT, "The service by name, such as yellow."),
     Column("pickup_date", ColumnType.DATE, "Day of the pickup; a few lie outside the published month.", "local date"),
     Column("pickup_hour", ColumnType.INTEGER, "Hour of the pickup, 0 to 23.", "hour of the day"),
     Column("pickup_isodow", ColumnType.INTEGER, "Day of the week, 1 Monday to 7 Sunday.", "weekday"),

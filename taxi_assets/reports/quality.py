@@ -28,7 +28,7 @@ VERSION = 2
 """Bump when the same reports give another table."""
 
 COLUMNS = (
-    Column("service", ColumnType.TEXT, "The service: yellow, green, fhv or fhvhv."),
+    Column("service", ColumnType.TEXT, "The service by name, such as yellow."),
     Column("data_month", ColumnType.DATE, "First day of the published month."),
     Column("reason", ColumnType.TEXT, f"A reason for quarantine; '{ALL}': the month as a whole."),
     Column(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import matplotlib as mpl
@@ -11,7 +12,20 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from taxi_assets.reports import wording
-from taxi_assets.reports.drawing import BLUE, GREEN, MUTED, ORANGE, PURPLE, Picture, drawing, grid, new_figure, to_png
+from taxi_assets.reports.drawing import (
+    BLUE,
+    GREEN,
+    MUTED,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    Picture,
+    drawing,
+    grid,
+    new_figure,
+    to_png,
+)
 from taxi_assets.tlc.catalogue import SERVICES
 from taxi_assets.tlc.month import Month
 
@@ -28,7 +42,7 @@ if TYPE_CHECKING:
     Reports = Mapping[Month, MonthReport]
 
 # Told apart by shape as well.
-_LOOKS = (ORANGE, "o"), (GREEN, "s"), (BLUE, "^"), (PURPLE, "D")
+_LOOKS = (ORANGE, "o"), (GREEN, "s"), (BLUE, "^"), (PURPLE, "D"), (VERMILION, "v"), (SKY, "P")
 _FEW_MONTHS = 36
 _REASONS = 5
 _OTHERS = "other reasons"
@@ -114,7 +128,7 @@ def _share(report: MonthReport, name: str, named: Mapping[str, object]) -> float
 def _draw_rows(figure: SubFigure, by_service: Mapping[str, Reports]) -> None:
     change, rows = figure.subplots(2, 1, sharex=True)
     lines = {}
-    for (service, months), (colour, marker) in zip(by_service.items(), _LOOKS, strict=True):
+    for (service, months), (colour, marker) in zip(by_service.items(), cycle(_LOOKS), strict=False):
         if months:
             _line(change, changes(months), colour, marker)
             published = {month: report.rows_raw or float("nan") for month, report in months.items()}

@@ -25,7 +25,7 @@ _HEAD = """# Data dictionary
 Written by `make docs` from the schemas in `taxi_assets/tlc/schemas/`; do not edit.
 
 Names, types and units are the same in the clean Parquet, in the warehouse, and for every month since the service's
-first. *Published as* lists the names a column has had in TLC's files, whatever their case and spaces. A column that a
+first. *Published as* lists the names a column has had in files, whatever their case and spaces. A column that a
 month's file does not have is null. Times are New York wall-clock times, without zone.
 """
 

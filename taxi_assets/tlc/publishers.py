@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import url2pathname
 
 from taxi_assets.addresses import read_bucket
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.source import Candidate, FileFormat
+
+if TYPE_CHECKING:
+    from taxi_assets.tlc.schema import Service
 
 SAMPLE_ZONES_URL = "sample:taxi_zone_lookup"
 """The address of the copy of TLC's zone table in this package."""
@@ -32,7 +35,7 @@ class Publisher(Protocol):
     def name(self) -> str:
         """The word or base it was chosen by, without secrets."""
 
-    def candidates(self, service: str, month: Month) -> list[Candidate]:
+    def candidates(self, service: Service, month: Month) -> list[Candidate]:
         """Where the month's file may be, in order of preference."""
 
     def zones(self) -> list[Candidate]:
@@ -45,8 +48,10 @@ class Tlc:
 
     name: str = "tlc"
 
-    def candidates(self, service: str, month: Month) -> list[Candidate]:
-        """Its one Parquet file."""
+    def candidates(self, service: Service, month: Month) -> list[Candidate]:
+        """Its one Parquet file; none of a service that is not TLC's."""
+        if service.file_name is not None:
+            return []
         url = f"{_TLC}/trip-data/{_file_name(service, month, FileFormat.PARQUET)}"
         return [Candidate(url, self.name, FileFormat.PARQUET)]
 
@@ -65,9 +70,11 @@ class DataTalksClub:
         """Whether the month is within its range."""
         return _MIRROR_FIRST <= month <= _MIRROR_LAST
 
-    def candidates(self, service: str, month: Month) -> list[Candidate]:
+    def candidates(self, service: Service, month: Month) -> list[Candidate]:
         """Its one CSV; asked for outside its range as well, so that the answer is the publisher's own."""
-        url = f"{_MIRROR}/{service}/{_file_name(service, month, FileFormat.CSV_GZ)}"
+        if service.file_name is not None:
+            return []
+        url = f"{_MIRROR}/{service.name}/{_file_name(service, month, FileFormat.CSV_GZ)}"
         return [Candidate(url, self.name, FileFormat.CSV_GZ)]
 
     def zones(self) -> list[Candidate]:
@@ -81,7 +88,7 @@ class Auto:
 
     name: str = "auto"
 
-    def candidates(self, service: str, month: Month) -> list[Candidate]:
+    def candidates(self, service: Service, month: Month) -> list[Candidate]:
         """The mirror first, within its range; TLC always."""
         mirror = DataTalksClub()
         mirrored = mirror.candidates(service, month) if mirror.has(month) else []
@@ -98,13 +105,13 @@ class Sample:
 
     name: str = "sample"
 
-    def candidates(self, service: str, month: Month) -> list[Candidate]:
+    def candidates(self, service: Service, month: Month) -> list[Candidate]:
         """The month, to be generated; none for a service that is not."""
         from taxi_assets.tlc import sample  # noqa: PLC0415  (the generator is loaded only where it is asked for)
 
-        if service not in sample.services():
+        if service.name not in sample.services():
             return []
-        return [Candidate(f"sample:{service}/{month}", self.name, sample.format_of(service))]
+        return [Candidate(f"sample:{service.name}/{month}", self.name, sample.format_of(service.name))]
 
     def zones(self) -> list[Candidate]:
         """The copy in the package."""
@@ -119,7 +126,7 @@ class Base:
     url: str = field(repr=False)
     """Its address with whatever opens it, a password or a signature: never to be shown."""
 
-    def candidates(self, service: str, month: Month) -> list[Candidate]:
+    def candidates(self, service: Service, month: Month) -> list[Candidate]:
         """The month as `.csv.gz`, `.csv`, `.parquet`."""
         return [Candidate(self._inside(_file_name(service, month, ending)), self.name, ending) for ending in FileFormat]
 
@@ -164,8 +171,9 @@ def public_url(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def _file_name(service: str, month: Month, ending: FileFormat) -> str:
-    return f"{service}_tripdata_{month}.{ending}"
+def _file_name(service: Service, month: Month, ending: FileFormat) -> str:
+    stem = f"{service.name}_tripdata_{month}" if service.file_name is None else service.file_name.format(month=month)
+    return f"{stem}.{ending}"
 
 
 def _folder_base(source: str, folder: Path) -> Base:

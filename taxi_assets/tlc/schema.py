@@ -102,7 +102,8 @@ class Service:
     """One TLC service: its name in file names and asset keys, its columns in table order, and its rules.
 
     `measures` says in SQL what marts count as its fare, revenue and so on, where that is not the column of the usual
-    name; see `marts/all_trips.py`.
+    name; see `marts/all_trips.py`. `file_name` is what its files are called, less the ending, where somebody else than
+    TLC publishes them: a pattern such as `{month.start:%Y%m}-citibike-tripdata`.
     """
 
     name: str
@@ -112,6 +113,7 @@ class Service:
     columns: Sequence[Column]
     rules: Sequence[Rule]
     measures: Mapping[str, str] = field(default_factory=dict)
+    file_name: str | None = None
 
     @property
     def table(self) -> str:

@@ -125,7 +125,7 @@ def _common(service: str, trip: dict[str, Any]) -> dict[str, Any]:
     is_trip = not trip.get("is_reversal", False)
     extras = [_scaled(trip.get(name), 2) or 0 for name in ("sales_tax", "airport_fee", "tip_amount")]
     fare = _scaled(trip.get("base_passenger_fare" if service == "fhvhv" else "fare_amount"), 2)
-    pickup, dropoff = (_place(trip[f"{event}_location_id"]) for event in ("pickup", "dropoff"))
+    pickup, dropoff = (_place(trip.get(f"{event}_location_id")) for event in ("pickup", "dropoff"))
     seconds = None if trip["trip_seconds"] is None or trip["trip_seconds"] > 24 * 3600 else trip["trip_seconds"]
     return {
         "service": service,

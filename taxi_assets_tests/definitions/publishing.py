@@ -13,6 +13,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import pytest
 from dagster._core.events import StepMaterializationData
 
 from taxi_assets.automation.comparison import Limits
@@ -29,12 +30,14 @@ from taxi_assets.tlc.schemas.green import GREEN
 from taxi_assets.tlc.source import FileFormat, SourceRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from taxi_assets.tlc.schema import Service
 
 AT_ONCE = Limits(pause=0)
 _ASKED_BY = {"dagster/sensor_name", "dagster/schedule_name"}
+YEAR = [f"2020-{number:02}" for number in range(1, 13)]
 LONG_AGO = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
 
 
@@ -129,7 +132,7 @@ class Publishing:
     def load(self, month: str, *, run_id: str = "", to: str = "warehouse", service: Service = GREEN) -> None:
         """The materializations of a month, as it is published now."""
         publisher = PublisherResource(source=self.source).publisher
-        version = ask(f"{service.name} {month}", publisher.candidates(service.name, Month.parse(month)))
+        version = ask(f"{service.name} {month}", publisher.candidates(service, Month.parse(month)))
         assert version is not None
         path = self.folder / version.url.rpartition("/")[2]
         record = SourceRecord(
@@ -167,3 +170,14 @@ class Publishing:
         if "dagster/schedule_name" in by:
             by["dagster/scheduled_execution_time"] = self.now.astimezone(dt.UTC).isoformat()
         return {**by, "dagster/run_key": str(request.run_key)}
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+@pytest.fixture
+def story(tmp_path: Path, instance: dg.DagsterInstance) -> Publishing:
+    return Publishing(tmp_path / "published", instance)

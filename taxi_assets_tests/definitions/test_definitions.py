@@ -23,7 +23,12 @@ from taxi_assets_tests.conftest import REPOSITORY
 
 SHELVES = ("raw", "clean", "quarantine", "warehouse", "reports")
 MARTS = tuple(marts())
-FIRST_MONTHS = {"yellow": "2009-01", "green": "2013-08", "fhv": "2015-01", "fhvhv": "2019-02"}
+FIRST_MONTHS = {
+    "yellow": "2009-01",
+    "green": "2013-08",
+    "fhv": "2015-01",
+    "fhvhv": "2019-02",
+}
 
 
 @pytest.fixture(scope="module")

@@ -29,11 +29,6 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def same_name(one: str, other: str) -> bool:
-    """Column names are compared without case."""
-    return one.lower() == other.lower()
-
-
 def normalised(fields: Sequence[Resource]) -> list[Resource]:
     """A schema's fields as BigQuery answers them: canonical type names, every mode said."""
     seen: set[str] = set()

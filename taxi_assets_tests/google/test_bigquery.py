@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from google.api_core import exceptions
@@ -20,35 +20,6 @@ from taxi_assets_tests.google.bigquery_trips import (
     make_table,
     trips,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture
-def objects() -> Iterator[Objects]:
-    with Objects() as objects:
-        yield objects
-
-
-@pytest.fixture
-def bigquery(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> Iterator[BigQuery]:
-    with BigQuery(storage_endpoint=objects.endpoint, project=PROJECT) as bigquery:
-        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", bigquery.endpoint)
-        yield bigquery
-
-
-@pytest.fixture
-def client(bigquery: BigQuery) -> Iterator[Any]:
-    client = client_of()
-    yield client
-    client.close()
-    assert bigquery.requests
-
-
-@pytest.fixture
-def table(client: Any) -> Any:
-    return make_table(client)
 
 
 def _load(client: Any, objects: Objects, **options: Any) -> Any:

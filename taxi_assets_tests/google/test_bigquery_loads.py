@@ -6,14 +6,13 @@ import datetime as dt
 import io
 import json
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pytest
 from google.api_core import exceptions
 from google.cloud import bigquery as google
-from google.cloud.bigquery.retry import DEFAULT_RETRY
 
 from taxi_assets_tests.google.bigquery import BigQuery, Fault, JobFault
 from taxi_assets_tests.google.bigquery_trips import (
@@ -23,54 +22,14 @@ from taxi_assets_tests.google.bigquery_trips import (
     SCHEMA,
     TABLE,
     Objects,
-    client_of,
     load_config,
-    make_table,
     trips,
 )
+from taxi_assets_tests.google.load_jobs import KEY, URI, Load, load, objects
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+__all__ = ["load", "objects"]
 
-    Load = Callable[..., Any]
-
-URI = "gs://lake/clean/yellow 2021-01.parquet"
-KEY = "clean/yellow 2021-01.parquet"
-SOON = DEFAULT_RETRY.with_delay(initial=0.01, maximum=0.02)
-
-
-@pytest.fixture
-def objects() -> Iterator[Objects]:
-    with Objects() as objects:
-        objects.contents[KEY] = trips()
-        yield objects
-
-
-@pytest.fixture
-def bigquery(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> Iterator[BigQuery]:
-    with BigQuery(storage_endpoint=objects.endpoint) as bigquery:
-        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", bigquery.endpoint)
-        yield bigquery
-
-
-@pytest.fixture
-def client(bigquery: BigQuery) -> Iterator[Any]:
-    client = client_of()
-    make_table(client)
-    yield client
-    client.close()
-    assert bigquery.requests
-
-
-@pytest.fixture
-def load(client: Any) -> Load:
-    """Insert a load job as the product does."""
-
-    def insert(destination: str = f"{TABLE}$202101", *, job_id: str | None = None, **options: Any) -> Any:
-        config = load_config(**options)
-        return client.load_table_from_uri(URI, destination, job_config=config, job_id=job_id, retry=SOON)
-
-    return insert
+pytestmark = pytest.mark.usefixtures("table")
 
 
 def _fares(bigquery: BigQuery) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -27,36 +27,7 @@ from taxi_assets_tests.google.bigquery_trips import (
     trips,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 SOON = DEFAULT_RETRY.with_delay(initial=0.01, maximum=0.02)
-
-
-@pytest.fixture
-def objects() -> Iterator[Objects]:
-    with Objects() as objects:
-        yield objects
-
-
-@pytest.fixture
-def bigquery(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> Iterator[BigQuery]:
-    with BigQuery(storage_endpoint=objects.endpoint, project=PROJECT) as bigquery:
-        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", bigquery.endpoint)
-        yield bigquery
-
-
-@pytest.fixture
-def client(bigquery: BigQuery) -> Iterator[Any]:
-    client = client_of()
-    yield client
-    client.close()
-    assert bigquery.requests
-
-
-@pytest.fixture
-def table(client: Any) -> Any:
-    return make_table(client)
 
 
 # Permissions

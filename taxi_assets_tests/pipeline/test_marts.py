@@ -16,7 +16,8 @@ from taxi_assets.marts.mart import marts, read_mart
 from taxi_assets.settings import Settings
 from taxi_assets.storage.duckdb import DuckDBWarehouse
 from taxi_assets.storage.io_managers import WarehouseIOManager
-from taxi_assets_tests.chain import checks, failures
+from taxi_assets_tests.chain import Deployment, checks, failures, materializations
+from taxi_assets_tests.contract.mart_trips import ZONES
 from taxi_assets_tests.contract.stores.postgres import postgres_server, postgres_url
 
 if TYPE_CHECKING:
@@ -269,3 +270,17 @@ def test_a_mistake_in_a_mart_is_told_once_and_leaves_nothing(home: Path, right: 
     assert "mistaken: " in failure
     assert told in failure
     assert not [event for event in result.all_events if event.is_step_up_for_retry]
+
+
+def test_of_a_service_that_a_mart_does_not_count_nothing_is_made_and_nothing_fails(tmp_path: Path) -> None:
+    deployment = Deployment(tmp_path, "sample")
+    DuckDBWarehouse(file=str(deployment.warehouse)).replace_frame("taxi_zones", ZONES, {})
+    told = failures(deployment.run("marts", "2021-01"))
+    assert len(told) == len(marts())
+    assert all("2021-01: no trips of this month are in the warehouse, of " in each for each in told)
+    assert deployment.run("fhv", "2021-01").success
+    result = deployment.run("marts", "2021-01")
+    assert result.success, failures(result)
+    assert set(materializations(result)) == {f"marts/{name}" for name in marts()} - {"marts/payment_mix"}
+    evaluated = {check.asset_key.path[-1] for check in result.get_asset_check_evaluations()}
+    assert evaluated == {*marts()} - {"payment_mix"}

@@ -17,6 +17,7 @@ from taxi_assets.tlc.ask import HASTY, ask
 from taxi_assets.tlc.download import Fetched, fetch
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.publishers import publisher_from
+from taxi_assets.tlc.schemas.green import GREEN
 from taxi_assets.tlc.source import Candidate, FileFormat, FileVersion, SourceRecord
 from taxi_assets_tests.google.cloud_storage import CloudStorage, Fault
 from taxi_assets_tests.loopback_publisher import HTML_PAGE, Answer, LoopbackPublisher
@@ -37,7 +38,7 @@ def publisher() -> Iterator[LoopbackPublisher]:
 
 
 def candidates(source: str) -> list[Candidate]:
-    return publisher_from(source).candidates("green", Month(2020, 10))
+    return publisher_from(source).candidates(GREEN, Month(2020, 10))
 
 
 def one(url: str) -> list[Candidate]:

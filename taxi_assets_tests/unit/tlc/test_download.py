@@ -1,17 +1,12 @@
-"""Fetching from a real HTTP server that misbehaves, from folders, and from the sample."""
+"""Fetching from a real HTTP server, from folders, and from the sample: what arrives, and what is refused."""
 
 from __future__ import annotations
 
-import email.utils
 import gzip
-import hashlib
 import logging
 import os
-import socket
-import time
 import traceback
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,72 +22,31 @@ from taxi_assets.tlc import sample
 from taxi_assets.tlc.download import Fetched, RetrySettings, Unchanged, fetch
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.publishers import publisher_from
+from taxi_assets.tlc.schemas.green import GREEN
+from taxi_assets.tlc.schemas.yellow import YELLOW
 from taxi_assets.tlc.source import Candidate, FileFormat, SourceRecord
 from taxi_assets.tlc.verify import Limits
 from taxi_assets_tests.loopback_publisher import HTML_PAGE, Answer, LoopbackPublisher
+from taxi_assets_tests.unit.tlc.downloads import (
+    CSV_FILE,
+    DATA,
+    HASTY,
+    IMPATIENT,
+    LOG,
+    NAME,
+    OTHER_CSV,
+    ROWS,
+    fetched,
+    get,
+    into,
+    publisher,
+    refuse,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
-DATA = Path(__file__).parents[3] / ".." / "shared" / "data"
-LOG = logging.getLogger("test_download")
-NAME = "green_tripdata_2020-10.csv"
-HASTY = RetrySettings(attempts=3, first_wait=0, longest_wait=0, longest_retry_after=0)
-IMPATIENT = replace(HASTY, read_timeout=0.3)
-CSV_FILE = b"a,b,c\r\n" + b"".join(b"%d,2020-10-01 00:31:19,%d\r\n" % (row, row * 7919) for row in range(40_000))
-ROWS = 40_000
-OTHER_CSV = b"a,b,c\r\n" + b"".join(b"%d,2020-10-31 23:59:59,%d\r\n" % (row, row * 104729) for row in range(30_000))
-
-
-@pytest.fixture
-def publisher() -> Iterator[LoopbackPublisher]:
-    with LoopbackPublisher({NAME: CSV_FILE}) as publisher:
-        yield publisher
-
-
-@pytest.fixture
-def into(tmp_path: Path) -> Path:
-    folder = tmp_path / "into"
-    folder.mkdir()
-    return folder
-
-
-def get(
-    url: str,
-    into: Path,
-    *,
-    known: SourceRecord | None = None,
-    limits: Limits | None = None,
-    retry: RetrySettings = HASTY,
-    file_format: FileFormat = FileFormat.CSV,
-) -> Fetched | Unchanged:
-    candidate = Candidate(url, "somebody", file_format)
-    return fetch("green 2020-10", [candidate], known=known, into=into, limits=limits or Limits(), log=LOG, retry=retry)
-
-
-def fetched(result: Fetched | Unchanged, content: bytes) -> SourceRecord:
-    """The record of a file that has come whole."""
-    assert isinstance(result, Fetched)
-    assert result.path.read_bytes() == content
-    assert result.record.bytes == len(content)
-    assert result.record.sha256 == hashlib.sha256(content).hexdigest()
-    return result.record
-
-
-def refuse(
-    error_class: type[TaxiAssetsError],
-    url: str,
-    into: Path,
-    limits: Limits | None = None,
-    retry: RetrySettings = HASTY,
-) -> str:
-    """The text of the one clear error; nothing is left behind."""
-    with pytest.raises(error_class) as error:
-        get(url, into, limits=limits, retry=retry)
-    assert list(into.iterdir()) == []
-    assert "green 2020-10" in str(error.value)
-    assert "\n" not in str(error.value)
-    return str(error.value)
+__all__ = ["into", "publisher"]
 
 
 # --- a good server --------------------------------------------------------------------------------------------------
@@ -166,206 +120,6 @@ def test_a_body_without_a_length_is_fine(publisher: LoopbackPublisher, into: Pat
         answer = Answer(headers={"Content-Length": None, "Connection": "close"}, cut_after=len(CSV_FILE))
     publisher.script(NAME, answer)
     fetched(get(publisher.url(NAME), into), CSV_FILE)
-
-
-# --- broken connections ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "broken",
-    [
-        Answer(cut_after=500_000),
-        Answer(stall_after=500_000),
-        Answer(cut_after=500_000, chunked=True),
-    ],
-    ids=["cut", "timeout", "chunked and cut"],
-)
-def test_a_broken_connection_is_resumed_where_it_broke_off(
-    publisher: LoopbackPublisher, into: Path, broken: Answer
-) -> None:
-    publisher.script(NAME, broken)
-    record = fetched(get(publisher.url(NAME), into, retry=IMPATIENT), CSV_FILE)
-    assert record.rows == ROWS
-    first, second = publisher.requests
-    assert "Range" not in first.headers
-    assert second.headers["Range"] == "bytes=500000-"
-    assert second.headers["If-Range"] == record.etag
-
-
-def test_a_connection_reset_by_the_publisher_is_resumed(publisher: LoopbackPublisher, into: Path) -> None:
-    publisher.script(NAME, Answer(cut_after=500_000, reset=True))
-    fetched(get(publisher.url(NAME), into), CSV_FILE)
-    assert len(publisher.requests) == 2
-
-
-def test_breaking_off_often_is_fine_as_long_as_something_new_arrives(publisher: LoopbackPublisher, into: Path) -> None:
-    publisher.script(NAME, *[Answer(cut_after=100_000)] * 10)
-    fetched(get(publisher.url(NAME), into), CSV_FILE)
-    assert [request.headers["Range"] for request in publisher.requests[1:]] == [
-        f"bytes={count * 100_000}-" for count in range(1, 11)
-    ]
-
-
-def test_last_modified_guards_the_resumption_when_the_etag_is_weak(publisher: LoopbackPublisher, into: Path) -> None:
-    publisher.publish(NAME, CSV_FILE, etag='W/"1"')
-    publisher.script(NAME, Answer(cut_after=500_000))
-    record = fetched(get(publisher.url(NAME), into), CSV_FILE)
-    assert publisher.requests[1].headers["If-Range"] == record.last_modified
-
-
-@pytest.mark.parametrize("etag", [None, 'W/"1"'])
-def test_without_a_strong_validator_it_starts_over(publisher: LoopbackPublisher, into: Path, etag: str | None) -> None:
-    headers = {"ETag": etag, "Last-Modified": None}
-    publisher.script(NAME, Answer(cut_after=500_000, headers=headers), then=Answer(headers=headers))
-    fetched(get(publisher.url(NAME), into), CSV_FILE)
-    assert "Range" not in publisher.requests[1].headers
-
-
-@pytest.mark.parametrize("withheld", ["Last-Modified", "ETag"])
-@pytest.mark.parametrize("heed_if_range", [True, False], ids=["the server heeds If-Range", "it does not"])
-@pytest.mark.parametrize("other", [OTHER_CSV, CSV_FILE.replace(b"-01 ", b"-02 ")], ids=["other length", "same length"])
-def test_a_file_replaced_in_the_middle_of_a_resumption_arrives_whole_in_its_new_version(
-    publisher: LoopbackPublisher, into: Path, other: bytes, heed_if_range: bool, withheld: str
-) -> None:
-    headers = {withheld: None}
-    publisher.script(
-        NAME,
-        Answer(cut_after=500_000, headers=headers),
-        Answer(before=lambda: publisher.publish(NAME, other), heed_if_range=heed_if_range, headers=headers),
-        then=Answer(headers=headers),
-    )
-    fetched(get(publisher.url(NAME), into), other)
-    assert publisher.requests[1].headers["Range"] == "bytes=500000-"
-
-
-def test_a_new_etag_at_every_request_is_fine_when_one_of_them_comes_whole(
-    publisher: LoopbackPublisher, into: Path
-) -> None:
-    versions = [Answer(cut_after=300_000 + 100_000 * n, headers={"ETag": f'"{n}"'}, ranges=False) for n in range(5)]
-    publisher.script(NAME, *versions)
-    fetched(get(publisher.url(NAME), into), CSV_FILE)
-
-
-@pytest.mark.parametrize(
-    ("resumed", "requests"),
-    [
-        (Answer(ranges=False), 2),
-        (Answer(status=416), 3),
-        (Answer(headers={"Content-Range": f"bytes 0-{len(CSV_FILE) - 1}/{len(CSV_FILE)}"}), 3),
-        (Answer(headers={"Content-Range": f"bytes 500000-{len(CSV_FILE)}/{len(CSV_FILE) + 1}"}), 3),
-        (Answer(headers={"Content-Range": None}), 3),
-    ],
-    ids=["200", "416", "another range", "another total", "no Content-Range"],
-)
-def test_when_it_cannot_be_resumed_it_starts_over(
-    publisher: LoopbackPublisher, into: Path, resumed: Answer, requests: int
-) -> None:
-    publisher.script(NAME, Answer(cut_after=500_000), resumed)
-    fetched(get(publisher.url(NAME), into), CSV_FILE)
-    assert publisher.requests[1].headers["Range"] == "bytes=500000-"
-    assert len(publisher.requests) == requests
-    assert all("Range" not in request.headers for request in publisher.requests[2:])
-
-
-def test_a_file_withdrawn_in_the_middle_is_not_published(publisher: LoopbackPublisher, into: Path) -> None:
-    publisher.script(NAME, Answer(cut_after=500_000), Answer(before=lambda: publisher.withdraw(NAME)))
-    assert "(HTTP 404)" in refuse(NotPublishedError, publisher.url(NAME), into)
-
-
-def test_a_length_that_is_always_too_large_ends_as_unreachable(publisher: LoopbackPublisher, into: Path) -> None:
-    publisher.script(NAME, then=Answer(content_length=len(CSV_FILE) + 1000))
-    assert "tried" in refuse(PublisherUnreachableError, publisher.url(NAME), into)
-    assert len(publisher.requests) < 10
-
-
-def test_a_length_that_is_too_small_is_noticed_by_content(publisher: LoopbackPublisher, into: Path) -> None:
-    publisher.script(NAME, then=Answer(content_length=CSV_FILE.index(b"\n20000,") + 4))
-    assert "cut off in the middle of its last line" in refuse(ContentRefusedError, publisher.url(NAME), into)
-
-
-# --- what may pass, and what does not -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
-def test_an_answer_that_may_pass_is_asked_again(publisher: LoopbackPublisher, into: Path, status: int) -> None:
-    publisher.script(NAME, Answer(status=status), Answer(status=status))
-    fetched(get(publisher.url(NAME), into), CSV_FILE)
-    assert len(publisher.requests) == 3
-
-
-def test_after_so_many_attempts_it_gives_up_and_says_why(publisher: LoopbackPublisher, into: Path) -> None:
-    publisher.script(NAME, then=Answer(status=503))
-    text = refuse(PublisherUnreachableError, publisher.url(NAME), into)
-    assert f"could not be fetched from {publisher.url(NAME)}: HTTP 503 (tried 3 times" in text
-    assert len(publisher.requests) == 3
-
-
-def test_attempts_that_always_break_off_at_the_same_place_come_to_an_end(
-    publisher: LoopbackPublisher, into: Path
-) -> None:
-    publisher.script(NAME, then=Answer(cut_after=500_000, ranges=False))
-    refuse(PublisherUnreachableError, publisher.url(NAME), into)
-    assert len(publisher.requests) == 4
-
-
-def test_a_server_that_never_answers_is_unreachable(publisher: LoopbackPublisher, into: Path) -> None:
-    publisher.script(NAME, then=Answer(delay=20))
-    text = refuse(PublisherUnreachableError, publisher.url(NAME), into, retry=IMPATIENT)
-    assert "nothing came in time (tried 3 times" in text
-
-
-def test_a_port_where_nobody_listens_is_unreachable(into: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    text = refuse(PublisherUnreachableError, f"http://127.0.0.1:{port}/{NAME}", into)
-    assert "connection refused (tried 3 times" in text
-
-
-@pytest.mark.parametrize("as_date", [False, True], ids=["seconds", "date"])
-def test_retry_after_is_waited_for(publisher: LoopbackPublisher, into: Path, as_date: bool) -> None:
-    # A date has whole seconds: two from now is at least one.
-    asked = email.utils.formatdate(time.time() + 2, usegmt=True) if as_date else "1"
-    publisher.script(NAME, Answer(status=429, headers={"Retry-After": asked}))
-    started = time.monotonic()
-    retry = RetrySettings(first_wait=0, longest_wait=0)
-    fetched(get(publisher.url(NAME), into, retry=retry), CSV_FILE)
-    assert 0.9 < time.monotonic() - started < 5
-
-
-@pytest.mark.parametrize("asked", ["86400", "Fri, 31 Dec 2049 23:59:59 GMT", "soon", "-1"])
-def test_retry_after_has_a_cap_and_nonsense_is_ignored(publisher: LoopbackPublisher, into: Path, asked: str) -> None:
-    publisher.script(NAME, Answer(status=429, headers={"Retry-After": asked}))
-    started = time.monotonic()
-    fetched(get(publisher.url(NAME), into), CSV_FILE)
-    assert time.monotonic() - started < 2
-
-
-@pytest.mark.parametrize("status", [403, 404, 410])
-def test_what_is_not_published_is_asked_for_exactly_once(publisher: LoopbackPublisher, into: Path, status: int) -> None:
-    publisher.script(NAME, then=Answer(status=status))
-    text = refuse(NotPublishedError, publisher.url(NAME), into)
-    assert text.startswith(f"green 2020-10 is not published at {publisher.url(NAME)} (HTTP {status}). ")
-    assert len(publisher.requests) == 1
-
-
-@pytest.mark.parametrize("status", [400, 401, 418, 451, 501, 204, 304, 206, 416])
-def test_any_other_answer_is_a_refusal_and_is_asked_for_exactly_once(
-    publisher: LoopbackPublisher, into: Path, status: int
-) -> None:
-    publisher.script(NAME, then=Answer(status=status))
-    assert f"the answer was HTTP {status}" in refuse(PublisherRefusedError, publisher.url(NAME), into)
-    assert len(publisher.requests) == 1
-
-
-def test_a_redirect_to_itself_is_a_refusal(publisher: LoopbackPublisher, into: Path) -> None:
-    publisher.script(NAME, then=Answer(redirect=f"/{NAME}"))
-    assert "more than 10 redirects" in refuse(PublisherRefusedError, publisher.url(NAME), into)
-    assert len(publisher.requests) == 11
-
-
-def test_a_redirect_away_from_http_is_a_refusal(publisher: LoopbackPublisher, into: Path) -> None:
-    publisher.script(NAME, then=Answer(redirect="file:///etc/hostname"))
-    assert "cannot be followed" in refuse(PublisherRefusedError, publisher.url(NAME), into)
 
 
 # --- what arrives ---------------------------------------------------------------------------------------------------
@@ -475,7 +229,7 @@ def test_no_secret_reaches_records_logs_or_errors(
     caplog.set_level(logging.DEBUG)
     publisher.script(NAME, then=answer)
     base = f"http://me:hush@127.0.0.1:{publisher.port}?sig=s3cret"
-    candidates = [c for c in publisher_from(base).candidates("green", Month(2020, 10)) if c.format is FileFormat.CSV]
+    candidates = [c for c in publisher_from(base).candidates(GREEN, Month(2020, 10)) if c.format is FileFormat.CSV]
     try:
         shown = repr(fetch("green 2020-10", candidates, known=None, into=into, log=LOG, retry=IMPATIENT))
     except TaxiAssetsError as error:
@@ -511,7 +265,7 @@ def test_a_long_download_tells_its_progress_and_a_broken_one_that_it_goes_on(
 
 def test_a_real_folder_is_read_byte_for_byte_and_stays_offline(into: Path) -> None:
     publisher = publisher_from(str(DATA / "months"))
-    candidates = publisher.candidates("green", Month(2013, 8))
+    candidates = publisher.candidates(GREEN, Month(2013, 8))
     result = fetch("green 2013-08", candidates, known=None, into=into, log=LOG)
     record = fetched(result, (DATA / "months" / "green_tripdata_2013-08.csv").read_bytes())
     assert (record.rows, record.publisher, record.format) == (7_623, publisher.name, FileFormat.CSV)
@@ -532,7 +286,7 @@ def test_a_file_of_a_folder_is_read_again_only_when_it_was_touched(tmp_path: Pat
 
 
 def test_a_month_that_a_folder_does_not_have_is_not_published_there(tmp_path: Path, into: Path) -> None:
-    candidates = publisher_from(str(tmp_path)).candidates("yellow", Month(2031, 1))
+    candidates = publisher_from(str(tmp_path)).candidates(YELLOW, Month(2031, 1))
     with pytest.raises(NotPublishedError) as error:
         fetch("yellow 2031-01", candidates, known=None, into=into, log=LOG)
     first = f"{tmp_path.as_uri()}/yellow_tripdata_2031-01"
@@ -555,7 +309,7 @@ def test_a_file_beyond_the_largest_size_is_not_copied(tmp_path: Path, into: Path
 
 
 def test_the_sample_is_fetched_like_any_other_and_says_that_it_is_generated(into: Path) -> None:
-    candidates = publisher_from("sample").candidates("green", Month(2020, 4))
+    candidates = publisher_from("sample").candidates(GREEN, Month(2020, 4))
     result = fetch("green 2020-04", candidates, known=None, into=into, log=LOG)
     assert isinstance(result, Fetched)
     record = fetched(result, result.path.read_bytes())
@@ -566,7 +320,7 @@ def test_the_sample_is_fetched_like_any_other_and_says_that_it_is_generated(into
 
 
 def test_a_service_that_the_sample_does_not_have_is_not_published_there(into: Path) -> None:
-    candidates = publisher_from("sample").candidates("boats", Month(2020, 4))
+    candidates = publisher_from("sample").candidates(replace(GREEN, name="boats"), Month(2020, 4))
     with pytest.raises(NotPublishedError, match="boats 2020-04 is not published anywhere: its publisher has no"):
         fetch("boats 2020-04", candidates, known=None, into=into, log=LOG)
 

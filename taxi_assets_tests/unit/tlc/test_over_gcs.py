@@ -17,6 +17,7 @@ from taxi_assets.errors import NotPublishedError, PublisherRefusedError, Publish
 from taxi_assets.tlc.download import Fetched, Unchanged, fetch
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.publishers import publisher_from
+from taxi_assets.tlc.schemas.green import GREEN
 from taxi_assets_tests.google.cloud_storage import CloudStorage, Fault
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[CloudStorage]:
 
 def get(storage: CloudStorage, into: Path, known: SourceRecord | None = None, bucket: str = "") -> Fetched | Unchanged:
     publisher = publisher_from(f"gs://{bucket or storage.bucket}/published/")
-    candidates = publisher.candidates("green", Month(2020, 10))
+    candidates = publisher.candidates(GREEN, Month(2020, 10))
     return fetch("green 2020-10", candidates, known=known, into=into, log=logging.getLogger("test_over_gcs"))
 
 
@@ -138,7 +139,7 @@ def test_an_object_that_was_compressed_for_storage_is_recorded_as_it_arrives(
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setenv("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
     try:
-        candidates = publisher_from("gs://bucket").candidates("green", Month(2020, 10))
+        candidates = publisher_from("gs://bucket").candidates(GREEN, Month(2020, 10))
         (wanted,) = [candidate for candidate in candidates if candidate.format == ending]
         found = fetch("green 2020-10", [wanted], known=None, into=tmp_path, log=logging.getLogger("test"))
     finally:

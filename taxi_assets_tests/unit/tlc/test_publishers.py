@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from taxi_assets.tlc.catalogue import SERVICES
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.publishers import public_url, publisher_from
+from taxi_assets.tlc.schemas.green import GREEN
+from taxi_assets.tlc.schemas.yellow import YELLOW
 from taxi_assets.tlc.source import FileFormat
 
 if TYPE_CHECKING:
@@ -23,7 +27,7 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def urls(source: str, service: str = "yellow", month: Month = MONTH) -> list[str]:
-    return [candidate.url for candidate in publisher_from(source).candidates(service, month)]
+    return [candidate.url for candidate in publisher_from(source).candidates(SERVICES[service], month)]
 
 
 def mirror(name: str) -> str:
@@ -48,7 +52,7 @@ def test_auto_asks_only_tlc_outside_the_mirrors_range(month: str) -> None:
 
 
 def test_candidates_name_who_really_publishes_them_and_in_which_format() -> None:
-    candidates = publisher_from("auto").candidates("yellow", MONTH)
+    candidates = publisher_from("auto").candidates(YELLOW, MONTH)
     assert [(c.publisher, c.format) for c in candidates] == [
         ("datatalksclub", FileFormat.CSV_GZ),
         ("tlc", FileFormat.PARQUET),
@@ -66,7 +70,7 @@ def test_the_mirror_itself_is_asked_outside_its_range_so_that_the_answer_is_its_
 
 def test_the_sample_is_generated_and_stays_offline() -> None:
     publisher = publisher_from("sample")
-    (trips,) = publisher.candidates("yellow", MONTH)
+    (trips,) = publisher.candidates(YELLOW, MONTH)
     (zones,) = publisher.zones()
     assert (trips.url, trips.publisher, trips.format) == ("sample:yellow/2021-01", "sample", FileFormat.CSV_GZ)
     assert (zones.url, zones.format) == ("sample:taxi_zone_lookup", FileFormat.CSV)
@@ -82,7 +86,7 @@ def test_a_folder_is_looked_through_for_three_endings_in_order(tmp_path: Path) -
     publisher = publisher_from("my months")
     assert publisher.name == "my months"
     folder = (tmp_path / "my months").as_uri()
-    assert [c.url for c in publisher.candidates("green", MONTH)] == [
+    assert [c.url for c in publisher.candidates(GREEN, MONTH)] == [
         f"{folder}/green_tripdata_2021-01{ending}" for ending in (".csv.gz", ".csv", ".parquet")
     ]
     assert [c.url for c in publisher.zones()] == [f"{folder}/taxi_zone_lookup.csv", "sample:taxi_zone_lookup"]
@@ -108,9 +112,17 @@ def test_a_word_wins_over_a_folder_of_its_name(tmp_path: Path) -> None:
     assert publisher_from("./sample").name == "./sample"
 
 
+def test_what_somebody_else_publishes_keeps_its_file_names_and_is_not_asked_of_tlc(tmp_path: Path) -> None:
+    bikes = replace(GREEN, name="bikes", file_name="{month.start:%Y%m}-bikes-tripdata")
+    found = [candidate.url for candidate in publisher_from(str(tmp_path)).candidates(bikes, MONTH)]
+    assert found == [f"{tmp_path.as_uri()}/202101-bikes-tripdata{end}" for end in (".csv.gz", ".csv", ".parquet")]
+    for source in ("auto", "tlc", "datatalksclub", "sample"):
+        assert publisher_from(source).candidates(bikes, MONTH) == []
+
+
 def test_a_web_base_is_looked_through_and_its_zones_fall_back_to_tlc() -> None:
     publisher = publisher_from("https://files.example.org/taxi/")
-    assert [c.url for c in publisher.candidates("green", MONTH)] == [
+    assert [c.url for c in publisher.candidates(GREEN, MONTH)] == [
         f"https://files.example.org/taxi/green_tripdata_2021-01{ending}" for ending in (".csv.gz", ".csv", ".parquet")
     ]
     assert [c.url for c in publisher.zones()] == ["https://files.example.org/taxi/taxi_zone_lookup.csv", TLC_ZONES]
@@ -121,7 +133,7 @@ def test_a_base_needs_its_secrets_to_be_asked_but_never_shows_them() -> None:
     assert publisher.name == "https://files.example.org:8443/taxi"
     assert "hush" not in repr(publisher)
     assert "s3cret" not in repr(publisher)
-    candidate = publisher.candidates("green", MONTH)[0]
+    candidate = publisher.candidates(GREEN, MONTH)[0]
     assert candidate.publisher == publisher.name
     assert candidate.url == "https://me:hush@files.example.org:8443/taxi/green_tripdata_2021-01.csv.gz?sig=s3cret"
     assert public_url(candidate.url) == "https://files.example.org:8443/taxi/green_tripdata_2021-01.csv.gz"

@@ -10,16 +10,18 @@ import datetime as dt
 import gzip
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from taxi_assets.tlc import sample
+from taxi_assets.tlc import catalogue, sample
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.publishers import publisher_from
 from taxi_assets.tlc.sample.demand import FHV_VOLUME, FHVHV_VOLUME, GREEN_VOLUME, YELLOW_VOLUME, Volume
+from taxi_assets.tlc.schemas.green import GREEN
 from taxi_assets.tlc.source import FileFormat
 
 REPOSITORY = Path(__file__).parents[4]
@@ -118,7 +120,7 @@ def test_parquet_is_written_a_day_at_a_time(folder: Path) -> None:
 def test_the_publisher_offers_each_service_in_the_format_it_is_generated_in(folder: Path) -> None:
     formats = {}
     for service in sample.services():
-        (candidate,) = publisher_from("sample").candidates(service, MONTH)
+        (candidate,) = publisher_from("sample").candidates(catalogue.SERVICES[service], MONTH)
         assert candidate.url == f"sample:{service}/2020-04"
         assert candidate.format == sample.format_of(service)
         formats[service] = candidate.format
@@ -133,7 +135,7 @@ def test_an_unknown_service_is_refused_with_what_there_is_and_has_no_address(tmp
     with pytest.raises(ValueError, match="'boats', only of yellow, green, fhv, fhvhv"):
         sample.format_of("boats")
     assert list(tmp_path.iterdir()) == []
-    assert publisher_from("sample").candidates("boats", MONTH) == []
+    assert publisher_from("sample").candidates(replace(GREEN, name="boats"), MONTH) == []
 
 
 def test_the_zone_table_is_the_published_one_and_na_is_a_value() -> None:

@@ -1,0 +1,166 @@
+"""docs/add-a-dataset.md, done to the letter in a copy of the project: a fifth service, from file to warehouse.
+
+Belongs here: what the document promises, and how little it takes. Does not belong here: what any service must be
+(`unit/tlc/test_catalogue.py`).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import random
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+
+from taxi_assets_tests.conftest import REPOSITORY
+from taxi_assets_tests.deployments.running import BIN
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DOCUMENT = (REPOSITORY / "docs/add-a-dataset.md").read_text()
+COPIED = (
+    *("taxi_assets", "taxi_assets_tests", "docs", "requirements", "Makefile", "pyproject.toml", "setup.py"),
+    *("workspace.yaml", "dagster.yaml", "README.md"),
+)
+HEADER = (
+    "ride_id,rideable_type,started_at,ended_at,start_station_name,start_station_id,end_station_name,end_station_id,"
+    "start_lat,start_lng,end_lat,end_lng,member_casual"
+)
+STATIONS = (
+    ("W 21 St & 6 Ave", "6140.05", 40.74174, -73.99416),
+    ("E 33 St & 1 Ave", "6197.08", 40.743227, -73.974498),
+    ("Grand Army Plaza & Central Park S", "6839.10", 40.7643971, -73.97371465),
+    ("Vernon Blvd & 50 Ave", "6170.02", 40.742327, -73.954117),
+)
+MOST_LINES = 10
+
+pytestmark = pytest.mark.timeout(900)  # the first of them waits for all that the document says to run
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
+
+
+def rides() -> list[str]:
+    """A month's: one an hour, as the operator writes them, in milliseconds; 17 false starts, 5 left on the street."""
+    drawn, lines = random.Random(1), []  # noqa: S311  (no secret)
+    for hour in range(31 * 24):
+        started = dt.datetime(2024, 1, 1) + dt.timedelta(hours=hour, milliseconds=drawn.randrange(3_600_000))  # noqa: DTZ001  (as the city's clocks show it)
+        seconds = 20 if hour < 17 else drawn.randrange(180, 3000)
+        times = [time.isoformat(" ", "milliseconds") for time in (started, started + dt.timedelta(seconds=seconds))]
+        (start, number, *where), (end, other, *there) = drawn.sample(STATIONS, 2)
+        if 100 <= hour < 105:
+            end = other = ""
+        kind, who = drawn.choice(["electric_bike", "classic_bike"]), drawn.choice(["member", "member", "casual"])
+        values = [f"{hour:016X}", kind, *times, start, number, end, other, *where, *there, who]
+        lines.append(",".join(map(str, values)))
+    return lines
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A copy of the project in which the document was followed; `said` is what each block of commands printed."""
+
+    folder: Path
+    said: list[str]
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
+    folder = tmp_path_factory.mktemp("copy") / "taxi"
+    folder.mkdir()
+    for name in COPIED:
+        source = REPOSITORY / name
+        if source.is_dir():  # with times: make would set up the environment anew
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "images"))
+        else:
+            shutil.copy2(source, folder)
+    (folder / ".venv").symlink_to(BIN.parent)
+
+    (schema,) = blocks("python")
+    (named,) = re.findall(r"^`(taxi_assets/\S+\.py)`:$", DOCUMENT, re.MULTILINE)
+    (folder / named).write_text(schema)
+    for diff in blocks("diff"):
+        subprocess.run(["git", "apply", "-"], cwd=folder, input=diff, text=True, check=True)
+
+    archive = folder / "citibike-archive"
+    archive.mkdir()
+    lines = rides()
+    for part, half in enumerate((lines[:400], lines[400:]), 1):
+        (archive / f"202401-citibike-tripdata_{part}.csv").write_text("\n".join([HEADER, *half]) + "\n")
+    # A home of its own, and nothing of this process: coverage, settings, paths.
+    environment = {"PATH": os.environ["PATH"], "HOME": str(folder)}
+    said = []
+    for commands in blocks("sh"):
+        ended = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", commands],
+            cwd=folder, env=environment, capture_output=True, text=True, timeout=500, check=False,
+        )  # fmt: skip
+        assert ended.returncode == 0, f"{commands}\n{ended.stdout[-4000:]}\n{ended.stderr[-8000:]}"
+        said.append(ended.stdout + ended.stderr)
+    return Copy(folder, said)
+
+
+def test_it_takes_one_new_file_and_few_changed_lines() -> None:
+    assert len(blocks("python")) == 1
+    changed = [line for diff in blocks("diff") for line in diff.splitlines() if re.match(r"[+-](?![+-])", line)]
+    assert 0 < len(changed) <= MOST_LINES
+    assert f"one new file and {['no', 'one', 'two', 'three', 'four'][len(changed)]} changed lines" in DOCUMENT
+
+
+def test_the_definitions_hold_together_and_the_dictionary_has_a_chapter(copy: Copy) -> None:
+    assert "Validation successful" in copy.said[0]
+    assert re.search(r"\d\d passed", copy.said[0])
+    chapter = (copy.folder / "docs/data-dictionary.md").read_text().split("\n## citibike_trips\n")[1].split("\n## ")[0]
+    assert "| `pickup_datetime` | datetime | local time | When the bicycle was unlocked. | started_at |" in chapter
+    assert "| `false_start` |" in chapter
+
+
+def test_its_code_is_as_the_project_s(copy: Copy) -> None:
+    for command in (["format", "--check"], ["check"]):
+        subprocess.run(
+            [BIN / "ruff", *command, "--quiet", "taxi_assets", "taxi_assets_tests"], cwd=copy.folder, check=True
+        )
+
+
+def test_every_ride_is_in_the_warehouse_or_in_quarantine(copy: Copy) -> None:
+    with duckdb.connect(str(copy.folder / "data/warehouse.duckdb"), read_only=True) as connection:
+        rows = connection.sql(
+            "SELECT ride_id, pickup_datetime, start_station_id, trip_seconds, end_station_name, start_latitude "
+            "FROM taxi.citibike_trips ORDER BY source_row"
+        ).fetchall()
+    published = [line.split(",") for line in rides()]
+    kept = [ride for ride in published if int(ride[0], 16) >= 17]
+    assert [row[0] for row in rows] == [ride[0] for ride in kept]
+    assert [row[1].isoformat(" ", "milliseconds") for row in rows] == [ride[2] for ride in kept]
+    assert [row[2] for row in rows] == [ride[5] for ride in kept]
+    assert all(180 <= row[3] < 3000 for row in rows)
+    assert sum(row[4] is None for row in rows) == 5
+    assert [row[5] for row in rows] == [float(ride[8]) for ride in kept]
+    quarantine = pq.read_table(copy.folder / "data/lake/quarantine/citibike_trips/2024-01.parquet").to_pylist()
+    assert [row["original"].split(",")[0] for row in quarantine] == [ride[0] for ride in published[:17]]
+    assert {tuple(row["reasons"]) for row in quarantine} == {("false_start",)}
+    assert "classic_bike" in copy.said[2]
+    assert "false_start" in copy.said[2]
+
+
+def test_its_checks_ran_and_passed_and_the_marts_count_it(copy: Copy) -> None:
+    for check in ("rows_conserved", "columns_known", "every_day_present", "equals_clean", "key_is_unique", "adds_up"):
+        assert re.search(rf"Asset check '{check}' on '.*' passed", copy.said[1]), check
+    assert "did not pass" not in copy.said[1]
+    with duckdb.connect(str(copy.folder / "data/warehouse.duckdb"), read_only=True) as connection:
+        rows = connection.sql(
+            "SELECT service, sum(trips)::INT, sum(timed_trips)::INT, sum(revenue) FROM taxi.od_flows GROUP BY ALL"
+        ).fetchall()
+        assert rows == [("citibike", 31 * 24 - 17, 31 * 24 - 17, None)]
+    assert "marts/payment_mix 2024-01: no trips of this month are in the warehouse, of yellow, green." in copy.said[1]
+    report = (copy.folder / "data/lake/reports/citibike_trips/2024-01/report.html").read_text()
+    assert "Citi Bike" in report
