@@ -16,7 +16,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from urllib3.connection import HTTPConnection
 
@@ -29,8 +29,11 @@ class DeadlinePassedError(Exception):
 
 
 @contextmanager
-def session_until(deadline: float) -> Iterator[requests.Session]:
-    """A session whose connections are cut at a point in time, by `time.monotonic`; raises `DeadlinePassedError`."""
+def session_until(deadline: Callable[[], float]) -> Iterator[requests.Session]:
+    """A session whose connections are cut at a point in time, by `time.monotonic`; raises `DeadlinePassedError`.
+
+    It may be put off while there is time.
+    """
     cutter = _Cutter(deadline)
     with requests.Session() as session:
         for scheme in ("http://", "https://"):
@@ -51,7 +54,7 @@ def session_until(deadline: float) -> Iterator[requests.Session]:
 class _Cutter(threading.Thread):
     """Waits for the deadline in the background, and cuts what is open then."""
 
-    def __init__(self, deadline: float) -> None:
+    def __init__(self, deadline: Callable[[], float]) -> None:
         super().__init__(daemon=True, name="deadline")
         self.connections: list[HTTPConnection] = []
         self.has_cut = False
@@ -59,8 +62,11 @@ class _Cutter(threading.Thread):
         self._over = threading.Event()
 
     def run(self) -> None:
-        wait = self._deadline - time.monotonic()
+        wait = self._deadline() - time.monotonic()
         while not self._over.wait(wait):
+            wait = self._deadline() - time.monotonic()
+            if wait > 0:
+                continue
             self.has_cut = True
             for connection in list(self.connections):
                 with suppress(OSError, AttributeError):  # it is closed already, or not open yet

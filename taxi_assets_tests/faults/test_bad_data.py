@@ -11,6 +11,7 @@ import itertools
 import random
 import time
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -82,7 +83,7 @@ def month_of(size: int) -> bytes:
     return (header + b"\n" + rows * (size // len(rows) + 1))[:size].rpartition(b"\n")[0] + b"\n"
 
 
-@pytest.mark.parametrize("put", [b'"', b'"\n', b"\r", b"\r\n", b"\xff", "é".encode()], ids=repr)
+@pytest.mark.parametrize("put", [b'"', b"\r\n", b"\xff"], ids=repr)
 def test_what_stands_on_both_sides_of_where_a_block_may_end(data: Path, tmp_path: Path, put: bytes) -> None:
     content = bytearray(month_of((2 << 20) + 100_000))
     ends = range(1 << 16, len(content), 1 << 16)
@@ -96,7 +97,7 @@ def test_what_stands_on_both_sides_of_where_a_block_may_end(data: Path, tmp_path
 
 
 def test_ten_thousand_columns(data: Path, tmp_path: Path) -> None:
-    header, *rows = [line.encode() for line in lines_of(GREEN_2013.read_bytes())[:300]]
+    header, *rows = [line.encode() for line in lines_of(GREEN_2013.read_bytes())[:50]]
     # Rows of this era have two fields that the header does not name: they come last.
     header += b"," + b",".join(b"new_%d" % number for number in range(10_000))
     path = tmp_path / GREEN_2013.name
@@ -109,11 +110,11 @@ def test_ten_thousand_columns(data: Path, tmp_path: Path) -> None:
 def test_a_line_of_200_megabytes_is_refused_in_little_memory(tmp_path: Path, where: str, ending: str) -> None:
     size = 200 << 20
     path = tmp_path / f"green_tripdata_2013-08.{ending}"
-    opened = gzip.open(path, "wb", 1) if ending == "csv.gz" else path.open("wb")
-    noise = random.Random(1).randbytes(1 << 16).translate(bytes(33 + byte % 90 for byte in range(256)))
-    with opened as file:
-        file.write(b"" if where == "header" else GREEN_2013.read_bytes()[:5000])
-        for _ in range(0, size, len(noise)):
+    pack = partial(gzip.compress, compresslevel=1, mtime=0) if ending == "csv.gz" else bytes
+    noise = pack(random.Random(1).randbytes(1 << 16).translate(bytes(33 + byte % 90 for byte in range(256))))
+    with path.open("wb") as file:
+        file.write(pack(b"" if where == "header" else GREEN_2013.read_bytes()[:5000]))
+        for _ in range(0, size, 1 << 16):
             file.write(noise)
     service, month = "green", Month(2013, 8)
     record = source_record(path, rows=1)
