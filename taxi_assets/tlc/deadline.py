@@ -57,6 +57,8 @@ class _Cutter(threading.Thread):
     def __init__(self, deadline: Callable[[], float]) -> None:
         super().__init__(daemon=True, name="deadline")
         self.connections: list[HTTPConnection] = []
+        self.sockets: list[Any] = []
+        """Those of connections that are open: one lets go of its socket where the server says that it will close it."""
         self.has_cut = False
         self._deadline = deadline
         self._over = threading.Event()
@@ -68,9 +70,9 @@ class _Cutter(threading.Thread):
             if wait > 0:
                 continue
             self.has_cut = True
-            for connection in list(self.connections):
+            for open_ in [*(connection.sock for connection in self.connections), *self.sockets]:
                 with suppress(OSError, AttributeError):  # it is closed already, or not open yet
-                    connection.sock.shutdown(socket.SHUT_RDWR)
+                    open_.shutdown(socket.SHUT_RDWR)
             wait = _CUT_AGAIN_AFTER
 
     def stop(self) -> None:
@@ -91,6 +93,13 @@ class _Adapter(HTTPAdapter):
 
         def connect(*args: Any, **options: Any) -> Any:
             connection = connection_class(*args, **options)
+            open_ = connection.connect
+
+            def open_and_tell() -> None:
+                open_()
+                self._cutter.sockets.append(connection.sock)
+
+            connection.connect = open_and_tell
             self._cutter.connections.append(connection)
             return connection
 

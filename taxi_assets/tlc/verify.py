@@ -157,7 +157,9 @@ def _stranger(head: bytes) -> str | None:
 
 def _quoted(pattern: bytes, text: bytes) -> str:
     match = re.search(pattern, text, re.IGNORECASE | re.DOTALL)
-    words = " ".join(html.unescape(match[1].decode("utf-8", "replace")).split()) if match else ""
+    said = html.unescape(match[1].decode("utf-8", "replace")) if match else ""
+    # Without what would command a terminal.
+    words = " ".join("".join(c if c.isprintable() else " " for c in said).split())
     return f' ("{words[:100]}")' if words else ""
 
 
