@@ -193,7 +193,7 @@ class _HttpTransfer:
         )
 
     def _note_progress(self, state: tenacity.RetryCallState) -> None:
-        """Count only attempts that bring nothing new, or too little: a long file may break off often, but not for ever."""
+        """Count only attempts that bring nothing new, or too little: a long file may break off, but not for ever."""
         if self._arrived > self._furthest:
             self._furthest = self._arrived
             if not self._was_slow:

@@ -47,18 +47,21 @@ LONGEST_SECONDS = 30.0
 
 ABSURD = [
     "1e308", "-1e308", "1e309", "1e-400", "1" + "0" * 30, "-1" + "0" * 30, "NaN", "nan", "-nan", "inf", "-Infinity",
-    "-0", "-0.00", "+0", "+7", "007", "1.", ".", "-", "e", "1e", "1e3", "1e+00000000000002", "0x1F", "1_000", "１２",
+    "-0", "-0.00", "+0", "+7", "007", "1.", ".", "-", "e", "1e", "1e3", "1e+00000000000002", "0x1F", "1_000", "\uff11\uff12",
     "٣", "1 000", "1\u00a0", "\ufeff1", "9223372036854775807", "9223372036854775808", "-9223372036854775808",
-    "9999999999.99", "9999999999.995", "10000000000", "0.005", "-0.005", "1.005", "2.675", "0.0005", "0.00499999999999999999",
+    "9999999999.99", "9999999999.995", "10000000000", "0.005", "-0.005", "1.005", "2.675", "0.0005",
+    "0.00499999999999999999",
     "9" * 5000, "0." + "0" * 5000 + "1", "9999-12-31 23:59:59", "10000-01-01 00:00:00", "0001-01-01 00:00:00",
     "0000-01-01 00:00:00", "-2020-10-05 10:00:00", "2020-02-30 10:00:00", "2020-10-05", "2020-10-05 24:00:00",
     "2020-10-05 23:59:60", "2020-10-05 10:00", "2020-10-05 10", "2020-10-05T10:00:00", "2020-10-05 10:00:00Z",
     "2020-10-05 10:00:00+01:00", "2020-10-05 10:00:00.1", "2020-10-05 10:00:00.1234567", "2020-10-05  10:00:00",
     "10/05/2020 10:00", "292278-01-01 00:00:00", "1601942400", "NULL", "None", "N/A", "TRUE", "Y", "Cash", "CMT",
-    " ", "\t", '"', '""', '"1"', "'1'", "\x00", "1\x00", "\x0b", "\x0c", "\x1a", "\x85", "\u2028", "é", "\U0001f695", "x" * 70_000,
+    " ", "\t", '"', '""', '"1"', "'1'", "\x00", "1\x00", "\x0b", "\x0c", "\x1a", "\x85", "\u2028", "é", "\U0001f695",
+    "x" * 70_000,
 ]  # fmt: skip
 BYTES = [
-    b'"', b'"\n', b',"', b"\r", b"\n", b"\r\n", b"\n\n", b"\r\r\n", b",", b",,", b"\x00", b"\xff", b"\xfe\xff", b"\xc3", b"\xc3\x28",
+    b'"', b'"\n', b',"', b"\r", b"\n", b"\r\n", b"\n\n", b"\r\r\n", b",", b",,", b"\x00", b"\xff", b"\xfe\xff", b"\xc3",
+    b"\xc3\x28",
     b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xef\xbb\xbf", b"\xe2\x82", b"\\", b"\x1f\x8b", b"PAR1", b"#", b";", b"\t",
 ]  # fmt: skip
 
@@ -78,24 +81,23 @@ class Spoiling:
     def apply(self, content: bytes) -> bytes:
         header = content.find(b"\n") + 1
         start = int(-self.place * header if self.place < 0 else header + self.place * (len(content) - header))
-        end = start + self.length
+        put, end = self.put, start
         match self.how:
-            case "put in":
-                return content[:start] + self.put + content[start:]
             case "overwrite":
-                return content[:start] + self.put + content[start + len(self.put) :]
+                end = start + len(put)
             case "cut out":
-                return content[:start] + content[end:]
+                end = start + self.length
             case "double":
-                return content[:end] + content[start:]
+                put = content[start : start + self.length]
             case "cut off":
-                return content[:start]
+                end = len(content)
             case "flip a bit":
-                flipped = bytes(byte ^ (1 << self.length % 8) for byte in content[start : start + 1])
-                return content[:start] + flipped + content[start + 1 :]
-            case _:  # "field": the next one is replaced
+                end = start + 1
+                put = bytes(byte ^ (1 << self.length % 8) for byte in content[start:end])
+            case "field":  # the next one
                 field = re.compile(rb"(?<=,)[^,\r\n]*(?=[,\r\n])").search(content, start)
-                return content if field is None else content[: field.start()] + self.put + content[field.end() :]
+                start, end = field.span() if field else (len(content), len(content))
+        return content[:start] + put + content[end:]
 
 
 def _spoilings(hows: Sequence[str], puts: st.SearchStrategy[bytes], *, in_header: bool = False) -> Any:
@@ -162,6 +164,10 @@ def reading(column: str, text: str) -> Any:
         return text
     if column.endswith("_datetime"):
         return _time(text)
+    return _number(column, text)
+
+
+def _number(column: str, text: str) -> Any:
     if column == "store_and_fwd_flag" or _NUMBER.fullmatch(text) is None:
         return UNREADABLE
     if column.endswith("tude"):
@@ -169,10 +175,9 @@ def reading(column: str, text: str) -> Any:
     number = Decimal(text)
     if column.endswith(("_id", "_count", "_type", "sr_flag")):
         return int(number) if -(2**63) <= number < 2**63 and number == int(number) else UNREADABLE
-    if number.adjusted() >= 12:
-        return UNREADABLE
     quantum = Decimal("0.001" if column == "trip_distance" else "0.01")
-    return number.quantize(quantum, ROUND_HALF_UP, Context(prec=10_000))
+    fits = number.adjusted() < 12
+    return number.quantize(quantum, ROUND_HALF_UP, Context(prec=10_000)) if fits else UNREADABLE
 
 
 def _time(text: str) -> Any:
@@ -181,7 +186,7 @@ def _time(text: str) -> Any:
         return UNREADABLE
     *until_minute, second, fraction = parts.groups(default="0")
     try:
-        return dt.datetime(*map(int, [*until_minute, second, fraction.ljust(6, "0")]))  # type: ignore[arg-type]
+        return dt.datetime(*map(int, [*until_minute, second, fraction.ljust(6, "0")]))  # type: ignore[arg-type]  # noqa: DTZ001  (local times have no zone)
     except ValueError:
         return UNREADABLE
 

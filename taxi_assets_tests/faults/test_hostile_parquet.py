@@ -6,7 +6,6 @@ Months of unheard-of types are in `unit/tlc/test_clean_properties.py`.
 from __future__ import annotations
 
 import itertools
-import random
 import tempfile
 import time
 from collections import Counter
@@ -98,17 +97,17 @@ def test_what_lies_here_is_taken_in_when_it_does_not(reader: Solitary, whole: by
 # --- bytes ------------------------------------------------------------------------------------------------------------
 
 
-def spoilt(whole: bytes, chance: random.Random) -> bytes:
+def spoilt(whole: bytes, seed: int) -> bytes:
     """A few bytes changed, in the pages or in the footer."""
+    chance = np.random.default_rng(seed)
     content = bytearray(whole)
     pages_end = len(whole) - FOOTER_END - footer_length(whole)
-    low, high = chance.choice([(4, pages_end), (pages_end, len(whole))])
-    for _ in range(chance.choice([1, 1, 2, 4, 8])):
-        place = chance.randrange(low, high)
-        put = chance.choice(
-            [bytes([content[place] ^ (1 << chance.randrange(8))]), b"\0", b"\xff", b"\x7f", b"\0" * 4, b"\xff" * 4]
-            + [varint(number) for number in ABSURD]
-        )
+    low, high = [(4, pages_end), (pages_end, len(whole))][seed % 2]
+    for _ in range([1, 1, 2, 4, 8][chance.integers(5)]):
+        place = int(chance.integers(low, high))
+        flipped = bytes([content[place] ^ (1 << int(chance.integers(8)))])
+        puts = [flipped, flipped, b"\0", b"\xff", b"\x7f", b"\0" * 4, b"\xff" * 4, *map(varint, ABSURD)]
+        put = puts[chance.integers(len(puts))]
         content[place : place + len(put)] = put
     return bytes(content[: len(whole)])
 
@@ -120,7 +119,7 @@ def test_parquet_with_spoilt_bytes_is_kept_or_refused_by_name(
     outcomes: Counter[str] = Counter()
     ends = time.monotonic() + (LONG_SECONDS if long else 0)
     for number in itertools.count():
-        content = spoilt(whole, random.Random(number))
+        content = spoilt(whole, number)
         (tmp_path / NAME).write_bytes(content)
         outcome = reader.try_(str(tmp_path / NAME))
         assert outcome in ALLOWED, (number, outcome)

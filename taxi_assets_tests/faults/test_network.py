@@ -35,7 +35,7 @@ from taxi_assets_tests.contract.test_lake import KEY, put, read
 from taxi_assets_tests.google.cloud_storage import CloudStorage, Fault
 from taxi_assets_tests.google.service_account import ServiceAccount
 from taxi_assets_tests.loopback_publisher import HTML_PAGE, Answer, LoopbackPublisher
-from taxi_assets_tests.trips import csv_lines, MONTH
+from taxi_assets_tests.trips import MONTH, csv_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
