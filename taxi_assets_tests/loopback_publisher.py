@@ -199,7 +199,7 @@ class _Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-class _Dripping(io.RawIOBase):
+class _Dripping(io.BufferedIOBase):
     """A file that is written a byte at a time."""
 
     def __init__(self, file: Any, pause: float, stopping: threading.Event) -> None:
