@@ -6,6 +6,7 @@ that Linux does not need are not installed, and not listed.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import subprocess
@@ -36,6 +37,7 @@ def locked() -> list[str]:
     return sorted(set(re.findall(r"^([a-z0-9][a-z0-9._-]*)(?:\[[a-z,]+\])?==", _LOCK.read_text(), re.MULTILINE)))
 
 
+@functools.cache
 def licences() -> dict[str, str]:
     """What each of them that is installed says of itself, by its name."""
     command = [sys.executable, "-m", "piplicenses", "--format=json", "--from=mixed", "--with-system"]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 REAL_STARTS = sorted((REAL / "first100").glob("*.csv"))
-INPUTS_A_ROUND = 700
+INPUTS_A_ROUND = 500
 LONG_SECONDS = 1800
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 NAME = "green_tripdata_2023-01.parquet"
 ROWS, ROW_GROUP = 4999, 2501
-INPUTS_A_ROUND = 200
+INPUTS_A_ROUND = 150
 LONG_SECONDS = 1800
 ALLOWED = {"kept", "ContentRefusedError", "HeaderError", "TooManyQuarantinedError", "ConservationError"}
 ABSURD = [0, 1, -1, ROW_GROUP - 1, 16_383, 2**31 - 1, 2**31, 2**40, 2**62, -(2**62)]
