@@ -333,7 +333,7 @@ def _named_errors(errand: Errand) -> Iterator[None]:
         was_connected = not any(isinstance(cause, _NOT_CONNECTED) for cause in _causes(error))
         untrusted = any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error))
         raise _BrokenOffError(_reason(error), was_connected=was_connected, is_trusted=not untrusted) from None
-    except requests.RequestException as error:
+    except (requests.RequestException, ValueError) as error:  # of some redirects Python says that they are no URL
         raise refused_by_publisher(errand, f"an address that cannot be followed ({type(error).__name__})") from None
 
 

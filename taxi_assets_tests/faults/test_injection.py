@@ -8,6 +8,7 @@ Markdown cells in `unit/test_metadata.py`, pages in `unit/reports/test_page.py`,
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -77,14 +78,15 @@ def test_a_month_that_is_none_runs_nothing_and_writes_nothing(
     deployment = Deployment(tmp_path / "home", str(published))
     job = deployment.definitions().resolve_job_def("green")
     before = everything(tmp_path)
-    for key in HOSTILE:
+    tried = HOSTILE if by == "partition_key" else HOSTILE[::3]
+    for key in tried:
         asked: dict[str, Any] = (
             {"partition_key": key} if by == "partition_key" else {"tags": {"dagster/partition": key}}
         )
         with dg.DagsterInstance.ephemeral() as instance, pytest.raises((dg.DagsterError, ValueError)):
             job.execute_in_process(instance=instance, **asked)
     assert everything(tmp_path) == before
-    record_property("hostile names", len(HOSTILE))
+    record_property("hostile names", len(tried))
 
 
 def test_a_rule_that_is_none_starts_no_run(
@@ -181,14 +183,13 @@ def test_column_names_values_and_zones_stay_text_on_every_shelf_and_in_every_rep
     ]
     assert any("alert" in text for text in said)
     for text in said:
-        for dangerous in ("<script", "[a](", "|`x`"):
-            assert dangerous not in text
+        assert re.search(r"(?<!\\)(<script|\[a\]|`x|!\[i)", text) is None
     (page,) = deployment.lake.rglob("*.html")
     read = Page(page.read_text())
     assert read.loaded == []
     assert read.handlers == []
     assert "script" not in read.tags
-    assert markup in page.read_text() or "&lt;script&gt;" in page.read_text()
+    assert "&lt;script&gt;alert(1)" in page.read_text()
     record_property("hostile names", 3)
 
 
