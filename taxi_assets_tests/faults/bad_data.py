@@ -141,7 +141,7 @@ _NAMES: Mapping[str, Mapping[str, str]] = {
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 # As in 2:52 or " 1" for 02:52 or 01, which nobody takes for anything else.
 _TIME = re.compile(r"(\d{4})-(\d\d?)-(\d\d?| \d)(?:T|\s+)(\d\d?):(\d\d?)(?::(\d\d?)(?:\.(\d{1,6}))?)?", re.ASCII)
-_CODES = {
+_CODES: Mapping[str, Mapping[str, Any]] = {
     "vendor_id": {"cmt": 1, "vts": 2, "dds": 3},
     "payment_type": {
         **dict.fromkeys(["credit", "crd", "cre"], 1), **dict.fromkeys(["cash", "cas", "csh"], 2),
