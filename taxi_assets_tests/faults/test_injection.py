@@ -108,18 +108,7 @@ def test_a_rule_that_is_none_starts_no_run(
 
 # --- names of folders and files ---------------------------------------------------------------------------------------
 
-FOLDERS = [
-    "it's",
-    'a "b"',
-    "semi;colon -- x",
-    "per%20cent",
-    "new\nline",
-    "$(touch outside)",
-    "*",
-    "zürich ☂",
-    "{x}",
-    "#q?a=b",
-]
+FOLDERS = ['it\'s a "b"', "semi;colon -- {x}", "new\nline $(touch outside)", "* per%20cent zürich ☂", "#q?a=b"]
 
 
 @pytest.mark.parametrize("name", FOLDERS)
