@@ -34,12 +34,16 @@ $(VENV)/.bench: $(VENV)/.runtime requirements/bench.lock
 	@$(UV) pip install --quiet --compile-bytecode --require-hashes --no-deps -r requirements/bench.lock
 	@touch $@
 
+$(VENV)/.audit: $(VENV)/.runtime requirements/audit.lock
+	@$(UV) pip install --quiet --compile-bytecode --require-hashes --no-deps -r requirements/audit.lock
+	@touch $@
+
 .PHONY: setup
 setup: $(VENV)/.dev ## Install everything for development into .venv
 
 .PHONY: lock
 lock: $(BIN)/uv ## Compile requirements/*.lock anew from pyproject.toml (UPGRADE=1: take newer versions)
-	@for set in install: runtime: docker:docker dev:dev bench:bench; do \
+	@for set in install: runtime: docker:docker dev:dev bench:bench audit:audit; do \
 	  name=$${set%%:*}; group=$${set#*:}; \
 	  if [ $$name = install ]; then input="--group install"; elif [ -n "$$group" ]; then input="pyproject.toml --group pyproject.toml:$$group -c requirements/runtime.lock"; else input="pyproject.toml"; fi; \
 	  $(UV) pip compile $$input --output-file requirements/$$name.lock --universal --python-version 3.11 --generate-hashes \
@@ -143,9 +147,14 @@ dist: $(VENV)/.dev ## Build the package into dist/: an sdist, and a wheel from i
 	@$(UV) build --quiet --no-build-isolation --offline
 	@rm -rf taxi_assets.egg-info
 
+.PHONY: audit
+audit: $(VENV)/.audit ## Look up what the image runs among known vulnerabilities (asks PyPI; a package it cannot look up fails, too)
+	@$(BIN)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r requirements/docker.lock
+
 .PHONY: docs
-docs: $(VENV)/.runtime ## Write the documents that are made from the code
+docs: $(VENV)/.dev ## Write the documents that are made from the code, and from what is installed
 	@$(BIN)/python -m taxi_assets.tlc.dictionary > docs/data-dictionary.md
+	@$(BIN)/python -m taxi_assets_tests.licences > docs/licences.md
 
 .PHONY: bench
 bench: $(VENV)/.bench ## Speed and memory beside what you would run otherwise: docs/benchmarks.md (ONLY=clean,memory REPETITIONS=3)

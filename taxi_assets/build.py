@@ -177,7 +177,12 @@ def build_definitions(settings: Settings, *, resources: Mapping[str, Any] | None
     base = {
         "lake": lake_at(settings),
         "warehouse": warehouse_at(settings),
-        "publisher": PublisherResource(source=settings.publisher_source, google_key=settings.google_key),
+        "publisher": PublisherResource(
+            source=settings.publisher_source,
+            google_key=settings.google_key,
+            max_file_bytes=settings.max_file_bytes,
+            max_expansion_ratio=settings.max_expansion_ratio,
+        ),
     } | dict(resources or {})
     lake, warehouse = base["lake"], base["warehouse"]
     services, retry = list(SERVICES.values()), retry_of_warehouse(settings)

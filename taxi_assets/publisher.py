@@ -11,6 +11,7 @@ from taxi_assets.errors import PublisherUnreachableError
 from taxi_assets.tlc import download
 from taxi_assets.tlc.ask import QUESTION_SECONDS, ask
 from taxi_assets.tlc.publishers import publisher_from
+from taxi_assets.tlc.verify import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +34,11 @@ class PublisherResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # D
         default=None,
         repr=False,
         description="For gs://: a service account's key file, or its content in base64; none: application default.",
+    )
+
+    max_file_bytes: int = Field(default=DEFAULT_LIMITS.max_bytes, description="The largest file that is taken.")
+    max_expansion_ratio: int = Field(
+        default=DEFAULT_LIMITS.max_expansion_ratio, description="How many times its size a file may expand to."
     )
 
     @property
@@ -60,5 +66,12 @@ class PublisherResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # D
         self, what: str, candidates: Sequence[Candidate], *, known: SourceRecord | None, into: Path
     ) -> Fetched | Unchanged:
         """Fetch what is not known already; see `tlc.download.fetch`."""
-        log = dg.get_dagster_logger()
-        return download.fetch(what, candidates, known=known, into=into, log=log, google_key=self.google_key)
+        return download.fetch(
+            what,
+            candidates,
+            known=known,
+            into=into,
+            limits=Limits.of(self.max_file_bytes, self.max_expansion_ratio),
+            log=dg.get_dagster_logger(),
+            google_key=self.google_key,
+        )

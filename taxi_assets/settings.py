@@ -18,6 +18,7 @@ from taxi_assets.addresses import LakeAddress, WarehouseAddress, one_line_for, r
 from taxi_assets.automation.timing import DEFAULT_INTERVAL_SECONDS, MONTHLY
 from taxi_assets.errors import SettingsError
 from taxi_assets.tlc.publishers import publisher_from
+from taxi_assets.tlc.verify import DEFAULT_LIMITS
 
 # Shown in no way: the others are shown without what may be secret in them.
 _SECRETS = {"TAXI_GOOGLE_CREDENTIALS", "TAXI_NOTIFY"}
@@ -45,6 +46,10 @@ class Settings(BaseSettings):
     """Seconds between two looks of a publication sensor."""
     retry_delay: float = Field(default=30, ge=0, le=_WEEK_SECONDS, allow_inf_nan=False)
     """Seconds before a step that failed for what may pass is tried again; doubled each time."""
+    max_file_bytes: int = Field(default=DEFAULT_LIMITS.max_bytes, ge=1)
+    """The largest file that is taken from a publisher; expanded, it may be eight times this."""
+    max_expansion_ratio: int = Field(default=DEFAULT_LIMITS.max_expansion_ratio, ge=1)
+    """How many times its size a file may expand to."""
 
     @classmethod
     def from_env(cls) -> Self:
@@ -80,6 +85,8 @@ class Settings(BaseSettings):
         "schedule_timezone",
         "publication_interval",
         "retry_delay",
+        "max_file_bytes",
+        "max_expansion_ratio",
         mode="before",
     )
     @classmethod

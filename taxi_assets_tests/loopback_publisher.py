@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import email.utils
 import hashlib
+import io
 import re
 import socket
+import ssl
 import struct
 import sys
 import threading
@@ -52,6 +54,8 @@ class Answer:
     """Seconds to wait before answering."""
     stall_after: int | None = None
     """Send only so many bytes of the body, then nothing more, the connection left open."""
+    drip: float = 0.0
+    """Send the answer, its head too, a byte at a time, with so many seconds in between."""
     cut_after: int | None = None
     """Send only so many bytes of the body, then close the connection cleanly."""
     reset: bool = False
@@ -90,13 +94,15 @@ class _File:
 class LoopbackPublisher:
     """Serves files on 127.0.0.1 while its `with` block lasts.
 
-    `files`: contents by path (`"a/b.csv"`), or a folder, whose files are read anew at each request.
+    `files`: contents by path (`"a/b.csv"`), or a folder, whose files are read anew at each request. `certificate`: a
+    PEM file with a key, to be spoken to in TLS.
     """
 
-    def __init__(self, files: Mapping[str, bytes] | Path | None = None) -> None:
+    def __init__(self, files: Mapping[str, bytes] | Path | None = None, *, certificate: Path | None = None) -> None:
         self.requests: list[Request] = []
         self.stopping = threading.Event()
         self._folder = files if isinstance(files, Path) else None
+        self._certificate = certificate
         self._files: dict[str, _File] = {}
         self._scripts: dict[str, list[Answer]] = {}
         self._thereafter: dict[str, Answer] = {}
@@ -108,6 +114,10 @@ class LoopbackPublisher:
     def __enter__(self) -> Self:
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.publisher = self
+        if self._certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self._certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
         self._thread.start()
         return self
@@ -121,7 +131,7 @@ class LoopbackPublisher:
     @property
     def base(self) -> str:
         """Its address, without a slash at the end."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{'s' if self._certificate else ''}://127.0.0.1:{self.port}"
 
     @property
     def port(self) -> int:
@@ -189,6 +199,21 @@ class _Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
+class _Dripping(io.BufferedIOBase):
+    """A file that is written a byte at a time."""
+
+    def __init__(self, file: Any, pause: float, stopping: threading.Event) -> None:
+        self._file = file
+        self._pause = pause
+        self._stopping = stopping
+
+    def write(self, content: Any) -> int:
+        for byte in bytes(content):
+            if not self._stopping.wait(self._pause):
+                self._file.write(bytes([byte]))
+        return len(content)
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -249,7 +274,9 @@ class _Handler(BaseHTTPRequestHandler):
         return self.headers.get("If-Modified-Since") == file.last_modified
 
     def _send(self, status: int, headers: Mapping[str, str], body: bytes, answer: Answer) -> None:
-        misbehaves = answer.endless or answer.reset or answer.content_length is not None
+        misbehaves = answer.endless or answer.reset or answer.drip or answer.content_length is not None
+        if answer.drip:
+            self.wfile = _Dripping(self.wfile, answer.drip, self.server.publisher.stopping)
         if misbehaves or answer.cut_after is not None or answer.stall_after is not None:
             self.close_connection = True
         length = len(body) if answer.content_length is None else answer.content_length

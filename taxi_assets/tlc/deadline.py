@@ -16,7 +16,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from urllib3.connection import HTTPConnection
 
@@ -29,8 +29,11 @@ class DeadlinePassedError(Exception):
 
 
 @contextmanager
-def session_until(deadline: float) -> Iterator[requests.Session]:
-    """A session whose connections are cut at a point in time, by `time.monotonic`; raises `DeadlinePassedError`."""
+def session_until(deadline: Callable[[], float]) -> Iterator[requests.Session]:
+    """A session whose connections are cut at a point in time, by `time.monotonic`; raises `DeadlinePassedError`.
+
+    It may be put off while there is time.
+    """
     cutter = _Cutter(deadline)
     with requests.Session() as session:
         for scheme in ("http://", "https://"):
@@ -51,20 +54,25 @@ def session_until(deadline: float) -> Iterator[requests.Session]:
 class _Cutter(threading.Thread):
     """Waits for the deadline in the background, and cuts what is open then."""
 
-    def __init__(self, deadline: float) -> None:
+    def __init__(self, deadline: Callable[[], float]) -> None:
         super().__init__(daemon=True, name="deadline")
         self.connections: list[HTTPConnection] = []
+        self.sockets: list[Any] = []
+        """Those of connections that are open: one lets go of its socket where the server says that it will close it."""
         self.has_cut = False
         self._deadline = deadline
         self._over = threading.Event()
 
     def run(self) -> None:
-        wait = self._deadline - time.monotonic()
+        wait = self._deadline() - time.monotonic()
         while not self._over.wait(wait):
+            wait = self._deadline() - time.monotonic()
+            if wait > 0:
+                continue
             self.has_cut = True
-            for connection in list(self.connections):
+            for open_ in [*(connection.sock for connection in self.connections), *self.sockets]:
                 with suppress(OSError, AttributeError):  # it is closed already, or not open yet
-                    connection.sock.shutdown(socket.SHUT_RDWR)
+                    open_.shutdown(socket.SHUT_RDWR)
             wait = _CUT_AGAIN_AFTER
 
     def stop(self) -> None:
@@ -85,6 +93,13 @@ class _Adapter(HTTPAdapter):
 
         def connect(*args: Any, **options: Any) -> Any:
             connection = connection_class(*args, **options)
+            open_ = connection.connect
+
+            def open_and_tell() -> None:
+                open_()
+                self._cutter.sockets.append(connection.sock)
+
+            connection.connect = open_and_tell
             self._cutter.connections.append(connection)
             return connection
 

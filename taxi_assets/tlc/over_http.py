@@ -11,7 +11,9 @@ from __future__ import annotations
 import email.utils
 import hashlib
 import logging
+import math
 import re
+import ssl
 import time
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -21,7 +23,7 @@ import requests
 import tenacity
 import urllib3.exceptions
 
-from taxi_assets.errors import PublisherFailedError, PublisherUnreachableError
+from taxi_assets.errors import PublisherFailedError, PublisherRefusedError, PublisherUnreachableError
 from taxi_assets.tlc.deadline import DeadlinePassedError, session_until
 from taxi_assets.tlc.source import FileVersion
 from taxi_assets.tlc.transfer import PIECE_BYTES, TRY_LATER, Arrived, MissingError, megabytes, refused_by_publisher
@@ -69,16 +71,14 @@ _QUERY_FILTER = _QueryFilter()
 def over_http(job: Job) -> Arrived | SourceRecord:
     """Bring the file to the job's path; or the known record, when the publisher says that it has not changed."""
     logging.getLogger("urllib3.connectionpool").addFilter(_QUERY_FILTER)
-    with requests.Session() as session:
-        session.max_redirects = _REDIRECTS
-        return _HttpTransfer(job, session).run()
+    return _HttpTransfer(job).run()
 
 
 def version_over_http(question: Question) -> FileVersion:
     """The version that is published now, by a conditional HEAD; asked once, without patience."""
     logging.getLogger("urllib3.connectionpool").addFilter(_QUERY_FILTER)
     try:
-        with _named_errors(question), session_until(question.deadline) as session:
+        with _named_errors(question), session_until(lambda: question.deadline) as session:
             session.max_redirects = _REDIRECTS
             return _ask(question, session)
     except DeadlinePassedError:
@@ -133,21 +133,25 @@ def _conditions(known: SourceRecord | FileVersion | None) -> dict[str, str]:
 class _BrokenOffError(Exception):
     """An attempt ended before the file was whole, for a reason that may pass."""
 
-    def __init__(self, reason: str, retry_after: float = 0.0, *, was_connected: bool = True) -> None:
+    def __init__(
+        self, reason: str, retry_after: float = 0.0, *, was_connected: bool = True, is_trusted: bool = True
+    ) -> None:
         super().__init__(reason)
         self.retry_after = retry_after
         self.was_connected = was_connected
+        self.is_trusted = is_trusted
 
 
 class _HttpTransfer:
     """A file on its way over HTTP: what has arrived so far, and of which version of it."""
 
-    def __init__(self, job: Job, session: requests.Session) -> None:
+    def __init__(self, job: Job) -> None:
         self._job = job
-        self._session = session
         self._requests = 0
         self._furthest = 0
         self._told = job.started
+        self._deadline = math.inf
+        self._was_slow = False
         self._forget()
 
     def _forget(self) -> None:
@@ -163,6 +167,11 @@ class _HttpTransfer:
         try:
             unchanged = self._patience()(self._attempt)
         except _BrokenOffError as last:
+            if not last.is_trusted:
+                raise PublisherRefusedError(
+                    f"{job.what} could not be fetched from {job.url}: {last}.",
+                    remedy="Check the address, and which certificates this machine trusts.",
+                ) from None
             raise PublisherUnreachableError(
                 f"{job.what} could not be fetched from {job.url}: {last}"
                 f" (tried {self._requests} times, {megabytes(self._furthest)} arrived).",
@@ -175,7 +184,7 @@ class _HttpTransfer:
         doubling = tenacity.wait_exponential(multiplier=retry.first_wait, max=retry.longest_wait)
         backoff = doubling + tenacity.wait_random(0, retry.first_wait)
         return tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(_BrokenOffError),
+            retry=tenacity.retry_if_exception(lambda error: isinstance(error, _BrokenOffError) and error.is_trusted),
             after=self._note_progress,
             wait=lambda state: max(backoff(state), self._asked_to_wait(state)),
             stop=tenacity.stop_after_attempt(retry.attempts),
@@ -184,23 +193,34 @@ class _HttpTransfer:
         )
 
     def _note_progress(self, state: tenacity.RetryCallState) -> None:
-        """Count only attempts that bring nothing new: a long file may break off often, but not for ever."""
+        """Count only attempts that bring nothing new, or too little: a long file may break off, but not for ever."""
         if self._arrived > self._furthest:
             self._furthest = self._arrived
-            state.attempt_number = 0
+            if not self._was_slow:
+                state.attempt_number = 0
 
     def _attempt(self) -> SourceRecord | None:
         """Ask once and take what comes; the known record, when the answer is that it is current."""
         self._requests += 1
-        retry = self._job.retry
         if self._validator is None:
             self._forget()
-        headers = self._headers()
+        retry = self._job.retry
+        self._deadline = time.monotonic() + retry.connect_timeout + retry.read_timeout
+        self._was_slow = False
+        try:
+            with _named_errors(self._job), session_until(lambda: self._deadline) as session:
+                session.max_redirects = _REDIRECTS
+                return self._ask_and_receive(session)
+        except (DeadlinePassedError, _BrokenOffError):
+            self._was_slow = time.monotonic() >= self._deadline
+            if self._was_slow:
+                raise _BrokenOffError("too little came in time") from None
+            raise
+
+    def _ask_and_receive(self, session: requests.Session) -> SourceRecord | None:
+        headers, retry = self._headers(), self._job.retry
         timeouts = (retry.connect_timeout, retry.read_timeout)
-        with (
-            _named_errors(self._job),
-            self._session.get(self._job.candidate.url, headers=headers, timeout=timeouts, stream=True) as response,
-        ):
+        with session.get(self._job.candidate.url, headers=headers, timeout=timeouts, stream=True) as response:
             if response.status_code == HTTPStatus.NOT_MODIFIED and headers.keys() & _CONDITIONS:
                 return self._job.known
             self._accept(response)
@@ -257,6 +277,7 @@ class _HttpTransfer:
 
     def _receive(self, response: requests.Response) -> None:
         job = self._job
+        enough = self._arrived + job.retry.least_bytes
         with job.path.open("ab" if self._arrived else "wb") as file:
             # read1: what came before a connection was reset is kept, and nothing is decoded.
             while piece := response.raw.read1(PIECE_BYTES, decode_content=False):
@@ -265,6 +286,9 @@ class _HttpTransfer:
                 self._arrived += len(piece)
                 if self._arrived > job.limits.max_bytes:
                     raise too_large(job.what, job.url, job.limits)
+                if self._arrived >= enough:
+                    enough = self._arrived + job.retry.least_bytes
+                    self._deadline = time.monotonic() + job.retry.read_timeout
                 self._tell_progress()
         if self._total is not None and self._arrived != self._total:
             reason = f"{self._arrived:,} bytes came instead of {self._total:,}"
@@ -307,8 +331,9 @@ def _named_errors(errand: Errand) -> Iterator[None]:
         urllib3.exceptions.HTTPError,
     ) as error:
         was_connected = not any(isinstance(cause, _NOT_CONNECTED) for cause in _causes(error))
-        raise _BrokenOffError(_reason(error), was_connected=was_connected) from None
-    except requests.RequestException as error:
+        untrusted = any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error))
+        raise _BrokenOffError(_reason(error), was_connected=was_connected, is_trusted=not untrusted) from None
+    except (requests.RequestException, ValueError) as error:  # of some redirects Python says that they are no URL
         raise refused_by_publisher(errand, f"an address that cannot be followed ({type(error).__name__})") from None
 
 
@@ -316,6 +341,8 @@ def _reason(error: BaseException) -> str:
     """What the operating system said, or that it took too long."""
     causes = list(_causes(error))
     for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is not to be trusted ({cause.verify_message.rstrip('.')})"
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror.lower()
     timeouts = (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)

@@ -40,6 +40,8 @@ class RetrySettings:
     """The most that a publisher's Retry-After can make us wait."""
     connect_timeout: float = 10.0
     read_timeout: float = 60.0
+    least_bytes: int = 64 << 10
+    """That must come within each `read_timeout`, where there are as many; slower than that is as good as nothing."""
     progress_every: float = 10.0
     """Between lines in the log."""
 

@@ -13,7 +13,7 @@ import re
 import zlib
 from collections import Counter
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, Self, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,7 +35,8 @@ _NEIGHBOURS = 1000
 
 _ELSEWHERE = "Look at that address with a browser, then try again later or choose another publisher (TAXI_SOURCE)."
 _WHOLE = "Get the whole file from its publisher, or choose another publisher (TAXI_SOURCE)."
-_LARGER = "If the file is genuine, raise Limits in taxi_assets/tlc/verify.py."
+_LARGER = "If the file is genuine, raise TAXI_MAX_FILE_BYTES."
+_DENSER = "If the file is genuine, raise TAXI_MAX_EXPANSION_RATIO."
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ class Limits:
     max_bytes: int = 8 * GIB
     max_expanded_bytes: int = 64 * GIB
     max_expansion_ratio: int = 200
+
+    @classmethod
+    def of(cls, max_bytes: int, max_expansion_ratio: int) -> Self:
+        """What settings say: a file may expand to eight times the size that one may have as published."""
+        return cls(max_bytes, 8 * max_bytes, max_expansion_ratio)
 
 
 DEFAULT_LIMITS = Limits()
@@ -151,7 +157,9 @@ def _stranger(head: bytes) -> str | None:
 
 def _quoted(pattern: bytes, text: bytes) -> str:
     match = re.search(pattern, text, re.IGNORECASE | re.DOTALL)
-    words = " ".join(html.unescape(match[1].decode("utf-8", "replace")).split()) if match else ""
+    said = html.unescape(match[1].decode("utf-8", "replace")) if match else ""
+    # Without what would command a terminal.
+    words = " ".join("".join(c if c.isprintable() else " " for c in said).split())
     return f' ("{words[:100]}")' if words else ""
 
 
@@ -171,7 +179,7 @@ class _Expansion:
         if self._expanded > self._limits.max_expanded_bytes:
             raise _Refusal(f"it expands to more than {self._limits.max_expanded_bytes:,} bytes", _LARGER)
         if self._expanded > self._ratio_at:
-            raise _Refusal(f"it expands to more than {self._limits.max_expansion_ratio} times its size", _LARGER)
+            raise _Refusal(f"it expands to more than {self._limits.max_expansion_ratio} times its size", _DENSER)
 
 
 def _csv_gz_rows(file: IO[bytes], expansion: _Expansion) -> int:
@@ -255,7 +263,8 @@ def _parquet_rows(path: Path, size: int, limits: Limits) -> int:
     for index in range(footer.num_row_groups):
         group = footer.row_group(index)
         rows += group.num_rows
-        expansion.add(group.total_byte_size)
+        # A dictionary says in a few bytes what a million rows hold: each value counts as one byte at least.
+        expansion.add(max(group.total_byte_size, group.num_rows * group.num_columns))
         if group.num_rows:
             _refuse_chunks_outside(group, data_end)
     if rows != footer.num_rows:

@@ -18,7 +18,8 @@ def test_with_nothing_set_it_is_at_five_on_the_first_in_utc_and_every_hour() -> 
 
 @pytest.mark.parametrize("empty", ["", " "])
 def test_an_empty_value_means_that_nothing_is_set(monkeypatch: pytest.MonkeyPatch, empty: str) -> None:
-    names = ("SCHEDULE_CRON", "SCHEDULE_TIMEZONE", "PUBLICATION_INTERVAL", "RETRY_DELAY", "NOTIFY", "NOTIFY_SUCCESS")
+    names = ["SCHEDULE_CRON", "SCHEDULE_TIMEZONE", "PUBLICATION_INTERVAL", "RETRY_DELAY", "NOTIFY", "NOTIFY_SUCCESS"]
+    names += ["MAX_FILE_BYTES", "MAX_EXPANSION_RATIO"]
     unset = Settings.from_env()
     for name in (*names, "UI_URL"):
         monkeypatch.setenv(f"TAXI_{name}", empty)
@@ -53,6 +54,9 @@ def test_what_is_set_reaches_schedules_sensors_and_assets(monkeypatch: pytest.Mo
         ("TAXI_RETRY_DELAY", "-1", "greater than or equal to 0"),
         ("TAXI_RETRY_DELAY", "inf", "a finite number"),
         ("TAXI_RETRY_DELAY", "nan", "a finite number"),
+        ("TAXI_MAX_FILE_BYTES", "0", "greater than or equal to 1"),
+        ("TAXI_MAX_FILE_BYTES", "8 GB", "a valid integer"),
+        ("TAXI_MAX_EXPANSION_RATIO", "-1", "greater than or equal to 1"),
         ("TAXI_RETRY_DELAY", "1e9", "less than or equal to 604800"),
     ],
 )

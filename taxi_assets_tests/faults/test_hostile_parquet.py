@@ -1,0 +1,265 @@
+"""Parquet that lies: read in a process of its own, where a crash, a hang, or all memory eaten would be seen.
+
+Months of unheard-of types are in `unit/tlc/test_clean_properties.py`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from taxi_assets.errors import TaxiAssetsError
+from taxi_assets_tests.faults.bad_data import refusal_of, take_in
+from taxi_assets_tests.faults.solitary import Solitary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+NAME = "green_tripdata_2023-01.parquet"
+ROWS, ROW_GROUP = 4999, 2501
+INPUTS_A_ROUND = 150
+LONG_SECONDS = 1800
+ALLOWED = {"kept", "ContentRefusedError", "HeaderError", "TooManyQuarantinedError", "ConservationError"}
+ABSURD = [0, 1, -1, ROW_GROUP - 1, 16_383, 2**31 - 1, 2**31, 2**40, 2**62, -(2**62)]
+FOOTER_END = 8
+"""The footer's length, and PAR1."""
+
+
+def take(path: str) -> str:
+    """In the other process: "kept" with each row on one side, or the kind of the one error."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            made = take_in(Path(path), Path(folder))
+        except TaxiAssetsError as error:
+            return refusal_of(error, Path(path))
+        rows = [
+            row
+            for half in (made.clean, made.quarantine)
+            for row in pyarrow.parquet.read_table(half, columns=["source_row"])["source_row"].to_pylist()
+        ]
+        assert sorted(rows) == list(range(1, len(rows) + 1))
+        assert len(rows) == pyarrow.parquet.read_metadata(path).num_rows
+    return "kept"
+
+
+@pytest.fixture(scope="module")
+def reader() -> Iterator[Solitary]:
+    with Solitary(take) as reader:
+        yield reader
+
+
+@pytest.fixture(scope="module")
+def real(data: Path) -> Any:
+    return pyarrow.parquet.read_table(data / "months" / NAME).slice(0, ROWS)
+
+
+@pytest.fixture(scope="module")
+def whole(real: Any, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The start of a real month as Parquet, in two row groups of many pages; its numbers of rows are unmistakable."""
+    path = tmp_path_factory.mktemp("whole") / NAME
+    pyarrow.parquet.write_table(real, path, row_group_size=ROW_GROUP, data_page_size=2000)
+    return path.read_bytes()
+
+
+def footer_length(content: bytes) -> int:
+    return int.from_bytes(content[-FOOTER_END:-4], "little")
+
+
+def varint(number: int) -> bytes:
+    """A whole number as Thrift's compact protocol writes it."""
+    rest = ((number << 1) ^ (number >> 63)) & (2**64 - 1)
+    written = bytearray()
+    while rest > 127:
+        written.append(rest & 127 | 128)
+        rest >>= 7
+    return bytes([*written, rest])
+
+
+def with_footer(content: bytes, footer: bytes) -> bytes:
+    rows = content[: -FOOTER_END - footer_length(content)]
+    return rows + footer + len(footer).to_bytes(4, "little") + b"PAR1"
+
+
+def test_what_lies_here_is_taken_in_when_it_does_not(reader: Solitary, whole: bytes, tmp_path: Path) -> None:
+    (tmp_path / NAME).write_bytes(whole)
+    assert reader.try_(str(tmp_path / NAME)) == "kept"
+
+
+# --- bytes ------------------------------------------------------------------------------------------------------------
+
+
+def spoilt(whole: bytes, seed: int) -> bytes:
+    """A few bytes changed, in the pages or in the footer."""
+    chance = np.random.default_rng(seed)
+    content = bytearray(whole)
+    pages_end = len(whole) - FOOTER_END - footer_length(whole)
+    low, high = [(4, pages_end), (pages_end, len(whole))][seed % 2]
+    for _ in range([1, 1, 2, 4, 8][chance.integers(5)]):
+        place = int(chance.integers(low, high))
+        flipped = bytes([content[place] ^ (1 << int(chance.integers(8)))])
+        puts = [flipped, flipped, b"\0", b"\xff", b"\x7f", b"\0" * 4, b"\xff" * 4, *map(varint, ABSURD)]
+        put = puts[chance.integers(len(puts))]
+        content[place : place + len(put)] = put
+    return bytes(content[: len(whole)])
+
+
+@pytest.mark.timeout(2 * LONG_SECONDS)
+def test_parquet_with_spoilt_bytes_is_kept_or_refused_by_name(
+    reader: Solitary, whole: bytes, tmp_path: Path, long: bool, record_property: Callable[[str, object], None]
+) -> None:
+    outcomes: Counter[str] = Counter()
+    ends = time.monotonic() + (LONG_SECONDS if long else 0)
+    for number in itertools.count():
+        content = spoilt(whole, number)
+        (tmp_path / NAME).write_bytes(content)
+        outcome = reader.try_(str(tmp_path / NAME))
+        assert outcome in ALLOWED, (number, outcome)
+        outcomes[outcome] += 1
+        if outcomes.total() >= INPUTS_A_ROUND and time.monotonic() >= ends:
+            break
+    assert {"kept", "ContentRefusedError"} <= set(outcomes), outcomes
+    record_property("bad inputs", outcomes.total())
+    record_property("hangs", 0)
+
+
+# --- metadata ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", ["rows", "rows of a group", "bytes of a group", "bytes of a column", "place"])
+def test_a_number_in_the_footer_that_is_absurd(
+    reader: Solitary, whole: bytes, tmp_path: Path, number: str, record_property: Callable[[str, object], None]
+) -> None:
+    group = pyarrow.parquet.read_metadata(pa.BufferReader(whole)).row_group(0)
+    column = group.column(2)
+    said = varint(
+        {
+            "rows": ROWS, "rows of a group": ROW_GROUP, "bytes of a group": group.total_byte_size,
+            "bytes of a column": column.total_compressed_size, "place": column.data_page_offset,
+        }[number]
+    )  # fmt: skip
+    footer = whole[-FOOTER_END - footer_length(whole) : -FOOTER_END]
+    places = [place for place in range(len(footer)) if footer.startswith(said, place)]
+    assert places
+    tried = [(place, absurd) for place in places[:4] for absurd in ABSURD]
+    for place, absurd in tried:
+        lying = footer[:place] + varint(absurd) + footer[place + len(said) :]
+        (tmp_path / NAME).write_bytes(with_footer(whole, lying))
+        assert reader.try_(str(tmp_path / NAME)) in ALLOWED, (place, absurd)
+    record_property("bad inputs", len(tried))
+
+
+@pytest.mark.parametrize("rows", [ROW_GROUP + 1, 2 * ROW_GROUP, 10**5])
+def test_more_rows_than_there_are_said_everywhere_alike(
+    reader: Solitary, whole: bytes, tmp_path: Path, rows: int
+) -> None:
+    footer = whole[-FOOTER_END - footer_length(whole) : -FOOTER_END]
+    lying = footer.replace(varint(ROWS), varint(rows + ROWS - ROW_GROUP)).replace(varint(ROW_GROUP), varint(rows))
+    (tmp_path / NAME).write_bytes(with_footer(whole, lying))
+    # Only reading it all tells.
+    assert reader.try_(str(tmp_path / NAME)) == "ConservationError"
+
+
+def test_millions_of_rows_in_some_kilobytes_are_refused_before_they_are_read(
+    reader: Solitary, real: Any, tmp_path: Path
+) -> None:
+    rows = 3_000_000
+    one = pa.array(np.zeros(rows, np.int8))
+    columns = {
+        name: pa.DictionaryArray.from_arrays(one, real[name].combine_chunks()[:1])
+        for name in real.column_names
+        if real[name].null_count == 0
+    }
+    pyarrow.parquet.write_table(pa.table(columns), tmp_path / NAME, row_group_size=rows)
+    started = time.monotonic()
+    assert reader.try_(str(tmp_path / NAME)) == "ContentRefusedError"
+    assert time.monotonic() - started < 5
+
+
+def nested(real: Any, depth: int) -> Any:
+    type_ = pa.int64()
+    for _ in range(depth):
+        type_ = pa.list_(type_)
+    return real.append_column("deep", pa.nulls(len(real), type_))
+
+
+SHAPES: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "10,000 columns more": (
+        lambda real: pa.table(
+            {**dict(zip(real.column_names, real.columns, strict=True)), **{f"x{i}": real[0] for i in range(10_000)}}
+        ),
+        "kept",
+    ),
+    "a required column twice": (lambda real: real.append_column("VendorID", real[0]), "HeaderError"),
+    "an unknown column twice": (lambda real: real.append_column("x", real[0]).append_column("x", real[0]), "kept"),
+    "an unknown column of lists in lists in lists": (lambda real: nested(real, 20), "kept"),
+    "an unknown column 300 lists deep": (lambda real: nested(real, 300), "ContentRefusedError"),
+    "an unknown column of structures": (
+        lambda real: real.append_column("s", pa.array([{"a": 1, "b": [2]}] * len(real))),
+        "kept",
+    ),
+    "amounts that are structures": (
+        lambda real: real.set_column(
+            real.column_names.index("fare_amount"), "fare_amount", pa.array([{"a": 1.0}] * len(real))
+        ),
+        "TooManyQuarantinedError",
+    ),
+    "texts in a dictionary": (
+        lambda real: real.set_column(
+            real.column_names.index("store_and_fwd_flag"),
+            "store_and_fwd_flag",
+            real["store_and_fwd_flag"].dictionary_encode(),
+        ),
+        "kept",
+    ),
+    "no columns": (lambda _: pa.table({}), "ContentRefusedError"),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_columns_of_unheard_of_shapes(reader: Solitary, real: Any, tmp_path: Path, shape: str) -> None:
+    make, expected = SHAPES[shape]
+    pyarrow.parquet.write_table(make(real.slice(0, 30)), tmp_path / NAME)
+    assert reader.try_(str(tmp_path / NAME)) == expected
+
+
+def test_many_row_groups_of_no_row_or_one(reader: Solitary, real: Any, tmp_path: Path) -> None:
+    with pyarrow.parquet.ParquetWriter(tmp_path / NAME, real.schema) as writer:
+        for row in range(300):
+            writer.write_table(real.slice(row, row % 2))
+    assert reader.try_(str(tmp_path / NAME)) == "kept"
+
+
+# --- the other process ------------------------------------------------------------------------------------------------
+
+
+def misbehave(how: str) -> str:
+    import ctypes  # noqa: PLC0415  (in the other process alone)
+
+    match how:
+        case "crash":
+            ctypes.string_at(0)
+        case "hang":
+            time.sleep(60)
+        case "eat":
+            return str(len(b"x" * (500 << 20)))
+        case "fail":
+            raise RuntimeError("no error of ours")
+    return "fine"
+
+
+def test_how_the_other_process_ends_is_seen() -> None:
+    with Solitary(misbehave, deadline=5, megabytes=500) as process:
+        assert process.try_("crash") == "killed by SIGSEGV"
+        assert process.try_("fine") == "fine"
+        assert process.try_("hang") == "hang"
+        assert process.try_("eat").startswith("too much memory")
+        assert "no error of ours" in process.try_("fail")

@@ -1,0 +1,229 @@
+"""A publisher that is slow, lies, or is somebody else: one clear error, nothing stored, and no run that never ends.
+
+Cut and resumed connections, lying lengths, replaced files, redirects away from HTTP and what services answer are in
+`unit/tlc/test_download.py`; the same for Google's services in `contract/test_gcs_lake.py`, `test_bigquery_jobs.py` and
+`pipeline/test_google_cloud.py`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import gzip
+import logging
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from taxi_assets.errors import (
+    ContentRefusedError,
+    LakeUnusableError,
+    PublisherRefusedError,
+    PublisherUnreachableError,
+    TaxiAssetsError,
+)
+from taxi_assets.google_resources import CloudStorageResource
+from taxi_assets.storage.gcs_lake import GcsLake
+from taxi_assets.tlc.download import Fetched, RetrySettings, fetch
+from taxi_assets.tlc.source import Candidate, FileFormat
+from taxi_assets_tests.chain import Deployment, failures, leftovers
+from taxi_assets_tests.contract.test_lake import KEY, put, read
+from taxi_assets_tests.google.cloud_storage import CloudStorage, Fault
+from taxi_assets_tests.google.service_account import ServiceAccount
+from taxi_assets_tests.loopback_publisher import HTML_PAGE, Answer, LoopbackPublisher
+from taxi_assets_tests.trips import MONTH, csv_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.timeout(60)
+
+NAME = "green_tripdata_2020-10.csv"
+CONTENT = "".join(f"{line}\n" for line in csv_lines(MONTH, 3000)).encode()
+HASTY = RetrySettings(
+    attempts=2, first_wait=0, longest_wait=0, longest_retry_after=0, connect_timeout=2, read_timeout=1
+)
+
+
+@pytest.fixture
+def publisher() -> Iterator[LoopbackPublisher]:
+    with LoopbackPublisher({NAME: CONTENT}) as publisher:
+        yield publisher
+
+
+@pytest.fixture
+def into(tmp_path: Path) -> Path:
+    folder = tmp_path / "into"
+    folder.mkdir()
+    return folder
+
+
+def get(url: str, into: Path) -> bytes:
+    candidate = Candidate(url, "test", FileFormat.CSV)
+    fetched = fetch("green 2020-10", [candidate], known=None, into=into, log=logging.getLogger("x"), retry=HASTY)
+    assert isinstance(fetched, Fetched)
+    return fetched.path.read_bytes()
+
+
+def refusal(kind: type[TaxiAssetsError], url: str, into: Path) -> str:
+    started = time.monotonic()
+    with pytest.raises(kind) as error:
+        get(url, into)
+    assert time.monotonic() - started < 20
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith("green 2020-10")
+    assert list(into.iterdir()) == []
+    return str(error.value)
+
+
+# --- slow -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_publisher_that_drips_does_not_keep_a_run_for_days(publisher: LoopbackPublisher, into: Path) -> None:
+    publisher.script(NAME, then=Answer(drip=0.02))
+    text = refusal(PublisherUnreachableError, publisher.url(NAME), into)
+    assert "too little came in time (tried 2 times" in text
+
+
+def test_what_dripped_at_first_and_then_flows_arrives(publisher: LoopbackPublisher, into: Path) -> None:
+    publisher.script(NAME, Answer(drip=0.02))
+    assert get(publisher.url(NAME), into) == CONTENT
+
+
+def test_a_chunked_body_that_drips_and_is_cut_is_not_taken_for_the_whole(
+    publisher: LoopbackPublisher, into: Path
+) -> None:
+    publisher.script(NAME, then=Answer(drip=0.001, chunked=True))
+    refusal(PublisherUnreachableError, publisher.url(NAME), into)
+
+
+# --- lies -------------------------------------------------------------------------------------------------------------
+
+
+def test_one_etag_for_two_contents_is_found_out_by_what_arrived(publisher: LoopbackPublisher, into: Path) -> None:
+    other = CONTENT[: len(CONTENT) // 2] + b"\n<html>"
+    etag = '"the same"'
+    publisher.publish(NAME, CONTENT, etag=etag)
+    publisher.script(
+        NAME, Answer(cut_after=len(other)), Answer(before=lambda: publisher.publish(NAME, other, etag=etag))
+    )
+    # It resumes beyond the end of the other one: begins anew, and takes what there is, which is no trip file.
+    text = refusal(ContentRefusedError, publisher.url(NAME), into)
+    assert "cut off in the middle of its last line" in text
+
+
+@pytest.mark.parametrize("type_", ["application/parquet", "image/png", "text/html"])
+def test_what_a_server_calls_a_file_is_neither_believed_nor_held_against_it(
+    publisher: LoopbackPublisher, into: Path, type_: str
+) -> None:
+    publisher.script(NAME, Answer(headers={"Content-Type": type_}))
+    assert get(publisher.url(NAME), into) == CONTENT
+    (into / f"download.{FileFormat.CSV}").unlink()
+    publisher.script(NAME, Answer(body=HTML_PAGE, headers={"Content-Type": "text/csv"}))
+    assert 'an HTML page ("Maintenance & repair")' in refusal(ContentRefusedError, publisher.url(NAME), into)
+
+
+# --- somebody else ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["self-signed", "expired"])
+def certificate(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A key, and a certificate that nobody vouches for."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = dt.datetime.now(dt.UTC)
+    ends = now + dt.timedelta(days=-1 if request.param == "expired" else 1)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    signed = builder.not_valid_before(now - dt.timedelta(days=9)).not_valid_after(ends).sign(key, hashes.SHA256())
+    path = tmp_path / "certificate.pem"
+    path.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + signed.public_bytes(serialization.Encoding.PEM)
+    )
+    return path
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused_at_once(certificate: Path, into: Path) -> None:
+    with LoopbackPublisher({NAME: CONTENT}, certificate=certificate) as publisher:
+        text = refusal(PublisherRefusedError, publisher.url(NAME), into)
+        assert publisher.requests == []
+    assert "its certificate is not to be trusted (" in text
+    assert text.endswith("Check the address, and which certificates this machine trusts.")
+
+
+def test_a_redirect_to_such_a_server_is_refused_too(
+    publisher: LoopbackPublisher, certificate: Path, into: Path
+) -> None:
+    with LoopbackPublisher({NAME: CONTENT}, certificate=certificate) as other:
+        publisher.script(NAME, then=Answer(redirect=other.url(NAME)))
+        assert "not to be trusted" in refusal(PublisherRefusedError, publisher.url(NAME), into)
+
+
+# --- the whole chain, with limits from the environment ----------------------------------------------------------------
+
+BOMB = gzip.compress(CONTENT + CONTENT.splitlines(keepends=True)[1] * 100_000, mtime=0)
+SENT: dict[str, tuple[str, Answer, bytes, str]] = {
+    "endless": (NAME, Answer(endless=True), CONTENT, "larger than 1,000,000 bytes"),
+    "announced as too large": (NAME, Answer(content_length=10**9), CONTENT, "larger than 1,000,000 bytes"),
+    "a bomb": (f"{NAME}.gz", Answer(), BOMB, "expands to more than 20 times its size"),
+    "redirected to itself": (NAME, Answer(redirect=NAME), CONTENT, "more than 10 redirects"),
+}
+
+
+@pytest.mark.parametrize("sent", SENT)
+def test_nothing_is_stored_and_the_setting_that_would_allow_it_is_named(
+    publisher: LoopbackPublisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: str
+) -> None:
+    name, answer, content, finding = SENT[sent]
+    publisher.withdraw(NAME)
+    publisher.publish(name, content)
+    publisher.script(name, then=answer)
+    monkeypatch.setenv("TAXI_MAX_FILE_BYTES", "1000000")
+    monkeypatch.setenv("TAXI_MAX_EXPANSION_RATIO", "20")
+    deployment = Deployment(tmp_path / "home", publisher.base)
+    (text,) = failures(deployment.run("green", "2020-10"))
+    assert finding in text
+    assert "\n" not in text
+    assert sent.startswith("redirected") or "TAXI_MAX_" in text
+    assert [path for path in deployment.home.rglob("*") if path.is_file()] == []
+    assert leftovers(deployment) == []
+
+
+def test_a_genuine_file_of_that_kind_is_taken_once_the_limit_is_raised(
+    publisher: LoopbackPublisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher.withdraw(NAME)
+    publisher.publish(f"{NAME}.gz", BOMB)
+    monkeypatch.setenv("TAXI_MAX_EXPANSION_RATIO", "1000")
+    assert (
+        failures(Deployment(tmp_path / "home", publisher.base).run("green", "2020-10", only=["raw/green_trips"])) == []
+    )
+
+
+# --- Google: a token that expires -------------------------------------------------------------------------------------
+
+
+def test_a_token_that_expires_is_replaced_and_one_that_is_never_accepted_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with ServiceAccount() as account, CloudStorage() as storage:
+        for name, value in storage.environment.items():
+            monkeypatch.setenv(name, value)
+        lake = GcsLake(
+            storage=CloudStorageResource(credentials=account.base64), bucket=storage.bucket, prefix="nyc/taxi"
+        )
+        put(lake, b"old")
+        actions: list[Callable[[], object]] = [lambda: put(lake, b"new"), lambda: read(lake), lambda: lake.size(KEY)]
+        for act in actions:
+            storage.script(Fault(status=401))
+            act()
+        assert read(lake) == b"new"
+        storage.script(*[Fault(status=401)] * 100)
+        with pytest.raises(LakeUnusableError, match="Google does not accept the credentials"):
+            put(lake, b"newer")
+        assert storage.object(f"nyc/taxi/{KEY}") == b"new"

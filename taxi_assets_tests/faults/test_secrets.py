@@ -1,0 +1,147 @@
+"""A secret planted in every setting is seen nowhere: not in errors, logs, events, records, reports, nor by the doctor.
+
+The settings are those of the model: one that is added later is planted here by itself. A Google key in use is in
+`unit/test_google_cloud.py`, passwords of Postgres are in `contract/test_postgres.py`, those of notifiers in
+`definitions/test_notifications.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import pytest
+
+from taxi_assets.build import build_definitions
+from taxi_assets.doctor.__main__ import main
+from taxi_assets.errors import SettingsError
+from taxi_assets.settings import Settings
+from taxi_assets_tests.google.service_account import ServiceAccount
+from taxi_assets_tests.loopback_publisher import Answer, LoopbackPublisher
+from taxi_assets_tests.loopback_sinks import SECRET as OF_SINK
+from taxi_assets_tests.loopback_sinks import HttpSink
+from taxi_assets_tests.trips import MONTH, csv_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+pytestmark = pytest.mark.timeout(300)
+
+SECRET = "s3cr3t-0f-n0b0dy"  # noqa: S105  (the one that must not be seen)
+NAMES = [f"TAXI_{name.upper()}" for name in Settings.model_fields]
+SHAPES = [
+    "https://user:{}@host/x?token={}#{}", "x://user:{}@host:port/x", "postgresql://taxi:{}@localhost/db?password={}",
+    "duckdb:///w.duckdb?password={}", "gs://user:{}@bucket/x?key={}", "slack://{}@nowhere?{}",
+    "http://[user:{}@host",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_secret_in_a_setting_is_not_shown_by_whoever_reads_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, record_property: Callable[[str, object], None]
+) -> None:
+    for shape in SHAPES:
+        monkeypatch.setenv(name, shape.replace("{}", SECRET))
+        try:
+            settings = Settings.from_env()
+        except SettingsError as error:
+            said = "".join([str(error), repr(error), *traceback.format_exception(error), error.format_message()])
+        else:
+            resources = build_definitions(settings).get_repository_def().get_top_level_resources().values()
+            defaults = [resource.config_schema.as_field() for resource in resources]
+            shown = [str(default.default_value) for default in defaults if default.default_provided]
+            said = "".join([repr(settings), str(settings), *shown])
+        assert SECRET not in said, shape
+    record_property("planted secrets", len(SHAPES))
+
+
+# --- in use -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Planted:
+    """The publisher, who is told of them, and what must not be seen."""
+
+    publisher: LoopbackPublisher
+    secrets: list[str]
+
+
+@pytest.fixture
+def planted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Planted]:
+    """A deployment each of whose settings holds a secret, where it can hold one at all and still work."""
+    name = f"green_tripdata_{MONTH}.csv"
+    content = ("\n".join(csv_lines(MONTH, 60, dirty=2)) + "\n").encode()
+    with LoopbackPublisher({name: content}) as publisher, HttpSink() as sink, ServiceAccount() as account:
+        base = f"http://user:{SECRET}@127.0.0.1:{publisher.port}/?token={SECRET}"
+        working: Mapping[str, str] = {
+            "TAXI_SOURCE": base,
+            "TAXI_NOTIFY": sink.address,
+            "TAXI_GOOGLE_CREDENTIALS": account.base64,
+            "TAXI_LAKE": str(tmp_path / "lake"),
+            "TAXI_WAREHOUSE": f"duckdb:///{tmp_path}/warehouse.duckdb",
+            "TAXI_RETRY_DELAY": "0",
+        }
+        for setting in NAMES:
+            monkeypatch.setenv(setting, working.get(setting, SECRET))
+            if setting not in working:
+                try:
+                    Settings.from_env()
+                except SettingsError:
+                    monkeypatch.delenv(setting)  # it takes no such thing
+        yield Planted(publisher, [SECRET, OF_SINK, account.base64[:60], account.private_key.splitlines()[3]])
+
+
+def seen(secrets: list[str], shown: Mapping[str, bytes]) -> set[str]:
+    return {where for where, content in shown.items() for secret in secrets if secret.encode() in content}
+
+
+@pytest.mark.parametrize(
+    "answer", [Answer(), Answer(status=401), Answer(body=b"<html>no</html>")], ids=["ok", "401", "page"]
+)
+def test_a_run_and_the_doctor_show_none_of_the_secrets_that_they_use(
+    planted: Planted,
+    tmp_path: Path,
+    answer: Answer,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    record_property: Callable[[str, object], None],
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    planted.publisher.script(f"green_tripdata_{MONTH}.csv", then=answer)
+    home = tmp_path / "dagster"
+    home.mkdir()
+    os.environ["DAGSTER_HOME"] = str(home)
+    try:
+        with dg.DagsterInstance.local_temp(str(home), overrides={"telemetry": {"enabled": False}}) as instance:
+            definitions = build_definitions(Settings.from_env())
+            for job in ("green", "green_report") if answer == Answer() else ("green",):
+                result = definitions.resolve_job_def(job).execute_in_process(
+                    instance=instance, partition_key=str(MONTH), raise_on_error=False
+                )
+            assert result.success == (answer == Answer())
+        if answer == Answer():
+            main(["--seconds", "20"])
+    finally:
+        del os.environ["DAGSTER_HOME"]
+
+    authorization = {request.headers.get("Authorization") for request in planted.publisher.requests}
+    assert authorization != {None}, "the password was not used"
+    assert any(SECRET in request.query for request in planted.publisher.requests), "the token was not used"
+    captured = capfd.readouterr()
+    shown = {str(path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    shown |= {"log": caplog.text.encode(), "output": (captured.out + captured.err).encode()}
+    assert result.run_id.encode() in b"".join(shown.values())
+    assert answer != Answer() or "FAULT publisher" in captured.out or "ok    publisher" in captured.out
+    assert seen(planted.secrets, shown) == set()
+    assert seen(planted.secrets, {"a trap": f"x{SECRET}y".encode()}) == {"a trap"}
+    record_property("planted secrets", len(planted.secrets))
