@@ -14,8 +14,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+SHORT_SEEDS, LONG_SEEDS = 1, 8
+
 SERVICE, MONTH, NEIGHBOUR = "green", "2013-08", "2013-10"
 FILE = f"{SERVICE}_tripdata_{MONTH}.csv"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What is killed at random is tried with one seed, and with several in the long form."""
+    if "kill_seed" in metafunc.fixturenames:
+        seeds = range(LONG_SEEDS if metafunc.config.getoption("--long") else SHORT_SEEDS)
+        metafunc.parametrize("kill_seed", seeds, ids=[f"seed{seed}" for seed in seeds])
 
 
 @dataclass(frozen=True)
