@@ -91,6 +91,11 @@ class Child:
         self._what = f"{job} {month}, {plan}"
         tells.close()
 
+    @property
+    def lives(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.is_alive()
+
     def kill(self) -> None:
         """Kill it now, from whichever thread."""
         os.kill(self._process.pid or 0, signal.SIGKILL)

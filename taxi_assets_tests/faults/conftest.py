@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from taxi_assets_tests.chain import Deployment, Shelves, look
+from taxi_assets_tests.conftest import REPOSITORY
+from taxi_assets_tests.faults.figures import Figures
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +20,37 @@ SHORT_SEEDS, LONG_SEEDS = 1, 8
 
 SERVICE, MONTH, NEIGHBOUR = "green", "2013-08", "2013-10"
 FILE = f"{SERVICE}_tripdata_{MONTH}.csv"
+
+
+_FIGURES = pytest.StashKey[Figures]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_FIGURES] = Figures()
+    config.pluginmanager.register(_Recorder(config.stash[_FIGURES]))
+
+
+class _Recorder:
+    """Hears of every test, those of xdist's workers too."""
+
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
+        self._outcomes: dict[str, str] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        worse = report.outcome if report.when == "call" or report.outcome != "passed" else None
+        self._outcomes[report.nodeid] = worse or self._outcomes.get(report.nodeid, report.outcome)
+        if report.when == "teardown":
+            self._figures.add(report.user_properties, self._outcomes.pop(report.nodeid))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
+    """On the controller alone: workers have no terminal."""
+    figures = config.stash[_FIGURES]
+    terminalreporter.section("what was tried")
+    terminalreporter.write_line(figures.table())
+    if config.getoption("--long") and exitstatus == 0:
+        figures.keep(REPOSITORY / "docs" / "reliability.md")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

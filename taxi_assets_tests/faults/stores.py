@@ -7,6 +7,7 @@ engines' own clients, not with the package's code. Google's services are doubles
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -29,13 +30,16 @@ from taxi_assets_tests.google.service_account import ServiceAccount
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    import pytest
+
     from taxi_assets_tests.faults.conftest import Republished
 
-STEM = f"{SERVICE}_trips/{MONTH}"
 _COLUMNS = ", ".join([*(column.name for column in GREEN.columns if column.name != "source_row"), "source_row"])
-_TRIPS = f"SELECT {_COLUMNS} FROM taxi.green_trips WHERE data_month = DATE '{MONTH}-01' ORDER BY source_row"
-_NOTED = f"SELECT data_version, row_count FROM taxi.{{}} WHERE data_month = DATE '{MONTH}-01'"
+_TRIPS = f"SELECT {_COLUMNS} FROM taxi.green_trips WHERE data_month = DATE '{{}}-01' ORDER BY source_row"
+_NOTED = "SELECT data_version, row_count FROM taxi.{} WHERE data_month = DATE '{}-01'"
 _TABLES = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'taxi'"
+
+KINDS = ["duckdb", "postgres", "google"]
 
 Rows = tuple[tuple[Any, ...], ...]
 
@@ -64,8 +68,10 @@ class Place:
     google: tuple[CloudStorage, BigQuery] | None = None
 
     def offer(self, content: bytes) -> None:
-        """Publish this version."""
-        Path(self.deployment.source, FILE).write_bytes(content)
+        """Publish this version, under a time of its own: so that the same version is known by the same ETag."""
+        file = Path(self.deployment.source, FILE)
+        file.write_bytes(content)
+        os.utime(file, (len(content), len(content)))
 
     def start(self, job: str = SERVICE, month: str | None = MONTH, **plan: Any) -> Child:
         """Start a run of a job in a process of its own."""
@@ -77,12 +83,18 @@ class Place:
         assert outcome.succeeded, outcome
         return outcome
 
-    def look(self) -> Shelves:
+    def look(self, month: str = MONTH) -> Shelves:
         """Every shelf, to its last row."""
         objects, (tables,) = self.objects(), self.select([_TABLES])
         held = {name for (name,) in tables}
-        trips, notes = self.select([_TRIPS, _NOTED.format(self.ledger)]) if "green_trips" in held else ((), ())
-        return shelves_of(objects.get, STEM, trips, notes[0] if len(notes) == 1 else notes or None)
+        trips, notes = self.read(month) if "green_trips" in held else ((), ())
+        return shelves_of(
+            objects.get, f"{SERVICE}_trips/{month}", trips, notes[0] if len(notes) == 1 else notes or None
+        )
+
+    def read(self, month: str = MONTH) -> list[Rows]:
+        """The trips of a month, and what is noted of them, as a reader finds them at one and the same time."""
+        return self.select([_TRIPS.format(month), _NOTED.format(self.ledger, month)])
 
     def look_at_derived(self) -> Derived:
         """Marts, quality, report: all rows and files."""
@@ -106,6 +118,20 @@ class Place:
         files = {str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()}
         folders = {str(path) for path in home.rglob(".staging/*")}
         return {f"table {name}" for (name,) in tables} | {f"object {key}" for key in self.objects()} | files | folders
+
+
+@contextmanager
+def place_of(kind: str, folder: Path, versions: Republished, request: pytest.FixtureRequest) -> Iterator[Place]:
+    """A place of a kind, empty."""
+    with ExitStack() as stack:
+        match kind:
+            case "duckdb":
+                place = in_duckdb(folder, versions)
+            case "postgres":
+                place = in_postgres(folder, versions, request.getfixturevalue("postgres_server"))
+            case _:
+                place = in_google(folder, versions)
+        yield stack.enter_context(place)
 
 
 @contextmanager
@@ -134,8 +160,8 @@ def in_postgres(folder: Path, versions: Republished, server: Server) -> Iterator
         def select(queries: Sequence[str]) -> list[Rows]:
             found: list[Rows] = []
             with connect(url) as connection, connection.cursor() as cursor:
-                # A killed run's session ends when the server notices, and with it what it had begun.
                 cursor.execute("SET lock_timeout = '30s'")
+                cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
                 for query in queries:
                     cursor.execute(query)
                     found.append(tuple(cursor.fetchall()))

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["postgres_server"]
 
 ROOMY = 64_000_000
+FULL, REMEDY = "No space left on device", "Make room, then run the month again."
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,8 @@ def test_a_disk_that_fills_up_leaves_every_shelf_whole(
     outcome = Child(on_disk, SERVICE, MONTH).end()
     (line,) = outcome.failures
     assert line in {
-        f"{on_disk.lake} cannot be written to (No space left on device). Make room, then run the month again.",
-        f"{on_disk.warehouse} cannot be written to (No space left on device). It is as it was. "
-        "Make room, then run the month again.",
+        f"{on_disk.lake} cannot be written to ({FULL}). {REMEDY}",
+        f"{on_disk.warehouse} cannot be written to ({FULL}). It is as it was. {REMEDY}",
     }
     assert_each_shelf_is_old_or_new(look(on_disk, SERVICE, MONTH), republished)
     disk.resize(ROOMY)
@@ -124,10 +124,8 @@ def test_a_read_only_disk_is_one_line_and_changes_nothing(
 ) -> None:
     disk.forbid_writing()
     outcome = Child(on_disk, SERVICE, MONTH).end()
-    assert outcome.failures == [
-        f"{on_disk.lake} cannot be written to (Read-only file system). "
-        "Let this account write to it, or name another folder in TAXI_LAKE."
-    ]
+    (line,) = outcome.failures
+    assert line.startswith(f"{on_disk.lake} cannot be written to (Read-only file system). Let this account write to it")
     assert look(on_disk, SERVICE, MONTH) == republished.older
     disk.allow_writing()
     assert_heals(on_disk, republished)

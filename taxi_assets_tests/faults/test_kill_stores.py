@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ import pytest
 from taxi_assets_tests.contract.stores.postgres import postgres_server
 from taxi_assets_tests.faults.conftest import MONTH, SERVICE
 from taxi_assets_tests.faults.moments import STATEMENTS, STEPS, WRITES
-from taxi_assets_tests.faults.stores import in_duckdb, in_google, in_postgres
+from taxi_assets_tests.faults.stores import KINDS, place_of
 from taxi_assets_tests.google import bigquery, cloud_storage
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["postgres_server"]
 
-KINDS = ["duckdb", "postgres", "google"]
 # How a run is killed: gives what became of it.
 Kill = Callable[["Place", str, "str | None"], "Outcome"]
 
@@ -133,19 +131,6 @@ class Battery:
             assert (found.warehouse, found.loaded) in [(one.warehouse, one.loaded) for one in (older, newer)]
         else:  # no transaction over both: what the note does not vouch for is loaded anew
             assert found.loaded in (older.loaded, newer.loaded, None)
-
-
-@contextmanager
-def place_of(kind: str, folder: Path, versions: Republished, request: pytest.FixtureRequest) -> Iterator[Place]:
-    with ExitStack() as stack:
-        match kind:
-            case "duckdb":
-                place = in_duckdb(folder, versions)
-            case "postgres":
-                place = in_postgres(folder, versions, request.getfixturevalue("postgres_server"))
-            case _:
-                place = in_google(folder, versions)
-        yield stack.enter_context(place)
 
 
 @pytest.fixture
