@@ -16,7 +16,7 @@ import signal
 import tempfile
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import dagster as dg
 import pytest
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(["taxi_assets_tests.faults.preload"])
 
-_TIMEOUT = 100.0
+_TIMEOUT = 200.0
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,11 @@ def meeting(children: int) -> Barrier:
 class Child:
     """A run that has been started."""
 
+    ended: ClassVar[int] = 0
+    """How many have come to an end so far, by force or by themselves."""
+    killed: ClassVar[int] = 0
+    """How many of them by force."""
+
     def __init__(self, deployment: Deployment, job: str, month: str | None, plan: Plan = Plan()) -> None:
         self._hears, tells = _PROCESSES.Pipe(duplex=False)
         self._process = _PROCESSES.Process(target=_live, args=(deployment, job, month, plan, tells))
@@ -111,6 +116,8 @@ class Child:
         if hangs:
             self._hears.close()
             pytest.fail(f"a hang: the run did not end within {_TIMEOUT:g} seconds ({self._what})")
+        Child.ended += 1
+        Child.killed += exit_code is not None and exit_code < 0
         with self._hears:
             try:
                 outcome: Outcome = self._hears.recv()

@@ -10,10 +10,11 @@ import pytest
 
 from taxi_assets_tests.chain import Deployment, Shelves, look
 from taxi_assets_tests.conftest import REPOSITORY
+from taxi_assets_tests.faults.children import Child
 from taxi_assets_tests.faults.figures import Figures
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 SHORT_SEEDS, LONG_SEEDS = 1, 8
@@ -51,6 +52,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
     terminalreporter.write_line(figures.table())
     if config.getoption("--long") and exitstatus == 0:
         figures.keep(REPOSITORY / "docs" / "reliability.md")
+
+
+@pytest.fixture(autouse=True)
+def _count_kills(record_property: Callable[[str, object], None]) -> Iterator[None]:
+    """Of runs in processes of their own; one that hangs has failed its test by then."""
+    ended, killed = Child.ended, Child.killed
+    yield
+    if Child.ended > ended:
+        record_property("kills", Child.killed - killed)
+        record_property("hangs", 0)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -16,6 +16,7 @@ from shutil import copy
 from typing import TYPE_CHECKING, Any
 
 import duckdb
+import tenacity
 
 from taxi_assets.marts.mart import marts
 from taxi_assets.tlc.schemas.green import GREEN
@@ -62,6 +63,9 @@ class Place:
     environment: Mapping[str, str]
     """What a run needs in its environment."""
     select: Callable[[Sequence[str]], list[Rows]]
+    """The rows of queries, in one transaction, where nobody writes."""
+    query: Callable[[Sequence[str]], list[Rows]]
+    """The same beside others who write, as any client of the engine finds them."""
     objects: Callable[[], Mapping[str, bytes]]
     """Everything in the lake, by key."""
     ledger: str = "loaded_months"
@@ -77,9 +81,9 @@ class Place:
         """Start a run of a job in a process of its own."""
         return Child(self.deployment, job, month, Plan(environment=self.environment, **plan))
 
-    def run(self, job: str = SERVICE, month: str | None = MONTH) -> Outcome:
+    def run(self, job: str = SERVICE, month: str | None = MONTH, **plan: Any) -> Outcome:
         """Run a job to its end, which must be a good one."""
-        outcome = self.start(job, month).end()
+        outcome = self.start(job, month, **plan).end()
         assert outcome.succeeded, outcome
         return outcome
 
@@ -87,14 +91,14 @@ class Place:
         """Every shelf, to its last row."""
         objects, (tables,) = self.objects(), self.select([_TABLES])
         held = {name for (name,) in tables}
-        trips, notes = self.read(month) if "green_trips" in held else ((), ())
+        trips, notes = self.select(_of_trips(self.ledger, month)) if "green_trips" in held else ((), ())
         return shelves_of(
             objects.get, f"{SERVICE}_trips/{month}", trips, notes[0] if len(notes) == 1 else notes or None
         )
 
     def read(self, month: str = MONTH) -> list[Rows]:
-        """The trips of a month, and what is noted of them, as a reader finds them at one and the same time."""
-        return self.select([_TRIPS.format(month), _NOTED.format(self.ledger, month)])
+        """The trips of a month, and what is noted of them, beside others who write."""
+        return self.query(_of_trips(self.ledger, month))
 
     def look_at_derived(self) -> Derived:
         """Marts, quality, report: all rows and files."""
@@ -118,6 +122,10 @@ class Place:
         files = {str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()}
         folders = {str(path) for path in home.rglob(".staging/*")}
         return {f"table {name}" for (name,) in tables} | {f"object {key}" for key in self.objects()} | files | folders
+
+
+def _of_trips(ledger: str, month: str) -> list[str]:
+    return [_TRIPS.format(month), _NOTED.format(ledger, month)]
 
 
 @contextmanager
@@ -148,7 +156,12 @@ def in_duckdb(folder: Path, versions: Republished) -> Iterator[Place]:
             with duckdb.connect(str(Path(there) / deployment.warehouse.name)) as connection:
                 return [tuple(connection.execute(query).fetchall()) for query in queries]
 
-    yield Place(deployment, versions, {}, select, _files_of(deployment))
+    @tenacity.retry(retry=tenacity.retry_if_exception_type(duckdb.IOException), stop=tenacity.stop_after_delay(60))
+    def query(queries: Sequence[str]) -> list[Rows]:
+        with duckdb.connect(str(deployment.warehouse), read_only=True) as connection:
+            return [tuple(connection.execute(query).fetchall()) for query in queries]
+
+    yield Place(deployment, versions, {}, select, query, _files_of(deployment))
 
 
 @contextmanager
@@ -167,7 +180,7 @@ def in_postgres(folder: Path, versions: Republished, server: Server) -> Iterator
                     found.append(tuple(cursor.fetchall()))
             return found
 
-        yield Place(deployment, versions, {}, select, _files_of(deployment))
+        yield Place(deployment, versions, {}, select, select, _files_of(deployment))
 
 
 @contextmanager
@@ -195,11 +208,15 @@ def in_google(folder: Path, versions: Republished) -> Iterator[Place]:
         def objects() -> dict[str, bytes]:
             return {key.removeprefix("nyc/"): storage.object(key) for key in storage.objects()}
 
+        def select(queries: Sequence[str]) -> list[Rows]:
+            return [tuple(bigquery.sql(query)) for query in queries]
+
         yield Place(
             deployment,
             versions,
             environment,
-            lambda queries: [tuple(bigquery.sql(query)) for query in queries],
+            select,
+            select,
             objects,
             ledger="green_trips_loads",
             google=(storage, bigquery),

@@ -148,13 +148,13 @@ def test_processes_that_load_overlapping_months_beside_readers(
         assert outcome.succeeded, outcome
     assert looks > 1
     assert_all_is_well(place, republished, names)
-    for name in ("rows lost", "rows doubled", "hangs"):
+    for name in ("rows lost", "rows doubled"):
         record_property(name, 0)
 
 
 @pytest.mark.parametrize("kind", ["duckdb"])
 def test_a_backfill_beside_a_run_that_a_sensor_launched_beside_readers(
-    place: Place, republished: Republished, tmp_path: Path, record_property: Callable[[str, object], None]
+    place: Place, republished: Republished, tmp_path: Path
 ) -> None:
     """The backfill is the real command; one of its months is not published, which stops none of the others."""
     names, history = place.names(), tmp_path / "history"
@@ -180,4 +180,3 @@ def test_a_backfill_beside_a_run_that_a_sensor_launched_beside_readers(
     assert "green 2013-09 is not published" in said
     assert {MONTH, NEIGHBOUR} <= {line.split()[0] for line in said.splitlines() if line.split()}, said
     assert_all_is_well(place, republished, names | {name for name in place.names() if name.startswith("table ")})
-    record_property("hangs", 0)
