@@ -9,6 +9,7 @@ children. It can also be killed from outside, after some time or by who serves i
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import resource
@@ -51,6 +52,8 @@ class Plan:
     gate: Barrier | None = None
     stays: bool = False
     """It waits there a second time: to be overtaken."""
+    heeds_modes: bool = False
+    """Modes of files bind it even where it is root."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables that it has besides those of all children."""
     instance: Path | None = None
@@ -143,6 +146,8 @@ def _live(deployment: Deployment, job: str, month: str | None, plan: Plan, tells
             for _ in range(2 if plan.stays else 1):
                 plan.gate.wait()
 
+    if plan.heeds_modes:
+        _heed_modes()
     if plan.dies_writing is not None:
         _die_writing(plan.dies_writing)
     instance = dg.DagsterInstance.local_temp(str(plan.instance)) if plan.instance else None
@@ -153,6 +158,17 @@ def _live(deployment: Deployment, job: str, month: str | None, plan: Plan, tells
         if plan.gate is not None and plan.meets not in moments:
             plan.gate.abort()  # the others would wait in vain
     tells.send(Outcome(0, 0, result.success, failures(result), checks(result), moments))
+
+
+def _heed_modes() -> None:
+    # Linux: a thread's effective capabilities without CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH; later threads inherit.
+    libc = ctypes.CDLL(None, use_errno=True)
+    header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    if libc.capget(header, sets) != 0:
+        raise OSError(ctypes.get_errno(), "capget")
+    sets[0] &= ~0b110
+    if libc.capset(header, sets) != 0:
+        raise OSError(ctypes.get_errno(), "capset")
 
 
 def _die_writing(size: int) -> None:
