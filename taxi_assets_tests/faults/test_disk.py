@@ -175,7 +175,8 @@ def test_a_postgres_server_whose_disk_is_full_keeps_the_old_month(
         pytest.skip("TAXI_TEST_POSTGRES names a server whose disk is not ours to fill")
     folder, space = disk.folder / "tables", f"small_{tmp_path.name}".replace("-", "_")
     folder.mkdir()
-    shutil.chown(folder, postgres_server.ours.system_user or None)
+    if postgres_server.ours.system_user is not None:
+        shutil.chown(folder, postgres_server.ours.system_user)
     for above in (tmp_path, *tmp_path.parents[:3]):
         above.chmod(above.stat().st_mode | 0o011)  # the server is another user, and must get there
     run(postgres_server.url, f"CREATE TABLESPACE {space} LOCATION '{folder}'")
