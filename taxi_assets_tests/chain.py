@@ -7,6 +7,7 @@ code, so that a mistake in the one cannot hide in the other. Does not belong her
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import shutil
 import tempfile
@@ -23,17 +24,21 @@ from taxi_assets.build import TaxiDefinitions, build_definitions
 from taxi_assets.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """A lake and a warehouse in a folder of their own, and who publishes (as in TAXI_SOURCE)."""
+    """A lake and a warehouse in a folder of their own, or elsewhere, and who publishes (as in TAXI_SOURCE)."""
 
     home: Path
     source: str
+    lake_address: str | None = None
+    """As in TAXI_LAKE; None: a folder of `home`."""
+    warehouse_address: str | None = None
+    """As in TAXI_WAREHOUSE; None: a DuckDB file in `home`."""
 
     @property
     def lake(self) -> Path:
@@ -45,7 +50,11 @@ class Deployment:
 
     def definitions(self) -> TaxiDefinitions:
         return build_definitions(
-            Settings(lake=str(self.lake), warehouse=f"duckdb:///{self.warehouse}", source=self.source)  # type: ignore[arg-type]  # read by its validators
+            Settings(
+                lake=self.lake_address or str(self.lake),  # type: ignore[arg-type]  # read by its validators
+                warehouse=self.warehouse_address or f"duckdb:///{self.warehouse}",  # type: ignore[arg-type]
+                source=self.source,
+            )
         )
 
     def copy_to(self, home: Path) -> Deployment:
@@ -57,13 +66,16 @@ class Deployment:
     def run(
         self,
         service: str,
-        month: str,
+        month: str | None,
         *,
         instance: dg.DagsterInstance | None = None,
         only: Sequence[str] = (),
         rules: Sequence[str] | None = None,
     ) -> dg.ExecuteInProcessResult:
-        """Run a month of a service's job, or of another by name; `only` these assets, with these rules, if given."""
+        """Run a month of a service's job, or of another by name; `only` these assets, with these rules, if given.
+
+        None for a job that has no months.
+        """
         cleaning = {} if rules is None else {"ops": {f"clean_{service}": {"config": {"rules": list(rules)}}}}
         with nullcontext(instance) if instance else dg.DagsterInstance.ephemeral() as used:
             return (
@@ -178,32 +190,46 @@ class Shelves:
 
 def look(deployment: Deployment, service: str, month: str) -> Shelves:
     """Read everything of a month, to its last row; raises where an object is not whole. Changes nothing."""
-    stem = f"{service}_trips/{month}"
-    record = deployment.lake / "raw" / f"{stem}.source.json"
-    raw = {
-        ending: hashlib.sha256(path.read_bytes()).hexdigest()
-        for ending in ("csv.gz", "csv", "parquet")
-        if (path := deployment.lake / "raw" / f"{stem}.{ending}").exists()
-    }
-    known = json.loads(record.read_bytes()) if record.exists() else None
+
+    def read(key: str) -> bytes | None:
+        path = deployment.lake / key
+        return path.read_bytes() if path.exists() else None
+
     rows, loaded = _look_into_warehouse(deployment.warehouse, f"{service}_trips", f"{month}-01")
+    return shelves_of(read, f"{service}_trips/{month}", rows, loaded)
+
+
+def shelves_of(
+    read: Callable[[str], bytes | None],
+    stem: str,
+    warehouse: tuple[tuple[Any, ...], ...],
+    loaded: tuple[Any, ...] | None,
+) -> Shelves:
+    """The same of any lake, whose objects `read` gives by key, and of what a warehouse was found to hold."""
+    raw = {
+        ending: hashlib.sha256(content).hexdigest()
+        for ending in ("csv.gz", "csv", "parquet")
+        if (content := read(f"raw/{stem}.{ending}")) is not None
+    }
+    record = read(f"raw/{stem}.source.json")
+    known = None if record is None else json.loads(record)
     return Shelves(
         raw=raw,
         record=known and {name: value for name, value in known.items() if name != "fetched_at"},
-        quarantine=_half(deployment.lake / "quarantine" / f"{stem}.parquet"),
-        clean=_half(deployment.lake / "clean" / f"{stem}.parquet"),
-        warehouse=rows,
+        quarantine=_half(read(f"quarantine/{stem}.parquet")),
+        clean=_half(read(f"clean/{stem}.parquet")),
+        warehouse=warehouse,
         loaded=loaded,
     )
 
 
-def _half(path: Path) -> Half | None:
-    if not path.exists():
+def _half(content: bytes | None) -> Half | None:
+    if content is None:
         return None
-    with pyarrow.parquet.ParquetFile(path) as file:
+    with pyarrow.parquet.ParquetFile(io.BytesIO(content)) as file:
         table = file.read()
         report = json.loads(file.metadata.metadata[b"taxi_assets"])
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256(content).hexdigest()
     source_rows = tuple(table.column("source_row").to_pylist())
     return Half(digest, table.num_rows, report["data_version"], report["raw_sha256"], source_rows)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,8 +36,8 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _read_migrations_once() -> Iterator[None]:
+@contextmanager
+def migrations_read_once() -> Iterator[None]:
     """Dagster reads its migrations, some sixty Python files, anew for each SQLite file: a sixth of what tests cost."""
     read: dict[str | None, ScriptDirectory] = {}
     from_config = ScriptDirectory.from_config
@@ -49,6 +50,12 @@ def _read_migrations_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ScriptDirectory, "from_config", read_once)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _read_migrations_once() -> Iterator[None]:
+    with migrations_read_once():
         yield
 
 

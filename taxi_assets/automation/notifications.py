@@ -169,7 +169,8 @@ def _settled(
     for event in instance.fetch_run_status_changes(wanted, limit=_RUNS_PER_TICK, ascending=True).records:
         run = instance.get_run_by_id(event.run_id)
         decides = event_type == dg.DagsterEventType.RUN_FAILURE and instance.run_retries_enabled
-        has_time = time.time() - event.timestamp < _SECONDS_TO_DECIDE
+        # In the future: the clock was set back, nobody knows by how much, and the news would wait for as long.
+        has_time = abs(time.time() - event.timestamp) < _SECONDS_TO_DECIDE
         if decides and has_time and run is not None and _WILL_RETRY_TAG not in run.tags:
             return
         yield event, run

@@ -42,6 +42,9 @@ REQUESTED_AT_TAG = "taxi_assets/requested_at"
 WAITS = tuple(dt.timedelta(minutes=minutes) for minutes in (10, 60, 6 * 60, 24 * 60))
 """After each failed attempt; after one more the month is given up, until its publisher has another version."""
 
+_SKEW = dt.timedelta(minutes=5)
+"""By which the clocks of two machines may differ."""
+
 _WILL_RETRY_TAG = "dagster/will_retry"
 _PARENT_TAG = "dagster/parent_run_id"
 _REMEMBERED_RUNS = 300
@@ -181,7 +184,8 @@ class Desk:
         if attempt > len(WAITS):
             return PutOff(f"given up after {attempt} failed runs")
         due = self._ended(last) + WAITS[attempt - 1]
-        if self.now < due:
+        # One that has more to wait than the whole wait ended before the clock was set back, nobody knows when.
+        if dt.timedelta() < due - self.now <= WAITS[attempt - 1] + _SKEW:
             return PutOff(f"its run failed; again after {due:%Y-%m-%d %H:%M} UTC")
         return attempt + 1
 

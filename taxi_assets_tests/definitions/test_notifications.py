@@ -194,6 +194,17 @@ def test_one_that_is_not_decided_about_waits_for_the_next_tick(story: Story, web
     assert len(web.messages) == 2
 
 
+def test_one_of_before_the_clock_was_set_back_does_not_hold_up_the_news(story: Story, web: HttpSink) -> None:
+    ended = story.killed_run()
+    story.tick()
+    (failure,) = story.instance.all_logs(ended.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
+    run = story.instance.create_run_for_job(story.defs.resolve_job_def("green"), tags={"dagster/partition": MISSING})
+    in_a_year = time.time() + 365 * 24 * 3600
+    story.instance.event_log_storage.store_event(failure._replace(run_id=run.run_id, timestamp=in_a_year))
+    assert story.tick() == f"Told: Run failed: green {MISSING}."
+    assert len(web.messages) == 2
+
+
 def test_many_failures_at_once_are_few_messages_that_name_every_month(
     story: Story, web: HttpSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:

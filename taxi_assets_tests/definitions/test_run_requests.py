@@ -163,3 +163,18 @@ def test_partitions_that_are_no_months_are_passed_over(story: Publishing) -> Non
     assert list(raw_months(story.instance, GREEN)) == [Month.parse(MONTH)]
     assert list(digests_in_warehouse(story.instance, GREEN)) == [Month.parse(MONTH)]
     assert story.asked() == {}
+
+
+def test_a_run_that_ended_before_the_clock_was_set_back_does_not_wait_until_the_clock_is_there_again(
+    story: Publishing,
+) -> None:
+    (request,) = story.tick()
+    run = story.run(request, to="none", status="STARTED")
+    story.instance.report_run_failed(run)
+    record = story.instance.get_run_record_by_id(run.run_id)
+    assert record is not None
+    assert record.end_time is not None
+    story.now = dt.datetime.fromtimestamp(record.end_time, dt.UTC) - dt.timedelta(minutes=4)  # another machine's clock
+    assert MONTH not in story.asked()
+    story.now -= dt.timedelta(days=300)
+    assert story.asked()[MONTH] == "retry"

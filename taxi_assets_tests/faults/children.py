@@ -1,48 +1,50 @@
 """Runs of the chain in processes of their own, and how to kill them at a chosen moment.
 
-A run has moments: the points before and after something durable happens (an object is renamed into place or removed, a
-transaction is committed). At one of them a child can kill itself, as by `kill -9`, or wait for other children. They are
-told from around the calls that do it; what is called is the real thing.
+A run has moments (`moments.py`): the points before and after something durable happens (an object is renamed into place
+or removed, a transaction is committed). At one of them a child can kill itself, as by `kill -9`, or wait for other
+children. It can also be killed from outside, after some time or by who serves it.
 
     Child(deployment, "green", "2013-08", Plan(dies="after quarantine")).end()
 """
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import resource
 import signal
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
-from unittest import mock
+import tempfile
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar
 
 import dagster as dg
-import duckdb
+import pytest
 
-from taxi_assets.storage.duckdb import DuckDBWarehouse
-from taxi_assets.storage.local_lake import LocalLake
 from taxi_assets_tests.chain import Deployment, checks, failures
+from taxi_assets_tests.faults.moments import WRITES, telling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Mapping
     from multiprocessing.connection import Connection
     from multiprocessing.synchronize import Barrier
+    from pathlib import Path
 
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(["taxi_assets_tests.faults.preload"])
 
-_TIMEOUT = 100.0
+_TIMEOUT = 200.0
 
 
 @dataclass(frozen=True)
 class Plan:
     """What is to happen to a run."""
 
-    dies: str | None = None
-    """The moment at which it kills itself."""
+    moments: str = WRITES
+    """Which moments are told."""
+    dies: str | int | None = None
+    """The moment at which it kills itself, by its name or its number (the first one is 0)."""
     dies_writing: int | None = None
     """It is killed when it writes beyond so many bytes of any file, with exactly these written."""
     meets: str | None = None
@@ -50,6 +52,10 @@ class Plan:
     gate: Barrier | None = None
     stays: bool = False
     """It waits there a second time: to be overtaken."""
+    heeds_modes: bool = False
+    """Modes of files bind it even where it is root."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables that it has besides those of all children."""
     instance: Path | None = None
     """An existing folder for Dagster's history; None: an instance of its own, in memory."""
 
@@ -59,10 +65,17 @@ class Outcome:
     """How a child ended; all but its exit code only where it lived to tell."""
 
     exit_code: int
+    seconds: float = 0
+    """How long it lived."""
     succeeded: bool = False
     failures: list[str] = field(default_factory=list)
     checks: dict[str, bool] = field(default_factory=dict)
     moments: list[str] = field(default_factory=list)
+
+    @property
+    def killed(self) -> bool:
+        """Whether it was ended by force, before its end."""
+        return self.exit_code == -signal.SIGKILL
 
 
 def meeting(children: int) -> Barrier:
@@ -73,52 +86,89 @@ def meeting(children: int) -> Barrier:
 class Child:
     """A run that has been started."""
 
-    def __init__(self, deployment: Deployment, service: str, month: str, plan: Plan = Plan()) -> None:
+    ended: ClassVar[int] = 0
+    """How many have come to an end so far, by force or by themselves."""
+    killed: ClassVar[int] = 0
+    """How many of them by force."""
+
+    def __init__(self, deployment: Deployment, job: str, month: str | None, plan: Plan = Plan()) -> None:
         self._hears, tells = _PROCESSES.Pipe(duplex=False)
-        self._process = _PROCESSES.Process(target=_live, args=(deployment, service, month, plan, tells))
+        self._process = _PROCESSES.Process(target=_live, args=(deployment, job, month, plan, tells))
         self._process.start()
+        self._started = time.monotonic()
+        self._what = f"{job} {month}, {plan}"
         tells.close()
 
+    @property
+    def lives(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.is_alive()
+
+    def kill(self) -> None:
+        """Kill it now, from whichever thread."""
+        os.kill(self._process.pid or 0, signal.SIGKILL)
+
     def end(self, *, kill_after: float | None = None) -> Outcome:
-        """Wait until it ends; or kill it after so many seconds."""
+        """Wait until it ends; or kill it after so many seconds. One that does not end by itself fails the test."""
         self._process.join(_TIMEOUT if kill_after is None else kill_after)
+        hangs = kill_after is None and self._process.is_alive()
         self._process.kill()
         self._process.join()
         exit_code = self._process.exitcode
         self._process.close()
+        if hangs:
+            self._hears.close()
+            pytest.fail(f"a hang: the run did not end within {_TIMEOUT:g} seconds ({self._what})")
+        Child.ended += 1
+        Child.killed += exit_code is not None and exit_code < 0
         with self._hears:
             try:
                 outcome: Outcome = self._hears.recv()
             except EOFError:
                 outcome = Outcome(-1 if exit_code is None else exit_code)
-        return outcome
+        return replace(outcome, seconds=time.monotonic() - self._started)
 
 
 # --- in the child -----------------------------------------------------------------------------------------------------
 
 
-def _live(deployment: Deployment, service: str, month: str, plan: Plan, tells: Connection) -> None:
+def _live(deployment: Deployment, job: str, month: str | None, plan: Plan, tells: Connection) -> None:
     moments: list[str] = []
+    os.environ.update(plan.environment)
+    tempfile.tempdir = None  # where temporary files are is asked anew
 
     def reached(moment: str) -> None:
         first = moment not in moments
         moments.append(moment)
-        if moment == plan.dies:
+        if plan.dies in {moment, len(moments) - 1}:
             os.kill(os.getpid(), signal.SIGKILL)
         if moment == plan.meets and first and plan.gate is not None:
             for _ in range(2 if plan.stays else 1):
                 plan.gate.wait()
 
+    if plan.heeds_modes:
+        _heed_modes()
     if plan.dies_writing is not None:
         _die_writing(plan.dies_writing)
     instance = dg.DagsterInstance.local_temp(str(plan.instance)) if plan.instance else None
     try:
-        with _telling(deployment.home, reached):
-            result = deployment.run(service, month, instance=instance)
+        with telling(plan.moments, deployment.home, reached):
+            result = deployment.run(job, month, instance=instance)
     finally:
         if plan.gate is not None and plan.meets not in moments:
             plan.gate.abort()  # the others would wait in vain
-    tells.send(Outcome(0, result.success, failures(result), checks(result), moments))
+    tells.send(Outcome(0, 0, result.success, failures(result), checks(result), moments))
+
+
+def _heed_modes() -> None:
+    # Linux: a thread's effective capabilities without CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH; later threads inherit.
+    libc = ctypes.CDLL(None, use_errno=True)
+    header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    if libc.capget(header, sets) != 0:
+        raise OSError(ctypes.get_errno(), "capget")
+    sets[0] &= ~0b110
+    if libc.capset(header, sets) != 0:
+        raise OSError(ctypes.get_errno(), "capset")
 
 
 def _die_writing(size: int) -> None:
@@ -126,94 +176,3 @@ def _die_writing(size: int) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-
-@contextmanager
-def _telling(home: Path, reached: Callable[[str], None]) -> Iterator[None]:
-    """Tell each moment, by name."""
-    replace, link, unlink, connect = Path.replace, Path.hardlink_to, Path.unlink, duckdb.connect
-    publish, load = LocalLake.publish, DuckDBWarehouse.replace_month
-
-    @contextmanager
-    def told(name: str | None) -> Iterator[None]:
-        if name is not None:
-            reached(f"before {name}")
-        yield
-        if name is not None:
-            reached(f"after {name}")
-
-    def told_replace(path: Path, target: Path) -> Path:
-        with told(_name(Path(target), home)):
-            return replace(path, target)
-
-    def told_publish(lake: LocalLake, file: Path, key: str, **options: Any) -> None:
-        reached(f"publishing {_name(Path(lake.folder, key), home)}")  # before anything is locked
-        publish(lake, file, key, **options)
-
-    def told_link(path: Path, target: Path) -> None:
-        with told(_name(path, home)):
-            link(path, target)
-
-    def told_unlink(path: Path, missing_ok: bool = False) -> None:
-        held = path.is_relative_to(home / "lake" / "raw") and path.exists()
-        with told(f"removing {path.name.partition('.')[2]}" if held else None):
-            unlink(path, missing_ok=missing_ok)
-
-    def told_load(*args: Any, **options: Any) -> None:
-        with told("loading"):
-            load(*args, **options)
-
-    def told_connect(*args: Any, **options: Any) -> Any:
-        return _ToldConnection(connect(*args, **options), reached)
-
-    with (
-        mock.patch.object(Path, "replace", told_replace),
-        mock.patch.object(Path, "hardlink_to", told_link),
-        mock.patch.object(Path, "unlink", told_unlink),
-        mock.patch.object(LocalLake, "publish", told_publish),
-        mock.patch.object(DuckDBWarehouse, "replace_month", told_load),
-        mock.patch.object(duckdb, "connect", told_connect),
-    ):
-        yield
-
-
-def _name(target: Path, home: Path) -> str | None:
-    """What comes to be when a file gets this name; None for what is not yet where it will be looked for."""
-    shelf = target.parent.parent.name if target.is_relative_to(home / "lake") else ""
-    if shelf == "raw":
-        return "raw record" if target.name.endswith(".source.json") else "raw object"
-    if target.parent == home:
-        return f"making {target.name}"
-    return shelf or None
-
-
-class _ToldConnection:
-    """A DuckDB connection that tells of its transactions: those that only make tables, and those that replace rows."""
-
-    def __init__(self, connection: duckdb.DuckDBPyConnection, reached: Callable[[str], None]) -> None:
-        self._connection = connection
-        self._reached = reached
-        self._wrote = False
-
-    def begin(self) -> Self:
-        self._wrote = False
-        self._connection.begin()
-        return self
-
-    def execute(self, statement: str, *parameters: Any) -> Any:
-        result = self._connection.execute(statement, *parameters)
-        verb, _, table = [*statement.split(), "", "", ""][:3]
-        if verb in {"DELETE", "INSERT"}:
-            self._wrote = True
-            self._reached(f"after {verb} {'note' if 'loaded_months' in table else 'trips'}")
-        return result
-
-    def commit(self) -> Self:
-        name = "warehouse month" if self._wrote else "warehouse table"
-        self._reached(f"before {name}")
-        self._connection.commit()
-        self._reached(f"after {name}")
-        return self
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)

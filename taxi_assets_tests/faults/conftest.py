@@ -9,13 +9,66 @@ from typing import TYPE_CHECKING
 import pytest
 
 from taxi_assets_tests.chain import Deployment, Shelves, look
+from taxi_assets_tests.conftest import REPOSITORY
+from taxi_assets_tests.faults.children import Child
+from taxi_assets_tests.faults.figures import Figures
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+SHORT_SEEDS, LONG_SEEDS = 1, 8
 
 SERVICE, MONTH, NEIGHBOUR = "green", "2013-08", "2013-10"
 FILE = f"{SERVICE}_tripdata_{MONTH}.csv"
+
+
+_FIGURES = pytest.StashKey[Figures]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_FIGURES] = Figures()
+    config.pluginmanager.register(_Recorder(config.stash[_FIGURES]))
+
+
+class _Recorder:
+    """Hears of every test, those of xdist's workers too."""
+
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
+        self._outcomes: dict[str, str] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        worse = report.outcome if report.when == "call" or report.outcome != "passed" else None
+        self._outcomes[report.nodeid] = worse or self._outcomes.get(report.nodeid, report.outcome)
+        if report.when == "teardown":
+            self._figures.add(report.user_properties, self._outcomes.pop(report.nodeid))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
+    """On the controller alone: workers have no terminal."""
+    figures = config.stash[_FIGURES]
+    terminalreporter.section("what was tried")
+    terminalreporter.write_line(figures.table())
+    if config.getoption("--long") and exitstatus == 0:
+        figures.keep(REPOSITORY / "docs" / "reliability.md")
+
+
+@pytest.fixture(autouse=True)
+def _count_kills(record_property: Callable[[str, object], None]) -> Iterator[None]:
+    """Of runs in processes of their own; one that hangs has failed its test by then."""
+    ended, killed = Child.ended, Child.killed
+    yield
+    if Child.ended > ended:
+        record_property("kills", Child.killed - killed)
+        record_property("hangs", 0)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What is killed at random is tried with one seed, and with several in the long form."""
+    if "kill_seed" in metafunc.fixturenames:
+        seeds = range(LONG_SEEDS if metafunc.config.getoption("--long") else SHORT_SEEDS)
+        metafunc.parametrize("kill_seed", seeds, ids=[f"seed{seed}" for seed in seeds])
 
 
 @dataclass(frozen=True)

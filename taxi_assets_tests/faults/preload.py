@@ -10,7 +10,23 @@ import importlib
 
 import dagster as dg
 
-for module in ("tabulate", "pyarrow.pandas_compat", "taxi_assets_tests.faults.children"):
+from taxi_assets.build import build_definitions
+from taxi_assets.settings import Settings
+from taxi_assets_tests.conftest import migrations_read_once
+
+for module in (
+    "tabulate",
+    "pyarrow.pandas_compat",
+    "taxi_assets.storage.bigquery.frames",
+    "taxi_assets.storage.gcs_lake",
+    "taxi_assets.storage.postgres",
+    "taxi_assets.marts.statements",
+    "taxi_assets.reports.page",
+    "taxi_assets.reports.pictures",
+    "taxi_assets.reports.quality_picture",
+    "taxi_assets_tests.faults.children",
+    "taxi_assets_tests.google.service_account",
+):
     importlib.import_module(module)
 
 
@@ -19,6 +35,8 @@ def nothing() -> None:
     pass
 
 
+migrations_read_once().__enter__()  # for good
+build_definitions(Settings(source="sample")).resolve_job_def("green")
 with dg.DagsterInstance.ephemeral() as instance:
     dg.materialize(
         [nothing], instance=instance, run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
