@@ -1,4 +1,4 @@
-"""What the website has beside the pages of docs/: README.md as its home, and each file that a page links to, to be read.
+"""What the website has beside the pages of docs/: README.md as its home, and each file that a page links to.
 
 A hook of mkdocs (mkdocs.yml). In the repository links lead from page to page and to files; here they do the same.
 """
@@ -25,8 +25,8 @@ _LANGUAGES = {".py": "python", ".sql": "sql", ".yaml": "yaml", ".yml": "yaml", "
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that stand outside of docs/, and a page for each file or folder that any page links to."""
-    for name, page in _PAGES.items():
-        files.append(File.generated(config, page, content=(_REPOSITORY / name).read_text()))
+    for name, home in _PAGES.items():
+        files.append(File.generated(config, home, content=(_REPOSITORY / name).read_text()))
     for page in list(files.documentation_pages()):
         for path, _ in _LINK.findall(page.content_string):
             target = _target(path, page.src_uri)
@@ -72,7 +72,9 @@ def _page_of(target: str) -> str:
 def _shown(target: str) -> str:
     path = _REPOSITORY / target
     if path.is_dir():
-        names = "".join(f"- `{entry.name}`\n" for entry in sorted(path.iterdir()) if not entry.name.startswith(("_", ".")))
+        names = "".join(
+            f"- `{entry.name}`\n" for entry in sorted(path.iterdir()) if not entry.name.startswith(("_", "."))
+        )
         return f"# {target}\n\nA folder of the repository:\n\n{names}"
     if path.suffix == ".md":
         return re.sub(_LINK, "#", path.read_text())
