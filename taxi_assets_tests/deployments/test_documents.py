@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -78,12 +78,18 @@ class Shell:
 
     def said(self, commands: str) -> str:
         """What commands print."""
-        ended = subprocess.run(
+        with subprocess.Popen(
             ["bash", "-euo", "pipefail", "-c", f". ./exported\n{commands}\nexport -p > exported"],
-            cwd=self.folder, env=self.variables, capture_output=True, text=True, timeout=500, check=False,
-        )  # fmt: skip
-        assert ended.returncode == 0, f"{commands}\n{ended.stdout[-4000:]}\n{ended.stderr[-8000:]}"
-        return ended.stdout + ended.stderr
+            cwd=self.folder, env=self.variables, text=True, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        ) as process:  # fmt: skip
+            try:
+                said, _ = process.communicate(timeout=800)
+            finally:
+                with suppress(ProcessLookupError):  # nothing of it goes on
+                    os.killpg(process.pid, signal.SIGKILL)
+        assert process.returncode == 0, f"{commands}\n{said[-12000:]}"
+        return said
 
     def _newest_run(self) -> str:
         home = self.folder / "data/dagster"
@@ -95,7 +101,7 @@ class Shell:
     def _until_it_answers(self, command: str) -> str:
         port = free_port()
         with self.running("bash", "-c", command, DAGSTER_CLI_DEV_PORT=str(port)):
-            for trial in tenacity.Retrying(wait=tenacity.wait_fixed(0.5), stop=tenacity.stop_after_delay(120)):
+            for trial in tenacity.Retrying(wait=tenacity.wait_fixed(0.5), stop=tenacity.stop_after_delay(240)):
                 with trial, urllib.request.urlopen(f"http://127.0.0.1:{port}/server_info", timeout=5) as answer:
                     return str(answer.read())
         raise AssertionError(command)

@@ -103,13 +103,6 @@ def test_a_newcomer_s_question_is_answered_one_opening_behind_the_readme(asked: 
     assert re.search(answer, text)
 
 
-def test_the_layout_that_the_readme_shows_is_the_one_on_disk() -> None:
-    table = README.split("## Where things are")[1]
-    packages = {path.parent.name for path in (REPOSITORY / "taxi_assets").glob("*/__init__.py")}
-    named = set(re.findall(r"\(taxi_assets/(\w+)\)", table))
-    assert named == packages
-
-
 # --- messages ---------------------------------------------------------------------------------------------------------
 
 
