@@ -30,6 +30,9 @@ NEEDS = {
 }
 # Blocks that another test runs, by document and language.
 ELSEWHERE = {
+    ("docs/add-a-dataset.md", "diff"): "deployments/test_add_a_dataset.py",
+    ("docs/add-a-dataset.md", "python"): "deployments/test_add_a_dataset.py",
+    ("docs/add-a-dataset.md", "sh"): "deployments/test_add_a_dataset.py",
     ("docs/google-cloud.md", "yaml"): "unit/test_deploy_gcp.py",
     ("docs/questions.md", "sql"): "contract/test_questions.py",
 }
