@@ -38,12 +38,16 @@ $(VENV)/.audit: $(VENV)/.runtime requirements/audit.lock
 	@$(UV) pip install --quiet --compile-bytecode --require-hashes --no-deps -r requirements/audit.lock
 	@touch $@
 
+$(VENV)/.docs: $(VENV)/.runtime requirements/docs.lock
+	@$(UV) pip install --quiet --compile-bytecode --require-hashes --no-deps -r requirements/docs.lock
+	@touch $@
+
 .PHONY: setup
 setup: $(VENV)/.dev ## Install everything for development into .venv
 
 .PHONY: lock
 lock: $(BIN)/uv ## Compile requirements/*.lock anew from pyproject.toml (UPGRADE=1: take newer versions)
-	@for set in install: runtime: docker:docker dev:dev bench:bench audit:audit; do \
+	@for set in install: runtime: docker:docker docs:docs dev:dev bench:bench audit:audit; do \
 	  name=$${set%%:*}; group=$${set#*:}; \
 	  if [ $$name = install ]; then input="--group install"; elif [ -n "$$group" ]; then input="pyproject.toml --group pyproject.toml:$$group -c requirements/runtime.lock"; else input="pyproject.toml"; fi; \
 	  $(UV) pip compile $$input --output-file requirements/$$name.lock --universal --python-version 3.11 --generate-hashes \
@@ -153,8 +157,13 @@ audit: $(VENV)/.audit ## Look up what the image runs among known vulnerabilities
 
 .PHONY: docs
 docs: $(VENV)/.dev ## Write the documents that are made from the code, and from what is installed
-	@$(BIN)/python -m taxi_assets.tlc.dictionary > docs/data-dictionary.md
+	@$(BIN)/python -m taxi_assets.documents docs
 	@$(BIN)/python -m taxi_assets_tests.licences > docs/licences.md
+
+.PHONY: site
+site: $(VENV)/.docs ## The documents as a website, in data/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "data/site/index.html"
 
 .PHONY: bench
 bench: $(VENV)/.bench ## Speed and memory beside what you would run otherwise: docs/benchmarks.md (ONLY=clean,memory REPETITIONS=3)

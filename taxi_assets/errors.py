@@ -13,8 +13,8 @@ import click
 class TaxiAssetsError(Exception):
     """Something went wrong that has a name: `what` happened (with service, month, column, row), and the `remedy`.
 
-    Its text is one line, `what` followed by `remedy`: what the CLI, the logs and the UI show. Where `what` says already
-    what to do, the remedy is empty.
+    Its text is one line, `what` followed by `remedy` and the error's name, to be looked up in docs/errors.md: what the
+    CLI, the logs and the UI show. Where `what` says already what to do, the remedy is empty.
     """
 
     def __init__(self, what: str, *, remedy: str) -> None:
@@ -23,7 +23,7 @@ class TaxiAssetsError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"{self.what} {self.remedy}".rstrip()
+        return " ".join(filter(None, [self.what, self.remedy, f"[{type(self).__name__}]"]))
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.what, self.remedy)

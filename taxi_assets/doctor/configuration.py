@@ -26,7 +26,7 @@ def settings(_visit: Visit) -> str:
     try:
         names = sorted(f"TAXI_{name.upper()}" for name in Settings.from_env().model_fields_set)
     except SettingsError as error:
-        raise SettingsError("\n".join([*wrong, str(error)]), remedy="") from None
+        raise SettingsError("\n".join([*wrong, error.what]), remedy="") from None
     if wrong:
         raise SettingsError(*wrong, remedy="")
     return f"the environment says {', '.join(names)}" if names else "the environment says nothing: all is as by default"

@@ -21,7 +21,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from taxi_assets.tlc.columns import ColumnMatch, match_columns
-from taxi_assets.tlc.lines import BLOCK_BYTES, Block, LineSource, open_bytes
+from taxi_assets.tlc.lines import Block, LineSource, open_bytes
 from taxi_assets.tlc.parse import numeric_type
 from taxi_assets.tlc.rules import NOT_UTF8, WRONG_FIELD_COUNT
 from taxi_assets.tlc.source import FileFormat

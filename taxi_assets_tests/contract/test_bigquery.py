@@ -235,5 +235,5 @@ def test_a_dataset_that_is_elsewhere_is_refused(
         load(open_warehouse(bigquery.environment, service_account.base64, location="EU"), published_month(lake))
     assert str(error.value) == (
         f"The dataset {PROJECT}.{DATASET} is in US, TAXI_WAREHOUSE says EU. "
-        "Say location=US, or use another dataset: one cannot be moved."
+        "Say location=US, or use another dataset: one cannot be moved. [WarehouseUnusableError]"
     )

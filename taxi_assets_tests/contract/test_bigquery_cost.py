@@ -83,7 +83,7 @@ def test_a_missing_permission_is_one_line_with_the_role_that_grants_it(
     line = str(error.value)
     assert line.startswith("green 2020-10 cannot be loaded into `taxi-project.taxi.green_trips`: 403 Access Denied")
     assert permission in line
-    assert line.endswith(role)
+    assert error.value.remedy.endswith(role)
     assert "\n" not in line
 
 

@@ -222,7 +222,7 @@ def test_what_keeps_failing_is_named_with_the_services_reason_and_leaves_the_old
     with pytest.raises(LakeUnreachableError) as error:
         act(lake)
     assert str(error.value).startswith(lake.uri(KEY))
-    assert str(error.value).endswith(": 503 The zone is on fire. Try again later.")
+    assert str(error.value).endswith(": 503 The zone is on fire. Try again later. [LakeUnreachableError]")
     assert cloud_storage.object(NAME) == RANGED
 
 
@@ -290,7 +290,7 @@ def test_a_missing_bucket_is_named_whatever_is_done_with_it(cloud_storage: Cloud
     with pytest.raises(LakeUnusableError) as error:
         USES[use](lake)
     assert str(error.value) == (
-        "There is no bucket not-made. Make it (deploy/gcp does), or name another one in TAXI_LAKE."
+        "There is no bucket not-made. Make it (deploy/gcp does), or name another one in TAXI_LAKE. [LakeUnusableError]"
     )
 
 
@@ -321,7 +321,7 @@ def test_a_missing_permission_is_one_line_with_the_role_that_grants_it(
         line = str(error.value)
         assert line.startswith(lake.uri(KEY))
         assert permission in line
-        assert line.endswith("Storage Object Admin (roles/storage.objectAdmin) on the bucket taxi-lake.")
+        assert error.value.remedy.endswith("Storage Object Admin (roles/storage.objectAdmin) on the bucket taxi-lake.")
         assert "\n" not in line
         assert "{" not in line
 
@@ -342,7 +342,7 @@ def test_a_key_that_google_refuses_is_one_line(cloud_storage: CloudStorage) -> N
             lake.version(KEY)
     line = str(error.value)
     assert line.startswith(f"{lake.uri(KEY)} cannot be read: Google does not accept the credentials (invalid_grant: ")
-    assert line.endswith("or run `gcloud auth application-default login`.")
+    assert error.value.remedy.endswith("or run `gcloud auth application-default login`.")
 
 
 # --- shelves on it ----------------------------------------------------------------------------------------------------

@@ -91,7 +91,9 @@ def checked(said: str, code: int) -> dict[str, list[str]]:
 
 
 def faults(found: Mapping[str, list[str]]) -> dict[str, str]:
-    return {part: "\n".join(lines) for part, (state, *lines) in found.items() if state == "FAULT"}
+    """Without the name that an error ends with."""
+    said = {part: "\n".join(lines) for part, (state, *lines) in found.items() if state == "FAULT"}
+    return {part: re.sub(r" \[\w+Error\]$", "", text) for part, text in said.items()}
 
 
 def not_looked_at(found: Mapping[str, list[str]]) -> dict[str, str]:

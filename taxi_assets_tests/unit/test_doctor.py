@@ -55,7 +55,9 @@ def test_a_named_error_is_a_fault_with_its_remedy_a_line_for_each_of_its_lines(
     def fail(_visit: Visit) -> str:
         raise LakeUnusableError("One.\nTwo.", remedy="Do it.")
 
-    assert look(visit, "lake", fail) == "FAULT lake           One.\nFAULT lake           Two. Do it."
+    assert (
+        look(visit, "lake", fail) == "FAULT lake           One.\nFAULT lake           Two. Do it. [LakeUnusableError]"
+    )
     assert not visit.is_well
 
 

@@ -6,6 +6,7 @@ import copy
 import importlib
 import pickle
 import pkgutil
+import re
 from typing import TYPE_CHECKING
 
 import click
@@ -15,6 +16,7 @@ from click.testing import CliRunner
 import taxi_assets
 from taxi_assets import errors
 from taxi_assets.errors import PermanentError, SettingsError, TaxiAssetsError, TransientError
+from taxi_assets_tests.conftest import REPOSITORY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +28,7 @@ def subclasses(error_class: type[TaxiAssetsError]) -> Iterator[type[TaxiAssetsEr
         yield from subclasses(subclass)
 
 
+ERRORS = (REPOSITORY / "docs/errors.md").read_text()
 NAMED = sorted(
     (e for e in vars(errors).values() if isinstance(e, type) and issubclass(e, TaxiAssetsError)),
     key=lambda e: e.__name__,
@@ -41,11 +44,25 @@ def test_every_named_error_stands_in_one_module() -> None:
 
 
 @pytest.mark.parametrize("error_class", NAMED)
-def test_an_error_reads_as_what_happened_and_what_to_do(error_class: type[TaxiAssetsError]) -> None:
-    error = error_class("green 2020-10 fell over.", remedy="Pick it up.")
-    assert str(error) == "green 2020-10 fell over. Pick it up."
+def test_an_error_reads_as_what_happened_what_to_do_and_its_name(error_class: type[TaxiAssetsError]) -> None:
+    error, name = error_class("green 2020-10 fell over.", remedy="Pick it up."), error_class.__name__
+    assert str(error) == f"green 2020-10 fell over. Pick it up. [{name}]"
     assert (error.what, error.remedy) == ("green 2020-10 fell over.", "Pick it up.")
-    assert str(error_class("Set TAXI_LAKE.", remedy="")) == "Set TAXI_LAKE."
+    assert str(error_class("Set TAXI_LAKE.", remedy="")) == f"Set TAXI_LAKE. [{name}]"
+
+
+def test_every_error_has_its_place_in_the_documents_and_nothing_else_has() -> None:
+    headings = re.findall(r"^### (\w+)$", ERRORS, re.MULTILINE)
+    assert sorted(headings) == [error_class.__name__ for error_class in NAMED]
+
+
+@pytest.mark.parametrize("error_class", NAMED)
+def test_its_place_says_cause_remedy_and_whether_it_may_pass(error_class: type[TaxiAssetsError]) -> None:
+    place = re.split(r"^##+ ", ERRORS.split(f"### {error_class.__name__}\n")[1], flags=re.MULTILINE)[0]
+    cause, remedy = re.findall(r"\*\*Cause:\*\*\s(.+?)\s\*\*Remedy:\*\*\s(.+)", place, re.DOTALL)[0]
+    assert min(len(cause), len(remedy.strip())) > 8
+    assert place.strip().startswith("*Permanent.*") == issubclass(error_class, PermanentError)
+    assert place.strip().startswith("*Transient.*") == issubclass(error_class, TransientError)
 
 
 @pytest.mark.parametrize("error_class", NAMED)
@@ -74,7 +91,7 @@ def test_a_wrong_setting_is_one_line_at_the_command_line() -> None:
 
     result = CliRunner().invoke(command)
     assert result.exit_code == 1
-    assert result.stderr == "Error: TAXI_LAKE='' is not accepted. Set it.\n"
+    assert result.stderr == "Error: TAXI_LAKE='' is not accepted. Set it. [SettingsError]\n"
     assert result.stdout == ""
 
 

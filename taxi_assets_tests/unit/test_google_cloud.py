@@ -106,10 +106,11 @@ def test_no_credentials_at_all_are_one_line_at_once(
     with pytest.raises(WarehouseUnusableError) as of_warehouse:
         warehouse_of(None).totals(GREEN, MONTH)
     assert time.monotonic() - started < 2
-    for line in (str(of_lake.value), str(of_warehouse.value)):
+    for error in (of_lake.value, of_warehouse.value):
+        line = str(error)
         assert ": there are no Google credentials (" in line
         assert (file or "Your default credentials were not found") in line
-        assert line.endswith("Set TAXI_GOOGLE_CREDENTIALS to a key, or run `gcloud auth application-default login`.")
+        assert error.remedy == "Set TAXI_GOOGLE_CREDENTIALS to a key, or run `gcloud auth application-default login`."
         assert "\n" not in line
 
 
@@ -192,7 +193,7 @@ STAYING: list[tuple[Exception, str]] = [
 def test_what_may_pass_is_transient_with_the_reason_in_one_line(error: Exception, said: str) -> None:
     found = named(error)
     assert isinstance(found, LakeUnreachableError)
-    assert str(found) == f"x cannot be read: {said}. Try again later."
+    assert str(found) == f"x cannot be read: {said}. Try again later. [LakeUnreachableError]"
 
 
 @pytest.mark.parametrize(("error", "said"), STAYING, ids=lambda value: type(value).__name__)

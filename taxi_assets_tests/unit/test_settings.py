@@ -30,7 +30,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[str]:
         monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError) as error:
         Settings.from_env()
-    return str(error.value).split("\n")
+    return error.value.what.split("\n")
 
 
 # --- what is accepted -------------------------------------------------------------------------------------------------

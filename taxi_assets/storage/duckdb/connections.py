@@ -21,7 +21,7 @@ from taxi_assets.storage.staging import private_folder
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Memory stays flat only with all three: loading 1.4 and 23 million rows then peaks at 290 and 316 MB, whatever the cores.
+# Memory stays flat only with all three: loading 1.4 and 23 million rows then peaks at 290 and 316 MB.
 _CONFIG = {"memory_limit": "96MB", "threads": "2", "preserve_insertion_order": "false"}
 
 _LOCKED = "Could not set lock on file"

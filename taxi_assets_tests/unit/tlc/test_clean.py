@@ -264,8 +264,7 @@ def test_the_same_bytes_give_the_same_files(tmp_path: Path) -> None:
 
 
 def test_rows_fill_row_groups_across_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (lines, read):
-        monkeypatch.setattr(module, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(lines, "BLOCK_BYTES", 1000)
     monkeypatch.setattr(clean_module, "ROW_GROUP_ROWS", 50)
     path = write_trips(tmp_path / "m.csv.gz", LAYOUT, [trip()] * 130)
     metadata = pyarrow.parquet.read_metadata(clean(path, tmp_path).clean)

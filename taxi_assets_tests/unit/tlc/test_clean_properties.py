@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from taxi_assets.errors import ConservationError, TaxiAssetsError
-from taxi_assets.tlc import lines, read
+from taxi_assets.tlc import lines
 from taxi_assets.tlc.catalogue import SERVICES
 from taxi_assets.tlc.clean import clean_month
 from taxi_assets.tlc.month import Month
@@ -199,7 +199,6 @@ def test_every_row_is_on_one_side_with_each_value_in_its_column(
     expected = dict(enumerate(expected_of(drawn, path), 1))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lines, "BLOCK_BYTES", drawn.block)
-        patch.setattr(read, "BLOCK_BYTES", drawn.block)
         made = clean_month(path, source_record(path), service, OCTOBER, service.select_rules(rules), folder)
     clean = {row["source_row"]: row for row in pyarrow.parquet.read_table(made.clean).to_pylist()}
     left = {row["source_row"]: row for row in pyarrow.parquet.read_table(made.quarantine).to_pylist()}

@@ -1,15 +1,10 @@
-"""The data dictionary: every column and rule of every service, as Markdown, from the schemas.
-
-`make docs` writes it to docs/data-dictionary.md; a test holds that it is current.
-"""
+"""The data dictionary: every column and rule of every service, as Markdown, from the schemas."""
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
-from tabulate import tabulate
-
+from taxi_assets.documents import table
 from taxi_assets.tlc.catalogue import SERVICES
 from taxi_assets.tlc.part import QUARANTINE_COLUMNS
 from taxi_assets.tlc.rules import READING_REASONS
@@ -44,7 +39,7 @@ def _service(service: Service) -> str:
             f"{service.title}: {service.description}. First month: {service.first_month}.\n",
             _columns(service.columns),
             "\nRules; a row that breaks one goes to quarantine:\n",
-            _table(["rule", "meaning"], rules),
+            table(["rule", "meaning"], rules),
             "",
         ]
     )
@@ -56,7 +51,7 @@ def _quarantine() -> str:
         [
             "## quarantine\n",
             "The same for every service. Besides the rules above, these are reasons that no run can switch off:\n",
-            _table(["reason", "meaning"], reasons),
+            table(["reason", "meaning"], reasons),
             "",
             _columns(QUARANTINE_COLUMNS),
             "",
@@ -70,7 +65,7 @@ def _zones() -> str:
 
 def _columns(columns: Iterable[Column]) -> str:
     rows = [(f"`{c.name}`", str(c.type), c.unit or "", c.description, _published(c), _span(c)) for c in columns]
-    return _table(["column", "type", "unit", "description", "published as", "in files"], rows)
+    return table(["column", "type", "unit", "description", "published as", "in files"], rows)
 
 
 def _published(column: Column) -> str:
@@ -80,12 +75,3 @@ def _published(column: Column) -> str:
 def _span(column: Column) -> str:
     words = [f"from {column.since}" if column.since else "", f"to {column.until}" if column.until else ""]
     return " ".join(filter(None, words))
-
-
-def _table(headers: list[str], rows: Iterable[tuple[str, ...]]) -> str:
-    # Not padded: a longer description would otherwise change every line of its table.
-    return tabulate(list(rows), headers, tablefmt="pipe", disable_numparse=True, stralign=None)
-
-
-if __name__ == "__main__":
-    sys.stdout.write(data_dictionary())

@@ -1,0 +1,118 @@
+"""The asset graph as a picture (SVG), from the definitions: a band for each service, a column for each step.
+
+Drawn by itself rather than by Graphviz, which would have to be installed, and draws another picture in each version.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    import dagster as dg
+
+    Places = dict[dg.AssetKey, tuple[int, int]]
+
+_COLOURS = {
+    "published": "#eceff1",
+    "raw": "#d7ccc8",
+    "clean": "#c8e6c9",
+    "quarantine": "#ffcdd2",
+    "warehouse": "#bbdefb",
+    "reports": "#e1bee7",
+    "marts": "#ffe0b2",
+    "quality": "#e1bee7",
+    "reference": "#eceff1",
+}
+_WIDTH, _HEIGHT, _ACROSS, _DOWN, _MARGIN, _BETWEEN = 152, 28, 190, 38, 14, 14
+
+
+def graph(definitions: dg.Definitions) -> str:
+    """The picture; an edge that follows from others is left out, as a report's to the clean trips of its table."""
+    nodes = definitions.resolve_asset_graph().asset_nodes
+    parents = {node.key: set(node.parent_keys) for node in nodes}
+    groups = {node.key: node.group_name for node in nodes}
+    places = _places(parents, groups)
+    edges = [(a, b) for b in sorted(parents) for a in sorted(_direct(b, parents))]
+    right, bottom = (max(place[i] for place in places.values()) for i in (0, 1))
+    width, height = right + _WIDTH + _MARGIN, bottom + _HEIGHT + _MARGIN
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif"'
+    return "\n".join(
+        [
+            f'{head} width="{width}" height="{height}" font-size="13">',
+            "<title>The assets of taxi_assets, and what is made of what</title>",
+            f'<rect width="{width}" height="{height}" rx="8" fill="#ffffff"/>',
+            '<g fill="none" stroke="#90a4ae">',
+            *(_line(places[a], places[b]) for a, b in edges),
+            '</g><g stroke="#607d8b" text-anchor="middle">',
+            *(_box(key, places[key]) for key in sorted(places)),
+            "</g></svg>",
+            "",
+        ]
+    )
+
+
+def _direct(key: dg.AssetKey, parents: Mapping[dg.AssetKey, set[dg.AssetKey]]) -> set[dg.AssetKey]:
+    """The parents of an asset that none of its other parents is made of."""
+    indirect = {above for parent in parents[key] for above in _above(parent, parents)}
+    return parents[key] - indirect
+
+
+def _above(key: dg.AssetKey, parents: Mapping[dg.AssetKey, set[dg.AssetKey]]) -> set[dg.AssetKey]:
+    return parents[key] | {above for parent in parents[key] for above in _above(parent, parents)}
+
+
+def _places(parents: Mapping[dg.AssetKey, set[dg.AssetKey]], groups: Mapping[dg.AssetKey, str]) -> Places:
+    """Where each asset's left upper corner is: services one below the other, what is made of several beside them."""
+
+    def depth(key: dg.AssetKey) -> int:
+        return 1 + max(map(depth, parents[key]), default=-1)
+
+    def across(key: dg.AssetKey) -> int:
+        return _MARGIN + _ACROSS * depth(key)
+
+    places: Places = {}
+    top = _MARGIN
+    services = sorted({group for key, group in groups.items() if key.path[0] == "raw"})
+    for service in services:
+        for _, column in _by_depth((k for k, group in groups.items() if group == service), depth):
+            main = [key for key in column if key.path[0] not in {"quarantine", "reports"}]
+            for row, keys in enumerate([main, [key for key in column if key not in main]]):
+                places.update({key: (across(key), top + row * _DOWN) for key in keys})
+        top += 2 * _DOWN + _BETWEEN
+    rest = sorted(key for key in groups if key not in places)
+    last = max(map(depth, groups)) + 1
+    aside = [key for key in rest if groups[key] == "marts"]
+    free = (top - _MARGIN - len(aside) * _DOWN) // 2
+    places.update({key: (_MARGIN + _ACROSS * last, _MARGIN + free + i * _DOWN) for i, key in enumerate(aside)})
+    below = [key for key in rest if key not in aside]
+    # What is made of nothing stands as far to the right as what is made of it allows.
+    for row, key in enumerate(below):
+        before = min((depth(child) for child in parents if key in parents[child]), default=0) - 1
+        places[key] = (_MARGIN + _ACROSS * max(depth(key), before), top + row * _DOWN)
+    return places
+
+
+def _by_depth(keys: Iterable[dg.AssetKey], depth: Callable[[dg.AssetKey], int]) -> list[tuple[int, list[dg.AssetKey]]]:
+    columns: dict[int, list[dg.AssetKey]] = {}
+    for key in sorted(keys):
+        columns.setdefault(depth(key), []).append(key)
+    return sorted(columns.items())
+
+
+def _line(start: tuple[int, int], end: tuple[int, int]) -> str:
+    """From the right side of one to the left side of the other: level as long as it can be."""
+    x, y, to_x, to_y = start[0] + _WIDTH, start[1] + _HEIGHT // 2, end[0], end[1] + _HEIGHT // 2
+    bend = to_x - (_ACROSS - _WIDTH)
+    middle = (bend + to_x) // 2
+    return f'<path d="M{x} {y}H{bend}C{middle} {y} {middle} {to_y} {to_x} {to_y}"/>'
+
+
+def _box(key: dg.AssetKey, place: tuple[int, int]) -> str:
+    (x, y), colour = place, _COLOURS.get(key.path[0], "#ffffff")
+    return (
+        f'<rect x="{x}" y="{y}" width="{_WIDTH}" height="{_HEIGHT}" rx="5" fill="{colour}"/>'
+        f'<text x="{x + _WIDTH // 2}" y="{y + 18}" stroke="none" fill="#263238">{escape(key.to_user_string())}</text>'
+    )

@@ -1,0 +1,57 @@
+"""What contributors meet: forms for issues that GitHub accepts, and hooks that run the pinned tools, offline."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from taxi_assets_tests.conftest import REPOSITORY
+from taxi_assets_tests.deployments.files import check, read_yaml, tool
+from taxi_assets_tests.deployments.running import BIN
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FORMS = sorted(path.name for path in (REPOSITORY / ".github/ISSUE_TEMPLATE").glob("*.yml") if path.stem != "config")
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_form_for_issues_is_one_that_github_accepts(name: str) -> None:
+    check(tool("check-jsonschema"), "--builtin-schema", "vendor.github-issue-forms", f".github/ISSUE_TEMPLATE/{name}")
+
+
+def test_the_choice_of_forms_is_one_that_github_accepts() -> None:
+    config = ".github/ISSUE_TEMPLATE/config.yml"
+    check(tool("check-jsonschema"), "--builtin-schema", "vendor.github-issue-config", config)
+
+
+def test_the_hooks_run_the_tools_of_make_check_from_the_environment() -> None:
+    (repository,) = read_yaml(".pre-commit-config.yaml")["repos"]
+    hooks = {hook["entry"]: hook["language"] for hook in repository["hooks"]}
+    assert repository["repo"] == "local"
+    assert set(hooks.values()) == {"system"}, "anything else would be downloaded"
+    assert [entry.split()[0].removeprefix(".venv/bin/") for entry in hooks] == ["ruff", "ruff", "mypy"]
+
+
+def test_a_file_that_is_not_formatted_is_not_committed(tmp_path: Path) -> None:
+    for name in (".pre-commit-config.yaml", "pyproject.toml"):
+        (tmp_path / name).write_text((REPOSITORY / name).read_text())
+    (tmp_path / ".venv").symlink_to(BIN.parent)
+    (tmp_path / "wrong.py").write_text('"""A module."""\n\nx = {  "a":1 }\n')
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "GIT_CONFIG_GLOBAL": os.devnull}
+
+    def run(*command: str | os.PathLike[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120
+        )
+
+    run("git", "init", "--quiet")
+    run("git", "add", "wrong.py", ".pre-commit-config.yaml")
+    ended = run(BIN / "pre-commit", "run", "ruff-format")
+    assert ended.returncode == 1
+    assert "1 file reformatted" in ended.stdout
+    run("git", "add", "wrong.py")
+    assert run(BIN / "pre-commit", "run", "ruff-format").returncode == 0
