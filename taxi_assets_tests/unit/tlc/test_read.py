@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taxi_assets.errors import ContentRefusedError, HeaderError
-from taxi_assets.tlc import lines
+from taxi_assets.tlc import lines, read
 from taxi_assets.tlc.lines import BLOCK_BYTES, LineSource
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.read import CsvReader, first_rows, open_trips
