@@ -122,7 +122,8 @@ def _refuse_nonsense(report: MonthReport, what: str) -> None:
         raise ConservationError(
             f"{what}: {found:,} rows were read ({report.clean.rows:,} clean, {report.rows_quarantined:,} quarantined), "
             f"but the file has {report.rows_raw:,}. Nothing was published.",
-            remedy="This is a defect of the reader: please report it with the file.",
+            remedy="Fetch it again; when that does not help, the file contradicts itself, or this is a defect of the reader: "
+            "please report it with the file.",
         )
     if report.share_quarantined > MAXIMUM_SHARE_QUARANTINED:
         reasons = ", ".join(f"{name} {reason.rows:,}" for name, reason in report.reasons.items())

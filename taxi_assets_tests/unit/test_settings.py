@@ -149,9 +149,9 @@ def test_what_follows_the_file_is_a_plain_schema_name_or_refused(
 def test_several_mistakes_are_a_line_each(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = refusal(monkeypatch, TAXI_LAKE="", TAXI_WAREHOUSE="x\ny", TAXI_SOURCE="a\nb")
     assert [line.partition(" is not accepted. ")[0] for line in lines] == [
+        "TAXI_SOURCE='a\\nb'",
         "TAXI_LAKE=''",
         "TAXI_WAREHOUSE='x\\ny'",
-        "TAXI_SOURCE='a\\nb'",
     ]
     assert all("Accepted" in line for line in lines)
 
