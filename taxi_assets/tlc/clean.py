@@ -122,8 +122,7 @@ def _refuse_nonsense(report: MonthReport, what: str) -> None:
         raise ConservationError(
             f"{what}: {found:,} rows were read ({report.clean.rows:,} clean, {report.rows_quarantined:,} quarantined), "
             f"but the file has {report.rows_raw:,}. Nothing was published.",
-            remedy="Fetch it again; when that does not help, the file contradicts itself, or this is a defect of the reader: "
-            "please report it with the file.",
+            remedy="The file contradicts itself, or the reader has a defect: fetch it again, or report it.",
         )
     if report.share_quarantined > MAXIMUM_SHARE_QUARANTINED:
         reasons = ", ".join(f"{name} {reason.rows:,}" for name, reason in report.reasons.items())
