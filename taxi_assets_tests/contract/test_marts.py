@@ -85,12 +85,20 @@ def rows_of(warehouse: Warehouse, mart: Mart, month: Month | None = None) -> pd.
 def plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows in plain Python values: money in cents, miles in thousandths, as the pandas computation has them."""
 
-    def value(one: Any) -> Any:
+    def value(name: str, one: Any) -> Any:
         if one is None or one is pd.NA:
             return None
-        return int(str(one).replace(".", "")) if isinstance(one, Decimal) else one
+        if not isinstance(one, Decimal):
+            return one
+        # BigQuery's client leaves zeros at the end away.
+        units = one.scaleb(3 if name in {"miles", "longest"} else 2)
+        assert units == int(units)
+        return int(units)
 
-    return [{str(name): value(one) for name, one in row.items()} for row in frame.astype(object).to_dict("records")]
+    return [
+        {str(name): value(str(name), one) for name, one in row.items()}
+        for row in frame.astype(object).to_dict("records")
+    ]
 
 
 def by_key(rows: list[dict[str, Any]], mart: Mart) -> dict[tuple[Any, ...], dict[str, Any]]:

@@ -153,7 +153,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused_at_once(certificate: P
         text = refusal(PublisherRefusedError, publisher.url(NAME), into)
         assert publisher.requests == []
     assert "its certificate is not to be trusted (" in text
-    assert text.endswith("Check the address, and which certificates this machine trusts.")
+    assert text.endswith("Check the address, and which certificates this machine trusts. [PublisherRefusedError]")
 
 
 def test_a_redirect_to_such_a_server_is_refused_too(
