@@ -109,7 +109,7 @@ class Deployment:
             )
             for month in months
         ]
-        assert [command.wait(60) for command in commands] == [0] * len(months), self.log("dagster")
+        assert [command.wait(180) for command in commands] == [0] * len(months), self.log("dagster")
 
     def log(self, command: str) -> str:
         return (self.home / f"{command}.log").read_text()
