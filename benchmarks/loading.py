@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from functools import partial
 from typing import TYPE_CHECKING
@@ -72,6 +73,7 @@ def _replace(bench: Bench, months: int) -> Figures:
     with bench.place() as folder:
         (folder / "lake").symlink_to(lake)
         shutil.copy(full / "warehouse.duckdb", folder)
+        os.sync()  # or the load would wait for the disk to take the copy
         return run(["-m", "benchmarks.peers.ours", "load", "yellow", str(folder)])
 
 
