@@ -106,7 +106,7 @@ check: $(VENV)/.dev ## Format, lint, types, definitions
 
 .PHONY: test
 test: check ## All tests but those of faults, of whole deployments, and in a browser
-	@$(BIN)/python -m pytest -q -n 4 --dist worksteal \
+	@$(BIN)/python -m pytest -q -n 3 --dist worksteal \
 	  --ignore taxi_assets_tests/faults --ignore taxi_assets_tests/deployments --ignore taxi_assets_tests/ui
 
 .PHONY: test-faults
