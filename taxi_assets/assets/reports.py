@@ -62,18 +62,20 @@ def report_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.As
     def month_report(
         context: dg.AssetExecutionContext, trips: ParquetMonth, lake: Lake, warehouse: Warehouse
     ) -> Iterator[dg.Output[Any]]:
-        # Drawing takes most of a second to import.
         from taxi_assets.reports.figures import read_figures  # noqa: PLC0415
         from taxi_assets.reports.page import render  # noqa: PLC0415
-        from taxi_assets.reports.pictures import draw_all  # noqa: PLC0415
 
         month = Month.parse(context.partition_key)
         stem = f"reports/{service.table}/{month}"
         with as_failures(), lake.staging() as folder:
             replaces = {name: lake.version(f"{stem}/{name}") for name in NAMES}
-            zones = _zones(warehouse)
-            made_of = _made_of(warehouse, service, month, trips, zones)
-            figures = read_figures(warehouse.ask, service, month, zones)
+            with warehouse.session():
+                zones = _zones(warehouse)
+                made_of = _made_of(warehouse, service, month, trips, zones)
+                figures = read_figures(warehouse.ask, service, month, zones)
+            # Most of a second and 60 MB to import: only now, when the warehouse has given back its memory.
+            from taxi_assets.reports.pictures import draw_all  # noqa: PLC0415
+
             raw = PublishedFile.find(lake, f"raw/{service.table}/{month}")
             pictures = draw_all(figures, trips.report)
             page = render(figures, trips.report, None if raw is None else raw.record, pictures)

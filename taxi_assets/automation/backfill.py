@@ -12,7 +12,7 @@ import click
 from tabulate import tabulate
 
 from taxi_assets.assets.zones import ZONES
-from taxi_assets.automation.months import MonthRun, is_materialized, run_months, run_once
+from taxi_assets.automation.months import MonthRun, Workers, is_materialized
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.settings import Settings
 from taxi_assets.tlc.catalogue import SERVICES
@@ -97,14 +97,16 @@ def months_between(service: str, first: str, last: str) -> list[str]:
 
 
 def _run(months: Sequence[tuple[str, str]], *, workers: int, module: str = "taxi_assets.definitions") -> None:
-    started, name = time.monotonic(), uuid.uuid4().hex[:8]
-    shelves = _show(run_months(months, backfill=name, workers=workers, module=module), len(months))
-    click.echo("\n" + summary(shelves) + "\n")
-    zones = [] if is_materialized(ZONES) else [run_once("reference", backfill=name, module=module)]
-    loaded = [run for run in shelves if run.succeeded]
-    after = sorted({("marts", run.month) for run in loaded} | {(f"{run.job}_report", run.month) for run in loaded})
-    made = _show(run_months(after, backfill=name, workers=workers, module=module), len(after))
-    ended = [*shelves, *zones, *made, run_once("quality", backfill=name, module=module)]
+    started = time.monotonic()
+    with Workers(workers, backfill=uuid.uuid4().hex[:8], module=module) as pool:
+        shelves = _show(pool.run(months), len(months))
+        click.echo("\n" + summary(shelves) + "\n")
+        zones = [] if is_materialized(ZONES) else [pool.run_once("reference")]
+        # By month: drawing a report beside making marts, the one writer of an embedded warehouse keeps fewer waiting.
+        loaded = [run for run in shelves if run.succeeded]
+        after = {("marts", run.month) for run in loaded} | {(f"{run.job}_report", run.month) for run in loaded}
+        made = _show(pool.run(sorted(after, key=lambda pair: pair[::-1])), len(after))
+        ended = [*shelves, *zones, *made, pool.run_once("quality")]
     failed = sorted((run for run in ended if not run.succeeded), key=lambda run: (run.job, run.month))
     click.echo(f"\n{len(ended) - len(failed)} of {len(ended)} runs ended well, in {time.monotonic() - started:.0f} s.")
     for run in failed:

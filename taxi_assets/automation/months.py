@@ -1,21 +1,23 @@
 """Running many months: each one a Dagster run of its service's job, several at a time, in processes of their own.
 
 What Dagster's own backfills do with a daemon, this does without: the runs, their events and their partitions' health
-are in the instance all the same, under one backfill tag. A worker process loads the code once and then runs month
-after month, which costs a fraction of a process for each.
+are in the instance all the same, under one backfill tag. The code is loaded once, in a process that workers are forked
+from; a worker then runs month after month, which costs a fraction of a process for each.
 """
 
 from __future__ import annotations
 
 import importlib
 import multiprocessing
+import sys
 import time
 import uuid
 from collections import Counter
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from multiprocessing.forkserver import ensure_running
+from typing import TYPE_CHECKING, Any, Self
 
 import dagster as dg
 
@@ -44,34 +46,70 @@ class MonthRun:
     rows: Mapping[str, int] = field(default_factory=dict)
 
 
-def run_months(
-    months: Sequence[tuple[str, str]], *, backfill: str, workers: int, module: str = "taxi_assets.definitions"
-) -> Iterator[MonthRun]:
-    """Run months of jobs, such as ("green", "2021-01") or ("marts", "2021-01"), and yield each as it ends.
+class Workers:
+    """Processes that run months of jobs, `count` at a time; a context, which ends them.
 
-    A failed month does not stop the others. `module` is the one that holds `defs`. Needs a DAGSTER_HOME, because the
-    worker processes share the instance.
+    `module` is the one that holds `defs`, `backfill` the name under which the instance shows the runs. Needs a
+    DAGSTER_HOME, because the workers share the instance.
     """
-    importlib.import_module(module)  # a wrong setting ends it here, with its own error
-    with dg.DagsterInstance.get() as instance:  # also creates its storage, before the workers would race to
+
+    def __init__(self, count: int, *, backfill: str, module: str = "taxi_assets.definitions") -> None:
+        self._count, self._backfill, self._module = count, backfill, module
+        self._pool: ProcessPoolExecutor | None = None
+        self._context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+        if sys.platform == "linux":
+            # It loads the code while this process does; all but the definitions, where settings can be wrong.
+            self._context.set_forkserver_preload(["taxi_assets.build"])
+            ensure_running()
+
+    def __enter__(self) -> Self:
+        _load(self._module)  # a wrong setting ends it here, with its own error
+        with dg.DagsterInstance.get():  # creates its storage, before the workers would race to
+            return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=exception[0] is None, cancel_futures=True)
+
+    def run(self, months: Sequence[tuple[str, str]]) -> Iterator[MonthRun]:
+        """Run months of jobs, such as ("green", "2021-01") or ("marts", "2021-01"), and yield each as it ends.
+
+        A failed month does not stop the others.
+        """
         waiting = list(months)
         deaths: Counter[tuple[str, str]] = Counter()
         while waiting:
-            for pair, outcome in _run_in_pool(list(waiting), backfill, min(workers, len(waiting)), module):
+            for pair, outcome in self._run_in_pool(list(waiting)):
                 if outcome is not None:
                     waiting.remove(pair)
                     yield outcome
+            if not waiting:
+                return
+            self._pool = None  # it is broken
             # Where no run tells whose death it was, it is everybody's: this must come to an end.
-            deaths.update(_end_abandoned_runs(instance, backfill) or waiting)
+            deaths.update(_end_abandoned_runs(self._backfill) or waiting)
             for pair in [pair for pair in waiting if deaths[pair] >= _MAXIMUM_DEATHS]:
                 waiting.remove(pair)
                 yield MonthRun(*pair, succeeded=False, seconds=0, reason="Its process was killed, twice.")
 
+    def run_once(self, job: str) -> MonthRun:
+        """Run a job without months, in this process."""
+        return _run_month(job, None, self._backfill)
 
-def run_once(job: str, *, backfill: str, module: str) -> MonthRun:
-    """Run a job without months, in this process."""
-    _load(module)
-    return _run_month(job, None, backfill)
+    def _run_in_pool(self, months: Sequence[tuple[str, str]]) -> Iterator[tuple[tuple[str, str], MonthRun | None]]:
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(self._count, self._context, initializer=_load, initargs=(self._module,))
+        futures: dict[Future[MonthRun], tuple[str, str]] = {}
+        try:
+            for pair in months:
+                futures[self._pool.submit(_run_month, *pair, self._backfill)] = pair
+        except BrokenProcessPool:
+            pass  # one died already; what was not handed in is asked for again
+        for future in as_completed(futures):
+            try:
+                yield futures[future], future.result()
+            except BrokenProcessPool:
+                yield futures[future], None
 
 
 def is_materialized(key: dg.AssetKey) -> bool:
@@ -80,36 +118,15 @@ def is_materialized(key: dg.AssetKey) -> bool:
         return instance.get_latest_materialization_event(key) is not None
 
 
-def _run_in_pool(
-    months: Sequence[tuple[str, str]], backfill: str, workers: int, module: str
-) -> Iterator[tuple[tuple[str, str], MonthRun | None]]:
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_load, initargs=(module,)) as pool:
-        futures: dict[Future[MonthRun], tuple[str, str]] = {}
-        try:
-            for pair in months:
-                futures[pool.submit(_run_month, *pair, backfill)] = pair
-        except BrokenProcessPool:
-            pass  # one died already; what was not handed in is asked for again
-        try:
-            for future in as_completed(futures):
-                try:
-                    yield futures[future], future.result()
-                except BrokenProcessPool:
-                    yield futures[future], None
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _end_abandoned_runs(instance: dg.DagsterInstance, backfill: str) -> list[tuple[str, str]]:
+def _end_abandoned_runs(backfill: str) -> list[tuple[str, str]]:
     """Mark runs as failed whose process is gone, so that nobody waits for them; returns their months."""
     statuses = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.NOT_STARTED]
     ended = []
-    for run in instance.get_runs(dg.RunsFilter(tags={BACKFILL_TAG: backfill}, statuses=statuses)):
-        instance.report_run_failed(run, "The process of this run was killed.")
-        is_abandoned(instance, run.run_id)  # takes its lock away
-        ended.append((run.job_name, run.tags[PARTITION_TAG]))
+    with dg.DagsterInstance.get() as instance:
+        for run in instance.get_runs(dg.RunsFilter(tags={BACKFILL_TAG: backfill}, statuses=statuses)):
+            instance.report_run_failed(run, "The process of this run was killed.")
+            is_abandoned(instance, run.run_id)  # takes its lock away
+            ended.append((run.job_name, run.tags[PARTITION_TAG]))
     return ended
 
 

@@ -28,9 +28,10 @@ def warehouse_check(service: Service, retry: dg.RetryPolicy | None = None) -> dg
         month = Month.parse(context.partition_key)
         with as_failures():
             clean = ParquetMonth.get(lake, f"clean/{service.table}/{month}")
+            with warehouse.session():
+                found = warehouse.totals(service, month)
+                loaded = warehouse.loaded(service, month)
             wanted = clean.counted(service)
-            found = warehouse.totals(service, month)
-            loaded = warehouse.loaded(service, month)
         same_data = loaded is not None and loaded.data_version == clean.report.data_version
         note = "" if same_data else " The table was loaded from another version of the month: materialize it again."
         return dg.AssetCheckResult(

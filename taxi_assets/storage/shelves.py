@@ -16,6 +16,7 @@ from taxi_assets.errors import LakeObjectDamagedError, LakeObjectMissingError, L
 from taxi_assets.storage.frames import to_frame
 from taxi_assets.storage.lake import missing, replaced
 from taxi_assets.tlc.month import Month
+from taxi_assets.tlc.parquet import open_to_stream
 from taxi_assets.tlc.report import MonthReport, Totals, totals_of_parquet
 from taxi_assets.tlc.source import FileFormat, SourceRecord
 
@@ -254,7 +255,7 @@ def _record_key(stem: str) -> str:
 
 
 def _frame(file: BinaryIO, rows: int | None) -> pd.DataFrame:
-    with pyarrow.parquet.ParquetFile(file) as parquet:
+    with open_to_stream(file) as parquet:
         if rows is None:
             return to_frame(parquet.read())
         first = next(parquet.iter_batches(batch_size=rows), None)

@@ -1,9 +1,9 @@
-"""How trips are written: one way for all months, so that the same rows always give the same bytes."""
+"""Parquet: written one way for all months, so that the same rows always give the same bytes; read in small parts."""
 
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -15,12 +15,22 @@ if TYPE_CHECKING:
 ROW_GROUP_ROWS = 131_072
 # Quarantined rows carry their original text, and a row group is held in memory until it is full.
 QUARANTINE_ROW_GROUP_ROWS = 8_192
+# Of each column that is read; a published row group may hold millions of rows.
+_COLUMN_BUFFER_BYTES = 1 << 18
 
 # Nearly sorted: stored as small differences. Dictionaries would overflow on them.
 _DELTA_COLUMNS = ("pickup_datetime", "dropoff_datetime", "source_row")
 # Only of what is sorted do least and greatest tell which row groups a query can pass over; finding them for the others
 # takes an eighth of the time that writing takes.
 _STATISTICS = (*_DELTA_COLUMNS, "pickup_date", "data_month")
+
+
+def open_to_stream(source: Path | BinaryIO) -> Any:
+    """A `pyarrow.parquet.ParquetFile` whose batches are read as they are asked for.
+
+    By itself pyarrow reads all columns of all row groups ahead.
+    """
+    return pyarrow.parquet.ParquetFile(source, pre_buffer=False, buffer_size=_COLUMN_BUFFER_BYTES)
 
 
 class TripWriter:

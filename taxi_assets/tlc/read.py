@@ -18,10 +18,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.parquet
 
 from taxi_assets.tlc.columns import ColumnMatch, match_columns
 from taxi_assets.tlc.lines import Block, LineSource, open_bytes
+from taxi_assets.tlc.parquet import open_to_stream
 from taxi_assets.tlc.parse import numeric_type
 from taxi_assets.tlc.rules import NOT_UTF8, WRONG_FIELD_COUNT
 from taxi_assets.tlc.source import FileFormat
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.schema import Service
 
 PARQUET_BATCH_ROWS = 16_384
-# Of each column; a row group may hold millions of rows.
-_COLUMN_BUFFER_BYTES = 1 << 18
 # Rows of another shape that are held back until they are written; a file that has more in one go is another file.
 _MAXIMUM_MISFITS = 200_000
 
@@ -103,7 +101,7 @@ def open_trips(path: Path, format_: FileFormat, service: Service, *, what: str) 
     Raises `HeaderError` where its columns are not the service's.
     """
     if format_ is FileFormat.PARQUET:
-        with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=_COLUMN_BUFFER_BYTES) as file:
+        with open_to_stream(path) as file:
             yield ParquetReader(file, service, what=what)
         return
     with open_bytes(path, format_) as bytes_:
@@ -290,8 +288,7 @@ def _usual_field_count(lines: bytes) -> int:
 def first_rows(file: BinaryIO, format_: FileFormat, rows: int) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
     """The column names and the first rows of a published file, as they stand there; for a look, not for work."""
     if format_ is FileFormat.PARQUET:
-        # Buffered: a published month may be one row group, and its columns would be read whole.
-        with pyarrow.parquet.ParquetFile(file, pre_buffer=False, buffer_size=_COLUMN_BUFFER_BYTES) as parquet:
+        with open_to_stream(file) as parquet:
             batch = next(parquet.iter_batches(batch_size=rows, use_threads=False), None)
             arrays = [] if batch is None else _valid(batch)[0]
             return parquet.schema_arrow.names, list(zip(*(map(plain, array) for array in arrays), strict=True))

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet
 from pydantic import BaseModel, ConfigDict, Field
+
+from taxi_assets.tlc.parquet import open_to_stream
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -127,7 +128,7 @@ def totals_of_parquet(path: Path, service: Service, month: Month) -> Totals:
     """Control figures of a month in a file of clean trips, counted from its rows."""
     totals = NO_ROWS
     columns = [*service.money_columns, "source_row", "data_month"]
-    with pyarrow.parquet.ParquetFile(path) as file:
+    with open_to_stream(path) as file:
         for batch in file.iter_batches(columns=columns, use_threads=False):
             of_month = batch.filter(pc.equal(batch.column("data_month"), pa.scalar(month.start)))
             totals += totals_of(of_month, service.money_columns)

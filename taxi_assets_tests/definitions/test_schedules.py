@@ -133,9 +133,7 @@ def test_a_failed_run_is_asked_for_again_when_its_time_has_come(story: Publishin
 
 
 @pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Pacific/Kiritimati", "Pacific/Niue"])
-def test_over_24_months_each_month_is_asked_for_once_and_none_that_is_not_a_partition(
-    tmp_path: Path, zone: str
-) -> None:
+def test_over_a_year_each_month_is_asked_for_once_and_none_that_is_not_a_partition(tmp_path: Path, zone: str) -> None:
     """Each month is published two months later; Kiritimati is 14 hours ahead of UTC, Niue 11 behind."""
     first = Month(2021, 1)
     start = dt.datetime(2021, 3, 1, tzinfo=ZoneInfo(zone)) - dt.timedelta(seconds=1)
@@ -143,7 +141,7 @@ def test_over_24_months_each_month_is_asked_for_once_and_none_that_is_not_a_part
     with dg.DagsterInstance.ephemeral() as instance:
         story = Publishing(tmp_path / "published", instance)
         times = schedule_execution_time_iterator(start.timestamp(), MONTHLY, zone)
-        for index, at in zip(range(24), times, strict=False):
+        for index, at in zip(range(13), times, strict=False):
             here = at.astimezone(ZoneInfo(zone))
             assert (here.day, here.hour) == (1, 5)
             for _ in range(2):  # a tick may be evaluated twice
@@ -153,7 +151,7 @@ def test_over_24_months_each_month_is_asked_for_once_and_none_that_is_not_a_part
                     assert month_of(request) in monthly_partitions(GREEN).get_partition_keys(current_time=at)
                     story.run(request)
             story.publish(str(first.shift(index)))
-    assert asked == [str(first.shift(index)) for index in range(23)]
+    assert asked == [str(first.shift(index)) for index in range(12)]
 
 
 def test_a_month_that_has_not_ended_in_utc_is_not_asked_for_though_it_is_there(story: Publishing) -> None:

@@ -11,8 +11,8 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow.parquet
 
+from taxi_assets.tlc.parquet import open_to_stream
 from taxi_assets.tlc.schema import ColumnType
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _ahead(parts: Any) -> Any:
 
 def _parts(path: Path, columns: Sequence[Column]) -> Iterator[bytes]:
     yield _HEADER
-    with pyarrow.parquet.ParquetFile(path) as file:
+    with open_to_stream(path) as file:
         names = [column.name for column in columns]
         for batch in file.iter_batches(batch_size=_READ_ROWS, columns=names, use_threads=False):
             for start in range(0, batch.num_rows, _PART_ROWS):
