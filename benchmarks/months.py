@@ -23,11 +23,9 @@ import pyarrow.parquet
 
 from benchmarks.measure import run
 from taxi_assets.tlc import sample
-from taxi_assets.tlc.catalogue import SERVICES
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.source import FileFormat, SourceRecord
 
-SERVICE = SERVICES["yellow"]
 MONTH = Month(2021, 1)
 SIZES = (1_400_000, 7_700_000, 23_000_000)
 FHVHV_SIZE = 20_000_000

@@ -16,32 +16,23 @@ from taxi_assets.errors import (
     WarehouseSchemaError,
     WarehouseUnusableError,
 )
-from taxi_assets.storage.local_lake import LocalLake
 from taxi_assets.storage.postgres import PostgresWarehouse
 from taxi_assets.storage.shelves import ParquetMonth
 from taxi_assets.tlc.parquet import TripWriter
 from taxi_assets.tlc.report import totals_of
 from taxi_assets.tlc.schema import ColumnType
 from taxi_assets.tlc.schemas.green import GREEN
-from taxi_assets_tests.contract.stores.postgres import run, tables
+from taxi_assets_tests.contract.stores.postgres import lake, run, tables, warehouse
 from taxi_assets_tests.contract.test_warehouse import NARROW, NEXT_MONTH, ZONES, holds, replace
 from taxi_assets_tests.trips import MONTH, published_month
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from taxi_assets.storage.local_lake import LocalLake
 
+
+__all__ = ["lake", "warehouse"]
 
 PASSWORD = "a-secret-of-this-test"  # noqa: S105  (of a role in a database of our own)
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> LocalLake:
-    return LocalLake(folder=str(tmp_path / "lake"))
-
-
-@pytest.fixture
-def warehouse(postgres_url: str) -> PostgresWarehouse:
-    return PostgresWarehouse(url=postgres_url, wait_seconds=60)
 
 
 # --- what stands there ------------------------------------------------------------------------------------------------

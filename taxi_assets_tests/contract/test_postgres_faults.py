@@ -32,9 +32,11 @@ from taxi_assets_tests.contract.stores.postgres import (
     connect,
     impatient,
     in_the_middle_of_a_copy,
+    lake,
     long_query,
     run,
     tables,
+    warehouse,
 )
 from taxi_assets_tests.contract.test_warehouse import NEXT_MONTH, ZONES, holds, replace
 from taxi_assets_tests.trips import MONTH, published_month
@@ -45,17 +47,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+__all__ = ["lake", "warehouse"]
+
 PASSWORD = "a-secret-of-this-test"  # noqa: S105  (of a role in a database of our own)
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> LocalLake:
-    return LocalLake(folder=str(tmp_path / "lake"))
-
-
-@pytest.fixture
-def warehouse(postgres_url: str) -> PostgresWarehouse:
-    return PostgresWarehouse(url=postgres_url, wait_seconds=60)
 
 
 @pytest.fixture

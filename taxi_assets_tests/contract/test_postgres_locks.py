@@ -19,26 +19,26 @@ from taxi_assets.storage.local_lake import LocalLake
 from taxi_assets.storage.postgres import PostgresWarehouse
 from taxi_assets.storage.shelves import ParquetMonth
 from taxi_assets_tests.contract.stores import child
-from taxi_assets_tests.contract.stores.postgres import connect, impatient, long_query, run, tables
+from taxi_assets_tests.contract.stores.postgres import (
+    connect,
+    impatient,
+    lake,
+    long_query,
+    run,
+    tables,
+    warehouse,
+)
 from taxi_assets_tests.contract.test_warehouse import NARROW, NEXT_MONTH, holds, replace
 from taxi_assets_tests.trips import MONTH, published_month
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from multiprocessing.connection import Connection
-    from pathlib import Path
 
     from taxi_assets.tlc.month import Month
 
 
-@pytest.fixture
-def lake(tmp_path: Path) -> LocalLake:
-    return LocalLake(folder=str(tmp_path / "lake"))
-
-
-@pytest.fixture
-def warehouse(postgres_url: str) -> PostgresWarehouse:
-    return PostgresWarehouse(url=postgres_url, wait_seconds=60)
+__all__ = ["lake", "warehouse"]
 
 
 # --- readers ----------------------------------------------------------------------------------------------------------

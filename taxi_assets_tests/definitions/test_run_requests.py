@@ -15,16 +15,12 @@ from taxi_assets.partitions import monthly_partitions
 from taxi_assets.settings import Settings
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schemas.green import GREEN
-from taxi_assets_tests.definitions.publishing import Publishing
+from taxi_assets_tests.definitions.publishing import Publishing, instance
+
+__all__ = ["instance"]
 
 MONTH = "2021-01"
 RAW, WAREHOUSE = (dg.AssetKey([shelf, "green_trips"]) for shelf in ("raw", "warehouse"))
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
 
 
 @pytest.fixture

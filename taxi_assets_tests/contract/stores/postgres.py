@@ -252,3 +252,16 @@ def backend(folder: Path, postgres_url: str) -> WarehouseBackend:
 @pytest.fixture
 def postgres_warehouse(tmp_path: Path, postgres_url: str) -> WarehouseBackend:
     return backend(tmp_path, postgres_url)
+
+
+# --- for tests of this warehouse alone, which import them -------------------------------------------------------------
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> LocalLake:
+    return LocalLake(folder=str(tmp_path / "lake"))
+
+
+@pytest.fixture
+def warehouse(postgres_url: str) -> PostgresWarehouse:
+    return PostgresWarehouse(url=postgres_url, wait_seconds=60)
