@@ -55,6 +55,12 @@ def test_every_fence_is_read_as_a_block(document: str) -> None:
     assert len(fences) == 2 * sum(block.document == document for block in BLOCKS)
 
 
+@pytest.mark.parametrize("document", TEXTS)
+def test_commands_stand_in_fences_where_tests_see_them(document: str) -> None:
+    unfenced = re.sub(r"^( *)```.*?^\1```$", "", TEXTS[document], flags=re.MULTILINE | re.DOTALL)
+    assert not re.findall(r"^(?: {4}|\t)\s*(?:make|export|\.venv/\S+|dagster|docker|git|curl|pip) .*", unfenced, re.MULTILINE)
+
+
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: f"{block.document}:{block.language}")
 def test_every_block_is_run_is_a_file_is_held_elsewhere_or_says_what_it_needs(block: Block) -> None:
     assert block.needs is None or block.needs in NEEDS
