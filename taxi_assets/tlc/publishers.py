@@ -101,7 +101,7 @@ class Auto:
 
 @dataclass(frozen=True)
 class Sample:
-    """Generated months, offline (`sample.py`), and the package's copy of the zone table."""
+    """Generated months, offline (`sample/`), and the package's copy of the zone table."""
 
     name: str = "sample"
 
