@@ -1,4 +1,4 @@
-"""Nothing of its own: all metadata lives in pyproject.toml. The project's owner asks for this file here, so it stays."""
+"""Nothing of its own: all metadata lives in pyproject.toml. The project's owner wants the file here, so it stays."""
 
 from setuptools import setup
 
