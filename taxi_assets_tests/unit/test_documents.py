@@ -41,6 +41,11 @@ def test_every_link_leads_somewhere(document: str) -> None:
             assert heading in {_anchor(line) for line in target.read_text().splitlines() if line.startswith("#")}, link
 
 
+def test_every_picture_is_shown_somewhere() -> None:
+    pictures = {path.name for path in (REPOSITORY / "docs/images").iterdir()}
+    assert pictures == set(re.findall(r"images/([\w-]+\.(?:png|svg))\)", "".join(TEXTS.values())))
+
+
 @pytest.mark.parametrize("document", TEXTS)
 def test_every_target_of_make_and_every_file_that_is_named_is_there(document: str) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
