@@ -68,13 +68,13 @@ def test_its_runs_end_well_and_their_logs_can_be_read(page: Page) -> None:
 
 
 def test_the_months_of_an_asset_are_materialized_and_the_others_are_not(page: Page) -> None:
-    page.goto(f"/assets/clean/green_trips?view=partitions&partition={MONTHS[0]}")
+    page.goto(f"/assets/warehouse/green_trips?view=partitions&partition={MONTHS[0]}")
     expect(page.get_by_text(f"Materialized ({len(MONTHS)})")).to_be_visible()
     page.get_by_text(re.compile(r"Missing \(\d+\)")).click()  # leave them out
     for month in MONTHS:
         expect(page.get_by_text(month, exact=True).first).to_be_visible()
     expect(page.get_by_text("No partition selected")).to_be_hidden()
-    expect(page.get_by_text("share_quarantined").first).to_be_visible()
+    expect(page.get_by_text("dagster/partition_row_count").first).to_be_visible()
     picture(page, "partitions")
 
 
