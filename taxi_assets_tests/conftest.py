@@ -81,8 +81,9 @@ def _dagster_is_quicker() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def data() -> Path:
+def data(*, long: bool) -> Path:
     """The folder of real TLC files."""
     if not DATA.is_dir():
-        pytest.skip("the real TLC files are missing: ../shared/data")
+        # Figures of the long form would be of next to nothing.
+        (pytest.fail if long else pytest.skip)("the real TLC files are missing: ../shared/data")
     return DATA.resolve()

@@ -50,7 +50,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
     figures = config.stash[_FIGURES]
     terminalreporter.section("what was tried")
     terminalreporter.write_line(figures.table())
-    if config.getoption("--long") and exitstatus == 0:
+    if config.getoption("--long") and exitstatus == 0 and not config.getoption("collectonly"):
         figures.keep(REPOSITORY / "docs" / "reliability.md")
 
 
