@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from taxi_assets.errors import PermanentError, TransientError
 
-_SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
+SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 PASSING = frozenset(
     {
         *("rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded", "jobRateLimitExceeded"),
@@ -78,7 +78,7 @@ def credentials(text: str | None) -> Any:
 
 
 def _from_key(key: dict[str, Any]) -> Any:
-    return service_account.Credentials.from_service_account_info(key, scopes=_SCOPES)  # type: ignore[no-untyped-call]
+    return service_account.Credentials.from_service_account_info(key, scopes=SCOPES)  # type: ignore[no-untyped-call]
 
 
 @contextmanager

@@ -26,13 +26,10 @@ from typing import TYPE_CHECKING, Any, Self
 import dagster as dg
 
 from taxi_assets.automation.abandoned import is_abandoned, working_on
+from taxi_assets.automation.tags import BACKFILL_TAG, PARTITION_TAG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-
-# Not dagster/backfill: that names a backfill of the daemon, which this is not.
-BACKFILL_TAG = "taxi_assets/backfill"
-PARTITION_TAG = "dagster/partition"
 
 _LAST_SECONDS = 30
 

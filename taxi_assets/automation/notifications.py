@@ -17,7 +17,8 @@ import dagster as dg
 # Dagster has no public name for them, and its history takes nothing else.
 from dagster._core.storage.asset_check_execution_record import COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES
 
-from taxi_assets.automation.months import PARTITION_TAG, failure_reason
+from taxi_assets.automation.months import failure_reason
+from taxi_assets.automation.tags import PARTITION_TAG, WILL_RETRY_TAG
 from taxi_assets.notifiers import Message, tell
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ _RUNS_IN_FULL = 5
 _MONTHS_BY_NAME = 12
 _LONGEST_TITLE = 120
 _LONGEST_LINE = 240
-_WILL_RETRY_TAG = "dagster/will_retry"
 # Dagster decides about a retry just after it has stored the failure.
 _SECONDS_TO_DECIDE = 10
 _TELLING_EVENTS = {
@@ -171,7 +171,7 @@ def _settled(
         decides = event_type == dg.DagsterEventType.RUN_FAILURE and instance.run_retries_enabled
         # In the future: the clock was set back, nobody knows by how much, and the news would wait for as long.
         has_time = abs(time.time() - event.timestamp) < _SECONDS_TO_DECIDE
-        if decides and has_time and run is not None and _WILL_RETRY_TAG not in run.tags:
+        if decides and has_time and run is not None and WILL_RETRY_TAG not in run.tags:
             return
         yield event, run
 
@@ -188,7 +188,7 @@ def _is_ours(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> bool:
 
 def _is_run_again(run: dg.DagsterRun) -> bool:
     """Whether Dagster runs it again by itself: not what the command line has started, whatever the tag says."""
-    return run.tags.get(_WILL_RETRY_TAG) == "true" and run.remote_job_origin is not None
+    return run.tags.get(WILL_RETRY_TAG) == "true" and run.remote_job_origin is not None
 
 
 def _ended_run(

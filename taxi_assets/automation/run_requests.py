@@ -19,6 +19,7 @@ import dagster as dg
 
 from taxi_assets import errors
 from taxi_assets.automation.loaded import digests_in_warehouse, month_of, raw_months
+from taxi_assets.automation.tags import WILL_RETRY_TAG
 from taxi_assets.automation.under_way import busy_months, chain_of
 
 if TYPE_CHECKING:
@@ -45,7 +46,6 @@ WAITS = tuple(dt.timedelta(minutes=minutes) for minutes in (10, 60, 6 * 60, 24 *
 _SKEW = dt.timedelta(minutes=5)
 """By which the clocks of two machines may differ."""
 
-_WILL_RETRY_TAG = "dagster/will_retry"
 _PARENT_TAG = "dagster/parent_run_id"
 _REMEMBERED_RUNS = 300
 
@@ -191,7 +191,7 @@ class Desk:
 
     def _is_run_again_by_dagster(self, run: dg.DagsterRun) -> bool:
         """Whether Dagster has said so, and not done it yet; it takes seconds to say it, and we wait for minutes."""
-        if run.tags.get(_WILL_RETRY_TAG) != "true":
+        if run.tags.get(WILL_RETRY_TAG) != "true":
             return False
         return not self.instance.get_runs(dg.RunsFilter(tags={_PARENT_TAG: run.run_id}), limit=1)
 

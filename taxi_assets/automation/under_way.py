@@ -13,7 +13,7 @@ import dagster as dg
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 
 from taxi_assets.automation.loaded import month_of
-from taxi_assets.automation.months import BACKFILL_TAG, PARTITION_TAG
+from taxi_assets.automation.tags import BACKFILL_TAG, PARTITION_TAG
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence

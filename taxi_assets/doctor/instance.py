@@ -18,6 +18,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from taxi_assets.automation.abandoned import lock_file
+from taxi_assets.automation.tags import PARTITION_TAG
 from taxi_assets.errors import PermanentError, SettingsError
 from taxi_assets.settings import of_instance
 
@@ -116,7 +117,7 @@ def runs(visit: Visit) -> str:
 
 
 def _name(run: dg.DagsterRun) -> str:
-    return " ".join(filter(None, [run.job_name, run.tags.get("dagster/partition"), f"(run {run.run_id[:8]})"]))
+    return " ".join(filter(None, [run.job_name, run.tags.get(PARTITION_TAG), f"(run {run.run_id[:8]})"]))
 
 
 def _is_left(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:

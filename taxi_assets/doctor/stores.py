@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from taxi_assets.settings import Settings
     from taxi_assets.storage.lake import Lake
 
-_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 _PROBE = b"The doctor of taxi_assets was here, and removes this.\n"
 _KNOWN = (YELLOW, (Month(2021, 1), Month(2023, 1)))
 """A service with months that TLC has long published; its mirror has the first of them only."""
@@ -40,13 +39,13 @@ def google_account(visit: Visit) -> str:
     import google.auth  # noqa: PLC0415  (Google's clients take a while to load)
     from google.auth.transport.requests import Request  # noqa: PLC0415
 
-    from taxi_assets.google_cloud import credentials, named_errors  # noqa: PLC0415
+    from taxi_assets.google_cloud import SCOPES, credentials, named_errors  # noqa: PLC0415
 
     with named_errors(
         "Google gives no token", unusable=PermanentError, unreachable=TransientError, remedy=lambda _: ""
     ):
         key = _google_key(settings)
-        account = credentials(key) if key else google.auth.default([_SCOPE])[0]
+        account = credentials(key) if key else google.auth.default(SCOPES)[0]
         account.refresh(Request())
     by = "TAXI_GOOGLE_CREDENTIALS" if key else "application default credentials"
     return f"{getattr(account, 'service_account_email', 'a person')}, by {by}"
