@@ -125,6 +125,10 @@ class WarehouseTableMissingError(PermanentError):
     """The warehouse does not have the table, or the month of it, that was asked for."""
 
 
+class OvertakenError(TransientError):
+    """What a table is made of has changed while it was made; another run may have made it newer already."""
+
+
 class WarehouseSchemaError(PermanentError):
     """A table in the warehouse is made otherwise than the schema says: a type, or its partitions."""
 

@@ -21,11 +21,11 @@ from taxi_assets.storage.duckdb.connections import connect
 from taxi_assets.storage.duckdb.marts import enter, named_errors, replace_mart
 from taxi_assets.storage.duckdb.tables import TYPES, Schema, Table, literal, quote
 from taxi_assets.storage.frames import to_frame
-from taxi_assets.storage.warehouse import LoadedMonth, Warehouse
+from taxi_assets.storage.warehouse import LoadedMonth, Warehouse, nothing
 from taxi_assets.tlc.report import NO_ROWS, Totals, to_cents
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import pandas as pd
 
@@ -111,9 +111,17 @@ class DuckDBWarehouse(Warehouse):
             query = f"SELECT {columns} FROM {table.name} WHERE data_month = ? ORDER BY source_row LIMIT ?"
             return to_frame(table.connection.sql(query, params=[month.start, rows]).to_arrow_table())
 
-    def replace_frame(self, name: str, frame: pd.DataFrame, descriptions: Mapping[str, str]) -> None:
+    def replace_frame(
+        self,
+        name: str,
+        frame: pd.DataFrame,
+        descriptions: Mapping[str, str],
+        *,
+        require_current: Callable[[], None] = nothing,
+    ) -> None:
         """In one transaction."""
         with self._connect() as connection:
+            require_current()
             connection.register("frame", pa.Table.from_pandas(frame, preserve_index=False))
             schema = Schema(connection, self.schema_name)
             connection.begin()
@@ -132,10 +140,19 @@ class DuckDBWarehouse(Warehouse):
                 raise self.missing(name)
             return to_frame(table.connection.sql(f"SELECT * FROM {table.name}").to_arrow_table())
 
-    def replace_mart(self, mart: Mart, month: Month, services: Sequence[Service], *, run_id: str) -> int:  # noqa: ARG002  (one transaction needs no name)
+    def replace_mart(
+        self,
+        mart: Mart,
+        month: Month,
+        services: Sequence[Service],
+        *,
+        run_id: str,  # noqa: ARG002  (one transaction needs no name)
+        require_current: Callable[[], None] = nothing,
+    ) -> int:
         """In one transaction."""
         what = f"{mart.name} {month} cannot be made"
         with self._connect() as connection, named_errors(what, self.missing):
+            require_current()  # the file is this process's alone until the end
             connection.begin()
             schema = Schema(connection, self.schema_name)
             rows = replace_mart(schema, mart, month, services, self.table_name(mart.name))
