@@ -105,6 +105,10 @@ class LakeUnusableError(PermanentError):
     """What the lake stands on is missing, or may not be used: the bucket, a permission, the credentials."""
 
 
+class LakeBusyError(TransientError):
+    """Another process has been publishing to a shelf of the lake for longer than we wait."""
+
+
 class LakeUnreachableError(TransientError):
     """The lake's service could not be reached, or kept failing for longer than we try."""
 
