@@ -124,9 +124,10 @@ def _writing(folder: str) -> Iterator[None]:
     except OSError as error:
         name = str(error.filename or "")
         meant = name.startswith(folder)
-        if error.errno == _GONE and Path(name).is_relative_to(_staging(folder)):
+        private = Path(name).parent  # where it is there, a file that is not was never made: a defect, no loss
+        if error.errno == _GONE and private.is_relative_to(_staging(folder)) and not private.exists():
             raise LakeUnusableError(
-                f"{name} is gone, which this run was making in {folder}.",
+                f"{private} is gone, which this run was working in.",
                 remedy=f"Leave {_staging(folder)} alone while runs are at work, then run the month again.",
             ) from error
         if error.errno not in _FULL and not (meant and error.errno in _FORBIDDEN):

@@ -140,7 +140,8 @@ def zones_into(lake: LocalLake, publisher: Path, spoil: Callable[[Path], object]
 
 def test_a_staging_folder_that_is_gone_is_the_lakes_and_not_the_publishers(lake: LocalLake, tmp_path: Path) -> None:
     said = zones_into(lake, tmp_path, shutil.rmtree)
-    assert f"is gone, which this run was making in {lake.folder}" in said
+    assert f"{lake.folder}/.staging/" in said
+    assert " is gone, which this run was working in. " in said
     assert f"Leave {lake.folder}/.staging alone" in said
 
 
