@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import dagster as dg
 
-from taxi_assets.errors import WarehouseTableMissingError
+from taxi_assets.errors import ConservationError, WarehouseSchemaError, WarehouseTableMissingError
 from taxi_assets.storage.frames import answer, to_frame
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.report import Totals
     from taxi_assets.tlc.schema import Service
+
+MAKE_ANEW = "Rename or drop the old table, then load its months again."
+"""What to do with a table that cannot follow the schema."""
 
 
 def nothing() -> None:
@@ -150,3 +153,30 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
     @abstractmethod
     def uri(self) -> str:
         """The warehouse's address, without secrets."""
+
+
+def not_conserved(
+    service: Service,
+    month: Month,
+    trips: ParquetMonth,
+    table: str,
+    found: Totals,
+    note: str = "The month was left as it was.",
+) -> ConservationError:
+    """What was loaded into a table is not what the trips' report says."""
+    return ConservationError(
+        f"{service.name} {month}: loading {trips.uri} into {table} gave {found}, expected {trips.report.clean}. {note}",
+        remedy="Materialize the clean asset of this month again, then the warehouse.",
+    )
+
+
+def other_type(table: str, column: str, found: str, wanted: str) -> WarehouseSchemaError:
+    """A column is of another type than the schema says."""
+    return WarehouseSchemaError(f"{table} has {column} as {found}; the schema says {wanted}.", remedy=MAKE_ANEW)
+
+
+def not_understood(what: str, said: str) -> WarehouseSchemaError:
+    """The engine does not understand a query on our tables; `what` names what it was for."""
+    return WarehouseSchemaError(
+        f"{what}: {said}.", remedy="If a table lacks a column that the schema has gained, load a month into it first."
+    )

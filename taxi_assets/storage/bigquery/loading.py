@@ -28,6 +28,7 @@ from taxi_assets.google_cloud import reason
 from taxi_assets.storage.bigquery.jobs import finished, job_id_of
 from taxi_assets.storage.bigquery.queries import count, rows_of
 from taxi_assets.storage.bigquery.tables import LABELS, LEDGER_SCHEMA, by_month, partition, partitioning
+from taxi_assets.storage.warehouse import not_conserved
 from taxi_assets.tlc.report import totals_of_parquet
 
 if TYPE_CHECKING:
@@ -220,11 +221,7 @@ class MonthLoad:
         return count(self.client, f"`{self.table}`", self.service.money_columns, self.month, location=self.location)
 
     def _not_conserved(self, found: Totals, note: str) -> ConservationError:
-        return ConservationError(
-            f"{self.service.name} {self.month}: loading {self.trips.uri} into `{self.table}` gave {found}, "
-            f"expected {self.trips.report.clean}. {note}",
-            remedy="Materialize the clean asset of this month again, then the warehouse.",
-        )
+        return not_conserved(self.service, self.month, self.trips, f"`{self.table}`", found, note)
 
 
 def _in_json(value: Any) -> Any:

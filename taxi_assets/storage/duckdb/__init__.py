@@ -16,12 +16,11 @@ import duckdb
 import pyarrow as pa
 from pydantic import Field
 
-from taxi_assets.errors import ConservationError
 from taxi_assets.storage.duckdb.connections import connect
 from taxi_assets.storage.duckdb.marts import enter, named_errors, replace_mart
 from taxi_assets.storage.duckdb.tables import TYPES, Schema, Table, literal, quote
 from taxi_assets.storage.frames import to_frame
-from taxi_assets.storage.warehouse import LoadedMonth, Warehouse, nothing
+from taxi_assets.storage.warehouse import LoadedMonth, Warehouse, not_conserved, nothing
 from taxi_assets.tlc.report import NO_ROWS, Totals, to_cents
 
 if TYPE_CHECKING:
@@ -61,11 +60,7 @@ class DuckDBWarehouse(Warehouse):
             found = _totals(table, service, month)
             if found != trips.report.clean:
                 connection.rollback()
-                raise ConservationError(
-                    f"{service.name} {month}: loading {trips.uri} into {self.table_name(service.table)} gave {found}, "
-                    f"expected {trips.report.clean}. The month was left as it was.",
-                    remedy="Materialize the clean asset of this month again, then the warehouse.",
-                )
+                raise not_conserved(service, month, trips, self.table_name(service.table), found)
             self._note_loaded(connection, service, month, trips, run_id)
             # A newer run may have been here while this one waited; it must have the last word.
             trips.require_current()

@@ -29,6 +29,7 @@ from taxi_assets.storage.postgres.tables import (
     prepare_schema,
     shown,
 )
+from taxi_assets.storage.warehouse import not_understood
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -112,10 +113,7 @@ def named_errors(what: str, missing: Callable[[str], WarehouseTableMissingError]
         found = _MISSING.search(said)
         if found is not None:
             raise missing(found["name"]) from error
-        raise WarehouseSchemaError(
-            f"{what}: {said}.",
-            remedy="If a table lacks a column that the schema has gained, load a month into it first.",
-        ) from error
+        raise not_understood(what, said) from error
 
 
 def _type_of(column: Any) -> pa.DataType | None:
