@@ -185,13 +185,15 @@ def build_definitions(settings: Settings, *, resources: Mapping[str, Any] | None
     } | dict(resources or {})
     lake, warehouse = base["lake"], base["warehouse"]
     services, retry = list(SERVICES.values()), retry_of_warehouse(settings)
+    # What is made of several services may be overtaken by another run in every warehouse.
+    of_several = retry_policy(settings.retry_delay)
     return TaxiDefinitions(
         assets=dg.with_source_code_references(
             [
                 *(asset for service in services for asset in assets_of(service, settings, warehouse.kind)),
-                zones_asset(warehouse.kind, retry_policy(settings.retry_delay)),
-                with_freshness(quality_asset(warehouse.kind, retry)),
-                *(with_freshness(mart_asset(mart, warehouse.kind, retry)) for mart in marts().values()),
+                zones_asset(warehouse.kind, of_several),
+                with_freshness(quality_asset(warehouse.kind, of_several)),
+                *(with_freshness(mart_asset(mart, warehouse.kind, of_several)) for mart in marts().values()),
             ]
         ),
         asset_checks=[

@@ -105,6 +105,10 @@ class LakeUnusableError(PermanentError):
     """What the lake stands on is missing, or may not be used: the bucket, a permission, the credentials."""
 
 
+class LakeBusyError(TransientError):
+    """Another process has been publishing to a shelf of the lake for longer than we wait."""
+
+
 class LakeUnreachableError(TransientError):
     """The lake's service could not be reached, or kept failing for longer than we try."""
 
@@ -123,6 +127,10 @@ class WarehouseUnusableError(PermanentError):
 
 class WarehouseTableMissingError(PermanentError):
     """The warehouse does not have the table, or the month of it, that was asked for."""
+
+
+class OvertakenError(TransientError):
+    """What a table is made of has changed while it was made; another run may have made it newer already."""
 
 
 class WarehouseSchemaError(PermanentError):

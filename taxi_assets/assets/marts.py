@@ -63,8 +63,8 @@ def mart_asset(mart: Mart, kind: str, retry: dg.RetryPolicy | None = None) -> dg
     def month_of_mart(context: dg.AssetExecutionContext, warehouse: Warehouse) -> Iterator[dg.Output[Any]]:
         month = Month.parse(context.partition_key)
         with as_failures(), warehouse.session():
-            versions = {service.name: warehouse.loaded(service, month) for service in mart.services}
-            services = [service for service in mart.services if versions[service.name] is not None]
+            versions = warehouse.versions(mart.services, month)
+            services = [service for service in mart.services if service.name in versions]
             if not services:
                 wanted = _names(mart.services)
                 said = f"marts/{mart.name} {month}: no trips of this month are in the warehouse, of {wanted}."
@@ -75,9 +75,9 @@ def mart_asset(mart: Mart, kind: str, retry: dg.RetryPolicy | None = None) -> dg
                 context.log.warning("%s Nothing is made of %s alone.", said, _names(others))
                 return
             lineage = metadata.column_lineage(mart, services)
-        made_of = sorted((name, loaded.data_version) for name, loaded in versions.items() if loaded is not None)
+        made_of = sorted(versions.items())
         yield dg.Output(
-            MartMonth(mart, month, services),
+            MartMonth(mart, month, services, versions),
             data_version=dg.DataVersion(hashlib.sha256(repr((mart.version, made_of)).encode()).hexdigest()[:16]),
             metadata={
                 "services": _names(services),

@@ -1,7 +1,7 @@
 """quality/month_quality: what became of the rows of every month, over all services and years."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import dagster as dg
@@ -9,15 +9,15 @@ import pandas as pd
 
 from taxi_assets import metadata
 from taxi_assets.automation.conditions import follow_months
-from taxi_assets.errors import LakeObjectMissingError
+from taxi_assets.errors import LakeObjectMissingError, OvertakenError
 from taxi_assets.failures import as_failures
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.reports.quality import COLUMNS, VERSION, quality_frame, recent_months
+from taxi_assets.storage.frames import CurrentFrame
 from taxi_assets.storage.lake import Lake
 from taxi_assets.storage.shelves import ParquetMonth
 from taxi_assets.storage.warehouse import Warehouse
 from taxi_assets.tlc.catalogue import SERVICES
-from taxi_assets.tlc.report import MonthReport
 
 QUALITY = dg.AssetKey(["quality", "month_quality"])
 
@@ -52,7 +52,8 @@ def quality_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDe
         from taxi_assets.reports.quality_picture import draw_quality  # noqa: PLC0415
 
         with as_failures():
-            reports = reports_in(lake)
+            months = months_in(lake)
+            reports = [month.report for month in months.values() if month is not None]
             if not reports:
                 raise LakeObjectMissingError(
                     "There are no clean months in the lake to tell the quality of.",
@@ -61,7 +62,8 @@ def quality_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDe
         made_of = VERSION, sorted((r.service, r.month, r.data_version) for r in reports)
         recent = recent_months(reports)
         rows, quarantined = sum(r.rows_raw for r in reports), sum(r.rows_quarantined for r in reports)
-        frame = quality_frame(reports)
+        frame = CurrentFrame(quality_frame(reports))
+        frame.require_current = lambda: require_same(lake, months)
         yield dg.Output(
             frame,
             data_version=dg.DataVersion(hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]),
@@ -80,8 +82,8 @@ def quality_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDe
     return quality_over_time
 
 
-def reports_in(lake: Lake) -> list[MonthReport]:
-    """The reports of all clean months in the lake, by service and month; only footers are read."""
+def months_in(lake: Lake) -> dict[str, ParquetMonth | None]:
+    """What stands at the stem of each month on the clean shelf, by service and month; only footers are read."""
     stems = [
         f"clean/{service.table}/{month}"
         for service in SERVICES.values()
@@ -90,4 +92,22 @@ def reports_in(lake: Lake) -> list[MonthReport]:
     first = ParquetMonth.find(lake, stems[0])  # by itself: it makes the client that the others share
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         found = [first, *pool.map(lambda stem: ParquetMonth.find(lake, stem), stems[1:])]
-    return [month.report for month in found if month is not None]
+    return dict(zip(stems, found, strict=True))
+
+
+def require_same(lake: Lake, months: Mapping[str, ParquetMonth | None]) -> None:
+    """Raises `OvertakenError` where another run has cleaned one of the months since they were looked at."""
+
+    def changed(stem: str) -> bool:
+        month = months[stem]
+        # What was missing, or damaged, is looked for once more.
+        return ParquetMonth.find(lake, stem) is not None if month is None else lake.version(month.key) != month.version
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        changes = [stem for stem, is_changed in zip(months, pool.map(changed, months), strict=True) if is_changed]
+    if changes:
+        raise OvertakenError(
+            f"{QUALITY.to_user_string()}: another run has cleaned {', '.join(changes[:3])}"
+            f"{' and others' if changes[3:] else ''} since this one looked at what is in the lake.",
+            remedy="Materialize it once more.",
+        )

@@ -122,11 +122,12 @@ class Mart:
 
 @dataclass(frozen=True)
 class MartMonth:
-    """A month of a mart, to be made of the trips of these services."""
+    """A month of a mart, to be made of the trips of these services, which are loaded in these versions by name."""
 
     mart: Mart
     month: Month
     services: Sequence[Service]
+    versions: Mapping[str, str]
 
 
 @cache

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 _NULLABLE: Mapping[Any, Any] = {
     pa.int8(): pd.Int8Dtype(),
@@ -35,6 +35,14 @@ _ARROW: Mapping[str, Any] = {
     "TIMESTAMP": pa.timestamp("us"),
 }
 _MILES_PLACES = 3
+
+
+class CurrentFrame(pd.DataFrame):
+    """A frame made of what others may change meanwhile; to be asked again when it takes its table's place."""
+
+    _metadata = ("require_current",)  # to pandas: no column
+    require_current: Callable[[], None]
+    """Raises where what it was made of is not so any more."""
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:

@@ -5,19 +5,21 @@ in its place and hands lazy handles to the assets downstream. Where nothing has 
 """
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 import pandas as pd
 
 from taxi_assets import metadata
-from taxi_assets.errors import WarehouseTableMissingError
+from taxi_assets.errors import OvertakenError, WarehouseTableMissingError
 from taxi_assets.failures import as_failures
 from taxi_assets.marts.mart import Mart, MartMonth, marts
 from taxi_assets.reports.staged import PAGE, StagedReport, sha256
+from taxi_assets.storage.frames import CurrentFrame
 from taxi_assets.storage.lake import Lake
 from taxi_assets.storage.shelves import ParquetMonth, PublishedFile, StagedFile, StagedParquet
-from taxi_assets.storage.warehouse import Warehouse
+from taxi_assets.storage.warehouse import Warehouse, nothing
 from taxi_assets.tlc.catalogue import SERVICES
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Service
@@ -91,7 +93,7 @@ class WarehouseIOManager(dg.ConfigurableIOManager):
         """Replace the month, unless the table holds just these rows; replace a small table."""
         with as_failures():
             if isinstance(obj, pd.DataFrame):
-                self.warehouse.replace_frame(context.asset_key.path[-1], obj, metadata.column_descriptions(context))
+                replace_frame(self.warehouse, context.asset_key.path[-1], obj, metadata.column_descriptions(context))
                 return
             started = time.monotonic()
             said = self._load(context, obj) if isinstance(obj, ParquetMonth) else self._make(context, obj)
@@ -113,9 +115,25 @@ class WarehouseIOManager(dg.ConfigurableIOManager):
 
     def _make(self, context: dg.OutputContext, made: MartMonth) -> dict[str, Any]:
         with self.warehouse.session():
-            rows = self.warehouse.replace_mart(made.mart, made.month, made.services, run_id=context.run_id)
+            rows = self.warehouse.replace_mart(
+                made.mart,
+                made.month,
+                made.services,
+                run_id=context.run_id,
+                require_current=lambda: self._require_same(made),
+            )
             first = self.warehouse.ask(_rows_of(made.mart, made.month, metadata.PREVIEW_ROWS))
         return {**metadata.sizes(rows=rows), "preview": metadata.preview(first)}
+
+    def _require_same(self, made: MartMonth) -> None:
+        found = self.warehouse.versions(made.mart.services, made.month)
+        if found != made.versions:
+            changed = sorted({name for name, _ in found.items() ^ made.versions.items()})
+            raise OvertakenError(
+                f"marts/{made.mart.name} {made.month}: another run has loaded {', '.join(changed)} since this one "
+                "looked at what is loaded.",
+                remedy="Materialize it once more.",
+            )
 
     def load_input(self, context: dg.InputContext) -> pd.DataFrame:
         """The partition, or the small table, as a frame."""
@@ -133,6 +151,12 @@ class WarehouseIOManager(dg.ConfigurableIOManager):
                     remedy="Materialize its warehouse asset for this month first.",
                 )
             return self.warehouse.read_month(service, month)
+
+
+def replace_frame(warehouse: Warehouse, name: str, frame: pd.DataFrame, descriptions: Mapping[str, str]) -> None:
+    """Replace a small table, where what it was made of is still so."""
+    require_current = frame.require_current if isinstance(frame, CurrentFrame) else nothing
+    warehouse.replace_frame(name, frame, descriptions, require_current=require_current)
 
 
 def _rows_of(mart: Mart, month: Month, rows: int | None = None) -> str:

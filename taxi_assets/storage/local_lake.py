@@ -6,13 +6,14 @@ import errno
 import fcntl
 import hashlib
 import os
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, ClassVar
 
+import tenacity
 from pydantic import Field
 
-from taxi_assets.errors import LakeUnusableError
+from taxi_assets.errors import LakeBusyError, LakeUnusableError
 from taxi_assets.storage.lake import Lake, checked, missing, replaced
 from taxi_assets.storage.staging import private_folder
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 # A full disk, or a quota, or a limit of the process, stops whatever writes; the others matter where the lake is meant.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_GONE = errno.ENOENT
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 
 
@@ -30,6 +32,7 @@ class LocalLake(Lake):
     checks_bytes: ClassVar[bool] = False
 
     folder: str = Field(description="The folder that holds the shelves raw, clean, quarantine and reference.")
+    wait_seconds: float = Field(default=300, description="How long to wait while another process publishes.")
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
@@ -40,7 +43,7 @@ class LocalLake(Lake):
     def publish(self, file: Path, key: str, *, replaces: str | None, run_id: str) -> None:  # noqa: ARG002  (files keep no note of the run)
         """One rename, after the bytes are on the disk."""
         target = self._path(key)
-        with _writing(self.folder), _locked(target.parent) as folder:
+        with _writing(self.folder), _locked(target.parent, self.wait_seconds) as folder:
             if self.version(key) != replaces:
                 if not self.holds(key, sha256=_sha256(file)):
                     raise replaced(self.uri(key))
@@ -106,7 +109,11 @@ class LocalLake(Lake):
         return Path(self.folder, checked(key))
 
     def _private_folder(self) -> AbstractContextManager[Path]:
-        return private_folder(Path(self.folder) / ".staging")
+        return private_folder(_staging(self.folder))
+
+
+def _staging(folder: str) -> Path:
+    return Path(folder, ".staging")
 
 
 @contextmanager
@@ -115,7 +122,14 @@ def _writing(folder: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        meant = str(error.filename or "").startswith(folder)
+        name = str(error.filename or "")
+        meant = name.startswith(folder)
+        private = Path(name).parent  # where it is there, a file that is not was never made: a defect, no loss
+        if error.errno == _GONE and private.is_relative_to(_staging(folder)) and not private.exists():
+            raise LakeUnusableError(
+                f"{private} is gone, which this run was working in.",
+                remedy=f"Leave {_staging(folder)} alone while runs are at work, then run the month again.",
+            ) from error
         if error.errno not in _FULL and not (meant and error.errno in _FORBIDDEN):
             raise
         raise LakeUnusableError(
@@ -136,15 +150,43 @@ def _sha256(path: Path) -> str:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[int]:
-    """Nobody else publishes into the folder meanwhile; its lock leaves no file behind, and dies with its process."""
+def _locked(folder: Path, wait_seconds: float) -> Iterator[int]:
+    """Nobody else publishes into the folder meanwhile; its lock leaves no file behind, and dies with its process.
+
+    Raises `LakeBusyError` after so many seconds: a process that is paused within would stop all others for ever.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
+
+    def give_up(_state: tenacity.RetryCallState) -> None:
+        raise LakeBusyError(
+            f"{folder} was held by {_holder(descriptor)}, which publishes there, for {wait_seconds:g} seconds.",
+            remedy="Let it go on, or end it, and run the month again.",
+        )
+
+    waiting = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(BlockingIOError),
+        wait=tenacity.wait_random(0.01, 0.1),
+        stop=tenacity.stop_after_delay(wait_seconds),
+        retry_error_callback=give_up,
+    )
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        waiting(fcntl.flock, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _holder(descriptor: int) -> str:
+    """Who has locked a folder, as Linux knows it."""
+    found = os.fstat(descriptor)
+    where = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    with suppress(OSError):
+        for line in Path("/proc/locks").read_text().splitlines():
+            fields = line.split()
+            if fields[1] == "FLOCK" and fields[5] == where:
+                return f"the process {fields[4]}"
+    return "another process"
 
 
 def _sync(path: Path) -> None:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import dagster as dg
 
-from taxi_assets.errors import WarehouseTableMissingError
+from taxi_assets.errors import ConservationError, WarehouseSchemaError, WarehouseTableMissingError
 from taxi_assets.storage.frames import answer, to_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     import pandas as pd
@@ -27,6 +27,13 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.report import Totals
     from taxi_assets.tlc.schema import Service
+
+MAKE_ANEW = "Rename or drop the old table, then load its months again."
+"""What to do with a table that cannot follow the schema."""
+
+
+def nothing() -> None:
+    """Nothing to look at again."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,11 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
     def loaded(self, service: Service, month: Month) -> LoadedMonth | None:
         """What was last loaded for the month; None where nothing was."""
 
+    def versions(self, services: Sequence[Service], month: Month) -> dict[str, str]:
+        """Which data of the month are loaded, by the names of those services that are."""
+        found = {service.name: self.loaded(service, month) for service in services}
+        return {name: loaded.data_version for name, loaded in found.items() if loaded is not None}
+
     @abstractmethod
     def totals(self, service: Service, month: Month) -> Totals:
         """Control figures, counted in the table now."""
@@ -66,16 +78,34 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
         """The month in the order of the published file; or so many of its rows, whichever are cheap to have."""
 
     @abstractmethod
-    def replace_frame(self, name: str, frame: pd.DataFrame, descriptions: Mapping[str, str]) -> None:
-        """Replace a table without partitions by a frame."""
+    def replace_frame(
+        self,
+        name: str,
+        frame: pd.DataFrame,
+        descriptions: Mapping[str, str],
+        *,
+        require_current: Callable[[], None] = nothing,
+    ) -> None:
+        """Replace a table without partitions by a frame, after `require_current`; see `replace_mart`."""
 
     @abstractmethod
     def read_frame(self, name: str) -> pd.DataFrame:
         """A table without partitions."""
 
     @abstractmethod
-    def replace_mart(self, mart: Mart, month: Month, services: Sequence[Service], *, run_id: str) -> int:
+    def replace_mart(
+        self,
+        mart: Mart,
+        month: Month,
+        services: Sequence[Service],
+        *,
+        run_id: str,
+        require_current: Callable[[], None] = nothing,
+    ) -> int:
         """Replace a month of a mart by its query over the trips of these services; the number of rows.
+
+        `require_current` raises where what the caller has looked at is not so any more. It is asked where no other run
+        can write this month before this one has ended; an engine without such locks asks it afterwards as well.
 
         Creates the table where it is missing, adds columns that are new, describes all; makes its views anew. A reader
         sees the old month or the new one. Raises `WarehouseSchemaError` where a column has another type than the mart
@@ -123,3 +153,30 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
     @abstractmethod
     def uri(self) -> str:
         """The warehouse's address, without secrets."""
+
+
+def not_conserved(
+    service: Service,
+    month: Month,
+    trips: ParquetMonth,
+    table: str,
+    found: Totals,
+    note: str = "The month was left as it was.",
+) -> ConservationError:
+    """What was loaded into a table is not what the trips' report says."""
+    return ConservationError(
+        f"{service.name} {month}: loading {trips.uri} into {table} gave {found}, expected {trips.report.clean}. {note}",
+        remedy="Materialize the clean asset of this month again, then the warehouse.",
+    )
+
+
+def other_type(table: str, column: str, found: str, wanted: str) -> WarehouseSchemaError:
+    """A column is of another type than the schema says."""
+    return WarehouseSchemaError(f"{table} has {column} as {found}; the schema says {wanted}.", remedy=MAKE_ANEW)
+
+
+def not_understood(what: str, said: str) -> WarehouseSchemaError:
+    """The engine does not understand a query on our tables; `what` names what it was for."""
+    return WarehouseSchemaError(
+        f"{what}: {said}.", remedy="If a table lacks a column that the schema has gained, load a month into it first."
+    )

@@ -11,6 +11,7 @@ import datetime as dt
 import hashlib
 import stat
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -39,7 +40,7 @@ from taxi_assets.tlc.verify import DEFAULT_LIMITS, Limits, too_large, verify
 if TYPE_CHECKING:
     import logging
     import os
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from taxi_assets.tlc.source import Candidate
 
@@ -136,7 +137,7 @@ def path_of(errand: Errand) -> Path:
 
 
 def _copy(job: Job, source: Path) -> Arrived | SourceRecord:
-    try:
+    with _named(job):
         found = source.stat()
         if not stat.S_ISREG(found.st_mode):
             raise refused_by_publisher(job, "that it is no file")
@@ -144,16 +145,25 @@ def _copy(job: Job, source: Path) -> Arrived | SourceRecord:
             return job.known
         if found.st_size > job.limits.max_bytes:
             raise too_large(job.what, job.url, job.limits)
-        with source.open("rb") as published, job.path.open("wb") as copy:
-            digest = _digest(published, copy)
+        published = source.open("rb")
+    with published, job.path.open("wb") as copy:  # an error of the copy is the lake's, not the publisher's
+        digest = _digest(published, copy)
+    with _named(job):
         changed = etag_of(source.stat()) != etag_of(found)
+    if changed:
+        raise PublisherUnreachableError(f"{job.what} changed while it was read from {job.url}.", remedy=TRY_LATER)
+    return Arrived(found.st_size, digest, etag_of(found))
+
+
+@contextmanager
+def _named(job: Job) -> Iterator[None]:
+    """What is said of the publisher's own file."""
+    try:
+        yield
     except (FileNotFoundError, NotADirectoryError):
         raise MissingError("no such file") from None
     except PermissionError:
         raise refused_by_publisher(job, "that its permissions forbid reading it") from None
-    if changed:
-        raise PublisherUnreachableError(f"{job.what} changed while it was read from {job.url}.", remedy=TRY_LATER)
-    return Arrived(found.st_size, digest, etag_of(found))
 
 
 def etag_of(found: os.stat_result) -> str:

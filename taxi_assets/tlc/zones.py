@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -23,20 +24,25 @@ ZONE_COLUMNS = (
     Column("service_zone", ColumnType.TEXT, "Yellow Zone, Boro Zone, Airports or EWR."),
 )
 
+MAX_BYTES = 4_000_000
+"""The table as published has 12,331 bytes."""
+_REMEDY = "Is this TLC's taxi_zone_lookup.csv?"
+
 
 def read_zones(file: BinaryIO) -> pd.DataFrame:
     """The table as published, with this project's column names.
 
     "NA" and "N/A" are values of this table, not missing ones. Raises `HeaderError` for other columns, and
-    `ContentRefusedError` for what is no table of zones.
+    `ContentRefusedError` for what is no table of zones: every trip is joined to it, so each id must stand there once.
     """
+    content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise ContentRefusedError(f"taxi zones: the file is larger than {MAX_BYTES:,} bytes.", remedy=_REMEDY)
     try:
-        return _read(file)
+        return _read(io.BytesIO(content))
     except (ValueError, TypeError) as error:
         finding = " ".join(str(error).split())
-        raise ContentRefusedError(
-            f"taxi zones: the file cannot be read: {finding}.", remedy="Is this TLC's taxi_zone_lookup.csv?"
-        ) from error
+        raise ContentRefusedError(f"taxi zones: the file cannot be read: {finding}.", remedy=_REMEDY) from error
 
 
 def _read(file: BinaryIO) -> pd.DataFrame:
@@ -48,7 +54,26 @@ def _read(file: BinaryIO) -> pd.DataFrame:
         if published is None:
             raise HeaderError(
                 f"taxi zones: the file has no column for {column.name}; it has {', '.join(frame.columns)}.",
-                remedy="Is this TLC's taxi_zone_lookup.csv?",
+                remedy=_REMEDY,
             )
         found[column.name] = frame[published]
+    _require_ids(found["location_id"])
     return pd.DataFrame(found).astype({"location_id": "Int64"})
+
+
+def _require_ids(ids: pd.Series[str]) -> None:
+    rows_of: dict[int, int] = {}
+    for row, text in enumerate(ids.fillna("").str.strip(), start=1):  # a row that ends too early has no value there
+        if not (text.isascii() and text.isdigit() and len(text) < 10):
+            shown = repr(text[:40]) if text else "nothing"
+            raise _refused(row, f"has {shown} as its location id, which must be a whole number")
+        first = rows_of.setdefault(int(text), row)
+        if first != row:
+            raise _refused(row, f"has the location id {int(text)}, as row {first} has it already")
+
+
+def _refused(row: int, finding: str) -> ContentRefusedError:
+    return ContentRefusedError(
+        f"taxi zones: row {row} below the header {finding}.",
+        remedy=f"Correct this row of the file, or take TLC's own. {_REMEDY}",
+    )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from taxi_assets.errors import (
+    OvertakenError,
     WarehouseSchemaError,
     WarehouseTableMissingError,
     WarehouseUnreachableError,
@@ -24,6 +25,8 @@ from taxi_assets_tests.google.bigquery import Fault, JobFault
 from taxi_assets_tests.trips import MONTH, published_month
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from taxi_assets.storage.gcs_lake import GcsLake
     from taxi_assets_tests.google.bigquery import BigQuery, Job
     from taxi_assets_tests.google.service_account import ServiceAccount
@@ -155,3 +158,22 @@ def test_a_dataset_or_a_table_that_is_not_there_is_named(warehouse: BigQueryWare
         warehouse.ask("SELECT COUNT(*) AS n FROM taxi_zones")
     with pytest.raises(WarehouseTableMissingError, match=r"no table `taxi-project\.taxi\."):
         make(warehouse)
+
+
+def test_a_mart_or_a_frame_that_another_run_has_made_newer_while_its_job_ran_is_told_to_be_made_once_more(
+    loaded: BigQueryWarehouse,
+) -> None:
+    def second_look() -> Callable[[], None]:
+        looks: list[str] = []
+
+        def look() -> None:
+            looks.append("look")
+            if len(looks) == 2:
+                raise OvertakenError("Another run was here.", remedy="Look again.")
+
+        return look
+
+    with pytest.raises(OvertakenError):
+        loaded.replace_mart(MART, MONTH, [GREEN], run_id="a-run", require_current=second_look())
+    with pytest.raises(OvertakenError):
+        loaded.replace_frame("month_quality", ZONES, {}, require_current=second_look())

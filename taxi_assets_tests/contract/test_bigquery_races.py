@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import uuid
 from typing import TYPE_CHECKING
 
+import dagster as dg
 import pytest
 
 from taxi_assets.errors import (
@@ -12,6 +15,7 @@ from taxi_assets.errors import (
     WarehouseUnreachableError,
     WarehouseUnusableError,
 )
+from taxi_assets.storage.io_managers import WarehouseIOManager
 from taxi_assets.storage.local_lake import LocalLake
 from taxi_assets.storage.shelves import ParquetMonth
 from taxi_assets.tlc.schemas.green import GREEN
@@ -22,17 +26,21 @@ from taxi_assets_tests.contract.bigquery_parts import (
     loads,
     warehouse,
 )
-from taxi_assets_tests.contract.test_warehouse import holds
+from taxi_assets_tests.contract.stores import child
+from taxi_assets_tests.contract.test_warehouse import holds, records, rows_of
 from taxi_assets_tests.google.bigquery import BigQuery, Fault, JobFault
 from taxi_assets_tests.trips import MONTH, published_month
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from multiprocessing.connection import Connection
     from pathlib import Path
 
     from taxi_assets.storage.bigquery import BigQueryWarehouse
     from taxi_assets.storage.gcs_lake import GcsLake
     from taxi_assets.storage.lake import Lake
+    from taxi_assets.storage.warehouse import Warehouse
+    from taxi_assets_tests.contract.stores import Child, WarehouseBackend
 
 __all__ = ["clients_wait_a_hundredth", "lake", "warehouse"]
 
@@ -115,6 +123,62 @@ def test_a_job_that_nobody_waits_for_any_more_makes_the_month_suspect(
     bigquery.settle()
     assert warehouse.totals(GREEN, MONTH) == new.report.clean
     assert warehouse.loaded(GREEN, MONTH) is None
+
+
+# --- versions of equal totals -----------------------------------------------------------------------------------------
+
+
+def load_and_die(
+    open_warehouse: Callable[[], BigQueryWarehouse], open_lake: Callable[[], Lake], shelf: str, _line: Connection
+) -> None:
+    load(open_warehouse(), ParquetMonth.get(open_lake(), f"{shelf}/green_trips/{MONTH}"), "killed-run")
+
+
+def run(warehouse: Warehouse, trips: ParquetMonth) -> object:
+    """Whether the asset's run has replaced the month, as it says itself."""
+    context = dg.build_output_context(
+        asset_key=dg.AssetKey(["warehouse", "green_trips"]), partition_key=str(MONTH), run_id=uuid.uuid4().hex
+    )
+    WarehouseIOManager(warehouse=warehouse).handle_output(context, trips)
+    return context.get_logged_metadata()["loaded"].value
+
+
+def test_a_load_that_was_killed_before_its_note_is_not_taken_for_the_old_version_when_that_comes_back(
+    bigquery_warehouse: WarehouseBackend, lake: GcsLake, bigquery: BigQuery
+) -> None:
+    warehouse = bigquery_warehouse.open()
+    old, new = published_month(lake), published_month(lake, flag="Y", shelf="newer")
+    assert (old.report.clean, old.rows) == (new.report.clean, new.rows)
+    assert run(warehouse, old) == "replaced"
+    assert run(warehouse, old) == "unchanged"
+    running: list[Child] = []
+
+    def end_it() -> None:
+        running[0].kill()
+
+    # The trips' job takes effect; at the note's, the process dies.
+    at_the_note = Fault(before=end_it, reset=True)
+    bigquery.script(Fault(), Fault(), at_the_note, method="POST", path="/jobs")
+    with child(load_and_die, bigquery_warehouse.open, bigquery_warehouse.open_lake, "newer") as process:
+        running.append(process)
+        process.process.join(60)
+        assert process.process.exitcode == -signal.SIGKILL
+    assert records(warehouse.read_month(GREEN, MONTH)) == rows_of(new)
+    assert warehouse.loaded(GREEN, MONTH) is None
+    assert run(warehouse, old) == "replaced"
+    assert holds(warehouse, old)
+
+
+def test_the_note_of_a_newer_load_stands_where_an_older_one_failed_beside_it(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
+) -> None:
+    load(warehouse, published_month(lake))
+    old, new = published_month(lake, flag="Y", shelf="older"), published_month(lake, rows=90, shelf="newer")
+    fails = JobFault("invalid", "No.", before_run=lambda: load(warehouse, new, "newer-run"))
+    bigquery.script_job(fails, kind="load", destination="green_trips$")
+    with pytest.raises(WarehouseUnusableError, match="400 No"):
+        load(warehouse, old)
+    assert holds(warehouse, new)
 
 
 # --- an older run beside a newer one ----------------------------------------------------------------------------------

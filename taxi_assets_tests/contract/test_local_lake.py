@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import logging
 import os
+import shutil
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from taxi_assets.errors import LakeBusyError, LakeUnusableError
 from taxi_assets.storage import staging
 from taxi_assets.storage.local_lake import LocalLake
+from taxi_assets.tlc.download import fetch
+from taxi_assets.tlc.publishers import publisher_from
 from taxi_assets_tests.contract.test_lake import KEY, put, read
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.fixture
@@ -93,3 +103,61 @@ def test_a_relative_folder_is_a_lake_too(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     put(LocalLake(folder="lake"), b"new")
     assert (tmp_path / "lake" / KEY).read_bytes() == b"new"
+
+
+def test_a_process_that_is_paused_while_it_publishes_does_not_stop_the_others_for_ever(lake: LocalLake) -> None:
+    put(lake, b"old")
+    shelf = Path(lake.folder, KEY).parent
+    descriptor = os.open(shelf, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with pytest.raises(LakeBusyError) as error:
+            put(LocalLake(folder=lake.folder, wait_seconds=0.1), b"new")
+        assert str(shelf) in error.value.what
+        assert f"the process {os.getpid()}" in error.value.what or "another process" in error.value.what
+        assert "end it" in error.value.remedy
+        assert read(lake) == b"old"
+    finally:
+        os.close(descriptor)
+    put(lake, b"new")
+    assert read(lake) == b"new"
+
+
+def zones_into(lake: LocalLake, publisher: Path, spoil: Callable[[Path], object]) -> str:
+    """What a run says that fetches a file of a folder into a lake that is spoiled meanwhile."""
+    (publisher / "taxi_zone_lookup.csv").write_bytes(b"LocationID,Borough,Zone,service_zone\n1,EWR,x,EWR\n")
+    candidates = publisher_from(str(publisher)).zones()
+
+    def run() -> None:
+        with lake.staging() as folder:
+            spoil(folder)
+            fetch("taxi zones", candidates, known=None, into=folder, log=logging.getLogger(__name__))
+
+    with pytest.raises(LakeUnusableError) as error:
+        run()
+    return str(error.value)
+
+
+def test_a_staging_folder_that_is_gone_is_the_lakes_and_not_the_publishers(lake: LocalLake, tmp_path: Path) -> None:
+    said = zones_into(lake, tmp_path, shutil.rmtree)
+    assert f"{lake.folder}/.staging/" in said
+    assert " is gone, which this run was working in. " in said
+    assert f"Leave {lake.folder}/.staging alone" in said
+
+
+def test_a_lake_that_may_not_be_written_to_any_more_is_named_and_not_the_publisher(
+    lake: LocalLake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_file = Path.open
+
+    def forbid(folder: Path) -> None:
+        def opened(path: Path, mode: str = "r", **options: Any) -> Any:
+            if "w" in mode and path.is_relative_to(folder):  # root may write to whatever is read-only
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return open_file(path, mode, **options)
+
+        monkeypatch.setattr(Path, "open", opened)
+
+    said = zones_into(lake, tmp_path, forbid)
+    assert f"{lake.folder} cannot be written to (Permission denied)" in said
+    assert "TAXI_LAKE" in said

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pytest
 
-from taxi_assets.errors import MartDefinitionError, WarehouseSchemaError, WarehouseTableMissingError
+from taxi_assets.errors import MartDefinitionError, OvertakenError, WarehouseSchemaError, WarehouseTableMissingError
 from taxi_assets.marts.mart import marts, read_mart
 from taxi_assets.tlc.catalogue import SERVICES
 from taxi_assets.tlc.month import Month
@@ -351,6 +351,23 @@ def test_a_month_that_cannot_be_made_leaves_the_old_one(backend: WarehouseBacken
             made(backend.open(), mart, MONTH, GREEN, YELLOW)
     assert trips_in(warehouse, mart) == old
     assert made(warehouse, mart, MONTH, GREEN, YELLOW) == 2
+
+
+def overtaken() -> None:
+    raise OvertakenError("Another run was here.", remedy="Look again.")
+
+
+def test_a_run_that_was_overtaken_leaves_the_month_of_the_other(warehouse: Warehouse) -> None:
+    mart = small("mart_overtaken")
+    made(warehouse, mart, MONTH, GREEN, YELLOW)
+    old = trips_in(warehouse, mart)
+    with pytest.raises(OvertakenError):
+        warehouse.replace_mart(mart, MONTH, [GREEN], run_id="a run", require_current=overtaken)
+    assert trips_in(warehouse, mart) == old
+    asked: list[str] = []
+    warehouse.replace_mart(mart, MONTH, [GREEN], run_id="a run", require_current=lambda: asked.append("once"))
+    assert asked
+    assert len(trips_in(warehouse, mart)) == 1
 
 
 def test_a_first_month_that_cannot_be_made_leaves_no_rows(warehouse: Warehouse) -> None:

@@ -46,6 +46,25 @@ def make(warehouse: PostgresWarehouse, mart: Mart) -> int:
     return warehouse.replace_mart(mart, MONTH, [GREEN], run_id="a run")
 
 
+def test_what_is_loaded_is_looked_at_again_where_no_other_run_can_write_the_month(warehouse: PostgresWarehouse) -> None:
+    asked: list[str] = []
+
+    def look() -> None:
+        hasty = PostgresWarehouse(url=warehouse.url, wait_seconds=0.2)
+        with pytest.raises(WarehouseBusyError):
+            make(hasty, MART)
+        with pytest.raises(WarehouseBusyError):
+            hasty.replace_frame("month_quality", ZONES, {})
+        asked.append("looked")
+
+    def make_meanwhile() -> None:
+        warehouse.replace_mart(MART, MONTH, [GREEN], run_id="a run", require_current=look)
+
+    make(warehouse, MART)
+    warehouse.replace_frame("month_quality", ZONES, {}, require_current=make_meanwhile)
+    assert asked == ["looked"]
+
+
 def keys(warehouse: PostgresWarehouse, name: str) -> list[tuple[Any, ...]]:
     return run(
         warehouse.url,

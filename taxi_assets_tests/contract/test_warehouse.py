@@ -18,6 +18,7 @@ from taxi_assets.errors import (
     ConservationError,
     LakeObjectMissingError,
     LakeObjectReplacedError,
+    OvertakenError,
     WarehouseSchemaError,
     WarehouseTableMissingError,
 )
@@ -469,6 +470,16 @@ def test_a_frame_whose_commit_fails_leaves_the_old_one(warehouse_backend: Wareho
         with pytest.raises(warehouse_backend.broken):
             warehouse_backend.open().replace_frame("taxi_zones", ZONES.head(1), {})
     pd.testing.assert_frame_equal(warehouse_backend.open().read_frame("taxi_zones"), ZONES)
+
+
+def test_a_frame_whose_making_was_overtaken_leaves_the_old_one(warehouse: Warehouse) -> None:
+    def overtaken() -> None:
+        raise OvertakenError("Another run was here.", remedy="Look again.")
+
+    warehouse.replace_frame("taxi_zones", ZONES, {})
+    with pytest.raises(OvertakenError):
+        warehouse.replace_frame("taxi_zones", ZONES.head(1), {}, require_current=overtaken)
+    pd.testing.assert_frame_equal(warehouse.read_frame("taxi_zones"), ZONES)
 
 
 def test_frames_and_trips_do_not_touch_each_other(warehouse: Warehouse, lake: Lake) -> None:

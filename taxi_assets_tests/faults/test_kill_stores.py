@@ -195,10 +195,12 @@ REQUESTS = {
     ("storage", "POST", "/upload/"): 4,  # raw, its record, quarantine, clean
     ("storage", "DELETE", "/raw/"): 2,  # of other formats
     ("bigquery", "POST", "/tables"): 2,
+    ("bigquery", "DELETE", "/tables/"): 1,  # the old note
     ("bigquery", "POST", "/jobs"): 4,  # count, load, note, count
 }
 # In the short form these, with the request in effect or without.
 CHOSEN_REQUESTS = {
+    ("/tables/", 0, True),
     ("/upload/", 0, True),
     ("/upload/", 2, True),
     ("/upload/", 3, False),

@@ -8,7 +8,7 @@ that was loaded from other data, and the next run loads it anew.
 
 import io
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar
 
@@ -54,7 +54,7 @@ from taxi_assets.storage.bigquery.tables import (
 )
 from taxi_assets.storage.frames import to_frame
 from taxi_assets.storage.shelves import ParquetMonth
-from taxi_assets.storage.warehouse import LoadedMonth, Warehouse
+from taxi_assets.storage.warehouse import LoadedMonth, Warehouse, nothing
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.report import NO_ROWS, Totals
 from taxi_assets.tlc.schema import Service
@@ -142,7 +142,14 @@ class BigQueryWarehouse(Warehouse):
 
     # --- small tables ------------------------------------------------------------------------------------------------
 
-    def replace_frame(self, name: str, frame: pd.DataFrame, descriptions: Mapping[str, str]) -> None:
+    def replace_frame(
+        self,
+        name: str,
+        frame: pd.DataFrame,
+        descriptions: Mapping[str, str],
+        *,
+        require_current: Callable[[], None] = nothing,
+    ) -> None:
         """In one load job."""
         with self.client(f"{name} cannot be written") as client:
             self._make_dataset(client)
@@ -166,7 +173,9 @@ class BigQueryWarehouse(Warehouse):
                     return client.load_table_from_file(parquet, self._table(name), rewind=True, job_id=job_id, **where)
 
                 job_id = job_id_of(uuid.uuid4().hex, self._table(name))
+                require_current()
                 finished(client, start, job_id, location=where["location"], log=dg.get_dagster_logger())
+                require_current()
 
     def read_frame(self, name: str) -> pd.DataFrame:
         """Whole; reading a small table costs nothing."""
@@ -178,7 +187,15 @@ class BigQueryWarehouse(Warehouse):
 
     # --- marts and questions -----------------------------------------------------------------------------------------
 
-    def replace_mart(self, mart: Mart, month: Month, services: Sequence[Service], *, run_id: str) -> int:
+    def replace_mart(
+        self,
+        mart: Mart,
+        month: Month,
+        services: Sequence[Service],
+        *,
+        run_id: str,
+        require_current: Callable[[], None] = nothing,
+    ) -> int:
         """In one query job; then the views, where they are not yet what the mart says."""
         from taxi_assets.marts.statements import month_of, queries_of, render  # noqa: PLC0415  (a fifth of a second)
 
@@ -190,9 +207,12 @@ class BigQueryWarehouse(Warehouse):
             self._make_dataset(client)
             self._make_table(client, mart_table(table, mart))
             where, log = self._place(client), dg.get_dagster_logger()
+            require_current()
             rows = replace_month(client, mart, month, query, table, location=where, run_id=run_id, log=log)
             for name, view in views.items():
                 replace_view(client, self._table(name), mart, view)
+            # Nothing keeps two jobs apart: where a newer one has ended before this one, its work is gone.
+            require_current()
         return rows
 
     def query(self, statement: str) -> pa.Table:

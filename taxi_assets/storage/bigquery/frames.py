@@ -22,6 +22,7 @@ from taxi_assets import metadata
 from taxi_assets.failures import as_failures
 from taxi_assets.storage.bigquery import BigQueryWarehouse
 from taxi_assets.storage.frames import to_frame
+from taxi_assets.storage.io_managers import replace_frame
 
 
 class BigQueryFrameIOManager(BigQueryPandasIOManager):
@@ -56,7 +57,7 @@ class _Frames(BigQueryPandasTypeHandler):
         obj: pd.DataFrame,
         connection: Any,  # noqa: ARG002
     ) -> None:
-        self._warehouse.replace_frame(table_slice.table, obj, metadata.column_descriptions(context))
+        replace_frame(self._warehouse, table_slice.table, obj, metadata.column_descriptions(context))
 
     def load_input(self, context: dg.InputContext, table_slice: TableSlice, connection: Any) -> pd.DataFrame:
         with warnings.catch_warnings():

@@ -1,7 +1,8 @@
 """One month on its way into its partition, and its note in the ledger beside it.
 
-BigQuery has no transaction over a load job and a note, and another run may load the same month meanwhile. So what can
-no longer be vouched for is not left standing as loaded: the month's note is removed, and the next run loads it anew.
+BigQuery has no transaction over a load job and a note, and another run may load the same month meanwhile. So the old
+note is removed before anything is written, and the new one is written last: whatever breaks off in between, the month
+counts as not loaded, and the next run loads it anew.
 
 Belongs here: the order of the steps, and what follows when one fails. Does not belong here: jobs (`jobs.py`), tables
 (`tables.py`).
@@ -12,6 +13,8 @@ from __future__ import annotations
 import datetime as dt
 import os
 import uuid
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +26,14 @@ from google.cloud.bigquery.retry import DEFAULT_RETRY
 from taxi_assets.errors import ConservationError, LakeObjectReplacedError, TaxiAssetsError
 from taxi_assets.google_cloud import reason
 from taxi_assets.storage.bigquery.jobs import finished, job_id_of
-from taxi_assets.storage.bigquery.queries import count
+from taxi_assets.storage.bigquery.queries import count, rows_of
 from taxi_assets.storage.bigquery.tables import LABELS, LEDGER_SCHEMA, by_month, partition, partitioning
+from taxi_assets.storage.warehouse import not_conserved
 from taxi_assets.tlc.report import totals_of_parquet
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     from taxi_assets.storage.shelves import ParquetMonth
@@ -58,6 +62,8 @@ class MonthLoad:
     log: logging.Logger
     _touched: bool = field(default=False, init=False)
     """Whether the partition may hold something else than before."""
+    _old: list[dict[str, Any]] = field(default_factory=list, init=False)
+    """The month's note of before, where this load has removed one."""
 
     def replace(self) -> None:
         """Count in the object, load it into the partition in one job, note what was loaded."""
@@ -66,15 +72,16 @@ class MonthLoad:
                 self._replace()
         except TaxiAssetsError as error:
             if not self._touched:
+                self._restore()
                 raise
-            self._void()
+            self._void_again()
             remedy = "Materialize it once more." if isinstance(error, LakeObjectReplacedError) else error.remedy
             raise type(error)(
                 f"{error.what} What `{self.table}` holds of {self.month} is suspect until the next load.", remedy=remedy
             ) from error
         except BaseException:
             if self._touched:
-                self._void()
+                self._void_again()
             raise
 
     def _replace(self) -> None:
@@ -94,6 +101,7 @@ class MonthLoad:
 
     def _drop(self) -> None:
         self.trips.require_current()
+        self._void()
         self._touch()  # before, because the answer may be lost
         self.client.delete_table(partition(self.table, self.month), not_found_ok=True)
 
@@ -111,6 +119,7 @@ class MonthLoad:
 
         def start(job_id: str) -> Any:
             self.trips.require_current()
+            self._void()
             if self.trips.uri.startswith("gs://"):
                 return self.client.load_table_from_uri(self.trips.uri, destination, job_id=job_id, **where)
             with self.trips.local() as path, path.open("rb") as file:
@@ -138,7 +147,7 @@ class MonthLoad:
 
     def _note(self) -> None:
         report = self.trips.report
-        note = {
+        note: dict[str, Any] = {
             "data_month": self.month.start.isoformat(),
             "data_version": report.data_version,
             "row_count": report.clean.rows,
@@ -147,29 +156,54 @@ class MonthLoad:
             "loaded_at": dt.datetime.now(dt.UTC).isoformat(),
             "run_id": self.run_id,
         }
+        # Never the job of an earlier attempt: its note may have been removed since.
+        job_id = job_id_of(self.run_id, partition(self.ledger, self.month), uuid.uuid4().hex)
+        finished(
+            self.client,
+            lambda id_: self._write([note], id_, bigquery.WriteDisposition.WRITE_TRUNCATE),
+            job_id,
+            location=self.location,
+            log=self.log,
+        )
+
+    def _write(self, notes: list[dict[str, Any]], job_id: str | None, disposition: str) -> Any:
         config = bigquery.LoadJobConfig(
-            schema=LEDGER_SCHEMA,
-            write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE,
-            time_partitioning=by_month(),
-            labels=LABELS,
+            schema=LEDGER_SCHEMA, write_disposition=disposition, time_partitioning=by_month(), labels=LABELS
         )
         destination = partition(self.ledger, self.month)
-
-        def start(job_id: str) -> Any:
-            return self.client.load_table_from_json(
-                [note], destination, job_id=job_id, job_config=config, location=self.location
-            )
-
-        # Never the job of an earlier attempt: its note may have been removed since.
-        job_id = job_id_of(self.run_id, destination, uuid.uuid4().hex)
-        finished(self.client, start, job_id, location=self.location, log=self.log)
+        return self.client.load_table_from_json(
+            notes, destination, job_id=job_id, job_config=config, location=self.location
+        )
 
     def _void(self) -> None:
-        """From now on nothing is known of the month."""
-        try:
+        """From now on nothing is known of the month.
+
+        Before each job, because a process that is killed removes nothing afterwards: with the old note beside the new
+        trips, a month whose old version comes back with the same totals would be taken for loaded.
+        """
+        name = partition(self.ledger, self.month)
+        self._old = rows_of(self.client, name, LEDGER_SCHEMA).to_pylist() or self._old
+        self.client.delete_table(name, not_found_ok=True)
+
+    def _void_again(self) -> None:
+        """Another run may have noted its own load meanwhile."""
+        with self._only_warns("still notes"):
             self.client.delete_table(partition(self.ledger, self.month), not_found_ok=True, retry=_BRIEFLY)
-        except (api_errors.GoogleAPIError, auth_errors.GoogleAuthError, OSError) as error:
-            self.log.warning("%s still notes %s %s: %s", self.ledger, self.service.name, self.month, reason(error))
+
+    def _restore(self) -> None:
+        """The partition is as it was, and so the old note holds; unless another run has noted something since."""
+        notes = [{name: _in_json(value) for name, value in note.items()} for note in self._old]
+        if notes:
+            with self._only_warns("does not note any more"):
+                self._write(notes, None, bigquery.WriteDisposition.WRITE_EMPTY).result(timeout=_BRIEFLY.timeout)
+
+    @contextmanager
+    def _only_warns(self, said: str) -> Iterator[None]:
+        """An error of what follows a failure must not hide it."""
+        try:
+            yield
+        except (api_errors.GoogleAPIError, auth_errors.GoogleAuthError, OSError, FutureTimeoutError) as error:
+            self.log.warning("%s %s %s %s: %s", self.ledger, said, self.service.name, self.month, reason(error))
 
     # --- counting ----------------------------------------------------------------------------------------------------
 
@@ -187,8 +221,8 @@ class MonthLoad:
         return count(self.client, f"`{self.table}`", self.service.money_columns, self.month, location=self.location)
 
     def _not_conserved(self, found: Totals, note: str) -> ConservationError:
-        return ConservationError(
-            f"{self.service.name} {self.month}: loading {self.trips.uri} into `{self.table}` gave {found}, "
-            f"expected {self.trips.report.clean}. {note}",
-            remedy="Materialize the clean asset of this month again, then the warehouse.",
-        )
+        return not_conserved(self.service, self.month, self.trips, f"`{self.table}`", found, note)
+
+
+def _in_json(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, dt.date) else value

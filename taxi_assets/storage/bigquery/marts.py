@@ -16,6 +16,7 @@ from google.cloud import bigquery
 from taxi_assets.errors import WarehouseSchemaError, WarehouseTableMissingError
 from taxi_assets.storage.bigquery.jobs import finished, job_id_of
 from taxi_assets.storage.bigquery.tables import LABELS, TYPES, by_month, partition
+from taxi_assets.storage.warehouse import not_understood
 from taxi_assets.tlc.schema import ColumnType
 
 if TYPE_CHECKING:
@@ -111,10 +112,7 @@ def named_errors(what: str, missing: Callable[[str], WarehouseTableMissingError]
         said = re.search(r"Unrecognized name: [^\s;]+|Name \S+ not found inside \S+", str(error))
         if said is None:
             raise
-        raise WarehouseSchemaError(
-            f"{what}: {said[0]}.",
-            remedy="If a table lacks a column that the schema has gained, load a month into it first.",
-        ) from error
+        raise not_understood(what, said[0]) from error
 
 
 def _clustering(mart: Mart) -> list[str]:

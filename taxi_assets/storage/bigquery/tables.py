@@ -8,6 +8,7 @@ import pyarrow as pa
 from google.cloud import bigquery
 
 from taxi_assets.errors import WarehouseSchemaError
+from taxi_assets.storage.warehouse import MAKE_ANEW, other_type
 from taxi_assets.tlc.schema import ColumnType
 
 if TYPE_CHECKING:
@@ -116,15 +117,12 @@ def ledger_of(service: Service) -> str:
 def require_same_shape(found: bigquery.Table, wanted: bigquery.Table) -> None:
     """Raises `WarehouseSchemaError` where a table is made otherwise than it is wanted, in what cannot be changed."""
     name = f"`{found.project}.{found.dataset_id}.{found.table_id}`"
-    remedy = "Rename or drop the old table, then load its months again."
     if _layout(found) != _layout(wanted):
-        raise WarehouseSchemaError(f"{name} is {_layout(found)}; it must be {_layout(wanted)}.", remedy=remedy)
+        raise WarehouseSchemaError(f"{name} is {_layout(found)}; it must be {_layout(wanted)}.", remedy=MAKE_ANEW)
     types = {field.name: field.field_type for field in found.schema}
     for field in wanted.schema:
         if types.get(field.name, field.field_type) != field.field_type:
-            raise WarehouseSchemaError(
-                f"{name} has {field.name} as {types[field.name]}; the schema says {field.field_type}.", remedy=remedy
-            )
+            raise other_type(name, field.name, types[field.name], field.field_type)
 
 
 def _layout(table: bigquery.Table) -> str:

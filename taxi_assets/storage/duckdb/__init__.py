@@ -16,16 +16,15 @@ import duckdb
 import pyarrow as pa
 from pydantic import Field
 
-from taxi_assets.errors import ConservationError
 from taxi_assets.storage.duckdb.connections import connect
 from taxi_assets.storage.duckdb.marts import enter, named_errors, replace_mart
 from taxi_assets.storage.duckdb.tables import TYPES, Schema, Table, literal, quote
 from taxi_assets.storage.frames import to_frame
-from taxi_assets.storage.warehouse import LoadedMonth, Warehouse
+from taxi_assets.storage.warehouse import LoadedMonth, Warehouse, not_conserved, nothing
 from taxi_assets.tlc.report import NO_ROWS, Totals, to_cents
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import pandas as pd
 
@@ -61,11 +60,7 @@ class DuckDBWarehouse(Warehouse):
             found = _totals(table, service, month)
             if found != trips.report.clean:
                 connection.rollback()
-                raise ConservationError(
-                    f"{service.name} {month}: loading {trips.uri} into {self.table_name(service.table)} gave {found}, "
-                    f"expected {trips.report.clean}. The month was left as it was.",
-                    remedy="Materialize the clean asset of this month again, then the warehouse.",
-                )
+                raise not_conserved(service, month, trips, self.table_name(service.table), found)
             self._note_loaded(connection, service, month, trips, run_id)
             # A newer run may have been here while this one waited; it must have the last word.
             trips.require_current()
@@ -111,9 +106,17 @@ class DuckDBWarehouse(Warehouse):
             query = f"SELECT {columns} FROM {table.name} WHERE data_month = ? ORDER BY source_row LIMIT ?"
             return to_frame(table.connection.sql(query, params=[month.start, rows]).to_arrow_table())
 
-    def replace_frame(self, name: str, frame: pd.DataFrame, descriptions: Mapping[str, str]) -> None:
+    def replace_frame(
+        self,
+        name: str,
+        frame: pd.DataFrame,
+        descriptions: Mapping[str, str],
+        *,
+        require_current: Callable[[], None] = nothing,
+    ) -> None:
         """In one transaction."""
         with self._connect() as connection:
+            require_current()
             connection.register("frame", pa.Table.from_pandas(frame, preserve_index=False))
             schema = Schema(connection, self.schema_name)
             connection.begin()
@@ -132,10 +135,19 @@ class DuckDBWarehouse(Warehouse):
                 raise self.missing(name)
             return to_frame(table.connection.sql(f"SELECT * FROM {table.name}").to_arrow_table())
 
-    def replace_mart(self, mart: Mart, month: Month, services: Sequence[Service], *, run_id: str) -> int:  # noqa: ARG002  (one transaction needs no name)
+    def replace_mart(
+        self,
+        mart: Mart,
+        month: Month,
+        services: Sequence[Service],
+        *,
+        run_id: str,  # noqa: ARG002  (one transaction needs no name)
+        require_current: Callable[[], None] = nothing,
+    ) -> int:
         """In one transaction."""
         what = f"{mart.name} {month} cannot be made"
         with self._connect() as connection, named_errors(what, self.missing):
+            require_current()  # the file is this process's alone until the end
             connection.begin()
             schema = Schema(connection, self.schema_name)
             rows = replace_mart(schema, mart, month, services, self.table_name(mart.name))

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from taxi_assets.errors import WarehouseSchemaError
 from taxi_assets.storage.duckdb.tables import literal, quote
+from taxi_assets.storage.warehouse import not_understood
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from taxi_assets.errors import WarehouseTableMissingError
+    from taxi_assets.errors import WarehouseSchemaError, WarehouseTableMissingError
     from taxi_assets.marts.mart import Mart
     from taxi_assets.storage.duckdb.tables import Schema
     from taxi_assets.tlc.month import Month
@@ -63,6 +63,4 @@ def named_errors(what: str, missing: Callable[[str], WarehouseTableMissingError]
 
 def _wrong(what: str, error: duckdb.Error) -> WarehouseSchemaError:
     said = str(error).split("\n", 1)[0].rstrip(".")
-    return WarehouseSchemaError(
-        f"{what}: {said}.", remedy="If a table lacks a column that the schema has gained, load a month into it first."
-    )
+    return not_understood(what, said)

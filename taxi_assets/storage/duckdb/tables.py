@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from taxi_assets.errors import WarehouseSchemaError
+from taxi_assets.storage.warehouse import other_type
 from taxi_assets.tlc.schema import ColumnType
 
 if TYPE_CHECKING:
@@ -97,10 +97,7 @@ class Schema:
         if type_ is None:
             self.connection.execute(f"ALTER TABLE {table.name} ADD COLUMN {quote(column.name)} {TYPES[column.type]}")
         elif type_ != TYPES[column.type]:
-            raise WarehouseSchemaError(
-                f"{shown} has {column.name} as {type_}; the schema says {TYPES[column.type]}.",
-                remedy="Rename or drop the old table, then load its months again.",
-            )
+            raise other_type(shown, column.name, type_, TYPES[column.type])
         if comment != column.described:
             self.connection.execute(
                 f"COMMENT ON COLUMN {table.name}.{quote(column.name)} IS {literal(column.described)}"

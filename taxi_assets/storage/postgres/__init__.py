@@ -33,11 +33,11 @@ from taxi_assets.storage.postgres.tables import (
     shown,
     totals,
 )
-from taxi_assets.storage.warehouse import LoadedMonth, Warehouse
+from taxi_assets.storage.warehouse import LoadedMonth, Warehouse, nothing
 from taxi_assets.tlc.report import NO_ROWS, Totals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import pandas as pd
     import pyarrow as pa
@@ -118,12 +118,20 @@ class PostgresWarehouse(Warehouse):
             file.seek(0)
             return to_frame(_from_csv(file, service.arrow_schema))
 
-    def replace_frame(self, name: str, frame: pd.DataFrame, descriptions: Mapping[str, str]) -> None:
+    def replace_frame(
+        self,
+        name: str,
+        frame: pd.DataFrame,
+        descriptions: Mapping[str, str],
+        *,
+        require_current: Callable[[], None] = nothing,
+    ) -> None:
         """In one transaction; a table that has these columns already keeps its place, and the views upon it."""
         table = sql.Identifier(self.schema_name, name)
         types, content = to_csv(frame, self.table_name(name))
         key = key_of(self.schema_name, name)
         with self._connect() as connection, held(connection, self.table_name(name), key):
+            require_current()
             prepare_schema(connection, self.schema_name)
             old = find_table(connection, self.schema_name, name)
 
@@ -148,10 +156,18 @@ class PostgresWarehouse(Warehouse):
             cursor.execute(sql.SQL("SELECT {} FROM {}").format(names, table.identifier))
             return from_rows(cursor.fetchall(), {column: type_ for column, (type_, _) in table.columns.items()})
 
-    def replace_mart(self, mart: Mart, month: Month, services: Sequence[Service], *, run_id: str) -> int:  # noqa: ARG002  (one transaction needs no name)
+    def replace_mart(
+        self,
+        mart: Mart,
+        month: Month,
+        services: Sequence[Service],
+        *,
+        run_id: str,  # noqa: ARG002  (one transaction needs no name)
+        require_current: Callable[[], None] = nothing,
+    ) -> int:
         """Table and views first, then the month in one transaction."""
         with self._connect() as connection, named_errors(f"{mart.name} {month} cannot be made", self.missing):
-            return replace_mart(connection, self.schema_name, mart, month, services, self._patience)
+            return replace_mart(connection, self.schema_name, mart, month, services, self._patience, require_current)
 
     def query(self, statement: str) -> pa.Table:
         """All of them at once: answers are small."""

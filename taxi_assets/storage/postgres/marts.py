@@ -29,6 +29,7 @@ from taxi_assets.storage.postgres.tables import (
     prepare_schema,
     shown,
 )
+from taxi_assets.storage.warehouse import not_understood
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -51,7 +52,13 @@ _REMEDY = "Rename or drop the old table, then materialize its months again."
 
 
 def replace_mart(
-    connection: Any, schema: str, mart: Mart, month: Month, services: Sequence[Service], patience: Patience
+    connection: Any,
+    schema: str,
+    mart: Mart,
+    month: Month,
+    services: Sequence[Service],
+    patience: Patience,
+    require_current: Callable[[], None],
 ) -> int:
     """Make table and views as the mart says, then the month, in one transaction; the number of its rows."""
     from taxi_assets.marts.statements import month_of, queries_of, render  # noqa: PLC0415  (a fifth of a second)
@@ -71,6 +78,8 @@ def replace_mart(
         connection,
         connection.cursor() as cursor,
     ):
+        # Whoever loads a month from now on makes the mart after us: their run waits for this lock.
+        require_current()
         cursor.execute(sql.SQL("DELETE FROM {} WHERE data_month = %s").format(table), [month.start])
         try:
             cursor.execute(sql.SQL("INSERT INTO {} ({}) {}").format(table, columns, sql.SQL(query)))
@@ -104,10 +113,7 @@ def named_errors(what: str, missing: Callable[[str], WarehouseTableMissingError]
         found = _MISSING.search(said)
         if found is not None:
             raise missing(found["name"]) from error
-        raise WarehouseSchemaError(
-            f"{what}: {said}.",
-            remedy="If a table lacks a column that the schema has gained, load a month into it first.",
-        ) from error
+        raise not_understood(what, said) from error
 
 
 def _type_of(column: Any) -> pa.DataType | None:

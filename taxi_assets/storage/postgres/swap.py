@@ -23,6 +23,7 @@ from taxi_assets.storage.postgres.likeness import likeness_of
 from taxi_assets.storage.postgres.locks import HELD_UP, change, key_of, limit_wait
 from taxi_assets.storage.postgres.rows import CopySource, NulByteError
 from taxi_assets.storage.postgres.tables import LOADED_MONTHS, changed_meanwhile, totals
+from taxi_assets.storage.warehouse import not_conserved
 from taxi_assets.tlc.month import Month
 
 if TYPE_CHECKING:
@@ -199,11 +200,7 @@ def _columns_of(path: Path, service: Service, trips: ParquetMonth) -> list[Colum
 
 def _verify(found: Totals, table: Table, service: Service, month: Month, trips: ParquetMonth) -> None:
     if found != trips.report.clean:
-        raise ConservationError(
-            f"{service.name} {month}: loading {trips.uri} into {table.shown} gave {found}, "
-            f"expected {trips.report.clean}. The month was left as it was.",
-            remedy="Materialize the clean asset of this month again, then the warehouse.",
-        )
+        raise not_conserved(service, month, trips, table.shown, found)
 
 
 def _month_name(table: Table, month: Month) -> str:

@@ -12,6 +12,7 @@ from psycopg2 import sql
 
 from taxi_assets.errors import WarehouseBusyError, WarehouseSchemaError
 from taxi_assets.storage.postgres.locks import change, held, key_of
+from taxi_assets.storage.warehouse import MAKE_ANEW, other_type
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.report import NO_ROWS, Totals, to_cents
 from taxi_assets.tlc.schema import ColumnType
@@ -152,15 +153,12 @@ def prepare_table(connection: Any, schema: str, service: Service, patience: Pati
 
 def _is_up_to_date(table: Table, service: Service) -> bool:
     """Whether it has every column, described as the schema has it; raises where one is of another type."""
-    remedy = "Rename or drop the old table, then load its months again."
     if table.partitioning != _PARTITIONING:
-        raise WarehouseSchemaError(f"{table.shown} is not partitioned by {_PARTITIONING}.", remedy=remedy)
+        raise WarehouseSchemaError(f"{table.shown} is not partitioned by {_PARTITIONING}.", remedy=MAKE_ANEW)
     for column in service.columns:
         type_ = table.columns.get(column.name, (None,))[0]
         if type_ not in {None, TYPES[column.type]}:
-            raise WarehouseSchemaError(
-                f"{table.shown} has {column.name} as {type_}; the schema says {TYPES[column.type]}.", remedy=remedy
-            )
+            raise other_type(table.shown, column.name, type_, TYPES[column.type])
     return table.comment == service.description and all(
         column.name in table.columns and table.columns[column.name][1] == column.described for column in service.columns
     )

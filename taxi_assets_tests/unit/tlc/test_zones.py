@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from taxi_assets.errors import ContentRefusedError, HeaderError
-from taxi_assets.tlc.zones import ZONE_COLUMNS, read_zones
+from taxi_assets.tlc.zones import MAX_BYTES, ZONE_COLUMNS, read_zones
 from taxi_assets_tests.trip_files import REAL
 
 if TYPE_CHECKING:
@@ -65,8 +65,6 @@ def test_another_table_is_refused_by_its_header(content: bytes, tmp_path: Path) 
     "content",
     [
         b"",
-        HEADER + b"one,EWR,Newark Airport,EWR\n",
-        HEADER + b"1.5,EWR,Newark Airport,EWR\n",
         HEADER + b"1,EWR,Newark Airport,EWR\n1,2,3,4,5,6\n",
         HEADER + b"1,EWR,Newark \xff,EWR\n",
     ],
@@ -75,3 +73,31 @@ def test_what_cannot_be_read_is_refused_in_one_line(content: bytes, tmp_path: Pa
     with pytest.raises(ContentRefusedError, match="taxi zones: the file cannot be read: ") as error:
         zones(content, tmp_path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("third", "finding"),
+    [
+        (b"one,EWR,Newark Airport,EWR", "has 'one' as its location id, which must be a whole number"),
+        (b"1.5,EWR,Newark Airport,EWR", "has '1.5' as its location id"),
+        (b"-3,EWR,Newark Airport,EWR", "has '-3' as its location id"),
+        (b"12345678901234567890,EWR,Newark Airport,EWR", "has '12345678901234567890' as its location id"),
+        (b",EWR,Newark Airport,EWR", "has nothing as its location id"),
+        (b" ,EWR,Newark Airport,EWR", "has nothing as its location id"),
+        (b"01,EWR,Newark Airport,EWR", "has the location id 1, as row 1 has it already"),
+    ],
+)
+def test_an_id_that_trips_cannot_be_joined_by_once_is_refused_with_its_row(
+    third: bytes, finding: str, tmp_path: Path
+) -> None:
+    content = HEADER + b"1,EWR,Newark Airport,EWR\n2,Queens,Jamaica Bay,Boro Zone\n" + third + b"\n"
+    with pytest.raises(ContentRefusedError) as error:
+        zones(content, tmp_path)
+    assert f"taxi zones: row 3 below the header {finding}" in error.value.what
+    assert "Correct this row" in error.value.remedy
+
+
+def test_a_file_too_large_for_a_table_of_zones_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
+    row = b"1,EWR,Newark Airport,EWR\n"  # one more of it is refused by its id
+    with pytest.raises(ContentRefusedError, match="the file is larger than 4,000,000 bytes"):
+        zones(HEADER + row * (MAX_BYTES // len(row) + 1), tmp_path)
