@@ -87,6 +87,15 @@ def too_large(what: str, url: str, limits: Limits) -> ContentRefusedError:
     return refused(what, url, f"it is larger than {limits.max_bytes:,} bytes", remedy=_LARGER)
 
 
+def too_dense(what: str, url: str, limits: Limits) -> ContentRefusedError:
+    """The error for a file that expands to more than `limits.max_expansion_ratio` times its size."""
+    return refused(what, url, _expands_beyond(limits), remedy=_DENSER)
+
+
+def _expands_beyond(limits: Limits) -> str:
+    return f"it expands to more than {limits.max_expansion_ratio} times its size"
+
+
 class _Refusal(Exception):  # noqa: N818  (a finding on its way to becoming an error)
     def __init__(self, finding: str, remedy: str = _WHOLE) -> None:
         super().__init__(finding)
@@ -179,7 +188,7 @@ class _Expansion:
         if self._expanded > self._limits.max_expanded_bytes:
             raise _Refusal(f"it expands to more than {self._limits.max_expanded_bytes:,} bytes", _LARGER)
         if self._expanded > self._ratio_at:
-            raise _Refusal(f"it expands to more than {self._limits.max_expansion_ratio} times its size", _DENSER)
+            raise _Refusal(_expands_beyond(self._limits), _DENSER)
 
 
 def _csv_gz_rows(file: IO[bytes], expansion: _Expansion) -> int:
