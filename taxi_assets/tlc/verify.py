@@ -30,7 +30,7 @@ LONGEST_LINE = 1 << 20
 
 _PIECE = 256 << 10
 _HEAD = 8 << 10
-_NEIGHBOURS = 1000
+_NEIGHBOURS = 200
 """So many lines before the last one say how many fields a line has."""
 
 _ELSEWHERE = "Look at that address with a browser, then try again later or choose another publisher (TAXI_SOURCE)."
@@ -213,7 +213,7 @@ def _csv_rows(text: IO[bytes], expansion: _Expansion) -> int:
     """
     header = rest = b""
     rows = 0
-    neighbours: list[bytes] = []
+    neighbours: list[int] = []  # the commas of each, because the lines may be long
     mark = b"\xef\xbb\xbf"  # a byte order mark, which is no header
     while piece := text.read(_PIECE):
         expansion.add(len(piece))
@@ -226,19 +226,19 @@ def _csv_rows(text: IO[bytes], expansion: _Expansion) -> int:
         if lines and not header:
             header = lines.pop(0)
         rows += len(lines)
-        neighbours = [*neighbours, *lines[-_NEIGHBOURS:]][-_NEIGHBOURS:]
+        neighbours = [*neighbours, *(line.count(b",") for line in lines[-_NEIGHBOURS:])][-_NEIGHBOURS:]
     if not header:
         header, rest = rest, b""
     if rest:
-        _refuse_cut_line(rest, neighbours or [header])
+        _refuse_cut_line(rest, neighbours or [header.count(b",")])
         rows += 1
     _refuse_rowless(header, rows)
     return rows
 
 
-def _refuse_cut_line(last: bytes, neighbours: list[bytes]) -> None:
+def _refuse_cut_line(last: bytes, neighbours: list[int]) -> None:
     """A last line with too few fields and no line end: the file was cut, whatever the rest looks like."""
-    usual = Counter(line.count(b",") for line in neighbours).most_common(1)[0][0]
+    usual = Counter(neighbours).most_common(1)[0][0]
     if last.count(b",") < usual:
         fields = f"{last.count(b',') + 1} of {usual + 1} fields"
         raise _Refusal(f"it is cut off in the middle of its last line ({fields} and no line end)")
