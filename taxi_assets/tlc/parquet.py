@@ -29,12 +29,23 @@ _DELTA_COLUMNS = ("pickup_datetime", "dropoff_datetime", "source_row")
 _STATISTICS = (*_DELTA_COLUMNS, "pickup_date", "data_month")
 
 
-def open_to_stream(source: Path | BinaryIO) -> Any:
+def open_to_stream(source: Path | BinaryIO, *, texts_once: bool = False) -> Any:
     """A `pyarrow.parquet.ParquetFile` whose batches are read as they are asked for.
 
-    By itself pyarrow reads all columns of all row groups ahead.
+    By itself pyarrow reads all columns of all row groups ahead. `texts_once`: texts come as dictionaries, in which each
+    stands once, however many rows of a few bytes say that they have it.
     """
-    return pyarrow.parquet.ParquetFile(source, pre_buffer=False, buffer_size=_COLUMN_BUFFER_BYTES)
+    footer = pyarrow.parquet.read_metadata(source) if texts_once else None
+    texts = text_columns(footer) if texts_once else []
+    return pyarrow.parquet.ParquetFile(
+        source, metadata=footer, read_dictionary=texts, pre_buffer=False, buffer_size=_COLUMN_BUFFER_BYTES
+    )
+
+
+def text_columns(footer: Any) -> list[str]:
+    """The paths of the columns whose values may have any length."""
+    columns = map(footer.schema.column, range(footer.num_columns))
+    return [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
 
 
 class TripWriter:

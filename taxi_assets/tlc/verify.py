@@ -33,6 +33,11 @@ _HEAD = 8 << 10
 _NEIGHBOURS = 200
 """So many lines before the last one say how many fields a line has."""
 
+_MOST_IN_LISTS = 4_000_000
+_MOST_TEXT = 256 << 20
+"""Bytes. Both are of one row group of Parquet; real ones have no lists, and some megabytes of text."""
+
+_NO_TRIPS = "That is no trip file: look at what the publisher sent."
 _ELSEWHERE = "Look at that address with a browser, then try again later or choose another publisher (TAXI_SOURCE)."
 _WHOLE = "Get the whole file from its publisher, or choose another publisher (TAXI_SOURCE)."
 _LARGER = "If the file is genuine, raise TAXI_MAX_FILE_BYTES."
@@ -276,6 +281,7 @@ def _parquet_rows(path: Path, size: int, limits: Limits) -> int:
         expansion.add(max(group.total_byte_size, group.num_rows * group.num_columns))
         if group.num_rows:
             _refuse_chunks_outside(group, data_end)
+            _refuse_large_columns(group, footer.schema)
     if rows != footer.num_rows:
         raise _Refusal(f"its Parquet footer contradicts itself: {footer.num_rows:,} rows, {rows:,} in row groups")
     if rows == 0:
@@ -293,3 +299,18 @@ def _refuse_chunks_outside(group: Any, data_end: int) -> None:
             starts.append(chunk.dictionary_page_offset)
         if min(starts) < len(b"PAR1") or min(starts) + chunk.total_compressed_size > data_end:
             raise _Refusal(f"its Parquet footer points outside the file (column {chunk.path_in_schema})")
+
+
+def _refuse_large_columns(group: Any, schema: Any) -> None:
+    """Refuse what no batch of few rows keeps small: columns whose values, or whose number of values, have no bound."""
+    texts = 0
+    for index in range(group.num_columns):
+        chunk, column = group.column(index), schema.column(index)
+        if column.max_repetition_level and chunk.num_values > _MOST_IN_LISTS:
+            raise _Refusal(
+                f"it has more than {_MOST_IN_LISTS:,} values in lists (column {chunk.path_in_schema})", _NO_TRIPS
+            )
+        if column.physical_type == "BYTE_ARRAY":
+            texts += chunk.total_uncompressed_size
+    if texts > _MOST_TEXT:
+        raise _Refusal(f"it has more than {_MOST_TEXT:,} bytes of text in one row group", _NO_TRIPS)
