@@ -288,10 +288,9 @@ def _with_own_texts(array: Any, type_: Any) -> Any:
 
 def _is_text(type_: Any) -> bool:
     kinds = pa.types
-    return (
-        kinds.is_string(type_) or kinds.is_large_string(type_) or kinds.is_string_view(type_)
-        or kinds.is_binary(type_) or kinds.is_large_binary(type_) or kinds.is_binary_view(type_)
-    )  # fmt: skip
+    asked = [kinds.is_string, kinds.is_large_string, kinds.is_string_view]
+    asked += [kinds.is_binary, kinds.is_large_binary, kinds.is_binary_view]
+    return any(is_kind(type_) for is_kind in asked)
 
 
 def _valid(columns: Iterable[Any]) -> tuple[Sequence[Any], list[int]]:

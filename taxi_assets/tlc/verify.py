@@ -38,6 +38,7 @@ _MOST_TEXT = 256 << 20
 """Bytes. Both are of one row group of Parquet; real ones have no lists, and some megabytes of text."""
 
 _NO_TRIPS = "That is no trip file: look at what the publisher sent."
+_PLAINER = "Write it anew with texts in dictionaries, or plain; or choose another publisher (TAXI_SOURCE)."
 _ELSEWHERE = "Look at that address with a browser, then try again later or choose another publisher (TAXI_SOURCE)."
 _WHOLE = "Get the whole file from its publisher, or choose another publisher (TAXI_SOURCE)."
 _LARGER = "If the file is genuine, raise TAXI_MAX_FILE_BYTES."
@@ -312,5 +313,8 @@ def _refuse_large_columns(group: Any, schema: Any) -> None:
             )
         if column.physical_type == "BYTE_ARRAY":
             texts += chunk.total_uncompressed_size
+            deltas = [encoding for encoding in chunk.encodings if encoding.startswith("DELTA")]
+            if deltas:  # in which each text may be a megabyte for a bit; the reader would refuse them without a remedy
+                raise _Refusal(f"its texts are packed as {deltas[0]} (column {chunk.path_in_schema})", _PLAINER)
     if texts > _MOST_TEXT:
         raise _Refusal(f"it has more than {_MOST_TEXT:,} bytes of text in one row group", _NO_TRIPS)

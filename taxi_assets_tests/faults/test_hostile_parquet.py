@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from taxi_assets.errors import TaxiAssetsError
+from taxi_assets.errors import ContentRefusedError, TaxiAssetsError
 from taxi_assets_tests.faults.bad_data import refusal_of, take_in
 from taxi_assets_tests.faults.solitary import Solitary
 
@@ -226,6 +226,14 @@ def test_an_unknown_column_that_stands_for_gigabytes_is_refused_in_little_memory
     assert path.stat().st_size < 4_000_000
     with Solitary(take, megabytes=400) as reader:
         assert reader.try_(str(path)) == "ContentRefusedError"
+
+
+@pytest.mark.parametrize("encoding", ["DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"])
+def test_texts_packed_as_deltas_are_refused_with_what_to_do(real: Any, tmp_path: Path, encoding: str) -> None:
+    path, name = tmp_path / NAME, "store_and_fwd_flag"
+    pyarrow.parquet.write_table(real, path, use_dictionary=False, column_encoding={name: encoding})
+    with pytest.raises(ContentRefusedError, match=rf"texts are packed as {encoding} \(column {name}\)\. Write it anew"):
+        take_in(path, tmp_path)
 
 
 def test_values_of_a_megabyte_that_are_few_are_kept_in_little_memory(real: Any, tmp_path: Path) -> None:

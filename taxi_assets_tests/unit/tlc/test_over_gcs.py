@@ -183,7 +183,12 @@ def test_an_object_that_expands_on_its_way_is_written_no_further_than_the_limits
     monkeypatch.setattr(_Compressing, "content", content)
     written: list[int] = []
     unlink = Path.unlink
-    monkeypatch.setattr(Path, "unlink", lambda path, **how: (written.append(path.stat().st_size), unlink(path, **how)))
+
+    def measure_and_unlink(path: Path, **how: bool) -> None:
+        written.append(path.stat().st_size)
+        unlink(path, **how)
+
+    monkeypatch.setattr(Path, "unlink", measure_and_unlink)
     with pytest.raises(ContentRefusedError, match=f"^green 2020-10 from gs://bucket/.* was refused: {finding}"):
         get_compressed("csv", tmp_path, limits)
     assert list(tmp_path.iterdir()) == []
