@@ -269,6 +269,10 @@ SHAPES: dict[str, tuple[Callable[[Any], Any], str]] = {
         lambda real: real.append_column("s", pa.array([{"a": 1, "b": [2]}] * len(real))),
         "kept",
     ),
+    "an unknown column of texts that are no dictionary": (
+        lambda real: real.append_column("x", pa.ExtensionArray.from_storage(pa.json_(), pa.array(["{}"] * len(real)))),
+        "ContentRefusedError",
+    ),
     "amounts that are structures": (
         lambda real: real.set_column(
             real.column_names.index("fare_amount"), "fare_amount", pa.array([{"a": 1.0}] * len(real))
