@@ -49,7 +49,7 @@ class Answer:
     headers: Mapping[str, str | None] = field(default_factory=dict)
     """Added to the answer, or replacing its own; None takes one away."""
     redirect: str | None = None
-    """Answer 302 with this Location."""
+    """Answer 302 with this Location, and with `body`."""
     delay: float = 0.0
     """Seconds to wait before answering."""
     stall_after: int | None = None
@@ -238,7 +238,7 @@ class _Handler(BaseHTTPRequestHandler):
         publisher.stopping.wait(answer.delay)
         file = publisher.find(request.path)
         if answer.redirect is not None:
-            self._send(HTTPStatus.FOUND, {"Location": answer.redirect}, b"", answer)
+            self._send(HTTPStatus.FOUND, {"Location": answer.redirect}, answer.body or b"", answer)
         elif answer.status is not None:
             self._send(answer.status, {"Content-Type": "text/plain"}, f"status {answer.status}\n".encode(), answer)
         elif answer.body is not None:

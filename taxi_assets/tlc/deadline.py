@@ -81,11 +81,18 @@ class _Cutter(threading.Thread):
 
 
 class _Adapter(HTTPAdapter):
-    """Tells of each connection that is made."""
+    """Tells of each connection that is made, and reads no body of a redirect."""
 
     def __init__(self, cutter: _Cutter) -> None:
         super().__init__()
         self._cutter = cutter
+
+    def send(self, *args: Any, **options: Any) -> requests.Response:
+        response = super().send(*args, **options)
+        if response.is_redirect:
+            # Before it follows, requests reads the body into memory, expanded, however long; of a closed one nothing.
+            response.close()
+        return response
 
     def get_connection_with_tls_context(self, *args: Any, **options: Any) -> Any:
         pool: Any = super().get_connection_with_tls_context(*args, **options)

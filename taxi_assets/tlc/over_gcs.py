@@ -7,6 +7,7 @@ crc32c.
 from __future__ import annotations
 
 import hashlib
+import io
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -18,11 +19,12 @@ from taxi_assets.errors import PublisherRefusedError, PublisherUnreachableError
 from taxi_assets.google_cloud import is_missing_bucket, named_errors, storage_client
 from taxi_assets.tlc.source import FileFormat, FileVersion
 from taxi_assets.tlc.transfer import TRY_LATER, Arrived, MissingError, refused_by_publisher
-from taxi_assets.tlc.verify import too_large
+from taxi_assets.tlc.verify import too_dense, too_large
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from _typeshed import ReadableBuffer
     from google.cloud import storage
 
     from taxi_assets.tlc.source import SourceRecord
@@ -40,16 +42,34 @@ def over_gcs(job: Job) -> Arrived | SourceRecord:
         try:
             # What was stored compressed once more (Content-Encoding) comes plain, unless compressed is what we want.
             as_stored = job.candidate.format is FileFormat.CSV_GZ
-            blob.download_to_filename(str(job.path), checksum="crc32c", raw_download=as_stored)
+            with _BoundedFile(job, blob.size) as file:
+                blob.download_to_file(file, checksum="crc32c", raw_download=as_stored)
         except (DataCorruption, api_errors.NotFound):  # this generation has gone meanwhile
             changed = f"{job.what} changed on its way from {job.url}."
             raise PublisherUnreachableError(changed, remedy=TRY_LATER) from None
     with job.path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    size = job.path.stat().st_size
-    if size > job.limits.max_bytes:
-        raise too_large(job.what, job.url, job.limits)
-    return Arrived(size, digest, etag)
+    return Arrived(job.path.stat().st_size, digest, etag)
+
+
+class _BoundedFile(io.FileIO):
+    """The job's file while it is written, never beyond the limits: what was stored compressed is expanded on its way.
+
+    Where it stands is asked anew each time, because the client begins again from the start after some failures.
+    """
+
+    def __init__(self, job: Job, stored_bytes: int) -> None:
+        super().__init__(job.path, "wb")
+        self._job = job
+        self._ratio_at = job.limits.max_expansion_ratio * stored_bytes
+
+    def write(self, piece: ReadableBuffer) -> int:
+        end = self.tell() + memoryview(piece).nbytes
+        if end > self._job.limits.max_bytes:
+            raise too_large(self._job.what, self._job.url, self._job.limits)
+        if end > self._ratio_at:
+            raise too_dense(self._job.what, self._job.url, self._job.limits)
+        return super().write(piece)
 
 
 def version_over_gcs(question: Question) -> FileVersion:

@@ -149,6 +149,7 @@ class _HttpTransfer:
         self._job = job
         self._requests = 0
         self._furthest = 0
+        self._counted_from = 0
         self._told = job.started
         self._deadline = math.inf
         self._was_slow = False
@@ -193,9 +194,10 @@ class _HttpTransfer:
         )
 
     def _note_progress(self, state: tenacity.RetryCallState) -> None:
-        """Count only attempts that bring nothing new, or too little: a long file may break off, but not for ever."""
-        if self._arrived > self._furthest:
-            self._furthest = self._arrived
+        """Begin to count anew where enough has come: a long file may break off often, but not for ever."""
+        self._furthest = max(self._furthest, self._arrived)
+        if self._furthest >= self._counted_from + self._job.retry.least_bytes:
+            self._counted_from = self._furthest
             if not self._was_slow:
                 state.attempt_number = 0
 

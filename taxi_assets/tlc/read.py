@@ -19,20 +19,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from taxi_assets.errors import ContentRefusedError
 from taxi_assets.tlc.columns import ColumnMatch, match_columns
 from taxi_assets.tlc.lines import Block, LineSource, open_bytes
-from taxi_assets.tlc.parquet import open_to_stream
+from taxi_assets.tlc.parquet import open_to_stream, text_columns
 from taxi_assets.tlc.parse import numeric_type
 from taxi_assets.tlc.rules import NOT_UTF8, WRONG_FIELD_COUNT
 from taxi_assets.tlc.source import FileFormat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from taxi_assets.tlc.schema import Service
 
 PARQUET_BATCH_ROWS = 16_384
+# And the most that their texts take, or their values of a fixed size; real ones take a hundredth.
+_PARQUET_BATCH_BYTES = 64 << 20
 # Rows of another shape that are held back until they are written; a file that has more in one go is another file.
 _MAXIMUM_MISFITS = 200_000
 
@@ -101,7 +104,7 @@ def open_trips(path: Path, format_: FileFormat, service: Service, *, what: str) 
     Raises `HeaderError` where its columns are not the service's.
     """
     if format_ is FileFormat.PARQUET:
-        with open_to_stream(path) as file:
+        with open_to_stream(path, texts_once=True) as file:
             yield ParquetReader(file, service, what=what)
         return
     with open_bytes(path, format_) as bytes_:
@@ -218,19 +221,40 @@ class ParquetReader:
     """Parquet, with whatever types the month happens to have."""
 
     def __init__(self, file: Any, service: Service, *, what: str) -> None:
+        """`file`: from `open_to_stream`, each text once."""
         self._file = file
-        self.names: Sequence[str] = list(file.schema_arrow.names)
-        self.types: Sequence[str] = [str(type_) for type_ in file.schema_arrow.types]
+        self._what = what
+        self._schema = file.metadata.schema.to_arrow_schema()
+        self.names: Sequence[str] = list(self._schema.names)
+        self.types: Sequence[str] = [str(type_) for type_ in self._schema.types]
         self.match = match_columns(service, self.names, what=what)
+        if sum(map(_dictionaries, file.schema_arrow.types)) < len(text_columns(file.metadata)):
+            raise self._refused("it has texts in columns of a type that is not known")
 
     def batches(self) -> Iterator[PublishedBatch]:
         """All rows, in the file's types."""
         next_row = 1
-        for batch in self._file.iter_batches(batch_size=PARQUET_BATCH_ROWS, use_threads=False):
+        for batch in self._file.iter_batches(batch_size=self._batch_rows(), use_threads=False):
             source_rows = np.arange(next_row, next_row + batch.num_rows, dtype=np.int64)
             next_row += batch.num_rows
-            arrays, bad = _valid(batch)
+            if sum(map(_text_bytes, batch.columns)) > _PARQUET_BATCH_BYTES:
+                rows = f"the texts of data rows {source_rows[0]:,} to {source_rows[-1]:,}"
+                raise self._refused(f"{rows} take more than {_PARQUET_BATCH_BYTES:,} bytes")
+            arrays, bad = _valid(map(_with_own_texts, batch.columns, self._schema.types))
             yield PublishedBatch(arrays, source_rows, [], frozenset(source_rows[bad].tolist()))
+
+    def _batch_rows(self) -> int:
+        """As many as do not take too much where values have a size of their own."""
+        columns = map(self._file.metadata.schema.column, range(self._file.metadata.num_columns))
+        row_bytes = sum(column.length if column.length > 0 else 8 for column in columns)
+        if row_bytes > _PARQUET_BATCH_BYTES:
+            raise self._refused(f"each row takes more than {_PARQUET_BATCH_BYTES:,} bytes")
+        return min(PARQUET_BATCH_ROWS, _PARQUET_BATCH_BYTES // max(row_bytes, 1))
+
+    def _refused(self, finding: str) -> ContentRefusedError:
+        return ContentRefusedError(
+            f"{self._what}: {finding}.", remedy="That is no trip file: look at what the publisher sent."
+        )
 
     def originals(self, batch: PublishedBatch, indices: Any) -> Any:
         """The rows as JSON objects, with the published names."""
@@ -238,16 +262,49 @@ class ParquetReader:
         return pa.array([_as_json(dict(zip(self.names, row, strict=True))) for row in rows], pa.string())
 
 
-def _valid(batch: Any) -> tuple[Sequence[Any], list[int]]:
+def _dictionaries(type_: Any) -> int:
+    """How many there are in a type, however deep."""
+    if pa.types.is_nested(type_):
+        return sum(_dictionaries(type_.field(place).type) for place in range(type_.num_fields))
+    return int(pa.types.is_dictionary(type_))
+
+
+def _text_bytes(array: Any) -> int:
+    """How many bytes the texts in a column take when each row has its own."""
+    if pa.types.is_dictionary(array.type):
+        lengths = pc.binary_length(array.dictionary).cast(pa.int64())
+        return pc.sum(lengths.take(array.indices)).as_py() or 0
+    if pa.types.is_map(array.type):
+        return _text_bytes(array.keys) + _text_bytes(array.items)
+    if pa.types.is_struct(array.type):
+        return sum(map(_text_bytes, array.flatten()))
+    return _text_bytes(array.flatten()) if pa.types.is_nested(array.type) else 0
+
+
+def _with_own_texts(array: Any, type_: Any) -> Any:
+    """Texts as they are published, no dictionary; within lists and structures it makes no difference."""
+    return array.dictionary_decode().cast(type_) if _is_text(type_) else array
+
+
+def _is_text(type_: Any) -> bool:
+    kinds = pa.types
+    asked = [kinds.is_string, kinds.is_large_string, kinds.is_string_view]
+    asked += [kinds.is_binary, kinds.is_large_binary, kinds.is_binary_view]
+    return any(is_kind(type_) for is_kind in asked)
+
+
+def _valid(columns: Iterable[Any]) -> tuple[Sequence[Any], list[int]]:
     """The columns, with bytes that are not UTF-8 escaped, as in a CSV; and the places of rows that had any."""
+    published_columns = list(columns)
     try:
-        batch.validate(full=True)  # or they would be noticed, or not, wherever they are first looked at
+        for array in published_columns:
+            array.validate(full=True)  # or they would be noticed, or not, wherever they are first looked at
     except pa.ArrowInvalid:
         pass
     else:
-        return batch.columns, []
+        return published_columns, []
     arrays, bad = [], set()
-    for array in batch.columns:
+    for array in published_columns:
         if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
             published = array.cast(pa.large_binary()).to_pylist()
             texts = [None if value is None else value.decode("utf-8", "backslashreplace") for value in published]
@@ -290,7 +347,7 @@ def first_rows(file: BinaryIO, format_: FileFormat, rows: int) -> tuple[Sequence
     if format_ is FileFormat.PARQUET:
         with open_to_stream(file) as parquet:
             batch = next(parquet.iter_batches(batch_size=rows, use_threads=False), None)
-            arrays = [] if batch is None else _valid(batch)[0]
+            arrays = [] if batch is None else _valid(batch.columns)[0]
             return parquet.schema_arrow.names, list(zip(*(map(plain, array) for array in arrays), strict=True))
     with open_bytes(file, format_) as bytes_:
         lines = LineSource(bytes_, what="the file")

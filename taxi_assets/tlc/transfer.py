@@ -32,7 +32,7 @@ class RetrySettings:
     """How patient a download is; times in seconds."""
 
     attempts: int = 6
-    """In a row that bring nothing new, before giving up."""
+    """In a row that bring less than `least_bytes` together, before giving up."""
     first_wait: float = 1.0
     """Doubled after each of these attempts, plus up to as much by chance."""
     longest_wait: float = 30.0

@@ -30,9 +30,15 @@ LONGEST_LINE = 1 << 20
 
 _PIECE = 256 << 10
 _HEAD = 8 << 10
-_NEIGHBOURS = 1000
+_NEIGHBOURS = 200
 """So many lines before the last one say how many fields a line has."""
 
+_MOST_IN_LISTS = 4_000_000
+_MOST_TEXT = 256 << 20
+"""Bytes. Both are of one row group of Parquet; real ones have no lists, and some megabytes of text."""
+
+_NO_TRIPS = "That is no trip file: look at what the publisher sent."
+_PLAINER = "Write it anew with texts in dictionaries, or plain; or choose another publisher (TAXI_SOURCE)."
 _ELSEWHERE = "Look at that address with a browser, then try again later or choose another publisher (TAXI_SOURCE)."
 _WHOLE = "Get the whole file from its publisher, or choose another publisher (TAXI_SOURCE)."
 _LARGER = "If the file is genuine, raise TAXI_MAX_FILE_BYTES."
@@ -85,6 +91,15 @@ def refused(what: str, url: str, finding: str, *, remedy: str) -> ContentRefused
 def too_large(what: str, url: str, limits: Limits) -> ContentRefusedError:
     """The error for a file beyond `limits.max_bytes`."""
     return refused(what, url, f"it is larger than {limits.max_bytes:,} bytes", remedy=_LARGER)
+
+
+def too_dense(what: str, url: str, limits: Limits) -> ContentRefusedError:
+    """The error for a file that expands to more than `limits.max_expansion_ratio` times its size."""
+    return refused(what, url, _expands_beyond(limits), remedy=_DENSER)
+
+
+def _expands_beyond(limits: Limits) -> str:
+    return f"it expands to more than {limits.max_expansion_ratio} times its size"
 
 
 class _Refusal(Exception):  # noqa: N818  (a finding on its way to becoming an error)
@@ -179,7 +194,7 @@ class _Expansion:
         if self._expanded > self._limits.max_expanded_bytes:
             raise _Refusal(f"it expands to more than {self._limits.max_expanded_bytes:,} bytes", _LARGER)
         if self._expanded > self._ratio_at:
-            raise _Refusal(f"it expands to more than {self._limits.max_expansion_ratio} times its size", _DENSER)
+            raise _Refusal(_expands_beyond(self._limits), _DENSER)
 
 
 def _csv_gz_rows(file: IO[bytes], expansion: _Expansion) -> int:
@@ -204,7 +219,7 @@ def _csv_rows(text: IO[bytes], expansion: _Expansion) -> int:
     """
     header = rest = b""
     rows = 0
-    neighbours: list[bytes] = []
+    neighbours: list[int] = []  # the commas of each, because the lines may be long
     mark = b"\xef\xbb\xbf"  # a byte order mark, which is no header
     while piece := text.read(_PIECE):
         expansion.add(len(piece))
@@ -217,19 +232,19 @@ def _csv_rows(text: IO[bytes], expansion: _Expansion) -> int:
         if lines and not header:
             header = lines.pop(0)
         rows += len(lines)
-        neighbours = [*neighbours, *lines[-_NEIGHBOURS:]][-_NEIGHBOURS:]
+        neighbours = [*neighbours, *(line.count(b",") for line in lines[-_NEIGHBOURS:])][-_NEIGHBOURS:]
     if not header:
         header, rest = rest, b""
     if rest:
-        _refuse_cut_line(rest, neighbours or [header])
+        _refuse_cut_line(rest, neighbours or [header.count(b",")])
         rows += 1
     _refuse_rowless(header, rows)
     return rows
 
 
-def _refuse_cut_line(last: bytes, neighbours: list[bytes]) -> None:
+def _refuse_cut_line(last: bytes, neighbours: list[int]) -> None:
     """A last line with too few fields and no line end: the file was cut, whatever the rest looks like."""
-    usual = Counter(line.count(b",") for line in neighbours).most_common(1)[0][0]
+    usual = Counter(neighbours).most_common(1)[0][0]
     if last.count(b",") < usual:
         fields = f"{last.count(b',') + 1} of {usual + 1} fields"
         raise _Refusal(f"it is cut off in the middle of its last line ({fields} and no line end)")
@@ -267,6 +282,7 @@ def _parquet_rows(path: Path, size: int, limits: Limits) -> int:
         expansion.add(max(group.total_byte_size, group.num_rows * group.num_columns))
         if group.num_rows:
             _refuse_chunks_outside(group, data_end)
+            _refuse_large_columns(group, footer.schema)
     if rows != footer.num_rows:
         raise _Refusal(f"its Parquet footer contradicts itself: {footer.num_rows:,} rows, {rows:,} in row groups")
     if rows == 0:
@@ -284,3 +300,21 @@ def _refuse_chunks_outside(group: Any, data_end: int) -> None:
             starts.append(chunk.dictionary_page_offset)
         if min(starts) < len(b"PAR1") or min(starts) + chunk.total_compressed_size > data_end:
             raise _Refusal(f"its Parquet footer points outside the file (column {chunk.path_in_schema})")
+
+
+def _refuse_large_columns(group: Any, schema: Any) -> None:
+    """Refuse what no batch of few rows keeps small: columns whose values, or whose number of values, have no bound."""
+    texts = 0
+    for index in range(group.num_columns):
+        chunk, column = group.column(index), schema.column(index)
+        if column.max_repetition_level and chunk.num_values > _MOST_IN_LISTS:
+            raise _Refusal(
+                f"it has more than {_MOST_IN_LISTS:,} values in lists (column {chunk.path_in_schema})", _NO_TRIPS
+            )
+        if column.physical_type == "BYTE_ARRAY":
+            texts += chunk.total_uncompressed_size
+            deltas = [encoding for encoding in chunk.encodings if encoding.startswith("DELTA")]
+            if deltas:  # in which each text may be a megabyte for a bit; the reader would refuse them without a remedy
+                raise _Refusal(f"its texts are packed as {deltas[0]} (column {chunk.path_in_schema})", _PLAINER)
+    if texts > _MOST_TEXT:
+        raise _Refusal(f"it has more than {_MOST_TEXT:,} bytes of text in one row group", _NO_TRIPS)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import tempfile
 import time
 from collections import Counter
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,12 +25,12 @@ from taxi_assets.tlc.catalogue import SERVICES
 from taxi_assets.tlc.clean import clean_month
 from taxi_assets.tlc.month import Month
 from taxi_assets_tests.faults.bad_data import SPOILINGS, Spoiling, lines_of, spoil, take_in, try_csv
-from taxi_assets_tests.faults.solitary import forget_peak, peak_megabytes
+from taxi_assets_tests.faults.solitary import Solitary, forget_peak, peak_megabytes
 from taxi_assets_tests.trip_files import REAL, source_record
+from taxi_assets_tests.trips import MONTH, csv_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
 REAL_STARTS = sorted((REAL / "first100").glob("*.csv"))
 INPUTS_A_ROUND = 500
@@ -130,3 +132,26 @@ def test_a_line_of_200_megabytes_is_refused_in_little_memory(tmp_path: Path, whe
     with pytest.raises((ContentRefusedError, HeaderError)):
         clean_month(path, record, SERVICES[service], month, SERVICES[service].rules, into)
     assert peak_megabytes() - before < 100
+
+
+def clean_in_little_memory(path: str) -> str:
+    """In the other process: how many rows are clean, and how many are not."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = take_in(Path(path), Path(folder)).report
+    return f"{report.clean.rows} and {report.rows_quarantined}"
+
+
+def test_many_lines_of_a_megabyte_are_kept_in_little_memory(tmp_path: Path) -> None:
+    header, row, *_ = (line.encode() for line in csv_lines(MONTH, 1))
+    flag = header.decode().split(",").index("store_and_fwd_flag")
+    fields = row.split(b",")
+    many, padding = 500, b"x" * ((1 << 20) - len(row) - 10)
+    path = tmp_path / f"green_tripdata_{MONTH}.csv"
+    with path.open("wb") as file:
+        file.write(b"\n".join([header, *[row] * many, b""]))
+        for number in range(many - 1):
+            note = b"%06d" % number + padding
+            ragged, whole = [*fields, note], [*fields[:flag], note, *fields[flag + 1 :]]
+            file.write(b",".join(ragged if number % 2 else whole) + b"\n")
+    with Solitary(clean_in_little_memory, deadline=50, megabytes=550) as process:
+        assert process.try_(str(path)) == f"{many} and {many - 1}"

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from taxi_assets.errors import TaxiAssetsError
+from taxi_assets.errors import ContentRefusedError, TaxiAssetsError
 from taxi_assets_tests.faults.bad_data import refusal_of, take_in
 from taxi_assets_tests.faults.solitary import Solitary
 
@@ -184,6 +184,69 @@ def test_millions_of_rows_in_some_kilobytes_are_refused_before_they_are_read(
     assert time.monotonic() - started < 5
 
 
+LONG = "".join(map(chr, np.random.default_rng(5).integers(32, 127, 1 << 20)))
+"""A text of a megabyte that nothing makes shorter."""
+
+
+def repeated(value: Any, rows: int) -> Any:
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([value]))
+
+
+def many_texts(rows: int) -> Any:
+    """Each of a megabyte, and another one."""
+    return pa.array([np.random.default_rng(number).bytes(8000).hex() + "x" * (1 << 20) for number in range(rows)])
+
+
+BOMBS: dict[str, tuple[Callable[[int], Any], dict[str, Any]]] = {
+    "in a dictionary": (lambda rows: repeated(LONG, rows), {}),
+    "in a dictionary, as bytes": (lambda rows: repeated(LONG.encode(), rows), {}),
+    "in a dictionary, in lists": (
+        lambda rows: pa.ListArray.from_arrays(pa.array(np.arange(rows + 1), pa.int32()), repeated(LONG, rows)),
+        {},
+    ),
+    "in a dictionary, in structures": (lambda rows: pa.StructArray.from_arrays([repeated(LONG, rows)], ["x"]), {}),
+    "said to be as the one before": (
+        lambda rows: repeated(LONG, min(rows, 300)).dictionary_decode(),
+        {"use_dictionary": False, "column_encoding": {"x": "DELTA_BYTE_ARRAY"}},
+    ),
+    "one by one": (lambda _: many_texts(280), {"use_dictionary": False, "compression": "zstd"}),
+    "a list of many": (lambda _: pa.array([np.zeros(10_000_000, np.int8)]), {}),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_an_unknown_column_that_stands_for_gigabytes_is_refused_in_little_memory(
+    real: Any, tmp_path: Path, bomb: str
+) -> None:
+    make, how = BOMBS[bomb]
+    column = make(16_000)
+    rows = pa.concat_tables([real] * 4).slice(0, len(column))
+    path = tmp_path / NAME
+    pyarrow.parquet.write_table(rows.append_column("x", column), path, dictionary_pagesize_limit=1 << 30, **how)
+    assert path.stat().st_size < 4_000_000
+    with Solitary(take, megabytes=400) as reader:
+        assert reader.try_(str(path)) == "ContentRefusedError"
+
+
+@pytest.mark.parametrize("encoding", ["DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"])
+def test_texts_packed_as_deltas_are_refused_with_what_to_do(real: Any, tmp_path: Path, encoding: str) -> None:
+    path, name = tmp_path / NAME, "store_and_fwd_flag"
+    pyarrow.parquet.write_table(real, path, use_dictionary=False, column_encoding={name: encoding})
+    with pytest.raises(ContentRefusedError, match=rf"texts are packed as {encoding} \(column {name}\)\. Write it anew"):
+        take_in(path, tmp_path)
+
+
+def test_values_of_a_megabyte_that_are_few_are_kept_in_little_memory(real: Any, tmp_path: Path) -> None:
+    """Also where their type says how long they are."""
+    column = repeated(LONG.encode(), 60).cast(pa.binary(1 << 20))
+    path = tmp_path / NAME
+    pyarrow.parquet.write_table(
+        real.slice(0, 60).append_column("x", repeated(LONG, 60)).append_column("y", column), path
+    )
+    with Solitary(take, megabytes=600) as reader:
+        assert reader.try_(str(path)) == "kept"
+
+
 def nested(real: Any, depth: int) -> Any:
     type_ = pa.int64()
     for _ in range(depth):
@@ -205,6 +268,10 @@ SHAPES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "an unknown column of structures": (
         lambda real: real.append_column("s", pa.array([{"a": 1, "b": [2]}] * len(real))),
         "kept",
+    ),
+    "an unknown column of texts that are no dictionary": (
+        lambda real: real.append_column("x", pa.ExtensionArray.from_storage(pa.json_(), pa.array(["{}"] * len(real)))),
+        "ContentRefusedError",
     ),
     "amounts that are structures": (
         lambda real: real.set_column(

@@ -29,9 +29,12 @@ from taxi_assets.errors import (
 from taxi_assets.google_resources import CloudStorageResource
 from taxi_assets.storage.gcs_lake import GcsLake
 from taxi_assets.tlc.download import Fetched, RetrySettings, fetch
+from taxi_assets.tlc.over_http import version_over_http
 from taxi_assets.tlc.source import Candidate, FileFormat
+from taxi_assets.tlc.transfer import Question
 from taxi_assets_tests.chain import Deployment, failures, leftovers
 from taxi_assets_tests.contract.test_lake import KEY, put, read
+from taxi_assets_tests.faults.solitary import forget_peak, peak_megabytes
 from taxi_assets_tests.google.cloud_storage import CloudStorage, Fault
 from taxi_assets_tests.google.service_account import ServiceAccount
 from taxi_assets_tests.loopback_publisher import HTML_PAGE, Answer, LoopbackPublisher
@@ -102,6 +105,22 @@ def test_a_chunked_body_that_drips_and_is_cut_is_not_taken_for_the_whole(
     refusal(PublisherUnreachableError, publisher.url(NAME), into)
 
 
+def test_a_publisher_that_sends_one_byte_each_time_it_is_asked_does_not_keep_a_run(
+    publisher: LoopbackPublisher, into: Path
+) -> None:
+    publisher.script(NAME, then=Answer(cut_after=1))
+    assert "tried 2 times, 0.0 MB arrived" in refusal(PublisherUnreachableError, publisher.url(NAME), into)
+    assert [request.headers["Range"] for request in publisher.requests] == [None, "bytes=1-"]
+
+
+def test_what_breaks_off_more_often_than_it_may_arrives_where_enough_comes_each_time(
+    publisher: LoopbackPublisher, into: Path
+) -> None:
+    publisher.script(NAME, then=Answer(cut_after=HASTY.least_bytes // 2 + 1))
+    assert get(publisher.url(NAME), into) == CONTENT
+    assert len(publisher.requests) > 2 * HASTY.attempts
+
+
 # --- lies -------------------------------------------------------------------------------------------------------------
 
 
@@ -126,6 +145,32 @@ def test_what_a_server_calls_a_file_is_neither_believed_nor_held_against_it(
     (into / f"download.{FileFormat.CSV}").unlink()
     publisher.script(NAME, Answer(body=HTML_PAGE, headers={"Content-Type": "text/csv"}))
     assert 'an HTML page ("Maintenance & repair")' in refusal(ContentRefusedError, publisher.url(NAME), into)
+
+
+REDIRECTS = {
+    "endless": Answer(redirect=NAME, endless=True),
+    "a bomb": Answer(
+        redirect=NAME, body=gzip.compress(bytes(300_000_000), 1, mtime=0), headers={"Content-Encoding": "gzip"}
+    ),
+}
+
+
+@pytest.mark.parametrize("body", REDIRECTS)
+@pytest.mark.parametrize("asks", [False, True], ids=["fetched", "asked for"])
+def test_nothing_is_read_of_what_comes_with_a_redirect(
+    publisher: LoopbackPublisher, into: Path, body: str, *, asks: bool
+) -> None:
+    publisher.script("moved.csv", *[Answer(status=405)] * asks, then=REDIRECTS[body])
+    candidate = Candidate(publisher.url("moved.csv"), "test", FileFormat.CSV)
+    before = forget_peak()
+    if asks:
+        ends = time.monotonic() + 5
+        asked = Question(what="green 2020-10", candidate=candidate, retry=HASTY, held=None, deadline=ends)
+        assert version_over_http(asked).bytes == len(CONTENT)
+    else:
+        assert get(candidate.url, into) == CONTENT
+    assert peak_megabytes() - before < 50
+    assert [request.path for request in publisher.requests][-2:] == ["moved.csv", NAME]
 
 
 # --- somebody else ----------------------------------------------------------------------------------------------------

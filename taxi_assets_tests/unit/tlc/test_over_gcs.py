@@ -8,21 +8,28 @@ import json
 import logging
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import google_crc32c
 import pytest
 
-from taxi_assets.errors import NotPublishedError, PublisherRefusedError, PublisherUnreachableError, TaxiAssetsError
+from taxi_assets.errors import (
+    ContentRefusedError,
+    NotPublishedError,
+    PublisherRefusedError,
+    PublisherUnreachableError,
+    TaxiAssetsError,
+)
 from taxi_assets.tlc.download import Fetched, Unchanged, fetch
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.publishers import publisher_from
 from taxi_assets.tlc.schemas.green import GREEN
+from taxi_assets.tlc.verify import DEFAULT_LIMITS, Limits
 from taxi_assets_tests.google.cloud_storage import CloudStorage, Fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from taxi_assets.tlc.source import SourceRecord
 
@@ -109,8 +116,10 @@ def test_what_is_forbidden_is_named_with_the_role_that_allows_it(storage: CloudS
 class _Compressing(BaseHTTPRequestHandler):
     """One object, whatever its name: stored as gzip, and said to be so."""
 
+    content = gzip.compress(CONTENT)
+
     def do_GET(self) -> None:
-        content = gzip.compress(CONTENT)
+        content = self.content
         crc32c = base64.b64encode(google_crc32c.value(content).to_bytes(4, "big")).decode()
         media = self.path.startswith("/download")
         link = f"http://127.0.0.1:{self.server.server_address[1]}/download/x"  # type: ignore[index]
@@ -129,24 +138,58 @@ class _Compressing(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-@pytest.mark.parametrize("ending", ["csv", "csv.gz"])
-def test_an_object_that_was_compressed_for_storage_is_recorded_as_it_arrives(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
-) -> None:
+@pytest.fixture
+def compressed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A service that has all objects stored so."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Compressing)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setenv("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
-    try:
-        candidates = publisher_from("gs://bucket").candidates(GREEN, Month(2020, 10))
-        (wanted,) = [candidate for candidate in candidates if candidate.format == ending]
-        found = fetch("green 2020-10", [wanted], known=None, into=tmp_path, log=logging.getLogger("test"))
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    yield
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def get_compressed(ending: str, into: Path, limits: Limits = DEFAULT_LIMITS) -> Fetched | Unchanged:
+    candidates = publisher_from("gs://bucket").candidates(GREEN, Month(2020, 10))
+    (wanted,) = [candidate for candidate in candidates if candidate.format == ending]
+    return fetch("green 2020-10", [wanted], known=None, into=into, log=logging.getLogger("test"), limits=limits)
+
+
+@pytest.mark.usefixtures("compressed")
+@pytest.mark.parametrize("ending", ["csv", "csv.gz"])
+def test_an_object_that_was_compressed_for_storage_is_recorded_as_it_arrives(tmp_path: Path, ending: str) -> None:
+    found = get_compressed(ending, tmp_path)
     assert isinstance(found, Fetched)
     content = found.path.read_bytes()
     assert (gzip.decompress(content) if ending == "csv.gz" else content) == CONTENT
     assert (found.record.bytes, found.record.rows) == (len(content), 50_000)
+
+
+@pytest.mark.usefixtures("compressed")
+@pytest.mark.parametrize(
+    ("limits", "finding"),
+    [
+        (Limits(max_bytes=10_000_000, max_expansion_ratio=10_000), "it is larger than 10,000,000 bytes"),
+        (Limits(max_expansion_ratio=200), "it expands to more than 200 times its size"),
+    ],
+)
+def test_an_object_that_expands_on_its_way_is_written_no_further_than_the_limits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: Limits, finding: str
+) -> None:
+    content = gzip.compress(CONTENT + b"1,2\n" * 25_000_000, 9, mtime=0)
+    monkeypatch.setattr(_Compressing, "content", content)
+    written: list[int] = []
+    unlink = Path.unlink
+
+    def measure_and_unlink(path: Path, **how: bool) -> None:
+        written.append(path.stat().st_size)
+        unlink(path, **how)
+
+    monkeypatch.setattr(Path, "unlink", measure_and_unlink)
+    with pytest.raises(ContentRefusedError, match=f"^green 2020-10 from gs://bucket/.* was refused: {finding}"):
+        get_compressed("csv", tmp_path, limits)
+    assert list(tmp_path.iterdir()) == []
+    assert 0 < max(written) <= min(limits.max_bytes, limits.max_expansion_ratio * len(content))
