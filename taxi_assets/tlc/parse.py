@@ -217,8 +217,9 @@ _TEXT_CONVERTERS: dict[ColumnType, _Converter] = {
 
 def _read_one(column: Column, one: Any) -> Any:
     text = one[0].as_py()
-    # Python would read digits of any script.
-    return pa.array([_SINGLE_READERS[column.type](text) if text.isascii() else None], column.type.arrow)
+    # Python would read digits of any script, and numbers with a form feed beside them.
+    plain = text.isascii() and text == text.strip()
+    return pa.array([_SINGLE_READERS[column.type](text) if plain else None], column.type.arrow)
 
 
 def _read_integer(text: str) -> int | None:

@@ -53,6 +53,7 @@ def texts(values: Sequence[str | None]) -> Any:
 EMPTY = {None: None, "": None, " ": None, '""': None, "\t ' ": None}
 NO_NUMBER = [
     "x", "-", ".", "+", "1 000", "1,5", "1_000", "0x1F", "0X1f", "1e", "e5", "--1", "1-", "٣",
+    "5\x0c", "\x0b5", "5\x1f",
     "\N{FULLWIDTH DIGIT ONE}", "½", "NULL", "N/A", "nan", "NaN", "-nan", "nan(ind)", "inf", "-Infinity",
     "infinity", "1\x00", "7\u00a0",
 ]  # fmt: skip
