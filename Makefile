@@ -122,7 +122,7 @@ test-deployments: $(VENV)/.dev ## Daemon, servers and commands as processes, kil
 	@$(BIN)/python -m pytest -q -n 3 --dist worksteal taxi_assets_tests/deployments
 
 .PHONY: test-unit
-test-unit: $(VENV)/.dev ## Unit tests alone: seconds
+test-unit: $(VENV)/.dev ## Unit tests alone: a minute
 	@$(BIN)/python -m pytest -q taxi_assets_tests/unit
 
 # Each in an environment of its own, resolved anew; tools for testing are the newest that go with it.

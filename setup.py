@@ -1,4 +1,4 @@
-"""A shim for tools that still ask for it: all metadata lives in pyproject.toml."""
+"""Nothing of its own: all metadata lives in pyproject.toml. The project's owner wants the file here, so it stays."""
 
 from setuptools import setup
 

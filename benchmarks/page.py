@@ -23,10 +23,12 @@ What the platform costs beside what you would otherwise run: the same generated 
 Who is compared takes turns (A B C, A B C), each time in a fresh process; a figure is the median of the rounds, a ratio
 the median of the rounds' ratios. The machine's own speed is in the seconds, not in the ratios.
 
-    make bench                           # all of it: takes two hours, and 15 GB in data/bench
-    make bench ONLY=clean,memory         # some of it; the rest stays as it was last measured
-    make bench REPETITIONS=5
-    make bench-page                      # this page and its picture anew, from what was last measured
+```bash needs=hours
+make bench                           # all of it: takes two hours, and 15 GB in data/bench
+make bench ONLY=clean,memory         # some of it; the rest stays as it was last measured
+make bench REPETITIONS=5
+make bench-page                      # this page and its picture anew, from what was last measured
+```
 
 This page is written by the program, but for *What was tried*.
 

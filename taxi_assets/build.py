@@ -21,7 +21,6 @@ from taxi_assets.automation.conditions import follow_changes
 from taxi_assets.automation.jobs import (
     marts_job,
     publication_job,
-    publication_job_schedule,
     quality_job,
     reference_job,
     report_job,
@@ -29,7 +28,7 @@ from taxi_assets.automation.jobs import (
 )
 from taxi_assets.automation.notifications import notification_sensors
 from taxi_assets.automation.publication import publication_sensor
-from taxi_assets.automation.schedules import publication_schedules
+from taxi_assets.automation.schedules import publication_check_schedule, publication_schedules
 from taxi_assets.automation.timing import freshness_policy, retry_policy
 from taxi_assets.checks.clean import clean_checks
 from taxi_assets.checks.marts import mart_checks
@@ -165,7 +164,7 @@ def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
     cron, timezone = settings.schedule_cron, settings.schedule_timezone
     return [
         *(s for service in SERVICES.values() for s in publication_schedules(service, cron=cron, timezone=timezone)),
-        publication_job_schedule(timezone=timezone),
+        publication_check_schedule(timezone=timezone),
     ]
 
 

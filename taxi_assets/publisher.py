@@ -10,7 +10,7 @@ from pydantic import Field
 from taxi_assets.errors import PublisherUnreachableError
 from taxi_assets.tlc import download
 from taxi_assets.tlc.ask import QUESTION_SECONDS, ask
-from taxi_assets.tlc.publishers import publisher_from
+from taxi_assets.tlc.publishers import BY_NAME, publisher_from
 from taxi_assets.tlc.verify import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
@@ -27,8 +27,7 @@ class PublisherResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # D
 
     source: str = Field(
         default="auto",
-        description="auto, datatalksclub, tlc, sample, or a base that holds the files: a folder, "
-        "file://, http(s):// or gs://.",
+        description=f"{', '.join(BY_NAME)}, or a base that holds the files: a folder, file://, http(s):// or gs://.",
     )
     google_key: str | None = Field(
         default=None,

@@ -24,6 +24,7 @@ NEEDS = {
     "docker": "Docker, and its images",
     "git": "a clone with a history, and a remote",
     "google-cloud": "a project at Google",
+    "hours": "an hour or more, and a quiet machine",
     "kubernetes": "a cluster",
     "network": "packages to download",
     "postgres": "a server at that address",

@@ -72,15 +72,3 @@ def publication_job() -> UnresolvedAssetJobDefinition:
         description="Ask the publishers of all services: which months are published but not loaded, or loaded but not "
         "in the warehouse?",
     )
-
-
-def publication_job_schedule(*, timezone: str = "UTC") -> dg.ScheduleDefinition:
-    """It, every day."""
-    return dg.ScheduleDefinition(
-        name="publication_daily",
-        job_name="publication",
-        cron_schedule="0 9 * * *",
-        execution_timezone=timezone,
-        default_status=dg.DefaultScheduleStatus.STOPPED,
-        description="Once a day: which months are overdue? It asks the publishers, so a person switches it on.",
-    )

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import importlib
 import multiprocessing
+import multiprocessing.connection
+import os
+import signal
 import sys
+import threading
 import time
 import uuid
-from collections import Counter
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.forkserver import ensure_running
 from typing import TYPE_CHECKING, Any, Self
@@ -30,8 +34,7 @@ if TYPE_CHECKING:
 BACKFILL_TAG = "taxi_assets/backfill"
 PARTITION_TAG = "dagster/partition"
 
-# A month whose process was killed is tried once more: most often something else took the memory.
-_MAXIMUM_DEATHS = 2
+_LAST_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -74,60 +77,60 @@ class Workers:
     def run(self, months: Sequence[tuple[str, str]]) -> Iterator[MonthRun]:
         """Run months of jobs, such as ("green", "2021-01") or ("marts", "2021-01"), and yield each as it ends.
 
-        A failed month does not stop the others.
+        A failed month does not stop the others. Where a worker was killed, those that were being worked on are run
+        again, each by itself: then it is clear which one it was.
         """
         waiting = list(months)
-        deaths: Counter[tuple[str, str]] = Counter()
         while waiting:
-            for pair, outcome in self._run_in_pool(list(waiting)):
-                if outcome is not None:
-                    waiting.remove(pair)
-                    yield outcome
+            for outcome in self._run_together(waiting, self._count):
+                waiting.remove((outcome.job, outcome.month))
+                yield outcome
             if not waiting:
                 return
-            self._pool = None  # it is broken
-            # Where no run tells whose death it was, it is everybody's: this must come to an end.
-            deaths.update(_end_abandoned_runs(self._backfill) or waiting)
-            for pair in [pair for pair in waiting if deaths[pair] >= _MAXIMUM_DEATHS]:
-                waiting.remove(pair)
-                yield MonthRun(*pair, succeeded=False, seconds=0, reason="Its process was killed, twice.")
+            for suspect in self._end_workers() or waiting[: self._count]:
+                killed = MonthRun(*suspect, succeeded=False, seconds=0, reason="Its process was killed, twice.")
+                outcomes = [*self._run_together([suspect], 1), killed]
+                self._end_workers()
+                waiting.remove(suspect)
+                yield outcomes[0]
 
     def run_once(self, job: str) -> MonthRun:
         """Run a job without months, in this process."""
         return _run_month(job, None, self._backfill)
 
-    def _run_in_pool(self, months: Sequence[tuple[str, str]]) -> Iterator[tuple[tuple[str, str], MonthRun | None]]:
+    def _run_together(self, months: Sequence[tuple[str, str]], count: int) -> Iterator[MonthRun]:
+        """Each as it ends; fewer than there are where a worker was killed."""
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(self._count, self._context, initializer=_load, initargs=(self._module,))
-        futures: dict[Future[MonthRun], tuple[str, str]] = {}
-        try:
-            for pair in months:
-                futures[self._pool.submit(_run_month, *pair, self._backfill)] = pair
-        except BrokenProcessPool:
-            pass  # one died already; what was not handed in is asked for again
+            self._pool = ProcessPoolExecutor(count, self._context, initializer=_prepare, initargs=(self._module,))
+        futures: list[Future[MonthRun]] = []
+        with suppress(BrokenProcessPool):
+            futures.extend(self._pool.submit(_run_month, *pair, self._backfill) for pair in months)
         for future in as_completed(futures):
-            try:
-                yield futures[future], future.result()
-            except BrokenProcessPool:
-                yield futures[future], None
+            if not isinstance(future.exception(), BrokenProcessPool):
+                yield future.result()
+
+    def _end_workers(self) -> list[tuple[str, str]]:
+        """End all of them, where they are, and mark their runs as failed; returns the months of these."""
+        if self._pool is None:
+            return []
+        for process in multiprocessing.active_children():
+            process.kill()
+        self._pool.shutdown(wait=True)
+        self._pool = None
+        statuses = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.NOT_STARTED]
+        ended = []
+        with dg.DagsterInstance.get() as instance:
+            for run in instance.get_runs(dg.RunsFilter(tags={BACKFILL_TAG: self._backfill}, statuses=statuses)):
+                instance.report_run_failed(run, "The process of this run was killed.")
+                is_abandoned(instance, run.run_id)  # takes its lock away
+                ended.append((run.job_name, run.tags[PARTITION_TAG]))
+        return ended
 
 
 def is_materialized(key: dg.AssetKey) -> bool:
     """Whether the instance knows of a materialization."""
     with dg.DagsterInstance.get() as instance:
         return instance.get_latest_materialization_event(key) is not None
-
-
-def _end_abandoned_runs(backfill: str) -> list[tuple[str, str]]:
-    """Mark runs as failed whose process is gone, so that nobody waits for them; returns their months."""
-    statuses = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.NOT_STARTED]
-    ended = []
-    with dg.DagsterInstance.get() as instance:
-        for run in instance.get_runs(dg.RunsFilter(tags={BACKFILL_TAG: backfill}, statuses=statuses)):
-            instance.report_run_failed(run, "The process of this run was killed.")
-            is_abandoned(instance, run.run_id)  # takes its lock away
-            ended.append((run.job_name, run.tags[PARTITION_TAG]))
-    return ended
 
 
 # --- in a worker process ---------------------------------------------------------------------------------------------
@@ -139,7 +142,26 @@ def _load(module: str) -> None:
     _loaded["defs"] = importlib.import_module(module).defs
 
 
+def _prepare(module: str) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _load(module)
+
+
+def _end_with_parent() -> None:
+    """A worker that waits for its next month does not see by itself that nobody will ask for one any more."""
+    multiprocessing.connection.wait([_parent().sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)  # Dagster marks a run that is being worked on as failed
+    time.sleep(_LAST_SECONDS)
+    os._exit(1)
+
+
+def _parent() -> Any:
+    return multiprocessing.parent_process()
+
+
 def _run_month(job_name: str, month: str | None, backfill: str) -> MonthRun:
+    if _parent() is not None and not _parent().is_alive():
+        os._exit(1)
     started = time.monotonic()
     job = _loaded["defs"].resolve_job_def(job_name)
     run_id = str(uuid.uuid4())

@@ -1,4 +1,7 @@
-"""Schedules: the newest published month of a service, once a month or once a day, whether or not a sensor is on."""
+"""Schedules: the newest published month of a service, once a month or once a day, whether or not a sensor is on.
+
+And the publication checks, once a day.
+"""
 
 import datetime as dt
 
@@ -36,6 +39,18 @@ def publication_schedules(
         _schedule(service, "monthly", cron=cron, timezone=timezone),
         _schedule(service, "daily", cron=DAILY, timezone=timezone),
     ]
+
+
+def publication_check_schedule(*, timezone: str = "UTC") -> dg.ScheduleDefinition:
+    """The publication checks, once a day."""
+    return dg.ScheduleDefinition(
+        name="publication_daily",
+        job_name="publication",
+        cron_schedule="0 9 * * *",
+        execution_timezone=timezone,
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description="Once a day: which months are overdue? It asks the publishers, so a person switches it on.",
+    )
 
 
 def _schedule(service: Service, word: str, *, cron: str, timezone: str) -> dg.ScheduleDefinition:

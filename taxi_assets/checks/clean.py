@@ -129,7 +129,7 @@ def _columns_known(service: Service, clean: ParquetMonth) -> dg.AssetCheckResult
         check_name="columns_known",
         passed=not unknown,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"Kept out, because tlc/schemas/{service.name}.py does not know them: {names}."
+        description=f"Kept out, because the schema of {service.name} (tlc/schemas/) does not know them: {names}."
         if unknown
         else "Every column of the file is known.",
         metadata={

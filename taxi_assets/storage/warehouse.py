@@ -1,6 +1,6 @@
 """The warehouse: one table a service, one month one partition, replaced whole or not at all.
 
-Belongs here: what every engine must be able to do. How an engine does it is a file of its own, such as `duckdb.py`.
+Belongs here: what every engine must be able to do. How an engine does it is a package of its own, such as `duckdb/`.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def match_columns(service: Service, published: Sequence[str], *, what: str) -> C
             f"{what}: the file has no column for {', '.join(missing)}"
             + (f"; unknown are {', '.join(map(repr, strangers))}." if strangers else "."),
             remedy=f"Is this a {service.title.lower()} file? A column that was renamed needs an alias in "
-            f"tlc/schemas/{service.name}.py.",
+            f"tlc/schemas/: in {service.name}.py, or in what that imports.",
         )
     absent = [c.name for c in service.published_columns if c.name not in positions]
     return ColumnMatch(positions, unknown, absent)

@@ -101,7 +101,7 @@ class Auto:
 
 @dataclass(frozen=True)
 class Sample:
-    """Generated months, offline (`sample.py`), and the package's copy of the zone table."""
+    """Generated months, offline (`sample/`), and the package's copy of the zone table."""
 
     name: str = "sample"
 
@@ -140,8 +140,9 @@ class Base:
         return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}", fragment=""))
 
 
-_BY_NAME: dict[str, Publisher] = {publisher.name: publisher for publisher in (Auto(), DataTalksClub(), Tlc(), Sample())}
-_ACCEPTED = f"Accepted are {', '.join(_BY_NAME)}, a folder that exists, file:///..., http://..., https://... or gs://bucket/prefix."
+BY_NAME: dict[str, Publisher] = {publisher.name: publisher for publisher in (Auto(), DataTalksClub(), Tlc(), Sample())}
+"""The publishers that have a word for `TAXI_SOURCE`: their names."""
+_ACCEPTED = f"Accepted are {', '.join(BY_NAME)}, a folder that exists, file:///..., http://..., https://... or gs://bucket/prefix."
 
 
 def publisher_from(source: str) -> Publisher:
@@ -150,8 +151,8 @@ def publisher_from(source: str) -> Publisher:
     A relative folder is looked up in the working directory.
     Raises `ValueError`, saying what is accepted, for anything else.
     """
-    if source in _BY_NAME:
-        return _BY_NAME[source]
+    if source in BY_NAME:
+        return BY_NAME[source]
     if source.startswith("file:"):
         return _file_base(source)
     if source.lower().startswith(("http://", "https://")):

@@ -64,6 +64,13 @@ def test_it_runs_what_ci_runs_and_deploys_only_what_has_passed() -> None:
     assert "needs.test.result == 'success' && needs.image.result == 'success'" in JOBS["deploy"]["if"]
 
 
+def test_it_tries_the_versions_at_both_ends_of_what_is_allowed() -> None:
+    pairs = [(each["versions"], each["python"]) for each in JOBS["versions"]["strategy"]["matrix"]["include"]]
+    assert pairs == [("lowest", "3.11"), ("newest", "3.14")]
+    step = {"run": 'make "test-$VERSIONS"', "env": {"VERSIONS": "${{ matrix.versions }}"}}
+    assert JOBS["versions"]["steps"][-1] == step
+
+
 def test_it_deploys_only_where_there_is_a_token() -> None:
     assert "needs.dagster-plus.outputs.configured == 'true'" in JOBS["deploy"]["if"]
     (step,) = JOBS["dagster-plus"]["steps"]

@@ -1,8 +1,7 @@
-"""docs/reliability.md: its figures are sums over a whole session, and every promise names tests that are there."""
+"""docs/reliability.md: its figures are sums over a whole session. Its promises are read by `unit/test_documents.py`."""
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -50,27 +49,3 @@ def test_nothing_was_lost_in_the_long_run_that_the_page_keeps() -> None:
 
 def rows(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.split("|")] for line in text.splitlines() if line.startswith("|")]
-
-
-# Held by measuring, not by a test.
-MEASURED = {"a month of 23 million rows needs less than 600 MB": "`make bench`"}
-
-
-@pytest.mark.parametrize("page", ["README.md", "docs/reliability.md"])
-def test_every_promise_names_tests_that_are_there(page: str) -> None:
-    text = (REPOSITORY / page).read_text()
-    table = re.split(r"^## (?:What you can rely on|Promises.*)$", text, flags=re.MULTILINE)[1].split("\n## ")[0]
-    header, _, *promises = rows(table)
-    assert header[1] == "promise"
-    assert len(promises) > 10
-    for _, promise, *_, held_by, _ in promises:
-        if promise in MEASURED:
-            assert held_by == MEASURED[promise]
-            continue
-        folder, named = "", re.findall(r"`([\w/]+(?:\.py|/))`", held_by)
-        assert named, promise
-        for name in named:
-            # `unit/test_a.py` and `test_b.py`: the second one is beside the first.
-            folder = name.rpartition("/")[0] if "/" in name else folder
-            found = REPOSITORY / "taxi_assets_tests" / folder / name.rpartition("/")[2]
-            assert found.exists(), name

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 TESTS = REPOSITORY / "taxi_assets_tests"
 README = TEXTS["README.md"]
+# What holds a promise that is measured, not tested.
+MEASURED = {"`make bench`"}
 # Documents whose blocks of text are messages of this program.
 OF_MESSAGES = {"docs/errors.md": 1, "docs/runbook.md": 10, "docs/upgrades.md": 1}
 
@@ -39,6 +41,11 @@ def test_every_link_leads_somewhere(document: str) -> None:
             assert heading in {_anchor(line) for line in target.read_text().splitlines() if line.startswith("#")}, link
 
 
+def test_every_picture_is_shown_somewhere() -> None:
+    pictures = {path.name for path in (REPOSITORY / "docs/images").iterdir()}
+    assert pictures == set(re.findall(r"images/([\w-]+\.(?:png|svg))\)", "".join(TEXTS.values())))
+
+
 @pytest.mark.parametrize("document", TEXTS)
 def test_every_target_of_make_and_every_file_that_is_named_is_there(document: str) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
@@ -55,6 +62,13 @@ def test_every_fence_is_read_as_a_block(document: str) -> None:
     assert len(fences) == 2 * sum(block.document == document for block in BLOCKS)
 
 
+@pytest.mark.parametrize("document", TEXTS)
+def test_commands_stand_in_fences_where_tests_see_them(document: str) -> None:
+    unfenced = re.sub(r"^( *)```.*?^\1```$", "", TEXTS[document], flags=re.MULTILINE | re.DOTALL)
+    commands = r"^(?: {4}|\t)\s*(?:make|export|\.venv/\S+|dagster|docker|git|curl|pip) .*"
+    assert not re.findall(commands, unfenced, re.MULTILINE)
+
+
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: f"{block.document}:{block.language}")
 def test_every_block_is_run_is_a_file_is_held_elsewhere_or_says_what_it_needs(block: Block) -> None:
     assert block.needs is None or block.needs in NEEDS
@@ -69,20 +83,37 @@ def test_a_test_that_holds_blocks_of_a_document_names_it(place: tuple[str, str],
     assert [block for block in BLOCKS if (block.document, block.language) == place]
 
 
-# --- the README -------------------------------------------------------------------------------------------------------
+# --- promises ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_test_behind_every_promise_is_there() -> None:
-    rows = README.split("## What you can rely on")[1].split("\n## ")[0].splitlines()
-    promises = [row.split("|")[2] for row in rows if row.startswith("|")][2:]
-    assert len(promises) >= 15
-    for held_by in promises:
+def _promises(document: str) -> list[tuple[str, str]]:
+    """The rows of the page's table: a promise, and what holds it."""
+    section = re.split(r"^## (?:What you can rely on|Promises, and .*)$", TEXTS[document], flags=re.MULTILINE)[1]
+    rows = [row.strip("|").split("|") for row in section.split("\n## ")[0].splitlines() if row.startswith("|")]
+    header, _, *promises = [[cell.strip() for cell in row] for row in rows]
+    assert (header[0], header[-1]) == ("promise", "held by")
+    return [(promise, held_by) for promise, *_, held_by in promises]
+
+
+@pytest.mark.parametrize(("document", "least"), [("README.md", 8), ("docs/reliability.md", 30)])
+def test_the_tests_behind_every_promise_are_there(document: str, least: int) -> None:
+    promises = _promises(document)
+    assert len(promises) >= least
+    for promise, held_by in promises:
         named = [span for span in re.findall(r"`([^`]+)`", held_by) if span.endswith((".py", "/"))]
-        assert named or "`make bench`" in held_by, held_by
+        assert named or held_by in MEASURED, promise
         folder = ""
         for name in named:  # the second of a folder goes without it
             folder = str(PurePath(name).parent) if "/" in name.rstrip("/") else folder
             assert (TESTS / name).exists() or (TESTS / folder / name).exists(), name
+
+
+def test_no_promise_is_made_twice() -> None:
+    promises = [promise for document in ("README.md", "docs/reliability.md") for promise, _ in _promises(document)]
+    assert len(set(promises)) == len(promises)
+
+
+# --- the README -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The generated records of fhv: for-hire vehicles, that is liveries and black cars, as their bases report them.
 
 Belongs here: the bases and their habits, and the lines. Does not belong here: what a ride is (`rides.py`), how
-many there are (`demand.py`) and the file (`sample.py`).
+many there are (`demand.py`) and the file (`__init__.py`).
 
 Measured on the first 100 rows of 2019-01 to 2020-04: the layout, the order (by the hour, then by base), how many rows
 name a zone, carry whole minutes or the shared flag. The shares of long trips, of repeated rows and of empty zones since

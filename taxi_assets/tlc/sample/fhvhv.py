@@ -1,7 +1,7 @@
 """The generated records of fhvhv: the trips of Uber, Lyft, Via and Juno, as TLC publishes them today.
 
 Belongs here: the companies, what a trip costs and pays, and the columns. Does not belong here: what a ride is
-(`rides.py`), how many there are (`demand.py`) and the file (`sample.py`).
+(`rides.py`), how many there are (`demand.py`) and the file (`__init__.py`).
 
 Known: the columns; the companies' bases and, until 2020-04, their shares (600 published rows); the fund's 2.5 %, 3 %
 from 2020-11-01 and 2.75 % in published rows of 2024; sales tax 8.875 %; the surcharge of 2.75, of a shared ride 0.75;

@@ -61,7 +61,7 @@ def test_a_missing_required_column_is_named_with_those_that_are_strange() -> Non
         match_columns(GREEN, published, what="green 2020-10")
     assert str(error.value) == (
         "green 2020-10: the file has no column for fare_amount; unknown are 'fare'. Is this a green taxi file? "
-        "A column that was renamed needs an alias in tlc/schemas/green.py. [HeaderError]"
+        "A column that was renamed needs an alias in tlc/schemas/: in green.py, or in what that imports. [HeaderError]"
     )
 
 

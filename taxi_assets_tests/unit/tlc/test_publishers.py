@@ -9,7 +9,7 @@ import pytest
 
 from taxi_assets.tlc.catalogue import SERVICES
 from taxi_assets.tlc.month import Month
-from taxi_assets.tlc.publishers import public_url, publisher_from
+from taxi_assets.tlc.publishers import BY_NAME, public_url, publisher_from
 from taxi_assets.tlc.schemas.green import GREEN
 from taxi_assets.tlc.schemas.yellow import YELLOW
 from taxi_assets.tlc.source import FileFormat
@@ -161,9 +161,7 @@ def test_addresses_without_secrets_are_shown_as_they_are(url: str) -> None:
     ],
 )
 def test_anything_else_is_refused_with_what_is_accepted(source: str, complaint: str) -> None:
-    with pytest.raises(
-        ValueError, match="Accepted are auto, datatalksclub, tlc, sample, a folder that exists"
-    ) as error:
+    with pytest.raises(ValueError, match=f"Accepted are {', '.join(BY_NAME)}, a folder that exists") as error:
         publisher_from(source)
     assert complaint in str(error.value)
     assert "hush" not in str(error.value)

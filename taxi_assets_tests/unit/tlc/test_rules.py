@@ -19,11 +19,6 @@ from taxi_assets.tlc.schemas.green import GREEN
 
 OCTOBER = Month(2020, 10)
 NEW_YORK = ZoneInfo("America/New_York")
-SCHEMA = pa.schema(
-    [GREEN.arrow_schema.field(name) for name in (
-        "pickup_datetime", "dropoff_datetime", "passenger_count", "trip_distance", "trip_seconds",
-    )]
-)  # fmt: skip
 FINE: dict[str, Any] = {
     "pickup_datetime": "2020-10-05 10:00:00",
     "dropoff_datetime": "2020-10-05 10:12:30",
@@ -34,14 +29,15 @@ FINE: dict[str, Any] = {
 
 
 def batch(*rows: dict[str, Any]) -> Any:
-    """Canonical rows; times and distances may be given as text."""
+    """Canonical rows; times and decimals may be given as text. Columns that are not given are null."""
 
     def value(name: str, given: Any) -> Any:
         if isinstance(given, str):
             return dt.datetime.fromisoformat(given) if name.endswith("_datetime") else Decimal(given)
         return given
 
-    return pa.RecordBatch.from_pylist([{k: value(k, v) for k, v in {**FINE, **row}.items()} for row in rows], SCHEMA)
+    values = [{name: value(name, given) for name, given in {**FINE, **row}.items()} for row in rows]
+    return pa.RecordBatch.from_pylist(values, GREEN.arrow_schema)
 
 
 def reasons(month: Month = OCTOBER, **changes: Any) -> list[str]:

@@ -1,0 +1,79 @@
+"""`make backfill` whose workers are killed, or that is killed itself."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import psutil
+import pytest
+import tenacity
+
+from taxi_assets.automation.abandoned import is_abandoned
+from taxi_assets_tests.conftest import REPOSITORY
+from taxi_assets_tests.deployments.killing_lake import ALWAYS, ONCE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+STARTED = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])
+UNFINISHED = dg.RunsFilter(statuses=[*(STARTED.statuses or []), dg.DagsterRunStatus.STARTING])
+MONTHS = ["--from", ONCE, "--to", ALWAYS]
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    (tmp_path / "dagster").mkdir()
+    (tmp_path / "dagster" / "dagster.yaml").write_text((REPOSITORY / "dagster.yaml").read_text())
+    with dg.DagsterInstance.from_config(str(tmp_path / "dagster")) as instance:
+        yield instance
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    return os.environ | {
+        "DAGSTER_HOME": str(tmp_path / "dagster"),
+        "TAXI_LAKE": str(tmp_path / "lake"),
+        "TAXI_WAREHOUSE": f"duckdb:///{tmp_path / 'warehouse.duckdb'}",
+        "TAXI_SOURCE": "sample",
+    }
+
+
+def backfill(environment: dict[str, str], *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "taxi_assets.automation.backfill", "backfill", "--service", "green", *MONTHS]
+    return subprocess.Popen(
+        [*command, "--workers", "2", *options],
+        cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def test_a_month_whose_process_is_killed_each_time_stops_no_other(
+    instance: dg.DagsterInstance, environment: dict[str, str]
+) -> None:
+    with backfill(environment, "--module", "taxi_assets_tests.deployments.killing_lake") as process:
+        said, _ = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert said.split("runs ended well")[1].splitlines()[1:] == [f"  green {ALWAYS}: Its process was killed, twice."]
+    assert re.search(rf"green {ONCE}  ok", said)
+    assert not instance.get_runs(UNFINISHED)
+
+
+def test_a_backfill_that_is_killed_takes_its_workers_with_it(
+    instance: dg.DagsterInstance, environment: dict[str, str]
+) -> None:
+    with backfill(environment) as process:
+        for trial in tenacity.Retrying(wait=tenacity.wait_fixed(0.1), stop=tenacity.stop_after_delay(120)):
+            with trial:
+                assert instance.get_runs(STARTED)
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        _, alive = psutil.wait_procs(family, timeout=60)
+        assert len(family) >= 3  # a process that they are forked from, and two workers
+        assert not alive
+    # What is not marked as failed yet is found by the sensor.
+    assert all(is_abandoned(instance, run.run_id) for run in instance.get_runs(UNFINISHED))
