@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-SHORT_SEEDS, LONG_SEEDS = 1, 8
+SHORT_SEEDS, LONG_SEEDS = 1, 4
 
 SERVICE, MONTH, NEIGHBOUR = "green", "2013-08", "2013-10"
 FILE = f"{SERVICE}_tripdata_{MONTH}.csv"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -39,6 +40,9 @@ _COLUMNS = ", ".join([*(column.name for column in GREEN.columns if column.name !
 _TRIPS = f"SELECT {_COLUMNS} FROM taxi.green_trips WHERE data_month = DATE '{{}}-01' ORDER BY source_row"
 _NOTED = "SELECT data_version, row_count FROM taxi.{} WHERE data_month = DATE '{}-01'"
 _TABLES = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'taxi'"
+
+# The page says when the file was fetched.
+_FETCHED = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d UTC")
 
 KINDS = ["duckdb", "postgres", "google"]
 
@@ -108,7 +112,7 @@ class Place:
             [*(f"SELECT * FROM taxi.{name} {month}" for name in names), "SELECT * FROM taxi.month_quality"]
         )
         report = {
-            key: hashlib.sha256(content).hexdigest()
+            key: hashlib.sha256(_FETCHED.sub(b"", content)).hexdigest()
             for key, content in self.objects().items()
             if key.startswith("reports/")
         }

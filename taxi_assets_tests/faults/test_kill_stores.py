@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from taxi_assets_tests.chain import Shelves
     from taxi_assets_tests.faults.children import Child, Outcome
     from taxi_assets_tests.faults.conftest import Republished
-    from taxi_assets_tests.faults.stores import Derived, Place
+    from taxi_assets_tests.faults.stores import Place
 
 __all__ = ["postgres_server"]
 
@@ -285,54 +285,3 @@ def test_killed_in_a_first_run(
         assert found.agree
         assert replace(found, record=good.record) == good  # which names the folder that it came from
         assert place.names() == names
-
-
-# --- what is made of the trips ----------------------------------------------------------------------------------------
-
-
-JOBS: list[tuple[str, str | None]] = [("marts", MONTH), (f"{SERVICE}_report", MONTH), ("quality", None)]
-
-
-def assert_each_is_old_or_new(found: Derived, older: Derived, newer: Derived) -> None:
-    for name, rows in found.marts.items():
-        assert rows in (older.marts[name], newer.marts[name]), name
-    assert found.quality in (older.quality, newer.quality)
-    for key, digest in found.report.items():
-        assert digest in (older.report.get(key), newer.report.get(key)), key
-    page = next(key for key in found.report if key.endswith("report.html"))
-    if found.report[page] != older.report[page]:  # the page comes last
-        assert found.report == newer.report
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_killed_while_marts_report_and_quality_are_made(
-    kind: str,
-    kill_seed: int,
-    tmp_path: Path,
-    republished: Republished,
-    request: pytest.FixtureRequest,
-    *,
-    long: bool,
-) -> None:
-    chance = random.Random(f"{kill_seed} {kind}")  # noqa: S311  (no secret)
-    with place_of(kind, tmp_path, republished, request) as place:
-        place.offer(republished.older_file)
-        place.run()
-        place.run("reference", None)
-        seconds = {job: place.run(job, month).seconds for job, month in JOBS}
-        older, names = place.look_at_derived(), place.names()
-        for flip in range(1, 4 if long else 2):
-            place.offer((republished.older_file, republished.newer_file)[flip % 2])
-            place.run()
-            seen: list[Derived] = []
-            for job, month in JOBS:
-                after(chance.uniform(0.4, 1) * seconds[job])(place, job, month)
-                seen.append(place.look_at_derived())
-                place.run(job, month)
-            newer = place.look_at_derived()
-            assert newer.marts != older.marts
-            assert newer.quality != older.quality
-            for found in seen:
-                assert_each_is_old_or_new(found, older, newer)
-            assert place.names() == names
-            older = newer
