@@ -28,7 +28,7 @@ BLOCK_BYTES = 1 << 21
 # Where a gzip ends too early, and where it is damaged.
 UNPACKING_ERRORS: tuple[type[Exception], ...] = (EOFError, gzip.BadGzipFile, cast("Any", isal_zlib.error))
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _LINE_FEED, _CARRIAGE_RETURN = b"\n\r"
 
@@ -86,7 +86,7 @@ class LineSource:
         self.rows = 0
         first = b""
         while not first and (block := next(self._blocks, b"")):
-            first = block.removeprefix(_BYTE_ORDER_MARK).lstrip(b"\r\n")
+            first = block.removeprefix(BYTE_ORDER_MARK).lstrip(b"\r\n")
         # The first block is read ahead: it holds the header, and what the reader looks at to learn the field count.
         header, *rest = _LINE_END.split(first, maxsplit=1)
         self.header = header.decode("utf-8", "backslashreplace")

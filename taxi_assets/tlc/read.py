@@ -21,7 +21,7 @@ import pyarrow.csv
 
 from taxi_assets.errors import ContentRefusedError
 from taxi_assets.tlc.columns import ColumnMatch, match_columns
-from taxi_assets.tlc.lines import Block, LineSource, open_bytes
+from taxi_assets.tlc.lines import BYTE_ORDER_MARK, Block, LineSource, open_bytes
 from taxi_assets.tlc.parquet import open_to_stream, text_columns
 from taxi_assets.tlc.parse import numeric_type
 from taxi_assets.tlc.rules import NOT_UTF8, WRONG_FIELD_COUNT
@@ -177,10 +177,13 @@ class CsvReader:
         self, numeric: Mapping[int, Any], block: Block, on_misfit: Callable[[Any], str], *, only: int | None = None
     ) -> Any:
         keys = [str(i) for i in range(len(self.names))]
+        content = block.content
+        if content.startswith(BYTE_ORDER_MARK):  # pyarrow leaves out one, at the start of whatever it is given
+            content = BYTE_ORDER_MARK + content
         return pyarrow.csv.read_csv(
-            pa.BufferReader(block.content),
+            pa.BufferReader(content),
             pyarrow.csv.ReadOptions(
-                block_size=len(block.content) + 1,  # in one piece
+                block_size=len(content) + 1,  # in one piece
                 use_threads=False,  # only so does pyarrow tell the row numbers of misfits
                 column_names=keys,
             ),
