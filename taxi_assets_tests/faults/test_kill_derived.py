@@ -122,13 +122,10 @@ def test_killed_at_a_random_moment(made: Made, kind: str, kill_seed: int, *, lon
 
 def test_killed_at_every_change(made: Made, moments: str, *, long: bool) -> None:
     """One after the other, each where the one before was killed; healed at the end."""
-    for job, month in JOBS:
-        count = len(made.place.run(job, month, moments=moments).moments)
-        made.load_the_other()
-        chosen = range(count) if long else sorted({0, count // 2, count - 1})
-        for number in chosen:
+    counts = [len(made.place.run(job, month, moments=moments).moments) for job, month in JOBS]
+    made.load_the_other()
+    for (job, month), count in zip(JOBS, counts, strict=True):
+        for number in range(count) if long else (count // 2, count - 1):
             made.kill(at_moment(moments, number), job, month)
+    for job, month in JOBS:
         made.heal(job, month)
-        for other, of_month in JOBS:
-            if other != job:
-                made.heal(other, of_month)
