@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-NAMES = ("kills", "faults", "bad inputs", "hostile names", "planted secrets", "rows lost", "rows doubled", "hangs")
+NAMES = (
+    *("kills", "faults", "bad inputs", "hostile names", "planted secrets"),
+    *("rows lost", "rows doubled", "hangs", "reader crashes"),
+)
 BEGIN, END = "<!-- figures: written by make reliability -->", "<!-- end of figures -->"
 
 
