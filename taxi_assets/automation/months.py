@@ -31,6 +31,7 @@ from taxi_assets.automation.tags import BACKFILL_TAG, PARTITION_TAG
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+# A run that is interrupted needs a moment to say so in the instance.
 _LAST_SECONDS = 30
 
 
