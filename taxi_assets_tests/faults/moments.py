@@ -113,6 +113,15 @@ class _ToldConnection:
         self._reached(f"after {name}")
         return self
 
+    def cursor(self) -> Self:
+        return type(self)(self._connection.cursor(), self._reached)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
 
