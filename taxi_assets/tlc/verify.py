@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import html
+import io
 import re
 import zlib
 from collections import Counter
@@ -281,6 +282,7 @@ def _parquet_rows(path: Path, size: int, limits: Limits) -> int:
         # A dictionary says in a few bytes what a million rows hold: each value counts as one byte at least.
         expansion.add(max(group.total_byte_size, group.num_rows * group.num_columns))
         if group.num_rows:
+            _refuse_contradictions(footer, index)
             _refuse_chunks_outside(group, data_end)
             _refuse_large_columns(group, footer.schema)
     if rows != footer.num_rows:
@@ -288,6 +290,43 @@ def _parquet_rows(path: Path, size: int, limits: Limits) -> int:
     if rows == 0:
         raise _Refusal("it is Parquet with no rows", _ELSEWHERE)
     return rows
+
+
+def _refuse_contradictions(footer: Any, index: int) -> None:
+    """Have pyarrow prepare to read a row group: there it raises what it finds wrong with the columns' metadata.
+
+    Where `column()` of the row group finds it, C++ ends the process.
+    """
+    try:
+        with pq.ParquetFile(_Pages(), metadata=footer, pre_buffer=False, buffer_size=1) as file:
+            next(file.iter_batches(row_groups=[index], use_threads=False), None)
+    except _Pages.Reached:
+        return
+    except (pa.ArrowException, OSError) as error:
+        finding = " ".join(str(error).split()).rstrip(".")
+        raise _Refusal(f"its Parquet footer contradicts itself (row group {index + 1}: {finding})") from None
+
+
+class _Pages(io.RawIOBase):
+    """Stands for a file of any size, of which nobody reads anything but the footer."""
+
+    class Reached(Exception):  # noqa: N818  (that is well)
+        """Somebody reads a page."""
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:  # noqa: ARG002
+        return 1 << 62
+
+    def tell(self) -> int:
+        return 1 << 62
+
+    def read(self, size: int = -1) -> bytes:  # noqa: ARG002
+        raise _Pages.Reached
 
 
 def _refuse_chunks_outside(group: Any, data_end: int) -> None:
