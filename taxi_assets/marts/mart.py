@@ -84,11 +84,11 @@ class Mart:
 
     name: str
     description: str
-    columns: Sequence[Column]
-    key: Sequence[str]
-    measures: Sequence[str]
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    measures: tuple[str, ...]
     """Its columns that add up."""
-    of_all_trips: Sequence[str]
+    of_all_trips: tuple[str, ...]
     """Those measures that must be what all trips of a month add up to."""
     needs: frozenset[str]
     sql: str

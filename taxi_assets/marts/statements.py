@@ -57,6 +57,7 @@ _TYPES = {
 }
 
 
+@cache
 def queries_of(mart: Mart) -> tuple[exp.Query, dict[str, exp.Query]]:
     """The query of a month, and the views upon the table by name; raises `MartDefinitionError`."""
     first, views = _read(mart)

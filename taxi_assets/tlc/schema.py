@@ -80,7 +80,7 @@ class Column:
     unit: str | None = None
     aliases: Sequence[str] = ()
     required: bool = False
-    codes: Mapping[str, int | str] = field(default_factory=dict)
+    codes: Mapping[str, int | str] = field(default_factory=dict, hash=False)
     since: Month | None = None
     until: Month | None = None
     in_several: bool = False

@@ -385,7 +385,7 @@ def test_columns_are_described_and_follow_the_mart(backend: WarehouseBackend) ->
     warehouse, mart = backend.open(), small("mart_described")
     made(warehouse, mart, MONTH, GREEN)
     assert dict(backend.columns(mart.name)) == {column.name: column.described for column in mart.columns}
-    columns = [dataclasses.replace(c, description='the driver\'s, "said" so.') for c in mart.columns]
+    columns = tuple(dataclasses.replace(c, description='the driver\'s, "said" so.') for c in mart.columns)
     made(warehouse, dataclasses.replace(mart, columns=columns), MONTH, GREEN)
     assert dict(backend.columns(mart.name)) == {column.name: column.described for column in columns}
 
@@ -409,7 +409,7 @@ def test_a_column_of_another_type_is_refused_by_name_and_the_old_months_stay(bac
     warehouse, mart = backend.open(), small("mart_typed")
     made(warehouse, mart, MONTH, GREEN)
     old = trips_in(warehouse, mart)
-    columns = [dataclasses.replace(c, type=ColumnType.TEXT) if c.name == "trips" else c for c in mart.columns]
+    columns = tuple(dataclasses.replace(c, type=ColumnType.TEXT) if c.name == "trips" else c for c in mart.columns)
     with pytest.raises(WarehouseSchemaError) as error:
         made(warehouse, dataclasses.replace(mart, columns=columns), MONTH, GREEN)
     for part in (warehouse.table_name(mart.name), "trips", *backend.types):
@@ -433,8 +433,8 @@ def test_a_key_that_has_gained_a_column_holds_in_old_months_as_well(warehouse: W
     made(warehouse, old, MONTH, GREEN)
     extended = dataclasses.replace(
         old,
-        columns=[*old.columns[:2], Column("pickup_hour", ColumnType.INTEGER, "The hour."), *old.columns[2:]],
-        key=[*old.key, "pickup_hour"],
+        columns=(*old.columns[:2], Column("pickup_hour", ColumnType.INTEGER, "The hour."), *old.columns[2:]),
+        key=(*old.key, "pickup_hour"),
         sql=old.sql.replace("service, SUM", "service, pickup_hour, SUM").replace(
             "GROUP BY data_month, service", "GROUP BY data_month, service, pickup_hour"
         ),

@@ -102,7 +102,7 @@ def test_a_key_that_old_months_do_not_have_is_refused(warehouse: PostgresWarehou
     make(warehouse, mart)
     rows = run(warehouse.url, "SELECT * FROM taxi.flows ORDER BY pickup_borough, dropoff_borough")
     with pytest.raises(WarehouseSchemaError, match="not unique by its new key, data_month, service"):
-        make(warehouse, dataclasses.replace(mart, key=["data_month", "service"]))
+        make(warehouse, dataclasses.replace(mart, key=("data_month", "service")))
     assert run(warehouse.url, "SELECT * FROM taxi.flows ORDER BY pickup_borough, dropoff_borough") == rows
     assert len(keys(warehouse, "flows")) == 1
 

@@ -7,6 +7,7 @@ use pyarrow or DuckDB: threads do not survive a fork. Hence the warming up with 
 from __future__ import annotations
 
 import importlib
+from contextlib import ExitStack
 
 import dagster as dg
 
@@ -35,7 +36,8 @@ def nothing() -> None:
     pass
 
 
-migrations_read_once().__enter__()  # for good
+_for_good = ExitStack()  # kept, or it would end with this line
+_for_good.enter_context(migrations_read_once())
 build_definitions(Settings(source="sample")).resolve_job_def("green")
 with dg.DagsterInstance.ephemeral() as instance:
     dg.materialize(
