@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,7 @@ class Deployment:
     def warehouse(self) -> Path:
         return self.home / "warehouse.duckdb"
 
+    @lru_cache(maxsize=4)  # noqa: B019  (few; a code location keeps its definitions as well)
     def definitions(self) -> TaxiDefinitions:
         return build_definitions(
             Settings(

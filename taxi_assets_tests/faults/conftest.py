@@ -50,7 +50,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
     figures = config.stash[_FIGURES]
     terminalreporter.section("what was tried")
     terminalreporter.write_line(figures.table())
-    if config.getoption("--long") and exitstatus == 0 and not config.getoption("collectonly"):
+    only_some = (
+        config.getoption("keyword") or config.getoption("collectonly") or config.args != ["taxi_assets_tests/faults"]
+    )
+    if config.getoption("--long") and exitstatus == 0 and not only_some:
         figures.keep(REPOSITORY / "docs" / "reliability.md")
 
 

@@ -113,13 +113,19 @@ def test_moments_are_all_there_are(
     assert outcome.moments == list(moments)
 
 
-@pytest.mark.parametrize("moment", [moment for moment in FIRST if moment not in ALIKE_FIRST])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The short form tries every second moment of a first run."""
+    if "first_moment" in metafunc.fixturenames:
+        moments = [moment for moment in FIRST if moment not in ALIKE_FIRST]
+        metafunc.parametrize("first_moment", moments if metafunc.config.getoption("--long") else moments[::2])
+
+
 def test_killed_in_a_first_run(
-    republished: Republished, copy_of: Callable[[Deployment], Deployment], moment: str
+    republished: Republished, copy_of: Callable[[Deployment], Deployment], first_moment: str
 ) -> None:
     deployment = copy_of(republished.empty)
-    assert Child(deployment, SERVICE, MONTH, Plan(dies=moment)).end().exit_code == -signal.SIGKILL
-    assert look(deployment, SERVICE, MONTH) == progressed(NOTHING, republished.newer, FIRST[moment])
+    assert Child(deployment, SERVICE, MONTH, Plan(dies=first_moment)).end().exit_code == -signal.SIGKILL
+    assert look(deployment, SERVICE, MONTH) == progressed(NOTHING, republished.newer, FIRST[first_moment])
     assert_next_run_heals(deployment, republished.newer)
 
 
@@ -189,10 +195,9 @@ def test_killed_in_the_middle_of_a_write(
     assert_next_run_heals(deployment, republished.newer)
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_killed_again_and_again_at_random(republished: Republished, tmp_path: Path, seed: int) -> None:
+def test_killed_again_and_again_at_random(republished: Republished, tmp_path: Path, kill_seed: int) -> None:
     """With the other version published each time, and nothing healed in between."""
-    chance = random.Random(seed)  # noqa: S311  (no secret)
+    chance = random.Random(kill_seed)  # noqa: S311  (no secret)
     versions = (republished.older, republished.newer)
     files = (republished.older_file, republished.newer_file)
     deployment = replace(republished.held.copy_to(tmp_path / "home"), source=str(tmp_path))
