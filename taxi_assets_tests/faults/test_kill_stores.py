@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from taxi_assets_tests.contract.stores.postgres import postgres_server
-from taxi_assets_tests.faults.conftest import MONTH, SERVICE
+from taxi_assets_tests.faults.conftest import LONG_SEEDS, MONTH, SERVICE
 from taxi_assets_tests.faults.moments import STATEMENTS, STEPS, WRITES
 from taxi_assets_tests.faults.stores import KINDS, place_of
 from taxi_assets_tests.google import bigquery, cloud_storage
@@ -242,20 +242,15 @@ STEPS_OF_A_RUN = [
 ]
 
 
-@pytest.mark.parametrize("kind", ["postgres", "google"])
-def test_killed_between_two_steps(battery: Battery, *, long: bool) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_between_two_steps_and_at_random(battery: Battery, kind: str, kill_seed: int, *, long: bool) -> None:
     battery.offer_the_other()
     assert battery.run(moments=STEPS).moments == STEPS_OF_A_RUN
-    for number in range(len(STEPS_OF_A_RUN)) if long else (7,):
+    for number in range(kill_seed, len(STEPS_OF_A_RUN), LONG_SEEDS) if long else (7,):
         battery.kill(at_moment(STEPS, number))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_killed_at_a_random_moment(battery: Battery, kill_seed: int, *, long: bool) -> None:
-    chance = random.Random(f"{kill_seed} {battery.place.deployment.warehouse_address is None}")  # noqa: S311  (no secret)
+    chance = random.Random(f"{kill_seed} {kind}")  # noqa: S311  (no secret)
     for _ in range(12 if long else 2):
         battery.kill(after(chance.uniform(0.05, battery.takes)), surely=False)
-    assert battery.kills
 
 
 @pytest.mark.parametrize(
