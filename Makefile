@@ -113,7 +113,7 @@ test: check ## All tests but those of faults, of whole deployments, and in a bro
 
 .PHONY: test-faults
 test-faults: $(VENV)/.dev ## Runs killed, files broken, several at once: nothing lost, nothing doubled
-	@$(BIN)/python -m pytest -q -n 3 --dist worksteal taxi_assets_tests/faults
+	@$(BIN)/python -m pytest -q -n 2 --dist worksteal taxi_assets_tests/faults
 
 .PHONY: reliability
 reliability: $(VENV)/.dev ## The same in its long form, by hand: hundreds of kills, an hour of bad data; docs/reliability.md

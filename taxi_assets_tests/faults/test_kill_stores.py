@@ -15,7 +15,7 @@ import pytest
 
 from taxi_assets_tests.contract.stores.postgres import postgres_server
 from taxi_assets_tests.faults.conftest import LONG_SEEDS, MONTH, SERVICE
-from taxi_assets_tests.faults.moments import STATEMENTS, STEPS, WRITES
+from taxi_assets_tests.faults.moments import STATEMENTS, STEPS
 from taxi_assets_tests.faults.stores import KINDS, place_of
 from taxi_assets_tests.google import bigquery, cloud_storage
 
@@ -253,9 +253,7 @@ def test_killed_between_two_steps_and_at_random(battery: Battery, kind: str, kil
         battery.kill(after(chance.uniform(0.05, battery.takes)), surely=False)
 
 
-@pytest.mark.parametrize(
-    ("kind", "moments", "number"), [("postgres", STATEMENTS, -8), ("duckdb", WRITES, 5), ("google", STEPS, 7)]
-)
+@pytest.mark.parametrize(("kind", "moments", "number"), [("postgres", STATEMENTS, -8), ("google", STEPS, 7)])
 def test_killed_in_a_first_run(
     kind: str,
     moments: str,
@@ -264,7 +262,7 @@ def test_killed_in_a_first_run(
     republished: Republished,
     request: pytest.FixtureRequest,
 ) -> None:
-    """Where schema, dataset and tables are made as well."""
+    """Where schema, dataset and tables are made as well; of DuckDB: `test_kill.py`."""
     with place_of(kind, tmp_path / "clean", republished, request) as place:
         place.offer(republished.newer_file)
         whole = place.start(moments=moments).end()
