@@ -117,7 +117,7 @@ test-faults: $(VENV)/.dev ## Runs killed, files broken, several at once: nothing
 
 .PHONY: reliability
 reliability: $(VENV)/.dev ## The same in its long form, by hand: hundreds of kills, an hour of bad data; docs/reliability.md
-	@$(BIN)/python -m pytest -q -n 2 --dist worksteal --long taxi_assets_tests/faults
+	@$(BIN)/python -m pytest -q -n 3 --dist worksteal --long taxi_assets_tests/faults
 
 .PHONY: test-deployments
 test-deployments: $(VENV)/.dev ## Daemon, servers and commands as processes, killed and restarted; deployment files, documents

@@ -11,7 +11,7 @@ from taxi_assets.automation.conditions import follow_upstream
 from taxi_assets.failures import as_failures
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.storage.lake import Lake
-from taxi_assets.storage.shelves import ParquetMonth, PublishedFile, StagedParquet
+from taxi_assets.storage.shelves import ParquetMonth, PublishedFile, StagedParquet, stem_of
 from taxi_assets.tlc.clean import clean_month, data_version
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.part import QUARANTINE_COLUMNS
@@ -75,7 +75,7 @@ def clean_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Ass
             rules = service.select_rules(context.op_execution_context.op_config["rules"])
             version = data_version(raw.record, service, rules)
             replaces = {
-                name: lake.version(f"{_stem(name, service, month)}.parquet") for name in ("quarantine", "clean")
+                name: lake.version(f"{stem_of(name, service, month)}.parquet") for name in ("quarantine", "clean")
             }
             halves = _held(lake, service, month, version)
             cleaned = "unchanged"
@@ -98,10 +98,6 @@ def clean_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Ass
                 )
 
     return clean_trips
-
-
-def _stem(shelf: str, service: Service, month: Month) -> str:
-    return f"{shelf}/{service.table}/{month}"
 
 
 def _metadata(half: ParquetMonth | StagedParquet, record: SourceRecord, *, seconds: float) -> dict[str, Any]:
@@ -131,7 +127,7 @@ def _held(lake: Lake, service: Service, month: Month, version: str) -> dict[str,
     """Both halves, where the lake holds just what this run would make; otherwise nothing."""
     halves = {}
     for name in ("quarantine", "clean"):
-        half = ParquetMonth.find(lake, _stem(name, service, month))
+        half = ParquetMonth.find(lake, stem_of(name, service, month))
         if half is None or half.report.data_version != version:
             return {}
         halves[name] = half

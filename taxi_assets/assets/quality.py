@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import dagster as dg
-import pandas as pd
 
 from taxi_assets import metadata
 from taxi_assets.automation.conditions import follow_months
@@ -13,9 +12,9 @@ from taxi_assets.errors import LakeObjectMissingError, OvertakenError
 from taxi_assets.failures import as_failures
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.reports.quality import COLUMNS, VERSION, quality_frame, recent_months
-from taxi_assets.storage.frames import CurrentFrame
+from taxi_assets.storage.frames import StagedFrame
 from taxi_assets.storage.lake import Lake
-from taxi_assets.storage.shelves import ParquetMonth
+from taxi_assets.storage.shelves import ParquetMonth, stem_of
 from taxi_assets.storage.warehouse import Warehouse
 from taxi_assets.tlc.catalogue import SERVICES
 
@@ -47,7 +46,7 @@ def quality_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDe
         automation_condition=follow_months(),
         retry_policy=retry,
     )
-    def quality_over_time(lake: Lake, warehouse: Warehouse) -> Iterator[dg.Output[pd.DataFrame]]:
+    def quality_over_time(lake: Lake, warehouse: Warehouse) -> Iterator[dg.Output[StagedFrame]]:
         # Drawing takes most of a second to import.
         from taxi_assets.reports.quality_picture import draw_quality  # noqa: PLC0415
 
@@ -62,10 +61,9 @@ def quality_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDe
         made_of = VERSION, sorted((r.service, r.month, r.data_version) for r in reports)
         recent = recent_months(reports)
         rows, quarantined = sum(r.rows_raw for r in reports), sum(r.rows_quarantined for r in reports)
-        frame = CurrentFrame(quality_frame(reports))
-        frame.require_current = lambda: require_same(lake, months)
+        frame = quality_frame(reports)
         yield dg.Output(
-            frame,
+            StagedFrame(frame, lambda: require_same(lake, months)),
             data_version=dg.DataVersion(hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]),
             metadata={
                 "quality_over_time": metadata.picture("quality over time", draw_quality(reports).small()),
@@ -85,7 +83,7 @@ def quality_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDe
 def months_in(lake: Lake) -> dict[str, ParquetMonth | None]:
     """What stands at the stem of each month on the clean shelf, by service and month; only footers are read."""
     stems = [
-        f"clean/{service.table}/{month}"
+        stem_of("clean", service, month)
         for service in SERVICES.values()
         for month in monthly_partitions(service).get_partition_keys()
     ]

@@ -14,7 +14,7 @@ from taxi_assets.failures import as_failures
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.publisher import PublisherResource
 from taxi_assets.storage.lake import Lake
-from taxi_assets.storage.shelves import ParquetMonth, PublishedFile, StagedFile
+from taxi_assets.storage.shelves import ParquetMonth, PublishedFile, StagedFile, stem_of
 from taxi_assets.tlc.download import Fetched
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Service
@@ -65,7 +65,7 @@ def raw_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Asset
         month = Month.parse(context.partition_key)
         candidates = publisher.publisher.candidates(service, month)
         config = context.op_execution_context.op_config
-        stem = f"raw/{service.table}/{month}"
+        stem = stem_of("raw", service, month)
         with current_file(f"{service.name} {month}", candidates, stem, lake, publisher, force=config["force"]) as file:
             with file.open() as bytes_:
                 preview = metadata.file_preview(bytes_, file.record.format)
@@ -90,7 +90,7 @@ def _all_from(digest: str, instance: dg.DagsterInstance, lake: Lake, service: Se
     if digests_in_warehouse(instance, service, [month]).get(month) != digest:
         return False
     with as_failures():
-        halves = [ParquetMonth.find(lake, f"{shelf}/{service.table}/{month}") for shelf in ("clean", "quarantine")]
+        halves = [ParquetMonth.find(lake, stem_of(shelf, service, month)) for shelf in ("clean", "quarantine")]
     return all(half is not None and half.report.raw_sha256 == digest for half in halves)
 
 

@@ -14,7 +14,7 @@ from taxi_assets.failures import as_failures
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.reports.staged import NAMES, PAGE, StagedReport
 from taxi_assets.storage.lake import Lake
-from taxi_assets.storage.shelves import ParquetMonth, PublishedFile
+from taxi_assets.storage.shelves import ParquetMonth, PublishedFile, stem_of
 from taxi_assets.storage.warehouse import Warehouse
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Service
@@ -66,7 +66,7 @@ def report_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.As
         from taxi_assets.reports.page import render  # noqa: PLC0415
 
         month = Month.parse(context.partition_key)
-        stem = f"reports/{service.table}/{month}"
+        stem = stem_of("reports", service, month)
         with as_failures(), lake.staging() as folder:
             replaces = {name: lake.version(f"{stem}/{name}") for name in NAMES}
             with warehouse.session():
@@ -76,7 +76,7 @@ def report_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.As
             # Most of a second and 60 MB to import: only now, when the warehouse has given back its memory.
             from taxi_assets.reports.pictures import draw_all  # noqa: PLC0415
 
-            raw = PublishedFile.find(lake, f"raw/{service.table}/{month}")
+            raw = PublishedFile.find(lake, stem_of("raw", service, month))
             pictures = draw_all(figures, trips.report)
             page = render(figures, trips.report, None if raw is None else raw.record, pictures)
             files = [folder / picture.file for picture in pictures] + [folder / PAGE]

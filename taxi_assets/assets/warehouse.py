@@ -9,7 +9,7 @@ from taxi_assets import metadata
 from taxi_assets.automation.conditions import follow_upstream
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.storage.lake import Lake
-from taxi_assets.storage.shelves import ParquetMonth, PublishedFile
+from taxi_assets.storage.shelves import ParquetMonth, PublishedFile, stem_of
 from taxi_assets.storage.warehouse import Warehouse
 from taxi_assets.tlc.schema import Service
 
@@ -49,7 +49,7 @@ def warehouse_asset(service: Service, kind: str, retry: dg.RetryPolicy | None = 
         context: dg.AssetExecutionContext, trips: ParquetMonth, lake: Lake, warehouse: Warehouse
     ) -> Iterator[dg.Output[Any]]:
         # The handle says where the rows are; the IO manager has the warehouse load them from there.
-        raw = PublishedFile.find(lake, f"raw/{service.table}/{context.partition_key}")
+        raw = PublishedFile.find(lake, stem_of("raw", service, context.partition_key))
         yield dg.Output(
             trips,
             data_version=dg.DataVersion(trips.report.data_version),

@@ -11,7 +11,7 @@ import dagster as dg
 from taxi_assets.failures import as_failures
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.storage.lake import Lake
-from taxi_assets.storage.shelves import ParquetMonth, PublishedFile
+from taxi_assets.storage.shelves import ParquetMonth, PublishedFile, stem_of
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Service
 
@@ -53,7 +53,7 @@ def clean_checks(service: Service, retry: dg.RetryPolicy | None = None) -> dg.As
     def check_clean(context: dg.AssetCheckExecutionContext, lake: Lake) -> Iterator[dg.AssetCheckResult]:
         month = Month.parse(context.partition_key)
         with as_failures():
-            clean = ParquetMonth.get(lake, f"clean/{service.table}/{month}")
+            clean = ParquetMonth.get(lake, stem_of("clean", service, month))
             yield _rows_conserved(lake, service, month, clean)
             yield _share_quarantined(clean)
             yield _usual_volume(lake, service, month, clean)
@@ -64,8 +64,8 @@ def clean_checks(service: Service, retry: dg.RetryPolicy | None = None) -> dg.As
 
 
 def _rows_conserved(lake: Lake, service: Service, month: Month, clean: ParquetMonth) -> dg.AssetCheckResult:
-    raw = PublishedFile.get(lake, f"raw/{service.table}/{month}")
-    quarantine = ParquetMonth.get(lake, f"quarantine/{service.table}/{month}")
+    raw = PublishedFile.get(lake, stem_of("raw", service, month))
+    quarantine = ParquetMonth.get(lake, stem_of("quarantine", service, month))
     same_pair = clean.report.data_version == quarantine.report.data_version
     same_file = clean.report.raw_sha256 == raw.record.sha256
     adds_up = raw.record.rows == clean.rows + quarantine.rows
@@ -97,7 +97,7 @@ def _share_quarantined(clean: ParquetMonth) -> dg.AssetCheckResult:
 
 def _usual_volume(lake: Lake, service: Service, month: Month, clean: ParquetMonth) -> dg.AssetCheckResult:
     shifts = [shift for shift in range(-_MONTHS_AROUND, _MONTHS_AROUND + 1) if shift]
-    around = [ParquetMonth.find(lake, f"clean/{service.table}/{month.shift(shift)}") for shift in shifts]
+    around = [ParquetMonth.find(lake, stem_of("clean", service, month.shift(shift))) for shift in shifts]
     rows = {half.report.month: half.rows for half in around if half is not None and half.rows}
     if not rows:
         passed, said = True, "None of the months around is in the lake."

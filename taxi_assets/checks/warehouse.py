@@ -5,7 +5,7 @@ import dagster as dg
 from taxi_assets.failures import as_failures
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.storage.lake import Lake
-from taxi_assets.storage.shelves import ParquetMonth
+from taxi_assets.storage.shelves import ParquetMonth, stem_of
 from taxi_assets.storage.warehouse import Warehouse
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Service
@@ -27,7 +27,7 @@ def warehouse_check(service: Service, retry: dg.RetryPolicy | None = None) -> dg
     def equals_clean(context: dg.AssetCheckExecutionContext, lake: Lake, warehouse: Warehouse) -> dg.AssetCheckResult:
         month = Month.parse(context.partition_key)
         with as_failures():
-            clean = ParquetMonth.get(lake, f"clean/{service.table}/{month}")
+            clean = ParquetMonth.get(lake, stem_of("clean", service, month))
             with warehouse.session():
                 found = warehouse.totals(service, month)
                 loaded = warehouse.loaded(service, month)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -37,12 +38,13 @@ _ARROW: Mapping[str, Any] = {
 _MILES_PLACES = 3
 
 
-class CurrentFrame(pd.DataFrame):
-    """A frame made of what others may change meanwhile; to be asked again when it takes its table's place."""
+@dataclass(frozen=True)
+class StagedFrame:
+    """A small table on its way to the warehouse, made of what others may change meanwhile."""
 
-    _metadata = ("require_current",)  # to pandas: no column
+    frame: pd.DataFrame
     require_current: Callable[[], None]
-    """Raises where what it was made of is not so any more."""
+    """Raises where what it was made of is not so any more; to be called when it takes its table's place."""
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from taxi_assets.errors import OvertakenError, WarehouseTableMissingError
 from taxi_assets.failures import as_failures
 from taxi_assets.marts.mart import Mart, MartMonth, marts
 from taxi_assets.reports.staged import PAGE, StagedReport, sha256
-from taxi_assets.storage.frames import CurrentFrame
+from taxi_assets.storage.frames import StagedFrame
 from taxi_assets.storage.lake import Lake
 from taxi_assets.storage.shelves import ParquetMonth, PublishedFile, StagedFile, StagedParquet
 from taxi_assets.storage.warehouse import Warehouse, nothing
@@ -89,10 +89,12 @@ class WarehouseIOManager(dg.ConfigurableIOManager):
 
     warehouse: dg.ResourceDependency[Warehouse]
 
-    def handle_output(self, context: dg.OutputContext, obj: ParquetMonth | MartMonth | pd.DataFrame) -> None:
+    def handle_output(
+        self, context: dg.OutputContext, obj: ParquetMonth | MartMonth | StagedFrame | pd.DataFrame
+    ) -> None:
         """Replace the month, unless the table holds just these rows; replace a small table."""
         with as_failures():
-            if isinstance(obj, pd.DataFrame):
+            if isinstance(obj, StagedFrame | pd.DataFrame):
                 replace_frame(self.warehouse, context.asset_key.path[-1], obj, metadata.column_descriptions(context))
                 return
             started = time.monotonic()
@@ -153,10 +155,12 @@ class WarehouseIOManager(dg.ConfigurableIOManager):
             return self.warehouse.read_month(service, month)
 
 
-def replace_frame(warehouse: Warehouse, name: str, frame: pd.DataFrame, descriptions: Mapping[str, str]) -> None:
+def replace_frame(
+    warehouse: Warehouse, name: str, made: StagedFrame | pd.DataFrame, descriptions: Mapping[str, str]
+) -> None:
     """Replace a small table, where what it was made of is still so."""
-    require_current = frame.require_current if isinstance(frame, CurrentFrame) else nothing
-    warehouse.replace_frame(name, frame, descriptions, require_current=require_current)
+    staged = made if isinstance(made, StagedFrame) else StagedFrame(made, nothing)
+    warehouse.replace_frame(name, staged.frame, descriptions, require_current=staged.require_current)
 
 
 def _rows_of(mart: Mart, month: Month, rows: int | None = None) -> str:

@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.schema import Service
 
 
+def stem_of(shelf: str, service: Service, month: Month | str) -> str:
+    """Where a month of a service stands on a shelf, without the ending of what stands there."""
+    return f"{shelf}/{service.table}/{month}"
+
+
 @dataclass(frozen=True)
 class StagedFile:
     """A fetched file on its way to the raw shelf, and the versions of the objects it may replace, by key."""

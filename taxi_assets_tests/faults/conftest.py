@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taxi_assets_tests.chain import Deployment, Shelves, look
 from taxi_assets_tests.conftest import REPOSITORY
-from taxi_assets_tests.faults.children import Child
 from taxi_assets_tests.faults.figures import Figures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from taxi_assets_tests.chain import Deployment, Shelves
 
 SHORT_SEEDS, LONG_SEEDS = 1, 4
 
@@ -60,6 +60,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
 @pytest.fixture(autouse=True)
 def _count_kills(record_property: Callable[[str, object], None]) -> Iterator[None]:
     """Of runs in processes of their own; one that hangs has failed its test by then."""
+    from taxi_assets_tests.faults.children import Child  # noqa: PLC0415  (slow, see conftest.py above)
+
     ended, killed = Child.ended, Child.killed
     yield
     if Child.ended > ended:
@@ -93,6 +95,8 @@ class Republished:
 @pytest.fixture(scope="session")
 def republished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Republished:
     """Made once; tests work on copies of its deployments."""
+    from taxi_assets_tests.chain import Deployment, look  # noqa: PLC0415
+
     home = tmp_path_factory.mktemp("republished")
     published = home / "published"
     published.mkdir()

@@ -13,7 +13,7 @@ import dagster as dg
 
 from taxi_assets.build import build_definitions
 from taxi_assets.settings import Settings
-from taxi_assets_tests.conftest import migrations_read_once
+from taxi_assets_tests.quicker import migrations_read_once
 
 for module in (
     "tabulate",

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 REAL_STARTS = sorted((REAL / "first100").glob("*.csv"))
-INPUTS_A_ROUND = 500
+INPUTS_A_ROUND = 300
 LONG_SECONDS = 1800
 
 

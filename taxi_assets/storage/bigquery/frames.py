@@ -21,7 +21,7 @@ from google.api_core import exceptions as api_errors
 from taxi_assets import metadata
 from taxi_assets.failures import as_failures
 from taxi_assets.storage.bigquery import BigQueryWarehouse
-from taxi_assets.storage.frames import to_frame
+from taxi_assets.storage.frames import StagedFrame, to_frame
 from taxi_assets.storage.io_managers import replace_frame
 
 
@@ -43,6 +43,7 @@ class BigQueryFrameIOManager(BigQueryPandasIOManager):
             database=self.project,
             schema=self.dataset,
             io_manager_name=type(self).__name__,
+            default_load_type=pd.DataFrame,
         )
 
 
@@ -50,11 +51,16 @@ class _Frames(BigQueryPandasTypeHandler):
     def __init__(self, warehouse: BigQueryWarehouse) -> None:
         self._warehouse = warehouse
 
+    @property
+    def supported_types(self) -> Sequence[type[Any]]:
+        """Those of what assets hand over."""
+        return [pd.DataFrame, StagedFrame]
+
     def handle_output(
         self,
         context: dg.OutputContext,
         table_slice: TableSlice,
-        obj: pd.DataFrame,
+        obj: StagedFrame | pd.DataFrame,
         connection: Any,  # noqa: ARG002
     ) -> None:
         replace_frame(self._warehouse, table_slice.table, obj, metadata.column_descriptions(context))
