@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 UV := VIRTUAL_ENV=$(VENV) $(BIN)/uv
-# Commands, runs and tests start many processes: each would compile the project's code anew.
+# Where it is set, each of the many processes that commands and tests start would compile the project's code anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
@@ -115,6 +115,7 @@ test: check ## All tests but those of faults, of whole deployments, and in a bro
 test-faults: $(VENV)/.dev ## Runs killed, files broken, several at once: nothing lost, nothing doubled
 	@$(BIN)/python -m pytest -q -n 2 --dist worksteal taxi_assets_tests/faults
 
+# Three workers: two of them are busy for half an hour with one test each.
 .PHONY: reliability
 reliability: $(VENV)/.dev ## The same in its long form, by hand: hundreds of kills, an hour of bad data; docs/reliability.md
 	@$(BIN)/python -m pytest -q -n 3 --dist worksteal --long taxi_assets_tests/faults

@@ -51,6 +51,7 @@ class Deployment:
 
     @lru_cache(maxsize=4)  # noqa: B019  (few; a code location keeps its definitions as well)
     def definitions(self) -> TaxiDefinitions:
+        """With the environment of the first call."""
         return build_definitions(
             Settings(
                 lake=self.lake_address or str(self.lake),  # type: ignore[arg-type]  # read by its validators

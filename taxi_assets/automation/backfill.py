@@ -14,7 +14,9 @@ from tabulate import tabulate
 from taxi_assets.assets.zones import ZONES
 from taxi_assets.automation.months import MonthRun, Workers, is_materialized
 from taxi_assets.partitions import monthly_partitions
+from taxi_assets.reports.staged import PAGE
 from taxi_assets.settings import Settings
+from taxi_assets.storage.shelves import stem_of
 from taxi_assets.tlc.catalogue import SERVICES
 from taxi_assets.tlc.month import Month
 
@@ -58,7 +60,7 @@ def demo() -> None:
     lake, warehouse = lake_at(settings), warehouse_at(settings)
     places = {
         "quarantine": lake.uri("quarantine"),
-        "report": lake.uri(f"reports/yellow_trips/{_DEMO_MONTH}/report.html"),
+        "report": lake.uri(f"{stem_of('reports', SERVICES['yellow'], _DEMO_MONTH)}/{PAGE}"),
         "warehouse": warehouse.uri(),
     }
     click.echo(_NEXT.format(**{name: _from_here(place) for name, place in places.items()}))

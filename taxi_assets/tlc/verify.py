@@ -274,7 +274,10 @@ def _parquet_rows(path: Path, size: int, limits: Limits) -> int:
     except (pa.ArrowException, OSError, ValueError):
         raise _Refusal("it is Parquet with a footer that cannot be read") from None
     data_end = size - 8 - int.from_bytes(tail[:4], "little")
+    if footer.num_columns == 0:  # as many rows as it likes, in no bytes at all
+        raise _Refusal("it is Parquet without columns", _NO_TRIPS)
     expansion = _Expansion(limits, size)
+    pages = pq.ParquetFile(_Pages(), metadata=footer, pre_buffer=False, buffer_size=1)
     rows = 0
     for index in range(footer.num_row_groups):
         group = footer.row_group(index)
@@ -282,7 +285,7 @@ def _parquet_rows(path: Path, size: int, limits: Limits) -> int:
         # A dictionary says in a few bytes what a million rows hold: each value counts as one byte at least.
         expansion.add(max(group.total_byte_size, group.num_rows * group.num_columns))
         if group.num_rows:
-            _refuse_contradictions(footer, index)
+            _refuse_unreadable(pages, index)
             _refuse_chunks_outside(group, data_end)
             _refuse_large_columns(group, footer.schema)
     if rows != footer.num_rows:
@@ -292,25 +295,24 @@ def _parquet_rows(path: Path, size: int, limits: Limits) -> int:
     return rows
 
 
-def _refuse_contradictions(footer: Any, index: int) -> None:
+def _refuse_unreadable(pages: Any, index: int) -> None:
     """Have pyarrow prepare to read a row group: there it raises what it finds wrong with the columns' metadata.
 
-    Where `column()` of the row group finds it, C++ ends the process.
+    Where `column()` of the row group finds it, C++ ends the process. For batches of many rows it would reserve memory.
     """
     try:
-        with pq.ParquetFile(_Pages(), metadata=footer, pre_buffer=False, buffer_size=1) as file:
-            next(file.iter_batches(row_groups=[index], use_threads=False), None)
+        next(pages.iter_batches(batch_size=1, row_groups=[index], use_threads=False), None)
     except _Pages.Reached:
         return
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         finding = " ".join(str(error).split()).rstrip(".")
-        raise _Refusal(f"its Parquet footer contradicts itself (row group {index + 1}: {finding})") from None
+        raise _Refusal(f"its Parquet cannot be read (row group {index + 1}: {finding})") from None
 
 
 class _Pages(io.RawIOBase):
-    """Stands for a file of any size, of which nobody reads anything but the footer."""
+    """Stands for a file of any size whose footer is known: whoever reads from it is past the checks of that footer."""
 
-    class Reached(Exception):  # noqa: N818  (that is well)
+    class Reached(Exception):  # noqa: N818  (no error: it is what should happen)
         """Somebody reads a page."""
 
     def readable(self) -> bool:

@@ -87,6 +87,18 @@ def test_a_frame_that_was_never_written_says_what_to_do(definitions: TaxiDefinit
         zones_of(definitions)
 
 
+def test_what_others_may_overtake_is_written_and_comes_back_as_well(definitions: TaxiDefinitions) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        for job, month in (("green", "2020-10"), ("quality", None)):
+            result = definitions.resolve_job_def(job).execute_in_process(
+                instance=instance, partition_key=month, raise_on_error=False
+            )
+            assert result.success, failures(result)
+    quality = definitions.load_asset_value("quality/month_quality")
+    assert isinstance(quality, pd.DataFrame)
+    assert [*quality[quality["reason"] == "all"]["service"]] == ["green"]
+
+
 def test_a_frame_and_no_trips_are_made_where_the_address_says(warehouse: BigQueryWarehouse, bigquery: BigQuery) -> None:
     make_dataset(warehouse, "EU")
     warehouse.replace_frame("taxi_zones", ZONES, {})

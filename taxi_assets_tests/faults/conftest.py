@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,6 @@ from taxi_assets_tests.faults.figures import Figures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from taxi_assets_tests.chain import Deployment, Shelves
 
@@ -24,6 +24,7 @@ FILE = f"{SERVICE}_tripdata_{MONTH}.csv"
 
 
 _FIGURES = pytest.StashKey[Figures]()
+_CHOOSING = ("keyword", "markexpr", "deselect", "ignore", "ignore_glob", "lf", "collectonly")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -50,17 +51,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
     figures = config.stash[_FIGURES]
     terminalreporter.section("what was tried")
     terminalreporter.write_line(figures.table())
-    only_some = (
-        config.getoption("keyword") or config.getoption("collectonly") or config.args != ["taxi_assets_tests/faults"]
-    )
-    if config.getoption("--long") and exitstatus == 0 and not only_some:
+    whole = [Path(argument).resolve() for argument in config.args] == [Path(__file__).parent]
+    if config.getoption("--long") and whole and exitstatus == 0 and not any(map(config.getoption, _CHOOSING)):
         figures.keep(REPOSITORY / "docs" / "reliability.md")
+    elif config.getoption("--long"):
+        terminalreporter.write_line("Not kept in docs/reliability.md: some of it failed, or was not run.")
 
 
 @pytest.fixture(autouse=True)
 def _count_kills(record_property: Callable[[str, object], None]) -> Iterator[None]:
     """Of runs in processes of their own; one that hangs has failed its test by then."""
-    from taxi_assets_tests.faults.children import Child  # noqa: PLC0415  (slow, see conftest.py above)
+    from taxi_assets_tests.faults.children import Child  # noqa: PLC0415  (slow to import: see taxi_assets_tests/conftest.py)
 
     ended, killed = Child.ended, Child.killed
     yield

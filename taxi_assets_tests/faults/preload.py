@@ -36,7 +36,7 @@ def nothing() -> None:
     pass
 
 
-_for_good = ExitStack()  # kept, or it would end with this line
+_for_good = ExitStack()  # kept: what is let go of would undo its patch
 _for_good.enter_context(migrations_read_once())
 build_definitions(Settings(source="sample")).resolve_job_def("green")
 with dg.DagsterInstance.ephemeral() as instance:

@@ -127,7 +127,7 @@ def read_while(running: Callable[[], bool], place: Place, older: Rows) -> int:
         if place.deployment.warehouse_address is None:  # others have no one moment for both: docs/postgres.md
             assert notes[0][1] == len(trips)
         looks += 1
-        time.sleep(0.1)  # a look costs as much itself
+        time.sleep(0.1)  # a look takes as long
     newer = place.read()[0]
     assert newer != older
     assert all(trips in (older, newer) for trips in seen)
@@ -163,7 +163,7 @@ def test_processes_that_load_overlapping_months_beside_readers(
 def test_a_backfill_beside_a_run_that_a_sensor_launched_beside_readers(
     place: Place, republished: Republished, tmp_path: Path
 ) -> None:
-    """The backfill is the real command; one of its months is not published, which stops none of the others."""
+    """The backfill is the real command; one of its months is not published."""
     names, older, history = place.names(), place.read()[0], tmp_path / "history"
     history.mkdir()
     settings = {

@@ -136,9 +136,37 @@ def test_parquet_with_spoilt_bytes_is_kept_or_refused_by_name(
 def test_a_column_that_contradicts_the_schema_is_refused_where_pyarrow_would_end_the_process(
     reader: Solitary, whole: bytes, tmp_path: Path
 ) -> None:
-    """By its size statistics; found at random, after a day's worth of other files."""
-    (tmp_path / NAME).write_bytes(spoilt(whole, 24_095))
-    assert reader.try_(str(tmp_path / NAME)) == "ContentRefusedError"
+    """By its size statistics; the 24,096th of half an hour's spoilt files was the first that did."""
+    path = tmp_path / NAME
+    path.write_bytes(spoilt(whole, 24_095))
+    assert reader.try_(str(path)) == "ContentRefusedError"
+    with pytest.raises(ContentRefusedError, match=r"cannot be read \(row group 1: Definition level histogram size"):
+        take_in(path, tmp_path)
+
+
+def test_rows_without_columns_are_refused(reader: Solitary, tmp_path: Path) -> None:
+    """As many as it likes: pyarrow keeps a place for each batch of them."""
+    path = tmp_path / NAME
+    pyarrow.parquet.write_table(pa.table({}), path)
+    content = path.read_bytes()
+    # Rows of the file; bytes, then rows of its one group.
+    start, bytes_, rows, end = content[-FOOTER_END - footer_length(content) : -FOOTER_END].split(b"\x16\0", 3)
+    many = b"\x16" + varint(2**62)
+    path.write_bytes(with_footer(content, start + many + bytes_ + b"\x16\0" + rows + many + end))
+    assert pyarrow.parquet.read_metadata(path).num_rows == 2**62
+    assert reader.try_(str(path)) == "ContentRefusedError"
+    with pytest.raises(ContentRefusedError, match="it is Parquet without columns"):
+        take_in(path, tmp_path)
+
+
+def test_fixed_lengths_are_no_reason_to_take_memory(real: Any, tmp_path: Path) -> None:
+    """A first column of bytes of a fixed length, nearly all null: a batch of many rows would reserve all of them."""
+    path = tmp_path / NAME
+    rows = pa.concat_tables([real] * (1 + 65_536 // len(real))).slice(0, 65_536)
+    wide = pa.nulls(len(rows), pa.binary(20_000))
+    pyarrow.parquet.write_table(rows.add_column(0, "x", wide), path)
+    with Solitary(take, megabytes=700) as reader:
+        assert reader.try_(str(path)) == "kept"
 
 
 # --- metadata ---------------------------------------------------------------------------------------------------------

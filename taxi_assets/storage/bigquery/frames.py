@@ -53,7 +53,7 @@ class _Frames(BigQueryPandasTypeHandler):
 
     @property
     def supported_types(self) -> Sequence[type[Any]]:
-        """Those of what assets hand over."""
+        """The types of what assets hand over."""
         return [pd.DataFrame, StagedFrame]
 
     def handle_output(
