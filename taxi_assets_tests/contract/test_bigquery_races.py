@@ -154,7 +154,7 @@ def test_a_load_that_was_killed_before_its_note_is_not_taken_for_the_old_version
     running: list[Child] = []
 
     def end_it() -> None:
-        running[0].kill()
+        running[0].process.kill()  # without waiting for it: of two threads that do, one takes the other's answer
 
     # The trips' job takes effect; at the note's, the process dies.
     at_the_note = Fault(before=end_it, reset=True)
