@@ -145,7 +145,7 @@ def test_many_lines_of_a_megabyte_are_kept_in_little_memory(tmp_path: Path) -> N
     header, row, *_ = (line.encode() for line in csv_lines(MONTH, 1))
     flag = header.decode().split(",").index("store_and_fwd_flag")
     fields = row.split(b",")
-    many, padding = 400, b"x" * ((1 << 20) - len(row) - 10)
+    many, padding = 250, b"x" * ((1 << 20) - len(row) - 10)
     path = tmp_path / f"green_tripdata_{MONTH}.csv"
     with path.open("wb") as file:
         file.write(b"\n".join([header, *[row] * many, b""]))

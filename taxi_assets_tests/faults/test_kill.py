@@ -114,10 +114,14 @@ def test_moments_are_all_there_are(
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """The short form tries every second moment of a first run."""
-    if "first_moment" in metafunc.fixturenames:
-        moments = [moment for moment in FIRST if moment not in ALIKE_FIRST]
-        metafunc.parametrize("first_moment", moments if metafunc.config.getoption("--long") else moments[::2])
+    """The short form tries every second moment."""
+    of_both = {
+        "first_moment": [moment for moment in FIRST if moment not in ALIKE_FIRST],
+        "moment_replacing": [moment for moment in REPLACING if moment not in ALIKE],
+    }
+    for name, moments in of_both.items():
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, moments if metafunc.config.getoption("--long") else moments[::2])
 
 
 def test_killed_in_a_first_run(
@@ -129,11 +133,11 @@ def test_killed_in_a_first_run(
     assert_next_run_heals(deployment, republished.newer)
 
 
-@pytest.mark.parametrize("moment", [moment for moment in REPLACING if moment not in ALIKE])
 def test_killed_while_replacing_an_older_version(
-    republished: Republished, copy_of: Callable[[Deployment], Deployment], moment: str
+    republished: Republished, copy_of: Callable[[Deployment], Deployment], moment_replacing: str
 ) -> None:
-    deployment, steps = copy_of(republished.held), REPLACING[moment]
+    deployment, moment = copy_of(republished.held), moment_replacing
+    steps = REPLACING[moment]
     neighbour = look(deployment, SERVICE, NEIGHBOUR)
 
     assert Child(deployment, SERVICE, MONTH, Plan(dies=moment)).end().exit_code == -signal.SIGKILL

@@ -25,7 +25,7 @@ from taxi_assets_tests.chain import (
     look,
     said,
 )
-from taxi_assets_tests.faults.conftest import FILE, MONTH, NEIGHBOUR, SERVICE
+from taxi_assets_tests.faults.conftest import FILE, MONTH, NEIGHBOUR, SERVICE, republished
 from taxi_assets_tests.loopback_publisher import LoopbackPublisher
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from taxi_assets_tests.faults.conftest import Republished
+
+__all__ = ["republished"]
 
 RAW, CLEAN, WAREHOUSE = (f"{shelf}/{SERVICE}_trips" for shelf in ("raw", "clean", "warehouse"))
 RECORD = f"lake/raw/{SERVICE}_trips/{MONTH}.source.json"
