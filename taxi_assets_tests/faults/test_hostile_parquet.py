@@ -362,7 +362,7 @@ def misbehave(how: str) -> str:
 
 
 def test_how_the_other_process_ends_is_seen() -> None:
-    with Solitary(misbehave, deadline=3, megabytes=500) as process:
+    with Solitary(misbehave, deadline=2, megabytes=500) as process:
         assert process.try_("crash") == "killed by SIGSEGV"
         assert process.try_("fine") == "fine"
         assert process.try_("hang") == "hang"

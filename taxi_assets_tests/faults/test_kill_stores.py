@@ -240,7 +240,16 @@ STEPS_OF_A_RUN = [
 ]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """In the short form without what it tries on another kind of store, or in `test_kill.py`."""
+    long = metafunc.config.getoption("--long")
+    if "kill_seed" in metafunc.fixturenames:
+        metafunc.parametrize("kind", KINDS if long else KINDS[1:])
+    elif "moments" in metafunc.fixturenames:
+        first_runs = [("postgres", STATEMENTS, 4), ("google", STEPS, 7)]
+        metafunc.parametrize(("kind", "moments", "number"), first_runs if long else first_runs[:1])
+
+
 def test_killed_between_two_steps_and_at_random(battery: Battery, kind: str, kill_seed: int, *, long: bool) -> None:
     battery.offer_the_other()
     assert battery.run(moments=STEPS).moments == STEPS_OF_A_RUN
@@ -251,7 +260,6 @@ def test_killed_between_two_steps_and_at_random(battery: Battery, kind: str, kil
         battery.kill(after(chance.uniform(0.05, battery.takes)), surely=False)
 
 
-@pytest.mark.parametrize(("kind", "moments", "number"), [("postgres", STATEMENTS, 4), ("google", STEPS, 7)])
 def test_killed_in_a_first_run(
     kind: str,
     moments: str,
