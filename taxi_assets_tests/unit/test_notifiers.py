@@ -22,7 +22,7 @@ def test_one_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPa
         message = Message("failure", "Something", "happened.")
         complaints = tell(SecretStr(f"{web.address},{mail.address}"), message)
     assert complaints == ["Notifier number 1 of TAXI_NOTIFY (JSON) did not answer within 1 seconds."]
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 15  # it never answers
     assert len(mail.messages) == 1
 
 
