@@ -1,4 +1,4 @@
-"""What Dagster does anew each time, done once: a third of what tests would cost."""
+"""What Dagster does anew each time, done once in tests."""
 
 from __future__ import annotations
 
