@@ -36,7 +36,6 @@ from taxi_assets.checks.publication import publication_check
 from taxi_assets.checks.warehouse import warehouse_check
 from taxi_assets.marts.mart import marts
 from taxi_assets.publisher import PublisherResource
-from taxi_assets.storage.duckdb import DuckDBWarehouse
 from taxi_assets.storage.io_managers import (
     ParquetIOManager,
     PublishedFileIOManager,
@@ -90,6 +89,8 @@ def warehouse_at(settings: Settings) -> Warehouse:
     """The warehouse at the address of `TAXI_WAREHOUSE`."""
     address = settings.warehouse
     if isinstance(address, DuckDBAddress):
+        from taxi_assets.storage.duckdb import DuckDBWarehouse  # noqa: PLC0415
+
         return DuckDBWarehouse(file=str(address.file), schema_name=address.schema_name)
     if isinstance(address, PostgresAddress):
         from taxi_assets.storage.postgres import PostgresWarehouse  # noqa: PLC0415

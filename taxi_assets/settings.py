@@ -29,47 +29,90 @@ _WEEK_SECONDS = 7 * 24 * 3600
 class Settings(BaseSettings):
     """The addresses that make a deployment."""
 
-    model_config = SettingsConfigDict(env_prefix="TAXI_", frozen=True, extra="ignore", use_attribute_docstrings=True)
+    model_config = SettingsConfigDict(env_prefix="TAXI_", frozen=True, extra="ignore")
 
     # The texts are those of docs/settings.md.
-    source: str = Field(default="auto", repr=False)  # may hold a password
-    """Who publishes: `tlc`; `datatalksclub` (the CSV mirror); `auto` (the mirror where it has the month, else TLC);
-    `sample` (generated, offline); or where files are: a folder, `file://…`, `http(s)://…`, `gs://bucket/prefix`.
-    """
-    lake: Annotated[LakeAddress, NoDecode] = Field(default="./data/lake", validate_default=True)
-    """The lake: a folder, or `gs://bucket/prefix`."""
-    warehouse: Annotated[WarehouseAddress, NoDecode] = Field(
-        default="duckdb:///data/warehouse.duckdb", validate_default=True
+    source: str = Field(
+        default="auto",
+        repr=False,  # it may hold a password
+        description=(
+            "Who publishes: `tlc`; `datatalksclub` (the CSV mirror); `auto` (the mirror where it has the month, "
+            "else TLC); `sample` (generated, offline); or where files are: a folder, `file://…`, `http(s)://…`, "
+            "`gs://bucket/prefix`."
+        ),
     )
-    """The warehouse: `duckdb:///relative/path.duckdb` or `duckdb:////absolute/path.duckdb`, with `?schema=name`;
-    `bigquery://project/dataset`, with `?location=EU&maximum_bytes_billed=…`;
-    `postgresql://user@host:5432/database`, with `?schema=name&sslmode=…`.
-    """
-    google_credentials: SecretStr | None = None
-    """A service account's key file, or its content in base64. Unset: Google's application default credentials."""
-    schedule_cron: str = MONTHLY
-    """When `green_monthly` and the others run, once they are switched on: a cron expression of five fields."""
-    schedule_timezone: str = "UTC"
-    """The time zone of all schedules, such as `America/New_York`."""
-    publication_interval: int = Field(default=DEFAULT_INTERVAL_SECONDS, ge=1, le=_WEEK_SECONDS)
-    """Seconds between two looks of a publication sensor, from 1 to a week's."""
-    retry_delay: float = Field(default=30, ge=0, le=_WEEK_SECONDS, allow_inf_nan=False)
-    """Seconds before a step is tried again that failed for what may pass; doubled each time, three times."""
-    max_file_bytes: int = Field(default=DEFAULT_LIMITS.max_bytes, ge=1)
-    """The largest file that is taken from a publisher, in bytes; a larger one is refused. Expanded, it may be eight
-    times this.
-    """
-    max_expansion_ratio: int = Field(default=DEFAULT_LIMITS.max_expansion_ratio, ge=1)
-    """How many times its size a file may expand to; beyond that it is refused."""
-    notify: SecretStr | None = None
-    """Who is told of failed runs, failed checks and overdue months: addresses as
-    [Apprise](https://github.com/caronc/apprise) knows them, such as `slack://…`, `mailto://…`, `json://…`, with commas
-    or spaces between; one message a failure, once it is not run again. Unset: nobody.
-    """
-    notify_success: bool = False
-    """Whether successes are told of, too."""
-    ui_url: str | None = None
-    """Where the UI is, for links in messages, such as `https://dagster.example.com`."""
+    lake: Annotated[LakeAddress, NoDecode] = Field(
+        default="./data/lake",
+        validate_default=True,
+        description="The lake: a folder, or `gs://bucket/prefix`.",
+    )
+    warehouse: Annotated[WarehouseAddress, NoDecode] = Field(
+        default="duckdb:///data/warehouse.duckdb",
+        validate_default=True,
+        description=(
+            "The warehouse: `duckdb:///relative/path.duckdb` or `duckdb:////absolute/path.duckdb`, with "
+            "`?schema=name`; `bigquery://project/dataset`, with `?location=EU&maximum_bytes_billed=…`; "
+            "`postgresql://user@host:5432/database`, with `?schema=name&sslmode=…`."
+        ),
+    )
+    google_credentials: SecretStr | None = Field(
+        default=None,
+        description=(
+            "A service account's key file, or its content in base64. Unset: Google's application default credentials."
+        ),
+    )
+    schedule_cron: str = Field(
+        default=MONTHLY,
+        description=(
+            "When `green_monthly` and the others run, once they are switched on: a cron expression of five fields."
+        ),
+    )
+    schedule_timezone: str = Field(
+        default="UTC",
+        description="The time zone of all schedules, such as `America/New_York`.",
+    )
+    publication_interval: int = Field(
+        default=DEFAULT_INTERVAL_SECONDS,
+        ge=1,
+        le=_WEEK_SECONDS,
+        description="Seconds between two looks of a publication sensor, from 1 to a week's.",
+    )
+    retry_delay: float = Field(
+        default=30,
+        ge=0,
+        le=_WEEK_SECONDS,
+        allow_inf_nan=False,
+        description=(
+            "Seconds before a step is tried again that failed for what may pass; doubled each time, three times."
+        ),
+    )
+    max_file_bytes: int = Field(
+        default=DEFAULT_LIMITS.max_bytes,
+        ge=1,
+        description=(
+            "The largest file that is taken from a publisher, in bytes; a larger one is refused. Expanded, it may "
+            "be eight times this."
+        ),
+    )
+    max_expansion_ratio: int = Field(
+        default=DEFAULT_LIMITS.max_expansion_ratio,
+        ge=1,
+        description="How many times its size a file may expand to; beyond that it is refused.",
+    )
+    notify: SecretStr | None = Field(
+        default=None,
+        description=(
+            "Who is told of failed runs, failed checks and overdue months: addresses as "
+            "[Apprise](https://github.com/caronc/apprise) knows them, such as `slack://…`, `mailto://…`, "
+            "`json://…`, with commas or spaces between; one message a failure, once it is not run again. Unset: "
+            "nobody."
+        ),
+    )
+    notify_success: bool = Field(default=False, description="Whether successes are told of, too.")
+    ui_url: str | None = Field(
+        default=None,
+        description="Where the UI is, for links in messages, such as `https://dagster.example.com`.",
+    )
 
     @classmethod
     def from_env(cls) -> Self:

@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 from taxi_assets.errors import PublisherFailedError
 from taxi_assets.tlc.download import etag_of, path_of
-from taxi_assets.tlc.over_http import version_over_http
 from taxi_assets.tlc.source import FileVersion
 from taxi_assets.tlc.transfer import TRY_LATER, MissingError, Question, RetrySettings, refused_by_publisher
 
@@ -76,6 +75,12 @@ def _in_sample(question: Question) -> FileVersion:
     return FileVersion(question.url, question.candidate.publisher, sample.etag(), None, None)
 
 
+def _on_server(question: Question) -> FileVersion:
+    from taxi_assets.tlc.over_http import version_over_http  # noqa: PLC0415  (see `download.py`)
+
+    return version_over_http(question)
+
+
 def _in_bucket(question: Question) -> FileVersion:
     from taxi_assets.tlc.over_gcs import version_over_gcs  # noqa: PLC0415  (Google's clients take a while to load)
 
@@ -83,8 +88,8 @@ def _in_bucket(question: Question) -> FileVersion:
 
 
 _ASKERS: dict[str, Callable[[Question], FileVersion]] = {
-    "http": version_over_http,
-    "https": version_over_http,
+    "http": _on_server,
+    "https": _on_server,
     "file": _in_folder,
     "gs": _in_bucket,
     "sample": _in_sample,

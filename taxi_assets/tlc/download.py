@@ -20,7 +20,6 @@ from urllib.request import url2pathname
 
 from taxi_assets.errors import NotPublishedError, PublisherUnreachableError
 from taxi_assets.tlc.month import Month
-from taxi_assets.tlc.over_http import over_http
 from taxi_assets.tlc.publishers import SAMPLE_ZONES_URL
 from taxi_assets.tlc.source import SourceRecord
 from taxi_assets.tlc.transfer import (
@@ -195,6 +194,12 @@ def _generate(job: Job) -> Arrived | SourceRecord:
     return Arrived(job.path.stat().st_size, digest, etag, generated=True)
 
 
+def _from_server(job: Job) -> Arrived | SourceRecord:
+    from taxi_assets.tlc.over_http import over_http  # noqa: PLC0415  (requests takes a tenth of a second to load)
+
+    return over_http(job)
+
+
 def _from_bucket(job: Job) -> Arrived | SourceRecord:
     from taxi_assets.tlc.over_gcs import over_gcs  # noqa: PLC0415  (Google's clients take a while to load)
 
@@ -202,8 +207,8 @@ def _from_bucket(job: Job) -> Arrived | SourceRecord:
 
 
 _TRANSPORTS: dict[str, Callable[[Job], Arrived | SourceRecord]] = {
-    "http": over_http,
-    "https": over_http,
+    "http": _from_server,
+    "https": _from_server,
     "file": _from_folder,
     "gs": _from_bucket,
     "sample": _generate,

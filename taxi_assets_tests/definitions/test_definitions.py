@@ -220,10 +220,13 @@ def forbid(event, arguments):
     if event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
         raise RuntimeError(f"file at import: {arguments}")
 sys.addaudithook(forbid)
+heavy = {"google.cloud.bigquery", "google.cloud.storage", "apprise", "matplotlib", "psycopg2", "requests", "sqlglot"}
+import taxi_assets.build
+found = {*heavy, "duckdb"} & set(sys.modules)  # see definitions.py
+assert not found, f"imported at load: {found}"
 import taxi_assets.definitions
-heavy = {"google.cloud.bigquery", "google.cloud.storage", "apprise", "matplotlib", "psycopg2", "sqlglot"}
-heavy &= set(sys.modules)
-assert not heavy, f"imported at load: {heavy}"
+found = heavy & set(sys.modules)
+assert not found, f"imported at load: {found}"
 """
     ended = subprocess.run(
         [sys.executable, "-c", script],

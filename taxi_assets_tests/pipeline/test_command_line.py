@@ -62,6 +62,7 @@ def test_materialize_a_month_and_again_without_writing(home: Path) -> None:
     command = ["dagster", "asset", "materialize", "-m", "taxi_assets.definitions", "--select", "group:green"]
     first = run(home, *command, "--partition", "2020-10", DAGSTER_HOME="")
     assert first.returncode == 0, first.stderr
+    assert "leak" not in first.stderr  # as DuckDB has it, where it is not taken apart at the end
     assert rows_in_warehouse(home) == {"2020-10": 94_664}
     before = fingerprints(home / "lake") | fingerprints(home / "warehouse.duckdb")
 
