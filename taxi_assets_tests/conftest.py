@@ -17,6 +17,9 @@ DATA = REPOSITORY / ".." / "shared" / "data"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="faults: the long form, as `make reliability` runs it")
+    parser.addoption(
+        "--fuzz", type=int, metavar="SECONDS", help="faults: spoil real files for so long, for each reader"
+    )
 
 
 @pytest.fixture(scope="session")

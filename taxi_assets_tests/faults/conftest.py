@@ -24,7 +24,7 @@ FILE = f"{SERVICE}_tripdata_{MONTH}.csv"
 
 
 _FIGURES = pytest.StashKey[Figures]()
-_CHOOSING = ("keyword", "markexpr", "deselect", "ignore", "ignore_glob", "lf", "collectonly")
+_CHOOSING = ("fuzz", "keyword", "markexpr", "deselect", "ignore", "ignore_glob", "lf", "collectonly")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -75,6 +75,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "kill_seed" in metafunc.fixturenames:
         seeds = range(LONG_SEEDS if metafunc.config.getoption("--long") else SHORT_SEEDS)
         metafunc.parametrize("kill_seed", seeds, ids=[f"seed{seed}" for seed in seeds])
+
+
+@pytest.fixture
+def fuzz_seconds(pytestconfig: pytest.Config, long: bool) -> int:
+    """For how long a reader is given spoilt files; one round at least."""
+    asked: int | None = pytestconfig.getoption("--fuzz")
+    return asked or (1800 if long else 0)
 
 
 @dataclass(frozen=True)
