@@ -21,7 +21,7 @@ from taxi_assets.tlc.catalogue import SERVICES
 from taxi_assets.tlc.month import Month
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 _SHELVES = {"raw": "raw", "clean": "clean", "quarantine": "quarantined", "warehouse": "in the warehouse"}
 
@@ -101,30 +101,34 @@ def months_between(service: str, first: str, last: str) -> list[str]:
 def _run(months: Sequence[tuple[str, str]], *, workers: int, module: str = "taxi_assets.definitions") -> None:
     started = time.monotonic()
     with Workers(workers, backfill=uuid.uuid4().hex[:8], module=module) as pool:
-        shelves = _show(pool.run(months), len(months))
+        loading = _show(pool, [*([] if is_materialized(ZONES) else [("reference", "")]), *months])
+        shelves = [run for run in loading if run.month]
         click.echo("\n" + summary(shelves) + "\n")
-        zones = [] if is_materialized(ZONES) else [pool.run_once("reference")]
         # By month: drawing a report beside making marts, the one writer of an embedded warehouse keeps fewer waiting.
         loaded = [run for run in shelves if run.succeeded]
         after = {("marts", run.month) for run in loaded} | {(f"{run.job}_report", run.month) for run in loaded}
-        made = _show(pool.run(sorted(after, key=lambda pair: pair[::-1])), len(after))
-        ended = [*shelves, *zones, *made, pool.run_once("quality")]
+        made = _show(pool, [("quality", ""), *sorted(after, key=lambda pair: pair[::-1])])
+        ended = [*loading, *made]
     failed = sorted((run for run in ended if not run.succeeded), key=lambda run: (run.job, run.month))
     click.echo(f"\n{len(ended) - len(failed)} of {len(ended)} runs ended well, in {time.monotonic() - started:.0f} s.")
     for run in failed:
-        name = f"{run.job} {run.month}".rstrip()
-        click.echo("  " + (run.reason if run.reason.startswith(name) else f"{name}: {run.reason}"))
+        click.echo("  " + (run.reason if run.reason.startswith(_name(run)) else f"{_name(run)}: {run.reason}"))
     if failed:
         raise SystemExit(1)
 
 
-def _show(runs: Iterable[MonthRun], count: int) -> list[MonthRun]:
-    ended = []
-    for run in runs:
+def _show(pool: Workers, months: Sequence[tuple[str, str]]) -> list[MonthRun]:
+    ended: list[MonthRun] = []
+    count = len(months)
+    for run in pool.run(months):
         ended.append(run)
         outcome = "ok" if run.succeeded else "FAILED"
-        click.echo(f"[{len(ended):>{len(str(count))}}/{count}] {run.job} {run.month}  {outcome}  {run.seconds:.1f} s")
+        click.echo(f"[{len(ended):>{len(str(count))}}/{count}] {_name(run)}  {outcome}  {run.seconds:.1f} s")
     return ended
+
+
+def _name(run: MonthRun) -> str:
+    return f"{run.job} {run.month}".rstrip()
 
 
 def summary(runs: Sequence[MonthRun]) -> str:

@@ -37,7 +37,10 @@ _LAST_SECONDS = 30
 
 @dataclass(frozen=True)
 class MonthRun:
-    """How one month of a job went. `rows` holds the figures by shelf: raw, clean, quarantine, warehouse."""
+    """How one month of a job went; or a job without months, whose `month` is "".
+
+    `rows` holds the figures by shelf: raw, clean, quarantine, warehouse.
+    """
 
     job: str
     month: str
@@ -73,7 +76,7 @@ class Workers:
             self._pool.shutdown(wait=exception[0] is None, cancel_futures=True)
 
     def run(self, months: Sequence[tuple[str, str]]) -> Iterator[MonthRun]:
-        """Run months of jobs, such as ("green", "2021-01") or ("marts", "2021-01"), and yield each as it ends.
+        """Run months of jobs, such as ("green", "2021-01"), or jobs without, ("quality", ""); yield each as it ends.
 
         A failed month does not stop the others. Where a worker was killed, those that were being worked on are run
         again, each by itself: then it is clear which one it was.
@@ -91,10 +94,6 @@ class Workers:
                 self._end_workers()
                 waiting.remove(suspect)
                 yield outcomes[0]
-
-    def run_once(self, job: str) -> MonthRun:
-        """Run a job without months, in this process."""
-        return _run_month(job, None, self._backfill)
 
     def _run_together(self, months: Sequence[tuple[str, str]], count: int) -> Iterator[MonthRun]:
         """Each as it ends; fewer than there are where a worker was killed."""
@@ -121,7 +120,7 @@ class Workers:
             for run in instance.get_runs(dg.RunsFilter(tags={BACKFILL_TAG: self._backfill}, statuses=statuses)):
                 instance.report_run_failed(run, "The process of this run was killed.")
                 is_abandoned(instance, run.run_id)  # takes its lock away
-                ended.append((run.job_name, run.tags[PARTITION_TAG]))
+                ended.append((run.job_name, run.tags.get(PARTITION_TAG, "")))
         return ended
 
 
@@ -157,7 +156,7 @@ def _parent() -> Any:
     return multiprocessing.parent_process()
 
 
-def _run_month(job_name: str, month: str | None, backfill: str) -> MonthRun:
+def _run_month(job_name: str, month: str, backfill: str) -> MonthRun:
     if _parent() is not None and not _parent().is_alive():
         os._exit(1)
     started = time.monotonic()
@@ -167,7 +166,7 @@ def _run_month(job_name: str, month: str | None, backfill: str) -> MonthRun:
         result = job.execute_in_process(
             instance=instance,
             run_id=run_id,
-            partition_key=month,
+            partition_key=month or None,
             # Said aloud, because the automation conditions ask a run what it was meant to make.
             asset_selection=sorted(job.asset_layer.selected_asset_keys) or None,
             tags={BACKFILL_TAG: backfill},
@@ -177,7 +176,7 @@ def _run_month(job_name: str, month: str | None, backfill: str) -> MonthRun:
         )
     return MonthRun(
         job_name,
-        month or "",
+        month,
         succeeded=result.success,
         seconds=time.monotonic() - started,
         reason="" if result.success else failure_reason(result.all_events),
