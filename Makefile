@@ -115,14 +115,14 @@ test: check ## All tests but those of faults, of whole deployments, and in a bro
 test-faults: $(VENV)/.dev ## Runs killed, files broken, several at once: nothing lost, nothing doubled
 	@$(BIN)/python -m pytest -q -n 2 --dist worksteal taxi_assets_tests/faults
 
-.PHONY: test-fuzz
-test-fuzz: $(VENV)/.dev ## Real files, spoilt byte by byte, to both readers for a minute: kept row by row, or refused by name
-	@$(BIN)/python -m pytest -q -n 2 --fuzz 60 -m fuzz taxi_assets_tests/faults
-
 # Three workers: two of them are busy for half an hour with one test each.
 .PHONY: reliability
 reliability: $(VENV)/.dev ## The same in its long form, by hand: hundreds of kills, an hour of bad data; docs/reliability.md
 	@$(BIN)/python -m pytest -q -n 3 --dist worksteal --long taxi_assets_tests/faults
+
+.PHONY: test-fuzz
+test-fuzz: $(VENV)/.dev ## Real files, spoilt byte by byte, to both readers for a minute: kept row by row, or refused by name
+	@$(BIN)/python -m pytest -q -n 2 --fuzz 60 -m fuzz taxi_assets_tests/faults
 
 .PHONY: test-deployments
 test-deployments: $(VENV)/.dev ## Daemon, servers and commands as processes, killed and restarted; deployment files, documents

@@ -101,7 +101,7 @@ def months_between(service: str, first: str, last: str) -> list[str]:
 def _run(months: Sequence[tuple[str, str]], *, workers: int, module: str = "taxi_assets.definitions") -> None:
     started = time.monotonic()
     with Workers(workers, backfill=uuid.uuid4().hex[:8], module=module) as pool:
-        loading = _show(pool, [*([] if is_materialized(ZONES) else [("reference", "")]), *months])
+        loading = _show(pool, [*months, *([] if is_materialized(ZONES) else [("reference", "")])])
         shelves = [run for run in loading if run.month]
         click.echo("\n" + summary(shelves) + "\n")
         # By month: drawing a report beside making marts, the one writer of an embedded warehouse keeps fewer waiting.
@@ -117,10 +117,10 @@ def _run(months: Sequence[tuple[str, str]], *, workers: int, module: str = "taxi
         raise SystemExit(1)
 
 
-def _show(pool: Workers, months: Sequence[tuple[str, str]]) -> list[MonthRun]:
+def _show(pool: Workers, jobs: Sequence[tuple[str, str]]) -> list[MonthRun]:
     ended: list[MonthRun] = []
-    count = len(months)
-    for run in pool.run(months):
+    count = len(jobs)
+    for run in pool.run(jobs):
         ended.append(run)
         outcome = "ok" if run.succeeded else "FAILED"
         click.echo(f"[{len(ended):>{len(str(count))}}/{count}] {_name(run)}  {outcome}  {run.seconds:.1f} s")

@@ -75,13 +75,13 @@ class Workers:
         if self._pool is not None:
             self._pool.shutdown(wait=exception[0] is None, cancel_futures=True)
 
-    def run(self, months: Sequence[tuple[str, str]]) -> Iterator[MonthRun]:
+    def run(self, jobs: Sequence[tuple[str, str]]) -> Iterator[MonthRun]:
         """Run months of jobs, such as ("green", "2021-01"), or jobs without, ("quality", ""); yield each as it ends.
 
-        A failed month does not stop the others. Where a worker was killed, those that were being worked on are run
+        A failed one does not stop the others. Where a worker was killed, those that were being worked on are run
         again, each by itself: then it is clear which one it was.
         """
-        waiting = list(months)
+        waiting = list(jobs)
         while waiting:
             for outcome in self._run_together(waiting, self._count):
                 waiting.remove((outcome.job, outcome.month))
@@ -95,19 +95,19 @@ class Workers:
                 waiting.remove(suspect)
                 yield outcomes[0]
 
-    def _run_together(self, months: Sequence[tuple[str, str]], count: int) -> Iterator[MonthRun]:
+    def _run_together(self, jobs: Sequence[tuple[str, str]], count: int) -> Iterator[MonthRun]:
         """Each as it ends; fewer than there are where a worker was killed."""
         if self._pool is None:
             self._pool = ProcessPoolExecutor(count, self._context, initializer=_prepare, initargs=(self._module,))
         futures: list[Future[MonthRun]] = []
         with suppress(BrokenProcessPool):
-            futures.extend(self._pool.submit(_run_month, *pair, self._backfill) for pair in months)
+            futures.extend(self._pool.submit(_run_month, *pair, self._backfill) for pair in jobs)
         for future in as_completed(futures):
             if not isinstance(future.exception(), BrokenProcessPool):
                 yield future.result()
 
     def _end_workers(self) -> list[tuple[str, str]]:
-        """End all of them, where they are, and mark their runs as failed; returns the months of these."""
+        """End all of them, where they are, and mark their runs as failed; returns what they were at."""
         if self._pool is None:
             return []
         for process in multiprocessing.active_children():

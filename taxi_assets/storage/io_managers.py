@@ -98,8 +98,7 @@ class WarehouseIOManager(dg.ConfigurableIOManager):
                 replace_frame(self.warehouse, context.asset_key.path[-1], obj, metadata.column_descriptions(context))
                 return
             started = time.monotonic()
-            with self.warehouse.session():
-                said = self._load(context, obj) if isinstance(obj, ParquetMonth) else self._make(context, obj)
+            said = self._load(context, obj) if isinstance(obj, ParquetMonth) else self._make(context, obj)
             context.add_output_metadata({**said, "seconds": round(time.monotonic() - started, 3)})
 
     def _load(self, context: dg.OutputContext, trips: ParquetMonth) -> dict[str, Any]:
@@ -117,14 +116,15 @@ class WarehouseIOManager(dg.ConfigurableIOManager):
         return {"loaded": "unchanged" if unchanged else "replaced", "preview": metadata.preview(rows)}
 
     def _make(self, context: dg.OutputContext, made: MartMonth) -> dict[str, Any]:
-        rows = self.warehouse.replace_mart(
-            made.mart,
-            made.month,
-            made.services,
-            run_id=context.run_id,
-            require_current=lambda: self._require_same(made),
-        )
-        first = self.warehouse.ask(_rows_of(made.mart, made.month, metadata.PREVIEW_ROWS))
+        with self.warehouse.session():
+            rows = self.warehouse.replace_mart(
+                made.mart,
+                made.month,
+                made.services,
+                run_id=context.run_id,
+                require_current=lambda: self._require_same(made),
+            )
+            first = self.warehouse.ask(_rows_of(made.mart, made.month, metadata.PREVIEW_ROWS))
         return {**metadata.sizes(rows=rows), "preview": metadata.preview(first)}
 
     def _require_same(self, made: MartMonth) -> None:

@@ -19,17 +19,19 @@ import pytest
 from taxi_assets.addresses import DuckDBAddress, read_warehouse
 from taxi_assets.errors import WarehouseBusyError, WarehouseTableMissingError, WarehouseUnusableError
 from taxi_assets.marts.mart import marts
-from taxi_assets.storage.duckdb import DuckDBWarehouse
+from taxi_assets.storage.duckdb import DuckDBWarehouse, connections
 from taxi_assets.storage.local_lake import LocalLake
 from taxi_assets.storage.shelves import ParquetMonth
 from taxi_assets.storage.warehouse import LoadedMonth
 from taxi_assets.tlc.report import NO_ROWS
 from taxi_assets.tlc.schemas.green import GREEN
+from taxi_assets_tests.chain import Deployment
 from taxi_assets_tests.contract.stores import child
 from taxi_assets_tests.contract.test_warehouse import ZONES, holds, replace
 from taxi_assets_tests.trips import MONTH, published_month
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from multiprocessing.connection import Connection
 
 
@@ -241,3 +243,21 @@ def test_a_mart_is_described_by_its_table(tmp_path: Path) -> None:
     with duckdb.connect(warehouse.file) as connection:
         query = "SELECT comment FROM duckdb_tables() WHERE table_name = 'payment_mix'"
         assert connection.execute(query).fetchall() == [(mart.description,)]
+
+
+def test_a_month_is_fetched_from_its_lake_before_the_file_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a lake in the cloud that may take minutes, in which all others would wait."""
+    deployment = Deployment(tmp_path, "sample")
+    assert deployment.run("fhv", "2021-01").success
+    held, local = [], LocalLake.local
+
+    def watched(lake: LocalLake, key: str, version: str | None = None) -> AbstractContextManager[Path]:
+        held.append(bool(connections._OPEN))  # noqa: SLF001  (nothing else tells)
+        return local(lake, key, version)
+
+    monkeypatch.setattr(LocalLake, "local", watched)
+    assert deployment.run("green", "2021-01").success
+    assert held
+    assert not any(held)

@@ -227,6 +227,8 @@ assert not found, f"imported at load: {found}"
 import taxi_assets.definitions
 found = heavy & set(sys.modules)
 assert not found, f"imported at load: {found}"
+import gc
+assert gc.get_freeze_count(), "the collector still goes through all imports"
 """
     ended = subprocess.run(
         [sys.executable, "-c", script],

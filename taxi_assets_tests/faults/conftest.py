@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from taxi_assets_tests.chain import Deployment, Shelves
 
 SHORT_SEEDS, LONG_SEEDS = 1, 4
+LONG_SECONDS = 1800
+"""Of spoilt files, to each reader."""
 
 SERVICE, MONTH, NEIGHBOUR = "green", "2013-08", "2013-10"
 FILE = f"{SERVICE}_tripdata_{MONTH}.csv"
@@ -81,7 +83,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def fuzz_seconds(pytestconfig: pytest.Config, long: bool) -> int:
     """For how long a reader is given spoilt files; one round at least."""
     asked: int | None = pytestconfig.getoption("--fuzz")
-    return asked or (1800 if long else 0)
+    return asked or (LONG_SECONDS if long else 0)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from taxi_assets.tlc.catalogue import SERVICES
 from taxi_assets.tlc.clean import clean_month
 from taxi_assets.tlc.month import Month
 from taxi_assets_tests.faults.bad_data import SPOILINGS, Spoiling, lines_of, spoil, take_in, try_csv
+from taxi_assets_tests.faults.conftest import LONG_SECONDS
 from taxi_assets_tests.faults.solitary import Solitary, forget_peak, peak_megabytes
 from taxi_assets_tests.trip_files import REAL, source_record
 from taxi_assets_tests.trips import MONTH, csv_lines
@@ -37,7 +38,7 @@ INPUTS_A_ROUND = 300
 
 
 @pytest.mark.fuzz
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(2 * LONG_SECONDS)
 def test_a_spoilt_real_file_is_kept_row_by_row_or_refused_by_name(
     data: Path, tmp_path: Path, fuzz_seconds: int, record_property: Callable[[str, object], None]
 ) -> None:

@@ -19,6 +19,7 @@ import pytest
 
 from taxi_assets.errors import ContentRefusedError, TaxiAssetsError
 from taxi_assets_tests.faults.bad_data import refusal_of, take_in
+from taxi_assets_tests.faults.conftest import LONG_SECONDS
 from taxi_assets_tests.faults.solitary import Solitary
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def spoilt(whole: bytes, seed: int) -> bytes:
 
 
 @pytest.mark.fuzz
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(2 * LONG_SECONDS)
 def test_parquet_with_spoilt_bytes_is_kept_or_refused_by_name(
     reader: Solitary, whole: bytes, tmp_path: Path, fuzz_seconds: int, record_property: Callable[[str, object], None]
 ) -> None:

@@ -79,7 +79,8 @@ def _wait_for_turn(path: str, wait_seconds: float) -> duckdb.DuckDBPyConnection:
 
     waiting = tenacity.Retrying(
         retry=tenacity.retry_if_exception(lambda error: _LOCKED in str(error)),
-        wait=tenacity.wait_random(0.01, 0.03),  # a try costs as much as the shortest wait
+        # A try costs as much as the shortest wait: those who hold it long are asked less often.
+        wait=tenacity.wait_chain(*[tenacity.wait_random(0.01, 0.03)] * 30, tenacity.wait_random(0.05, 0.1)),
         stop=tenacity.stop_after_delay(wait_seconds),
         before_sleep=tell,
         retry_error_callback=give_up,
