@@ -35,10 +35,11 @@ def url_of_server(folder: Path) -> str:
 def sweep(folder: Path) -> None:
     """Wait for the end of the benchmarks; then stop the server, if it still runs, and remove the folder."""
     sys.stdin.read()
-    with suppress(FileNotFoundError, psutil.NoSuchProcess):
-        server = psutil.Process(int((folder / "server" / "postmaster.pid").read_text().split()[0]))
-        server.send_signal(signal.SIGQUIT)  # an immediate end
-        server.wait(60)
+    for server in psutil.process_iter():  # its own file that says which it is may be gone
+        with suppress(psutil.Error):
+            if f"{folder / 'server'}" in server.cmdline():
+                server.send_signal(signal.SIGQUIT)  # an immediate end
+                server.wait(60)
     shutil.rmtree(folder, ignore_errors=True)  # what was killed with us may still be about to end
 
 
