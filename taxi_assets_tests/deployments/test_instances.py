@@ -14,7 +14,6 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.run_request import InstigatorType
 
-from taxi_assets.automation.tags import PARTITION_TAG
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.contract.stores.postgres import postgres_server, postgres_url, run
 from taxi_assets_tests.deployments.running import Deployment
@@ -112,8 +111,6 @@ def test_no_more_runs_at_once_than_allowed_and_what_failed_of_its_data_is_not_ru
 
 MATERIALIZE = "dagster asset materialize -m taxi_assets.definitions --select group:green --partition"
 BACKFILL = f"python -m taxi_assets.automation.backfill backfill --service green --from {MONTH} --to"
-# `make backfill` may be making the zones beside it.
-OF_MONTH = dg.RunsFilter(tags={PARTITION_TAG: str(MONTH)})
 by_command = pytest.mark.parametrize("command", [MATERIALIZE, BACKFILL], ids=["materialize", "backfill"])
 
 
@@ -137,8 +134,8 @@ def test_a_run_of_the_command_line_that_is_interrupted_ends_at_once_and_loads_no
     os.killpg(process.pid, signal.SIGINT)
     gate.set()
     assert process.wait(60) != 0
-    assert all(run.is_finished for run in deployment.instance.get_runs())
-    (run,) = deployment.instance.get_runs(OF_MONTH)
+    (run,) = deployment.instance.get_runs()
+    assert run.is_finished
     assert "STEP_UP_FOR_RETRY" not in deployment.events(run.run_id)
     assert "ASSET_MATERIALIZATION" not in deployment.events(run.run_id)
 
@@ -166,13 +163,14 @@ def test_a_run_of_the_command_line_that_is_killed_is_ended_within_a_minute(
     with deployment.daemon():
         process = deployment.command(*command.split(), str(MONTH))
         deployment.wait_for_requests(1)
-        (started,) = deployment.instance.get_runs(OF_MONTH)
+        (started,) = deployment.runs("STARTED")
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(20)
         gate.set()
-        deployment.wait(lambda: "The process of this run is gone" in deployment.said(started.run_id), seconds=60)
+        deployment.wait(lambda: deployment.runs("FAILURE"), seconds=60)
+        assert "The process of this run is gone" in deployment.said(started.run_id)
         deployment.launch(MONTH)
-        deployment.wait(lambda: [run for run in deployment.instance.get_runs(OF_MONTH) if run.is_success])
+        deployment.wait(lambda: deployment.runs("SUCCESS"))
 
 
 def test_what_the_configuration_says_is_in_force(deployment: Deployment) -> None:
