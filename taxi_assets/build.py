@@ -70,7 +70,8 @@ class TaxiDefinitions(dg.Definitions):
         return super().load_asset_value(key, **arguments)
 
 
-# What stands on Google Cloud is loaded only where it is used: its clients take most of a second.
+# Stores are loaded only where they are used: Google's clients take most of a second, and DuckDB must not be there before
+# `definitions.py` has frozen what is.
 
 
 def lake_at(settings: Settings) -> Lake:
