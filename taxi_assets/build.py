@@ -70,8 +70,8 @@ class TaxiDefinitions(dg.Definitions):
         return super().load_asset_value(key, **arguments)
 
 
-# Stores are loaded only where they are used: Google's clients take most of a second, and DuckDB must not be there before
-# `definitions.py` has frozen what is.
+# Stores are loaded only where they are used: Google's clients take most of a second, and DuckDB must not be there
+# before `definitions.py` has frozen what is.
 
 
 def lake_at(settings: Settings) -> Lake:
