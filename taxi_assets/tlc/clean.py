@@ -6,7 +6,6 @@ Belongs here: the order of the work, and the counting. Reading is `read.py`, one
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 import json
 from collections import Counter
@@ -25,6 +24,7 @@ from taxi_assets.tlc.parquet import QUARANTINE_ROW_GROUP_ROWS, ROW_GROUP_ROWS, T
 from taxi_assets.tlc.part import QUARANTINE_SCHEMA, PartedBatch, part
 from taxi_assets.tlc.read import PublishedBatch, TripReader, open_trips, plain
 from taxi_assets.tlc.report import NO_ROWS, MonthReport, Reason, UnknownColumn, to_cents, totals_of
+from taxi_assets.tlc.schema import ColumnType
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,7 +40,6 @@ MAXIMUM_SHARE_QUARANTINED = 0.5
 
 # Of a column that is not known: so many different values, of so many characters, from so many rows of a batch.
 _EXAMPLES, _EXAMPLE_LENGTH, _EXAMPLES_FROM = 3, 80, 1000
-_EPOCH = dt.date(1970, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def clean_month(
     with ExitStack() as files:
         with _reading(record, what):
             reader = files.enter_context(open_trips(path, record.format, service, what=what))
-        clean_writer = files.enter_context(TripWriter(clean_path, service.arrow_schema, ROW_GROUP_ROWS))
+        clean_writer = files.enter_context(TripWriter(clean_path, service.working_schema, ROW_GROUP_ROWS))
         quarantine_writer = files.enter_context(
             TripWriter(quarantine_path, QUARANTINE_SCHEMA, QUARANTINE_ROW_GROUP_ROWS)
         )
@@ -149,9 +148,10 @@ class _Tally:
     def add(self, published: PublishedBatch, parted: PartedBatch, reader: TripReader) -> None:
         clean = parted.clean
         self._clean += totals_of(clean, self._service.money_columns)
-        days = np.asarray(clean.column("pickup_date").cast(pa.int32()).drop_null())
-        days = days - (self._month.start - _EPOCH).days
-        self._by_day += np.bincount(days[(days >= 0) & (days < self._month.days)], minlength=self._month.days)
+        for day in pc.value_counts(clean.column("pickup_date")).to_pylist():
+            place = (day["values"] - self._month.start).days if day["values"] else -1
+            if 0 <= place < self._month.days:
+                self._by_day[place] += day["counts"]
         self._add_quarantined(parted.quarantine)
         self._add_examples(published, reader)
 
@@ -159,10 +159,13 @@ class _Tally:
         reasons, totals = quarantine.column("reasons"), quarantine.column("total_amount")
         self._quarantined += quarantine.num_rows
         self._quarantined_cents += to_cents(pc.sum(totals).as_py())
-        by_reason = pa.table([reasons.flatten(), totals.take(pc.list_parent_indices(reasons))], ["reason", "total"])
-        for row in by_reason.group_by("reason").aggregate([([], "count_all"), ("total", "sum")]).to_pylist():
-            self._reasons[row["reason"]] += row["count_all"]
-            self._reason_cents[row["reason"]] += to_cents(row["total_sum"])
+        names = reasons.flatten().dictionary_encode()
+        cents = pc.cast(totals, ColumnType.MONEY.working).view(pa.int64()).fill_null(0)
+        cents = np.asarray(cents.take(pc.list_parent_indices(reasons)))
+        for code, name in enumerate(names.dictionary.to_pylist()):
+            holds = np.asarray(names.indices) == code
+            self._reasons[name] += int(np.count_nonzero(holds))
+            self._reason_cents[name] += int(cents[holds].sum())
 
     def _add_examples(self, published: PublishedBatch, reader: TripReader) -> None:
         for position in reader.match.unknown:

@@ -34,6 +34,8 @@ _MAXIMUM_DECIMAL_DIGITS = 12
 # So far from a whole number of cents a double no longer tells on which side of a half its text was.
 _NEAR = 1e-4
 _MAXIMUM_INTEGER = 2**63 - 1
+# Doubles that are rounded at a time: they stay in the processor's cache.
+_ROUNDING_BLOCK = 16_384
 # The years that Python, pandas and warehouses know: 1 to 9999.
 _FIRST_TIME = pa.scalar(dt.datetime.combine(dt.date.min, dt.time.min), pa.timestamp("us"))
 _LAST_TIME = pa.scalar(dt.datetime.combine(dt.date.max, dt.time.max), pa.timestamp("us"))
@@ -51,22 +53,35 @@ def numeric_type(column: Column) -> Any | None:
 
 
 def parse(column: Column, published: Any, as_text: Callable[[], Any] | None = None) -> tuple[Any, Any | None]:
-    """Turn an array as published into the column's type.
+    """Convert one published column to its working type (`ColumnType.working`).
 
-    `as_text` gives the text of an array that a CSV parser has read as `numeric_type` says. Returns the array, and a
-    boolean array that is true where a value could not be read (None when all could).
+    Args:
+        column: The canonical column; its type and codes decide what a published value means.
+        published: One value per row, in whatever Arrow type the file has.
+        as_text: Returns the text of `published` where a CSV parser has read it as `numeric_type`.
+
+    Returns:
+        The values, null where nothing was published or the value cannot be read; and one boolean per row, true where
+        the value cannot be read (None if all can).
     """
+    values, unreadable = _parse(column, published, as_text)
+    return without_empty_mask(values.cast(column.type.working)), unreadable
+
+
+def _parse(column: Column, published: Any, as_text: Callable[[], Any] | None) -> tuple[Any, Any | None]:
     if as_text is not None and published.type == numeric_type(column):
         return _parse_numeric(column, published, as_text)
-    if pa.types.is_dictionary(published.type):
+    distinct_texts = pa.types.is_dictionary(published.type) and pa.types.is_string(published.type.value_type)
+    if pa.types.is_dictionary(published.type) and not (distinct_texts and _reads_each_text_once(column)):
         published = published.dictionary_decode()
+        distinct_texts = False
     if pa.types.is_null(published.type):
         return pa.nulls(len(published), column.type.arrow), None
     if pa.types.is_boolean(published.type):
         published = published.cast(pa.int8()).cast(pa.string())
     if pa.types.is_large_string(published.type) or pa.types.is_string_view(published.type):
         published = published.cast(pa.string())
-    if pa.types.is_string(published.type):
+    if distinct_texts or pa.types.is_string(published.type):
         return _parse_text(column, published)
     if not _is_convertible(published.type, column.type):
         return pa.nulls(len(published), column.type.arrow), pc.is_valid(published)
@@ -93,6 +108,10 @@ def _refuse(_index: int) -> str:
 # --- text ------------------------------------------------------------------------------------------------------------
 
 
+def _reads_each_text_once(column: Column) -> bool:
+    return bool(column.codes) or column.type is ColumnType.TEXT
+
+
 def _parse_text(column: Column, text: Any) -> tuple[Any, Any | None]:
     if column.codes:
         return _parse_codes(column, text)
@@ -105,10 +124,11 @@ def _parse_text(column: Column, text: Any) -> tuple[Any, Any | None]:
 
 def _parse_codes(column: Column, text: Any) -> tuple[Any, Any | None]:
     # Few distinct values: look each up once.
-    encoded = text.dictionary_encode()
+    encoded = text if pa.types.is_dictionary(text.type) else text.dictionary_encode()
     meanings = [_code(column, value) for value in encoded.dictionary.to_pylist()]
     unreadable_codes = [code for code, (_, readable) in enumerate(meanings) if not readable]
-    values = pa.array([value for value, _ in meanings], column.type.arrow).take(encoded.indices)
+    values = pa.array([value for value, _ in meanings], column.type.arrow)
+    values = _dictionary(values, encoded.indices) if column.type is ColumnType.TEXT else values.take(encoded.indices)
     if not unreadable_codes:
         return values, None
     return values, pc.is_in(encoded.indices, value_set=pa.array(unreadable_codes, encoded.indices.type))
@@ -126,7 +146,17 @@ def _code(column: Column, text: str | None) -> tuple[Any, bool]:
     return None, False
 
 
+def _dictionary(values: Any, indices: Any) -> Any:
+    """Build a dictionary array; `values` may hold equal values and nulls, the result's dictionary holds neither."""
+    distinct = values.dictionary_encode()
+    if distinct.null_count or len(distinct.dictionary) < len(values):
+        return pa.DictionaryArray.from_arrays(distinct.indices.take(indices), distinct.dictionary)
+    return pa.DictionaryArray.from_arrays(indices, values)
+
+
 def _trim(text: Any) -> Any:
+    if pa.types.is_dictionary(text.type):
+        return _dictionary(_trim(text.dictionary), text.indices)
     trimmed = pc.utf8_trim(text, characters=_AROUND_VALUES)
     return pc.if_else(pc.equal(trimmed, pa.scalar("")), pa.scalar(None, pa.string()), trimmed)
 
@@ -219,7 +249,7 @@ def _read_one(column: Column, one: Any) -> Any:
     text = one[0].as_py()
     # Python would read digits of any script, and numbers with a form feed beside them.
     plain = text.isascii() and text == text.strip()
-    return pa.array([_SINGLE_READERS[column.type](text) if plain else None], column.type.arrow)
+    return pa.array([_SINGLE_READERS[column.type](text) if plain else None], _converted_type(column))
 
 
 def _read_integer(text: str) -> int | None:
@@ -285,8 +315,15 @@ def _parse_native(column: Column, published: Any) -> tuple[Any, Any | None]:
             # Files written by pandas have NaN for missing.
             published = pc.if_else(pc.is_nan(published), pa.scalar(None, pa.float64()), published)
         return _piecewise(
-            published, lambda piece: _convert_native(column, piece), lambda one: pa.nulls(len(one), column.type.arrow)
+            published,
+            lambda piece: _convert_native(column, piece),
+            lambda one: pa.nulls(len(one), _converted_type(column)),
         )
+
+
+def _converted_type(column: Column) -> Any:
+    """What a converter returns: the working type, but plain strings for text."""
+    return pa.string() if column.type is ColumnType.TEXT else column.type.working
 
 
 def _is_convertible(published: Any, wanted: ColumnType) -> bool:
@@ -309,7 +346,8 @@ def _convert_native(column: Column, published: Any) -> Any:
             return _finite(published)
     if column.type in _SCALE and pa.types.is_integer(published.type):
         published = pc.cast(published, pa.decimal128(21, 0))
-    return pc.cast(published, column.type.arrow)
+    # By way of the canonical type, which checks that the value fits its digits.
+    return pc.cast(pc.cast(published, column.type.arrow), column.type.working)
 
 
 def _floats_to_integer(floats: Any) -> Any:
@@ -320,40 +358,61 @@ def _floats_to_integer(floats: Any) -> Any:
 
 
 def _floats_to_decimal(floats: Any, scale: int, exact_text: Callable[[int], str]) -> Any:
-    """Round doubles to decimals of 12 digits; where a double is too coarse to tell, by its exact text.
+    """Round doubles to decimal64 of 12 digits; where a double is too coarse to tell, by its exact text.
 
     pc.round on floats is wrong (1.005 becomes 1.00) and a cast of text to decimal refuses excess digits.
     """
     limit = 10**_MAXIMUM_DECIMAL_DIGITS
+    doubles = np.asarray(floats.fill_null(0.0) if floats.null_count else floats)
+    wholes = np.empty(len(doubles), np.int64)
+    scratch = np.empty((2, min(_ROUNDING_BLOCK, len(doubles))))
     with np.errstate(invalid="ignore", over="ignore"):
-        scaled = np.asarray(floats.fill_null(0.0)) * 10**scale
-        whole = np.rint(scaled)
-        away = np.abs(np.subtract(scaled, whole, out=scaled), out=scaled)
-        # Most often all are near, and then no value is looked at by itself; NaN is near nothing.
-        if not (away.max(initial=0) < _NEAR and -limit < whole.min(initial=0) and whole.max(initial=0) < limit):
-            _settle(whole, ~((away < _NEAR) & (np.abs(whole) < limit)), scale, exact_text)
-    # decimal128 is a 128-bit integer, low half first: the sign fills the high half.
-    halves = np.empty((len(whole), 2), np.int64)
-    halves[:, 0] = whole
-    np.right_shift(halves[:, 0], 63, out=halves[:, 1])
-    decimal = pa.decimal128(_MAXIMUM_DECIMAL_DIGITS, scale)
-    if floats.null_count == 0 or floats.offset == 0:
-        return pa.Array.from_buffers(
-            decimal, len(whole), [floats.buffers()[0] if floats.null_count else None, pa.py_buffer(halves)]
-        )
-    decimals = pa.Array.from_buffers(decimal, len(whole), [None, pa.py_buffer(halves)])
-    return pc.if_else(pc.is_valid(floats), decimals, pa.scalar(None, decimal))
+        for start in range(0, len(doubles), _ROUNDING_BLOCK):
+            block = doubles[start : start + _ROUNDING_BLOCK]
+            away, whole = scratch[:, : len(block)]
+            np.rint(np.multiply(block, 10.0**scale, out=away), out=whole)
+            np.subtract(away, whole, out=away)
+            # Most often all are near, and then no value is looked at by itself; NaN is near nothing.
+            near = away.min() > -_NEAR and away.max() < _NEAR
+            if not (near and whole.min() > -limit and whole.max() < limit):
+                doubtful = ~((np.abs(away) < _NEAR) & (np.abs(whole) < limit))
+                _settle(whole, doubtful, start, scale, exact_text)
+            wholes[start : start + _ROUNDING_BLOCK] = whole
+    integers = pa.array(wholes)
+    if floats.null_count and floats.offset == 0:
+        integers = pa.Array.from_buffers(integers.type, len(integers), [floats.buffers()[0], integers.buffers()[1]])
+    elif floats.null_count:
+        integers = pc.if_else(pc.is_valid(floats), integers, pa.scalar(None, integers.type))
+    return integers.view(pa.decimal64(_MAXIMUM_DECIMAL_DIGITS, scale))
+
+
+def to_canonical(values: Any) -> Any:
+    """Convert an array of a working type to the canonical one (`ColumnType.arrow`)."""
+    if pa.types.is_decimal64(values.type):
+        return values.cast(pa.decimal128(values.type.precision, values.type.scale))
+    return values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
+
+
+def without_empty_mask(array: Any) -> Any:
+    """Drop a validity bitmap that marks no null: Arrow's kernels are several times slower on arrays that have one."""
+    if pa.types.is_dictionary(array.type):
+        return pa.DictionaryArray.from_arrays(without_empty_mask(array.indices), array.dictionary)
+    buffers = array.buffers()
+    if array.null_count or buffers[0] is None or pa.types.is_nested(array.type):
+        return array
+    return pa.Array.from_buffers(array.type, len(array), [None, *buffers[1:]], 0, array.offset)
 
 
 def _settle(
     whole: np.ndarray[Any, np.dtype[np.float64]],
     doubtful: np.ndarray[Any, np.dtype[np.bool_]],
+    first: int,
     scale: int,
     exact_text: Callable[[int], str],
 ) -> None:
     read = _read_decimal(scale)
     for index in np.flatnonzero(doubtful).tolist():
-        exact = read(exact_text(index))
+        exact = read(exact_text(first + index))
         if exact is None:
             raise pa.ArrowInvalid("not a decimal number that fits")
         whole[index] = int(exact.scaleb(scale))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -33,12 +34,13 @@ if TYPE_CHECKING:
 
     from taxi_assets.tlc.schema import Service
 
-PARQUET_BATCH_ROWS = 16_384
+PARQUET_BATCH_ROWS = 65_536
 # And the most that their texts take, or their values of a fixed size; real ones take a hundredth.
 _PARQUET_BATCH_BYTES = 64 << 20
 # Rows of another shape that are held back until they are written; a file that has more in one go is another file.
 _MAXIMUM_MISFITS = 200_000
 
+_ZERO_FRACTION = re.compile(r"\.0+$")
 _as_json = json.JSONEncoder(default=str, ensure_ascii=False).encode
 
 
@@ -240,10 +242,14 @@ class ParquetReader:
         for batch in self._file.iter_batches(batch_size=self._batch_rows(), use_threads=False):
             source_rows = np.arange(next_row, next_row + batch.num_rows, dtype=np.int64)
             next_row += batch.num_rows
-            if sum(map(_text_bytes, batch.columns)) > _PARQUET_BATCH_BYTES:
+            # First at most, which takes no look at the rows.
+            if all(
+                sum(_text_bytes(column, measure) for column in batch.columns) > _PARQUET_BATCH_BYTES
+                for measure in (_at_most, _exactly)
+            ):
                 rows = f"the texts of data rows {source_rows[0]:,} to {source_rows[-1]:,}"
                 raise self._refused(f"{rows} take more than {_PARQUET_BATCH_BYTES:,} bytes")
-            arrays, bad = _valid(map(_with_own_texts, batch.columns, self._schema.types))
+            arrays, bad = _valid(map(_as_published, batch.columns, self._schema.types))
             yield PublishedBatch(arrays, source_rows, [], frozenset(source_rows[bad].tolist()))
 
     def _batch_rows(self) -> int:
@@ -261,8 +267,13 @@ class ParquetReader:
 
     def originals(self, batch: PublishedBatch, indices: Any) -> Any:
         """The rows as JSON objects, with the published names."""
-        rows = zip(*(_plain_values(array.take(indices)) for array in batch.arrays), strict=True)
-        return pa.array([_as_json(dict(zip(self.names, row, strict=True))) for row in rows], pa.string())
+        # By column, not by row, in a tenth of the time. If two columns have one name, the last one counts.
+        positions = {name: position for position, name in enumerate(self.names)}
+        pieces: list[Any] = []
+        for name, position in positions.items():
+            key = f"{', ' if pieces else '{'}{_as_json(name)}: "
+            pieces += [pa.scalar(key), _json_texts(batch.arrays[position].take(indices))]
+        return pc.binary_join_element_wise(*pieces, pa.scalar("}"), pa.scalar(""))
 
 
 def _dictionaries(type_: Any) -> int:
@@ -272,21 +283,35 @@ def _dictionaries(type_: Any) -> int:
     return int(pa.types.is_dictionary(type_))
 
 
-def _text_bytes(array: Any) -> int:
-    """How many bytes the texts in a column take when each row has its own."""
+def _text_bytes(array: Any, measure: Callable[[Any], int]) -> int:
+    """The bytes that the texts of a column take if each row has its own; `measure` counts those of a dictionary."""
     if pa.types.is_dictionary(array.type):
-        lengths = pc.binary_length(array.dictionary).cast(pa.int64())
-        return pc.sum(lengths.take(array.indices)).as_py() or 0
+        return measure(array)
     if pa.types.is_map(array.type):
-        return _text_bytes(array.keys) + _text_bytes(array.items)
+        return _text_bytes(array.keys, measure) + _text_bytes(array.items, measure)
     if pa.types.is_struct(array.type):
-        return sum(map(_text_bytes, array.flatten()))
-    return _text_bytes(array.flatten()) if pa.types.is_nested(array.type) else 0
+        return sum(_text_bytes(field, measure) for field in array.flatten())
+    return _text_bytes(array.flatten(), measure) if pa.types.is_nested(array.type) else 0
 
 
-def _with_own_texts(array: Any, type_: Any) -> Any:
-    """Texts as they are published, no dictionary; within lists and structures it makes no difference."""
-    return array.dictionary_decode().cast(type_) if _is_text(type_) else array
+def _at_most(texts: Any) -> int:
+    return len(texts) * (pc.max(pc.binary_length(texts.dictionary)).as_py() or 0)
+
+
+def _exactly(texts: Any) -> int:
+    lengths = pc.binary_length(texts.dictionary).cast(pa.int64())
+    return pc.sum(lengths.take(texts.indices)).as_py() or 0
+
+
+def _as_published(array: Any, type_: Any) -> Any:
+    """A column in the type of its file; texts that repeat stay a dictionary, in which each is read once.
+
+    Texts within lists and structures stay as they are: those are no trip data.
+    """
+    if not _is_text(type_):
+        return array
+    repeats = len(array.dictionary) < len(array)
+    return array if repeats and pa.types.is_string(array.type.value_type) else array.dictionary_decode().cast(type_)
 
 
 def _is_text(type_: Any) -> bool:
@@ -307,7 +332,8 @@ def _valid(columns: Iterable[Any]) -> tuple[Sequence[Any], list[int]]:
     else:
         return published_columns, []
     arrays, bad = [], set()
-    for array in published_columns:
+    for column in published_columns:
+        array = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
         if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
             published = array.cast(pa.large_binary()).to_pylist()
             texts = [None if value is None else value.decode("utf-8", "backslashreplace") for value in published]
@@ -319,16 +345,29 @@ def _valid(columns: Iterable[Any]) -> tuple[Sequence[Any], list[int]]:
     return arrays, sorted(bad)
 
 
-def _plain_values(array: Any) -> list[Any]:
-    """What `plain` makes of each, by whole columns where that can be: a tenth of the time."""
-    if pa.types.is_timestamp(array.type) and array.type.tz is None:
-        with suppress(pa.ArrowInvalid):  # Python shows a fraction of a second where there is one
-            array = array.cast(pa.timestamp("s")).cast(pa.string())
-    by_value = pa.types.is_integer(array.type) or pa.types.is_string(array.type)
-    if by_value or (pa.types.is_floating(array.type) and pc.all(pc.is_finite(array)).as_py() is not False):
-        values: list[Any] = array.to_pylist()
-        return values
-    return list(map(plain, array))
+def _json_texts(array: Any) -> Any:
+    """The JSON of each value, as `plain` gives it: by whole columns where possible, else once per distinct value."""
+    types = pa.types
+    if types.is_integer(array.type):
+        return array.cast(pa.string()).fill_null("null")
+    if types.is_timestamp(array.type) and array.type.tz is None:
+        with suppress(pa.ArrowInvalid):  # some have a fraction of a second
+            texts = array.cast(pa.timestamp("s")).cast(pa.string())
+            return pc.binary_join_element_wise(pa.scalar('"'), texts, pa.scalar('"'), pa.scalar("")).fill_null("null")
+    if types.is_float64(array.type):
+        bits = array.view(pa.int64()).dictionary_encode()  # -0.0 equals 0.0, but not in its bits
+        distinct = map(_json_number, bits.dictionary.view(pa.float64()).to_pylist())
+        return pa.array(distinct, pa.string()).take(bits.indices).fill_null("null")
+    if types.is_dictionary(array.type) or types.is_string(array.type):
+        texts = array.dictionary_decode() if types.is_dictionary(array.type) else array
+        texts = texts.dictionary_encode()  # of these rows alone
+        distinct = map(_as_json, texts.dictionary.to_pylist())
+        return pa.array(distinct, pa.string()).take(texts.indices).fill_null("null")
+    return pa.array([_as_json(plain(value)) for value in array], pa.string())
+
+
+def _json_number(number: float) -> str:
+    return repr(number) if math.isfinite(number) else f'"{number}"'
 
 
 def plain(scalar: Any) -> Any:
@@ -336,7 +375,8 @@ def plain(scalar: Any) -> Any:
     try:
         value = scalar.as_py()
     except (OverflowError, ValueError):
-        return scalar.cast(pa.string()).as_py()
+        # Like Python's own times: without a fraction of a second that is zero.
+        return _ZERO_FRACTION.sub("", scalar.cast(pa.string()).as_py())
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -115,11 +115,17 @@ def to_cents(total: Any) -> int:
     return 0 if total is None else int(total.scaleb(2))
 
 
+def _cents_of(money: Any) -> int:
+    if pa.types.is_decimal64(money.type):
+        return pc.sum(money.view(pa.int64())).as_py() or 0
+    return to_cents(pc.sum(money).as_py())
+
+
 def totals_of(batch: Any, money_columns: Sequence[str]) -> Totals:
     """Control figures of a batch of clean trips."""
     return Totals(
         rows=batch.num_rows,
-        cents=sum(to_cents(pc.sum(batch.column(name)).as_py()) for name in money_columns),
+        cents=sum(_cents_of(batch.column(name)) for name in money_columns),
         source_rows=pc.sum(batch.column("source_row")).as_py() or 0,
     )
 

@@ -37,7 +37,8 @@ READING_REASONS = {
 class Rule:
     """A rule as data: `broken(batch, month)` is true where a row breaks it; null counts as not broken.
 
-    The batch holds the service's canonical columns. The name is the reason in quarantine. Name and description are part
+    `batch.column(name)` is one of the service's columns in its canonical type; see `part.Trips`. The name is the reason
+    in quarantine. Name and description are part
     of the data version, so a limit must be spelled in the description.
     """
 
@@ -62,7 +63,10 @@ def within_clock_change(pickup: Any, dropoff: Any, month: Month, *, among: Any) 
 
     Looks at the rows where the mask `among` is true; elsewhere it is false. They are few.
     """
-    among = pc.fill_null(among, pa.scalar(False))
+    if among.null_count:
+        among = pc.fill_null(among, pa.scalar(False))
+    if not among.true_count:
+        return among
     pickup, dropoff = pickup.filter(among), dropoff.filter(among)
     inside = pa.repeat(pa.scalar(False), len(pickup))
     for year in sorted({month.shift(-1).year, month.year, month.shift(1).year}):
@@ -72,6 +76,8 @@ def within_clock_change(pickup: Any, dropoff: Any, month: Month, *, among: Any) 
             pc.and_(pc.greater_equal(dropoff, start), pc.less(dropoff, end)),
         )
         inside = pc.or_(inside, pc.fill_null(for_year, pa.scalar(False)))
+    if not inside.true_count:
+        return pa.repeat(pa.scalar(False), len(among))
     return pc.replace_with_mask(among, among, inside)
 
 

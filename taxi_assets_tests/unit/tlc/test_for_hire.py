@@ -106,6 +106,26 @@ def test_the_base_is_taken_from_whichever_column_has_it(tmp_path: Path) -> None:
     assert [(row["source_row"], row["unreadable_columns"]) for row in left] == [(5, ["dispatching_base_num"])]
 
 
+def test_the_base_is_taken_from_whichever_column_has_it_in_parquet_too(tmp_path: Path) -> None:
+    path = tmp_path / "fhv_tripdata_2018-01.parquet"
+    rows = 3_000
+    table = pa.table(
+        {
+            "pickup_datetime": pa.array([dt.datetime.fromisoformat("2018-01-30 21:06:00")] * rows),
+            "dropOff_datetime": pa.array([dt.datetime.fromisoformat("2018-01-30 21:15:00")] * rows),
+            "Dispatching_base_number": ["B02884", None, "B02884"] * (rows // 3),
+            "Dispatching_base_num": [None, "B00001 ", "B00001"] * (rows // 3),
+        }
+    )
+    pyarrow.parquet.write_table(table, path)
+
+    made = clean(path, tmp_path)
+
+    kept = pyarrow.parquet.read_table(made.clean)
+    assert kept["dispatching_base_num"].to_pylist() == ["B02884", "B00001"] * (rows // 3)
+    assert made.report.rows_quarantined == rows // 3
+
+
 def test_exact_duplicates_stay(tmp_path: Path) -> None:
     path = tmp_path / "fhv_tripdata_2015-03.csv"
     path.write_text("Dispatching_base_num,Pickup_date,locationID\r\n" + "B00013,2015-03-01 00:30:00,\r\n" * 50)

@@ -115,30 +115,89 @@ def column_chunk(metadata: Any, name: str) -> Any:
     return metadata.row_group(0).column(index)
 
 
-def test_times_and_row_numbers_are_stored_as_differences_and_all_is_zstd(tmp_path: Path) -> None:
+# RLE is how Parquet stores which values are null. All engines read these three: DESIGN.md, decision 15.
+READ_BY_EVERY_ENGINE = {"PLAIN", "RLE_DICTIONARY", "RLE"}
+
+
+@pytest.mark.parametrize(
+    "schema", [GREEN.working_schema, GREEN.arrow_schema, QUARANTINE_SCHEMA], ids=["working", "clean", "quarantine"]
+)
+def test_every_column_has_encodings_that_every_engine_reads(tmp_path: Path, schema: Any) -> None:
     path = tmp_path / "trips.parquet"
-    metadata = write(path, [200_000])
+    with TripWriter(path, schema) as writer:
+        writer.write(pa.record_batch([pa.nulls(2, field.type) for field in schema], schema))
+        writer.finish({})
+    metadata = pyarrow.parquet.read_metadata(path)
+    chunks = [metadata.row_group(0).column(index) for index in range(metadata.num_columns)]
+    assert {encoding for chunk in chunks for encoding in chunk.encodings} <= READ_BY_EVERY_ENGINE
+
+
+def test_times_and_row_numbers_are_plain_and_what_repeats_is_a_dictionary(tmp_path: Path) -> None:
+    metadata = write(tmp_path / "trips.parquet", [200_000])
     for name in ("pickup_datetime", "source_row"):
-        encodings = column_chunk(metadata, name).encodings
-        assert "DELTA_BINARY_PACKED" in encodings
-        assert not any("DICTIONARY" in encoding for encoding in encodings)
-    assert any("DICTIONARY" in encoding for encoding in column_chunk(metadata, "zone").encodings)
+        assert set(column_chunk(metadata, name).encodings) == {"PLAIN", "RLE"}
+    assert "RLE_DICTIONARY" in column_chunk(metadata, "zone").encodings
     assert {column_chunk(metadata, name).compression for name in SCHEMA.names} == {"ZSTD"}
-    assert path.stat().st_size < 200_000  # less than a byte a row: nothing but steady differences
 
 
-def test_the_schemas_of_clean_and_quarantine_ask_for_these_encodings(tmp_path: Path) -> None:
-    for schema, delta in (
-        (GREEN.arrow_schema, {"pickup_datetime", "dropoff_datetime", "source_row"}),
-        (QUARANTINE_SCHEMA, {"pickup_datetime", "source_row"}),
-    ):
-        path = tmp_path / "trips.parquet"
-        with TripWriter(path, schema) as writer:
-            writer.write(pa.record_batch([pa.nulls(2, field.type) for field in schema], schema))
-            writer.finish({})
-        metadata = pyarrow.parquet.read_metadata(path)
-        chunks = [metadata.row_group(0).column(index) for index in range(metadata.num_columns)]
-        assert {c.path_in_schema for c in chunks if "DELTA_BINARY_PACKED" in c.encodings} == delta
+# --- working types --------------------------------------------------------------------------------------------------
+
+TEXTS = pa.schema([("text", pa.dictionary(pa.int32(), pa.string()))])
+
+
+def write_texts(path: Path, texts: Sequence[str | None], cuts: Sequence[int] = ()) -> Any:
+    """Write a column of texts in batches that end at these places, each with a dictionary of its own."""
+    bounds = itertools.pairwise([0, *cuts, len(texts)])
+    with TripWriter(path, TEXTS) as writer:
+        for start, stop in bounds:
+            writer.write(pa.record_batch([pa.array(texts[start:stop], pa.string()).dictionary_encode()], TEXTS))
+        writer.finish({})
+    return pyarrow.parquet.read_metadata(path)
+
+
+def test_a_file_written_from_working_types_has_the_canonical_types(tmp_path: Path) -> None:
+    path = tmp_path / "trips.parquet"
+    schema = GREEN.working_schema
+    with TripWriter(path, schema) as writer:
+        writer.write(pa.record_batch([pa.nulls(2, field.type) for field in schema], schema))
+        writer.finish({})
+    assert pyarrow.parquet.read_schema(path).equals(GREEN.arrow_schema)
+
+
+def test_texts_that_hardly_repeat_are_plain_and_not_a_large_dictionary(tmp_path: Path) -> None:
+    texts = [f"{number:036d}" for number in range(ROW_GROUP_ROWS)]
+    chunk = column_chunk(write_texts(tmp_path / "many.parquet", texts), "text")
+    assert "PLAIN" in chunk.encodings
+    assert chunk.dictionary_page_offset is None or chunk.data_page_offset - chunk.dictionary_page_offset < 1_000
+    assert pyarrow.parquet.read_table(tmp_path / "many.parquet")["text"].to_pylist() == texts
+
+    few = [f"{number % 1000:036d}" for number in range(ROW_GROUP_ROWS)]
+    chunk = column_chunk(write_texts(tmp_path / "few.parquet", few), "text")
+    assert "RLE_DICTIONARY" in chunk.encodings
+    assert pyarrow.parquet.read_table(tmp_path / "few.parquet")["text"].to_pylist() == few
+
+
+@pytest.mark.parametrize("distinct", [3, 5_000, 60_000])
+def test_the_same_texts_give_the_same_bytes_however_they_are_cut(tmp_path: Path, distinct: int) -> None:
+    pick = random.Random(distinct)  # noqa: S311  (no secret)
+    texts = [None if pick.random() < 0.1 else f"{pick.randrange(distinct):040d}" for _ in range(150_000)]
+    write_texts(tmp_path / "one.parquet", texts)
+    write_texts(tmp_path / "many.parquet", texts, sorted(pick.sample(range(len(texts)), 20)))
+    assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "many.parquet").read_bytes()
+    assert pyarrow.parquet.read_table(tmp_path / "one.parquet")["text"].to_pylist() == texts
+
+
+def test_short_texts_count_towards_the_limit_of_a_row_group(tmp_path: Path) -> None:
+    schema = pa.schema([(f"text_{number}", TEXTS.field(0).type) for number in range(16)])
+    codes = pa.array(["x" * 32, "y" * 32, None] * (ROW_GROUP_ROWS // 3), pa.string()).dictionary_encode()
+    path = tmp_path / "wide.parquet"
+    with TripWriter(path, schema) as writer:
+        writer.write(pa.record_batch([codes] * len(schema), schema))
+        writer.finish({})
+    groups = row_groups(pyarrow.parquet.read_metadata(path))
+    bytes_of_three_rows = 2 * 32 * len(schema)
+    assert groups[0] == pytest.approx(3 * (32 << 20) / bytes_of_three_rows, abs=3)
+    assert sum(groups) == len(codes)
 
 
 def test_no_more_than_a_row_group_is_held_back(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def part_file(
     with open_trips(path, format_of(path), service, what="") as reader:
         for published in reader.batches():
             parted = part(published, reader, service, month, service.select_rules(rules))
-            assert parted.clean.schema == service.arrow_schema
+            assert parted.clean.schema == service.working_schema
             assert parted.quarantine.schema == QUARANTINE_SCHEMA
             clean += parted.clean.to_pylist()
             quarantine += parted.quarantine.to_pylist()

@@ -308,6 +308,57 @@ def test_a_parquet_row_is_kept_as_json(tmp_path: Path) -> None:
     assert second == {"a": None, "Number": "nan", "Amount": None, "Late": "1970-01-01 00:00:00", "Nested": None}
 
 
+@pytest.mark.parametrize(
+    ("unit", "late", "shown"),
+    [
+        ("us", 253_402_300_800_000_000, "10000-01-01 00:00:00"),
+        ("us", 253_402_300_800_250_000, "10000-01-01 00:00:00.250000"),
+        ("ms", 253_402_300_800_000, "10000-01-01 00:00:00"),
+        ("s", 253_402_300_800, "10000-01-01 00:00:00"),
+        ("us", 1_000_000, "1970-01-01 00:00:01"),
+        ("ms", 1_500, "1970-01-01 00:00:01.500000"),
+    ],
+)
+def test_the_original_of_a_row_does_not_depend_on_its_neighbors(
+    tmp_path: Path, unit: str, late: int, shown: str
+) -> None:
+    half_a_second = {"us": 500_000, "ms": 500, "s": 1}[unit]
+    table = pa.table({"a": ["1", "2"], "b": pa.array([late, half_a_second], pa.timestamp(unit))})
+    with open_table(table, tmp_path) as reader:
+        batch = next(reader.batches())
+        alone = reader.originals(batch, pa.array([0])).to_pylist()
+        together = reader.originals(batch, pa.array([0, 1])).to_pylist()
+    assert json.loads(alone[0]) == {"a": "1", "b": shown}
+    assert together[0] == alone[0]
+
+
+def test_numbers_of_an_original_are_as_published(tmp_path: Path) -> None:
+    values = [0.0, -0.0, 1e300, -5e-324, 0.1, 2.6299999999999999, np.inf, -np.inf, np.nan, None]
+    table = pa.table({"a": pa.array(values, pa.float64()), "b": pa.array(["x"] * len(values))})
+    with open_table(table, tmp_path) as reader:
+        batch = next(reader.batches())
+        originals = reader.originals(batch, pa.array(range(len(values)))).to_pylist()
+    shown = ["0.0", "-0.0", "1e+300", "-5e-324", "0.1", "2.63", '"inf"', '"-inf"', '"nan"', "null"]
+    assert originals == [f'{{"a": {number}, "b": "x"}}' for number in shown]
+
+
+@pytest.mark.parametrize("type_", [pa.string(), pa.large_string()], ids=str)
+def test_texts_that_repeat_are_read_once_each(tmp_path: Path, type_: pa.DataType) -> None:
+    table = pa.table({"a": pa.array(["Y", "N", None] * 1_000, type_), "b": range(3_000)})
+    with open_table(table, tmp_path) as reader:
+        (batch,) = reader.batches()
+    assert len(batch.arrays[0].dictionary) == 2
+    assert batch.arrays[0].to_pylist() == table["a"].to_pylist()
+
+
+def test_many_short_texts_are_within_the_limit_of_a_batch(tmp_path: Path) -> None:
+    """One long text in each column must not make all of its rows count as long."""
+    texts = pa.array(["x" * 2_000, *["y"] * 9_999]).dictionary_encode()
+    table = pa.table({f"text_{number}": texts for number in range(20)} | {"a": texts, "b": texts})
+    with open_table(table, tmp_path) as reader:
+        assert sum(len(batch.source_rows) for batch in reader.batches()) == 10_000
+
+
 @pytest.mark.parametrize("type_", [pa.string(), pa.large_string()], ids=str)
 def test_parquet_text_that_is_not_utf8_is_escaped_and_its_row_named(tmp_path: Path, type_: pa.DataType) -> None:
     binary = pa.large_binary() if type_ == pa.large_string() else pa.binary()
