@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.bench import note_record
 from benchmarks.measure import Figures, run
-from benchmarks.months import FHVHV_SIZE, SIZES
+from benchmarks.months import FHVHV_SIZES, SIZES
 from benchmarks.rounds import Comparison
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from benchmarks.bench import Bench
 
 FLOOR = "the floor"
+EARLIER_ENCODINGS = "ours, rewritten with DELTA_BINARY_PACKED"
 _PARTS = ("unpack", "parse", "write")
 SMALL, MIDDLE, LARGE = SIZES
 
@@ -30,9 +31,9 @@ def comparisons(bench: Bench) -> list[Comparison]:
     found = [
         *(_yellow(bench, rows, ending) for rows in SIZES for ending in ("csv.gz", "parquet")),
         Comparison(
-            f"clean-{named(FHVHV_SIZE)}-fhvhv",
-            f"Clean: {FHVHV_SIZE:,} rows of fhvhv, Parquet",
-            _peers(bench, "fhvhv", FHVHV_SIZE, "parquet", ["bare_duckdb", "bare_polars"]),
+            f"clean-{named(FHVHV_SIZES[0])}-fhvhv-parquet",
+            f"Clean: {FHVHV_SIZES[0]:,} rows of fhvhv, Parquet",
+            _peers(bench, "fhvhv", FHVHV_SIZES[0], "parquet", ["bare_duckdb", "bare_polars"]),
         ),
     ]
     return sorted(found, key=lambda comparison: comparison.name.endswith("parquet"))
@@ -57,6 +58,8 @@ def _yellow(bench: Bench, rows: int, ending: str) -> Comparison:
     if rows < LARGE and ending == "csv.gz":
         peers |= {f"floor: {part}": partial(_floor, bench, rows, part) for part in _PARTS}
         sums = {FLOOR: [f"floor: {part}" for part in _PARTS]}
+    if rows == SMALL and ending == "parquet":
+        peers[EARLIER_ENCODINGS] = partial(_rewritten, bench, rows)
     title = f"Clean: {rows:,} rows of yellow, {ending}"
     return Comparison(f"clean-{named(rows)}-{ending}", title, peers, sums)
 
@@ -74,6 +77,16 @@ def _peer(bench: Bench, module: str, service: str, rows: int, ending: str) -> Fi
     with bench.place() as folder:
         target: Path = folder if module == "plain_pandas" else folder / "trips.parquet"
         return run(["-m", f"benchmarks.peers.{module}", str(source), str(target)])
+
+
+def _rewritten(bench: Bench, rows: int) -> Figures:
+    source = bench.months.file("yellow", rows, "parquet")
+    with bench.place() as folder:
+        note_record(source, folder)
+        run(["-m", "benchmarks.peers.ours", "clean", str(source), str(folder)])
+        return run(
+            ["-m", "benchmarks.peers.earlier_encodings", str(folder / "clean.parquet"), str(folder / "x.parquet")]
+        )
 
 
 def _floor(bench: Bench, rows: int, part: str) -> Figures:

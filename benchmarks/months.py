@@ -28,7 +28,7 @@ from taxi_assets.tlc.source import FileFormat, SourceRecord
 
 MONTH = Month(2021, 1)
 SIZES = (1_400_000, 7_700_000, 23_000_000)
-FHVHV_SIZE = 20_000_000
+FHVHV_SIZES = (5_000_000, 20_000_000)
 SMALL_MONTHS = [str(Month(2019, 8).shift(number)) for number in range(24)]
 
 _GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03"

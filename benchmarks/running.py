@@ -9,7 +9,7 @@ from benchmarks.bench import materialize, note_record, settings
 from benchmarks.cleaning import LARGE, MIDDLE, SMALL, clean, named
 from benchmarks.loading import load
 from benchmarks.measure import Figures, run
-from benchmarks.months import FHVHV_SIZE, MONTH, SMALL_MONTHS
+from benchmarks.months import FHVHV_SIZES, MONTH, SMALL_MONTHS
 from benchmarks.rounds import Comparison
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ MATERIALIZE = "dagster asset materialize"
 WITHOUT_REPORT = f"{MATERIALIZE}, no report"
 GROUP = "group:yellow"
 EMPTY = "stock Dagster, empty steps"
+STOCK = "stock Dagster"
+BARE = "clean + load, bare"
 _SHELVES = 'group:yellow and not key:"reports/yellow_trips"'
 WORKERS = (1, 2, 4)
 _FORMATS = ("csv.gz", "parquet")
@@ -60,11 +62,12 @@ def chain(bench: Bench) -> list[Comparison]:
             f"chain-{named(SMALL)}-{ending}",
             f"A month of {SMALL:,} rows, {ending}, from the published file to the warehouse",
             {
-                "clean + load, bare": partial(_both, bench, ending),
+                BARE: partial(_both, bench, ending),
                 MATERIALIZE: partial(_chain, bench, SMALL, ending),
                 WITHOUT_REPORT: partial(_chain, bench, SMALL, ending, selection=_SHELVES),
-            }
-            | ({"stock Dagster": partial(_stock, bench)} if ending == "csv.gz" else {}),
+                EMPTY: partial(_empty, bench),
+                STOCK: partial(_stock, bench, ending),
+            },
         )
         for ending in _FORMATS
     ]
@@ -76,9 +79,10 @@ def growth(bench: Bench) -> list[Comparison]:
         Comparison(
             "growth",
             "A month through all shelves, Parquet: what the growth on paper is made of",
-            {
-                f"yellow, {named(MIDDLE)}": partial(_chain, bench, MIDDLE, "parquet"),
-                f"fhvhv, {named(FHVHV_SIZE)}": partial(_chain, bench, FHVHV_SIZE, "parquet", service="fhvhv"),
+            {f"yellow, {named(MIDDLE)}": partial(_chain, bench, MIDDLE, "parquet")}
+            | {
+                f"fhvhv, {named(rows)}": partial(_chain, bench, rows, "parquet", service="fhvhv")
+                for rows in FHVHV_SIZES
             },
         )
     ]
@@ -192,8 +196,8 @@ def _both(bench: Bench, ending: str) -> Figures:
         return run(["-m", "benchmarks.peers.ours", "both", str(source), str(folder)])
 
 
-def _stock(bench: Bench) -> Figures:
-    source = bench.months.file("yellow", SMALL, "csv.gz").parent
+def _stock(bench: Bench, ending: str) -> Figures:
+    source = bench.months.file("yellow", SMALL, ending)
     with bench.place() as home:
         (home / "dagster").mkdir()
         environment = {

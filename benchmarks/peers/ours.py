@@ -47,7 +47,7 @@ def load(path: Path, folder: Path, cleaned: CleanedMonth | None = None) -> None:
 def main(what: str, path: Path, folder: Path) -> None:
     """One of them; imports are not measured."""
     if what == "clean":
-        timed(lambda: clean(path, folder), written=[folder / "clean.parquet", folder / "quarantine.parquet"])
+        timed(lambda: clean(path, folder), written=[folder / "clean.parquet"])
         return
     import taxi_assets.storage.duckdb  # noqa: F401, PLC0415
 

@@ -3,7 +3,7 @@
 What it does not do: rules but one, quarantine, decimals, checks, descriptions of columns, a lake; and a load is a
 delete and an insert that are not one transaction.
 
-Its own settings are `STOCK_SOURCE`, a folder of months, and `STOCK_WAREHOUSE`, a DuckDB file.
+Its own settings are `STOCK_SOURCE`, the file of a month, and `STOCK_WAREHOUSE`, a DuckDB file.
 """
 
 import os
@@ -19,14 +19,13 @@ from dagster_duckdb_pandas import DuckDBPandasIOManager
 )
 def yellow_trips(context: dg.AssetExecutionContext) -> pd.DataFrame:
     """A month of trips with passengers."""
-    month = context.partition_key
-    frame = pd.read_csv(
-        f"{os.environ['STOCK_SOURCE']}/yellow_tripdata_{month}.csv.gz",
-        parse_dates=["tpep_pickup_datetime", "tpep_dropoff_datetime"],
-        low_memory=False,
-    )
+    source = os.environ["STOCK_SOURCE"]
+    if source.endswith(".parquet"):
+        frame = pd.read_parquet(source)
+    else:
+        frame = pd.read_csv(source, parse_dates=["tpep_pickup_datetime", "tpep_dropoff_datetime"], low_memory=False)
     frame = frame[frame["passenger_count"] != 0]
-    return frame.assign(data_month=pd.Timestamp(month))
+    return frame.assign(data_month=pd.Timestamp(context.partition_key))
 
 
 defs = dg.Definitions(
