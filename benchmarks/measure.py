@@ -40,6 +40,10 @@ class Figures:
     """MB."""
     bytes: int = 0
     start_up: float = 0.0
+    others_cpu: float | None = None
+    """CPU seconds that all other processes, and other guests of the host, used during the whole run. None: unknown."""
+    disk_wait: float | None = None
+    """Seconds of the whole run in which at least one process on the machine waited for the disk. None: unknown."""
 
     def __add__(self, other: Figures) -> Figures:
         """One after the other."""
@@ -49,7 +53,13 @@ class Figures:
             max(self.peak, other.peak),
             self.bytes + other.bytes,
             self.start_up + other.start_up,
+            _sum(self.others_cpu, other.others_cpu),
+            _sum(self.disk_wait, other.disk_wait),
         )
+
+
+def _sum(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one + other
 
 
 # --- in the process that is measured ---------------------------------------------------------------------------------
@@ -98,6 +108,7 @@ def run(
     """
     import ctypes  # noqa: PLC0415  (not in those who are measured)
 
+    machine, itself = Machine.read(), _own_cpu_seconds()
     settings = {name: value for name, value in os.environ.items() if not name.startswith(("TAXI_", "DAGSTER_"))}
     ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     others = _children()
@@ -116,14 +127,61 @@ def run(
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         wall = time.perf_counter() - started
+    machine_after, itself_after = Machine.read(), _own_cpu_seconds()
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{said[-_TAIL:]}")
+    cpu = used.ru_utime + used.ru_stime
     marked = [line.removeprefix(_MARK) for line in said.splitlines() if line.startswith(_MARK)]
     if marked:
         inside = Figures(**json.loads(marked[-1]))
-        return replace(inside, start_up=wall - inside.wall)
-    cpu = used.ru_utime + used.ru_stime + _cpu_seconds_left_behind(others)
-    return Figures(wall, cpu, watch.peak, sum(map(size, written)))
+        figures = replace(inside, start_up=wall - inside.wall)
+    else:
+        cpu += _cpu_seconds_left_behind(others)
+        figures = Figures(wall, cpu, watch.peak, sum(map(size, written)))
+    others_cpu, disk_wait = machine_after.since(machine, own=cpu + itself_after - itself)
+    return replace(figures, others_cpu=others_cpu, disk_wait=disk_wait)
+
+
+def _own_cpu_seconds() -> float:
+    """Of this process without its children, which are measured."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the whole machine has used since it started. A difference of two tells what a run had to share."""
+
+    busy: float | None
+    """CPU seconds in which a core ran a process, the system, or another guest of the host."""
+    disk_wait: float | None
+    """Seconds in which at least one process waited for the disk (`some` in /proc/pressure/io)."""
+
+    @classmethod
+    def read(cls) -> Self:
+        """Read both from /proc; a kernel that does not have one of them leaves it None."""
+        busy = disk_wait = None
+        with suppress(OSError):
+            user, nice, system, _idle, _iowait, *rest = map(int, _words(Path("/proc/stat"))[1:9])
+            busy = (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
+        with suppress(OSError):
+            total = next(word for word in _words(Path("/proc/pressure/io")) if word.startswith("total="))
+            disk_wait = int(total.removeprefix("total=")) / 1e6
+        return cls(busy, disk_wait)
+
+    def since(self, earlier: Machine, *, own: float) -> tuple[float | None, float | None]:
+        """Return the CPU seconds of all processes but your `own`, and the seconds of waiting for the disk."""
+        return _increase(earlier.busy, self.busy, less=own), _increase(earlier.disk_wait, self.disk_wait)
+
+
+def _increase(earlier: float | None, later: float | None, *, less: float = 0.0) -> float | None:
+    return None if earlier is None or later is None else max(0.0, later - earlier - less)
+
+
+def _words(path: Path) -> list[str]:
+    """The words of a file's first line."""
+    with path.open() as lines:
+        return next(lines).split()
 
 
 def _children() -> set[Any]:

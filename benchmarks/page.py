@@ -38,7 +38,12 @@ This page is written by the program, but for *What was tried*.
 _READING = """CPU-s are those of all threads, with the system's. Peak is the largest resident size (`VmHWM`), of all
 processes together where there are several. Wall time of what is run in Python is without its start and imports, which
 stand beside it, together with what was prepared; that of commands is with them. The last column is the wall time by
-that of the first line."""
+that of the first line.
+
+*Others* are the CPU-s that other processes on the machine used during the run; *disk wait* is the time in which at
+least one process on the machine waited for the disk. Both include start-up, and both are empty where they were not
+recorded. Where others used much of the machine, the wall time is not a property of the platform: measure again on a
+quiet machine. Postgres runs in processes of its own, so its CPU-s are among those of others."""
 
 
 def write(results: Mapping[str, Result], path: Path) -> None:
@@ -93,8 +98,8 @@ def _figures(result: Result) -> str:
     rounds = len(next(iter(result.peers.values())))
     lines = [
         f"**{result.title}** ({rounds} rounds)\n",
-        "| | wall s | CPU-s | peak MB | written MB | start, set-up s | wall, ratio |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        "| | wall s | CPU-s | peak MB | written MB | start, set-up s | others CPU-s | disk wait s | wall, ratio |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     base = next(iter(result.peers))
     for peer in result.peers:
@@ -108,10 +113,17 @@ def _figures(result: Result) -> str:
             f"{peak:,.0f}",
             f"{written / 1e6:,.1f}" if written else "",
             f"{start:.1f}" if start else "",
+            *(_known(result, peer, what) for what in ("others_cpu", "disk_wait")),
             f"{result.ratio(peer, base, 'wall'):.2f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
+
+
+def _known(result: Result, peer: str, what: str) -> str:
+    """The median, or nothing where a round did not record it."""
+    recorded = all(getattr(figures, what) is not None for figures in result.peers[peer])
+    return f"{result.median(peer, what):.1f}" if recorded else ""
 
 
 def _peers() -> str:

@@ -50,7 +50,7 @@ class Result:
     peers: Mapping[str, Sequence[Figures]]
 
     def median(self, peer: str, what: str) -> float:
-        """Of a peer's wall, cpu, peak, bytes or start_up."""
+        """Of a peer's wall, cpu, peak, bytes, start_up, others_cpu or disk_wait."""
         return statistics.median(float(getattr(figures, what)) for figures in self.peers[peer])
 
     def ratio(self, peer: str, to: str, what: str) -> float:
@@ -69,6 +69,8 @@ def compare(comparison: Comparison, repetitions: int) -> Result:
             figures = run()
             peers[name].append(figures)
             shown = f"{figures.wall:8.2f} s {figures.cpu:8.2f} cpu-s {figures.peak:7.0f} MB"
+            if figures.others_cpu is not None:
+                shown += f"   others {figures.others_cpu:.1f} cpu-s"
             sys.stderr.write(f"  {name:<32}{shown}\n")
         for name, parts in comparison.sums.items():
             first, *others = (peers[part][-1] for part in parts)
