@@ -170,7 +170,7 @@ def test_a_file_that_this_process_has_open_otherwise_is_refused_in_one_line(embe
     embedded.replace_frame("taxi_zones", ZONES, {})
     with (
         duckdb.connect(embedded.file, config={"memory_limit": "1GB"}),
-        pytest.raises(WarehouseUnusableError, match="different configuration"),
+        pytest.raises(WarehouseUnusableError, match="already attached"),
     ):
         embedded.read_frame("taxi_zones")
 
