@@ -257,6 +257,7 @@ def test_a_month_is_fetched_from_its_lake_before_the_file_is_held(
         held.append(bool(connections._OPEN))  # noqa: SLF001  (nothing else tells)
         return local(lake, key, version)
 
+    monkeypatch.setattr(LocalLake, "is_remote", True)
     monkeypatch.setattr(LocalLake, "local", watched)
     assert deployment.run("green", "2021-01").success
     assert held

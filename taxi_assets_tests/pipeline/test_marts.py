@@ -11,7 +11,6 @@ import pytest
 
 from taxi_assets.assets.marts import mart_asset
 from taxi_assets.build import build_definitions
-from taxi_assets.checks.marts import mart_checks
 from taxi_assets.marts.mart import marts, read_mart
 from taxi_assets.settings import Settings
 from taxi_assets.storage.duckdb import DuckDBWarehouse
@@ -211,7 +210,6 @@ def run(mart: Mart, home: Path) -> dg.ExecuteInProcessResult:
         return (
             dg.Definitions(
                 assets=[mart_asset(mart, "duckdb", retry)],
-                asset_checks=[mart_checks(mart, retry)],
                 resources={"warehouse": warehouse, "warehouse_tables": WarehouseIOManager(warehouse=warehouse)},
             )
             .resolve_implicit_global_asset_job_def()
