@@ -162,6 +162,10 @@ def _lock(path: Path, *, blocking: bool, is_wanted: Callable[[], bool] = lambda:
         except BlockingIOError:
             os.close(descriptor)
             return None
+        except OSError:  # the file system has no such locks
+            path.unlink(missing_ok=True)
+            os.close(descriptor)
+            raise
         except BaseException:
             os.close(descriptor)
             raise
