@@ -31,7 +31,6 @@ from taxi_assets.automation.publication import publication_sensor
 from taxi_assets.automation.schedules import publication_check_schedule, publication_schedules
 from taxi_assets.automation.timing import freshness_policy, retry_policy
 from taxi_assets.checks.clean import clean_checks
-from taxi_assets.checks.marts import mart_checks
 from taxi_assets.checks.publication import publication_check
 from taxi_assets.checks.warehouse import warehouse_check
 from taxi_assets.marts.mart import marts
@@ -186,7 +185,7 @@ def build_definitions(settings: Settings, *, resources: Mapping[str, Any] | None
         ),
     } | dict(resources or {})
     lake, warehouse = base["lake"], base["warehouse"]
-    services, retry = list(SERVICES.values()), retry_of_warehouse(settings)
+    services = list(SERVICES.values())
     # What is made of several services may be overtaken by another run in every warehouse.
     of_several = retry_policy(settings.retry_delay)
     return TaxiDefinitions(
@@ -198,10 +197,7 @@ def build_definitions(settings: Settings, *, resources: Mapping[str, Any] | None
                 *(with_freshness(mart_asset(mart, warehouse.kind, of_several)) for mart in marts().values()),
             ]
         ),
-        asset_checks=[
-            *(check for service in services for check in checks_of(service, settings)),
-            *(mart_checks(mart, retry) for mart in marts().values()),
-        ],
+        asset_checks=[check for service in services for check in checks_of(service, settings)],
         jobs=[
             *(job for service in services for job in (service_job(service), report_job(service))),
             marts_job(),

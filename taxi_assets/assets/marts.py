@@ -1,6 +1,7 @@
 """marts/…: tables that answer questions, computed in the warehouse from the trips of all services."""
 
 import hashlib
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,10 +10,12 @@ import dagster as dg
 from taxi_assets import metadata
 from taxi_assets.assets.zones import ZONES
 from taxi_assets.automation.conditions import follow_services
+from taxi_assets.checks.marts import evaluate_mart, mart_check_specs
 from taxi_assets.errors import NoTripsLoadedError
 from taxi_assets.failures import as_failures
 from taxi_assets.marts.mart import Mart, MartMonth
 from taxi_assets.partitions import partitions_of_all
+from taxi_assets.storage.io_managers import replace_mart
 from taxi_assets.storage.warehouse import Warehouse
 from taxi_assets.tlc.catalogue import SERVICES
 from taxi_assets.tlc.month import Month
@@ -33,61 +36,107 @@ def mart_key(mart: Mart) -> dg.AssetKey:
 
 
 def mart_asset(mart: Mart, kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
-    """A mart; `kind` is the engine's name, for the UI."""
+    """A mart and its checks, in one step; `kind` is the engine's name, for the UI.
+
+    The step opens the warehouse once. A check can be executed without the mart as well.
+    """
+    key = mart_key(mart)
     months = dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
 
-    @dg.asset(
-        key=mart_key(mart),
-        description=_DESCRIPTION.format(description=mart.description, key=", ".join(mart.key), name=mart.name),
+    @dg.multi_asset(
+        name="__".join(key.path),
+        outs={
+            mart.name: dg.AssetOut(
+                key=key,
+                description=_DESCRIPTION.format(description=mart.description, key=", ".join(mart.key), name=mart.name),
+                group_name="marts",
+                io_manager_key="warehouse_tables",
+                metadata={
+                    "dagster/column_schema": metadata.column_schema(mart.columns),
+                    "partition_expr": "data_month",
+                    "unique_key": ", ".join(mart.key),
+                    "dagster/code_references": metadata.code_reference(mart.file, label="the query"),
+                },
+                owners=metadata.OWNERS,
+                kinds={kind, "mart", "table"},
+                tags=metadata.asset_tags(),
+                code_version=mart.version,
+                is_required=False,
+                automation_condition=follow_services(),
+            )
+        },
+        check_specs=mart_check_specs(mart, key),
+        can_subset=True,
         partitions_def=partitions_of_all(),
         deps=[
             *(dg.AssetDep(["warehouse", service.table], partition_mapping=months) for service in mart.services),
             ZONES,
         ],
-        group_name="marts",
-        io_manager_key="warehouse_tables",
-        metadata={
-            "dagster/column_schema": metadata.column_schema(mart.columns),
-            "partition_expr": "data_month",
-            "unique_key": ", ".join(mart.key),
-            "dagster/code_references": metadata.code_reference(mart.file, label="the query"),
-        },
-        owners=metadata.OWNERS,
-        kinds={kind, "mart", "table"},
-        tags=metadata.asset_tags(),
-        code_version=mart.version,
-        output_required=False,
-        automation_condition=follow_services(),
         retry_policy=retry,
     )
-    def month_of_mart(context: dg.AssetExecutionContext, warehouse: Warehouse) -> Iterator[dg.Output[Any]]:
+    def month_of_mart(
+        context: dg.AssetExecutionContext, warehouse: Warehouse
+    ) -> Iterator[dg.Output[Any] | dg.AssetCheckResult]:
         month = Month.parse(context.partition_key)
+        names = [check.name for check in context.selected_asset_check_keys]
+        output, results, error = None, [], None
+        # Nothing is yielded within the session: where Dagster fails afterwards, nothing would end it.
         with as_failures(), warehouse.session():
-            versions = warehouse.versions(mart.services, month)
-            services = [service for service in mart.services if service.name in versions]
-            if not services:
-                wanted = _names(mart.services)
-                said = f"marts/{mart.name} {month}: no trips of this month are in the warehouse, of {wanted}."
-                others = [s for s in SERVICES.values() if s not in mart.services and warehouse.loaded(s, month)]
-                if not others:
-                    raise NoTripsLoadedError(said, remedy="Materialize the month of one of these services first.")
-                # No fault of whoever runs all marts after a month of a service that this one does not count.
-                context.log.warning("%s Nothing is made of %s alone.", said, _names(others))
-                return
-            lineage = metadata.column_lineage(mart, services)
-        made_of = sorted(versions.items())
-        yield dg.Output(
-            MartMonth(mart, month, services, versions),
-            data_version=dg.DataVersion(hashlib.sha256(repr((mart.version, made_of)).encode()).hexdigest()[:16]),
-            metadata={
-                "services": _names(services),
-                "services_not_loaded": _names([s for s in mart.services if s not in services]) or "none",
-                "dagster/table_name": warehouse.table_name(mart.name),
-                "dagster/column_lineage": lineage,
-            },
-        )
+            if key in context.selected_asset_keys:
+                output = _replace_month(context, warehouse, mart, month)
+                if output is None:
+                    return
+            try:
+                results = evaluate_mart(warehouse, mart, month, names)
+            except Exception as raised:  # noqa: BLE001  (the month is replaced, and Dagster has to know of it first)
+                error = raised
+        if output is not None:
+            yield output
+        if error is not None:
+            with as_failures():
+                raise error
+        yield from results
+        failed = [f"check {result.check_name}: {result.description}" for result in results if not result.passed]
+        if failed:
+            # Dagster fails the step of a failed blocking check by itself, but would retry it.
+            raise dg.Failure(f"marts/{mart.name} {month}, {' '.join(failed)}", allow_retries=False)
 
     return month_of_mart
+
+
+def _replace_month(
+    context: dg.AssetExecutionContext, warehouse: Warehouse, mart: Mart, month: Month
+) -> dg.Output[Any] | None:
+    """Replace the month in the warehouse; None where no service is loaded that records what the mart counts."""
+    versions = warehouse.versions(mart.services, month)
+    services = [service for service in mart.services if service.name in versions]
+    if not services:
+        wanted = _names(mart.services)
+        said = f"marts/{mart.name} {month}: no trips of this month are in the warehouse, of {wanted}."
+        others = [s for s in SERVICES.values() if s not in mart.services and warehouse.loaded(s, month)]
+        if not others:
+            raise NoTripsLoadedError(said, remedy="Materialize the month of one of these services first.")
+        # No fault of whoever runs all marts after a month of a service that this one does not count.
+        context.log.warning("%s Nothing is made of %s alone.", said, _names(others))
+        return None
+    started = time.monotonic()
+    made = MartMonth(mart, month, services, versions)
+    replaced = replace_mart(warehouse, made, run_id=context.run.run_id)
+    return dg.Output(
+        made,
+        output_name=mart.name,
+        data_version=dg.DataVersion(
+            hashlib.sha256(repr((mart.version, sorted(versions.items()))).encode()).hexdigest()[:16]
+        ),
+        metadata={
+            "services": _names(services),
+            "services_not_loaded": _names([s for s in mart.services if s not in services]) or "none",
+            "dagster/table_name": warehouse.table_name(mart.name),
+            "dagster/column_lineage": metadata.column_lineage(mart, services),
+            **metadata.sizes(rows=replaced.rows, seconds=time.monotonic() - started),
+            "preview": metadata.preview(replaced.first),
+        },
+    )
 
 
 def _names(services: Sequence[Service]) -> str:

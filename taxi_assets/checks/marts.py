@@ -1,14 +1,12 @@
 """The checks on a mart: its key is one, and what it says of all trips adds up to theirs."""
 
-from collections.abc import Iterator
+from collections.abc import Collection
 from decimal import Decimal
 from typing import Any
 
 import dagster as dg
 import pandas as pd
 
-from taxi_assets.assets.marts import mart_key
-from taxi_assets.failures import as_failures
 from taxi_assets.marts.mart import Mart
 from taxi_assets.partitions import partitions_of_all
 from taxi_assets.storage.warehouse import Warehouse
@@ -17,34 +15,22 @@ from taxi_assets.tlc.month import Month
 _QUOTED = 5
 
 
-def mart_checks(mart: Mart, retry: dg.RetryPolicy | None = None) -> dg.AssetChecksDefinition:
-    """In the warehouse: both, or that of the key alone where the mart has no measures of all trips."""
-    promises = {_key_is_unique: f"No two rows of the month have the same {', '.join(mart.key)}."}
+def mart_check_specs(mart: Mart, key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
+    """Of both checks, or of that of the key alone where the mart has no measures of all trips."""
+    promises = {"key_is_unique": f"No two rows of the month have the same {', '.join(mart.key)}."}
     if mart.of_all_trips:
         sums = ", ".join(mart.of_all_trips)
-        promises[_adds_up] = f"The month's {sums} are those of the trips of every service that is loaded, to the cent."
+        promises["adds_up"] = f"The month's {sums} are those of the trips of every service that is loaded, to the cent."
+    return [
+        dg.AssetCheckSpec(name, asset=key, blocking=True, partitions_def=partitions_of_all(), description=description)
+        for name, description in promises.items()
+    ]
 
-    @dg.multi_asset_check(
-        specs=[
-            dg.AssetCheckSpec(
-                check.__name__.removeprefix("_"),
-                asset=mart_key(mart),
-                blocking=True,
-                partitions_def=partitions_of_all(),
-                description=description,
-            )
-            for check, description in promises.items()
-        ],
-        name=f"check_{mart.name}",
-        retry_policy=retry,
-    )
-    def checks(context: dg.AssetCheckExecutionContext, warehouse: Warehouse) -> Iterator[dg.AssetCheckResult]:
-        month = Month.parse(context.partition_key)
-        with as_failures(), warehouse.session():
-            results = [check(warehouse, mart, month) for check in promises]
-        yield from results
 
-    return checks
+def evaluate_mart(warehouse: Warehouse, mart: Mart, month: Month, names: Collection[str]) -> list[dg.AssetCheckResult]:
+    """Evaluate the checks with these names on a month that is in the warehouse."""
+    checks = {"key_is_unique": _key_is_unique, "adds_up": _adds_up}
+    return [check(warehouse, mart, month) for name, check in checks.items() if name in names]
 
 
 def _key_is_unique(warehouse: Warehouse, mart: Mart, month: Month) -> dg.AssetCheckResult:

@@ -37,6 +37,7 @@ _SHA256, _RUN = "taxi-sha256", "taxi-run"
 class GcsLake(Lake):
     """A lake in a Cloud Storage bucket."""
 
+    is_remote: ClassVar[bool] = True
     checks_bytes: ClassVar[bool] = True  # crc32c with every upload and whole download, and at rest
 
     storage: dg.ResourceDependency[CloudStorageResource]

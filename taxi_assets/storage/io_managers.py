@@ -6,7 +6,8 @@ in its place and hands lazy handles to the assets downstream. Where nothing has 
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, NamedTuple
 
 import dagster as dg
 import pandas as pd
@@ -92,50 +93,35 @@ class WarehouseIOManager(dg.ConfigurableIOManager):
     def handle_output(
         self, context: dg.OutputContext, obj: ParquetMonth | MartMonth | StagedFrame | pd.DataFrame
     ) -> None:
-        """Replace the month, unless the table holds just these rows; replace a small table."""
+        """Replace the month, unless the table holds just these rows; replace a small table.
+
+        A `MartMonth` is there already: its asset has replaced it in the connection of its checks.
+        """
+        if isinstance(obj, MartMonth):
+            return
         with as_failures():
             if isinstance(obj, StagedFrame | pd.DataFrame):
                 replace_frame(self.warehouse, context.asset_key.path[-1], obj, metadata.column_descriptions(context))
                 return
             started = time.monotonic()
-            said = self._load(context, obj) if isinstance(obj, ParquetMonth) else self._make(context, obj)
+            said = self._load(context, obj)
             context.add_output_metadata({**said, "seconds": round(time.monotonic() - started, 3)})
 
     def _load(self, context: dg.OutputContext, trips: ParquetMonth) -> dict[str, Any]:
         service, month = _service(context), Month.parse(context.partition_key)
-        loaded = self.warehouse.loaded(service, month)
-        unchanged = (
-            loaded is not None
-            and loaded.data_version == trips.report.data_version
-            and trips.report.clean.rows  # a month without rows looks like a table that has gone
-            and self.warehouse.totals(service, month) == trips.report.clean
-        )
-        if not unchanged:
-            self.warehouse.replace_month(service, month, trips, run_id=context.run_id)
-        rows = self.warehouse.read_month(service, month, rows=metadata.PREVIEW_ROWS)
+        # Others wait while the warehouse is held, so not while the trips are fetched from a remote lake.
+        with nullcontext() if trips.lake.is_remote else self.warehouse.session():
+            loaded = self.warehouse.loaded(service, month)
+            unchanged = (
+                loaded is not None
+                and loaded.data_version == trips.report.data_version
+                and trips.report.clean.rows  # a month without rows looks like a table that has gone
+                and self.warehouse.totals(service, month) == trips.report.clean
+            )
+            if not unchanged:
+                self.warehouse.replace_month(service, month, trips, run_id=context.run_id)
+            rows = self.warehouse.read_month(service, month, rows=metadata.PREVIEW_ROWS)
         return {"loaded": "unchanged" if unchanged else "replaced", "preview": metadata.preview(rows)}
-
-    def _make(self, context: dg.OutputContext, made: MartMonth) -> dict[str, Any]:
-        with self.warehouse.session():
-            rows = self.warehouse.replace_mart(
-                made.mart,
-                made.month,
-                made.services,
-                run_id=context.run_id,
-                require_current=lambda: self._require_same(made),
-            )
-            first = self.warehouse.ask(_rows_of(made.mart, made.month, metadata.PREVIEW_ROWS))
-        return {**metadata.sizes(rows=rows), "preview": metadata.preview(first)}
-
-    def _require_same(self, made: MartMonth) -> None:
-        found = self.warehouse.versions(made.mart.services, made.month)
-        if found != made.versions:
-            changed = sorted({name for name, _ in found.items() ^ made.versions.items()})
-            raise OvertakenError(
-                f"marts/{made.mart.name} {made.month}: another run has loaded {', '.join(changed)} since this one "
-                "looked at what is loaded.",
-                remedy="Materialize it once more.",
-            )
 
     def load_input(self, context: dg.InputContext) -> pd.DataFrame:
         """The partition, or the small table, as a frame."""
@@ -161,6 +147,34 @@ def replace_frame(
     """Replace a small table, where what it was made of is still so."""
     staged = made if isinstance(made, StagedFrame) else StagedFrame(made, nothing)
     warehouse.replace_frame(name, staged.frame, descriptions, require_current=staged.require_current)
+
+
+class ReplacedMart(NamedTuple):
+    """A month of a mart that is in the warehouse: the number of its rows, and the first of them."""
+
+    rows: int
+    first: pd.DataFrame
+
+
+def replace_mart(warehouse: Warehouse, made: MartMonth, *, run_id: str) -> ReplacedMart:
+    """Replace the month, unless another run has loaded other trips meanwhile: then raises `OvertakenError`."""
+    mart, month = made.mart, made.month
+    with warehouse.session():
+        rows = warehouse.replace_mart(
+            mart, month, made.services, run_id=run_id, require_current=lambda: _require_same(warehouse, made)
+        )
+        return ReplacedMart(rows, warehouse.ask(_rows_of(mart, month, metadata.PREVIEW_ROWS)))
+
+
+def _require_same(warehouse: Warehouse, made: MartMonth) -> None:
+    found = warehouse.versions(made.mart.services, made.month)
+    if found != made.versions:
+        changed = sorted({name for name, _ in found.items() ^ made.versions.items()})
+        raise OvertakenError(
+            f"marts/{made.mart.name} {made.month}: another run has loaded {', '.join(changed)} since this one "
+            "looked at what is loaded.",
+            remedy="Materialize it once more.",
+        )
 
 
 def _rows_of(mart: Mart, month: Month, rows: int | None = None) -> str:

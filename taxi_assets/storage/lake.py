@@ -27,6 +27,8 @@ class Lake(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dagster's
 
     checks_bytes: ClassVar[bool]
     """Whether the lake itself sees to it that the bytes read are those that were written."""
+    is_remote: ClassVar[bool]
+    """Whether `local` downloads the object."""
 
     @abstractmethod
     def staging(self) -> AbstractContextManager[Path]:

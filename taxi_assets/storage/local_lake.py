@@ -29,6 +29,7 @@ _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIS
 class LocalLake(Lake):
     """A lake in a folder of the local file system."""
 
+    is_remote: ClassVar[bool] = False
     checks_bytes: ClassVar[bool] = False
 
     folder: str = Field(description="The folder that holds the shelves raw, clean, quarantine and reference.")

@@ -19,7 +19,7 @@ import psycopg2
 import psycopg2.extensions
 from psycopg2 import sql
 
-from taxi_assets.storage.duckdb import DuckDBWarehouse
+from taxi_assets.storage.duckdb import DuckDBWarehouse, connections
 from taxi_assets.storage.local_lake import LocalLake
 
 if TYPE_CHECKING:
@@ -72,7 +72,9 @@ def _telling_writes(home: Path, reached: Callable[[str], None]) -> Iterator[None
         mock.patch.object(DuckDBWarehouse, "replace_month", told_load),
         mock.patch.object(duckdb, "connect", told_connect),
     ):
+        connections.close_idle()  # made by the real `duckdb.connect`
         yield
+        connections.close_idle()
 
 
 def _name(target: Path, home: Path) -> str | None:

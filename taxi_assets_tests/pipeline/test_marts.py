@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from decimal import ROUND_HALF_UP, Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import dagster as dg
 import pandas as pd
 import pytest
 
-from taxi_assets.assets.marts import mart_asset
+from taxi_assets.assets.marts import mart_asset, mart_key
+from taxi_assets.automation.months import failure_reason
 from taxi_assets.build import build_definitions
-from taxi_assets.checks.marts import mart_checks
 from taxi_assets.marts.mart import marts, read_mart
+from taxi_assets.partitions import partitions_of_all
 from taxi_assets.settings import Settings
 from taxi_assets.storage.duckdb import DuckDBWarehouse
 from taxi_assets.storage.io_managers import WarehouseIOManager
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from taxi_assets.build import TaxiDefinitions
     from taxi_assets.marts.mart import Mart
+    from taxi_assets.storage.warehouse import Warehouse
 
 __all__ = ["postgres_server", "postgres_url"]
 
@@ -203,15 +205,14 @@ SELECT data_month, pickup_location_id, CAST(extras AS DOUBLE) / NULLIF(trips, 0)
 """
 
 
-def run(mart: Mart, home: Path) -> dg.ExecuteInProcessResult:
-    """Make the month, as the deployment would, with its checks."""
+def run(mart: Mart, home: Path, *others: dg.AssetsDefinition) -> dg.ExecuteInProcessResult:
+    """Make the month, as the deployment would, with its checks; and other assets."""
     warehouse = DuckDBWarehouse(file=str(home / "warehouse.duckdb"))
     retry = dg.RetryPolicy(max_retries=2)
     with dg.DagsterInstance.ephemeral() as instance:
         return (
             dg.Definitions(
-                assets=[mart_asset(mart, "duckdb", retry)],
-                asset_checks=[mart_checks(mart, retry)],
+                assets=[mart_asset(mart, "duckdb", retry), *others],
                 resources={"warehouse": warehouse, "warehouse_tables": WarehouseIOManager(warehouse=warehouse)},
             )
             .resolve_implicit_global_asset_job_def()
@@ -254,6 +255,54 @@ def test_a_mart_that_does_not_tell_services_apart_adds_up_all_the_same(home: Pat
 def test_a_mart_that_leaves_trips_out_and_does_not_say_so_is_found(home: Path) -> None:
     result = run(read_mart("fewer", AIRPORTS.replace("counts: some\n", "").replace("airports", "fewer")), home)
     assert checks(result) == {"key_is_unique": True, "adds_up": False}
+
+
+@pytest.mark.usefixtures("definitions")
+def test_a_failed_check_stops_what_is_downstream_and_is_not_retried(home: Path) -> None:
+    mart = read_mart("stopped", AIRPORTS.replace("counts: some\n", "").replace("airports", "stopped"))
+
+    @dg.asset(deps=[mart_key(mart)], partitions_def=partitions_of_all())
+    def downstream() -> None: ...
+
+    result = run(mart, home, downstream)
+    assert not result.success
+    assert set(materializations(result)) == {"marts/stopped"}
+    assert not [event for event in result.all_events if event.is_step_up_for_retry]
+    (failure,) = failures(result)
+    assert failure.startswith("marts/stopped 2023-01, check adds_up: Not what the trips add up to: green trips: ")
+    assert failure_reason(result.all_events).startswith("marts/stopped, check adds_up: Not what the trips add up to")
+    passing = read_mart("passed", AIRPORTS.replace("airports", "passed"))
+    other = downstream.with_attributes(asset_key_replacements={mart_key(mart): mart_key(passing)})
+    assert set(materializations(run(passing, home, other))) == {"marts/passed", "downstream"}
+
+
+@pytest.mark.usefixtures("definitions")
+@pytest.mark.parametrize("name", ["key_is_unique", "adds_up"])
+def test_a_check_can_be_executed_without_its_mart(definitions: TaxiDefinitions, name: str) -> None:
+    selection = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey(["marts", "zone_day"]), name))
+    job = dg.define_asset_job("only_check", selection)
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = (
+            dg.Definitions.merge(definitions, dg.Definitions(jobs=[job]))
+            .resolve_job_def("only_check")
+            .execute_in_process(instance=instance, tags={"dagster/partition": MONTH})
+        )
+    assert checks(result) == {name: True}
+    assert not materializations(result)
+
+
+@pytest.mark.usefixtures("definitions")
+def test_a_mart_whose_check_cannot_be_evaluated_is_materialized_and_the_run_fails(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(warehouse: Warehouse, *_: object) -> NoReturn:
+        raise warehouse.missing("all_of_them")
+
+    monkeypatch.setattr("taxi_assets.assets.marts.evaluate_mart", broken)
+    result = run(read_mart("airports", AIRPORTS), home)
+    (failure,) = failures(result)
+    assert "There is no table" in failure
+    assert set(materializations(result)) == {"marts/airports"}
 
 
 @pytest.mark.usefixtures("definitions")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pytest
 
-from taxi_assets.storage.duckdb import DuckDBWarehouse
+from taxi_assets.storage.duckdb import DuckDBWarehouse, connections
 from taxi_assets.storage.local_lake import LocalLake
 from taxi_assets_tests.contract.stores import WarehouseBackend
 from taxi_assets_tests.contract.stores.gcs import open_lake
@@ -51,6 +51,7 @@ def backend(folder: Path, open_its_lake: Callable[[], Lake]) -> WarehouseBackend
             return dict(connection.execute(query, [table]).fetchall())
 
     def break_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+        connections.close_idle()
         connect = duckdb.connect
         monkeypatch.setattr(duckdb, "connect", lambda *args, **named: _BreaksAtCommit(connect(*args, **named)))
 
