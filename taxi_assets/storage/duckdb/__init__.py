@@ -1,7 +1,7 @@
 """The warehouse in a DuckDB file: embedded, no server.
 
 DuckDB lets one process at a time open a file for writing, and readers in other processes wait as well. Connections
-here are short, and wait for their turn (`file_lock.py`). The locks die with their process: there is nothing to clean up.
+here are short, and wait for their turn (`file_lock.py`). The locks die with their process: nothing is left to clean up.
 """
 
 from __future__ import annotations
