@@ -1,7 +1,7 @@
 """marts/…: tables that answer questions, computed in the warehouse from the trips of all services."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -62,23 +62,24 @@ def mart_asset(mart: Mart, kind: str, retry: dg.RetryPolicy | None = None) -> dg
     )
     def month_of_mart(context: dg.AssetExecutionContext, warehouse: Warehouse) -> Iterator[dg.Output[Any]]:
         month = Month.parse(context.partition_key)
-        with as_failures(), warehouse.session():
+        with as_failures(retry_number=context.retry_number), warehouse.session():
             versions = warehouse.versions(mart.services, month)
             services = [service for service in mart.services if service.name in versions]
             if not services:
                 wanted = _names(mart.services)
                 said = f"marts/{mart.name} {month}: no trips of this month are in the warehouse, of {wanted}."
-                others = [s for s in SERVICES.values() if s not in mart.services and warehouse.loaded(s, month)]
+                others = [
+                    s for s in SERVICES.values() if s not in mart.services and warehouse.loaded_after_wait(s, month)
+                ]
                 if not others:
                     raise NoTripsLoadedError(said, remedy="Materialize the month of one of these services first.")
                 # No fault of whoever runs all marts after a month of a service that this one does not count.
                 context.log.warning("%s Nothing is made of %s alone.", said, _names(others))
                 return
             lineage = metadata.column_lineage(mart, services)
-        made_of = sorted(versions.items())
         yield dg.Output(
             MartMonth(mart, month, services, versions),
-            data_version=dg.DataVersion(hashlib.sha256(repr((mart.version, made_of)).encode()).hexdigest()[:16]),
+            data_version=dg.DataVersion(data_version(mart, versions)),
             metadata={
                 "services": _names(services),
                 "services_not_loaded": _names([s for s in mart.services if s not in services]) or "none",
@@ -88,6 +89,11 @@ def mart_asset(mart: Mart, kind: str, retry: dg.RetryPolicy | None = None) -> dg
         )
 
     return month_of_mart
+
+
+def data_version(mart: Mart, versions: Mapping[str, str]) -> str:
+    """Return the data version of a month of a mart, from the loaded versions of its services by name."""
+    return hashlib.sha256(repr((mart.version, sorted(versions.items()))).encode()).hexdigest()[:16]
 
 
 def _names(services: Sequence[Service]) -> str:

@@ -1,13 +1,14 @@
 """The checks on a mart: its key is one, and what it says of all trips adds up to theirs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 import dagster as dg
 import pandas as pd
 
-from taxi_assets.assets.marts import mart_key
+from taxi_assets.assets.marts import data_version, mart_key
+from taxi_assets.checks.concurrent_runs import newest_materialization
 from taxi_assets.failures import as_failures
 from taxi_assets.marts.mart import Mart
 from taxi_assets.partitions import partitions_of_all
@@ -40,9 +41,12 @@ def mart_checks(mart: Mart, retry: dg.RetryPolicy | None = None) -> dg.AssetChec
     )
     def checks(context: dg.AssetCheckExecutionContext, warehouse: Warehouse) -> Iterator[dg.AssetCheckResult]:
         month = Month.parse(context.partition_key)
-        with as_failures(), warehouse.session():
-            results = [check(warehouse, mart, month) for check in promises]
-        yield from results
+        with as_failures(retry_number=context.retry_number):
+            before = warehouse.versions(mart.services, month)
+            with warehouse.session():
+                results = [check(warehouse, mart, month) for check in promises]
+            replaced_by = _runs_that_loaded_since(context, warehouse, mart, month, before)
+        yield from (result if result.passed else _superseded(result, replaced_by) for result in results)
 
     return checks
 
@@ -62,10 +66,45 @@ def _key_is_unique(warehouse: Warehouse, mart: Mart, month: Month) -> dg.AssetCh
     )
 
 
+def _runs_that_loaded_since(
+    context: dg.AssetCheckExecutionContext, warehouse: Warehouse, mart: Mart, month: Month, before: Mapping[str, str]
+) -> list[str]:
+    """Return the runs that have loaded trips of the month since this run made the mart; none for any other mart.
+
+    Args:
+        context: The check's own context.
+        warehouse: Holds the trips, and says which run has loaded them.
+        mart: The mart that is checked.
+        month: Its month.
+        before: Which trips were loaded before the mart was read.
+    """
+    newest = newest_materialization(context.instance, mart_key(mart), context.partition_key)
+    if newest is None or newest[0] != context.run.run_id:
+        return []
+    after = warehouse.versions(mart.services, month)
+    if before == after and newest[1] == data_version(mart, after):
+        return []
+    loaded = [warehouse.loaded(service, month) for service in mart.services]
+    return sorted({held.run_id for held in loaded if held is not None} - {context.run.run_id, ""})
+
+
+def _superseded(result: dg.AssetCheckResult, runs: Sequence[str]) -> dg.AssetCheckResult:
+    """A warning in place of an error, if other runs have replaced the trips since the mart was made of them."""
+    if not runs:
+        return result
+    return result._replace(
+        severity=dg.AssetCheckSeverity.WARN,
+        description="The trips of this month have been replaced since the mart was made of them; those loaded now are "
+        f"of the runs {', '.join(runs)}. Materialize the mart again, unless automation does. Until then: "
+        f"{result.description}",
+        metadata={**result.metadata, "replaced_by_runs": dg.MetadataValue.json([*runs])},
+    )
+
+
 def _adds_up(warehouse: Warehouse, mart: Mart, month: Month) -> dg.AssetCheckResult:
     sums = ", ".join(f"SUM({measure}) AS {measure}" for measure in mart.of_all_trips)
     whole, groups = ("service", "GROUP BY service") if mart.has_service else ("'all' AS service", "")
-    services = [service for service in mart.services if warehouse.loaded(service, month) is not None]
+    services = [service for service in mart.services if warehouse.loaded_after_wait(service, month) is not None]
     of_mart = warehouse.ask(
         f"SELECT {whole}, {sums} FROM {mart.name} "  # noqa: S608  (of our own names)
         f"WHERE data_month = CAST('{month.start}' AS DATE) {groups}"

@@ -64,7 +64,7 @@ def test_an_object_replaced_between_count_and_load_is_never_taken_for_the_old_on
     load(warehouse, ParquetMonth.get(lake, "clean/green_trips/2020-10"))
     assert old.report.data_version != new.report.data_version
     newer = published_month(lake, rows=30)
-    bigquery.script(Fault(), Fault(before=replaced_by(lake, newer)), method="POST", path="/jobs")
+    bigquery.script(Fault(), Fault(), Fault(before=replaced_by(lake, newer)), method="POST", path="/jobs")
     with pytest.raises(LakeObjectReplacedError, match=SUSPECT):
         load(warehouse, newer, "another-run")
     assert warehouse.loaded(GREEN, MONTH) is None
@@ -77,7 +77,7 @@ def test_an_object_replaced_while_it_is_loaded_is_never_taken_for_the_old_one(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
     trips = published_month(lake)
-    bigquery.script_job(JobFault(before_run=replaced_by(lake, trips)), kind="load")
+    bigquery.script_job(JobFault(before_run=replaced_by(lake, trips)), kind="load", destination="green_trips$")
     with pytest.raises(LakeObjectReplacedError, match=SUSPECT):
         load(warehouse, trips)
     assert warehouse.loaded(GREEN, MONTH) is None
@@ -91,7 +91,7 @@ def test_a_job_that_wrote_another_number_of_rows_is_never_taken_for_good(
     def replace_by_fewer_rows() -> None:
         published_month(lake, rows=7, seed=5)
 
-    bigquery.script_job(JobFault(before_run=replace_by_fewer_rows), kind="load")
+    bigquery.script_job(JobFault(before_run=replace_by_fewer_rows), kind="load", destination="green_trips$")
     with pytest.raises(ConservationError, match=f"gave 7 rows.*{SUSPECT}"):
         load(warehouse, trips)
     assert warehouse.loaded(GREEN, MONTH) is None
@@ -102,7 +102,8 @@ def test_a_month_that_could_not_be_noted_counts_as_not_loaded_and_the_next_load_
 ) -> None:
     old, new = published_month(lake), published_month(lake, rows=90, seed=1, shelf="newer")
     load(warehouse, old)
-    bigquery.script_job(JobFault("invalid", "No."), kind="load", destination="green_trips_loads")
+    note = JobFault(), JobFault("invalid", "No.")  # the first of the two jobs invalidates
+    bigquery.script_job(*note, kind="load", destination="green_trips_loads")
     with pytest.raises(WarehouseUnusableError, match=f"400 No. {SUSPECT}"):
         load(warehouse, new, "another-run")
     assert warehouse.loaded(GREEN, MONTH) is None
@@ -116,8 +117,8 @@ def test_a_job_that_nobody_waits_for_any_more_makes_the_month_suspect(
 ) -> None:
     old, new = published_month(lake), published_month(lake, rows=90, seed=1, shelf="newer")
     load(warehouse, old)
-    bigquery.script_job(JobFault(after_polls=3), kind="load")
-    bigquery.script(Fault(reason="quotaExceeded"), method="GET", path="/jobs/taxi_assets-")
+    bigquery.script_job(JobFault(after_polls=3), kind="load", destination="green_trips$")
+    bigquery.script(Fault(reason="quotaExceeded"), method="GET", path="/jobs/taxi_assets-green_trips-")
     with pytest.raises(WarehouseUnreachableError, match=f"{SUSPECT} Try again later"):
         load(warehouse, new)
     bigquery.settle()
@@ -156,9 +157,9 @@ def test_a_load_that_was_killed_before_its_note_is_not_taken_for_the_old_version
     def end_it() -> None:
         running[0].process.kill()  # without waiting for it: of two threads that do, one takes the other's answer
 
-    # The trips' job takes effect; at the note's, the process dies.
+    # The count, the invalidation and the trips' job take effect; at the note's, the process dies.
     at_the_note = Fault(before=end_it, reset=True)
-    bigquery.script(Fault(), Fault(), at_the_note, method="POST", path="/jobs")
+    bigquery.script(Fault(), Fault(), Fault(), at_the_note, method="POST", path="/jobs")
     with child(load_and_die, bigquery_warehouse.open, bigquery_warehouse.open_lake, "newer") as process:
         running.append(process)
         process.process.join(60)

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
 _COLUMNS = ", ".join([*(column.name for column in GREEN.columns if column.name != "source_row"), "source_row"])
 _TRIPS = f"SELECT {_COLUMNS} FROM taxi.green_trips WHERE data_month = DATE '{{}}-01' ORDER BY source_row"
-_NOTED = "SELECT data_version, row_count FROM taxi.{} WHERE data_month = DATE '{}-01'"
+# Without what BigQuery's ledger says of a month that is being replaced.
+_NOTED = "SELECT data_version, row_count FROM taxi.{} WHERE data_month = DATE '{}-01' AND data_version IS NOT NULL"
 _TABLES = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'taxi'"
 
 # The page says when the file was fetched.

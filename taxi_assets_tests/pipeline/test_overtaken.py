@@ -1,7 +1,8 @@
-"""A run that looked at what there is, and writes only after a newer one has: it is told so, and the newer one stays."""
+"""A run that writes only after another run has changed what it read: it retries the step, and never writes old data."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -10,6 +11,7 @@ import pytest
 
 from taxi_assets.assets.marts import mart_asset
 from taxi_assets.assets.quality import quality_asset
+from taxi_assets.failures import OVERTAKEN_RETRIES
 from taxi_assets.marts.mart import marts
 from taxi_assets.storage.duckdb import DuckDBWarehouse
 from taxi_assets.storage.io_managers import WarehouseIOManager
@@ -56,6 +58,15 @@ def warehouse(tmp_path: Path) -> DuckDBWarehouse:
     return warehouse
 
 
+def retried(result: dg.ExecuteInProcessResult) -> str:
+    """Why the step was retried, the one time that it was."""
+    (event,) = [event for event in result.all_events if event.event_type_value == "STEP_UP_FOR_RETRY"]
+    error = event.step_retry_data.error
+    assert error is not None
+    assert error.cause is not None
+    return error.cause.message
+
+
 def make(
     asset: dg.AssetsDefinition,
     warehouse: DuckDBWarehouse,
@@ -68,7 +79,7 @@ def make(
     return dg.materialize([asset], resources=resources, partition_key=month, raise_on_error=False)
 
 
-def test_a_mart_that_was_made_of_more_services_meanwhile_is_not_overwritten_and_another_try_makes_it_of_all(
+def test_a_mart_that_another_run_made_of_more_services_is_not_overwritten_and_a_retry_makes_it_of_all(
     warehouse: DuckDBWarehouse, lake: LocalLake
 ) -> None:
     def load(service: Service, rows: int = 200) -> None:
@@ -85,20 +96,30 @@ def test_a_mart_that_was_made_of_more_services_meanwhile_is_not_overwritten_and_
     load(GREEN)
     result = make(mart_asset(MART, "duckdb"), warehouse, lake, other_run, month=str(MONTH))
     assert services() == ["green", "yellow"]
+    assert result.success, failures(result)
+    assert "marts/hour_of_week 2020-10: another run has loaded yellow since" in retried(result)
+
+
+def test_a_step_that_is_overtaken_at_every_retry_fails_by_name(
+    warehouse: DuckDBWarehouse, lake: LocalLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taxi_assets.failures._OVERTAKEN_DELAY_SECONDS", 0)
+
+    def load(rows: int) -> None:
+        warehouse.replace_month(
+            GREEN, MONTH, published(lake, GREEN, MONTH, trips_of(GREEN, MONTH, rows)), run_id="a run"
+        )
+
+    load(100)
+    others = [partial(load, rows) for rows in range(101, 102 + OVERTAKEN_RETRIES)]
+    result = make(mart_asset(MART, "duckdb"), warehouse, lake, *others, month=str(MONTH))
     (failure,) = failures(result)
-    assert "marts/hour_of_week 2020-10: another run has loaded yellow since" in failure
     assert "Materialize it once more. [OvertakenError]" in failure
 
-    def another_run() -> None:
-        load(GREEN, 100)
 
-    again = dg.RetryPolicy(max_retries=1)
-    result = make(mart_asset(MART, "duckdb", again), warehouse, lake, another_run, month=str(MONTH))
-    assert result.success, failures(result)
-    assert services() == ["green", "yellow"]
-
-
-def test_quality_of_fewer_months_does_not_overwrite_that_of_more(warehouse: DuckDBWarehouse, lake: LocalLake) -> None:
+def test_quality_of_fewer_months_does_not_overwrite_that_of_more_and_a_retry_reads_all(
+    warehouse: DuckDBWarehouse, lake: LocalLake
+) -> None:
     quality = quality_asset("duckdb")
 
     def cleaned_by_other_run() -> None:
@@ -107,8 +128,8 @@ def test_quality_of_fewer_months_does_not_overwrite_that_of_more(warehouse: Duck
 
     published_month(lake)
     result = make(quality, warehouse, lake, cleaned_by_other_run)
-    (failure,) = failures(result)
-    assert "quality/month_quality: another run has cleaned clean/yellow_trips/2020-10 since" in failure
+    assert result.success, failures(result)
+    assert "quality/month_quality: another run has cleaned clean/yellow_trips/2020-10 since" in retried(result)
     assert set(warehouse.read_frame("month_quality")["service"]) == {"green", "yellow"}
 
     result = make(quality, warehouse, lake, lambda: published_month(lake, rows=7))
