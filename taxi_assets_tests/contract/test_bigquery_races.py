@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import pytest
 
+from taxi_assets.checks import concurrent_runs
+from taxi_assets.checks.warehouse import warehouse_check
 from taxi_assets.errors import (
     ConservationError,
     LakeObjectReplacedError,
+    WarehouseBusyError,
     WarehouseUnreachableError,
     WarehouseUnusableError,
 )
+from taxi_assets.partitions import monthly_partitions
+from taxi_assets.storage.bigquery import BigQueryWarehouse
 from taxi_assets.storage.io_managers import WarehouseIOManager
 from taxi_assets.storage.local_lake import LocalLake
 from taxi_assets.storage.shelves import ParquetMonth
@@ -36,7 +41,6 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from pathlib import Path
 
-    from taxi_assets.storage.bigquery import BigQueryWarehouse
     from taxi_assets.storage.gcs_lake import GcsLake
     from taxi_assets.storage.lake import Lake
     from taxi_assets.storage.warehouse import Warehouse
@@ -250,3 +254,91 @@ def test_an_older_job_is_not_begun_where_a_newer_month_was_published_since_it_wa
         load(warehouse, old)
     assert len(loads(bigquery)) == 2
     assert holds(warehouse, ParquetMonth.get(shelf, f"clean/green_trips/{MONTH}"))
+
+
+# --- what other runs see of a month that is being replaced ------------------------------------------------------------
+
+
+def check_in(instance: dg.DagsterInstance, warehouse: BigQueryWarehouse, lake: GcsLake) -> dg.AssetCheckEvaluation:
+    """The check of the table, by itself."""
+
+    @dg.asset(key=["warehouse", "green_trips"], partitions_def=monthly_partitions(GREEN))
+    def table() -> None:
+        pass
+
+    checks = warehouse_check(GREEN)
+    result = dg.Definitions(
+        [table],
+        asset_checks=[checks],
+        jobs=[dg.define_asset_job("check", dg.AssetSelection.checks(checks))],
+        resources={"lake": lake, "warehouse": warehouse},
+    )
+    run = result.resolve_job_def("check").execute_in_process(
+        instance=instance, tags={"dagster/partition": str(MONTH)}, raise_on_error=False
+    )
+    (evaluation,) = run.get_asset_check_evaluations()
+    return evaluation
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["known", "unknown"])
+def test_a_check_does_not_pass_while_a_run_replaces_the_month_and_fails_unless_that_is_known_to_be_at_work(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery, monkeypatch: pytest.MonkeyPatch, is_known: bool
+) -> None:
+    monkeypatch.setattr(concurrent_runs, "WAIT_SECONDS", 0)
+    trips = published_month(lake)
+    load(warehouse, trips)
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert check_in(instance, warehouse, lake).passed
+        other = loading_run(instance) if is_known else "of-another-instance"
+        found: list[dg.AssetCheckEvaluation] = []
+        job = JobFault(before_run=lambda: found.append(check_in(instance, warehouse, lake)))
+        bigquery.script_job(job, kind="load", destination="green_trips$")
+        load(warehouse, trips, other)
+        (evaluation,) = found
+        assert not evaluation.passed
+        assert evaluation.severity == (dg.AssetCheckSeverity.WARN if is_known else dg.AssetCheckSeverity.ERROR)
+        assert f"The run {other} has begun to replace the month in the table" in (evaluation.description or "")
+        assert check_in(instance, warehouse, lake).passed
+
+
+def loading_run(instance: dg.DagsterInstance) -> str:
+    """A run that has started, and is going to materialize the table."""
+
+    @dg.asset(key=["warehouse", "green_trips"], partitions_def=monthly_partitions(GREEN))
+    def table() -> None:
+        pass
+
+    job = dg.Definitions([table], jobs=[dg.define_asset_job("load", [table])]).resolve_job_def("load")
+    tags = {"dagster/partition": str(MONTH)}
+    run = instance.create_run_for_job(job, tags=tags, asset_selection=frozenset([table.key]))
+    instance.report_dagster_event(dg.DagsterEvent("PIPELINE_START", "load"), run.run_id)
+    return run.run_id
+
+
+def test_a_reader_of_the_ledger_waits_for_a_run_that_replaces_the_month_and_names_it_in_the_end(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BigQueryWarehouse, "replacement_wait_seconds", 0.0)
+    trips = published_month(lake)
+    load(warehouse, trips)
+
+    def read() -> None:
+        assert warehouse.loaded(GREEN, MONTH) is None
+        assert warehouse.replacing_run(GREEN, MONTH) == "another-run"
+        with pytest.raises(WarehouseBusyError, match="The run another-run is replacing green 2020-10"):
+            warehouse.versions([GREEN], MONTH)
+
+    bigquery.script_job(JobFault(before_run=read), kind="load", destination="green_trips$")
+    load(warehouse, trips, "another-run")
+    assert warehouse.replacing_run(GREEN, MONTH) is None
+    assert warehouse.versions([GREEN], MONTH) == {"green": trips.report.data_version}
+
+
+def test_a_first_load_that_fails_before_it_changes_the_month_leaves_no_ledger_row(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
+) -> None:
+    bigquery.script_job(JobFault("invalid", "No."), kind="load", destination="green_trips$")
+    with pytest.raises(WarehouseUnusableError, match="400 No"):
+        load(warehouse, published_month(lake))
+    assert warehouse.loaded(GREEN, MONTH) is None
+    assert warehouse.replacing_run(GREEN, MONTH) is None

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import duckdb
 import pandas as pd
 import pytest
 
 from taxi_assets.assets.marts import mart_asset
 from taxi_assets.assets.quality import quality_asset
+from taxi_assets.checks.marts import mart_checks
 from taxi_assets.failures import OVERTAKEN_RETRIES
 from taxi_assets.marts.mart import marts
 from taxi_assets.storage.duckdb import DuckDBWarehouse
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from taxi_assets.storage.warehouse import Warehouse
     from taxi_assets.tlc.schema import Service
 
 MART = marts()["hour_of_week"]
@@ -137,3 +141,61 @@ def test_quality_of_fewer_months_does_not_overwrite_that_of_more_and_a_retry_rea
     assert result.success, failures(result)
     assert "another run has cleaned clean/green_trips/2020-10 since" in retried(result)
     assert not pd.DataFrame.equals(warehouse.read_frame("month_quality"), old)
+
+
+class ThenOvertaken(WarehouseIOManager):
+    """Stores a mart; then another run loads trips before the mart is checked."""
+
+    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
+        super().handle_output(context, obj)
+        load_green(self.warehouse, rows=100, run_id="a newer run")
+
+
+def load_green(warehouse: Warehouse, *, rows: int, run_id: str) -> None:
+    with TemporaryDirectory() as folder:
+        trips = published(LocalLake(folder=folder), GREEN, MONTH, trips_of(GREEN, MONTH, rows))
+        warehouse.replace_month(GREEN, MONTH, trips, run_id=run_id)
+
+
+def check_mart(warehouse: DuckDBWarehouse, manager: dg.IOManager) -> tuple[bool, dict[str, dg.AssetCheckEvaluation]]:
+    """Make the mart and check it; whether the run succeeded, and what the checks found."""
+    job = dg.Definitions(
+        [mart_asset(MART, "duckdb")],
+        asset_checks=[mart_checks(MART)],
+        resources={"warehouse": warehouse, "warehouse_tables": manager},
+    ).resolve_implicit_global_asset_job_def()
+    result = job.execute_in_process(partition_key=str(MONTH), raise_on_error=False)
+    return result.success, {found.check_name: found for found in result.get_asset_check_evaluations()}
+
+
+def test_a_mart_whose_trips_another_run_replaced_before_its_check_is_a_warning_that_names_the_run(
+    warehouse: DuckDBWarehouse,
+) -> None:
+    load_green(warehouse, rows=200, run_id="an older run")
+    succeeded, found = check_mart(warehouse, ThenOvertaken(warehouse=warehouse))
+    assert succeeded
+    assert found["key_is_unique"].passed
+    assert not found["adds_up"].passed
+    assert found["adds_up"].severity == dg.AssetCheckSeverity.WARN
+    assert "those loaded now are of the runs a newer run" in (found["adds_up"].description or "")
+    succeeded, found = check_mart(warehouse, WarehouseIOManager(warehouse=warehouse))
+    assert succeeded
+    assert found["adds_up"].passed
+
+
+class Spoiled(WarehouseIOManager):
+    """Stores a mart, and loses a row of it."""
+
+    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
+        super().handle_output(context, obj)
+        with duckdb.connect(self.warehouse.file) as connection:
+            connection.execute(f"DELETE FROM taxi.{MART.name} WHERE rowid = (SELECT min(rowid) FROM taxi.{MART.name})")
+
+
+def test_a_mart_that_does_not_add_up_is_an_error_where_no_other_run_has_replaced_its_trips(
+    warehouse: DuckDBWarehouse,
+) -> None:
+    load_green(warehouse, rows=200, run_id="an older run")
+    _, found = check_mart(warehouse, Spoiled(warehouse=warehouse))
+    assert not found["adds_up"].passed
+    assert found["adds_up"].severity == dg.AssetCheckSeverity.ERROR
