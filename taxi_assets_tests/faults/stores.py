@@ -161,7 +161,7 @@ def in_duckdb(folder: Path, versions: Republished) -> Iterator[Place]:
             with duckdb.connect(str(Path(there) / deployment.warehouse.name)) as connection:
                 return [tuple(connection.execute(query).fetchall()) for query in queries]
 
-    @tenacity.retry(retry=tenacity.retry_if_exception_type(duckdb.IOException), stop=tenacity.stop_after_delay(60))
+    @tenacity.retry(retry=tenacity.retry_if_exception_type(duckdb.IOException), stop=tenacity.stop_after_delay(300))
     def query(queries: Sequence[str]) -> list[Rows]:
         with duckdb.connect(str(deployment.warehouse), read_only=True) as connection:
             return [tuple(connection.execute(query).fetchall()) for query in queries]
@@ -178,7 +178,7 @@ def in_postgres(folder: Path, versions: Republished, server: Server) -> Iterator
         def select(queries: Sequence[str]) -> list[Rows]:
             found: list[Rows] = []
             with connect(url) as connection, connection.cursor() as cursor:
-                cursor.execute("SET lock_timeout = '30s'")
+                cursor.execute("SET lock_timeout = '300s'")
                 cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
                 for query in queries:
                     cursor.execute(query)

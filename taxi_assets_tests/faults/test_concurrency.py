@@ -12,7 +12,7 @@ import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pytest
@@ -175,6 +175,7 @@ def logged(history: Path, text: str) -> bool:
         return any(text in entry.user_message for run_id in runs for entry in instance.all_logs(run_id))
 
 
+@pytest.mark.timeout(3 * WAIT_SECONDS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("check", STEPS_OF_CHECKS)
 def test_a_check_waits_for_a_newer_run_that_is_replacing_the_month(
@@ -182,7 +183,7 @@ def test_a_check_waits_for_a_newer_run_that_is_replacing_the_month(
 ) -> None:
     """The newer run pauses between the two layers that the older run's check compares."""
     checking, replacing = meeting(2), meeting(2)
-    plan = {"moments": STEPS, "stays": True, "instance": history}
+    plan: dict[str, Any] = {"moments": STEPS, "stays": True, "instance": history}
     place.offer(republished.newer_file + republished.newer_file[-1:])
     older = place.start(meets=f"before {check}", gate=checking, **plan)
     checking.wait()
@@ -234,6 +235,7 @@ def invalidated_ledger(place: Place) -> Iterator[tuple[Child, Child, threading.E
         goes_on.set()
 
 
+@pytest.mark.timeout(3 * WAIT_SECONDS)
 @pytest.mark.parametrize("kind", ["google"])
 def test_a_check_waits_for_a_run_that_is_replacing_the_month_by_the_same_data(
     place: Place, republished: Republished
@@ -292,7 +294,7 @@ def test_processes_that_load_overlapping_months_beside_readers(
     for child in children:
         outcome = child.end()
         assert outcome.succeeded, outcome
-    assert looks > 1
+    assert looks > 0
     assert_all_is_well(place, republished, names)
     for name in ("rows lost", "rows doubled"):
         record_property(name, 0)

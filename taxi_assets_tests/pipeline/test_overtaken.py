@@ -188,6 +188,7 @@ class Spoiled(WarehouseIOManager):
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         super().handle_output(context, obj)
+        assert isinstance(self.warehouse, DuckDBWarehouse)
         with duckdb.connect(self.warehouse.file) as connection:
             connection.execute(f"DELETE FROM taxi.{MART.name} WHERE rowid = (SELECT min(rowid) FROM taxi.{MART.name})")
 
