@@ -10,7 +10,6 @@ from typing import Any
 
 import dagster as dg
 import pandas as pd
-from dagster._core.errors import DagsterInvariantViolationError
 
 from taxi_assets import metadata
 from taxi_assets.errors import OvertakenError, WarehouseTableMissingError
@@ -174,7 +173,7 @@ def _retry_number(context: dg.OutputContext | dg.InputContext) -> int:
     """How many attempts of the step have failed; where there is no step, none can be retried."""
     try:
         return context.step_context.previous_attempt_count
-    except DagsterInvariantViolationError:
+    except dg.DagsterInvariantViolationError:
         return OVERTAKEN_RETRIES
 
 
