@@ -71,7 +71,7 @@ def clean_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Ass
     def clean_trips(context: dg.AssetExecutionContext, raw: PublishedFile, lake: Lake) -> Iterator[dg.Output[Any]]:
         started = time.monotonic()
         month = Month.parse(context.partition_key)
-        with as_failures(), lake.staging() as folder:
+        with as_failures(retry_number=context.retry_number), lake.staging() as folder:
             rules = service.select_rules(context.op_execution_context.op_config["rules"])
             version = data_version(raw.record, service, rules)
             replaces = {

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -81,22 +81,24 @@ def mart_asset(mart: Mart, kind: str, retry: dg.RetryPolicy | None = None) -> dg
         names = [check.name for check in context.selected_asset_check_keys]
         output, results, error = None, [], None
         # Nothing is yielded within the session: where Dagster fails afterwards, nothing would end it.
-        with as_failures(), warehouse.session():
+        with as_failures(retry_number=context.retry_number), warehouse.session():
             if key in context.selected_asset_keys:
                 output = _replace_month(context, warehouse, mart, month)
                 if output is None:
                     return
             try:
-                results = evaluate_mart(warehouse, mart, month, names)
+                made = None if output is None else output.value
+                results = evaluate_mart(warehouse, mart, month, names, made=made, run_id=context.run.run_id)
             except Exception as raised:  # noqa: BLE001  (the month is replaced, and Dagster has to know of it first)
                 error = raised
         if output is not None:
             yield output
         if error is not None:
-            with as_failures():
+            with as_failures(retry_number=context.retry_number):
                 raise error
         yield from results
-        failed = [f"check {result.check_name}: {result.description}" for result in results if not result.passed]
+        errors = [one for one in results if not one.passed and one.severity == dg.AssetCheckSeverity.ERROR]
+        failed = [f"check {result.check_name}: {result.description}" for result in errors]
         if failed:
             # Dagster fails the step of a failed blocking check by itself, but would retry it.
             raise dg.Failure(f"marts/{mart.name} {month}, {' '.join(failed)}", allow_retries=False)
@@ -113,7 +115,7 @@ def _replace_month(
     if not services:
         wanted = _names(mart.services)
         said = f"marts/{mart.name} {month}: no trips of this month are in the warehouse, of {wanted}."
-        others = [s for s in SERVICES.values() if s not in mart.services and warehouse.loaded(s, month)]
+        others = [s for s in SERVICES.values() if s not in mart.services and warehouse.loaded_after_wait(s, month)]
         if not others:
             raise NoTripsLoadedError(said, remedy="Materialize the month of one of these services first.")
         # No fault of whoever runs all marts after a month of a service that this one does not count.
@@ -125,9 +127,7 @@ def _replace_month(
     return dg.Output(
         made,
         output_name=mart.name,
-        data_version=dg.DataVersion(
-            hashlib.sha256(repr((mart.version, sorted(versions.items()))).encode()).hexdigest()[:16]
-        ),
+        data_version=dg.DataVersion(_data_version(mart, versions)),
         metadata={
             "services": _names(services),
             "services_not_loaded": _names([s for s in mart.services if s not in services]) or "none",
@@ -137,6 +137,11 @@ def _replace_month(
             "preview": metadata.preview(replaced.first),
         },
     )
+
+
+def _data_version(mart: Mart, versions: Mapping[str, str]) -> str:
+    """Return the data version of a month of a mart, from the loaded versions of its services by name."""
+    return hashlib.sha256(repr((mart.version, sorted(versions.items()))).encode()).hexdigest()[:16]
 
 
 def _names(services: Sequence[Service]) -> str:

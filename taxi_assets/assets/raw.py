@@ -73,7 +73,7 @@ def raw_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Asset
             digest = file.record.sha256
             if config["only_if_changed"] and _all_from(digest, context.instance, lake, service, month):
                 if isinstance(file.output, StagedFile):
-                    with as_failures():
+                    with as_failures(retry_number=context.retry_number):
                         PublishedFile.publish(lake, stem, file.output, run_id=context.run.run_id)
                 context.log_event(_materialization(context, digest, said))
                 return  # without an output nothing downstream runs

@@ -67,7 +67,7 @@ def report_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.As
 
         month = Month.parse(context.partition_key)
         stem = stem_of("reports", service, month)
-        with as_failures(), lake.staging() as folder:
+        with as_failures(retry_number=context.retry_number), lake.staging() as folder:
             replaces = {name: lake.version(f"{stem}/{name}") for name in NAMES}
             with warehouse.session():
                 zones = _zones(warehouse)
@@ -108,14 +108,14 @@ def _made_of(
     from taxi_assets.reports.figures import compared_months  # noqa: PLC0415
     from taxi_assets.reports.page import version  # noqa: PLC0415
 
-    loaded = warehouse.loaded(service, month)
+    loaded = warehouse.loaded_after_wait(service, month)
     if loaded is None or loaded.data_version != trips.report.data_version:
         raise WarehouseTableMissingError(
             f"{warehouse.table_name(service.table)} does not hold the clean trips of {service.name} {month} that are "
             "in the lake now.",
             remedy="Materialize its warehouse asset for this month first.",
         )
-    others = [(str(other), warehouse.loaded(service, other)) for other in compared_months(service, month)]
+    others = [(str(other), warehouse.loaded_after_wait(service, other)) for other in compared_months(service, month)]
     compared = [(other, held.data_version) for other, held in others if held is not None]
     named = None if zones is None else zones.sort_values("location_id").to_csv(index=False)
     return [trips.report.data_version, compared, named, version()]

@@ -8,6 +8,7 @@ import pandas as pd
 from taxi_assets import metadata
 from taxi_assets.assets.raw import current_file
 from taxi_assets.automation.conditions import load_once_needed
+from taxi_assets.failures import as_failures
 from taxi_assets.publisher import PublisherResource
 from taxi_assets.storage.lake import Lake
 from taxi_assets.storage.shelves import PublishedFile, StagedFile
@@ -44,7 +45,8 @@ def zones_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefi
             with file.open() as bytes_:
                 zones = read_zones(bytes_)
             if isinstance(file.output, StagedFile):
-                PublishedFile.publish(lake, stem, file.output, run_id=context.run.run_id)
+                with as_failures(retry_number=context.retry_number):
+                    PublishedFile.publish(lake, stem, file.output, run_id=context.run.run_id)
             yield dg.Output(
                 zones,
                 data_version=dg.DataVersion(file.record.sha256),

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 INTERVAL_SECONDS = 30
 
+# A worker of `make backfill` holds the lock before it creates its run, which is "not started" for a moment.
+_WORKED_ON = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+
 
 class _WatchedExecutor(dg.Executor):
     """Another executor, which holds the run's lock while it works."""
@@ -59,7 +62,7 @@ def watched_in_process_executor(init_context: dg.InitExecutorContext) -> dg.Exec
 def end_abandoned_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Mark as failed what nobody works on any more."""
     ended = []
-    for run in context.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
+    for run in context.instance.get_runs(dg.RunsFilter(statuses=_WORKED_ON)):
         if is_abandoned(context.instance, run.run_id):
             context.instance.report_run_failed(run, "The process of this run is gone: it was killed.")
             ended.append(run.run_id)
@@ -74,6 +77,25 @@ def working_on(instance: dg.DagsterInstance, run_id: str) -> AbstractContextMana
 def is_abandoned(instance: dg.DagsterInstance, run_id: str) -> bool:
     """Whether somebody held the run's lock and was killed; said once."""
     return _is_abandoned(lock_file(instance, run_id))
+
+
+def has_lost_its_process(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Return whether the process that worked on the run was killed; changes nothing.
+
+    False if the run holds no lock on this machine: then its process is not known here.
+    """
+    try:
+        descriptor = os.open(lock_file(instance, run_id), os.O_RDONLY)
+    except (FileNotFoundError, PermissionError):
+        return False
+    try:
+        # Shared and released at once, because `end_abandoned_runs` locks the file too.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def lock_file(instance: dg.DagsterInstance, run_id: str) -> Path:

@@ -4,10 +4,12 @@ The first one guards what is downstream; cleaning itself has verified it before 
 """
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import dagster as dg
 
+from taxi_assets.checks.concurrent_runs import Replacement, compare_when_settled, newest_replacements
 from taxi_assets.failures import as_failures
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.storage.lake import Lake
@@ -52,9 +54,9 @@ def clean_checks(service: Service, retry: dg.RetryPolicy | None = None) -> dg.As
     )
     def check_clean(context: dg.AssetCheckExecutionContext, lake: Lake) -> Iterator[dg.AssetCheckResult]:
         month = Month.parse(context.partition_key)
-        with as_failures():
-            clean = ParquetMonth.get(lake, stem_of("clean", service, month))
-            yield _rows_conserved(lake, service, month, clean)
+        with as_failures(retry_number=context.retry_number):
+            conserved, clean = _rows_conserved(context, lake, service, month)
+            yield conserved
             yield _share_quarantined(clean)
             yield _usual_volume(lake, service, month, clean)
             yield _every_day_present(month, clean)
@@ -63,25 +65,76 @@ def clean_checks(service: Service, retry: dg.RetryPolicy | None = None) -> dg.As
     return check_clean
 
 
-def _rows_conserved(lake: Lake, service: Service, month: Month, clean: ParquetMonth) -> dg.AssetCheckResult:
-    raw = PublishedFile.get(lake, stem_of("raw", service, month))
-    quarantine = ParquetMonth.get(lake, stem_of("quarantine", service, month))
-    same_pair = clean.report.data_version == quarantine.report.data_version
-    same_file = clean.report.raw_sha256 == raw.record.sha256
-    adds_up = raw.record.rows == clean.rows + quarantine.rows
-    if not same_pair:
+@dataclass(frozen=True)
+class _Layers:
+    """What the lake holds of a month, read one after the other: another run may publish in between."""
+
+    raw: PublishedFile
+    quarantine: ParquetMonth
+    clean: ParquetMonth
+
+    @property
+    def same_pair(self) -> bool:
+        return self.clean.report.data_version == self.quarantine.report.data_version
+
+    @property
+    def same_file(self) -> bool:
+        return self.clean.report.raw_sha256 == self.raw.record.sha256
+
+    @property
+    def all_rows(self) -> bool:
+        return self.raw.record.rows == self.clean.rows + self.quarantine.rows
+
+    @property
+    def agree(self) -> bool:
+        return self.same_pair and self.same_file and self.all_rows
+
+
+def _rows_conserved(
+    context: dg.AssetCheckExecutionContext, lake: Lake, service: Service, month: Month
+) -> tuple[dg.AssetCheckResult, ParquetMonth]:
+    """The check's result, and the clean month that it is about."""
+    keys = {name: dg.AssetKey([name, service.table]) for name in ("raw", "quarantine", "clean")}
+
+    def read() -> _Layers:
+        return _Layers(
+            PublishedFile.get(lake, stem_of("raw", service, month)),
+            ParquetMonth.get(lake, stem_of("quarantine", service, month)),
+            ParquetMonth.get(lake, stem_of("clean", service, month)),
+        )
+
+    def find_replacements(layers: _Layers) -> Sequence[Replacement]:
+        if layers.agree:
+            return []
+        held = {
+            "raw": layers.raw.record.sha256,
+            "quarantine": layers.quarantine.report.data_version,
+            "clean": layers.clean.report.data_version,
+        }
+        return newest_replacements(context, {keys[name]: version for name, version in held.items()})
+
+    settled = compare_when_settled(context, keys["clean"], read, find_replacements)
+    layers = settled.compared
+    raw, clean, quarantine = layers.raw, layers.clean, layers.quarantine
+    if not layers.same_pair:
         said = "Clean and quarantine do not belong together: a run ended between them. Materialize the month again."
-    elif not same_file:
+    elif not layers.same_file:
         said = "The clean rows come from another file than the raw one held now. Materialize the month again."
     else:
         said = f"{raw.record.rows:,} raw rows, {clean.rows:,} clean + {quarantine.rows:,} quarantined."
-    return dg.AssetCheckResult(
+    result = dg.AssetCheckResult(
         check_name="rows_conserved",
-        passed=same_pair and same_file and adds_up,
-        severity=dg.AssetCheckSeverity.ERROR,
-        description=said,
-        metadata={"rows_raw": raw.record.rows, "rows_clean": clean.rows, "rows_quarantined": quarantine.rows},
+        passed=layers.agree,
+        severity=settled.severity,
+        description=settled.describe(said),
+        metadata={
+            "rows_raw": raw.record.rows,
+            "rows_clean": clean.rows,
+            "rows_quarantined": quarantine.rows,
+            **settled.metadata,
+        },
     )
+    return result, clean
 
 
 def _share_quarantined(clean: ParquetMonth) -> dg.AssetCheckResult:

@@ -1,13 +1,13 @@
 """The checks on a mart: its key is one, and what it says of all trips adds up to theirs."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from decimal import Decimal
 from typing import Any
 
 import dagster as dg
 import pandas as pd
 
-from taxi_assets.marts.mart import Mart
+from taxi_assets.marts.mart import Mart, MartMonth
 from taxi_assets.partitions import partitions_of_all
 from taxi_assets.storage.warehouse import Warehouse
 from taxi_assets.tlc.month import Month
@@ -27,10 +27,34 @@ def mart_check_specs(mart: Mart, key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
     ]
 
 
-def evaluate_mart(warehouse: Warehouse, mart: Mart, month: Month, names: Collection[str]) -> list[dg.AssetCheckResult]:
-    """Evaluate the checks with these names on a month that is in the warehouse."""
+def evaluate_mart(
+    warehouse: Warehouse,
+    mart: Mart,
+    month: Month,
+    names: Collection[str],
+    *,
+    made: MartMonth | None,
+    run_id: str,
+) -> list[dg.AssetCheckResult]:
+    """Evaluate checks on a month that is in the warehouse.
+
+    Args:
+        warehouse: Holds the mart and the trips.
+        mart: The mart.
+        month: Its month.
+        names: Which checks to evaluate.
+        made: What this run has just made the month of; None if the mart is checked without being made.
+        run_id: This run.
+
+    Returns:
+        One result per name. A failed check is a warning, not an error, if other runs have loaded trips since `made`.
+    """
     checks = {"key_is_unique": _key_is_unique, "adds_up": _adds_up}
-    return [check(warehouse, mart, month) for name, check in checks.items() if name in names]
+    results = [check(warehouse, mart, month) for name, check in checks.items() if name in names]
+    if made is None or all(result.passed for result in results):
+        return results
+    replaced_by = _runs_that_loaded_since(warehouse, made, run_id)
+    return [result if result.passed else _superseded(result, replaced_by) for result in results]
 
 
 def _key_is_unique(warehouse: Warehouse, mart: Mart, month: Month) -> dg.AssetCheckResult:
@@ -48,10 +72,32 @@ def _key_is_unique(warehouse: Warehouse, mart: Mart, month: Month) -> dg.AssetCh
     )
 
 
+def _runs_that_loaded_since(warehouse: Warehouse, made: MartMonth, run_id: str) -> list[str]:
+    """Return the other runs that have loaded trips of the month since a mart was made of them."""
+    services = made.mart.services
+    if warehouse.versions(services, made.month) == made.versions:
+        return []
+    loaded = [warehouse.loaded(service, made.month) for service in services]
+    return sorted({held.run_id for held in loaded if held is not None} - {run_id, ""})
+
+
+def _superseded(result: dg.AssetCheckResult, runs: Sequence[str]) -> dg.AssetCheckResult:
+    """A warning in place of an error, if other runs have replaced the trips since the mart was made of them."""
+    if not runs:
+        return result
+    return result._replace(
+        severity=dg.AssetCheckSeverity.WARN,
+        description="The trips of this month have been replaced since the mart was made of them; those loaded now are "
+        f"of the runs {', '.join(runs)}. Materialize the mart again, unless automation does. Until then: "
+        f"{result.description}",
+        metadata={**result.metadata, "replaced_by_runs": dg.MetadataValue.json([*runs])},
+    )
+
+
 def _adds_up(warehouse: Warehouse, mart: Mart, month: Month) -> dg.AssetCheckResult:
     sums = ", ".join(f"SUM({measure}) AS {measure}" for measure in mart.of_all_trips)
     whole, groups = ("service", "GROUP BY service") if mart.has_service else ("'all' AS service", "")
-    services = [service for service in mart.services if warehouse.loaded(service, month) is not None]
+    services = [service for service in mart.services if warehouse.loaded_after_wait(service, month) is not None]
     of_mart = warehouse.ask(
         f"SELECT {whole}, {sums} FROM {mart.name} "  # noqa: S608  (of our own names)
         f"WHERE data_month = CAST('{month.start}' AS DATE) {groups}"

@@ -14,7 +14,7 @@ import pandas as pd
 
 from taxi_assets import metadata
 from taxi_assets.errors import OvertakenError, WarehouseTableMissingError
-from taxi_assets.failures import as_failures
+from taxi_assets.failures import OVERTAKEN_RETRIES, as_failures
 from taxi_assets.marts.mart import Mart, MartMonth, marts
 from taxi_assets.reports.staged import PAGE, StagedReport, sha256
 from taxi_assets.storage.frames import StagedFrame
@@ -33,7 +33,7 @@ class PublishedFileIOManager(dg.ConfigurableIOManager):
 
     def handle_output(self, context: dg.OutputContext, obj: StagedFile | PublishedFile) -> None:
         """Publish what was fetched; a `PublishedFile` is there already."""
-        with as_failures():
+        with as_failures(retry_number=_retry_number(context)):
             if isinstance(obj, StagedFile):
                 PublishedFile.publish(self.lake, _stem(context), obj, run_id=context.run_id)
             else:
@@ -53,12 +53,12 @@ class ParquetIOManager(dg.ConfigurableIOManager):
     def handle_output(self, context: dg.OutputContext, obj: StagedParquet | ParquetMonth) -> None:
         """Publish what was staged; a `ParquetMonth` is there already."""
         if isinstance(obj, StagedParquet):
-            with as_failures():
+            with as_failures(retry_number=_retry_number(context)):
                 ParquetMonth.publish(self.lake, _stem(context), obj, run_id=context.run_id)
 
     def load_input(self, context: dg.InputContext) -> ParquetMonth | pd.DataFrame:
         """A handle, or the month as a frame for an input typed so."""
-        with as_failures():
+        with as_failures(retry_number=_retry_number(context)):
             trips = ParquetMonth.get(self.lake, _stem(context))
             return trips.to_pandas() if _wants_frame(context) else trips
 
@@ -70,7 +70,7 @@ class ReportIOManager(dg.ConfigurableIOManager):
 
     def handle_output(self, context: dg.OutputContext, obj: StagedReport) -> None:
         """Publish what is not there already, the page last; remove pictures that the report has no longer."""
-        with as_failures():
+        with as_failures(retry_number=_retry_number(context)):
             keys = {file: f"{_stem(context)}/{file.name}" for file in obj.files}
             new = [file for file, key in keys.items() if not self.lake.holds(key, sha256=sha256(file))]
             for file in new:
@@ -99,7 +99,7 @@ class WarehouseIOManager(dg.ConfigurableIOManager):
         """
         if isinstance(obj, MartMonth):
             return
-        with as_failures():
+        with as_failures(retry_number=_retry_number(context)):
             if isinstance(obj, StagedFrame | pd.DataFrame):
                 replace_frame(self.warehouse, context.asset_key.path[-1], obj, metadata.column_descriptions(context))
                 return
@@ -133,7 +133,7 @@ class WarehouseIOManager(dg.ConfigurableIOManager):
             if name in marts():
                 return self.warehouse.ask(_rows_of(marts()[name], month))
             service = _service(context)
-            if self.warehouse.loaded(service, month) is None:
+            if self.warehouse.loaded_after_wait(service, month) is None:
                 raise WarehouseTableMissingError(
                     f"{self.warehouse.table_name(service.table)} does not hold {service.name} {month}.",
                     remedy="Materialize its warehouse asset for this month first.",
@@ -181,6 +181,14 @@ def _rows_of(mart: Mart, month: Month, rows: int | None = None) -> str:
     columns = ", ".join(column.name for column in mart.columns)
     query = f"SELECT {columns} FROM {mart.name} WHERE data_month = CAST('{month.start}' AS DATE) "  # noqa: S608  (of our own names)
     return query + f"ORDER BY {', '.join(mart.key)}" + (f" LIMIT {rows}" if rows else "")
+
+
+def _retry_number(context: dg.OutputContext | dg.InputContext) -> int:
+    """How many attempts of the step have failed; where there is no step, none can be retried."""
+    try:
+        return context.step_context.previous_attempt_count
+    except dg.DagsterInvariantViolationError:
+        return OVERTAKEN_RETRIES
 
 
 def _stem(context: dg.OutputContext | dg.InputContext) -> str:

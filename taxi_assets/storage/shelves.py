@@ -6,6 +6,7 @@ rows.
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from taxi_assets.storage.lake import Lake
     from taxi_assets.tlc.download import Fetched
     from taxi_assets.tlc.schema import Service
+
+_RECORD_WAIT_SECONDS = 2.0
 
 
 def stem_of(shelf: str, service: Service, month: Month | str) -> str:
@@ -126,15 +129,33 @@ class PublishedFile:
 
     @contextmanager
     def local(self) -> Iterator[Path]:
-        """The file, verified; raises `LakeObjectDamagedError` where it is not what was recorded."""
+        """The file, verified.
+
+        Raises:
+            LakeObjectReplacedError: Another run has recorded another file since this one was looked up.
+            LakeObjectDamagedError: It is not the file that was recorded.
+        """
         version = self.lake.version(self.key)
         if not self.is_intact():
+            if self._is_replaced():
+                raise replaced(self.lake.uri(self.key))
             raise LakeObjectDamagedError(
                 f"{self.lake.uri(self.key)} is not the file that was recorded (sha256 {self.record.sha256[:12]}…).",
                 remedy="Materialize the raw asset of this month again: it fetches the file anew.",
             )
         with self.lake.local(self.key, version) as path:
             yield path
+
+    def _is_replaced(self) -> bool:
+        """Whether another file is recorded by now; another run writes the object first and the record right after."""
+        ends = time.monotonic() + _RECORD_WAIT_SECONDS
+        while True:
+            recorded = self.find(self.lake, self.stem)
+            if recorded is not None and recorded.record.sha256 != self.record.sha256:
+                return True
+            if time.monotonic() > ends:
+                return False
+            time.sleep(_RECORD_WAIT_SECONDS / 10)
 
 
 @dataclass(frozen=True)

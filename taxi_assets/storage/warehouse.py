@@ -5,14 +5,20 @@ Belongs here: what every engine must be able to do. How an engine does it is a p
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 import dagster as dg
 
-from taxi_assets.errors import ConservationError, WarehouseSchemaError, WarehouseTableMissingError
+from taxi_assets.errors import (
+    ConservationError,
+    WarehouseBusyError,
+    WarehouseSchemaError,
+    WarehouseTableMissingError,
+)
 from taxi_assets.storage.frames import answer, to_frame
 
 if TYPE_CHECKING:
@@ -28,6 +34,9 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.report import Totals
     from taxi_assets.tlc.schema import Service
 
+POLL_SECONDS = 0.5
+"""Pause between two reads of a ledger while another run is replacing a month."""
+
 MAKE_ANEW = "Rename or drop the old table, then load its months again."
 """What to do with a table that cannot follow the schema."""
 
@@ -42,6 +51,8 @@ class LoadedMonth:
 
     data_version: str
     totals: Totals
+    run_id: str = field(default="", compare=False)
+    """The run that loaded it; empty if the ledger does not say."""
 
 
 class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dagster's own pattern
@@ -50,6 +61,8 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
     kind: ClassVar[str]
     dialect: ClassVar[str]
     """What sqlglot calls the engine's SQL."""
+    replacement_wait_seconds: ClassVar[float] = 60
+    """How long a reader of the ledger waits for a run that is replacing a month."""
 
     @abstractmethod
     def replace_month(self, service: Service, month: Month, trips: ParquetMonth, *, run_id: str) -> None:
@@ -64,9 +77,41 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
     def loaded(self, service: Service, month: Month) -> LoadedMonth | None:
         """What was last loaded for the month; None where nothing was."""
 
+    def replacing_run(self, service: Service, month: Month) -> str | None:  # noqa: ARG002  (for engines to override)
+        """The run that has begun to replace the month and has not finished, so that `loaded` is None meanwhile.
+
+        It may have been killed: no other run can tell from the warehouse alone. Engines that replace trips and ledger
+        row in one transaction always return None.
+        """
+        return None
+
+    def loaded_after_wait(self, service: Service, month: Month) -> LoadedMonth | None:
+        """Return what `loaded` does, after a wait for a run that is replacing the month.
+
+        Raises:
+            WarehouseBusyError: The other run has not finished within a minute.
+        """
+        ends = time.monotonic() + self.replacement_wait_seconds
+        while (loaded := self.loaded(service, month)) is None:
+            run_id = self.replacing_run(service, month)
+            if run_id is None:
+                return self.loaded(service, month)  # the other run may have finished between the two questions
+            if time.monotonic() > ends:
+                raise WarehouseBusyError(
+                    f"The run {run_id} is replacing {service.name} {month} in {self.table_name(service.table)}; it has "
+                    f"not finished within {self.replacement_wait_seconds:g} seconds.",
+                    remedy="Try again when that run has ended. If it was killed, materialize the month's warehouse "
+                    "asset again.",
+                )
+            time.sleep(POLL_SECONDS)
+        return loaded
+
     def versions(self, services: Sequence[Service], month: Month) -> dict[str, str]:
-        """Which data of the month are loaded, by the names of those services that are."""
-        found = {service.name: self.loaded(service, month) for service in services}
+        """Which data of the month are loaded, by the names of those services that are.
+
+        Waits for runs that are replacing the month, as `loaded_after_wait` does.
+        """
+        found = {service.name: self.loaded_after_wait(service, month) for service in services}
         return {name: loaded.data_version for name, loaded in found.items() if loaded is not None}
 
     @abstractmethod

@@ -76,7 +76,7 @@ def test_a_missing_permission_is_one_line_with_the_role_that_grants_it(
     trips = published_month(lake)
     if permission.startswith("storage."):
         said = f"Access Denied: Permission '{permission}' denied on resource."
-        bigquery.script_job(JobFault("accessDenied", said), kind="load")
+        bigquery.script_job(JobFault("accessDenied", said), kind="load", destination="green_trips$")
     bigquery.forbid(permission)
     with pytest.raises(WarehouseUnusableError) as error:
         load(warehouse, trips)

@@ -65,8 +65,8 @@ def test_a_run_that_asks_again_finds_its_running_job(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
     trips = published_month(lake)
-    bigquery.script_job(JobFault(after_polls=3), kind="load")
-    bigquery.script(Fault(reason="quotaExceeded"), method="GET", path="/jobs/taxi_assets-")
+    bigquery.script_job(JobFault(after_polls=3), kind="load", destination="green_trips$")
+    bigquery.script(Fault(reason="quotaExceeded"), method="GET", path="/jobs/taxi_assets-green_trips-")
     with pytest.raises(WarehouseUnreachableError):
         load(warehouse, trips)
     assert [job.state for job in loads(bigquery)] == ["PENDING"]
@@ -90,8 +90,8 @@ def test_a_job_whose_acceptance_was_lost_is_found_again(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery, tmp_path: Path, lost: Fault, upload: bool
 ) -> None:
     trips = published_month(LocalLake(folder=str(tmp_path)) if upload else lake)
-    # Before it, from the bucket, is the query that counts.
-    bigquery.script(*([] if upload else [Fault()]), lost, method="POST", path="/jobs")
+    # Before it is the invalidation of the ledger; from the bucket, also the query that counts.
+    bigquery.script(*[Fault()] * (1 if upload else 2), lost, method="POST", path="/jobs")
     load(warehouse, trips)
     assert [job.id[-2:] for job in loads(bigquery)] == ["-1"]
     assert holds(warehouse, trips)
@@ -104,7 +104,9 @@ def test_a_job_that_fails_late_for_a_reason_that_may_pass_is_followed_by_another
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
     trips = published_month(lake)
-    bigquery.script_job(JobFault("backendError", after_polls=3, writes_first=True), kind="load")
+    bigquery.script_job(
+        JobFault("backendError", after_polls=3, writes_first=True), kind="load", destination="green_trips$"
+    )
     load(warehouse, trips)
     assert [(job.id[-2:], job.error is None) for job in loads(bigquery)] == [("-1", False), ("-2", True)]
     assert holds(warehouse, trips)
@@ -115,7 +117,9 @@ def test_a_run_whose_jobs_all_failed_may_try_again_with_new_ones(
 ) -> None:
     old, new = published_month(lake), published_month(lake, rows=90, seed=1, shelf="newer")
     load(warehouse, old)
-    bigquery.script_job(*[JobFault("backendError", "The backend is down.")] * 4, kind="load")
+    bigquery.script_job(
+        *[JobFault("backendError", "The backend is down.")] * 4, kind="load", destination="green_trips$"
+    )
     with pytest.raises(WarehouseUnreachableError, match=r"The backend is down \(4 times\)"):
         load(warehouse, new)
     assert holds(warehouse, old)
@@ -141,7 +145,7 @@ def test_a_job_that_fails_otherwise_is_named_with_the_services_text_and_the_old_
 ) -> None:
     old, new = published_month(lake), published_month(lake, rows=90, seed=1, shelf="newer")
     load(warehouse, old)
-    bigquery.script_job(fault, kind="load")
+    bigquery.script_job(fault, kind="load", destination="green_trips$")
     with pytest.raises(error) as raised:
         load(warehouse, new)
     assert said in str(raised.value)
@@ -150,7 +154,11 @@ def test_a_job_that_fails_otherwise_is_named_with_the_services_text_and_the_old_
 
 
 def test_a_job_that_somebody_cancelled_says_so(warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery) -> None:
-    bigquery.script_job(JobFault("stopped", "Job execution was cancelled: User requested cancellation"), kind="load")
+    bigquery.script_job(
+        JobFault("stopped", "Job execution was cancelled: User requested cancellation"),
+        kind="load",
+        destination="green_trips$",
+    )
     with pytest.raises(WarehouseUnusableError, match=r": the job was cancelled \(.*\)\. Materialize it once more\. \["):
         load(warehouse, published_month(lake))
 
@@ -170,11 +178,12 @@ def test_a_quota_that_refuses_the_job_is_transient_and_a_rate_limit_is_waited_fo
 ) -> None:
     trips = published_month(lake)
     bigquery.script(
-        Fault(), Fault(reason="quotaExceeded", message="Quota exceeded: jobs."), method="POST", path="/jobs"
+        Fault(), Fault(), Fault(reason="quotaExceeded", message="Quota exceeded: jobs."), method="POST", path="/jobs"
     )
     with pytest.raises(WarehouseUnreachableError, match="403 Quota exceeded: jobs"):
         load(warehouse, trips)
-    bigquery.script(Fault(), Fault(reason="rateLimitExceeded"), Fault(reset=True), method="POST", path="/jobs")
+    faults = Fault(reason="rateLimitExceeded"), Fault(reset=True)
+    bigquery.script(Fault(), Fault(), *faults, method="POST", path="/jobs")
     load(warehouse, trips)
     assert holds(warehouse, trips)
 

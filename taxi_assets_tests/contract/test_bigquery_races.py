@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import pytest
 
+from taxi_assets.checks import concurrent_runs
+from taxi_assets.checks.warehouse import warehouse_check
 from taxi_assets.errors import (
     ConservationError,
     LakeObjectReplacedError,
+    WarehouseBusyError,
     WarehouseUnreachableError,
     WarehouseUnusableError,
 )
+from taxi_assets.partitions import monthly_partitions
+from taxi_assets.storage.bigquery import BigQueryWarehouse
 from taxi_assets.storage.io_managers import WarehouseIOManager
 from taxi_assets.storage.local_lake import LocalLake
 from taxi_assets.storage.shelves import ParquetMonth
@@ -36,7 +41,6 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from pathlib import Path
 
-    from taxi_assets.storage.bigquery import BigQueryWarehouse
     from taxi_assets.storage.gcs_lake import GcsLake
     from taxi_assets.storage.lake import Lake
     from taxi_assets.storage.warehouse import Warehouse
@@ -64,7 +68,7 @@ def test_an_object_replaced_between_count_and_load_is_never_taken_for_the_old_on
     load(warehouse, ParquetMonth.get(lake, "clean/green_trips/2020-10"))
     assert old.report.data_version != new.report.data_version
     newer = published_month(lake, rows=30)
-    bigquery.script(Fault(), Fault(before=replaced_by(lake, newer)), method="POST", path="/jobs")
+    bigquery.script(Fault(), Fault(), Fault(before=replaced_by(lake, newer)), method="POST", path="/jobs")
     with pytest.raises(LakeObjectReplacedError, match=SUSPECT):
         load(warehouse, newer, "another-run")
     assert warehouse.loaded(GREEN, MONTH) is None
@@ -77,7 +81,7 @@ def test_an_object_replaced_while_it_is_loaded_is_never_taken_for_the_old_one(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
     trips = published_month(lake)
-    bigquery.script_job(JobFault(before_run=replaced_by(lake, trips)), kind="load")
+    bigquery.script_job(JobFault(before_run=replaced_by(lake, trips)), kind="load", destination="green_trips$")
     with pytest.raises(LakeObjectReplacedError, match=SUSPECT):
         load(warehouse, trips)
     assert warehouse.loaded(GREEN, MONTH) is None
@@ -91,7 +95,7 @@ def test_a_job_that_wrote_another_number_of_rows_is_never_taken_for_good(
     def replace_by_fewer_rows() -> None:
         published_month(lake, rows=7, seed=5)
 
-    bigquery.script_job(JobFault(before_run=replace_by_fewer_rows), kind="load")
+    bigquery.script_job(JobFault(before_run=replace_by_fewer_rows), kind="load", destination="green_trips$")
     with pytest.raises(ConservationError, match=f"gave 7 rows.*{SUSPECT}"):
         load(warehouse, trips)
     assert warehouse.loaded(GREEN, MONTH) is None
@@ -102,7 +106,8 @@ def test_a_month_that_could_not_be_noted_counts_as_not_loaded_and_the_next_load_
 ) -> None:
     old, new = published_month(lake), published_month(lake, rows=90, seed=1, shelf="newer")
     load(warehouse, old)
-    bigquery.script_job(JobFault("invalid", "No."), kind="load", destination="green_trips_loads")
+    note = JobFault(), JobFault("invalid", "No.")  # the first of the two jobs invalidates
+    bigquery.script_job(*note, kind="load", destination="green_trips_loads")
     with pytest.raises(WarehouseUnusableError, match=f"400 No. {SUSPECT}"):
         load(warehouse, new, "another-run")
     assert warehouse.loaded(GREEN, MONTH) is None
@@ -116,8 +121,8 @@ def test_a_job_that_nobody_waits_for_any_more_makes_the_month_suspect(
 ) -> None:
     old, new = published_month(lake), published_month(lake, rows=90, seed=1, shelf="newer")
     load(warehouse, old)
-    bigquery.script_job(JobFault(after_polls=3), kind="load")
-    bigquery.script(Fault(reason="quotaExceeded"), method="GET", path="/jobs/taxi_assets-")
+    bigquery.script_job(JobFault(after_polls=3), kind="load", destination="green_trips$")
+    bigquery.script(Fault(reason="quotaExceeded"), method="GET", path="/jobs/taxi_assets-green_trips-")
     with pytest.raises(WarehouseUnreachableError, match=f"{SUSPECT} Try again later"):
         load(warehouse, new)
     bigquery.settle()
@@ -156,9 +161,9 @@ def test_a_load_that_was_killed_before_its_note_is_not_taken_for_the_old_version
     def end_it() -> None:
         running[0].process.kill()  # without waiting for it: of two threads that do, one takes the other's answer
 
-    # The trips' job takes effect; at the note's, the process dies.
+    # The count, the invalidation and the trips' job take effect; at the note's, the process dies.
     at_the_note = Fault(before=end_it, reset=True)
-    bigquery.script(Fault(), Fault(), at_the_note, method="POST", path="/jobs")
+    bigquery.script(Fault(), Fault(), Fault(), at_the_note, method="POST", path="/jobs")
     with child(load_and_die, bigquery_warehouse.open, bigquery_warehouse.open_lake, "newer") as process:
         running.append(process)
         process.process.join(60)
@@ -249,3 +254,91 @@ def test_an_older_job_is_not_begun_where_a_newer_month_was_published_since_it_wa
         load(warehouse, old)
     assert len(loads(bigquery)) == 2
     assert holds(warehouse, ParquetMonth.get(shelf, f"clean/green_trips/{MONTH}"))
+
+
+# --- what other runs see of a month that is being replaced ------------------------------------------------------------
+
+
+def check_in(instance: dg.DagsterInstance, warehouse: BigQueryWarehouse, lake: GcsLake) -> dg.AssetCheckEvaluation:
+    """The check of the table, by itself."""
+
+    @dg.asset(key=["warehouse", "green_trips"], partitions_def=monthly_partitions(GREEN))
+    def table() -> None:
+        pass
+
+    checks = warehouse_check(GREEN)
+    result = dg.Definitions(
+        [table],
+        asset_checks=[checks],
+        jobs=[dg.define_asset_job("check", dg.AssetSelection.checks(checks))],
+        resources={"lake": lake, "warehouse": warehouse},
+    )
+    run = result.resolve_job_def("check").execute_in_process(
+        instance=instance, tags={"dagster/partition": str(MONTH)}, raise_on_error=False
+    )
+    (evaluation,) = run.get_asset_check_evaluations()
+    return evaluation
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["known", "unknown"])
+def test_a_check_does_not_pass_while_a_run_replaces_the_month_and_fails_unless_that_is_known_to_be_at_work(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery, monkeypatch: pytest.MonkeyPatch, is_known: bool
+) -> None:
+    monkeypatch.setattr(concurrent_runs, "WAIT_SECONDS", 0)
+    trips = published_month(lake)
+    load(warehouse, trips)
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert check_in(instance, warehouse, lake).passed
+        other = loading_run(instance) if is_known else "of-another-instance"
+        found: list[dg.AssetCheckEvaluation] = []
+        job = JobFault(before_run=lambda: found.append(check_in(instance, warehouse, lake)))
+        bigquery.script_job(job, kind="load", destination="green_trips$")
+        load(warehouse, trips, other)
+        (evaluation,) = found
+        assert not evaluation.passed
+        assert evaluation.severity == (dg.AssetCheckSeverity.WARN if is_known else dg.AssetCheckSeverity.ERROR)
+        assert f"The run {other} has begun to replace the month in the table" in (evaluation.description or "")
+        assert check_in(instance, warehouse, lake).passed
+
+
+def loading_run(instance: dg.DagsterInstance) -> str:
+    """A run that has started, and is going to materialize the table."""
+
+    @dg.asset(key=["warehouse", "green_trips"], partitions_def=monthly_partitions(GREEN))
+    def table() -> None:
+        pass
+
+    job = dg.Definitions([table], jobs=[dg.define_asset_job("load", [table])]).resolve_job_def("load")
+    tags = {"dagster/partition": str(MONTH)}
+    run = instance.create_run_for_job(job, tags=tags, asset_selection=frozenset([table.key]))
+    instance.report_dagster_event(dg.DagsterEvent("PIPELINE_START", "load"), run.run_id)
+    return run.run_id
+
+
+def test_a_reader_of_the_ledger_waits_for_a_run_that_replaces_the_month_and_names_it_in_the_end(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BigQueryWarehouse, "replacement_wait_seconds", 0.0)
+    trips = published_month(lake)
+    load(warehouse, trips)
+
+    def read() -> None:
+        assert warehouse.loaded(GREEN, MONTH) is None
+        assert warehouse.replacing_run(GREEN, MONTH) == "another-run"
+        with pytest.raises(WarehouseBusyError, match="The run another-run is replacing green 2020-10"):
+            warehouse.versions([GREEN], MONTH)
+
+    bigquery.script_job(JobFault(before_run=read), kind="load", destination="green_trips$")
+    load(warehouse, trips, "another-run")
+    assert warehouse.replacing_run(GREEN, MONTH) is None
+    assert warehouse.versions([GREEN], MONTH) == {"green": trips.report.data_version}
+
+
+def test_a_first_load_that_fails_before_it_changes_the_month_leaves_no_ledger_row(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
+) -> None:
+    bigquery.script_job(JobFault("invalid", "No."), kind="load", destination="green_trips$")
+    with pytest.raises(WarehouseUnusableError, match="400 No"):
+        load(warehouse, published_month(lake))
+    assert warehouse.loaded(GREEN, MONTH) is None
+    assert warehouse.replacing_run(GREEN, MONTH) is None

@@ -16,6 +16,8 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+import psutil
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.connection import Connection
@@ -48,6 +50,11 @@ class Solitary:
         self._process.start()
         there.close()
         self._here.recv()  # it has imported what it needs
+
+    def cpu_seconds(self) -> float:
+        """Return how long the other process has computed so far, however busy the machine is."""
+        times = psutil.Process(self._process.pid).cpu_times()
+        return float(times.user + times.system)
 
     def try_(self, argument: str) -> str:
         """What the work returned; or "hang", "too much memory", "killed by SIG…", or a traceback."""

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
 _COLUMNS = ", ".join([*(column.name for column in GREEN.columns if column.name != "source_row"), "source_row"])
 _TRIPS = f"SELECT {_COLUMNS} FROM taxi.green_trips WHERE data_month = DATE '{{}}-01' ORDER BY source_row"
-_NOTED = "SELECT data_version, row_count FROM taxi.{} WHERE data_month = DATE '{}-01'"
+# Without what BigQuery's ledger says of a month that is being replaced.
+_NOTED = "SELECT data_version, row_count FROM taxi.{} WHERE data_month = DATE '{}-01' AND data_version IS NOT NULL"
 _TABLES = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'taxi'"
 
 # The page says when the file was fetched.
@@ -160,7 +161,7 @@ def in_duckdb(folder: Path, versions: Republished) -> Iterator[Place]:
             with duckdb.connect(str(Path(there) / deployment.warehouse.name)) as connection:
                 return [tuple(connection.execute(query).fetchall()) for query in queries]
 
-    @tenacity.retry(retry=tenacity.retry_if_exception_type(duckdb.IOException), stop=tenacity.stop_after_delay(60))
+    @tenacity.retry(retry=tenacity.retry_if_exception_type(duckdb.IOException), stop=tenacity.stop_after_delay(300))
     def query(queries: Sequence[str]) -> list[Rows]:
         with duckdb.connect(str(deployment.warehouse), read_only=True) as connection:
             return [tuple(connection.execute(query).fetchall()) for query in queries]
@@ -177,7 +178,7 @@ def in_postgres(folder: Path, versions: Republished, server: Server) -> Iterator
         def select(queries: Sequence[str]) -> list[Rows]:
             found: list[Rows] = []
             with connect(url) as connection, connection.cursor() as cursor:
-                cursor.execute("SET lock_timeout = '30s'")
+                cursor.execute("SET lock_timeout = '300s'")
                 cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
                 for query in queries:
                     cursor.execute(query)

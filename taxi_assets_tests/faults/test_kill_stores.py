@@ -195,14 +195,13 @@ REQUESTS = {
     ("storage", "POST", "/upload/"): 4,  # raw, its record, quarantine, clean
     ("storage", "DELETE", "/raw/"): 2,  # of other formats
     ("bigquery", "POST", "/tables"): 2,
-    ("bigquery", "DELETE", "/tables/"): 1,  # the old note
-    ("bigquery", "POST", "/jobs"): 4,  # count, load, note, count
+    ("bigquery", "POST", "/jobs"): 5,  # count, invalidation of the ledger row, load, note, count
 }
 # In the short form these, with the request in effect or without.
 CHOSEN_REQUESTS = {
-    ("/tables/", 0, True),
     ("/jobs", 1, True),
-    ("/jobs", 2, False),
+    ("/jobs", 2, True),
+    ("/jobs", 3, False),
 }
 
 

@@ -44,12 +44,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(150)
 
 NAME = "green_tripdata_2020-10.csv"
 CONTENT = "".join(f"{line}\n" for line in csv_lines(MONTH, 3000)).encode()
 HASTY = RetrySettings(
-    attempts=2, first_wait=0, longest_wait=0, longest_retry_after=0, connect_timeout=2, read_timeout=1
+    attempts=2, first_wait=0, longest_wait=0, longest_retry_after=0, connect_timeout=10, read_timeout=2
 )
 
 
@@ -77,7 +77,7 @@ def refusal(kind: type[TaxiAssetsError], url: str, into: Path) -> str:
     started = time.monotonic()
     with pytest.raises(kind) as error:
         get(url, into)
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
     assert "\n" not in str(error.value)
     assert str(error.value).startswith("green 2020-10")
     assert list(into.iterdir()) == []
@@ -164,7 +164,7 @@ def test_nothing_is_read_of_what_comes_with_a_redirect(
     candidate = Candidate(publisher.url("moved.csv"), "test", FileFormat.CSV)
     before = forget_peak()
     if asks:
-        ends = time.monotonic() + 5
+        ends = time.monotonic() + 60
         asked = Question(what="green 2020-10", candidate=candidate, retry=HASTY, held=None, deadline=ends)
         assert version_over_http(asked).bytes == len(CONTENT)
     else:

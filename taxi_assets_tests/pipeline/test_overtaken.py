@@ -1,19 +1,24 @@
-"""A run that looked at what there is, and writes only after a newer one has: it is told so, and the newer one stays."""
+"""A run that writes only after another run has changed what it read: it retries the step, and never writes old data."""
 
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import duckdb
 import pandas as pd
 import pytest
 
 from taxi_assets.assets.marts import mart_asset
 from taxi_assets.assets.quality import quality_asset
+from taxi_assets.checks.marts import evaluate_mart
+from taxi_assets.failures import OVERTAKEN_RETRIES
 from taxi_assets.marts.mart import marts
 from taxi_assets.storage.duckdb import DuckDBWarehouse
-from taxi_assets.storage.io_managers import WarehouseIOManager
+from taxi_assets.storage.io_managers import ReplacedMart, WarehouseIOManager, replace_mart
 from taxi_assets.storage.local_lake import LocalLake
 from taxi_assets.tlc.schemas.green import GREEN
 from taxi_assets.tlc.schemas.yellow import YELLOW
@@ -25,7 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from taxi_assets.tlc.month import Month
+    from taxi_assets.marts.mart import MartMonth
+    from taxi_assets.storage.warehouse import Warehouse
     from taxi_assets.tlc.schema import Service
 
 MART = marts()["hour_of_week"]
@@ -36,16 +42,15 @@ def overtake(monkeypatch: pytest.MonkeyPatch, *others: Callable[[], object]) -> 
 
     In a DuckDB file that cannot happen, because the run holds the file. In the other engines it can.
     """
-    versions, waiting = DuckDBWarehouse.versions, [*others]
+    waiting = [*others]
 
-    def overtaken(self: DuckDBWarehouse, services: Sequence[Service], month: Month) -> dict[str, str]:
-        found = versions(self, services, month)
+    def overtaken(warehouse: Warehouse, made: MartMonth, *, run_id: str) -> ReplacedMart:
         if waiting:
             waiting.pop()()
-        return found
+        return replace_mart(warehouse, made, run_id=run_id)
 
     monkeypatch.setattr(DuckDBWarehouse, "session", lambda _: nullcontext())
-    monkeypatch.setattr(DuckDBWarehouse, "versions", overtaken)
+    monkeypatch.setattr("taxi_assets.assets.marts.replace_mart", overtaken)
 
 
 class Overtaken(dg.IOManager):
@@ -75,6 +80,15 @@ def warehouse(tmp_path: Path) -> DuckDBWarehouse:
     return warehouse
 
 
+def retried(result: dg.ExecuteInProcessResult) -> str:
+    """Why the step was retried, the one time that it was."""
+    (event,) = [event for event in result.all_events if event.event_type_value == "STEP_UP_FOR_RETRY"]
+    error = event.step_retry_data.error
+    assert error is not None
+    assert error.cause is not None
+    return error.cause.message
+
+
 def make(
     asset: dg.AssetsDefinition,
     warehouse: DuckDBWarehouse,
@@ -87,7 +101,7 @@ def make(
     return dg.materialize([asset], resources=resources, partition_key=month, raise_on_error=False)
 
 
-def test_a_mart_that_was_made_of_more_services_meanwhile_is_not_overwritten_and_another_try_makes_it_of_all(
+def test_a_mart_that_another_run_made_of_more_services_is_not_overwritten_and_a_retry_makes_it_of_all(
     warehouse: DuckDBWarehouse, lake: LocalLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def load(service: Service, rows: int = 200) -> None:
@@ -105,21 +119,31 @@ def test_a_mart_that_was_made_of_more_services_meanwhile_is_not_overwritten_and_
     overtake(monkeypatch, other_run)
     result = make(mart_asset(MART, "duckdb"), warehouse, lake, month=str(MONTH))
     assert services() == ["green", "yellow"]
+    assert result.success, failures(result)
+    assert "marts/hour_of_week 2020-10: another run has loaded yellow since" in retried(result)
+
+
+def test_a_step_that_is_overtaken_at_every_retry_fails_by_name(
+    warehouse: DuckDBWarehouse, lake: LocalLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taxi_assets.failures._OVERTAKEN_DELAY_SECONDS", 0)
+
+    def load(rows: int) -> None:
+        warehouse.replace_month(
+            GREEN, MONTH, published(lake, GREEN, MONTH, trips_of(GREEN, MONTH, rows)), run_id="a run"
+        )
+
+    load(100)
+    others = [partial(load, rows) for rows in range(101, 102 + OVERTAKEN_RETRIES)]
+    overtake(monkeypatch, *others)
+    result = make(mart_asset(MART, "duckdb"), warehouse, lake, month=str(MONTH))
     (failure,) = failures(result)
-    assert "marts/hour_of_week 2020-10: another run has loaded yellow since" in failure
     assert "Materialize it once more. [OvertakenError]" in failure
 
-    def another_run() -> None:
-        load(GREEN, 100)
 
-    again = dg.RetryPolicy(max_retries=1)
-    overtake(monkeypatch, another_run)
-    result = make(mart_asset(MART, "duckdb", again), warehouse, lake, month=str(MONTH))
-    assert result.success, failures(result)
-    assert services() == ["green", "yellow"]
-
-
-def test_quality_of_fewer_months_does_not_overwrite_that_of_more(warehouse: DuckDBWarehouse, lake: LocalLake) -> None:
+def test_quality_of_fewer_months_does_not_overwrite_that_of_more_and_a_retry_reads_all(
+    warehouse: DuckDBWarehouse, lake: LocalLake
+) -> None:
     quality = quality_asset("duckdb")
 
     def cleaned_by_other_run() -> None:
@@ -128,13 +152,74 @@ def test_quality_of_fewer_months_does_not_overwrite_that_of_more(warehouse: Duck
 
     published_month(lake)
     result = make(quality, warehouse, lake, cleaned_by_other_run)
-    (failure,) = failures(result)
-    assert "quality/month_quality: another run has cleaned clean/yellow_trips/2020-10 since" in failure
+    assert result.success, failures(result)
+    assert "quality/month_quality: another run has cleaned clean/yellow_trips/2020-10 since" in retried(result)
     assert set(warehouse.read_frame("month_quality")["service"]) == {"green", "yellow"}
 
-    result = make(quality, warehouse, lake, lambda: published_month(lake, rows=7))
-    (failure,) = failures(result)
-    assert "another run has cleaned clean/green_trips/2020-10 since" in failure
     old = warehouse.read_frame("month_quality")
-    assert make(quality, warehouse, lake).success
+    result = make(quality, warehouse, lake, lambda: published_month(lake, rows=7))
+    assert result.success, failures(result)
+    assert "another run has cleaned clean/green_trips/2020-10 since" in retried(result)
     assert not pd.DataFrame.equals(warehouse.read_frame("month_quality"), old)
+
+
+def load_green(warehouse: Warehouse, *, rows: int, run_id: str) -> None:
+    with TemporaryDirectory() as folder:
+        trips = published(LocalLake(folder=folder), GREEN, MONTH, trips_of(GREEN, MONTH, rows))
+        warehouse.replace_month(GREEN, MONTH, trips, run_id=run_id)
+
+
+def before_the_checks(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Let something happen, once, after a run has made a mart and before it evaluates the mart's checks."""
+    waiting = [act]
+
+    def evaluate_later(*arguments: Any, **keywords: Any) -> list[dg.AssetCheckResult]:
+        if waiting:
+            waiting.pop()()
+        return evaluate_mart(*arguments, **keywords)
+
+    monkeypatch.setattr(DuckDBWarehouse, "session", lambda _: nullcontext())
+    monkeypatch.setattr("taxi_assets.assets.marts.evaluate_mart", evaluate_later)
+
+
+def make_and_check(warehouse: DuckDBWarehouse) -> tuple[bool, dict[str, dg.AssetCheckEvaluation]]:
+    """Make the mart and check it; return whether the run succeeded, and the results of the checks by name."""
+    manager = WarehouseIOManager(warehouse=warehouse)
+    result = dg.materialize(
+        [mart_asset(MART, "duckdb")],
+        resources={"warehouse": warehouse, "warehouse_tables": manager},
+        partition_key=str(MONTH),
+        raise_on_error=False,
+    )
+    return result.success, {found.check_name: found for found in result.get_asset_check_evaluations()}
+
+
+def test_a_mart_whose_trips_another_run_replaced_before_its_check_is_a_warning_that_names_the_run(
+    warehouse: DuckDBWarehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_green(warehouse, rows=200, run_id="an older run")
+    before_the_checks(monkeypatch, lambda: load_green(warehouse, rows=100, run_id="a newer run"))
+    succeeded, found = make_and_check(warehouse)
+    assert succeeded
+    assert found["key_is_unique"].passed
+    assert not found["adds_up"].passed
+    assert found["adds_up"].severity == dg.AssetCheckSeverity.WARN
+    assert "those loaded now are of the runs a newer run" in (found["adds_up"].description or "")
+    succeeded, found = make_and_check(warehouse)
+    assert succeeded
+    assert found["adds_up"].passed
+
+
+def test_a_mart_that_does_not_add_up_is_an_error_where_no_other_run_has_replaced_its_trips(
+    warehouse: DuckDBWarehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose_a_row() -> None:
+        with duckdb.connect(warehouse.file) as connection:
+            connection.execute(f"DELETE FROM taxi.{MART.name} WHERE rowid = (SELECT min(rowid) FROM taxi.{MART.name})")
+
+    load_green(warehouse, rows=200, run_id="an older run")
+    before_the_checks(monkeypatch, lose_a_row)
+    succeeded, found = make_and_check(warehouse)
+    assert not succeeded
+    assert not found["adds_up"].passed
+    assert found["adds_up"].severity == dg.AssetCheckSeverity.ERROR

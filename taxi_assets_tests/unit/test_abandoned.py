@@ -6,7 +6,15 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from taxi_assets.automation.abandoned import _held, _is_abandoned
+import dagster as dg
+
+from taxi_assets.automation.abandoned import (
+    _held,
+    _is_abandoned,
+    end_abandoned_runs,
+    has_lost_its_process,
+    lock_file,
+)
 from taxi_assets_tests.contract.stores import child
 
 if TYPE_CHECKING:
@@ -65,3 +73,28 @@ def test_a_run_that_ends_is_never_taken_for_abandoned(tmp_path: Path) -> None:
     assert len(found) > 100
     assert not any(found)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_was_killed_before_it_was_marked_as_started_is_ended(tmp_path: Path) -> None:
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        run = instance.create_run_for_job(nothing)
+        assert run.status == dg.DagsterRunStatus.NOT_STARTED
+        with child(work, lock_file(instance, run.run_id)) as other:
+            other.hear()
+            end_abandoned_runs(dg.build_sensor_context(instance))
+            assert statuses(instance) == [dg.DagsterRunStatus.NOT_STARTED], "its process is alive"
+            assert not has_lost_its_process(instance, run.run_id)
+            other.kill()
+        assert has_lost_its_process(instance, run.run_id)
+        end_abandoned_runs(dg.build_sensor_context(instance))
+        assert statuses(instance) == [dg.DagsterRunStatus.FAILURE]
+        assert not has_lost_its_process(instance, run.run_id)
+
+
+@dg.job
+def nothing() -> None:
+    """A job without steps."""
+
+
+def statuses(instance: dg.DagsterInstance) -> list[dg.DagsterRunStatus]:
+    return [run.status for run in instance.get_runs()]

@@ -2,8 +2,8 @@
 
 A month is one load job into its partition, from the lake's `gs://` object where that is one: no trip passes through
 this process. What the month should be is counted beforehand, by a query on the very object. Which data a partition
-holds stands in a table beside it, `green_trips_loads`, written after the trips: a crash in between shows as a month
-that was loaded from other data, and the next run loads it anew.
+holds stands in a table beside it, `green_trips_loads`, written after the trips: after a crash in between the month
+counts as not loaded, and the next run loads it anew.
 """
 
 import io
@@ -98,16 +98,24 @@ class BigQueryWarehouse(Warehouse):
 
     def loaded(self, service: Service, month: Month) -> LoadedMonth | None:
         """From the table of loads; reading it costs nothing."""
+        note = self._ledger_row(service, month)
+        if note is None or None in note.values():  # invalidated, or of before the ledger had all its columns
+            return None
+        totals = Totals(rows=note["row_count"], cents=note["cents"], source_rows=note["source_rows"])
+        return LoadedMonth(note["data_version"], totals, note["run_id"])
+
+    def replacing_run(self, service: Service, month: Month) -> str | None:
+        """The run that has invalidated the month's ledger row, and has not noted its load since."""
+        note = self._ledger_row(service, month)
+        return None if note is None or note["data_version"] is not None else note["run_id"]
+
+    def _ledger_row(self, service: Service, month: Month) -> dict[str, Any] | None:
         with self.client(f"{service.name} {month} cannot be looked up") as client:
             ledger = self._find(client, ledger_of(service))
             if ledger is None or not {field.name for field in LEDGER_SCHEMA} <= {field.name for field in ledger.schema}:
                 return None
             notes = rows_of(client, partition(self._table(ledger_of(service)), month), LEDGER_SCHEMA).to_pylist()
-        if not notes or None in notes[0].values():  # none, or one of before the ledger had all its columns
-            return None
-        note = notes[0]
-        totals = Totals(rows=note["row_count"], cents=note["cents"], source_rows=note["source_rows"])
-        return LoadedMonth(note["data_version"], totals)
+        return notes[0] if notes else None
 
     def totals(self, service: Service, month: Month) -> Totals:
         """One query of the partition; no table, no rows."""

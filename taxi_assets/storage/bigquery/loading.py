@@ -1,8 +1,9 @@
 """One month on its way into its partition, and its note in the ledger beside it.
 
 BigQuery has no transaction over a load job and a note, and another run may load the same month meanwhile. So the old
-note is removed before anything is written, and the new one is written last: whatever breaks off in between, the month
-counts as not loaded, and the next run loads it anew.
+note is invalidated before anything is written, and the new one is written last: whatever breaks off in between, the
+month counts as not loaded, and the next run loads it anew. The invalidated note has the run's id and no data version,
+so that a check of another run can report which run is replacing the month.
 
 Belongs here: the order of the steps, and what follows when one fails. Does not belong here: jobs (`jobs.py`), tables
 (`tables.py`).
@@ -62,8 +63,8 @@ class MonthLoad:
     log: logging.Logger
     _touched: bool = field(default=False, init=False)
     """Whether the partition may hold something else than before."""
-    _old: list[dict[str, Any]] = field(default_factory=list, init=False)
-    """The month's note of before, where this load has removed one."""
+    _old: list[dict[str, Any]] | None = field(default=None, init=False)
+    """The month's ledger row before this load invalidated it; None if this load has not invalidated it."""
 
     def replace(self) -> None:
         """Count in the object, load it into the partition in one job, note what was loaded."""
@@ -74,14 +75,14 @@ class MonthLoad:
             if not self._touched:
                 self._restore()
                 raise
-            self._void_again()
+            self._invalidate_after_failure()
             remedy = "Materialize it once more." if isinstance(error, LakeObjectReplacedError) else error.remedy
             raise type(error)(
                 f"{error.what} What `{self.table}` holds of {self.month} is suspect until the next load.", remedy=remedy
             ) from error
         except BaseException:
             if self._touched:
-                self._void_again()
+                self._invalidate_after_failure()
             raise
 
     def _replace(self) -> None:
@@ -96,12 +97,15 @@ class MonthLoad:
             self._drop()
         self.trips.require_current()
         self._note()
+        # A newer run that published and began its load in between has lost its invalidation to this note.
+        if all(row["run_id"] == self.run_id for row in self._ledger_rows()):
+            self.trips.require_current()
 
     # --- the trips ---------------------------------------------------------------------------------------------------
 
     def _drop(self) -> None:
         self.trips.require_current()
-        self._void()
+        self._invalidate()
         self._touch()  # before, because the answer may be lost
         self.client.delete_table(partition(self.table, self.month), not_found_ok=True)
 
@@ -119,7 +123,7 @@ class MonthLoad:
 
         def start(job_id: str) -> Any:
             self.trips.require_current()
-            self._void()
+            self._invalidate()
             if self.trips.uri.startswith("gs://"):
                 return self.client.load_table_from_uri(self.trips.uri, destination, job_id=job_id, **where)
             with self.trips.local() as path, path.open("rb") as file:
@@ -153,49 +157,73 @@ class MonthLoad:
             "row_count": report.clean.rows,
             "cents": report.clean.cents,
             "source_rows": report.clean.source_rows,
-            "loaded_at": dt.datetime.now(dt.UTC).isoformat(),
+            "loaded_at": _now(),
             "run_id": self.run_id,
         }
-        # Never the job of an earlier attempt: its note may have been removed since.
+        self._write_and_wait(note)
+
+    def _write_and_wait(self, note: dict[str, Any]) -> None:
+        # Never the job of an earlier attempt: its note may have been invalidated since.
         job_id = job_id_of(self.run_id, partition(self.ledger, self.month), uuid.uuid4().hex)
         finished(
             self.client,
-            lambda id_: self._write([note], id_, bigquery.WriteDisposition.WRITE_TRUNCATE),
+            lambda id_: self._write([note], id_),
             job_id,
             location=self.location,
             log=self.log,
         )
 
-    def _write(self, notes: list[dict[str, Any]], job_id: str | None, disposition: str) -> Any:
+    def _write(self, notes: list[dict[str, Any]], job_id: str | None) -> Any:
         config = bigquery.LoadJobConfig(
-            schema=LEDGER_SCHEMA, write_disposition=disposition, time_partitioning=by_month(), labels=LABELS
+            schema=LEDGER_SCHEMA,
+            write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE,
+            time_partitioning=by_month(),
+            labels=LABELS,
         )
         destination = partition(self.ledger, self.month)
         return self.client.load_table_from_json(
             notes, destination, job_id=job_id, job_config=config, location=self.location
         )
 
-    def _void(self) -> None:
-        """From now on nothing is known of the month.
+    def _invalidate(self) -> None:
+        """Replace the month's ledger row by one that vouches for no data and names this run.
 
-        Before each job, because a process that is killed removes nothing afterwards: with the old note beside the new
+        Before each job, because a process that is killed writes nothing afterwards: with the old note beside the new
         trips, a month whose old version comes back with the same totals would be taken for loaded.
         """
-        name = partition(self.ledger, self.month)
-        self._old = rows_of(self.client, name, LEDGER_SCHEMA).to_pylist() or self._old
-        self.client.delete_table(name, not_found_ok=True)
+        rows = self._ledger_rows()
+        if self._old is None:
+            self._old = [row for row in rows if not self._is_own_invalidation(row)]
+        self._write_and_wait(self._invalidation())
 
-    def _void_again(self) -> None:
-        """Another run may have noted its own load meanwhile."""
+    def _invalidate_after_failure(self) -> None:
+        """Invalidate again: another run may have noted its own load meanwhile."""
         with self._only_warns("still notes"):
-            self.client.delete_table(partition(self.ledger, self.month), not_found_ok=True, retry=_BRIEFLY)
+            self._write([self._invalidation()], None).result(timeout=_BRIEFLY.timeout)
 
     def _restore(self) -> None:
-        """The partition is as it was, and so the old note holds; unless another run has noted something since."""
-        notes = [{name: _in_json(value) for name, value in note.items()} for note in self._old]
-        if notes:
-            with self._only_warns("does not note any more"):
-                self._write(notes, None, bigquery.WriteDisposition.WRITE_EMPTY).result(timeout=_BRIEFLY.timeout)
+        """Restore the old ledger row, because the partition is as it was; unless another run has written since."""
+        if self._old is None:
+            return
+        with self._only_warns("does not note any more"):
+            if not any(map(self._is_own_invalidation, self._ledger_rows())):
+                return
+            notes = [{name: _in_json(value) for name, value in note.items()} for note in self._old]
+            if notes:
+                self._write(notes, None).result(timeout=_BRIEFLY.timeout)
+            else:
+                name = partition(self.ledger, self.month)
+                self.client.delete_table(name, not_found_ok=True, retry=_BRIEFLY)
+
+    def _ledger_rows(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = rows_of(self.client, partition(self.ledger, self.month), LEDGER_SCHEMA).to_pylist()
+        return rows
+
+    def _invalidation(self) -> dict[str, Any]:
+        return {"data_month": self.month.start.isoformat(), "loaded_at": _now(), "run_id": self.run_id}
+
+    def _is_own_invalidation(self, row: dict[str, Any]) -> bool:
+        return row["data_version"] is None and row["run_id"] == self.run_id
 
     @contextmanager
     def _only_warns(self, said: str) -> Iterator[None]:
@@ -226,3 +254,7 @@ class MonthLoad:
 
 def _in_json(value: Any) -> Any:
     return value.isoformat() if isinstance(value, dt.date) else value
+
+
+def _now() -> str:
+    return dt.datetime.now(dt.UTC).isoformat()

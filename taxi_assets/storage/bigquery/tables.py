@@ -38,12 +38,14 @@ LABELS: Mapping[str, str] = {"managed-by": "taxi_assets"}
 
 LEDGER_SCHEMA = [
     bigquery.SchemaField("data_month", "DATE", description="First day of the month that was loaded."),
-    bigquery.SchemaField("data_version", "STRING", description="Digest of what the month was made of."),
+    bigquery.SchemaField(
+        "data_version", "STRING", description="Digest of what the month was made of; null while it is replaced."
+    ),
     bigquery.SchemaField("row_count", "INTEGER", description="Its rows."),
     bigquery.SchemaField("cents", "INTEGER", description="Sum of all its money columns."),
     bigquery.SchemaField("source_rows", "INTEGER", description="Sum of its row numbers."),
-    bigquery.SchemaField("loaded_at", "TIMESTAMP", description="When it was loaded."),
-    bigquery.SchemaField("run_id", "STRING", description="The Dagster run that loaded it."),
+    bigquery.SchemaField("loaded_at", "TIMESTAMP", description="When it was loaded, or its replacement began."),
+    bigquery.SchemaField("run_id", "STRING", description="The Dagster run that loaded it, or is replacing it."),
 ]
 
 

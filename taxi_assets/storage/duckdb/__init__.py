@@ -72,12 +72,14 @@ class DuckDBWarehouse(Warehouse):
             return None
         with self._connect() as connection, suppress(duckdb.CatalogException):  # there is no such table yet
             row = connection.execute(
-                "SELECT data_version, row_count, cents, source_rows "
+                "SELECT data_version, row_count, cents, source_rows, run_id "
                 f"FROM {Schema(connection, self.schema_name).table_name(_LOADED_MONTHS)} "
                 "WHERE table_name = ? AND data_month = ?",
                 [service.table, month.start],
             ).fetchone()
-            return None if row is None else LoadedMonth(row[0], Totals(rows=row[1], cents=row[2], source_rows=row[3]))
+            if row is None:
+                return None
+            return LoadedMonth(row[0], Totals(rows=row[1], cents=row[2], source_rows=row[3]), row[4] or "")
         return None
 
     @contextmanager

@@ -84,13 +84,15 @@ class PostgresWarehouse(Warehouse):
                 return None
             cursor.execute(
                 sql.SQL(
-                    "SELECT data_version, row_count, cents, source_rows FROM {} "
+                    "SELECT data_version, row_count, cents, source_rows, run_id FROM {} "
                     "WHERE table_name = %s AND data_month = %s"
                 ).format(ledger.identifier),
                 [service.table, month.start],
             )
             row = cursor.fetchone()
-        return None if row is None else LoadedMonth(row[0], Totals(rows=row[1], cents=row[2], source_rows=row[3]))
+        if row is None:
+            return None
+        return LoadedMonth(row[0], Totals(rows=row[1], cents=row[2], source_rows=row[3]), row[4] or "")
 
     def totals(self, service: Service, month: Month) -> Totals:
         """One query, of the month's partition alone; no table, no rows."""

@@ -54,7 +54,9 @@ def backend(bigquery: BigQuery, account: ServiceAccount, open_its_lake: Callable
         return {field["name"]: field.get("description") for field in fields}
 
     def break_commit(_monkeypatch: pytest.MonkeyPatch) -> None:
-        bigquery.script_job(JobFault(reason="invalid", message="The disk is full.", writes_first=True), kind="load")
+        fault = JobFault(reason="invalid", message="The disk is full.", writes_first=True)
+        for destination in ("green_trips$", "taxi_zones"):  # a month or a frame, never the ledger
+            bigquery.script_job(fault, kind="load", destination=destination)
 
     def break_mart(_monkeypatch: pytest.MonkeyPatch) -> None:
         fault = JobFault(reason="invalid", message="The disk is full.", writes_first=True)

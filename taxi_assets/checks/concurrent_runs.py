@@ -1,0 +1,145 @@
+"""What a check does when another run is replacing the month that it checks.
+
+A mismatch between two layers is an error, unless another run is between publishing the one and the other. Such a run
+is recognized by what it has written, never by its mere existence: by the newest materialization in the event log, or
+by the ledger row that it has invalidated. It must also still have to materialize the layer that is compared. A run that
+is at its check has done that, so of two runs at their checks neither waits for the other.
+
+A check waits for the other run, and then compares again. It reports a warning that names the other run only if that
+is still at work after `WAIT_SECONDS`. If the other run has ended, or is not known, the mismatch is an error.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import dagster as dg
+
+from taxi_assets.automation.abandoned import has_lost_its_process
+from taxi_assets.storage.warehouse import POLL_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+WAIT_SECONDS = 300.0
+"""How long a check waits for another run, as long as a warehouse waits for a lock."""
+
+Compared = TypeVar("Compared")
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """Another run has replaced something of the month, or is replacing it."""
+
+    run_id: str | None
+    """None if the run has not logged what it published, or logs to another Dagster instance."""
+
+
+@dataclass(frozen=True)
+class Settled(Generic[Compared]):
+    """The last comparison, and the run that is still at work on the month after the wait."""
+
+    compared: Compared
+    replaced_by: str | None = None
+
+    @property
+    def severity(self) -> dg.AssetCheckSeverity:
+        """A warning if another run is still replacing the month: its own check decides."""
+        return dg.AssetCheckSeverity.ERROR if self.replaced_by is None else dg.AssetCheckSeverity.WARN
+
+    def describe(self, description: str) -> str:
+        """Add the other run to the description of a mismatch."""
+        if self.replaced_by is None:
+            return description
+        return f"The run {self.replaced_by} is replacing this month; its own check decides. Until then: {description}"
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The other run, if there is one."""
+        return {} if self.replaced_by is None else {"replaced_by_run": self.replaced_by}
+
+
+def compare_when_settled(
+    context: dg.AssetCheckExecutionContext,
+    target: dg.AssetKey,
+    compare: Callable[[], Compared],
+    find_replacements: Callable[[Compared], Sequence[Replacement]],
+) -> Settled[Compared]:
+    """Compare, and compare again while another run is replacing the month.
+
+    Args:
+        context: The check's own context.
+        target: The asset that the other run still has to materialize before both sides agree.
+        compare: Reads both sides.
+        find_replacements: Returns the runs that may explain a mismatch; none if both sides agree, or if no other run
+            has written anything.
+    """
+    ends = time.monotonic() + WAIT_SECONDS
+    ended: Sequence[Replacement] = []
+    while True:
+        compared = compare()
+        replacements = find_replacements(compared)
+        states = {found.run_id: _is_at_work(context.instance, found.run_id, target) for found in replacements}
+        at_work = next((run_id for run_id, works in states.items() if works), None)
+        if at_work is None and None not in states.values():
+            # A run that has ended may have done so since the comparison.
+            if replacements and replacements != ended:
+                ended = replacements
+                continue
+            return Settled(compared)
+        if time.monotonic() > ends:
+            return Settled(compared, at_work)
+        context.log.debug("%s is replacing the month; waiting.", f"The run {at_work}" if at_work else "Another run")
+        time.sleep(POLL_SECONDS)
+
+
+def newest_replacements(
+    context: dg.AssetCheckExecutionContext, held: Mapping[dg.AssetKey, str | None]
+) -> Sequence[Replacement]:
+    """Return the other runs that have replaced a layer of the month since this run materialized it.
+
+    Args:
+        context: The check's own context.
+        held: The data version that each layer holds now, by asset.
+    """
+    found = []
+    for asset, version in held.items():
+        newest = newest_materialization(context.instance, asset, context.partition_key)
+        if newest is None:
+            continue
+        run_id, logged = newest
+        if run_id != context.run.run_id:
+            found.append(Replacement(run_id))
+        elif logged != version:
+            found.append(Replacement(None))
+    return found
+
+
+def newest_materialization(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, partition: str
+) -> tuple[str, str | None] | None:
+    """Return the run and the data version; None if the event log has no materialization of the partition."""
+    found = instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=asset, asset_partitions=[partition]), limit=1
+    ).records
+    if not found:
+        return None
+    materialization = found[0].asset_materialization
+    tags = (materialization.tags if materialization else None) or {}
+    return found[0].run_id, tags.get("dagster/data_version")
+
+
+def _is_at_work(instance: dg.DagsterInstance, run_id: str | None, target: dg.AssetKey) -> bool | None:
+    """Return whether a run has not ended and still has to materialize the target; None if the run is not known."""
+    run = None if run_id is None else instance.get_run_by_id(run_id)
+    if run is None:
+        return None
+    if run.is_finished or has_lost_its_process(instance, run.run_id):
+        return False
+    kinds = {dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED, dg.DagsterEventType.ASSET_MATERIALIZATION}
+    records = instance.get_records_for_run(run.run_id, of_type=kinds).records
+    events = [event for record in records if (event := record.event_log_entry.dagster_event) is not None]
+    about_target = {event.event_type for event in events if event.asset_key == target}
+    return about_target == {dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED}
