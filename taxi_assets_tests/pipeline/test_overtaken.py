@@ -27,7 +27,7 @@ from taxi_assets_tests.contract.mart_trips import ZONES, published, trips_of
 from taxi_assets_tests.trips import MONTH, published_month
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
     from taxi_assets.marts.mart import MartMonth
