@@ -136,6 +136,7 @@ def totals_of_parquet(path: Path, service: Service, month: Month) -> Totals:
     columns = [*service.money_columns, "source_row", "data_month"]
     with open_to_stream(path) as file:
         for batch in file.iter_batches(columns=columns, use_threads=False):
-            of_month = batch.filter(pc.equal(batch.column("data_month"), pa.scalar(month.start)))
-            totals += totals_of(of_month, service.money_columns)
+            of_month = pc.equal(batch.column("data_month"), pa.scalar(month.start))
+            whole = of_month.true_count == batch.num_rows  # nearly always, and filtering takes a fifth of the time
+            totals += totals_of(batch if whole else batch.filter(of_month), service.money_columns)
     return totals
