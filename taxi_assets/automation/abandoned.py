@@ -79,23 +79,26 @@ def is_abandoned(instance: dg.DagsterInstance, run_id: str) -> bool:
     return _is_abandoned(lock_file(instance, run_id))
 
 
-def has_lost_its_process(instance: dg.DagsterInstance, run_id: str) -> bool:
-    """Return whether the process that worked on the run was killed; changes nothing.
+def is_lock_held(instance: dg.DagsterInstance, run_id: str) -> bool | None:
+    """Return whether a process works on the run; changes nothing.
 
-    False if the run holds no lock on this machine: then its process is not known here.
+    None if the run has no lock on this machine: then its process is not known here. True if the lock belongs to another
+    user.
     """
     try:
         descriptor = os.open(lock_file(instance, run_id), os.O_RDONLY)
-    except (FileNotFoundError, PermissionError):
-        return False
+    except PermissionError:
+        return True
+    except FileNotFoundError:
+        return None
     try:
         # Shared and released at once, because `end_abandoned_runs` locks the file too.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return False
+        return True
     finally:
         os.close(descriptor)
-    return True
+    return False
 
 
 def lock_file(instance: dg.DagsterInstance, run_id: str) -> Path:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import dagster as dg
 
-from taxi_assets.automation.abandoned import has_lost_its_process
+from taxi_assets.automation.abandoned import is_lock_held
 from taxi_assets.storage.warehouse import POLL_SECONDS
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _is_at_work(instance: dg.DagsterInstance, run_id: str | None, target: dg.Ass
     run = None if run_id is None else instance.get_run_by_id(run_id)
     if run is None:
         return None
-    if run.is_finished or has_lost_its_process(instance, run.run_id):
+    if run.is_finished or is_lock_held(instance, run.run_id) is False:
         return False
     kinds = {dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED, dg.DagsterEventType.ASSET_MATERIALIZATION}
     records = instance.get_records_for_run(run.run_id, of_type=kinds).records

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import tempfile
@@ -17,7 +16,7 @@ from dagster._core.storage.runs import SqliteRunStorage
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from taxi_assets.automation.abandoned import lock_file
+from taxi_assets.automation.abandoned import is_lock_held
 from taxi_assets.automation.tags import PARTITION_TAG
 from taxi_assets.errors import PermanentError, SettingsError
 from taxi_assets.settings import of_instance
@@ -126,20 +125,10 @@ def _is_left(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
     While a run works it holds a lock (`automation/abandoned.py`), unless the command line runs it in a process of its
     own (`automation/months.py`). Where several machines share the instance, a run without a lock here may be elsewhere.
     """
-    try:
-        descriptor = os.open(lock_file(instance, run.run_id), os.O_RDONLY)
-    except PermissionError:
-        return False
-    except FileNotFoundError:
+    held = is_lock_held(instance, run.run_id)
+    if held is None:
         return isinstance(instance.run_storage, SqliteRunStorage) and not _is_process_alive(instance, run)
-    try:
-        # Shared, and let go at once: who ends abandoned runs takes it for itself, and removes the file.
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
+    return not held
 
 
 def _is_process_alive(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:

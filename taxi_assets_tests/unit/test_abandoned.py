@@ -12,7 +12,6 @@ from taxi_assets.automation.abandoned import (
     _held,
     _is_abandoned,
     end_abandoned_runs,
-    has_lost_its_process,
     lock_file,
 )
 from taxi_assets_tests.contract.stores import child
@@ -83,12 +82,12 @@ def test_a_run_that_was_killed_before_it_was_marked_as_started_is_ended(tmp_path
             other.hear()
             end_abandoned_runs(dg.build_sensor_context(instance))
             assert statuses(instance) == [dg.DagsterRunStatus.NOT_STARTED], "its process is alive"
-            assert not has_lost_its_process(instance, run.run_id)
+            assert is_lock_held(instance, run.run_id)
             other.kill()
-        assert has_lost_its_process(instance, run.run_id)
+        assert is_lock_held(instance, run.run_id) is False
         end_abandoned_runs(dg.build_sensor_context(instance))
         assert statuses(instance) == [dg.DagsterRunStatus.FAILURE]
-        assert not has_lost_its_process(instance, run.run_id)
+        assert is_lock_held(instance, run.run_id) is None
 
 
 @dg.job
