@@ -12,6 +12,7 @@ from taxi_assets.automation.abandoned import (
     _held,
     _is_abandoned,
     end_abandoned_runs,
+    is_lock_held,
     lock_file,
 )
 from taxi_assets_tests.contract.stores import child
