@@ -295,7 +295,7 @@ def test_a_check_can_be_executed_without_its_mart(definitions: TaxiDefinitions, 
 def test_a_mart_whose_check_cannot_be_evaluated_is_materialized_and_the_run_fails(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(warehouse: Warehouse, *_: object) -> NoReturn:
+    def broken(warehouse: Warehouse, *_: object, **__: object) -> NoReturn:
         raise warehouse.missing("all_of_them")
 
     monkeypatch.setattr("taxi_assets.assets.marts.evaluate_mart", broken)
