@@ -25,7 +25,7 @@ EMPTY = "stock Dagster, empty steps"
 STOCK = "stock Dagster"
 BARE = "clean + load, bare"
 _SHELVES = 'group:yellow and not key:"reports/yellow_trips"'
-WORKERS = (1, 2, 4)
+WORKERS = (2,)
 _FORMATS = ("csv.gz", "parquet")
 
 
@@ -112,7 +112,7 @@ def overhead(bench: Bench) -> list[Comparison]:
 
 
 def backfill(bench: Bench) -> list[Comparison]:
-    """24 months, marts and reports, so many runs at once; and the same runs in one process, its start not counted."""
+    """24 months, marts and reports, two runs at once; and the same runs in one process, its start not counted."""
     peers = {OWN: partial(_own, bench)}
     return [
         Comparison(
