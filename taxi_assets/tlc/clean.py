@@ -19,10 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from taxi_assets.errors import ConservationError, ContentRefusedError, TooManyQuarantinedError
+from taxi_assets.tlc.json_text import plain
 from taxi_assets.tlc.lines import UNPACKING_ERRORS
 from taxi_assets.tlc.parquet import QUARANTINE_ROW_GROUP_ROWS, ROW_GROUP_ROWS, TripWriter
 from taxi_assets.tlc.part import QUARANTINE_SCHEMA, PartedBatch, part
-from taxi_assets.tlc.read import PublishedBatch, TripReader, open_trips, plain
+from taxi_assets.tlc.read import PublishedBatch, TripReader, open_trips
 from taxi_assets.tlc.report import NO_ROWS, MonthReport, Reason, UnknownColumn, to_cents, totals_of
 from taxi_assets.tlc.schema import ColumnType
 

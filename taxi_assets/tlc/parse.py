@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from taxi_assets.tlc.schema import Column, ColumnType
+from taxi_assets.tlc.working_types import dictionary_array, without_empty_mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,7 +129,9 @@ def _parse_codes(column: Column, text: Any) -> tuple[Any, Any | None]:
     meanings = [_code(column, value) for value in encoded.dictionary.to_pylist()]
     unreadable_codes = [code for code, (_, readable) in enumerate(meanings) if not readable]
     values = pa.array([value for value, _ in meanings], column.type.arrow)
-    values = _dictionary(values, encoded.indices) if column.type is ColumnType.TEXT else values.take(encoded.indices)
+    values = (
+        dictionary_array(values, encoded.indices) if column.type is ColumnType.TEXT else values.take(encoded.indices)
+    )
     if not unreadable_codes:
         return values, None
     return values, pc.is_in(encoded.indices, value_set=pa.array(unreadable_codes, encoded.indices.type))
@@ -146,17 +149,9 @@ def _code(column: Column, text: str | None) -> tuple[Any, bool]:
     return None, False
 
 
-def _dictionary(values: Any, indices: Any) -> Any:
-    """Build a dictionary array; `values` may hold equal values and nulls, the result's dictionary holds neither."""
-    distinct = values.dictionary_encode()
-    if distinct.null_count or len(distinct.dictionary) < len(values):
-        return pa.DictionaryArray.from_arrays(distinct.indices.take(indices), distinct.dictionary)
-    return pa.DictionaryArray.from_arrays(indices, values)
-
-
 def _trim(text: Any) -> Any:
     if pa.types.is_dictionary(text.type):
-        return _dictionary(_trim(text.dictionary), text.indices)
+        return dictionary_array(_trim(text.dictionary), text.indices)
     trimmed = pc.utf8_trim(text, characters=_AROUND_VALUES)
     return pc.if_else(pc.equal(trimmed, pa.scalar("")), pa.scalar(None, pa.string()), trimmed)
 
@@ -384,23 +379,6 @@ def _floats_to_decimal(floats: Any, scale: int, exact_text: Callable[[int], str]
     elif floats.null_count:
         integers = pc.if_else(pc.is_valid(floats), integers, pa.scalar(None, integers.type))
     return integers.view(pa.decimal64(_MAXIMUM_DECIMAL_DIGITS, scale))
-
-
-def to_canonical(values: Any) -> Any:
-    """Convert an array of a working type to the canonical one (`ColumnType.arrow`)."""
-    if pa.types.is_decimal64(values.type):
-        return values.cast(pa.decimal128(values.type.precision, values.type.scale))
-    return values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
-
-
-def without_empty_mask(array: Any) -> Any:
-    """Drop a validity bitmap that marks no null: Arrow's kernels are several times slower on arrays that have one."""
-    if pa.types.is_dictionary(array.type):
-        return pa.DictionaryArray.from_arrays(without_empty_mask(array.indices), array.dictionary)
-    buffers = array.buffers()
-    if array.null_count or buffers[0] is None or pa.types.is_nested(array.type):
-        return array
-    return pa.Array.from_buffers(array.type, len(array), [None, *buffers[1:]], 0, array.offset)
 
 
 def _settle(

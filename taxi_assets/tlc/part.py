@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from taxi_assets.tlc.parse import parse, to_canonical, without_empty_mask
+from taxi_assets.tlc.parse import parse
 from taxi_assets.tlc.rules import NOT_UTF8, UNREADABLE_VALUE, within_clock_change
 from taxi_assets.tlc.schema import Column, ColumnType, arrow_schema
+from taxi_assets.tlc.working_types import to_canonical, without_empty_mask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

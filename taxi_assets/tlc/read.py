@@ -6,11 +6,8 @@ Belongs here: the two formats and their quirks. What the columns mean is `column
 from __future__ import annotations
 
 import itertools
-import json
-import math
-import re
 from collections import Counter
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
@@ -22,6 +19,7 @@ import pyarrow.csv
 
 from taxi_assets.errors import ContentRefusedError
 from taxi_assets.tlc.columns import ColumnMatch, match_columns
+from taxi_assets.tlc.json_text import as_json, json_texts, plain
 from taxi_assets.tlc.lines import BYTE_ORDER_MARK, Block, LineSource, open_bytes
 from taxi_assets.tlc.parquet import open_to_stream, text_columns
 from taxi_assets.tlc.parse import numeric_type
@@ -39,9 +37,6 @@ PARQUET_BATCH_ROWS = 65_536
 _PARQUET_BATCH_BYTES = 64 << 20
 # Rows of another shape that are held back until they are written; a file that has more in one go is another file.
 _MAXIMUM_MISFITS = 200_000
-
-_ZERO_FRACTION = re.compile(r"\.0+$")
-_as_json = json.JSONEncoder(default=str, ensure_ascii=False).encode
 
 
 @dataclass(frozen=True)
@@ -271,8 +266,8 @@ class ParquetReader:
         positions = {name: position for position, name in enumerate(self.names)}
         pieces: list[Any] = []
         for name, position in positions.items():
-            key = f"{', ' if pieces else '{'}{_as_json(name)}: "
-            pieces += [pa.scalar(key), _json_texts(batch.arrays[position].take(indices))]
+            key = f"{', ' if pieces else '{'}{as_json(name)}: "
+            pieces += [pa.scalar(key), json_texts(batch.arrays[position].take(indices))]
         return pc.binary_join_element_wise(*pieces, pa.scalar("}"), pa.scalar(""))
 
 
@@ -343,41 +338,6 @@ def _valid(columns: Iterable[Any]) -> tuple[Sequence[Any], list[int]]:
             array.validate(full=True)
             arrays.append(array)
     return arrays, sorted(bad)
-
-
-def _json_texts(array: Any) -> Any:
-    """The JSON of each value, as `plain` gives it: by whole columns where possible, else once per distinct value."""
-    types = pa.types
-    if types.is_integer(array.type):
-        return array.cast(pa.string()).fill_null("null")
-    if types.is_timestamp(array.type) and array.type.tz is None:
-        with suppress(pa.ArrowInvalid):  # some have a fraction of a second
-            texts = array.cast(pa.timestamp("s")).cast(pa.string())
-            return pc.binary_join_element_wise(pa.scalar('"'), texts, pa.scalar('"'), pa.scalar("")).fill_null("null")
-    if types.is_float64(array.type):
-        bits = array.view(pa.int64()).dictionary_encode()  # -0.0 equals 0.0, but not in its bits
-        distinct = map(_json_number, bits.dictionary.view(pa.float64()).to_pylist())
-        return pa.array(distinct, pa.string()).take(bits.indices).fill_null("null")
-    if types.is_dictionary(array.type) or types.is_string(array.type):
-        texts = array.dictionary_decode() if types.is_dictionary(array.type) else array
-        texts = texts.dictionary_encode()  # of these rows alone
-        distinct = map(_as_json, texts.dictionary.to_pylist())
-        return pa.array(distinct, pa.string()).take(texts.indices).fill_null("null")
-    return pa.array([_as_json(plain(value)) for value in array], pa.string())
-
-
-def _json_number(number: float) -> str:
-    return repr(number) if math.isfinite(number) else f'"{number}"'
-
-
-def plain(scalar: Any) -> Any:
-    """A value as JSON can hold it; as text where Python has no such time, or JSON no such number."""
-    try:
-        value = scalar.as_py()
-    except (OverflowError, ValueError):
-        # Like Python's own times: without a fraction of a second that is zero.
-        return _ZERO_FRACTION.sub("", scalar.cast(pa.string()).as_py())
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _usual_field_count(lines: bytes) -> int:

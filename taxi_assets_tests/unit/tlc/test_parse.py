@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taxi_assets.tlc.parse import parse, to_canonical
+from taxi_assets.tlc.parse import parse
 from taxi_assets.tlc.schema import Column, ColumnType
 from taxi_assets.tlc.schemas import street_hail
+from taxi_assets.tlc.working_types import to_canonical
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
