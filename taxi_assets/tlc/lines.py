@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # The largest piece handed to the parser at once, and so the longest line.
-BLOCK_BYTES = 1 << 21
+BLOCK_BYTES = 1 << 22
 
 # Where a gzip ends too early, and where it is damaged.
 UNPACKING_ERRORS: tuple[type[Exception], ...] = (EOFError, gzip.BadGzipFile, cast("Any", isal_zlib.error))

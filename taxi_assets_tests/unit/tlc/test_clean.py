@@ -423,8 +423,8 @@ def test_a_file_of_other_columns_is_refused(tmp_path: Path, content: bytes) -> N
 
 
 def test_a_line_without_end_is_refused(tmp_path: Path) -> None:
-    path = write_trips(tmp_path / "m.csv", LAYOUT, [trip(), "x" * (1 << 21), trip()])
-    with pytest.raises(ContentRefusedError, match="green 2020-10: the line after data row 1 is longer than 2,097,152"):
+    path = write_trips(tmp_path / "m.csv", LAYOUT, [trip(), "x" * (1 << 22), trip()])
+    with pytest.raises(ContentRefusedError, match="green 2020-10: the line after data row 1 is longer than 4,194,304"):
         clean(path, tmp_path, rows=3)
 
 

@@ -118,7 +118,7 @@ def test_peeking_takes_nothing() -> None:
 
 
 def test_a_file_of_many_blocks_comes_out_as_it_went_in() -> None:
-    body = b"".join(b"%d,%s\r\n" % (i, b"x" * (i % 97)) for i in range(130_000))
+    body = b"".join(b"%d,%s\r\n" % (i, b"x" * (i % 97)) for i in range(260_000))
     opened = source(b"a,b\n" + body)
     assert len(body) > 3 * BLOCK_BYTES
     assert drain(opened) == body
@@ -163,7 +163,7 @@ def test_a_line_longer_than_a_block_is_refused_by_its_place() -> None:
     opened = source(b"a,b\n1,2\n\n3,4\n" + b"x" * BLOCK_BYTES + b"\n5,6\n")
     assert opened.read() is not None
     opened.rows = 2
-    with pytest.raises(ContentRefusedError, match="green 2020-10: the line after data row 2 is longer than 2,097,152"):
+    with pytest.raises(ContentRefusedError, match="green 2020-10: the line after data row 2 is longer than 4,194,304"):
         opened.read()
 
 

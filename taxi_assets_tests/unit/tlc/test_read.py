@@ -129,7 +129,7 @@ def test_a_block_may_end_anywhere(rows: list[str], line_end: str, size: int) -> 
 
 def test_rows_keep_their_numbers_over_several_megabytes() -> None:
     pick = random.Random(3)  # noqa: S311  (no secret)
-    rows = pick.choices(["1,2", "x", "1,2,3", "", f"{'y' * 90},{'z' * 90}"], [50, 1, 1, 1, 20], k=140_000)
+    rows = pick.choices(["1,2", "x", "1,2,3", "", f"{'y' * 90},{'z' * 90}"], [50, 1, 1, 1, 20], k=280_000)
     content = "\r\n".join(["a,b", "", *["1,2"] * 1000, *rows])
     assert len(content) > 2 * BLOCK_BYTES
     fitting, misfits, _ = read_csv(content.encode())
@@ -138,11 +138,11 @@ def test_rows_keep_their_numbers_over_several_megabytes() -> None:
 
 
 def test_a_run_of_misfits_may_fill_whole_blocks() -> None:
-    content = "a,b\n" + "1,2\n" * 2000 + f"1,2,{'x' * 90}\n" * 80_000 + "3,4\n"
+    content = "a,b\n" + "1,2\n" * 2000 + f"1,2,{'x' * 90}\n" * 160_000 + "3,4\n"
     assert len(content) > 3 * BLOCK_BYTES
     fitting, misfits, _ = read_csv(content.encode())
-    assert list(fitting) == [*range(1, 2001), 82_001]
-    assert list(misfits) == list(range(2001, 82_001))
+    assert list(fitting) == [*range(1, 2001), 162_001]
+    assert list(misfits) == list(range(2001, 162_001))
 
 
 def test_too_many_misfits_in_one_go_stop_the_reading(monkeypatch: pytest.MonkeyPatch) -> None:
