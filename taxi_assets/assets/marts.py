@@ -118,7 +118,7 @@ def _replace_month(
         others = [s for s in SERVICES.values() if s not in mart.services and warehouse.loaded_after_wait(s, month)]
         if not others:
             raise NoTripsLoadedError(said, remedy="Materialize the month of one of these services first.")
-        # No fault of whoever runs all marts after a month of a service that this one does not count.
+        # Not an error: all marts may be run after a month of a service that this one does not count.
         context.log.warning("%s Nothing is made of %s alone.", said, _names(others))
         return None
     started = time.monotonic()

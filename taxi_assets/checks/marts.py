@@ -47,14 +47,16 @@ def evaluate_mart(
         run_id: This run.
 
     Returns:
-        One result per name. A failed check is a warning, not an error, if other runs have loaded trips since `made`.
+        One result per name. A failed `adds_up` is a warning if other runs have loaded trips since `made`.
     """
     checks = {"key_is_unique": _key_is_unique, "adds_up": _adds_up}
     results = [check(warehouse, mart, month) for name, check in checks.items() if name in names]
-    if made is None or all(result.passed for result in results):
-        return results
-    replaced_by = _runs_that_loaded_since(warehouse, made, run_id)
-    return [result if result.passed else _superseded(result, replaced_by) for result in results]
+    return [
+        _superseded(result, _runs_that_loaded_since(warehouse, made, run_id))
+        if made is not None and result.check_name == "adds_up" and not result.passed
+        else result
+        for result in results
+    ]
 
 
 def _key_is_unique(warehouse: Warehouse, mart: Mart, month: Month) -> dg.AssetCheckResult:

@@ -223,3 +223,19 @@ def test_a_mart_that_does_not_add_up_is_an_error_where_no_other_run_has_replaced
     assert not succeeded
     assert not found["adds_up"].passed
     assert found["adds_up"].severity == dg.AssetCheckSeverity.ERROR
+
+
+def test_doubled_rows_of_a_mart_are_an_error_even_if_another_run_has_replaced_its_trips(
+    warehouse: DuckDBWarehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def double_the_rows() -> None:
+        with duckdb.connect(warehouse.file) as connection:
+            connection.execute(f"INSERT INTO taxi.{MART.name} SELECT * FROM taxi.{MART.name}")
+        load_green(warehouse, rows=100, run_id="a newer run")
+
+    load_green(warehouse, rows=200, run_id="an older run")
+    before_the_checks(monkeypatch, double_the_rows)
+    succeeded, found = make_and_check(warehouse)
+    assert not succeeded
+    assert not found["key_is_unique"].passed
+    assert found["key_is_unique"].severity == dg.AssetCheckSeverity.ERROR

@@ -3,7 +3,7 @@
 A month is one load job into its partition, from the lake's `gs://` object where that is one: no trip passes through
 this process. What the month should be is counted beforehand, by a query on the very object. Which data a partition
 holds stands in a table beside it, `green_trips_loads`, written after the trips: after a crash in between the month
-counts as not loaded, and the next run loads it anew.
+counts as not loaded, and the next run loads it again.
 """
 
 import io

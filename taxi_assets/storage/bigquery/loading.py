@@ -2,7 +2,7 @@
 
 BigQuery has no transaction over a load job and a note, and another run may load the same month meanwhile. So the old
 note is invalidated before anything is written, and the new one is written last: whatever breaks off in between, the
-month counts as not loaded, and the next run loads it anew. The invalidated note has the run's id and no data version,
+month counts as not loaded, and the next run loads it again. The invalidated note has the run's id and no data version,
 so that a check of another run can report which run is replacing the month.
 
 Belongs here: the order of the steps, and what follows when one fails. Does not belong here: jobs (`jobs.py`), tables
