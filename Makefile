@@ -79,7 +79,7 @@ INSTANCE = mkdir -p "$$DAGSTER_HOME" && { grep -qs '^storage:' "$$DAGSTER_HOME/d
 
 .PHONY: demo
 demo: $(VENV)/.runtime ## Run generated months through every shelf, offline, and show what came of it
-	@export $(DEMO); $(INSTANCE); $(BIN)/python -m taxi_assets.automation.backfill demo
+	@export $(DEMO); $(INSTANCE); $(BIN)/python -m taxi_assets.cli.backfill demo
 
 .PHONY: demo-ui
 demo-ui: $(VENV)/.runtime ## Dagster's UI on what the demo made
@@ -92,11 +92,11 @@ dev: $(VENV)/.runtime ## Dagster's UI and daemon, on your settings; history is k
 .PHONY: backfill
 backfill: $(VENV)/.runtime ## A range of months: make backfill SERVICE=green FROM=2020-01 TO=2020-12
 	@: "$(or $(SERVICE),$(error which service? $(USAGE)))" "$(or $(FROM),$(error the first month? $(USAGE)))" "$(or $(TO),$(error the last month? $(USAGE)))"
-	@$(SETTINGS) $(INSTANCE); $(BIN)/python -m taxi_assets.automation.backfill backfill --service "$(SERVICE)" --from "$(FROM)" --to "$(TO)"
+	@$(SETTINGS) $(INSTANCE); $(BIN)/python -m taxi_assets.cli.backfill backfill --service "$(SERVICE)" --from "$(FROM)" --to "$(TO)"
 
 .PHONY: doctor
 doctor: $(VENV)/.runtime ## What the settings mean, and whether each part can be reached (PROFILE=… as for dev, backfill)
-	@$(SETTINGS) { $(INSTANCE); } 2>/dev/null || true; $(BIN)/python -m taxi_assets.doctor
+	@$(SETTINGS) { $(INSTANCE); } 2>/dev/null || true; $(BIN)/python -m taxi_assets.cli.doctor
 
 # --- check -----------------------------------------------------------------------------------------------------------
 .PHONY: check
@@ -165,7 +165,7 @@ audit: $(VENV)/.audit ## Look up what the image runs among known vulnerabilities
 
 .PHONY: docs
 docs: $(VENV)/.dev ## Write the documents that are made from the code, and from what is installed
-	@$(BIN)/python -m taxi_assets.documents docs
+	@$(BIN)/python -m taxi_assets.cli.docgen docs
 	@$(BIN)/python -m taxi_assets_tests.licences > docs/licences.md
 
 .PHONY: site

@@ -1,4 +1,4 @@
-"""`make bench`: measure, keep the results, write docs/benchmarks.md and its picture."""
+"""`make bench`: measure, keep the results, write docs/benchmarks.md and its chart."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from benchmarks import cleaning, loading, page, picture, running
+from benchmarks import chart, cleaning, loading, page, running
 from benchmarks.bench import Bench
 from benchmarks.measure import REPOSITORY
 from benchmarks.requirements import REQUIREMENTS
@@ -51,7 +51,7 @@ def main(only: str, repetitions: int, data: Path, scale: float) -> None:
     known = {one.name: results.of[one.name] for one in every if one.name in results.of}
     docs = REPOSITORY / "docs" if scale == 1 else data
     (docs / "images").mkdir(exist_ok=True)
-    picture.draw(known, docs / "images" / "benchmarks.svg")
+    chart.draw(known, docs / "images" / "benchmarks.svg")
     page.write(known, docs / "benchmarks.md")
     for one in REQUIREMENTS:
         figure, verdict = one.text(known)

@@ -22,9 +22,9 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from benchmarks.measure import run
-from taxi_assets.tlc import sample
+from taxi_assets.tlc import synthetic
 from taxi_assets.tlc.month import Month
-from taxi_assets.tlc.source import FileFormat, SourceRecord
+from taxi_assets.tlc.sources.source_record import FileFormat, SourceRecord
 
 MONTH = Month(2021, 1)
 SIZES = (1_400_000, 7_700_000, 23_000_000)
@@ -80,7 +80,7 @@ class Months:
         for month in self.small_months:
             path = folder / f"yellow_tripdata_{month}.csv.gz"
             if not path.exists():
-                sample.write_month("yellow", Month.parse(month), _whole(path))
+                synthetic.write_month("yellow", Month.parse(month), _whole(path))
                 _whole(path).replace(path)
         _add_zones(folder)
         return folder
@@ -121,12 +121,12 @@ def _whole(path: Path) -> Path:
 
 def _add_zones(folder: Path) -> None:
     """The table that marts and reports need is published in the same folder."""
-    shutil.copy(sample.zones_path(), folder / "taxi_zone_lookup.csv")
+    shutil.copy(synthetic.zones_path(), folder / "taxi_zone_lookup.csv")
 
 
 def _sample(service: str, path: Path) -> Path:
     small = path.with_name(".sample")
-    sample.write_month(service, MONTH, small)
+    synthetic.write_month(service, MONTH, small)
     return small
 
 

@@ -215,7 +215,7 @@ def _stock(bench: Bench, ending: str) -> Figures:
 
 def _backfill(bench: Bench, workers: int) -> Figures:
     with bench.place() as home:
-        command = ["-m", "taxi_assets.automation.backfill", "backfill", "--service", "yellow"]
+        command = ["-m", "taxi_assets.cli.backfill", "backfill", "--service", "yellow"]
         months = ["--from", bench.months.small_months[0], "--to", bench.months.small_months[-1]]
         written = [home / "lake", home / "warehouse.duckdb"]
         environment = settings(bench, home, bench.months.small())

@@ -9,14 +9,13 @@ import dagster as dg
 
 from taxi_assets.addresses import BigQueryAddress, DuckDBAddress, FolderAddress, PostgresAddress
 from taxi_assets.assets.clean import clean_asset
-from taxi_assets.assets.marts import mart_asset
+from taxi_assets.assets.mart_tables import mart_asset
 from taxi_assets.assets.published import published_asset
 from taxi_assets.assets.quality import quality_asset
 from taxi_assets.assets.raw import raw_asset
+from taxi_assets.assets.reference import zones_asset
 from taxi_assets.assets.reports import report_asset
 from taxi_assets.assets.warehouse import warehouse_asset
-from taxi_assets.assets.zones import zones_asset
-from taxi_assets.automation.abandoned import end_abandoned_runs, watched_in_process_executor
 from taxi_assets.automation.conditions import follow_changes
 from taxi_assets.automation.jobs import (
     marts_job,
@@ -26,30 +25,31 @@ from taxi_assets.automation.jobs import (
     report_job,
     service_job,
 )
-from taxi_assets.automation.notifications import notification_sensors
-from taxi_assets.automation.publication import publication_sensor
+from taxi_assets.automation.policies import freshness_policy, retry_policy
 from taxi_assets.automation.schedules import publication_check_schedule, publication_schedules
-from taxi_assets.automation.timing import freshness_policy, retry_policy
-from taxi_assets.checks.clean import clean_checks
-from taxi_assets.checks.publication import publication_check
-from taxi_assets.checks.warehouse import warehouse_check
-from taxi_assets.marts.mart import marts
-from taxi_assets.publisher import PublisherResource
-from taxi_assets.storage.io_managers import (
+from taxi_assets.automation.sensors.notification_sensors import notification_sensors
+from taxi_assets.automation.sensors.orphaned_runs import end_abandoned_runs, watched_in_process_executor
+from taxi_assets.automation.sensors.publication_sensor import publication_sensor
+from taxi_assets.checks.clean_checks import clean_checks
+from taxi_assets.checks.publication_checks import publication_check
+from taxi_assets.checks.warehouse_checks import warehouse_check
+from taxi_assets.io_managers.warehouse_tables import (
     ParquetIOManager,
     PublishedFileIOManager,
     ReportIOManager,
     WarehouseIOManager,
 )
-from taxi_assets.storage.local_lake import LocalLake
-from taxi_assets.tlc.catalogue import SERVICES
+from taxi_assets.marts.mart import marts
+from taxi_assets.resources.publisher import PublisherResource
+from taxi_assets.storage.lake.local_lake import LocalLake
+from taxi_assets.tlc.services.registry import SERVICES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from taxi_assets.settings import Settings
-    from taxi_assets.storage.lake import Lake
-    from taxi_assets.storage.warehouse import Warehouse
+    from taxi_assets.storage.lake.base_lake import Lake
+    from taxi_assets.storage.warehouse.base_warehouse import Warehouse
     from taxi_assets.tlc.schema import Service
 
 
@@ -78,8 +78,8 @@ def lake_at(settings: Settings) -> Lake:
     address = settings.lake
     if isinstance(address, FolderAddress):
         return LocalLake(folder=str(address.folder))
-    from taxi_assets.google_resources import CloudStorageResource  # noqa: PLC0415
-    from taxi_assets.storage.gcs_lake import GcsLake  # noqa: PLC0415
+    from taxi_assets.resources.google import CloudStorageResource  # noqa: PLC0415
+    from taxi_assets.storage.lake.gcs_lake import GcsLake  # noqa: PLC0415
 
     storage = CloudStorageResource(credentials=settings.google_key)
     return GcsLake(storage=storage, bucket=address.bucket, prefix=address.prefix)
@@ -89,15 +89,15 @@ def warehouse_at(settings: Settings) -> Warehouse:
     """The warehouse at the address of `TAXI_WAREHOUSE`."""
     address = settings.warehouse
     if isinstance(address, DuckDBAddress):
-        from taxi_assets.storage.duckdb import DuckDBWarehouse  # noqa: PLC0415
+        from taxi_assets.storage.warehouse.duckdb import DuckDBWarehouse  # noqa: PLC0415
 
         return DuckDBWarehouse(file=str(address.file), schema_name=address.schema_name)
     if isinstance(address, PostgresAddress):
-        from taxi_assets.storage.postgres import PostgresWarehouse  # noqa: PLC0415
+        from taxi_assets.storage.warehouse.postgres import PostgresWarehouse  # noqa: PLC0415
 
         return PostgresWarehouse(url=address.url, schema_name=address.schema_name)
-    from taxi_assets.google_resources import BigQueryClientResource  # noqa: PLC0415
-    from taxi_assets.storage.bigquery import BigQueryWarehouse  # noqa: PLC0415
+    from taxi_assets.resources.google import BigQueryClientResource  # noqa: PLC0415
+    from taxi_assets.storage.warehouse.bigquery import BigQueryWarehouse  # noqa: PLC0415
 
     api = BigQueryClientResource(
         project=address.project,
@@ -112,7 +112,7 @@ def frames_in(warehouse: Warehouse, settings: Settings) -> Any:
     address = settings.warehouse
     if not isinstance(address, BigQueryAddress):
         return WarehouseIOManager(warehouse=warehouse)
-    from taxi_assets.storage.bigquery.frames import BigQueryFrameIOManager  # noqa: PLC0415
+    from taxi_assets.io_managers.bigquery_frames import BigQueryFrameIOManager  # noqa: PLC0415
 
     return BigQueryFrameIOManager(project=address.project, dataset=address.dataset, warehouse=warehouse)
 

@@ -138,7 +138,7 @@ class WarehouseSchemaError(PermanentError):
 
 
 class ServiceDefinitionError(PermanentError):
-    """A service in `tlc/catalogue.py` lacks what every one has: a column, its type, a name of its own."""
+    """A service in `tlc/services/registry.py` lacks what every one has: a column, its type, a name of its own."""
 
 
 class MartDefinitionError(PermanentError):

@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 import dagster as dg
 
-from taxi_assets.tlc.catalogue import SERVICES
-from taxi_assets.tlc.read import first_rows
+from taxi_assets.tlc.readers.read import first_rows
+from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets.tlc.zones import ZONES_TABLE
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from taxi_assets.marts.mart import Mart
-    from taxi_assets.tlc.report import MonthReport
+    from taxi_assets.tlc.cleaning.report import MonthReport
     from taxi_assets.tlc.schema import Column, Service
-    from taxi_assets.tlc.source import FileFormat, SourceRecord
+    from taxi_assets.tlc.sources.source_record import FileFormat, SourceRecord
 
 OWNERS = ["team:taxi-data"]
 PREVIEW_ROWS = 10
@@ -54,7 +54,7 @@ def code_reference(file: Path, *, label: str) -> dg.CodeReferencesMetadataValue:
 
 def column_lineage(mart: Mart, services: Sequence[Service]) -> dg.TableColumnLineage:
     """Which columns of which assets each column of a mart is made from."""
-    from taxi_assets.marts.statements import lineage  # noqa: PLC0415  (a fifth of a second)
+    from taxi_assets.marts.sql_rendering import lineage  # noqa: PLC0415  (a fifth of a second)
 
     def asset(table: str) -> dg.AssetKey:
         return dg.AssetKey(["reference" if table == ZONES_TABLE else "warehouse", table])

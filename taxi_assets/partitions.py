@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from taxi_assets.tlc.catalogue import SERVICES
+from taxi_assets.tlc.services.registry import SERVICES
 
 if TYPE_CHECKING:
     from taxi_assets.tlc.schema import Service

@@ -15,10 +15,10 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from taxi_assets.addresses import LakeAddress, WarehouseAddress, one_line_for, read_lake, read_warehouse
-from taxi_assets.automation.timing import DEFAULT_INTERVAL_SECONDS, MONTHLY
+from taxi_assets.automation.policies import DEFAULT_INTERVAL_SECONDS, MONTHLY
 from taxi_assets.errors import SettingsError
-from taxi_assets.tlc.publishers import publisher_from
-from taxi_assets.tlc.verify import DEFAULT_LIMITS
+from taxi_assets.tlc.sources.publishers import publisher_from
+from taxi_assets.tlc.sources.validate_file import DEFAULT_LIMITS
 
 # Shown in no way: the others are shown without what may be secret in them.
 _SECRETS = {"TAXI_GOOGLE_CREDENTIALS", "TAXI_NOTIFY"}
@@ -180,7 +180,7 @@ class Settings(BaseSettings):
     def _check_google_credentials(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None or not value.get_secret_value().strip():
             return None
-        from taxi_assets.google_cloud import read_key  # noqa: PLC0415  (Google's clients take a while to load)
+        from taxi_assets.google_auth import read_key  # noqa: PLC0415  (Google's clients take a while to load)
 
         read_key(value.get_secret_value())
         return value
@@ -190,7 +190,7 @@ class Settings(BaseSettings):
     def _check_notify(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None or not value.get_secret_value().strip():
             return None
-        from taxi_assets.notifiers import read_notifiers  # noqa: PLC0415  (needed only where it is set)
+        from taxi_assets.notifications.client import read_notifiers  # noqa: PLC0415  (needed only where it is set)
 
         read_notifiers(value.get_secret_value())
         return value

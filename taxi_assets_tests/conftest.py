@@ -38,7 +38,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _dagster_is_quicker() -> Iterator[None]:
     # Five seconds to import, which the process that only hands out the tests can do without.
-    from taxi_assets_tests.quicker import engines_made_once, migrations_read_once  # noqa: PLC0415
+    from taxi_assets_tests.dagster_speedups import engines_made_once, migrations_read_once  # noqa: PLC0415
 
     with migrations_read_once(), engines_made_once():
         yield

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from taxi_assets.tlc.month import Month
-from taxi_assets.tlc.source import FileFormat, SourceRecord
+from taxi_assets.tlc.sources.source_record import FileFormat, SourceRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

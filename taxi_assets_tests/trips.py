@@ -10,18 +10,18 @@ import datetime as dt
 import hashlib
 from typing import TYPE_CHECKING
 
-from taxi_assets.storage.shelves import ParquetMonth, StagedParquet
-from taxi_assets.tlc.clean import CleanedMonth, clean_month
-from taxi_assets.tlc.download import Fetched
+from taxi_assets.storage.lake.objects import ParquetMonth, StagedParquet
+from taxi_assets.tlc.cleaning.clean_month import CleanedMonth, clean_month
 from taxi_assets.tlc.month import Month
-from taxi_assets.tlc.schemas.green import GREEN
-from taxi_assets.tlc.source import FileFormat, SourceRecord
+from taxi_assets.tlc.services.green import GREEN
+from taxi_assets.tlc.sources.download import Fetched
+from taxi_assets.tlc.sources.source_record import FileFormat, SourceRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from taxi_assets.storage.lake import Lake
+    from taxi_assets.storage.lake.base_lake import Lake
     from taxi_assets.tlc.schema import Service
 
 MONTH = Month(2020, 10)

@@ -6,9 +6,9 @@ import sys
 
 from benchmarks.measure import timed
 from taxi_assets.marts.mart import marts
-from taxi_assets.storage.duckdb import DuckDBWarehouse
-from taxi_assets.tlc.catalogue import SERVICES
+from taxi_assets.storage.warehouse.duckdb import DuckDBWarehouse
 from taxi_assets.tlc.month import Month
+from taxi_assets.tlc.services.registry import SERVICES
 
 
 def main(file: str) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from taxi_assets.storage.duckdb import DuckDBWarehouse
-from taxi_assets.storage.local_lake import LocalLake
-from taxi_assets.storage.shelves import ParquetMonth, StagedParquet
-from taxi_assets.tlc.catalogue import SERVICES
-from taxi_assets.tlc.clean import clean_month
+from taxi_assets.storage.lake.local_lake import LocalLake
+from taxi_assets.storage.lake.objects import ParquetMonth, StagedParquet
+from taxi_assets.storage.warehouse.duckdb import DuckDBWarehouse
+from taxi_assets.tlc.cleaning.clean_month import clean_month
 from taxi_assets.tlc.month import Month
-from taxi_assets.tlc.source import SourceRecord
+from taxi_assets.tlc.services.registry import SERVICES
+from taxi_assets.tlc.sources.source_record import SourceRecord
 
 
 def main(path: Path, folder: Path, months: int) -> None:

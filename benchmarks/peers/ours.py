@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.measure import timed
-from taxi_assets.tlc.catalogue import SERVICES
-from taxi_assets.tlc.clean import clean_month
+from taxi_assets.tlc.cleaning.clean_month import clean_month
 from taxi_assets.tlc.month import Month
-from taxi_assets.tlc.source import SourceRecord
+from taxi_assets.tlc.services.registry import SERVICES
+from taxi_assets.tlc.sources.source_record import SourceRecord
 
 if TYPE_CHECKING:
-    from taxi_assets.tlc.clean import CleanedMonth
+    from taxi_assets.tlc.cleaning.clean_month import CleanedMonth
 
 _MONTH = Month(2021, 1)
 
@@ -30,9 +30,9 @@ def clean(path: Path, folder: Path) -> CleanedMonth:
 
 def load(path: Path, folder: Path, cleaned: CleanedMonth | None = None) -> None:
     """Load the clean month of a lake into its warehouse; one that was just cleaned goes into the lake first."""
-    from taxi_assets.storage.duckdb import DuckDBWarehouse  # noqa: PLC0415  (cleaning alone does not need it)
-    from taxi_assets.storage.local_lake import LocalLake  # noqa: PLC0415
-    from taxi_assets.storage.shelves import ParquetMonth, StagedParquet  # noqa: PLC0415
+    from taxi_assets.storage.lake.local_lake import LocalLake  # noqa: PLC0415
+    from taxi_assets.storage.lake.objects import ParquetMonth, StagedParquet  # noqa: PLC0415
+    from taxi_assets.storage.warehouse.duckdb import DuckDBWarehouse  # noqa: PLC0415  (cleaning alone does not need it)
 
     service = SERVICES[path.name.partition("_")[0]]
     lake, stem = LocalLake(folder=str(folder / "lake")), f"clean/{service.table}/{_MONTH}"
@@ -49,7 +49,7 @@ def main(what: str, path: Path, folder: Path) -> None:
     if what == "clean":
         timed(lambda: clean(path, folder), written=[folder / "clean.parquet"])
         return
-    import taxi_assets.storage.duckdb  # noqa: F401, PLC0415
+    import taxi_assets.storage.warehouse.duckdb  # noqa: F401, PLC0415
 
     if what == "load":
         timed(lambda: load(path, folder), written=[folder / "warehouse.duckdb"])

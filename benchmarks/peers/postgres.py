@@ -11,12 +11,12 @@ import sys
 import sqlalchemy
 
 from benchmarks.measure import timed
-from taxi_assets.storage.local_lake import LocalLake
-from taxi_assets.storage.postgres import PostgresWarehouse
-from taxi_assets.storage.shelves import ParquetMonth
-from taxi_assets.tlc.catalogue import SERVICES
+from taxi_assets.storage.lake.local_lake import LocalLake
+from taxi_assets.storage.lake.objects import ParquetMonth
+from taxi_assets.storage.warehouse.postgres import PostgresWarehouse
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import ColumnType
+from taxi_assets.tlc.services.registry import SERVICES
 
 _SERVICE, _MONTH = SERVICES["yellow"], Month(2021, 1)
 

@@ -9,7 +9,7 @@ import dagster as dg
 
 from benchmarks.measure import timed
 from taxi_assets.tlc.month import Month
-from taxi_assets_tests.definitions.publishing import Publishing
+from taxi_assets_tests.definitions.publication_harness import Publishing
 
 _LAST = Month(2021, 3)
 

@@ -8,16 +8,16 @@ import dagster as dg
 
 from taxi_assets import metadata
 from taxi_assets.automation.conditions import follow_upstream
-from taxi_assets.failures import as_failures
+from taxi_assets.automation.step_failures import as_failures
 from taxi_assets.partitions import monthly_partitions
-from taxi_assets.storage.lake import Lake
-from taxi_assets.storage.shelves import ParquetMonth, PublishedFile, StagedParquet, stem_of
-from taxi_assets.tlc.clean import clean_month, data_version
+from taxi_assets.storage.lake.base_lake import Lake
+from taxi_assets.storage.lake.objects import ParquetMonth, PublishedFile, StagedParquet, stem_of
+from taxi_assets.tlc.cleaning.clean_month import clean_month, data_version
+from taxi_assets.tlc.cleaning.rules import READING_REASONS
+from taxi_assets.tlc.cleaning.split_batch import QUARANTINE_COLUMNS
 from taxi_assets.tlc.month import Month
-from taxi_assets.tlc.part import QUARANTINE_COLUMNS
-from taxi_assets.tlc.rules import READING_REASONS
 from taxi_assets.tlc.schema import Service
-from taxi_assets.tlc.source import SourceRecord
+from taxi_assets.tlc.sources.source_record import SourceRecord
 
 _CLEAN = """The trips of a month, in one schema for all years: {title} ({description}).
 

@@ -8,15 +8,15 @@ import dagster as dg
 
 from taxi_assets import metadata
 from taxi_assets.automation.conditions import follow_months
+from taxi_assets.automation.step_failures import as_failures
 from taxi_assets.errors import LakeObjectMissingError, OvertakenError
-from taxi_assets.failures import as_failures
 from taxi_assets.partitions import monthly_partitions
-from taxi_assets.reports.quality import COLUMNS, VERSION, quality_frame, recent_months
-from taxi_assets.storage.frames import StagedFrame
-from taxi_assets.storage.lake import Lake
-from taxi_assets.storage.shelves import ParquetMonth, stem_of
-from taxi_assets.storage.warehouse import Warehouse
-from taxi_assets.tlc.catalogue import SERVICES
+from taxi_assets.reports.quality_metrics import COLUMNS, VERSION, quality_frame, recent_months
+from taxi_assets.storage.lake.base_lake import Lake
+from taxi_assets.storage.lake.objects import ParquetMonth, stem_of
+from taxi_assets.storage.pandas_types import StagedFrame
+from taxi_assets.storage.warehouse.base_warehouse import Warehouse
+from taxi_assets.tlc.services.registry import SERVICES
 
 QUALITY = dg.AssetKey(["quality", "month_quality"])
 
@@ -48,7 +48,7 @@ def quality_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDe
     )
     def quality_over_time(lake: Lake, warehouse: Warehouse) -> Iterator[dg.Output[StagedFrame]]:
         # Drawing takes most of a second to import.
-        from taxi_assets.reports.quality_picture import draw_quality  # noqa: PLC0415
+        from taxi_assets.reports.quality_chart import draw_quality  # noqa: PLC0415
 
         with as_failures():
             months = months_in(lake)

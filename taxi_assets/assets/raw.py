@@ -9,16 +9,16 @@ from typing import Any, BinaryIO
 import dagster as dg
 
 from taxi_assets import metadata
-from taxi_assets.automation.loaded import digests_in_warehouse
-from taxi_assets.failures import as_failures
+from taxi_assets.automation.publication.materializations import digests_in_warehouse
+from taxi_assets.automation.step_failures import as_failures
 from taxi_assets.partitions import monthly_partitions
-from taxi_assets.publisher import PublisherResource
-from taxi_assets.storage.lake import Lake
-from taxi_assets.storage.shelves import ParquetMonth, PublishedFile, StagedFile, stem_of
-from taxi_assets.tlc.download import Fetched
+from taxi_assets.resources.publisher import PublisherResource
+from taxi_assets.storage.lake.base_lake import Lake
+from taxi_assets.storage.lake.objects import ParquetMonth, PublishedFile, StagedFile, stem_of
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Service
-from taxi_assets.tlc.source import Candidate, SourceRecord
+from taxi_assets.tlc.sources.download import Fetched
+from taxi_assets.tlc.sources.source_record import Candidate, SourceRecord
 
 _DESCRIPTION = """The file of a month, byte for byte as it was published: {title} ({description}).
 

@@ -7,24 +7,24 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from taxi_assets import metadata
-from taxi_assets.assets.zones import ZONES
+from taxi_assets.assets.reference import ZONES
 from taxi_assets.automation.conditions import follow_warehouse
+from taxi_assets.automation.step_failures import as_failures
 from taxi_assets.errors import WarehouseTableMissingError
-from taxi_assets.failures import as_failures
 from taxi_assets.partitions import monthly_partitions
-from taxi_assets.reports.staged import NAMES, PAGE, StagedReport
-from taxi_assets.storage.lake import Lake
-from taxi_assets.storage.shelves import ParquetMonth, PublishedFile, stem_of
-from taxi_assets.storage.warehouse import Warehouse
+from taxi_assets.reports.artifact import NAMES, PAGE, StagedReport
+from taxi_assets.storage.lake.base_lake import Lake
+from taxi_assets.storage.lake.objects import ParquetMonth, PublishedFile, stem_of
+from taxi_assets.storage.warehouse.base_warehouse import Warehouse
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Service
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from taxi_assets.reports.drawing import Picture
-    from taxi_assets.reports.figures import MonthFigures
-    from taxi_assets.tlc.report import MonthReport
+    from taxi_assets.reports.chart_style import Picture
+    from taxi_assets.reports.metrics import MonthFigures
+    from taxi_assets.tlc.cleaning.report import MonthReport
 
 _DESCRIPTION = """A month of {title} on one page: trips, revenue, the busiest hour, data quality, and where the data
 comes from; against the month before and the year before, where these are loaded.
@@ -62,7 +62,7 @@ def report_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.As
     def month_report(
         context: dg.AssetExecutionContext, trips: ParquetMonth, lake: Lake, warehouse: Warehouse
     ) -> Iterator[dg.Output[Any]]:
-        from taxi_assets.reports.figures import read_figures  # noqa: PLC0415
+        from taxi_assets.reports.metrics import read_figures  # noqa: PLC0415
         from taxi_assets.reports.page import render  # noqa: PLC0415
 
         month = Month.parse(context.partition_key)
@@ -74,7 +74,7 @@ def report_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.As
                 made_of = _made_of(warehouse, service, month, trips, zones)
                 figures = read_figures(warehouse.ask, service, month, zones)
             # Most of a second and 60 MB to import: only now, when the warehouse has given back its memory.
-            from taxi_assets.reports.pictures import draw_all  # noqa: PLC0415
+            from taxi_assets.reports.charts import draw_all  # noqa: PLC0415
 
             raw = PublishedFile.find(lake, stem_of("raw", service, month))
             pictures = draw_all(figures, trips.report)
@@ -105,7 +105,7 @@ def _made_of(
 
     Raises `WarehouseTableMissingError` where the warehouse does not hold just these trips.
     """
-    from taxi_assets.reports.figures import compared_months  # noqa: PLC0415
+    from taxi_assets.reports.metrics import compared_months  # noqa: PLC0415
     from taxi_assets.reports.page import version  # noqa: PLC0415
 
     loaded = warehouse.loaded_after_wait(service, month)
@@ -138,7 +138,7 @@ def _pictures_in_passing(pictures: "Sequence[Picture]") -> dict[str, dg.Markdown
 
 def _headline(figures: "MonthFigures", report: "MonthReport") -> dict[str, Any]:
     """The figures that the UI plots over months; none for what the service does not record."""
-    from taxi_assets.reports.comparison import busiest_hour  # noqa: PLC0415
+    from taxi_assets.reports.month_comparison import busiest_hour  # noqa: PLC0415
 
     headline = figures.headline
     numbers = {

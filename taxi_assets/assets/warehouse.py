@@ -8,9 +8,9 @@ import dagster as dg
 from taxi_assets import metadata
 from taxi_assets.automation.conditions import follow_upstream
 from taxi_assets.partitions import monthly_partitions
-from taxi_assets.storage.lake import Lake
-from taxi_assets.storage.shelves import ParquetMonth, PublishedFile, stem_of
-from taxi_assets.storage.warehouse import Warehouse
+from taxi_assets.storage.lake.base_lake import Lake
+from taxi_assets.storage.lake.objects import ParquetMonth, PublishedFile, stem_of
+from taxi_assets.storage.warehouse.base_warehouse import Warehouse
 from taxi_assets.tlc.schema import Service
 
 _DESCRIPTION = """The clean trips as a table to query: {title} ({description}).

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from taxi_assets.tlc.catalogue import SERVICES
+from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets.tlc.zones import ZONES_TABLE
 
 if TYPE_CHECKING:

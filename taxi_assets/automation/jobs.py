@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from taxi_assets.checks.publication import CHECK
-from taxi_assets.tlc.catalogue import SERVICES
+from taxi_assets.checks.publication_checks import CHECK
+from taxi_assets.tlc.services.registry import SERVICES
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition

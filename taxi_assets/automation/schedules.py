@@ -7,12 +7,12 @@ import datetime as dt
 
 import dagster as dg
 
-from taxi_assets.automation.comparison import DEFAULT_LIMITS, REFUSALS, Comparison, Limits
-from taxi_assets.automation.run_requests import PutOff
-from taxi_assets.automation.timing import DAILY, MONTHLY
+from taxi_assets.automation.policies import DAILY, MONTHLY
+from taxi_assets.automation.publication.run_planner import PutOff
+from taxi_assets.automation.publication.status import DEFAULT_LIMITS, REFUSALS, Comparison, Limits
 from taxi_assets.errors import TaxiAssetsError
 from taxi_assets.partitions import monthly_partitions
-from taxi_assets.publisher import PublisherResource
+from taxi_assets.resources.publisher import PublisherResource
 from taxi_assets.tlc.schema import Service
 
 LAG_MONTHS = 2

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import dagster as dg
 
-from taxi_assets.automation.abandoned import is_lock_held
-from taxi_assets.storage.warehouse import POLL_SECONDS
+from taxi_assets.automation.sensors.orphaned_runs import is_lock_held
+from taxi_assets.storage.warehouse.base_warehouse import POLL_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

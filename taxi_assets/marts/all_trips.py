@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from taxi_assets.tlc.schema import ColumnType
-from taxi_assets.tlc.schemas.shared import UNKNOWN_ZONE
+from taxi_assets.tlc.services.shared_columns import UNKNOWN_ZONE
 
 if TYPE_CHECKING:
     from taxi_assets.tlc.schema import Service

@@ -34,8 +34,8 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from taxi_assets.errors import MartDefinitionError
 from taxi_assets.marts import all_trips
-from taxi_assets.tlc.catalogue import SERVICES
 from taxi_assets.tlc.schema import Column, ColumnType
+from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets.tlc.zones import ZONES_TABLE
 
 if TYPE_CHECKING:

@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from taxi_assets.reports import wording
-from taxi_assets.reports.comparison import NONE, comparison, tiles
-from taxi_assets.reports.figures import CASH, PAYMENTS
-from taxi_assets.reports.quality import missed_columns
-from taxi_assets.tlc.rules import READING_REASONS
+from taxi_assets.reports import formatting
+from taxi_assets.reports.metrics import CASH, PAYMENTS
+from taxi_assets.reports.month_comparison import NONE, comparison, tiles
+from taxi_assets.reports.quality_metrics import missed_columns
+from taxi_assets.tlc.cleaning.rules import READING_REASONS
 from taxi_assets.tlc.schema import ColumnType
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from taxi_assets.reports.drawing import Picture
-    from taxi_assets.reports.figures import MoneyFigure, MonthFigures
-    from taxi_assets.tlc.report import MonthReport
+    from taxi_assets.reports.chart_style import Picture
+    from taxi_assets.reports.metrics import MoneyFigure, MonthFigures
+    from taxi_assets.tlc.cleaning.report import MonthReport
     from taxi_assets.tlc.schema import Service
-    from taxi_assets.tlc.source import SourceRecord
+    from taxi_assets.tlc.sources.source_record import SourceRecord
 
 # Bump when the same data gives other figures or other pictures; what the page says is in its digest anyway.
 _VERSION = 2
@@ -46,13 +46,13 @@ def render(figures: MonthFigures, report: MonthReport, source: SourceRecord | No
     service = figures.service
     months = [month for month in (figures.month.shift(-1), figures.month.shift(-12)) if month >= service.first_month]
     return _environment().get_template(_TEMPLATE).render(
-        title=f"{service.title}, {wording.month_name(figures.month)}",
+        title=f"{service.title}, {formatting.month_name(figures.month)}",
         lead=f"{service.description[0].upper()}{service.description[1:]}.",
         generated="These are not TLC's records: they were made up, for trying things out." if report.generated else "",
         tiles=tiles(figures, report),
         months={
-            "this": wording.short_month(figures.month),
-            "others": [wording.short_month(month) for month in months],
+            "this": formatting.short_month(figures.month),
+            "others": [formatting.short_month(month) for month in months],
         },
         comparison=comparison(figures, months),
         comparison_notes=_comparison_notes(figures),
@@ -96,7 +96,7 @@ def _comparison_notes(figures: MonthFigures) -> list[str]:
 def _captions(figures: MonthFigures) -> dict[str, str]:
     outside = figures.trips_outside
     strays = (
-        f" {wording.counted(outside, 'trip')} of this month's file began in a neighbouring month: counted in the "
+        f" {formatting.counted(outside, 'trip')} of this month's file began in a neighbouring month: counted in the "
         "month's figures, not drawn here."
         if outside
         else ""
@@ -105,8 +105,8 @@ def _captions(figures: MonthFigures) -> dict[str, str]:
     if not figures.zones:
         zones = "The taxi zone of the pickup is not recorded in this month's file."
     elif unknown:
-        share = wording.percent(unknown / figures.headline.trips)
-        trips = wording.counted(unknown, "trip")
+        share = formatting.percent(unknown / figures.headline.trips)
+        trips = formatting.counted(unknown, "trip")
         zones = f"Not drawn: {trips} ({share}) whose pickup zone is unknown, or outside the city."
     else:
         zones = "Every trip has a known pickup zone in the city."
@@ -116,7 +116,9 @@ def _captions(figures: MonthFigures) -> dict[str, str]:
         "hours": "Trips that begin in such an hour: the mean over the month's days of that weekday.",
         "zones": zones,
         "fares": "Fares are those of the meter, or of the company: without tips, tolls, taxes and fees."
-        + (f" {wording.counted(without_fare, 'trip')} without a fare above 0 are not drawn." if without_fare else ""),
+        + (
+            f" {formatting.counted(without_fare, 'trip')} without a fare above 0 are not drawn." if without_fare else ""
+        ),
     }
 
 
@@ -125,9 +127,9 @@ def _payments(figures: MonthFigures) -> list[dict[str, str]]:
     return [
         {
             "name": payment.name,
-            "trips": wording.count(payment.trips),
-            "share": wording.percent(payment.trips / trips) if trips else "",
-            "revenue": wording.dollars(payment.revenue),
+            "trips": formatting.count(payment.trips),
+            "share": formatting.percent(payment.trips / trips) if trips else "",
+            "revenue": formatting.dollars(payment.revenue),
             "tips": _tips(payment),
         }
         for payment in figures.payments
@@ -137,7 +139,7 @@ def _payments(figures: MonthFigures) -> list[dict[str, str]]:
 def _tips(payment: MoneyFigure) -> str:
     if payment.name == PAYMENTS[CASH]:
         return NONE  # they are not recorded, whatever the column says
-    return "" if payment.tips_per_fare is None else wording.percent(payment.tips_per_fare)
+    return "" if payment.tips_per_fare is None else formatting.percent(payment.tips_per_fare)
 
 
 def _quality(figures: MonthFigures, report: MonthReport) -> dict[str, Any]:
@@ -145,9 +147,9 @@ def _quality(figures: MonthFigures, report: MonthReport) -> dict[str, Any]:
     reasons = sorted(report.reasons.items(), key=lambda item: (-item[1].rows, item[0]))
     reversals = report.clean.rows - figures.headline.trips
     unknown = [f"{column.name} ({column.type})" for column in report.unknown_columns]
-    days = [wording.day_name(figures.month, day) for day, rows in enumerate(report.rows_by_day, start=1) if not rows]
+    days = [formatting.day_name(figures.month, day) for day, rows in enumerate(report.rows_by_day, start=1) if not rows]
     facts = {
-        "Reversals": f"{wording.counted(reversals, 'clean row')}: no trips, but charges taken back"
+        "Reversals": f"{formatting.counted(reversals, 'clean row')}: no trips, but charges taken back"
         if reversals
         else "",
         "Days without trips": ", ".join(days) or "none",
@@ -161,9 +163,9 @@ def _quality(figures: MonthFigures, report: MonthReport) -> dict[str, Any]:
             {
                 "name": name,
                 "meaning": meanings.get(name, ""),
-                "rows": wording.count(reason.rows),
-                "share": wording.percent(reason.rows / report.rows_raw, 2) if report.rows_raw else "",
-                "dollars": wording.dollars(reason.total_cents / 100, cents=True),
+                "rows": formatting.count(reason.rows),
+                "share": formatting.percent(reason.rows / report.rows_raw, 2) if report.rows_raw else "",
+                "dollars": formatting.dollars(reason.total_cents / 100, cents=True),
             }
             for name, reason in reasons
         ],
@@ -172,15 +174,15 @@ def _quality(figures: MonthFigures, report: MonthReport) -> dict[str, Any]:
 
 
 def _rows_said(service: Service, report: MonthReport) -> str:
-    said = f"Of {wording.counted(report.rows_raw, 'published row')}, {wording.count(report.clean.rows)} are clean"
+    said = f"Of {formatting.counted(report.rows_raw, 'published row')}, {formatting.count(report.clean.rows)} are clean"
     if not report.rows_quarantined:
         return f"{said}: nothing was left out."
     said += (
-        f" and {wording.count(report.rows_quarantined)} ({wording.percent(report.share_quarantined, 2)}) are in "
+        f" and {formatting.count(report.rows_quarantined)} ({formatting.percent(report.share_quarantined, 2)}) are in "
         "quarantine, each with its reasons and its original text"
     )
     if _has_total(service):
-        said += f"; they add up to {wording.dollars(report.quarantined_total_cents / 100, cents=True)}"
+        said += f"; they add up to {formatting.dollars(report.quarantined_total_cents / 100, cents=True)}"
     return said + ". No row is lost."
 
 
@@ -195,7 +197,7 @@ def _provenance(report: MonthReport, source: SourceRecord | None) -> list[dict[s
         facts = [
             ("Publisher", source.publisher, False),
             ("File", source.url, True),
-            ("Size", f"{wording.counted(source.bytes, 'byte')}, {source.format}", False),
+            ("Size", f"{formatting.counted(source.bytes, 'byte')}, {source.format}", False),
             ("Last modified", source.last_modified, False),
             ("Fetched", f"{source.fetched_at:%Y-%m-%d %H:%M} UTC", False),
         ]

@@ -19,8 +19,8 @@ from taxi_assets.errors import RunConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from taxi_assets.tlc.cleaning.rules import Rule
     from taxi_assets.tlc.month import Month
-    from taxi_assets.tlc.rules import Rule
 
 # Bump when reading, parsing or deriving gives other values for the same file: every month is then cleaned anew.
 CLEANING_VERSION = 1

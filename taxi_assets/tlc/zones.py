@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from taxi_assets.errors import ContentRefusedError, HeaderError
-from taxi_assets.tlc.columns import normalise
+from taxi_assets.tlc.readers.header import normalise
 from taxi_assets.tlc.schema import Column, ColumnType
 
 if TYPE_CHECKING:

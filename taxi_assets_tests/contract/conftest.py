@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taxi_assets.storage.local_lake import LocalLake
+from taxi_assets.storage.lake.local_lake import LocalLake
 from taxi_assets_tests.contract.stores import bigquery as bigquery_store
 from taxi_assets_tests.contract.stores import duckdb as duckdb_store
 from taxi_assets_tests.contract.stores import postgres as postgres_store

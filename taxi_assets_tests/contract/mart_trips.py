@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyarrow as pa
 
-from taxi_assets.storage.shelves import ParquetMonth, StagedParquet
-from taxi_assets.tlc.parquet import TripWriter
-from taxi_assets.tlc.report import MonthReport, totals_of
+from taxi_assets.storage.lake.objects import ParquetMonth, StagedParquet
+from taxi_assets.tlc.cleaning.report import MonthReport, totals_of
+from taxi_assets.tlc.parquet_io import TripWriter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from taxi_assets.storage.lake import Lake
+    from taxi_assets.storage.lake.base_lake import Lake
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.schema import Service
 

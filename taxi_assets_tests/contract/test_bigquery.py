@@ -13,10 +13,10 @@ from taxi_assets.errors import (
     WarehouseSchemaError,
     WarehouseUnusableError,
 )
-from taxi_assets.storage.bigquery.tables import LEDGER_SCHEMA, schema_of
-from taxi_assets.storage.local_lake import LocalLake
-from taxi_assets.tlc.schemas.green import GREEN
-from taxi_assets_tests.contract.bigquery_parts import (
+from taxi_assets.storage.lake.local_lake import LocalLake
+from taxi_assets.storage.warehouse.bigquery.tables import LEDGER_SCHEMA, schema_of
+from taxi_assets.tlc.services.green import GREEN
+from taxi_assets_tests.contract.bigquery_fixtures import (
     clients_wait_a_hundredth,
     lake,
     load,
@@ -25,15 +25,15 @@ from taxi_assets_tests.contract.bigquery_parts import (
     warehouse,
 )
 from taxi_assets_tests.contract.stores.bigquery import DATASET, PROJECT, open_warehouse
-from taxi_assets_tests.contract.test_warehouse import holds
+from taxi_assets_tests.contract.test_any_warehouse import holds
 from taxi_assets_tests.google.bigquery import BigQuery, Fault
 from taxi_assets_tests.trips import MONTH, published_month
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from taxi_assets.storage.bigquery import BigQueryWarehouse
-    from taxi_assets.storage.gcs_lake import GcsLake
+    from taxi_assets.storage.lake.gcs_lake import GcsLake
+    from taxi_assets.storage.warehouse.bigquery import BigQueryWarehouse
     from taxi_assets_tests.google.cloud_storage import CloudStorage
     from taxi_assets_tests.google.service_account import ServiceAccount
 

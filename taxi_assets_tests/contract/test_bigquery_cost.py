@@ -9,18 +9,18 @@ import pytest
 from taxi_assets.errors import (
     WarehouseUnusableError,
 )
-from taxi_assets.google_resources import BigQueryClientResource
-from taxi_assets.storage.bigquery import BigQueryWarehouse
-from taxi_assets.tlc.report import NO_ROWS
-from taxi_assets.tlc.schemas.green import GREEN
-from taxi_assets_tests.contract.bigquery_parts import (
+from taxi_assets.resources.google import BigQueryClientResource
+from taxi_assets.storage.warehouse.bigquery import BigQueryWarehouse
+from taxi_assets.tlc.cleaning.report import NO_ROWS
+from taxi_assets.tlc.services.green import GREEN
+from taxi_assets_tests.contract.bigquery_fixtures import (
     clients_wait_a_hundredth,
     lake,
     load,
     warehouse,
 )
 from taxi_assets_tests.contract.stores.bigquery import DATASET, PROJECT, open_warehouse
-from taxi_assets_tests.contract.test_warehouse import NEXT_MONTH, holds
+from taxi_assets_tests.contract.test_any_warehouse import NEXT_MONTH, holds
 from taxi_assets_tests.google.bigquery import BigQuery, JobFault
 from taxi_assets_tests.google.service_account import ServiceAccount
 from taxi_assets_tests.trips import MONTH, published_month
@@ -28,7 +28,7 @@ from taxi_assets_tests.trips import MONTH, published_month
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from taxi_assets.storage.gcs_lake import GcsLake
+    from taxi_assets.storage.lake.gcs_lake import GcsLake
 
 __all__ = ["clients_wait_a_hundredth", "lake", "warehouse"]
 

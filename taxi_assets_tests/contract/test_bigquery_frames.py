@@ -10,19 +10,19 @@ import pytest
 
 from taxi_assets.build import TaxiDefinitions, build_definitions
 from taxi_assets.settings import Settings
-from taxi_assets_tests.chain import failures
-from taxi_assets_tests.contract.bigquery_parts import (
+from taxi_assets_tests.contract.bigquery_fixtures import (
     clients_wait_a_hundredth,
     lake,
     make_dataset,
     warehouse,
 )
 from taxi_assets_tests.contract.stores.bigquery import DATASET
-from taxi_assets_tests.contract.test_warehouse import ZONES
+from taxi_assets_tests.contract.test_any_warehouse import ZONES
 from taxi_assets_tests.google.bigquery import BigQuery, Fault, JobFault
+from taxi_assets_tests.pipeline_harness import failures
 
 if TYPE_CHECKING:
-    from taxi_assets.storage.bigquery import BigQueryWarehouse
+    from taxi_assets.storage.warehouse.bigquery import BigQueryWarehouse
     from taxi_assets_tests.google.cloud_storage import CloudStorage
     from taxi_assets_tests.google.service_account import ServiceAccount
 

@@ -10,8 +10,8 @@ from taxi_assets.errors import (
     WarehouseUnreachableError,
     WarehouseUnusableError,
 )
-from taxi_assets.storage.local_lake import LocalLake
-from taxi_assets_tests.contract.bigquery_parts import (
+from taxi_assets.storage.lake.local_lake import LocalLake
+from taxi_assets_tests.contract.bigquery_fixtures import (
     clients_wait_a_hundredth,
     lake,
     load,
@@ -19,15 +19,15 @@ from taxi_assets_tests.contract.bigquery_parts import (
     warehouse,
 )
 from taxi_assets_tests.contract.stores.bigquery import DATASET, PROJECT
-from taxi_assets_tests.contract.test_warehouse import holds
+from taxi_assets_tests.contract.test_any_warehouse import holds
 from taxi_assets_tests.google.bigquery import BigQuery, Fault, JobFault
 from taxi_assets_tests.trips import published_month
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from taxi_assets.storage.bigquery import BigQueryWarehouse
-    from taxi_assets.storage.gcs_lake import GcsLake
+    from taxi_assets.storage.lake.gcs_lake import GcsLake
+    from taxi_assets.storage.warehouse.bigquery import BigQueryWarehouse
 
 __all__ = ["clients_wait_a_hundredth", "lake", "warehouse"]
 

@@ -14,11 +14,11 @@ from taxi_assets.errors import (
     WarehouseUnreachableError,
     WarehouseUnusableError,
 )
-from taxi_assets.google_resources import BigQueryClientResource
 from taxi_assets.marts.mart import marts, read_mart
-from taxi_assets.storage.bigquery import BigQueryWarehouse
-from taxi_assets.tlc.schemas.green import GREEN
-from taxi_assets_tests.contract.bigquery_parts import clients_wait_a_hundredth, lake, warehouse
+from taxi_assets.resources.google import BigQueryClientResource
+from taxi_assets.storage.warehouse.bigquery import BigQueryWarehouse
+from taxi_assets.tlc.services.green import GREEN
+from taxi_assets_tests.contract.bigquery_fixtures import clients_wait_a_hundredth, lake, warehouse
 from taxi_assets_tests.contract.mart_trips import ZONES
 from taxi_assets_tests.contract.stores.bigquery import DATASET, PROJECT
 from taxi_assets_tests.google.bigquery import Fault, JobFault
@@ -27,7 +27,7 @@ from taxi_assets_tests.trips import MONTH, published_month
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from taxi_assets.storage.gcs_lake import GcsLake
+    from taxi_assets.storage.lake.gcs_lake import GcsLake
     from taxi_assets_tests.google.bigquery import BigQuery, Job
     from taxi_assets_tests.google.service_account import ServiceAccount
 

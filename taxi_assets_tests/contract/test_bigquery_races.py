@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 
 from taxi_assets.checks import concurrent_runs
-from taxi_assets.checks.warehouse import warehouse_check
+from taxi_assets.checks.warehouse_checks import warehouse_check
 from taxi_assets.errors import (
     ConservationError,
     LakeObjectReplacedError,
@@ -18,13 +18,13 @@ from taxi_assets.errors import (
     WarehouseUnreachableError,
     WarehouseUnusableError,
 )
+from taxi_assets.io_managers.warehouse_tables import WarehouseIOManager
 from taxi_assets.partitions import monthly_partitions
-from taxi_assets.storage.bigquery import BigQueryWarehouse
-from taxi_assets.storage.io_managers import WarehouseIOManager
-from taxi_assets.storage.local_lake import LocalLake
-from taxi_assets.storage.shelves import ParquetMonth
-from taxi_assets.tlc.schemas.green import GREEN
-from taxi_assets_tests.contract.bigquery_parts import (
+from taxi_assets.storage.lake.local_lake import LocalLake
+from taxi_assets.storage.lake.objects import ParquetMonth
+from taxi_assets.storage.warehouse.bigquery import BigQueryWarehouse
+from taxi_assets.tlc.services.green import GREEN
+from taxi_assets_tests.contract.bigquery_fixtures import (
     clients_wait_a_hundredth,
     lake,
     load,
@@ -32,7 +32,7 @@ from taxi_assets_tests.contract.bigquery_parts import (
     warehouse,
 )
 from taxi_assets_tests.contract.stores import child
-from taxi_assets_tests.contract.test_warehouse import holds, records, rows_of
+from taxi_assets_tests.contract.test_any_warehouse import holds, records, rows_of
 from taxi_assets_tests.google.bigquery import BigQuery, Fault, JobFault
 from taxi_assets_tests.trips import MONTH, published_month
 
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from pathlib import Path
 
-    from taxi_assets.storage.gcs_lake import GcsLake
-    from taxi_assets.storage.lake import Lake
-    from taxi_assets.storage.warehouse import Warehouse
+    from taxi_assets.storage.lake.base_lake import Lake
+    from taxi_assets.storage.lake.gcs_lake import GcsLake
+    from taxi_assets.storage.warehouse.base_warehouse import Warehouse
     from taxi_assets_tests.contract.stores import Child, WarehouseBackend
 
 __all__ = ["clients_wait_a_hundredth", "lake", "warehouse"]

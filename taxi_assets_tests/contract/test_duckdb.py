@@ -19,15 +19,15 @@ import pytest
 from taxi_assets.addresses import DuckDBAddress, read_warehouse
 from taxi_assets.errors import WarehouseBusyError, WarehouseTableMissingError, WarehouseUnusableError
 from taxi_assets.marts.mart import marts
-from taxi_assets.storage.duckdb import DuckDBWarehouse, connections
-from taxi_assets.storage.local_lake import LocalLake
-from taxi_assets.storage.shelves import ParquetMonth
-from taxi_assets.storage.warehouse import LoadedMonth
-from taxi_assets.tlc.report import NO_ROWS
-from taxi_assets.tlc.schemas.green import GREEN
-from taxi_assets_tests.chain import Deployment
+from taxi_assets.storage.lake.local_lake import LocalLake
+from taxi_assets.storage.lake.objects import ParquetMonth
+from taxi_assets.storage.warehouse.base_warehouse import LoadedMonth
+from taxi_assets.storage.warehouse.duckdb import DuckDBWarehouse, connections
+from taxi_assets.tlc.cleaning.report import NO_ROWS
+from taxi_assets.tlc.services.green import GREEN
 from taxi_assets_tests.contract.stores import child
-from taxi_assets_tests.contract.test_warehouse import ZONES, holds, replace
+from taxi_assets_tests.contract.test_any_warehouse import ZONES, holds, replace
+from taxi_assets_tests.pipeline_harness import Deployment
 from taxi_assets_tests.trips import MONTH, published_month
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ import pytest
 
 from taxi_assets.errors import WarehouseBusyError
 from taxi_assets.marts.mart import marts
-from taxi_assets.storage.duckdb import connections, file_lock
-from taxi_assets_tests.chain import Deployment, failures
+from taxi_assets.storage.warehouse.duckdb import connections, file_lock
 from taxi_assets_tests.contract.stores import child
 from taxi_assets_tests.contract.test_duckdb import hold as hold_with_duckdb
+from taxi_assets_tests.pipeline_harness import Deployment, failures
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

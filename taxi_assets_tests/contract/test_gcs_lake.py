@@ -20,12 +20,12 @@ from taxi_assets.errors import (
     LakeUnreachableError,
     LakeUnusableError,
 )
-from taxi_assets.google_resources import CloudStorageResource
-from taxi_assets.storage.gcs_lake import GcsLake
-from taxi_assets.storage.shelves import ParquetMonth, PublishedFile, StagedFile
-from taxi_assets.tlc.source import FileFormat
+from taxi_assets.resources.google import CloudStorageResource
+from taxi_assets.storage.lake.gcs_lake import GcsLake
+from taxi_assets.storage.lake.objects import ParquetMonth, PublishedFile, StagedFile
+from taxi_assets.tlc.sources.source_record import FileFormat
 from taxi_assets_tests.contract.stores.gcs import open_lake
-from taxi_assets_tests.contract.test_lake import KEY, put, read
+from taxi_assets_tests.contract.test_any_lake import KEY, put, read
 from taxi_assets_tests.google.cloud_storage import CloudStorage, Fault
 from taxi_assets_tests.google.service_account import ServiceAccount
 from taxi_assets_tests.trips import fetched, published_month

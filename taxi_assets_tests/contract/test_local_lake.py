@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from taxi_assets.errors import LakeBusyError, LakeUnusableError
-from taxi_assets.storage import staging
-from taxi_assets.storage.local_lake import LocalLake
-from taxi_assets.tlc.download import fetch
-from taxi_assets.tlc.publishers import publisher_from
-from taxi_assets_tests.contract.test_lake import KEY, put, read
+from taxi_assets.storage.lake import staging
+from taxi_assets.storage.lake.local_lake import LocalLake
+from taxi_assets.tlc.sources.download import fetch
+from taxi_assets.tlc.sources.publishers import publisher_from
+from taxi_assets_tests.contract.test_any_lake import KEY, put, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,18 +16,18 @@ from taxi_assets.errors import (
     WarehouseSchemaError,
     WarehouseUnusableError,
 )
-from taxi_assets.storage.postgres import PostgresWarehouse
-from taxi_assets.storage.shelves import ParquetMonth
-from taxi_assets.tlc.parquet import TripWriter
-from taxi_assets.tlc.report import totals_of
+from taxi_assets.storage.lake.objects import ParquetMonth
+from taxi_assets.storage.warehouse.postgres import PostgresWarehouse
+from taxi_assets.tlc.cleaning.report import totals_of
+from taxi_assets.tlc.parquet_io import TripWriter
 from taxi_assets.tlc.schema import ColumnType
-from taxi_assets.tlc.schemas.green import GREEN
+from taxi_assets.tlc.services.green import GREEN
 from taxi_assets_tests.contract.stores.postgres import lake, run, tables, warehouse
-from taxi_assets_tests.contract.test_warehouse import NARROW, NEXT_MONTH, ZONES, holds, replace
+from taxi_assets_tests.contract.test_any_warehouse import NARROW, NEXT_MONTH, ZONES, holds, replace
 from taxi_assets_tests.trips import MONTH, published_month
 
 if TYPE_CHECKING:
-    from taxi_assets.storage.local_lake import LocalLake
+    from taxi_assets.storage.lake.local_lake import LocalLake
 
 
 __all__ = ["lake", "warehouse"]

@@ -21,11 +21,11 @@ from taxi_assets.errors import (
     WarehouseUnreachableError,
     WarehouseUnusableError,
 )
-from taxi_assets.storage.local_lake import LocalLake
-from taxi_assets.storage.postgres import PostgresWarehouse
-from taxi_assets.storage.postgres.session import open_session
-from taxi_assets.storage.shelves import ParquetMonth
-from taxi_assets.tlc.schemas.green import GREEN
+from taxi_assets.storage.lake.local_lake import LocalLake
+from taxi_assets.storage.lake.objects import ParquetMonth
+from taxi_assets.storage.warehouse.postgres import PostgresWarehouse
+from taxi_assets.storage.warehouse.postgres.session import open_session
+from taxi_assets.tlc.services.green import GREEN
 from taxi_assets_tests.contract.stores import child
 from taxi_assets_tests.contract.stores.postgres import (
     Server,
@@ -38,7 +38,7 @@ from taxi_assets_tests.contract.stores.postgres import (
     tables,
     warehouse,
 )
-from taxi_assets_tests.contract.test_warehouse import NEXT_MONTH, ZONES, holds, replace
+from taxi_assets_tests.contract.test_any_warehouse import NEXT_MONTH, ZONES, holds, replace
 from taxi_assets_tests.trips import MONTH, published_month
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ import pytest
 from taxi_assets.errors import (
     WarehouseBusyError,
 )
-from taxi_assets.storage.local_lake import LocalLake
-from taxi_assets.storage.postgres import PostgresWarehouse
-from taxi_assets.storage.shelves import ParquetMonth
+from taxi_assets.storage.lake.local_lake import LocalLake
+from taxi_assets.storage.lake.objects import ParquetMonth
+from taxi_assets.storage.warehouse.postgres import PostgresWarehouse
 from taxi_assets_tests.contract.stores import child
 from taxi_assets_tests.contract.stores.postgres import (
     connect,
@@ -28,7 +28,7 @@ from taxi_assets_tests.contract.stores.postgres import (
     tables,
     warehouse,
 )
-from taxi_assets_tests.contract.test_warehouse import NARROW, NEXT_MONTH, holds, replace
+from taxi_assets_tests.contract.test_any_warehouse import NARROW, NEXT_MONTH, holds, replace
 from taxi_assets_tests.trips import MONTH, published_month
 
 if TYPE_CHECKING:

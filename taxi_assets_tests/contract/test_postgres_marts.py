@@ -9,9 +9,9 @@ import pytest
 
 from taxi_assets.errors import MartDefinitionError, WarehouseBusyError, WarehouseSchemaError
 from taxi_assets.marts.mart import marts, read_mart
-from taxi_assets.storage.local_lake import LocalLake
-from taxi_assets.storage.postgres import PostgresWarehouse
-from taxi_assets.tlc.schemas.green import GREEN
+from taxi_assets.storage.lake.local_lake import LocalLake
+from taxi_assets.storage.warehouse.postgres import PostgresWarehouse
+from taxi_assets.tlc.services.green import GREEN
 from taxi_assets_tests.contract.mart_trips import ZONES, published, trips_of
 from taxi_assets_tests.contract.stores.postgres import connect, database, impatient, run
 from taxi_assets_tests.trips import MONTH

@@ -12,21 +12,21 @@ import pytest
 from taxi_assets.build import build_definitions
 from taxi_assets.errors import LakeObjectReplacedError
 from taxi_assets.settings import Settings
-from taxi_assets.storage.local_lake import LocalLake
-from taxi_assets.storage.postgres import PostgresWarehouse
-from taxi_assets.storage.postgres.swap import month_key
-from taxi_assets_tests.chain import failures
+from taxi_assets.storage.lake.local_lake import LocalLake
+from taxi_assets.storage.warehouse.postgres import PostgresWarehouse
+from taxi_assets.storage.warehouse.postgres.swap import month_key
 from taxi_assets_tests.contract.stores.postgres import connect, impatient, in_the_middle_of_a_copy, run, tables
-from taxi_assets_tests.contract.test_warehouse import holds, replace
+from taxi_assets_tests.contract.test_any_warehouse import holds, replace
+from taxi_assets_tests.pipeline_harness import failures
 from taxi_assets_tests.trips import MONTH, published_month
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from taxi_assets.storage.lake import Lake
+    from taxi_assets.storage.lake.base_lake import Lake
     from taxi_assets_tests.contract.stores import LakeBackend
 
-CONNECT = "taxi_assets.storage.postgres.session.psycopg2.connect"
+CONNECT = "taxi_assets.storage.warehouse.postgres.session.psycopg2.connect"
 
 
 @pytest.fixture(params=["local", "gcs"])

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from taxi_assets.marts.mart import marts
-from taxi_assets.storage.local_lake import LocalLake
-from taxi_assets.tlc.catalogue import SERVICES
+from taxi_assets.storage.lake.local_lake import LocalLake
 from taxi_assets.tlc.month import Month
+from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.contract.mart_trips import ZONES, Trips, published, trips_of
 from taxi_assets_tests.contract.stores import duckdb as duckdb_store
 
 if TYPE_CHECKING:
-    from taxi_assets.storage.warehouse import Warehouse
+    from taxi_assets.storage.warehouse.base_warehouse import Warehouse
     from taxi_assets_tests.contract.stores import WarehouseBackend
 
 MONTHS = {Month(2021, 1): 600, Month(2021, 2): 200}

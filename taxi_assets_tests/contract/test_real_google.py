@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.connection import Connection
 
-    from taxi_assets.storage.bigquery import BigQueryWarehouse
-    from taxi_assets.storage.gcs_lake import GcsLake
+    from taxi_assets.storage.lake.gcs_lake import GcsLake
+    from taxi_assets.storage.warehouse.bigquery import BigQueryWarehouse
 
 
 def test_bigquery_can_load_from_the_bucket_for_tests_where_the_datasets_are_made() -> None:

@@ -8,13 +8,13 @@ import dagster as dg
 import pytest
 
 from taxi_assets.addresses import DuckDBAddress, FolderAddress
-from taxi_assets.automation.months import _loaded, _run_month
-from taxi_assets.automation.publication import publication_sensor
+from taxi_assets.automation.sensors.publication_sensor import publication_sensor
 from taxi_assets.build import build_definitions
-from taxi_assets.publisher import PublisherResource
+from taxi_assets.cli.worker_pool import _loaded, _run_month
+from taxi_assets.resources.publisher import PublisherResource
 from taxi_assets.settings import Settings
-from taxi_assets.tlc.schemas.green import GREEN
-from taxi_assets_tests.chain import checks
+from taxi_assets.tlc.services.green import GREEN
+from taxi_assets_tests.pipeline_harness import checks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,7 +18,7 @@ from dagster._serdes import serialize_value
 from taxi_assets.build import build_definitions
 from taxi_assets.marts.mart import marts
 from taxi_assets.settings import Settings
-from taxi_assets.tlc.catalogue import SERVICES
+from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets_tests.conftest import REPOSITORY
 
 SHELVES = ("raw", "clean", "quarantine", "warehouse", "reports")

@@ -16,11 +16,11 @@ from dagster._core.remote_origin import (
     RemoteRepositoryOrigin,
 )
 
-from taxi_assets.automation.comparison import Limits
-from taxi_assets.automation.loaded import raw_months
-from taxi_assets.automation.run_requests import WAITS
-from taxi_assets.tlc.catalogue import SERVICES
-from taxi_assets_tests.definitions.publishing import YEAR, Publishing, instance, story
+from taxi_assets.automation.publication.materializations import raw_months
+from taxi_assets.automation.publication.run_planner import WAITS
+from taxi_assets.automation.publication.status import Limits
+from taxi_assets.tlc.services.registry import SERVICES
+from taxi_assets_tests.definitions.publication_harness import YEAR, Publishing, instance, story
 
 if TYPE_CHECKING:
     from pathlib import Path

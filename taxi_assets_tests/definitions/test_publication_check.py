@@ -9,10 +9,10 @@ import dagster as dg
 import pytest
 
 from taxi_assets.assets.published import published_asset
-from taxi_assets.checks.publication import CHECK, publication_check
-from taxi_assets.publisher import PublisherResource
-from taxi_assets.tlc.schemas.green import GREEN
-from taxi_assets_tests.definitions.publishing import AT_ONCE, Publishing
+from taxi_assets.checks.publication_checks import CHECK, publication_check
+from taxi_assets.resources.publisher import PublisherResource
+from taxi_assets.tlc.services.green import GREEN
+from taxi_assets_tests.definitions.publication_harness import AT_ONCE, Publishing
 from taxi_assets_tests.loopback_publisher import Answer, LoopbackPublisher
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from taxi_assets.addresses import DuckDBAddress, FolderAddress
 from taxi_assets.build import TaxiDefinitions, build_definitions
 from taxi_assets.settings import Settings
 from taxi_assets.tlc.month import Month
-from taxi_assets_tests.chain import data_versions, failures, materializations, said
 from taxi_assets_tests.google.cloud_storage import CloudStorage, Fault
 from taxi_assets_tests.loopback_publisher import LoopbackPublisher
+from taxi_assets_tests.pipeline_harness import data_versions, failures, materializations, said
 from taxi_assets_tests.trips import csv_lines
 
 if TYPE_CHECKING:

@@ -11,14 +11,14 @@ import dagster as dg
 import pytest
 from dagster._utils.schedules import schedule_execution_time_iterator
 
-from taxi_assets.automation.comparison import Limits
+from taxi_assets.automation.policies import MONTHLY
+from taxi_assets.automation.publication.status import Limits
 from taxi_assets.automation.schedules import publication_schedules, request_newest
-from taxi_assets.automation.timing import MONTHLY
 from taxi_assets.partitions import monthly_partitions
-from taxi_assets.publisher import PublisherResource
+from taxi_assets.resources.publisher import PublisherResource
 from taxi_assets.tlc.month import Month
-from taxi_assets.tlc.schemas.green import GREEN
-from taxi_assets_tests.definitions.publishing import Publishing
+from taxi_assets.tlc.services.green import GREEN
+from taxi_assets_tests.definitions.publication_harness import Publishing
 from taxi_assets_tests.loopback_publisher import Answer, LoopbackPublisher
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from taxi_assets.build import build_definitions, lake_at
 from taxi_assets.settings import Settings
-from taxi_assets.storage.local_lake import LocalLake
+from taxi_assets.storage.lake.local_lake import LocalLake
 
 ALWAYS, ONCE = "2023-02", "2023-01"
 

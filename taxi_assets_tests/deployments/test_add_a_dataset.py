@@ -1,7 +1,7 @@
 """docs/add-a-dataset.md, done to the letter in a copy of the project: a fifth service, from file to warehouse.
 
 Belongs here: what the document promises, and how little it takes. Does not belong here: what any service must be
-(`unit/tlc/test_catalogue.py`).
+(`unit/tlc/services/test_registry.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from taxi_assets_tests.conftest import REPOSITORY
-from taxi_assets_tests.deployments.running import BIN
+from taxi_assets_tests.deployments.processes import BIN
 
 if TYPE_CHECKING:
     from pathlib import Path

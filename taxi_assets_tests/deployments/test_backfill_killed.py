@@ -13,7 +13,7 @@ import psutil
 import pytest
 import tenacity
 
-from taxi_assets.automation.abandoned import is_abandoned
+from taxi_assets.automation.sensors.orphaned_runs import is_abandoned
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.deployments.killing_lake import ALWAYS, ONCE
 
@@ -45,7 +45,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 def backfill(environment: dict[str, str], *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "taxi_assets.automation.backfill", "backfill", "--service", "green", *MONTHS]
+    command = [sys.executable, "-m", "taxi_assets.cli.backfill", "backfill", "--service", "green", *MONTHS]
     return subprocess.Popen(
         [*command, "--workers", "2", *options],
         cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

@@ -10,7 +10,7 @@ import pytest
 
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.deployments.files import check, read_yaml, tool
-from taxi_assets_tests.deployments.running import BIN
+from taxi_assets_tests.deployments.processes import BIN
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,7 @@ from dagster._core.definitions.run_request import InstigatorType
 
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.contract.stores.postgres import postgres_server, postgres_url, run
-from taxi_assets_tests.deployments.running import Deployment
+from taxi_assets_tests.deployments.processes import Deployment
 from taxi_assets_tests.loopback_publisher import Answer, LoopbackPublisher
 from taxi_assets_tests.trips import MONTH, csv_lines
 
@@ -110,7 +110,7 @@ def test_no_more_runs_at_once_than_allowed_and_what_failed_of_its_data_is_not_ru
 
 
 MATERIALIZE = "dagster asset materialize -m taxi_assets.definitions --select group:green --partition"
-BACKFILL = f"python -m taxi_assets.automation.backfill backfill --service green --from {MONTH} --to"
+BACKFILL = f"python -m taxi_assets.cli.backfill backfill --service green --from {MONTH} --to"
 by_command = pytest.mark.parametrize("command", [MATERIALIZE, BACKFILL], ids=["materialize", "backfill"])
 
 

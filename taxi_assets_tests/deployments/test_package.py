@@ -18,7 +18,7 @@ import duckdb
 import pytest
 
 from taxi_assets_tests.conftest import REPOSITORY
-from taxi_assets_tests.deployments.running import BIN
+from taxi_assets_tests.deployments.processes import BIN
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,7 +92,7 @@ def test_wheel_and_sdist_hold_every_file_of_the_package(dist: Path) -> None:
 
 def test_it_is_the_wheel_that_runs_and_it_knows_which_versions_it_takes(installed: Installed) -> None:
     said = installed.run(
-        "python", "-c", "from taxi_assets.doctor import versions as v; print(v.__file__, v.versions(None))"
+        "python", "-c", "from taxi_assets.cli.doctor import versions as v; print(v.__file__, v.versions(None))"
     )
     assert said.startswith(str(installed.environment))
     assert "libraries as they must be" in said

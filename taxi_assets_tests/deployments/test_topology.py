@@ -21,7 +21,7 @@ from dagster._grpc.client import DagsterGrpcClient
 from taxi_assets.tlc.month import Month
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.contract.stores.postgres import postgres_server, postgres_url
-from taxi_assets_tests.deployments.running import Deployment, free_port
+from taxi_assets_tests.deployments.processes import Deployment, free_port
 from taxi_assets_tests.loopback_publisher import Answer, LoopbackPublisher
 from taxi_assets_tests.trips import MONTH, csv_lines
 

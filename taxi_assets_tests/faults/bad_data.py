@@ -26,18 +26,18 @@ from taxi_assets.errors import (
     TaxiAssetsError,
     TooManyQuarantinedError,
 )
-from taxi_assets.tlc.catalogue import SERVICES
-from taxi_assets.tlc.clean import clean_month
-from taxi_assets.tlc.download import Fetched, fetch
-from taxi_assets.tlc.source import Candidate
+from taxi_assets.tlc.cleaning.clean_month import clean_month
+from taxi_assets.tlc.services.registry import SERVICES
+from taxi_assets.tlc.sources.download import Fetched, fetch
+from taxi_assets.tlc.sources.source_record import Candidate
 from taxi_assets_tests.trip_files import LAYOUTS, format_of, service_and_month, service_of
-from taxi_assets_tests.unit.tlc.test_for_hire import MEANING
+from taxi_assets_tests.unit.tlc.services.test_for_hire import MEANING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from taxi_assets.tlc.clean import CleanedMonth
+    from taxi_assets.tlc.cleaning.clean_month import CleanedMonth
 
 LOG = logging.getLogger("bad data")
 LONGEST_SECONDS = 30.0

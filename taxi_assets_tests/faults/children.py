@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, ClassVar
 import dagster as dg
 import pytest
 
-from taxi_assets_tests.chain import Deployment, checks, failures
-from taxi_assets_tests.faults.moments import WRITES, telling
+from taxi_assets_tests.faults.crash_points import WRITES, telling
+from taxi_assets_tests.pipeline_harness import Deployment, checks, failures
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from taxi_assets_tests.conftest import REPOSITORY
-from taxi_assets_tests.faults.figures import Figures
+from taxi_assets_tests.faults.reliability_metrics import Figures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from taxi_assets_tests.chain import Deployment, Shelves
+    from taxi_assets_tests.pipeline_harness import Deployment, Shelves
 
 SHORT_SEEDS, LONG_SEEDS = 1, 4
 LONG_SECONDS = 1800
@@ -105,7 +105,7 @@ class Republished:
 @pytest.fixture(scope="session")
 def republished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Republished:
     """Made once; tests work on copies of its deployments."""
-    from taxi_assets_tests.chain import Deployment, look  # noqa: PLC0415
+    from taxi_assets_tests.pipeline_harness import Deployment, look  # noqa: PLC0415
 
     home = tmp_path_factory.mktemp("republished")
     published = home / "published"

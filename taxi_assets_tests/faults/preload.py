@@ -13,18 +13,18 @@ import dagster as dg
 
 from taxi_assets.build import build_definitions
 from taxi_assets.settings import Settings
-from taxi_assets_tests.quicker import migrations_read_once
+from taxi_assets_tests.dagster_speedups import migrations_read_once
 
 for module in (
     "tabulate",
     "pyarrow.pandas_compat",
-    "taxi_assets.storage.bigquery.frames",
-    "taxi_assets.storage.gcs_lake",
-    "taxi_assets.storage.postgres",
-    "taxi_assets.marts.statements",
+    "taxi_assets.io_managers.bigquery_frames",
+    "taxi_assets.storage.lake.gcs_lake",
+    "taxi_assets.storage.warehouse.postgres",
+    "taxi_assets.marts.sql_rendering",
     "taxi_assets.reports.page",
-    "taxi_assets.reports.pictures",
-    "taxi_assets.reports.quality_picture",
+    "taxi_assets.reports.charts",
+    "taxi_assets.reports.quality_chart",
     "taxi_assets_tests.faults.children",
     "taxi_assets_tests.google.service_account",
 ):

@@ -20,14 +20,14 @@ import duckdb
 import tenacity
 
 from taxi_assets.marts.mart import marts
-from taxi_assets.tlc.schemas.green import GREEN
-from taxi_assets_tests.chain import Deployment, Shelves, shelves_of
+from taxi_assets.tlc.services.green import GREEN
 from taxi_assets_tests.contract.stores.postgres import Server, connect, database
 from taxi_assets_tests.faults.children import Child, Outcome, Plan
 from taxi_assets_tests.faults.conftest import FILE, MONTH, SERVICE
 from taxi_assets_tests.google.bigquery import BigQuery
 from taxi_assets_tests.google.cloud_storage import CloudStorage
 from taxi_assets_tests.google.service_account import ServiceAccount
+from taxi_assets_tests.pipeline_harness import Deployment, Shelves, shelves_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

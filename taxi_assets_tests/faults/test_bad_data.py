@@ -1,6 +1,6 @@
 """Whatever a file holds: one clear error, or every row on one side with the values that the file says.
 
-Real files are spoilt by hypothesis, seeded. Invented files are in `unit/tlc/test_clean_properties.py`, what people
+Real files are spoilt by hypothesis, seeded. Invented files are in `unit/tlc/cleaning/test_clean_properties.py`, what people
 really got instead of a file in `test_broken_files.py`, Parquet that lies in `test_hostile_parquet.py`.
 """
 
@@ -21,12 +21,12 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from taxi_assets.errors import ContentRefusedError, HeaderError
-from taxi_assets.tlc.catalogue import SERVICES
-from taxi_assets.tlc.clean import clean_month
+from taxi_assets.tlc.cleaning.clean_month import clean_month
 from taxi_assets.tlc.month import Month
+from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets_tests.faults.bad_data import SPOILINGS, Spoiling, lines_of, spoil, take_in, try_csv
 from taxi_assets_tests.faults.conftest import LONG_SECONDS
-from taxi_assets_tests.faults.solitary import Solitary, forget_peak, peak_megabytes
+from taxi_assets_tests.faults.subprocess_runner import Solitary, forget_peak, peak_megabytes
 from taxi_assets_tests.trip_files import REAL, source_record
 from taxi_assets_tests.trips import MONTH, csv_lines
 

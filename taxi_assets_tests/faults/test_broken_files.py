@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taxi_assets_tests.chain import Deployment, Shelves, failures, footprints, leftovers, look
 from taxi_assets_tests.loopback_publisher import LoopbackPublisher
+from taxi_assets_tests.pipeline_harness import Deployment, Shelves, failures, footprints, leftovers, look
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

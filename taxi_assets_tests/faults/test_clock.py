@@ -2,7 +2,7 @@
 
 Nothing here is decided by which of two times is the later one: versions are told apart by being another, the leftovers
 of dead runs by their locks. How long a failed run is waited for, and when it is told of, is tried in
-`definitions/test_run_requests.py` and `test_notifications.py`.
+`definitions/test_run_planner.py` and `test_notifications.py`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taxi_assets_tests.chain import Deployment, failures, leftovers, look
 from taxi_assets_tests.faults.children import Child, Plan
 from taxi_assets_tests.faults.conftest import FILE, MONTH, SERVICE
+from taxi_assets_tests.pipeline_harness import Deployment, failures, leftovers, look
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import pytest
 
-from taxi_assets_tests.chain import Deployment, failures, leftovers, look
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.contract.stores.postgres import postgres_server
 from taxi_assets_tests.faults.children import Child, Plan, meeting
 from taxi_assets_tests.faults.conftest import FILE, MONTH, NEIGHBOUR, SERVICE
-from taxi_assets_tests.faults.moments import STEPS
+from taxi_assets_tests.faults.crash_points import STEPS
 from taxi_assets_tests.faults.stores import KINDS, place_of
 from taxi_assets_tests.google.bigquery import Fault
+from taxi_assets_tests.pipeline_harness import Deployment, failures, leftovers, look
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -315,7 +315,7 @@ def test_a_backfill_beside_a_run_that_a_sensor_launched_beside_readers(
         "DAGSTER_HOME": str(history),
     }
     months = ["--service", SERVICE, "--from", MONTH, "--to", "2013-09"]
-    command = [sys.executable, "-m", "taxi_assets.automation.backfill", "backfill", *months]
+    command = [sys.executable, "-m", "taxi_assets.cli.backfill", "backfill", *months]
     with subprocess.Popen(
         command, cwd=REPOSITORY, env={**os.environ, **settings}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as backfill:

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taxi_assets_tests.chain import Deployment, failures, leftovers, look
 from taxi_assets_tests.contract.stores.postgres import postgres_server, run
 from taxi_assets_tests.faults.children import Child, Plan, meeting
 from taxi_assets_tests.faults.conftest import MONTH, NEIGHBOUR, SERVICE
 from taxi_assets_tests.faults.stores import in_postgres
+from taxi_assets_tests.pipeline_harness import Deployment, failures, leftovers, look
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from taxi_assets_tests.chain import Shelves
     from taxi_assets_tests.contract.stores.postgres import Server
     from taxi_assets_tests.faults.conftest import Republished
+    from taxi_assets_tests.pipeline_harness import Shelves
 
 __all__ = ["postgres_server"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taxi_assets_tests.chain import Deployment, failures, footprints, leftovers, look
+from taxi_assets_tests.pipeline_harness import Deployment, failures, footprints, leftovers, look
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

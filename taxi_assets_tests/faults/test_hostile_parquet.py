@@ -1,6 +1,6 @@
 """Parquet that lies: read in a process of its own, where a crash, a hang, or all memory eaten would be seen.
 
-Months of unheard-of types are in `unit/tlc/test_clean_properties.py`.
+Months of unheard-of types are in `unit/tlc/cleaning/test_clean_properties.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pytest
 from taxi_assets.errors import ContentRefusedError, TaxiAssetsError
 from taxi_assets_tests.faults.bad_data import refusal_of, take_in
 from taxi_assets_tests.faults.conftest import LONG_SECONDS
-from taxi_assets_tests.faults.solitary import Solitary
+from taxi_assets_tests.faults.subprocess_runner import Solitary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -1,8 +1,8 @@
 """Names and texts that want to be more than that: refused or quoted everywhere, and the lake is not left.
 
-A lake's own keys are in `contract/test_lake.py`, addresses in `unit/test_addresses.py` and `unit/test_settings.py`,
+A lake's own keys are in `contract/test_any_lake.py`, addresses in `unit/test_addresses.py` and `unit/test_settings.py`,
 Markdown cells in `unit/test_metadata.py`, pages in `unit/reports/test_page.py`, SQL of marts in
-`unit/marts/test_statements.py`.
+`unit/marts/test_sql_rendering.py`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import duckdb
 import pytest
 
 from taxi_assets.errors import ContentRefusedError, TaxiAssetsError
-from taxi_assets.tlc.download import Fetched, RetrySettings, fetch
-from taxi_assets.tlc.source import Candidate, FileFormat
-from taxi_assets_tests.chain import Deployment, failures, materializations
+from taxi_assets.tlc.sources.download import Fetched, RetrySettings, fetch
+from taxi_assets.tlc.sources.source_record import Candidate, FileFormat
 from taxi_assets_tests.html_pages import Page
 from taxi_assets_tests.loopback_publisher import Answer, LoopbackPublisher
+from taxi_assets_tests.pipeline_harness import Deployment, failures, materializations
 from taxi_assets_tests.trips import MONTH, csv_lines
 
 if TYPE_CHECKING:

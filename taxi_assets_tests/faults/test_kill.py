@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import pytest
 
-from taxi_assets_tests.chain import Deployment, Shelves, failures, leftovers, look
 from taxi_assets_tests.faults.children import Child, Plan
 from taxi_assets_tests.faults.conftest import FILE, MONTH, NEIGHBOUR, SERVICE
+from taxi_assets_tests.pipeline_harness import Deployment, Shelves, failures, leftovers, look
 
 if TYPE_CHECKING:
     from collections.abc import Callable

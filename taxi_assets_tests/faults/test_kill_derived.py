@@ -13,7 +13,7 @@ import pytest
 
 from taxi_assets_tests.contract.stores.postgres import postgres_server
 from taxi_assets_tests.faults.conftest import LONG_SEEDS, MONTH, SERVICE
-from taxi_assets_tests.faults.moments import STATEMENTS, WRITES
+from taxi_assets_tests.faults.crash_points import STATEMENTS, WRITES
 from taxi_assets_tests.faults.stores import KINDS, place_of
 from taxi_assets_tests.faults.test_kill_stores import after, at_moment
 

@@ -15,7 +15,7 @@ import pytest
 
 from taxi_assets_tests.contract.stores.postgres import postgres_server
 from taxi_assets_tests.faults.conftest import LONG_SEEDS, MONTH, SERVICE
-from taxi_assets_tests.faults.moments import STATEMENTS, STEPS
+from taxi_assets_tests.faults.crash_points import STATEMENTS, STEPS
 from taxi_assets_tests.faults.stores import KINDS, place_of
 from taxi_assets_tests.google import bigquery, cloud_storage
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from taxi_assets_tests.chain import Shelves
     from taxi_assets_tests.faults.children import Child, Outcome
     from taxi_assets_tests.faults.conftest import Republished
     from taxi_assets_tests.faults.stores import Place
+    from taxi_assets_tests.pipeline_harness import Shelves
 
 __all__ = ["postgres_server"]
 

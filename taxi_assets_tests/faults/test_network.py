@@ -1,8 +1,8 @@
 """A publisher that is slow, lies, or is somebody else: one clear error, nothing stored, and no run that never ends.
 
 Cut and resumed connections, lying lengths, replaced files, redirects away from HTTP and what services answer are in
-`unit/tlc/test_download.py`; the same for Google's services in `contract/test_gcs_lake.py`, `test_bigquery_jobs.py` and
-`pipeline/test_google_cloud.py`.
+`unit/tlc/sources/test_download.py`; the same for Google's services in `contract/test_gcs_lake.py`, `test_bigquery_jobs.py` and
+`pipeline/test_google_cloud_pipeline.py`.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from taxi_assets.errors import (
     PublisherUnreachableError,
     TaxiAssetsError,
 )
-from taxi_assets.google_resources import CloudStorageResource
-from taxi_assets.storage.gcs_lake import GcsLake
-from taxi_assets.tlc.download import Fetched, RetrySettings, fetch
-from taxi_assets.tlc.over_http import version_over_http
-from taxi_assets.tlc.source import Candidate, FileFormat
-from taxi_assets.tlc.transfer import Question
-from taxi_assets_tests.chain import Deployment, failures, leftovers
-from taxi_assets_tests.contract.test_lake import KEY, put, read
-from taxi_assets_tests.faults.solitary import forget_peak, peak_megabytes
+from taxi_assets.resources.google import CloudStorageResource
+from taxi_assets.storage.lake.gcs_lake import GcsLake
+from taxi_assets.tlc.sources.download import Fetched, RetrySettings, fetch
+from taxi_assets.tlc.sources.source_record import Candidate, FileFormat
+from taxi_assets.tlc.sources.transports.base_transport import Question
+from taxi_assets.tlc.sources.transports.http_transport import version_over_http
+from taxi_assets_tests.contract.test_any_lake import KEY, put, read
+from taxi_assets_tests.faults.subprocess_runner import forget_peak, peak_megabytes
 from taxi_assets_tests.google.cloud_storage import CloudStorage, Fault
 from taxi_assets_tests.google.service_account import ServiceAccount
 from taxi_assets_tests.loopback_publisher import HTML_PAGE, Answer, LoopbackPublisher
+from taxi_assets_tests.pipeline_harness import Deployment, failures, leftovers
 from taxi_assets_tests.trips import MONTH, csv_lines
 
 if TYPE_CHECKING:

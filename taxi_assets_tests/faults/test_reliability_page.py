@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from taxi_assets_tests.conftest import REPOSITORY
-from taxi_assets_tests.faults.figures import BEGIN, END, Figures
+from taxi_assets_tests.faults.reliability_metrics import BEGIN, END, Figures
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import pytest
 
-from taxi_assets.tlc.catalogue import SERVICES
-from taxi_assets_tests.chain import Deployment, failures, look, said
+from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets_tests.faults.conftest import MONTH, SERVICE
+from taxi_assets_tests.pipeline_harness import Deployment, failures, look, said
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,8 +1,8 @@
 """A secret planted in every setting is seen nowhere: not in errors, logs, events, records, reports, nor by the doctor.
 
 The settings are those of the model: one that is added later is planted here by itself. A Google key in use is in
-`unit/test_google_cloud.py`, passwords of Postgres are in `contract/test_postgres.py`, those of notifiers in
-`definitions/test_notifications.py`.
+`unit/test_google_auth.py`, passwords of Postgres are in `contract/test_postgres.py`, those of notifiers in
+`definitions/test_notification_sensors.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import dagster as dg
 import pytest
 
 from taxi_assets.build import build_definitions
-from taxi_assets.doctor.__main__ import main
+from taxi_assets.cli.doctor.__main__ import main
 from taxi_assets.errors import SettingsError
 from taxi_assets.settings import Settings
 from taxi_assets_tests.google.service_account import ServiceAccount

@@ -12,7 +12,7 @@ import pyarrow.parquet
 
 from taxi_assets.build import build_definitions, lake_at
 from taxi_assets.settings import Settings
-from taxi_assets.storage.local_lake import LocalLake
+from taxi_assets.storage.lake.local_lake import LocalLake
 
 if TYPE_CHECKING:
     from pathlib import Path

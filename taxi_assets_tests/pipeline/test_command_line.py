@@ -12,9 +12,9 @@ import duckdb
 import pytest
 from click.testing import CliRunner
 
-from taxi_assets.automation.backfill import cli
+from taxi_assets.cli.backfill import cli
 from taxi_assets.partitions import monthly_partitions
-from taxi_assets.tlc.catalogue import SERVICES
+from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.pipeline.losing_lake import MONTH as LOSING_MONTH
 
@@ -91,7 +91,7 @@ def test_one_wrong_setting_is_one_line(home: Path) -> None:
 def test_backfill_goes_on_past_a_missing_month_and_a_failed_check(home: Path) -> None:
     ended = run(
         home,
-        *(sys.executable, "-m", "taxi_assets.automation.backfill", "backfill"),
+        *(sys.executable, "-m", "taxi_assets.cli.backfill", "backfill"),
         *("--service", "green", "--from", "2023-01", "--to", "2023-03"),
         *("--module", "taxi_assets_tests.pipeline.losing_lake"),
         DAGSTER_HOME=_instance(home),

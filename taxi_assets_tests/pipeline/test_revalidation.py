@@ -16,7 +16,9 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from taxi_assets_tests.chain import (
+from taxi_assets_tests.faults.conftest import FILE, MONTH, NEIGHBOUR, SERVICE, republished
+from taxi_assets_tests.loopback_publisher import LoopbackPublisher
+from taxi_assets_tests.pipeline_harness import (
     Deployment,
     data_versions,
     failures,
@@ -25,8 +27,6 @@ from taxi_assets_tests.chain import (
     look,
     said,
 )
-from taxi_assets_tests.faults.conftest import FILE, MONTH, NEIGHBOUR, SERVICE, republished
-from taxi_assets_tests.loopback_publisher import LoopbackPublisher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

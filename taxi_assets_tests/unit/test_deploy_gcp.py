@@ -18,8 +18,8 @@ from dagster._core.storage.compute_log_manager import ComputeIOType
 from google.api_core.exceptions import Forbidden
 
 from taxi_assets.addresses import BigQueryAddress, BucketAddress, read_lake, read_warehouse
-from taxi_assets.google_resources import CloudStorageResource
-from taxi_assets.storage.gcs_lake import GcsLake
+from taxi_assets.resources.google import CloudStorageResource
+from taxi_assets.storage.lake.gcs_lake import GcsLake
 from taxi_assets_tests.google.cloud_storage import BUCKET, CloudStorage
 
 if TYPE_CHECKING:

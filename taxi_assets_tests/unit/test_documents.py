@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from taxi_assets_tests.conftest import REPOSITORY
-from taxi_assets_tests.documents import BLOCKS, ELSEWHERE, NEEDS, TEXTS
+from taxi_assets_tests.documentation import BLOCKS, ELSEWHERE, NEEDS, TEXTS
 
 if TYPE_CHECKING:
-    from taxi_assets_tests.documents import Block
+    from taxi_assets_tests.documentation import Block
 
 TESTS = REPOSITORY / "taxi_assets_tests"
 README = TEXTS["README.md"]
@@ -122,7 +122,7 @@ def test_no_promise_is_made_twice() -> None:
         ("where is the rule for zero passengers?", r"ZERO_PASSENGERS = Rule\("),
         ("what happens to a row that breaks it?", r"left out of `clean` and kept in `quarantine`"),
         ("how is a month replaced in BigQuery", r"one load job from the lake into the partition"),
-        ("which file do I touch for a new column", r"A line in the service's file in \[`taxi_assets/tlc/schemas/`\]"),
+        ("which file do I touch for a new column", r"A line in the service's file in \[`taxi_assets/tlc/services/`\]"),
     ],
 )
 def test_a_newcomer_s_question_is_answered_one_opening_behind_the_readme(asked: str, answer: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 from taxi_assets.addresses import BigQueryAddress, BucketAddress, DuckDBAddress, FolderAddress
 from taxi_assets.errors import SettingsError
 from taxi_assets.settings import Settings
-from taxi_assets.tlc.publishers import BY_NAME
+from taxi_assets.tlc.sources.publishers import BY_NAME
 
 REPOSITORY = Path(__file__).parents[2]
 FOLDER = "Accepted is a folder, such as ./data/lake, or gs://bucket/prefix."

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from taxi_assets.storage.lake import Lake
-    from taxi_assets.storage.warehouse import Warehouse
+    from taxi_assets.storage.lake.base_lake import Lake
+    from taxi_assets.storage.warehouse.base_warehouse import Warehouse
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def child(function: Callable[..., None], *args: object) -> Iterator[Child]:
     # Forked from a server that has loaded the package once: 0.02 s a process instead of several seconds.
     context = multiprocessing.get_context("forkserver")
     engines = [f"taxi_assets.storage.{name}" for name in ("bigquery", "duckdb", "postgres")]
-    context.set_forkserver_preload([*engines, "taxi_assets.marts.statements", "taxi_assets_tests.trips"])
+    context.set_forkserver_preload([*engines, "taxi_assets.marts.sql_rendering", "taxi_assets_tests.trips"])
     ours, theirs = context.Pipe()
     process = context.Process(target=function, args=(*args, theirs))
     process.start()

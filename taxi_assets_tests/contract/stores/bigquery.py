@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from taxi_assets.errors import WarehouseUnusableError
-from taxi_assets.google_resources import BigQueryClientResource
-from taxi_assets.storage.bigquery import BigQueryWarehouse
-from taxi_assets.storage.local_lake import LocalLake
+from taxi_assets.resources.google import BigQueryClientResource
+from taxi_assets.storage.lake.local_lake import LocalLake
+from taxi_assets.storage.warehouse.bigquery import BigQueryWarehouse
 from taxi_assets_tests.contract.stores import WarehouseBackend
 from taxi_assets_tests.contract.stores.gcs import open_lake
 from taxi_assets_tests.google.bigquery import BigQuery, JobFault
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from taxi_assets.storage.lake import Lake
+    from taxi_assets.storage.lake.base_lake import Lake
     from taxi_assets_tests.google.cloud_storage import CloudStorage
 
 PROJECT, DATASET = "taxi-project", "taxi"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pytest
 
-from taxi_assets.storage.duckdb import DuckDBWarehouse, connections
-from taxi_assets.storage.local_lake import LocalLake
+from taxi_assets.storage.lake.local_lake import LocalLake
+from taxi_assets.storage.warehouse.duckdb import DuckDBWarehouse, connections
 from taxi_assets_tests.contract.stores import WarehouseBackend
 from taxi_assets_tests.contract.stores.gcs import open_lake
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from taxi_assets.storage.lake import Lake
+    from taxi_assets.storage.lake.base_lake import Lake
     from taxi_assets_tests.google.cloud_storage import CloudStorage
 
 

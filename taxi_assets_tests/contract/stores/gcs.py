@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taxi_assets.google_resources import CloudStorageResource
-from taxi_assets.storage.gcs_lake import GcsLake
+from taxi_assets.resources.google import CloudStorageResource
+from taxi_assets.storage.lake.gcs_lake import GcsLake
 from taxi_assets_tests.contract.stores import LakeBackend
 from taxi_assets_tests.google.cloud_storage import CloudStorage, Fault
 

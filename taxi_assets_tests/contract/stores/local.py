@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from taxi_assets.storage.local_lake import LocalLake
+from taxi_assets.storage.lake.local_lake import LocalLake
 from taxi_assets_tests.contract.stores import LakeBackend
 
 

@@ -24,8 +24,8 @@ import pytest
 import tenacity
 
 from taxi_assets.errors import WarehouseUnreachableError
-from taxi_assets.storage.local_lake import LocalLake
-from taxi_assets.storage.postgres import PostgresWarehouse
+from taxi_assets.storage.lake.local_lake import LocalLake
+from taxi_assets.storage.warehouse.postgres import PostgresWarehouse
 from taxi_assets_tests.contract.stores import WarehouseBackend
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def in_the_middle_of_a_copy(happens: Callable[[int], object]) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as monkeypatch:
         connect = partial(psycopg2.connect, cursor_factory=Cursor)
-        monkeypatch.setattr("taxi_assets.storage.postgres.session.psycopg2.connect", connect)
+        monkeypatch.setattr("taxi_assets.storage.warehouse.postgres.session.psycopg2.connect", connect)
         yield
 
 
@@ -236,7 +236,7 @@ def backend(folder: Path, postgres_url: str) -> WarehouseBackend:
 
     def break_commit(monkeypatch: pytest.MonkeyPatch) -> None:
         breaking = partial(psycopg2.connect, connection_factory=_BreaksAtCommit)
-        monkeypatch.setattr("taxi_assets.storage.postgres.session.psycopg2.connect", breaking)
+        monkeypatch.setattr("taxi_assets.storage.warehouse.postgres.session.psycopg2.connect", breaking)
 
     return WarehouseBackend(
         open=partial(PostgresWarehouse, url=postgres_url, wait_seconds=60),

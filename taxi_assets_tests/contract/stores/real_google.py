@@ -18,18 +18,18 @@ import pytest
 from google.cloud import bigquery, storage
 
 from taxi_assets.errors import LakeUnreachableError, WarehouseUnreachableError
-from taxi_assets.google_cloud import credentials
-from taxi_assets.google_resources import BigQueryClientResource, CloudStorageResource
-from taxi_assets.storage.bigquery import BigQueryWarehouse
-from taxi_assets.storage.gcs_lake import GcsLake
-from taxi_assets.storage.local_lake import LocalLake
+from taxi_assets.google_auth import credentials
+from taxi_assets.resources.google import BigQueryClientResource, CloudStorageResource
+from taxi_assets.storage.lake.gcs_lake import GcsLake
+from taxi_assets.storage.lake.local_lake import LocalLake
+from taxi_assets.storage.warehouse.bigquery import BigQueryWarehouse
 from taxi_assets_tests.contract.stores import LakeBackend, WarehouseBackend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from taxi_assets.storage.lake import Lake
+    from taxi_assets.storage.lake.base_lake import Lake
 
 
 @dataclass(frozen=True)

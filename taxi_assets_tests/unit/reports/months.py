@@ -6,12 +6,12 @@ import datetime as dt
 from dataclasses import replace
 from decimal import Decimal
 
-from taxi_assets.reports.figures import Headline, HourOfWeek, MoneyFigure, MonthFigures, ZoneFigure
+from taxi_assets.reports.metrics import Headline, HourOfWeek, MoneyFigure, MonthFigures, ZoneFigure
+from taxi_assets.tlc.cleaning.report import MonthReport, Reason, Totals
 from taxi_assets.tlc.month import Month
-from taxi_assets.tlc.report import MonthReport, Reason, Totals
-from taxi_assets.tlc.schemas.fhv import FHV
-from taxi_assets.tlc.schemas.green import GREEN
-from taxi_assets.tlc.source import FileFormat, SourceRecord
+from taxi_assets.tlc.services.fhv import FHV
+from taxi_assets.tlc.services.green import GREEN
+from taxi_assets.tlc.sources.source_record import FileFormat, SourceRecord
 
 MONTH = Month(2023, 1)
 

@@ -8,11 +8,11 @@ import sys
 from dataclasses import replace
 from decimal import Decimal
 
-from taxi_assets.reports.drawing import Picture
-from taxi_assets.reports.figures import MoneyFigure, ZoneFigure
+from taxi_assets.reports.chart_style import Picture
+from taxi_assets.reports.charts import draw_all
+from taxi_assets.reports.metrics import MoneyFigure, ZoneFigure
 from taxi_assets.reports.page import render, version
-from taxi_assets.reports.pictures import draw_all
-from taxi_assets.tlc.report import Reason, UnknownColumn
+from taxi_assets.tlc.cleaning.report import Reason, UnknownColumn
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.html_pages import Page
 from taxi_assets_tests.unit.reports.months import figures, figures_without_money, no_figures, report, source
@@ -141,7 +141,7 @@ def test_what_comes_from_data_stays_text() -> None:
 def test_the_same_data_gives_the_same_bytes_in_any_process_and_time_zone() -> None:
     script = (
         "import hashlib; from taxi_assets_tests.unit.reports.months import *; from taxi_assets.reports.page import *\n"
-        "from taxi_assets.reports.pictures import draw_all\n"
+        "from taxi_assets.reports.charts import draw_all\n"
         "page = render(figures(), report(), source(), draw_all(no_figures(), report()))\n"
         "print(hashlib.sha256(page.encode()).hexdigest(), version())"
     )

@@ -1,0 +1,61 @@
+"""reference/taxi_zones: the small table that gives location ids a name."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+import pandas as pd
+
+from taxi_assets import metadata
+from taxi_assets.assets.raw import current_file
+from taxi_assets.automation.conditions import load_once_needed
+from taxi_assets.automation.step_failures import as_failures
+from taxi_assets.resources.publisher import PublisherResource
+from taxi_assets.storage.lake.base_lake import Lake
+from taxi_assets.storage.lake.objects import PublishedFile, StagedFile
+from taxi_assets.storage.warehouse.base_warehouse import Warehouse
+from taxi_assets.tlc.zones import ZONE_COLUMNS, ZONES_TABLE, read_zones
+
+ZONES = dg.AssetKey(["reference", ZONES_TABLE])
+
+_DESCRIPTION = """TLC's 265 taxi zones: number, borough, name, and service zone of each.
+
+Join it to a trip's pickup_location_id or dropoff_location_id. "NA" and "N/A" are values here, not missing ones."""
+
+
+def zones_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
+    """The zones, as published in the lake and as a table in the warehouse; `kind` is the engine's name, for the UI."""
+
+    @dg.asset(
+        key=ZONES,
+        description=_DESCRIPTION,
+        group_name="reference",
+        io_manager_key="warehouse_frames",
+        metadata={"dagster/column_schema": metadata.column_schema(ZONE_COLUMNS)},
+        owners=metadata.OWNERS,
+        kinds={kind, "table"},
+        tags=metadata.asset_tags(),
+        automation_condition=load_once_needed(),
+        retry_policy=retry,
+    )
+    def taxi_zones(
+        context: dg.AssetExecutionContext, lake: Lake, publisher: PublisherResource, warehouse: Warehouse
+    ) -> Iterator[dg.Output[pd.DataFrame]]:
+        stem = f"reference/{ZONES_TABLE}"
+        with current_file("taxi zones", publisher.publisher.zones(), stem, lake, publisher) as file:
+            with file.open() as bytes_:
+                zones = read_zones(bytes_)
+            if isinstance(file.output, StagedFile):
+                with as_failures(retry_number=context.retry_number):
+                    PublishedFile.publish(lake, stem, file.output, run_id=context.run.run_id)
+            yield dg.Output(
+                zones,
+                data_version=dg.DataVersion(file.record.sha256),
+                metadata={
+                    **{name: value for name, value in file.metadata.items() if name != "dagster/partition_row_count"},
+                    "dagster/row_count": len(zones),
+                    "dagster/table_name": warehouse.table_name(ZONES_TABLE),
+                    "preview": metadata.preview(zones),
+                },
+            )
+
+    return taxi_zones

@@ -1,0 +1,83 @@
+"""What is under way in an instance: the months that a run is working on or will, and the backfills.
+
+Belongs here: reading runs and Dagster's backfills, whoever launched them. What follows from it is for others to say.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+# Dagster has no public name for the filter that its public `get_backfills` takes.
+from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
+
+from taxi_assets.automation.publication.materializations import month_of
+from taxi_assets.automation.publication.run_tags import BACKFILL_TAG, PARTITION_TAG
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from dagster._core.execution.backfill import PartitionBackfill
+
+    from taxi_assets.tlc.month import Month
+    from taxi_assets.tlc.schema import Service
+
+_SHELVES = ("raw", "quarantine", "clean", "warehouse")
+_BACKFILL_TAGS = (BACKFILL_TAG, "dagster/backfill")
+_RUNNING = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+]
+
+
+def chain_of(service: Service) -> list[dg.AssetKey]:
+    """The assets that a month of a service goes through."""
+    return [dg.AssetKey([shelf, service.table]) for shelf in _SHELVES]
+
+
+def busy_months(instance: dg.DagsterInstance, service: Service) -> frozenset[Month]:
+    """The months of a service that a run is working on, or will; all of a backfill's, until it has ended."""
+    chain, keys = chain_of(service), set[str | None]()
+    for run in instance.get_runs(dg.RunsFilter(statuses=[*_RUNNING, dg.DagsterRunStatus.CANCELING])):
+        if _is_about(service, chain, run.job_name, run.asset_selection):
+            keys.add(run.tags.get(PARTITION_TAG))
+    for backfill in _requested_backfills(instance):
+        if _is_about(service, chain, backfill.job_name, backfill.asset_selection):
+            keys.update(_partitions(backfill, chain))
+    return frozenset(month for month in map(month_of, keys) if month is not None)
+
+
+def running_backfill(instance: dg.DagsterInstance, service: Service) -> str | None:
+    """A backfill that is loading months of a service; one of Dagster's has no run at times."""
+    raw = chain_of(service)[:1]
+    for run in instance.get_runs(dg.RunsFilter(statuses=_RUNNING)):
+        if _is_about(service, raw, run.job_name, run.asset_selection):
+            for tag in _BACKFILL_TAGS:
+                if tag in run.tags:
+                    return run.tags[tag]
+    for backfill in _requested_backfills(instance):
+        if _is_about(service, raw, backfill.job_name, backfill.asset_selection):
+            return backfill.backfill_id
+    return None
+
+
+def _is_about(
+    service: Service, assets: Iterable[dg.AssetKey], job: str | None, selected: Collection[dg.AssetKey] | None
+) -> bool:
+    """Whether a job, or the part of it that is selected, makes some of these assets."""
+    return job == service.name if selected is None else any(key in selected for key in assets)
+
+
+def _requested_backfills(instance: dg.DagsterInstance) -> Sequence[PartitionBackfill]:
+    return instance.get_backfills(filters=BulkActionsFilter(statuses=[BulkActionStatus.REQUESTED]))
+
+
+def _partitions(backfill: PartitionBackfill, assets: Iterable[dg.AssetKey]) -> Iterable[str]:
+    """The partitions that a backfill of a job names, or one of assets has for any of these."""
+    if backfill.asset_backfill_data is None:
+        return backfill.partition_names or ()
+    subsets = [backfill.asset_backfill_data.get_target_partitions_subset(key) for key in assets
+               if key in backfill.asset_backfill_data.target_subset.partitions_subsets_by_asset_key]  # fmt: skip
+    return {key for subset in subsets for key in subset.get_partition_keys()}

@@ -1,0 +1,171 @@
+"""One look at a publisher: which months are asked for, in which order, and how far a look goes.
+
+Belongs here: what the publication sensor does in a tick. Does not belong here: which months there are
+(`comparison.py`), and what is made of an answer (`run_requests.py`).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import dagster as dg
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from taxi_assets.automation.publication.in_progress import running_backfill
+from taxi_assets.automation.publication.run_planner import REASON_TAG, PutOff
+from taxi_assets.automation.publication.status import REFUSALS
+from taxi_assets.errors import TaxiAssetsError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from taxi_assets.automation.publication.status import Comparison
+    from taxi_assets.tlc.month import Month
+    from taxi_assets.tlc.sources.source_record import FileVersion
+
+_QUOTED = 5
+
+# Named as in `Limits` and `Position`.
+_NOT_LOADED = {"newer": "Newer months", "gaps": "Months in between"}
+_LOADED = {"unfinished": "Failed months", "history": "Loaded months"}
+_PARTS = {**_NOT_LOADED, **_LOADED}
+
+
+class Position(BaseModel):
+    """What a sensor remembers: where the next look goes on. Whatever else it must know, the instance knows."""
+
+    model_config = ConfigDict(frozen=False, extra="forbid")
+
+    version: Literal[1] = 1
+    newer_from: str | None = None
+    """Among the months newer than those that are loaded; None: from the newest, here as in the others."""
+    gaps_from: str | None = None
+    """Among those missing in between."""
+    unfinished_from: str | None = None
+    """Among those whose run failed."""
+    history_from: str | None = None
+    """Among the loaded ones."""
+
+    @classmethod
+    def read(cls, cursor: str | None) -> Position:
+        """From a cursor; one that cannot be read is begun anew: nothing is lost but the place."""
+        try:
+            return cls.model_validate_json(cursor or "{}")
+        except ValidationError:
+            return cls()
+
+    def go_on(self, part: str, month: Month | None) -> None:
+        """From this month, the next time."""
+        setattr(self, f"{part}_from", None if month is None else str(month))
+
+    def first(self, part: str, months: Sequence[Month]) -> int:
+        """Where to go on; at the newest where that month is no longer among them."""
+        key = getattr(self, f"{part}_from")
+        return next((index for index, month in enumerate(months) if str(month) == key), 0)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What came of a look: the runs to ask for, the cursor, and a line for the history of ticks."""
+
+    requests: Sequence[dg.RunRequest]
+    cursor: str | None
+    said: str
+
+
+class Look:
+    """A look at the publisher of a service, at the point in time of a comparison."""
+
+    def __init__(self, comparison: Comparison) -> None:
+        self._comparison = comparison
+        self._limits = comparison.limits
+        self._requests: list[dg.RunRequest] = []
+        self._put_off: dict[Month, str] = {}
+        self._notes: list[str] = []
+
+    def take(self, cursor: str | None) -> Seen:
+        """Ask for what is newer, what was left out in between, what failed, and a part of the history.
+
+        Each part has its share of the time, so that none waits for ever behind another.
+        """
+        until, position = time.monotonic() + self._limits.seconds, Position.read(cursor)
+        try:
+            parts = self._parts()
+            for left, part in zip(range(len(parts), 0, -1), parts, strict=True):
+                self._go_through(part, position, (until - time.monotonic()) / left)
+            return Seen(self._requests, position.model_dump_json(), self._said())
+        except TaxiAssetsError as error:
+            return Seen(self._requests, cursor, str(error))
+
+    def _parts(self) -> Sequence[str]:
+        """All of them; but a backfill that is running brings home what we would take for gaps."""
+        backfill = running_backfill(self._comparison.instance, self._comparison.service)
+        if backfill is None:
+            return list(_PARTS)
+        self._notes.append(f"Months that are not loaded wait for the end of backfill {backfill}.")
+        return list(_LOADED)
+
+    def _months(self, part: str) -> Sequence[Month]:
+        match part:
+            case "newer":
+                return self._comparison.newer
+            case "gaps":
+                return self._comparison.gaps
+            case "unfinished":
+                return [month for month in self._comparison.desk.unfinished if self._may_be_due(month)]
+            case _:
+                return sorted(self._comparison.raw, reverse=True)
+
+    def _may_be_due(self, month: Month) -> bool:
+        """Whether it is worth a question; where the raw file is held, the desk can tell without one."""
+        raw = self._comparison.raw
+        held = raw[month].version if month in raw else None
+        return held is None or isinstance(self._comparison.desk.decide(month, held), dg.RunRequest)
+
+    def _go_through(self, part: str, position: Position, seconds: float) -> None:
+        """Go on with a part where the last look came to, for a share of the time, but with one question at least."""
+        comparison, months = self._comparison, self._months(part)
+        until, asked, refused = time.monotonic() + seconds, len(comparison.asked), len(comparison.refused)
+        first = position.first(part, months)
+        end = first + int(getattr(self._limits, part))
+        for month in months[first:end]:
+            because = None
+            if len(comparison.asked) > asked and time.monotonic() > until:
+                because = "their time was up"
+            elif len(comparison.refused) > refused + REFUSALS:
+                because = "that is too many errors for one look"
+            if because is not None:
+                self._notes.append(f"{_PARTS[part]}: {because}; the next look goes on from {month}.")
+                position.go_on(part, month)
+                return
+            if self._consider(month) is not None and part == "newer" and comparison.is_beyond_a_gap(month):
+                end = len(months)  # what is before it is history
+                break
+        position.go_on(part, months[end] if end < len(months) else None)
+
+    def _consider(self, month: Month) -> FileVersion | None:
+        """Ask for a month, and for a run of it where it needs one."""
+        comparison = self._comparison
+        if month in comparison.asked:
+            return comparison.asked[month]
+        published = comparison.ask(month)
+        if month in comparison.refused:
+            self._put_off[month] = comparison.refused[month].rstrip(".")
+        decision = comparison.desk.decide(month, published)
+        if isinstance(decision, PutOff):
+            self._put_off[month] = decision.because
+        elif decision is not None:
+            self._requests.append(decision)
+        return published
+
+    def _said(self) -> str:
+        asked = sorted(self._comparison.asked)
+        months = f"{len(asked)} months, {asked[0]} to {asked[-1]}" if asked else "no month"
+        runs = [f"{request.partition_key} ({request.tags[REASON_TAG]})" for request in self._requests]
+        said = [f"Asked {self._comparison.by.name} for {months}: {', '.join(runs) or 'nothing new'}."]
+        said += [f"{month}: {because}." for month, because in list(self._put_off.items())[:_QUOTED]]
+        if len(self._put_off) > _QUOTED:
+            said.append(f"{len(self._put_off) - _QUOTED} more months have to wait.")
+        return " ".join([*said, *self._notes])

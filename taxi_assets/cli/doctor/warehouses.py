@@ -1,0 +1,114 @@
+"""The warehouse, by engine: whether it opens, and lets this account make tables."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from taxi_assets.addresses import BigQueryAddress, DuckDBAddress, PostgresAddress
+from taxi_assets.build import warehouse_at
+from taxi_assets.cli.doctor.check_runner import LATE
+from taxi_assets.errors import WarehouseBusyError, WarehouseUnreachableError, WarehouseUnusableError
+from taxi_assets.storage.warehouse.duckdb import DuckDBWarehouse
+from taxi_assets.tlc.month import Month
+from taxi_assets.tlc.services.green import GREEN
+
+if TYPE_CHECKING:
+    from taxi_assets.cli.doctor.check_runner import Visit
+    from taxi_assets.settings import Settings
+
+_ANY_MONTH = Month(2021, 1)
+
+
+def warehouse(visit: Visit) -> str:
+    """It opens, and tables can be made."""
+    settings = visit.settings()
+    address = settings.warehouse
+    if isinstance(address, DuckDBAddress):
+        return _duckdb(address)
+    try:
+        if isinstance(address, PostgresAddress):
+            return _postgres(address, visit.seconds)
+        visit.require("Google account")
+        return _bigquery(settings, address, visit.seconds)
+    except WarehouseUnreachableError as error:  # its own advice is for whoever loads a month
+        raise WarehouseUnreachableError(error.what, remedy=LATE) from None
+
+
+def _duckdb(address: DuckDBAddress) -> str:
+    """The folder too must be writable: beside the file stands what is not committed yet."""
+    where = f"DuckDB, {address.file}, schema {address.schema_name}"
+    place = next(folder for folder in address.file.parents if folder.exists())
+    try:
+        tempfile.TemporaryFile(dir=place).close()
+    except OSError as error:
+        raise WarehouseUnusableError(
+            f"{place} cannot be written to ({error.strerror}).",
+            remedy="Let this account write to it, or name another file in TAXI_WAREHOUSE.",
+        ) from None
+    if not address.file.exists():
+        return f"{where}: is made on first use"
+    try:
+        # Opened for writing, as every connection here.
+        DuckDBWarehouse(file=str(address.file), wait_seconds=1).totals(GREEN, _ANY_MONTH)
+    except WarehouseBusyError as error:
+        return f"{where}: in use ({error.what.rstrip('.')})"
+    return f"{where}: opens"
+
+
+def _postgres(address: PostgresAddress, seconds: float) -> str:
+    """A table is made as a first load would, and taken back."""
+    from psycopg2 import sql  # noqa: PLC0415  (where it is used)
+
+    from taxi_assets.storage.warehouse.postgres.session import open_session, without_secrets  # noqa: PLC0415
+
+    schema, probe = address.schema_name, f"doctor_{uuid.uuid4().hex}"
+    with open_session(address.url, wait_seconds=seconds / 2) as connection, connection.cursor() as cursor:
+        cursor.execute("BEGIN")
+        cursor.execute("SELECT FROM pg_namespace WHERE nspname = %s", [schema])
+        if cursor.fetchone() is None:
+            cursor.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
+        cursor.execute(sql.SQL("CREATE TABLE {} ()").format(sql.Identifier(schema, probe)))
+        cursor.execute("ROLLBACK")
+        version = connection.info.parameter_status("server_version").partition(" ")[0]
+    return f"Postgres {version}, {without_secrets(address.url)}, schema {schema}: tables can be made"
+
+
+def _bigquery(settings: Settings, address: BigQueryAddress, seconds: float) -> str:
+    """A table is made and removed, in the dataset, or in one that is made and removed as well; and a query may run."""
+    from google.api_core.exceptions import NotFound  # noqa: PLC0415  (Google's clients take a while to load)
+    from google.cloud import bigquery  # noqa: PLC0415
+
+    name, probe = f"{address.project}.{address.dataset}", f"doctor_{uuid.uuid4().hex}"
+    once: dict[str, Any] = {"retry": None, "timeout": seconds / 2}
+    with (
+        dg.build_resources({"warehouse": warehouse_at(settings)}) as resources,  # the key is looked up
+        resources.warehouse.client(f"{name} cannot be used") as client,
+    ):
+        try:
+            place = client.get_dataset(name, **once).location
+        except NotFound:
+            dataset = bigquery.Dataset(f"{address.project}.{probe}")
+            dataset.location = place = address.location or "US"
+            client.create_dataset(dataset, **once)
+            client.delete_dataset(dataset, **once)
+            state = f"is made on first use, in {place}"
+        else:
+            _require_location(name, place, address.location)
+            client.create_table(bigquery.Table(f"{name}.{probe}"), **once)
+            client.delete_table(f"{name}.{probe}", **once)
+            state = f"is there, in {place}; tables can be made"
+        dry = bigquery.QueryJobConfig(dry_run=True)
+        client.query("SELECT 1", job_config=dry, location=place, job_retry=None, **once)
+    return f"BigQuery, {name}, at most {address.maximum_bytes_billed:,} bytes a query: {state}"
+
+
+def _require_location(name: str, found: str, wanted: str | None) -> None:
+    if wanted is not None and found.lower() != wanted.lower():
+        raise WarehouseUnusableError(
+            f"The dataset {name} is in {found}, TAXI_WAREHOUSE says {wanted}.",
+            remedy=f"Say location={found}, or use another dataset: one cannot be moved.",
+        )

@@ -1,0 +1,318 @@
+"""SQL for a warehouse, from SQL that is written once, in the language of `language.py`.
+
+Belongs here: reading such SQL, putting trips into it, and what its columns are: their types, and what they are made of.
+Does not belong here: what can be written, and running anything.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import TYPE_CHECKING, Any, cast
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+from sqlglot.optimizer.annotate_types import annotate_types
+from sqlglot.optimizer.qualify import qualify
+from sqlglot.optimizer.scope import Scope, build_scope
+
+from taxi_assets.marts import all_trips
+from taxi_assets.marts.mart import marts
+from taxi_assets.marts.portable_sql import WRITTEN_IN, require_allowed, shown, wrong
+from taxi_assets.tlc.schema import ColumnType
+from taxi_assets.tlc.services.registry import SERVICES
+from taxi_assets.tlc.zones import ZONE_COLUMNS, ZONES_TABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from taxi_assets.marts.mart import Mart
+    from taxi_assets.tlc.month import Month
+    from taxi_assets.tlc.schema import Column, Service
+
+    _Columns = Sequence[Column] | Sequence[all_trips.CommonColumn]
+
+_COLOURS = re.compile(r"\x1b\[\d*m")
+
+# What is not recorded has a type all the same, or a union of three services would make text of it.
+_NULLS = {
+    ColumnType.INTEGER: "BIGINT",
+    ColumnType.DATE: "DATE",
+    ColumnType.DATETIME: "TIMESTAMP",
+    ColumnType.MONEY: "DECIMAL",
+    ColumnType.MILES: "DECIMAL",
+}
+_TYPES = {
+    ColumnType.INTEGER: "BIGINT",
+    ColumnType.MONEY: "DECIMAL(12, 2)",
+    ColumnType.MILES: "DECIMAL(12, 3)",
+    ColumnType.DEGREES: "DOUBLE",
+    ColumnType.TEXT: "TEXT",
+    ColumnType.DATETIME: "TIMESTAMP",
+    ColumnType.DATE: "DATE",
+    ColumnType.BOOLEAN: "BOOLEAN",
+    ColumnType.MONEY_SUM: "DECIMAL(18, 2)",
+    ColumnType.MILES_SUM: "DECIMAL(18, 3)",
+}
+
+
+@cache
+def queries_of(mart: Mart) -> tuple[exp.Query, dict[str, exp.Query]]:
+    """The query of a month, and the views upon the table by name; raises `MartDefinitionError`."""
+    first, views = _read(mart)
+    for query in (first, *views.values()):
+        _require_known_columns(query, mart)
+    return first, views
+
+
+def _read(mart: Mart) -> tuple[exp.Query, dict[str, exp.Query]]:
+    first, *others = _parsed(mart.sql, mart.name)
+    if not isinstance(first, exp.Query) or [c.name for c in mart.columns] != first.named_selects:
+        columns = ", ".join(column.name for column in mart.columns)
+        raise wrong(mart.name, f"the query of a month must select, in this order, {columns}")
+    if "data_month" not in mart.key or all_trips.NAME not in tables_of(first):
+        raise wrong(mart.name, "it must be made of all_trips, and data_month be part of its key")
+    views = {}
+    for view in others:
+        if not (
+            isinstance(view, exp.Create)
+            and view.kind == "VIEW"
+            and isinstance(view.this, exp.Table)
+            and isinstance(view.expression, exp.Query)
+        ):
+            raise wrong(mart.name, "after the query of a month there can only be CREATE VIEW … AS SELECT …")
+        require_allowed(view.this, mart.name)
+        views[view.this.name] = view.expression
+    if [*views] != mart.views or len(views) != len(others):
+        raise wrong(mart.name, "each view must begin with CREATE VIEW and a name of its own, and comments with neither")
+    for query in (first, *views.values()):
+        require_allowed(query, mart.name)
+    return first, views
+
+
+def parse(sql: str, what: str) -> exp.Query:
+    """A query in the language of marts; `what` names it in errors."""
+    queries = _parsed(sql, what)
+    if len(queries) != 1 or not isinstance(queries[0], exp.Query):
+        raise wrong(what, "it is no query, or several")
+    require_allowed(queries[0], what)
+    return queries[0]
+
+
+def tables_of(query: exp.Query) -> set[str]:
+    """The tables that a query names."""
+    ctes = {cte.alias for cte in query.find_all(exp.CTE)}
+    return {table.name for table in query.find_all(exp.Table)} - ctes
+
+
+def month_of(mart: Mart, month: Month, services: Sequence[Service]) -> exp.Query:
+    """The query of a mart's month, over these services."""
+    return over_trips(queries_of(mart)[0], services, [month])
+
+
+def over_trips(query: exp.Query, services: Sequence[Service], months: Iterable[Month]) -> exp.Query:
+    """A query in which `all_trips` is the trips of these months of these services."""
+    days = [str(month.start) for month in months]
+    if all_trips.NAME in tables_of(query) and not (services and days):
+        raise wrong("query", "it reads all_trips, and of which services and months is not said")
+
+    def put(node: exp.Expr) -> exp.Expr:
+        if isinstance(node, exp.Table) and node.name == all_trips.NAME:
+            alias = node.alias or all_trips.NAME
+            return _all_trips(services, days).subquery(alias)
+        return node
+
+    return cast("exp.Query", query.transform(put))
+
+
+def render(query: exp.Query, dialect: str, relation: Callable[[str], str]) -> str:
+    """The query in an engine's SQL; `relation` says how the engine names a table."""
+
+    def name(node: exp.Expr) -> exp.Expr:
+        if isinstance(node, exp.Table) and not node.db and node.name in tables:
+            table = exp.to_table(relation(node.name), dialect=dialect)
+            return exp.alias_(table, node.alias or node.name, table=True)
+        return node
+
+    tables = tables_of(query)
+    # Quoted, because each engine has reserved words of its own.
+    return query.transform(name).sql(dialect=dialect, identify=True)
+
+
+# --- what a query's columns are ---------------------------------------------------------------------------------------
+
+
+def _require_known_columns(query: exp.Query, mart: Mart) -> None:
+    """As far as the tables that it reads are known; of others, the engine says what they lack."""
+    known = _tables() | {mart.name: mart.columns}
+    if not tables_of(query) <= {*known}:
+        return
+    schema = {table: _types(table, known[table]) for table in tables_of(query)}
+    try:
+        _qualified(query, schema, validate=True)
+    except SqlglotError as error:
+        raise wrong(mart.name, f"it names what there is not: {_said(error)}") from None
+
+
+def types_of(query: exp.Query) -> dict[str, str]:
+    """DuckDB's types of a query's columns by name, as far as they can be told; no engine's results say them all."""
+    try:
+        schema = _schema(tables_of(query))
+        typed = annotate_types(_qualified(query, schema), schema=schema, dialect=WRITTEN_IN)
+    except SqlglotError:  # what is wrong with it, the engine says
+        return {}
+    return {column.alias_or_name: column.type.sql(WRITTEN_IN) for column in typed.selects if column.type is not None}
+
+
+def lineage(mart: Mart, services: Sequence[Service]) -> dict[str, set[tuple[str, str]]]:
+    """For each of a mart's columns, the columns of tables in the warehouse that its values are made from."""
+    query = over_trips(queries_of(mart)[0], services, [services[0].first_month])
+    scope = build_scope(_qualified(query, _schema(tables_of(query))))
+    return {} if scope is None else {name: _made_of(scope, place) for place, name in enumerate(query.named_selects)}
+
+
+def never_null(mart: Mart, column: str) -> bool:
+    """Whether no row of a mart can lack this column's value, as far as can be told from its query."""
+    query = queries_of(mart)[0]
+    scope = build_scope(_qualified(query, _schema(tables_of(query))))
+    return scope is not None and _is_never_null(scope, query.named_selects.index(column))
+
+
+def _qualified(query: exp.Query, schema: Mapping[str, object], *, validate: bool = False) -> exp.Query:
+    return qualify(
+        query.copy(),
+        schema=dict(schema),
+        dialect=WRITTEN_IN,
+        quote_identifiers=False,
+        identify=False,
+        validate_qualify_columns=validate,
+    )
+
+
+def _schema(tables: Iterable[str]) -> dict[str, object]:
+    """Types of the columns of the tables that we know."""
+    return {table: dict(columns) for table in tables if (columns := _columns_of(table))}
+
+
+@cache
+def _columns_of(table: str) -> Mapping[str, str]:
+    known = _tables()
+    if table in known:
+        return _types(table, known[table])
+    views = (_read(mart)[1][table] for mart in marts().values() if table in mart.views)
+    return next((types_of(view) for view in views), {})
+
+
+def _tables() -> dict[str, _Columns]:
+    """The columns of all tables that this project makes, and of all trips."""
+    return {
+        ZONES_TABLE: ZONE_COLUMNS,
+        all_trips.NAME: all_trips.COLUMNS,
+        **{service.table: service.columns for service in SERVICES.values()},
+        **{name: mart.columns for name, mart in marts().items()},
+    }
+
+
+def _types(table: str, columns: _Columns) -> dict[str, str]:
+    own = {"service": "TEXT"} if table == all_trips.NAME else {}
+    return own | {column.name: _TYPES[column.type] for column in columns}
+
+
+def _made_of(scope: Any, place: int) -> set[tuple[str, str]]:
+    if scope.set_operation_scopes:
+        return {made_of for side in scope.set_operation_scopes for made_of in _made_of(side, place)}
+    found = set()
+    for column in scope.expression.selects[place].find_all(exp.Column):
+        source: Any = _source_of(scope, column)
+        if isinstance(source, Scope):
+            found |= _made_of(source, _names(source).index(column.name))
+        elif source is not None:
+            found.add((source.name, column.name))
+    return found
+
+
+def _names(scope: Any) -> list[str]:
+    names: list[str] = scope.expression.named_selects
+    return names
+
+
+def _source_of(scope: Any, column: exp.Column) -> Any:
+    inner = (within.sources for within in scope.subquery_scopes)
+    return next((found[column.table] for found in (scope.sources, *inner) if column.table in found), None)
+
+
+def _is_never_null(scope: Any, place: int) -> bool:
+    if scope.set_operation_scopes:
+        return all(_is_never_null(side, place) for side in scope.set_operation_scopes)
+    joins = scope.expression.args.get("joins") or []
+    outer = {join.alias_or_name for join in joins if join.side}
+    whole = any(join.side in {"RIGHT", "FULL"} for join in joins)
+
+    def holds(node: Any) -> bool:
+        node = node.this if isinstance(node, exp.Neg) else node
+        if isinstance(node, exp.Coalesce):
+            return any(holds(one) for one in (node.this, *node.expressions))
+        source = scope.sources.get(node.table) if isinstance(node, exp.Column) else None
+        if source is None or whole or node.table in outer:
+            return isinstance(node, exp.Literal | exp.Count)
+        if isinstance(source, Scope):
+            return _is_never_null(source, _names(source).index(node.name))
+        return source.name == all_trips.NAME and node.name in _NEVER_NULL
+
+    return holds(scope.expression.selects[place].unalias())
+
+
+_NEVER_NULL = {"service", "data_month"} | {c.name for c in all_trips.COLUMNS if c.otherwise is not None}
+
+
+# --- trips ------------------------------------------------------------------------------------------------------------
+
+
+def _all_trips(services: Sequence[Service], days: Sequence[str]) -> exp.Query:
+    selects = [_trips_of(service, days) for service in services]
+    if len(selects) == 1:
+        return selects[0]
+    return exp.union(*selects, distinct=False)
+
+
+def _trips_of(service: Service, days: Sequence[str]) -> exp.Select:
+    recorded = {column.name for column in service.columns}
+    columns = [exp.alias_(exp.Literal.string(service.name), "service")]
+    for column in all_trips.COLUMNS:
+        source = all_trips.source_of(column, service)
+        value = exp.cast(exp.null(), _NULLS[column.type]) if source is None else _parse(source)
+        if source is not None and column.of_trips_only and "is_reversal" in recorded:
+            value = exp.Case(
+                ifs=[
+                    exp.If(this=exp.Not(this=exp.func("COALESCE", exp.column("is_reversal"), exp.false())), true=value)
+                ]
+            )
+        if column.otherwise is not None:
+            value = exp.func("COALESCE", value, _parse(column.otherwise))
+        columns.append(exp.alias_(value, column.name))
+    months = exp.column("data_month").isin(*(exp.cast(exp.Literal.string(day), "DATE") for day in days))
+    return exp.select(*columns).from_(service.table).where(months)
+
+
+def _parse(sql: str) -> exp.Expr:
+    parsed: exp.Expr = sqlglot.parse_one(sql, read=WRITTEN_IN)
+    return parsed
+
+
+def _parsed(sql: str, what: str) -> list[exp.Expr]:
+    try:
+        statements = [statement for statement in sqlglot.parse(sql, read=WRITTEN_IN) if statement is not None]
+    except (SqlglotError, ValueError) as error:
+        raise wrong(what, f"it cannot be parsed: {_said(error)}") from None
+    if not statements:
+        raise wrong(what, "there is no query")
+    for statement in statements:
+        if isinstance(statement, exp.Alias | exp.Condition):  # such as SELEC data_month, a value by a name
+            raise wrong(what, f"it cannot be parsed: {shown(statement)} is no statement")
+    return statements
+
+
+def _said(error: Exception) -> str:
+    """On one line, and without the colours that are for terminals."""
+    return " ".join(_COLOURS.sub("", str(error)).split()).rstrip(".")

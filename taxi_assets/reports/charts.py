@@ -1,0 +1,213 @@
+"""The pictures of a month: one function each, from figures to a `Picture`. What a service does not record has none."""
+
+from __future__ import annotations
+
+import calendar
+from typing import TYPE_CHECKING
+
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import FuncFormatter, MaxNLocator, StrMethodFormatter
+
+from taxi_assets.reports import formatting
+from taxi_assets.reports.chart_style import (
+    BLUE,
+    GREEN,
+    INK,
+    MUTED,
+    ORANGE,
+    PAPER,
+    VERMILION,
+    Picture,
+    drawing,
+    grid,
+    new_figure,
+    to_png,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+
+    from taxi_assets.reports.metrics import MonthFigures
+    from taxi_assets.tlc.cleaning.report import MonthReport
+
+_THOUSANDS = FuncFormatter(lambda value, _position: formatting.count(value))
+_LETTERS = "MTWTFSS"
+# What comes from data must have an end.
+_LABEL_CHARACTERS = 40
+_LEAST_BARS = 2  # one alone would fill its picture
+
+
+def draw_all(figures: MonthFigures, report: MonthReport) -> list[Picture]:
+    """Every picture that there is something to see in, in the order of the page."""
+    drawn = []
+    with drawing():
+        if figures.headline.trips:
+            drawn += [_trips_per_day(figures), _hour_by_weekday(figures)]
+        if figures.zones:
+            drawn.append(_top_zones(figures))
+        if any(fare.trips for fare in figures.fares):
+            drawn.append(_fares_and_tips(figures))
+        if report.reasons:
+            drawn.append(_quarantine(figures, report))
+    return drawn
+
+
+def _of(figures: MonthFigures) -> str:
+    return f"{figures.service.title}, {formatting.month_name(figures.month)}"
+
+
+def _trips_per_day(figures: MonthFigures) -> Picture:
+    month, days = figures.month, figures.days
+    weekend = [calendar.weekday(month.year, month.number, day) >= 5 for day in range(1, month.days + 1)]
+    figure = new_figure(f"Trips per day: {_of(figures)}", height=3.5)
+    axes = figure.subplots()
+    numbers = range(1, month.days + 1)
+    axes.bar(numbers, days, color=[ORANGE if w else BLUE for w in weekend], width=0.78)
+    axes.set_xlim(0.4, month.days + 0.6)
+    axes.set_xticks(numbers, [f"{day}\n{_LETTERS[calendar.weekday(month.year, month.number, day)]}" for day in numbers])
+    axes.set_xlabel("day of the pickup")
+    _count_axis(axes, "trips")
+    figure.legend(
+        handles=[Patch(color=BLUE, label="Monday to Friday"), Patch(color=ORANGE, label="weekend")],
+        loc="outside upper right",
+        ncols=2,
+        frameon=False,
+    )
+    most, least = max(days), min(days)
+    alt = (
+        f"Bar chart of trips per day. Most: {formatting.day_name(month, days.index(most) + 1)}, {formatting.count(most)}. "
+        f"Fewest: {formatting.day_name(month, days.index(least) + 1)}, {formatting.count(least)}."
+    )
+    return Picture("trips_per_day", alt, to_png(figure))
+
+
+def _hour_by_weekday(figures: MonthFigures) -> Picture:
+    figure = new_figure(f"The week by hour: {_of(figures)}", height=3.5)
+    axes = figure.subplots()
+    values = [[float("nan") if value is None else value for value in day] for day in figures.hours]
+    axes.set_facecolor("#f1f2f4")
+    image = axes.imshow(values, aspect="auto", cmap="cividis", vmin=0, interpolation="nearest")
+    axes.set_yticks(range(7), formatting.WEEKDAYS)
+    axes.set_xticks(range(0, 24, 2), [f"{hour:02d}" for hour in range(0, 24, 2)])
+    axes.set_xlabel("hour of the pickup (18 is 18:00 to 19:00)")
+    axes.spines[:].set_visible(False)
+    axes.set_xticks([hour - 0.5 for hour in range(1, 24)], minor=True)
+    axes.set_yticks([day - 0.5 for day in range(1, 7)], minor=True)
+    axes.grid(visible=True, which="minor", color=PAPER, linewidth=1)
+    axes.tick_params(which="minor", length=0)
+    bar = figure.colorbar(image, ax=axes, pad=0.015, aspect=16, format=_THOUSANDS)
+    bar.set_label("trips in such an hour")
+    bar.outline.set_visible(False)
+    busiest = figures.headline.busiest
+    alt = "Heat map of trips by weekday and hour of the pickup."
+    if busiest is not None:
+        place = busiest.hour - 0.5, busiest.isodow - 1.5
+        axes.add_patch(Rectangle(place, 1, 1, fill=False, edgecolor=VERMILION, linewidth=2.2))
+        figure.legend(
+            handles=[Patch(facecolor="none", edgecolor=VERMILION, linewidth=2.2, label="busiest hour")],
+            loc="outside upper right",
+            frameon=False,
+        )
+        alt += (
+            f" Busiest: {formatting.WEEKDAYS[busiest.isodow - 1]} {formatting.hour_name(busiest.hour)}, "
+            f"with {formatting.count(busiest.trips)} trips in such an hour."
+        )
+    return Picture("hour_by_weekday", alt, to_png(figure))
+
+
+def _top_zones(figures: MonthFigures) -> Picture:
+    zones = figures.zones
+    names = [f"{zone.name}, {zone.borough}" if zone.borough else zone.name for zone in zones]
+    figure = new_figure(f"Where trips begin: {_of(figures)}", height=0.9 + 0.28 * max(len(zones), _LEAST_BARS))
+    axes = figure.subplots()
+    _bars(axes, names, [zone.trips for zone in zones], BLUE, figures.headline.trips)
+    axes.set_xlabel("trips, and their share of all trips")
+    first = zones[0]
+    alt = (
+        f"Bar chart of the {len(zones)} taxi zones where most trips begin. "
+        f"First: {names[0]}, {formatting.counted(first.trips, 'trip')}."
+    )
+    return Picture("top_zones", alt, to_png(figure))
+
+
+def _fares_and_tips(figures: MonthFigures) -> Picture:
+    fares, tips = figures.fares, figures.tip_by_fare
+    by_card = bool(figures.payments)
+    tipped = any(tips)
+    figure = new_figure(f"Fares and tips: {_of(figures)}", height=3.4)
+    panels = figure.subplots(1, 2 if tipped else 1, squeeze=False)[0]
+    labels = [fare.name.removesuffix(" and more").split(" to ")[0].removeprefix("$") for fare in fares]
+    labels[-1] += "+"
+    trips = [fare.trips for fare in fares]
+    panels[0].bar([step + 0.5 for step in range(len(fares))], trips, color=BLUE, width=0.9)
+    panels[0].set_title("Trips by fare", loc="left", fontsize=10, color=MUTED)
+    _count_axis(panels[0], "trips")
+    if tipped:
+        shown = [(step + 0.5, tip) for step, tip in enumerate(tips) if tip is not None]
+        panels[1].bar([at for at, _ in shown], [tip for _, tip in shown], color=GREEN, width=0.9)
+        panels[1].set_title(
+            f"Mean tip by fare{', trips paid by card' if by_card else ''}", loc="left", fontsize=10, color=MUTED
+        )
+        panels[1].set_ylabel("tip, US dollars")
+        panels[1].yaxis.set_major_locator(MaxNLocator(5))
+        panels[1].yaxis.set_major_formatter(StrMethodFormatter("{x:,.2f}"))
+        grid(panels[1], "y")
+    for axes in panels:
+        axes.set_xlim(-0.1, len(fares) + 0.1)
+        axes.set_xticks(range(len(fares)), labels)
+        axes.set_xlabel("fare, US dollars")
+    most = fares[trips.index(max(trips))]
+    mean = figures.headline.tips_per_fare
+    alt = f"Bar chart of trips by fare; most cost {most.name}."
+    if tipped and mean is not None:
+        whose = "trips paid by card" if by_card else "all trips"
+        alt += f" Beside it the mean tip by fare; over {whose}, tips are {formatting.percent(mean)} of fares."
+    return Picture("fares_and_tips", alt, to_png(figure))
+
+
+def _quarantine(figures: MonthFigures, report: MonthReport) -> Picture:
+    reasons = sorted(report.reasons.items(), key=lambda item: (-item[1].rows, item[0]))
+    names = [name for name, _ in reasons]
+    figure = new_figure(f"Rows in quarantine: {_of(figures)}", height=0.95 + 0.32 * max(len(reasons), _LEAST_BARS))
+    axes = figure.subplots()
+    _bars(axes, names, [reason.rows for _, reason in reasons], ORANGE, report.rows_raw, digits=2)
+    axes.set_xlabel("rows, and their share of the published file; a row with two reasons counts under both")
+    alt = "Bar chart of the rows left out, by reason: " + "; ".join(
+        f"{name}, {formatting.counted(reason.rows, 'row')}" for name, (_, reason) in zip(names, reasons, strict=True)
+    )
+    return Picture("quarantine", alt + ".", to_png(figure))
+
+
+# --- axes --------------------------------------------------------------------------------------------------------
+
+
+def _count_axis(axes: Axes, label: str) -> None:
+    axes.set_ylabel(label)
+    axes.yaxis.set_major_formatter(_THOUSANDS)
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    grid(axes, "y")
+
+
+def _bars(axes: Axes, names: Sequence[str], values: Sequence[int], colour: str, whole: int, *, digits: int = 1) -> None:
+    """Bars from top to bottom, each with its value and its share of the whole; the axis needs no numbers then."""
+    places = range(len(values))
+    axes.barh(places, values, color=colour, height=0.72)
+    # Names come from data: a dollar sign in one is a dollar sign.
+    axes.set_yticks(places, [_shortened(name) for name in names], parse_math=False)
+    axes.set_ylim(max(len(values), _LEAST_BARS) - 0.5, -0.5)
+    for place, value in zip(places, values, strict=True):
+        share = formatting.percent(value / whole, digits) if whole else ""
+        axes.annotate(
+            f"{formatting.count(value)}  ({share})", (value, place), (5, 0), textcoords="offset points", va="center",
+            color=INK, fontsize=9,
+        )  # fmt: skip
+    axes.set_xlim(0, (max(values) or 1) * 1.18)
+    axes.set_xticks([])
+    axes.spines[["left", "bottom"]].set_visible(False)
+
+
+def _shortened(name: str) -> str:
+    line = " ".join(name.split())
+    return line if len(line) <= _LABEL_CHARACTERS else line[:_LABEL_CHARACTERS] + "…"

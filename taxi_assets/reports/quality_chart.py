@@ -1,0 +1,197 @@
+"""The picture of all months: why rows are in quarantine, how many rows there are, and how that changes, over time."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from itertools import cycle
+from typing import TYPE_CHECKING
+
+import matplotlib as mpl
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
+
+from taxi_assets.reports import formatting
+from taxi_assets.reports.chart_style import (
+    BLUE,
+    GREEN,
+    MUTED,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    Picture,
+    drawing,
+    grid,
+    new_figure,
+    to_png,
+)
+from taxi_assets.tlc.month import Month
+from taxi_assets.tlc.services.registry import SERVICES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.container import BarContainer
+    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.lines import Line2D
+
+    from taxi_assets.tlc.cleaning.report import MonthReport
+
+    Reports = Mapping[Month, MonthReport]
+
+# Told apart by shape as well.
+_LOOKS = (ORANGE, "o"), (GREEN, "s"), (BLUE, "^"), (PURPLE, "D"), (VERMILION, "v"), (SKY, "P")
+_FEW_MONTHS = 36
+_REASONS = 5
+_OTHERS = "other reasons"
+_MOST_CHANGE = 1.0  # a service that has just begun would flatten all others
+
+
+def draw_quality(reports: Sequence[MonthReport]) -> Picture:
+    """Of one month at least; a month that is missing is a gap."""
+    by_service = {
+        service.name: {Month.parse(report.month): report for report in reports if report.service == service.name}
+        for service in SERVICES.values()
+    }
+    with drawing():
+        figure = new_figure("Quality of the months in the lake", height=6.6)
+        upper, lower = figure.subfigures(2, 1, height_ratios=[2, 3], squeeze=False)[:, 0]
+        draw_reasons(upper, {name: months for name, months in by_service.items() if months})
+        _draw_rows(lower, by_service)
+        return Picture("quality_over_time", _alt(reports), to_png(figure))
+
+
+# --- quarantine by reason ----------------------------------------------------------------------------------------
+
+
+def draw_reasons(figure: Figure | SubFigure, by_service: Mapping[str, Reports]) -> list[Axes]:
+    """Stacks for each service, beside each other."""
+    shown = _frequent([report for months in by_service.values() for report in months.values()])
+    shades = mpl.colormaps["cividis"].resampled(_REASONS)
+    colours = {name: shades(place) for place, name in enumerate(shown)} | {_OTHERS: "#c4c8ce"}
+    panels = figure.subplots(1, len(by_service), squeeze=False)[0]
+    stacks: dict[str, BarContainer] = {}
+    for axes, (service, months) in zip(panels, by_service.items(), strict=True):
+        stacks |= _stack(axes, months, {name: colours[name] for name in (*shown, _OTHERS)})
+        axes.set_title(SERVICES[service].title, loc="left", fontsize=8.5, color=MUTED)
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.yaxis.set_major_locator(MaxNLocator(3))
+        _dates(axes, most=4)
+        grid(axes, "y")
+    panels[0].set_ylabel("rows in quarantine")
+    legend = [name for name in (*shown, _OTHERS) if name in stacks]
+    said = "Share of the published rows, by reason; a row with two reasons counts under both"
+    figure.legend(
+        [stacks[name][0] for name in legend], legend, loc="outside lower center", ncols=3, frameon=False, fontsize=8.5,
+        title=said if legend else "No row is in quarantine", title_fontsize=9,
+    )  # fmt: skip
+    return list(panels)
+
+
+def _frequent(reports: Sequence[MonthReport]) -> list[str]:
+    """The reasons that have their own colour, the most frequent first."""
+    rows: Counter[str] = Counter()
+    for report in reports:
+        rows.update({name: reason.rows for name, reason in report.reasons.items()})
+    return sorted(rows, key=lambda name: (-rows[name], name))[:_REASONS]
+
+
+def _stack(axes: Axes, months: Reports, colours: Mapping[str, object]) -> dict[str, BarContainer]:
+    """Draw the shares of the reasons on top of each other; what was drawn, by reason."""
+    days = [month.start for month in months]
+    base = [0.0] * len(months)
+    drawn: dict[str, BarContainer] = {}
+    for name, colour in colours.items():
+        shares = [_share(report, name, colours) for report in months.values()]
+        if any(shares):
+            drawn[name] = axes.bar(
+                days, shares, bottom=base, width=[month.days for month in months], align="edge", color=colour  # type: ignore[arg-type]  # dates are fine
+            )  # fmt: skip
+            base = [low + share for low, share in zip(base, shares, strict=True)]
+    axes.set_xlim(min(months).start, max(months).end)  # type: ignore[arg-type]  # and here
+    axes.set_ylim(0, max(base) * 1.08 or 0.01)
+    return drawn
+
+
+def _share(report: MonthReport, name: str, named: Mapping[str, object]) -> float:
+    rows = sum(
+        reason.rows for other, reason in report.reasons.items() if (other if other in named else _OTHERS) == name
+    )
+    return rows / report.rows_raw if report.rows_raw else 0.0
+
+
+# --- rows and their change ---------------------------------------------------------------------------------------
+
+
+def _draw_rows(figure: SubFigure, by_service: Mapping[str, Reports]) -> None:
+    change, rows = figure.subplots(2, 1, sharex=True)
+    lines = {}
+    for (service, months), (colour, marker) in zip(by_service.items(), cycle(_LOOKS), strict=False):
+        if months:
+            _line(change, changes(months), colour, marker)
+            published = {month: report.rows_raw or float("nan") for month, report in months.items()}
+            lines[SERVICES[service].title] = _line(rows, published, colour, marker)
+    change.set_title(
+        "Clean rows, change on the month before (more than twice as many is drawn at +100%)",
+        loc="left", fontsize=10, color=MUTED,
+    )  # fmt: skip
+    change.yaxis.set_major_formatter(FuncFormatter(lambda value, _position: formatting.signed_percent(value)))
+    change.yaxis.set_major_locator(MaxNLocator(4))
+    change.margins(y=0.15)
+    rows.set_title("Rows published, on a scale of powers of ten", loc="left", fontsize=10, color=MUTED)
+    rows.set_yscale("log")
+    rows.margins(y=0.15)
+    low, high = (math.log10(end) for end in rows.get_ylim())
+    rows.set_ylim(10 ** math.floor(low), 10 ** math.ceil(high))  # two numbers at least
+    rows.yaxis.set_major_locator(LogLocator(10, numticks=6))
+    rows.yaxis.set_minor_locator(NullLocator())
+    rows.yaxis.set_major_formatter(FuncFormatter(lambda value, _position: formatting.count(value)))
+    for axes in (change, rows):
+        grid(axes, "y")
+    _dates(rows, most=9)
+    rows.set_xlabel("published month")
+    figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=4, frameon=False)
+
+
+def changes(months: Reports) -> dict[Month, float]:
+    """Of the clean rows, a share at most 1; nothing, and so a gap, where the month before is not in the lake."""
+    found = {}
+    for month, report in months.items():
+        before = months.get(month.shift(-1))
+        known = before is not None and before.clean.rows
+        found[month] = min(report.clean.rows / known - 1, _MOST_CHANGE) if known else float("nan")
+    return found
+
+
+def _line(axes: Axes, values: Mapping[Month, float], colour: str, marker: str) -> Line2D:
+    month, last = min(values), max(values)
+    drawn: dict[Month, float] = {}
+    while month <= last:
+        drawn[month] = values.get(month, float("nan"))
+        month = month.shift(1)
+    # Markers show a month between two gaps, and would cover long lines.
+    size = 4.5 if len(values) <= _FEW_MONTHS else 2.2
+    days = [month.start for month in drawn]
+    (line,) = axes.plot(
+        days, list(drawn.values()), color=colour, marker=marker, markersize=size, linewidth=1.4, clip_on=False  # type: ignore[arg-type]  # dates are fine
+    )  # fmt: skip
+    return line
+
+
+def _dates(axes: Axes, *, most: int) -> None:
+    dates = AutoDateLocator(minticks=2, maxticks=most)  # type: ignore[no-untyped-call]  # matplotlib has not typed it
+    axes.xaxis.set_major_locator(dates)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(dates, show_offset=False))  # type: ignore[no-untyped-call]  # nor this
+
+
+def _alt(reports: Sequence[MonthReport]) -> str:
+    worst = max(reports, key=lambda report: report.share_quarantined)
+    frequent = _frequent(reports)
+    often = f" Most often for {frequent[0]}." if frequent else ""
+    return (
+        f"Charts of {formatting.counted(len(reports), 'month')} of all services: the share in quarantine by reason, the "
+        "change of the clean rows on the month before, the rows published. Largest share in quarantine: "
+        f"{worst.service} {worst.month}, {formatting.percent(worst.share_quarantined, 2)}.{often}"
+    )

@@ -1,0 +1,348 @@
+"""The warehouse in a BigQuery dataset, on dagster-gcp's resource.
+
+A month is one load job into its partition, from the lake's `gs://` object where that is one: no trip passes through
+this process. What the month should be is counted beforehand, by a query on the very object. Which data a partition
+holds stands in a table beside it, `green_trips_loads`, written after the trips: after a crash in between the month
+counts as not loaded, and the next run loads it again.
+"""
+
+import io
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, ClassVar
+
+import dagster as dg
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+import tenacity
+from google.api_core import exceptions as api_errors
+from google.cloud import bigquery
+from pydantic import Field, PrivateAttr
+
+from taxi_assets.errors import (
+    WarehouseBusyError,
+    WarehouseUnreachableError,
+    WarehouseUnusableError,
+)
+from taxi_assets.google_auth import named_errors, reason
+from taxi_assets.marts.mart import Mart
+from taxi_assets.resources.google import BigQueryClientResource
+from taxi_assets.storage.lake.objects import ParquetMonth
+from taxi_assets.storage.pandas_types import to_frame
+from taxi_assets.storage.warehouse.base_warehouse import LoadedMonth, Warehouse, nothing
+from taxi_assets.storage.warehouse.bigquery.job_runner import finished, job_id_of
+from taxi_assets.storage.warehouse.bigquery.loading import MonthLoad
+from taxi_assets.storage.warehouse.bigquery.marts import (
+    mart_table,
+    replace_month,
+    replace_view,
+)
+from taxi_assets.storage.warehouse.bigquery.marts import (
+    named_errors as errors_of_queries,
+)
+from taxi_assets.storage.warehouse.bigquery.queries import ask, count, rows_of
+from taxi_assets.storage.warehouse.bigquery.tables import (
+    LABELS,
+    LEDGER_SCHEMA,
+    described,
+    follow,
+    ledger_of,
+    ledger_table,
+    partition,
+    require_same_shape,
+    schema_of,
+    trips_table,
+)
+from taxi_assets.tlc.cleaning.report import NO_ROWS, Totals
+from taxi_assets.tlc.month import Month
+from taxi_assets.tlc.schema import Service
+
+_UPDATES = 5
+"""How often a table's properties are updated while others change them, too."""
+
+
+class BigQueryWarehouse(Warehouse):
+    """Tables in a BigQuery dataset, partitioned by `data_month`."""
+
+    kind: ClassVar[str] = "bigquery"
+    dialect: ClassVar[str] = "bigquery"
+
+    api: dg.ResourceDependency[BigQueryClientResource]
+    project: str = Field(description="The project that holds the dataset, and pays for its jobs.")
+    dataset: str = Field(description="The dataset that holds the tables; it is made on first use.")
+    location: str | None = Field(default=None, description="Where the dataset is made, US by default.")
+
+    _found_in: str | None = PrivateAttr(default=None)
+
+    # --- months ------------------------------------------------------------------------------------------------------
+
+    def replace_month(self, service: Service, month: Month, trips: ParquetMonth, *, run_id: str) -> None:
+        """Made ready here, then see `MonthLoad`."""
+        what = f"{service.name} {month} cannot be loaded into {self.table_name(service.table)}"
+        with self.client(what) as client:
+            self._prepare(client, service)
+            MonthLoad(
+                client=client,
+                service=service,
+                month=month,
+                trips=trips,
+                table=self._table(service.table),
+                ledger=self._table(ledger_of(service)),
+                location=self._place(client),
+                run_id=run_id,
+                named=lambda: self._named(what),
+                log=dg.get_dagster_logger(),
+            ).replace()
+
+    def loaded(self, service: Service, month: Month) -> LoadedMonth | None:
+        """From the table of loads; reading it costs nothing."""
+        note = self._ledger_row(service, month)
+        if note is None or None in note.values():  # invalidated, or of before the ledger had all its columns
+            return None
+        totals = Totals(rows=note["row_count"], cents=note["cents"], source_rows=note["source_rows"])
+        return LoadedMonth(note["data_version"], totals, note["run_id"])
+
+    def replacing_run(self, service: Service, month: Month) -> str | None:
+        """The run that has invalidated the month's ledger row, and has not noted its load since."""
+        note = self._ledger_row(service, month)
+        return None if note is None or note["data_version"] is not None else note["run_id"]
+
+    def _ledger_row(self, service: Service, month: Month) -> dict[str, Any] | None:
+        with self.client(f"{service.name} {month} cannot be looked up") as client:
+            ledger = self._find(client, ledger_of(service))
+            if ledger is None or not {field.name for field in LEDGER_SCHEMA} <= {field.name for field in ledger.schema}:
+                return None
+            notes = rows_of(client, partition(self._table(ledger_of(service)), month), LEDGER_SCHEMA).to_pylist()
+        return notes[0] if notes else None
+
+    def totals(self, service: Service, month: Month) -> Totals:
+        """One query of the partition; no table, no rows."""
+        with self.client(f"{service.name} {month} cannot be counted") as client:
+            table = self._find(client, service.table)
+            if table is None:
+                return NO_ROWS
+            held = {field.name for field in table.schema}
+            money = [name for name in service.money_columns if name in held]
+            return count(client, self.table_name(service.table), money, month, location=self._place(client))
+
+    def read_month(self, service: Service, month: Month, *, rows: int | None = None) -> pd.DataFrame:
+        """By a query; a few rows come from the partition's beginning, which costs nothing."""
+        with self.client(f"{service.name} {month} cannot be read") as client:
+            table = self._find(client, service.table)
+            if table is None:
+                raise self.missing(service.table)
+            held = {field.name for field in table.schema}
+            fields = [field for field in schema_of(service) if field.name in held]
+            if rows is not None:
+                found = rows_of(client, partition(self._table(service.table), month), fields, rows)
+            else:
+                names = ", ".join(f"`{field.name}`" for field in fields)
+                found = ask(
+                    client,
+                    f"SELECT {names} FROM {self.table_name(service.table)} WHERE data_month = @month "
+                    "ORDER BY source_row",
+                    month,
+                    location=self._place(client),
+                ).to_arrow(create_bqstorage_client=False)
+        return to_frame(_in_schema(found, service.arrow_schema))
+
+    # --- small tables ------------------------------------------------------------------------------------------------
+
+    def replace_frame(
+        self,
+        name: str,
+        frame: pd.DataFrame,
+        descriptions: Mapping[str, str],
+        *,
+        require_current: Callable[[], None] = nothing,
+    ) -> None:
+        """In one load job."""
+        with self.client(f"{name} cannot be written") as client:
+            self._make_dataset(client)
+            config = bigquery.LoadJobConfig(
+                schema=described(frame, descriptions),
+                source_format=bigquery.SourceFormat.PARQUET,
+                write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE,
+                labels=LABELS,
+            )
+            where: dict[str, Any] = {"job_config": config, "location": self._place(client)}
+            with io.BytesIO() as parquet:
+                # BigQuery's times have microseconds, pandas' often nanoseconds.
+                pyarrow.parquet.write_table(
+                    pa.Table.from_pandas(frame, preserve_index=False),
+                    parquet,
+                    coerce_timestamps="us",
+                    allow_truncated_timestamps=True,
+                )
+
+                def start(job_id: str) -> Any:
+                    return client.load_table_from_file(parquet, self._table(name), rewind=True, job_id=job_id, **where)
+
+                job_id = job_id_of(uuid.uuid4().hex, self._table(name))
+                require_current()
+                finished(client, start, job_id, location=where["location"], log=dg.get_dagster_logger())
+                require_current()
+
+    def read_frame(self, name: str) -> pd.DataFrame:
+        """Whole; reading a small table costs nothing."""
+        with self.client(f"{name} cannot be read") as client:
+            table = self._find(client, name)
+            if table is None:
+                raise self.missing(name)
+            return to_frame(client.list_rows(table).to_arrow(create_bqstorage_client=False))
+
+    # --- marts and questions -----------------------------------------------------------------------------------------
+
+    def replace_mart(
+        self,
+        mart: Mart,
+        month: Month,
+        services: Sequence[Service],
+        *,
+        run_id: str,
+        require_current: Callable[[], None] = nothing,
+    ) -> int:
+        """In one query job; then the views, where they are not yet what the mart says."""
+        from taxi_assets.marts.sql_rendering import month_of, queries_of, render  # noqa: PLC0415  (a fifth of a second)
+
+        what = f"{mart.name} {month} cannot be made"
+        query = render(month_of(mart, month, services), self.dialect, self.relation)
+        views = {name: render(view, self.dialect, self.relation) for name, view in queries_of(mart)[1].items()}
+        table = self._table(mart.name)
+        with self.client(what) as client, errors_of_queries(what, self.missing):
+            self._make_dataset(client)
+            self._make_table(client, mart_table(table, mart))
+            where, log = self._place(client), dg.get_dagster_logger()
+            require_current()
+            rows = replace_month(client, mart, month, query, table, location=where, run_id=run_id, log=log)
+            for name, view in views.items():
+                replace_view(client, self._table(name), mart, view)
+            # Nothing keeps two jobs apart: where a newer one has ended before this one, its work is gone.
+            require_current()
+        return rows
+
+    def query(self, statement: str) -> pa.Table:
+        """By a query, with the limit on its cost that all queries have."""
+        what = "The query was refused"
+        with self.client(what) as client, errors_of_queries(what, self.missing):
+            config = bigquery.QueryJobConfig(labels=LABELS)
+            rows = client.query(statement, job_config=config, location=self._place(client)).result()
+            return rows.to_arrow(create_bqstorage_client=False)
+
+    # --- names -------------------------------------------------------------------------------------------------------
+
+    def table_name(self, name: str) -> str:
+        """Such as `project.dataset.green_trips`, in backticks, as queries take it."""
+        return f"`{self._table(name)}`"
+
+    def uri(self) -> str:
+        """The address that TAXI_WAREHOUSE takes."""
+        return f"bigquery://{self.project}/{self.dataset}"
+
+    def _table(self, name: str) -> str:
+        return f"{self.project}.{self.dataset}.{name}"
+
+    # --- tables ------------------------------------------------------------------------------------------------------
+
+    def _prepare(self, client: bigquery.Client, service: Service) -> None:
+        """Make dataset and tables; add what the schema gained; descriptions follow the schema."""
+        self._make_dataset(client)
+        self._make_table(client, ledger_table(self._table(ledger_of(service))))
+        self._make_table(client, trips_table(self._table(service.table), service))
+
+    def _make_table(self, client: bigquery.Client, wanted: bigquery.Table) -> None:
+        found = client.create_table(wanted, exists_ok=True)
+        try:
+            for trial in tenacity.Retrying(
+                retry=tenacity.retry_if_exception_type(api_errors.PreconditionFailed),
+                stop=tenacity.stop_after_attempt(_UPDATES),
+                wait=tenacity.wait_random_exponential(multiplier=0.5, max=10),
+                reraise=True,
+            ):
+                with trial:
+                    if trial.retry_state.attempt_number > 1:
+                        # Another run was here meanwhile; or it was this one, and the answer was lost.
+                        found = client.get_table(wanted.reference)
+                    require_same_shape(found, wanted)
+                    changed = follow(found, wanted)
+                    if changed:
+                        client.update_table(found, changed)
+        except api_errors.PreconditionFailed as error:
+            raise WarehouseBusyError(
+                f"`{wanted.project}.{wanted.dataset_id}.{wanted.table_id}` was changed by others each of {_UPDATES} "
+                f"times that its columns or descriptions were to be updated ({reason(error)}).",
+                remedy="Try again later.",
+            ) from error
+
+    def _make_dataset(self, client: bigquery.Client) -> None:
+        if self._place_or_none(client) is None:
+            dataset = bigquery.Dataset(f"{self.project}.{self.dataset}")
+            dataset.location, dataset.labels = self.location or "US", dict(LABELS)
+            client.create_dataset(dataset, exists_ok=True)
+
+    def _place_or_none(self, client: bigquery.Client) -> str | None:
+        """Where the dataset is; None where there is none yet."""
+        if self._found_in is None:
+            try:
+                self._found_in = client.get_dataset(self.dataset).location
+            except api_errors.NotFound:
+                return None
+            if self.location is not None and self._found_in.lower() != self.location.lower():
+                found, self._found_in = self._found_in, None
+                raise WarehouseUnusableError(
+                    f"The dataset {self.project}.{self.dataset} is in {found}, TAXI_WAREHOUSE says {self.location}.",
+                    remedy=f"Say location={found}, or use another dataset: one cannot be moved.",
+                )
+        return self._found_in
+
+    def _place(self, client: bigquery.Client) -> str:
+        return self._place_or_none(client) or self.location or "US"
+
+    def _find(self, client: bigquery.Client, name: str) -> Any:
+        try:
+            return client.get_table(self._table(name))
+        except api_errors.NotFound:
+            return None
+
+    # --- errors ------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def client(self, what: str) -> Iterator[bigquery.Client]:
+        """A client whose errors are ours; `what` names what it is for, as in "green 2020-10 cannot be read"."""
+        with self._named(what), self.api.get_client() as client:
+            yield client
+
+    def _named(self, what: str) -> AbstractContextManager[None]:
+        return named_errors(
+            what, unusable=WarehouseUnusableError, unreachable=WarehouseUnreachableError, remedy=self._remedy
+        )
+
+    def _remedy(self, said: str) -> str:
+        """Which role allows what was refused."""
+        editor = f"Grant the account BigQuery Data Editor (roles/bigquery.dataEditor) on the dataset {self.dataset}."
+        remedies = {
+            "bigquery.datasets.create": "Make the dataset (deploy/gcp does), or grant BigQuery User "
+            f"(roles/bigquery.user) on {self.project}.",
+            "bigquery.jobs.create": "Grant the account BigQuery Job User (roles/bigquery.jobUser) on the project "
+            f"{self.project}.",
+            "storage.objects": "Grant the account Storage Object Viewer (roles/storage.objectViewer) on the lake's "
+            "bucket.",
+            "bytes billed": "Raise maximum_bytes_billed in TAXI_WAREHOUSE if the query is worth it.",
+            "was cancelled": "Materialize it once more.",
+            "permission": editor,
+            "access denied": editor,
+        }
+        return next((remedy for part, remedy in remedies.items() if part in said.lower()), "Is TAXI_WAREHOUSE right?")
+
+
+def _in_schema(found: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The columns in order and type; null where the table does not have one yet."""
+    columns = [
+        found.column(field.name).cast(field.type)
+        if field.name in found.column_names
+        else pa.nulls(len(found), field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)

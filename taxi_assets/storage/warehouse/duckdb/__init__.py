@@ -1,0 +1,238 @@
+"""The warehouse in a DuckDB file: embedded, no server.
+
+DuckDB lets one process at a time open a file for writing, and readers in other processes wait as well. Connections
+here are short, and wait for their turn (`file_lock.py`). The locks die with their process, so none is left behind.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import glob
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import duckdb
+import pyarrow as pa
+from pydantic import Field
+
+from taxi_assets.storage.pandas_types import to_frame
+from taxi_assets.storage.warehouse.base_warehouse import LoadedMonth, Warehouse, not_conserved, nothing
+from taxi_assets.storage.warehouse.duckdb.connections import connect
+from taxi_assets.storage.warehouse.duckdb.marts import enter, named_errors, replace_mart
+from taxi_assets.storage.warehouse.duckdb.tables import TYPES, Schema, Table, literal, quote
+from taxi_assets.tlc.cleaning.report import NO_ROWS, Totals, to_cents
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import pandas as pd
+
+    from taxi_assets.marts.mart import Mart
+    from taxi_assets.storage.lake.objects import ParquetMonth
+    from taxi_assets.tlc.month import Month
+    from taxi_assets.tlc.schema import Service
+
+_LOADED_MONTHS = "loaded_months"
+
+
+class DuckDBWarehouse(Warehouse):
+    """Tables in one DuckDB file."""
+
+    kind: ClassVar[str] = "duckdb"
+    dialect: ClassVar[str] = "duckdb"
+
+    file: str = Field(description="The database file; it is made on first use.")
+    schema_name: str = Field(default="taxi", description="The schema that holds the tables.")
+    wait_seconds: float = Field(default=300, description="How long to wait while another process holds the file.")
+
+    def replace_month(self, service: Service, month: Month, trips: ParquetMonth, *, run_id: str) -> None:
+        """Delete and insert in one transaction, with the check before the commit."""
+        with trips.local() as path, self._connect() as connection:
+            table = self._prepare_table(connection, service)
+            connection.begin()
+            connection.execute(f"DELETE FROM {table.name} WHERE data_month = ?", [month.start])
+            # The path is one file's: no pattern, and an `a=b` within it is no column.
+            connection.execute(
+                f"INSERT INTO {table.name} BY NAME SELECT * FROM read_parquet(?, hive_partitioning = false)",
+                [glob.escape(str(path))],
+            )
+            found = _totals(table, service, month)
+            if found != trips.report.clean:
+                connection.rollback()
+                raise not_conserved(service, month, trips, self.table_name(service.table), found)
+            self._note_loaded(connection, service, month, trips, run_id)
+            # A newer run may have been here while this one waited; it must have the last word.
+            trips.require_current()
+            connection.commit()
+
+    def loaded(self, service: Service, month: Month) -> LoadedMonth | None:
+        """From the table `loaded_months`, which is written in the same transaction as the trips."""
+        if not Path(self.file).exists():
+            return None
+        with self._connect() as connection, suppress(duckdb.CatalogException):  # there is no such table yet
+            row = connection.execute(
+                "SELECT data_version, row_count, cents, source_rows, run_id "
+                f"FROM {Schema(connection, self.schema_name).table_name(_LOADED_MONTHS)} "
+                "WHERE table_name = ? AND data_month = ?",
+                [service.table, month.start],
+            ).fetchone()
+            if row is None:
+                return None
+            return LoadedMonth(row[0], Totals(rows=row[1], cents=row[2], source_rows=row[3]), row[4] or "")
+        return None
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """One connection for all of them, which nobody comes in between."""
+        if not Path(self.file).exists():
+            yield
+            return
+        with self._connect():
+            yield
+
+    def totals(self, service: Service, month: Month) -> Totals:
+        """One query; no table, no rows."""
+        with self._open_table(service.table) as table:
+            return NO_ROWS if table is None else _totals(table, service, month)
+
+    def read_month(self, service: Service, month: Month, *, rows: int | None = None) -> pd.DataFrame:
+        """In the schema's column order; a column that the table does not have yet is null."""
+        with self._open_table(service.table) as table:
+            if table is None:
+                raise self.missing(service.table)
+            columns = ", ".join(
+                quote(column.name) if column.name in table.columns else f"NULL::{TYPES[column.type]} AS {column.name}"
+                for column in service.columns
+            )
+            query = f"SELECT {columns} FROM {table.name} WHERE data_month = ? ORDER BY source_row LIMIT ?"
+            return to_frame(table.connection.sql(query, params=[month.start, rows]).to_arrow_table())
+
+    def replace_frame(
+        self,
+        name: str,
+        frame: pd.DataFrame,
+        descriptions: Mapping[str, str],
+        *,
+        require_current: Callable[[], None] = nothing,
+    ) -> None:
+        """In one transaction."""
+        with self._connect() as connection:
+            require_current()
+            connection.register("frame", pa.Table.from_pandas(frame, preserve_index=False))
+            schema = Schema(connection, self.schema_name)
+            connection.begin()
+            schema.make()
+            table = schema.table_name(name)
+            connection.execute(f"CREATE OR REPLACE TABLE {table} AS SELECT * FROM frame")
+            for column, description in descriptions.items():
+                connection.execute(f"COMMENT ON COLUMN {table}.{quote(column)} IS {literal(description)}")
+            connection.commit()
+            connection.unregister("frame")
+
+    def read_frame(self, name: str) -> pd.DataFrame:
+        """Whole."""
+        with self._open_table(name) as table:
+            if table is None:
+                raise self.missing(name)
+            return to_frame(table.connection.sql(f"SELECT * FROM {table.name}").to_arrow_table())
+
+    def replace_mart(
+        self,
+        mart: Mart,
+        month: Month,
+        services: Sequence[Service],
+        *,
+        run_id: str,  # noqa: ARG002  (one transaction needs no name)
+        require_current: Callable[[], None] = nothing,
+    ) -> int:
+        """In one transaction."""
+        what = f"{mart.name} {month} cannot be made"
+        with self._connect() as connection, named_errors(what, self.missing):
+            require_current()  # the file is this process's alone until the end
+            connection.begin()
+            schema = Schema(connection, self.schema_name)
+            rows = replace_mart(schema, mart, month, services, self.table_name(mart.name))
+            connection.commit()
+        return rows
+
+    def query(self, statement: str) -> pa.Table:
+        """Where there is no file yet, nothing is made: the query is told so."""
+        there = self._connect() if Path(self.file).exists() else duckdb.connect()
+        with there as connection, named_errors("The query was refused", self.missing):
+            enter(Schema(connection, self.schema_name))
+            return connection.sql(statement).to_arrow_table()
+
+    def relation(self, name: str) -> str:
+        """Without the schema, which queries are run in: one that is called like the file can't be told from it."""
+        return quote(name)
+
+    def table_name(self, name: str) -> str:
+        """Such as "taxi"."green_trips"."""
+        return f"{quote(self.schema_name)}.{quote(name)}"
+
+    def uri(self) -> str:
+        """The address that TAXI_WAREHOUSE takes."""
+        return f"duckdb:///{self.file}?schema={self.schema_name}"
+
+    # --- tables ------------------------------------------------------------------------------------------------------
+
+    def _prepare_table(self, connection: duckdb.DuckDBPyConnection, service: Service) -> Table:
+        """In a transaction of its own."""
+        schema = Schema(connection, self.schema_name)
+        connection.begin()
+        schema.make()
+        connection.execute(
+            f"CREATE TABLE IF NOT EXISTS {schema.table_name(_LOADED_MONTHS)} (table_name VARCHAR, "
+            "data_month DATE, data_version VARCHAR, row_count BIGINT, cents BIGINT, source_rows BIGINT, "
+            "loaded_at TIMESTAMP, run_id VARCHAR)"
+        )
+        table = schema.prepare(service.table, service.columns, self.table_name(service.table))
+        connection.commit()
+        return table
+
+    def _note_loaded(
+        self, connection: duckdb.DuckDBPyConnection, service: Service, month: Month, trips: ParquetMonth, run_id: str
+    ) -> None:
+        ledger, report = Schema(connection, self.schema_name).table_name(_LOADED_MONTHS), trips.report
+        connection.execute(
+            f"DELETE FROM {ledger} WHERE table_name = ? AND data_month = ?", [service.table, month.start]
+        )
+        connection.execute(
+            f"INSERT INTO {ledger} VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                service.table,
+                month.start,
+                report.data_version,
+                report.clean.rows,
+                report.clean.cents,
+                report.clean.source_rows,
+                dt.datetime.now(dt.UTC).replace(tzinfo=None),
+                run_id,
+            ],
+        )
+
+    @contextmanager
+    def _open_table(self, name: str) -> Iterator[Table | None]:
+        """A table to read from; None where it is not there. Makes nothing."""
+        if not Path(self.file).exists():
+            yield None
+            return
+        with self._connect() as connection:
+            table = Schema(connection, self.schema_name).table(name)
+            yield table if table.columns else None
+
+    @contextmanager
+    def _connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        with connect(self.file, self.wait_seconds) as connection:
+            yield connection
+
+
+def _totals(table: Table, service: Service, month: Month) -> Totals:
+    sums = [f"coalesce(sum({quote(name)}), 0)" for name in service.money_columns if name in table.columns]
+    row = table.connection.execute(
+        f"SELECT count(*), ({' + '.join(sums) or '0'})::DECIMAL(38,2), coalesce(sum(source_row), 0)::BIGINT "
+        f"FROM {table.name} WHERE data_month = ?",
+        [month.start],
+    ).fetchone()
+    return NO_ROWS if row is None else Totals(rows=row[0], cents=to_cents(row[1]), source_rows=row[2])

@@ -1,0 +1,396 @@
+"""From published values to canonical ones: whole columns at once, value by value only where that fails.
+
+A value that cannot be read becomes null and is marked; the row then goes to quarantine. Nothing is guessed: `0x1F` is
+no number, `2021-01-01` is no time, 1.5 is no count. Decimals are rounded half away from zero, so that a charge and its
+reversal always cancel. What a value means never depends on the values around it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from taxi_assets.tlc.cleaning.working_types import dictionary_array, without_empty_mask
+from taxi_assets.tlc.schema import Column, ColumnType
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    _Converter = Callable[[Any], Any]
+
+_WHOLE_NUMBER = re.compile(r"([+-]?)0*(\d{1,19})(\.0*)?", re.ASCII)
+_TIME_FORMATS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M:%S.%f", "%Y-%m-%d %H:%M")
+# `YYYY-MM-DD HH:MM` to `YYYY-MM-DD HH:MM:SS.ffffff`; a bare date has no time in it.
+_TIME_LENGTHS = (16, 26)
+_AROUND_VALUES = " \t\"'"
+_MAXIMUM_WHOLE_FLOAT = 2**53
+_SCALE = {ColumnType.MONEY: 2, ColumnType.MILES: 3}
+_MAXIMUM_DECIMAL_DIGITS = 12
+# So far from a whole number of cents a double no longer tells on which side of a half its text was.
+_NEAR = 1e-4
+_MAXIMUM_INTEGER = 2**63 - 1
+# Doubles that are rounded at a time: they stay in the processor's cache.
+_ROUNDING_BLOCK = 16_384
+# The years that Python, pandas and warehouses know: 1 to 9999.
+_FIRST_TIME = pa.scalar(dt.datetime.combine(dt.date.min, dt.time.min), pa.timestamp("us"))
+_LAST_TIME = pa.scalar(dt.datetime.combine(dt.date.max, dt.time.max), pa.timestamp("us"))
+
+
+def numeric_type(column: Column) -> Any | None:
+    """What a CSV parser may read the column's text as; None where only the text tells what is meant.
+
+    `parse` makes of these numbers what it makes of their text.
+    """
+    if column.type in _SCALE or column.type is ColumnType.DEGREES:
+        return pa.float64()
+    means_no_number = not any(map(_WHOLE_NUMBER.fullmatch, column.codes))
+    return pa.int64() if column.type is ColumnType.INTEGER and means_no_number else None
+
+
+def parse(column: Column, published: Any, as_text: Callable[[], Any] | None = None) -> tuple[Any, Any | None]:
+    """Convert one published column to its working type (`ColumnType.working`).
+
+    Args:
+        column: The canonical column; its type and codes decide what a published value means.
+        published: One value per row, in whatever Arrow type the file has.
+        as_text: Returns the text of `published` where a CSV parser has read it as `numeric_type`.
+
+    Returns:
+        The values, null where nothing was published or the value cannot be read; and one boolean per row, true where
+        the value cannot be read (None if all can).
+    """
+    values, unreadable = _parse(column, published, as_text)
+    return without_empty_mask(values.cast(column.type.working)), unreadable
+
+
+def _parse(column: Column, published: Any, as_text: Callable[[], Any] | None) -> tuple[Any, Any | None]:
+    if as_text is not None and published.type == numeric_type(column):
+        return _parse_numeric(column, published, as_text)
+    distinct_texts = pa.types.is_dictionary(published.type) and pa.types.is_string(published.type.value_type)
+    if pa.types.is_dictionary(published.type) and not (distinct_texts and _reads_each_text_once(column)):
+        published = published.dictionary_decode()
+        distinct_texts = False
+    if pa.types.is_null(published.type):
+        return pa.nulls(len(published), column.type.arrow), None
+    if pa.types.is_boolean(published.type):
+        published = published.cast(pa.int8()).cast(pa.string())
+    if pa.types.is_large_string(published.type) or pa.types.is_string_view(published.type):
+        published = published.cast(pa.string())
+    if distinct_texts or pa.types.is_string(published.type):
+        return _parse_text(column, published)
+    if not _is_convertible(published.type, column.type):
+        return pa.nulls(len(published), column.type.arrow), pc.is_valid(published)
+    if column.type is ColumnType.TEXT or pa.types.is_decimal(published.type):
+        return _parse_text(column, published.cast(pa.string()))
+    return _parse_native(column, published)
+
+
+def _parse_numeric(column: Column, numbers: Any, as_text: Callable[[], Any]) -> tuple[Any, Any | None]:
+    try:
+        if column.type in _SCALE:
+            return _floats_to_decimal(numbers, _SCALE[column.type], _refuse), None
+        if column.type is ColumnType.DEGREES:
+            return _finite(numbers), None
+    except pa.ArrowInvalid:
+        return _parse_text(column, as_text())
+    return numbers, None
+
+
+def _refuse(_index: int) -> str:
+    raise pa.ArrowInvalid("a double is too coarse to tell")
+
+
+# --- text ------------------------------------------------------------------------------------------------------------
+
+
+def _reads_each_text_once(column: Column) -> bool:
+    return bool(column.codes) or column.type is ColumnType.TEXT
+
+
+def _parse_text(column: Column, text: Any) -> tuple[Any, Any | None]:
+    if column.codes:
+        return _parse_codes(column, text)
+    convert = _TEXT_CONVERTERS[column.type]
+    try:
+        return convert(text), None
+    except pa.ArrowInvalid:
+        return _piecewise(_trim(text), convert, lambda one: _read_one(column, one))
+
+
+def _parse_codes(column: Column, text: Any) -> tuple[Any, Any | None]:
+    # Few distinct values: look each up once.
+    encoded = text if pa.types.is_dictionary(text.type) else text.dictionary_encode()
+    meanings = [_code(column, value) for value in encoded.dictionary.to_pylist()]
+    unreadable_codes = [code for code, (_, readable) in enumerate(meanings) if not readable]
+    values = pa.array([value for value, _ in meanings], column.type.arrow)
+    values = (
+        dictionary_array(values, encoded.indices) if column.type is ColumnType.TEXT else values.take(encoded.indices)
+    )
+    if not unreadable_codes:
+        return values, None
+    return values, pc.is_in(encoded.indices, value_set=pa.array(unreadable_codes, encoded.indices.type))
+
+
+def _code(column: Column, text: str | None) -> tuple[Any, bool]:
+    trimmed = (text or "").strip(_AROUND_VALUES)
+    if not trimmed:
+        return None, True
+    if trimmed.lower() in column.codes:
+        return column.codes[trimmed.lower()], True
+    if column.type is ColumnType.INTEGER:
+        value = _read_integer(trimmed)
+        return value, value is not None
+    return None, False
+
+
+def _trim(text: Any) -> Any:
+    if pa.types.is_dictionary(text.type):
+        return dictionary_array(_trim(text.dictionary), text.indices)
+    trimmed = pc.utf8_trim(text, characters=_AROUND_VALUES)
+    return pc.if_else(pc.equal(trimmed, pa.scalar("")), pa.scalar(None, pa.string()), trimmed)
+
+
+def _piecewise(published: Any, convert: _Converter, convert_one: _Converter) -> tuple[Any, Any | None]:
+    """Convert what converts, by ever smaller pieces; `convert_one` has the last word on a value that does not.
+
+    One bad value fails a whole cast: halving finds it in a few dozen casts.
+    """
+
+    def halve(piece: Any) -> list[Any]:
+        try:
+            return [convert(piece)]
+        except pa.ArrowInvalid:
+            if len(piece) == 1:
+                return [convert_one(piece)]
+        middle = len(piece) // 2
+        return halve(piece.slice(0, middle)) + halve(piece.slice(middle))
+
+    values = pa.concat_arrays(halve(published))
+    unreadable = pc.and_(pc.is_null(values), pc.is_valid(published))
+    return values, unreadable if pc.any(unreadable).as_py() else None
+
+
+def _text_to_integer(text: Any) -> Any:
+    # Arrow reads 0x1F as 31.
+    if _has_an_x(text):
+        raise pa.ArrowInvalid("hexadecimal")
+    try:
+        return pc.cast(text, pa.int64())
+    except pa.ArrowInvalid:
+        # 1.0 is a count that went through a float.
+        return pc.cast(pc.replace_substring_regex(text, r"\.0*$", ""), pa.int64())
+
+
+def _has_an_x(text: Any) -> bool:
+    # The buffer may be shared with other slices: it rules out quickly, and only then is each text looked at.
+    buffer = text.buffers()[2]
+    raw = b"" if buffer is None else buffer.to_pybytes()
+    if b"x" not in raw and b"X" not in raw:
+        return False
+    return bool(pc.any(pc.match_substring(text, "x", ignore_case=True)).as_py())
+
+
+def _text_to_decimal(scale: int) -> Callable[[Any], Any]:
+    def convert(text: Any) -> Any:
+        floats = pc.cast(text, pa.float64())
+        return _floats_to_decimal(floats, scale, lambda index: text[index].as_py())
+
+    return convert
+
+
+def _text_to_datetime(text: Any) -> Any:
+    lengths = pc.min_max(pc.binary_length(text)).as_py()
+    if lengths["min"] is not None and not (_TIME_LENGTHS[0] <= lengths["min"] and lengths["max"] <= _TIME_LENGTHS[1]):
+        raise pa.ArrowInvalid("not a date with a time")
+    return _within_calendar(pc.cast(text, pa.timestamp("us")))
+
+
+def _within_calendar(times: Any) -> Any:
+    if pc.any(pc.or_(pc.less(times, _FIRST_TIME), pc.greater(times, _LAST_TIME))).as_py():
+        raise pa.ArrowInvalid("not a year from 1 to 9999")
+    return times
+
+
+def _text_to_degrees(text: Any) -> Any:
+    return _finite(pc.cast(text, pa.float64()))
+
+
+def _finite(values: Any) -> Any:
+    if pc.all(pc.is_finite(values)).as_py() is False:
+        raise pa.ArrowInvalid("not a finite number")
+    return values
+
+
+_TEXT_CONVERTERS: dict[ColumnType, _Converter] = {
+    ColumnType.INTEGER: _text_to_integer,
+    ColumnType.MONEY: _text_to_decimal(_SCALE[ColumnType.MONEY]),
+    ColumnType.MILES: _text_to_decimal(_SCALE[ColumnType.MILES]),
+    ColumnType.DATETIME: _text_to_datetime,
+    ColumnType.DEGREES: _text_to_degrees,
+    ColumnType.TEXT: _trim,
+}
+
+
+# --- one value -------------------------------------------------------------------------------------------------------
+
+
+def _read_one(column: Column, one: Any) -> Any:
+    text = one[0].as_py()
+    # Python would read digits of any script, and numbers with a form feed beside them.
+    plain = text.isascii() and text == text.strip()
+    return pa.array([_SINGLE_READERS[column.type](text) if plain else None], _converted_type(column))
+
+
+def _read_integer(text: str) -> int | None:
+    match = _WHOLE_NUMBER.fullmatch(text)
+    value = int(match[1] + match[2]) if match else None
+    return value if value is not None and abs(value) <= _MAXIMUM_INTEGER else None
+
+
+def _read_decimal(scale: int) -> Callable[[str], Decimal | None]:
+    quantum = Decimal(1).scaleb(-scale)
+
+    def read(text: str) -> Decimal | None:
+        try:
+            exact = Decimal(text)
+            # adjusted() first: quantizing 1E+400 would be slow or fail, and does not fit anyway.
+            if not exact.is_finite() or exact.adjusted() >= _MAXIMUM_DECIMAL_DIGITS or "_" in text:
+                return None
+            rounded = exact.quantize(quantum, ROUND_HALF_UP)
+        except InvalidOperation:
+            return None
+        return rounded if rounded.adjusted() < _MAXIMUM_DECIMAL_DIGITS - scale or rounded.is_zero() else None
+
+    return read
+
+
+def _read_datetime(text: str) -> dt.datetime | None:
+    for format_ in _TIME_FORMATS:
+        try:
+            return dt.datetime.strptime(text.replace("T", " ", 1), format_)  # noqa: DTZ007  (local times have no zone)
+        except ValueError:
+            continue
+    return None
+
+
+def _read_degrees(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if np.isfinite(value) and "_" not in text else None
+
+
+_SINGLE_READERS: dict[ColumnType, Callable[[str], Any]] = {
+    ColumnType.INTEGER: _read_integer,
+    ColumnType.MONEY: _read_decimal(_SCALE[ColumnType.MONEY]),
+    ColumnType.MILES: _read_decimal(_SCALE[ColumnType.MILES]),
+    ColumnType.DATETIME: _read_datetime,
+    ColumnType.DEGREES: _read_degrees,
+    ColumnType.TEXT: str,
+}
+
+
+# --- typed values, as Parquet has them -------------------------------------------------------------------------------
+
+
+def _parse_native(column: Column, published: Any) -> tuple[Any, Any | None]:
+    if pa.types.is_floating(published.type):
+        published = published.cast(pa.float64())
+    try:
+        return _convert_native(column, published), None
+    except pa.ArrowInvalid:
+        if pa.types.is_floating(published.type):
+            # Files written by pandas have NaN for missing.
+            published = pc.if_else(pc.is_nan(published), pa.scalar(None, pa.float64()), published)
+        return _piecewise(
+            published,
+            lambda piece: _convert_native(column, piece),
+            lambda one: pa.nulls(len(one), _converted_type(column)),
+        )
+
+
+def _converted_type(column: Column) -> Any:
+    """What a converter returns: the working type, but plain strings for text."""
+    return pa.string() if column.type is ColumnType.TEXT else column.type.working
+
+
+def _is_convertible(published: Any, wanted: ColumnType) -> bool:
+    if wanted is ColumnType.DATETIME:
+        return bool(pa.types.is_timestamp(published) and published.tz is None)
+    return bool(pa.types.is_integer(published) or pa.types.is_floating(published) or pa.types.is_decimal(published))
+
+
+def _convert_native(column: Column, published: Any) -> Any:
+    if column.type is ColumnType.DATETIME:
+        # Nanoseconds are cut off: no clock of a taxi has them.
+        return _within_calendar(pc.cast(published, pa.timestamp("us"), safe=published.type.unit != "ns"))
+    if pa.types.is_floating(published.type):
+        if column.type is ColumnType.INTEGER:
+            return _floats_to_integer(published)
+        if column.type in _SCALE:
+            # repr() is the shortest text that means this float: what the publisher wrote before it became binary.
+            return _floats_to_decimal(published, _SCALE[column.type], lambda index: repr(published[index].as_py()))
+        if column.type is ColumnType.DEGREES:
+            return _finite(published)
+    if column.type in _SCALE and pa.types.is_integer(published.type):
+        published = pc.cast(published, pa.decimal128(21, 0))
+    # By way of the canonical type, which checks that the value fits its digits.
+    return pc.cast(pc.cast(published, column.type.arrow), column.type.working)
+
+
+def _floats_to_integer(floats: Any) -> Any:
+    values = np.asarray(pc.fill_null(floats, 0.0))
+    if not (np.isfinite(values).all() and (np.abs(values) < _MAXIMUM_WHOLE_FLOAT).all() and (values % 1 == 0).all()):
+        raise pa.ArrowInvalid("not whole numbers")
+    return pc.cast(floats, pa.int64())
+
+
+def _floats_to_decimal(floats: Any, scale: int, exact_text: Callable[[int], str]) -> Any:
+    """Round doubles to decimal64 of 12 digits; where a double is too coarse to tell, by its exact text.
+
+    pc.round on floats is wrong (1.005 becomes 1.00) and a cast of text to decimal refuses excess digits.
+    """
+    limit = 10**_MAXIMUM_DECIMAL_DIGITS
+    doubles = np.asarray(floats.fill_null(0.0) if floats.null_count else floats)
+    wholes = np.empty(len(doubles), np.int64)
+    scratch = np.empty((2, min(_ROUNDING_BLOCK, len(doubles))))
+    with np.errstate(invalid="ignore", over="ignore"):
+        for start in range(0, len(doubles), _ROUNDING_BLOCK):
+            block = doubles[start : start + _ROUNDING_BLOCK]
+            away, whole = scratch[:, : len(block)]
+            np.rint(np.multiply(block, 10.0**scale, out=away), out=whole)
+            np.subtract(away, whole, out=away)
+            # Most often all are near, and then no value is looked at by itself; NaN is near nothing.
+            near = away.min() > -_NEAR and away.max() < _NEAR
+            if not (near and whole.min() > -limit and whole.max() < limit):
+                doubtful = ~((np.abs(away) < _NEAR) & (np.abs(whole) < limit))
+                _settle(whole, doubtful, start, scale, exact_text)
+            wholes[start : start + _ROUNDING_BLOCK] = whole
+    integers = pa.array(wholes)
+    if floats.null_count and floats.offset == 0:
+        integers = pa.Array.from_buffers(integers.type, len(integers), [floats.buffers()[0], integers.buffers()[1]])
+    elif floats.null_count:
+        integers = pc.if_else(pc.is_valid(floats), integers, pa.scalar(None, integers.type))
+    return integers.view(pa.decimal64(_MAXIMUM_DECIMAL_DIGITS, scale))
+
+
+def _settle(
+    whole: np.ndarray[Any, np.dtype[np.float64]],
+    doubtful: np.ndarray[Any, np.dtype[np.bool_]],
+    first: int,
+    scale: int,
+    exact_text: Callable[[int], str],
+) -> None:
+    read = _read_decimal(scale)
+    for index in np.flatnonzero(doubtful).tolist():
+        exact = read(exact_text(first + index))
+        if exact is None:
+            raise pa.ArrowInvalid("not a decimal number that fits")
+        whole[index] = int(exact.scaleb(scale))

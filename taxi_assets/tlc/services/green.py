@@ -1,0 +1,41 @@
+"""Green taxis: street hail livery, for the boroughs and upper Manhattan."""
+
+from __future__ import annotations
+
+from taxi_assets.tlc.cleaning.rules import STREET_HAIL_RULES
+from taxi_assets.tlc.month import Month
+from taxi_assets.tlc.schema import Column, ColumnType, Service
+from taxi_assets.tlc.services import street_hail
+from taxi_assets.tlc.services.shared_columns import money
+
+GREEN = Service(
+    name="green",
+    title="Green taxi",
+    description="street hail livery, for the outer boroughs and upper Manhattan",
+    first_month=Month(2013, 8),
+    columns=(
+        street_hail.VENDOR_ID,
+        *street_hail.pickup_and_dropoff("lpep"),
+        street_hail.PASSENGER_COUNT,
+        street_hail.TRIP_DISTANCE,
+        street_hail.RATE_CODE_ID,
+        street_hail.STORE_AND_FWD_FLAG,
+        street_hail.PICKUP_LOCATION_ID,
+        street_hail.DROPOFF_LOCATION_ID,
+        *street_hail.COORDINATES,
+        street_hail.PAYMENT_TYPE,
+        Column("trip_type", ColumnType.INTEGER, "1 hailed on the street, 2 dispatched."),
+        street_hail.FARE_AMOUNT,
+        street_hail.EXTRA,
+        street_hail.MTA_TAX,
+        street_hail.TIP_AMOUNT,
+        street_hail.TOLLS_AMOUNT,
+        money("ehail_fee", "Fee for hailing by app; never filled in."),
+        street_hail.IMPROVEMENT_SURCHARGE,
+        street_hail.TOTAL_AMOUNT,
+        street_hail.CONGESTION_SURCHARGE,
+        street_hail.CBD_CONGESTION_FEE,
+        *street_hail.DERIVED,
+    ),
+    rules=STREET_HAIL_RULES,
+)

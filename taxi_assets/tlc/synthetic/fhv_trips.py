@@ -1,0 +1,129 @@
+"""The generated records of fhv: for-hire vehicles, that is liveries and black cars, as their bases report them.
+
+Belongs here: the bases and their habits, and the lines. Does not belong here: what a ride is (`rides.py`), how
+many there are (`demand.py`) and the file (`__init__.py`).
+
+Measured on the first 100 rows of 2019-01 to 2020-04: the layout, the order (by the hour, then by base), how many rows
+name a zone, carry whole minutes or the shared flag. The shares of long trips, of repeated rows and of empty zones since
+2021 are estimates. There are more bases than in reality (2,400; TLC has licensed about half as many), so that a small
+month has many as well. Until January 2019, when Uber and others were in these files, the bases are the same here.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from taxi_assets.tlc.synthetic.demand import FHV_VOLUME, LIVERIES, days_of, in_force, spread, weather
+from taxi_assets.tlc.synthetic.rides import choose, happens, ride
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Iterator
+
+    from taxi_assets.tlc.month import Month
+    from taxi_assets.tlc.synthetic.demand import Flags, Real, Whole
+
+HEADER = "dispatching_base_num,pickup_datetime,dropoff_datetime,PULocationID,DOLocationID,SR_Flag"
+
+_UNKNOWN_ZONE = 264
+_BASES, _HIGHEST_NUMBER = 2_400, 3_600
+# The largest base has one row of 35, half the rows are those of 120 bases.
+_SKEWED_FROM = 6.0
+_NEITHER, _DROPOFF, _BOTH = 0, 1, 2  # which zones a base reports
+_PLACES = (0.30, 0.53, 0.17)
+# Whether a base that knows no zone writes nothing, instead of 264.
+_EMPTY_ZONES = (("2015-01", 0.25), ("2021-01", 0.75))
+_MINUTES_ONLY = 0.14  # of bases: the pickup is a whole minute,
+_MINUTES_BOTH = 0.5  # and of those: the dropoff as well
+_SHARED = (("2015-01", 0.0), ("2017-07", 0.2), ("2019-02", 0.003))
+_REPEATED = 0.008  # exact duplicates: trips that were reported the same
+_DAY_LATE = 0.03  # the dropoff is written with the next day's date
+_DROPOFF_AT_PICKUP = 1.5e-3
+_DROPOFF_BEFORE_PICKUP = 1e-3
+_YEARS_LATE = 1.5e-4  # one of 2019 took 72 years
+
+
+@dataclass(frozen=True)
+class _Bases:
+    """What sets the bases apart; columns of one length, the largest base first."""
+
+    names: pa.Array
+    number: Whole
+    rows: Real  # in what ratio they have rows
+    places: Whole
+    pickup_to_the_minute: Flags
+    dropoff_to_the_minute: Flags
+    tidy: Real  # 0 to 1: the less, the sooner it leaves an unknown zone empty
+
+
+def lines(month: Month, rng: np.random.Generator) -> Iterator[pa.Array]:
+    """CSV lines without their ends, by day."""
+    days = days_of(month)
+    weights = weather(rng, month) * LIVERIES.weights(days)
+    for day, count in zip(days, spread(FHV_VOLUME.rows(month), weights), strict=True):
+        if count:
+            yield lines_of_day(rng, day, count)
+
+
+def lines_of_day(rng: np.random.Generator, date: dt.date, count: int) -> pa.Array:
+    """`count` CSV lines of a day, in the order of the file, without their ends."""
+    repeated = min(int(rng.binomial(count, _REPEATED)), count // 2)
+    count -= repeated
+    bases, base = _bases(), choose(rng, count, _bases().rows)
+    rides = ride(rng, LIVERIES, date, count)
+    pickup = rides.pickup - rides.pickup % 60 * bases.pickup_to_the_minute[base]
+    dropoff = rides.dropoff - rides.dropoff % 60 * bases.dropoff_to_the_minute[base]
+    dropoff = _misrecorded(rng, pickup, dropoff)
+    nothing = bases.tidy[base] < in_force(_EMPTY_ZONES, date)
+    columns = [
+        bases.names.take(pa.array(base)),
+        _time(pickup),
+        _time(dropoff),
+        _zone(rides.origin, bases.places[base] == _BOTH, nothing),
+        _zone(rides.destination, bases.places[base] >= _DROPOFF, nothing),
+        pa.array(["", "1"]).take(pa.array(happens(rng, count, in_force(_SHARED, date)).astype(np.int64))),
+    ]
+    order = np.lexsort((bases.number[base], pickup // 3600))
+    twice = np.sort(np.concatenate([np.arange(count), rng.choice(count, repeated, replace=False)]))
+    return pc.binary_join_element_wise(*columns, ",").take(pa.array(order[twice]))
+
+
+def _misrecorded(rng: np.random.Generator, pickup: Whole, dropoff: Whole) -> Whole:
+    """The dropoffs as reported: some a day or years late, some at or before the pickup."""
+    count = len(pickup)
+    dropoff = dropoff + 86_400 * happens(rng, count, _DAY_LATE)
+    dropoff += 365 * 86_400 * rng.integers(1, 73, count) * happens(rng, count, _YEARS_LATE)
+    dropoff = np.where(happens(rng, count, _DROPOFF_BEFORE_PICKUP), 2 * pickup - dropoff, dropoff)
+    return np.where(happens(rng, count, _DROPOFF_AT_PICKUP), pickup, dropoff)
+
+
+def _time(seconds: Whole) -> pa.Array:
+    return pa.array(seconds.astype("datetime64[s]")).cast(pa.string())
+
+
+def _zone(zone: Whole, known: Flags, nothing: Flags) -> pa.Array:
+    text = pa.array(np.where(known, zone, _UNKNOWN_ZONE)).cast(pa.string())
+    return pc.if_else(pa.array(nothing & ~known), "", text)
+
+
+@functools.cache
+def _bases() -> _Bases:
+    """The same in every month."""
+    rng = np.random.Generator(np.random.PCG64(2015))
+    number = rng.choice(_HIGHEST_NUMBER, _BASES, replace=False) + 1
+    to_the_minute = happens(rng, _BASES, _MINUTES_ONLY)
+    return _Bases(
+        names=pa.array([f"B{n:05d}" for n in number.tolist()]),
+        number=number,
+        rows=1 / (np.arange(_BASES) + _SKEWED_FROM),
+        places=choose(rng, _BASES, _PLACES),
+        pickup_to_the_minute=to_the_minute,
+        dropoff_to_the_minute=to_the_minute & happens(rng, _BASES, _MINUTES_BOTH),
+        tidy=rng.random(_BASES),
+    )

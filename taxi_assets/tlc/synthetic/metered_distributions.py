@@ -1,0 +1,169 @@
+"""What the records of metered taxis look like, in figures: tariffs, payment, and the share of every kind of dirt.
+
+Belongs here: figures of yellow and green, with their origin. Does not belong here: making records of them
+(`metered.py`), and how many trips there are (`demand.py`, which also says what was measured and what is
+estimated).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from taxi_assets.tlc.synthetic.demand import (
+    DISPATCHED_TAXIS,
+    GREEN_VOLUME,
+    HAILED_GREEN,
+    HAILED_YELLOW,
+    YELLOW_VOLUME,
+    Demand,
+    Volume,
+    days_of,
+    in_force,
+    spread,
+    weather,
+)
+
+if TYPE_CHECKING:
+    import datetime as dt
+
+    import numpy as np
+
+    from taxi_assets.tlc.month import Month
+
+# --------------------------------------------------------------------------------------------------- what it costs
+
+OVERNIGHT_HOURS = (20, 21, 22, 23, 0, 1, 2, 3, 4, 5)
+RUSH_HOURS = (16, 17, 18, 19)
+
+
+@dataclass(frozen=True)
+class Tariff:
+    """What the meter and the law ask for, in cents."""
+
+    since: str
+    drop: int
+    unit: int  # per fifth of a mile, or per minute when slow
+    overnight: int
+    rush: int
+    jfk_flat: int
+    jfk_rush: int
+    newark: int
+    improvement: int
+    has_congestion: bool
+
+
+_TARIFFS = (
+    Tariff("2009-01", 250, 40, 50, 100, 4500, 0, 1500, 0, has_congestion=False),
+    Tariff("2012-09", 250, 50, 50, 100, 5200, 0, 1750, 0, has_congestion=False),
+    Tariff("2015-01", 250, 50, 50, 100, 5200, 450, 1750, 30, has_congestion=False),
+    Tariff("2019-02", 250, 50, 50, 100, 5200, 450, 1750, 30, has_congestion=True),
+    Tariff("2023-01", 300, 70, 100, 250, 7000, 500, 2000, 100, has_congestion=True),
+)
+
+
+def tariff_of(month: Month) -> Tariff:
+    """The tariff in force in the month."""
+    return [tariff for tariff in _TARIFFS if tariff.since <= str(month)][-1]
+
+
+# ------------------------------------------------------------------------------------------------------- the dirt
+
+# Of all rows of the four green months: 41 pickups of another month in 284,691 rows.
+STRAYS = 1.44e-4
+# Of vendor 2's hailed rows: meters left running until the taxi was next used, for almost a day or a little more.
+METER_LEFT_ON = 4.9e-3
+DROPOFF_AT_PICKUP = 1.5e-3
+DROPOFF_BEFORE_PICKUP = 2e-5
+RATE_UNKNOWN = 1e-4  # RatecodeID 99
+# Of dispatched rows.
+DISPATCHED_WITHOUT_DISTANCE = 1.3e-2
+DISPATCHED_TO_THE_SECOND = 7e-3  # the others carry whole minutes
+# Rows stand in the hour of their pickup, unsorted; some in the next hour, and some were uploaded hours later.
+UPLOADED_LATE = 8e-3
+
+# ---------------------------------------------------------------------------------------------------- the services
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One service of metered taxis. Shares are of the metered rows, unless they say otherwise."""
+
+    volume: Volume
+    hailed: Demand
+    dispatched: Demand
+    dispatched_share: tuple[tuple[str, float], ...]  # of all rows, from the month on
+    vendor_1: float
+    passengers: tuple[float, ...]  # the shares of 1, 2, 3, … (a driver counts)
+    zero_passengers: float
+    payment_types: tuple[float, ...]  # credit card, cash, no charge, dispute, unknown
+    tips: tuple[float, ...]  # on cards: none, 20 %, 25 %, 30 %, whole dollars, any
+    negotiated: float  # RatecodeID 5
+    odometer_failed: float  # distance 0 on a real trip
+    aborted: float  # distance 0, over within seconds
+    reversed: float
+    congestion_cents: int
+    dispatch_fee: float  # the share of dispatched rows whose `tip` is a fee of 2.75
+    dispatch_mta_tax: bool
+    absurd_distance: float  # of dispatched rows, hailed ones have none: 600 to 225,000 miles
+    stored: float  # store_and_fwd_flag Y
+
+    def rows_by_day(self, rng: np.random.Generator, month: Month) -> list[tuple[dt.date, int, int]]:
+        """Day, hailed rows, dispatched rows; they sum to the month's rows."""
+        rows = self.volume.rows(month)
+        dispatched = round(rows * in_force(self.dispatched_share, month.start))
+        days, fine = days_of(month), weather(rng, month)
+        return list(
+            zip(
+                days,
+                spread(rows - dispatched, fine * self.hailed.weights(days)),
+                spread(dispatched, fine * self.dispatched.weights(days)),
+                strict=True,
+            )
+        )
+
+
+YELLOW = Shape(
+    volume=YELLOW_VOLUME,
+    hailed=HAILED_YELLOW,
+    dispatched=DISPATCHED_TAXIS,
+    # 98,352 of 1,369,765 rows in 2021-01; there were none before July 2019. The others are estimates.
+    dispatched_share=(("0000-00", 0.0), ("2019-07", 0.008), ("2020-04", 0.0718), ("2022-01", 0.035)),
+    vendor_1=0.33,
+    passengers=(0.735, 0.15, 0.04, 0.016, 0.03, 0.0289, 0.0001),
+    # 2021-01 had 26,726 rows, 1.95 % of all: kept a little below, so that at most 2 % fail any rule.
+    zero_passengers=0.0185,
+    payment_types=(0.738, 0.2505, 0.0068, 0.0047, 0.00002),
+    tips=(0.07, 0.38, 0.14, 0.08, 0.18, 0.15),
+    negotiated=0.005,
+    odometer_failed=0.008,
+    aborted=0.006,
+    reversed=0.005,
+    congestion_cents=250,
+    dispatch_fee=0.6,
+    dispatch_mta_tax=True,
+    absurd_distance=0.003,
+    stored=0.014,
+)
+
+GREEN = Shape(
+    volume=GREEN_VOLUME,
+    hailed=HAILED_GREEN,
+    dispatched=DISPATCHED_TAXIS,
+    # 44.7 % in 2020-10, 6.0 to 7.4 % in 2023 and 2024; there were none before July 2019. That year's is an estimate.
+    dispatched_share=(("0000-00", 0.0), ("2019-07", 0.18), ("2020-04", 0.447), ("2022-01", 0.065)),
+    vendor_1=0.19,
+    passengers=(0.8777, 0.0586, 0.0094, 0.0097, 0.0274, 0.0171, 0.0001),
+    zero_passengers=0.0049,
+    payment_types=(0.5727, 0.4214, 0.0047, 0.0012, 0.00002),
+    tips=(0.167, 0.293, 0.086, 0.051, 0.148, 0.255),
+    negotiated=0.036,
+    odometer_failed=0.036,
+    aborted=0.022,
+    reversed=0.0036,
+    congestion_cents=275,
+    dispatch_fee=0.927,
+    dispatch_mta_tax=False,
+    absurd_distance=0.0008,  # 31 rows of 42,510; about 0.8 % in 2023 and 2024, when far fewer rows were dispatched
+    stored=0.0074,
+)

@@ -1,0 +1,491 @@
+"""What every warehouse promises: a month is replaced whole or not at all, and comes back as it went in."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import threading
+import uuid
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from taxi_assets.errors import (
+    ConservationError,
+    LakeObjectMissingError,
+    LakeObjectReplacedError,
+    OvertakenError,
+    WarehouseSchemaError,
+    WarehouseTableMissingError,
+)
+from taxi_assets.storage.lake.objects import ParquetMonth
+from taxi_assets.storage.warehouse.base_warehouse import LoadedMonth, Warehouse
+from taxi_assets.tlc.cleaning.report import NO_ROWS
+from taxi_assets.tlc.parquet_io import TripWriter
+from taxi_assets.tlc.schema import ColumnType
+from taxi_assets.tlc.services.green import GREEN
+from taxi_assets_tests.contract.stores import child
+from taxi_assets_tests.trips import MONTH, published_month
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from multiprocessing.connection import Connection
+
+    from taxi_assets.storage.lake.base_lake import Lake
+    from taxi_assets.tlc.month import Month
+    from taxi_assets_tests.contract.stores import WarehouseBackend
+
+NEXT_MONTH = MONTH.shift(1)
+DTYPES = {
+    ColumnType.INTEGER: "Int64",
+    ColumnType.TEXT: "string",
+    ColumnType.BOOLEAN: "boolean",
+    ColumnType.DATETIME: "datetime64[us]",
+    ColumnType.DEGREES: "float64",
+    ColumnType.MONEY: "object",
+    ColumnType.MILES: "object",
+    ColumnType.DATE: "object",
+}
+UTF8 = "Größe 🚕 \"x\" 'y' \\ NA"
+
+
+@pytest.fixture
+def warehouse(warehouse_backend: WarehouseBackend) -> Warehouse:
+    return warehouse_backend.open()
+
+
+@pytest.fixture
+def lake(warehouse_backend: WarehouseBackend) -> Lake:
+    return warehouse_backend.open_lake()
+
+
+def replace(warehouse: Warehouse, trips: ParquetMonth, month: Month = MONTH) -> None:
+    warehouse.replace_month(GREEN, month, trips, run_id=a_run())
+
+
+def a_run() -> str:
+    return uuid.uuid4().hex
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows in plain Python values."""
+    plain = frame.astype(object).where(frame.notna(), None)
+    return [
+        {str(name): v.to_pydatetime() if isinstance(v, pd.Timestamp) else v for name, v in row.items()}
+        for row in plain.to_dict("records")
+    ]
+
+
+def rows_of(trips: ParquetMonth) -> list[dict[str, Any]]:
+    """Rows of a Parquet month, by pyarrow alone."""
+    with trips.local() as path:
+        rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
+    return rows
+
+
+def holds(warehouse: Warehouse, trips: ParquetMonth, month: Month = MONTH) -> bool:
+    """Whether the month's rows, totals and ledger are those of the trips, and of nothing else."""
+    return (
+        records(warehouse.read_month(GREEN, month)) == rows_of(trips)
+        and warehouse.totals(GREEN, month) == trips.report.clean
+        and warehouse.loaded(GREEN, month) == LoadedMonth(trips.report.data_version, trips.report.clean)
+    )
+
+
+# --- replacing a month ------------------------------------------------------------------------------------------------
+
+
+def test_a_month_comes_back_row_for_row(warehouse: Warehouse, lake: Lake) -> None:
+    trips = published_month(lake, rows=300, dirty=7)
+    assert trips.rows == 300
+    replace(warehouse, trips)
+    assert holds(warehouse, trips)
+
+
+def test_a_month_replaced_twice_is_there_once(warehouse: Warehouse, lake: Lake) -> None:
+    trips = published_month(lake)
+    replace(warehouse, trips)
+    replace(warehouse, trips)
+    assert holds(warehouse, trips)
+
+
+def test_a_month_is_replaced_by_fewer_or_no_rows_and_its_neighbours_are_not_touched(
+    warehouse: Warehouse, lake: Lake
+) -> None:
+    neighbours = {
+        month: published_month(lake, month, rows=40, seed=month.number) for month in (MONTH.shift(-1), NEXT_MONTH)
+    }
+    for month, trips in neighbours.items():
+        replace(warehouse, trips, month)
+    for rows in (100, 30, 0):
+        new = published_month(lake, rows=rows, seed=rows)
+        replace(warehouse, new)
+        assert len(warehouse.read_month(GREEN, MONTH)) == rows
+        assert holds(warehouse, new)
+    assert all(holds(warehouse, trips, month) for month, trips in neighbours.items())
+
+
+def test_an_empty_month_keeps_its_columns_and_types(warehouse: Warehouse, lake: Lake) -> None:
+    replace(warehouse, published_month(lake, rows=0))
+    frame = warehouse.read_month(GREEN, MONTH)
+    assert {name: str(type_) for name, type_ in frame.dtypes.items()} == {c.name: DTYPES[c.type] for c in GREEN.columns}
+    assert warehouse.totals(GREEN, MONTH) == NO_ROWS
+
+
+def test_another_client_sees_what_was_loaded(warehouse_backend: WarehouseBackend, lake: Lake) -> None:
+    trips = published_month(lake)
+    replace(warehouse_backend.open(), trips)
+    assert holds(warehouse_backend.open(), trips)
+
+
+# --- values -----------------------------------------------------------------------------------------------------------
+
+
+def test_values_come_back_equal_and_as_the_types_that_were_meant(warehouse: Warehouse, lake: Lake) -> None:
+    free_text = [dataclasses.replace(c, codes={}) for c in GREEN.columns]
+    trips = published_month(lake, rows=60, flag=UTF8, service=dataclasses.replace(GREEN, columns=free_text))
+    replace(warehouse, trips)
+    frame = warehouse.read_month(GREEN, MONTH)
+    assert {name: str(type_) for name, type_ in frame.dtypes.items()} == {c.name: DTYPES[c.type] for c in GREEN.columns}
+    assert records(frame) == rows_of(trips)
+    third, fifth = records(frame)[2], records(frame)[4]  # one lacks what real rows lack, one takes a charge back
+    assert third["passenger_count"] is third["trip_type"] is third["congestion_surcharge"] is None
+    assert third["store_and_fwd_flag"] == UTF8
+    assert third["pickup_datetime"] == dt.datetime(2020, 10, 1, 0, 26)  # noqa: DTZ001  (wall-clock time)
+    assert third["data_month"] == dt.date(2020, 10, 1)
+    assert str(third["trip_distance"]) == "2.123"
+    assert str(fifth["total_amount"]) == "-395.95"
+    assert str(fifth["extra"]) == "0.50"
+    assert fifth["is_reversal"] is True
+
+
+def test_rows_come_in_the_order_of_the_published_file_however_they_are_stored(warehouse: Warehouse, lake: Lake) -> None:
+    trips = published_month(lake, rows=50)
+    with lake.staging() as folder, TripWriter(folder / "backwards.parquet", GREEN.arrow_schema) as writer:
+        backwards = pa.Table.from_pylist(rows_of(trips)[::-1], GREEN.arrow_schema)
+        writer.write(backwards.to_batches()[0])
+        writer.finish(trips.report.footer())
+        lake.publish(folder / "backwards.parquet", trips.key, replaces=trips.version, run_id="a run")
+    replace(warehouse, ParquetMonth.get(lake, trips.key.removesuffix(".parquet")))
+    assert warehouse.read_month(GREEN, MONTH)["source_row"].tolist() == list(range(1, 51))
+
+
+def test_columns_keep_the_case_of_their_names_and_tell_their_units(
+    warehouse_backend: WarehouseBackend, lake: Lake
+) -> None:
+    replace(warehouse_backend.open(), published_month(lake))
+    assert dict(warehouse_backend.columns(GREEN.table)) == {c.name: c.described for c in GREEN.columns}
+
+
+def test_a_comment_follows_the_schema(warehouse_backend: WarehouseBackend, lake: Lake) -> None:
+    warehouse, trips = warehouse_backend.open(), published_month(lake)
+    replace(warehouse, trips)
+    columns = [
+        dataclasses.replace(c, description='the driver\'s, "said" so.') if c.name == "vendor_id" else c
+        for c in GREEN.columns
+    ]
+    warehouse.replace_month(dataclasses.replace(GREEN, columns=columns), MONTH, trips, run_id=a_run())
+    assert warehouse_backend.columns(GREEN.table)["vendor_id"] == 'the driver\'s, "said" so.'
+
+
+# --- failures: the old month, or nothing ------------------------------------------------------------------------------
+
+
+def lying(trips: ParquetMonth, **figures: int) -> ParquetMonth:
+    """The same trips with a report that says otherwise."""
+    totals = trips.report.clean.model_copy(update=figures)
+    report = trips.report.model_copy(update={"clean": totals, "data_version": "a lie"})
+    return dataclasses.replace(trips, report=report)
+
+
+def test_a_month_that_does_not_add_up_never_becomes_visible(warehouse: Warehouse, lake: Lake) -> None:
+    old = published_month(lake, rows=100)
+    neighbour = published_month(lake, NEXT_MONTH, rows=50)
+    replace(warehouse, old)
+    replace(warehouse, neighbour, NEXT_MONTH)
+    new = published_month(lake, rows=90, seed=1, shelf="newer")
+    truth = new.report.clean
+    for lie in ({"rows": truth.rows - 1}, {"cents": truth.cents + 1}, {"source_rows": truth.source_rows + 1}):
+        false = lying(new, **lie)
+        with pytest.raises(ConservationError) as error:
+            replace(warehouse, false)
+        table = warehouse.table_name("green_trips")
+        assert str(error.value).startswith(f"green {MONTH}: loading {new.uri} into {table} gave {truth}")
+        assert str(false.report.clean) in error.value.what
+        assert "Materialize" in error.value.remedy
+        assert holds(warehouse, old)
+    assert holds(warehouse, neighbour, NEXT_MONTH)
+    replace(warehouse, new)
+    assert holds(warehouse, new)
+
+
+def test_a_first_month_that_does_not_add_up_leaves_nothing(warehouse: Warehouse, lake: Lake) -> None:
+    with pytest.raises(ConservationError):
+        replace(warehouse, lying(published_month(lake), rows=1))
+    assert warehouse.loaded(GREEN, MONTH) is None
+    assert warehouse.totals(GREEN, MONTH) == NO_ROWS
+
+
+def test_the_trips_of_another_month_are_refused_and_that_month_is_not_doubled(warehouse: Warehouse, lake: Lake) -> None:
+    trips = published_month(lake)
+    replace(warehouse, trips)
+    with pytest.raises(ConservationError):
+        replace(warehouse, trips, NEXT_MONTH)
+    assert holds(warehouse, trips)
+    assert warehouse.loaded(GREEN, NEXT_MONTH) is None
+
+
+def test_a_missing_object_is_named_and_the_old_month_stays(warehouse: Warehouse, lake: Lake) -> None:
+    old = published_month(lake)
+    replace(warehouse, old)
+    new = published_month(lake, rows=5, shelf="newer")
+    lake.delete(new.key)
+    with pytest.raises(LakeObjectMissingError, match="newer/green_trips/2020-10"):
+        replace(warehouse, new)
+    assert holds(warehouse, old)
+
+
+def test_a_month_whose_commit_fails_leaves_the_old_one_with_its_ledger(
+    warehouse_backend: WarehouseBackend, lake: Lake
+) -> None:
+    old, new = published_month(lake), published_month(lake, rows=90, seed=1, shelf="newer")
+    replace(warehouse_backend.open(), old)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        warehouse_backend.break_commit(monkeypatch)
+        with pytest.raises(warehouse_backend.broken):
+            replace(warehouse_backend.open(), new)
+    assert holds(warehouse_backend.open(), old)
+    replace(warehouse_backend.open(), new)
+    assert holds(warehouse_backend.open(), new)
+
+
+def test_a_load_that_began_before_a_newer_one_does_not_undo_it(warehouse: Warehouse, lake: Lake) -> None:
+    for newer, older in ((30, 50), (30, 0), (0, 50)):
+        earlier = published_month(lake, rows=older, seed=older)
+        latest = published_month(lake, rows=newer, seed=newer + 1)
+        replace(warehouse, latest)
+        with pytest.raises(LakeObjectReplacedError, match=r"green_trips/2020-10"):
+            replace(warehouse, earlier)
+        assert holds(warehouse, latest)
+
+
+# --- several at once --------------------------------------------------------------------------------------------------
+
+
+def load(
+    open_warehouse: Callable[[], Warehouse], open_lake: Callable[[], Lake], month: Month, line: Connection
+) -> None:
+    trips = ParquetMonth.get(open_lake(), f"clean/green_trips/{month}")
+    line.send("ready")
+    line.recv()
+    replace(open_warehouse(), trips, month)
+
+
+@pytest.mark.parametrize("second", [MONTH, NEXT_MONTH], ids=["the same month", "two months"])
+def test_two_processes_that_make_the_warehouse_and_load_it_at_once_both_end_well(
+    warehouse_backend: WarehouseBackend, lake: Lake, second: Month
+) -> None:
+    trips = {month: published_month(lake, month, rows=500) for month in (MONTH, second)}
+    with (
+        child(load, warehouse_backend.open, warehouse_backend.open_lake, MONTH) as one,
+        child(load, warehouse_backend.open, warehouse_backend.open_lake, second) as other,
+    ):
+        assert [one.hear(), other.hear()] == ["ready", "ready"]
+        one.tell()
+        other.tell()
+        assert [one.ends(), other.ends()] == [0, 0]
+    assert all(holds(warehouse_backend.open(), trips[month], month) for month in trips)
+
+
+def test_threads_that_load_and_read_at_once_all_end_well(warehouse_backend: WarehouseBackend, lake: Lake) -> None:
+    months = [MONTH, NEXT_MONTH]
+    trips = {month: published_month(lake, month, rows=50) for month in months}
+    failures: list[BaseException] = []
+
+    def work(month: Month) -> None:
+        try:
+            warehouse = warehouse_backend.open()
+            replace(warehouse, trips[month], month)
+            assert holds(warehouse, trips[month], month)
+            replace(warehouse, trips[month], month)
+        except BaseException as error:  # noqa: BLE001  (whatever it is, it must reach the test)
+            failures.append(error)
+
+    workers = [threading.Thread(target=work, args=(month,)) for month in months]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not failures
+    assert all(holds(warehouse_backend.open(), trips[month], month) for month in months)
+
+
+def read_on(open_warehouse: Callable[[], Warehouse], line: Connection) -> None:
+    """Read the month over and over, and say what was seen, once each, until told to end."""
+    warehouse = open_warehouse()
+    seen: set[tuple[int, Decimal]] = set()
+    while not line.poll():
+        totals = warehouse.read_month(GREEN, MONTH)["total_amount"]
+        found = (len(totals), sum(totals, Decimal(0)))
+        if found not in seen:
+            line.send(found)
+        seen.add(found)
+
+
+def test_a_reader_sees_the_old_month_or_the_new_one_while_they_are_replaced(
+    warehouse_backend: WarehouseBackend, lake: Lake
+) -> None:
+    months = [published_month(lake, rows=rows, seed=rows, shelf=f"of {rows} rows") for rows in (400, 300)]
+    wanted = {(trips.rows, sum((row["total_amount"] for row in rows_of(trips)), Decimal(0))) for trips in months}
+    warehouse = warehouse_backend.open()
+    replace(warehouse, months[0])
+    with child(read_on, warehouse_backend.open) as reader:
+        seen = {reader.hear()}
+        for turn in range(1, 200):
+            replace(warehouse, months[turn % 2])
+            while reader.line.poll():
+                seen.add(reader.hear())
+            if turn >= 4 and len(seen) > 1:
+                break
+        reader.tell("end")
+        assert reader.ends() == 0
+    assert seen == wanted
+
+
+# --- the schema changes -----------------------------------------------------------------------------------------------
+
+GAINED = ("trip_type", "congestion_surcharge")
+NARROW = dataclasses.replace(GREEN, columns=[c for c in GREEN.columns if c.name not in GAINED])
+RETYPED = dataclasses.replace(
+    GREEN,
+    columns=[dataclasses.replace(c, type=ColumnType.TEXT) if c.name == "trip_type" else c for c in GREEN.columns],
+)
+
+
+def test_a_column_that_the_schema_gains_is_null_in_months_loaded_before(
+    warehouse_backend: WarehouseBackend, lake: Lake
+) -> None:
+    warehouse = warehouse_backend.open()
+    narrow = published_month(lake, rows=60, service=NARROW)
+    warehouse.replace_month(NARROW, MONTH, narrow, run_id=a_run())
+    wide = published_month(lake, NEXT_MONTH, rows=60)
+    expected = [row | dict.fromkeys(GAINED) for row in rows_of(narrow)]
+
+    # Before any month is loaded with the new schema, and afterwards.
+    assert records(warehouse.read_month(GREEN, MONTH)) == expected
+    assert warehouse.totals(GREEN, MONTH) == narrow.report.clean
+    replace(warehouse, wide, NEXT_MONTH)
+    assert records(warehouse.read_month(GREEN, MONTH)) == expected
+    assert warehouse.totals(GREEN, MONTH) == narrow.report.clean
+    assert holds(warehouse, wide, NEXT_MONTH)
+    assert dict(warehouse_backend.columns(GREEN.table)) == {c.name: c.described for c in GREEN.columns}
+
+
+def test_a_column_that_the_schema_lost_is_null_in_months_loaded_since(warehouse: Warehouse, lake: Lake) -> None:
+    wide = published_month(lake, rows=60)
+    replace(warehouse, wide)
+    narrow = published_month(lake, NEXT_MONTH, rows=60, service=NARROW)
+    warehouse.replace_month(NARROW, NEXT_MONTH, narrow, run_id=a_run())
+    assert holds(warehouse, wide)
+    assert records(warehouse.read_month(NARROW, NEXT_MONTH)) == rows_of(narrow)
+    assert warehouse.read_month(GREEN, NEXT_MONTH)[list(GAINED)].isna().all(axis=None)
+
+
+def test_a_column_of_another_type_is_refused_by_name_and_the_old_months_stay(
+    warehouse_backend: WarehouseBackend, lake: Lake
+) -> None:
+    warehouse, old = warehouse_backend.open(), published_month(lake)
+    replace(warehouse, old)
+    columns = dict(warehouse_backend.columns(GREEN.table))
+    retyped = published_month(lake, rows=5, service=RETYPED, shelf="newer")
+    with pytest.raises(WarehouseSchemaError) as error:
+        warehouse.replace_month(RETYPED, MONTH, retyped, run_id=a_run())
+    for part in (warehouse.table_name("green_trips"), "trip_type", *warehouse_backend.types):
+        assert part in error.value.what
+    assert error.value.remedy
+    assert holds(warehouse, old)
+    assert dict(warehouse_backend.columns(GREEN.table)) == columns
+
+
+# --- nothing there ----------------------------------------------------------------------------------------------------
+
+
+def test_a_warehouse_that_does_not_exist_yet_holds_nothing(warehouse: Warehouse) -> None:
+    assert warehouse.loaded(GREEN, MONTH) is None
+    assert warehouse.totals(GREEN, MONTH) == NO_ROWS
+
+
+@pytest.mark.parametrize("exists", [False, True], ids=["no warehouse", "no table"])
+def test_a_table_that_does_not_exist_is_named_with_what_to_do(warehouse: Warehouse, exists: bool) -> None:
+    if exists:
+        warehouse.replace_frame("taxi_zones", ZONES, {})
+    with pytest.raises(WarehouseTableMissingError) as of_trips:
+        warehouse.read_month(GREEN, MONTH)
+    with pytest.raises(WarehouseTableMissingError) as of_frame:
+        warehouse.read_frame("other_zones")
+    for error, name in ((of_trips, "green_trips"), (of_frame, "other_zones")):
+        assert warehouse.table_name(name) in error.value.what
+        assert "Materialize" in error.value.remedy
+
+
+def test_a_month_that_was_never_loaded_is_empty(warehouse: Warehouse, lake: Lake) -> None:
+    replace(warehouse, published_month(lake))
+    assert warehouse.loaded(GREEN, NEXT_MONTH) is None
+    assert warehouse.totals(GREEN, NEXT_MONTH) == NO_ROWS
+    assert warehouse.read_month(GREEN, NEXT_MONTH).empty
+
+
+# --- small tables -----------------------------------------------------------------------------------------------------
+
+ZONES = pd.DataFrame(
+    {
+        "location_id": pd.array([1, 264, 265, None], "Int64"),
+        "Borough": pd.array(["EWR", "NA", "N/A", None], "string"),
+        "zone": pd.array(["Größe 🚕", "", "null", "o'clock"], "string"),
+    }
+)
+
+
+def test_a_frame_comes_back_equal_and_na_is_a_value(warehouse: Warehouse) -> None:
+    warehouse.replace_frame("taxi_zones", ZONES, {})
+    pd.testing.assert_frame_equal(warehouse.read_frame("taxi_zones"), ZONES)
+
+
+def test_a_frame_is_replaced_whole_by_one_with_other_columns(warehouse_backend: WarehouseBackend) -> None:
+    warehouse = warehouse_backend.open()
+    warehouse.replace_frame("taxi_zones", ZONES, {"zone": "A name."})
+    warehouse.replace_frame("taxi_zones", ZONES[["zone"]].head(2), {"zone": "The zone's name."})
+    pd.testing.assert_frame_equal(warehouse.read_frame("taxi_zones"), ZONES[["zone"]].head(2))
+    assert dict(warehouse_backend.columns("taxi_zones")) == {"zone": "The zone's name."}
+
+
+def test_a_frame_whose_commit_fails_leaves_the_old_one(warehouse_backend: WarehouseBackend) -> None:
+    warehouse_backend.open().replace_frame("taxi_zones", ZONES, {})
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        warehouse_backend.break_commit(monkeypatch)
+        with pytest.raises(warehouse_backend.broken):
+            warehouse_backend.open().replace_frame("taxi_zones", ZONES.head(1), {})
+    pd.testing.assert_frame_equal(warehouse_backend.open().read_frame("taxi_zones"), ZONES)
+
+
+def test_a_frame_whose_making_was_overtaken_leaves_the_old_one(warehouse: Warehouse) -> None:
+    def overtaken() -> None:
+        raise OvertakenError("Another run was here.", remedy="Look again.")
+
+    warehouse.replace_frame("taxi_zones", ZONES, {})
+    with pytest.raises(OvertakenError):
+        warehouse.replace_frame("taxi_zones", ZONES.head(1), {}, require_current=overtaken)
+    pd.testing.assert_frame_equal(warehouse.read_frame("taxi_zones"), ZONES)
+
+
+def test_frames_and_trips_do_not_touch_each_other(warehouse: Warehouse, lake: Lake) -> None:
+    trips = published_month(lake)
+    replace(warehouse, trips)
+    warehouse.replace_frame("taxi_zones", ZONES, {})
+    assert holds(warehouse, trips)
+    replace(warehouse, trips)
+    pd.testing.assert_frame_equal(warehouse.read_frame("taxi_zones"), ZONES)

@@ -1,0 +1,479 @@
+"""What every warehouse promises of marts: the same rows and sums everywhere, a month replaced whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from decimal import Decimal
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pytest
+
+from taxi_assets.errors import MartDefinitionError, OvertakenError, WarehouseSchemaError, WarehouseTableMissingError
+from taxi_assets.marts.mart import marts, read_mart
+from taxi_assets.tlc.month import Month
+from taxi_assets.tlc.schema import Column, ColumnType
+from taxi_assets.tlc.services.fhv import FHV
+from taxi_assets.tlc.services.green import GREEN
+from taxi_assets.tlc.services.registry import SERVICES
+from taxi_assets.tlc.services.yellow import YELLOW
+from taxi_assets_tests.contract.mart_trips import ZONES, Trips, common, expected, published, trips_of
+from taxi_assets_tests.contract.stores import child
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from multiprocessing.connection import Connection
+
+    from taxi_assets.marts.mart import Mart
+    from taxi_assets.storage.warehouse.base_warehouse import Warehouse
+    from taxi_assets.tlc.schema import Service
+    from taxi_assets_tests.contract.stores import WarehouseBackend
+
+MONTH, NEXT_MONTH = Month(2021, 1), Month(2021, 2)
+TRIPS: dict[str, Trips] = {
+    name: trips_of(service, MONTH, 300 + 100 * place) for place, (name, service) in enumerate(SERVICES.items())
+}
+FEWER = trips_of(GREEN, NEXT_MONTH, 150)
+DTYPES = {
+    ColumnType.INTEGER: "Int64",
+    ColumnType.TEXT: "string",
+    ColumnType.DATE: "object",
+    ColumnType.MONEY_SUM: "object",
+    ColumnType.MILES_SUM: "object",
+}
+PLACES = {ColumnType.MONEY_SUM: 2, ColumnType.MILES_SUM: 3}
+
+
+@pytest.fixture(scope="module")
+def backend(shared_warehouse: WarehouseBackend) -> WarehouseBackend:
+    """A warehouse with a month of all services, another of green alone, one of fhv without rows, and all marts."""
+    warehouse, lake = shared_warehouse.open(), shared_warehouse.open_lake()
+    warehouse.replace_frame("taxi_zones", ZONES, {})
+    for service in SERVICES.values():
+        load(warehouse, lake, service, MONTH, TRIPS[service.name])
+    load(warehouse, lake, GREEN, NEXT_MONTH, FEWER)
+    load(warehouse, lake, FHV, NEXT_MONTH, [])
+    for mart in marts().values():
+        warehouse.replace_mart(mart, MONTH, mart.services, run_id="a run")
+    return shared_warehouse
+
+
+@cache
+def whole() -> pd.DataFrame:
+    """All trips of the month."""
+    return common(TRIPS)
+
+
+@pytest.fixture(scope="module")
+def warehouse(backend: WarehouseBackend) -> Warehouse:
+    return backend.open()
+
+
+def load(warehouse: Warehouse, lake: Any, service: Service, month: Month, trips: Trips) -> None:
+    warehouse.replace_month(service, month, published(lake, service, month, trips), run_id="a run")
+
+
+def rows_of(warehouse: Warehouse, mart: Mart, month: Month | None = None) -> pd.DataFrame:
+    """By key; of all months, unless one is named."""
+    columns = ", ".join(column.name for column in mart.columns)
+    where = "" if month is None else f"WHERE data_month = CAST('{month.start}' AS DATE)"
+    return warehouse.ask(f"SELECT {columns} FROM {mart.name} {where} ORDER BY {', '.join(mart.key)}")
+
+
+def plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows in plain Python values: money in cents, miles in thousandths, as the pandas computation has them."""
+
+    def value(name: str, one: Any) -> Any:
+        if one is None or one is pd.NA:
+            return None
+        if not isinstance(one, Decimal):
+            return one
+        # BigQuery's client leaves zeros at the end away.
+        units = one.scaleb(3 if name in {"miles", "longest"} else 2)
+        assert units == int(units)
+        return int(units)
+
+    return [
+        {str(name): value(str(name), one) for name, one in row.items()}
+        for row in frame.astype(object).to_dict("records")
+    ]
+
+
+def by_key(rows: list[dict[str, Any]], mart: Mart) -> dict[tuple[Any, ...], dict[str, Any]]:
+    found = {tuple(row[name] for name in mart.key): row for row in rows}
+    assert len(found) == len(rows)  # the key is unique
+    return found
+
+
+# --- what they say ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", marts())
+def test_a_mart_equals_a_computation_over_the_trips_that_were_loaded(warehouse: Warehouse, name: str) -> None:
+    mart = marts()[name]
+    wanted = expected(name, whole(), [column.name for column in mart.columns], mart.key)
+    found = by_key(plain(rows_of(warehouse, mart)), mart)
+    assert found == by_key(plain(wanted), mart)
+    assert len(found) > 5
+
+
+@pytest.mark.parametrize("name", marts())
+def test_a_mart_comes_back_with_the_same_types_everywhere(warehouse: Warehouse, name: str) -> None:
+    mart = marts()[name]
+    kinds = {column.name: DTYPES[column.type] for column in mart.columns}
+    for month in (MONTH, NEXT_MONTH):  # the latter has no rows
+        frame = rows_of(warehouse, mart, month)
+        assert {column: str(type_) for column, type_ in frame.dtypes.items()} == kinds
+        assert bool(len(frame)) == (month == MONTH)
+    frame = warehouse.fetch(f"SELECT * FROM {warehouse.relation(name)}")
+    assert {column: str(type_) for column, type_ in frame.dtypes.items()} == kinds
+    for column in mart.columns:
+        values = [value for value in frame[column.name] if value is not None and value is not pd.NA]
+        if column.type in PLACES:
+            assert {value.as_tuple().exponent for value in values} == {-PLACES[column.type]}
+        if column.type is ColumnType.DATE:
+            assert {type(value) for value in values} == {dt.date}
+
+
+def test_all_marts_agree_on_the_whole(warehouse: Warehouse) -> None:
+    wanted = [{"trips": int(whole()["trips"].sum()), "revenue": int(whole()["revenue"].sum())}]
+    for name in ("zone_day", "od_flows", "market_share", "hour_of_week"):
+        frame = warehouse.ask(f"SELECT SUM(trips) AS trips, SUM(revenue) AS revenue FROM {name}")
+        assert plain(frame) == wanted
+
+
+def test_a_service_without_money_has_none_and_its_trips_count(warehouse: Warehouse) -> None:
+    frame = warehouse.ask("SELECT trips, seconds, fare, tips, revenue, miles FROM od_flows WHERE service = 'fhv'")
+    assert frame["trips"].sum() == len(TRIPS["fhv"])
+    assert frame[["fare", "tips", "revenue", "miles"]].isna().all(axis=None)
+    assert frame["seconds"].notna().all()
+
+
+def test_trips_of_places_that_are_no_zone_have_a_name_all_the_same(warehouse: Warehouse) -> None:
+    frame = warehouse.ask(
+        "SELECT pickup_location_id, pickup_borough, pickup_zone, SUM(trips) AS trips FROM zone_day "
+        "WHERE pickup_location_id > 263 GROUP BY pickup_location_id, pickup_borough, pickup_zone "
+        "ORDER BY pickup_location_id"
+    )
+    places = [trip.get("pickup_location_id") for rows in TRIPS.values() for trip in rows if not trip.get("is_reversal")]
+    assert plain(frame) == [
+        {
+            "pickup_location_id": 264,
+            "pickup_borough": "Unknown",
+            "pickup_zone": "Unknown",
+            "trips": places.count(264) + places.count(None),
+        },
+        {
+            "pickup_location_id": 265,
+            "pickup_borough": "Outside of NYC",
+            "pickup_zone": "Outside of NYC",
+            "trips": places.count(265),
+        },
+        {"pickup_location_id": 999, "pickup_borough": "Unknown", "pickup_zone": "Unknown", "trips": places.count(999)},
+    ]
+
+
+def test_ratios_are_in_the_views_and_null_where_there_is_nothing_to_divide_by(warehouse: Warehouse) -> None:
+    view = warehouse.ask("SELECT * FROM zone_day_ratios ORDER BY data_month, service, pickup_date, pickup_location_id")
+    mart = rows_of(warehouse, marts()["zone_day"])
+    assert (view["trips"] == mart["trips"]).all()
+    wanted = [
+        float(r) / t if t and r is not None else None for r, t in zip(mart["revenue"], mart["trips"], strict=True)
+    ]
+    found = [None if pd.isna(value) else value for value in view["revenue_per_trip"]]
+    assert found == pytest.approx(wanted, nan_ok=True)
+    assert str(view["revenue_per_trip"].dtype) == "float64"
+    assert 0 in mart["trips"].tolist()  # reversals alone
+
+
+@pytest.mark.parametrize(
+    ("view", "share", "whole"),
+    [
+        ("market_share_ratios", "share_of_trips", ["pickup_date", "pickup_borough"]),
+        ("od_flows_ratios", "share_of_pickups", ["service", "pickup_borough"]),
+        ("payment_mix_ratios", "share_of_trips", ["service"]),
+    ],
+)
+def test_shares_add_up_to_one(warehouse: Warehouse, view: str, share: str, whole: list[str]) -> None:
+    sums = warehouse.ask(f"SELECT * FROM {view}").groupby(whole)[[share, "trips"]].sum()
+    assert sums.loc[sums["trips"] > 0, share].tolist() == pytest.approx([1.0] * int((sums["trips"] > 0).sum()))
+
+
+def test_demand_is_trips_by_the_days_that_were_such_a_weekday(warehouse: Warehouse) -> None:
+    frame = warehouse.ask(
+        "SELECT trips, trips_within_month AS within, days, trips_per_hour FROM hour_of_week_ratios "
+        "WHERE service = 'yellow'"
+    )
+    assert set(frame["days"]) <= {4, 5}  # January 2021 has no more of any weekday
+    assert frame["trips_per_hour"].tolist() == pytest.approx((frame["within"] / frame["days"]).tolist())
+    assert frame["within"].sum() < frame["trips"].sum()  # the file's trips of neighbouring months
+
+
+# --- questions --------------------------------------------------------------------------------------------------------
+
+
+def test_a_question_about_the_trips_themselves_is_answered_alike(warehouse: Warehouse) -> None:
+    frame = warehouse.ask(
+        "SELECT service, COUNT(*) AS n, SUM(trips) AS trips, SUM(revenue) AS revenue, MAX(miles) AS longest, "
+        "MIN(pickup_date) AS first_day, CAST(SUM(tips) AS DOUBLE) / NULLIF(SUM(fare), 0) AS tips_per_fare "
+        "FROM all_trips WHERE EXTRACT(MONTH FROM pickup_date) IN (1, 2) GROUP BY service ORDER BY service",
+        services=[GREEN, FHV],
+        months=[MONTH, NEXT_MONTH],
+    )
+    assert [str(type_) for type_ in frame.dtypes] == ["string", "Int64", "Int64", *["object"] * 3, "float64"]
+    rows = common({"green": TRIPS["green"] + FEWER, "fhv": TRIPS["fhv"]})
+    rows = rows[[day.month in {1, 2} for day in rows["pickup_date"]]]
+    for found, (service, own) in zip(plain(frame), rows.groupby("service"), strict=True):
+        assert found["service"] == service
+        assert (found["n"], found["trips"]) == (len(own), int(own["trips"].sum()))
+        assert found["first_day"] == min(own["pickup_date"])
+        if service == "fhv":
+            assert found["revenue"] is found["longest"] is None
+            assert pd.isna(found["tips_per_fare"])
+        else:
+            assert (found["revenue"], found["longest"]) == (int(own["revenue"].sum()), int(own["miles"].max()))
+            assert found["tips_per_fare"] == pytest.approx(own["tips"].sum() / own["fare"].sum())
+
+
+def test_what_engines_write_differently_comes_out_alike(warehouse: Warehouse) -> None:
+    frame = warehouse.ask(
+        "WITH fares AS (SELECT fare FROM all_trips WHERE fare > 0) "
+        "SELECT COUNT(*) AS n, SUM(CASE WHEN fare < 10 THEN 1 ELSE 0 END) AS cheap, CAST(7 AS DOUBLE) / 2 AS half, "
+        "-MAX(fare) AS dearest, COUNT(DISTINCT fare) > 3 AS varied, NULLIF(COUNT(*), 0) AS same FROM fares "
+        "UNION ALL SELECT 0 AS n, NULL AS cheap, NULL AS half, NULL AS dearest, FALSE AS varied, NULL AS same "
+        "FROM taxi_zones WHERE location_id = 1 ORDER BY n DESC",
+        services=[GREEN],
+        months=[MONTH],
+    )
+    fares = [trip["fare_amount"] for trip in TRIPS["green"] if trip["fare_amount"] > 0]
+    assert [str(type_) for type_ in frame.dtypes] == ["Int64", "Int64", "float64", "object", "boolean", "Int64"]
+    first, second = plain(frame)
+    assert first == {
+        "n": len(fares),
+        "cheap": sum(fare < 10 for fare in fares),
+        "half": 3.5,
+        "dearest": -int(max(fares).scaleb(2)),
+        "varied": True,
+        "same": len(fares),
+    }
+    assert (second["n"], second["cheap"], second["dearest"], second["varied"]) == (0, None, None, False)
+
+
+def test_what_engines_understand_differently_is_refused_before_it_is_run(warehouse: Warehouse) -> None:
+    with pytest.raises(MartDefinitionError, match="MEDIAN"):
+        warehouse.ask("SELECT MEDIAN(trips) AS m FROM zone_day")
+    with pytest.raises(MartDefinitionError, match="which services and months"):
+        warehouse.ask("SELECT COUNT(*) AS n FROM all_trips", services=[GREEN])
+
+
+def test_a_table_or_a_column_that_is_not_there_is_named(warehouse: Warehouse) -> None:
+    with pytest.raises(WarehouseTableMissingError) as error:
+        warehouse.ask("SELECT COUNT(*) AS n FROM boroughs")
+    assert warehouse.table_name("boroughs") in error.value.what
+    assert "Materialize" in error.value.remedy
+    assert "boroughs" in error.value.remedy
+    with pytest.raises(WarehouseSchemaError, match="boroughs"):
+        warehouse.ask("SELECT boroughs FROM taxi_zones")
+
+
+def test_a_warehouse_that_does_not_exist_yet_answers_nothing_and_is_not_made(
+    warehouse_backend: WarehouseBackend,
+) -> None:
+    for _ in range(2):
+        with pytest.raises(WarehouseTableMissingError):
+            warehouse_backend.open().ask("SELECT * FROM zone_day")
+
+
+# --- replacing a month ------------------------------------------------------------------------------------------------
+
+_SQL = """/*
+description: {description}
+key: [data_month, service]
+measures: [{measures}]
+*/
+SELECT data_month, service, {sums} FROM all_trips GROUP BY data_month, service;
+CREATE VIEW {name}_ratios AS SELECT data_month, service, trips, CAST(revenue AS DOUBLE) / NULLIF(trips, 0) AS {ratio}
+FROM {name}
+"""
+
+
+def small(name: str, *measures: str, ratio: str = "mean", description: str = "It's small.") -> Mart:
+    """A mart of one row for a service."""
+    wanted = measures or ("trips", "revenue")
+    sums = ", ".join(f"SUM({measure}) AS {measure}" for measure in wanted)
+    text = _SQL.format(name=name, measures=", ".join(wanted), sums=sums, ratio=ratio, description=description)
+    return read_mart(name, text)
+
+
+def made(warehouse: Warehouse, mart: Mart, month: Month, *services: Service) -> int:
+    return warehouse.replace_mart(mart, month, services, run_id="a run")
+
+
+def trips_in(warehouse: Warehouse, mart: Mart) -> dict[tuple[str, str], int]:
+    rows = rows_of(warehouse, mart)
+    return {(str(row["data_month"])[:7], row["service"]): int(row["trips"]) for row in rows.to_dict("records")}
+
+
+def count_of(trips: Trips) -> int:
+    return sum(not trip.get("is_reversal") for trip in trips)
+
+
+def test_a_month_is_replaced_whole_and_others_are_not_touched(warehouse: Warehouse) -> None:
+    mart = small("mart_replaced")
+    assert made(warehouse, mart, NEXT_MONTH, GREEN, FHV) == 1  # fhv has no trips in it
+    assert made(warehouse, mart, MONTH, YELLOW, GREEN) == 2
+    both = {("2021-01", name): count_of(TRIPS[name]) for name in ("yellow", "green")}
+    other = {("2021-02", "green"): count_of(FEWER)}
+    assert trips_in(warehouse, mart) == both | other
+    assert made(warehouse, mart, MONTH, YELLOW, GREEN) == 2
+    assert trips_in(warehouse, mart) == both | other
+    assert made(warehouse, mart, MONTH, GREEN) == 1
+    assert trips_in(warehouse, mart) == {("2021-01", "green"): count_of(TRIPS["green"])} | other
+    assert made(warehouse, mart, NEXT_MONTH, FHV) == 0
+    assert trips_in(warehouse, mart) == {("2021-01", "green"): count_of(TRIPS["green"])}
+
+
+def test_a_month_that_cannot_be_made_leaves_the_old_one(backend: WarehouseBackend) -> None:
+    warehouse, mart = backend.open(), small("mart_failing")
+    made(warehouse, mart, MONTH, GREEN)
+    old = trips_in(warehouse, mart)
+    lost = dataclasses.replace(GREEN, name="lost")
+    with pytest.raises(WarehouseTableMissingError) as error:
+        made(warehouse, mart, MONTH, GREEN, lost)
+    assert warehouse.table_name("lost_trips") in error.value.what
+    assert "lost_trips" in error.value.remedy
+    assert trips_in(warehouse, mart) == old
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        backend.break_mart(monkeypatch)
+        with pytest.raises(backend.broken):
+            made(backend.open(), mart, MONTH, GREEN, YELLOW)
+    assert trips_in(warehouse, mart) == old
+    assert made(warehouse, mart, MONTH, GREEN, YELLOW) == 2
+
+
+def overtaken() -> None:
+    raise OvertakenError("Another run was here.", remedy="Look again.")
+
+
+def test_a_run_that_was_overtaken_leaves_the_month_of_the_other(warehouse: Warehouse) -> None:
+    mart = small("mart_overtaken")
+    made(warehouse, mart, MONTH, GREEN, YELLOW)
+    old = trips_in(warehouse, mart)
+    with pytest.raises(OvertakenError):
+        warehouse.replace_mart(mart, MONTH, [GREEN], run_id="a run", require_current=overtaken)
+    assert trips_in(warehouse, mart) == old
+    asked: list[str] = []
+    warehouse.replace_mart(mart, MONTH, [GREEN], run_id="a run", require_current=lambda: asked.append("once"))
+    assert asked
+    assert len(trips_in(warehouse, mart)) == 1
+
+
+def test_a_first_month_that_cannot_be_made_leaves_no_rows(warehouse: Warehouse) -> None:
+    mart = small("mart_first")
+    with pytest.raises(WarehouseTableMissingError):
+        made(warehouse, mart, MONTH, dataclasses.replace(GREEN, name="lost"))
+    assert made(warehouse, mart, MONTH, GREEN) == 1
+    assert len(trips_in(warehouse, mart)) == 1
+
+
+# --- the mart changes -------------------------------------------------------------------------------------------------
+
+
+def test_columns_are_described_and_follow_the_mart(backend: WarehouseBackend) -> None:
+    warehouse, mart = backend.open(), small("mart_described")
+    made(warehouse, mart, MONTH, GREEN)
+    assert dict(backend.columns(mart.name)) == {column.name: column.described for column in mart.columns}
+    columns = tuple(dataclasses.replace(c, description='the driver\'s, "said" so.') for c in mart.columns)
+    made(warehouse, dataclasses.replace(mart, columns=columns), MONTH, GREEN)
+    assert dict(backend.columns(mart.name)) == {column.name: column.described for column in columns}
+
+
+def test_a_column_that_a_mart_gains_is_null_in_months_made_before(backend: WarehouseBackend) -> None:
+    warehouse, old = backend.open(), small("mart_wide")
+    new = small("mart_wide", "miles", "trips", "tips", "revenue")
+    for month in (MONTH, NEXT_MONTH):
+        made(warehouse, old, month, GREEN)
+    made(warehouse, new, MONTH, GREEN)
+    first, second = plain(rows_of(warehouse, new))
+    miles = common({"green": TRIPS["green"]})["miles"].sum()
+    assert (first["miles"], first["trips"]) == (int(miles), count_of(TRIPS["green"]))
+    assert (second["miles"], second["tips"], second["trips"]) == (None, None, count_of(FEWER))
+    assert backend.columns(old.name)["miles"] == "Distance of the trips. [miles]"
+    made(warehouse, old, MONTH, GREEN)  # a column that a mart has lost is null in months made since
+    assert [row["miles"] for row in plain(rows_of(warehouse, new))] == [None, None]
+
+
+def test_a_column_of_another_type_is_refused_by_name_and_the_old_months_stay(backend: WarehouseBackend) -> None:
+    warehouse, mart = backend.open(), small("mart_typed")
+    made(warehouse, mart, MONTH, GREEN)
+    old = trips_in(warehouse, mart)
+    columns = tuple(dataclasses.replace(c, type=ColumnType.TEXT) if c.name == "trips" else c for c in mart.columns)
+    with pytest.raises(WarehouseSchemaError) as error:
+        made(warehouse, dataclasses.replace(mart, columns=columns), MONTH, GREEN)
+    for part in (warehouse.table_name(mart.name), "trips", *backend.types):
+        assert part in error.value.what
+    assert trips_in(warehouse, mart) == old
+
+
+def test_a_view_follows_the_mart(warehouse: Warehouse) -> None:
+    query = "SELECT * FROM mart_viewed_ratios"
+    mart = small("mart_viewed")
+    for ratio in ("mean", "average", "average"):
+        made(warehouse, small("mart_viewed", ratio=ratio), MONTH, GREEN)
+        assert list(warehouse.ask(query)) == ["data_month", "service", "trips", ratio]
+    swapped = mart.sql.replace("CAST(revenue AS DOUBLE) / NULLIF(trips, 0) AS mean", "revenue")
+    made(warehouse, dataclasses.replace(mart, sql=swapped), MONTH, GREEN)
+    assert list(warehouse.ask(query)) == ["data_month", "service", "trips", "revenue"]
+
+
+def test_a_key_that_has_gained_a_column_holds_in_old_months_as_well(warehouse: Warehouse) -> None:
+    old = small("mart_keyed")
+    made(warehouse, old, MONTH, GREEN)
+    extended = dataclasses.replace(
+        old,
+        columns=(*old.columns[:2], Column("pickup_hour", ColumnType.INTEGER, "The hour."), *old.columns[2:]),
+        key=(*old.key, "pickup_hour"),
+        sql=old.sql.replace("service, SUM", "service, pickup_hour, SUM").replace(
+            "GROUP BY data_month, service", "GROUP BY data_month, service, pickup_hour"
+        ),
+    )
+    if made_anew := _cannot_be_clustered_anew(warehouse):
+        with pytest.raises(WarehouseSchemaError, match=made_anew):
+            made(warehouse, extended, NEXT_MONTH, GREEN)
+        return
+    assert made(warehouse, extended, NEXT_MONTH, GREEN) > 1
+    assert count_of(FEWER) + count_of(TRIPS["green"]) == rows_of(warehouse, extended)["trips"].sum()
+
+
+def _cannot_be_clustered_anew(warehouse: Warehouse) -> str:
+    return "clustered by" if warehouse.dialect == "bigquery" else ""
+
+
+# --- several at once --------------------------------------------------------------------------------------------------
+
+
+def make(open_warehouse: Callable[[], Warehouse], name: str, month: Month, line: Connection) -> None:
+    warehouse, mart = open_warehouse(), small(name)
+    line.send("ready")
+    line.recv()
+    made(warehouse, mart, month, GREEN)
+
+
+@pytest.mark.parametrize("exists", [False, True], ids=["the first two months", "months that are there"])
+def test_two_processes_that_make_two_months_at_once_both_end_well(backend: WarehouseBackend, exists: bool) -> None:
+    mart = small(f"mart_twice_{exists}".lower())
+    if exists:
+        for month in (MONTH, NEXT_MONTH):
+            made(backend.open(), mart, month, GREEN)
+    with (
+        child(make, backend.open, mart.name, MONTH) as one,
+        child(make, backend.open, mart.name, NEXT_MONTH) as other,
+    ):
+        assert [one.hear(), other.hear()] == ["ready", "ready"]
+        one.tell()
+        other.tell()
+        assert [one.ends(), other.ends()] == [0, 0]
+    counts = {("2021-01", "green"): count_of(TRIPS["green"]), ("2021-02", "green"): count_of(FEWER)}
+    assert trips_in(backend.open(), mart) == counts

@@ -1,0 +1,107 @@
+"""The doctor, asked in this process or in one of its own, and what it found by part."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from taxi_assets.cli.doctor.__main__ import main
+from taxi_assets_tests.conftest import REPOSITORY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+BIN = Path(sys.executable).parent
+SECRET = "quite-secret"  # noqa: S105  (of nobody)
+PARTS = [
+    *("versions", "DAGSTER_HOME", "runs", "run launcher", "compute logs", "settings", "Google account", "lake"),
+    *("warehouse", "publisher", "schedules", "notifiers", "code location"),
+]
+WITHOUT_INSTANCE = dict.fromkeys(["runs", "run launcher", "compute logs"], "not looked at: DAGSTER_HOME first")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """With an instance as `make` sets it up."""
+    (tmp_path / "dagster").mkdir()
+    shutil.copy(REPOSITORY / "dagster.yaml", tmp_path / "dagster")
+    return tmp_path
+
+
+def environment(home: Path, **variables: str) -> dict[str, str]:
+    """Of a process that has its data in `home`."""
+    return {
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "HOME": str(home),
+        "DAGSTER_HOME": str(home / "dagster"),
+        "TAXI_LAKE": str(home / "lake"),
+        "TAXI_WAREHOUSE": f"duckdb:///{home / 'warehouse.duckdb'}",
+        "TAXI_SOURCE": "sample",
+        **variables,
+    }
+
+
+def findings(said: str) -> dict[str, list[str]]:
+    """What was said of each part: its state, and the lines."""
+    parts: dict[str, list[str]] = {}
+    for line in said.splitlines():
+        state, part, text = line[:6].strip(), line[6:21].strip(), line[21:]
+        parts.setdefault(part, [state]).append(text)
+    return parts
+
+
+def doctor(home: Path, *arguments: str, **variables: str) -> dict[str, list[str]]:
+    """What it finds; what must hold of it whatever it finds is held here."""
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as monkeypatch, redirect_stdout(said):
+        for name, value in environment(home, **variables).items():
+            monkeypatch.setenv(name, value)
+        code = main(list(arguments))
+    return checked(said.getvalue(), code)
+
+
+def doctor_process(home: Path, *arguments: str, folder: Path = REPOSITORY, **variables: str) -> dict[str, list[str]]:
+    """The same, in a process of its own; the code is that in `folder`."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "taxi_assets.cli.doctor", *arguments],
+        cwd=folder, env=environment(home, **variables), capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert ended.stderr == ""
+    return checked(ended.stdout, ended.returncode)
+
+
+def checked(said: str, code: int) -> dict[str, list[str]]:
+    found = findings(said)
+    assert list(found) == PARTS, said
+    assert "Traceback" not in said
+    assert SECRET not in said
+    assert not re.search(r"(?<!\.)[.?!]\.(?!\.)", said), said
+    assert code == (1 if faults(found) else 0)
+    return found
+
+
+def faults(found: Mapping[str, list[str]]) -> dict[str, str]:
+    """Without the name that an error ends with."""
+    said = {part: "\n".join(lines) for part, (state, *lines) in found.items() if state == "FAULT"}
+    return {part: re.sub(r" \[\w+Error\]$", "", text) for part, text in said.items()}
+
+
+def not_looked_at(found: Mapping[str, list[str]]) -> dict[str, str]:
+    return {part: lines[0] for part, (state, *lines) in found.items() if state == "-"}
+
+
+@contextmanager
+def silent_server() -> Iterator[int]:
+    """The port of a server that takes connections, and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]

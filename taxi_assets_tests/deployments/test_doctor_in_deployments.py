@@ -1,0 +1,298 @@
+"""`make doctor` where runs, logs and data are elsewhere: containers, buckets, Postgres, Google Cloud, an image."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import threading
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+from google.auth.credentials import AnonymousCredentials
+from google.cloud.bigquery import Client, Dataset
+from yaml import safe_dump as dump
+
+from taxi_assets_tests.conftest import REPOSITORY
+from taxi_assets_tests.contract.stores.bigquery import bigquery, service_account
+from taxi_assets_tests.contract.stores.gcs import cloud_storage
+from taxi_assets_tests.contract.stores.postgres import postgres_server, postgres_url, run
+from taxi_assets_tests.deployments.doctor_runner import (
+    BIN,
+    doctor,
+    doctor_process,
+    environment,
+    faults,
+    home,
+    not_looked_at,
+)
+from taxi_assets_tests.deployments.files import read_yaml
+from taxi_assets_tests.google.cloud_storage import Fault
+from taxi_assets_tests.google.service_account import EMAIL, ServiceAccount
+from taxi_assets_tests.loopback_publisher import Answer, LoopbackPublisher
+from taxi_assets_tests.trips import MONTH
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from taxi_assets_tests.contract.stores.postgres import Server
+    from taxi_assets_tests.google.bigquery import BigQuery
+    from taxi_assets_tests.google.cloud_storage import CloudStorage
+
+__all__ = ["bigquery", "cloud_storage", "home", "postgres_server", "postgres_url", "service_account"]
+
+
+# --- what Dagster loads only once it is used --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "named", "said"),
+    [
+        ("run_launcher", "{module: no_such_module, class: Any}", "it names no_such_module.Any, which is not there"),
+        ("run_launcher", "{module: dagster, class: NoSuch}", "it names dagster.NoSuch, which is not there"),
+        ("run_coordinator", "{module: no_such_module, class: Any}", "it names no_such_module.Any, which is not there"),
+        (
+            "run_launcher",
+            "{module: dagster, class: DefaultRunLauncher, config: {no_such_key: 1}}",
+            'Received unexpected config entry "no_such_key" at the root',
+        ),
+    ],
+)
+def test_what_starts_runs_is_loaded(home: Path, key: str, named: str, said: str) -> None:
+    (home / "dagster" / "dagster.yaml").write_text(f"{key}: {named}\n")
+    assert faults(doctor(home)) == {
+        "run launcher": f"{key} of the instance cannot be used: {said}. Correct {key} in its dagster.yaml, or install "
+        "what it names."
+    }
+
+
+@pytest.fixture
+def in_containers(home: Path) -> Path:
+    """With the run launcher of docker-compose.yaml."""
+    pytest.importorskip("dagster_docker", reason="dagster-docker (requirements/docker.lock) is not installed")
+    launcher = read_yaml("deploy/docker/dagster.yaml")["run_launcher"]
+    (home / "dagster" / "dagster.yaml").write_text(dump({"run_launcher": launcher}))
+    return home
+
+
+def test_where_runs_are_containers_docker_is_asked(in_containers: Path) -> None:
+    class Docker(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            content = b'{"ApiVersion": "1.47", "Version": "28.2.2"}'
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            """Nowhere."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Docker) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        found = doctor_process(in_containers, DOCKER_HOST=f"tcp://127.0.0.1:{server.server_port}")
+        server.shutdown()
+        serving.join()
+    assert faults(found) == {}
+    assert found["run launcher"][1] == "DockerRunLauncher, Docker 28.2.2, behind QueuedRunCoordinator"
+
+
+def test_docker_that_does_not_answer_is_a_fault(in_containers: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        down = nobody.getsockname()[1]
+    said = faults(doctor(in_containers, DOCKER_HOST=f"tcp://127.0.0.1:{down}"))
+    assert said.keys() == {"run launcher"}
+    assert "does not answer: Connection refused. Is it running" in said["run launcher"]
+    said = faults(doctor_process(in_containers, DOCKER_HOST=f"unix://{in_containers / 'no.sock'}"))
+    assert "does not answer: No such file or directory." in said["run launcher"]
+
+
+@pytest.fixture
+def logs_in_bucket(home: Path) -> Path:
+    """With compute logs as docs/google-cloud.md has them."""
+    logs = {
+        "module": "dagster_gcp.gcs.compute_log_manager",
+        "class": "GCSComputeLogManager",
+        "config": {"bucket": {"env": "BUCKET"}, "local_dir": str(home)},
+    }
+    (home / "dagster" / "dagster.yaml").write_text(dump({"compute_logs": logs}))
+    return home
+
+
+def test_the_bucket_for_what_runs_print_is_looked_for(logs_in_bucket: Path, cloud_storage: CloudStorage) -> None:
+    look = partial(doctor_process, STORAGE_EMULATOR_HOST=cloud_storage.endpoint, GOOGLE_CLOUD_PROJECT="any")
+    found = look(logs_in_bucket, BUCKET=cloud_storage.bucket)
+    assert faults(found) == {}
+    assert found["compute logs"][1] == f"GCSComputeLogManager, gs://{cloud_storage.bucket}"
+    said = faults(look(logs_in_bucket, BUCKET="no-such-bucket"))
+    assert said.keys() == {"compute logs"}
+    assert said["compute logs"].startswith(
+        "gs://no-such-bucket, where what runs print is kept, cannot be used: there is"
+    )
+
+
+def test_logs_in_a_bucket_without_credentials_are_a_fault(logs_in_bucket: Path) -> None:
+    said = faults(doctor_process(logs_in_bucket, BUCKET="any", NO_GCE_CHECK="true"))
+    assert said.keys() == {"compute logs"}
+    assert "there are no Google credentials" in said["compute logs"]
+
+
+# --- in an image ------------------------------------------------------------------------------------------------------
+
+
+def test_in_the_image_it_knows_which_versions_there_must_be(home: Path) -> None:
+    app = home / "app"
+    for source in re.findall(r"^COPY (\S+) /app/", (REPOSITORY / "Dockerfile").read_text(), re.MULTILINE):
+        copy = shutil.copytree if (REPOSITORY / source).is_dir() else shutil.copy2
+        copy(REPOSITORY / source, app / source)
+    found = doctor_process(home, folder=app)
+    assert faults(found) == not_looked_at(found) == {}
+    assert re.search(r"\d\d libraries as they must be$", found["versions"][1])
+
+    (app / "pyproject.toml").unlink()
+    found = doctor_process(home, folder=app)
+    assert faults(found).keys() == {"versions"}
+    assert f"there is no {app / 'pyproject.toml'}. Put" in faults(found)["versions"]
+    assert not_looked_at(found) == {}
+
+
+# --- runs that nobody works on ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("dagster", "asset", "materialize", "-m", "taxi_assets.definitions", "--select", "raw/green_trips",
+         "--partition", str(MONTH)),
+        ("python", "-m", "taxi_assets.cli.backfill", "backfill", "--service", "green",
+         "--from", str(MONTH), "--to", str(MONTH)),
+    ],
+    ids=["materialize", "backfill"],
+)  # fmt: skip
+def test_a_run_is_a_fault_once_its_process_is_killed_and_not_before(home: Path, command: tuple[str, ...]) -> None:
+    name, gate, begun = f"green_tripdata_{MONTH}.csv.gz", threading.Event(), threading.Event()
+
+    def wait() -> None:
+        begun.set()
+        gate.wait(60)
+
+    with LoopbackPublisher() as publisher:
+        publisher.script(name, Answer(before=wait))
+        with subprocess.Popen(
+            [BIN / command[0], *command[1:]], cwd=REPOSITORY, env=environment(home, TAXI_SOURCE=publisher.base),
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        ) as process:  # fmt: skip
+            assert begun.wait(60)
+            assert doctor(home)["runs"] == ["ok", "1 started, none left over"]
+            family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+            for member in family:
+                member.kill()
+            psutil.wait_procs(family, 20)
+        gate.set()
+    for _ in range(2):  # to look takes nothing away from who ends such runs
+        found = doctor(home)
+        assert faults(found).keys() == {"runs"}
+        assert f" {MONTH} (run " in faults(found)["runs"]
+
+
+# --- Postgres ---------------------------------------------------------------------------------------------------------
+
+
+def test_postgres_is_looked_at_and_left_as_it_was(home: Path, postgres_url: str) -> None:
+    found = doctor(home, TAXI_WAREHOUSE=postgres_url)
+    assert faults(found) == {}
+    assert found["warehouse"][1].endswith(": tables can be made")
+    assert run(postgres_url, "SELECT count(*) FROM pg_namespace WHERE nspname = 'taxi'") == [(0,)]
+
+
+def test_a_role_that_may_not_create_is_told_what_to_be_granted(
+    home: Path, postgres_server: Server, postgres_url: str
+) -> None:
+    role = f"reader_{os.getpid()}"
+    run(postgres_url, f"CREATE ROLE {role} LOGIN")
+    try:
+        database = postgres_url.partition("?")[0].rpartition("/")[2]
+        found = doctor(home, TAXI_WAREHOUSE=postgres_server.address(database, role))
+        assert faults(found).keys() == {"warehouse"}
+        assert faults(found)["warehouse"].endswith(
+            f'Have its owner run: GRANT CREATE ON DATABASE "{database}" TO "{role}";'
+        )
+    finally:
+        run(postgres_url, f"DROP ROLE {role}")
+
+
+# --- Google Cloud -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def on_google(cloud_storage: CloudStorage, bigquery: BigQuery, service_account: ServiceAccount) -> dict[str, str]:
+    """Never in a process of its own: there google-auth would ask Google for the regions of a token."""
+    return {
+        "TAXI_LAKE": f"gs://{cloud_storage.bucket}/nyc",
+        "TAXI_WAREHOUSE": f"bigquery://{bigquery.project}/taxi?location=EU",
+        "TAXI_GOOGLE_CREDENTIALS": service_account.base64,
+    }
+
+
+def test_bucket_and_dataset_are_looked_at_and_left_as_they_were(
+    home: Path, on_google: dict[str, str], cloud_storage: CloudStorage, bigquery: BigQuery
+) -> None:
+    found = doctor(home, **on_google)
+    assert faults(found) == {}
+    assert found["Google account"][1] == f"{EMAIL}, by TAXI_GOOGLE_CREDENTIALS"
+    assert found["lake"][1] == f"gs://{cloud_storage.bucket}/nyc: an object was written, read and removed"
+    assert found["warehouse"][1].endswith(": is made on first use, in EU")
+    assert cloud_storage.objects() == {}
+    assert [request.method for request in bigquery.requests if request.path.endswith("/datasets")] == ["POST"]
+
+
+def test_each_right_that_is_missing_is_said_with_the_role_that_gives_it(
+    home: Path, on_google: dict[str, str], cloud_storage: CloudStorage, bigquery: BigQuery
+) -> None:
+    cloud_storage.forbid("storage.objects.create")
+    bigquery.forbid("bigquery.datasets.create")
+    found = faults(doctor(home, **on_google))
+    assert found.keys() == {"lake", "warehouse"}
+    assert "roles/storage.objectAdmin" in found["lake"]
+    assert "roles/bigquery.user" in found["warehouse"]
+
+
+def test_a_dataset_that_is_there_is_tried_and_one_elsewhere_is_a_fault(
+    home: Path, on_google: dict[str, str], bigquery: BigQuery
+) -> None:
+    with Client(project=bigquery.project, credentials=AnonymousCredentials()) as client:  # type: ignore[no-untyped-call]  # it has no types
+        dataset = Dataset(f"{bigquery.project}.taxi")
+        dataset.location = "EU"
+        client.create_dataset(dataset)
+        found = doctor(home, **on_google)
+        assert faults(found) == {}
+        assert found["warehouse"][1].endswith(": is there, in EU; tables can be made")
+        assert list(client.list_tables("taxi")) == []
+        bigquery.forbid("bigquery.tables.create")
+        assert "roles/bigquery.dataEditor" in faults(doctor(home, **on_google))["warehouse"]
+        on_google["TAXI_WAREHOUSE"] = f"bigquery://{bigquery.project}/taxi?location=US"
+        said = faults(doctor(home, **on_google))["warehouse"]
+        assert said.startswith("The dataset taxi-project.taxi is in EU, TAXI_WAREHOUSE")
+
+
+def test_a_bucket_that_fails_for_a_while_is_a_fault_in_seconds(
+    home: Path, on_google: dict[str, str], cloud_storage: CloudStorage
+) -> None:
+    cloud_storage.script(*[Fault(status=503)] * 50)
+    assert faults(doctor(home, "--seconds", "5", **on_google)).keys() == {"lake"}
+
+
+def test_a_key_that_google_refuses_is_named_once_and_what_is_not_on_google_is_looked_at(
+    home: Path, on_google: dict[str, str]
+) -> None:
+    with ServiceAccount(refuses=True) as revoked:
+        on_google |= {"TAXI_GOOGLE_CREDENTIALS": revoked.base64, "TAXI_LAKE": str(home / "lake")}
+        found = doctor(home, **on_google)
+    assert faults(found).keys() == {"Google account"}
+    assert not_looked_at(found) == {"warehouse": "not looked at: Google account first"}
+    assert found["lake"][0] == "ok"

@@ -1,0 +1,68 @@
+"""A month that fails under a real daemon: one message at every notifier, and no secret in anything that is kept."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from taxi_assets_tests.conftest import REPOSITORY
+from taxi_assets_tests.deployments.processes import Deployment
+from taxi_assets_tests.loopback_publisher import LoopbackPublisher
+from taxi_assets_tests.loopback_sinks import SECRET, HttpSink, MailSink
+from taxi_assets_tests.trips import MONTH
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+MISSING = MONTH.shift(-1)
+UI = "https://dagster.example.com"
+
+
+def ticks(deployment: Deployment) -> list[str]:
+    """What the ticks of the sensor have said, the newest first."""
+    for state in deployment.instance.all_instigator_state():
+        if state.instigator_name == "notify_failures":
+            found = deployment.instance.get_ticks(state.instigator_origin_id, state.selector_id)
+            return [f"{tick.status.value} {tick.skip_reason}" for tick in found if tick.is_completed]
+    return []
+
+
+def test_a_failed_month_is_told_of_once_to_whoever_takes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "dagster"
+    home.mkdir()
+    shutil.copy(REPOSITORY / "dagster.yaml", home)
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        down = f"json://127.0.0.1:{nobody.getsockname()[1]}/{SECRET}"
+    with HttpSink() as web, MailSink() as mail, LoopbackPublisher() as publisher:
+        monkeypatch.setenv("DAGSTER_HOME", str(home))
+        monkeypatch.setenv("TAXI_SOURCE", publisher.base)
+        monkeypatch.setenv("TAXI_LAKE", str(tmp_path / "lake"))
+        monkeypatch.setenv("TAXI_WAREHOUSE", f"duckdb:///{tmp_path / 'w.duckdb'}")
+        monkeypatch.setenv("TAXI_NOTIFY", f"{down},{web.address},{mail.address}")
+        monkeypatch.setenv("TAXI_UI_URL", UI)
+        with dg.DagsterInstance.get() as instance:
+            deployment = Deployment(home, publisher, dict(os.environ), instance)
+            with deployment.daemon():
+                deployment.wait(lambda: ticks(deployment))
+                deployment.launch(MISSING)
+                deployment.wait(lambda: web.messages and mail.messages)
+                deployment.wait(lambda: any("Told" in said for said in ticks(deployment)[1:]))  # and another tick
+            (failed,) = deployment.runs("FAILURE")
+            history = ticks(deployment)
+    assert [message["title"] for message in web.messages] == [f"Run failed: green {MISSING}"]
+    assert web.messages[0]["message"].startswith(f"green {MISSING} is not published at http://")
+    assert web.messages[0]["message"].endswith(f"\n{UI}/runs/{failed.run_id}")
+    assert [message["Subject"] for message in mail.messages] == [f"Run failed: green {MISSING}"]
+    assert [said for said in history if "Told" in said] == [
+        f"SKIPPED Told: Run failed: green {MISSING}. Notifier number 1 of TAXI_NOTIFY (JSON) did not take the message."
+    ]
+    assert not [said for said in history if said.startswith("FAILURE")]
+    kept = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert [path for path in kept if b"did not take the message" in path.read_bytes()]
+    assert not [path for path in kept if SECRET.encode() in path.read_bytes()]

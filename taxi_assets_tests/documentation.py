@@ -1,0 +1,72 @@
+"""The documents as tests read them: their texts, and their code blocks with what stands behind the language.
+
+A block is run as it stands by `deployments/test_documented_commands.py`. One that cannot be says why not, as in
+`bash needs=google-cloud`; one that is a file says its path, as in `yaml file=force.yaml`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from textwrap import dedent
+
+from taxi_assets_tests.conftest import REPOSITORY
+
+FOLDERS = (".", "docs", "docs/how-to", "deploy/gcp", "deploy/kubernetes", ".github")
+TEXTS = {
+    str(file.relative_to(REPOSITORY)): file.read_text()
+    for folder in FOLDERS
+    for file in sorted((REPOSITORY / folder).glob("*.md"))
+}
+
+# What a block can need that a fresh copy of the project does not have, offline.
+NEEDS = {
+    "docker": "Docker, and its images",
+    "git": "a clone with a history, and a remote",
+    "google-cloud": "a project at Google",
+    "hours": "an hour or more, and a quiet machine",
+    "kubernetes": "a cluster",
+    "network": "packages to download",
+    "postgres": "a server at that address",
+}
+# Blocks that another test runs, by document and language.
+ELSEWHERE = {
+    ("docs/add-a-dataset.md", "diff"): "deployments/test_add_a_dataset.py",
+    ("docs/add-a-dataset.md", "python"): "deployments/test_add_a_dataset.py",
+    ("docs/add-a-dataset.md", "sh"): "deployments/test_add_a_dataset.py",
+    ("docs/google-cloud.md", "yaml"): "unit/test_deploy_gcp.py",
+    ("docs/questions.md", "sql"): "contract/test_questions.py",
+}
+
+_BLOCK = re.compile(r"^(?P<indent> *)```(?P<info>[^`\n]*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced code block."""
+
+    document: str
+    language: str
+    needs: str | None
+    file: str | None
+    text: str
+
+    @property
+    def is_run(self) -> bool:
+        """Whether it is run as it stands."""
+        runnable = self.language in {"bash", "python", "sql"}
+        return runnable and not (self.needs or self.file or (self.document, self.language) in ELSEWHERE)
+
+
+def _blocks(document: str, text: str) -> list[Block]:
+    found = []
+    for match in _BLOCK.finditer(text):
+        language, *marks = match["info"].split(" ")
+        said = dict(mark.partition("=")[::2] for mark in marks)
+        needs, file = said.pop("needs", None), said.pop("file", None)
+        assert not said, f"{document}: what is {said}?"
+        found.append(Block(document, language, needs, file, dedent(match["text"])))
+    return found
+
+
+BLOCKS = [block for document, text in TEXTS.items() for block in _blocks(document, text)]

@@ -1,0 +1,194 @@
+"""The moments of a run: the points before and after something durable happens, told by name as they are reached.
+
+They are told from around the calls that do it; what is called is the real thing. `WRITES` are those of a lake in a
+folder and of DuckDB, `STEPS` the ends and beginnings of Dagster's steps, `STATEMENTS` what a Postgres server is told to
+change. What Google is asked, its doubles see by themselves.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+from unittest import mock
+
+import dagster as dg
+import duckdb
+import psycopg2
+import psycopg2.extensions
+from psycopg2 import sql
+
+from taxi_assets.storage.lake.local_lake import LocalLake
+from taxi_assets.storage.warehouse.duckdb import DuckDBWarehouse, connections
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
+
+
+@contextmanager
+def _telling_writes(home: Path, reached: Callable[[str], None]) -> Iterator[None]:
+    replace, link, unlink, connect = Path.replace, Path.hardlink_to, Path.unlink, duckdb.connect
+    publish, load = LocalLake.publish, DuckDBWarehouse.replace_month
+
+    @contextmanager
+    def told(name: str | None) -> Iterator[None]:
+        if name is not None:
+            reached(f"before {name}")
+        yield
+        if name is not None:
+            reached(f"after {name}")
+
+    def told_replace(path: Path, target: Path) -> Path:
+        with told(_name(Path(target), home)):
+            return replace(path, target)
+
+    def told_publish(lake: LocalLake, file: Path, key: str, **options: Any) -> None:
+        reached(f"publishing {_name(Path(lake.folder, key), home)}")  # before anything is locked
+        publish(lake, file, key, **options)
+
+    def told_link(path: Path, target: Path) -> None:
+        with told(_name(path, home)):
+            link(path, target)
+
+    def told_unlink(path: Path, missing_ok: bool = False) -> None:
+        held = path.is_relative_to(home / "lake" / "raw") and path.exists()
+        with told(f"removing {path.name.partition('.')[2]}" if held else None):
+            unlink(path, missing_ok=missing_ok)
+
+    def told_load(*args: Any, **options: Any) -> None:
+        with told("loading"):
+            load(*args, **options)
+
+    def told_connect(*args: Any, **options: Any) -> Any:
+        return _ToldConnection(connect(*args, **options), reached)
+
+    with (
+        mock.patch.object(Path, "replace", told_replace),
+        mock.patch.object(Path, "hardlink_to", told_link),
+        mock.patch.object(Path, "unlink", told_unlink),
+        mock.patch.object(LocalLake, "publish", told_publish),
+        mock.patch.object(DuckDBWarehouse, "replace_month", told_load),
+        mock.patch.object(duckdb, "connect", told_connect),
+    ):
+        connections.close_idle()  # made by the real `duckdb.connect`
+        yield
+        connections.close_idle()
+
+
+def _name(target: Path, home: Path) -> str | None:
+    """What comes to be when a file gets this name; None for what is not yet where it will be looked for."""
+    shelf = target.parent.parent.name if target.is_relative_to(home / "lake") else ""
+    if shelf == "raw":
+        return "raw record" if target.name.endswith(".source.json") else "raw object"
+    if target.parent == home:
+        return f"making {target.name}"
+    return shelf or None
+
+
+class _ToldConnection:
+    """A DuckDB connection that tells of its transactions: those that only make tables, and those that replace rows."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, reached: Callable[[str], None]) -> None:
+        self._connection = connection
+        self._reached = reached
+        self._wrote = False
+
+    def begin(self) -> Self:
+        self._wrote = False
+        self._connection.begin()
+        return self
+
+    def execute(self, statement: str, *parameters: Any) -> Any:
+        result = self._connection.execute(statement, *parameters)
+        verb, _, table = [*statement.split(), "", "", ""][:3]
+        if verb in {"DELETE", "INSERT"}:
+            self._wrote = True
+            self._reached(f"after {verb} {'note' if 'loaded_months' in table else 'trips'}")
+        return result
+
+    def commit(self) -> Self:
+        name = "warehouse month" if self._wrote else "warehouse table"
+        self._reached(f"before {name}")
+        self._connection.commit()
+        self._reached(f"after {name}")
+        return self
+
+    def cursor(self) -> Self:
+        return type(self)(self._connection.cursor(), self._reached)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
+@contextmanager
+def _telling_steps(_home: Path, reached: Callable[[str], None]) -> Iterator[None]:
+    log = dg.DagsterEvent.from_step
+
+    def told(event_type: Any, step_context: Any, *args: Any, **options: Any) -> dg.DagsterEvent:
+        if event_type.value in {"STEP_START", "STEP_SUCCESS"}:
+            reached(f"{'before' if event_type.value == 'STEP_START' else 'after'} {step_context.step.key}")
+        return log(event_type, step_context, *args, **options)
+
+    with mock.patch.object(dg.DagsterEvent, "from_step", told):
+        yield
+
+
+@contextmanager
+def _telling_statements(_home: Path, reached: Callable[[str], None]) -> Iterator[None]:
+    class Cursor(psycopg2.extensions.cursor):  # type: ignore[misc]  # psycopg2 has no types
+        def execute(self, query: Any, parameters: Any = None) -> None:
+            name = _change(query, self)
+            super().execute(query, parameters)
+            if name:
+                reached(f"after {name}")
+
+        def copy_expert(self, query: Any, file: Any, size: int = 8192) -> None:
+            reached("before COPY")
+            super().copy_expert(query, file, size)
+            reached("after COPY")
+
+    class Connection(psycopg2.extensions.connection):  # type: ignore[misc]
+        def commit(self) -> None:
+            if self.info.transaction_status == psycopg2.extensions.TRANSACTION_STATUS_INTRANS:
+                reached("before COMMIT")
+            super().commit()
+            reached("after COMMIT")
+
+    connect = psycopg2.connect
+
+    def told_connect(*args: Any, **options: Any) -> Any:
+        return connect(*args, cursor_factory=Cursor, connection_factory=Connection, **options)
+
+    with mock.patch("taxi_assets.storage.warehouse.postgres.session.psycopg2.connect", told_connect):
+        yield
+
+
+def _change(query: Any, cursor: Any) -> str | None:
+    """What a statement changes, such as DETACH PARTITION; None for one that only looks."""
+    text = query.as_string(cursor) if isinstance(query, sql.Composable) else str(query)
+    found = re.match(r"\s*(CREATE|DROP|ALTER|DELETE|INSERT|LOCK|COMMENT)\b", text)
+    if found is None:
+        return None
+    what = re.search(r"\b(DETACH PARTITION|ATTACH PARTITION|RENAME TO|ADD CONSTRAINT)\b", text)
+    return what[1] if what else found[1]
+
+
+WRITES, STEPS, STATEMENTS = "writes", "steps", "statements"
+_TELLING: Mapping[str, Callable[[Path, Callable[[str], None]], AbstractContextManager[None]]] = {
+    WRITES: _telling_writes,
+    STEPS: _telling_steps,
+    STATEMENTS: _telling_statements,
+}
+
+
+def telling(which: str, home: Path, reached: Callable[[str], None]) -> AbstractContextManager[None]:
+    """Tell each moment of a kind, by name."""
+    return _TELLING[which](home, reached)

@@ -1,0 +1,335 @@
+"""The marts of a real month, against sums that pandas computes from the published file by other means."""
+
+from __future__ import annotations
+
+from decimal import ROUND_HALF_UP, Decimal
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import dagster as dg
+import pandas as pd
+import pytest
+
+from taxi_assets.assets.mart_tables import mart_asset, mart_key
+from taxi_assets.build import build_definitions
+from taxi_assets.cli.worker_pool import failure_reason
+from taxi_assets.io_managers.warehouse_tables import WarehouseIOManager
+from taxi_assets.marts.mart import marts, read_mart
+from taxi_assets.partitions import partitions_of_all
+from taxi_assets.settings import Settings
+from taxi_assets.storage.warehouse.duckdb import DuckDBWarehouse
+from taxi_assets_tests.contract.mart_trips import ZONES
+from taxi_assets_tests.contract.stores.postgres import postgres_server, postgres_url
+from taxi_assets_tests.pipeline_harness import Deployment, checks, failures, materializations
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from taxi_assets.build import TaxiDefinitions
+    from taxi_assets.marts.mart import Mart
+    from taxi_assets.storage.warehouse.base_warehouse import Warehouse
+
+__all__ = ["postgres_server", "postgres_url"]
+
+MONTH = "2023-01"
+DAY = pd.Timedelta("1D")
+PAYMENTS = {1: "Credit card", 2: "Cash", 3: "No charge", 4: "Dispute", 5: "Unknown", -1: "Not recorded"}
+NO_PLACES = {264: "Unknown", 265: "Outside of NYC"}
+Rows = dict[tuple[Any, ...], dict[str, Any]]
+
+
+# --- by pandas, from the file -----------------------------------------------------------------------------------------
+
+
+def counted(folder: Path) -> pd.DataFrame:
+    """The month's good rows, each with what it counts for in every mart."""
+    rows = pd.read_parquet(folder / f"green_tripdata_{MONTH}.parquet")
+    start = pd.Timestamp(f"{MONTH}-01")
+    end = start + pd.offsets.MonthBegin()
+    pickup, dropoff = rows["lpep_pickup_datetime"], rows["lpep_dropoff_datetime"]
+    broken = (
+        (pickup < start - pd.offsets.MonthBegin())
+        | (pickup >= end + DAY)
+        | (dropoff <= pickup)
+        | (dropoff - pickup > DAY)
+        | (rows["passenger_count"] == 0)
+        | ~rows["trip_distance"].between(0, 500)
+    )
+    rows, pickup, dropoff = rows[~broken], pickup[~broken], dropoff[~broken]
+    is_trip = ~(rows["total_amount"] < 0)
+    zones = pd.read_csv(folder / "taxi_zone_lookup.csv", keep_default_na=False).set_index("LocationID")
+    boroughs, names = ({**zones[column], **NO_PLACES} for column in ("Borough", "Zone"))
+    payment = rows["payment_type"].fillna(-1).astype(int)
+    return pd.DataFrame(
+        {
+            "data_month": start.date(),
+            "service": "green",
+            "pickup_date": pickup.dt.date,
+            "pickup_hour": pickup.dt.hour,
+            "pickup_isodow": pickup.dt.dayofweek + 1,
+            "pickup_location_id": rows["PULocationID"],
+            "pickup_borough": rows["PULocationID"].map(boroughs),
+            "pickup_zone": rows["PULocationID"].map(names),
+            "dropoff_borough": rows["DOLocationID"].map(boroughs),
+            "payment_type": payment,
+            "payment": payment.map(PAYMENTS),
+            "days": pickup.dt.dayofweek.map(pd.date_range(start, end, inclusive="left").dayofweek.value_counts()),
+            "trips": is_trip.astype(int),
+            "trips_within_month": (is_trip & (pickup >= start) & (pickup < end)).astype(int),
+            "passengers": rows["passenger_count"].where(is_trip),
+            "miles": exact(rows["trip_distance"], "0.001").where(is_trip),
+            "seconds": (dropoff - pickup).dt.total_seconds().where(is_trip),
+            "timed_trips": is_trip.astype(int).where(is_trip),
+            "fare": exact(rows["fare_amount"], "0.01"),
+            "tips": exact(rows["tip_amount"], "0.01"),
+            "revenue": exact(rows["total_amount"], "0.01"),
+        }
+    )
+
+
+def exact(values: pd.Series[Any], places: str) -> pd.Series[Any]:
+    return values.map(lambda value: Decimal(repr(value)).quantize(Decimal(places), ROUND_HALF_UP))
+
+
+def computed(rows: pd.DataFrame, mart: Mart) -> Rows:
+    """What the mart has to say of these rows, by its key."""
+    labels = [column.name for column in mart.columns if column.name not in {*mart.key, *mart.measures}]
+    found = {}
+    for key, group in rows.groupby([*mart.key, *labels]):
+        values = dict(zip([*mart.key, *labels], key, strict=True))
+        found[key[: len(mart.key)]] = values | {measure: total(group[measure]) for measure in mart.measures}
+    return found
+
+
+def total(values: pd.Series[Any]) -> Decimal | None:
+    recorded = [Decimal(str(value)) for value in values if pd.notna(value)]
+    return sum(recorded, Decimal(0)) if recorded else None
+
+
+# --- by the platform --------------------------------------------------------------------------------------------------
+
+
+def made(home: Path, data: Path, warehouse: str, *, only: str | None = None) -> TaxiDefinitions:
+    """With the month (or `only` this shelf of it, where the lake has the others), the zones and all marts."""
+    definitions = build_definitions(
+        Settings(lake=str(home / "lake"), warehouse=warehouse, source=str(data / "months"))  # type: ignore[arg-type]  # read by its validators
+    )
+    with dg.DagsterInstance.ephemeral() as instance:
+        for job, month in (("green", MONTH), ("reference", None), ("marts", MONTH)):
+            result = definitions.resolve_job_def(job).execute_in_process(
+                instance=instance,
+                partition_key=month,
+                asset_selection=[dg.AssetKey([only, "green_trips"])] if only and job == "green" else None,
+                raise_on_error=False,
+            )
+            assert result.success, failures(result)
+    return definitions
+
+
+def stored(definitions: TaxiDefinitions, mart: Mart) -> Rows:
+    """What stands in the mart, by its key."""
+    frame = definitions.load_asset_value(f"marts/{mart.name}", partition_key=MONTH)
+    assert isinstance(frame, pd.DataFrame)
+    records: list[dict[Any, Any]] = frame.astype(object).to_dict("records")
+    for record in records:
+        for measure in mart.measures:
+            record[measure] = None if pd.isna(record[measure]) else Decimal(str(record[measure]))
+    found = {tuple(record[name] for name in mart.key): record for record in records}
+    assert len(found) == len(records)
+    return found
+
+
+@pytest.fixture(scope="module")
+def rows(data: Path) -> pd.DataFrame:
+    return counted(data / "months")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("marts")
+
+
+@pytest.fixture(scope="module")
+def definitions(home: Path, data: Path) -> TaxiDefinitions:
+    """On DuckDB."""
+    return made(home, data, f"duckdb:///{home / 'warehouse.duckdb'}")
+
+
+@pytest.mark.parametrize("name", marts())
+def test_a_mart_is_what_pandas_finds_in_the_file_to_the_cent(
+    definitions: TaxiDefinitions, rows: pd.DataFrame, name: str
+) -> None:
+    assert stored(definitions, marts()[name]) == computed(rows, marts()[name])
+
+
+def test_the_file_has_what_marts_have_to_tell_apart(rows: pd.DataFrame) -> None:
+    assert 0 < (rows["trips"] == 0).sum() < len(rows)  # reversals
+    assert rows["trips_within_month"].sum() < rows["trips"].sum()
+    assert {"Unknown", "Outside of NYC"} <= {*rows["pickup_borough"]}
+    assert rows["passengers"].isna().any()
+
+
+@pytest.mark.usefixtures("definitions")
+def test_demand_is_of_the_trips_within_the_month(home: Path, rows: pd.DataFrame) -> None:
+    warehouse = DuckDBWarehouse(file=str(home / "warehouse.duckdb"))
+    found = warehouse.ask("SELECT pickup_isodow, pickup_hour, trips_per_hour FROM hour_of_week_ratios")
+    hours = rows.groupby(["pickup_isodow", "pickup_hour"])
+    wanted = hours["trips_within_month"].sum() / hours["days"].first()
+    assert found.set_index(["pickup_isodow", "pickup_hour"])["trips_per_hour"].to_dict() == pytest.approx(
+        wanted.to_dict()
+    )
+
+
+def test_postgres_has_the_same(definitions: TaxiDefinitions, home: Path, data: Path, postgres_url: str) -> None:
+    on_postgres = made(home, data, postgres_url, only="warehouse")
+    for mart in marts().values():
+        assert stored(on_postgres, mart) == stored(definitions, mart)
+
+
+# --- a mart more ------------------------------------------------------------------------------------------------------
+
+AIRPORTS = """/*
+description: Trips from the airports, and what they cost beyond the fare.
+counts: some
+key: [data_month, service, pickup_location_id]
+columns:
+  extras: {type: money_sum, unit: US dollars, description: What was charged beyond fare and tip.}
+measures: [trips, extras, revenue]
+*/
+SELECT data_month, service, pickup_location_id,
+  SUM(revenue - fare - tips) AS extras, SUM(trips) AS trips, SUM(revenue) AS revenue
+FROM all_trips
+WHERE pickup_location_id IN (1, 132, 138)
+GROUP BY data_month, service, pickup_location_id;
+CREATE VIEW airports_ratios AS
+SELECT data_month, pickup_location_id, CAST(extras AS DOUBLE) / NULLIF(trips, 0) AS extras_per_trip FROM airports
+"""
+
+
+def run(mart: Mart, home: Path, *others: dg.AssetsDefinition) -> dg.ExecuteInProcessResult:
+    """Make the month, as the deployment would, with its checks; and other assets."""
+    warehouse = DuckDBWarehouse(file=str(home / "warehouse.duckdb"))
+    retry = dg.RetryPolicy(max_retries=2)
+    with dg.DagsterInstance.ephemeral() as instance:
+        return (
+            dg.Definitions(
+                assets=[mart_asset(mart, "duckdb", retry), *others],
+                resources={"warehouse": warehouse, "warehouse_tables": WarehouseIOManager(warehouse=warehouse)},
+            )
+            .resolve_implicit_global_asset_job_def()
+            .execute_in_process(instance=instance, partition_key=MONTH, raise_on_error=False)
+        )
+
+
+@pytest.mark.usefixtures("definitions")
+def test_a_mart_of_some_trips_with_a_measure_of_its_own_is_its_file_and_nothing_else(
+    home: Path, rows: pd.DataFrame
+) -> None:
+    mart = read_mart("airports", AIRPORTS)
+    result = run(mart, home)
+    assert result.success, failures(result)
+    assert checks(result) == {"key_is_unique": True}
+    rows = rows[rows["pickup_location_id"].isin([1, 132, 138])]
+    found = DuckDBWarehouse(file=str(home / "warehouse.duckdb")).ask("SELECT * FROM airports")
+    extras = (rows["revenue"] - rows["fare"] - rows["tips"]).groupby(rows["pickup_location_id"]).sum()
+    assert dict(zip(found["pickup_location_id"], found["extras"], strict=True)) == extras.to_dict()
+    assert found["trips"].sum() == rows["trips"].sum() > 0
+
+
+@pytest.mark.usefixtures("definitions")
+def test_of_a_mart_of_all_trips_its_own_measures_are_not_added_up(home: Path) -> None:
+    text = AIRPORTS.replace("counts: some\n", "").replace("WHERE pickup_location_id IN (1, 132, 138)\n", "")
+    result = run(read_mart("extras", text.replace("airports", "extras")), home)
+    assert checks(result) == {"key_is_unique": True, "adds_up": True}
+
+
+@pytest.mark.usefixtures("definitions")
+def test_a_mart_that_does_not_tell_services_apart_adds_up_all_the_same(home: Path) -> None:
+    text = AIRPORTS.replace("counts: some\n", "").replace("service, ", "").replace("airports", "together")
+    fewer = read_mart("together", text)
+    whole = read_mart("together", text.replace("WHERE pickup_location_id IN (1, 132, 138)\n", ""))
+    for mart, adds_up in ((fewer, False), (whole, True)):
+        assert checks(run(mart, home)) == {"key_is_unique": True, "adds_up": adds_up}
+
+
+@pytest.mark.usefixtures("definitions")
+def test_a_mart_that_leaves_trips_out_and_does_not_say_so_is_found(home: Path) -> None:
+    result = run(read_mart("fewer", AIRPORTS.replace("counts: some\n", "").replace("airports", "fewer")), home)
+    assert checks(result) == {"key_is_unique": True, "adds_up": False}
+
+
+@pytest.mark.usefixtures("definitions")
+def test_a_failed_check_stops_what_is_downstream_and_is_not_retried(home: Path) -> None:
+    mart = read_mart("stopped", AIRPORTS.replace("counts: some\n", "").replace("airports", "stopped"))
+
+    @dg.asset(deps=[mart_key(mart)], partitions_def=partitions_of_all())
+    def downstream() -> None: ...
+
+    result = run(mart, home, downstream)
+    assert not result.success
+    assert set(materializations(result)) == {"marts/stopped"}
+    assert not [event for event in result.all_events if event.is_step_up_for_retry]
+    (failure,) = failures(result)
+    assert failure.startswith("marts/stopped 2023-01, check adds_up: Not what the trips add up to: green trips: ")
+    assert failure_reason(result.all_events).startswith("marts/stopped, check adds_up: Not what the trips add up to")
+    passing = read_mart("passed", AIRPORTS.replace("airports", "passed"))
+    other = downstream.with_attributes(asset_key_replacements={mart_key(mart): mart_key(passing)})
+    assert set(materializations(run(passing, home, other))) == {"marts/passed", "downstream"}
+
+
+@pytest.mark.usefixtures("definitions")
+@pytest.mark.parametrize("name", ["key_is_unique", "adds_up"])
+def test_a_check_can_be_executed_without_its_mart(definitions: TaxiDefinitions, name: str) -> None:
+    selection = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey(["marts", "zone_day"]), name))
+    job = dg.define_asset_job("only_check", selection)
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = (
+            dg.Definitions.merge(definitions, dg.Definitions(jobs=[job]))
+            .resolve_job_def("only_check")
+            .execute_in_process(instance=instance, tags={"dagster/partition": MONTH})
+        )
+    assert checks(result) == {name: True}
+    assert not materializations(result)
+
+
+@pytest.mark.usefixtures("definitions")
+def test_a_mart_whose_check_cannot_be_evaluated_is_materialized_and_the_run_fails(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(warehouse: Warehouse, *_: object, **__: object) -> NoReturn:
+        raise warehouse.missing("all_of_them")
+
+    monkeypatch.setattr("taxi_assets.assets.mart_tables.evaluate_mart", broken)
+    result = run(read_mart("airports", AIRPORTS), home)
+    (failure,) = failures(result)
+    assert "There is no table" in failure
+    assert set(materializations(result)) == {"marts/airports"}
+
+
+@pytest.mark.usefixtures("definitions")
+@pytest.mark.parametrize(
+    ("right", "wrong", "told"),
+    [
+        ("SELECT data_month, service", "SELEC data_month, service", "cannot be parsed"),
+        ("SUM(revenue - fare - tips)", "SUM(revenue - fare - tolls)", "Column 'tolls' could not be resolved"),
+    ],
+)
+def test_a_mistake_in_a_mart_is_told_once_and_leaves_nothing(home: Path, right: str, wrong: str, told: str) -> None:
+    result = run(read_mart("mistaken", AIRPORTS.replace(right, wrong).replace("airports", "mistaken")), home)
+    (failure,) = failures(result)
+    assert "mistaken: " in failure
+    assert told in failure
+    assert not [event for event in result.all_events if event.is_step_up_for_retry]
+
+
+def test_of_a_service_that_a_mart_does_not_count_nothing_is_made_and_nothing_fails(tmp_path: Path) -> None:
+    deployment = Deployment(tmp_path, "sample")
+    DuckDBWarehouse(file=str(deployment.warehouse)).replace_frame("taxi_zones", ZONES, {})
+    told = failures(deployment.run("marts", "2021-01"))
+    assert len(told) == len(marts())
+    assert all("2021-01: no trips of this month are in the warehouse, of " in each for each in told)
+    assert deployment.run("fhv", "2021-01").success
+    result = deployment.run("marts", "2021-01")
+    assert result.success, failures(result)
+    assert set(materializations(result)) == {f"marts/{name}" for name in marts()} - {"marts/payment_mix"}
+    evaluated = {check.asset_key.path[-1] for check in result.get_asset_check_evaluations()}
+    assert evaluated == {*marts()} - {"payment_mix"}

@@ -1,0 +1,100 @@
+"""The lock of a run: whoever works on it holds it, and only a killed holder leaves its file behind."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from taxi_assets.automation.sensors.orphaned_runs import (
+    _held,
+    _is_abandoned,
+    end_abandoned_runs,
+    is_lock_held,
+    lock_file,
+)
+from taxi_assets_tests.contract.stores import child
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from pathlib import Path
+
+
+def work(path: Path, line: Connection) -> None:
+    with _held(path):
+        line.send("working")
+        line.recv()
+
+
+def test_a_run_is_abandoned_when_its_process_was_killed_and_not_before(tmp_path: Path) -> None:
+    path = tmp_path / "running" / "a.lock"
+    assert not _is_abandoned(path)
+    with child(work, path) as other:
+        other.hear()
+        assert not _is_abandoned(path)
+        other.kill()
+    assert _is_abandoned(path)
+    assert not _is_abandoned(path), "it is ended once"
+
+
+def look_as_another_user(path: Path, line: Connection) -> None:
+    if os.getuid() == 0:
+        os.setuid(65534)
+    line.send("abandoned" if _is_abandoned(path) else "not ours")
+
+
+def test_a_lock_of_another_user_is_left_to_that_user(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    path.touch()
+    path.chmod(0)
+    with child(look_as_another_user, path) as other:
+        assert other.hear() == "not ours"
+    assert path.exists()
+
+
+def test_a_run_that_ends_is_never_taken_for_abandoned(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    ended = threading.Event()
+    found: list[bool] = []
+
+    def look() -> None:
+        while not ended.is_set():
+            found.append(_is_abandoned(path))
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    for _ in range(2000):
+        with _held(path):
+            pass
+    ended.set()
+    watcher.join()
+    assert len(found) > 100
+    assert not any(found)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_was_killed_before_it_was_marked_as_started_is_ended(tmp_path: Path) -> None:
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        run = instance.create_run_for_job(nothing)
+        assert run.status == dg.DagsterRunStatus.NOT_STARTED
+        with child(work, lock_file(instance, run.run_id)) as other:
+            other.hear()
+            end_abandoned_runs(dg.build_sensor_context(instance))
+            assert statuses(instance) == [dg.DagsterRunStatus.NOT_STARTED], "its process is alive"
+            assert is_lock_held(instance, run.run_id)
+            other.kill()
+        assert is_lock_held(instance, run.run_id) is False
+        end_abandoned_runs(dg.build_sensor_context(instance))
+        assert statuses(instance) == [dg.DagsterRunStatus.FAILURE]
+        assert is_lock_held(instance, run.run_id) is None
+
+
+@dg.job
+def nothing() -> None:
+    """A job without steps."""
+
+
+def statuses(instance: dg.DagsterInstance) -> list[dg.DagsterRunStatus]:
+    return [run.status for run in instance.get_runs()]

@@ -1,0 +1,83 @@
+"""What TAXI_NOTIFY and TAXI_UI_URL may say, and that no notifier is waited for."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from pydantic import SecretStr
+
+from taxi_assets.errors import SettingsError
+from taxi_assets.notifications import client
+from taxi_assets.notifications.client import Message, read_notifiers, tell
+from taxi_assets.settings import Settings
+from taxi_assets_tests.loopback_sinks import SECRET, HttpSink, MailSink
+
+
+def test_one_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "SECONDS_TO_TAKE_IT", 1)
+    with HttpSink() as web, MailSink() as mail:
+        web.answers.clear()
+        started = time.monotonic()
+        message = Message("failure", "Something", "happened.")
+        complaints = tell(SecretStr(f"{web.address},{mail.address}"), message)
+    assert complaints == ["Notifier number 1 of TAXI_NOTIFY (JSON) did not answer within 1 seconds."]
+    assert time.monotonic() - started < 15  # it never answers
+    assert len(mail.messages) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        ("json://a,json://b", 2),
+        ("json://a , \n json://b ; ", 2),
+        ("json://a mailto://u:p@example.com?to=a@example.com,b@example.com", 2),
+        ("json://a/,b,c", 1),
+    ],
+)
+def test_notifiers_stand_between_commas_or_spaces(value: str, number: int) -> None:
+    assert len(read_notifiers(value)) == number
+
+
+@pytest.mark.parametrize(
+    ("value", "which"),
+    [
+        (SECRET, "Number 1 is unknown"),
+        (f"json//{SECRET}", "Number 1 is unknown"),
+        (f"{SECRET}, json://host", "Number 1 is unknown"),
+        (f"json://host, slack://{SECRET}", "Number 2, slack://…, is unknown"),
+        (f"json://host,jsno://{SECRET}\nnext", "Number 2, jsno://…, is unknown"),
+    ],
+)
+def test_a_wrong_notifier_is_one_line_that_does_not_quote_it(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], value: str, which: str
+) -> None:
+    monkeypatch.setenv("TAXI_NOTIFY", value)
+    with pytest.raises(SettingsError) as error:
+        Settings.from_env()
+    assert str(error.value).startswith(f"TAXI_NOTIFY is not accepted. {which}")
+    said = capfd.readouterr()
+    assert "\n" not in str(error.value)
+    assert SECRET not in f"{error.value}{said.out}{said.err}"
+
+
+@pytest.mark.parametrize("value", ["", "  "])
+def test_no_notifier_is_none(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("TAXI_NOTIFY", value)
+    assert Settings.from_env().notify is None
+
+
+@pytest.mark.parametrize(
+    ("value", "read"), [("https://host/", "https://host"), ("http://host:3000/dagster/", "http://host:3000/dagster")]
+)
+def test_the_address_of_the_ui(monkeypatch: pytest.MonkeyPatch, value: str, read: str) -> None:
+    monkeypatch.setenv("TAXI_UI_URL", value)
+    assert Settings.from_env().ui_url == read
+
+
+@pytest.mark.parametrize("value", ["host", "ftp://host", "https://", "https://user:hunter2@host", "https://host?a=b"])
+def test_what_is_no_address_of_a_ui(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("TAXI_UI_URL", value)
+    with pytest.raises(SettingsError, match=r"^TAXI_UI_URL=.* is not accepted\. Accepted is where") as error:
+        Settings.from_env()
+    assert "hunter2" not in str(error.value)

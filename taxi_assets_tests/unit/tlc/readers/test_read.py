@@ -1,0 +1,413 @@
+"""Rows as published: every line is one row, rightly numbered, with its text exact, whatever shape it has."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from taxi_assets.errors import ContentRefusedError, HeaderError
+from taxi_assets.tlc.month import Month
+from taxi_assets.tlc.readers import csv_blocks, read
+from taxi_assets.tlc.readers.csv_blocks import BLOCK_BYTES, LineSource
+from taxi_assets.tlc.readers.read import CsvReader, first_rows, open_trips
+from taxi_assets.tlc.schema import Column, ColumnType, Service
+from taxi_assets.tlc.sources.source_record import FileFormat
+from taxi_assets_tests.trip_files import write_csv
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+    from typing import Any
+
+TWO = Service(
+    "two",
+    "Two",
+    "two columns of text",
+    Month(2020, 1),
+    (Column("a", ColumnType.TEXT, "First.", required=True), Column("b", ColumnType.TEXT, "Second.")),
+    (),
+)
+NUMBERS = replace(
+    TWO, columns=(Column("a", ColumnType.MONEY, "First.", required=True), Column("b", ColumnType.INTEGER, "Second."))
+)
+Read = tuple[dict[int, str], dict[int, tuple[str, list[str]]], set[int]]
+
+
+def read_all(reader: Any) -> Read:
+    """Texts of the rows that fit, by number; text and reasons of those that do not; numbers of those not UTF-8."""
+    fitting: dict[int, str] = {}
+    misfits: dict[int, tuple[str, list[str]]] = {}
+    not_utf8: set[int] = set()
+    for batch in reader.batches():
+        numbers = batch.source_rows.tolist()
+        assert all(len(array) == len(numbers) for array in batch.arrays)
+        together = [*numbers, *(misfit.source_row for misfit in batch.misfits)]
+        assert not set(together) & {*fitting, *misfits}
+        assert min(together, default=np.inf) > max([0, *fitting, *misfits]), "batches are in the file's order"
+        originals = reader.originals(batch, pa.array(range(len(numbers)), pa.int64())).to_pylist()
+        fitting.update(zip(numbers, originals, strict=True))
+        misfits.update({misfit.source_row: (misfit.text, list(misfit.reasons)) for misfit in batch.misfits})
+        not_utf8 |= batch.not_utf8
+    return fitting, misfits, not_utf8
+
+
+def read_csv(content: bytes) -> Read:
+    return read_all(CsvReader(LineSource(io.BytesIO(content), what="two 2020-10"), TWO, what="two 2020-10"))
+
+
+def expected(content: str, width: int = 2) -> tuple[dict[int, str], dict[int, tuple[str, list[str]]]]:
+    """The same by splitting: at line ends, then at commas."""
+    rows = [line for line in content.replace("\r\n", "\n").split("\n") if line][1:]
+    numbered = dict(enumerate(rows, 1))
+    return (
+        {number: row for number, row in numbered.items() if row.count(",") == width - 1},
+        {n: (row, ["wrong_field_count"]) for n, row in numbered.items() if row.count(",") != width - 1},
+    )
+
+
+@pytest.fixture(params=[13, 16, 17, 31, 64, BLOCK_BYTES])
+def _block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_block(monkeypatch, request.param)
+
+
+def set_block(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(csv_blocks, "BLOCK_BYTES", size)
+
+
+# --- CSV: rows that fit and rows that do not ------------------------------------------------------------------------
+
+SHAPES = {
+    "all fit": "a,b\n1,2\n3,4\n",
+    "no line end": "a,b\n1,2\n3,4",
+    "blank lines": "a,b\n\r\n\n1,2\r\n\n\n\n3,4\n\r\n\r\n",
+    "too few at the start": "a,b\n1,2\n" + "x\n" + "3,4\n5,6\n7,8\n",
+    "too many at the end": "a,b\n1,2\n3,4\n5,6\n7,8,9\n",
+    "too few at the end, no line end": "a,b\n1,2\n3,4\n5,6\n7",
+    "in between, CRLF": "a,b\r\n1,2\r\n3\r\n4,5\r\n6,7,8\r\n\r\n9,10\r\n",
+    "long runs": "a,b\n" + "1,2\n" * 25 + "1,2,3\n" * 20 + "1,2\n" * 45 + "x\n" * 19 + "3,4\n",
+    "every other": "a,b\n1,2\n" + "1,2\nx\n" * 30 + "1,2\n1,2\n",
+    "stray quotes": 'a,b\n"1,2\n3,"4\n5,6"\n"7","8"\n9,""\n"\n',
+    "empty and blank fields": "a,b\n,\n , \n1,\n,2\n  \n",
+    "other separators of lines": "a,b\n1,\x0b\x0c2\n3,\x1c4\n5,\u2028\u00856\n",
+    "null bytes": "a,b\n\x00,2\n3,\x004\n",
+    "no rows": "a,b\n",
+    "only blank lines": "a,b\n\n\r\n\n",
+}
+
+
+@pytest.mark.usefixtures("_block")
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_row_is_there_once_by_its_number_and_with_its_text(shape: str) -> None:
+    fitting, misfits, not_utf8 = read_csv(SHAPES[shape].encode())
+    assert (fitting, misfits) == expected(SHAPES[shape])
+    assert not_utf8 == set()
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.sampled_from(["1,2", "11,22", ",", "x", "a,b,c", ",,", '"1,2', '3,4"', "", "", "é,€"]), max_size=60),
+    st.sampled_from(["\n", "\r\n"]),
+    st.integers(12, 80),
+)
+def test_a_block_may_end_anywhere(rows: list[str], line_end: str, size: int) -> None:
+    content = line_end.join(["a,b", *["1,2"] * len(rows), *rows])
+    with pytest.MonkeyPatch.context() as patch:
+        set_block(patch, size)
+        fitting, misfits, _ = read_csv(content.encode())
+    assert (fitting, misfits) == expected(content)
+
+
+def test_rows_keep_their_numbers_over_several_megabytes() -> None:
+    pick = random.Random(3)  # noqa: S311  (no secret)
+    rows = pick.choices(["1,2", "x", "1,2,3", "", f"{'y' * 90},{'z' * 90}"], [50, 1, 1, 1, 20], k=280_000)
+    content = "\r\n".join(["a,b", "", *["1,2"] * 1000, *rows])
+    assert len(content) > 2 * BLOCK_BYTES
+    fitting, misfits, _ = read_csv(content.encode())
+    assert (fitting, misfits) == expected(content)
+    assert len(misfits) > 1000
+
+
+def test_a_run_of_misfits_may_fill_whole_blocks() -> None:
+    content = "a,b\n" + "1,2\n" * 2000 + f"1,2,{'x' * 90}\n" * 160_000 + "3,4\n"
+    assert len(content) > 3 * BLOCK_BYTES
+    fitting, misfits, _ = read_csv(content.encode())
+    assert list(fitting) == [*range(1, 2001), 162_001]
+    assert list(misfits) == list(range(2001, 162_001))
+
+
+def test_too_many_misfits_in_one_go_stop_the_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read, "_MAXIMUM_MISFITS", 10)
+    fitting, misfits, _ = read_csv(b"a,b\n" + b"1,2\n" * 20 + b"x\n" * 10)
+    assert (len(fitting), len(misfits)) == (20, 10)
+    with pytest.raises(pa.ArrowInvalid, match="Expected 2 columns, got 1"):
+        read_csv(b"a,b\n" + b"1,2\n" * 20 + b"x\n" * 11)
+
+
+# --- CSV: header and fields -----------------------------------------------------------------------------------------
+
+
+def test_fields_that_the_header_does_not_name_are_read_by_position() -> None:
+    reader = CsvReader(LineSource(io.BytesIO(b"b,a\n\n1,2,,\n3,4,,5\n6,7\n"), what=""), TWO, what="")
+    assert reader.names == ["b", "a", "", ""]
+    assert reader.match.positions == {"b": [0], "a": [1]}
+    assert [array.to_pylist() for array in next(reader.batches()).arrays] == [
+        ["1", "3"],
+        ["2", "4"],
+        [None, None],
+        [None, "5"],
+    ]
+    reader = CsvReader(LineSource(io.BytesIO(b"b,a\n\n1,2,,\n3,4,,5\n6,7\n"), what=""), TWO, what="")
+    fitting, misfits, _ = read_all(reader)
+    assert fitting == {1: "1,2,,", 2: "3,4,,5"}
+    assert misfits == {3: ("6,7", ["wrong_field_count"])}
+
+
+def test_rows_with_fewer_fields_than_the_header_are_not_guessed_at() -> None:
+    fitting, misfits, _ = read_csv(b"a,b,c\n1,2\n3,4\n5,6,7\n")
+    assert fitting == {3: "5,6,7"}
+    assert set(misfits) == {1, 2}
+
+
+def test_what_most_rows_have_counts_and_not_what_the_first_has() -> None:
+    fitting, misfits, _ = read_csv(b"a,b\n1,2,3,4\n" + b"1,2,3\n" * 5)
+    assert set(fitting) == {2, 3, 4, 5, 6}
+    assert set(misfits) == {1}
+
+
+def test_a_quoted_header_over_quoted_rows_is_read() -> None:
+    fitting, misfits, _ = read_csv(b'"A","B"\r\n"1","2"\r\n"3","4"\r\n')
+    assert fitting == {1: '"1","2"', 2: '"3","4"'}
+    assert misfits == {}
+
+
+def test_a_mark_at_the_start_does_not_hide_a_column() -> None:
+    assert read_csv(b"\xef\xbb\xbfa,b\n1,2\n")[0] == {1: "1,2"}
+
+
+def test_a_mark_at_the_start_of_a_row_is_a_part_of_it_wherever_a_block_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    for size in (16, 1 << 16):
+        set_block(monkeypatch, size)
+        fitting, misfits, _ = read_csv(b"a,b\n" + "\ufeff1,2\n".encode() * 3 + "\ufeff\n".encode() + b"3,4\n")
+        assert fitting == {1: "\ufeff1,2", 2: "\ufeff1,2", 3: "\ufeff1,2", 5: "3,4"}
+        assert misfits == {4: ("\ufeff", ["wrong_field_count"])}
+
+
+# --- CSV: not UTF-8 -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("_block")
+def test_bad_bytes_are_found_in_rows_that_fit_and_in_rows_that_do_not() -> None:
+    content = b"a,b\n\n1,2\n\xff,2\n\n3\xfe\n4,5,\xe9\n\xc3\xa9,6\n7,\xe2\x82\n1,2\nx\n8,\xff"
+    fitting, misfits, not_utf8 = read_csv(content)
+    assert fitting == {1: "1,2", 2: r"\xff,2", 5: "é,6", 6: r"7,\xe2\x82", 7: "1,2", 9: r"8,\xff"}
+    both = ["wrong_field_count", "not_utf8"]
+    assert misfits == {3: (r"3\xfe", both), 4: (r"4,5,\xe9", both), 8: ("x", ["wrong_field_count"])}
+    assert not_utf8 & set(fitting) == {2, 6, 9}
+
+
+def test_numbers_are_parsed_as_numbers_until_their_text_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_block(monkeypatch, 16)
+    path = io.BytesIO(b"b,a\n" + b"1,2\n" * 3 + b"3,y\n" * 4 + b"5,6\n" * 8)
+    reader = CsvReader(LineSource(path, what=""), NUMBERS, what="")
+    found = []
+    for batch in reader.batches():
+        found.append([str(array.type) for array in batch.arrays])
+        if batch.source_rows[0] == 8:
+            assert batch.texts is not None
+            assert batch.texts.column(0).to_pylist() == ["5"] * 4
+    # Before a value that is none; with it; one column is known to have one; the other one's text was asked for.
+    assert found == [["int64", "double"], ["string", "string"], ["int64", "string"], ["string", "string"]]
+
+
+# --- errors and files -----------------------------------------------------------------------------------------------
+
+
+def test_a_line_that_is_too_long_is_our_error_though_found_while_pyarrow_reads() -> None:
+    content = b"a,b\n" + b"1,2\n" * 600_000 + b"x" * (BLOCK_BYTES + 1)
+    with pytest.raises(ContentRefusedError, match="two 2020-10: the line after data row 600,000 is longer"):
+        read_csv(content)
+
+
+@pytest.mark.parametrize("name", ["month.csv", "month.csv.gz", "month.parquet"])
+def test_a_file_of_other_columns_is_refused_and_closed(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(pa.table({"x": [1]}), path)
+    else:
+        write_csv(path, b"x,y\n1,2\n")
+    format_ = next(ending for ending in FileFormat if name.endswith(f".{ending}"))
+    # A file left open would fail this test: warnings are errors.
+    with pytest.raises(HeaderError, match="two 2020-10"), open_trips(path, format_, TWO, what="two 2020-10"):
+        pass
+
+
+def test_a_file_with_too_long_a_header_is_closed(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "month.csv", b"x" * (BLOCK_BYTES + 1))
+    with pytest.raises(ContentRefusedError, match="longer"), open_trips(path, FileFormat.CSV, TWO, what="two"):
+        pass
+
+
+def test_reading_may_stop_in_the_middle(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "month.csv.gz", b"a,b\n" + b"1,2\n" * 1_000_000)
+
+    def first_batch() -> Iterator[int]:
+        with open_trips(path, FileFormat.CSV_GZ, TWO, what="two") as reader:
+            for batch in reader.batches():
+                yield len(batch.source_rows)
+
+    assert next(first_batch()) > 0
+
+
+# --- Parquet --------------------------------------------------------------------------------------------------------
+
+
+def open_table(table: Any, folder: Path, **options: Any) -> Any:
+    path = folder / "month.parquet"
+    pyarrow.parquet.write_table(table, path, **options)
+    return open_trips(path, FileFormat.PARQUET, TWO, what="two 2020-10")
+
+
+@pytest.mark.parametrize("row_group", [1_000, 16_384, 50_000])
+def test_parquet_rows_are_numbered_through_all_row_groups(tmp_path: Path, row_group: int) -> None:
+    table = pa.table({"b": range(40_000), "A": [str(i) for i in range(40_000)]})
+    with open_table(table, tmp_path, row_group_size=row_group) as reader:
+        assert (reader.names, reader.types) == (["b", "A"], ["int64", "string"])
+        assert reader.match.positions == {"b": [0], "a": [1]}
+        batches = list(reader.batches())
+    assert np.concatenate([batch.source_rows for batch in batches]).tolist() == list(range(1, 40_001))
+    assert [value for batch in batches for value in batch.arrays[0].to_pylist()] == list(range(40_000))
+    assert not any(batch.misfits or batch.not_utf8 for batch in batches)
+
+
+def test_a_parquet_row_is_kept_as_json(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "a": pa.array(["é", None]),
+            "Number": pa.array([1.5, np.nan]),
+            "Amount": pa.array(["1.50", None]).cast(pa.decimal128(5, 2)),
+            "Late": pa.array([253_402_300_800_000_000, 0], pa.timestamp("us")),
+            "Nested": pa.array([{"x": [1]}, None]),
+        }
+    )
+    with open_table(table, tmp_path) as reader:
+        batch = next(reader.batches())
+        originals = reader.originals(batch, pa.array([1, 0])).to_pylist()
+    second, first = (json.loads(text, parse_constant=pytest.fail) for text in originals)
+    assert first.pop("Late").startswith("10000-01-01")
+    assert first == {"a": "é", "Number": 1.5, "Amount": "1.50", "Nested": {"x": [1]}}
+    assert second == {"a": None, "Number": "nan", "Amount": None, "Late": "1970-01-01 00:00:00", "Nested": None}
+
+
+@pytest.mark.parametrize(
+    ("unit", "late", "shown"),
+    [
+        ("us", 253_402_300_800_000_000, "10000-01-01 00:00:00"),
+        ("us", 253_402_300_800_250_000, "10000-01-01 00:00:00.250000"),
+        ("ms", 253_402_300_800_000, "10000-01-01 00:00:00"),
+        ("s", 253_402_300_800, "10000-01-01 00:00:00"),
+        ("us", 1_000_000, "1970-01-01 00:00:01"),
+        ("ms", 1_500, "1970-01-01 00:00:01.500000"),
+    ],
+)
+def test_the_original_of_a_row_does_not_depend_on_its_neighbors(
+    tmp_path: Path, unit: str, late: int, shown: str
+) -> None:
+    half_a_second = {"us": 500_000, "ms": 500, "s": 1}[unit]
+    table = pa.table({"a": ["1", "2"], "b": pa.array([late, half_a_second], pa.timestamp(unit))})
+    with open_table(table, tmp_path) as reader:
+        batch = next(reader.batches())
+        alone = reader.originals(batch, pa.array([0])).to_pylist()
+        together = reader.originals(batch, pa.array([0, 1])).to_pylist()
+    assert json.loads(alone[0]) == {"a": "1", "b": shown}
+    assert together[0] == alone[0]
+
+
+def test_numbers_of_an_original_are_as_published(tmp_path: Path) -> None:
+    values = [0.0, -0.0, 1e300, -5e-324, 0.1, 2.6299999999999999, np.inf, -np.inf, np.nan, None]
+    table = pa.table({"a": pa.array(values, pa.float64()), "b": pa.array(["x"] * len(values))})
+    with open_table(table, tmp_path) as reader:
+        batch = next(reader.batches())
+        originals = reader.originals(batch, pa.array(range(len(values)))).to_pylist()
+    shown = ["0.0", "-0.0", "1e+300", "-5e-324", "0.1", "2.63", '"inf"', '"-inf"', '"nan"', "null"]
+    assert originals == [f'{{"a": {number}, "b": "x"}}' for number in shown]
+
+
+@pytest.mark.parametrize("type_", [pa.string(), pa.large_string()], ids=str)
+def test_texts_that_repeat_are_read_once_each(tmp_path: Path, type_: pa.DataType) -> None:
+    table = pa.table({"a": pa.array(["Y", "N", None] * 1_000, type_), "b": range(3_000)})
+    with open_table(table, tmp_path) as reader:
+        (batch,) = reader.batches()
+    assert len(batch.arrays[0].dictionary) == 2
+    assert batch.arrays[0].to_pylist() == table["a"].to_pylist()
+
+
+def test_many_short_texts_are_within_the_limit_of_a_batch(tmp_path: Path) -> None:
+    """One long text in each column must not make all of its rows count as long."""
+    texts = pa.array(["x" * 2_000, *["y"] * 9_999]).dictionary_encode()
+    table = pa.table({f"text_{number}": texts for number in range(20)} | {"a": texts, "b": texts})
+    with open_table(table, tmp_path) as reader:
+        assert sum(len(batch.source_rows) for batch in reader.batches()) == 10_000
+
+
+@pytest.mark.parametrize("type_", [pa.string(), pa.large_string()], ids=str)
+def test_parquet_text_that_is_not_utf8_is_escaped_and_its_row_named(tmp_path: Path, type_: pa.DataType) -> None:
+    binary = pa.large_binary() if type_ == pa.large_string() else pa.binary()
+    broken = pa.array([b"fine", b"B\xff\xfe", None, "é".encode()], binary).view(type_)
+    with open_table(pa.table({"a": broken, "b": [1, 2, 3, 4]}), tmp_path) as reader:
+        (batch,) = reader.batches()
+        assert batch.arrays[0].to_pylist() == ["fine", "B\\xff\\xfe", None, "é"]
+        assert batch.arrays[1].to_pylist() == [1, 2, 3, 4]
+        assert batch.not_utf8 == {2}
+
+
+def test_parquet_without_rows_has_no_batches(tmp_path: Path) -> None:
+    with open_table(pa.table({"a": pa.array([], pa.string())}), tmp_path) as reader:
+        assert read_all(reader) == ({}, {}, set())
+
+
+# --- a first look ---------------------------------------------------------------------------------------------------
+
+
+def first_rows_of(path: Path, format_: FileFormat, rows: int) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
+    with path.open("rb") as file:
+        return first_rows(file, format_, rows)
+
+
+def test_the_first_rows_of_a_csv_as_they_stand(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "m.csv.gz", b'a,b\r\n\r\n"1",2,,\r\n3,\x1c4,,\r\nx\r\n5,6,,\r\n')
+    names, rows = first_rows_of(path, FileFormat.CSV_GZ, 3)
+    assert names == ["a", "b", "", ""]
+    assert rows == [['"1"', "2", "", ""], ["3", "\x1c4", "", ""], ["x", "", "", ""]]
+
+
+def test_the_first_rows_of_parquet_as_they_stand(tmp_path: Path) -> None:
+    path = tmp_path / "m.parquet"
+    pyarrow.parquet.write_table(pa.table({"A": [1, None, 3], "b": ["x", "y", "z"]}), path)
+    assert first_rows_of(path, FileFormat.PARQUET, 2) == (["A", "b"], [(1, "x"), (None, "y")])
+    assert first_rows_of(path, FileFormat.PARQUET, 9)[1][-1] == (3, "z")
+
+
+def test_a_look_at_the_first_rows_fails_on_no_value(tmp_path: Path) -> None:
+    path = tmp_path / "m.parquet"
+    late = pa.array([2**62], pa.timestamp("us"))
+    pyarrow.parquet.write_table(pa.table({"a": late, "b": pa.array([b"\xff"]).view(pa.string())}), path)
+    ((time, text),) = first_rows_of(path, FileFormat.PARQUET, 3)[1]
+    assert isinstance(time, str)
+    assert text == "\\xff"
+
+
+def test_a_file_without_rows_has_no_first_rows_of(tmp_path: Path) -> None:
+    assert first_rows_of(write_csv(tmp_path / "m.csv", b"a,b\n"), FileFormat.CSV, 3) == (["a", "b"], [])
+    empty = tmp_path / "m.parquet"
+    pyarrow.parquet.write_table(pa.table({"a": pa.array([], pa.string())}), empty)
+    assert first_rows_of(empty, FileFormat.PARQUET, 3) == (["a"], [])

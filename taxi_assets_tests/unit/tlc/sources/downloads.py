@@ -1,0 +1,81 @@
+"""Downloading from a publisher on loopback that does as it is told: a file that came, or the one clear error."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from taxi_assets.tlc.sources.download import Fetched, RetrySettings, Unchanged, fetch
+from taxi_assets.tlc.sources.source_record import Candidate, FileFormat, SourceRecord
+from taxi_assets.tlc.sources.validate_file import Limits
+from taxi_assets_tests.loopback_publisher import LoopbackPublisher
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from taxi_assets.errors import TaxiAssetsError
+
+DATA = Path(__file__).parents[3] / ".." / "shared" / "data"
+LOG = logging.getLogger("test_download")
+NAME = "green_tripdata_2020-10.csv"
+HASTY = RetrySettings(attempts=3, first_wait=0, longest_wait=0, longest_retry_after=0)
+IMPATIENT = replace(HASTY, read_timeout=0.3)
+CSV_FILE = b"a,b,c\r\n" + b"".join(b"%d,2020-10-01 00:31:19,%d\r\n" % (row, row * 7919) for row in range(40_000))
+ROWS = 40_000
+OTHER_CSV = b"a,b,c\r\n" + b"".join(b"%d,2020-10-31 23:59:59,%d\r\n" % (row, row * 104729) for row in range(30_000))
+
+
+@pytest.fixture
+def publisher() -> Iterator[LoopbackPublisher]:
+    with LoopbackPublisher({NAME: CSV_FILE}) as publisher:
+        yield publisher
+
+
+@pytest.fixture
+def into(tmp_path: Path) -> Path:
+    folder = tmp_path / "into"
+    folder.mkdir()
+    return folder
+
+
+def get(
+    url: str,
+    into: Path,
+    *,
+    known: SourceRecord | None = None,
+    limits: Limits | None = None,
+    retry: RetrySettings = HASTY,
+    file_format: FileFormat = FileFormat.CSV,
+) -> Fetched | Unchanged:
+    candidate = Candidate(url, "somebody", file_format)
+    return fetch("green 2020-10", [candidate], known=known, into=into, limits=limits or Limits(), log=LOG, retry=retry)
+
+
+def fetched(result: Fetched | Unchanged, content: bytes) -> SourceRecord:
+    """The record of a file that has come whole."""
+    assert isinstance(result, Fetched)
+    assert result.path.read_bytes() == content
+    assert result.record.bytes == len(content)
+    assert result.record.sha256 == hashlib.sha256(content).hexdigest()
+    return result.record
+
+
+def refuse(
+    error_class: type[TaxiAssetsError],
+    url: str,
+    into: Path,
+    limits: Limits | None = None,
+    retry: RetrySettings = HASTY,
+) -> str:
+    """The text of the one clear error; nothing is left behind."""
+    with pytest.raises(error_class) as error:
+        get(url, into, limits=limits, retry=retry)
+    assert list(into.iterdir()) == []
+    assert "green 2020-10" in str(error.value)
+    assert "\n" not in str(error.value)
+    return str(error.value)

@@ -1,0 +1,174 @@
+"""What TAXI_SOURCE means: who publishes, under which addresses, in which order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from taxi_assets.tlc.month import Month
+from taxi_assets.tlc.services.green import GREEN
+from taxi_assets.tlc.services.registry import SERVICES
+from taxi_assets.tlc.services.yellow import YELLOW
+from taxi_assets.tlc.sources.publishers import BY_NAME, public_url, publisher_from
+from taxi_assets.tlc.sources.source_record import FileFormat
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MONTH = Month(2021, 1)
+TLC_ZONES = "https://d37ci6vzurychx.cloudfront.net/misc/taxi_zone_lookup.csv"
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def urls(source: str, service: str = "yellow", month: Month = MONTH) -> list[str]:
+    return [candidate.url for candidate in publisher_from(source).candidates(SERVICES[service], month)]
+
+
+def mirror(name: str) -> str:
+    return f"https://github.com/DataTalksClub/nyc-tlc-data/releases/download/{name}"
+
+
+def tlc(name: str) -> str:
+    return f"https://d37ci6vzurychx.cloudfront.net/trip-data/{name}"
+
+
+@pytest.mark.parametrize("month", ["2019-01", "2021-07"])
+def test_auto_takes_the_mirrors_csv_first_and_tlcs_parquet_second(month: str) -> None:
+    assert urls("auto", "green", Month.parse(month)) == [
+        mirror(f"green/green_tripdata_{month}.csv.gz"),
+        tlc(f"green_tripdata_{month}.parquet"),
+    ]
+
+
+@pytest.mark.parametrize("month", ["2009-01", "2018-12", "2021-08", "2025-02"])
+def test_auto_asks_only_tlc_outside_the_mirrors_range(month: str) -> None:
+    assert urls("auto", "yellow", Month.parse(month)) == [tlc(f"yellow_tripdata_{month}.parquet")]
+
+
+def test_candidates_name_who_really_publishes_them_and_in_which_format() -> None:
+    candidates = publisher_from("auto").candidates(YELLOW, MONTH)
+    assert [(c.publisher, c.format) for c in candidates] == [
+        ("datatalksclub", FileFormat.CSV_GZ),
+        ("tlc", FileFormat.PARQUET),
+    ]
+
+
+def test_a_publisher_chosen_by_name_is_the_only_one_asked() -> None:
+    assert urls("tlc") == [tlc("yellow_tripdata_2021-01.parquet")]
+    assert urls("datatalksclub") == [mirror("yellow/yellow_tripdata_2021-01.csv.gz")]
+
+
+def test_the_mirror_itself_is_asked_outside_its_range_so_that_the_answer_is_its_own() -> None:
+    assert urls("datatalksclub", month=Month(2031, 1)) == [mirror("yellow/yellow_tripdata_2031-01.csv.gz")]
+
+
+def test_the_sample_is_generated_and_stays_offline() -> None:
+    publisher = publisher_from("sample")
+    (trips,) = publisher.candidates(YELLOW, MONTH)
+    (zones,) = publisher.zones()
+    assert (trips.url, trips.publisher, trips.format) == ("sample:yellow/2021-01", "sample", FileFormat.CSV_GZ)
+    assert (zones.url, zones.format) == ("sample:taxi_zone_lookup", FileFormat.CSV)
+
+
+@pytest.mark.parametrize("source", ["auto", "datatalksclub", "tlc"])
+def test_zones_come_from_tlc(source: str) -> None:
+    assert [candidate.url for candidate in publisher_from(source).zones()] == [TLC_ZONES]
+
+
+def test_a_folder_is_looked_through_for_three_endings_in_order(tmp_path: Path) -> None:
+    (tmp_path / "my months").mkdir()
+    publisher = publisher_from("my months")
+    assert publisher.name == "my months"
+    folder = (tmp_path / "my months").as_uri()
+    assert [c.url for c in publisher.candidates(GREEN, MONTH)] == [
+        f"{folder}/green_tripdata_2021-01{ending}" for ending in (".csv.gz", ".csv", ".parquet")
+    ]
+    assert [c.url for c in publisher.zones()] == [f"{folder}/taxi_zone_lookup.csv", "sample:taxi_zone_lookup"]
+
+
+def test_a_folder_may_be_absolute_or_a_file_url_and_end_in_a_slash(tmp_path: Path) -> None:
+    expected = [f"{tmp_path.as_uri()}/yellow_tripdata_2021-01{ending}" for ending in (".csv.gz", ".csv", ".parquet")]
+    for source in (str(tmp_path), f"{tmp_path}/", tmp_path.as_uri(), f"{tmp_path.as_uri()}/"):
+        assert urls(source) == expected
+
+
+def test_a_relative_folder_is_looked_up_in_the_working_directory_by_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "months").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert urls("months")[0] == f"{tmp_path.as_uri()}/months/yellow_tripdata_2021-01.csv.gz"
+
+
+def test_a_word_wins_over_a_folder_of_its_name(tmp_path: Path) -> None:
+    (tmp_path / "sample").mkdir()
+    assert publisher_from("sample").name == "sample"
+    assert publisher_from("./sample").name == "./sample"
+
+
+def test_what_somebody_else_publishes_keeps_its_file_names_and_is_not_asked_of_tlc(tmp_path: Path) -> None:
+    bikes = replace(GREEN, name="bikes", file_name="{month.start:%Y%m}-bikes-tripdata")
+    found = [candidate.url for candidate in publisher_from(str(tmp_path)).candidates(bikes, MONTH)]
+    assert found == [f"{tmp_path.as_uri()}/202101-bikes-tripdata{end}" for end in (".csv.gz", ".csv", ".parquet")]
+    for source in ("auto", "tlc", "datatalksclub", "sample"):
+        assert publisher_from(source).candidates(bikes, MONTH) == []
+
+
+def test_a_web_base_is_looked_through_and_its_zones_fall_back_to_tlc() -> None:
+    publisher = publisher_from("https://files.example.org/taxi/")
+    assert [c.url for c in publisher.candidates(GREEN, MONTH)] == [
+        f"https://files.example.org/taxi/green_tripdata_2021-01{ending}" for ending in (".csv.gz", ".csv", ".parquet")
+    ]
+    assert [c.url for c in publisher.zones()] == ["https://files.example.org/taxi/taxi_zone_lookup.csv", TLC_ZONES]
+
+
+def test_a_base_needs_its_secrets_to_be_asked_but_never_shows_them() -> None:
+    publisher = publisher_from("https://me:hush@files.example.org:8443/taxi?sig=s3cret#top")
+    assert publisher.name == "https://files.example.org:8443/taxi"
+    assert "hush" not in repr(publisher)
+    assert "s3cret" not in repr(publisher)
+    candidate = publisher.candidates(GREEN, MONTH)[0]
+    assert candidate.publisher == publisher.name
+    assert candidate.url == "https://me:hush@files.example.org:8443/taxi/green_tripdata_2021-01.csv.gz?sig=s3cret"
+    assert public_url(candidate.url) == "https://files.example.org:8443/taxi/green_tripdata_2021-01.csv.gz"
+
+
+@pytest.mark.parametrize("url", ["sample:yellow/2021-01", "sample:taxi_zone_lookup", "file:///tmp/a%20b/c.csv"])
+def test_addresses_without_secrets_are_shown_as_they_are(url: str) -> None:
+    assert public_url(url) == url
+
+
+@pytest.mark.parametrize(
+    ("source", "complaint"),
+    [
+        ("smaple", "no such word and no such folder: smaple"),
+        ("../nowhere/months", "no such folder: ../nowhere/months"),
+        ("file:///nowhere/months", "no such folder: file:///nowhere/months"),
+        ("file://server/months", "write file:///folder"),
+        ("file:months", "write file:///folder"),
+        ("ftp://me:hush@host/months", "begin with ftp://"),
+        ("http://", "host or port cannot be read"),
+        ("http://me:hu#sh@host/months", "host or port cannot be read"),
+        ("https://[::1/hush", "host or port cannot be read"),
+        ("", "It is empty"),
+        ("  ", "It is empty"),
+    ],
+)
+def test_anything_else_is_refused_with_what_is_accepted(source: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match=f"Accepted are {', '.join(BY_NAME)}, a folder that exists") as error:
+        publisher_from(source)
+    assert complaint in str(error.value)
+    assert "hush" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_is_no_base(tmp_path: Path) -> None:
+    (tmp_path / "green_tripdata_2021-01.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="is a file, not a folder"):
+        publisher_from("green_tripdata_2021-01.csv")

@@ -1,0 +1,276 @@
+"""Asking whether a month is published, and in which version: over HTTP, in folders, in buckets, of the sample."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from taxi_assets.errors import PublisherFailedError, PublisherRefusedError, PublisherUnreachableError
+from taxi_assets.resources.publisher import PublisherResource
+from taxi_assets.tlc.month import Month
+from taxi_assets.tlc.services.green import GREEN
+from taxi_assets.tlc.sources.download import Fetched, fetch
+from taxi_assets.tlc.sources.publishers import publisher_from
+from taxi_assets.tlc.sources.source_record import Candidate, FileFormat, FileVersion, SourceRecord
+from taxi_assets.tlc.sources.version_check import HASTY, ask
+from taxi_assets_tests.google.cloud_storage import CloudStorage, Fault
+from taxi_assets_tests.loopback_publisher import HTML_PAGE, Answer, LoopbackPublisher
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NAME = "green_tripdata_2020-10.csv"
+CONTENT = b"a,b\n1,2\n"
+WHAT = "green 2020-10"
+
+
+@pytest.fixture
+def publisher() -> Iterator[LoopbackPublisher]:
+    with LoopbackPublisher({NAME: CONTENT}) as publisher:
+        yield publisher
+
+
+def candidates(source: str) -> list[Candidate]:
+    return publisher_from(source).candidates(GREEN, Month(2020, 10))
+
+
+def one(url: str) -> list[Candidate]:
+    return [Candidate(url, "somebody", FileFormat.CSV)]
+
+
+def found(answer: FileVersion | None) -> FileVersion:
+    assert answer is not None
+    return answer
+
+
+def version_of(record: SourceRecord) -> FileVersion:
+    return FileVersion(record.url, record.publisher, record.etag, record.last_modified, record.bytes)
+
+
+# --- over HTTP --------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_published_is_described_without_being_sent(publisher: LoopbackPublisher) -> None:
+    version = found(ask(WHAT, one(publisher.url(NAME))))
+    assert (version.url, version.publisher, version.bytes) == (publisher.url(NAME), "somebody", len(CONTENT))
+    assert version.etag is not None
+    assert version.last_modified is not None
+    assert [request.method for request in publisher.requests] == ["HEAD"]
+
+
+def test_a_known_version_is_asked_for_under_its_conditions(publisher: LoopbackPublisher) -> None:
+    known = found(ask(WHAT, one(publisher.url(NAME))))
+    assert ask(WHAT, one(publisher.url(NAME)), known=known) is known
+    assert publisher.requests[-1].headers["If-None-Match"] == known.etag
+    assert publisher.requests[-1].headers["If-Modified-Since"] == known.last_modified
+    publisher.publish(NAME, b"a,b\n3,4\n")
+    assert not found(ask(WHAT, one(publisher.url(NAME)), known=known)).is_same_as(known)
+
+
+def test_what_is_known_of_another_address_is_no_condition(publisher: LoopbackPublisher) -> None:
+    known = replace(found(ask(WHAT, one(publisher.url(NAME)))), url="http://elsewhere/")
+    assert not found(ask(WHAT, one(publisher.url(NAME)), known=known)).is_same_as(known)
+    assert "If-None-Match" not in publisher.requests[-1].headers
+
+
+def test_the_first_published_candidate_counts(publisher: LoopbackPublisher) -> None:
+    assert found(ask(WHAT, candidates(publisher.base))).url == publisher.url(NAME)
+    assert [request.path for request in publisher.requests] == [NAME.replace(".csv", ".csv.gz"), NAME]
+
+
+@pytest.mark.parametrize(
+    "answer", [Answer(status=403), Answer(status=404), Answer(status=410),
+               Answer(body=HTML_PAGE, headers={"Content-Type": "text/html; charset=utf-8"})],
+)  # fmt: skip
+def test_what_is_not_published_is_none(publisher: LoopbackPublisher, answer: Answer) -> None:
+    publisher.script(NAME, answer)
+    assert ask(WHAT, one(publisher.url(NAME))) is None
+
+
+def test_a_server_that_knows_no_head_is_asked_by_get_and_its_body_is_not_read(publisher: LoopbackPublisher) -> None:
+    for status in (405, 501):
+        publisher.script(NAME, Answer(status=status), Answer(endless=True))
+        assert found(ask(WHAT, one(publisher.url(NAME)))).etag
+        assert [request.method for request in publisher.requests[-2:]] == ["HEAD", "GET"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (Answer(status=503), "HTTP 503"),
+        (Answer(status=429), "HTTP 429"),
+        (Answer(reset=True, cut_after=0, headers={"Content-Length": None}, delay=10), "nothing came in time"),
+    ],
+)
+def test_what_may_pass_is_said_at_once_in_one_line_without_secrets(
+    publisher: LoopbackPublisher, answer: Answer, said: str
+) -> None:
+    publisher.script(NAME, answer, then=answer)
+    url = publisher.url(NAME).replace("http://", "http://user:secret@") + "?signature=secret"
+    started = time.monotonic()
+    with pytest.raises(PublisherUnreachableError, match=said) as error:
+        ask(WHAT, one(url), patience=replace(HASTY, read_timeout=0.2))
+    assert time.monotonic() - started < 2
+    assert "\n" not in str(error.value)
+    assert "secret" not in str(error.value)
+    assert len(publisher.requests) == 1
+
+
+def test_a_publisher_that_is_down_is_named() -> None:
+    with LoopbackPublisher() as publisher:
+        url = publisher.url(NAME)
+    with pytest.raises(PublisherUnreachableError, match="connection refused") as error:
+        ask(WHAT, one(url))
+    assert url in str(error.value)
+    assert not isinstance(error.value, PublisherFailedError), "which would be about this file only"
+
+
+def test_a_candidate_that_fails_is_not_silently_replaced_by_the_next(publisher: LoopbackPublisher) -> None:
+    publisher.script(NAME.replace(".csv", ".csv.gz"), Answer(status=401))
+    with pytest.raises(PublisherRefusedError, match="HTTP 401"):
+        ask(WHAT, candidates(publisher.base))
+
+
+# --- versions ---------------------------------------------------------------------------------------------------------
+
+VERSION = FileVersion("http://a/b", "somebody", '"1"', "Sun, 13 Sep 2020 12:26:40 GMT", 8)
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({}, True),
+        ({"etag": 'W/"1"'}, True),
+        ({"etag": '"2"'}, False),
+        ({"etag": '"1"', "last_modified": "Sun, 13 Sep 2020 12:26:41 GMT"}, True),
+        ({"etag": None}, True),
+        ({"etag": None, "last_modified": "Sun, 13 Sep 2020 12:26:41 GMT"}, False),
+        ({"etag": None, "last_modified": None}, True),
+        ({"etag": None, "last_modified": None, "bytes": 9}, False),
+        ({"etag": None, "last_modified": None, "bytes": None}, True),
+        ({"url": "http://a/c"}, False),
+    ],
+)
+def test_versions_are_told_apart_by_the_best_that_both_give(changes: dict[str, str | int | None], same: bool) -> None:
+    assert replace(VERSION, **changes).is_same_as(VERSION) == same  # type: ignore[arg-type]  # fields by name
+
+
+def test_a_version_has_a_name() -> None:
+    assert VERSION.name == replace(VERSION, etag='W/"1"').name == '"1"'
+    assert replace(VERSION, etag=None).name == VERSION.last_modified
+    assert replace(VERSION, etag=None, last_modified=None).name == "8 bytes"
+
+
+# --- elsewhere --------------------------------------------------------------------------------------------------------
+
+
+def fetched(source: str, into: Path) -> FileVersion:
+    result = fetch(WHAT, candidates(source), known=None, into=into, log=logging.getLogger("test_ask"))
+    assert isinstance(result, Fetched)
+    return version_of(result.record)
+
+
+def test_in_a_folder_the_answer_is_what_a_download_would_record(tmp_path: Path) -> None:
+    folder, into = tmp_path / "published", tmp_path / "into"
+    folder.mkdir()
+    into.mkdir()
+    assert ask(WHAT, candidates(str(folder))) is None
+    (folder / NAME).write_bytes(CONTENT)
+    assert ask(WHAT, candidates(str(folder))) == fetched(str(folder), into)
+    (folder / NAME.replace(".csv", ".csv.gz")).mkdir()
+    with pytest.raises(PublisherRefusedError, match="that it is no file"):
+        ask(WHAT, candidates(str(folder)))
+
+
+def test_a_folder_that_cannot_be_read_is_unreachable_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / NAME).symlink_to(NAME)
+    with pytest.raises(PublisherUnreachableError, match="too many levels of symbolic links") as error:
+        ask(WHAT, one((tmp_path / NAME).as_uri()))
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_that_has_gone_since_it_was_chosen_is_unreachable(tmp_path: Path) -> None:
+    gone = PublisherResource(source=str(tmp_path / "gone"))
+    with pytest.raises(PublisherUnreachableError, match="no such folder") as error:
+        _ = gone.publisher
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("answer", [Answer(status=502), Answer(delay=10)])
+def test_a_file_that_fails_is_told_from_a_publisher_that_is_down(publisher: LoopbackPublisher, answer: Answer) -> None:
+    publisher.script(NAME, answer)
+    with pytest.raises(PublisherFailedError):
+        ask(WHAT, one(publisher.url(NAME)), patience=replace(HASTY, read_timeout=0.2))
+
+
+DRIPS = [b"", b"HTTP/1.1 ", b"HTTP/1.1 200 OK\r\nETag: ", b"HTTP/1.1 302 Found\r\nLocation: /again\r\nX: "]
+
+
+@pytest.mark.parametrize("beginning", DRIPS)
+def test_an_answer_that_drips_in_is_cut_off_when_its_time_is_up(beginning: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor() as pool:
+        dripping = pool.submit(drip, server, beginning)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/{NAME}"
+        started = time.monotonic()
+        with pytest.raises(PublisherFailedError, match="did not end in time"):
+            ask(WHAT, one(url), seconds=0.5)
+        assert 0.5 <= time.monotonic() - started < 2
+        assert dripping.result() < 100, "it was cut off"
+
+
+def drip(server: socket.socket, beginning: bytes) -> int:
+    """Answer a byte every 50 milliseconds, so that no read times out; returns how many the client took."""
+    client, _ = server.accept()
+    with client:
+        client.recv(4096)
+        client.sendall(beginning)
+        for sent in range(100):
+            client.settimeout(0.05)
+            try:
+                client.sendall(b"a")
+                if not client.recv(1):
+                    return sent
+            except TimeoutError:
+                continue
+            except OSError:
+                return sent
+    return 100
+
+
+def test_all_candidates_of_a_month_share_its_time(publisher: LoopbackPublisher) -> None:
+    for candidate in candidates(publisher.base):
+        publisher.script(candidate.url.rpartition("/")[2], then=Answer(status=404, delay=0.3))
+    with pytest.raises(PublisherFailedError, match="did not end in time"):
+        ask(WHAT, candidates(publisher.base), seconds=0.5)
+    assert len(publisher.requests) == 2
+
+
+def test_the_sample_has_every_month_in_the_version_of_its_generator(tmp_path: Path) -> None:
+    assert found(ask(WHAT, candidates("sample"))).is_same_as(fetched("sample", tmp_path))
+
+
+def test_in_a_bucket_the_generation_is_the_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with CloudStorage() as storage:
+        for name, value in storage.environment.items():
+            monkeypatch.setenv(name, value)
+        source = f"gs://{storage.bucket}/published"
+        assert ask(WHAT, candidates(source)) is None
+        storage.put(f"published/{NAME}", CONTENT)
+        known = found(ask(WHAT, candidates(source)))
+        assert known == fetched(source, tmp_path)
+        storage.put(f"published/{NAME}", CONTENT)
+        assert not found(ask(WHAT, candidates(source), known=known)).is_same_as(known)
+        with pytest.raises(PublisherRefusedError, match="no such bucket"):
+            ask(WHAT, candidates("gs://another-bucket"))
+        storage.script(Fault(status=503), method="GET")
+        storage.requests.clear()
+        with pytest.raises(PublisherUnreachableError):
+            ask(WHAT, candidates(source))
+        assert len(storage.requests) == 1
