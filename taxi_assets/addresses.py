@@ -189,7 +189,7 @@ def _options(query: str, known: set[str] | None = None) -> dict[str, str]:
 
 
 @contextmanager
-def one_line_for(accepted: str) -> Iterator[None]:
+def accepted_values(accepted: str) -> Iterator[None]:
     """What the file system says of a path that nothing could ever stand at becomes a `ValueError`."""
     try:
         yield
@@ -199,7 +199,7 @@ def one_line_for(accepted: str) -> Iterator[None]:
 
 
 def _absolute(text: str, accepted: str) -> Path:
-    with one_line_for(accepted):
+    with accepted_values(accepted):
         path = Path(text).expanduser().absolute()
         with suppress(FileNotFoundError):
             path.stat()

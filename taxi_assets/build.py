@@ -16,7 +16,7 @@ from taxi_assets.assets.raw import raw_asset
 from taxi_assets.assets.reference import zones_asset
 from taxi_assets.assets.reports import report_asset
 from taxi_assets.assets.warehouse import warehouse_asset
-from taxi_assets.automation.conditions import follow_changes
+from taxi_assets.automation.conditions import automation_conditions
 from taxi_assets.automation.jobs import (
     marts_job,
     publication_job,
@@ -28,16 +28,16 @@ from taxi_assets.automation.jobs import (
 from taxi_assets.automation.policies import freshness_policy, retry_policy
 from taxi_assets.automation.schedules import publication_check_schedule, publication_schedules
 from taxi_assets.automation.sensors.notification_sensors import notification_sensors
-from taxi_assets.automation.sensors.orphaned_runs import end_abandoned_runs, watched_in_process_executor
+from taxi_assets.automation.sensors.orphaned_runs import fail_orphaned_runs, watched_in_process_executor
 from taxi_assets.automation.sensors.publication_sensor import publication_sensor
 from taxi_assets.checks.clean_checks import clean_checks
 from taxi_assets.checks.publication_checks import publication_check
 from taxi_assets.checks.warehouse_checks import warehouse_check
 from taxi_assets.io_managers.warehouse_tables import (
-    ParquetIOManager,
-    PublishedFileIOManager,
+    LakeParquetIOManager,
+    RawFileIOManager,
     ReportIOManager,
-    WarehouseIOManager,
+    WarehouseTableIOManager,
 )
 from taxi_assets.marts.mart import marts
 from taxi_assets.resources.publisher import PublisherResource
@@ -73,7 +73,7 @@ class TaxiDefinitions(dg.Definitions):
 # before `definitions.py` has frozen what is.
 
 
-def lake_at(settings: Settings) -> Lake:
+def build_lake(settings: Settings) -> Lake:
     """The lake at the address of `TAXI_LAKE`."""
     address = settings.lake
     if isinstance(address, FolderAddress):
@@ -85,7 +85,7 @@ def lake_at(settings: Settings) -> Lake:
     return GcsLake(storage=storage, bucket=address.bucket, prefix=address.prefix)
 
 
-def warehouse_at(settings: Settings) -> Warehouse:
+def build_warehouse(settings: Settings) -> Warehouse:
     """The warehouse at the address of `TAXI_WAREHOUSE`."""
     address = settings.warehouse
     if isinstance(address, DuckDBAddress):
@@ -107,40 +107,40 @@ def warehouse_at(settings: Settings) -> Warehouse:
     return BigQueryWarehouse(api=api, project=address.project, dataset=address.dataset, location=address.location)
 
 
-def frames_in(warehouse: Warehouse, settings: Settings) -> Any:
+def build_frame_io_manager(warehouse: Warehouse, settings: Settings) -> Any:
     """The IO manager for small tables that are pandas frames."""
     address = settings.warehouse
     if not isinstance(address, BigQueryAddress):
-        return WarehouseIOManager(warehouse=warehouse)
+        return WarehouseTableIOManager(warehouse=warehouse)
     from taxi_assets.io_managers.bigquery_frames import BigQueryFrameIOManager  # noqa: PLC0415
 
     return BigQueryFrameIOManager(project=address.project, dataset=address.dataset, warehouse=warehouse)
 
 
-def notifications(settings: Settings) -> list[dg.SensorDefinition]:
-    """The sensors that tell the notifiers of `TAXI_NOTIFY`; none where there are none."""
-    if settings.notify is None:
+def notification_sensors_for(settings: Settings) -> list[dg.SensorDefinition]:
+    """The sensors that tell the notifiers of `TAXI_NOTIFY_URLS`; none where there are none."""
+    if settings.notify_urls is None:
         return []
-    return notification_sensors(settings.notify, ui_url=settings.ui_url, success=settings.notify_success)
+    return notification_sensors(settings.notify_urls, ui_url=settings.ui_url, success=settings.notify_success)
 
 
-def assets_of(service: Service, settings: Settings, kind: str) -> list[dg.AssetSpec | dg.AssetsDefinition]:
+def build_service_assets(service: Service, settings: Settings, kind: str) -> list[dg.AssetSpec | dg.AssetsDefinition]:
     """The shelves of a service, from its publisher to its table in a warehouse of this kind, and its report."""
     made = [
-        raw_asset(service, retry_policy(settings.retry_delay)),
-        clean_asset(service, retry_of_lake(settings)),
-        warehouse_asset(service, kind, retry_of_warehouse(settings)),
-        report_asset(service, retry_of_warehouse(settings)),
+        raw_asset(service, retry_policy(settings.retry_delay_seconds)),
+        clean_asset(service, lake_retry_policy(settings)),
+        warehouse_asset(service, kind, warehouse_retry_policy(settings)),
+        report_asset(service, warehouse_retry_policy(settings)),
     ]
     return [published_asset(service), *map(with_freshness, made)]
 
 
-def checks_of(service: Service, settings: Settings) -> list[dg.AssetChecksDefinition]:
+def build_service_checks(service: Service, settings: Settings) -> list[dg.AssetChecksDefinition]:
     """The checks of a service, from what is published to its table."""
     return [
         publication_check(service),
-        clean_checks(service, retry_of_lake(settings)),
-        warehouse_check(service, retry_of_warehouse(settings)),
+        clean_checks(service, lake_retry_policy(settings)),
+        warehouse_check(service, warehouse_retry_policy(settings)),
     ]
 
 
@@ -150,17 +150,17 @@ def with_freshness(asset: dg.AssetsDefinition) -> dg.AssetsDefinition:
     return asset.map_asset_specs(lambda spec: spec.replace_attributes(freshness_policy=policy))
 
 
-def retry_of_lake(settings: Settings) -> dg.RetryPolicy | None:
+def lake_retry_policy(settings: Settings) -> dg.RetryPolicy | None:
     """What is embedded fails for no reason that passes."""
-    return None if isinstance(settings.lake, FolderAddress) else retry_policy(settings.retry_delay)
+    return None if isinstance(settings.lake, FolderAddress) else retry_policy(settings.retry_delay_seconds)
 
 
-def retry_of_warehouse(settings: Settings) -> dg.RetryPolicy | None:
+def warehouse_retry_policy(settings: Settings) -> dg.RetryPolicy | None:
     """What is embedded fails for no reason that passes, and waits for its lock itself."""
-    return None if isinstance(settings.warehouse, DuckDBAddress) else retry_policy(settings.retry_delay)
+    return None if isinstance(settings.warehouse, DuckDBAddress) else retry_policy(settings.retry_delay_seconds)
 
 
-def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
+def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
     """All schedules, in the time zone of the settings."""
     cron, timezone = settings.schedule_cron, settings.schedule_timezone
     return [
@@ -175,8 +175,8 @@ def build_definitions(settings: Settings, *, resources: Mapping[str, Any] | None
     `resources` replaces single ones by name (`lake`, `warehouse`, `publisher`), for tests.
     """
     base = {
-        "lake": lake_at(settings),
-        "warehouse": warehouse_at(settings),
+        "lake": build_lake(settings),
+        "warehouse": build_warehouse(settings),
         "publisher": PublisherResource(
             source=settings.publisher_source,
             google_key=settings.google_key,
@@ -187,17 +187,17 @@ def build_definitions(settings: Settings, *, resources: Mapping[str, Any] | None
     lake, warehouse = base["lake"], base["warehouse"]
     services = list(SERVICES.values())
     # What is made of several services may be overtaken by another run in every warehouse.
-    of_several = retry_policy(settings.retry_delay)
+    of_several = retry_policy(settings.retry_delay_seconds)
     return TaxiDefinitions(
         assets=dg.with_source_code_references(
             [
-                *(asset for service in services for asset in assets_of(service, settings, warehouse.kind)),
+                *(asset for service in services for asset in build_service_assets(service, settings, warehouse.kind)),
                 zones_asset(warehouse.kind, of_several),
                 with_freshness(quality_asset(warehouse.kind, of_several)),
                 *(with_freshness(mart_asset(mart, warehouse.kind, of_several)) for mart in marts().values()),
             ]
         ),
-        asset_checks=[check for service in services for check in checks_of(service, settings)],
+        asset_checks=[check for service in services for check in build_service_checks(service, settings)],
         jobs=[
             *(job for service in services for job in (service_job(service), report_job(service))),
             marts_job(),
@@ -205,20 +205,23 @@ def build_definitions(settings: Settings, *, resources: Mapping[str, Any] | None
             reference_job(),
             publication_job(),
         ],
-        schedules=schedules(settings),
+        schedules=build_schedules(settings),
         resources=base
         | {
-            "published_files": PublishedFileIOManager(lake=lake),
-            "parquet_months": ParquetIOManager(lake=lake),
+            "raw_files": RawFileIOManager(lake=lake),
+            "lake_parquet": LakeParquetIOManager(lake=lake),
             "reports": ReportIOManager(lake=lake),
-            "warehouse_tables": WarehouseIOManager(warehouse=warehouse),
-            "warehouse_frames": frames_in(warehouse, settings),
+            "warehouse_tables": WarehouseTableIOManager(warehouse=warehouse),
+            "warehouse_frames": build_frame_io_manager(warehouse, settings),
         },
         sensors=[
-            end_abandoned_runs,
-            follow_changes(),
-            *(publication_sensor(service, interval_seconds=settings.publication_interval) for service in services),
-            *notifications(settings),
+            fail_orphaned_runs,
+            automation_conditions(),
+            *(
+                publication_sensor(service, interval_seconds=settings.publication_interval_seconds)
+                for service in services
+            ),
+            *notification_sensors_for(settings),
         ],
         executor=watched_in_process_executor,  # months run beside each other as runs
     )

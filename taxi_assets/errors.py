@@ -17,21 +17,21 @@ class TaxiAssetsError(Exception):
     CLI, the logs and the UI show. Where `what` says already what to do, the remedy is empty.
     """
 
-    def __init__(self, what: str, *, remedy: str) -> None:
-        Exception.__init__(self, what, remedy)
-        self.what = what
+    def __init__(self, problem: str, *, remedy: str) -> None:
+        Exception.__init__(self, problem, remedy)
+        self.problem = problem
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return " ".join(filter(None, [self.what, self.remedy, f"[{type(self).__name__}]"]))
+        return " ".join(filter(None, [self.problem, self.remedy, f"[{type(self).__name__}]"]))
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.what, self.remedy)
+        return _rebuild, (type(self), self.problem, self.remedy)
 
 
-def _rebuild(error_class: type[TaxiAssetsError], what: str, remedy: str) -> TaxiAssetsError:
+def _rebuild(error_class: type[TaxiAssetsError], problem: str, remedy: str) -> TaxiAssetsError:
     # Exceptions with keyword arguments do not pickle by themselves, and backfills hand errors between processes.
-    return error_class(what, remedy=remedy)
+    return error_class(problem, remedy=remedy)
 
 
 class PermanentError(TaxiAssetsError):
@@ -48,8 +48,8 @@ class SettingsError(PermanentError, click.ClickException):
     It is found while the code is loaded; as a click exception too, Dagster's CLI prints it without a stack trace.
     """
 
-    def __init__(self, what: str, *, remedy: str) -> None:
-        super().__init__(what, remedy=remedy)
+    def __init__(self, problem: str, *, remedy: str) -> None:
+        super().__init__(problem, remedy=remedy)
         click.ClickException.__init__(self, str(self))
 
 
@@ -61,7 +61,7 @@ class NotPublishedError(PermanentError):
     """No publisher has the month (HTTP 403, 404, 410, or no such file in a folder)."""
 
 
-class PublisherRefusedError(PermanentError):
+class PublisherRequestError(PermanentError):
     """The publisher answered, but with an error that does not pass by itself."""
 
 
@@ -69,15 +69,15 @@ class PublisherUnreachableError(TransientError):
     """The publisher could not be reached, or broke off, more often than we try."""
 
 
-class PublisherFailedError(PublisherUnreachableError):
+class PublisherServerError(PublisherUnreachableError):
     """The publisher answered for this file that it fails at the moment; for others it may well not."""
 
 
-class ContentRefusedError(PermanentError):
+class InvalidFileError(PermanentError):
     """What arrived is no trip file: an error page, a pointer, a file cut off in the middle, or beyond the limits."""
 
 
-class HeaderError(PermanentError):
+class ColumnMismatchError(PermanentError):
     """The columns of a file are not those of any known era."""
 
 
@@ -85,7 +85,7 @@ class TooManyQuarantinedError(PermanentError):
     """More than half of a month would be quarantined: a changed format, not dirt. Nothing is published."""
 
 
-class ConservationError(PermanentError):
+class ReconciliationError(PermanentError):
     """Rows were lost or doubled on the way. Nothing is published."""
 
 
@@ -97,11 +97,11 @@ class LakeObjectDamagedError(PermanentError):
     """An object in the lake is not what its record says it is."""
 
 
-class LakeObjectReplacedError(PermanentError):
+class LakeConflictError(PermanentError):
     """Another run has replaced an object since this one looked at it."""
 
 
-class LakeUnusableError(PermanentError):
+class LakeConfigurationError(PermanentError):
     """What the lake stands on is missing, or may not be used: the bucket, a permission, the credentials."""
 
 
@@ -121,7 +121,7 @@ class WarehouseBusyError(TransientError):
     """Another process holds the warehouse for longer than we wait."""
 
 
-class WarehouseUnusableError(PermanentError):
+class WarehouseConfigurationError(PermanentError):
     """What stands at the warehouse's address is missing, no warehouse, or may not be used."""
 
 
@@ -129,7 +129,7 @@ class WarehouseTableMissingError(PermanentError):
     """The warehouse does not have the table, or the month of it, that was asked for."""
 
 
-class OvertakenError(TransientError):
+class ConcurrentUpdateError(TransientError):
     """What a table is made of has changed while it was made; another run may have made it newer already."""
 
 

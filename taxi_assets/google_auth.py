@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from taxi_assets.errors import PermanentError, TransientError
 
 SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
-PASSING = frozenset(
+TRANSIENT_ERRORS = frozenset(
     {
         *("rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded", "jobRateLimitExceeded"),
         *("backendError", "internalError", "jobBackendError", "jobInternalError", "tableUnavailable"),
@@ -93,7 +93,7 @@ def storage_client(key: str | None) -> Iterator[storage.Client]:
 
 @contextmanager
 def named_errors(
-    what: str,
+    label: str,
     *,
     unusable: Callable[..., PermanentError],
     unreachable: Callable[..., TransientError],
@@ -106,27 +106,27 @@ def named_errors(
     try:
         yield
     except auth_errors.DefaultCredentialsError as error:
-        raise unusable(f"{what}: there are no Google credentials ({reason(error)}).", remedy=_NO_CREDENTIALS) from None
+        raise unusable(f"{label}: there are no Google credentials ({reason(error)}).", remedy=_NO_CREDENTIALS) from None
     except (auth_errors.RefreshError, api_errors.Unauthorized) as error:
         if getattr(error, "retryable", False):
-            raise unreachable(f"{what}: {reason(error)}.", remedy="Try again later.") from error
+            raise unreachable(f"{label}: {reason(error)}.", remedy="Try again later.") from error
         raise unusable(
-            f"{what}: Google does not accept the credentials ({reason(error)}).", remedy=_NO_CREDENTIALS
+            f"{label}: Google does not accept the credentials ({reason(error)}).", remedy=_NO_CREDENTIALS
         ) from None
     except (auth_errors.TransportError, http_errors.RequestException, ConnectionError, TimeoutError) as error:
-        raise unreachable(f"{what}: {reason(error)}.", remedy="Try again later.") from error
+        raise unreachable(f"{label}: {reason(error)}.", remedy="Try again later.") from error
     except api_errors.RetryError as error:
-        raise unreachable(f"{what}: {reason(error.cause or error)}.", remedy="Try again later.") from error
+        raise unreachable(f"{label}: {reason(error.cause or error)}.", remedy="Try again later.") from error
     except api_errors.GoogleAPICallError as error:
-        if _may_pass(error):
-            raise unreachable(f"{what}: {reason(error)}.", remedy="Try again later.") from error
-        raise unusable(f"{what}: {reason(error)}.", remedy=remedy(reason(error))) from error
+        if _is_transient(error):
+            raise unreachable(f"{label}: {reason(error)}.", remedy="Try again later.") from error
+        raise unusable(f"{label}: {reason(error)}.", remedy=remedy(reason(error))) from error
 
 
-def _may_pass(error: api_errors.GoogleAPICallError) -> bool:
+def _is_transient(error: api_errors.GoogleAPICallError) -> bool:
     reasons = {entry.get("reason") for entry in _entries(error)}
     passing = isinstance(error, api_errors.ServerError | api_errors.TooManyRequests)
-    return bool(reasons & PASSING) or (passing and _TOO_COSTLY not in reasons)
+    return bool(reasons & TRANSIENT_ERRORS) or (passing and _TOO_COSTLY not in reasons)
 
 
 def is_missing_bucket(error: api_errors.NotFound) -> bool:

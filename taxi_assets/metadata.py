@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from taxi_assets.marts.mart import Mart
-    from taxi_assets.tlc.cleaning.report import MonthReport
+    from taxi_assets.tlc.cleaning.report import CleaningReport
     from taxi_assets.tlc.schema import Column, Service
     from taxi_assets.tlc.sources.source_record import FileFormat, SourceRecord
 
@@ -88,13 +88,13 @@ def source_metadata(record: SourceRecord, *, digest: str = "raw_sha256") -> dict
     return {name: value for name, value in known.items() if value is not None} | generated_note(record.generated)
 
 
-def address(uri: str) -> dg.MetadataValue[Any]:
+def display_uri(uri: str) -> dg.MetadataValue[Any]:
     """Of an object in the lake: a path, or what a browser that is signed in opens."""
     bucket = uri.removeprefix("gs://")
     return dg.MetadataValue.path(uri) if bucket == uri else dg.MetadataValue.url(f"{_BUCKETS}/{quote(bucket)}")
 
 
-def picture(name: str, png: bytes) -> dg.MarkdownMetadataValue:
+def image(name: str, png: bytes) -> dg.MarkdownMetadataValue:
     """A small picture: Markdown with the bytes in it, because the UI drops HTML. The event log holds it."""
     data = base64.b64encode(png).decode()
     return dg.MetadataValue.md(f"![{name}](data:image/png;base64,{data})")
@@ -105,7 +105,7 @@ def generated_note(generated: bool) -> dict[str, str]:
     return {"sample": "Generated data, for trying things out: these are not TLC's records."} if generated else {}
 
 
-def report_metadata(report: MonthReport) -> dict[str, Any]:
+def report_metadata(report: CleaningReport) -> dict[str, Any]:
     """What became of the month: rows, and money, by reason."""
     known_money = {"quarantined_dollars": report.quarantined_total_cents / 100} if _has_total(report) else {}
     return {
@@ -123,12 +123,12 @@ def report_metadata(report: MonthReport) -> dict[str, Any]:
     } | generated_note(report.generated)  # fmt: skip
 
 
-def _has_total(report: MonthReport) -> bool:
+def _has_total(report: CleaningReport) -> bool:
     # Services of for-hire vehicles report no total, so there is no figure to show, not even 0.00.
     return any(column.name == "total_amount" for column in SERVICES[report.service].columns)
 
 
-def _reasons_table(report: MonthReport) -> str:
+def _reasons_table(report: CleaningReport) -> str:
     if not report.reasons:
         return "Nothing was quarantined."
     headers = ["reason", "rows", "total_amount, dollars"]
@@ -165,7 +165,7 @@ def _cell(value: Any) -> str:
     return "".join(f"\\{c}" if c in _SPECIAL else c for c in text)
 
 
-def sizes(*, rows: int, bytes_: int | None = None, seconds: float | None = None) -> Mapping[str, Any]:
+def size_metadata(*, rows: int, bytes_: int | None = None, seconds: float | None = None) -> Mapping[str, Any]:
     """Figures that the UI plots over months; the row count is the one Dagster knows by name."""
     figures: dict[str, Any] = {"dagster/partition_row_count": rows, "bytes": bytes_}
     if seconds is not None:

@@ -14,14 +14,14 @@ import dagster as dg
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from taxi_assets.addresses import LakeAddress, WarehouseAddress, one_line_for, read_lake, read_warehouse
+from taxi_assets.addresses import LakeAddress, WarehouseAddress, accepted_values, read_lake, read_warehouse
 from taxi_assets.automation.policies import DEFAULT_INTERVAL_SECONDS, MONTHLY
 from taxi_assets.errors import SettingsError
 from taxi_assets.tlc.sources.publishers import publisher_from
 from taxi_assets.tlc.sources.validate_file import DEFAULT_LIMITS
 
 # Shown in no way: the others are shown without what may be secret in them.
-_SECRETS = {"TAXI_GOOGLE_CREDENTIALS", "TAXI_NOTIFY"}
+_SECRETS = {"TAXI_GOOGLE_CREDENTIALS", "TAXI_NOTIFY_URLS"}
 
 _WEEK_SECONDS = 7 * 24 * 3600
 
@@ -71,13 +71,13 @@ class Settings(BaseSettings):
         default="UTC",
         description="The time zone of all schedules, such as `America/New_York`.",
     )
-    publication_interval: int = Field(
+    publication_interval_seconds: int = Field(
         default=DEFAULT_INTERVAL_SECONDS,
         ge=1,
         le=_WEEK_SECONDS,
         description="Seconds between two looks of a publication sensor, from 1 to a week's.",
     )
-    retry_delay: float = Field(
+    retry_delay_seconds: float = Field(
         default=30,
         ge=0,
         le=_WEEK_SECONDS,
@@ -99,7 +99,7 @@ class Settings(BaseSettings):
         ge=1,
         description="How many times its size a file may expand to; beyond that it is refused.",
     )
-    notify: SecretStr | None = Field(
+    notify_urls: SecretStr | None = Field(
         default=None,
         description=(
             "Who is told of failed runs, failed checks and overdue months: addresses as "
@@ -120,7 +120,7 @@ class Settings(BaseSettings):
         try:
             return cls()
         except ValidationError as error:
-            raise SettingsError("\n".join(map(_line, error.errors())), remedy="") from None
+            raise SettingsError("\n".join(map(_error_line, error.errors())), remedy="") from None
 
     @classmethod
     def unknown_variables(cls) -> list[str]:
@@ -146,8 +146,8 @@ class Settings(BaseSettings):
         "notify_success",
         "schedule_cron",
         "schedule_timezone",
-        "publication_interval",
-        "retry_delay",
+        "publication_interval_seconds",
+        "retry_delay_seconds",
         "max_file_bytes",
         "max_expansion_ratio",
         mode="before",
@@ -171,7 +171,7 @@ class Settings(BaseSettings):
     @field_validator("source")
     @classmethod
     def _check_source(cls, value: str) -> str:
-        with one_line_for("Accepted is a publisher's name, a folder that exists, or an address."):
+        with accepted_values("Accepted is a publisher's name, a folder that exists, or an address."):
             publisher_from(value)
         return value
 
@@ -185,7 +185,7 @@ class Settings(BaseSettings):
         read_key(value.get_secret_value())
         return value
 
-    @field_validator("notify")
+    @field_validator("notify_urls")
     @classmethod
     def _check_notify(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None or not value.get_secret_value().strip():
@@ -221,12 +221,12 @@ class Settings(BaseSettings):
         return address or None
 
 
-def of_instance(value: object) -> str:
+def resolve_instance_value(value: object) -> str:
     """What a value in dagster.yaml stands for: itself, or the variable that it names; "" where that is not set."""
     return os.environ.get(str(value["env"]), "") if isinstance(value, dict) else str(value)
 
 
-def _line(problem: Any) -> str:
+def _error_line(problem: Any) -> str:
     """What is wrong with one variable, in one line."""
     name = f"TAXI_{str(problem['loc'][0]).upper()}"
     value = str(problem["input"])

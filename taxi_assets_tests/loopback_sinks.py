@@ -4,7 +4,7 @@
         ...notify f"{web.address},{mail.address}"...
         assert web.messages[0]["title"] == mail.messages[0]["Subject"]
 
-Their addresses are those of `TAXI_NOTIFY`, and hold `SECRET`: it must turn up nowhere else.
+Their addresses are those of `TAXI_NOTIFY_URLS`, and hold `SECRET`: it must turn up nowhere else.
 """
 
 from __future__ import annotations

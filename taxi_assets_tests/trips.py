@@ -10,11 +10,11 @@ import datetime as dt
 import hashlib
 from typing import TYPE_CHECKING
 
-from taxi_assets.storage.lake.objects import ParquetMonth, StagedParquet
+from taxi_assets.storage.lake.objects import ParquetPartition, StagedParquet
 from taxi_assets.tlc.cleaning.clean_month import CleanedMonth, clean_month
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.green import GREEN
-from taxi_assets.tlc.sources.download import Fetched
+from taxi_assets.tlc.sources.download import DownloadedFile
 from taxi_assets.tlc.sources.source_record import FileFormat, SourceRecord
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def csv_lines(month: Month, rows: int, *, dirty: int = 0, seed: int = 0, flag: s
         )
 
 
-def fetched(content: bytes, folder: Path, *, ending: FileFormat = FileFormat.CSV, etag: str = '"1"') -> Fetched:
+def fetched(content: bytes, folder: Path, *, ending: FileFormat = FileFormat.CSV, etag: str = '"1"') -> DownloadedFile:
     """A file as if it had just arrived in `folder`; its rows are the lines after the first."""
     path = folder / f"download.{ending}"
     path.write_bytes(content)
@@ -69,7 +69,7 @@ def fetched(content: bytes, folder: Path, *, ending: FileFormat = FileFormat.CSV
         etag=etag,
         fetched_at=dt.datetime(2024, 1, 1, tzinfo=dt.UTC),
     )
-    return Fetched(path, record)
+    return DownloadedFile(path, record)
 
 
 def cleaned_month(
@@ -98,11 +98,11 @@ def published_month(
     flag: str = "N",
     service: Service = GREEN,
     shelf: str = "clean",
-) -> ParquetMonth:
+) -> ParquetPartition:
     """A month of green trips on the clean shelf of a lake (or on another one, to have several of a month)."""
     stem = f"{shelf}/{service.table}/{month}"
     with lake.staging() as folder:
         replaces = lake.version(f"{stem}.parquet")
         cleaned = cleaned_month(folder, month, rows, dirty=dirty, seed=seed, flag=flag, service=service)
         staged = StagedParquet(cleaned.clean, cleaned.report, replaces)
-        return ParquetMonth.publish(lake, stem, staged, run_id="a run")
+        return ParquetPartition.publish(lake, stem, staged, run_id="a run")

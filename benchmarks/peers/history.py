@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from taxi_assets.storage.lake.local_lake import LocalLake
-from taxi_assets.storage.lake.objects import ParquetMonth, StagedParquet
+from taxi_assets.storage.lake.objects import ParquetPartition, StagedParquet
 from taxi_assets.storage.warehouse.duckdb import DuckDBWarehouse
 from taxi_assets.tlc.cleaning.clean_month import clean_month
 from taxi_assets.tlc.month import Month
@@ -25,10 +25,10 @@ def main(path: Path, folder: Path, months: int) -> None:
         stem = f"clean/{service.table}/{month}"
         # Without rules, by which a pickup would not be of these months.
         cleaned = clean_month(path, record, service, month, [], folder)
-        ParquetMonth.publish(
+        ParquetPartition.publish(
             lake, stem, StagedParquet(cleaned.clean, cleaned.report, replaces=None), run_id="benchmark"
         )
-        warehouse.replace_month(service, month, ParquetMonth.get(lake, stem), run_id="benchmark")
+        warehouse.replace_month(service, month, ParquetPartition.get(lake, stem), run_id="benchmark")
         lake.delete(f"{stem}.parquet")
 
 

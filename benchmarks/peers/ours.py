@@ -31,17 +31,17 @@ def clean(path: Path, folder: Path) -> CleanedMonth:
 def load(path: Path, folder: Path, cleaned: CleanedMonth | None = None) -> None:
     """Load the clean month of a lake into its warehouse; one that was just cleaned goes into the lake first."""
     from taxi_assets.storage.lake.local_lake import LocalLake  # noqa: PLC0415
-    from taxi_assets.storage.lake.objects import ParquetMonth, StagedParquet  # noqa: PLC0415
+    from taxi_assets.storage.lake.objects import ParquetPartition, StagedParquet  # noqa: PLC0415
     from taxi_assets.storage.warehouse.duckdb import DuckDBWarehouse  # noqa: PLC0415  (cleaning alone does not need it)
 
     service = SERVICES[path.name.partition("_")[0]]
     lake, stem = LocalLake(folder=str(folder / "lake")), f"clean/{service.table}/{_MONTH}"
     if cleaned is not None:
-        ParquetMonth.publish(
+        ParquetPartition.publish(
             lake, stem, StagedParquet(cleaned.clean, cleaned.report, replaces=None), run_id="benchmark"
         )
     warehouse = DuckDBWarehouse(file=str(folder / "warehouse.duckdb"))
-    warehouse.replace_month(service, _MONTH, ParquetMonth.get(lake, stem), run_id="benchmark")
+    warehouse.replace_month(service, _MONTH, ParquetPartition.get(lake, stem), run_id="benchmark")
 
 
 def main(what: str, path: Path, folder: Path) -> None:

@@ -12,7 +12,7 @@ import sqlalchemy
 
 from benchmarks.measure import timed
 from taxi_assets.storage.lake.local_lake import LocalLake
-from taxi_assets.storage.lake.objects import ParquetMonth
+from taxi_assets.storage.lake.objects import ParquetPartition
 from taxi_assets.storage.warehouse.postgres import PostgresWarehouse
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import ColumnType
@@ -34,7 +34,7 @@ _EXACT = {
 
 def main(how: str, url: str, lake: str) -> None:
     """One of the two."""
-    trips = ParquetMonth.get(LocalLake(folder=lake), f"clean/{_SERVICE.table}/{_MONTH}")
+    trips = ParquetPartition.get(LocalLake(folder=lake), f"clean/{_SERVICE.table}/{_MONTH}")
     if how == "to_sql":
         frame = trips.to_pandas()
         types = {column.name: _EXACT[column.type] for column in _SERVICE.columns}

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Starts what the container is for, with secrets read from files: TAXI_NOTIFY_FILE=/run/secrets/taxi_notify gives the
-# process TAXI_NOTIFY. So they stand in no image, no compose file and no `docker inspect`. An empty file is no secret:
+# process TAXI_NOTIFY_URLS. So they stand in no image, no compose file and no `docker inspect`. An empty file is no secret:
 # what the environment says stays.
 set -eu
 

@@ -7,11 +7,11 @@ from typing import Any
 import dagster as dg
 
 from taxi_assets import metadata
-from taxi_assets.automation.conditions import follow_upstream
+from taxi_assets.automation.conditions import on_upstream_change
 from taxi_assets.automation.step_failures import as_failures
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.storage.lake.base_lake import Lake
-from taxi_assets.storage.lake.objects import ParquetMonth, PublishedFile, StagedParquet, stem_of
+from taxi_assets.storage.lake.objects import ParquetPartition, RawFile, StagedParquet, object_prefix
 from taxi_assets.tlc.cleaning.clean_month import clean_month, data_version
 from taxi_assets.tlc.cleaning.rules import READING_REASONS
 from taxi_assets.tlc.cleaning.split_batch import QUARANTINE_COLUMNS
@@ -38,10 +38,10 @@ def clean_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Ass
     reasons = {rule.name: rule.description for rule in service.rules} | READING_REASONS
     shared: dict[str, Any] = {
         "group_name": service.name,
-        "io_manager_key": "parquet_months",
+        "io_manager_key": "lake_parquet",
         "owners": metadata.OWNERS,
         "tags": metadata.asset_tags(service),
-        "automation_condition": follow_upstream(),
+        "automation_condition": on_upstream_change(),
     }
 
     @dg.multi_asset(
@@ -68,21 +68,21 @@ def clean_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Ass
         config_schema={"rules": _rules_field(service)},
         retry_policy=retry,
     )
-    def clean_trips(context: dg.AssetExecutionContext, raw: PublishedFile, lake: Lake) -> Iterator[dg.Output[Any]]:
+    def clean_trips(context: dg.AssetExecutionContext, raw: RawFile, lake: Lake) -> Iterator[dg.Output[Any]]:
         started = time.monotonic()
         month = Month.parse(context.partition_key)
         with as_failures(retry_number=context.retry_number), lake.staging() as folder:
             rules = service.select_rules(context.op_execution_context.op_config["rules"])
             version = data_version(raw.record, service, rules)
             replaces = {
-                name: lake.version(f"{stem_of(name, service, month)}.parquet") for name in ("quarantine", "clean")
+                name: lake.version(f"{object_prefix(name, service, month)}.parquet") for name in ("quarantine", "clean")
             }
-            halves = _held(lake, service, month, version)
+            halves = _existing_partition(lake, service, month, version)
             cleaned = "unchanged"
-            staged: Mapping[str, ParquetMonth | StagedParquet] = halves
+            staged: Mapping[str, ParquetPartition | StagedParquet] = halves
             if not staged:
                 cleaned = "anew"
-                with raw.local() as path:
+                with raw.as_local_file() as path:
                     made = clean_month(path, raw.record, service, month, rules, folder)
                 staged = {
                     "quarantine": StagedParquet(made.quarantine, made.report, replaces["quarantine"]),
@@ -100,9 +100,9 @@ def clean_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Ass
     return clean_trips
 
 
-def _metadata(half: ParquetMonth | StagedParquet, record: SourceRecord, *, seconds: float) -> dict[str, Any]:
+def _metadata(half: ParquetPartition | StagedParquet, record: SourceRecord, *, seconds: float) -> dict[str, Any]:
     return {
-        **metadata.sizes(rows=half.rows, bytes_=half.bytes, seconds=seconds),
+        **metadata.size_metadata(rows=half.rows, bytes_=half.bytes, seconds=seconds),
         **metadata.source_metadata(record),
         **metadata.report_metadata(half.report),
         "preview": metadata.preview(half.to_pandas(metadata.PREVIEW_ROWS)),
@@ -123,11 +123,11 @@ def _rules_field(service: Service) -> dg.Field:
     )
 
 
-def _held(lake: Lake, service: Service, month: Month, version: str) -> dict[str, ParquetMonth]:
+def _existing_partition(lake: Lake, service: Service, month: Month, version: str) -> dict[str, ParquetPartition]:
     """Both halves, where the lake holds just what this run would make; otherwise nothing."""
     halves = {}
     for name in ("quarantine", "clean"):
-        half = ParquetMonth.find(lake, stem_of(name, service, month))
+        half = ParquetPartition.find(lake, object_prefix(name, service, month))
         if half is None or half.report.data_version != version:
             return {}
         halves[name] = half

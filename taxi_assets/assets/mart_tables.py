@@ -9,7 +9,7 @@ import dagster as dg
 
 from taxi_assets import metadata
 from taxi_assets.assets.reference import ZONES
-from taxi_assets.automation.conditions import follow_services
+from taxi_assets.automation.conditions import on_service_change
 from taxi_assets.automation.step_failures import as_failures
 from taxi_assets.checks.mart_checks import evaluate_mart, mart_check_specs
 from taxi_assets.errors import NoTripsLoadedError
@@ -62,7 +62,7 @@ def mart_asset(mart: Mart, kind: str, retry: dg.RetryPolicy | None = None) -> dg
                 tags=metadata.asset_tags(),
                 code_version=mart.version,
                 is_required=False,
-                automation_condition=follow_services(),
+                automation_condition=on_service_change(),
             )
         },
         check_specs=mart_check_specs(mart, key),
@@ -133,7 +133,7 @@ def _replace_month(
             "services_not_loaded": _names([s for s in mart.services if s not in services]) or "none",
             "dagster/table_name": warehouse.table_name(mart.name),
             "dagster/column_lineage": metadata.column_lineage(mart, services),
-            **metadata.sizes(rows=replaced.rows, seconds=time.monotonic() - started),
+            **metadata.size_metadata(rows=replaced.rows, seconds=time.monotonic() - started),
             "preview": metadata.preview(replaced.first),
         },
     )

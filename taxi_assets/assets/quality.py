@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 import dagster as dg
 
 from taxi_assets import metadata
-from taxi_assets.automation.conditions import follow_months
+from taxi_assets.automation.conditions import on_any_month_change
 from taxi_assets.automation.step_failures import as_failures
-from taxi_assets.errors import LakeObjectMissingError, OvertakenError
+from taxi_assets.errors import ConcurrentUpdateError, LakeObjectMissingError
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.reports.quality_metrics import COLUMNS, VERSION, quality_frame, recent_months
 from taxi_assets.storage.lake.base_lake import Lake
-from taxi_assets.storage.lake.objects import ParquetMonth, stem_of
+from taxi_assets.storage.lake.objects import ParquetPartition, object_prefix
 from taxi_assets.storage.pandas_types import StagedFrame
 from taxi_assets.storage.warehouse.base_warehouse import Warehouse
 from taxi_assets.tlc.services.registry import SERVICES
@@ -27,7 +27,7 @@ change against the month before, and one for each reason of that month. It is re
 footers of the clean Parquet, so it shows what is in the lake now; no trip is read."""
 
 # Each month of a bucket is a few requests, which wait most of the time.
-_AT_ONCE = 8
+_READ_THREADS = 8
 
 
 def quality_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
@@ -43,7 +43,7 @@ def quality_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDe
         owners=metadata.OWNERS,
         kinds={kind, "table"},
         tags=metadata.asset_tags(),
-        automation_condition=follow_months(),
+        automation_condition=on_any_month_change(),
         retry_policy=retry,
     )
     def quality_over_time(lake: Lake, warehouse: Warehouse) -> Iterator[dg.Output[StagedFrame]]:
@@ -66,7 +66,7 @@ def quality_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDe
             StagedFrame(frame, lambda: require_same(lake, months)),
             data_version=dg.DataVersion(hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]),
             metadata={
-                "quality_over_time": metadata.picture("quality over time", draw_quality(reports).small()),
+                "quality_over_time": metadata.image("quality over time", draw_quality(reports).small()),
                 "newest_months": dg.MetadataValue.md(metadata.markdown_table(recent.headers, recent.rows)),
                 "months": len(reports),
                 "rows_raw": rows,
@@ -80,31 +80,33 @@ def quality_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDe
     return quality_over_time
 
 
-def months_in(lake: Lake) -> dict[str, ParquetMonth | None]:
+def months_in(lake: Lake) -> dict[str, ParquetPartition | None]:
     """What stands at the stem of each month on the clean shelf, by service and month; only footers are read."""
     stems = [
-        stem_of("clean", service, month)
+        object_prefix("clean", service, month)
         for service in SERVICES.values()
         for month in monthly_partitions(service).get_partition_keys()
     ]
-    first = ParquetMonth.find(lake, stems[0])  # by itself: it makes the client that the others share
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        found = [first, *pool.map(lambda stem: ParquetMonth.find(lake, stem), stems[1:])]
+    first = ParquetPartition.find(lake, stems[0])  # by itself: it makes the client that the others share
+    with ThreadPoolExecutor(_READ_THREADS) as pool:
+        found = [first, *pool.map(lambda stem: ParquetPartition.find(lake, stem), stems[1:])]
     return dict(zip(stems, found, strict=True))
 
 
-def require_same(lake: Lake, months: Mapping[str, ParquetMonth | None]) -> None:
-    """Raises `OvertakenError` where another run has cleaned one of the months since they were looked at."""
+def require_same(lake: Lake, months: Mapping[str, ParquetPartition | None]) -> None:
+    """Raises `ConcurrentUpdateError` where another run has cleaned one of the months since they were looked at."""
 
     def changed(stem: str) -> bool:
         month = months[stem]
         # What was missing, or damaged, is looked for once more.
-        return ParquetMonth.find(lake, stem) is not None if month is None else lake.version(month.key) != month.version
+        return (
+            ParquetPartition.find(lake, stem) is not None if month is None else lake.version(month.key) != month.version
+        )
 
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with ThreadPoolExecutor(_READ_THREADS) as pool:
         changes = [stem for stem, is_changed in zip(months, pool.map(changed, months), strict=True) if is_changed]
     if changes:
-        raise OvertakenError(
+        raise ConcurrentUpdateError(
             f"{QUALITY.to_user_string()}: another run has cleaned {', '.join(changes[:3])}"
             f"{' and others' if changes[3:] else ''} since this one looked at what is in the lake.",
             remedy="Materialize it once more.",

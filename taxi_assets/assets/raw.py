@@ -9,16 +9,16 @@ from typing import Any, BinaryIO
 import dagster as dg
 
 from taxi_assets import metadata
-from taxi_assets.automation.publication.materializations import digests_in_warehouse
+from taxi_assets.automation.publication.materializations import warehouse_digests
 from taxi_assets.automation.step_failures import as_failures
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.resources.publisher import PublisherResource
 from taxi_assets.storage.lake.base_lake import Lake
-from taxi_assets.storage.lake.objects import ParquetMonth, PublishedFile, StagedFile, stem_of
+from taxi_assets.storage.lake.objects import ParquetPartition, RawFile, StagedRawFile, object_prefix
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Service
-from taxi_assets.tlc.sources.download import Fetched
-from taxi_assets.tlc.sources.source_record import Candidate, SourceRecord
+from taxi_assets.tlc.sources.download import DownloadedFile
+from taxi_assets.tlc.sources.source_record import SourceRecord, SourceUrl
 
 _DESCRIPTION = """The file of a month, byte for byte as it was published: {title} ({description}).
 
@@ -33,7 +33,7 @@ _CONFIG = {
         description="Download the file even if its publisher says that it has not changed. "
         "If the bytes are the same, the data downstream stay as they are.",
     ),
-    "only_if_changed": dg.Field(
+    "skip_downstream_if_unchanged": dg.Field(
         bool,
         default_value=False,
         description="End the run here if all that is made of it already comes from the same bytes, as after a new "
@@ -51,7 +51,7 @@ def raw_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Asset
         description=_DESCRIPTION.format(title=service.title, description=service.description),
         partitions_def=monthly_partitions(service),
         group_name=service.name,
-        io_manager_key="published_files",
+        io_manager_key="raw_files",
         owners=metadata.OWNERS,
         kinds={"raw", "file"},
         tags=metadata.asset_tags(service),
@@ -63,18 +63,20 @@ def raw_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Asset
         context: dg.AssetExecutionContext, lake: Lake, publisher: PublisherResource
     ) -> Iterator[dg.Output[Any]]:
         month = Month.parse(context.partition_key)
-        candidates = publisher.publisher.candidates(service, month)
+        candidates = publisher.publisher.source_urls(service, month)
         config = context.op_execution_context.op_config
-        stem = stem_of("raw", service, month)
+        stem = object_prefix("raw", service, month)
         with current_file(f"{service.name} {month}", candidates, stem, lake, publisher, force=config["force"]) as file:
             with file.open() as bytes_:
                 preview = metadata.file_preview(bytes_, file.record.format)
             said = {**file.metadata, "preview": preview}
             digest = file.record.sha256
-            if config["only_if_changed"] and _all_from(digest, context.instance, lake, service, month):
-                if isinstance(file.output, StagedFile):
+            if config["skip_downstream_if_unchanged"] and _is_loaded_downstream(
+                digest, context.instance, lake, service, month
+            ):
+                if isinstance(file.output, StagedRawFile):
                     with as_failures(retry_number=context.retry_number):
-                        PublishedFile.publish(lake, stem, file.output, run_id=context.run.run_id)
+                        RawFile.publish(lake, stem, file.output, run_id=context.run.run_id)
                 context.log_event(_materialization(context, digest, said))
                 return  # without an output nothing downstream runs
             yield dg.Output(file.output, data_version=dg.DataVersion(digest), metadata=said)
@@ -82,25 +84,29 @@ def raw_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Asset
     return raw_trips
 
 
-def _all_from(digest: str, instance: dg.DagsterInstance, lake: Lake, service: Service, month: Month) -> bool:
+def _is_loaded_downstream(
+    digest: str, instance: dg.DagsterInstance, lake: Lake, service: Service, month: Month
+) -> bool:
     """Whether the warehouse and the shelves before it hold what was made of these bytes.
 
     The shelves may hold another version: that of a run which then failed to load it.
     """
-    if digests_in_warehouse(instance, service, [month]).get(month) != digest:
+    if warehouse_digests(instance, service, [month]).get(month) != digest:
         return False
     with as_failures():
-        halves = [ParquetMonth.find(lake, stem_of(shelf, service, month)) for shelf in ("clean", "quarantine")]
+        halves = [
+            ParquetPartition.find(lake, object_prefix(shelf, service, month)) for shelf in ("clean", "quarantine")
+        ]
     return all(half is not None and half.report.raw_sha256 == digest for half in halves)
 
 
 def _materialization(
-    context: dg.AssetExecutionContext, data_version: str, said: Mapping[str, Any]
+    context: dg.AssetExecutionContext, data_version: str, metadata: Mapping[str, Any]
 ) -> dg.AssetMaterialization:
     return dg.AssetMaterialization(
         context.asset_key,
         partition=context.partition_key,
-        metadata=said,
+        metadata=metadata,
         tags={"dagster/data_version": data_version},
     )
 
@@ -109,20 +115,20 @@ def _materialization(
 class CurrentFile:
     """A published file as it is today: new (`output` is what was fetched) or the one on the shelf, still current."""
 
-    output: StagedFile | PublishedFile
+    output: StagedRawFile | RawFile
     record: SourceRecord
     metadata: Mapping[str, Any]
 
     def open(self) -> BinaryIO:
         """Its bytes."""
-        return self.output.fetched.path.open("rb") if isinstance(self.output, StagedFile) else self.output.open()
+        return self.output.downloaded.path.open("rb") if isinstance(self.output, StagedRawFile) else self.output.open()
 
 
 @contextmanager
 def current_file(
-    what: str,
-    candidates: Sequence[Candidate],
-    stem: str,
+    label: str,
+    sources: Sequence[SourceUrl],
+    prefix: str,
     lake: Lake,
     publisher: PublisherResource,
     *,
@@ -131,21 +137,23 @@ def current_file(
     """Ask the publisher for a file, and fetch it unless the lake holds it already; with `force`, even then."""
     started = time.monotonic()
     with as_failures(), lake.staging() as folder:
-        replaces = PublishedFile.versions(lake, stem)
-        held = PublishedFile.find(lake, stem)
+        replaces = RawFile.versions(lake, prefix)
+        held = RawFile.find(lake, prefix)
         if held is not None and not held.is_intact():
             held = None
-        outcome = publisher.fetch(what, candidates, known=held.record if held and not force else None, into=folder)
-        if isinstance(outcome, Fetched):
+        outcome = publisher.download(
+            label, sources, known=held.record if held and not force else None, output_dir=folder
+        )
+        if isinstance(outcome, DownloadedFile):
             same = held is not None and held.record.sha256 == outcome.record.sha256
-            output: StagedFile | PublishedFile = StagedFile(outcome, replaces)
+            output: StagedRawFile | RawFile = StagedRawFile(outcome, replaces)
             fetched = "again, the same bytes" if same else "new bytes"
         else:
             assert held is not None  # noqa: S101  (only what is held can be unchanged)
             output, fetched = held, "unchanged"
         record = outcome.record
         figures = {
-            **metadata.sizes(rows=record.rows, bytes_=record.bytes, seconds=time.monotonic() - started),
+            **metadata.size_metadata(rows=record.rows, bytes_=record.bytes, seconds=time.monotonic() - started),
             "fetched": fetched,
             **metadata.source_metadata(record, digest="sha256"),
         }

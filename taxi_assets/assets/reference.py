@@ -11,7 +11,7 @@ from taxi_assets.automation.conditions import load_once_needed
 from taxi_assets.automation.step_failures import as_failures
 from taxi_assets.resources.publisher import PublisherResource
 from taxi_assets.storage.lake.base_lake import Lake
-from taxi_assets.storage.lake.objects import PublishedFile, StagedFile
+from taxi_assets.storage.lake.objects import RawFile, StagedRawFile
 from taxi_assets.storage.warehouse.base_warehouse import Warehouse
 from taxi_assets.tlc.zones import ZONE_COLUMNS, ZONES_TABLE, read_zones
 
@@ -44,9 +44,9 @@ def zones_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefi
         with current_file("taxi zones", publisher.publisher.zones(), stem, lake, publisher) as file:
             with file.open() as bytes_:
                 zones = read_zones(bytes_)
-            if isinstance(file.output, StagedFile):
+            if isinstance(file.output, StagedRawFile):
                 with as_failures(retry_number=context.retry_number):
-                    PublishedFile.publish(lake, stem, file.output, run_id=context.run.run_id)
+                    RawFile.publish(lake, stem, file.output, run_id=context.run.run_id)
             yield dg.Output(
                 zones,
                 data_version=dg.DataVersion(file.record.sha256),

@@ -8,13 +8,13 @@ import dagster as dg
 
 from taxi_assets import metadata
 from taxi_assets.assets.reference import ZONES
-from taxi_assets.automation.conditions import follow_warehouse
+from taxi_assets.automation.conditions import on_warehouse_change
 from taxi_assets.automation.step_failures import as_failures
 from taxi_assets.errors import WarehouseTableMissingError
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.reports.artifact import NAMES, PAGE, StagedReport
 from taxi_assets.storage.lake.base_lake import Lake
-from taxi_assets.storage.lake.objects import ParquetMonth, PublishedFile, stem_of
+from taxi_assets.storage.lake.objects import ParquetPartition, RawFile, object_prefix
 from taxi_assets.storage.warehouse.base_warehouse import Warehouse
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Service
@@ -22,9 +22,9 @@ from taxi_assets.tlc.schema import Service
 if TYPE_CHECKING:
     import pandas as pd
 
-    from taxi_assets.reports.chart_style import Picture
-    from taxi_assets.reports.metrics import MonthFigures
-    from taxi_assets.tlc.cleaning.report import MonthReport
+    from taxi_assets.reports.chart_style import ChartImage
+    from taxi_assets.reports.metrics import MonthMetrics
+    from taxi_assets.tlc.cleaning.report import CleaningReport
 
 _DESCRIPTION = """A month of {title} on one page: trips, revenue, the busiest hour, data quality, and where the data
 comes from; against the month before and the year before, where these are loaded.
@@ -56,28 +56,28 @@ def report_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.As
         owners=metadata.OWNERS,
         kinds={"report", "html"},
         tags=metadata.asset_tags(service),
-        automation_condition=follow_warehouse(service),
+        automation_condition=on_warehouse_change(service),
         retry_policy=retry,
     )
     def month_report(
-        context: dg.AssetExecutionContext, trips: ParquetMonth, lake: Lake, warehouse: Warehouse
+        context: dg.AssetExecutionContext, trips: ParquetPartition, lake: Lake, warehouse: Warehouse
     ) -> Iterator[dg.Output[Any]]:
-        from taxi_assets.reports.metrics import read_figures  # noqa: PLC0415
+        from taxi_assets.reports.metrics import read_metrics  # noqa: PLC0415
         from taxi_assets.reports.page import render  # noqa: PLC0415
 
         month = Month.parse(context.partition_key)
-        stem = stem_of("reports", service, month)
+        stem = object_prefix("reports", service, month)
         with as_failures(retry_number=context.retry_number), lake.staging() as folder:
             replaces = {name: lake.version(f"{stem}/{name}") for name in NAMES}
             with warehouse.session():
                 zones = _zones(warehouse)
-                made_of = _made_of(warehouse, service, month, trips, zones)
-                figures = read_figures(warehouse.ask, service, month, zones)
+                made_of = _data_version(warehouse, service, month, trips, zones)
+                figures = read_metrics(warehouse.read_portable_frame, service, month, zones)
             # Most of a second and 60 MB to import: only now, when the warehouse has given back its memory.
-            from taxi_assets.reports.charts import draw_all  # noqa: PLC0415
+            from taxi_assets.reports.charts import draw_charts  # noqa: PLC0415
 
-            raw = PublishedFile.find(lake, stem_of("raw", service, month))
-            pictures = draw_all(figures, trips.report)
+            raw = RawFile.find(lake, object_prefix("raw", service, month))
+            pictures = draw_charts(figures, trips.report)
             page = render(figures, trips.report, None if raw is None else raw.record, pictures)
             files = [folder / picture.file for picture in pictures] + [folder / PAGE]
             contents = [picture.png for picture in pictures] + [page.encode()]
@@ -87,9 +87,9 @@ def report_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.As
                 StagedReport(files, replaces),
                 data_version=dg.DataVersion(hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]),
                 metadata={
-                    "page": metadata.address(lake.uri(f"{stem}/{PAGE}")),
+                    "page": metadata.display_uri(lake.uri(f"{stem}/{PAGE}")),
                     "bytes": len(contents[-1]),
-                    **_pictures_in_passing(pictures),
+                    **_chart_metadata(pictures),
                     **_headline(figures, trips.report),
                     **metadata.generated_note(trips.report.generated),
                 },
@@ -98,8 +98,8 @@ def report_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.As
     return month_report
 
 
-def _made_of(
-    warehouse: Warehouse, service: Service, month: Month, trips: ParquetMonth, zones: "pd.DataFrame | None"
+def _data_version(
+    warehouse: Warehouse, service: Service, month: Month, trips: ParquetPartition, zones: "pd.DataFrame | None"
 ) -> list[Any]:
     """What decides the page: the trips, those of the months they are compared with, the zones, and how it is made.
 
@@ -128,15 +128,15 @@ def _zones(warehouse: Warehouse) -> "pd.DataFrame | None":
         return None  # a report that is asked for by hand may come first; a zone then goes by its number
 
 
-def _pictures_in_passing(pictures: "Sequence[Picture]") -> dict[str, dg.MarkdownMetadataValue]:
+def _chart_metadata(pictures: "Sequence[ChartImage]") -> dict[str, dg.MarkdownMetadataValue]:
     return {
-        f"picture_{drawn.name}": metadata.picture(drawn.name.replace("_", " "), drawn.small())
+        f"picture_{drawn.name}": metadata.image(drawn.name.replace("_", " "), drawn.small())
         for drawn in pictures
         if drawn.name in _SHOWN
     }
 
 
-def _headline(figures: "MonthFigures", report: "MonthReport") -> dict[str, Any]:
+def _headline(figures: "MonthMetrics", report: "CleaningReport") -> dict[str, Any]:
     """The figures that the UI plots over months; none for what the service does not record."""
     from taxi_assets.reports.month_comparison import busiest_hour  # noqa: PLC0415
 

@@ -6,10 +6,10 @@ from typing import Any
 import dagster as dg
 
 from taxi_assets import metadata
-from taxi_assets.automation.conditions import follow_upstream
+from taxi_assets.automation.conditions import on_upstream_change
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.storage.lake.base_lake import Lake
-from taxi_assets.storage.lake.objects import ParquetMonth, PublishedFile, stem_of
+from taxi_assets.storage.lake.objects import ParquetPartition, RawFile, object_prefix
 from taxi_assets.storage.warehouse.base_warehouse import Warehouse
 from taxi_assets.tlc.schema import Service
 
@@ -42,19 +42,19 @@ def warehouse_asset(service: Service, kind: str, retry: dg.RetryPolicy | None = 
         owners=metadata.OWNERS,
         kinds={kind, "warehouse", "table"},
         tags=metadata.asset_tags(service),
-        automation_condition=follow_upstream(),
+        automation_condition=on_upstream_change(),
         retry_policy=retry,
     )
     def warehouse_trips(
-        context: dg.AssetExecutionContext, trips: ParquetMonth, lake: Lake, warehouse: Warehouse
+        context: dg.AssetExecutionContext, trips: ParquetPartition, lake: Lake, warehouse: Warehouse
     ) -> Iterator[dg.Output[Any]]:
         # The handle says where the rows are; the IO manager has the warehouse load them from there.
-        raw = PublishedFile.find(lake, stem_of("raw", service, context.partition_key))
+        raw = RawFile.find(lake, object_prefix("raw", service, context.partition_key))
         yield dg.Output(
             trips,
             data_version=dg.DataVersion(trips.report.data_version),
             metadata={
-                **metadata.sizes(rows=trips.report.clean.rows, bytes_=trips.bytes),
+                **metadata.size_metadata(rows=trips.report.clean.rows, bytes_=trips.bytes),
                 "dagster/table_name": warehouse.table_name(service.table),
                 "control_sum_dollars": trips.report.clean.cents / 100,
                 **(metadata.source_metadata(raw.record) if raw is not None else {}),

@@ -18,7 +18,7 @@ _AUTOMATION = dg.AutomationCondition
 _ZONES = dg.AssetSelection.assets(["reference", ZONES_TABLE])
 
 
-def follow_upstream() -> dg.AutomationCondition[dg.AssetKey]:
+def on_upstream_change() -> dg.AutomationCondition[dg.AssetKey]:
     """Materialize a month of a shelf when the shelf before it, a month of any age, has other data than before.
 
     Asks for nothing when a file was fetched again with the same bytes, when a run that goes through the whole chain
@@ -37,7 +37,7 @@ def follow_upstream() -> dg.AutomationCondition[dg.AssetKey]:
     ).with_label("what it is made of has changed")
 
 
-def follow_warehouse(service: Service) -> dg.AutomationCondition[dg.AssetKey]:
+def on_warehouse_change(service: Service) -> dg.AutomationCondition[dg.AssetKey]:
     """Materialize a month's report when its table, or that of the month before, has other data than before.
 
     Waits for the month's own trips and the taxi zones; these alone make no month anew. A month before that is not
@@ -47,7 +47,7 @@ def follow_warehouse(service: Service) -> dg.AutomationCondition[dg.AssetKey]:
     # them can it be seen whether the month's own trips are there: of the table, the month before may be missing.
     table = dg.AssetSelection.assets(["warehouse", service.table])
     return (
-        _not_yet_asked_for(_AUTOMATION.any_deps_match(_AUTOMATION.data_version_changed()).allow(table))
+        _not_yet_requested(_AUTOMATION.any_deps_match(_AUTOMATION.data_version_changed()).allow(table))
         & ~_AUTOMATION.any_deps_match(_check_failed())
         & ~_AUTOMATION.any_deps_missing().ignore(table)
         & ~_AUTOMATION.any_deps_in_progress()
@@ -59,14 +59,14 @@ def _check_failed() -> dg.AutomationCondition[Any]:
     return _AUTOMATION.any_checks_match(_AUTOMATION.check_failed(), blocking_only=True)
 
 
-def follow_services() -> dg.AutomationCondition[dg.AssetKey]:
+def on_service_change() -> dg.AutomationCondition[dg.AssetKey]:
     """Materialize a month of a mart when a service's month has other data than before, whichever services are loaded.
 
     Waits while others of them are being loaded, until blocking checks have passed, and for the taxi zones; these alone
     make no month anew.
     """
     return (
-        _not_yet_asked_for(_AUTOMATION.any_deps_match(_AUTOMATION.data_version_changed()).ignore(_ZONES))
+        _not_yet_requested(_AUTOMATION.any_deps_match(_AUTOMATION.data_version_changed()).ignore(_ZONES))
         & ~_AUTOMATION.any_deps_match(_check_failed())
         & ~_AUTOMATION.any_deps_missing().allow(_ZONES)
         & ~_AUTOMATION.any_deps_in_progress()
@@ -74,20 +74,20 @@ def follow_services() -> dg.AutomationCondition[dg.AssetKey]:
     ).with_label("a service that it is made of has changed")
 
 
-def _not_yet_asked_for(changed: dg.AutomationCondition[Any]) -> dg.AutomationCondition[dg.AssetKey]:
+def _not_yet_requested(changed: dg.AutomationCondition[Any]) -> dg.AutomationCondition[dg.AssetKey]:
     # Not `since_last_handled()`: there, whatever changes in the tick after a request, or while the requested run goes,
     # counts as handled, and is lost. So only a request ends the wait, and no change of its own tick.
     asked = (_AUTOMATION.newly_requested() & ~changed) | _AUTOMATION.initial_evaluation()
     return changed.since(asked)
 
 
-def follow_months() -> dg.AutomationCondition[dg.AssetKey]:
+def on_any_month_change() -> dg.AutomationCondition[dg.AssetKey]:
     """Materialize what is made of all months when one of them has other data than before: once for many.
 
     Waits while any month is being made, so that a backfill of a hundred months asks for one run at its end.
     """
     return (
-        _not_yet_asked_for(_AUTOMATION.any_deps_match(_AUTOMATION.data_version_changed()))
+        _not_yet_requested(_AUTOMATION.any_deps_match(_AUTOMATION.data_version_changed()))
         & ~_AUTOMATION.any_deps_in_progress()
         & ~_AUTOMATION.in_progress()
     ).with_label("a month of those that it is made of has changed")
@@ -103,13 +103,13 @@ def _loaded(service: Service) -> dg.AutomationCondition[dg.AssetKey]:
     return _AUTOMATION.asset_matches(dg.AssetKey(["warehouse", service.table]), _AUTOMATION.newly_updated())
 
 
-def follow_changes() -> dg.AutomationConditionSensorDefinition:
+def automation_conditions() -> dg.AutomationConditionSensorDefinition:
     """The sensor that looks whether the conditions hold.
 
     On from the start: it asks for no month that is not loaded, and downloads nothing but the taxi zones, once.
     """
     return dg.AutomationConditionSensorDefinition(
-        "follow_changes",
+        "automation_conditions",
         target=dg.AssetSelection.all(),
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Makes a month anew downstream when what it is made of has changed.",

@@ -13,7 +13,7 @@ DAILY = "30 5 * * *"
 DEFAULT_INTERVAL_SECONDS = 3600
 """Between two looks of a publication sensor."""
 
-_TRIES_AGAIN = 3
+_MAX_RETRIES = 3
 
 
 class _RetryUnlessInterrupted(dg.RetryPolicy):
@@ -33,7 +33,7 @@ class _RetryUnlessInterrupted(dg.RetryPolicy):
 def retry_policy(delay: float) -> dg.RetryPolicy:
     """For steps that use a network; a failure that cannot pass says so itself, and is not tried again."""
     return _RetryUnlessInterrupted(
-        max_retries=_TRIES_AGAIN, delay=delay, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
+        max_retries=_MAX_RETRIES, delay=delay, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
     )
 
 

@@ -8,8 +8,13 @@ import datetime as dt
 import dagster as dg
 
 from taxi_assets.automation.policies import DAILY, MONTHLY
-from taxi_assets.automation.publication.run_planner import PutOff
-from taxi_assets.automation.publication.status import DEFAULT_LIMITS, REFUSALS, Comparison, Limits
+from taxi_assets.automation.publication.run_planner import Deferred
+from taxi_assets.automation.publication.status import (
+    DEFAULT_SCAN_LIMITS,
+    MAX_FAILED_CHECKS,
+    PublicationStatus,
+    ScanLimits,
+)
 from taxi_assets.errors import TaxiAssetsError
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.resources.publisher import PublisherResource
@@ -18,7 +23,7 @@ from taxi_assets.tlc.schema import Service
 LAG_MONTHS = 2
 """How long TLC takes to publish a month, roughly."""
 
-_PATIENCE_MONTHS = 6
+_MAX_MONTHS_BACK = 6
 """How far back the newest published month is looked for."""
 
 _DESCRIPTION = """Runs the whole chain of {title} for the newest month that is published, if it is not loaded yet, or
@@ -79,27 +84,27 @@ def request_newest(
     service: Service,
     publisher: PublisherResource,
     now: dt.datetime,
-    limits: Limits = DEFAULT_LIMITS,
+    limits: ScanLimits = DEFAULT_SCAN_LIMITS,
 ) -> dg.RunRequest | dg.SkipReason:
     """The run of the newest published month, or why it needs none; a month that is answered with an error is passed."""
     keys = monthly_partitions(service).get_partition_keys(current_time=now)
-    comparison = Comparison(instance, service, publisher, keys[-_PATIENCE_MONTHS:], now, limits)
-    name = comparison.by.name
+    comparison = PublicationStatus(instance, service, publisher, keys[-_MAX_MONTHS_BACK:], now, limits)
+    name = comparison.publisher.name
     for month in comparison.months:
-        published = comparison.ask(month)
-        if len(comparison.refused) > REFUSALS:
-            return _skip(f"That is too many errors of {name} for one look.", comparison)
+        published = comparison.published_version(month)
+        if len(comparison.failed_checks) > MAX_FAILED_CHECKS:
+            return _skip_reason(f"That is too many errors of {name} for one look.", comparison)
         if published is None:
             continue
-        decision = comparison.desk.decide(month, published)
+        decision = comparison.planner.plan(month, published)
         if isinstance(decision, dg.RunRequest):
             return decision
-        because = decision.because if isinstance(decision, PutOff) else "it is loaded, and unchanged"
-        return _skip(f"{service.name} {month} is the newest month of {name}; {because}.", comparison)
+        because = decision.reason if isinstance(decision, Deferred) else "it is loaded, and unchanged"
+        return _skip_reason(f"{service.name} {month} is the newest month of {name}; {because}.", comparison)
     first, last = comparison.months[-1], comparison.months[0]
-    return _skip(f"{name} has published no {service.name} month from {first} to {last}.", comparison)
+    return _skip_reason(f"{name} has published no {service.name} month from {first} to {last}.", comparison)
 
 
-def _skip(said: str, comparison: Comparison) -> dg.SkipReason:
+def _skip_reason(message: str, status: PublicationStatus) -> dg.SkipReason:
     """The reason, after the months that could not be asked for."""
-    return dg.SkipReason(" ".join([*comparison.refused.values(), said]))
+    return dg.SkipReason(" ".join([*status.failed_checks.values(), message]))

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from taxi_assets.errors import LakeObjectReplacedError, OvertakenError, TaxiAssetsError, TransientError
+from taxi_assets.errors import ConcurrentUpdateError, LakeConflictError, TaxiAssetsError, TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-OVERTAKEN_RETRIES = 3
+CONCURRENT_UPDATE_RETRIES = 3
 """How often a step is retried because another run has replaced what it works on. Each time the other run has won."""
-_OVERTAKEN_DELAY_SECONDS = 1
+_CONCURRENT_UPDATE_DELAY_SECONDS = 1
 
 
 @contextmanager
-def as_failures(*, retry_number: int = OVERTAKEN_RETRIES) -> Iterator[None]:
+def as_failures(*, retry_number: int = CONCURRENT_UPDATE_RETRIES) -> Iterator[None]:
     """Turn a named error into a `dagster.Failure` that says what happened and what to do.
 
     Args:
@@ -36,9 +36,11 @@ def as_failures(*, retry_number: int = OVERTAKEN_RETRIES) -> Iterator[None]:
     """
     try:
         yield
-    except (LakeObjectReplacedError, OvertakenError) as error:
-        if retry_number < OVERTAKEN_RETRIES:
-            raise dg.RetryRequested(OVERTAKEN_RETRIES, seconds_to_wait=_OVERTAKEN_DELAY_SECONDS) from error
+    except (LakeConflictError, ConcurrentUpdateError) as error:
+        if retry_number < CONCURRENT_UPDATE_RETRIES:
+            raise dg.RetryRequested(
+                CONCURRENT_UPDATE_RETRIES, seconds_to_wait=_CONCURRENT_UPDATE_DELAY_SECONDS
+            ) from error
         raise dg.Failure(str(error), allow_retries=isinstance(error, TransientError)) from error
     except TaxiAssetsError as error:
         raise dg.Failure(str(error), allow_retries=isinstance(error, TransientError)) from error

@@ -13,13 +13,13 @@ from taxi_assets.automation.step_failures import as_failures
 from taxi_assets.checks.concurrent_runs import Replacement, compare_when_settled, newest_replacements
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.storage.lake.base_lake import Lake
-from taxi_assets.storage.lake.objects import ParquetMonth, PublishedFile, stem_of
+from taxi_assets.storage.lake.objects import ParquetPartition, RawFile, object_prefix
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Service
 
 WARN_SHARE_QUARANTINED = 0.05
 # A month's volume against the median of the months around it. Seasons stay well within; a file cut in half does not.
-USUAL_VOLUME = (0.5, 2.0)
+ROW_COUNT_RANGE = (0.5, 2.0)
 _MONTHS_AROUND = 2
 
 
@@ -38,29 +38,31 @@ def clean_checks(service: Service, retry: dg.RetryPolicy | None = None) -> dg.As
         retry_policy=retry,
         specs=[
             spec(
-                "rows_conserved",
+                "row_counts_reconcile",
                 "Rows of the published file = clean rows + quarantined rows, and both halves come from that file.",
                 blocking=True,
             ),
             spec("share_quarantined", f"At most {WARN_SHARE_QUARANTINED:.0%} of the rows are quarantined."),
             spec(
-                "usual_volume",
-                f"The clean rows are {USUAL_VOLUME[0]:g} to {USUAL_VOLUME[1]:g} times the median of the months around, "
+                "row_count_in_range",
+                f"The clean rows are {ROW_COUNT_RANGE[0]:g} to {ROW_COUNT_RANGE[1]:g} times the median of the months around, "
                 "as far as these are in the lake.",
             ),
             spec("every_day_present", "Every day of the month has trips."),
-            spec("columns_known", "The file has no column that the schema does not know; such a column is kept out."),
+            spec(
+                "no_unknown_columns", "The file has no column that the schema does not know; such a column is kept out."
+            ),
         ],
     )
     def check_clean(context: dg.AssetCheckExecutionContext, lake: Lake) -> Iterator[dg.AssetCheckResult]:
         month = Month.parse(context.partition_key)
         with as_failures(retry_number=context.retry_number):
-            conserved, clean = _rows_conserved(context, lake, service, month)
+            conserved, clean = _row_counts_reconcile(context, lake, service, month)
             yield conserved
             yield _share_quarantined(clean)
-            yield _usual_volume(lake, service, month, clean)
+            yield _row_count_in_range(lake, service, month, clean)
             yield _every_day_present(month, clean)
-            yield _columns_known(service, clean)
+            yield _no_unknown_columns(service, clean)
 
     return check_clean
 
@@ -69,9 +71,9 @@ def clean_checks(service: Service, retry: dg.RetryPolicy | None = None) -> dg.As
 class _Layers:
     """What the lake holds of a month, read one after the other: another run may publish in between."""
 
-    raw: PublishedFile
-    quarantine: ParquetMonth
-    clean: ParquetMonth
+    raw: RawFile
+    quarantine: ParquetPartition
+    clean: ParquetPartition
 
     @property
     def same_pair(self) -> bool:
@@ -90,17 +92,17 @@ class _Layers:
         return self.same_pair and self.same_file and self.all_rows
 
 
-def _rows_conserved(
+def _row_counts_reconcile(
     context: dg.AssetCheckExecutionContext, lake: Lake, service: Service, month: Month
-) -> tuple[dg.AssetCheckResult, ParquetMonth]:
+) -> tuple[dg.AssetCheckResult, ParquetPartition]:
     """The check's result, and the clean month that it is about."""
     keys = {name: dg.AssetKey([name, service.table]) for name in ("raw", "quarantine", "clean")}
 
     def read() -> _Layers:
         return _Layers(
-            PublishedFile.get(lake, stem_of("raw", service, month)),
-            ParquetMonth.get(lake, stem_of("quarantine", service, month)),
-            ParquetMonth.get(lake, stem_of("clean", service, month)),
+            RawFile.get(lake, object_prefix("raw", service, month)),
+            ParquetPartition.get(lake, object_prefix("quarantine", service, month)),
+            ParquetPartition.get(lake, object_prefix("clean", service, month)),
         )
 
     def find_replacements(layers: _Layers) -> Sequence[Replacement]:
@@ -123,7 +125,7 @@ def _rows_conserved(
     else:
         said = f"{raw.record.rows:,} raw rows, {clean.rows:,} clean + {quarantine.rows:,} quarantined."
     result = dg.AssetCheckResult(
-        check_name="rows_conserved",
+        check_name="row_counts_reconcile",
         passed=layers.agree,
         severity=settled.severity,
         description=settled.describe(said),
@@ -137,7 +139,7 @@ def _rows_conserved(
     return result, clean
 
 
-def _share_quarantined(clean: ParquetMonth) -> dg.AssetCheckResult:
+def _share_quarantined(clean: ParquetPartition) -> dg.AssetCheckResult:
     share = clean.report.share_quarantined
     return dg.AssetCheckResult(
         check_name="share_quarantined",
@@ -148,23 +150,23 @@ def _share_quarantined(clean: ParquetMonth) -> dg.AssetCheckResult:
     )
 
 
-def _usual_volume(lake: Lake, service: Service, month: Month, clean: ParquetMonth) -> dg.AssetCheckResult:
+def _row_count_in_range(lake: Lake, service: Service, month: Month, clean: ParquetPartition) -> dg.AssetCheckResult:
     shifts = [shift for shift in range(-_MONTHS_AROUND, _MONTHS_AROUND + 1) if shift]
-    around = [ParquetMonth.find(lake, stem_of("clean", service, month.shift(shift))) for shift in shifts]
+    around = [ParquetPartition.find(lake, object_prefix("clean", service, month.shift(shift))) for shift in shifts]
     rows = {half.report.month: half.rows for half in around if half is not None and half.rows}
     if not rows:
         passed, said = True, "None of the months around is in the lake."
     else:
         ratio = clean.rows / statistics.median(rows.values())
-        passed = USUAL_VOLUME[0] <= ratio <= USUAL_VOLUME[1]
+        passed = ROW_COUNT_RANGE[0] <= ratio <= ROW_COUNT_RANGE[1]
         said = f"{clean.rows:,} rows: {ratio:.2f} times the median of {', '.join(rows)}."
     return dg.AssetCheckResult(
-        check_name="usual_volume", passed=passed, severity=dg.AssetCheckSeverity.WARN, description=said,
+        check_name="row_count_in_range", passed=passed, severity=dg.AssetCheckSeverity.WARN, description=said,
         metadata={"rows": clean.rows, "rows_around": rows},
     )  # fmt: skip
 
 
-def _every_day_present(month: Month, clean: ParquetMonth) -> dg.AssetCheckResult:
+def _every_day_present(month: Month, clean: ParquetPartition) -> dg.AssetCheckResult:
     missing = [f"{month}-{day:02d}" for day, rows in enumerate(clean.report.rows_by_day, start=1) if rows == 0]
     return dg.AssetCheckResult(
         check_name="every_day_present",
@@ -175,11 +177,11 @@ def _every_day_present(month: Month, clean: ParquetMonth) -> dg.AssetCheckResult
     )
 
 
-def _columns_known(service: Service, clean: ParquetMonth) -> dg.AssetCheckResult:
+def _no_unknown_columns(service: Service, clean: ParquetPartition) -> dg.AssetCheckResult:
     unknown = clean.report.unknown_columns
     names = ", ".join(column.name for column in unknown)
     return dg.AssetCheckResult(
-        check_name="columns_known",
+        check_name="no_unknown_columns",
         passed=not unknown,
         severity=dg.AssetCheckSeverity.WARN,
         description=f"Kept out, because the schema of {service.name} (tlc/services/) does not know them: {names}."

@@ -81,7 +81,7 @@ def compare_when_settled(
     while True:
         compared = compare()
         replacements = find_replacements(compared)
-        states = {found.run_id: _is_at_work(context.instance, found.run_id, target) for found in replacements}
+        states = {found.run_id: _is_in_progress(context.instance, found.run_id, target) for found in replacements}
         at_work = next((run_id for run_id, works in states.items() if works), None)
         if at_work is None and None not in states.values():
             # A run that has ended may have done so since the comparison.
@@ -131,7 +131,7 @@ def newest_materialization(
     return found[0].run_id, tags.get("dagster/data_version")
 
 
-def _is_at_work(instance: dg.DagsterInstance, run_id: str | None, target: dg.AssetKey) -> bool | None:
+def _is_in_progress(instance: dg.DagsterInstance, run_id: str | None, target: dg.AssetKey) -> bool | None:
     """Return whether a run has not ended and still has to materialize the target; None if the run is not known."""
     run = None if run_id is None else instance.get_run_by_id(run_id)
     if run is None:

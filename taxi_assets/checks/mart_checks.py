@@ -12,15 +12,17 @@ from taxi_assets.partitions import partitions_of_all
 from taxi_assets.storage.warehouse.base_warehouse import Warehouse
 from taxi_assets.tlc.month import Month
 
-_QUOTED = 5
+_MAX_LISTED = 5
 
 
 def mart_check_specs(mart: Mart, key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
     """Of both checks, or of that of the key alone where the mart has no measures of all trips."""
     promises = {"key_is_unique": f"No two rows of the month have the same {', '.join(mart.key)}."}
-    if mart.of_all_trips:
-        sums = ", ".join(mart.of_all_trips)
-        promises["adds_up"] = f"The month's {sums} are those of the trips of every service that is loaded, to the cent."
+    if mart.reconciled_measures:
+        sums = ", ".join(mart.reconciled_measures)
+        promises["totals_match_trips"] = (
+            f"The month's {sums} are those of the trips of every service that is loaded, to the cent."
+        )
     return [
         dg.AssetCheckSpec(name, asset=key, blocking=True, partitions_def=partitions_of_all(), description=description)
         for name, description in promises.items()
@@ -47,13 +49,13 @@ def evaluate_mart(
         run_id: This run.
 
     Returns:
-        One result per name. A failed `adds_up` is a warning if other runs have loaded trips since `made`.
+        One result per name. A failed `totals_match_trips` is a warning if other runs have loaded trips since `made`.
     """
-    checks = {"key_is_unique": _key_is_unique, "adds_up": _adds_up}
+    checks = {"key_is_unique": _key_is_unique, "totals_match_trips": _totals_match_trips}
     results = [check(warehouse, mart, month) for name, check in checks.items() if name in names]
     return [
         _superseded(result, _runs_that_loaded_since(warehouse, made, run_id))
-        if made is not None and result.check_name == "adds_up" and not result.passed
+        if made is not None and result.check_name == "totals_match_trips" and not result.passed
         else result
         for result in results
     ]
@@ -61,9 +63,9 @@ def evaluate_mart(
 
 def _key_is_unique(warehouse: Warehouse, mart: Mart, month: Month) -> dg.AssetCheckResult:
     keys = ", ".join(mart.key)
-    doubled = warehouse.ask(
+    doubled = warehouse.read_portable_frame(
         f"SELECT {keys}, COUNT(*) AS rows_of_key FROM {mart.name} "  # noqa: S608  (of our own names)
-        f"WHERE data_month = CAST('{month.start}' AS DATE) GROUP BY {keys} HAVING COUNT(*) > 1 LIMIT {_QUOTED}"
+        f"WHERE data_month = CAST('{month.start}' AS DATE) GROUP BY {keys} HAVING COUNT(*) > 1 LIMIT {_MAX_LISTED}"
     )
     quoted = "; ".join(", ".join(map(str, row)) for row in doubled[list(mart.key)].itertuples(index=False))
     return dg.AssetCheckResult(
@@ -96,16 +98,18 @@ def _superseded(result: dg.AssetCheckResult, runs: Sequence[str]) -> dg.AssetChe
     )
 
 
-def _adds_up(warehouse: Warehouse, mart: Mart, month: Month) -> dg.AssetCheckResult:
-    sums = ", ".join(f"SUM({measure}) AS {measure}" for measure in mart.of_all_trips)
+def _totals_match_trips(warehouse: Warehouse, mart: Mart, month: Month) -> dg.AssetCheckResult:
+    sums = ", ".join(f"SUM({measure}) AS {measure}" for measure in mart.reconciled_measures)
     whole, groups = ("service", "GROUP BY service") if mart.has_service else ("'all' AS service", "")
     services = [service for service in mart.services if warehouse.loaded_after_wait(service, month) is not None]
-    of_mart = warehouse.ask(
+    of_mart = warehouse.read_portable_frame(
         f"SELECT {whole}, {sums} FROM {mart.name} "  # noqa: S608  (of our own names)
         f"WHERE data_month = CAST('{month.start}' AS DATE) {groups}"
     )
     of_trips = (
-        warehouse.ask(f"SELECT {whole}, {sums} FROM all_trips {groups}", services=services, months=[month])  # noqa: S608  (of our own names)
+        warehouse.read_portable_frame(
+            f"SELECT {whole}, {sums} FROM all_trips {groups}", services=services, months=[month]
+        )  # noqa: S608  (of our own names)
         if services
         else of_mart.iloc[:0]
     )
@@ -113,17 +117,17 @@ def _adds_up(warehouse: Warehouse, mart: Mart, month: Month) -> dg.AssetCheckRes
     wrong = [
         f"{service} {measure}: {found.get(service, {}).get(measure)}, its trips have {sums_of.get(measure)}"
         for service in sorted({*found, *wanted})
-        for measure in mart.of_all_trips
+        for measure in mart.reconciled_measures
         if found.get(service, {}).get(measure) != (sums_of := wanted.get(service, {})).get(measure)
     ]
-    said = "; ".join(wrong[:_QUOTED])
+    said = "; ".join(wrong[:_MAX_LISTED])
     return dg.AssetCheckResult(
-        check_name="adds_up",
+        check_name="totals_match_trips",
         passed=not wrong,
         severity=dg.AssetCheckSeverity.ERROR,
         description=f"Not what the trips add up to: {said}. Materialize the month again."
         if wrong
-        else f"{', '.join(mart.of_all_trips)} are those of the trips of {', '.join(sorted(wanted)) or 'no service'}.",
+        else f"{', '.join(mart.reconciled_measures)} are those of the trips of {', '.join(sorted(wanted)) or 'no service'}.",
         metadata={
             f"{service}_{measure}": float(value)
             for service, sums_of in found.items()

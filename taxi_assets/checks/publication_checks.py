@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 
 import dagster as dg
 
-from taxi_assets.automation.publication.status import DEFAULT_LIMITS, Comparison, Limits
-from taxi_assets.automation.sensors.notification_sensors import MONTHS_BUSY, MONTHS_NOT_ASKED, OVERDUE_MONTHS
+from taxi_assets.automation.publication.status import DEFAULT_SCAN_LIMITS, PublicationStatus, ScanLimits
+from taxi_assets.automation.sensors.notification_sensors import MONTHS_BUSY, MONTHS_NOT_CHECKED, OVERDUE_MONTHS
 from taxi_assets.automation.sensors.publication_sensor import now
 from taxi_assets.automation.step_failures import as_failures
 from taxi_assets.partitions import monthly_partitions
@@ -18,13 +18,13 @@ from taxi_assets.resources.publisher import PublisherResource
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Service
 
-CHECK = "loaded_and_in_the_warehouse"
+CHECK = "published_months_loaded"
 
-_QUOTED = 24
+_MAX_LISTED = 24
 
 
 def publication_check(
-    service: Service, *, limits: Limits = DEFAULT_LIMITS, clock: Callable[[], dt.datetime] = now
+    service: Service, *, limits: ScanLimits = DEFAULT_SCAN_LIMITS, clock: Callable[[], dt.datetime] = now
 ) -> dg.AssetChecksDefinition:
     """Compare what is published, what is loaded, and what is in the warehouse."""
 
@@ -36,69 +36,69 @@ def publication_check(
         "those missing in between are listed. So are months that a run is working on, and months for which the "
         "publisher has nothing but an error.",
     )
-    def loaded_and_in_the_warehouse(
+    def published_months_loaded(
         context: dg.AssetCheckExecutionContext, publisher: PublisherResource
     ) -> dg.AssetCheckResult:
         time = clock()
         keys = monthly_partitions(service).get_partition_keys(current_time=time)
-        comparison = Comparison(context.instance, service, publisher, keys, time, limits)
+        comparison = PublicationStatus(context.instance, service, publisher, keys, time, limits)
         with as_failures():
             return _result(comparison)
 
-    return loaded_and_in_the_warehouse
+    return published_months_loaded
 
 
-def _result(comparison: Comparison) -> dg.AssetCheckResult:
-    busy = comparison.desk.busy  # before the shelves are looked at: a run may end in between
+def _result(status: PublicationStatus) -> dg.AssetCheckResult:
+    busy = status.planner.in_progress  # before the shelves are looked at: a run may end in between
     found = {
-        "published_but_not_loaded": comparison.published_but_not_loaded(),
-        "revised_but_not_loaded": comparison.revised_but_not_loaded(),
-        "loaded_but_not_in_the_warehouse": comparison.loaded_but_not_in_the_warehouse(),
+        "published_but_not_loaded": status.published_but_not_loaded(),
+        "revised_but_not_loaded": status.revised_but_not_loaded(),
+        "loaded_but_not_in_the_warehouse": status.loaded_but_not_in_the_warehouse(),
     }
     missing = set[Month]().union(*found.values())
     lists = {
         **{name: months - busy for name, months in found.items()},
-        MONTHS_NOT_ASKED: set(comparison.refused),
-        "months_missing_in_between": set(comparison.missing_in_between),
+        MONTHS_NOT_CHECKED: set(status.failed_checks),
+        "months_missing_in_between": set(status.missing_in_between),
     }
     return dg.AssetCheckResult(
         passed=missing <= busy,
         severity=dg.AssetCheckSeverity.WARN,
-        description=_said(lists, comparison),
+        description=_description(lists, status),
         metadata={
-            **{name: _keys(months) for name, months in lists.items()},
-            OVERDUE_MONTHS: _keys(missing - busy),
-            MONTHS_BUSY: _keys(missing & busy),
-            "months_loaded": len(comparison.raw),
-            "newest_loaded": str(comparison.newest_loaded or "none"),
+            **{name: _month_keys(months) for name, months in lists.items()},
+            OVERDUE_MONTHS: _month_keys(missing - busy),
+            MONTHS_BUSY: _month_keys(missing & busy),
+            "months_loaded": len(status.raw),
+            "newest_loaded": str(status.newest_loaded or "none"),
         },
     )
 
 
-def _keys(months: Iterable[Month]) -> list[str]:
+def _month_keys(months: Iterable[Month]) -> list[str]:
     return [str(month) for month in sorted(months)]
 
 
-_WORDS = {
+_LABELS = {
     "published_but_not_loaded": "Published, but not loaded",
     "revised_but_not_loaded": "Published in a newer version, whose runs failed or were canceled",
     "loaded_but_not_in_the_warehouse": "Loaded, but not in the warehouse",
-    MONTHS_NOT_ASKED: "Could not be asked for",
+    MONTHS_NOT_CHECKED: "Could not be asked for",
     "months_missing_in_between": "Missing in between, published or not",
 }
 
 
-def _said(lists: dict[str, set[Month]], comparison: Comparison) -> str:
+def _description(lists: dict[str, set[Month]], status: PublicationStatus) -> str:
     told = lists["published_but_not_loaded"]
     lists = {**lists, "months_missing_in_between": lists["months_missing_in_between"] - told}
-    said = [f"{_WORDS[name]}: {_some(months)}." for name, months in lists.items() if months]
-    newest = comparison.newest_loaded or "nothing yet"
-    first_error = next(iter(comparison.refused.values()), "")
+    said = [f"{_LABELS[name]}: {_listed(months)}." for name, months in lists.items() if months]
+    newest = status.newest_loaded or "nothing yet"
+    first_error = next(iter(status.failed_checks.values()), "")
     nothing = f"All that is published is loaded and in the warehouse, to {newest}."
     return " ".join([*(said or [nothing]), first_error]).rstrip()
 
 
-def _some(months: set[Month]) -> str:
-    keys = _keys(months)
-    more = f" and {len(keys) - _QUOTED} more" if len(keys) > _QUOTED else ""
-    return ", ".join(keys[:_QUOTED]) + more
+def _listed(months: set[Month]) -> str:
+    keys = _month_keys(months)
+    more = f" and {len(keys) - _MAX_LISTED} more" if len(keys) > _MAX_LISTED else ""
+    return ", ".join(keys[:_MAX_LISTED]) + more

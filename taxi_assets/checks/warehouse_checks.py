@@ -9,9 +9,9 @@ from taxi_assets.automation.step_failures import as_failures
 from taxi_assets.checks.concurrent_runs import Replacement, compare_when_settled, newest_replacements
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.storage.lake.base_lake import Lake
-from taxi_assets.storage.lake.objects import ParquetMonth, stem_of
+from taxi_assets.storage.lake.objects import ParquetPartition, object_prefix
 from taxi_assets.storage.warehouse.base_warehouse import LoadedMonth, Warehouse
-from taxi_assets.tlc.cleaning.report import Totals
+from taxi_assets.tlc.cleaning.report import ControlTotals
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Service
 
@@ -21,7 +21,7 @@ def warehouse_check(service: Service, retry: dg.RetryPolicy | None = None) -> dg
 
     @dg.asset_check(
         asset=["warehouse", service.table],
-        name="equals_clean",
+        name="matches_clean",
         description="The table's month was loaded from this clean Parquet, and agrees with it in rows, in the cents of "
         "all money columns, and in the sum of row numbers. The table is counted anew, and so is the Parquet, unless "
         "its lake checks its bytes itself.",
@@ -29,7 +29,7 @@ def warehouse_check(service: Service, retry: dg.RetryPolicy | None = None) -> dg
         partitions_def=monthly_partitions(service),
         retry_policy=retry,
     )
-    def equals_clean(context: dg.AssetCheckExecutionContext, lake: Lake, warehouse: Warehouse) -> dg.AssetCheckResult:
+    def matches_clean(context: dg.AssetCheckExecutionContext, lake: Lake, warehouse: Warehouse) -> dg.AssetCheckResult:
         month = Month.parse(context.partition_key)
         clean_key, table_key = dg.AssetKey(["clean", service.table]), dg.AssetKey(["warehouse", service.table])
 
@@ -60,16 +60,16 @@ def warehouse_check(service: Service, retry: dg.RetryPolicy | None = None) -> dg
             },
         )  # fmt: skip
 
-    return equals_clean
+    return matches_clean
 
 
 @dataclass(frozen=True)
 class _Compared:
     """A month of the table next to its clean Parquet."""
 
-    clean: ParquetMonth
-    wanted: Totals
-    found: Totals
+    clean: ParquetPartition
+    wanted: ControlTotals
+    found: ControlTotals
     loaded: LoadedMonth | None
     replacing_run: str | None
 
@@ -93,11 +93,11 @@ class _Compared:
 def _compare(lake: Lake, warehouse: Warehouse, service: Service, month: Month) -> _Compared:
     """Read the ledger before and after the table, because another run may load in between."""
     while True:
-        clean = ParquetMonth.get(lake, stem_of("clean", service, month))
+        clean = ParquetPartition.get(lake, object_prefix("clean", service, month))
         with warehouse.session():
             before = warehouse.loaded(service, month)
             found = warehouse.totals(service, month)
             loaded = warehouse.loaded(service, month)
             replacing_run = warehouse.replacing_run(service, month) if loaded is None else None
         if before == loaded:
-            return _Compared(clean, clean.counted(service), found, loaded, replacing_run)
+            return _Compared(clean, clean.reconcile(service), found, loaded, replacing_run)

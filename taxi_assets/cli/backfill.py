@@ -16,14 +16,14 @@ from taxi_assets.cli.worker_pool import MonthRun, Workers, is_materialized
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.reports.artifact import PAGE
 from taxi_assets.settings import Settings
-from taxi_assets.storage.lake.objects import stem_of
+from taxi_assets.storage.lake.objects import object_prefix
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.registry import SERVICES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_SHELVES = {"raw": "raw", "clean": "clean", "quarantine": "quarantined", "warehouse": "in the warehouse"}
+_LAYERS = {"raw": "raw", "clean": "clean", "quarantine": "quarantined", "warehouse": "in the warehouse"}
 
 _DEMO_MONTH = "2021-01"
 
@@ -51,16 +51,16 @@ def backfill(service: str, first: str, last: str, workers: int, module: str) -> 
 @cli.command()
 def demo() -> None:
     """Materialize a generated month of every service, with marts and reports, and say where to look."""
-    from taxi_assets.build import lake_at, warehouse_at  # noqa: PLC0415
+    from taxi_assets.build import build_lake, build_warehouse  # noqa: PLC0415
     from taxi_assets.tlc import synthetic  # noqa: PLC0415  (the generator is loaded only where it is asked for)
 
     click.echo("A month of generated trips of every service, through every shelf, into an embedded warehouse:\n")
     _run([(service, _DEMO_MONTH) for service in synthetic.services()], workers=os.cpu_count() or 1)
     settings = Settings.from_env()
-    lake, warehouse = lake_at(settings), warehouse_at(settings)
+    lake, warehouse = build_lake(settings), build_warehouse(settings)
     places = {
         "quarantine": lake.uri("quarantine"),
-        "report": lake.uri(f"{stem_of('reports', SERVICES['yellow'], _DEMO_MONTH)}/{PAGE}"),
+        "report": lake.uri(f"{object_prefix('reports', SERVICES['yellow'], _DEMO_MONTH)}/{PAGE}"),
         "warehouse": warehouse.uri(),
     }
     click.echo(_NEXT.format(**{name: _from_here(place) for name, place in places.items()}))
@@ -134,11 +134,11 @@ def _name(run: MonthRun) -> str:
 def summary(runs: Sequence[MonthRun]) -> str:
     """The runs as a table: service, month, rows on each shelf."""
     rows = [
-        [run.job, run.month, *(f"{run.rows[s]:,}" if s in run.rows else "-" for s in _SHELVES)]
+        [run.job, run.month, *(f"{run.rows[s]:,}" if s in run.rows else "-" for s in _LAYERS)]
         for run in sorted(runs, key=lambda run: (run.job, run.month))
     ]
-    headers = ["service", "month", *_SHELVES.values()]
-    return tabulate(rows, headers, disable_numparse=True, colalign=("left", "left", *["right"] * len(_SHELVES)))
+    headers = ["service", "month", *_LAYERS.values()]
+    return tabulate(rows, headers, disable_numparse=True, colalign=("left", "left", *["right"] * len(_LAYERS)))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Self
 import dagster as dg
 
 from taxi_assets.automation.publication.run_tags import BACKFILL_TAG, PARTITION_TAG
-from taxi_assets.automation.sensors.orphaned_runs import is_abandoned, working_on
+from taxi_assets.automation.sensors.orphaned_runs import is_orphaned, run_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -119,7 +119,7 @@ class Workers:
         with dg.DagsterInstance.get() as instance:
             for run in instance.get_runs(dg.RunsFilter(tags={BACKFILL_TAG: self._backfill}, statuses=statuses)):
                 instance.report_run_failed(run, "The process of this run was killed.")
-                is_abandoned(instance, run.run_id)  # takes its lock away
+                is_orphaned(instance, run.run_id)  # takes its lock away
                 ended.append((run.job_name, run.tags.get(PARTITION_TAG, "")))
         return ended
 
@@ -162,7 +162,7 @@ def _run_month(job_name: str, month: str, backfill: str) -> MonthRun:
     started = time.monotonic()
     job = _loaded["defs"].resolve_job_def(job_name)
     run_id = str(uuid.uuid4())
-    with dg.DagsterInstance.get() as instance, working_on(instance, run_id):
+    with dg.DagsterInstance.get() as instance, run_lock(instance, run_id):
         result = job.execute_in_process(
             instance=instance,
             run_id=run_id,

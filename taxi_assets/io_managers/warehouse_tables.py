@@ -13,53 +13,53 @@ import dagster as dg
 import pandas as pd
 
 from taxi_assets import metadata
-from taxi_assets.automation.step_failures import OVERTAKEN_RETRIES, as_failures
-from taxi_assets.errors import OvertakenError, WarehouseTableMissingError
+from taxi_assets.automation.step_failures import CONCURRENT_UPDATE_RETRIES, as_failures
+from taxi_assets.errors import ConcurrentUpdateError, WarehouseTableMissingError
 from taxi_assets.marts.mart import Mart, MartMonth, marts
 from taxi_assets.reports.artifact import PAGE, StagedReport, sha256
 from taxi_assets.storage.lake.base_lake import Lake
-from taxi_assets.storage.lake.objects import ParquetMonth, PublishedFile, StagedFile, StagedParquet
+from taxi_assets.storage.lake.objects import ParquetPartition, RawFile, StagedParquet, StagedRawFile
 from taxi_assets.storage.pandas_types import StagedFrame
-from taxi_assets.storage.warehouse.base_warehouse import Warehouse, nothing
+from taxi_assets.storage.warehouse.base_warehouse import Warehouse, noop
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services.registry import SERVICES
 
 
-class PublishedFileIOManager(dg.ConfigurableIOManager):
+class RawFileIOManager(dg.ConfigurableIOManager):
     """Published files in the lake, byte for byte, with a record of where they came from."""
 
     lake: dg.ResourceDependency[Lake]
 
-    def handle_output(self, context: dg.OutputContext, obj: StagedFile | PublishedFile) -> None:
-        """Publish what was fetched; a `PublishedFile` is there already."""
+    def handle_output(self, context: dg.OutputContext, obj: StagedRawFile | RawFile) -> None:
+        """Publish what was fetched; a `RawFile` is there already."""
         with as_failures(retry_number=_retry_number(context)):
-            if isinstance(obj, StagedFile):
-                PublishedFile.publish(self.lake, _stem(context), obj, run_id=context.run_id)
+            if isinstance(obj, StagedRawFile):
+                RawFile.publish(self.lake, _object_prefix(context), obj, run_id=context.run_id)
             else:
-                obj.tidy()
+                obj.delete_other_formats()
 
-    def load_input(self, context: dg.InputContext) -> PublishedFile:
+    def load_input(self, context: dg.InputContext) -> RawFile:
         """A handle."""
         with as_failures():
-            return PublishedFile.get(self.lake, _stem(context))
+            return RawFile.get(self.lake, _object_prefix(context))
 
 
-class ParquetIOManager(dg.ConfigurableIOManager):
+class LakeParquetIOManager(dg.ConfigurableIOManager):
     """Months of trips in the lake, as Parquet."""
 
     lake: dg.ResourceDependency[Lake]
 
-    def handle_output(self, context: dg.OutputContext, obj: StagedParquet | ParquetMonth) -> None:
-        """Publish what was staged; a `ParquetMonth` is there already."""
+    def handle_output(self, context: dg.OutputContext, obj: StagedParquet | ParquetPartition) -> None:
+        """Publish what was staged; a `ParquetPartition` is there already."""
         if isinstance(obj, StagedParquet):
             with as_failures(retry_number=_retry_number(context)):
-                ParquetMonth.publish(self.lake, _stem(context), obj, run_id=context.run_id)
+                ParquetPartition.publish(self.lake, _object_prefix(context), obj, run_id=context.run_id)
 
-    def load_input(self, context: dg.InputContext) -> ParquetMonth | pd.DataFrame:
+    def load_input(self, context: dg.InputContext) -> ParquetPartition | pd.DataFrame:
         """A handle, or the month as a frame for an input typed so."""
         with as_failures(retry_number=_retry_number(context)):
-            trips = ParquetMonth.get(self.lake, _stem(context))
+            trips = ParquetPartition.get(self.lake, _object_prefix(context))
             return trips.to_pandas() if _wants_frame(context) else trips
 
 
@@ -71,27 +71,27 @@ class ReportIOManager(dg.ConfigurableIOManager):
     def handle_output(self, context: dg.OutputContext, obj: StagedReport) -> None:
         """Publish what is not there already, the page last; remove pictures that the report has no longer."""
         with as_failures(retry_number=_retry_number(context)):
-            keys = {file: f"{_stem(context)}/{file.name}" for file in obj.files}
-            new = [file for file, key in keys.items() if not self.lake.holds(key, sha256=sha256(file))]
+            keys = {file: f"{_object_prefix(context)}/{file.name}" for file in obj.files}
+            new = [file for file, key in keys.items() if not self.lake.has_digest(key, sha256=sha256(file))]
             for file in new:
                 self.lake.publish(file, keys[file], replaces=obj.replaces[file.name], run_id=context.run_id)
-            for name in obj.dropped:
-                self.lake.delete(f"{_stem(context)}/{name}")
+            for name in obj.removed:
+                self.lake.delete(f"{_object_prefix(context)}/{name}")
         context.add_output_metadata({"written": "replaced" if new else "unchanged"})
 
     def load_input(self, context: dg.InputContext) -> str:
         """The page's HTML."""
-        with as_failures(), self.lake.open(f"{_stem(context)}/{PAGE}") as page:
+        with as_failures(), self.lake.open(f"{_object_prefix(context)}/{PAGE}") as page:
             return page.read().decode()
 
 
-class WarehouseIOManager(dg.ConfigurableIOManager):
+class WarehouseTableIOManager(dg.ConfigurableIOManager):
     """Tables: a month of a service's trips, a month of a mart, or a small table given as a frame."""
 
     warehouse: dg.ResourceDependency[Warehouse]
 
     def handle_output(
-        self, context: dg.OutputContext, obj: ParquetMonth | MartMonth | StagedFrame | pd.DataFrame
+        self, context: dg.OutputContext, obj: ParquetPartition | MartMonth | StagedFrame | pd.DataFrame
     ) -> None:
         """Replace the month, unless the table holds just these rows; replace a small table.
 
@@ -107,7 +107,7 @@ class WarehouseIOManager(dg.ConfigurableIOManager):
             said = self._load(context, obj)
             context.add_output_metadata({**said, "seconds": round(time.monotonic() - started, 3)})
 
-    def _load(self, context: dg.OutputContext, trips: ParquetMonth) -> dict[str, Any]:
+    def _load(self, context: dg.OutputContext, trips: ParquetPartition) -> dict[str, Any]:
         service, month = _service(context), Month.parse(context.partition_key)
         # Others wait while the warehouse is held, so not while the trips are fetched from a remote lake.
         with nullcontext() if trips.lake.is_remote else self.warehouse.session():
@@ -131,7 +131,7 @@ class WarehouseIOManager(dg.ConfigurableIOManager):
                 return self.warehouse.read_frame(name)
             month = Month.parse(context.partition_key)
             if name in marts():
-                return self.warehouse.ask(_rows_of(marts()[name], month))
+                return self.warehouse.read_portable_frame(_rows_of(marts()[name], month))
             service = _service(context)
             if self.warehouse.loaded_after_wait(service, month) is None:
                 raise WarehouseTableMissingError(
@@ -142,10 +142,10 @@ class WarehouseIOManager(dg.ConfigurableIOManager):
 
 
 def replace_frame(
-    warehouse: Warehouse, name: str, made: StagedFrame | pd.DataFrame, descriptions: Mapping[str, str]
+    warehouse: Warehouse, name: str, output: StagedFrame | pd.DataFrame, descriptions: Mapping[str, str]
 ) -> None:
     """Replace a small table, where what it was made of is still so."""
-    staged = made if isinstance(made, StagedFrame) else StagedFrame(made, nothing)
+    staged = output if isinstance(output, StagedFrame) else StagedFrame(output, noop)
     warehouse.replace_frame(name, staged.frame, descriptions, require_current=staged.require_current)
 
 
@@ -156,22 +156,22 @@ class ReplacedMart(NamedTuple):
     first: pd.DataFrame
 
 
-def replace_mart(warehouse: Warehouse, made: MartMonth, *, run_id: str) -> ReplacedMart:
-    """Replace the month, unless another run has loaded other trips meanwhile: then raises `OvertakenError`."""
-    mart, month = made.mart, made.month
+def replace_mart(warehouse: Warehouse, output: MartMonth, *, run_id: str) -> ReplacedMart:
+    """Replace the month, unless another run has loaded other trips meanwhile: then raises `ConcurrentUpdateError`."""
+    mart, month = output.mart, output.month
     with warehouse.session():
         rows = warehouse.replace_mart(
-            mart, month, made.services, run_id=run_id, require_current=lambda: _require_same(warehouse, made)
+            mart, month, output.services, run_id=run_id, require_current=lambda: _require_same(warehouse, output)
         )
-        return ReplacedMart(rows, warehouse.ask(_rows_of(mart, month, metadata.PREVIEW_ROWS)))
+        return ReplacedMart(rows, warehouse.read_portable_frame(_rows_of(mart, month, metadata.PREVIEW_ROWS)))
 
 
-def _require_same(warehouse: Warehouse, made: MartMonth) -> None:
-    found = warehouse.versions(made.mart.services, made.month)
-    if found != made.versions:
-        changed = sorted({name for name, _ in found.items() ^ made.versions.items()})
-        raise OvertakenError(
-            f"marts/{made.mart.name} {made.month}: another run has loaded {', '.join(changed)} since this one "
+def _require_same(warehouse: Warehouse, output: MartMonth) -> None:
+    found = warehouse.versions(output.mart.services, output.month)
+    if found != output.versions:
+        changed = sorted({name for name, _ in found.items() ^ output.versions.items()})
+        raise ConcurrentUpdateError(
+            f"marts/{output.mart.name} {output.month}: another run has loaded {', '.join(changed)} since this one "
             "looked at what is loaded.",
             remedy="Materialize it once more.",
         )
@@ -188,10 +188,10 @@ def _retry_number(context: dg.OutputContext | dg.InputContext) -> int:
     try:
         return context.step_context.previous_attempt_count
     except dg.DagsterInvariantViolationError:
-        return OVERTAKEN_RETRIES
+        return CONCURRENT_UPDATE_RETRIES
 
 
-def _stem(context: dg.OutputContext | dg.InputContext) -> str:
+def _object_prefix(context: dg.OutputContext | dg.InputContext) -> str:
     partition = [context.partition_key] if context.has_asset_partitions else []
     return "/".join([*context.asset_key.path, *partition])
 

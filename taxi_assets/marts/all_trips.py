@@ -34,9 +34,9 @@ class CommonColumn:
 
     name: str
     type: ColumnType
-    usual: str
+    usual_name: str
     of_trips_only: bool = False
-    otherwise: str | None = None
+    fallback: str | None = None
 
 
 COLUMNS = (
@@ -45,10 +45,10 @@ COLUMNS = (
     CommonColumn("pickup_date", ColumnType.DATE, "pickup_date"),
     CommonColumn("pickup_hour", ColumnType.INTEGER, "pickup_hour"),
     CommonColumn("pickup_isodow", ColumnType.INTEGER, "pickup_isodow"),
-    CommonColumn("pickup_location_id", ColumnType.INTEGER, "pickup_location_id", otherwise=str(UNKNOWN_ZONE)),
-    CommonColumn("dropoff_location_id", ColumnType.INTEGER, "dropoff_location_id", otherwise=str(UNKNOWN_ZONE)),
+    CommonColumn("pickup_location_id", ColumnType.INTEGER, "pickup_location_id", fallback=str(UNKNOWN_ZONE)),
+    CommonColumn("dropoff_location_id", ColumnType.INTEGER, "dropoff_location_id", fallback=str(UNKNOWN_ZONE)),
     CommonColumn("payment_type", ColumnType.INTEGER, "payment_type"),
-    CommonColumn("trips", ColumnType.INTEGER, "1", of_trips_only=True, otherwise="0"),
+    CommonColumn("trips", ColumnType.INTEGER, "1", of_trips_only=True, fallback="0"),
     CommonColumn("passengers", ColumnType.INTEGER, "passenger_count", of_trips_only=True),
     CommonColumn("miles", ColumnType.MILES, "trip_distance", of_trips_only=True),
     CommonColumn("seconds", ColumnType.INTEGER, f"CASE WHEN {_TIMED} THEN trip_seconds END", of_trips_only=True),
@@ -64,9 +64,9 @@ def source_of(column: CommonColumn, service: Service) -> str | None:
     if column.name in service.measures:
         return service.measures[column.name]
     recorded = {known.name for known in service.columns}
-    return column.usual if set(_NAMES.findall(column.usual)) <= recorded else None
+    return column.usual_name if set(_NAMES.findall(column.usual_name)) <= recorded else None
 
 
-def records(service: Service, names: set[str]) -> bool:
+def query_of_service(service: Service, names: set[str]) -> bool:
     """Whether the service records all of these columns."""
     return all(source_of(column, service) is not None for column in COLUMNS if column.name in names)

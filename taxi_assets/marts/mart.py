@@ -49,7 +49,7 @@ _HEADER = "/*", "*/"
 _NAME = re.compile("[a-z_][a-z0-9_]*")
 _VIEW = re.compile(r"\bCREATE\s+VIEW\s+(\w+)", re.IGNORECASE)
 # What the warehouse has besides marts: a mart of that name would be written over it.
-_TAKEN = {all_trips.NAME, ZONES_TABLE, "month_quality", "loaded_months"}
+_RESERVED_NAMES = {all_trips.NAME, ZONES_TABLE, "month_quality", "loaded_months"}
 
 _KEYS = (
     Column("data_month", ColumnType.DATE, "First day of the published month; the partition."),
@@ -88,9 +88,9 @@ class Mart:
     key: tuple[str, ...]
     measures: tuple[str, ...]
     """Its columns that add up."""
-    of_all_trips: tuple[str, ...]
+    reconciled_measures: tuple[str, ...]
     """Those measures that must be what all trips of a month add up to."""
-    needs: frozenset[str]
+    required_columns: frozenset[str]
     sql: str
     """The query of a month; after it, views upon the table."""
 
@@ -112,7 +112,9 @@ class Mart:
     @property
     def services(self) -> list[Service]:
         """Those whose trips it counts."""
-        return [service for service in SERVICES.values() if all_trips.records(service, set(self.needs))]
+        return [
+            service for service in SERVICES.values() if all_trips.query_of_service(service, set(self.required_columns))
+        ]
 
     @property
     def version(self) -> str:
@@ -143,7 +145,9 @@ def read_marts(texts: Mapping[str, str]) -> Mapping[str, Mart]:
     for mart in found.values():
         for view in mart.views:
             if view in owners:
-                raise _wrong(mart.name, f"its view {view} has a name that marts/sql/{owners[view]}.sql makes as well")
+                raise _definition_error(
+                    mart.name, f"its view {view} has a name that marts/sql/{owners[view]}.sql makes as well"
+                )
             owners[view] = mart.name
     return found
 
@@ -153,30 +157,30 @@ def read_mart(name: str, text: str) -> Mart:
     opening, closing = _HEADER
     head, found, sql = text.strip().removeprefix(opening).partition(closing)
     if not text.lstrip().startswith(opening) or not found:
-        raise _wrong(name, "it does not begin with a header between /* and */")
+        raise _definition_error(name, "it does not begin with a header between /* and */")
     try:
         header = _Header.model_validate(yaml.safe_load(head))
     except yaml.YAMLError as error:
-        raise _wrong(name, f"its header is no YAML: {' '.join(str(error).split())}") from None
+        raise _definition_error(name, f"its header is no YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
         said = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise _wrong(name, f"its header is not right: {said}") from None
+        raise _definition_error(name, f"its header is not right: {said}") from None
     own = {column: about.as_column(column) for column, about in header.columns.items() if about is not None}
     names = dict.fromkeys([*header.key, *header.columns, *header.measures])
     strange = [column for column in names if column not in own and column not in GLOSSARY]
     if strange:
-        raise _wrong(name, f"its header does not describe {', '.join(strange)}")
+        raise _definition_error(name, f"its header does not describe {', '.join(strange)}")
     unknown = sorted({*header.needs} - _standard())
     if unknown:
-        raise _wrong(name, f"it needs {', '.join(unknown)}, which all_trips does not have")
+        raise _definition_error(name, f"it needs {', '.join(unknown)}, which all_trips does not have")
     mart = Mart(
         name=name,
         description=header.description.strip(),
         columns=tuple(own.get(column) or GLOSSARY[column] for column in names),
         key=tuple(header.key),
         measures=tuple(header.measures),
-        of_all_trips=tuple(m for m in header.measures if header.counts == "all" and m in _standard() - {*own}),
-        needs=frozenset(header.needs),
+        reconciled_measures=tuple(m for m in header.measures if header.counts == "all" and m in _standard() - {*own}),
+        required_columns=frozenset(header.needs),
         sql=sql.strip(),
     )
     for relation in (name, *mart.views):
@@ -190,13 +194,13 @@ def _standard() -> set[str]:
 
 def _require_free(relation: str, mart: Mart) -> None:
     if not _NAME.fullmatch(relation):
-        raise _wrong(mart.name, f"{relation} is no name of lower-case letters, digits and underscores")
+        raise _definition_error(mart.name, f"{relation} is no name of lower-case letters, digits and underscores")
     of_trips = any(relation.startswith(service.table) for service in SERVICES.values())  # and what stands beside them
-    if of_trips or relation in _TAKEN or relation.endswith("_loads"):
-        raise _wrong(mart.name, f"{relation} is the name of another table of the warehouse")
+    if of_trips or relation in _RESERVED_NAMES or relation.endswith("_loads"):
+        raise _definition_error(mart.name, f"{relation} is the name of another table of the warehouse")
 
 
-class _OwnColumn(BaseModel, extra="forbid"):
+class _MartColumn(BaseModel, extra="forbid"):
     type: str
     description: str
     unit: str | None = None
@@ -216,11 +220,13 @@ class _OwnColumn(BaseModel, extra="forbid"):
 class _Header(BaseModel, extra="forbid"):
     description: str
     key: list[str] = Field(min_length=1)
-    columns: dict[str, _OwnColumn | None] = {}
+    columns: dict[str, _MartColumn | None] = {}
     measures: list[str]
     needs: list[str] = []
     counts: Literal["all", "some"] = "all"
 
 
-def _wrong(name: str, what: str) -> MartDefinitionError:
-    return MartDefinitionError(f"marts/sql/{name}.sql: {what}.", remedy="See marts/mart.py for what a mart looks like.")
+def _definition_error(name: str, label: str) -> MartDefinitionError:
+    return MartDefinitionError(
+        f"marts/sql/{name}.sql: {label}.", remedy="See marts/mart.py for what a mart looks like."
+    )

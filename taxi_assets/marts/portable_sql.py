@@ -19,9 +19,9 @@ from taxi_assets.tlc.schema import ColumnType
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-WRITTEN_IN = "duckdb"
+SOURCE_DIALECT = "duckdb"
 
-ALLOWED: frozenset[type[exp.Expr]] = frozenset({
+ALLOWED_NODES: frozenset[type[exp.Expr]] = frozenset({
     exp.Add, exp.Alias, exp.And, exp.Between, exp.Boolean, exp.Case, exp.Cast, exp.Coalesce, exp.Column, exp.Count,
     exp.CTE, exp.DataType, exp.Distinct, exp.Div, exp.EQ, exp.Extract, exp.From, exp.Group, exp.GT, exp.GTE, exp.Having,
     exp.Identifier, exp.If, exp.In, exp.Is, exp.Join, exp.Limit, exp.Literal, exp.LT, exp.LTE, exp.Max, exp.Min,
@@ -55,38 +55,40 @@ _TYPES_OF_NULLS = _TYPES | {exp.DType.BIGINT, exp.DType.TEXT, exp.DType.DECIMAL}
 _TIMES = frozenset(c.name for c in all_trips.COLUMNS if c.type in {ColumnType.DATE, ColumnType.DATETIME})
 
 
-def require_allowed(query: exp.Expr, what: str) -> None:
+def require_portable(query: exp.Expr, label: str) -> None:
     """Raise `MartDefinitionError`, which names `what`, where a query says what engines don't all understand alike."""
     for node in query.walk():
-        if type(node) not in ALLOWED:
-            raise wrong(what, f"{shown(node)} ({type(node).__name__}) is not among what engines understand alike")
-        _require_words(node, what)
+        if type(node) not in ALLOWED_NODES:
+            raise definition_error(
+                label, f"{sql_text(node)} ({type(node).__name__}) is not among what engines understand alike"
+            )
+        _require_words(node, label)
         check = _CHECKS.get(type(node))
         why = check(node) if check is not None else None
         if why is not None:
-            raise wrong(what, f"{shown(node)} {why}")
+            raise definition_error(label, f"{sql_text(node)} {why}")
 
 
-def wrong(what: str, why: str) -> MartDefinitionError:
+def definition_error(label: str, reason: str) -> MartDefinitionError:
     """`what` cannot be understood."""
-    return MartDefinitionError(f"{what}: {why}.", remedy="See marts/portable_sql.py for what can be written.")
+    return MartDefinitionError(f"{label}: {reason}.", remedy="See marts/portable_sql.py for what can be written.")
 
 
-def shown(node: exp.Expr) -> str:
+def sql_text(node: exp.Expr) -> str:
     """A construct as it was written."""
-    return repr(node.sql(dialect=WRITTEN_IN))
+    return repr(node.sql(dialect=SOURCE_DIALECT))
 
 
-def _require_words(node: exp.Expr, what: str) -> None:
+def _require_words(node: exp.Expr, label: str) -> None:
     for key, value in node.args.items():
         for word in value if isinstance(value, list) else [value]:
             if not word or isinstance(word, exp.Expr):
                 continue
             if (type(node), key) not in _WORDS:
-                raise wrong(what, f"{shown(node)} ({key}) is not among what engines understand alike")
+                raise definition_error(label, f"{sql_text(node)} ({key}) is not among what engines understand alike")
             words = _WORDS[type(node), key]
             if words is not None and str(word).upper() not in words:
-                raise wrong(what, f"{word} in {shown(node)} is not among what engines understand alike")
+                raise definition_error(label, f"{word} in {sql_text(node)} is not among what engines understand alike")
 
 
 # --- what every engine parses, but not alike; each says why, or None --------------------------------------------------
@@ -155,7 +157,7 @@ def _select(node: Any) -> str | None:
             return f"groups by {item.alias}, which may mean the column or what is called so; write it out"
         grouped = value in group.expressions or item.alias in columns or exp.Literal.number(place) in group.expressions
         if not grouped and used - columns:
-            return f"selects {shown(value)}, which it does not group by as it stands"
+            return f"selects {sql_text(value)}, which it does not group by as it stands"
     return None
 
 

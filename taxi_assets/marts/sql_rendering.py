@@ -19,7 +19,7 @@ from sqlglot.optimizer.scope import Scope, build_scope
 
 from taxi_assets.marts import all_trips
 from taxi_assets.marts.mart import marts
-from taxi_assets.marts.portable_sql import WRITTEN_IN, require_allowed, shown, wrong
+from taxi_assets.marts.portable_sql import SOURCE_DIALECT, definition_error, require_portable, sql_text
 from taxi_assets.tlc.schema import ColumnType
 from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets.tlc.zones import ZONE_COLUMNS, ZONES_TABLE
@@ -58,7 +58,7 @@ _TYPES = {
 
 
 @cache
-def queries_of(mart: Mart) -> tuple[exp.Query, dict[str, exp.Query]]:
+def mart_queries(mart: Mart) -> tuple[exp.Query, dict[str, exp.Query]]:
     """The query of a month, and the views upon the table by name; raises `MartDefinitionError`."""
     first, views = _read(mart)
     for query in (first, *views.values()):
@@ -70,9 +70,9 @@ def _read(mart: Mart) -> tuple[exp.Query, dict[str, exp.Query]]:
     first, *others = _parsed(mart.sql, mart.name)
     if not isinstance(first, exp.Query) or [c.name for c in mart.columns] != first.named_selects:
         columns = ", ".join(column.name for column in mart.columns)
-        raise wrong(mart.name, f"the query of a month must select, in this order, {columns}")
+        raise definition_error(mart.name, f"the query of a month must select, in this order, {columns}")
     if "data_month" not in mart.key or all_trips.NAME not in tables_of(first):
-        raise wrong(mart.name, "it must be made of all_trips, and data_month be part of its key")
+        raise definition_error(mart.name, "it must be made of all_trips, and data_month be part of its key")
     views = {}
     for view in others:
         if not (
@@ -81,22 +81,24 @@ def _read(mart: Mart) -> tuple[exp.Query, dict[str, exp.Query]]:
             and isinstance(view.this, exp.Table)
             and isinstance(view.expression, exp.Query)
         ):
-            raise wrong(mart.name, "after the query of a month there can only be CREATE VIEW … AS SELECT …")
-        require_allowed(view.this, mart.name)
+            raise definition_error(mart.name, "after the query of a month there can only be CREATE VIEW … AS SELECT …")
+        require_portable(view.this, mart.name)
         views[view.this.name] = view.expression
     if [*views] != mart.views or len(views) != len(others):
-        raise wrong(mart.name, "each view must begin with CREATE VIEW and a name of its own, and comments with neither")
+        raise definition_error(
+            mart.name, "each view must begin with CREATE VIEW and a name of its own, and comments with neither"
+        )
     for query in (first, *views.values()):
-        require_allowed(query, mart.name)
+        require_portable(query, mart.name)
     return first, views
 
 
-def parse(sql: str, what: str) -> exp.Query:
+def parse(sql: str, label: str) -> exp.Query:
     """A query in the language of marts; `what` names it in errors."""
-    queries = _parsed(sql, what)
+    queries = _parsed(sql, label)
     if len(queries) != 1 or not isinstance(queries[0], exp.Query):
-        raise wrong(what, "it is no query, or several")
-    require_allowed(queries[0], what)
+        raise definition_error(label, "it is no query, or several")
+    require_portable(queries[0], label)
     return queries[0]
 
 
@@ -106,16 +108,16 @@ def tables_of(query: exp.Query) -> set[str]:
     return {table.name for table in query.find_all(exp.Table)} - ctes
 
 
-def month_of(mart: Mart, month: Month, services: Sequence[Service]) -> exp.Query:
+def month_query(mart: Mart, month: Month, services: Sequence[Service]) -> exp.Query:
     """The query of a mart's month, over these services."""
-    return over_trips(queries_of(mart)[0], services, [month])
+    return expand_all_trips(mart_queries(mart)[0], services, [month])
 
 
-def over_trips(query: exp.Query, services: Sequence[Service], months: Iterable[Month]) -> exp.Query:
+def expand_all_trips(query: exp.Query, services: Sequence[Service], months: Iterable[Month]) -> exp.Query:
     """A query in which `all_trips` is the trips of these months of these services."""
     days = [str(month.start) for month in months]
     if all_trips.NAME in tables_of(query) and not (services and days):
-        raise wrong("query", "it reads all_trips, and of which services and months is not said")
+        raise definition_error("query", "it reads all_trips, and of which services and months is not said")
 
     def put(node: exp.Expr) -> exp.Expr:
         if isinstance(node, exp.Table) and node.name == all_trips.NAME:
@@ -152,29 +154,33 @@ def _require_known_columns(query: exp.Query, mart: Mart) -> None:
     try:
         _qualified(query, schema, validate=True)
     except SqlglotError as error:
-        raise wrong(mart.name, f"it names what there is not: {_said(error)}") from None
+        raise definition_error(mart.name, f"it names what there is not: {_error_text(error)}") from None
 
 
 def types_of(query: exp.Query) -> dict[str, str]:
     """DuckDB's types of a query's columns by name, as far as they can be told; no engine's results say them all."""
     try:
         schema = _schema(tables_of(query))
-        typed = annotate_types(_qualified(query, schema), schema=schema, dialect=WRITTEN_IN)
+        typed = annotate_types(_qualified(query, schema), schema=schema, dialect=SOURCE_DIALECT)
     except SqlglotError:  # what is wrong with it, the engine says
         return {}
-    return {column.alias_or_name: column.type.sql(WRITTEN_IN) for column in typed.selects if column.type is not None}
+    return {
+        column.alias_or_name: column.type.sql(SOURCE_DIALECT) for column in typed.selects if column.type is not None
+    }
 
 
 def lineage(mart: Mart, services: Sequence[Service]) -> dict[str, set[tuple[str, str]]]:
     """For each of a mart's columns, the columns of tables in the warehouse that its values are made from."""
-    query = over_trips(queries_of(mart)[0], services, [services[0].first_month])
+    query = expand_all_trips(mart_queries(mart)[0], services, [services[0].first_month])
     scope = build_scope(_qualified(query, _schema(tables_of(query))))
-    return {} if scope is None else {name: _made_of(scope, place) for place, name in enumerate(query.named_selects)}
+    return (
+        {} if scope is None else {name: _source_columns(scope, place) for place, name in enumerate(query.named_selects)}
+    )
 
 
 def never_null(mart: Mart, column: str) -> bool:
     """Whether no row of a mart can lack this column's value, as far as can be told from its query."""
-    query = queries_of(mart)[0]
+    query = mart_queries(mart)[0]
     scope = build_scope(_qualified(query, _schema(tables_of(query))))
     return scope is not None and _is_never_null(scope, query.named_selects.index(column))
 
@@ -183,7 +189,7 @@ def _qualified(query: exp.Query, schema: Mapping[str, object], *, validate: bool
     return qualify(
         query.copy(),
         schema=dict(schema),
-        dialect=WRITTEN_IN,
+        dialect=SOURCE_DIALECT,
         quote_identifiers=False,
         identify=False,
         validate_qualify_columns=validate,
@@ -219,14 +225,14 @@ def _types(table: str, columns: _Columns) -> dict[str, str]:
     return own | {column.name: _TYPES[column.type] for column in columns}
 
 
-def _made_of(scope: Any, place: int) -> set[tuple[str, str]]:
+def _source_columns(scope: Any, place: int) -> set[tuple[str, str]]:
     if scope.set_operation_scopes:
-        return {made_of for side in scope.set_operation_scopes for made_of in _made_of(side, place)}
+        return {made_of for side in scope.set_operation_scopes for made_of in _source_columns(side, place)}
     found = set()
     for column in scope.expression.selects[place].find_all(exp.Column):
         source: Any = _source_of(scope, column)
         if isinstance(source, Scope):
-            found |= _made_of(source, _names(source).index(column.name))
+            found |= _source_columns(source, _names(source).index(column.name))
         elif source is not None:
             found.add((source.name, column.name))
     return found
@@ -263,7 +269,7 @@ def _is_never_null(scope: Any, place: int) -> bool:
     return holds(scope.expression.selects[place].unalias())
 
 
-_NEVER_NULL = {"service", "data_month"} | {c.name for c in all_trips.COLUMNS if c.otherwise is not None}
+_NEVER_NULL = {"service", "data_month"} | {c.name for c in all_trips.COLUMNS if c.fallback is not None}
 
 
 # --- trips ------------------------------------------------------------------------------------------------------------
@@ -288,31 +294,31 @@ def _trips_of(service: Service, days: Sequence[str]) -> exp.Select:
                     exp.If(this=exp.Not(this=exp.func("COALESCE", exp.column("is_reversal"), exp.false())), true=value)
                 ]
             )
-        if column.otherwise is not None:
-            value = exp.func("COALESCE", value, _parse(column.otherwise))
+        if column.fallback is not None:
+            value = exp.func("COALESCE", value, _parse(column.fallback))
         columns.append(exp.alias_(value, column.name))
     months = exp.column("data_month").isin(*(exp.cast(exp.Literal.string(day), "DATE") for day in days))
     return exp.select(*columns).from_(service.table).where(months)
 
 
 def _parse(sql: str) -> exp.Expr:
-    parsed: exp.Expr = sqlglot.parse_one(sql, read=WRITTEN_IN)
+    parsed: exp.Expr = sqlglot.parse_one(sql, read=SOURCE_DIALECT)
     return parsed
 
 
-def _parsed(sql: str, what: str) -> list[exp.Expr]:
+def _parsed(sql: str, label: str) -> list[exp.Expr]:
     try:
-        statements = [statement for statement in sqlglot.parse(sql, read=WRITTEN_IN) if statement is not None]
+        statements = [statement for statement in sqlglot.parse(sql, read=SOURCE_DIALECT) if statement is not None]
     except (SqlglotError, ValueError) as error:
-        raise wrong(what, f"it cannot be parsed: {_said(error)}") from None
+        raise definition_error(label, f"it cannot be parsed: {_error_text(error)}") from None
     if not statements:
-        raise wrong(what, "there is no query")
+        raise definition_error(label, "there is no query")
     for statement in statements:
         if isinstance(statement, exp.Alias | exp.Condition):  # such as SELEC data_month, a value by a name
-            raise wrong(what, f"it cannot be parsed: {shown(statement)} is no statement")
+            raise definition_error(label, f"it cannot be parsed: {sql_text(statement)} is no statement")
     return statements
 
 
-def _said(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     """On one line, and without the colours that are for terminals."""
     return " ".join(_COLOURS.sub("", str(error)).split()).rstrip(".")

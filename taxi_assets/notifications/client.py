@@ -1,4 +1,4 @@
-"""Who is told: the notifiers of `TAXI_NOTIFY`, each of them an address that the library Apprise knows.
+"""Who is told: the notifiers of `TAXI_NOTIFY_URLS`, each of them an address that the library Apprise knows.
 
 Belongs here: from text to notifiers, and handing them a message. What a message says, and when one is sent, is
 `automation/sensors/notification_sensors.py`. Addresses hold tokens and passwords: whatever goes wrong, none of them is quoted.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
 # A tick of a sensor ends after a minute. Apprise itself gives each notifier four seconds to connect, four to answer.
-SECONDS_TO_TAKE_IT = 10
+TIMEOUT_SECONDS = 10
 
 _ACCEPTED = (
     "Accepted are addresses as the library Apprise knows them, such as slack://…, mailto://… or json://…, with a "
@@ -27,7 +27,7 @@ _ACCEPTED = (
 # As Apprise itself splits: a comma within an address stays. Unlike it, this loses nothing that is no address.
 _BETWEEN = re.compile(r"[\s,;]+(?=[a-z0-9]+://)", re.IGNORECASE)
 _SCHEME = re.compile(r"[a-z0-9]{1,32}://", re.IGNORECASE)
-_telling = ContextVar("_telling", default=False)
+_notifying = ContextVar("_telling", default=False)
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def read_notifiers(text: str) -> apprise.Apprise:
     import apprise  # noqa: PLC0415  (takes almost half a second to load, and most deployments have no notifier)
 
     for library in ("apprise", "urllib3.connectionpool"):
-        logging.getLogger(library).addFilter(_hold_back)
+        logging.getLogger(library).addFilter(_filter_log)
     notifiers = apprise.Apprise(asset=apprise.AppriseAsset(app_id="taxi_assets", app_desc="taxi_assets"))
     for number, address in enumerate(_BETWEEN.split(text.strip(" \t\r\n,;")), start=1):
         notifier = apprise.Apprise.instantiate(address, asset=notifiers.asset, tag=f"number-{number}")
@@ -56,32 +56,32 @@ def read_notifiers(text: str) -> apprise.Apprise:
     return notifiers
 
 
-def tell(addresses: SecretStr, message: Message) -> list[str]:
+def notify(addresses: SecretStr, message: Message) -> list[str]:
     """Hand all notifiers a message, side by side; returns a line for each that did not take it, and raises nothing."""
     import apprise  # noqa: PLC0415  (see above)
 
     notifiers = read_notifiers(addresses.get_secret_value())
-    before = _telling.set(True)  # Apprise hands it on to its threads
+    before = _notifying.set(True)  # Apprise hands it on to its threads
     try:
         result = notifiers.notify(
             title=message.title, body=message.body, notify_type=message.kind, body_format=apprise.NotifyFormat.TEXT,
-            timeout=SECONDS_TO_TAKE_IT,
+            timeout=TIMEOUT_SECONDS,
         )  # fmt: skip
     finally:
-        _telling.reset(before)
+        _notifying.reset(before)
     with closing(result):
-        return [_complaint(each) for each in result if not each]
+        return [_error_line(each) for each in result if not each]
 
 
-def _complaint(result: apprise.NotifyResult) -> str:
+def _error_line(result: apprise.NotifyResult) -> str:
     (tag,) = result.tag
     late = result.status == type(result.status).TIMEOUT
     return (
-        f"Notifier {tag.replace('-', ' ')} of TAXI_NOTIFY ({result.name}) "
-        f"{f'did not answer within {SECONDS_TO_TAKE_IT} seconds' if late else 'did not take the message'}."
+        f"Notifier {tag.replace('-', ' ')} of TAXI_NOTIFY_URLS ({result.name}) "
+        f"{f'did not answer within {TIMEOUT_SECONDS} seconds' if late else 'did not take the message'}."
     )
 
 
-def _hold_back(record: logging.LogRecord) -> bool:
+def _filter_log(record: logging.LogRecord) -> bool:
     """Filter out log lines that may hold parts of an address: all of Apprise's, and those of requests that it makes."""
-    return record.name != "apprise" and not _telling.get()
+    return record.name != "apprise" and not _notifying.get()

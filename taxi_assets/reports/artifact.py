@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-PICTURES = ("trips_per_day", "hour_by_weekday", "top_zones", "fares_and_tips", "quarantine")
+CHARTS = ("trips_per_day", "hour_by_weekday", "top_zones", "fares_and_tips", "quarantine")
 """Names of the pictures that a month can have, in the order of the page."""
 
 PAGE = "report.html"
-NAMES = (*(f"{name}.png" for name in PICTURES), PAGE)
+NAMES = (*(f"{name}.png" for name in CHARTS), PAGE)
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class StagedReport:
     replaces: Mapping[str, str | None]
 
     @property
-    def dropped(self) -> list[str]:
+    def removed(self) -> list[str]:
         """What an earlier report of the month had, and this one has not."""
         made = {file.name for file in self.files}
         return [name for name, version in self.replaces.items() if version is not None and name not in made]

@@ -58,7 +58,7 @@ _SMALL_COLOURS = 160
 
 
 @dataclass(frozen=True)
-class Picture:
+class ChartImage:
     """A finished picture: its name (`trips_per_day`), what it shows in words for who cannot see it, and its bytes."""
 
     name: str
@@ -80,7 +80,7 @@ class Picture:
 
 
 @contextmanager
-def drawing() -> Iterator[None]:
+def chart_style() -> Iterator[None]:
     """Draw in this style, whatever the machine's own settings are."""
     with matplotlib.style.context(["default", dict(_STYLE)]):
         yield

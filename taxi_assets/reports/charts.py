@@ -17,8 +17,8 @@ from taxi_assets.reports.chart_style import (
     ORANGE,
     PAPER,
     VERMILION,
-    Picture,
-    drawing,
+    ChartImage,
+    chart_style,
     grid,
     new_figure,
     to_png,
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from taxi_assets.reports.metrics import MonthFigures
-    from taxi_assets.tlc.cleaning.report import MonthReport
+    from taxi_assets.reports.metrics import MonthMetrics
+    from taxi_assets.tlc.cleaning.report import CleaningReport
 
 _THOUSANDS = FuncFormatter(lambda value, _position: formatting.count(value))
 _LETTERS = "MTWTFSS"
@@ -39,29 +39,29 @@ _LABEL_CHARACTERS = 40
 _LEAST_BARS = 2  # one alone would fill its picture
 
 
-def draw_all(figures: MonthFigures, report: MonthReport) -> list[Picture]:
+def draw_charts(metrics: MonthMetrics, report: CleaningReport) -> list[ChartImage]:
     """Every picture that there is something to see in, in the order of the page."""
     drawn = []
-    with drawing():
-        if figures.headline.trips:
-            drawn += [_trips_per_day(figures), _hour_by_weekday(figures)]
-        if figures.zones:
-            drawn.append(_top_zones(figures))
-        if any(fare.trips for fare in figures.fares):
-            drawn.append(_fares_and_tips(figures))
+    with chart_style():
+        if metrics.headline.trips:
+            drawn += [_trips_per_day(metrics), _hour_by_weekday(metrics)]
+        if metrics.zones:
+            drawn.append(_top_zones(metrics))
+        if any(fare.trips for fare in metrics.fares):
+            drawn.append(_fares_and_tips(metrics))
         if report.reasons:
-            drawn.append(_quarantine(figures, report))
+            drawn.append(_quarantine(metrics, report))
     return drawn
 
 
-def _of(figures: MonthFigures) -> str:
+def _chart_builders(figures: MonthMetrics) -> str:
     return f"{figures.service.title}, {formatting.month_name(figures.month)}"
 
 
-def _trips_per_day(figures: MonthFigures) -> Picture:
-    month, days = figures.month, figures.days
+def _trips_per_day(metrics: MonthMetrics) -> ChartImage:
+    month, days = metrics.month, metrics.days
     weekend = [calendar.weekday(month.year, month.number, day) >= 5 for day in range(1, month.days + 1)]
-    figure = new_figure(f"Trips per day: {_of(figures)}", height=3.5)
+    figure = new_figure(f"Trips per day: {_chart_builders(metrics)}", height=3.5)
     axes = figure.subplots()
     numbers = range(1, month.days + 1)
     axes.bar(numbers, days, color=[ORANGE if w else BLUE for w in weekend], width=0.78)
@@ -80,13 +80,13 @@ def _trips_per_day(figures: MonthFigures) -> Picture:
         f"Bar chart of trips per day. Most: {formatting.day_name(month, days.index(most) + 1)}, {formatting.count(most)}. "
         f"Fewest: {formatting.day_name(month, days.index(least) + 1)}, {formatting.count(least)}."
     )
-    return Picture("trips_per_day", alt, to_png(figure))
+    return ChartImage("trips_per_day", alt, to_png(figure))
 
 
-def _hour_by_weekday(figures: MonthFigures) -> Picture:
-    figure = new_figure(f"The week by hour: {_of(figures)}", height=3.5)
+def _hour_by_weekday(metrics: MonthMetrics) -> ChartImage:
+    figure = new_figure(f"The week by hour: {_chart_builders(metrics)}", height=3.5)
     axes = figure.subplots()
-    values = [[float("nan") if value is None else value for value in day] for day in figures.hours]
+    values = [[float("nan") if value is None else value for value in day] for day in metrics.hours]
     axes.set_facecolor("#f1f2f4")
     image = axes.imshow(values, aspect="auto", cmap="cividis", vmin=0, interpolation="nearest")
     axes.set_yticks(range(7), formatting.WEEKDAYS)
@@ -100,7 +100,7 @@ def _hour_by_weekday(figures: MonthFigures) -> Picture:
     bar = figure.colorbar(image, ax=axes, pad=0.015, aspect=16, format=_THOUSANDS)
     bar.set_label("trips in such an hour")
     bar.outline.set_visible(False)
-    busiest = figures.headline.busiest
+    busiest = metrics.headline.busiest
     alt = "Heat map of trips by weekday and hour of the pickup."
     if busiest is not None:
         place = busiest.hour - 0.5, busiest.isodow - 1.5
@@ -114,29 +114,31 @@ def _hour_by_weekday(figures: MonthFigures) -> Picture:
             f" Busiest: {formatting.WEEKDAYS[busiest.isodow - 1]} {formatting.hour_name(busiest.hour)}, "
             f"with {formatting.count(busiest.trips)} trips in such an hour."
         )
-    return Picture("hour_by_weekday", alt, to_png(figure))
+    return ChartImage("hour_by_weekday", alt, to_png(figure))
 
 
-def _top_zones(figures: MonthFigures) -> Picture:
-    zones = figures.zones
+def _top_zones(metrics: MonthMetrics) -> ChartImage:
+    zones = metrics.zones
     names = [f"{zone.name}, {zone.borough}" if zone.borough else zone.name for zone in zones]
-    figure = new_figure(f"Where trips begin: {_of(figures)}", height=0.9 + 0.28 * max(len(zones), _LEAST_BARS))
+    figure = new_figure(
+        f"Where trips begin: {_chart_builders(metrics)}", height=0.9 + 0.28 * max(len(zones), _LEAST_BARS)
+    )
     axes = figure.subplots()
-    _bars(axes, names, [zone.trips for zone in zones], BLUE, figures.headline.trips)
+    _bars(axes, names, [zone.trips for zone in zones], BLUE, metrics.headline.trips)
     axes.set_xlabel("trips, and their share of all trips")
     first = zones[0]
     alt = (
         f"Bar chart of the {len(zones)} taxi zones where most trips begin. "
         f"First: {names[0]}, {formatting.counted(first.trips, 'trip')}."
     )
-    return Picture("top_zones", alt, to_png(figure))
+    return ChartImage("top_zones", alt, to_png(figure))
 
 
-def _fares_and_tips(figures: MonthFigures) -> Picture:
-    fares, tips = figures.fares, figures.tip_by_fare
-    by_card = bool(figures.payments)
+def _fares_and_tips(metrics: MonthMetrics) -> ChartImage:
+    fares, tips = metrics.fares, metrics.tip_by_fare
+    by_card = bool(metrics.payments)
     tipped = any(tips)
-    figure = new_figure(f"Fares and tips: {_of(figures)}", height=3.4)
+    figure = new_figure(f"Fares and tips: {_chart_builders(metrics)}", height=3.4)
     panels = figure.subplots(1, 2 if tipped else 1, squeeze=False)[0]
     labels = [fare.name.removesuffix(" and more").split(" to ")[0].removeprefix("$") for fare in fares]
     labels[-1] += "+"
@@ -159,25 +161,27 @@ def _fares_and_tips(figures: MonthFigures) -> Picture:
         axes.set_xticks(range(len(fares)), labels)
         axes.set_xlabel("fare, US dollars")
     most = fares[trips.index(max(trips))]
-    mean = figures.headline.tips_per_fare
+    mean = metrics.headline.tips_per_fare
     alt = f"Bar chart of trips by fare; most cost {most.name}."
     if tipped and mean is not None:
         whose = "trips paid by card" if by_card else "all trips"
         alt += f" Beside it the mean tip by fare; over {whose}, tips are {formatting.percent(mean)} of fares."
-    return Picture("fares_and_tips", alt, to_png(figure))
+    return ChartImage("fares_and_tips", alt, to_png(figure))
 
 
-def _quarantine(figures: MonthFigures, report: MonthReport) -> Picture:
+def _quarantine(metrics: MonthMetrics, report: CleaningReport) -> ChartImage:
     reasons = sorted(report.reasons.items(), key=lambda item: (-item[1].rows, item[0]))
     names = [name for name, _ in reasons]
-    figure = new_figure(f"Rows in quarantine: {_of(figures)}", height=0.95 + 0.32 * max(len(reasons), _LEAST_BARS))
+    figure = new_figure(
+        f"Rows in quarantine: {_chart_builders(metrics)}", height=0.95 + 0.32 * max(len(reasons), _LEAST_BARS)
+    )
     axes = figure.subplots()
     _bars(axes, names, [reason.rows for _, reason in reasons], ORANGE, report.rows_raw, digits=2)
     axes.set_xlabel("rows, and their share of the published file; a row with two reasons counts under both")
     alt = "Bar chart of the rows left out, by reason: " + "; ".join(
         f"{name}, {formatting.counted(reason.rows, 'row')}" for name, (_, reason) in zip(names, reasons, strict=True)
     )
-    return Picture("quarantine", alt + ".", to_png(figure))
+    return ChartImage("quarantine", alt + ".", to_png(figure))
 
 
 # --- axes --------------------------------------------------------------------------------------------------------

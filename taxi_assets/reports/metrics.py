@@ -73,7 +73,7 @@ PAYMENTS: Mapping[int, str] = {
 NOT_RECORDED = "Not recorded"
 
 
-class Ask(Protocol):
+class QueryFunction(Protocol):
     """Asks the warehouse, in the language of marts; see `Warehouse.ask`."""
 
     def __call__(self, query: str, *, services: Sequence[Service], months: Sequence[Month]) -> pd.DataFrame:
@@ -105,7 +105,7 @@ class Headline:
 
 
 @dataclass(frozen=True)
-class ZoneFigure:
+class ZoneMetrics:
     """Trips that began in a taxi zone."""
 
     name: str
@@ -114,7 +114,7 @@ class ZoneFigure:
 
 
 @dataclass(frozen=True)
-class MoneyFigure:
+class MoneyMetrics:
     """Trips and money, by payment type or by fare."""
 
     name: str
@@ -130,7 +130,7 @@ class MoneyFigure:
 
 
 @dataclass(frozen=True)
-class MonthFigures:
+class MonthMetrics:
     """All figures of a month of a service, and the headlines of the months that it is compared with."""
 
     service: Service
@@ -144,13 +144,13 @@ class MonthFigures:
     """Trips of this month's file that began in a neighbouring month."""
     hours: Sequence[Sequence[float | None]]
     """Trips of such an hour, by weekday, Monday first, and hour; None for a weekday without trips."""
-    zones: Sequence[ZoneFigure]
+    zones: Sequence[ZoneMetrics]
     trips_without_zone: int
-    fares: Sequence[MoneyFigure]
+    fares: Sequence[MoneyMetrics]
     """By fare, in steps; empty where fares are not recorded."""
     tip_by_fare: Sequence[float | None]
     """The mean tip of a trip, by the same steps: of trips paid by card, where payment types are recorded."""
-    payments: Sequence[MoneyFigure]
+    payments: Sequence[MoneyMetrics]
     """By payment type, the most frequent first; empty where it is not recorded."""
 
 
@@ -159,19 +159,19 @@ def compared_months(service: Service, month: Month) -> list[Month]:
     return [other for other in (month.shift(-1), month.shift(-12)) if other >= service.first_month]
 
 
-def read_figures(ask: Ask, service: Service, month: Month, zone_names: pd.DataFrame | None) -> MonthFigures:
+def read_metrics(query: QueryFunction, service: Service, month: Month, zone_names: pd.DataFrame | None) -> MonthMetrics:
     """The figures of a month whose trips are in the warehouse; `zone_names` is the table of taxi zones, if there."""
     profile = _exact(
-        ask(_PROFILE, services=[service], months=[month, *compared_months(service, month)]), _COUNTS, _AMOUNTS
+        query(_PROFILE, services=[service], months=[month, *compared_months(service, month)]), _COUNTS, _AMOUNTS
     )
     of_month = profile[profile["data_month"] == month.start]
     hours = _hours_of_week(of_month, month)
     by_day = _within(of_month, month).groupby("pickup_date")["trips"].sum()
-    zones = _exact(ask(_ZONES, services=[service], months=[month]), ["trips"])
+    zones = _exact(query(_ZONES, services=[service], months=[month]), ["trips"])
     top, unknown = _top_zones(zones, zone_names)
-    fares, tip_by_fare, payments = _money(ask(_MONEY, services=[service], months=[month]))
+    fares, tip_by_fare, payments = _money(query(_MONEY, services=[service], months=[month]))
     trips = int(of_month["trips"].sum())
-    return MonthFigures(
+    return MonthMetrics(
         service=service,
         month=month,
         headline=_headline(of_month, month),
@@ -273,7 +273,7 @@ def _hours_of_week(rows: pd.DataFrame, month: Month) -> list[list[float | None]]
 # --- zones and money ---------------------------------------------------------------------------------------------
 
 
-def _top_zones(zones: pd.DataFrame, names: pd.DataFrame | None) -> tuple[list[ZoneFigure], int]:
+def _top_zones(zones: pd.DataFrame, names: pd.DataFrame | None) -> tuple[list[ZoneMetrics], int]:
     """The zones with the most trips, and how many trips have no known zone in the city."""
     unknown = zones["pickup_location_id"].isin(_NO_ZONES)
     known: dict[int, tuple[str, str]] = {}
@@ -288,25 +288,25 @@ def _top_zones(zones: pd.DataFrame, names: pd.DataFrame | None) -> tuple[list[Zo
     figures = []
     for number, trips in ranked[["pickup_location_id", "trips"]].head(TOP_ZONES).itertuples(index=False):
         name, borough = known.get(int(number), (f"Zone {number}", ""))
-        figures.append(ZoneFigure(name, borough, int(trips)))
+        figures.append(ZoneMetrics(name, borough, int(trips)))
     return figures, int(zones.loc[unknown, "trips"].sum())
 
 
-def _money(rows: pd.DataFrame) -> tuple[list[MoneyFigure], list[float | None], list[MoneyFigure]]:
+def _money(rows: pd.DataFrame) -> tuple[list[MoneyMetrics], list[float | None], list[MoneyMetrics]]:
     """By fare, the mean tip by fare, by payment type."""
     exact = _exact(rows, ["trips", "fare_step"], ["fare", "tips", "revenue"])
     if all(value is None for value in exact["fare"]):
         return [], [], []
-    steps = [_money_figure(_step_name(step), exact[exact["fare_step"] == step]) for step in range(FARE_STEPS + 1)]
+    steps = [_money_metrics(_step_name(step), exact[exact["fare_step"] == step]) for step in range(FARE_STEPS + 1)]
     recorded = exact["payment_type"].notna()
     tipping = exact[exact["payment_type"] == CARD] if recorded.any() else exact
     tips = [
         _ratio(figure.tips, figure.trips)
-        for figure in (_money_figure("", tipping[tipping["fare_step"] == step]) for step in range(FARE_STEPS + 1))
+        for figure in (_money_metrics("", tipping[tipping["fare_step"] == step]) for step in range(FARE_STEPS + 1))
     ]
     names = [PAYMENTS.get(int(code), f"Code {int(code)}") if pd.notna(code) else NOT_RECORDED
              for code in exact["payment_type"]]  # fmt: skip
-    payments = [_money_figure(str(name), group) for name, group in exact.groupby(pd.Series(names, index=exact.index))]
+    payments = [_money_metrics(str(name), group) for name, group in exact.groupby(pd.Series(names, index=exact.index))]
     payments.sort(key=lambda figure: (-figure.trips, figure.name))
     return steps, tips, payments if recorded.any() else []
 
@@ -316,6 +316,6 @@ def _step_name(step: int) -> str:
     return f"${low} and more" if step == FARE_STEPS else f"${low} to ${low + FARE_STEP}"
 
 
-def _money_figure(name: str, rows: pd.DataFrame) -> MoneyFigure:
+def _money_metrics(name: str, rows: pd.DataFrame) -> MoneyMetrics:
     sums = {column: _sum(rows[column]) or Decimal(0) for column in ("fare", "tips", "revenue")}
-    return MoneyFigure(name, int(rows["trips"].sum()), **sums)
+    return MoneyMetrics(name, int(rows["trips"].sum()), **sums)

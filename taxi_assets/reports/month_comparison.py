@@ -10,8 +10,8 @@ from taxi_assets.reports import formatting
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from taxi_assets.reports.metrics import Headline, HourOfWeek, MonthFigures
-    from taxi_assets.tlc.cleaning.report import MonthReport
+    from taxi_assets.reports.metrics import Headline, HourOfWeek, MonthMetrics
+    from taxi_assets.tlc.cleaning.report import CleaningReport
     from taxi_assets.tlc.month import Month
 
 NOT_LOADED = "not loaded"
@@ -61,12 +61,12 @@ _MEASURES = (
 )
 
 
-def comparison(figures: MonthFigures, months: Sequence[Month]) -> list[dict[str, Any]]:
+def comparison(metrics: MonthMetrics, months: Sequence[Month]) -> list[dict[str, Any]]:
     """A row for each figure that the service records, with those of other months and the change since."""
-    others = [_headline_of(figures, month) for month in months]
+    others = [_headline_of(metrics, month) for month in months]
     rows = []
     for measure in _MEASURES:
-        now = measure.of(figures.headline)
+        now = measure.of(metrics.headline)
         if now is not None:
             rows.append(
                 {
@@ -78,13 +78,13 @@ def comparison(figures: MonthFigures, months: Sequence[Month]) -> list[dict[str,
     return rows
 
 
-def tiles(figures: MonthFigures, report: MonthReport) -> list[dict[str, Any]]:
+def tiles(metrics: MonthMetrics, report: CleaningReport) -> list[dict[str, Any]]:
     """What a reader looks for first: trips, revenue, busiest hour, data quality."""
-    headline = figures.headline
-    tiles_ = [{"name": "Trips", "value": formatting.count(headline.trips), "more": _changes(figures, _TRIPS)}]
+    headline = metrics.headline
+    tiles_ = [{"name": "Trips", "value": formatting.count(headline.trips), "more": _changes(metrics, _TRIPS)}]
     if headline.revenue is not None:
         tiles_.append(
-            {"name": "Revenue", "value": formatting.dollars(headline.revenue), "more": _changes(figures, _REVENUE)}
+            {"name": "Revenue", "value": formatting.dollars(headline.revenue), "more": _changes(metrics, _REVENUE)}
         )
     else:
         a_day = formatting.count(headline.trips_per_day)
@@ -95,7 +95,7 @@ def tiles(figures: MonthFigures, report: MonthReport) -> list[dict[str, Any]]:
             {
                 "name": "Busiest hour",
                 "value": _busiest_short(busiest),
-                "more": [f"{formatting.count(busiest.trips)} trips in such an hour", _busiest_before(figures)],
+                "more": [f"{formatting.count(busiest.trips)} trips in such an hour", _busiest_before(metrics)],
             }
         )
     left_out = f"{formatting.count(report.rows_quarantined)} of {formatting.counted(report.rows_raw, 'row')} left out"
@@ -109,27 +109,27 @@ def _floored(share: float) -> str:
     return "100%" if share == 1 else f"{min(share, 0.9999):.2%}"
 
 
-def _most(report: MonthReport) -> str:
+def _most(report: CleaningReport) -> str:
     if not report.reasons:
         return ""
     name, _ = min(report.reasons.items(), key=lambda item: (-item[1].rows, item[0]))
     return f"most often {name.replace('_', ' ')}"
 
 
-def _busiest_before(figures: MonthFigures) -> str:
-    before = figures.month_before
+def _busiest_before(metrics: MonthMetrics) -> str:
+    before = metrics.month_before
     if before is None or before.busiest is None:
         return ""
     return f"{formatting.short_month(before.month)}: {_busiest_short(before.busiest)}"
 
 
-def _changes(figures: MonthFigures, measure: _Measure) -> list[str]:
-    now = measure.of(figures.headline)
+def _changes(metrics: MonthMetrics, measure: _Measure) -> list[str]:
+    now = measure.of(metrics.headline)
     lines = []
-    for month in (figures.month.shift(-1), figures.month.shift(-12)):
-        if month < figures.service.first_month:
+    for month in (metrics.month.shift(-1), metrics.month.shift(-12)):
+        if month < metrics.service.first_month:
             continue
-        cell = _cell(measure, now, _headline_of(figures, month))
+        cell = _cell(measure, now, _headline_of(metrics, month))
         said = cell["change"] if cell["value"] != NOT_LOADED else NOT_LOADED
         joined = "on" if cell["value"] != NOT_LOADED else ""
         name = formatting.short_month(month)
@@ -147,6 +147,6 @@ def _cell(measure: _Measure, now: Any, other: Headline | None) -> dict[str, str]
     return {"value": measure.written(before), "change": changed or NONE}
 
 
-def _headline_of(figures: MonthFigures, month: Month) -> Headline | None:
-    loaded = {other.month: other for other in (figures.month_before, figures.year_before) if other is not None}
+def _headline_of(metrics: MonthMetrics, month: Month) -> Headline | None:
+    loaded = {other.month: other for other in (metrics.month_before, metrics.year_before) if other is not None}
     return loaded.get(month)

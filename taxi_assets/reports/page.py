@@ -24,9 +24,9 @@ from taxi_assets.tlc.schema import ColumnType
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from taxi_assets.reports.chart_style import Picture
-    from taxi_assets.reports.metrics import MoneyFigure, MonthFigures
-    from taxi_assets.tlc.cleaning.report import MonthReport
+    from taxi_assets.reports.chart_style import ChartImage
+    from taxi_assets.reports.metrics import MoneyMetrics, MonthMetrics
+    from taxi_assets.tlc.cleaning.report import CleaningReport
     from taxi_assets.tlc.schema import Service
     from taxi_assets.tlc.sources.source_record import SourceRecord
 
@@ -41,27 +41,29 @@ def version() -> str:
     return hashlib.sha256(f"{_VERSION} {_template_text()}".encode()).hexdigest()[:16]
 
 
-def render(figures: MonthFigures, report: MonthReport, source: SourceRecord | None, pictures: Sequence[Picture]) -> str:
+def render(
+    metrics: MonthMetrics, report: CleaningReport, source: SourceRecord | None, pictures: Sequence[ChartImage]
+) -> str:
     """The page; `source` is what is known of the published file, if it is still there."""
-    service = figures.service
-    months = [month for month in (figures.month.shift(-1), figures.month.shift(-12)) if month >= service.first_month]
+    service = metrics.service
+    months = [month for month in (metrics.month.shift(-1), metrics.month.shift(-12)) if month >= service.first_month]
     return _environment().get_template(_TEMPLATE).render(
-        title=f"{service.title}, {formatting.month_name(figures.month)}",
+        title=f"{service.title}, {formatting.month_name(metrics.month)}",
         lead=f"{service.description[0].upper()}{service.description[1:]}.",
         generated="These are not TLC's records: they were made up, for trying things out." if report.generated else "",
-        tiles=tiles(figures, report),
+        tiles=tiles(metrics, report),
         months={
-            "this": formatting.short_month(figures.month),
+            "this": formatting.short_month(metrics.month),
             "others": [formatting.short_month(month) for month in months],
         },
-        comparison=comparison(figures, months),
-        comparison_notes=_comparison_notes(figures),
+        comparison=comparison(metrics, months),
+        comparison_notes=_comparison_notes(metrics),
         pictures={p.name: {"alt": p.alt, "data": base64.b64encode(p.png).decode()} for p in pictures},
-        captions=_captions(figures),
-        payments=_payments(figures),
-        quality=_quality(figures, report),
+        captions=_captions(metrics),
+        payments=_payments(metrics),
+        quality=_quality(metrics, report),
         provenance=_provenance(report, source),
-        method=_method(figures),
+        method=_method(metrics),
     )  # fmt: skip
 
 
@@ -83,34 +85,34 @@ def _template_text() -> str:
 # --- what the sections say ---------------------------------------------------------------------------------------
 
 
-def _comparison_notes(figures: MonthFigures) -> list[str]:
+def _comparison_notes(metrics: MonthMetrics) -> list[str]:
     notes = []
-    if figures.headline.tips_per_fare is not None:
-        whose = "trips paid by card" if figures.payments else "all trips"
+    if metrics.headline.tips_per_fare is not None:
+        whose = "trips paid by card" if metrics.payments else "all trips"
         notes.append(f"Tips as a share of fares: over {whose}, sum by sum.")
-    if figures.headline.minutes_per_trip is not None:
+    if metrics.headline.minutes_per_trip is not None:
         notes.append("Durations: the mean, not the median, over trips of up to 24 hours.")
     return notes
 
 
-def _captions(figures: MonthFigures) -> dict[str, str]:
-    outside = figures.trips_outside
+def _captions(metrics: MonthMetrics) -> dict[str, str]:
+    outside = metrics.trips_outside
     strays = (
         f" {formatting.counted(outside, 'trip')} of this month's file began in a neighbouring month: counted in the "
         "month's figures, not drawn here."
         if outside
         else ""
     )
-    unknown = figures.trips_without_zone
-    if not figures.zones:
+    unknown = metrics.trips_without_zone
+    if not metrics.zones:
         zones = "The taxi zone of the pickup is not recorded in this month's file."
     elif unknown:
-        share = formatting.percent(unknown / figures.headline.trips)
+        share = formatting.percent(unknown / metrics.headline.trips)
         trips = formatting.counted(unknown, "trip")
         zones = f"Not drawn: {trips} ({share}) whose pickup zone is unknown, or outside the city."
     else:
         zones = "Every trip has a known pickup zone in the city."
-    without_fare = figures.headline.trips - sum(fare.trips for fare in figures.fares)
+    without_fare = metrics.headline.trips - sum(fare.trips for fare in metrics.fares)
     return {
         "days": f"The letters are weekdays, Monday to Sunday.{strays}",
         "hours": "Trips that begin in such an hour: the mean over the month's days of that weekday.",
@@ -122,32 +124,32 @@ def _captions(figures: MonthFigures) -> dict[str, str]:
     }
 
 
-def _payments(figures: MonthFigures) -> list[dict[str, str]]:
-    trips = figures.headline.trips
+def _payments(metrics: MonthMetrics) -> list[dict[str, str]]:
+    trips = metrics.headline.trips
     return [
         {
             "name": payment.name,
             "trips": formatting.count(payment.trips),
             "share": formatting.percent(payment.trips / trips) if trips else "",
             "revenue": formatting.dollars(payment.revenue),
-            "tips": _tips(payment),
+            "tips": _tips_text(payment),
         }
-        for payment in figures.payments
+        for payment in metrics.payments
     ]
 
 
-def _tips(payment: MoneyFigure) -> str:
+def _tips_text(payment: MoneyMetrics) -> str:
     if payment.name == PAYMENTS[CASH]:
         return NONE  # they are not recorded, whatever the column says
     return "" if payment.tips_per_fare is None else formatting.percent(payment.tips_per_fare)
 
 
-def _quality(figures: MonthFigures, report: MonthReport) -> dict[str, Any]:
-    meanings = {rule.name: rule.description for rule in figures.service.rules} | READING_REASONS
+def _quality(metrics: MonthMetrics, report: CleaningReport) -> dict[str, Any]:
+    meanings = {rule.name: rule.description for rule in metrics.service.rules} | READING_REASONS
     reasons = sorted(report.reasons.items(), key=lambda item: (-item[1].rows, item[0]))
-    reversals = report.clean.rows - figures.headline.trips
+    reversals = report.clean.rows - metrics.headline.trips
     unknown = [f"{column.name} ({column.type})" for column in report.unknown_columns]
-    days = [formatting.day_name(figures.month, day) for day, rows in enumerate(report.rows_by_day, start=1) if not rows]
+    days = [formatting.day_name(metrics.month, day) for day, rows in enumerate(report.rows_by_day, start=1) if not rows]
     facts = {
         "Reversals": f"{formatting.counted(reversals, 'clean row')}: no trips, but charges taken back"
         if reversals
@@ -157,8 +159,8 @@ def _quality(figures: MonthFigures, report: MonthReport) -> dict[str, Any]:
         "Absent columns": ", ".join(missed_columns(report)) or "none",
     }
     return {
-        "said": _rows_said(figures.service, report),
-        "with_dollars": _has_total(figures.service),
+        "said": _row_counts_text(metrics.service, report),
+        "with_dollars": _has_total(metrics.service),
         "reasons": [
             {
                 "name": name,
@@ -173,7 +175,7 @@ def _quality(figures: MonthFigures, report: MonthReport) -> dict[str, Any]:
     }
 
 
-def _rows_said(service: Service, report: MonthReport) -> str:
+def _row_counts_text(service: Service, report: CleaningReport) -> str:
     said = f"Of {formatting.counted(report.rows_raw, 'published row')}, {formatting.count(report.clean.rows)} are clean"
     if not report.rows_quarantined:
         return f"{said}: nothing was left out."
@@ -191,7 +193,7 @@ def _has_total(service: Service) -> bool:
     return any(column.name == "total_amount" and column.type is ColumnType.MONEY for column in service.columns)
 
 
-def _provenance(report: MonthReport, source: SourceRecord | None) -> list[dict[str, Any]]:
+def _provenance(report: CleaningReport, source: SourceRecord | None) -> list[dict[str, Any]]:
     facts: list[tuple[str, str | None, bool]] = []
     if source is not None and source.sha256 == report.raw_sha256:
         facts = [
@@ -209,9 +211,9 @@ def _provenance(report: MonthReport, source: SourceRecord | None) -> list[dict[s
     return [{"name": name, "value": value, "code": code} for name, value, code in facts if value]
 
 
-def _method(figures: MonthFigures) -> list[str]:
+def _method(metrics: MonthMetrics) -> list[str]:
     notes = ["The month is that of the published file. Times are New York's wall-clock times."]
-    if figures.headline.revenue is not None:
+    if metrics.headline.revenue is not None:
         notes.append(
             "Trips do not count reversals, which take back a charge; all money is net of them. Revenue is all that "
             "passengers were charged, tips included where they are recorded."

@@ -20,8 +20,8 @@ from taxi_assets.reports.chart_style import (
     PURPLE,
     SKY,
     VERMILION,
-    Picture,
-    drawing,
+    ChartImage,
+    chart_style,
     grid,
     new_figure,
     to_png,
@@ -37,30 +37,30 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
     from matplotlib.lines import Line2D
 
-    from taxi_assets.tlc.cleaning.report import MonthReport
+    from taxi_assets.tlc.cleaning.report import CleaningReport
 
-    Reports = Mapping[Month, MonthReport]
+    Reports = Mapping[Month, CleaningReport]
 
 # Told apart by shape as well.
-_LOOKS = (ORANGE, "o"), (GREEN, "s"), (BLUE, "^"), (PURPLE, "D"), (VERMILION, "v"), (SKY, "P")
+_SERIES_STYLES = (ORANGE, "o"), (GREEN, "s"), (BLUE, "^"), (PURPLE, "D"), (VERMILION, "v"), (SKY, "P")
 _FEW_MONTHS = 36
 _REASONS = 5
 _OTHERS = "other reasons"
 _MOST_CHANGE = 1.0  # a service that has just begun would flatten all others
 
 
-def draw_quality(reports: Sequence[MonthReport]) -> Picture:
+def draw_quality(reports: Sequence[CleaningReport]) -> ChartImage:
     """Of one month at least; a month that is missing is a gap."""
     by_service = {
         service.name: {Month.parse(report.month): report for report in reports if report.service == service.name}
         for service in SERVICES.values()
     }
-    with drawing():
+    with chart_style():
         figure = new_figure("Quality of the months in the lake", height=6.6)
         upper, lower = figure.subfigures(2, 1, height_ratios=[2, 3], squeeze=False)[:, 0]
         draw_reasons(upper, {name: months for name, months in by_service.items() if months})
         _draw_rows(lower, by_service)
-        return Picture("quality_over_time", _alt(reports), to_png(figure))
+        return ChartImage("quality_over_time", _alt(reports), to_png(figure))
 
 
 # --- quarantine by reason ----------------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ def draw_reasons(figure: Figure | SubFigure, by_service: Mapping[str, Reports]) 
     return list(panels)
 
 
-def _frequent(reports: Sequence[MonthReport]) -> list[str]:
+def _frequent(reports: Sequence[CleaningReport]) -> list[str]:
     """The reasons that have their own colour, the most frequent first."""
     rows: Counter[str] = Counter()
     for report in reports:
@@ -115,7 +115,7 @@ def _stack(axes: Axes, months: Reports, colours: Mapping[str, object]) -> dict[s
     return drawn
 
 
-def _share(report: MonthReport, name: str, named: Mapping[str, object]) -> float:
+def _share(report: CleaningReport, name: str, named: Mapping[str, object]) -> float:
     rows = sum(
         reason.rows for other, reason in report.reasons.items() if (other if other in named else _OTHERS) == name
     )
@@ -128,7 +128,7 @@ def _share(report: MonthReport, name: str, named: Mapping[str, object]) -> float
 def _draw_rows(figure: SubFigure, by_service: Mapping[str, Reports]) -> None:
     change, rows = figure.subplots(2, 1, sharex=True)
     lines = {}
-    for (service, months), (colour, marker) in zip(by_service.items(), cycle(_LOOKS), strict=False):
+    for (service, months), (colour, marker) in zip(by_service.items(), cycle(_SERIES_STYLES), strict=False):
         if months:
             _line(change, changes(months), colour, marker)
             published = {month: report.rows_raw or float("nan") for month, report in months.items()}
@@ -186,7 +186,7 @@ def _dates(axes: Axes, *, most: int) -> None:
     axes.xaxis.set_major_formatter(ConciseDateFormatter(dates, show_offset=False))  # type: ignore[no-untyped-call]  # nor this
 
 
-def _alt(reports: Sequence[MonthReport]) -> str:
+def _alt(reports: Sequence[CleaningReport]) -> str:
     worst = max(reports, key=lambda report: report.share_quarantined)
     frequent = _frequent(reports)
     often = f" Most often for {frequent[0]}." if frequent else ""

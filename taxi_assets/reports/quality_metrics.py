@@ -19,7 +19,7 @@ from taxi_assets.tlc.services.registry import SERVICES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from taxi_assets.tlc.cleaning.report import MonthReport
+    from taxi_assets.tlc.cleaning.report import CleaningReport
 
 ALL = "all"
 """In the place of a reason: the month as a whole."""
@@ -66,7 +66,7 @@ _TYPES = {
 }
 
 
-def quality_frame(reports: Iterable[MonthReport]) -> pd.DataFrame:
+def quality_frame(reports: Iterable[CleaningReport]) -> pd.DataFrame:
     """A row for each service and month, and one for each of its reasons; by service, month and reason."""
     known = sorted(reports, key=lambda report: (list(SERVICES).index(report.service), report.month))
     clean = {(report.service, report.month): report.clean.rows for report in known}
@@ -79,7 +79,7 @@ def quality_frame(reports: Iterable[MonthReport]) -> pd.DataFrame:
     return frame.astype({column.name: _TYPES[column.type] for column in COLUMNS})
 
 
-def _month(report: MonthReport, rows_before: int | None) -> dict[str, object]:
+def _month(report: CleaningReport, rows_before: int | None) -> dict[str, object]:
     return _quarantined(report, ALL, report.rows_quarantined, report.quarantined_total_cents) | {
         "rows_raw": report.rows_raw,
         "rows_clean": report.clean.rows,
@@ -89,7 +89,7 @@ def _month(report: MonthReport, rows_before: int | None) -> dict[str, object]:
     }
 
 
-def missed_columns(report: MonthReport) -> list[str]:
+def missed_columns(report: CleaningReport) -> list[str]:
     """Columns that the file lacks, though other files of its time have them."""
     month = Month.parse(report.month)
     of_other_times = {
@@ -100,12 +100,12 @@ def missed_columns(report: MonthReport) -> list[str]:
     return [name for name in report.absent_columns if name not in of_other_times]
 
 
-def _reason(report: MonthReport, name: str) -> dict[str, object]:
+def _reason(report: CleaningReport, name: str) -> dict[str, object]:
     reason = report.reasons[name]
     return _quarantined(report, name, reason.rows, reason.total_cents)
 
 
-def _quarantined(report: MonthReport, reason: str, rows: int, cents: int) -> dict[str, object]:
+def _quarantined(report: CleaningReport, reason: str, rows: int, cents: int) -> dict[str, object]:
     has_total = any(column.name == "total_amount" for column in SERVICES[report.service].columns)
     return {
         "service": report.service,
@@ -126,7 +126,7 @@ class RecentMonths:
     rows: Sequence[Sequence[str]]
 
 
-def recent_months(reports: Sequence[MonthReport], months: int = 12) -> RecentMonths:
+def recent_months(reports: Sequence[CleaningReport], months: int = 12) -> RecentMonths:
     """The newest months that any service has, the newest first."""
     newest = sorted({report.month for report in reports}, reverse=True)[:months]
     clean = {(report.service, report.month): report.clean.rows for report in reports}
@@ -140,7 +140,7 @@ def recent_months(reports: Sequence[MonthReport], months: int = 12) -> RecentMon
     return RecentMonths(headers, rows)
 
 
-def _row(report: MonthReport, rows_before: int | None) -> list[str]:
+def _row(report: CleaningReport, rows_before: int | None) -> list[str]:
     most = min(report.reasons.items(), key=lambda item: (-item[1].rows, item[0]), default=None)
     return [
         report.month,

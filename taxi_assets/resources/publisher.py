@@ -10,16 +10,16 @@ from pydantic import Field
 from taxi_assets.errors import PublisherUnreachableError
 from taxi_assets.tlc.sources import download
 from taxi_assets.tlc.sources.publishers import BY_NAME, publisher_from
-from taxi_assets.tlc.sources.validate_file import DEFAULT_LIMITS, Limits
-from taxi_assets.tlc.sources.version_check import QUESTION_SECONDS, ask
+from taxi_assets.tlc.sources.validate_file import DEFAULT_LIMITS, FileLimits
+from taxi_assets.tlc.sources.version_check import VERSION_CHECK_SECONDS, check_version
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from taxi_assets.tlc.sources.download import Fetched, Unchanged
+    from taxi_assets.tlc.sources.download import DownloadedFile, UnchangedFile
     from taxi_assets.tlc.sources.publishers import Publisher
-    from taxi_assets.tlc.sources.source_record import Candidate, FileVersion, SourceRecord
+    from taxi_assets.tlc.sources.source_record import FileVersion, SourceRecord, SourceUrl
 
 
 class PublisherResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's own pattern
@@ -50,27 +50,27 @@ class PublisherResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # D
                 f"The publisher cannot be asked: {error}", remedy="Bring its folder back, or change TAXI_SOURCE."
             ) from None
 
-    def ask(
+    def check_version(
         self,
-        what: str,
-        candidates: Sequence[Candidate],
+        label: str,
+        sources: Sequence[SourceUrl],
         *,
         known: FileVersion | None,
-        seconds: float = QUESTION_SECONDS,
+        seconds: float = VERSION_CHECK_SECONDS,
     ) -> FileVersion | None:
         """The version that is published now; see `tlc.ask.ask`."""
-        return ask(what, candidates, known=known, seconds=seconds, google_key=self.google_key)
+        return check_version(label, sources, known=known, seconds=seconds, google_key=self.google_key)
 
-    def fetch(
-        self, what: str, candidates: Sequence[Candidate], *, known: SourceRecord | None, into: Path
-    ) -> Fetched | Unchanged:
+    def download(
+        self, label: str, sources: Sequence[SourceUrl], *, known: SourceRecord | None, output_dir: Path
+    ) -> DownloadedFile | UnchangedFile:
         """Fetch what is not known already; see `tlc.download.fetch`."""
-        return download.fetch(
-            what,
-            candidates,
+        return download.download(
+            label,
+            sources,
             known=known,
-            into=into,
-            limits=Limits.of(self.max_file_bytes, self.max_expansion_ratio),
+            output_dir=output_dir,
+            limits=FileLimits.of(self.max_file_bytes, self.max_expansion_ratio),
             log=dg.get_dagster_logger(),
             google_key=self.google_key,
         )

@@ -53,19 +53,21 @@ def to_frame(table: pa.Table) -> pd.DataFrame:
     return frame
 
 
-def answer(table: pa.Table, types: Mapping[str, str] | None = None) -> pa.Table:
+def normalize_types(table: pa.Table, types: Mapping[str, str] | None = None) -> pa.Table:
     """The rows of a query with the types of every engine: integers of 64 bits, exact decimals of at least two places.
 
     An engine's own types tell less: sums of integers are decimals here and there, and BigQuery's decimals have nine
     places. `types` are DuckDB's names of what is meant, by column.
     """
-    columns = [_meant(table.column(place), (types or {}).get(name)) for place, name in enumerate(table.column_names)]
+    columns = [
+        _declared_type(table.column(place), (types or {}).get(name)) for place, name in enumerate(table.column_names)
+    ]
     return pa.Table.from_arrays(columns, names=table.column_names)
 
 
-def _meant(column: pa.ChunkedArray, meant: str | None) -> pa.ChunkedArray:
+def _declared_type(column: pa.ChunkedArray, meant: str | None) -> pa.ChunkedArray:
     known = _arrow_type(meant)
-    for type_ in _guesses(column.type) if known is None else [known, *_guesses(column.type)]:
+    for type_ in _is_inferred_type(column.type) if known is None else [known, *_is_inferred_type(column.type)]:
         try:
             return column.cast(type_)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # it would lose something
@@ -73,7 +75,7 @@ def _meant(column: pa.ChunkedArray, meant: str | None) -> pa.ChunkedArray:
     return column
 
 
-def _guesses(type_: pa.DataType) -> list[pa.DataType]:
+def _is_inferred_type(type_: pa.DataType) -> list[pa.DataType]:
     if pa.types.is_integer(type_):
         return [pa.int64()]
     if pa.types.is_floating(type_):

@@ -96,7 +96,7 @@ class Column:
     codes: Mapping[str, int | str] = field(default_factory=dict, hash=False)
     since: Month | None = None
     until: Month | None = None
-    in_several: bool = False
+    aliases_in_file: bool = False
     derived: bool = False
 
     @property
@@ -170,7 +170,7 @@ class Service:
         content = {
             "cleaning": CLEANING_VERSION,
             "columns": [
-                [c.name, c.type, [*c.aliases], c.required, c.in_several, sorted(map(str, c.codes.items()))]
+                [c.name, c.type, [*c.aliases], c.required, c.aliases_in_file, sorted(map(str, c.codes.items()))]
                 for c in self.columns
             ],
             "rules": [[rule.name, rule.description] for rule in rules],

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from taxi_assets.errors import ContentRefusedError, HeaderError
-from taxi_assets.tlc.readers.header import normalise
+from taxi_assets.errors import ColumnMismatchError, InvalidFileError
+from taxi_assets.tlc.readers.header import normalize
 from taxi_assets.tlc.schema import Column, ColumnType
 
 if TYPE_CHECKING:
@@ -32,27 +32,27 @@ _REMEDY = "Is this TLC's taxi_zone_lookup.csv?"
 def read_zones(file: BinaryIO) -> pd.DataFrame:
     """The table as published, with this project's column names.
 
-    "NA" and "N/A" are values of this table, not missing ones. Raises `HeaderError` for other columns, and
-    `ContentRefusedError` for what is no table of zones: every trip is joined to it, so each id must stand there once.
+    "NA" and "N/A" are values of this table, not missing ones. Raises `ColumnMismatchError` for other columns, and
+    `InvalidFileError` for what is no table of zones: every trip is joined to it, so each id must stand there once.
     """
     content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
-        raise ContentRefusedError(f"taxi zones: the file is larger than {MAX_BYTES:,} bytes.", remedy=_REMEDY)
+        raise InvalidFileError(f"taxi zones: the file is larger than {MAX_BYTES:,} bytes.", remedy=_REMEDY)
     try:
         return _read(io.BytesIO(content))
     except (ValueError, TypeError) as error:
         finding = " ".join(str(error).split())
-        raise ContentRefusedError(f"taxi zones: the file cannot be read: {finding}.", remedy=_REMEDY) from error
+        raise InvalidFileError(f"taxi zones: the file cannot be read: {finding}.", remedy=_REMEDY) from error
 
 
 def _read(file: BinaryIO) -> pd.DataFrame:
     frame = pd.read_csv(file, dtype="string", keep_default_na=False)
-    names = {normalise(name): name for name in frame.columns}
+    names = {normalize(name): name for name in frame.columns}
     found = {}
     for column in ZONE_COLUMNS:
         published = next((names[alias] for alias in (column.name, *column.aliases) if alias in names), None)
         if published is None:
-            raise HeaderError(
+            raise ColumnMismatchError(
                 f"taxi zones: the file has no column for {column.name}; it has {', '.join(frame.columns)}.",
                 remedy=_REMEDY,
             )
@@ -66,14 +66,14 @@ def _require_ids(ids: pd.Series[str]) -> None:
     for row, text in enumerate(ids.fillna("").str.strip(), start=1):  # a row that ends too early has no value there
         if not (text.isascii() and text.isdigit() and len(text) < 10):
             shown = repr(text[:40]) if text else "nothing"
-            raise _refused(row, f"has {shown} as its location id, which must be a whole number")
+            raise _invalid_row_error(row, f"has {shown} as its location id, which must be a whole number")
         first = rows_of.setdefault(int(text), row)
         if first != row:
-            raise _refused(row, f"has the location id {int(text)}, as row {first} has it already")
+            raise _invalid_row_error(row, f"has the location id {int(text)}, as row {first} has it already")
 
 
-def _refused(row: int, finding: str) -> ContentRefusedError:
-    return ContentRefusedError(
+def _invalid_row_error(row: int, finding: str) -> InvalidFileError:
+    return InvalidFileError(
         f"taxi zones: row {row} below the header {finding}.",
         remedy=f"Correct this row of the file, or take TLC's own. {_REMEDY}",
     )

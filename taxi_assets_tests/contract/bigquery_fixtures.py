@@ -15,7 +15,7 @@ from taxi_assets_tests.trips import MONTH
 
 if TYPE_CHECKING:
     from taxi_assets.storage.lake.gcs_lake import GcsLake
-    from taxi_assets.storage.lake.objects import ParquetMonth
+    from taxi_assets.storage.lake.objects import ParquetPartition
     from taxi_assets.storage.warehouse.bigquery import BigQueryWarehouse
     from taxi_assets_tests.google.bigquery import BigQuery, Job
     from taxi_assets_tests.google.cloud_storage import CloudStorage
@@ -38,7 +38,7 @@ def warehouse(bigquery: BigQuery, service_account: ServiceAccount) -> BigQueryWa
     return open_warehouse(bigquery.environment, service_account.base64)
 
 
-def load(warehouse: BigQueryWarehouse, trips: ParquetMonth, run: str = "a-run") -> None:
+def load(warehouse: BigQueryWarehouse, trips: ParquetPartition, run: str = "a-run") -> None:
     warehouse.replace_month(GREEN, MONTH, trips, run_id=run)
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyarrow as pa
 
-from taxi_assets.storage.lake.objects import ParquetMonth, StagedParquet
-from taxi_assets.tlc.cleaning.report import MonthReport, totals_of
+from taxi_assets.storage.lake.objects import ParquetPartition, StagedParquet
+from taxi_assets.tlc.cleaning.report import CleaningReport, totals_of
 from taxi_assets.tlc.parquet_io import TripWriter
 
 if TYPE_CHECKING:
@@ -80,10 +80,10 @@ def _trip(month: Month, i: int) -> dict[str, Any]:
     }
 
 
-def published(lake: Lake, service: Service, month: Month, trips: Trips) -> ParquetMonth:
+def published(lake: Lake, service: Service, month: Month, trips: Trips) -> ParquetPartition:
     """These trips on the clean shelf of a lake."""
     rows = pa.Table.from_pylist(trips, service.arrow_schema)
-    report = MonthReport(
+    report = CleaningReport(
         service=service.name,
         month=str(month),
         data_version=f"{service.name} {month} {len(trips)}",
@@ -106,7 +106,7 @@ def published(lake: Lake, service: Service, month: Month, trips: Trips) -> Parqu
                 writer.write(batch)
             writer.finish(report.footer())
         staged = StagedParquet(folder / "clean.parquet", report, lake.version(f"{stem}.parquet"))
-        return ParquetMonth.publish(lake, stem, staged, run_id="a run")
+        return ParquetPartition.publish(lake, stem, staged, run_id="a run")
 
 
 # --- what marts say of them -------------------------------------------------------------------------------------------

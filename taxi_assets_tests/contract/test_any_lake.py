@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taxi_assets.errors import LakeObjectMissingError, LakeObjectReplacedError
+from taxi_assets.errors import LakeConflictError, LakeObjectMissingError
 from taxi_assets_tests.contract.stores import child
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def test_a_published_object_can_be_opened_measured_and_had_as_a_local_file(lake:
     with lake.open(KEY) as file:
         file.seek(-3, os.SEEK_END)
         assert file.read() == b"789"
-    with lake.local(KEY) as path:
+    with lake.as_local_file(KEY) as path:
         assert path.read_bytes() == b"0123456789"
     assert lake.size(KEY) == 10
 
@@ -90,7 +90,7 @@ def test_an_address_is_shown_in_full(lake: Lake) -> None:
 
 
 def _local(lake: Lake, key: str) -> None:
-    with lake.local(key):
+    with lake.as_local_file(key):
         pass
 
 
@@ -99,7 +99,7 @@ def test_a_missing_object_is_named_with_what_to_do(lake: Lake, access: str) -> N
     put(lake, b"neighbour", NEIGHBOUR)
     with pytest.raises(LakeObjectMissingError) as error:
         _local(lake, KEY) if access == "local" else lake.open(KEY).close()
-    assert lake.uri(KEY) in error.value.what
+    assert lake.uri(KEY) in error.value.problem
     assert "Materialize" in error.value.remedy
     assert lake.size(KEY) is None
 
@@ -113,7 +113,7 @@ def test_a_key_cannot_leave_the_lake_nor_have_two_spellings(lake: Lake, key: str
     uses: list[Callable[[], object]] = [
         lambda: lake.publish(file, key, replaces=None, run_id="a"),
         lambda: lake.version(key),
-        lambda: lake.holds(key, sha256=""),
+        lambda: lake.has_digest(key, sha256=""),
         lambda: lake.open(key),
         lambda: _local(lake, key),
         lambda: lake.size(key),
@@ -206,9 +206,9 @@ def test_a_run_that_began_before_a_newer_one_published_does_not_overwrite_it(lak
     seen = lake.version(KEY)
     put(lake, b"new")
     for replaces in (seen, None):
-        with pytest.raises(LakeObjectReplacedError) as error:
+        with pytest.raises(LakeConflictError) as error:
             put(lake, b"from the older run", replaces=replaces, run="older")
-        assert lake.uri(KEY) in error.value.what
+        assert lake.uri(KEY) in error.value.problem
         assert read(lake) == b"new"
 
 
@@ -216,7 +216,7 @@ def test_an_object_that_has_gone_since_is_not_made_anew(lake: Lake) -> None:
     put(lake, b"old")
     seen = lake.version(KEY)
     lake.delete(KEY)
-    with pytest.raises(LakeObjectReplacedError):
+    with pytest.raises(LakeConflictError):
         put(lake, b"new", replaces=seen)
     assert lake.size(KEY) is None
 
@@ -240,7 +240,7 @@ def test_of_two_writers_that_began_together_one_is_refused_and_the_object_is_who
             begin.wait(60)  # noqa: B023  (of this turn)
             try:
                 put(lake_backend.open(), content, replaces=seen)
-            except LakeObjectReplacedError:
+            except LakeConflictError:
                 refused.append(content)
 
         writers = [threading.Thread(target=write, args=(content,)) for content in contents]
@@ -255,11 +255,11 @@ def test_of_two_writers_that_began_together_one_is_refused_and_the_object_is_who
 def test_a_version_can_be_read_as_long_as_it_is_there_and_nothing_else_in_its_place(lake: Lake) -> None:
     put(lake, b"old")
     seen = lake.version(KEY)
-    with lake.open(KEY, seen) as file, lake.local(KEY, seen) as path:
+    with lake.open(KEY, seen) as file, lake.as_local_file(KEY, seen) as path:
         assert file.read() == path.read_bytes() == b"old"
     put(lake, b"new")
     for access in (_open_version, _local_version):
-        with suppress(LakeObjectReplacedError):
+        with suppress(LakeConflictError):
             assert access(lake, seen) == b"old"
 
 
@@ -269,16 +269,16 @@ def _open_version(lake: Lake, version: str | None) -> bytes:
 
 
 def _local_version(lake: Lake, version: str | None) -> bytes:
-    with lake.local(KEY, version) as path:
+    with lake.as_local_file(KEY, version) as path:
         return path.read_bytes()
 
 
 def test_a_lake_knows_whether_it_holds_these_bytes(lake: Lake) -> None:
     new, other = (hashlib.sha256(content).hexdigest() for content in (b"new", b"other"))
-    assert not lake.holds(KEY, sha256=new)
+    assert not lake.has_digest(KEY, sha256=new)
     put(lake, b"new")
-    assert lake.holds(KEY, sha256=new)
-    assert not lake.holds(KEY, sha256=other)
+    assert lake.has_digest(KEY, sha256=new)
+    assert not lake.has_digest(KEY, sha256=other)
 
 
 # --- staging ----------------------------------------------------------------------------------------------------------

@@ -15,14 +15,14 @@ import pyarrow.parquet
 import pytest
 
 from taxi_assets.errors import (
-    ConservationError,
+    ConcurrentUpdateError,
+    LakeConflictError,
     LakeObjectMissingError,
-    LakeObjectReplacedError,
-    OvertakenError,
+    ReconciliationError,
     WarehouseSchemaError,
     WarehouseTableMissingError,
 )
-from taxi_assets.storage.lake.objects import ParquetMonth
+from taxi_assets.storage.lake.objects import ParquetPartition
 from taxi_assets.storage.warehouse.base_warehouse import LoadedMonth, Warehouse
 from taxi_assets.tlc.cleaning.report import NO_ROWS
 from taxi_assets.tlc.parquet_io import TripWriter
@@ -63,7 +63,7 @@ def lake(warehouse_backend: WarehouseBackend) -> Lake:
     return warehouse_backend.open_lake()
 
 
-def replace(warehouse: Warehouse, trips: ParquetMonth, month: Month = MONTH) -> None:
+def replace(warehouse: Warehouse, trips: ParquetPartition, month: Month = MONTH) -> None:
     warehouse.replace_month(GREEN, month, trips, run_id=a_run())
 
 
@@ -80,14 +80,14 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def rows_of(trips: ParquetMonth) -> list[dict[str, Any]]:
+def rows_of(trips: ParquetPartition) -> list[dict[str, Any]]:
     """Rows of a Parquet month, by pyarrow alone."""
-    with trips.local() as path:
+    with trips.as_local_file() as path:
         rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
     return rows
 
 
-def holds(warehouse: Warehouse, trips: ParquetMonth, month: Month = MONTH) -> bool:
+def holds(warehouse: Warehouse, trips: ParquetPartition, month: Month = MONTH) -> bool:
     """Whether the month's rows, totals and ledger are those of the trips, and of nothing else."""
     return (
         records(warehouse.read_month(GREEN, month)) == rows_of(trips)
@@ -170,7 +170,7 @@ def test_rows_come_in_the_order_of_the_published_file_however_they_are_stored(wa
         writer.write(backwards.to_batches()[0])
         writer.finish(trips.report.footer())
         lake.publish(folder / "backwards.parquet", trips.key, replaces=trips.version, run_id="a run")
-    replace(warehouse, ParquetMonth.get(lake, trips.key.removesuffix(".parquet")))
+    replace(warehouse, ParquetPartition.get(lake, trips.key.removesuffix(".parquet")))
     assert warehouse.read_month(GREEN, MONTH)["source_row"].tolist() == list(range(1, 51))
 
 
@@ -195,7 +195,7 @@ def test_a_comment_follows_the_schema(warehouse_backend: WarehouseBackend, lake:
 # --- failures: the old month, or nothing ------------------------------------------------------------------------------
 
 
-def lying(trips: ParquetMonth, **figures: int) -> ParquetMonth:
+def lying(trips: ParquetPartition, **figures: int) -> ParquetPartition:
     """The same trips with a report that says otherwise."""
     totals = trips.report.clean.model_copy(update=figures)
     report = trips.report.model_copy(update={"clean": totals, "data_version": "a lie"})
@@ -211,11 +211,11 @@ def test_a_month_that_does_not_add_up_never_becomes_visible(warehouse: Warehouse
     truth = new.report.clean
     for lie in ({"rows": truth.rows - 1}, {"cents": truth.cents + 1}, {"source_rows": truth.source_rows + 1}):
         false = lying(new, **lie)
-        with pytest.raises(ConservationError) as error:
+        with pytest.raises(ReconciliationError) as error:
             replace(warehouse, false)
         table = warehouse.table_name("green_trips")
         assert str(error.value).startswith(f"green {MONTH}: loading {new.uri} into {table} gave {truth}")
-        assert str(false.report.clean) in error.value.what
+        assert str(false.report.clean) in error.value.problem
         assert "Materialize" in error.value.remedy
         assert holds(warehouse, old)
     assert holds(warehouse, neighbour, NEXT_MONTH)
@@ -224,7 +224,7 @@ def test_a_month_that_does_not_add_up_never_becomes_visible(warehouse: Warehouse
 
 
 def test_a_first_month_that_does_not_add_up_leaves_nothing(warehouse: Warehouse, lake: Lake) -> None:
-    with pytest.raises(ConservationError):
+    with pytest.raises(ReconciliationError):
         replace(warehouse, lying(published_month(lake), rows=1))
     assert warehouse.loaded(GREEN, MONTH) is None
     assert warehouse.totals(GREEN, MONTH) == NO_ROWS
@@ -233,7 +233,7 @@ def test_a_first_month_that_does_not_add_up_leaves_nothing(warehouse: Warehouse,
 def test_the_trips_of_another_month_are_refused_and_that_month_is_not_doubled(warehouse: Warehouse, lake: Lake) -> None:
     trips = published_month(lake)
     replace(warehouse, trips)
-    with pytest.raises(ConservationError):
+    with pytest.raises(ReconciliationError):
         replace(warehouse, trips, NEXT_MONTH)
     assert holds(warehouse, trips)
     assert warehouse.loaded(GREEN, NEXT_MONTH) is None
@@ -268,7 +268,7 @@ def test_a_load_that_began_before_a_newer_one_does_not_undo_it(warehouse: Wareho
         earlier = published_month(lake, rows=older, seed=older)
         latest = published_month(lake, rows=newer, seed=newer + 1)
         replace(warehouse, latest)
-        with pytest.raises(LakeObjectReplacedError, match=r"green_trips/2020-10"):
+        with pytest.raises(LakeConflictError, match=r"green_trips/2020-10"):
             replace(warehouse, earlier)
         assert holds(warehouse, latest)
 
@@ -279,7 +279,7 @@ def test_a_load_that_began_before_a_newer_one_does_not_undo_it(warehouse: Wareho
 def load(
     open_warehouse: Callable[[], Warehouse], open_lake: Callable[[], Lake], month: Month, line: Connection
 ) -> None:
-    trips = ParquetMonth.get(open_lake(), f"clean/green_trips/{month}")
+    trips = ParquetPartition.get(open_lake(), f"clean/green_trips/{month}")
     line.send("ready")
     line.recv()
     replace(open_warehouse(), trips, month)
@@ -405,7 +405,7 @@ def test_a_column_of_another_type_is_refused_by_name_and_the_old_months_stay(
     with pytest.raises(WarehouseSchemaError) as error:
         warehouse.replace_month(RETYPED, MONTH, retyped, run_id=a_run())
     for part in (warehouse.table_name("green_trips"), "trip_type", *warehouse_backend.types):
-        assert part in error.value.what
+        assert part in error.value.problem
     assert error.value.remedy
     assert holds(warehouse, old)
     assert dict(warehouse_backend.columns(GREEN.table)) == columns
@@ -428,7 +428,7 @@ def test_a_table_that_does_not_exist_is_named_with_what_to_do(warehouse: Warehou
     with pytest.raises(WarehouseTableMissingError) as of_frame:
         warehouse.read_frame("other_zones")
     for error, name in ((of_trips, "green_trips"), (of_frame, "other_zones")):
-        assert warehouse.table_name(name) in error.value.what
+        assert warehouse.table_name(name) in error.value.problem
         assert "Materialize" in error.value.remedy
 
 
@@ -474,10 +474,10 @@ def test_a_frame_whose_commit_fails_leaves_the_old_one(warehouse_backend: Wareho
 
 def test_a_frame_whose_making_was_overtaken_leaves_the_old_one(warehouse: Warehouse) -> None:
     def overtaken() -> None:
-        raise OvertakenError("Another run was here.", remedy="Look again.")
+        raise ConcurrentUpdateError("Another run was here.", remedy="Look again.")
 
     warehouse.replace_frame("taxi_zones", ZONES, {})
-    with pytest.raises(OvertakenError):
+    with pytest.raises(ConcurrentUpdateError):
         warehouse.replace_frame("taxi_zones", ZONES.head(1), {}, require_current=overtaken)
     pd.testing.assert_frame_equal(warehouse.read_frame("taxi_zones"), ZONES)
 

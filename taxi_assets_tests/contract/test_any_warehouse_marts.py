@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pytest
 
-from taxi_assets.errors import MartDefinitionError, OvertakenError, WarehouseSchemaError, WarehouseTableMissingError
+from taxi_assets.errors import (
+    ConcurrentUpdateError,
+    MartDefinitionError,
+    WarehouseSchemaError,
+    WarehouseTableMissingError,
+)
 from taxi_assets.marts.mart import marts, read_mart
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Column, ColumnType
@@ -79,7 +84,7 @@ def rows_of(warehouse: Warehouse, mart: Mart, month: Month | None = None) -> pd.
     """By key; of all months, unless one is named."""
     columns = ", ".join(column.name for column in mart.columns)
     where = "" if month is None else f"WHERE data_month = CAST('{month.start}' AS DATE)"
-    return warehouse.ask(f"SELECT {columns} FROM {mart.name} {where} ORDER BY {', '.join(mart.key)}")
+    return warehouse.read_portable_frame(f"SELECT {columns} FROM {mart.name} {where} ORDER BY {', '.join(mart.key)}")
 
 
 def plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -127,7 +132,7 @@ def test_a_mart_comes_back_with_the_same_types_everywhere(warehouse: Warehouse, 
         frame = rows_of(warehouse, mart, month)
         assert {column: str(type_) for column, type_ in frame.dtypes.items()} == kinds
         assert bool(len(frame)) == (month == MONTH)
-    frame = warehouse.fetch(f"SELECT * FROM {warehouse.relation(name)}")
+    frame = warehouse.read_native_frame(f"SELECT * FROM {warehouse.relation(name)}")
     assert {column: str(type_) for column, type_ in frame.dtypes.items()} == kinds
     for column in mart.columns:
         values = [value for value in frame[column.name] if value is not None and value is not pd.NA]
@@ -140,19 +145,21 @@ def test_a_mart_comes_back_with_the_same_types_everywhere(warehouse: Warehouse, 
 def test_all_marts_agree_on_the_whole(warehouse: Warehouse) -> None:
     wanted = [{"trips": int(whole()["trips"].sum()), "revenue": int(whole()["revenue"].sum())}]
     for name in ("zone_day", "od_flows", "market_share", "hour_of_week"):
-        frame = warehouse.ask(f"SELECT SUM(trips) AS trips, SUM(revenue) AS revenue FROM {name}")
+        frame = warehouse.read_portable_frame(f"SELECT SUM(trips) AS trips, SUM(revenue) AS revenue FROM {name}")
         assert plain(frame) == wanted
 
 
 def test_a_service_without_money_has_none_and_its_trips_count(warehouse: Warehouse) -> None:
-    frame = warehouse.ask("SELECT trips, seconds, fare, tips, revenue, miles FROM od_flows WHERE service = 'fhv'")
+    frame = warehouse.read_portable_frame(
+        "SELECT trips, seconds, fare, tips, revenue, miles FROM od_flows WHERE service = 'fhv'"
+    )
     assert frame["trips"].sum() == len(TRIPS["fhv"])
     assert frame[["fare", "tips", "revenue", "miles"]].isna().all(axis=None)
     assert frame["seconds"].notna().all()
 
 
 def test_trips_of_places_that_are_no_zone_have_a_name_all_the_same(warehouse: Warehouse) -> None:
-    frame = warehouse.ask(
+    frame = warehouse.read_portable_frame(
         "SELECT pickup_location_id, pickup_borough, pickup_zone, SUM(trips) AS trips FROM zone_day "
         "WHERE pickup_location_id > 263 GROUP BY pickup_location_id, pickup_borough, pickup_zone "
         "ORDER BY pickup_location_id"
@@ -176,7 +183,9 @@ def test_trips_of_places_that_are_no_zone_have_a_name_all_the_same(warehouse: Wa
 
 
 def test_ratios_are_in_the_views_and_null_where_there_is_nothing_to_divide_by(warehouse: Warehouse) -> None:
-    view = warehouse.ask("SELECT * FROM zone_day_ratios ORDER BY data_month, service, pickup_date, pickup_location_id")
+    view = warehouse.read_portable_frame(
+        "SELECT * FROM zone_day_ratios ORDER BY data_month, service, pickup_date, pickup_location_id"
+    )
     mart = rows_of(warehouse, marts()["zone_day"])
     assert (view["trips"] == mart["trips"]).all()
     wanted = [
@@ -197,12 +206,12 @@ def test_ratios_are_in_the_views_and_null_where_there_is_nothing_to_divide_by(wa
     ],
 )
 def test_shares_add_up_to_one(warehouse: Warehouse, view: str, share: str, whole: list[str]) -> None:
-    sums = warehouse.ask(f"SELECT * FROM {view}").groupby(whole)[[share, "trips"]].sum()
+    sums = warehouse.read_portable_frame(f"SELECT * FROM {view}").groupby(whole)[[share, "trips"]].sum()
     assert sums.loc[sums["trips"] > 0, share].tolist() == pytest.approx([1.0] * int((sums["trips"] > 0).sum()))
 
 
 def test_demand_is_trips_by_the_days_that_were_such_a_weekday(warehouse: Warehouse) -> None:
-    frame = warehouse.ask(
+    frame = warehouse.read_portable_frame(
         "SELECT trips, trips_within_month AS within, days, trips_per_hour FROM hour_of_week_ratios "
         "WHERE service = 'yellow'"
     )
@@ -215,7 +224,7 @@ def test_demand_is_trips_by_the_days_that_were_such_a_weekday(warehouse: Warehou
 
 
 def test_a_question_about_the_trips_themselves_is_answered_alike(warehouse: Warehouse) -> None:
-    frame = warehouse.ask(
+    frame = warehouse.read_portable_frame(
         "SELECT service, COUNT(*) AS n, SUM(trips) AS trips, SUM(revenue) AS revenue, MAX(miles) AS longest, "
         "MIN(pickup_date) AS first_day, CAST(SUM(tips) AS DOUBLE) / NULLIF(SUM(fare), 0) AS tips_per_fare "
         "FROM all_trips WHERE EXTRACT(MONTH FROM pickup_date) IN (1, 2) GROUP BY service ORDER BY service",
@@ -238,7 +247,7 @@ def test_a_question_about_the_trips_themselves_is_answered_alike(warehouse: Ware
 
 
 def test_what_engines_write_differently_comes_out_alike(warehouse: Warehouse) -> None:
-    frame = warehouse.ask(
+    frame = warehouse.read_portable_frame(
         "WITH fares AS (SELECT fare FROM all_trips WHERE fare > 0) "
         "SELECT COUNT(*) AS n, SUM(CASE WHEN fare < 10 THEN 1 ELSE 0 END) AS cheap, CAST(7 AS DOUBLE) / 2 AS half, "
         "-MAX(fare) AS dearest, COUNT(DISTINCT fare) > 3 AS varied, NULLIF(COUNT(*), 0) AS same FROM fares "
@@ -263,19 +272,19 @@ def test_what_engines_write_differently_comes_out_alike(warehouse: Warehouse) ->
 
 def test_what_engines_understand_differently_is_refused_before_it_is_run(warehouse: Warehouse) -> None:
     with pytest.raises(MartDefinitionError, match="MEDIAN"):
-        warehouse.ask("SELECT MEDIAN(trips) AS m FROM zone_day")
+        warehouse.read_portable_frame("SELECT MEDIAN(trips) AS m FROM zone_day")
     with pytest.raises(MartDefinitionError, match="which services and months"):
-        warehouse.ask("SELECT COUNT(*) AS n FROM all_trips", services=[GREEN])
+        warehouse.read_portable_frame("SELECT COUNT(*) AS n FROM all_trips", services=[GREEN])
 
 
 def test_a_table_or_a_column_that_is_not_there_is_named(warehouse: Warehouse) -> None:
     with pytest.raises(WarehouseTableMissingError) as error:
-        warehouse.ask("SELECT COUNT(*) AS n FROM boroughs")
-    assert warehouse.table_name("boroughs") in error.value.what
+        warehouse.read_portable_frame("SELECT COUNT(*) AS n FROM boroughs")
+    assert warehouse.table_name("boroughs") in error.value.problem
     assert "Materialize" in error.value.remedy
     assert "boroughs" in error.value.remedy
     with pytest.raises(WarehouseSchemaError, match="boroughs"):
-        warehouse.ask("SELECT boroughs FROM taxi_zones")
+        warehouse.read_portable_frame("SELECT boroughs FROM taxi_zones")
 
 
 def test_a_warehouse_that_does_not_exist_yet_answers_nothing_and_is_not_made(
@@ -283,7 +292,7 @@ def test_a_warehouse_that_does_not_exist_yet_answers_nothing_and_is_not_made(
 ) -> None:
     for _ in range(2):
         with pytest.raises(WarehouseTableMissingError):
-            warehouse_backend.open().ask("SELECT * FROM zone_day")
+            warehouse_backend.open().read_portable_frame("SELECT * FROM zone_day")
 
 
 # --- replacing a month ------------------------------------------------------------------------------------------------
@@ -342,7 +351,7 @@ def test_a_month_that_cannot_be_made_leaves_the_old_one(backend: WarehouseBacken
     lost = dataclasses.replace(GREEN, name="lost")
     with pytest.raises(WarehouseTableMissingError) as error:
         made(warehouse, mart, MONTH, GREEN, lost)
-    assert warehouse.table_name("lost_trips") in error.value.what
+    assert warehouse.table_name("lost_trips") in error.value.problem
     assert "lost_trips" in error.value.remedy
     assert trips_in(warehouse, mart) == old
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -354,14 +363,14 @@ def test_a_month_that_cannot_be_made_leaves_the_old_one(backend: WarehouseBacken
 
 
 def overtaken() -> None:
-    raise OvertakenError("Another run was here.", remedy="Look again.")
+    raise ConcurrentUpdateError("Another run was here.", remedy="Look again.")
 
 
 def test_a_run_that_was_overtaken_leaves_the_month_of_the_other(warehouse: Warehouse) -> None:
     mart = small("mart_overtaken")
     made(warehouse, mart, MONTH, GREEN, YELLOW)
     old = trips_in(warehouse, mart)
-    with pytest.raises(OvertakenError):
+    with pytest.raises(ConcurrentUpdateError):
         warehouse.replace_mart(mart, MONTH, [GREEN], run_id="a run", require_current=overtaken)
     assert trips_in(warehouse, mart) == old
     asked: list[str] = []
@@ -413,7 +422,7 @@ def test_a_column_of_another_type_is_refused_by_name_and_the_old_months_stay(bac
     with pytest.raises(WarehouseSchemaError) as error:
         made(warehouse, dataclasses.replace(mart, columns=columns), MONTH, GREEN)
     for part in (warehouse.table_name(mart.name), "trips", *backend.types):
-        assert part in error.value.what
+        assert part in error.value.problem
     assert trips_in(warehouse, mart) == old
 
 
@@ -422,10 +431,10 @@ def test_a_view_follows_the_mart(warehouse: Warehouse) -> None:
     mart = small("mart_viewed")
     for ratio in ("mean", "average", "average"):
         made(warehouse, small("mart_viewed", ratio=ratio), MONTH, GREEN)
-        assert list(warehouse.ask(query)) == ["data_month", "service", "trips", ratio]
+        assert list(warehouse.read_portable_frame(query)) == ["data_month", "service", "trips", ratio]
     swapped = mart.sql.replace("CAST(revenue AS DOUBLE) / NULLIF(trips, 0) AS mean", "revenue")
     made(warehouse, dataclasses.replace(mart, sql=swapped), MONTH, GREEN)
-    assert list(warehouse.ask(query)) == ["data_month", "service", "trips", "revenue"]
+    assert list(warehouse.read_portable_frame(query)) == ["data_month", "service", "trips", "revenue"]
 
 
 def test_a_key_that_has_gained_a_column_holds_in_old_months_as_well(warehouse: Warehouse) -> None:

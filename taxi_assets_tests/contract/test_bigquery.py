@@ -10,8 +10,8 @@ from google.cloud import bigquery as google
 
 from taxi_assets.errors import (
     WarehouseBusyError,
+    WarehouseConfigurationError,
     WarehouseSchemaError,
-    WarehouseUnusableError,
 )
 from taxi_assets.storage.lake.local_lake import LocalLake
 from taxi_assets.storage.warehouse.bigquery.tables import LEDGER_SCHEMA, schema_of
@@ -183,8 +183,8 @@ def test_a_table_made_otherwise_is_refused_by_name_and_not_touched(
     before = bigquery.table(DATASET, "green_trips")
     with pytest.raises(WarehouseSchemaError) as error:
         load(warehouse, published_month(lake, rows=rows))
-    assert error.value.what.startswith(f"`{PROJECT}.{DATASET}.green_trips` is ")
-    assert said in error.value.what
+    assert error.value.problem.startswith(f"`{PROJECT}.{DATASET}.green_trips` is ")
+    assert said in error.value.problem
     assert error.value.remedy == "Rename or drop the old table, then load its months again."
     assert bigquery.table(DATASET, "green_trips") == before
     assert not [request for request in bigquery.requests if request.method in {"PATCH", "DELETE"}]
@@ -231,9 +231,9 @@ def test_a_dataset_that_is_elsewhere_is_refused(
     warehouse: BigQueryWarehouse, bigquery: BigQuery, service_account: ServiceAccount, lake: GcsLake
 ) -> None:
     make_dataset(warehouse, "US")
-    with pytest.raises(WarehouseUnusableError) as error:
+    with pytest.raises(WarehouseConfigurationError) as error:
         load(open_warehouse(bigquery.environment, service_account.base64, location="EU"), published_month(lake))
     assert str(error.value) == (
         f"The dataset {PROJECT}.{DATASET} is in US, TAXI_WAREHOUSE says EU. "
-        "Say location=US, or use another dataset: one cannot be moved. [WarehouseUnusableError]"
+        "Say location=US, or use another dataset: one cannot be moved. [WarehouseConfigurationError]"
     )

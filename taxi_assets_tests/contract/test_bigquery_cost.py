@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from taxi_assets.errors import (
-    WarehouseUnusableError,
+    WarehouseConfigurationError,
 )
 from taxi_assets.resources.google import BigQueryClientResource
 from taxi_assets.storage.warehouse.bigquery import BigQueryWarehouse
@@ -55,7 +55,9 @@ def test_every_query_has_a_limit_and_one_that_is_too_small_is_an_error_that_stay
         lambda: tiny.read_month(GREEN, MONTH),
     ]
     for use in uses:
-        with pytest.raises(WarehouseUnusableError, match=r"limit for bytes billed: 1\..*Raise maximum_bytes_billed"):
+        with pytest.raises(
+            WarehouseConfigurationError, match=r"limit for bytes billed: 1\..*Raise maximum_bytes_billed"
+        ):
             use()
 
 
@@ -78,7 +80,7 @@ def test_a_missing_permission_is_one_line_with_the_role_that_grants_it(
         said = f"Access Denied: Permission '{permission}' denied on resource."
         bigquery.script_job(JobFault("accessDenied", said), kind="load", destination="green_trips$")
     bigquery.forbid(permission)
-    with pytest.raises(WarehouseUnusableError) as error:
+    with pytest.raises(WarehouseConfigurationError) as error:
         load(warehouse, trips)
     line = str(error.value)
     assert line.startswith("green 2020-10 cannot be loaded into `taxi-project.taxi.green_trips`: 403 Access Denied")
@@ -99,7 +101,7 @@ def test_reading_without_permission_names_the_role_too(
         lambda: warehouse.read_month(GREEN, MONTH, rows=1),
     ]
     for use in uses:
-        with pytest.raises(WarehouseUnusableError, match=r"bigquery\.tables\.getData.*roles/bigquery\.dataEditor"):
+        with pytest.raises(WarehouseConfigurationError, match=r"bigquery\.tables\.getData.*roles/bigquery\.dataEditor"):
             use()
 
 
@@ -112,7 +114,7 @@ def test_a_project_that_does_not_exist_is_named_and_reading_makes_no_dataset(
     warehouse = BigQueryWarehouse(api=api, project="no-such-project", dataset=DATASET)
     assert warehouse.totals(GREEN, NEXT_MONTH) == NO_ROWS
     assert all(request.method == "GET" for request in bigquery.requests)
-    with pytest.raises(WarehouseUnusableError, match=r"no-such-project.*: 404 .* Is TAXI_WAREHOUSE right\?"):
+    with pytest.raises(WarehouseConfigurationError, match=r"no-such-project.*: 404 .* Is TAXI_WAREHOUSE right\?"):
         load(warehouse, published_month(lake))
 
 
@@ -120,6 +122,6 @@ def test_a_key_that_google_refuses_is_one_line(bigquery: BigQuery) -> None:
     with ServiceAccount(refuses=True) as account:
         warehouse = open_warehouse(bigquery.environment, account.base64)
         with pytest.raises(
-            WarehouseUnusableError, match=r"does not accept the credentials \(invalid_grant: .*Set TAXI_"
+            WarehouseConfigurationError, match=r"does not accept the credentials \(invalid_grant: .*Set TAXI_"
         ):
             warehouse.totals(GREEN, MONTH)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from taxi_assets.errors import (
+    WarehouseConfigurationError,
     WarehouseUnreachableError,
-    WarehouseUnusableError,
 )
 from taxi_assets.storage.lake.local_lake import LocalLake
 from taxi_assets_tests.contract.bigquery_fixtures import (
@@ -131,8 +131,16 @@ def test_a_run_whose_jobs_all_failed_may_try_again_with_new_ones(
 @pytest.mark.parametrize(
     ("fault", "error", "said"),
     [
-        (JobFault("invalid", "Bad\nfile.", writes_first=True), WarehouseUnusableError, ": 400 Bad file. Is TAXI_WARE"),
-        (JobFault("accessDenied", "Access Denied: X."), WarehouseUnusableError, ": 403 Access Denied: X. Grant the"),
+        (
+            JobFault("invalid", "Bad\nfile.", writes_first=True),
+            WarehouseConfigurationError,
+            ": 400 Bad file. Is TAXI_WARE",
+        ),
+        (
+            JobFault("accessDenied", "Access Denied: X."),
+            WarehouseConfigurationError,
+            ": 403 Access Denied: X. Grant the",
+        ),
         (
             JobFault("quotaExceeded", "Quota exceeded: imports per table."),
             WarehouseUnreachableError,
@@ -159,7 +167,9 @@ def test_a_job_that_somebody_cancelled_says_so(warehouse: BigQueryWarehouse, lak
         kind="load",
         destination="green_trips$",
     )
-    with pytest.raises(WarehouseUnusableError, match=r": the job was cancelled \(.*\)\. Materialize it once more\. \["):
+    with pytest.raises(
+        WarehouseConfigurationError, match=r": the job was cancelled \(.*\)\. Materialize it once more\. \["
+    ):
         load(warehouse, published_month(lake))
 
 

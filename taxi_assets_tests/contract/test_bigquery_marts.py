@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from taxi_assets.errors import (
-    OvertakenError,
+    ConcurrentUpdateError,
+    WarehouseConfigurationError,
     WarehouseSchemaError,
     WarehouseTableMissingError,
     WarehouseUnreachableError,
-    WarehouseUnusableError,
 )
 from taxi_assets.marts.mart import marts, read_mart
 from taxi_assets.resources.google import BigQueryClientResource
@@ -123,12 +123,12 @@ def test_a_month_that_would_cost_too_much_is_refused_and_costs_nothing(
 ) -> None:
     api = BigQueryClientResource(project=PROJECT, credentials=service_account.base64, maximum_bytes_billed=1)
     thrifty = BigQueryWarehouse(api=api, project=PROJECT, dataset=DATASET)
-    with pytest.raises(WarehouseUnusableError, match="bytes billed") as error:
+    with pytest.raises(WarehouseConfigurationError, match="bytes billed") as error:
         make(thrifty)
     assert "maximum_bytes_billed" in error.value.remedy
     assert bigquery.rows("taxi.od_flows") == []
-    with pytest.raises(WarehouseUnusableError, match="bytes billed"):
-        thrifty.ask("SELECT COUNT(*) AS n FROM taxi_zones")
+    with pytest.raises(WarehouseConfigurationError, match="bytes billed"):
+        thrifty.read_portable_frame("SELECT COUNT(*) AS n FROM taxi_zones")
 
 
 def test_a_view_is_written_only_when_it_is_another(loaded: BigQueryWarehouse, bigquery: BigQuery) -> None:
@@ -155,7 +155,7 @@ def test_a_table_where_a_view_should_be_is_left_alone(loaded: BigQueryWarehouse,
 
 def test_a_dataset_or_a_table_that_is_not_there_is_named(warehouse: BigQueryWarehouse) -> None:
     with pytest.raises(WarehouseTableMissingError, match="no dataset taxi"):
-        warehouse.ask("SELECT COUNT(*) AS n FROM taxi_zones")
+        warehouse.read_portable_frame("SELECT COUNT(*) AS n FROM taxi_zones")
     with pytest.raises(WarehouseTableMissingError, match=r"no table `taxi-project\.taxi\."):
         make(warehouse)
 
@@ -169,11 +169,11 @@ def test_a_mart_or_a_frame_that_another_run_has_made_newer_while_its_job_ran_is_
         def look() -> None:
             looks.append("look")
             if len(looks) == 2:
-                raise OvertakenError("Another run was here.", remedy="Look again.")
+                raise ConcurrentUpdateError("Another run was here.", remedy="Look again.")
 
         return look
 
-    with pytest.raises(OvertakenError):
+    with pytest.raises(ConcurrentUpdateError):
         loaded.replace_mart(MART, MONTH, [GREEN], run_id="a-run", require_current=second_look())
-    with pytest.raises(OvertakenError):
+    with pytest.raises(ConcurrentUpdateError):
         loaded.replace_frame("month_quality", ZONES, {}, require_current=second_look())

@@ -12,16 +12,16 @@ import pytest
 from taxi_assets.checks import concurrent_runs
 from taxi_assets.checks.warehouse_checks import warehouse_check
 from taxi_assets.errors import (
-    ConservationError,
-    LakeObjectReplacedError,
+    LakeConflictError,
+    ReconciliationError,
     WarehouseBusyError,
+    WarehouseConfigurationError,
     WarehouseUnreachableError,
-    WarehouseUnusableError,
 )
-from taxi_assets.io_managers.warehouse_tables import WarehouseIOManager
+from taxi_assets.io_managers.warehouse_tables import WarehouseTableIOManager
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.storage.lake.local_lake import LocalLake
-from taxi_assets.storage.lake.objects import ParquetMonth
+from taxi_assets.storage.lake.objects import ParquetPartition
 from taxi_assets.storage.warehouse.bigquery import BigQueryWarehouse
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets_tests.contract.bigquery_fixtures import (
@@ -52,7 +52,7 @@ __all__ = ["clients_wait_a_hundredth", "lake", "warehouse"]
 SUSPECT = r"What `taxi-project\.taxi\.green_trips` holds of 2020-10 is suspect until the next load\."
 
 
-def replaced_by(lake: GcsLake, trips: ParquetMonth) -> Callable[[], None]:
+def replaced_by(lake: GcsLake, trips: ParquetPartition) -> Callable[[], None]:
     """Another run publishes other trips under the same key."""
 
     def act() -> None:
@@ -65,14 +65,14 @@ def test_an_object_replaced_between_count_and_load_is_never_taken_for_the_old_on
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
     old, new = published_month(lake, rows=10), published_month(lake, rows=20)
-    load(warehouse, ParquetMonth.get(lake, "clean/green_trips/2020-10"))
+    load(warehouse, ParquetPartition.get(lake, "clean/green_trips/2020-10"))
     assert old.report.data_version != new.report.data_version
     newer = published_month(lake, rows=30)
     bigquery.script(Fault(), Fault(), Fault(before=replaced_by(lake, newer)), method="POST", path="/jobs")
-    with pytest.raises(LakeObjectReplacedError, match=SUSPECT):
+    with pytest.raises(LakeConflictError, match=SUSPECT):
         load(warehouse, newer, "another-run")
     assert warehouse.loaded(GREEN, MONTH) is None
-    current = ParquetMonth.get(lake, "clean/green_trips/2020-10")
+    current = ParquetPartition.get(lake, "clean/green_trips/2020-10")
     load(warehouse, current, "another-run")
     assert holds(warehouse, current)
 
@@ -82,7 +82,7 @@ def test_an_object_replaced_while_it_is_loaded_is_never_taken_for_the_old_one(
 ) -> None:
     trips = published_month(lake)
     bigquery.script_job(JobFault(before_run=replaced_by(lake, trips)), kind="load", destination="green_trips$")
-    with pytest.raises(LakeObjectReplacedError, match=SUSPECT):
+    with pytest.raises(LakeConflictError, match=SUSPECT):
         load(warehouse, trips)
     assert warehouse.loaded(GREEN, MONTH) is None
 
@@ -96,7 +96,7 @@ def test_a_job_that_wrote_another_number_of_rows_is_never_taken_for_good(
         published_month(lake, rows=7, seed=5)
 
     bigquery.script_job(JobFault(before_run=replace_by_fewer_rows), kind="load", destination="green_trips$")
-    with pytest.raises(ConservationError, match=f"gave 7 rows.*{SUSPECT}"):
+    with pytest.raises(ReconciliationError, match=f"gave 7 rows.*{SUSPECT}"):
         load(warehouse, trips)
     assert warehouse.loaded(GREEN, MONTH) is None
 
@@ -108,7 +108,7 @@ def test_a_month_that_could_not_be_noted_counts_as_not_loaded_and_the_next_load_
     load(warehouse, old)
     note = JobFault(), JobFault("invalid", "No.")  # the first of the two jobs invalidates
     bigquery.script_job(*note, kind="load", destination="green_trips_loads")
-    with pytest.raises(WarehouseUnusableError, match=f"400 No. {SUSPECT}"):
+    with pytest.raises(WarehouseConfigurationError, match=f"400 No. {SUSPECT}"):
         load(warehouse, new, "another-run")
     assert warehouse.loaded(GREEN, MONTH) is None
     assert warehouse.totals(GREEN, MONTH) == new.report.clean
@@ -136,15 +136,15 @@ def test_a_job_that_nobody_waits_for_any_more_makes_the_month_suspect(
 def load_and_die(
     open_warehouse: Callable[[], BigQueryWarehouse], open_lake: Callable[[], Lake], shelf: str, _line: Connection
 ) -> None:
-    load(open_warehouse(), ParquetMonth.get(open_lake(), f"{shelf}/green_trips/{MONTH}"), "killed-run")
+    load(open_warehouse(), ParquetPartition.get(open_lake(), f"{shelf}/green_trips/{MONTH}"), "killed-run")
 
 
-def run(warehouse: Warehouse, trips: ParquetMonth) -> object:
+def run(warehouse: Warehouse, trips: ParquetPartition) -> object:
     """Whether the asset's run has replaced the month, as it says itself."""
     context = dg.build_output_context(
         asset_key=dg.AssetKey(["warehouse", "green_trips"]), partition_key=str(MONTH), run_id=uuid.uuid4().hex
     )
-    WarehouseIOManager(warehouse=warehouse).handle_output(context, trips)
+    WarehouseTableIOManager(warehouse=warehouse).handle_output(context, trips)
     return context.get_logged_metadata()["loaded"].value
 
 
@@ -181,7 +181,7 @@ def test_the_note_of_a_newer_load_stands_where_an_older_one_failed_beside_it(
     old, new = published_month(lake, flag="Y", shelf="older"), published_month(lake, rows=90, shelf="newer")
     fails = JobFault("invalid", "No.", before_run=lambda: load(warehouse, new, "newer-run"))
     bigquery.script_job(fails, kind="load", destination="green_trips$")
-    with pytest.raises(WarehouseUnusableError, match="400 No"):
+    with pytest.raises(WarehouseConfigurationError, match="400 No"):
         load(warehouse, old)
     assert holds(warehouse, new)
 
@@ -202,7 +202,7 @@ def newer_run(warehouse: BigQueryWarehouse, lake: Lake) -> Callable[[], None]:
 def heals(warehouse: BigQueryWarehouse, lake: Lake) -> bool:
     """Whether nothing is said of the month, until it is loaded once more."""
     assert warehouse.loaded(GREEN, MONTH) is None
-    current = ParquetMonth.get(lake, f"clean/green_trips/{MONTH}")
+    current = ParquetPartition.get(lake, f"clean/green_trips/{MONTH}")
     load(warehouse, current, "next-run")
     return holds(warehouse, current)
 
@@ -213,9 +213,9 @@ def test_an_older_month_without_rows_does_not_drop_a_newer_one_that_was_loaded_s
     old = published_month(lake, rows=0)
     # When the result of the count is fetched: nothing is asked between that and the deletion.
     bigquery.script(Fault(before=newer_run(warehouse, lake)), method="GET", path="/queries/")
-    with pytest.raises(LakeObjectReplacedError):
+    with pytest.raises(LakeConflictError):
         load(warehouse, old)
-    assert holds(warehouse, ParquetMonth.get(lake, f"clean/green_trips/{MONTH}"))
+    assert holds(warehouse, ParquetPartition.get(lake, f"clean/green_trips/{MONTH}"))
 
 
 def test_an_older_month_without_rows_that_drops_a_newer_one_leaves_nothing_noted(
@@ -223,7 +223,7 @@ def test_an_older_month_without_rows_that_drops_a_newer_one_leaves_nothing_noted
 ) -> None:
     old = published_month(lake, rows=0)
     bigquery.script(Fault(before=newer_run(warehouse, lake)), method="DELETE", path="green_trips$")
-    with pytest.raises(LakeObjectReplacedError, match=SUSPECT):
+    with pytest.raises(LakeConflictError, match=SUSPECT):
         load(warehouse, old)
     assert heals(warehouse, lake)
 
@@ -235,7 +235,7 @@ def test_an_older_upload_that_ends_after_a_newer_one_leaves_nothing_noted(
     old = published_month(lake, rows=20)
     job = JobFault(before_run=newer_run(warehouse, lake))
     bigquery.script_job(job, kind="load", destination="green_trips$")
-    with pytest.raises(LakeObjectReplacedError, match=SUSPECT):
+    with pytest.raises(LakeConflictError, match=SUSPECT):
         load(warehouse, old)
     assert heals(warehouse, lake)
 
@@ -250,10 +250,10 @@ def test_an_older_job_is_not_begun_where_a_newer_month_was_published_since_it_wa
     # The last that is asked before the job is begun.
     last = Fault(before=newer_run(warehouse, shelf))
     bigquery.script(Fault(), Fault(), last, method="GET", path="/tables/green_trips")
-    with pytest.raises(LakeObjectReplacedError):
+    with pytest.raises(LakeConflictError):
         load(warehouse, old)
     assert len(loads(bigquery)) == 2
-    assert holds(warehouse, ParquetMonth.get(shelf, f"clean/green_trips/{MONTH}"))
+    assert holds(warehouse, ParquetPartition.get(shelf, f"clean/green_trips/{MONTH}"))
 
 
 # --- what other runs see of a month that is being replaced ------------------------------------------------------------
@@ -338,7 +338,7 @@ def test_a_first_load_that_fails_before_it_changes_the_month_leaves_no_ledger_ro
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
     bigquery.script_job(JobFault("invalid", "No."), kind="load", destination="green_trips$")
-    with pytest.raises(WarehouseUnusableError, match="400 No"):
+    with pytest.raises(WarehouseConfigurationError, match="400 No"):
         load(warehouse, published_month(lake))
     assert warehouse.loaded(GREEN, MONTH) is None
     assert warehouse.replacing_run(GREEN, MONTH) is None

@@ -17,10 +17,10 @@ import duckdb
 import pytest
 
 from taxi_assets.addresses import DuckDBAddress, read_warehouse
-from taxi_assets.errors import WarehouseBusyError, WarehouseTableMissingError, WarehouseUnusableError
+from taxi_assets.errors import WarehouseBusyError, WarehouseConfigurationError, WarehouseTableMissingError
 from taxi_assets.marts.mart import marts
 from taxi_assets.storage.lake.local_lake import LocalLake
-from taxi_assets.storage.lake.objects import ParquetMonth
+from taxi_assets.storage.lake.objects import ParquetPartition
 from taxi_assets.storage.warehouse.base_warehouse import LoadedMonth
 from taxi_assets.storage.warehouse.duckdb import DuckDBWarehouse, connections
 from taxi_assets.tlc.cleaning.report import NO_ROWS
@@ -117,8 +117,8 @@ def test_a_file_that_another_process_holds_is_busy_after_the_wait_and_the_error_
         with pytest.raises(WarehouseBusyError) as error:
             replace(DuckDBWarehouse(file=embedded.file, wait_seconds=0.3), new)
         assert 0.3 <= time.monotonic() - started < 5
-    assert f"(PID {pid}) for 0.3 seconds" in error.value.what
-    assert embedded.file in error.value.what
+    assert f"(PID {pid}) for 0.3 seconds" in error.value.problem
+    assert embedded.file in error.value.problem
     assert holds(embedded, old)
 
 
@@ -159,9 +159,9 @@ def test_a_held_file_is_waited_for_and_the_log_says_for_whom(embedded: DuckDBWar
 def test_a_file_that_is_no_database_is_refused_in_one_line_and_left_alone(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "warehouse.duckdb"
     file.write_bytes(content)
-    with pytest.raises(WarehouseUnusableError) as error:
+    with pytest.raises(WarehouseConfigurationError) as error:
         DuckDBWarehouse(file=str(file)).totals(GREEN, MONTH)
-    assert str(file) in error.value.what
+    assert str(file) in error.value.problem
     assert "\n" not in str(error.value)
     assert file.read_bytes() == content
 
@@ -170,14 +170,14 @@ def test_a_file_that_this_process_has_open_otherwise_is_refused_in_one_line(embe
     embedded.replace_frame("taxi_zones", ZONES, {})
     with (
         duckdb.connect(embedded.file, config={"memory_limit": "1GB"}),
-        pytest.raises(WarehouseUnusableError, match="already attached"),
+        pytest.raises(WarehouseConfigurationError, match="already attached"),
     ):
         embedded.read_frame("taxi_zones")
 
 
 def load_until_killed(file: str, lake_folder: str, limit: int, line: Connection) -> None:
     """Load the newer trips; the system kills this process at the write that makes a file longer than the limit."""
-    trips = ParquetMonth.get(LocalLake(folder=lake_folder), f"newer/green_trips/{MONTH}")
+    trips = ParquetPartition.get(LocalLake(folder=lake_folder), f"newer/green_trips/{MONTH}")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
@@ -227,11 +227,11 @@ def test_a_mart_is_found_in_a_schema_called_like_the_file_and_after_the_file_was
     mart = marts()["payment_mix"]
     assert warehouse.replace_mart(mart, MONTH, [GREEN], run_id="a run") == 5
     question = "SELECT SUM(trips) AS trips, SUM(share_of_trips) AS whole FROM payment_mix_ratios"
-    assert warehouse.ask(question).to_dict("records") == [{"trips": 80, "whole": pytest.approx(1)}]
+    assert warehouse.read_portable_frame(question).to_dict("records") == [{"trips": 80, "whole": pytest.approx(1)}]
     (tmp_path / "taxi.duckdb").rename(tmp_path / "other.duckdb")
     renamed = DuckDBWarehouse(file=str(tmp_path / "other.duckdb"))
-    assert renamed.ask(question)["trips"].tolist() == [80]
-    assert renamed.fetch("SELECT trips FROM taxi.payment_mix_ratios")["trips"].sum() == 80
+    assert renamed.read_portable_frame(question)["trips"].tolist() == [80]
+    assert renamed.read_native_frame("SELECT trips FROM taxi.payment_mix_ratios")["trips"].sum() == 80
 
 
 def test_a_mart_is_described_by_its_table(tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_a_month_is_fetched_from_its_lake_before_the_file_is_held(
     """From a lake in the cloud that may take minutes, in which all others would wait."""
     deployment = Deployment(tmp_path, "sample")
     assert deployment.run("fhv", "2021-01").success
-    held, local = [], LocalLake.local
+    held, local = [], LocalLake.as_local_file
 
     def watched(lake: LocalLake, key: str, version: str | None = None) -> AbstractContextManager[Path]:
         held.append(bool(connections._OPEN))  # noqa: SLF001  (nothing else tells)

@@ -15,14 +15,14 @@ import pytest
 from requests.adapters import HTTPAdapter
 
 from taxi_assets.errors import (
+    LakeConfigurationError,
+    LakeConflictError,
     LakeObjectDamagedError,
-    LakeObjectReplacedError,
     LakeUnreachableError,
-    LakeUnusableError,
 )
 from taxi_assets.resources.google import CloudStorageResource
 from taxi_assets.storage.lake.gcs_lake import GcsLake
-from taxi_assets.storage.lake.objects import ParquetMonth, PublishedFile, StagedFile
+from taxi_assets.storage.lake.objects import ParquetPartition, RawFile, StagedRawFile
 from taxi_assets.tlc.sources.source_record import FileFormat
 from taxi_assets_tests.contract.stores.gcs import open_lake
 from taxi_assets_tests.contract.test_any_lake import KEY, put, read
@@ -65,11 +65,11 @@ def lake(cloud_storage: CloudStorage) -> GcsLake:
 
 
 def impatient(storage: CloudStorage) -> GcsLake:
-    return GcsLake(storage=CloudStorageResource(), bucket=storage.bucket, prefix="nyc/taxi", patience_seconds=0.3)
+    return GcsLake(storage=CloudStorageResource(), bucket=storage.bucket, prefix="nyc/taxi", timeout_seconds=0.3)
 
 
 def local(lake: GcsLake, version: str | None = None) -> bytes:
-    with lake.local(KEY, version) as path:
+    with lake.as_local_file(KEY, version) as path:
         return path.read_bytes()
 
 
@@ -114,7 +114,7 @@ def test_bytes_that_changed_on_their_way_up_are_refused_by_their_checksum(
         session = lake.storage.get_client()._http  # noqa: SLF001  (the client has no public way)
         monkeypatch.setattr(session, "adapters", session.adapters.copy())
         session.mount(cloud_storage.endpoint, Garbling())
-        with pytest.raises(LakeUnusableError, match="CRC32C"):
+        with pytest.raises(LakeConfigurationError, match="CRC32C"):
             put(lake, content)
         session.get_adapter(cloud_storage.endpoint).close()
     assert cloud_storage.object(NAME) == b"old"
@@ -145,7 +145,7 @@ def test_what_another_wrote_at_the_same_time_is_not_taken_for_ones_own(
 ) -> None:
     put(lake, b"old")
     cloud_storage.script(Fault(before=lambda: cloud_storage.put(NAME, b"theirs")), method="POST", path="/upload/")
-    with pytest.raises(LakeObjectReplacedError):
+    with pytest.raises(LakeConflictError):
         put(lake, b"ours")
     assert read(lake) == b"theirs"
 
@@ -244,7 +244,7 @@ def test_a_download_that_does_not_fit_its_checksum_is_named_and_its_bytes_are_no
     cloud_storage.script(Fault(corrupt=True), method="GET", path="/download/")
     with pytest.raises(LakeObjectDamagedError) as error:
         access(lake)
-    assert lake.uri(KEY) in error.value.what
+    assert lake.uri(KEY) in error.value.problem
     assert access(lake) == b"0123456789"
 
 
@@ -265,7 +265,7 @@ def test_an_object_replaced_between_looking_and_downloading_is_the_old_one_or_no
             if versioning:
                 assert access(lake) == content
             else:
-                with pytest.raises(LakeObjectReplacedError):
+                with pytest.raises(LakeConflictError):
                     access(lake)
             assert access(lake) == b"theirs"
             lake.storage.get_client().close()
@@ -287,10 +287,10 @@ USES: dict[str, Callable[[GcsLake], object]] = {
 def test_a_missing_bucket_is_named_whatever_is_done_with_it(cloud_storage: CloudStorage, use: str) -> None:
     assert cloud_storage.bucket != "not-made"
     lake = GcsLake(storage=CloudStorageResource(), bucket="not-made")
-    with pytest.raises(LakeUnusableError) as error:
+    with pytest.raises(LakeConfigurationError) as error:
         USES[use](lake)
     assert str(error.value) == (
-        "There is no bucket not-made. Make it (deploy/gcp does), or name another one in TAXI_LAKE. [LakeUnusableError]"
+        "There is no bucket not-made. Make it (deploy/gcp does), or name another one in TAXI_LAKE. [LakeConfigurationError]"
     )
 
 
@@ -316,7 +316,7 @@ def test_a_missing_permission_is_one_line_with_the_role_that_grants_it(
 ) -> None:
     cloud_storage.forbid(permission)
     for use in uses:
-        with pytest.raises(LakeUnusableError) as error:
+        with pytest.raises(LakeConfigurationError) as error:
             USES[use](lake)
         line = str(error.value)
         assert line.startswith(lake.uri(KEY))
@@ -329,7 +329,7 @@ def test_a_missing_permission_is_one_line_with_the_role_that_grants_it(
 def test_overwriting_needs_the_permission_to_delete_and_says_so(lake: GcsLake, cloud_storage: CloudStorage) -> None:
     put(lake, b"old")
     cloud_storage.forbid("storage.objects.delete")
-    with pytest.raises(LakeUnusableError, match=r"storage\.objects\.delete.*roles/storage\.objectAdmin"):
+    with pytest.raises(LakeConfigurationError, match=r"storage\.objects\.delete.*roles/storage\.objectAdmin"):
         put(lake, b"new")
     assert read(lake) == b"old"
 
@@ -338,7 +338,7 @@ def test_a_key_that_google_refuses_is_one_line(cloud_storage: CloudStorage) -> N
     with ServiceAccount(refuses=True) as account:
         storage = CloudStorageResource(credentials=account.base64)
         lake = GcsLake(storage=storage, bucket=cloud_storage.bucket)
-        with pytest.raises(LakeUnusableError) as error:
+        with pytest.raises(LakeConfigurationError) as error:
             lake.version(KEY)
     line = str(error.value)
     assert line.startswith(f"{lake.uri(KEY)} cannot be read: Google does not accept the credentials (invalid_grant: ")
@@ -348,21 +348,21 @@ def test_a_key_that_google_refuses_is_one_line(cloud_storage: CloudStorage) -> N
 # --- shelves on it ----------------------------------------------------------------------------------------------------
 
 
-def published(lake: GcsLake, content: bytes, ending: FileFormat) -> PublishedFile:
+def published(lake: GcsLake, content: bytes, ending: FileFormat) -> RawFile:
     with lake.staging() as folder:
-        staged = StagedFile(fetched(content, folder, ending=ending), PublishedFile.versions(lake, STEM))
-        return PublishedFile.publish(lake, STEM, staged, run_id="a")
+        staged = StagedRawFile(fetched(content, folder, ending=ending), RawFile.versions(lake, STEM))
+        return RawFile.publish(lake, STEM, staged, run_id="a")
 
 
 def test_a_published_file_is_found_again_and_its_other_formats_are_tidied_away(
     lake: GcsLake, cloud_storage: CloudStorage
 ) -> None:
     first = published(lake, b"header\n1\n", FileFormat.CSV)
-    assert PublishedFile.find(lake, STEM) == first
+    assert RawFile.find(lake, STEM) == first
     second = published(lake, b"PAR1PAR1", FileFormat.PARQUET)
-    assert PublishedFile.get(lake, STEM) == second
+    assert RawFile.get(lake, STEM) == second
     assert set(cloud_storage.objects()) == {f"nyc/taxi/{STEM}.parquet", f"nyc/taxi/{STEM}.source.json"}
-    with second.local() as path:
+    with second.as_local_file() as path:
         assert path.read_bytes() == b"PAR1PAR1"
 
 
@@ -381,7 +381,7 @@ def test_finding_a_month_reads_its_footer_only(lake: GcsLake, cloud_storage: Clo
         length = (folder / "file").stat().st_size
         lake.publish(folder / "file", "clean/green_trips/2020-11.parquet", replaces=None, run_id="a")
     cloud_storage.requests.clear()
-    month = ParquetMonth.get(lake, "clean/green_trips/2020-11")
+    month = ParquetPartition.get(lake, "clean/green_trips/2020-11")
     assert (month.rows, month.report, month.bytes) == (100, report, length)
     assert sum(request.sent_bytes for request in cloud_storage.requests) < length / 10
 
@@ -408,5 +408,5 @@ def test_a_link_in_the_place_of_unfinished_files_is_refused(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / f"taxi-assets-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(LakeUnusableError, match="TMPDIR"):
+    with pytest.raises(LakeConfigurationError, match="TMPDIR"):
         lake.staging()

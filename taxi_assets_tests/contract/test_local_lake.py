@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from taxi_assets.errors import LakeBusyError, LakeUnusableError
+from taxi_assets.errors import LakeBusyError, LakeConfigurationError
 from taxi_assets.storage.lake import staging
 from taxi_assets.storage.lake.local_lake import LocalLake
-from taxi_assets.tlc.sources.download import fetch
+from taxi_assets.tlc.sources.download import download
 from taxi_assets.tlc.sources.publishers import publisher_from
 from taxi_assets_tests.contract.test_any_lake import KEY, put, read
 
@@ -113,8 +113,8 @@ def test_a_process_that_is_paused_while_it_publishes_does_not_stop_the_others_fo
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         with pytest.raises(LakeBusyError) as error:
             put(LocalLake(folder=lake.folder, wait_seconds=0.1), b"new")
-        assert str(shelf) in error.value.what
-        assert f"the process {os.getpid()}" in error.value.what or "another process" in error.value.what
+        assert str(shelf) in error.value.problem
+        assert f"the process {os.getpid()}" in error.value.problem or "another process" in error.value.problem
         assert "end it" in error.value.remedy
         assert read(lake) == b"old"
     finally:
@@ -131,9 +131,9 @@ def zones_into(lake: LocalLake, publisher: Path, spoil: Callable[[Path], object]
     def run() -> None:
         with lake.staging() as folder:
             spoil(folder)
-            fetch("taxi zones", candidates, known=None, into=folder, log=logging.getLogger(__name__))
+            download("taxi zones", candidates, known=None, output_dir=folder, log=logging.getLogger(__name__))
 
-    with pytest.raises(LakeUnusableError) as error:
+    with pytest.raises(LakeConfigurationError) as error:
         run()
     return str(error.value)
 

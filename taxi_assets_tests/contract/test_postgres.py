@@ -12,11 +12,11 @@ import pyarrow as pa
 import pytest
 
 from taxi_assets.errors import (
-    ConservationError,
+    ReconciliationError,
+    WarehouseConfigurationError,
     WarehouseSchemaError,
-    WarehouseUnusableError,
 )
-from taxi_assets.storage.lake.objects import ParquetMonth
+from taxi_assets.storage.lake.objects import ParquetPartition
 from taxi_assets.storage.warehouse.postgres import PostgresWarehouse
 from taxi_assets.tlc.cleaning.report import totals_of
 from taxi_assets.tlc.parquet_io import TripWriter
@@ -160,7 +160,7 @@ def test_a_row_that_breaks_a_rule_of_somebody_else_leaves_the_old_month_and_the_
     old = published_month(lake)
     replace(warehouse, old)
     run(warehouse.url, "ALTER TABLE taxi.green_trips ADD CONSTRAINT not_stored CHECK (store_and_fwd_flag = 'N')")
-    with pytest.raises(WarehouseUnusableError, match='"not_stored"') as error:
+    with pytest.raises(WarehouseConfigurationError, match='"not_stored"') as error:
         replace(warehouse, published_month(lake, flag="Y", shelf="newer"))
     assert "Drop that rule" in error.value.remedy
     assert holds(warehouse, old)
@@ -236,7 +236,7 @@ def test_what_depends_on_a_frame_whose_columns_change_is_named(warehouse: Postgr
 # --- values -----------------------------------------------------------------------------------------------------------
 
 
-def published_rows(lake: LocalLake, rows: list[dict[str, Any]]) -> ParquetMonth:
+def published_rows(lake: LocalLake, rows: list[dict[str, Any]]) -> ParquetPartition:
     """A month of rows made to measure: null, or what is given."""
     model = published_month(lake, shelf="model", rows=len(rows))
     same = {"data_month": MONTH.start, "is_reversal": False}
@@ -250,7 +250,7 @@ def published_rows(lake: LocalLake, rows: list[dict[str, Any]]) -> ParquetMonth:
         lake.publish(
             folder / "rows.parquet", "clean/rows.parquet", replaces=lake.version("clean/rows.parquet"), run_id="a"
         )
-    return ParquetMonth.get(lake, "clean/rows")
+    return ParquetPartition.get(lake, "clean/rows")
 
 
 EXTREMES: dict[ColumnType, list[Any]] = {
@@ -299,7 +299,7 @@ def test_a_text_that_postgres_cannot_hold_is_named_and_the_old_month_stays(
 ) -> None:
     old = published_month(lake)
     replace(warehouse, old)
-    with pytest.raises(ConservationError, match=r"a value of store_and_fwd_flag in .* holds a NUL byte"):
+    with pytest.raises(ReconciliationError, match=r"a value of store_and_fwd_flag in .* holds a NUL byte"):
         replace(warehouse, published_rows(lake, [{"store_and_fwd_flag": "N"}, {"store_and_fwd_flag": "a\0b"}]))
     assert holds(warehouse, old)
 

@@ -18,11 +18,11 @@ from taxi_assets.errors import (
     TaxiAssetsError,
     TransientError,
     WarehouseBusyError,
+    WarehouseConfigurationError,
     WarehouseUnreachableError,
-    WarehouseUnusableError,
 )
 from taxi_assets.storage.lake.local_lake import LocalLake
-from taxi_assets.storage.lake.objects import ParquetMonth
+from taxi_assets.storage.lake.objects import ParquetPartition
 from taxi_assets.storage.warehouse.postgres import PostgresWarehouse
 from taxi_assets.storage.warehouse.postgres.session import open_session
 from taxi_assets.tlc.services.green import GREEN
@@ -208,7 +208,7 @@ def load_and_wait(url: str, folder: str, line: Connection) -> None:
 
     dg.get_dagster_logger().addHandler(Tell())
     dg.get_dagster_logger().setLevel("INFO")
-    replace(PostgresWarehouse(url=url), ParquetMonth.get(LocalLake(folder=folder), f"newer/green_trips/{MONTH}"))
+    replace(PostgresWarehouse(url=url), ParquetPartition.get(LocalLake(folder=folder), f"newer/green_trips/{MONTH}"))
 
 
 def test_what_a_killed_load_leaves_blocks_nobody_and_the_next_load_of_any_month_drops_it(
@@ -281,7 +281,7 @@ def test_the_password_comes_from_the_environment_or_from_a_pgpass_file_and_a_wro
     for environment in ({}, {"PGPASSWORD": "another-secret"}):
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        with pytest.raises(WarehouseUnusableError, match="password") as error:
+        with pytest.raises(WarehouseConfigurationError, match="password") as error:
             replace(limited, old)
         assert "another-secret" not in one_line(error.value)
         assert "PGPASSWORD" in error.value.remedy
@@ -301,7 +301,7 @@ def test_a_missing_privilege_is_named_with_the_grant_that_gives_it(
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
 
     def refused() -> str:
-        with pytest.raises(WarehouseUnusableError, match="permission denied") as error:
+        with pytest.raises(WarehouseConfigurationError, match="permission denied") as error:
             replace(limited, trips)
         assert "run: GRANT" in one_line(error.value)
         return error.value.remedy.partition("run: ")[2]
@@ -328,17 +328,17 @@ def test_a_table_of_another_role_can_be_read_but_not_replaced(
     run(warehouse.url, f"GRANT ALL ON SCHEMA taxi TO {role}", f"GRANT ALL ON ALL TABLES IN SCHEMA taxi TO {role}")
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
     limited = as_role(own_server, warehouse, role)
-    with pytest.raises(WarehouseUnusableError, match="must be owner of table") as error:
+    with pytest.raises(WarehouseConfigurationError, match="must be owner of table") as error:
         replace(limited, published_month(lake, rows=5, shelf="newer"))
     assert "owner" in one_line(error.value)
     assert holds(limited, old)
 
 
 def test_a_database_or_a_role_that_does_not_exist_is_named(postgres_server: Server) -> None:
-    with pytest.raises(WarehouseUnusableError, match='database "no_such_one" does not exist') as error:
+    with pytest.raises(WarehouseConfigurationError, match='database "no_such_one" does not exist') as error:
         PostgresWarehouse(url=postgres_server.address("no_such_one")).totals(GREEN, MONTH)
     assert "CREATE DATABASE" in one_line(error.value)
-    with pytest.raises(WarehouseUnusableError, match="no_such_role"):
+    with pytest.raises(WarehouseConfigurationError, match="no_such_role"):
         PostgresWarehouse(url=postgres_server.address("postgres", "no_such_role")).totals(GREEN, MONTH)
 
 
@@ -346,7 +346,7 @@ def test_a_database_or_a_role_that_does_not_exist_is_named(postgres_server: Serv
     "address", ["postgresql://me@localhost/db?shema=taxi", "postgresql://me@localhost:port/db", "db"]
 )
 def test_an_address_that_is_none_is_refused_in_one_line(address: str) -> None:
-    with pytest.raises(WarehouseUnusableError) as error:
+    with pytest.raises(WarehouseConfigurationError) as error:
         PostgresWarehouse(url=address).totals(GREEN, MONTH)
     assert "Correct the address." in one_line(error.value)
 
@@ -355,7 +355,7 @@ def test_a_database_that_cannot_hold_all_texts_is_refused(postgres_server: Serve
     name = postgres_url.partition("/test_")[2].partition("?")[0]
     run(postgres_url, f"CREATE DATABASE latin_{name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
     try:
-        with pytest.raises(WarehouseUnusableError, match="a database in LATIN1"):
+        with pytest.raises(WarehouseConfigurationError, match="a database in LATIN1"):
             PostgresWarehouse(url=postgres_server.address(f"latin_{name}")).replace_frame("taxi_zones", ZONES, {})
     finally:
         run(postgres_url, f"DROP DATABASE latin_{name}")
@@ -383,7 +383,7 @@ def test_tls_that_the_address_asks_for_is_not_gone_without() -> None:
         thread = threading.Thread(target=refuse)
         thread.start()
         url = f"postgresql://me@127.0.0.1:{server.getsockname()[1]}/db?sslmode=require"
-        with pytest.raises(WarehouseUnusableError, match="does not support SSL") as error:
+        with pytest.raises(WarehouseConfigurationError, match="does not support SSL") as error:
             PostgresWarehouse(url=url).totals(GREEN, MONTH)
         thread.join()
     assert "sslmode" in error.value.remedy

@@ -16,7 +16,7 @@ from taxi_assets.errors import (
     WarehouseBusyError,
 )
 from taxi_assets.storage.lake.local_lake import LocalLake
-from taxi_assets.storage.lake.objects import ParquetMonth
+from taxi_assets.storage.lake.objects import ParquetPartition
 from taxi_assets.storage.warehouse.postgres import PostgresWarehouse
 from taxi_assets_tests.contract.stores import child
 from taxi_assets_tests.contract.stores.postgres import (
@@ -55,8 +55,8 @@ def test_a_swap_that_a_reader_keeps_out_gives_up_by_name_and_succeeds_once_the_r
     with long_query(warehouse, read) as pid:
         with pytest.raises(WarehouseBusyError) as error:
             replace(impatient(warehouse), new)
-        assert re.search(rf"pid {pid} \(slow_report of \w+, idle in transaction, for \d+ s\)", error.value.what)
-        assert "2020-10" in error.value.what
+        assert re.search(rf"pid {pid} \(slow_report of \w+, idle in transaction, for \d+ s\)", error.value.problem)
+        assert "2020-10" in error.value.problem
         assert holds(warehouse, old)
     assert "green_trips_2020_10_staged" not in tables(warehouse)
     replace(warehouse, new)
@@ -78,7 +78,7 @@ class Heard(logging.Handler):
 
 
 @contextlib.contextmanager
-def loading(warehouse: PostgresWarehouse, trips: ParquetMonth, month: Month = MONTH) -> Iterator[str]:
+def loading(warehouse: PostgresWarehouse, trips: ParquetPartition, month: Month = MONTH) -> Iterator[str]:
     """Load in another thread; gives what the log says of its waiting. At the end the load must have ended well."""
     log, heard = dg.get_dagster_logger(), Heard()
     failures: list[BaseException] = []
@@ -166,7 +166,7 @@ def test_a_month_that_another_load_holds_is_busy_after_the_wait_and_the_error_na
             ((pid,),) = run(warehouse.url, "SELECT pid FROM pg_stat_activity WHERE application_name = 'taxi_assets'")
             with pytest.raises(WarehouseBusyError) as error:
                 replace(impatient(warehouse, 0.3), new)
-            assert error.value.what.startswith(
+            assert error.value.problem.startswith(
                 f'green 2020-10 in "taxi"."green_trips" is held by pid {pid} (taxi_assets'
             )
             slow.close()
@@ -177,7 +177,7 @@ def test_a_month_that_another_load_holds_is_busy_after_the_wait_and_the_error_na
 
 
 def load_twice(url: str, folder: str, month: Month, line: Connection) -> None:
-    trips = ParquetMonth.get(LocalLake(folder=folder), f"clean/green_trips/{month}")
+    trips = ParquetPartition.get(LocalLake(folder=folder), f"clean/green_trips/{month}")
     line.send("ready")
     line.recv()
     for _ in range(2):

@@ -10,7 +10,7 @@ import psycopg2
 import pytest
 
 from taxi_assets.build import build_definitions
-from taxi_assets.errors import LakeObjectReplacedError
+from taxi_assets.errors import LakeConflictError
 from taxi_assets.settings import Settings
 from taxi_assets.storage.lake.local_lake import LocalLake
 from taxi_assets.storage.warehouse.postgres import PostgresWarehouse
@@ -62,7 +62,7 @@ def test_a_run_that_has_its_file_and_stalls_does_not_undo_what_a_newer_run_has_l
         return at_once(**options)
 
     monkeypatch.setattr(CONNECT, connect_late)
-    with pytest.raises(LakeObjectReplacedError, match="2020-10"):
+    with pytest.raises(LakeConflictError, match="2020-10"):
         replace(warehouse, older)
     assert newer.rows == 70
     assert holds(warehouse, newer)
@@ -76,7 +76,7 @@ def test_a_month_that_is_replaced_in_the_lake_while_it_is_copied_is_not_swapped_
     older = published_month(lake, rows=50, seed=1)
     with (
         in_the_middle_of_a_copy(lambda _: published_month(lake, rows=70, seed=2)),
-        pytest.raises(LakeObjectReplacedError, match="2020-10"),
+        pytest.raises(LakeConflictError, match="2020-10"),
     ):
         replace(warehouse, older)
     assert holds(warehouse, before)
@@ -94,7 +94,7 @@ def test_a_step_that_finds_the_month_busy_is_tried_again_and_the_run_succeeds(
     settings = Settings(
         lake=str(tmp_path / "lake"),  # type: ignore[arg-type]  # read by its validators
         warehouse=warehouse.url,  # type: ignore[arg-type]
-        retry_delay=0,
+        retry_delay_seconds=0,
     )
     defs = build_definitions(settings, resources={"warehouse": impatient(warehouse)})
     taken = threading.Event()

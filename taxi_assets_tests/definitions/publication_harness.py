@@ -17,7 +17,7 @@ import pytest
 from dagster._core.events import StepMaterializationData
 
 from taxi_assets.automation.policies import MONTHLY
-from taxi_assets.automation.publication.status import Limits
+from taxi_assets.automation.publication.status import ScanLimits
 from taxi_assets.automation.schedules import publication_schedules
 from taxi_assets.automation.sensors.publication_sensor import publication_sensor
 from taxi_assets.build import build_definitions
@@ -27,7 +27,7 @@ from taxi_assets.settings import Settings
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets.tlc.sources.source_record import FileFormat, SourceRecord
-from taxi_assets.tlc.sources.version_check import ask
+from taxi_assets.tlc.sources.version_check import check_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from taxi_assets.tlc.schema import Service
 
-AT_ONCE = Limits(pause=0)
+AT_ONCE = ScanLimits(pause_seconds=0)
 _ASKED_BY = {"dagster/sensor_name", "dagster/schedule_name"}
 YEAR = [f"2020-{number:02}" for number in range(1, 13)]
 LONG_AGO = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
@@ -45,7 +45,7 @@ class Publishing:
     """See the module. `now` is the clock; `source` is the folder, unless another publisher is given."""
 
     def __init__(
-        self, folder: Path, instance: dg.DagsterInstance, *, source: str = "", limits: Limits = AT_ONCE
+        self, folder: Path, instance: dg.DagsterInstance, *, source: str = "", limits: ScanLimits = AT_ONCE
     ) -> None:
         folder.mkdir(exist_ok=True)
         self.folder = folder
@@ -132,7 +132,7 @@ class Publishing:
     def load(self, month: str, *, run_id: str = "", to: str = "warehouse", service: Service = GREEN) -> None:
         """The materializations of a month, as it is published now."""
         publisher = PublisherResource(source=self.source).publisher
-        version = ask(f"{service.name} {month}", publisher.candidates(service, Month.parse(month)))
+        version = check_version(f"{service.name} {month}", publisher.source_urls(service, Month.parse(month)))
         assert version is not None
         path = self.folder / version.url.rpartition("/")[2]
         record = SourceRecord(

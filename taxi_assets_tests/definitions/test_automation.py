@@ -161,7 +161,7 @@ def test_a_requested_run_runs_all_checks_of_its_month(story: Story) -> None:
     job = story.defs.resolve_job_def("green")
     whole = job.execute_in_process(instance=story.instance, partition_key=MONTH)
     story.publish(rows=4)
-    assert checks(story.run_requested()).keys() == checks(whole).keys() >= {"rows_conserved", "equals_clean"}
+    assert checks(story.run_requested()).keys() == checks(whole).keys() >= {"row_counts_reconcile", "matches_clean"}
 
 
 def test_a_run_of_many_months_says_what_it_makes(story: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +176,7 @@ def test_a_run_of_many_months_says_what_it_makes(story: Story, tmp_path: Path, m
 
 
 def test_the_sensor_that_follows_changes_looks_at_all_assets_and_is_on(story: Story) -> None:
-    (sensor,) = (sensor for sensor in story.defs.sensors or [] if sensor.name == "follow_changes")
+    (sensor,) = (sensor for sensor in story.defs.sensors or [] if sensor.name == "automation_conditions")
     assert isinstance(sensor, dg.AutomationConditionSensorDefinition)
     assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
     graph = story.defs.resolve_asset_graph()

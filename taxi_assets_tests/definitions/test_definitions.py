@@ -121,15 +121,15 @@ def test_checks_and_which_of_them_block(defs: dg.Definitions) -> None:
     for service in SERVICES:
         clean = f"clean/{service}_trips"
         assert {name: blocking for (asset, name), blocking in found.items() if asset == clean} == {
-            "rows_conserved": True,
+            "row_counts_reconcile": True,
             "share_quarantined": False,
-            "usual_volume": False,
+            "row_count_in_range": False,
             "every_day_present": False,
-            "columns_known": False,
+            "no_unknown_columns": False,
         }
-        assert found[f"warehouse/{service}_trips", "equals_clean"] is True
+        assert found[f"warehouse/{service}_trips", "matches_clean"] is True
     for mart in MARTS:
-        assert found[f"marts/{mart}", "key_is_unique"] is found[f"marts/{mart}", "adds_up"] is True
+        assert found[f"marts/{mart}", "key_is_unique"] is found[f"marts/{mart}", "totals_match_trips"] is True
 
 
 def test_the_publishers_are_asked_by_no_run_of_a_month(defs: dg.Definitions) -> None:
@@ -150,8 +150,8 @@ def test_jobs(defs: dg.Definitions) -> None:
 def test_what_downloads_by_itself_is_switched_on_by_a_person_and_what_tidies_is_on(defs: dg.Definitions) -> None:
     running, stopped = dg.DefaultSensorStatus.RUNNING, dg.DefaultSensorStatus.STOPPED
     assert {sensor.name: sensor.default_status for sensor in defs.sensors or []} == {
-        "end_abandoned_runs": running,
-        "follow_changes": running,
+        "fail_orphaned_runs": running,
+        "automation_conditions": running,
         **{f"{service}_publication": stopped for service in SERVICES},
     }
     schedules: list[Any] = [*(defs.schedules or [])]
@@ -195,7 +195,7 @@ def test_the_location_has_one_name_everywhere() -> None:
 @pytest.mark.filterwarnings("ignore:Property `ScheduleDefinition.environment_vars`")
 def test_no_secret_reaches_what_the_ui_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAXI_SOURCE", "http://reader:hidden-1@127.0.0.1:9/files")
-    monkeypatch.setenv("TAXI_NOTIFY", "json://user:hidden-2@127.0.0.1:9/x?token=hidden-3")
+    monkeypatch.setenv("TAXI_NOTIFY_URLS", "json://user:hidden-2@127.0.0.1:9/x?token=hidden-3")
     snapshot = RepositorySnap.from_def(build_definitions(Settings.from_env()).get_repository_def())
     told = serialize_value(snapshot)
     assert "TAXI_SOURCE" in told

@@ -29,7 +29,7 @@ def test_every_setting_has_a_meaning() -> None:
 
 
 def test_no_secret_of_the_environment_gets_into_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TAXI_NOTIFY", "json://quite-secret.example.com")
+    monkeypatch.setenv("TAXI_NOTIFY_URLS", "json://quite-secret.example.com")
     monkeypatch.setenv("TAXI_LAKE", "./elsewhere")
     assert documents() == MADE
 

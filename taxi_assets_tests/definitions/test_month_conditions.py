@@ -50,7 +50,7 @@ class Story:
         )
         self.instance.report_runless_asset_event(
             dg.AssetCheckEvaluation(
-                key, "equals_clean", passed=False, blocking=True, partition=month, target_materialization_data=of
+                key, "matches_clean", passed=False, blocking=True, partition=month, target_materialization_data=of
             )
         )
 

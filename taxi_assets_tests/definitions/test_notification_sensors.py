@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from taxi_assets.addresses import DuckDBAddress, FolderAddress
 from taxi_assets.assets.published import published_asset
 from taxi_assets.automation.sensors import notification_sensors
-from taxi_assets.automation.sensors.notification_sensors import MONTHS_BUSY, MONTHS_NOT_ASKED, OVERDUE_MONTHS
+from taxi_assets.automation.sensors.notification_sensors import MONTHS_BUSY, MONTHS_NOT_CHECKED, OVERDUE_MONTHS
 from taxi_assets.build import build_definitions
 from taxi_assets.checks.publication_checks import CHECK, publication_check
 from taxi_assets.resources.publisher import PublisherResource
@@ -50,7 +50,7 @@ class Story:
             lake=FolderAddress(self.home / "lake"),
             warehouse=DuckDBAddress(self.home / "warehouse.duckdb"),
             source=str(self.home / "published"),
-            notify=self.notify,
+            notify_urls=self.notify,
             notify_success=success,
             ui_url=UI,
         )
@@ -70,7 +70,7 @@ class Story:
         return result.run_id
 
     def killed_run(self, month: object = MISSING, origin: RemoteJobOrigin | None = None) -> dg.DagsterRun:
-        """A run that was ended from outside, as `end_abandoned_runs` and Dagster's own monitoring do."""
+        """A run that was ended from outside, as `fail_orphaned_runs` and Dagster's own monitoring do."""
         run = self.instance.create_run_for_job(
             self.defs.resolve_job_def("green"), tags={"dagster/partition": str(month)},
             status=dg.DagsterRunStatus.STARTED, remote_job_origin=origin,
@@ -152,7 +152,9 @@ def test_a_failed_blocking_check_is_one_message_that_names_it(story: Story, web:
     story.tick()
     (message,) = web.messages
     assert message["title"] == f"Run failed: load_again {MONTH}"
-    expected = f"load_again {MONTH}: clean/green_trips, check rows_conserved: The clean rows come from another file"
+    expected = (
+        f"load_again {MONTH}: clean/green_trips, check row_counts_reconcile: The clean rows come from another file"
+    )
     assert message["message"].startswith(expected)
 
 
@@ -305,7 +307,7 @@ def test_they_are_told_of_again_only_when_one_comes_in_addition(story: Story, we
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [MONTHS_BUSY, MONTHS_NOT_ASKED])
+@pytest.mark.parametrize("name", [MONTHS_BUSY, MONTHS_NOT_CHECKED])
 def test_a_month_that_is_busy_or_cannot_be_asked_for_at_the_moment_is_not_forgotten(
     story: Story, web: HttpSink, name: str
 ) -> None:
@@ -366,8 +368,8 @@ def test_one_that_is_down_is_named_in_the_tick_and_the_others_get_theirs(
     web.status = 500
     story.run("green", MISSING)
     assert story.tick() == (
-        f"Told: Run failed: green {MISSING}. Notifier number 1 of TAXI_NOTIFY (JSON) did not take the message. "
-        "Notifier number 2 of TAXI_NOTIFY (JSON) did not take the message."
+        f"Told: Run failed: green {MISSING}. Notifier number 1 of TAXI_NOTIFY_URLS (JSON) did not take the message. "
+        "Notifier number 2 of TAXI_NOTIFY_URLS (JSON) did not take the message."
     )
     assert len(mail.messages) == 1
     assert story.tick() == "There is nothing to tell."
@@ -382,7 +384,7 @@ def test_no_secret_is_in_any_file_log_or_name(
     story.tick()
     said = capfd.readouterr()
     assert SECRET not in said.out + said.err + caplog.text
-    assert SECRET not in repr(story.defs) + str(Settings(notify=story.notify))
+    assert SECRET not in repr(story.defs) + str(Settings(notify_urls=story.notify))
     kept = [path for path in story.home.rglob("*") if path.is_file()]
     assert len(kept) > 3
     assert [path for path in kept if SECRET.encode() in path.read_bytes()] == []

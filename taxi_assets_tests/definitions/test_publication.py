@@ -16,9 +16,9 @@ from dagster._core.remote_origin import (
     RemoteRepositoryOrigin,
 )
 
-from taxi_assets.automation.publication.materializations import raw_months
-from taxi_assets.automation.publication.run_planner import WAITS
-from taxi_assets.automation.publication.status import Limits
+from taxi_assets.automation.publication.materializations import latest_raw_materializations
+from taxi_assets.automation.publication.run_planner import RETRY_WAITS
+from taxi_assets.automation.publication.status import ScanLimits
 from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets_tests.definitions.publication_harness import YEAR, Publishing, instance, story
 
@@ -188,13 +188,15 @@ def test_a_backfill_of_dagster_that_has_no_run_at_the_moment_holds_its_months_to
 
 
 def test_months_that_are_given_up_do_not_starve_the_others(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    story = Publishing(tmp_path / "published", instance, limits=Limits(seconds=0.05, pause=0.06))  # a question a look
+    story = Publishing(
+        tmp_path / "published", instance, limits=ScanLimits(seconds=0.05, pause_seconds=0.06)
+    )  # a question a look
     story.publish("2020-12", "2021-01", "2021-02")
     story.now = dt.datetime(2021, 4, 10, tzinfo=dt.UTC)
     for month in ("2020-12", "2021-01", "2021-02"):
         story.load(month, to="raw")
         tags = {"service": "green", "month": month, "reason": "retry", "version": "x", "request": f"green {month}",
-                "attempt": str(len(WAITS) + 1), "requested_at": "2021-01-01T00:00:00+00:00"}  # fmt: skip
+                "attempt": str(len(RETRY_WAITS) + 1), "requested_at": "2021-01-01T00:00:00+00:00"}  # fmt: skip
         given_up = dg.RunRequest(month, partition_key=month, tags={f"taxi_assets/{k}": v for k, v in tags.items()})
         story.run(given_up, to="none", status="FAILURE")
     story.publish("2021-03")
@@ -202,7 +204,7 @@ def test_months_that_are_given_up_do_not_starve_the_others(tmp_path: Path, insta
 
 
 def test_failed_months_beyond_the_limit_have_their_turn(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    story = Publishing(tmp_path / "published", instance, limits=Limits(unfinished=1, history=0, pause=0))
+    story = Publishing(tmp_path / "published", instance, limits=ScanLimits(unfinished=1, history=0, pause_seconds=0))
     story.publish("2021-01", "2021-02")
     for request in story.tick():
         story.run(request, to="raw", status="FAILURE")
@@ -217,7 +219,7 @@ def test_failed_months_beyond_the_limit_have_their_turn(tmp_path: Path, instance
 def test_a_failed_run_is_asked_for_again_ever_later_and_not_for_ever(story: Publishing, to: str) -> None:
     story.publish("2021-01")
     (request,) = story.tick()
-    for number, wait in enumerate(WAITS, start=2):
+    for number, wait in enumerate(RETRY_WAITS, start=2):
         story.run(request, to=to, status="FAILURE")
         story.now += wait - dt.timedelta(minutes=1)
         assert story.asked() == {}
@@ -250,8 +252,8 @@ def test_a_run_that_a_person_canceled_is_not_asked_for_again(story: Publishing, 
     story.publish("2021-01")
     (request,) = story.tick()
     story.run(request, to=to, status="CANCELED")
-    loaded = raw_months(story.instance, SERVICES["green"])
-    story.now = max([story.now, *(raw.at for raw in loaded.values())]) + dt.timedelta(days=1)
+    loaded = latest_raw_materializations(story.instance, SERVICES["green"])
+    story.now = max([story.now, *(raw.timestamp for raw in loaded.values())]) + dt.timedelta(days=1)
     assert "2021-01" not in story.asked()
     story.publish("2021-01")
     assert story.asked()["2021-01"] == ("new" if to == "none" else "revised")

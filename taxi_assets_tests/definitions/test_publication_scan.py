@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import pytest
 
-from taxi_assets.automation.publication.scan import Position
-from taxi_assets.automation.publication.status import Limits
+from taxi_assets.automation.publication.scan import ScanCursor
+from taxi_assets.automation.publication.status import ScanLimits
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets_tests.definitions.publication_harness import YEAR, Publishing, instance, story
@@ -30,7 +30,7 @@ __all__ = ["instance", "story"]
 def test_the_history_is_looked_over_in_turn_and_the_cursor_is_small_and_readable(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    story = Publishing(tmp_path / "published", instance, limits=Limits(newer=2, history=5, pause=0))
+    story = Publishing(tmp_path / "published", instance, limits=ScanLimits(newer=2, history=5, pause_seconds=0))
     story.publish(*YEAR)
     for month in YEAR:
         story.load(month)
@@ -49,7 +49,7 @@ def test_the_history_is_looked_over_in_turn_and_the_cursor_is_small_and_readable
 def test_a_publisher_that_stopped_years_ago_is_searched_a_part_at_a_time(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    story = Publishing(tmp_path / "published", instance, limits=Limits(newer=10, pause=0))
+    story = Publishing(tmp_path / "published", instance, limits=ScanLimits(newer=10, pause_seconds=0))
     story.now = dt.datetime(2024, 1, 15, tzinfo=dt.UTC)
     story.publish("2021-06", "2021-07")
     assert [story.run_all() for _ in range(4)] == [{}, {}, {"2021-07": "new"}, {}]
@@ -69,7 +69,7 @@ def test_an_old_or_broken_cursor_is_rebuilt(story: Publishing, cursor: str) -> N
 
 
 def test_a_look_ends_when_its_time_is_up_and_the_next_one_goes_on(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    story = Publishing(tmp_path / "published", instance, limits=Limits(seconds=0.05, pause=0.06))
+    story = Publishing(tmp_path / "published", instance, limits=ScanLimits(seconds=0.05, pause_seconds=0.06))
     story.publish("2021-01")
     looks = 0
     while not story.run_all():
@@ -114,7 +114,7 @@ def test_a_month_that_is_answered_with_an_error_does_not_hold_up_the_others(
         refused = Answer(status=status)
         publisher.script("green_tripdata_2021-03.csv.gz", then=refused)
         assert story.asked() == {"2021-01": "new"}
-        assert Position.read(story.cursor) == Position()
+        assert ScanCursor.read(story.cursor) == ScanCursor()
         for number in range(1, 5):
             publisher.script(f"green_tripdata_2021-{number:02}.csv.gz", then=refused)
         publisher.requests.clear()
@@ -129,7 +129,9 @@ def test_a_part_of_the_history_that_fails_does_not_hold_up_the_rest_of_it(
 ) -> None:
     names = {month: f"green_tripdata_{month}.csv" for month in YEAR}
     with LoopbackPublisher(dict.fromkeys(names.values(), b"a")) as publisher:
-        story = Publishing(tmp_path / "published", instance, source=publisher.base, limits=Limits(history=4, pause=0))
+        story = Publishing(
+            tmp_path / "published", instance, source=publisher.base, limits=ScanLimits(history=4, pause_seconds=0)
+        )
         story.now = dt.datetime(2021, 1, 15, tzinfo=dt.UTC)
         for month, name in names.items():
             found = publisher.find(name)
@@ -145,7 +147,7 @@ def test_a_part_of_the_history_that_fails_does_not_hold_up_the_rest_of_it(
 def test_a_month_whose_answer_does_not_come_holds_up_nobody(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     names = [f"green_tripdata_2021-{number:02}.csv" for number in (1, 2, 3)]
     with LoopbackPublisher(dict.fromkeys(names[:2], b"a")) as publisher:
-        limits = Limits(pause=0, question=0.3)
+        limits = ScanLimits(pause_seconds=0, seconds_per_month=0.3)
         story = Publishing(tmp_path / "published", instance, source=publisher.base, limits=limits)
         publisher.script(names[2], then=Answer(delay=60))
         (request,) = story.tick()
@@ -153,14 +155,14 @@ def test_a_month_whose_answer_does_not_come_holds_up_nobody(tmp_path: Path, inst
         story.run(request, to="none", status="STARTED")
         assert story.asked() == {}
         assert f"{names[2]}: the answer did not end in time" in story.said
-        assert Position.read(story.cursor) == Position()
+        assert ScanCursor.read(story.cursor) == ScanCursor()
 
 
 def test_every_part_of_a_look_has_its_turn_though_the_publisher_is_slow(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     """A question a part: newer months, gaps, failed months and the history, each goes on where it was."""
-    story = Publishing(tmp_path / "published", instance, limits=Limits(seconds=0, pause=0))
+    story = Publishing(tmp_path / "published", instance, limits=ScanLimits(seconds=0, pause_seconds=0))
     story.now = dt.datetime(2021, 5, 10, tzinfo=dt.UTC)
     story.publish("2020-01", "2020-12")
     for month in ("2020-01", "2020-12"):
@@ -170,8 +172,8 @@ def test_every_part_of_a_look_has_its_turn_though_the_publisher_is_slow(
     for number in range(11):
         looks.append(story.asked())
         if number == 0:
-            place = Position(newer_from="2021-03", gaps_from="2020-10", history_from="2020-01")
-            assert Position.read(story.cursor) == place
+            place = ScanCursor(newer_from="2021-03", gaps_from="2020-10", history_from="2020-01")
+            assert ScanCursor.read(story.cursor) == place
     assert [number for number, look in enumerate(looks) if "2020-01" in look] == [1, 3, 5, 7, 9]
     assert [number for number, look in enumerate(looks) if "2020-02" in look] == [9]
 
@@ -179,7 +181,7 @@ def test_every_part_of_a_look_has_its_turn_though_the_publisher_is_slow(
 def test_failed_months_have_their_turn_though_newer_months_and_gaps_take_all_the_time(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    story = Publishing(tmp_path / "published", instance, limits=Limits(seconds=0, pause=0))
+    story = Publishing(tmp_path / "published", instance, limits=ScanLimits(seconds=0, pause_seconds=0))
     story.publish("2020-11", "2021-01")
     while not (requests := story.tick()):
         pass
@@ -205,12 +207,12 @@ def test_a_part_whose_months_are_all_answered_with_errors_does_not_hold_up_the_o
         story.cursor = None
         assert story.asked() == {}
         assert "Newer months: that is too many errors for one look; the next look goes on from 2020-12." in story.said
-        assert Position.read(story.cursor) == Position(newer_from="2020-12")
+        assert ScanCursor.read(story.cursor) == ScanCursor(newer_from="2020-12")
 
 
 def test_a_cursor_from_before_gaps_had_a_place_is_read() -> None:
     old = '{"version":1,"newer_from":"2021-03","unfinished_from":null,"history_from":"2020-01"}'
-    assert Position.read(old) == Position(newer_from="2021-03", history_from="2020-01")
+    assert ScanCursor.read(old) == ScanCursor(newer_from="2021-03", history_from="2020-01")
 
 
 # --- as a whole -------------------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ class Runs:
                 lake=FolderAddress(home / "lake"),
                 warehouse=DuckDBAddress(home / "warehouse.duckdb"),
                 source=source,
-                retry_delay=0,
+                retry_delay_seconds=0,
             )
         )
 
@@ -82,7 +82,7 @@ def test_only_if_changed_ends_the_run_at_raw_where_the_warehouse_has_these_bytes
 ) -> None:
     first = runs.run()
     publisher.publish(NAME, CONTENT, etag='"the same bytes"')
-    result = runs.run(only_if_changed=True)
+    result = runs.run(skip_downstream_if_unchanged=True)
     assert failures(result) == []
     assert list(materializations(result)) == ["raw/green_trips"]
     assert said(result, "raw/green_trips", "etag") == '"the same bytes"'
@@ -96,12 +96,12 @@ def test_only_if_changed_ends_the_run_at_raw_where_the_warehouse_has_these_bytes
 def test_only_if_changed_goes_on_where_the_bytes_are_new_or_the_warehouse_has_others(
     runs: Runs, publisher: LoopbackPublisher
 ) -> None:
-    assert list(materializations(runs.run(only_if_changed=True))) == SHELVES
+    assert list(materializations(runs.run(skip_downstream_if_unchanged=True))) == SHELVES
     publisher.publish(NAME, CONTENT.replace(b"N", b"Y"))
-    assert list(materializations(runs.run(only_if_changed=True))) == SHELVES
+    assert list(materializations(runs.run(skip_downstream_if_unchanged=True))) == SHELVES
     publisher.publish(NAME, CONTENT)
     runs.run("raw")  # a run that ends here, as a killed one does
-    assert list(materializations(runs.run(only_if_changed=True))) == SHELVES
+    assert list(materializations(runs.run(skip_downstream_if_unchanged=True))) == SHELVES
 
 
 def test_only_if_changed_goes_on_where_clean_holds_another_version_that_never_came_to_the_warehouse(
@@ -111,7 +111,7 @@ def test_only_if_changed_goes_on_where_clean_holds_another_version_that_never_ca
     publisher.publish(NAME, CONTENT.replace(b"N", b"Y"))
     runs.run("raw", "quarantine", "clean")  # a run whose warehouse failed
     publisher.publish(NAME, CONTENT)
-    result = runs.run(only_if_changed=True)
+    result = runs.run(skip_downstream_if_unchanged=True)
     assert list(materializations(result)) == SHELVES
     assert data_versions(result) == data_versions(first)
 
@@ -121,7 +121,10 @@ def test_what_can_be_chosen_is_validated_and_described(runs: Runs) -> None:
         runs.run(forse=True)
     node: Any = runs.defs.resolve_asset_graph().get(dg.AssetKey(["raw", "green_trips"])).assets_def.node_def
     fields = node.config_schema.config_type.fields
-    assert {name: bool(field.description) for name, field in fields.items()} == {"force": True, "only_if_changed": True}
+    assert {name: bool(field.description) for name, field in fields.items()} == {
+        "force": True,
+        "skip_downstream_if_unchanged": True,
+    }
 
 
 # --- tried again ------------------------------------------------------------------------------------------------------

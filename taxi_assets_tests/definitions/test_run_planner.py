@@ -8,8 +8,8 @@ import dagster as dg
 import pytest
 
 from taxi_assets.addresses import DuckDBAddress, FolderAddress
-from taxi_assets.automation.publication.materializations import digests_in_warehouse, raw_months
-from taxi_assets.automation.publication.run_planner import WAITS
+from taxi_assets.automation.publication.materializations import latest_raw_materializations, warehouse_digests
+from taxi_assets.automation.publication.run_planner import RETRY_WAITS
 from taxi_assets.build import build_definitions
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.settings import Settings
@@ -79,10 +79,10 @@ def test_the_wait_begins_when_the_run_ends(story: Publishing) -> None:
     assert record is not None
     assert record.end_time is not None
     ended = dt.datetime.fromtimestamp(record.end_time, dt.UTC)  # years after the request
-    story.now = ended + WAITS[0] - dt.timedelta(seconds=1)
+    story.now = ended + RETRY_WAITS[0] - dt.timedelta(seconds=1)
     assert MONTH not in story.asked()
     assert f"{MONTH}: its run failed; again after" in story.said
-    story.now = ended + WAITS[0] + dt.timedelta(seconds=1)
+    story.now = ended + RETRY_WAITS[0] + dt.timedelta(seconds=1)
     assert story.asked()[MONTH] == "retry"
 
 
@@ -111,10 +111,10 @@ def test_a_month_whose_materializations_were_wiped_is_asked_for_again_each_time(
 
 def test_a_month_that_a_person_left_half_loaded_is_finished(story: Publishing) -> None:
     story.load(MONTH, to="raw")
-    loaded = raw_months(story.instance, GREEN)[Month.parse(MONTH)]
-    story.now = loaded.at + WAITS[0] - dt.timedelta(seconds=1)
+    loaded = latest_raw_materializations(story.instance, GREEN)[Month.parse(MONTH)]
+    story.now = loaded.timestamp + RETRY_WAITS[0] - dt.timedelta(seconds=1)
     assert MONTH not in story.asked()  # the automation conditions may be at it
-    story.now = loaded.at + WAITS[0]
+    story.now = loaded.timestamp + RETRY_WAITS[0]
     run = dg.DagsterRun(
         job_name="__ASSET_JOB",
         status=dg.DagsterRunStatus.STARTED,
@@ -156,8 +156,8 @@ def test_partitions_that_are_no_months_are_passed_over(story: Publishing) -> Non
     story.load(MONTH)
     for key in (RAW, WAREHOUSE):
         story.materialize(list(key.path), "2021-01-05", {"sha256": "a"})
-    assert list(raw_months(story.instance, GREEN)) == [Month.parse(MONTH)]
-    assert list(digests_in_warehouse(story.instance, GREEN)) == [Month.parse(MONTH)]
+    assert list(latest_raw_materializations(story.instance, GREEN)) == [Month.parse(MONTH)]
+    assert list(warehouse_digests(story.instance, GREEN)) == [Month.parse(MONTH)]
     assert story.asked() == {}
 
 

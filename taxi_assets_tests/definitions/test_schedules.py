@@ -12,7 +12,7 @@ import pytest
 from dagster._utils.schedules import schedule_execution_time_iterator
 
 from taxi_assets.automation.policies import MONTHLY
-from taxi_assets.automation.publication.status import Limits
+from taxi_assets.automation.publication.status import ScanLimits
 from taxi_assets.automation.schedules import publication_schedules, request_newest
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.resources.publisher import PublisherResource
@@ -97,7 +97,7 @@ def test_it_has_the_same_deadline_for_a_question_as_the_sensor(instance: dg.Dags
         publisher.script("green_tripdata_2021-04.csv", then=Answer(delay=60))
         source = PublisherResource(source=publisher.base)
         started = time.monotonic()
-        asked = request_newest(instance, GREEN, source, at, Limits(question=0.3, pause=0))
+        asked = request_newest(instance, GREEN, source, at, ScanLimits(seconds_per_month=0.3, pause_seconds=0))
         assert time.monotonic() - started < 3
         assert isinstance(asked, dg.RunRequest)
         assert asked.partition_key == "2021-03"

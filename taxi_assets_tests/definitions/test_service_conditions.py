@@ -49,7 +49,7 @@ class Instance:
         )
         self.instance.report_runless_asset_event(
             dg.AssetCheckEvaluation(
-                key, "equals_clean", passed=False, blocking=True, partition=month, target_materialization_data=of
+                key, "matches_clean", passed=False, blocking=True, partition=month, target_materialization_data=of
             )
         )
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SETTINGS = frozenset(f"TAXI_{name.upper()}" for name in Settings.model_fields)
 SECRETS = frozenset(
-    {"DAGSTER_POSTGRES_URL", "PGPASSWORD", "POSTGRES_PASSWORD", "TAXI_GOOGLE_CREDENTIALS", "TAXI_NOTIFY"}
+    {"DAGSTER_POSTGRES_URL", "PGPASSWORD", "POSTGRES_PASSWORD", "TAXI_GOOGLE_CREDENTIALS", "TAXI_NOTIFY_URLS"}
 )
 LOCATION = "taxi_assets.definitions"
 

@@ -9,7 +9,7 @@ import os
 import signal
 from pathlib import Path
 
-from taxi_assets.build import build_definitions, lake_at
+from taxi_assets.build import build_definitions, build_lake
 from taxi_assets.settings import Settings
 from taxi_assets.storage.lake.local_lake import LocalLake
 
@@ -28,5 +28,5 @@ class KillingLake(LocalLake):
 
 settings = Settings.from_env()
 defs = build_definitions(
-    settings, resources={"lake": KillingLake(folder=lake_at(settings).uri("raw").removesuffix("/raw"))}
+    settings, resources={"lake": KillingLake(folder=build_lake(settings).uri("raw").removesuffix("/raw"))}
 )

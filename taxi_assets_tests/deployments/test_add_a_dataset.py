@@ -153,7 +153,14 @@ def test_every_ride_is_in_the_warehouse_or_in_quarantine(copy: Copy) -> None:
 
 
 def test_its_checks_ran_and_passed_and_the_marts_count_it(copy: Copy) -> None:
-    for check in ("rows_conserved", "columns_known", "every_day_present", "equals_clean", "key_is_unique", "adds_up"):
+    for check in (
+        "row_counts_reconcile",
+        "no_unknown_columns",
+        "every_day_present",
+        "matches_clean",
+        "key_is_unique",
+        "totals_match_trips",
+    ):
         assert re.search(rf"Asset check '{check}' on '.*' passed", copy.said[1]), check
     assert "did not pass" not in copy.said[1]
     with duckdb.connect(str(copy.folder / "data/warehouse.duckdb"), read_only=True) as connection:

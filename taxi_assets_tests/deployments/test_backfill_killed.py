@@ -13,7 +13,7 @@ import psutil
 import pytest
 import tenacity
 
-from taxi_assets.automation.sensors.orphaned_runs import is_abandoned
+from taxi_assets.automation.sensors.orphaned_runs import is_orphaned
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.deployments.killing_lake import ALWAYS, ONCE
 
@@ -76,4 +76,4 @@ def test_a_backfill_that_is_killed_takes_its_workers_with_it(
         assert len(family) >= 3  # a process that they are forked from, and two workers
         assert not alive
     # What is not marked as failed yet is found by the sensor.
-    assert all(is_abandoned(instance, run.run_id) for run in instance.get_runs(UNFINISHED))
+    assert all(is_orphaned(instance, run.run_id) for run in instance.get_runs(UNFINISHED))

@@ -63,10 +63,10 @@ def test_the_image_has_all_that_the_program_is_tested_with() -> None:
 # --- secrets ----------------------------------------------------------------------------------------------------------
 def start(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """The entrypoint, with a command that shows what it was given."""
-    script = 'printf "%s|" "$TAXI_NOTIFY" "$PGPASSWORD" "$@"'
+    script = 'printf "%s|" "$TAXI_NOTIFY_URLS" "$PGPASSWORD" "$@"'
     return subprocess.run(
         ["sh", ENTRYPOINT, "sh", "-uc", script, "sh", "an argument", "$another"],
-        env={"PATH": "/usr/bin:/bin", "TAXI_NOTIFY": "unset", "PGPASSWORD": "unset", **environment},
+        env={"PATH": "/usr/bin:/bin", "TAXI_NOTIFY_URLS": "unset", "PGPASSWORD": "unset", **environment},
         cwd=tmp_path, capture_output=True, text=True, timeout=20, check=False,
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taxi_assets.cli.doctor.check_runner import LATE
+from taxi_assets.cli.doctor.check_runner import TIMEOUT_MARGIN
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.deployments.doctor_runner import (
     BIN,
@@ -46,14 +46,14 @@ def publisher() -> Iterator[LoopbackPublisher]:
 def test_where_all_is_right_each_part_is_ok_and_says_what_it_is(home: Path, publisher: LoopbackPublisher) -> None:
     source = publisher.base.replace("http://", f"http://me:{SECRET}@")
     found = doctor_process(
-        home, TAXI_SOURCE=source, TAXI_NOTIFY=f"json://me:{SECRET}@127.0.0.1:9", TAXI_UI_URL="http://ui"
+        home, TAXI_SOURCE=source, TAXI_NOTIFY_URLS=f"json://me:{SECRET}@127.0.0.1:9", TAXI_UI_URL="http://ui"
     )
     assert faults(found) == not_looked_at(found) == {}
     assert re.match(r"Python 3\.\d+\.\d+, dagster 1\.", found["versions"][1])
     assert found["DAGSTER_HOME"][1] == f"{home / 'dagster'}, 0 runs in Sqlite"
     assert found["run launcher"][1] == "DefaultRunLauncher, behind QueuedRunCoordinator"
     assert found["compute logs"][1] == "LocalComputeLogManager"
-    assert found["settings"][1].endswith("says TAXI_LAKE, TAXI_NOTIFY, TAXI_SOURCE, TAXI_UI_URL, TAXI_WAREHOUSE")
+    assert found["settings"][1].endswith("says TAXI_LAKE, TAXI_NOTIFY_URLS, TAXI_SOURCE, TAXI_UI_URL, TAXI_WAREHOUSE")
     assert found["lake"][1] == f"{home / 'lake'}: an object was written, read and removed"
     assert found["warehouse"][1] == f"DuckDB, {home / 'warehouse.duckdb'}, schema taxi: is made on first use"
     assert found["publisher"][1] == f"{publisher.base}: has yellow 2021-01"
@@ -138,7 +138,7 @@ def test_settings_that_are_wrong_are_a_line_each_and_what_they_are_for_is_not_lo
         DAGSTER_HOME="",
         TAXI_WAREHOUSE=f"postgresql://taxi:{SECRET}@host/nyc",
         TAXI_SOURCE="nowhere",
-        TAXI_NOTIFY=f"nonsense://{SECRET}",
+        TAXI_NOTIFY_URLS=f"nonsense://{SECRET}",
     )
     assert faults(found).keys() == {"DAGSTER_HOME", "settings"}
     assert len(found["settings"]) == 1 + 3
@@ -193,4 +193,4 @@ def test_a_warehouse_that_refuses_is_said_with_what_to_look_at(home: Path) -> No
         down = nobody.getsockname()[1]
     said = faults(doctor(home, TAXI_WAREHOUSE=f"postgresql://taxi@127.0.0.1:{down}/nyc"))["warehouse"]
     assert "failed: Connection refused" in said
-    assert said.endswith(f"accepting TCP/IP connections. {LATE}")
+    assert said.endswith(f"accepting TCP/IP connections. {TIMEOUT_MARGIN}")

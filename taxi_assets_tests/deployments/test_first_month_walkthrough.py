@@ -46,7 +46,7 @@ def deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, up: ExitStack) -
     monkeypatch.setenv("TAXI_SOURCE", publisher.base)
     monkeypatch.setenv("TAXI_LAKE", str(tmp_path / "lake"))
     monkeypatch.setenv("TAXI_WAREHOUSE", f"duckdb:///{tmp_path / 'w.duckdb'}")
-    monkeypatch.setenv("TAXI_PUBLICATION_INTERVAL", "1")
+    monkeypatch.setenv("TAXI_PUBLICATION_INTERVAL_SECONDS", "1")
     with dg.DagsterInstance.get() as instance:
         yield Deployment(home, publisher, dict(os.environ), instance)
 

@@ -44,7 +44,7 @@ def test_a_failed_month_is_told_of_once_to_whoever_takes_it(tmp_path: Path, monk
         monkeypatch.setenv("TAXI_SOURCE", publisher.base)
         monkeypatch.setenv("TAXI_LAKE", str(tmp_path / "lake"))
         monkeypatch.setenv("TAXI_WAREHOUSE", f"duckdb:///{tmp_path / 'w.duckdb'}")
-        monkeypatch.setenv("TAXI_NOTIFY", f"{down},{web.address},{mail.address}")
+        monkeypatch.setenv("TAXI_NOTIFY_URLS", f"{down},{web.address},{mail.address}")
         monkeypatch.setenv("TAXI_UI_URL", UI)
         with dg.DagsterInstance.get() as instance:
             deployment = Deployment(home, publisher, dict(os.environ), instance)
@@ -60,7 +60,7 @@ def test_a_failed_month_is_told_of_once_to_whoever_takes_it(tmp_path: Path, monk
     assert web.messages[0]["message"].endswith(f"\n{UI}/runs/{failed.run_id}")
     assert [message["Subject"] for message in mail.messages] == [f"Run failed: green {MISSING}"]
     assert [said for said in history if "Told" in said] == [
-        f"SKIPPED Told: Run failed: green {MISSING}. Notifier number 1 of TAXI_NOTIFY (JSON) did not take the message."
+        f"SKIPPED Told: Run failed: green {MISSING}. Notifier number 1 of TAXI_NOTIFY_URLS (JSON) did not take the message."
     ]
     assert not [said for said in history if said.startswith("FAILURE")]
     kept = [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -104,7 +104,7 @@ def test_from_the_wheel_alone_a_month_goes_through_every_shelf(installed: Instal
         *("--select", "group:green", "--partition", "2021-01"),
     )
     assert 'Finished execution of run for "__ASSET_JOB"' in said
-    assert "Asset check 'equals_clean' on 'warehouse/green_trips' passed" in said
+    assert "Asset check 'matches_clean' on 'warehouse/green_trips' passed" in said
     with duckdb.connect(str(installed.folder / "data/warehouse.duckdb"), read_only=True) as connection:
         ((rows, month),) = connection.sql("SELECT count(*), min(data_month)::TEXT FROM taxi.green_trips").fetchall()
     assert rows > 20_000

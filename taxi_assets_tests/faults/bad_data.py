@@ -20,16 +20,16 @@ import pyarrow.parquet
 from hypothesis import strategies as st
 
 from taxi_assets.errors import (
-    ConservationError,
-    ContentRefusedError,
-    HeaderError,
+    ColumnMismatchError,
+    InvalidFileError,
+    ReconciliationError,
     TaxiAssetsError,
     TooManyQuarantinedError,
 )
 from taxi_assets.tlc.cleaning.clean_month import clean_month
 from taxi_assets.tlc.services.registry import SERVICES
-from taxi_assets.tlc.sources.download import Fetched, fetch
-from taxi_assets.tlc.sources.source_record import Candidate
+from taxi_assets.tlc.sources.download import DownloadedFile, download
+from taxi_assets.tlc.sources.source_record import SourceUrl
 from taxi_assets_tests.trip_files import LAYOUTS, format_of, service_and_month, service_of
 from taxi_assets_tests.unit.tlc.services.test_for_hire import MEANING
 
@@ -230,9 +230,9 @@ def take_in(path: Path, folder: Path, service: str = "") -> CleanedMonth:
     """Fetch, verify and clean a file that stands under its published name; raises one of the project's errors."""
     named, month = service_and_month(path)
     known = SERVICES[service or named]
-    candidate = Candidate(path.as_uri(), "test", format_of(path))
-    fetched = fetch(f"{known.name} {month}", [candidate], known=None, into=folder, log=LOG)
-    assert isinstance(fetched, Fetched)
+    candidate = SourceUrl(path.as_uri(), "test", format_of(path))
+    fetched = download(f"{known.name} {month}", [candidate], known=None, output_dir=folder, log=LOG)
+    assert isinstance(fetched, DownloadedFile)
     return clean_month(fetched.path, fetched.record, known, month, known.rules, folder)
 
 
@@ -242,8 +242,8 @@ def refusal_of(error: TaxiAssetsError, path: Path) -> str:
     Rows that do not add up are the reader's fault, unless Parquet's footer has lied about them.
     """
     service, month = service_and_month(path)
-    named = (ContentRefusedError, HeaderError, TooManyQuarantinedError)
-    assert isinstance(error, (*named, ConservationError) if path.suffix == ".parquet" else named), error
+    named = (InvalidFileError, ColumnMismatchError, TooManyQuarantinedError)
+    assert isinstance(error, (*named, ReconciliationError) if path.suffix == ".parquet" else named), error
     assert str(error).startswith(f"{service} {month}"), error
     assert "\n" not in str(error), error
     return type(error).__name__

@@ -201,7 +201,7 @@ def in_google(folder: Path, versions: Republished) -> Iterator[Place]:
             **storage.environment,
             **bigquery.environment,
             "TAXI_GOOGLE_CREDENTIALS": account.base64,
-            "TAXI_RETRY_DELAY": "0",
+            "TAXI_RETRY_DELAY_SECONDS": "0",
             "TMPDIR": str(temporary),
         }
         deployment = _deployment(

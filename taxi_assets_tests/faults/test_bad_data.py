@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from taxi_assets.errors import ContentRefusedError, HeaderError
+from taxi_assets.errors import ColumnMismatchError, InvalidFileError
 from taxi_assets.tlc.cleaning.clean_month import clean_month
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.registry import SERVICES
@@ -67,7 +67,7 @@ def test_a_spoilt_real_file_is_kept_row_by_row_or_refused_by_name(
 
     # Some of each, or nothing was tried.
     assert outcomes["kept"] > 0.3 * outcomes.total(), outcomes
-    assert {"ContentRefusedError", "HeaderError"} <= set(outcomes), outcomes
+    assert {"InvalidFileError", "ColumnMismatchError"} <= set(outcomes), outcomes
     record_property("bad inputs", outcomes.total())
     record_property("rows lost", 0)
     record_property("rows doubled", 0)
@@ -127,10 +127,10 @@ def test_a_line_of_200_megabytes_is_refused_in_little_memory(tmp_path: Path, whe
     into = tmp_path / "into"
     into.mkdir()
     before = forget_peak()
-    with pytest.raises(ContentRefusedError, match="longer than 1,048,576 bytes"):
+    with pytest.raises(InvalidFileError, match="longer than 1,048,576 bytes"):
         take_in(path, into)
     # Whoever gets past that, as from a lake that others write to, does not get further.
-    with pytest.raises((ContentRefusedError, HeaderError)):
+    with pytest.raises((InvalidFileError, ColumnMismatchError)):
         clean_month(path, record, SERVICES[service], month, SERVICES[service].rules, into)
     assert peak_megabytes() - before < 100
 

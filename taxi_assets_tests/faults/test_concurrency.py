@@ -125,7 +125,7 @@ def test_a_run_with_a_newer_file_succeeds_where_one_with_an_older_file_publishes
 
 
 def blocking_checks_passed(outcome: Outcome) -> bool:
-    return outcome.checks["rows_conserved"] and outcome.checks["equals_clean"]
+    return outcome.checks["row_counts_reconcile"] and outcome.checks["matches_clean"]
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

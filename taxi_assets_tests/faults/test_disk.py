@@ -110,8 +110,8 @@ def test_a_disk_that_fills_up_leaves_every_shelf_whole(
     outcome = Child(on_disk, SERVICE, MONTH).end()
     (line,) = outcome.failures
     assert line in {
-        f"{on_disk.lake} cannot be written to ({FULL}). {REMEDY} [LakeUnusableError]",
-        f"{on_disk.warehouse} cannot be written to ({FULL}). It is as it was. {REMEDY} [WarehouseUnusableError]",
+        f"{on_disk.lake} cannot be written to ({FULL}). {REMEDY} [LakeConfigurationError]",
+        f"{on_disk.warehouse} cannot be written to ({FULL}). It is as it was. {REMEDY} [WarehouseConfigurationError]",
     }
     assert_each_shelf_is_old_or_new(look(on_disk, SERVICE, MONTH), republished)
     disk.resize(ROOMY)
@@ -195,7 +195,7 @@ def test_a_postgres_server_whose_disk_is_full_keeps_the_old_month(
 
             (line,) = outcome.failures
             assert "No space left on device" in line
-            assert line.endswith("Free space on the server's disk. [WarehouseUnusableError]")
+            assert line.endswith("Free space on the server's disk. [WarehouseConfigurationError]")
             assert (place.look().warehouse, place.look().loaded) == (before.warehouse, before.loaded)
             disk.resize(ROOMY)
             place.run()

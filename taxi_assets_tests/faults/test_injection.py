@@ -16,9 +16,9 @@ import dagster as dg
 import duckdb
 import pytest
 
-from taxi_assets.errors import ContentRefusedError, TaxiAssetsError
-from taxi_assets.tlc.sources.download import Fetched, RetrySettings, fetch
-from taxi_assets.tlc.sources.source_record import Candidate, FileFormat
+from taxi_assets.errors import InvalidFileError, TaxiAssetsError
+from taxi_assets.tlc.sources.download import DownloadedFile, RetrySettings, download
+from taxi_assets.tlc.sources.source_record import FileFormat, SourceUrl
 from taxi_assets_tests.html_pages import Page
 from taxi_assets_tests.loopback_publisher import Answer, LoopbackPublisher
 from taxi_assets_tests.pipeline_harness import Deployment, failures, materializations
@@ -184,14 +184,16 @@ def test_column_names_values_and_zones_stay_text_on_every_shelf_and_in_every_rep
 
 # --- publishers -------------------------------------------------------------------------------------------------------
 
-HASTY = RetrySettings(attempts=1, first_wait=0, longest_wait=0)
+HASTY = RetrySettings(attempts=1, first_wait_seconds=0, max_wait_seconds=0)
 
 
 def get(url: str, into: Path) -> Path:
     into.mkdir()
-    candidate = Candidate(url, "test", FileFormat.CSV)
-    fetched = fetch("green 2020-10", [candidate], known=None, into=into, log=logging.getLogger("x"), retry=HASTY)
-    assert isinstance(fetched, Fetched)
+    candidate = SourceUrl(url, "test", FileFormat.CSV)
+    fetched = download(
+        "green 2020-10", [candidate], known=None, output_dir=into, log=logging.getLogger("x"), retry=HASTY
+    )
+    assert isinstance(fetched, DownloadedFile)
     return fetched.path
 
 
@@ -235,7 +237,7 @@ def test_a_redirect_leads_nowhere_else_than_to_the_web(tmp_path: Path, target: s
 
 def test_an_error_page_is_quoted_in_one_line_that_commands_no_terminal(tmp_path: Path) -> None:
     page = f"<html><title>\x1b[31mred\x07\r\n{MARKUP}\u202e&#27;[2J</title></html>".encode()
-    with LoopbackPublisher({NAME: page}) as publisher, pytest.raises(ContentRefusedError) as error:
+    with LoopbackPublisher({NAME: page}) as publisher, pytest.raises(InvalidFileError) as error:
         get(publisher.url(NAME), tmp_path / "into")
     assert str(error.value).isprintable()
     assert "[31mred" in str(error.value)

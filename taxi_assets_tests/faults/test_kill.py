@@ -73,9 +73,9 @@ ALIKE_FIRST = ALIKE | {"after clean", "after DELETE trips", "before warehouse mo
 # The blocking checks that fail when run alone afterwards. Of a raw object its own record tells.
 TOLD = {
     "after raw object": set(),
-    "after raw record": {"rows_conserved"},
-    "after quarantine": {"rows_conserved"},
-    "after clean": {"equals_clean"},
+    "after raw record": {"row_counts_reconcile"},
+    "after quarantine": {"row_counts_reconcile"},
+    "after clean": {"matches_clean"},
     "after warehouse month": set(),
 }
 
@@ -103,7 +103,7 @@ def assert_next_run_heals(deployment: Deployment, newer: Shelves) -> None:
 
 
 @pytest.mark.parametrize("moments", [FIRST, REPLACING])
-def test_moments_are_all_there_are(
+def test_every_durable_write_has_a_crash_point(
     republished: Republished, copy_of: Callable[[Deployment], Deployment], moments: dict[str, int]
 ) -> None:
     """Whoever adds a write adds its moments here, and so has it killed there."""
@@ -147,7 +147,7 @@ def test_killed_while_replacing_an_older_version(
     assert found.agree == (steps in {0, 5})
     if moment in TOLD:
         checks = deployment.check(SERVICE, MONTH)
-        assert {name for name in ("rows_conserved", "equals_clean") if not checks[name]} == TOLD[moment]
+        assert {name for name in ("row_counts_reconcile", "matches_clean") if not checks[name]} == TOLD[moment]
     assert_next_run_heals(deployment, republished.newer)
     assert look(deployment, SERVICE, NEIGHBOUR) == neighbour
 
@@ -162,8 +162,8 @@ def test_versions_of_as_many_rows_are_told_apart(republished: Republished, tmp_p
     found = look(deployment, SERVICE, MONTH)
     assert not found.agree
     checks = deployment.check(SERVICE, MONTH)
-    assert checks["rows_conserved"] == (moment == "after clean")
-    assert checks["equals_clean"] == (moment != "after clean")
+    assert checks["row_counts_reconcile"] == (moment == "after clean")
+    assert checks["matches_clean"] == (moment != "after clean")
     assert found.clean is not None
     assert found.loaded is not None
     assert (found.loaded[0] != found.clean.pair) == (moment == "after clean")

@@ -20,18 +20,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from taxi_assets.errors import (
-    ContentRefusedError,
-    LakeUnusableError,
-    PublisherRefusedError,
+    InvalidFileError,
+    LakeConfigurationError,
+    PublisherRequestError,
     PublisherUnreachableError,
     TaxiAssetsError,
 )
 from taxi_assets.resources.google import CloudStorageResource
 from taxi_assets.storage.lake.gcs_lake import GcsLake
-from taxi_assets.tlc.sources.download import Fetched, RetrySettings, fetch
-from taxi_assets.tlc.sources.source_record import Candidate, FileFormat
-from taxi_assets.tlc.sources.transports.base_transport import Question
-from taxi_assets.tlc.sources.transports.http_transport import version_over_http
+from taxi_assets.tlc.sources.download import DownloadedFile, RetrySettings, download
+from taxi_assets.tlc.sources.source_record import FileFormat, SourceUrl
+from taxi_assets.tlc.sources.transports.base_transport import VersionRequest
+from taxi_assets.tlc.sources.transports.http_transport import check_http_version
 from taxi_assets_tests.contract.test_any_lake import KEY, put, read
 from taxi_assets_tests.faults.subprocess_runner import forget_peak, peak_megabytes
 from taxi_assets_tests.google.cloud_storage import CloudStorage, Fault
@@ -49,7 +49,7 @@ pytestmark = pytest.mark.timeout(150)
 NAME = "green_tripdata_2020-10.csv"
 CONTENT = "".join(f"{line}\n" for line in csv_lines(MONTH, 3000)).encode()
 HASTY = RetrySettings(
-    attempts=2, first_wait=0, longest_wait=0, longest_retry_after=0, connect_timeout=10, read_timeout=2
+    attempts=2, first_wait_seconds=0, max_wait_seconds=0, max_retry_after_seconds=0, connect_timeout=10, read_timeout=2
 )
 
 
@@ -67,9 +67,11 @@ def into(tmp_path: Path) -> Path:
 
 
 def get(url: str, into: Path) -> bytes:
-    candidate = Candidate(url, "test", FileFormat.CSV)
-    fetched = fetch("green 2020-10", [candidate], known=None, into=into, log=logging.getLogger("x"), retry=HASTY)
-    assert isinstance(fetched, Fetched)
+    candidate = SourceUrl(url, "test", FileFormat.CSV)
+    fetched = download(
+        "green 2020-10", [candidate], known=None, output_dir=into, log=logging.getLogger("x"), retry=HASTY
+    )
+    assert isinstance(fetched, DownloadedFile)
     return fetched.path.read_bytes()
 
 
@@ -116,7 +118,7 @@ def test_a_publisher_that_sends_one_byte_each_time_it_is_asked_does_not_keep_a_r
 def test_what_breaks_off_more_often_than_it_may_arrives_where_enough_comes_each_time(
     publisher: LoopbackPublisher, into: Path
 ) -> None:
-    publisher.script(NAME, then=Answer(cut_after=HASTY.least_bytes // 2 + 1))
+    publisher.script(NAME, then=Answer(cut_after=HASTY.minimum_progress_bytes // 2 + 1))
     assert get(publisher.url(NAME), into) == CONTENT
     assert len(publisher.requests) > 2 * HASTY.attempts
 
@@ -132,7 +134,7 @@ def test_one_etag_for_two_contents_is_found_out_by_what_arrived(publisher: Loopb
         NAME, Answer(cut_after=len(other)), Answer(before=lambda: publisher.publish(NAME, other, etag=etag))
     )
     # It resumes beyond the end of the other one: begins anew, and takes what there is, which is no trip file.
-    text = refusal(ContentRefusedError, publisher.url(NAME), into)
+    text = refusal(InvalidFileError, publisher.url(NAME), into)
     assert "cut off in the middle of its last line" in text
 
 
@@ -144,7 +146,7 @@ def test_what_a_server_calls_a_file_is_neither_believed_nor_held_against_it(
     assert get(publisher.url(NAME), into) == CONTENT
     (into / f"download.{FileFormat.CSV}").unlink()
     publisher.script(NAME, Answer(body=HTML_PAGE, headers={"Content-Type": "text/csv"}))
-    assert 'an HTML page ("Maintenance & repair")' in refusal(ContentRefusedError, publisher.url(NAME), into)
+    assert 'an HTML page ("Maintenance & repair")' in refusal(InvalidFileError, publisher.url(NAME), into)
 
 
 REDIRECTS = {
@@ -161,12 +163,12 @@ def test_nothing_is_read_of_what_comes_with_a_redirect(
     publisher: LoopbackPublisher, into: Path, body: str, *, asks: bool
 ) -> None:
     publisher.script("moved.csv", *[Answer(status=405)] * asks, then=REDIRECTS[body])
-    candidate = Candidate(publisher.url("moved.csv"), "test", FileFormat.CSV)
+    candidate = SourceUrl(publisher.url("moved.csv"), "test", FileFormat.CSV)
     before = forget_peak()
     if asks:
         ends = time.monotonic() + 60
-        asked = Question(what="green 2020-10", candidate=candidate, retry=HASTY, held=None, deadline=ends)
-        assert version_over_http(asked).bytes == len(CONTENT)
+        asked = VersionRequest(label="green 2020-10", source=candidate, retry=HASTY, held=None, deadline=ends)
+        assert check_http_version(asked).bytes == len(CONTENT)
     else:
         assert get(candidate.url, into) == CONTENT
     assert peak_megabytes() - before < 50
@@ -195,10 +197,10 @@ def certificate(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def test_a_certificate_that_nobody_vouches_for_is_refused_at_once(certificate: Path, into: Path) -> None:
     with LoopbackPublisher({NAME: CONTENT}, certificate=certificate) as publisher:
-        text = refusal(PublisherRefusedError, publisher.url(NAME), into)
+        text = refusal(PublisherRequestError, publisher.url(NAME), into)
         assert publisher.requests == []
     assert "its certificate is not to be trusted (" in text
-    assert text.endswith("Check the address, and which certificates this machine trusts. [PublisherRefusedError]")
+    assert text.endswith("Check the address, and which certificates this machine trusts. [PublisherRequestError]")
 
 
 def test_a_redirect_to_such_a_server_is_refused_too(
@@ -206,7 +208,7 @@ def test_a_redirect_to_such_a_server_is_refused_too(
 ) -> None:
     with LoopbackPublisher({NAME: CONTENT}, certificate=certificate) as other:
         publisher.script(NAME, then=Answer(redirect=other.url(NAME)))
-        assert "not to be trusted" in refusal(PublisherRefusedError, publisher.url(NAME), into)
+        assert "not to be trusted" in refusal(PublisherRequestError, publisher.url(NAME), into)
 
 
 # --- the whole chain, with limits from the environment ----------------------------------------------------------------
@@ -269,6 +271,6 @@ def test_a_token_that_expires_is_replaced_and_one_that_is_never_accepted_is_name
             act()
         assert read(lake) == b"new"
         storage.script(*[Fault(status=401)] * 100)
-        with pytest.raises(LakeUnusableError, match="Google does not accept the credentials"):
+        with pytest.raises(LakeConfigurationError, match="Google does not accept the credentials"):
             put(lake, b"newer")
         assert storage.object(f"nyc/taxi/{KEY}") == b"new"

@@ -85,11 +85,11 @@ def planted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Planted
         base = f"http://user:{SECRET}@127.0.0.1:{publisher.port}/?token={SECRET}"
         working: Mapping[str, str] = {
             "TAXI_SOURCE": base,
-            "TAXI_NOTIFY": sink.address,
+            "TAXI_NOTIFY_URLS": sink.address,
             "TAXI_GOOGLE_CREDENTIALS": account.base64,
             "TAXI_LAKE": str(tmp_path / "lake"),
             "TAXI_WAREHOUSE": f"duckdb:///{tmp_path}/warehouse.duckdb",
-            "TAXI_RETRY_DELAY": "0",
+            "TAXI_RETRY_DELAY_SECONDS": "0",
         }
         for setting in NAMES:
             monkeypatch.setenv(setting, working.get(setting, SECRET))

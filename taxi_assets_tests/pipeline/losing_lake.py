@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow.parquet
 
-from taxi_assets.build import build_definitions, lake_at
+from taxi_assets.build import build_definitions, build_lake
 from taxi_assets.settings import Settings
 from taxi_assets.storage.lake.local_lake import LocalLake
 
@@ -31,5 +31,5 @@ class LosingLake(LocalLake):
 
 settings = Settings.from_env()
 defs = build_definitions(
-    settings, resources={"lake": LosingLake(folder=lake_at(settings).uri("raw").removesuffix("/raw"))}
+    settings, resources={"lake": LosingLake(folder=build_lake(settings).uri("raw").removesuffix("/raw"))}
 )

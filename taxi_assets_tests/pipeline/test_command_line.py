@@ -100,7 +100,9 @@ def test_backfill_goes_on_past_a_missing_month_and_a_failed_check(home: Path) ->
     assert ended.returncode == 1, ended.stderr
     assert "runs ended well" in ended.stdout
     reasons = ended.stdout.split("runs ended well")[1]
-    assert "green 2023-02: clean/green_trips, check rows_conserved: 64,809 raw rows, 64,317 clean + 491" in reasons
+    assert (
+        "green 2023-02: clean/green_trips, check row_counts_reconcile: 64,809 raw rows, 64,317 clean + 491" in reasons
+    )
     assert "green 2023-03 is not published at file://" in reasons
     assert rows_in_warehouse(home) == {"2023-01": 67_779}
     with dg.DagsterInstance.from_config(_instance(home)) as instance:

@@ -14,9 +14,9 @@ import pytest
 
 from taxi_assets.assets.mart_tables import mart_asset
 from taxi_assets.assets.quality import quality_asset
-from taxi_assets.automation.step_failures import OVERTAKEN_RETRIES
+from taxi_assets.automation.step_failures import CONCURRENT_UPDATE_RETRIES
 from taxi_assets.checks.mart_checks import evaluate_mart
-from taxi_assets.io_managers.warehouse_tables import ReplacedMart, WarehouseIOManager, replace_mart
+from taxi_assets.io_managers.warehouse_tables import ReplacedMart, WarehouseTableIOManager, replace_mart
 from taxi_assets.marts.mart import marts
 from taxi_assets.storage.lake.local_lake import LocalLake
 from taxi_assets.storage.warehouse.duckdb import DuckDBWarehouse
@@ -57,7 +57,7 @@ class Overtaken(dg.IOManager):
     """Other runs are faster, each once: they act when a run is about to write."""
 
     def __init__(self, warehouse: DuckDBWarehouse, *others: Callable[[], object]) -> None:
-        self._manager, self._others = WarehouseIOManager(warehouse=warehouse), [*others]
+        self._manager, self._others = WarehouseTableIOManager(warehouse=warehouse), [*others]
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         if self._others:
@@ -113,7 +113,9 @@ def test_a_mart_that_another_run_made_of_more_services_is_not_overwritten_and_a_
         assert make(mart_asset(MART, "duckdb"), warehouse, lake, month=str(MONTH)).success
 
     def services() -> list[str]:
-        return warehouse.ask(f"SELECT DISTINCT service FROM {MART.name} ORDER BY service")["service"].tolist()
+        return warehouse.read_portable_frame(f"SELECT DISTINCT service FROM {MART.name} ORDER BY service")[
+            "service"
+        ].tolist()
 
     load(GREEN)
     overtake(monkeypatch, other_run)
@@ -134,11 +136,11 @@ def test_a_step_that_is_overtaken_at_every_retry_fails_by_name(
         )
 
     load(100)
-    others = [partial(load, rows) for rows in range(101, 102 + OVERTAKEN_RETRIES)]
+    others = [partial(load, rows) for rows in range(101, 102 + CONCURRENT_UPDATE_RETRIES)]
     overtake(monkeypatch, *others)
     result = make(mart_asset(MART, "duckdb"), warehouse, lake, month=str(MONTH))
     (failure,) = failures(result)
-    assert "Materialize it once more. [OvertakenError]" in failure
+    assert "Materialize it once more. [ConcurrentUpdateError]" in failure
 
 
 def test_quality_of_fewer_months_does_not_overwrite_that_of_more_and_a_retry_reads_all(
@@ -184,7 +186,7 @@ def before_the_checks(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]
 
 def make_and_check(warehouse: DuckDBWarehouse) -> tuple[bool, dict[str, dg.AssetCheckEvaluation]]:
     """Make the mart and check it; return whether the run succeeded, and the results of the checks by name."""
-    manager = WarehouseIOManager(warehouse=warehouse)
+    manager = WarehouseTableIOManager(warehouse=warehouse)
     result = dg.materialize(
         [mart_asset(MART, "duckdb")],
         resources={"warehouse": warehouse, "warehouse_tables": manager},
@@ -202,12 +204,12 @@ def test_a_mart_whose_trips_another_run_replaced_before_its_check_is_a_warning_t
     succeeded, found = make_and_check(warehouse)
     assert succeeded
     assert found["key_is_unique"].passed
-    assert not found["adds_up"].passed
-    assert found["adds_up"].severity == dg.AssetCheckSeverity.WARN
-    assert "those loaded now are of the runs a newer run" in (found["adds_up"].description or "")
+    assert not found["totals_match_trips"].passed
+    assert found["totals_match_trips"].severity == dg.AssetCheckSeverity.WARN
+    assert "those loaded now are of the runs a newer run" in (found["totals_match_trips"].description or "")
     succeeded, found = make_and_check(warehouse)
     assert succeeded
-    assert found["adds_up"].passed
+    assert found["totals_match_trips"].passed
 
 
 def test_a_mart_that_does_not_add_up_is_an_error_where_no_other_run_has_replaced_its_trips(
@@ -221,8 +223,8 @@ def test_a_mart_that_does_not_add_up_is_an_error_where_no_other_run_has_replaced
     before_the_checks(monkeypatch, lose_a_row)
     succeeded, found = make_and_check(warehouse)
     assert not succeeded
-    assert not found["adds_up"].passed
-    assert found["adds_up"].severity == dg.AssetCheckSeverity.ERROR
+    assert not found["totals_match_trips"].passed
+    assert found["totals_match_trips"].severity == dg.AssetCheckSeverity.ERROR
 
 
 def test_doubled_rows_of_a_mart_are_an_error_even_if_another_run_has_replaced_its_trips(

@@ -44,7 +44,7 @@ def on_google(
     monkeypatch.setenv("TAXI_WAREHOUSE", f"bigquery://{bigquery.project}/taxi?location=EU")
     monkeypatch.setenv("TAXI_SOURCE", str(data / "months"))
     monkeypatch.setenv("TAXI_GOOGLE_CREDENTIALS", service_account.base64)
-    monkeypatch.setenv("TAXI_RETRY_DELAY", "0")
+    monkeypatch.setenv("TAXI_RETRY_DELAY_SECONDS", "0")
     return build_definitions(Settings.from_env())
 
 

@@ -12,7 +12,7 @@ import pytest
 from taxi_assets.assets.mart_tables import mart_asset, mart_key
 from taxi_assets.build import build_definitions
 from taxi_assets.cli.worker_pool import failure_reason
-from taxi_assets.io_managers.warehouse_tables import WarehouseIOManager
+from taxi_assets.io_managers.warehouse_tables import WarehouseTableIOManager
 from taxi_assets.marts.mart import marts, read_mart
 from taxi_assets.partitions import partitions_of_all
 from taxi_assets.settings import Settings
@@ -171,7 +171,7 @@ def test_the_file_has_what_marts_have_to_tell_apart(rows: pd.DataFrame) -> None:
 @pytest.mark.usefixtures("definitions")
 def test_demand_is_of_the_trips_within_the_month(home: Path, rows: pd.DataFrame) -> None:
     warehouse = DuckDBWarehouse(file=str(home / "warehouse.duckdb"))
-    found = warehouse.ask("SELECT pickup_isodow, pickup_hour, trips_per_hour FROM hour_of_week_ratios")
+    found = warehouse.read_portable_frame("SELECT pickup_isodow, pickup_hour, trips_per_hour FROM hour_of_week_ratios")
     hours = rows.groupby(["pickup_isodow", "pickup_hour"])
     wanted = hours["trips_within_month"].sum() / hours["days"].first()
     assert found.set_index(["pickup_isodow", "pickup_hour"])["trips_per_hour"].to_dict() == pytest.approx(
@@ -213,7 +213,7 @@ def run(mart: Mart, home: Path, *others: dg.AssetsDefinition) -> dg.ExecuteInPro
         return (
             dg.Definitions(
                 assets=[mart_asset(mart, "duckdb", retry), *others],
-                resources={"warehouse": warehouse, "warehouse_tables": WarehouseIOManager(warehouse=warehouse)},
+                resources={"warehouse": warehouse, "warehouse_tables": WarehouseTableIOManager(warehouse=warehouse)},
             )
             .resolve_implicit_global_asset_job_def()
             .execute_in_process(instance=instance, partition_key=MONTH, raise_on_error=False)
@@ -229,7 +229,7 @@ def test_a_mart_of_some_trips_with_a_measure_of_its_own_is_its_file_and_nothing_
     assert result.success, failures(result)
     assert checks(result) == {"key_is_unique": True}
     rows = rows[rows["pickup_location_id"].isin([1, 132, 138])]
-    found = DuckDBWarehouse(file=str(home / "warehouse.duckdb")).ask("SELECT * FROM airports")
+    found = DuckDBWarehouse(file=str(home / "warehouse.duckdb")).read_portable_frame("SELECT * FROM airports")
     extras = (rows["revenue"] - rows["fare"] - rows["tips"]).groupby(rows["pickup_location_id"]).sum()
     assert dict(zip(found["pickup_location_id"], found["extras"], strict=True)) == extras.to_dict()
     assert found["trips"].sum() == rows["trips"].sum() > 0
@@ -239,7 +239,7 @@ def test_a_mart_of_some_trips_with_a_measure_of_its_own_is_its_file_and_nothing_
 def test_of_a_mart_of_all_trips_its_own_measures_are_not_added_up(home: Path) -> None:
     text = AIRPORTS.replace("counts: some\n", "").replace("WHERE pickup_location_id IN (1, 132, 138)\n", "")
     result = run(read_mart("extras", text.replace("airports", "extras")), home)
-    assert checks(result) == {"key_is_unique": True, "adds_up": True}
+    assert checks(result) == {"key_is_unique": True, "totals_match_trips": True}
 
 
 @pytest.mark.usefixtures("definitions")
@@ -247,14 +247,14 @@ def test_a_mart_that_does_not_tell_services_apart_adds_up_all_the_same(home: Pat
     text = AIRPORTS.replace("counts: some\n", "").replace("service, ", "").replace("airports", "together")
     fewer = read_mart("together", text)
     whole = read_mart("together", text.replace("WHERE pickup_location_id IN (1, 132, 138)\n", ""))
-    for mart, adds_up in ((fewer, False), (whole, True)):
-        assert checks(run(mart, home)) == {"key_is_unique": True, "adds_up": adds_up}
+    for mart, totals_match_trips in ((fewer, False), (whole, True)):
+        assert checks(run(mart, home)) == {"key_is_unique": True, "totals_match_trips": totals_match_trips}
 
 
 @pytest.mark.usefixtures("definitions")
 def test_a_mart_that_leaves_trips_out_and_does_not_say_so_is_found(home: Path) -> None:
     result = run(read_mart("fewer", AIRPORTS.replace("counts: some\n", "").replace("airports", "fewer")), home)
-    assert checks(result) == {"key_is_unique": True, "adds_up": False}
+    assert checks(result) == {"key_is_unique": True, "totals_match_trips": False}
 
 
 @pytest.mark.usefixtures("definitions")
@@ -269,15 +269,19 @@ def test_a_failed_check_stops_what_is_downstream_and_is_not_retried(home: Path) 
     assert set(materializations(result)) == {"marts/stopped"}
     assert not [event for event in result.all_events if event.is_step_up_for_retry]
     (failure,) = failures(result)
-    assert failure.startswith("marts/stopped 2023-01, check adds_up: Not what the trips add up to: green trips: ")
-    assert failure_reason(result.all_events).startswith("marts/stopped, check adds_up: Not what the trips add up to")
+    assert failure.startswith(
+        "marts/stopped 2023-01, check totals_match_trips: Not what the trips add up to: green trips: "
+    )
+    assert failure_reason(result.all_events).startswith(
+        "marts/stopped, check totals_match_trips: Not what the trips add up to"
+    )
     passing = read_mart("passed", AIRPORTS.replace("airports", "passed"))
     other = downstream.with_attributes(asset_key_replacements={mart_key(mart): mart_key(passing)})
     assert set(materializations(run(passing, home, other))) == {"marts/passed", "downstream"}
 
 
 @pytest.mark.usefixtures("definitions")
-@pytest.mark.parametrize("name", ["key_is_unique", "adds_up"])
+@pytest.mark.parametrize("name", ["key_is_unique", "totals_match_trips"])
 def test_a_check_can_be_executed_without_its_mart(definitions: TaxiDefinitions, name: str) -> None:
     selection = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey(["marts", "zone_day"]), name))
     job = dg.define_asset_job("only_check", selection)
@@ -296,7 +300,7 @@ def test_a_mart_whose_check_cannot_be_evaluated_is_materialized_and_the_run_fail
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(warehouse: Warehouse, *_: object, **__: object) -> NoReturn:
-        raise warehouse.missing("all_of_them")
+        raise warehouse.missing_error("all_of_them")
 
     monkeypatch.setattr("taxi_assets.assets.mart_tables.evaluate_mart", broken)
     result = run(read_mart("airports", AIRPORTS), home)

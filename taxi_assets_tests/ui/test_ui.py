@@ -64,7 +64,7 @@ def test_its_runs_end_well_and_their_logs_can_be_read(page: Page) -> None:
     page.get_by_text("Show runs within backfills").click()
     expect(page.get_by_text("Success", exact=True)).to_have_count(len(MONTHS), timeout=A_BACKFILL)
     page.locator("a[href^='/runs/']").filter(has_text=re.compile(r"^[0-9a-f]{8}$")).first.click()
-    expect(page.get_by_text("rows_conserved").first).to_be_visible()
+    expect(page.get_by_text("row_counts_reconcile").first).to_be_visible()
 
 
 def test_the_months_of_an_asset_are_materialized_and_the_others_are_not(page: Page) -> None:

@@ -47,7 +47,7 @@ def test_every_named_error_stands_in_one_module() -> None:
 def test_an_error_reads_as_what_happened_what_to_do_and_its_name(error_class: type[TaxiAssetsError]) -> None:
     error, name = error_class("green 2020-10 fell over.", remedy="Pick it up."), error_class.__name__
     assert str(error) == f"green 2020-10 fell over. Pick it up. [{name}]"
-    assert (error.what, error.remedy) == ("green 2020-10 fell over.", "Pick it up.")
+    assert (error.problem, error.remedy) == ("green 2020-10 fell over.", "Pick it up.")
     assert str(error_class("Set TAXI_LAKE.", remedy="")) == f"Set TAXI_LAKE. [{name}]"
 
 
@@ -70,7 +70,7 @@ def test_an_error_comes_back_equal_from_pickle_and_copy(error_class: type[TaxiAs
     error = error_class("100 % of {month}: ü\n", remedy="Pick it up.")
     for back in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):  # noqa: S301  (our own)
         assert type(back) is error_class
-        assert (back.what, back.remedy, str(back)) == (error.what, error.remedy, str(error))
+        assert (back.problem, back.remedy, str(back)) == (error.problem, error.remedy, str(error))
 
 
 @pytest.mark.parametrize("error_class", NAMED)

@@ -16,7 +16,7 @@ from google.api_core import exceptions as api_errors
 from google.auth import exceptions as auth_errors
 
 from taxi_assets.build import build_definitions
-from taxi_assets.errors import LakeUnreachableError, LakeUnusableError, WarehouseUnusableError
+from taxi_assets.errors import LakeConfigurationError, LakeUnreachableError, WarehouseConfigurationError
 from taxi_assets.google_auth import credentials, named_errors, read_key, reason
 from taxi_assets.resources.google import BigQueryClientResource, CloudStorageResource
 from taxi_assets.settings import Settings
@@ -101,9 +101,9 @@ def test_no_credentials_at_all_are_one_line_at_once(
     if file is not None:
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", file)
     started = time.monotonic()
-    with pytest.raises(LakeUnusableError) as of_lake:
+    with pytest.raises(LakeConfigurationError) as of_lake:
         lake_of(None).version(KEY)
-    with pytest.raises(WarehouseUnusableError) as of_warehouse:
+    with pytest.raises(WarehouseConfigurationError) as of_warehouse:
         warehouse_of(None).totals(GREEN, MONTH)
     assert time.monotonic() - started < 2
     for error in (of_lake.value, of_warehouse.value):
@@ -123,8 +123,8 @@ def test_a_key_file_that_disappears_is_one_line(
     lake, warehouse = lake_of(str(file)), warehouse_of(str(file))
     file.unlink()
     uses: list[tuple[type[Exception], Callable[[], object]]] = [
-        (LakeUnusableError, lambda: lake.version(KEY)),
-        (WarehouseUnusableError, lambda: warehouse.totals(GREEN, MONTH)),
+        (LakeConfigurationError, lambda: lake.version(KEY)),
+        (WarehouseConfigurationError, lambda: warehouse.totals(GREEN, MONTH)),
     ]
     for error, use in uses:
         with pytest.raises(error, match=r"TAXI_GOOGLE_CREDENTIALS: It is neither the path of a file that can be read"):
@@ -137,11 +137,14 @@ def test_a_key_file_that_disappears_is_one_line(
 def named(error: Exception) -> Exception:
     def fail() -> None:
         with named_errors(
-            "x cannot be read", unusable=LakeUnusableError, unreachable=LakeUnreachableError, remedy=lambda _: "Do it."
+            "x cannot be read",
+            unusable=LakeConfigurationError,
+            unreachable=LakeUnreachableError,
+            remedy=lambda _: "Do it.",
         ):
             raise error
 
-    with pytest.raises((LakeUnusableError, LakeUnreachableError)) as raised:
+    with pytest.raises((LakeConfigurationError, LakeUnreachableError)) as raised:
         fail()
     return raised.value
 
@@ -199,7 +202,7 @@ def test_what_may_pass_is_transient_with_the_reason_in_one_line(error: Exception
 @pytest.mark.parametrize(("error", "said"), STAYING, ids=lambda value: type(value).__name__)
 def test_what_will_not_pass_is_permanent_with_the_reason_in_one_line(error: Exception, said: str) -> None:
     found = named(error)
-    assert isinstance(found, LakeUnusableError)
+    assert isinstance(found, LakeConfigurationError)
     assert said in str(found)
     assert "\n" not in str(found)
 

@@ -175,7 +175,7 @@ def test_the_source_is_a_link_where_it_is_one(tmp_path: Path) -> None:
     ],
 )
 def test_figures_are_shown_where_they_are_known(given_: dict[str, Any], shown: dict[str, Any]) -> None:
-    assert metadata.sizes(**given_) == shown
+    assert metadata.size_metadata(**given_) == shown
 
 
 def test_every_column_is_shown_with_its_unit() -> None:

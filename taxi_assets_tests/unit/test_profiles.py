@@ -51,7 +51,7 @@ def test_each_line_is_documented_and_the_end_says_where_secrets_come_from(profil
     blocks = profile.read_text().strip().split("\n\n")
     assert all(block.startswith("# ") for block in blocks)
     assert blocks[-1].startswith("# Secrets, from the environment")
-    assert "TAXI_NOTIFY " in blocks[-1]
+    assert "TAXI_NOTIFY_URLS " in blocks[-1]
 
 
 @every_profile

@@ -31,7 +31,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[str]:
         monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError) as error:
         Settings.from_env()
-    return error.value.what.split("\n")
+    return error.value.problem.split("\n")
 
 
 # --- what is accepted -------------------------------------------------------------------------------------------------

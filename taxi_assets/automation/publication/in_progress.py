@@ -12,7 +12,7 @@ import dagster as dg
 # Dagster has no public name for the filter that its public `get_backfills` takes.
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 
-from taxi_assets.automation.publication.materializations import month_of
+from taxi_assets.automation.publication.materializations import parse_month
 from taxi_assets.automation.publication.run_tags import BACKFILL_TAG, PARTITION_TAG
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.schema import Service
 
-_SHELVES = ("raw", "quarantine", "clean", "warehouse")
+_LAYERS = ("raw", "quarantine", "clean", "warehouse")
 _BACKFILL_TAGS = (BACKFILL_TAG, "dagster/backfill")
 _RUNNING = [
     dg.DagsterRunStatus.QUEUED,
@@ -32,26 +32,26 @@ _RUNNING = [
 ]
 
 
-def chain_of(service: Service) -> list[dg.AssetKey]:
+def pipeline_assets(service: Service) -> list[dg.AssetKey]:
     """The assets that a month of a service goes through."""
-    return [dg.AssetKey([shelf, service.table]) for shelf in _SHELVES]
+    return [dg.AssetKey([shelf, service.table]) for shelf in _LAYERS]
 
 
-def busy_months(instance: dg.DagsterInstance, service: Service) -> frozenset[Month]:
+def months_in_progress(instance: dg.DagsterInstance, service: Service) -> frozenset[Month]:
     """The months of a service that a run is working on, or will; all of a backfill's, until it has ended."""
-    chain, keys = chain_of(service), set[str | None]()
+    chain, keys = pipeline_assets(service), set[str | None]()
     for run in instance.get_runs(dg.RunsFilter(statuses=[*_RUNNING, dg.DagsterRunStatus.CANCELING])):
         if _is_about(service, chain, run.job_name, run.asset_selection):
             keys.add(run.tags.get(PARTITION_TAG))
     for backfill in _requested_backfills(instance):
         if _is_about(service, chain, backfill.job_name, backfill.asset_selection):
             keys.update(_partitions(backfill, chain))
-    return frozenset(month for month in map(month_of, keys) if month is not None)
+    return frozenset(month for month in map(parse_month, keys) if month is not None)
 
 
 def running_backfill(instance: dg.DagsterInstance, service: Service) -> str | None:
     """A backfill that is loading months of a service; one of Dagster's has no run at times."""
-    raw = chain_of(service)[:1]
+    raw = pipeline_assets(service)[:1]
     for run in instance.get_runs(dg.RunsFilter(statuses=_RUNNING)):
         if _is_about(service, raw, run.job_name, run.asset_selection):
             for tag in _BACKFILL_TAGS:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _RECORDS_AT_ONCE = 200
 
 
-def month_of(partition: str | None) -> Month | None:
+def parse_month(partition: str | None) -> Month | None:
     """The month of a partition key; None where it is none, as an instance that others share may hold."""
     try:
         return None if partition is None else Month.parse(partition)
@@ -31,24 +31,24 @@ def month_of(partition: str | None) -> Month | None:
 
 
 @dataclass(frozen=True)
-class RawMonth:
+class RawMaterialization:
     """The latest materialization of a month's raw file."""
 
-    event: int
+    event_id: int
     """Its number in the event log."""
-    at: dt.datetime
+    timestamp: dt.datetime
     run_id: str
     version: FileVersion | None
     """None where it does not say: somebody reported it by hand."""
     sha256: str | None
 
 
-def raw_months(
+def latest_raw_materializations(
     instance: dg.DagsterInstance, service: Service, only: Iterable[Month] | None = None
-) -> dict[Month, RawMonth]:
+) -> dict[Month, RawMaterialization]:
     """The months whose raw file is loaded."""
     return {
-        month: RawMonth(
+        month: RawMaterialization(
             record.storage_id,
             dt.datetime.fromtimestamp(record.timestamp, dt.UTC),
             record.run_id,
@@ -59,7 +59,7 @@ def raw_months(
     }
 
 
-def digests_in_warehouse(
+def warehouse_digests(
     instance: dg.DagsterInstance, service: Service, only: Iterable[Month] | None = None
 ) -> dict[Month, str | None]:
     """The months in the warehouse, each with the digest of the raw file that it was made from."""
@@ -79,14 +79,18 @@ def _latest(
         numbers = events[start : start + _RECORDS_AT_ONCE]
         chosen = dg.AssetRecordsFilter(key, storage_ids=numbers)
         for record in instance.fetch_materializations(chosen, limit=len(numbers)).records:
-            month, materialization = month_of(record.partition_key), record.asset_materialization
+            month, materialization = parse_month(record.partition_key), record.asset_materialization
             if month is not None and materialization is not None:
                 yield month, record, {n: v.value for n, v in materialization.metadata.items()}
 
 
-def _version(said: Mapping[str, Any]) -> FileVersion | None:
-    if "url" not in said:
+def _version(metadata: Mapping[str, Any]) -> FileVersion | None:
+    if "url" not in metadata:
         return None
     return FileVersion(
-        said["url"], said.get("publisher", ""), said.get("etag"), said.get("last_modified"), said.get("bytes")
+        metadata["url"],
+        metadata.get("publisher", ""),
+        metadata.get("etag"),
+        metadata.get("last_modified"),
+        metadata.get("bytes"),
     )

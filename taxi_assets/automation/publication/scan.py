@@ -14,18 +14,18 @@ import dagster as dg
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from taxi_assets.automation.publication.in_progress import running_backfill
-from taxi_assets.automation.publication.run_planner import REASON_TAG, PutOff
-from taxi_assets.automation.publication.status import REFUSALS
+from taxi_assets.automation.publication.run_planner import REASON_TAG, Deferred
+from taxi_assets.automation.publication.status import MAX_FAILED_CHECKS
 from taxi_assets.errors import TaxiAssetsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from taxi_assets.automation.publication.status import Comparison
+    from taxi_assets.automation.publication.status import PublicationStatus
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.sources.source_record import FileVersion
 
-_QUOTED = 5
+_MAX_LISTED = 5
 
 # Named as in `Limits` and `Position`.
 _NOT_LOADED = {"newer": "Newer months", "gaps": "Months in between"}
@@ -33,7 +33,7 @@ _LOADED = {"unfinished": "Failed months", "history": "Loaded months"}
 _PARTS = {**_NOT_LOADED, **_LOADED}
 
 
-class Position(BaseModel):
+class ScanCursor(BaseModel):
     """What a sensor remembers: where the next look goes on. Whatever else it must know, the instance knows."""
 
     model_config = ConfigDict(frozen=False, extra="forbid")
@@ -49,7 +49,7 @@ class Position(BaseModel):
     """Among the loaded ones."""
 
     @classmethod
-    def read(cls, cursor: str | None) -> Position:
+    def read(cls, cursor: str | None) -> ScanCursor:
         """From a cursor; one that cannot be read is begun anew: nothing is lost but the place."""
         try:
             return cls.model_validate_json(cursor or "{}")
@@ -67,41 +67,41 @@ class Position(BaseModel):
 
 
 @dataclass(frozen=True)
-class Seen:
+class ScanResult:
     """What came of a look: the runs to ask for, the cursor, and a line for the history of ticks."""
 
     requests: Sequence[dg.RunRequest]
     cursor: str | None
-    said: str
+    summary: str
 
 
-class Look:
+class PublicationScan:
     """A look at the publisher of a service, at the point in time of a comparison."""
 
-    def __init__(self, comparison: Comparison) -> None:
-        self._comparison = comparison
+    def __init__(self, comparison: PublicationStatus) -> None:
+        self._status = comparison
         self._limits = comparison.limits
         self._requests: list[dg.RunRequest] = []
-        self._put_off: dict[Month, str] = {}
+        self._deferred: dict[Month, str] = {}
         self._notes: list[str] = []
 
-    def take(self, cursor: str | None) -> Seen:
+    def run(self, cursor: str | None) -> ScanResult:
         """Ask for what is newer, what was left out in between, what failed, and a part of the history.
 
         Each part has its share of the time, so that none waits for ever behind another.
         """
-        until, position = time.monotonic() + self._limits.seconds, Position.read(cursor)
+        until, position = time.monotonic() + self._limits.seconds, ScanCursor.read(cursor)
         try:
             parts = self._parts()
             for left, part in zip(range(len(parts), 0, -1), parts, strict=True):
                 self._go_through(part, position, (until - time.monotonic()) / left)
-            return Seen(self._requests, position.model_dump_json(), self._said())
+            return ScanResult(self._requests, position.model_dump_json(), self._summary())
         except TaxiAssetsError as error:
-            return Seen(self._requests, cursor, str(error))
+            return ScanResult(self._requests, cursor, str(error))
 
     def _parts(self) -> Sequence[str]:
         """All of them; but a backfill that is running brings home what we would take for gaps."""
-        backfill = running_backfill(self._comparison.instance, self._comparison.service)
+        backfill = running_backfill(self._status.instance, self._status.service)
         if backfill is None:
             return list(_PARTS)
         self._notes.append(f"Months that are not loaded wait for the end of backfill {backfill}.")
@@ -110,62 +110,62 @@ class Look:
     def _months(self, part: str) -> Sequence[Month]:
         match part:
             case "newer":
-                return self._comparison.newer
+                return self._status.newer
             case "gaps":
-                return self._comparison.gaps
+                return self._status.gaps
             case "unfinished":
-                return [month for month in self._comparison.desk.unfinished if self._may_be_due(month)]
+                return [month for month in self._status.planner.unfinished if self._may_be_due(month)]
             case _:
-                return sorted(self._comparison.raw, reverse=True)
+                return sorted(self._status.raw, reverse=True)
 
     def _may_be_due(self, month: Month) -> bool:
         """Whether it is worth a question; where the raw file is held, the desk can tell without one."""
-        raw = self._comparison.raw
+        raw = self._status.raw
         held = raw[month].version if month in raw else None
-        return held is None or isinstance(self._comparison.desk.decide(month, held), dg.RunRequest)
+        return held is None or isinstance(self._status.planner.plan(month, held), dg.RunRequest)
 
-    def _go_through(self, part: str, position: Position, seconds: float) -> None:
+    def _go_through(self, part: str, position: ScanCursor, seconds: float) -> None:
         """Go on with a part where the last look came to, for a share of the time, but with one question at least."""
-        comparison, months = self._comparison, self._months(part)
-        until, asked, refused = time.monotonic() + seconds, len(comparison.asked), len(comparison.refused)
+        comparison, months = self._status, self._months(part)
+        until, asked, refused = time.monotonic() + seconds, len(comparison.checked), len(comparison.failed_checks)
         first = position.first(part, months)
         end = first + int(getattr(self._limits, part))
         for month in months[first:end]:
             because = None
-            if len(comparison.asked) > asked and time.monotonic() > until:
+            if len(comparison.checked) > asked and time.monotonic() > until:
                 because = "their time was up"
-            elif len(comparison.refused) > refused + REFUSALS:
+            elif len(comparison.failed_checks) > refused + MAX_FAILED_CHECKS:
                 because = "that is too many errors for one look"
             if because is not None:
                 self._notes.append(f"{_PARTS[part]}: {because}; the next look goes on from {month}.")
                 position.go_on(part, month)
                 return
-            if self._consider(month) is not None and part == "newer" and comparison.is_beyond_a_gap(month):
+            if self._consider(month) is not None and part == "newer" and comparison.is_beyond_history_gap(month):
                 end = len(months)  # what is before it is history
                 break
         position.go_on(part, months[end] if end < len(months) else None)
 
     def _consider(self, month: Month) -> FileVersion | None:
         """Ask for a month, and for a run of it where it needs one."""
-        comparison = self._comparison
-        if month in comparison.asked:
-            return comparison.asked[month]
-        published = comparison.ask(month)
-        if month in comparison.refused:
-            self._put_off[month] = comparison.refused[month].rstrip(".")
-        decision = comparison.desk.decide(month, published)
-        if isinstance(decision, PutOff):
-            self._put_off[month] = decision.because
+        comparison = self._status
+        if month in comparison.checked:
+            return comparison.checked[month]
+        published = comparison.published_version(month)
+        if month in comparison.failed_checks:
+            self._deferred[month] = comparison.failed_checks[month].rstrip(".")
+        decision = comparison.planner.plan(month, published)
+        if isinstance(decision, Deferred):
+            self._deferred[month] = decision.reason
         elif decision is not None:
             self._requests.append(decision)
         return published
 
-    def _said(self) -> str:
-        asked = sorted(self._comparison.asked)
+    def _summary(self) -> str:
+        asked = sorted(self._status.checked)
         months = f"{len(asked)} months, {asked[0]} to {asked[-1]}" if asked else "no month"
         runs = [f"{request.partition_key} ({request.tags[REASON_TAG]})" for request in self._requests]
-        said = [f"Asked {self._comparison.by.name} for {months}: {', '.join(runs) or 'nothing new'}."]
-        said += [f"{month}: {because}." for month, because in list(self._put_off.items())[:_QUOTED]]
-        if len(self._put_off) > _QUOTED:
-            said.append(f"{len(self._put_off) - _QUOTED} more months have to wait.")
+        said = [f"Asked {self._status.publisher.name} for {months}: {', '.join(runs) or 'nothing new'}."]
+        said += [f"{month}: {because}." for month, because in list(self._deferred.items())[:_MAX_LISTED]]
+        if len(self._deferred) > _MAX_LISTED:
+            said.append(f"{len(self._deferred) - _MAX_LISTED} more months have to wait.")
         return " ".join([*said, *self._notes])

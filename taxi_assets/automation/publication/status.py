@@ -13,9 +13,13 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from taxi_assets.automation.publication.materializations import digests_in_warehouse, month_of, raw_months
-from taxi_assets.automation.publication.run_planner import MONTH_TAG, SERVICE_TAG, Desk
-from taxi_assets.errors import PublisherFailedError, PublisherRefusedError
+from taxi_assets.automation.publication.materializations import (
+    latest_raw_materializations,
+    parse_month,
+    warehouse_digests,
+)
+from taxi_assets.automation.publication.run_planner import MONTH_TAG, SERVICE_TAG, RunPlanner
+from taxi_assets.errors import PublisherRequestError, PublisherServerError
 from taxi_assets.tlc.month import Month
 
 if TYPE_CHECKING:
@@ -30,14 +34,14 @@ if TYPE_CHECKING:
 RECENT_MONTHS = 12
 """A gap of more months is history, which a person loads: only the newest month beyond it is taken."""
 
-REFUSALS = 3
+MAX_FAILED_CHECKS = 3
 """After so many months that a publisher has an error for, one more is enough for now."""
 
-_REMEMBERED_RUNS = 100
+_MAX_RUNS = 100
 
 
 @dataclass(frozen=True)
-class Limits:
+class ScanLimits:
     """How far one look goes, and how long a publisher has for an answer."""
 
     newer: int = 24
@@ -50,16 +54,16 @@ class Limits:
     """Loaded months."""
     seconds: float = 20
     """Shared by these four; each may ask one question when they are over. Dagster gives a tick a minute."""
-    question: float = 8
+    seconds_per_month: float = 8
     """Seconds in which a month is answered, at all its addresses."""
-    pause: float = 0.05
+    pause_seconds: float = 0.05
     """Seconds between two questions."""
 
 
-DEFAULT_LIMITS = Limits()
+DEFAULT_SCAN_LIMITS = ScanLimits()
 
 
-class Comparison:
+class PublicationStatus:
     """A service's published and loaded months, at a point in time; nothing is asked twice.
 
     A month for which the publisher has an error is passed; where no connection comes about, raises
@@ -73,40 +77,42 @@ class Comparison:
         publisher: PublisherResource,
         keys: Sequence[str],
         now: dt.datetime,
-        limits: Limits = DEFAULT_LIMITS,
+        limits: ScanLimits = DEFAULT_SCAN_LIMITS,
     ) -> None:
         self.instance = instance
         self.service = service
         self.limits = limits
         self.months = [Month.parse(key) for key in reversed(keys)]  # the newest first
-        self.raw = raw_months(instance, service)
-        self.desk = Desk(instance, service, self.raw, now)
-        self.asked: dict[Month, FileVersion | None] = {}
-        self.refused: dict[Month, str] = {}
+        self.raw = latest_raw_materializations(instance, service)
+        self.planner = RunPlanner(instance, service, self.raw, now)
+        self.checked: dict[Month, FileVersion | None] = {}
+        self.failed_checks: dict[Month, str] = {}
         """The months that were passed, each with the error."""
         self._publisher = publisher
 
     @cached_property
-    def by(self) -> Publisher:
+    def publisher(self) -> Publisher:
         """Who is asked."""
         return self._publisher.publisher
 
-    def ask(self, month: Month) -> FileVersion | None:
+    def published_version(self, month: Month) -> FileVersion | None:
         """The version of a month that is published now, if it is, and its publisher says so."""
-        if month not in self.asked:
-            if self.asked:
-                time.sleep(self.limits.pause)
-            self.asked[month] = self._ask(month)
-        return self.asked[month]
+        if month not in self.checked:
+            if self.checked:
+                time.sleep(self.limits.pause_seconds)
+            self.checked[month] = self._check_version(month)
+        return self.checked[month]
 
-    def _ask(self, month: Month) -> FileVersion | None:
+    def _check_version(self, month: Month) -> FileVersion | None:
         name = self.service.name
         known = self.raw[month].version if month in self.raw else None
-        candidates = self.by.candidates(self.service, month)
+        candidates = self.publisher.source_urls(self.service, month)
         try:
-            return self._publisher.ask(f"{name} {month}", candidates, known=known, seconds=self.limits.question)
-        except (PublisherRefusedError, PublisherFailedError) as error:
-            self.refused[month] = str(error)
+            return self._publisher.check_version(
+                f"{name} {month}", candidates, known=known, seconds=self.limits.seconds_per_month
+            )
+        except (PublisherRequestError, PublisherServerError) as error:
+            self.failed_checks[month] = str(error)
             return None
 
     # --- which months there are ---
@@ -122,7 +128,7 @@ class Comparison:
         newest = self.newest_loaded
         return [month for month in self.months if newest is None or month > newest]
 
-    def is_beyond_a_gap(self, month: Month) -> bool:
+    def is_beyond_history_gap(self, month: Month) -> bool:
         """Whether all that is between this month and the newest loaded one is history."""
         newest = self.newest_loaded
         return newest is None or month > newest.shift(RECENT_MONTHS)
@@ -151,11 +157,11 @@ class Comparison:
         """Months that wait to be loaded; history is not among them."""
         found = set()
         for month in self.newer:
-            if self.ask(month) is not None:
+            if self.published_version(month) is not None:
                 found.add(month)
-                if self.is_beyond_a_gap(month):
+                if self.is_beyond_history_gap(month):
                     break
-        return found | {month for month in self.gaps if self.ask(month) is not None}
+        return found | {month for month in self.gaps if self.published_version(month) is not None}
 
     def revised_but_not_loaded(self) -> set[Month]:
         """Loaded months with a newer version whose run failed or was canceled; any other is the sensor's to ask for."""
@@ -164,18 +170,18 @@ class Comparison:
             tags={SERVICE_TAG: self.service.name},
             statuses=[dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED],
         )
-        runs = self.instance.get_runs(chosen, limit=_REMEMBERED_RUNS)
-        ended = {month_of(run.tags.get(MONTH_TAG)) for run in runs}
+        runs = self.instance.get_runs(chosen, limit=_MAX_RUNS)
+        ended = {parse_month(run.tags.get(MONTH_TAG)) for run in runs}
         return {month for month in sorted(self.raw) if month in ended and self._is_revised(month)}
 
     def _is_revised(self, month: Month) -> bool:
         held = self.raw[month].version
-        published = self.ask(month) if held is not None else None
+        published = self.published_version(month) if held is not None else None
         if held is None or published is None or published.is_same_as(held):
             return False
-        return self.desk.decide(month, published) is not None
+        return self.planner.plan(month, published) is not None
 
     def loaded_but_not_in_the_warehouse(self) -> set[Month]:
         """Months that are not in the warehouse, or are from another file."""
-        there = digests_in_warehouse(self.instance, self.service)
+        there = warehouse_digests(self.instance, self.service)
         return {month for month, raw in self.raw.items() if month not in there or there[month] != raw.sha256}

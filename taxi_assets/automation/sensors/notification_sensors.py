@@ -19,7 +19,7 @@ from dagster._core.storage.asset_check_execution_record import COMPLETED_ASSET_C
 
 from taxi_assets.automation.publication.run_tags import PARTITION_TAG, WILL_RETRY_TAG
 from taxi_assets.cli.worker_pool import failure_reason
-from taxi_assets.notifications.client import Message, tell
+from taxi_assets.notifications.client import Message, notify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -30,18 +30,18 @@ INTERVAL_SECONDS = 10
 OVERDUE_MONTHS = "months_overdue"
 """A check that has failed and lists months under this name in its metadata makes them overdue; one per service."""
 MONTHS_BUSY = "months_busy"
-MONTHS_NOT_ASKED = "could_not_be_asked"
+MONTHS_NOT_CHECKED = "could_not_be_asked"
 """Of months that a check lists under these two names it cannot tell: what was told of them is not forgotten."""
 
 # All in all, less than the 2,000 characters that the narrowest of the chats take.
 _RUNS_PER_TICK = 25
-_RUNS_IN_FULL = 5
-_MONTHS_BY_NAME = 12
-_LONGEST_TITLE = 120
-_LONGEST_LINE = 240
+_MAX_RUNS_LISTED = 5
+_MAX_MONTHS_LISTED = 12
+_MAX_TITLE_CHARACTERS = 120
+_MAX_LINE_CHARACTERS = 240
 # Dagster decides about a retry just after it has stored the failure.
-_SECONDS_TO_DECIDE = 10
-_TELLING_EVENTS = {
+_RETRY_DECISION_SECONDS = 10
+_MESSAGE_EVENTS = {
     dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_SUCCESS,
     dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.ASSET_CHECK_EVALUATION,
 }  # fmt: skip
@@ -52,7 +52,7 @@ class EndedRun:
     """A run worth telling of: service and month, how it went in one line, and where to look."""
 
     subject: str
-    said: str
+    message: str
     link: str
 
 
@@ -62,7 +62,7 @@ class OverdueMonths:
 
     service: str
     months: Sequence[str]
-    said: str
+    message: str
     link: str
 
 
@@ -70,15 +70,15 @@ def notification_sensors(
     notifiers: SecretStr, *, ui_url: str | None = None, success: bool = False
 ) -> list[dg.SensorDefinition]:
     """The sensors of a deployment that has notifiers; they run from the start."""
-    failures = _sensor_of_runs(
+    failures = _run_sensor(
         "notify_failures", dg.DagsterEventType.RUN_FAILURE, failure_message, notifiers, ui_url,
         description="Tells of runs that have failed, once each, unless Dagster runs them again by itself.",
     )  # fmt: skip
-    successes = _sensor_of_runs(
+    successes = _run_sensor(
         "notify_successes", dg.DagsterEventType.RUN_SUCCESS, success_message, notifiers, ui_url,
         description="Tells of runs that have succeeded.",
     )  # fmt: skip
-    return [failures, _sensor_of_overdue_months(notifiers, ui_url), *([successes] if success else [])]
+    return [failures, _overdue_sensor(notifiers, ui_url), *([successes] if success else [])]
 
 
 # --- the words --------------------------------------------------------------------------------------------------------
@@ -97,7 +97,8 @@ def success_message(runs: Sequence[EndedRun]) -> Message:
 def overdue_message(overdue: Sequence[OverdueMonths]) -> Message:
     """What is said of months that are overdue."""
     paragraphs = [
-        f"{each.service} {_enumerated(each.months, _MONTHS_BY_NAME)}: {each.said}\n{each.link}" for each in overdue
+        f"{each.service} {_enumerated(each.months, _MAX_MONTHS_LISTED)}: {each.message}\n{each.link}"
+        for each in overdue
     ]
     services = ", ".join(sorted({each.service for each in overdue}))
     return Message("warning", f"Months are overdue: {services}", "\n\n".join(paragraphs))
@@ -105,15 +106,15 @@ def overdue_message(overdue: Sequence[OverdueMonths]) -> Message:
 
 def _title(runs: Sequence[EndedRun], ended: str) -> str:
     what = f"{len(runs)} runs {ended}" if len(runs) > 1 else f"Run {ended}"
-    return _one_line(f"{what}: {_enumerated([run.subject for run in runs], _RUNS_IN_FULL)}", _LONGEST_TITLE)
+    return _one_line(f"{what}: {_enumerated([run.subject for run in runs], _MAX_RUNS_LISTED)}", _MAX_TITLE_CHARACTERS)
 
 
 def _body(runs: Sequence[EndedRun]) -> str:
     paragraphs = [
-        f"{run.said if run.said.startswith(run.subject) else f'{run.subject}: {run.said}'}\n{run.link}"
-        for run in runs[:_RUNS_IN_FULL]
+        f"{run.message if run.message.startswith(run.subject) else f'{run.subject}: {run.message}'}\n{run.link}"
+        for run in runs[:_MAX_RUNS_LISTED]
     ]
-    if rest := [run.subject for run in runs[_RUNS_IN_FULL:]]:
+    if rest := [run.subject for run in runs[_MAX_RUNS_LISTED:]]:
         paragraphs.append(f"And {', '.join(rest)}.")
     return "\n\n".join(paragraphs)
 
@@ -131,7 +132,7 @@ def _one_line(text: str, longest: int) -> str:
 # --- runs -------------------------------------------------------------------------------------------------------------
 
 
-def _sensor_of_runs(
+def _run_sensor(
     name: str,
     event_type: Any,
     message: Callable[[Sequence[EndedRun]], Message],
@@ -154,9 +155,9 @@ def _sensor_of_runs(
         runs = []
         for event, run in _settled(context.instance, event_type, after=int(context.cursor or 0)):
             context.update_cursor(str(event.storage_id))
-            if run is not None and _is_ours(context, run) and not _is_run_again(run):
+            if run is not None and _is_of_this_location(context, run) and not _will_be_retried(run):
                 runs += _ended_run(context, event, run, ui_url)
-        return _tell(context, notifiers, message(runs)) if runs else dg.SkipReason("There is nothing to tell.")
+        return _notify(context, notifiers, message(runs)) if runs else dg.SkipReason("There is nothing to tell.")
 
     return tell_of_runs
 
@@ -170,13 +171,13 @@ def _settled(
         run = instance.get_run_by_id(event.run_id)
         decides = event_type == dg.DagsterEventType.RUN_FAILURE and instance.run_retries_enabled
         # In the future: the clock was set back, nobody knows by how much, and the news would wait for as long.
-        has_time = abs(time.time() - event.timestamp) < _SECONDS_TO_DECIDE
+        has_time = abs(time.time() - event.timestamp) < _RETRY_DECISION_SECONDS
         if decides and has_time and run is not None and WILL_RETRY_TAG not in run.tags:
             return
         yield event, run
 
 
-def _is_ours(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> bool:
+def _is_of_this_location(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> bool:
     """Others may share the instance. Runs of the command line do not say whose they are: their job and assets do."""
     if run.remote_job_origin is not None and context.code_location_origin is not None:
         return bool(run.remote_job_origin.location_name == context.code_location_origin.location_name)
@@ -186,7 +187,7 @@ def _is_ours(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> bool:
     return repository.has_job(run.job_name)
 
 
-def _is_run_again(run: dg.DagsterRun) -> bool:
+def _will_be_retried(run: dg.DagsterRun) -> bool:
     """Whether Dagster runs it again by itself: not what the command line has started, whatever the tag says."""
     return run.tags.get(WILL_RETRY_TAG) == "true" and run.remote_job_origin is not None
 
@@ -195,16 +196,16 @@ def _ended_run(
     context: dg.SensorEvaluationContext, event: dg.EventLogRecord, run: dg.DagsterRun, ui_url: str | None
 ) -> list[EndedRun]:
     """What is told of a run; nothing when it had ended before, because two have found the same run dead."""
-    entries = context.instance.all_logs(run.run_id, of_type=_TELLING_EVENTS)
+    entries = context.instance.all_logs(run.run_id, of_type=_MESSAGE_EVENTS)
     ends = [entry for entry in entries if entry.dagster_event_type == event.event_log_entry.dagster_event_type]
     if not ends or ends[0].timestamp < event.timestamp:
         return []
-    said = _said([entry.get_dagster_event() for entry in entries])
+    said = _run_message([entry.get_dagster_event() for entry in entries])
     link = f"{ui_url}/runs/{run.run_id}" if ui_url else f"Run {run.run_id}"
-    return [EndedRun(_subject(context, run), _one_line(said, _LONGEST_LINE), link)]
+    return [EndedRun(_subject(context, run), _one_line(said, _MAX_LINE_CHARACTERS), link)]
 
 
-def _said(events: Sequence[dg.DagsterEvent]) -> str:
+def _run_message(events: Sequence[dg.DagsterEvent]) -> str:
     """How a run ended: the failed check or step, or what ended the run from outside."""
     if any(event.is_step_failure for event in events):
         return failure_reason(events)
@@ -234,14 +235,14 @@ def _selected(run: dg.DagsterRun) -> set[dg.AssetKey]:
 # --- overdue months ---------------------------------------------------------------------------------------------------
 
 
-def _sensor_of_overdue_months(notifiers: SecretStr, ui_url: str | None) -> dg.SensorDefinition:
+def _overdue_sensor(notifiers: SecretStr, ui_url: str | None) -> dg.SensorDefinition:
     @dg.sensor(
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=f"Tells of months that a failed check lists as `{OVERDUE_MONTHS}`, when one comes in addition.",
     )
     def notify_overdue_months(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        told, news = _told(context.cursor), []
+        told, news = _notified(context.cursor), []
         for key in _checks_of_whole_services(context):
             name, found = f"{key.asset_key.to_user_string()} {key.name}", _last_evaluation(context.instance, key)
             if found is None:
@@ -249,15 +250,17 @@ def _sensor_of_overdue_months(notifiers: SecretStr, ui_url: str | None) -> dg.Se
             before, overdue = set(told.get(name, ())), _overdue(found)
             if set(overdue) - before:
                 news.append(_overdue_months(context, found, ui_url))
-            undecided = {*_months_in(found, MONTHS_BUSY), *_months_in(found, MONTHS_NOT_ASKED)}
+            undecided = {*_months_in(found, MONTHS_BUSY), *_months_in(found, MONTHS_NOT_CHECKED)}
             told[name] = sorted({*overdue, *(before & undecided)})
         context.update_cursor(json.dumps({name: months for name, months in told.items() if months}))
-        return _tell(context, notifiers, overdue_message(news)) if news else dg.SkipReason("There is nothing to tell.")
+        return (
+            _notify(context, notifiers, overdue_message(news)) if news else dg.SkipReason("There is nothing to tell.")
+        )
 
     return notify_overdue_months
 
 
-def _told(cursor: str | None) -> dict[str, list[str]]:
+def _notified(cursor: str | None) -> dict[str, list[str]]:
     """The months that were told of, by check; none where the cursor is not one of ours."""
     try:
         told = json.loads(cursor or "{}")
@@ -292,7 +295,7 @@ def _overdue_months(
     return OverdueMonths(
         service=_repository(context).asset_graph.get(found.asset_key).group_name,
         months=_overdue(found),
-        said=_one_line(said, _LONGEST_LINE),
+        message=_one_line(said, _MAX_LINE_CHARACTERS),
         link=f"{ui_url}/assets/{asset}?view=checks" if ui_url else f"Asset {asset}",
     )
 
@@ -306,9 +309,9 @@ def _months_in(found: dg.AssetCheckEvaluation, name: str) -> list[str]:
 # --- both -------------------------------------------------------------------------------------------------------------
 
 
-def _tell(context: dg.SensorEvaluationContext, notifiers: SecretStr, message: Message) -> dg.SkipReason:
+def _notify(context: dg.SensorEvaluationContext, notifiers: SecretStr, message: Message) -> dg.SkipReason:
     """Send a message; who does not take it is named in the tick's log, and changes nothing else."""
-    complaints = tell(notifiers, message)
+    complaints = notify(notifiers, message)
     for complaint in complaints:
         context.log.warning(complaint)
     return dg.SkipReason(" ".join([f"Told: {message.title}.", *complaints]))

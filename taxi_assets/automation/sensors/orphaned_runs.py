@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 INTERVAL_SECONDS = 30
 
 # A worker of `make backfill` holds the lock before it creates its run, which is "not started" for a moment.
-_WORKED_ON = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+_LOCK_FOLDER = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 
 
 class _WatchedExecutor(dg.Executor):
@@ -40,7 +40,7 @@ class _WatchedExecutor(dg.Executor):
         return self._executor.step_dependency_config
 
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:
-        with working_on(plan_context.instance, plan_context.run_id):
+        with run_lock(plan_context.instance, plan_context.run_id):
             yield from self._executor.execute(plan_context, execution_plan)
 
 
@@ -59,24 +59,24 @@ def watched_in_process_executor(init_context: dg.InitExecutorContext) -> dg.Exec
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Ends runs whose process was killed, so that neither the queue nor their month waits for them.",
 )
-def end_abandoned_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+def fail_orphaned_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Mark as failed what nobody works on any more."""
     ended = []
-    for run in context.instance.get_runs(dg.RunsFilter(statuses=_WORKED_ON)):
-        if is_abandoned(context.instance, run.run_id):
+    for run in context.instance.get_runs(dg.RunsFilter(statuses=_LOCK_FOLDER)):
+        if is_orphaned(context.instance, run.run_id):
             context.instance.report_run_failed(run, "The process of this run is gone: it was killed.")
             ended.append(run.run_id)
     return dg.SkipReason(f"Ended {', '.join(ended)}." if ended else "Every run that has started is being worked on.")
 
 
-def working_on(instance: dg.DagsterInstance, run_id: str) -> AbstractContextManager[None]:
+def run_lock(instance: dg.DagsterInstance, run_id: str) -> AbstractContextManager[None]:
     """Hold the run's lock, in the process that works on it."""
-    return _held(lock_file(instance, run_id))
+    return _hold_lock(lock_file(instance, run_id))
 
 
-def is_abandoned(instance: dg.DagsterInstance, run_id: str) -> bool:
+def is_orphaned(instance: dg.DagsterInstance, run_id: str) -> bool:
     """Whether somebody held the run's lock and was killed; said once."""
-    return _is_abandoned(lock_file(instance, run_id))
+    return _is_orphaned(lock_file(instance, run_id))
 
 
 def is_lock_held(instance: dg.DagsterInstance, run_id: str) -> bool | None:
@@ -92,7 +92,7 @@ def is_lock_held(instance: dg.DagsterInstance, run_id: str) -> bool | None:
     except FileNotFoundError:
         return None
     try:
-        # Shared and released at once, because `end_abandoned_runs` locks the file too.
+        # Shared and released at once, because `fail_orphaned_runs` locks the file too.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -107,7 +107,7 @@ def lock_file(instance: dg.DagsterInstance, run_id: str) -> Path:
 
 
 @contextmanager
-def _held(path: Path) -> Iterator[None]:
+def _hold_lock(path: Path) -> Iterator[None]:
     """Hold the lock.
 
     Its file is never there without its holder, unless that was killed: it gets its name once it is held, and loses it
@@ -125,7 +125,7 @@ def _held(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _is_abandoned(path: Path) -> bool:
+def _is_orphaned(path: Path) -> bool:
     """Whether the file is there and nobody holds it; where there is none, or another user's, the run is not ours."""
     try:
         descriptor = os.open(path, os.O_RDWR)

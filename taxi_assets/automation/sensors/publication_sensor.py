@@ -6,8 +6,8 @@ from collections.abc import Callable
 import dagster as dg
 
 from taxi_assets.automation.policies import DEFAULT_INTERVAL_SECONDS
-from taxi_assets.automation.publication.scan import Look
-from taxi_assets.automation.publication.status import DEFAULT_LIMITS, Comparison, Limits
+from taxi_assets.automation.publication.scan import PublicationScan
+from taxi_assets.automation.publication.status import DEFAULT_SCAN_LIMITS, PublicationStatus, ScanLimits
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.resources.publisher import PublisherResource
 from taxi_assets.tlc.schema import Service
@@ -29,7 +29,7 @@ def publication_sensor(
     service: Service,
     *,
     interval_seconds: int = DEFAULT_INTERVAL_SECONDS,
-    limits: Limits = DEFAULT_LIMITS,
+    limits: ScanLimits = DEFAULT_SCAN_LIMITS,
     clock: Callable[[], dt.datetime] = now,
 ) -> dg.SensorDefinition:
     """The sensor of a service."""
@@ -44,11 +44,11 @@ def publication_sensor(
     def publication(context: dg.SensorEvaluationContext, publisher: PublisherResource) -> dg.SensorResult:
         time = clock()
         keys = monthly_partitions(service).get_partition_keys(current_time=time)
-        comparison = Comparison(context.instance, service, publisher, keys, time, limits)
-        seen = Look(comparison).take(context.cursor)
-        context.log.info(seen.said)
+        comparison = PublicationStatus(context.instance, service, publisher, keys, time, limits)
+        seen = PublicationScan(comparison).run(context.cursor)
+        context.log.info(seen.summary)
         if seen.requests:
             return dg.SensorResult(run_requests=seen.requests, cursor=seen.cursor)
-        return dg.SensorResult(skip_reason=seen.said, cursor=seen.cursor)
+        return dg.SensorResult(skip_reason=seen.summary, cursor=seen.cursor)
 
     return publication

@@ -9,7 +9,7 @@ import sys
 import threading
 import warnings
 
-from taxi_assets.cli.doctor.check_runner import LOOK, Visit
+from taxi_assets.cli.doctor.check_runner import Check, CheckRunner
 
 _SECONDS = 10
 _PARTS = {
@@ -29,15 +29,15 @@ _PARTS = {
 }
 # Dagster tries for 13 seconds, give or take, before it says why its storage cannot be reached; Google's
 # clients ask the machine who it is.
-_PATIENCE = {"DAGSTER_HOME": 2, "compute logs": 2}
+_TIMEOUT_SECONDS = {"DAGSTER_HOME": 2, "compute logs": 2}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Look at every part, and say what was found as it is found; returns the exit code."""
-    visit = Visit(_seconds(arguments))
+    visit = CheckRunner(_seconds(arguments))
     for part, at in _PARTS.items():
-        print(visit.look(part, at, patience=_PATIENCE.get(part, 1)), flush=True)  # noqa: T201  (what a command says)
-    return 0 if visit.is_well else 1
+        print(visit.run(part, at, patience=_TIMEOUT_SECONDS.get(part, 1)), flush=True)  # noqa: T201  (what a command says)
+    return 0 if visit.is_ok else 1
 
 
 def _seconds(arguments: list[str] | None) -> float:
@@ -54,7 +54,7 @@ if __name__ == "__main__":
     logging.disable()
     warnings.simplefilter("ignore")
     code = main()
-    if any(thread.name == LOOK for thread in threading.enumerate()):
+    if any(thread.name == Check for thread in threading.enumerate()):
         sys.stdout.flush()
         os._exit(code)  # a look that has not come back might hold up an orderly end, too
     sys.exit(code)

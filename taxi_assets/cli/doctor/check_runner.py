@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from taxi_assets.settings import Settings
 
-LOOK = "taxi_assets look"
+Check = "taxi_assets look"
 """The name of the threads that look."""
 
-LATE = "Is what stands there up, and the way to it open (address, proxy, firewall)?"
+TIMEOUT_MARGIN = "Is what stands there up, and the way to it open (address, proxy, firewall)?"
 """What to ask where nobody answers."""
 
 
@@ -33,27 +33,27 @@ class Finding:
 
     part: str
     state: Literal["ok", "FAULT", "-"]
-    said: str
+    message: str
 
     def __str__(self) -> str:
         """A line; where there are several mistakes, a line each."""
-        return "\n".join(f"{self.state:<6}{self.part:<15}{line}" for line in self.said.splitlines())
+        return "\n".join(f"{self.state:<6}{self.part:<15}{line}" for line in self.message.splitlines())
 
 
-class NotLookedAtError(Exception):
+class CheckSkippedError(Exception):
     """Another part comes first: its fault is named there."""
 
 
-class Visit:
+class CheckRunner:
     """What was found so far; `seconds` is how long one part may take."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._findings: dict[str, Finding] = {}
 
-    def look(self, part: str, at: str, *, patience: float = 1) -> Finding:
+    def run(self, part: str, at: str, *, patience: float = 1) -> Finding:
         """Look at a part; `at` is the module and the function that do, as in `stores:lake`."""
-        finding = self._found(part, partial(self._look, part, at, patience * self.seconds))
+        finding = self._finding(part, partial(self._run_check, part, at, patience * self.seconds))
         self._findings[part] = finding
         return finding
 
@@ -61,7 +61,7 @@ class Visit:
         """Raises `NotLookedAtError` unless these parts are well."""
         for part in parts:
             if self._findings[part].state != "ok":
-                raise NotLookedAtError(f"not looked at: {part} first")
+                raise CheckSkippedError(f"not looked at: {part} first")
 
     def settings(self) -> Settings:
         """The settings, where they are accepted; a variable too many keeps nothing from being looked at."""
@@ -71,34 +71,34 @@ class Visit:
         try:
             return Settings.from_env()
         except SettingsError:
-            raise NotLookedAtError("not looked at: settings first") from None
+            raise CheckSkippedError("not looked at: settings first") from None
 
     @property
-    def is_well(self) -> bool:
+    def is_ok(self) -> bool:
         """Whether no fault was found."""
         return all(finding.state != "FAULT" for finding in self._findings.values())
 
-    def _look(self, part: str, at: str, seconds: float) -> Finding:
+    def _run_check(self, part: str, at: str, seconds: float) -> Finding:
         module, _, name = at.partition(":")
-        look: Callable[[Visit], str] = getattr(import_module(f"taxi_assets.cli.doctor.{module}"), name)
+        look: Callable[[CheckRunner], str] = getattr(import_module(f"taxi_assets.cli.doctor.{module}"), name)
         answers: queue.SimpleQueue[Finding] = queue.SimpleQueue()
         # A thread: what hangs may be in C, where no signal is heard. The clock does not run while libraries are loaded.
-        looking = partial(self._found, part, lambda: Finding(part, "ok", look(self)))
-        threading.Thread(target=lambda: answers.put(looking()), name=LOOK, daemon=True).start()
+        looking = partial(self._finding, part, lambda: Finding(part, "ok", look(self)))
+        threading.Thread(target=lambda: answers.put(looking()), name=Check, daemon=True).start()
         try:
             return answers.get(timeout=seconds)
         except queue.Empty:
-            return Finding(part, "FAULT", f"There was no answer within {seconds:g} seconds. {LATE}")
+            return Finding(part, "FAULT", f"There was no answer within {seconds:g} seconds. {TIMEOUT_MARGIN}")
 
-    def _found(self, part: str, look: Callable[[], Finding]) -> Finding:
+    def _finding(self, part: str, look: Callable[[], Finding]) -> Finding:
         try:
             return look()
-        except NotLookedAtError as error:
+        except CheckSkippedError as error:
             return Finding(part, "-", str(error))
         except Exception as error:  # noqa: BLE001  (whatever it is, it is what was to be found)
             if self._follows_from_versions(error):
                 return Finding(part, "-", "not looked at: versions first")
-            return Finding(part, "FAULT", _named(error))
+            return Finding(part, "FAULT", _error_text(error))
 
     def _follows_from_versions(self, error: Exception) -> bool:
         """Whether a library that is not as it must be, which has been named, may be what is behind an error."""
@@ -114,7 +114,7 @@ def _is_of_import(error: BaseException | None) -> bool:
     return error is not None
 
 
-def _named(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     if hasattr(error, "remedy"):
         return str(error)
     if isinstance(error, ImportError):

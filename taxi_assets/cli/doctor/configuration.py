@@ -14,10 +14,10 @@ from taxi_assets.notifications.client import read_notifiers
 from taxi_assets.settings import Settings
 
 if TYPE_CHECKING:
-    from taxi_assets.cli.doctor.check_runner import Visit
+    from taxi_assets.cli.doctor.check_runner import CheckRunner
 
 
-def settings(_visit: Visit) -> str:
+def settings(_visit: CheckRunner) -> str:
     """All variables are accepted, and none is left over."""
     unknown = ", ".join(Settings.unknown_variables())
     wrong = (
@@ -26,33 +26,33 @@ def settings(_visit: Visit) -> str:
     try:
         names = sorted(f"TAXI_{name.upper()}" for name in Settings.from_env().model_fields_set)
     except SettingsError as error:
-        raise SettingsError("\n".join([*wrong, error.what]), remedy="") from None
+        raise SettingsError("\n".join([*wrong, error.problem]), remedy="") from None
     if wrong:
         raise SettingsError(*wrong, remedy="")
     return f"the environment says {', '.join(names)}" if names else "the environment says nothing: all is as by default"
 
 
-def schedules(visit: Visit) -> str:
+def schedules(visit: CheckRunner) -> str:
     """When things happen by themselves."""
     settings = visit.settings()
     return (
         f"monthly at {settings.schedule_cron} ({settings.schedule_timezone}), looks at the publisher every "
-        f"{settings.publication_interval} s, once switched on in the UI; what fails for a while is tried again after "
-        f"{settings.retry_delay:g} s"
+        f"{settings.publication_interval_seconds} s, once switched on in the UI; what fails for a while is tried again after "
+        f"{settings.retry_delay_seconds:g} s"
     )
 
 
-def notifiers(visit: Visit) -> str:
+def notifiers(visit: CheckRunner) -> str:
     """Who is told; they are not tried, which would tell them something."""
     settings = visit.settings()
-    if settings.notify is None:
-        return "nobody is told: TAXI_NOTIFY is not set"
-    names = [str(notifier.service_name) for notifier in read_notifiers(settings.notify.get_secret_value())]
+    if settings.notify_urls is None:
+        return "nobody is told: TAXI_NOTIFY_URLS is not set"
+    names = [str(notifier.service_name) for notifier in read_notifiers(settings.notify_urls.get_secret_value())]
     of = "failures and successes" if settings.notify_success else "failures"
     return f"{', '.join(names)}: told of {of} (not tried), with links to {settings.ui_url or 'nowhere: no TAXI_UI_URL'}"
 
 
-def code_location(visit: Visit) -> str:
+def code_location(visit: CheckRunner) -> str:
     """It loads."""
     visit.settings()
     from taxi_assets.definitions import defs  # noqa: PLC0415  (it reads the settings at once)

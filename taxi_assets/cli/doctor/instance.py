@@ -19,22 +19,22 @@ from sqlalchemy.exc import ArgumentError
 from taxi_assets.automation.publication.run_tags import PARTITION_TAG
 from taxi_assets.automation.sensors.orphaned_runs import is_lock_held
 from taxi_assets.errors import PermanentError, SettingsError
-from taxi_assets.settings import of_instance
+from taxi_assets.settings import resolve_instance_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from taxi_assets.cli.doctor.check_runner import Visit
+    from taxi_assets.cli.doctor.check_runner import CheckRunner
 
-_QUOTED = 5
+_MAX_LISTED = 5
 _UNLOADABLE = re.compile(r"Couldn't (?:import|find) .* the configurable class ([\w.]+)")
 _UNSET = re.compile(r'environment variable "(\w+)" which is not set')
 _FIRST_MISTAKE = re.compile(r"Error 1: ([^.]*)")
-_LIBPQS_QUESTION = re.compile(r"\s*Is the server running [^?]*\?")
+_LIBPQ_PROMPT = re.compile(r"\s*Is the server running [^?]*\?")
 _PROCESS = re.compile(r"\(pid: (\d+)\)")
 
 
-def home(_visit: Visit) -> str:
+def home(_visit: CheckRunner) -> str:
     """DAGSTER_HOME is set, can be written to, and holds an instance that opens."""
     folder = Path(os.environ.get("DAGSTER_HOME", "").strip() or ".").expanduser()
     if not folder.is_absolute():
@@ -49,13 +49,13 @@ def home(_visit: Visit) -> str:
     except OSError as error:
         what = f"{folder} cannot be written to ({error.strerror})."
         raise SettingsError(what, remedy="Let this account write to it, or name another.") from None
-    with _opened(folder) as instance:
+    with _open_instance(folder) as instance:
         engine = type(instance.run_storage).__name__.removesuffix("RunStorage")
         return f"{folder}, {instance.get_runs_count()} runs in {engine}"
 
 
 @contextmanager
-def _opened(folder: Path) -> Iterator[dg.DagsterInstance]:
+def _open_instance(folder: Path) -> Iterator[dg.DagsterInstance]:
     try:
         with dg.DagsterInstance.get() as instance:
             yield instance
@@ -71,7 +71,7 @@ def _unreadable_address(folder: Path) -> str | None:
     """The variable that dagster.yaml takes its storage's address from, where that is set but no address."""
     try:
         named = yaml.safe_load((folder / "dagster.yaml").read_text())["storage"]["postgres"]["postgres_url"]
-        variable, address = named["env"], of_instance(named)
+        variable, address = named["env"], resolve_instance_value(named)
     except (OSError, yaml.YAMLError, LookupError, TypeError):
         return None
     try:
@@ -87,7 +87,7 @@ def reason(error: BaseException) -> str:
     while cause is not None:
         if isinstance(cause, psycopg2.Error):
             said = re.sub(r"\S*@", "…@", " ".join(str(cause).split()))
-            return _LIBPQS_QUESTION.sub(";", said).rstrip(";. ")
+            return _LIBPQ_PROMPT.sub(";", said).rstrip(";. ")
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"its dagster.yaml is no YAML from line {error.problem_mark.line + 1} on"
@@ -99,15 +99,15 @@ def reason(error: BaseException) -> str:
     return mistake[1] if mistake else type(error).__name__
 
 
-def runs(visit: Visit) -> str:
+def runs(visit: CheckRunner) -> str:
     """None is marked as started that nobody works on."""
     visit.require("DAGSTER_HOME")
     with dg.DagsterInstance.get() as instance:
         started = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
-        left = [run for run in started if _is_left(instance, run)]
+        left = [run for run in started if _is_orphaned(instance, run)]
     if left:
-        shown = ", ".join(map(_name, left[:_QUOTED]))
-        more = f" and {len(left) - _QUOTED} more" if len(left) > _QUOTED else ""
+        shown = ", ".join(map(_name, left[:_MAX_LISTED]))
+        more = f" and {len(left) - _MAX_LISTED} more" if len(left) > _MAX_LISTED else ""
         raise PermanentError(
             f"Marked as started, but nobody works on them: {shown}{more}.",
             remedy="A running daemon (make dev) ends those it knows of within a minute; the UI the others (Terminate).",
@@ -119,7 +119,7 @@ def _name(run: dg.DagsterRun) -> str:
     return " ".join(filter(None, [run.job_name, run.tags.get(PARTITION_TAG), f"(run {run.run_id[:8]})"]))
 
 
-def _is_left(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+def _is_orphaned(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
     """Whether its process is gone, as far as that can be told here.
 
     While a run works it holds a lock (`automation/sensors/orphaned_runs.py`), unless the command line runs it in a process of its

@@ -14,19 +14,19 @@ from dagster._check import CheckError
 
 from taxi_assets.cli.doctor.instance import reason
 from taxi_assets.errors import PermanentError, TaxiAssetsError, TransientError
-from taxi_assets.settings import of_instance
+from taxi_assets.settings import resolve_instance_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from taxi_assets.cli.doctor.check_runner import Visit
+    from taxi_assets.cli.doctor.check_runner import CheckRunner
 
 _ROLE = (
     "Grant the account roles/storage.objectAdmin and roles/storage.legacyBucketReader on it, or correct compute_logs."
 )
 
 
-def launcher(visit: Visit) -> str:
+def launcher(visit: CheckRunner) -> str:
     """It loads, as the queue does; and Docker answers, where runs are containers."""
     visit.require("DAGSTER_HOME")
     with dg.DagsterInstance.get() as instance:
@@ -38,12 +38,16 @@ def launcher(visit: Visit) -> str:
     return f"{starts.__name__}{by}, behind {queue}"
 
 
-def compute_logs(visit: Visit) -> str:
+def compute_logs(visit: CheckRunner) -> str:
     """What keeps them loads; one that keeps them in a bucket looks for that."""
     visit.require("DAGSTER_HOME")
     with dg.DagsterInstance.get() as instance:
         named = instance.get_ref().compute_logs_data
-        bucket = of_instance(named.config_dict.get("bucket")) if named.module_name.startswith("dagster_gcp") else None
+        bucket = (
+            resolve_instance_value(named.config_dict.get("bucket"))
+            if named.module_name.startswith("dagster_gcp")
+            else None
+        )
         with _loading("compute_logs"), _in_bucket(bucket):
             manager = type(instance.compute_log_manager).__name__
     return f"{manager}, gs://{bucket}" if bucket else manager
@@ -87,12 +91,12 @@ def _docker(seconds: float) -> str:
             return str(client.version()["Version"])
     except (docker.errors.DockerException, requests.RequestException) as error:
         raise TransientError(
-            f"Docker, which is to run the runs, does not answer: {_why(error)}.",
+            f"Docker, which is to run the runs, does not answer: {_reason(error)}.",
             remedy="Is it running, where DOCKER_HOST says, and may this account use it (DAGSTER_DOCKER_GROUP)?",
         ) from None
 
 
-def _why(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     """What the system said first."""
     cause: BaseException | None = error
     while cause is not None:

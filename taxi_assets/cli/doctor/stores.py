@@ -13,16 +13,22 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from taxi_assets.addresses import BigQueryAddress, BucketAddress
-from taxi_assets.build import lake_at
-from taxi_assets.errors import LakeUnusableError, PermanentError, PublisherRefusedError, TaxiAssetsError, TransientError
+from taxi_assets.build import build_lake
+from taxi_assets.errors import (
+    LakeConfigurationError,
+    PermanentError,
+    PublisherRequestError,
+    TaxiAssetsError,
+    TransientError,
+)
 from taxi_assets.resources.publisher import PublisherResource
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.yellow import YELLOW
-from taxi_assets.tlc.sources.publishers import Base
-from taxi_assets.tlc.sources.version_check import ask
+from taxi_assets.tlc.sources.publishers import BaseUrlPublisher
+from taxi_assets.tlc.sources.version_check import check_version
 
 if TYPE_CHECKING:
-    from taxi_assets.cli.doctor.check_runner import Visit
+    from taxi_assets.cli.doctor.check_runner import CheckRunner
     from taxi_assets.settings import Settings
     from taxi_assets.storage.lake.base_lake import Lake
 
@@ -31,7 +37,7 @@ _KNOWN = (YELLOW, (Month(2021, 1), Month(2023, 1)))
 """A service with months that TLC has long published; its mirror has the first of them only."""
 
 
-def google_account(visit: Visit) -> str:
+def google_account(visit: CheckRunner) -> str:
     """Google gives it a token."""
     settings = visit.settings()
     if not _is_on_google(settings):
@@ -63,18 +69,18 @@ def _google_key(settings: Settings) -> str | None:
 # --- lake ------------------------------------------------------------------------------------------------------------
 
 
-def lake(visit: Visit) -> str:
+def lake(visit: CheckRunner) -> str:
     """An object can be written and removed."""
     settings = visit.settings()
     address = settings.lake
     if isinstance(address, BucketAddress):
         visit.require("Google account")
         where = "/".join(filter(None, [f"gs://{address.bucket}", address.prefix]))
-        with dg.build_resources({"lake": lake_at(settings)}) as resources:  # the key is looked up
+        with dg.build_resources({"lake": build_lake(settings)}) as resources:  # the key is looked up
             _probe(resources.lake.model_copy(update={"patience_seconds": visit.seconds / 2}))
     else:
         where = str(address.folder)
-        _probe(lake_at(settings))
+        _probe(build_lake(settings))
     return f"{where}: an object was written, read and removed"
 
 
@@ -85,20 +91,22 @@ def _probe(lake: Lake) -> None:
         file.write_bytes(_PROBE)
         try:
             lake.publish(file, key, replaces=None, run_id="doctor")
-            arrived = lake.holds(key, sha256=hashlib.sha256(_PROBE).hexdigest())
+            arrived = lake.has_digest(key, sha256=hashlib.sha256(_PROBE).hexdigest())
         except BaseException:
             with suppress(TaxiAssetsError, OSError):
                 lake.delete(key)
             raise
     lake.delete(key)
     if not arrived:
-        raise LakeUnusableError(f"{lake.uri(key)} did not hold what was written to it.", remedy="Is its disk well?")
+        raise LakeConfigurationError(
+            f"{lake.uri(key)} did not hold what was written to it.", remedy="Is its disk well?"
+        )
 
 
 # --- publisher -------------------------------------------------------------------------------------------------------
 
 
-def publisher(visit: Visit) -> str:
+def publisher(visit: CheckRunner) -> str:
     """It can be asked for months that have long been published; a folder or server of one's own may have others."""
     settings = visit.settings()
     if settings.source.lower().startswith("gs://"):
@@ -106,14 +114,16 @@ def publisher(visit: Visit) -> str:
     by = PublisherResource(source=settings.source).publisher
     service, months = _KNOWN
     found = {
-        month: ask(f"{service.name} {month}", by.candidates(service, month), google_key=_google_key(settings))
+        month: check_version(
+            f"{service.name} {month}", by.source_urls(service, month), google_key=_google_key(settings)
+        )
         for month in months
     }
     there = [f"{service.name} {month}" for month, version in found.items() if version is not None]
     if there:
         return f"{by.name}: has {' and '.join(there)}"
-    if not isinstance(by, Base):
-        raise PublisherRefusedError(
+    if not isinstance(by, BaseUrlPublisher):
+        raise PublisherRequestError(
             f"{by.name} says that {service.name} {months[0]} is not published, which it has been for years.",
             remedy="Is there a proxy in between, or another server under its name?",
         )

@@ -16,25 +16,25 @@ from taxi_assets.errors import PermanentError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from taxi_assets.cli.doctor.check_runner import Visit
+    from taxi_assets.cli.doctor.check_runner import CheckRunner
 
-_TOLD = ("dagster", "pyarrow", "duckdb")
+_LABELS = ("dagster", "pyarrow", "duckdb")
 _REMEDY = "Run `make setup`; an image is built anew."
 _PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 
-def versions(_visit: Visit) -> str:
+def versions(_visit: CheckRunner) -> str:
     """All that is asked for is there, in a version that will do."""
-    python, requirements = _asked_for()
+    python, requirements = _requirements()
     wrong = [] if python.contains(platform.python_version()) else [f"Python {platform.python_version()} ({python})"]
-    wrong += [complaint for text in requirements if (complaint := _complaint(Requirement(text)))]
+    wrong += [complaint for text in requirements if (complaint := _problem(Requirement(text)))]
     if wrong:
         raise PermanentError(f"Not as it must be: {', '.join(wrong)}.", remedy=_REMEDY)
-    told = [f"{name} {metadata.version(name)}" for name in _TOLD]
+    told = [f"{name} {metadata.version(name)}" for name in _LABELS]
     return f"Python {platform.python_version()}, {', '.join(told)}, {len(requirements)} libraries as they must be"
 
 
-def _asked_for() -> tuple[SpecifierSet, Sequence[str]]:
+def _requirements() -> tuple[SpecifierSet, Sequence[str]]:
     """Of the source tree, else of the installed package."""
     if _PROJECT.is_file():
         project = tomllib.loads(_PROJECT.read_text())["project"]
@@ -47,7 +47,7 @@ def _asked_for() -> tuple[SpecifierSet, Sequence[str]]:
     return SpecifierSet(installed.metadata["Requires-Python"]), installed.requires or []
 
 
-def _complaint(requirement: Requirement) -> str | None:
+def _problem(requirement: Requirement) -> str | None:
     if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
         return None
     try:

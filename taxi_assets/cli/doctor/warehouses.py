@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from taxi_assets.addresses import BigQueryAddress, DuckDBAddress, PostgresAddress
-from taxi_assets.build import warehouse_at
-from taxi_assets.cli.doctor.check_runner import LATE
-from taxi_assets.errors import WarehouseBusyError, WarehouseUnreachableError, WarehouseUnusableError
+from taxi_assets.build import build_warehouse
+from taxi_assets.cli.doctor.check_runner import TIMEOUT_MARGIN
+from taxi_assets.errors import WarehouseBusyError, WarehouseConfigurationError, WarehouseUnreachableError
 from taxi_assets.storage.warehouse.duckdb import DuckDBWarehouse
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.green import GREEN
 
 if TYPE_CHECKING:
-    from taxi_assets.cli.doctor.check_runner import Visit
+    from taxi_assets.cli.doctor.check_runner import CheckRunner
     from taxi_assets.settings import Settings
 
 _ANY_MONTH = Month(2021, 1)
 
 
-def warehouse(visit: Visit) -> str:
+def warehouse(visit: CheckRunner) -> str:
     """It opens, and tables can be made."""
     settings = visit.settings()
     address = settings.warehouse
@@ -35,7 +35,7 @@ def warehouse(visit: Visit) -> str:
         visit.require("Google account")
         return _bigquery(settings, address, visit.seconds)
     except WarehouseUnreachableError as error:  # its own advice is for whoever loads a month
-        raise WarehouseUnreachableError(error.what, remedy=LATE) from None
+        raise WarehouseUnreachableError(error.problem, remedy=TIMEOUT_MARGIN) from None
 
 
 def _duckdb(address: DuckDBAddress) -> str:
@@ -45,7 +45,7 @@ def _duckdb(address: DuckDBAddress) -> str:
     try:
         tempfile.TemporaryFile(dir=place).close()
     except OSError as error:
-        raise WarehouseUnusableError(
+        raise WarehouseConfigurationError(
             f"{place} cannot be written to ({error.strerror}).",
             remedy="Let this account write to it, or name another file in TAXI_WAREHOUSE.",
         ) from None
@@ -55,7 +55,7 @@ def _duckdb(address: DuckDBAddress) -> str:
         # Opened for writing, as every connection here.
         DuckDBWarehouse(file=str(address.file), wait_seconds=1).totals(GREEN, _ANY_MONTH)
     except WarehouseBusyError as error:
-        return f"{where}: in use ({error.what.rstrip('.')})"
+        return f"{where}: in use ({error.problem.rstrip('.')})"
     return f"{where}: opens"
 
 
@@ -85,7 +85,7 @@ def _bigquery(settings: Settings, address: BigQueryAddress, seconds: float) -> s
     name, probe = f"{address.project}.{address.dataset}", f"doctor_{uuid.uuid4().hex}"
     once: dict[str, Any] = {"retry": None, "timeout": seconds / 2}
     with (
-        dg.build_resources({"warehouse": warehouse_at(settings)}) as resources,  # the key is looked up
+        dg.build_resources({"warehouse": build_warehouse(settings)}) as resources,  # the key is looked up
         resources.warehouse.client(f"{name} cannot be used") as client,
     ):
         try:
@@ -108,7 +108,7 @@ def _bigquery(settings: Settings, address: BigQueryAddress, seconds: float) -> s
 
 def _require_location(name: str, found: str, wanted: str | None) -> None:
     if wanted is not None and found.lower() != wanted.lower():
-        raise WarehouseUnusableError(
+        raise WarehouseConfigurationError(
             f"The dataset {name} is in {found}, TAXI_WAREHOUSE says {wanted}.",
             remedy=f"Say location={found}, or use another dataset: one cannot be moved.",
         )

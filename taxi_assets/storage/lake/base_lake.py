@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, ClassVar
 
 import dagster as dg
 
-from taxi_assets.errors import LakeObjectMissingError, LakeObjectReplacedError
+from taxi_assets.errors import LakeConflictError, LakeObjectMissingError
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -25,7 +25,7 @@ class Lake(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dagster's
     it is replaced.
     """
 
-    checks_bytes: ClassVar[bool]
+    verifies_checksums: ClassVar[bool]
     """Whether the lake itself sees to it that the bytes read are those that were written."""
     is_remote: ClassVar[bool]
     """Whether `local` downloads the object."""
@@ -39,7 +39,7 @@ class Lake(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dagster's
         """Make a finished file from `staging` the object of this key. The file is used up.
 
         `replaces` is the version that was there when the run began to make the file, None for no object. Where it is
-        another one by now, a newer run was here: raises `LakeObjectReplacedError`, unless that has the same bytes.
+        another one by now, a newer run was here: raises `LakeConflictError`, unless that has the same bytes.
         """
 
     @abstractmethod
@@ -50,11 +50,11 @@ class Lake(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dagster's
     def open(self, key: str, version: str | None = None) -> BinaryIO:
         """The object, readable and seekable; in this version, where one is given.
 
-        Raises `LakeObjectMissingError`, and `LakeObjectReplacedError` where the version is not to be had any more.
+        Raises `LakeObjectMissingError`, and `LakeConflictError` where the version is not to be had any more.
         """
 
     @abstractmethod
-    def local(self, key: str, version: str | None = None) -> AbstractContextManager[Path]:
+    def as_local_file(self, key: str, version: str | None = None) -> AbstractContextManager[Path]:
         """The object as a local file, for as long as the context lasts; raises as `open` does."""
 
     @abstractmethod
@@ -62,7 +62,7 @@ class Lake(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dagster's
         """Length in bytes; None where there is no such object."""
 
     @abstractmethod
-    def holds(self, key: str, *, sha256: str) -> bool:
+    def has_digest(self, key: str, *, sha256: str) -> bool:
         """Whether the object is there, with bytes of this digest."""
 
     @abstractmethod
@@ -74,21 +74,21 @@ class Lake(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dagster's
         """The object's address, for people and for metadata."""
 
 
-def checked(key: str) -> str:
+def checked_key(key: str) -> str:
     """The key, which must not lead out of a lake nor be a second spelling of another; raises `ValueError`."""
     if any(part in {"", ".", ".."} for part in key.split("/")):
         raise ValueError(f"No object of a lake has the key {key!r}.")
     return key
 
 
-def missing(uri: str) -> LakeObjectMissingError:
+def missing_error(uri: str) -> LakeObjectMissingError:
     """There is no such object."""
     return LakeObjectMissingError(f"There is no {uri}.", remedy="Materialize the asset upstream for this month first.")
 
 
-def replaced(uri: str) -> LakeObjectReplacedError:
+def conflict_error(uri: str) -> LakeConflictError:
     """It was there, but is another one by now."""
-    return LakeObjectReplacedError(
+    return LakeConflictError(
         f"{uri} was replaced by another run since this one looked at it; it was left alone.",
         remedy="Materialize the month once more, unless the other run was the one that counts.",
     )

@@ -21,15 +21,15 @@ from google.cloud.storage.fileio import BlobReader
 from google.cloud.storage.retry import DEFAULT_RETRY
 from pydantic import Field
 
-from taxi_assets.errors import LakeObjectDamagedError, LakeUnreachableError, LakeUnusableError
+from taxi_assets.errors import LakeConfigurationError, LakeObjectDamagedError, LakeUnreachableError
 from taxi_assets.google_auth import is_missing_bucket, named_errors
 from taxi_assets.resources.google import CloudStorageResource
-from taxi_assets.storage.lake.base_lake import Lake, checked, missing, replaced
+from taxi_assets.storage.lake.base_lake import Lake, checked_key, conflict_error, missing_error
 from taxi_assets.storage.lake.staging import private_folder
 
 # Uploads above 8 MiB are resumable, and go out in pieces of this size; reads of a part fetch at least this much.
-_UPLOAD_PIECE = 8 << 20
-_READ_PIECE = 1 << 20
+_UPLOAD_CHUNK_BYTES = 8 << 20
+_READ_CHUNK_BYTES = 1 << 20
 _SMALL = 1 << 16
 _SHA256, _RUN = "taxi-sha256", "taxi-run"
 
@@ -38,12 +38,12 @@ class GcsLake(Lake):
     """A lake in a Cloud Storage bucket."""
 
     is_remote: ClassVar[bool] = True
-    checks_bytes: ClassVar[bool] = True  # crc32c with every upload and whole download, and at rest
+    verifies_checksums: ClassVar[bool] = True  # crc32c with every upload and whole download, and at rest
 
     storage: dg.ResourceDependency[CloudStorageResource]
     bucket: str = Field(description="The bucket; it must exist.")
     prefix: str = Field(default="", description="What all keys begin with, without slashes around it.")
-    patience_seconds: float = Field(default=120, description="How long a request that fails for a while is retried.")
+    timeout_seconds: float = Field(default=120, description="How long a request that fails for a while is retried.")
 
     def staging(self) -> AbstractContextManager[Path]:
         """A folder on this machine; what dead processes left is swept first."""
@@ -52,7 +52,7 @@ class GcsLake(Lake):
         # Anybody can make a folder of this name where all may write.
         found = home.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-            raise LakeUnusableError(
+            raise LakeConfigurationError(
                 f"{home} is no folder of this account.", remedy="Remove it, or let TMPDIR name another place."
             )
         home.chmod(0o700)
@@ -61,7 +61,7 @@ class GcsLake(Lake):
     def publish(self, file: Path, key: str, *, replaces: str | None, run_id: str) -> None:
         """One upload, checked by crc32c, that takes effect at its end and only over the generation it replaces."""
         blob = self._blob(key)
-        blob.chunk_size = _UPLOAD_PIECE
+        blob.chunk_size = _UPLOAD_CHUNK_BYTES
         with file.open("rb") as content:
             sha256 = hashlib.file_digest(content, "sha256").hexdigest()
         blob.metadata = {_SHA256: sha256, _RUN: run_id}
@@ -72,10 +72,10 @@ class GcsLake(Lake):
                 )
             except api_errors.PreconditionFailed:
                 # Ours all the same, when the answer to it was lost and the client asked again; or the same by another.
-                if not self.holds(key, sha256=sha256):
-                    raise replaced(self.uri(key)) from None
+                if not self.has_digest(key, sha256=sha256):
+                    raise conflict_error(self.uri(key)) from None
             except api_errors.NotFound as error:
-                self._refuse_missing_bucket(error)
+                self._require_bucket(error)
                 raise
         file.unlink()
 
@@ -93,7 +93,7 @@ class GcsLake(Lake):
         return cast(BinaryIO, _Reader(self, blob, key))
 
     @contextmanager
-    def local(self, key: str, version: str | None = None) -> Iterator[Path]:
+    def as_local_file(self, key: str, version: str | None = None) -> Iterator[Path]:
         """Downloaded, and checked by crc32c."""
         blob = self._get(key, version)
         with self.staging() as folder:
@@ -107,7 +107,7 @@ class GcsLake(Lake):
         blob = self._find(key)
         return None if blob is None else int(blob.size)
 
-    def holds(self, key: str, *, sha256: str) -> bool:
+    def has_digest(self, key: str, *, sha256: str) -> bool:
         """From its metadata: Cloud Storage keeps the bytes that were uploaded with it."""
         blob = self._find(key)
         return blob is not None and (blob.metadata or {}).get(_SHA256) == sha256
@@ -118,7 +118,7 @@ class GcsLake(Lake):
             try:
                 self._blob(key).delete(retry=self._retry)
             except api_errors.NotFound as error:
-                self._refuse_missing_bucket(error)
+                self._require_bucket(error)
 
     def uri(self, key: str) -> str:
         """Such as gs://bucket/prefix/clean/green_trips/2020-10.parquet."""
@@ -128,10 +128,10 @@ class GcsLake(Lake):
 
     @property
     def _retry(self) -> Any:
-        return DEFAULT_RETRY.with_timeout(self.patience_seconds)
+        return DEFAULT_RETRY.with_timeout(self.timeout_seconds)
 
     def _name(self, key: str) -> str:
-        return "/".join(filter(None, [self.prefix, checked(key)]))
+        return "/".join(filter(None, [self.prefix, checked_key(key)]))
 
     def _blob(self, key: str, version: str | None = None) -> Any:
         bucket = self.storage.get_client().bucket(self.bucket)
@@ -144,7 +144,7 @@ class GcsLake(Lake):
             try:
                 blob.reload(retry=self._retry)
             except api_errors.NotFound as error:
-                self._refuse_missing_bucket(error)
+                self._require_bucket(error)
                 return None
             return blob
 
@@ -153,8 +153,8 @@ class GcsLake(Lake):
         if blob is not None:
             return blob
         if version is not None and self._find(key) is not None:
-            raise replaced(self.uri(key))
-        raise missing(self.uri(key))
+            raise conflict_error(self.uri(key))
+        raise missing_error(self.uri(key))
 
     @contextmanager
     def _reading(self, key: str) -> Iterator[None]:
@@ -162,8 +162,8 @@ class GcsLake(Lake):
             try:
                 yield
             except api_errors.NotFound as error:
-                self._refuse_missing_bucket(error)
-                raise replaced(self.uri(key)) from None  # it was there a moment ago, in this generation
+                self._require_bucket(error)
+                raise conflict_error(self.uri(key)) from None  # it was there a moment ago, in this generation
             except DataCorruption:
                 raise LakeObjectDamagedError(
                     f"{self.uri(key)} did not arrive as it is stored: its crc32c is another one.",
@@ -172,17 +172,17 @@ class GcsLake(Lake):
 
     # --- errors ------------------------------------------------------------------------------------------------------
 
-    def _named_errors(self, what: str) -> AbstractContextManager[None]:
+    def _named_errors(self, label: str) -> AbstractContextManager[None]:
         return named_errors(
-            what,
-            unusable=LakeUnusableError,
+            label,
+            unusable=LakeConfigurationError,
             unreachable=LakeUnreachableError,
             remedy=lambda _: f"Grant it Storage Object Admin (roles/storage.objectAdmin) on the bucket {self.bucket}.",
         )
 
-    def _refuse_missing_bucket(self, error: api_errors.NotFound) -> None:
+    def _require_bucket(self, error: api_errors.NotFound) -> None:
         if is_missing_bucket(error):
-            raise LakeUnusableError(
+            raise LakeConfigurationError(
                 f"There is no bucket {self.bucket}.",
                 remedy="Make it (deploy/gcp does), or name another one in TAXI_LAKE.",
             ) from None
@@ -192,7 +192,7 @@ class _Reader(BlobReader):  # type: ignore[misc]  # the client has no types
     """Parts of one generation of an object, each by a request of its own; errors are the lake's."""
 
     def __init__(self, lake: GcsLake, blob: Any, key: str) -> None:
-        super().__init__(blob, chunk_size=_READ_PIECE, retry=lake._retry)  # noqa: SLF001
+        super().__init__(blob, chunk_size=_READ_CHUNK_BYTES, retry=lake._retry)  # noqa: SLF001
         self._lake, self._key = lake, key
 
     def read(self, size: int = -1) -> bytes:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, BinaryIO, ClassVar
 import tenacity
 from pydantic import Field
 
-from taxi_assets.errors import LakeBusyError, LakeUnusableError
-from taxi_assets.storage.lake.base_lake import Lake, checked, missing, replaced
+from taxi_assets.errors import LakeBusyError, LakeConfigurationError
+from taxi_assets.storage.lake.base_lake import Lake, checked_key, conflict_error, missing_error
 from taxi_assets.storage.lake.staging import private_folder
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class LocalLake(Lake):
     """A lake in a folder of the local file system."""
 
     is_remote: ClassVar[bool] = False
-    checks_bytes: ClassVar[bool] = False
+    verifies_checksums: ClassVar[bool] = False
 
     folder: str = Field(description="The folder that holds the shelves raw, clean, quarantine and reference.")
     wait_seconds: float = Field(default=300, description="How long to wait while another process publishes.")
@@ -46,8 +46,8 @@ class LocalLake(Lake):
         target = self._path(key)
         with _writing(self.folder), _locked(target.parent, self.wait_seconds) as folder:
             if self.version(key) != replaces:
-                if not self.holds(key, sha256=_sha256(file)):
-                    raise replaced(self.uri(key))
+                if not self.has_digest(key, sha256=_sha256(file)):
+                    raise conflict_error(self.uri(key))
                 file.unlink()
                 return
             _sync(file)
@@ -66,14 +66,14 @@ class LocalLake(Lake):
         try:
             file = self._path(key).open("rb")
         except FileNotFoundError:
-            raise missing(self.uri(key)) from None
+            raise missing_error(self.uri(key)) from None
         if version not in {None, _version(os.fstat(file.fileno()))}:
             file.close()
-            raise replaced(self.uri(key))
+            raise conflict_error(self.uri(key))
         return file
 
     @contextmanager
-    def local(self, key: str, version: str | None = None) -> Iterator[Path]:
+    def as_local_file(self, key: str, version: str | None = None) -> Iterator[Path]:
         """The file under a name of its own, so that it stays what it is while the object is replaced."""
         with ExitStack() as stack:
             with _writing(self.folder):  # not what is done with the file, which may write elsewhere
@@ -81,9 +81,9 @@ class LocalLake(Lake):
                 try:
                     os.link(self._path(key), name)
                 except FileNotFoundError:
-                    raise missing(self.uri(key)) from None
+                    raise missing_error(self.uri(key)) from None
             if version not in {None, _version(name.stat())}:
-                raise replaced(self.uri(key))
+                raise conflict_error(self.uri(key))
             yield name
 
     def size(self, key: str) -> int | None:
@@ -93,7 +93,7 @@ class LocalLake(Lake):
         except FileNotFoundError:
             return None
 
-    def holds(self, key: str, *, sha256: str) -> bool:
+    def has_digest(self, key: str, *, sha256: str) -> bool:
         """By reading it: disks forget."""
         path = self._path(key)
         return path.is_file() and _sha256(path) == sha256
@@ -107,7 +107,7 @@ class LocalLake(Lake):
         return str(self._path(key))
 
     def _path(self, key: str) -> Path:
-        return Path(self.folder, checked(key))
+        return Path(self.folder, checked_key(key))
 
     def _private_folder(self) -> AbstractContextManager[Path]:
         return private_folder(_staging(self.folder))
@@ -127,13 +127,13 @@ def _writing(folder: str) -> Iterator[None]:
         meant = name.startswith(folder)
         private = Path(name).parent  # where it is there, a file that is not was never made: a defect, no loss
         if error.errno == _GONE and private.is_relative_to(_staging(folder)) and not private.exists():
-            raise LakeUnusableError(
+            raise LakeConfigurationError(
                 f"{private} is gone, which this run was working in.",
                 remedy=f"Leave {_staging(folder)} alone while runs are at work, then run the month again.",
             ) from error
         if error.errno not in _FULL and not (meant and error.errno in _FORBIDDEN):
             raise
-        raise LakeUnusableError(
+        raise LakeConfigurationError(
             f"{folder} cannot be written to ({os.strerror(error.errno)}).",
             remedy="Make room, then run the month again."
             if error.errno in _FULL

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import pyarrow.parquet
 
-from taxi_assets.errors import LakeObjectDamagedError, LakeObjectMissingError, LakeObjectReplacedError
-from taxi_assets.storage.lake.base_lake import missing, replaced
+from taxi_assets.errors import LakeConflictError, LakeObjectDamagedError, LakeObjectMissingError
+from taxi_assets.storage.lake.base_lake import conflict_error, missing_error
 from taxi_assets.storage.pandas_types import to_frame
-from taxi_assets.tlc.cleaning.report import MonthReport, Totals, totals_of_parquet
+from taxi_assets.tlc.cleaning.report import CleaningReport, ControlTotals, totals_of_parquet
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.parquet_io import open_to_stream
 from taxi_assets.tlc.sources.source_record import FileFormat, SourceRecord
@@ -29,26 +29,26 @@ if TYPE_CHECKING:
 
     from taxi_assets.storage.lake.base_lake import Lake
     from taxi_assets.tlc.schema import Service
-    from taxi_assets.tlc.sources.download import Fetched
+    from taxi_assets.tlc.sources.download import DownloadedFile
 
 _RECORD_WAIT_SECONDS = 2.0
 
 
-def stem_of(shelf: str, service: Service, month: Month | str) -> str:
+def object_prefix(layer: str, service: Service, month: Month | str) -> str:
     """Where a month of a service stands on a shelf, without the ending of what stands there."""
-    return f"{shelf}/{service.table}/{month}"
+    return f"{layer}/{service.table}/{month}"
 
 
 @dataclass(frozen=True)
-class StagedFile:
+class StagedRawFile:
     """A fetched file on its way to the raw shelf, and the versions of the objects it may replace, by key."""
 
-    fetched: Fetched
+    downloaded: DownloadedFile
     replaces: Mapping[str, str | None]
 
 
 @dataclass(frozen=True)
-class PublishedFile:
+class RawFile:
     """A file as its publisher sent it, byte for byte: `{stem}.csv.gz`, `.csv` or `.parquet`.
 
     Beside it `{stem}.source.json` says which of them it is, and where it came from. The object is written first, the
@@ -56,101 +56,105 @@ class PublishedFile:
     """
 
     lake: Lake
-    stem: str
+    prefix: str
     record: SourceRecord
 
     @property
     def key(self) -> str:
         """The object's key."""
-        return f"{self.stem}.{self.record.format}"
+        return f"{self.prefix}.{self.record.format}"
 
     @classmethod
-    def find(cls, lake: Lake, stem: str) -> PublishedFile | None:
+    def find(cls, lake: Lake, prefix: str) -> RawFile | None:
         """What is recorded, whether or not the object is still what the record says."""
         try:
-            with lake.open(_record_key(stem)) as file:
-                return cls(lake, stem, SourceRecord.model_validate_json(file.read()))
+            with lake.open(_record_key(prefix)) as file:
+                return cls(lake, prefix, SourceRecord.model_validate_json(file.read()))
         except (LakeObjectMissingError, ValueError):
             return None
 
     @classmethod
-    def get(cls, lake: Lake, stem: str) -> PublishedFile:
+    def get(cls, lake: Lake, prefix: str) -> RawFile:
         """What is recorded; raises `LakeObjectMissingError` where nothing is."""
-        found = cls.find(lake, stem)
+        found = cls.find(lake, prefix)
         if found is None:
             raise LakeObjectMissingError(
-                f"The lake does not hold {stem}: there is no {lake.uri(_record_key(stem))}.",
+                f"The lake does not hold {prefix}: there is no {lake.uri(_record_key(prefix))}.",
                 remedy="Materialize it first.",
             )
         return found
 
     @classmethod
-    def versions(cls, lake: Lake, stem: str) -> dict[str, str | None]:
+    def versions(cls, lake: Lake, prefix: str) -> dict[str, str | None]:
         """What stands there now, of what a newer file would replace: to be read before it is fetched."""
-        return {key: lake.version(key) for key in (_record_key(stem), *(f"{stem}.{format_}" for format_ in FileFormat))}
+        return {
+            key: lake.version(key) for key in (_record_key(prefix), *(f"{prefix}.{format_}" for format_ in FileFormat))
+        }
 
     @classmethod
-    def publish(cls, lake: Lake, stem: str, staged: StagedFile, *, run_id: str) -> PublishedFile:
+    def publish(cls, lake: Lake, prefix: str, staged: StagedRawFile, *, run_id: str) -> RawFile:
         """Put a fetched file on its shelf; the bytes are left alone where they are the same.
 
-        Raises `LakeObjectReplacedError` where another run has put another file there since `versions` was asked.
+        Raises `LakeConflictError` where another run has put another file there since `versions` was asked.
         """
-        new = cls(lake, stem, staged.fetched.record)
+        new = cls(lake, prefix, staged.downloaded.record)
         if not new.is_intact():
-            lake.publish(staged.fetched.path, new.key, replaces=staged.replaces[new.key], run_id=run_id)
-        key = _record_key(stem)
-        note = staged.fetched.path.with_name("source.json")
+            lake.publish(staged.downloaded.path, new.key, replaces=staged.replaces[new.key], run_id=run_id)
+        key = _record_key(prefix)
+        note = staged.downloaded.path.with_name("source.json")
         note.write_text(new.record.model_dump_json(indent=2))
         try:
             lake.publish(note, key, replaces=staged.replaces[key], run_id=run_id)
-        except LakeObjectReplacedError:
-            by_another = cls.find(lake, stem)
+        except LakeConflictError:
+            by_another = cls.find(lake, prefix)
             if by_another is None or by_another.record.sha256 != new.record.sha256:
                 raise
             return by_another
-        new.tidy()
+        new.delete_other_formats()
         return new
 
-    def tidy(self) -> None:
+    def delete_other_formats(self) -> None:
         """Remove what stands there in another format, also what a killed run left; unless a newer file is recorded."""
-        if self.find(self.lake, self.stem) != self:
+        if self.find(self.lake, self.prefix) != self:
             return
         for other in FileFormat:
             if other != self.record.format:
-                self.lake.delete(f"{self.stem}.{other}")
+                self.lake.delete(f"{self.prefix}.{other}")
 
     def is_intact(self) -> bool:
         """Whether the object is there and has the bytes that were recorded."""
-        return self.lake.size(self.key) == self.record.bytes and self.lake.holds(self.key, sha256=self.record.sha256)
+        return self.lake.size(self.key) == self.record.bytes and self.lake.has_digest(
+            self.key, sha256=self.record.sha256
+        )
 
     def open(self) -> BinaryIO:
         """The file, for a look; raises `LakeObjectMissingError`."""
         return self.lake.open(self.key)
 
     @contextmanager
-    def local(self) -> Iterator[Path]:
+    def as_local_file(self) -> Iterator[Path]:
         """The file, verified.
 
         Raises:
-            LakeObjectReplacedError: Another run has recorded another file since this one was looked up.
+            LakeConflictError: Another run has recorded another file since this one was looked up.
             LakeObjectDamagedError: It is not the file that was recorded.
         """
         version = self.lake.version(self.key)
         if not self.is_intact():
             if self._is_replaced():
-                raise replaced(self.lake.uri(self.key))
+                raise conflict_error(self.lake.uri(self.key))
             raise LakeObjectDamagedError(
                 f"{self.lake.uri(self.key)} is not the file that was recorded (sha256 {self.record.sha256[:12]}…).",
                 remedy="Materialize the raw asset of this month again: it fetches the file anew.",
             )
-        with self.lake.local(self.key, version) as path:
+        with self.lake.as_local_file(self.key, version) as path:
             yield path
 
     def _is_replaced(self) -> bool:
         """Whether another file is recorded by now; another run writes the object first and the record right after."""
         ends = time.monotonic() + _RECORD_WAIT_SECONDS
         while True:
-            recorded = self.find(self.lake, self.stem)
+            recorded = self.find(self.lake, self.prefix)
             if recorded is not None and recorded.record.sha256 != self.record.sha256:
                 return True
             if time.monotonic() > ends:
@@ -163,7 +167,7 @@ class StagedParquet:
     """A finished Parquet file on its way to a shelf, and the version of the object it may replace."""
 
     path: Path
-    report: MonthReport
+    report: CleaningReport
     replaces: str | None
 
     @property
@@ -183,19 +187,19 @@ class StagedParquet:
 
 
 @dataclass(frozen=True)
-class ParquetMonth:
+class ParquetPartition:
     """One month of a Parquet shelf (clean or quarantine), in one version, and the report in its footer."""
 
     lake: Lake
     key: str
     version: str
-    report: MonthReport
+    report: CleaningReport
     rows: int
 
     @classmethod
-    def find(cls, lake: Lake, stem: str) -> ParquetMonth | None:
+    def find(cls, lake: Lake, prefix: str) -> ParquetPartition | None:
         """The month, where it is there, readable, and of this package's making."""
-        key = f"{stem}.parquet"
+        key = f"{prefix}.parquet"
         version = lake.version(key)
         if version is None:
             return None
@@ -204,17 +208,17 @@ class ParquetMonth:
                 footer = pyarrow.parquet.read_metadata(file)
             except (pyarrow.ArrowException, OSError, ValueError):  # a damaged footer can be any of these to pyarrow
                 return None
-        report = MonthReport.from_footer(footer.metadata)
+        report = CleaningReport.from_footer(footer.metadata)
         return None if report is None else cls(lake, key, version, report, footer.num_rows)
 
     @classmethod
-    def get(cls, lake: Lake, stem: str) -> ParquetMonth:
+    def get(cls, lake: Lake, prefix: str) -> ParquetPartition:
         """The month; raises `LakeObjectMissingError` or `LakeObjectDamagedError`."""
-        found = cls.find(lake, stem)
+        found = cls.find(lake, prefix)
         if found is not None:
             return found
-        uri = lake.uri(f"{stem}.parquet")
-        if lake.size(f"{stem}.parquet") is None:
+        uri = lake.uri(f"{prefix}.parquet")
+        if lake.size(f"{prefix}.parquet") is None:
             raise LakeObjectMissingError(
                 f"There is no {uri}.", remedy="Materialize the clean asset of this month first."
             )
@@ -223,18 +227,18 @@ class ParquetMonth:
         )
 
     @classmethod
-    def publish(cls, lake: Lake, stem: str, staged: StagedParquet, *, run_id: str) -> ParquetMonth:
+    def publish(cls, lake: Lake, prefix: str, staged: StagedParquet, *, run_id: str) -> ParquetPartition:
         """Put a finished file on its shelf.
 
-        Raises `LakeObjectReplacedError` where another run has put other data there since this one began.
+        Raises `LakeConflictError` where another run has put other data there since this one began.
         """
         try:
-            lake.publish(staged.path, f"{stem}.parquet", replaces=staged.replaces, run_id=run_id)
-        except LakeObjectReplacedError:
-            by_another = cls.find(lake, stem)
+            lake.publish(staged.path, f"{prefix}.parquet", replaces=staged.replaces, run_id=run_id)
+        except LakeConflictError:
+            by_another = cls.find(lake, prefix)
             if by_another is None or by_another.report.data_version != staged.report.data_version:
                 raise
-        return cls.get(lake, stem)
+        return cls.get(lake, prefix)
 
     @property
     def uri(self) -> str:
@@ -247,24 +251,24 @@ class ParquetMonth:
         return self.lake.size(self.key) or 0
 
     @contextmanager
-    def local(self) -> Iterator[Path]:
+    def as_local_file(self) -> Iterator[Path]:
         """The month as a local file."""
-        with self.lake.local(self.key, self.version) as path:
+        with self.lake.as_local_file(self.key, self.version) as path:
             yield path
 
     def require_current(self) -> None:
-        """Raises `LakeObjectMissingError`, or `LakeObjectReplacedError`, where the object is not this one any more."""
+        """Raises `LakeObjectMissingError`, or `LakeConflictError`, where the object is not this one any more."""
         version = self.lake.version(self.key)
         if version is None:
-            raise missing(self.uri)
+            raise missing_error(self.uri)
         if version != self.version:
-            raise replaced(self.uri)
+            raise conflict_error(self.uri)
 
-    def counted(self, service: Service) -> Totals:
+    def reconcile(self, service: Service) -> ControlTotals:
         """Control figures, counted in its rows; where the lake checks its bytes itself, as they were when written."""
-        if self.lake.checks_bytes:
+        if self.lake.verifies_checksums:
             return self.report.clean
-        with self.local() as path:
+        with self.as_local_file() as path:
             return totals_of_parquet(path, service, Month.parse(self.report.month))
 
     def to_pandas(self, rows: int | None = None) -> pd.DataFrame:
@@ -272,12 +276,12 @@ class ParquetMonth:
         if rows is not None:
             with self.lake.open(self.key, self.version) as file:
                 return _frame(file, rows)
-        with self.local() as path, path.open("rb") as file:
+        with self.as_local_file() as path, path.open("rb") as file:
             return _frame(file, None)
 
 
-def _record_key(stem: str) -> str:
-    return f"{stem}.source.json"
+def _record_key(prefix: str) -> str:
+    return f"{prefix}.source.json"
 
 
 def _frame(file: BinaryIO, rows: int | None) -> pd.DataFrame:

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, ClassVar
 import dagster as dg
 
 from taxi_assets.errors import (
-    ConservationError,
+    ReconciliationError,
     WarehouseBusyError,
     WarehouseSchemaError,
     WarehouseTableMissingError,
 )
-from taxi_assets.storage.pandas_types import answer, to_frame
+from taxi_assets.storage.pandas_types import normalize_types, to_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from taxi_assets.marts.mart import Mart
-    from taxi_assets.storage.lake.objects import ParquetMonth
-    from taxi_assets.tlc.cleaning.report import Totals
+    from taxi_assets.storage.lake.objects import ParquetPartition
+    from taxi_assets.tlc.cleaning.report import ControlTotals
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.schema import Service
 
 POLL_SECONDS = 0.5
 """Pause between two reads of a ledger while another run is replacing a month."""
 
-MAKE_ANEW = "Rename or drop the old table, then load its months again."
+RECREATE_TABLE = "Rename or drop the old table, then load its months again."
 """What to do with a table that cannot follow the schema."""
 
 
-def nothing() -> None:
+def noop() -> None:
     """Nothing to look at again."""
 
 
@@ -50,7 +50,7 @@ class LoadedMonth:
     """What the warehouse says it holds of a month: which data, and its control figures at the time."""
 
     data_version: str
-    totals: Totals
+    totals: ControlTotals
     run_id: str = field(default="", compare=False)
     """The run that loaded it; empty if the ledger does not say."""
 
@@ -65,11 +65,11 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
     """How long a reader of the ledger waits for a run that is replacing a month."""
 
     @abstractmethod
-    def replace_month(self, service: Service, month: Month, trips: ParquetMonth, *, run_id: str) -> None:
+    def replace_month(self, service: Service, month: Month, trips: ParquetPartition, *, run_id: str) -> None:
         """Replace a month of the service's table by the clean trips; a reader sees the old month or the new one.
 
         Creates the table where it is missing and adds columns that are new in the schema. Verifies the loaded rows
-        against the trips' report before they become visible: raises `ConservationError`, and the old month stays.
+        against the trips' report before they become visible: raises `ReconciliationError`, and the old month stays.
         Raises `WarehouseSchemaError` where a column has another type than the schema says.
         """
 
@@ -115,7 +115,7 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
         return {name: loaded.data_version for name, loaded in found.items() if loaded is not None}
 
     @abstractmethod
-    def totals(self, service: Service, month: Month) -> Totals:
+    def totals(self, service: Service, month: Month) -> ControlTotals:
         """Control figures, counted in the table now."""
 
     @abstractmethod
@@ -129,7 +129,7 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
         frame: pd.DataFrame,
         descriptions: Mapping[str, str],
         *,
-        require_current: Callable[[], None] = nothing,
+        require_current: Callable[[], None] = noop,
     ) -> None:
         """Replace a table without partitions by a frame, after `require_current`; see `replace_mart`."""
 
@@ -145,7 +145,7 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
         services: Sequence[Service],
         *,
         run_id: str,
-        require_current: Callable[[], None] = nothing,
+        require_current: Callable[[], None] = noop,
     ) -> int:
         """Replace a month of a mart by its query over the trips of these services; the number of rows.
 
@@ -158,27 +158,29 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
         """
 
     @abstractmethod
-    def query(self, statement: str) -> pa.Table:
+    def query_native(self, statement: str) -> pa.Table:
         """The rows of a query in the engine's own SQL, with the types that its engine gives them."""
 
-    def fetch(self, statement: str) -> pd.DataFrame:
+    def read_native_frame(self, statement: str) -> pd.DataFrame:
         """The rows of a query in the engine's own SQL."""
-        return to_frame(answer(self.query(statement)))
+        return to_frame(normalize_types(self.query_native(statement)))
 
     def session(self) -> AbstractContextManager[None]:
         """Around several calls in a row: what they need is opened once, where that is worth it."""
         return nullcontext()
 
-    def ask(self, query: str, *, services: Sequence[Service] = (), months: Sequence[Month] = ()) -> pd.DataFrame:
+    def read_portable_frame(
+        self, query: str, *, services: Sequence[Service] = (), months: Sequence[Month] = ()
+    ) -> pd.DataFrame:
         """The rows of a query in the language of marts; in it `all_trips` are these months of these services.
 
         Raises `MartDefinitionError` for what engines do not understand alike (see `marts/portable_sql.py`).
         """
-        from taxi_assets.marts.sql_rendering import over_trips, parse, render, types_of  # noqa: PLC0415  (0.2 s)
+        from taxi_assets.marts.sql_rendering import expand_all_trips, parse, render, types_of  # noqa: PLC0415  (0.2 s)
 
         asked = parse(query, "query")
-        statement = render(over_trips(asked, services, months), self.dialect, self.relation)
-        return to_frame(answer(self.query(statement), types_of(asked)))
+        statement = render(expand_all_trips(asked, services, months), self.dialect, self.relation)
+        return to_frame(normalize_types(self.query_native(statement), types_of(asked)))
 
     def relation(self, name: str) -> str:
         """A table's name as queries take it."""
@@ -188,7 +190,7 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
     def table_name(self, name: str) -> str:
         """Qualified name of a table, for people and for metadata."""
 
-    def missing(self, name: str) -> WarehouseTableMissingError:
+    def missing_error(self, name: str) -> WarehouseTableMissingError:
         """There is no such table."""
         return WarehouseTableMissingError(
             f"There is no table {self.table_name(name)} in {self.uri()}.",
@@ -200,28 +202,29 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
         """The warehouse's address, without secrets."""
 
 
-def not_conserved(
+def reconciliation_error(
     service: Service,
     month: Month,
-    trips: ParquetMonth,
+    trips: ParquetPartition,
     table: str,
-    found: Totals,
+    found: ControlTotals,
     note: str = "The month was left as it was.",
-) -> ConservationError:
+) -> ReconciliationError:
     """What was loaded into a table is not what the trips' report says."""
-    return ConservationError(
+    return ReconciliationError(
         f"{service.name} {month}: loading {trips.uri} into {table} gave {found}, expected {trips.report.clean}. {note}",
         remedy="Materialize the clean asset of this month again, then the warehouse.",
     )
 
 
-def other_type(table: str, column: str, found: str, wanted: str) -> WarehouseSchemaError:
+def column_type_error(table: str, column: str, found: str, wanted: str) -> WarehouseSchemaError:
     """A column is of another type than the schema says."""
-    return WarehouseSchemaError(f"{table} has {column} as {found}; the schema says {wanted}.", remedy=MAKE_ANEW)
+    return WarehouseSchemaError(f"{table} has {column} as {found}; the schema says {wanted}.", remedy=RECREATE_TABLE)
 
 
-def not_understood(what: str, said: str) -> WarehouseSchemaError:
+def query_error(label: str, message: str) -> WarehouseSchemaError:
     """The engine does not understand a query on our tables; `what` names what it was for."""
     return WarehouseSchemaError(
-        f"{what}: {said}.", remedy="If a table lacks a column that the schema has gained, load a month into it first."
+        f"{label}: {message}.",
+        remedy="If a table lacks a column that the schema has gained, load a month into it first.",
     )

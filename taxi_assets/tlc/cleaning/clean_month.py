@@ -18,13 +18,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from taxi_assets.errors import ConservationError, ContentRefusedError, TooManyQuarantinedError
-from taxi_assets.tlc.cleaning.report import NO_ROWS, MonthReport, Reason, UnknownColumn, to_cents, totals_of
-from taxi_assets.tlc.cleaning.split_batch import QUARANTINE_SCHEMA, PartedBatch, part
+from taxi_assets.errors import InvalidFileError, ReconciliationError, TooManyQuarantinedError
+from taxi_assets.tlc.cleaning.report import NO_ROWS, CleaningReport, ReasonTotals, UnknownColumn, to_cents, totals_of
+from taxi_assets.tlc.cleaning.split_batch import QUARANTINE_SCHEMA, SplitBatch, split_batch
 from taxi_assets.tlc.parquet_io import QUARANTINE_ROW_GROUP_ROWS, ROW_GROUP_ROWS, TripWriter
-from taxi_assets.tlc.readers.csv_blocks import UNPACKING_ERRORS
+from taxi_assets.tlc.readers.csv_blocks import DECOMPRESSION_ERRORS
 from taxi_assets.tlc.readers.json_text import plain
-from taxi_assets.tlc.readers.read import PublishedBatch, TripReader, open_trips
+from taxi_assets.tlc.readers.read import RawBatch, TripReader, open_trips
 from taxi_assets.tlc.schema import ColumnType
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class CleanedMonth:
 
     clean: Path
     quarantine: Path
-    report: MonthReport
+    report: CleaningReport
 
 
 def data_version(record: SourceRecord, service: Service, rules: Sequence[Rule]) -> str:
@@ -58,57 +58,55 @@ def data_version(record: SourceRecord, service: Service, rules: Sequence[Rule]) 
 
 
 def clean_month(
-    path: Path, record: SourceRecord, service: Service, month: Month, rules: Sequence[Rule], into: Path
+    path: Path, record: SourceRecord, service: Service, month: Month, rules: Sequence[Rule], output_dir: Path
 ) -> CleanedMonth:
     """Clean one month's file into `into/clean.parquet` and `into/quarantine.parquet`.
 
-    Streams: memory does not grow with the month. Raises `ContentRefusedError` for a file that cannot be read,
-    `HeaderError` for columns of no known era, `TooManyQuarantinedError` beyond half of the rows, `ConservationError`
+    Streams: memory does not grow with the month. Raises `InvalidFileError` for a file that cannot be read,
+    `ColumnMismatchError` for columns of no known era, `TooManyQuarantinedError` beyond half of the rows, `ReconciliationError`
     where the rows do not add up to those that were counted when the file arrived.
     """
     what = f"{service.name} {month}"
-    clean_path, quarantine_path = into / "clean.parquet", into / "quarantine.parquet"
-    tally = _Tally(service, month)
+    clean_path, quarantine_path = output_dir / "clean.parquet", output_dir / "quarantine.parquet"
+    tally = _ReportBuilder(service, month)
     with ExitStack() as files:
-        with _reading(record, what):
-            reader = files.enter_context(open_trips(path, record.format, service, what=what))
+        with _named_errors(record, what):
+            reader = files.enter_context(open_trips(path, record.format, service, label=what))
         clean_writer = files.enter_context(TripWriter(clean_path, service.working_schema, ROW_GROUP_ROWS))
         quarantine_writer = files.enter_context(
             TripWriter(quarantine_path, QUARANTINE_SCHEMA, QUARANTINE_ROW_GROUP_ROWS)
         )
         reading = files.enter_context(ThreadPoolExecutor(1, "read"))
-        for published in _ahead(reader.batches(), reading, record, what):
-            parted = part(published, reader, service, month, rules)
+        for published in _prefetch(reader.batches(), reading, record, what):
+            parted = split_batch(published, reader, service, month, rules)
             tally.add(published, parted, reader)
             clean_writer.write(parted.clean)
             quarantine_writer.write(parted.quarantine)
         report = tally.report(reader, record, rules)
-        _refuse_nonsense(report, what)
+        _check_totals_and_quarantine_rate(report, what)
         clean_writer.finish(report.footer())
         quarantine_writer.finish(report.footer())
     return CleanedMonth(clean_path, quarantine_path, report)
 
 
 @contextmanager
-def _reading(record: SourceRecord, what: str) -> Iterator[None]:
+def _named_errors(record: SourceRecord, label: str) -> Iterator[None]:
     # Only what reading raises says something about the file; a full disk, say, does not.
     try:
         yield
-    except (pa.ArrowException, OSError, *UNPACKING_ERRORS) as error:
+    except (pa.ArrowException, OSError, *DECOMPRESSION_ERRORS) as error:
         finding = " ".join(str(error).split()).rstrip(".")
-        raise ContentRefusedError(
-            f"{what}: the file cannot be read as {record.format}: {finding}.",
+        raise InvalidFileError(
+            f"{label}: the file cannot be read as {record.format}: {finding}.",
             remedy=f"Fetch it again; when that does not help, look at what {record.url} sends.",
         ) from error
 
 
-def _ahead(
-    batches: Iterator[PublishedBatch], thread: Executor, record: SourceRecord, what: str
-) -> Iterator[PublishedBatch]:
+def _prefetch(batches: Iterator[RawBatch], thread: Executor, record: SourceRecord, label: str) -> Iterator[RawBatch]:
     """The batches, of which the next one is read while one is worked on."""
     coming = thread.submit(next, batches, None)
     while True:
-        with _reading(record, what):
+        with _named_errors(record, label):
             batch = coming.result()
         if batch is None:
             return
@@ -116,24 +114,24 @@ def _ahead(
         yield batch
 
 
-def _refuse_nonsense(report: MonthReport, what: str) -> None:
+def _check_totals_and_quarantine_rate(report: CleaningReport, label: str) -> None:
     found = report.clean.rows + report.rows_quarantined
     if found != report.rows_raw:
-        raise ConservationError(
-            f"{what}: {found:,} rows were read ({report.clean.rows:,} clean, {report.rows_quarantined:,} quarantined), "
+        raise ReconciliationError(
+            f"{label}: {found:,} rows were read ({report.clean.rows:,} clean, {report.rows_quarantined:,} quarantined), "
             f"but the file has {report.rows_raw:,}. Nothing was published.",
             remedy="The file contradicts itself, or the reader has a defect: fetch it again, or report it.",
         )
     if report.share_quarantined > MAXIMUM_SHARE_QUARANTINED:
         reasons = ", ".join(f"{name} {reason.rows:,}" for name, reason in report.reasons.items())
         raise TooManyQuarantinedError(
-            f"{what}: {report.rows_quarantined:,} of {report.rows_raw:,} rows would be quarantined ({reasons}). "
+            f"{label}: {report.rows_quarantined:,} of {report.rows_raw:,} rows would be quarantined ({reasons}). "
             "Nothing was published.",
             remedy="Look at the file: its format may have changed. Rules can be left out by run config.",
         )
 
 
-class _Tally:
+class _ReportBuilder:
     """Counts what goes by."""
 
     def __init__(self, service: Service, month: Month) -> None:
@@ -146,7 +144,7 @@ class _Tally:
         self._by_day = np.zeros(month.days, np.int64)
         self._examples: dict[int, dict[str, None]] = {}
 
-    def add(self, published: PublishedBatch, parted: PartedBatch, reader: TripReader) -> None:
+    def add(self, published: RawBatch, parted: SplitBatch, reader: TripReader) -> None:
         clean = parted.clean
         self._clean += totals_of(clean, self._service.money_columns)
         for day in pc.value_counts(clean.column("pickup_date")).to_pylist():
@@ -168,14 +166,14 @@ class _Tally:
             self._reasons[name] += int(np.count_nonzero(holds))
             self._reason_cents[name] += int(cents[holds].sum())
 
-    def _add_examples(self, published: PublishedBatch, reader: TripReader) -> None:
+    def _add_examples(self, published: RawBatch, reader: TripReader) -> None:
         for position in reader.match.unknown:
             examples = self._examples.setdefault(position, {})
             if len(examples) < _EXAMPLES:
                 values = published.arrays[position].drop_null()[:_EXAMPLES_FROM]
                 examples.update(dict.fromkeys(str(plain(value))[:_EXAMPLE_LENGTH] for value in values))
 
-    def report(self, reader: TripReader, record: SourceRecord, rules: Sequence[Rule]) -> MonthReport:
+    def report(self, reader: TripReader, record: SourceRecord, rules: Sequence[Rule]) -> CleaningReport:
         unknown = [
             UnknownColumn(
                 name=reader.names[position] or f"(field {position + 1})",
@@ -186,7 +184,7 @@ class _Tally:
             # Fields that no header names are empty in all eras known: drift only when they hold something.
             if reader.names[position] or examples
         ]
-        return MonthReport(
+        return CleaningReport(
             service=self._service.name,
             month=str(self._month),
             data_version=data_version(record, self._service, rules),
@@ -198,7 +196,7 @@ class _Tally:
             clean=self._clean,
             quarantined_total_cents=self._quarantined_cents,
             reasons={
-                name: Reason(rows=rows, total_cents=self._reason_cents[name])
+                name: ReasonTotals(rows=rows, total_cents=self._reason_cents[name])
                 for name, rows in sorted(self._reasons.items())
             },
             rows_by_day=self._by_day.tolist(),

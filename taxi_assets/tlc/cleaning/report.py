@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FOOTER_KEY = b"taxi_assets"
 
 
-class Totals(BaseModel):
+class ControlTotals(BaseModel):
     """Control figures of a set of rows: what must be equal wherever these rows stand."""
 
     model_config = ConfigDict(frozen=True)
@@ -33,8 +33,8 @@ class Totals(BaseModel):
     cents: int = Field(description="Sum of all money columns, in cents.")
     source_rows: int = Field(description="Sum of the row numbers in the published file.")
 
-    def __add__(self, other: Totals) -> Totals:
-        return Totals(
+    def __add__(self, other: ControlTotals) -> ControlTotals:
+        return ControlTotals(
             rows=self.rows + other.rows,
             cents=self.cents + other.cents,
             source_rows=self.source_rows + other.source_rows,
@@ -47,10 +47,10 @@ class Totals(BaseModel):
         )
 
 
-NO_ROWS = Totals(rows=0, cents=0, source_rows=0)
+NO_ROWS = ControlTotals(rows=0, cents=0, source_rows=0)
 
 
-class Reason(BaseModel):
+class ReasonTotals(BaseModel):
     """One reason for quarantine. A row that has several is counted under each."""
 
     model_config = ConfigDict(frozen=True)
@@ -69,7 +69,7 @@ class UnknownColumn(BaseModel):
     examples: Sequence[str]
 
 
-class MonthReport(BaseModel):
+class CleaningReport(BaseModel):
     """What cleaning made of one month's file."""
 
     model_config = ConfigDict(frozen=True)
@@ -84,9 +84,9 @@ class MonthReport(BaseModel):
     rules: Sequence[str] = Field(description="The rules that were applied.")
     rows_raw: int
     rows_quarantined: int
-    clean: Totals
+    clean: ControlTotals
     quarantined_total_cents: int = Field(description="Sum of total_amount over quarantined rows where it can be read.")
-    reasons: dict[str, Reason]
+    reasons: dict[str, ReasonTotals]
     rows_by_day: Sequence[int] = Field(description="Clean rows by day of pickup, first to last day of the month.")
     unknown_columns: Sequence[UnknownColumn]
     absent_columns: Sequence[str]
@@ -101,7 +101,7 @@ class MonthReport(BaseModel):
         return {FOOTER_KEY: self.model_dump_json().encode()}
 
     @classmethod
-    def from_footer(cls, metadata: dict[bytes, bytes] | None) -> MonthReport | None:
+    def from_footer(cls, metadata: dict[bytes, bytes] | None) -> CleaningReport | None:
         """Read it back; None where a file has none, or one of another version of this package."""
         text = (metadata or {}).get(FOOTER_KEY)
         try:
@@ -121,16 +121,16 @@ def _cents_of(money: Any) -> int:
     return to_cents(pc.sum(money).as_py())
 
 
-def totals_of(batch: Any, money_columns: Sequence[str]) -> Totals:
+def totals_of(batch: Any, money_columns: Sequence[str]) -> ControlTotals:
     """Control figures of a batch of clean trips."""
-    return Totals(
+    return ControlTotals(
         rows=batch.num_rows,
         cents=sum(_cents_of(batch.column(name)) for name in money_columns),
         source_rows=pc.sum(batch.column("source_row")).as_py() or 0,
     )
 
 
-def totals_of_parquet(path: Path, service: Service, month: Month) -> Totals:
+def totals_of_parquet(path: Path, service: Service, month: Month) -> ControlTotals:
     """Control figures of a month in a file of clean trips, counted from its rows."""
     totals = NO_ROWS
     columns = [*service.money_columns, "source_row", "data_month"]

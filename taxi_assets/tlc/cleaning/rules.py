@@ -44,7 +44,7 @@ class Rule:
 
     name: str
     description: str
-    broken: Callable[[Any, Month], Any]
+    is_violated: Callable[[Any, Month], Any]
 
 
 def clock_change(year: int) -> tuple[dt.datetime, dt.datetime]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from taxi_assets.tlc.cleaning.rules import Rule
     from taxi_assets.tlc.month import Month
-    from taxi_assets.tlc.readers.read import PublishedBatch, TripReader
+    from taxi_assets.tlc.readers.read import RawBatch, TripReader
     from taxi_assets.tlc.schema import Service
 
     Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -44,7 +44,7 @@ _HOUR = 3600
 
 
 @dataclass(frozen=True)
-class PartedBatch:
+class SplitBatch:
     """Both halves of a batch, in the file's order.
 
     `clean` has the service's `working_schema`, `quarantine` has `QUARANTINE_SCHEMA`.
@@ -71,13 +71,13 @@ class Trips:
     __getitem__ = column
 
 
-def part(
-    published: PublishedBatch, reader: TripReader, service: Service, month: Month, rules: Sequence[Rule]
-) -> PartedBatch:
+def split_batch(
+    published: RawBatch, reader: TripReader, service: Service, month: Month, rules: Sequence[Rule]
+) -> SplitBatch:
     """Parse, derive, judge: each row ends up on exactly one side."""
     batch, unreadable = _canonical(published, reader, service, month)
     trips = Trips(batch)
-    broken = {rule.name: pc.fill_null(rule.broken(trips, month), pa.scalar(False)) for rule in rules}
+    broken = {rule.name: pc.fill_null(rule.is_violated(trips, month), pa.scalar(False)) for rule in rules}
     against = {name: np.asarray(mask) for name, mask in broken.items() if mask.true_count}
     if unreadable:
         against[UNREADABLE_VALUE] = np.logical_or.reduce(list(unreadable.values()))
@@ -85,11 +85,11 @@ def part(
         against[NOT_UTF8] = np.isin(published.source_rows, list(published.not_utf8))
     bad = np.logical_or.reduce(list(against.values())) if against else np.zeros(batch.num_rows, bool)
     rows = _quarantine_rows(published, reader, batch, np.flatnonzero(bad), against, unreadable)
-    if published.misfits:
-        misfits = _quarantine_misfits(published, month)
+    if published.malformed_rows:
+        misfits = _quarantine_malformed_rows(published, month)
         both = pa.Table.from_batches([rows, misfits]).sort_by("source_row")
         rows = both.combine_chunks().to_batches()[0]
-    return PartedBatch(_filter(batch, ~bad) if bad.any() else batch, rows)
+    return SplitBatch(_filter(batch, ~bad) if bad.any() else batch, rows)
 
 
 def _filter(batch: Any, good: Mask) -> Any:
@@ -100,7 +100,7 @@ def _filter(batch: Any, good: Mask) -> Any:
 
 
 def _canonical(
-    published: PublishedBatch, reader: TripReader, service: Service, month: Month
+    published: RawBatch, reader: TripReader, service: Service, month: Month
 ) -> tuple[Any, Mapping[str, Mask]]:
     """The batch in the service's columns, and where each column could not be read."""
     columns: dict[str, Any] = {}
@@ -120,7 +120,7 @@ def _canonical(
     return pa.record_batch([without_empty_mask(columns[name]) for name in schema.names], schema=schema), unreadable
 
 
-def _parse_first(column: Column, published: PublishedBatch, positions: Sequence[int]) -> tuple[Any, list[Mask]]:
+def _parse_first(column: Column, published: RawBatch, positions: Sequence[int]) -> tuple[Any, list[Mask]]:
     """A column's values, from the first of its published columns that has one; and where they cannot be read.
 
     Where two of them have a value, and not the same one, nobody can tell which is meant.
@@ -136,7 +136,7 @@ def _parse_first(column: Column, published: PublishedBatch, positions: Sequence[
     return values.cast(column.type.working), masks
 
 
-def _parse_at(column: Column, published: PublishedBatch, position: int) -> tuple[Any, Any | None]:
+def _parse_at(column: Column, published: RawBatch, position: int) -> tuple[Any, Any | None]:
     as_text = partial(published.texts.column, position) if published.texts else None
     return parse(column, published.arrays[position], as_text)
 
@@ -177,16 +177,16 @@ def _whole_seconds(microseconds: Any) -> Any:
 
 
 def _quarantine_rows(
-    published: PublishedBatch,
+    published: RawBatch,
     reader: TripReader,
     batch: Any,
     indices: np.ndarray[Any, np.dtype[np.intp]],
-    against: Mapping[str, Mask],
+    violations: Mapping[str, Mask],
     unreadable: Mapping[str, Mask],
 ) -> Any:
     values = {
-        "reasons": _names_that_hold(against, indices),
-        "unreadable_columns": _names_that_hold(unreadable, indices),
+        "reasons": _names_of_true_masks(violations, indices),
+        "unreadable_columns": _names_of_true_masks(unreadable, indices),
         "original": reader.originals(published, pa.array(indices)),
     }
     for field in QUARANTINE_SCHEMA:
@@ -200,7 +200,7 @@ def _quarantine_rows(
     return pa.record_batch([values[name] for name in QUARANTINE_SCHEMA.names], schema=QUARANTINE_SCHEMA)
 
 
-def _names_that_hold(masks: Mapping[str, Mask], indices: np.ndarray[Any, np.dtype[np.intp]]) -> Any:
+def _names_of_true_masks(masks: Mapping[str, Mask], indices: np.ndarray[Any, np.dtype[np.intp]]) -> Any:
     """For each row of these places the names of the masks that are true there, as lists of text."""
     holds = np.stack([mask[indices] for mask in masks.values()], axis=1) if masks else np.empty((len(indices), 0), bool)
     ends = np.cumsum(holds.sum(axis=1), dtype=np.int32)
@@ -208,7 +208,7 @@ def _names_that_hold(masks: Mapping[str, Mask], indices: np.ndarray[Any, np.dtyp
     return pa.ListArray.from_arrays(pa.array(np.concatenate([[0], ends]), pa.int32()), names)
 
 
-def _quarantine_misfits(published: PublishedBatch, month: Month) -> Any:
+def _quarantine_malformed_rows(published: RawBatch, month: Month) -> Any:
     rows = [
         {
             "source_row": misfit.source_row,
@@ -217,6 +217,6 @@ def _quarantine_misfits(published: PublishedBatch, month: Month) -> Any:
             "original": misfit.text,
             "data_month": month.start,
         }
-        for misfit in published.misfits
+        for misfit in published.malformed_rows
     ]
     return pa.RecordBatch.from_pylist(rows, QUARANTINE_SCHEMA)

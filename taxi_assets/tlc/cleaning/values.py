@@ -94,7 +94,7 @@ def _parse(column: Column, published: Any, as_text: Callable[[], Any] | None) ->
 def _parse_numeric(column: Column, numbers: Any, as_text: Callable[[], Any]) -> tuple[Any, Any | None]:
     try:
         if column.type in _SCALE:
-            return _floats_to_decimal(numbers, _SCALE[column.type], _refuse), None
+            return _floats_to_decimal(numbers, _SCALE[column.type], _reject_text), None
         if column.type is ColumnType.DEGREES:
             return _finite(numbers), None
     except pa.ArrowInvalid:
@@ -102,7 +102,7 @@ def _parse_numeric(column: Column, numbers: Any, as_text: Callable[[], Any]) -> 
     return numbers, None
 
 
-def _refuse(_index: int) -> str:
+def _reject_text(_index: int) -> str:
     raise pa.ArrowInvalid("a double is too coarse to tell")
 
 
@@ -120,7 +120,7 @@ def _parse_text(column: Column, text: Any) -> tuple[Any, Any | None]:
     try:
         return convert(text), None
     except pa.ArrowInvalid:
-        return _piecewise(_trim(text), convert, lambda one: _read_one(column, one))
+        return _convert_distinct(_trim(text), convert, lambda one: _read_one(column, one))
 
 
 def _parse_codes(column: Column, text: Any) -> tuple[Any, Any | None]:
@@ -156,7 +156,7 @@ def _trim(text: Any) -> Any:
     return pc.if_else(pc.equal(trimmed, pa.scalar("")), pa.scalar(None, pa.string()), trimmed)
 
 
-def _piecewise(published: Any, convert: _Converter, convert_one: _Converter) -> tuple[Any, Any | None]:
+def _convert_distinct(published: Any, convert: _Converter, convert_one: _Converter) -> tuple[Any, Any | None]:
     """Convert what converts, by ever smaller pieces; `convert_one` has the last word on a value that does not.
 
     One bad value fails a whole cast: halving finds it in a few dozen casts.
@@ -178,7 +178,7 @@ def _piecewise(published: Any, convert: _Converter, convert_one: _Converter) -> 
 
 def _text_to_integer(text: Any) -> Any:
     # Arrow reads 0x1F as 31.
-    if _has_an_x(text):
+    if _is_hexadecimal(text):
         raise pa.ArrowInvalid("hexadecimal")
     try:
         return pc.cast(text, pa.int64())
@@ -187,7 +187,7 @@ def _text_to_integer(text: Any) -> Any:
         return pc.cast(pc.replace_substring_regex(text, r"\.0*$", ""), pa.int64())
 
 
-def _has_an_x(text: Any) -> bool:
+def _is_hexadecimal(text: Any) -> bool:
     # The buffer may be shared with other slices: it rules out quickly, and only then is each text looked at.
     buffer = text.buffers()[2]
     raw = b"" if buffer is None else buffer.to_pybytes()
@@ -309,7 +309,7 @@ def _parse_native(column: Column, published: Any) -> tuple[Any, Any | None]:
         if pa.types.is_floating(published.type):
             # Files written by pandas have NaN for missing.
             published = pc.if_else(pc.is_nan(published), pa.scalar(None, pa.float64()), published)
-        return _piecewise(
+        return _convert_distinct(
             published,
             lambda piece: _convert_native(column, piece),
             lambda one: pa.nulls(len(one), _converted_type(column)),

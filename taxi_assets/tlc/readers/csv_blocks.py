@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import numpy as np
 from isal import igzip, isal_zlib
 
-from taxi_assets.errors import ContentRefusedError
+from taxi_assets.errors import InvalidFileError
 from taxi_assets.tlc.sources.source_record import FileFormat
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 1 << 22
 
 # Where a gzip ends too early, and where it is damaged.
-UNPACKING_ERRORS: tuple[type[Exception], ...] = (EOFError, gzip.BadGzipFile, cast("Any", isal_zlib.error))
+DECOMPRESSION_ERRORS: tuple[type[Exception], ...] = (EOFError, gzip.BadGzipFile, cast("Any", isal_zlib.error))
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"\r\n|\n|\r")
@@ -73,15 +73,15 @@ class Block:
         return starts[filled], ends[filled]
 
 
-class LineSource:
+class CsvBlockReader:
     """The lines of a binary file, a block at a time; the header is taken off first.
 
     `header` is the first line's text. `rows`: how many data rows have been parsed; whoever parses a block says so.
     """
 
-    def __init__(self, file: BinaryIO, *, what: str) -> None:
+    def __init__(self, file: BinaryIO, *, label: str) -> None:
         self._file = file
-        self._what = what
+        self._what = label
         self._blocks = self._whole_lines()
         self.rows = 0
         first = b""
@@ -111,7 +111,7 @@ class LineSource:
             end = max(lines.rfind(b"\n"), lines.rfind(b"\r", 0, -1)) + 1
             rest = lines[end:]
             if len(rest) >= BLOCK_BYTES:
-                raise ContentRefusedError(
+                raise InvalidFileError(
                     f"{self._what}: the line after data row {self.rows:,} is longer than {BLOCK_BYTES:,} bytes.",
                     remedy="That is no trip file: look at what the publisher sent.",
                 )

@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from taxi_assets.errors import ContentRefusedError
+from taxi_assets.errors import InvalidFileError
 from taxi_assets.tlc.cleaning.rules import NOT_UTF8, WRONG_FIELD_COUNT
 from taxi_assets.tlc.cleaning.values import numeric_type
 from taxi_assets.tlc.parquet_io import open_to_stream, text_columns
-from taxi_assets.tlc.readers.csv_blocks import BYTE_ORDER_MARK, Block, LineSource, open_bytes
+from taxi_assets.tlc.readers.csv_blocks import BYTE_ORDER_MARK, Block, CsvBlockReader, open_bytes
 from taxi_assets.tlc.readers.header import ColumnMatch, match_columns
 from taxi_assets.tlc.readers.json_text import as_json, json_texts, plain
 from taxi_assets.tlc.sources.source_record import FileFormat
@@ -36,11 +36,11 @@ PARQUET_BATCH_ROWS = 65_536
 # And the most that their texts take, or their values of a fixed size; real ones take a hundredth.
 _PARQUET_BATCH_BYTES = 64 << 20
 # Rows of another shape that are held back until they are written; a file that has more in one go is another file.
-_MAXIMUM_MISFITS = 200_000
+_MAXIMUM_MALFORMED_ROWS = 200_000
 
 
 @dataclass(frozen=True)
-class Misfit:
+class MalformedRow:
     """A row that does not have the shape of the others: it never becomes values, and goes to quarantine as text."""
 
     source_row: int
@@ -49,7 +49,7 @@ class Misfit:
 
 
 @dataclass(frozen=True)
-class PublishedBatch:
+class RawBatch:
     """Rows as published: `arrays` by position in the file, `source_rows` (from 1) as int64, and what did not fit.
 
     `texts` are those behind a CSV's numbers.
@@ -57,7 +57,7 @@ class PublishedBatch:
 
     arrays: Sequence[Any]
     source_rows: np.ndarray[Any, np.dtype[np.int64]]
-    misfits: Sequence[Misfit]
+    malformed_rows: Sequence[MalformedRow]
     not_utf8: frozenset[int]
     texts: CsvTexts | None = None
 
@@ -85,27 +85,27 @@ class TripReader(Protocol):
     types: Sequence[str]
     match: ColumnMatch
 
-    def batches(self) -> Iterator[PublishedBatch]:
+    def batches(self) -> Iterator[RawBatch]:
         """All rows, in the file's order."""
         ...
 
-    def originals(self, batch: PublishedBatch, indices: Any) -> Any:
+    def originals(self, batch: RawBatch, indices: Any) -> Any:
         """The texts of these rows as they stand in the file (for Parquet: as JSON), as an array of strings."""
         ...
 
 
 @contextmanager
-def open_trips(path: Path, format_: FileFormat, service: Service, *, what: str) -> Iterator[TripReader]:
+def open_trips(path: Path, format_: FileFormat, service: Service, *, label: str) -> Iterator[TripReader]:
     """Open a published file of a service; `what` names it in errors, as in "green 2020-10".
 
-    Raises `HeaderError` where its columns are not the service's.
+    Raises `ColumnMismatchError` where its columns are not the service's.
     """
     if format_ is FileFormat.PARQUET:
         with open_to_stream(path, texts_once=True) as file:
-            yield ParquetReader(file, service, what=what)
+            yield ParquetReader(file, service, label=label)
         return
     with open_bytes(path, format_) as bytes_:
-        yield CsvReader(LineSource(bytes_, what=what), service, what=what)
+        yield CsvReader(CsvBlockReader(bytes_, label=label), service, label=label)
 
 
 class CsvReader:
@@ -119,13 +119,13 @@ class CsvReader:
     takes. Where that fails, a block is parsed as text, and so is, from then on, each column whose text was needed.
     """
 
-    def __init__(self, lines: LineSource, service: Service, *, what: str) -> None:
+    def __init__(self, lines: CsvBlockReader, service: Service, *, label: str) -> None:
         self._lines = lines
         header = lines.header.split(",")
         width = max(len(header), _usual_field_count(lines.peek()))
         self.names: Sequence[str] = header + [""] * (width - len(header))
         self.types: Sequence[str] = ["text"] * width
-        self.match = match_columns(service, self.names, what=what)
+        self.match = match_columns(service, self.names, label=label)
         types = {
             position: numeric_type(column)
             for column in service.published_columns
@@ -133,10 +133,10 @@ class CsvReader:
         }
         self._numeric = {position: type_ for position, type_ in types.items() if type_ is not None}
 
-    def batches(self) -> Iterator[PublishedBatch]:
+    def batches(self) -> Iterator[RawBatch]:
         """All rows; numbers or texts, with null for empty fields."""
         while (block := self._lines.read()) is not None:
-            misfits: list[Misfit] = []
+            misfits: list[MalformedRow] = []
             first = self._lines.rows + 1
             table = self._parse(block, misfits, first)
             self._lines.rows += table.num_rows + len(misfits)
@@ -146,17 +146,17 @@ class CsvReader:
             arrays = [column.chunk(0) for column in table.columns]
             not_utf8 = frozenset(first + place for place in block.not_utf8)
             texts = CsvTexts(first, block, partial(self._column_as_text, block))
-            yield PublishedBatch(arrays, source_rows, misfits, not_utf8, texts)
+            yield RawBatch(arrays, source_rows, misfits, not_utf8, texts)
 
-    def _parse(self, block: Block, misfits: list[Misfit], first: int) -> Any:
+    def _parse(self, block: Block, malformed_rows: list[MalformedRow], first: int) -> Any:
         # Arrow reads 0x1F as 31.
         numeric = {} if b"x" in block.content or b"X" in block.content else self._numeric
-        set_aside = partial(_set_aside, misfits, first, block.not_utf8)
+        set_aside = partial(_set_aside, malformed_rows, first, block.not_utf8)
         if numeric:
             try:
                 return self._parse_as(numeric, block, set_aside)
             except pa.ArrowInvalid:
-                misfits.clear()
+                malformed_rows.clear()
         table = self._parse_as({}, block, set_aside)
         if numeric:
             self._keep_as_text([position for position in numeric if not _casts(table[position], numeric[position])])
@@ -171,7 +171,12 @@ class CsvReader:
         self._numeric = {key: type_ for key, type_ in self._numeric.items() if positions and key not in positions}
 
     def _parse_as(
-        self, numeric: Mapping[int, Any], block: Block, on_misfit: Callable[[Any], str], *, only: int | None = None
+        self,
+        numeric: Mapping[int, Any],
+        block: Block,
+        on_malformed_row: Callable[[Any], str],
+        *,
+        only: int | None = None,
     ) -> Any:
         keys = [str(i) for i in range(len(self.names))]
         content = block.content
@@ -184,17 +189,17 @@ class CsvReader:
                 use_threads=False,  # only so does pyarrow tell the row numbers of misfits
                 column_names=keys,
             ),
-            pyarrow.csv.ParseOptions(quote_char=False, invalid_row_handler=on_misfit),
+            pyarrow.csv.ParseOptions(quote_char=False, invalid_row_handler=on_malformed_row),
             pyarrow.csv.ConvertOptions(
                 column_types={key: numeric.get(position, pa.string()) for position, key in enumerate(keys)},
                 include_columns=keys if only is None else [keys[only]],
                 strings_can_be_null=True,
                 null_values=[""],
-                check_utf8=False,  # `LineSource` has
+                check_utf8=False,  # `CsvBlockReader` has
             ),
         )
 
-    def originals(self, batch: PublishedBatch, indices: Any) -> Any:
+    def originals(self, batch: RawBatch, indices: Any) -> Any:
         """The lines."""
         return pa.array(batch.texts.lines(batch.source_rows[np.asarray(indices)]) if batch.texts else [], pa.string())
 
@@ -207,31 +212,31 @@ def _casts(text: Any, type_: Any) -> bool:
     return True
 
 
-def _set_aside(misfits: list[Misfit], first: int, not_utf8: frozenset[int], row: Any) -> str:
+def _set_aside(malformed_rows: list[MalformedRow], first: int, not_utf8: frozenset[int], row: Any) -> str:
     # Its number counts from 1 within the block, and no lines that are blank.
-    if len(misfits) >= _MAXIMUM_MISFITS:
+    if len(malformed_rows) >= _MAXIMUM_MALFORMED_ROWS:
         return "error"
     place = row.number - 1
     reasons = [WRONG_FIELD_COUNT, NOT_UTF8] if place in not_utf8 else [WRONG_FIELD_COUNT]
-    misfits.append(Misfit(first + place, reasons, row.text.rstrip("\r")))
+    malformed_rows.append(MalformedRow(first + place, reasons, row.text.rstrip("\r")))
     return "skip"
 
 
 class ParquetReader:
     """Parquet, with whatever types the month happens to have."""
 
-    def __init__(self, file: Any, service: Service, *, what: str) -> None:
+    def __init__(self, file: Any, service: Service, *, label: str) -> None:
         """`file`: from `open_to_stream`, each text once."""
         self._file = file
-        self._what = what
+        self._what = label
         self._schema = file.metadata.schema.to_arrow_schema()
         self.names: Sequence[str] = list(self._schema.names)
         self.types: Sequence[str] = [str(type_) for type_ in self._schema.types]
-        self.match = match_columns(service, self.names, what=what)
+        self.match = match_columns(service, self.names, label=label)
         if sum(map(_dictionaries, file.schema_arrow.types)) < len(text_columns(file.metadata)):
-            raise self._refused("it has texts in columns of a type that is not known")
+            raise self._invalid_file_error("it has texts in columns of a type that is not known")
 
-    def batches(self) -> Iterator[PublishedBatch]:
+    def batches(self) -> Iterator[RawBatch]:
         """All rows, in the file's types."""
         next_row = 1
         for batch in self._file.iter_batches(batch_size=self._batch_rows(), use_threads=False):
@@ -243,24 +248,24 @@ class ParquetReader:
                 for measure in (_at_most, _exactly)
             ):
                 rows = f"the texts of data rows {source_rows[0]:,} to {source_rows[-1]:,}"
-                raise self._refused(f"{rows} take more than {_PARQUET_BATCH_BYTES:,} bytes")
+                raise self._invalid_file_error(f"{rows} take more than {_PARQUET_BATCH_BYTES:,} bytes")
             arrays, bad = _valid(map(_as_published, batch.columns, self._schema.types))
-            yield PublishedBatch(arrays, source_rows, [], frozenset(source_rows[bad].tolist()))
+            yield RawBatch(arrays, source_rows, [], frozenset(source_rows[bad].tolist()))
 
     def _batch_rows(self) -> int:
         """As many as do not take too much where values have a size of their own."""
         columns = map(self._file.metadata.schema.column, range(self._file.metadata.num_columns))
         row_bytes = sum(column.length if column.length > 0 else 8 for column in columns)
         if row_bytes > _PARQUET_BATCH_BYTES:
-            raise self._refused(f"each row takes more than {_PARQUET_BATCH_BYTES:,} bytes")
+            raise self._invalid_file_error(f"each row takes more than {_PARQUET_BATCH_BYTES:,} bytes")
         return min(PARQUET_BATCH_ROWS, _PARQUET_BATCH_BYTES // max(row_bytes, 1))
 
-    def _refused(self, finding: str) -> ContentRefusedError:
-        return ContentRefusedError(
+    def _invalid_file_error(self, finding: str) -> InvalidFileError:
+        return InvalidFileError(
             f"{self._what}: {finding}.", remedy="That is no trip file: look at what the publisher sent."
         )
 
-    def originals(self, batch: PublishedBatch, indices: Any) -> Any:
+    def originals(self, batch: RawBatch, indices: Any) -> Any:
         """The rows as JSON objects, with the published names."""
         # By column, not by row, in a tenth of the time. If two columns have one name, the last one counts.
         positions = {name: position for position, name in enumerate(self.names)}
@@ -353,7 +358,7 @@ def first_rows(file: BinaryIO, format_: FileFormat, rows: int) -> tuple[Sequence
             arrays = [] if batch is None else _valid(batch.columns)[0]
             return parquet.schema_arrow.names, list(zip(*(map(plain, array) for array in arrays), strict=True))
     with open_bytes(file, format_) as bytes_:
-        lines = LineSource(bytes_, what="the file")
+        lines = CsvBlockReader(bytes_, label="the file")
     first = itertools.islice(filter(None, lines.peek().splitlines()), rows)
     fields = [line.decode().split(",") for line in first]
     header = lines.header.split(",")

@@ -44,9 +44,9 @@ def by_name(services: Iterable[Service]) -> Mapping[str, Service]:
 
 def _require_name(service: Service, others: Mapping[str, Service]) -> None:
     if not _NAME.fullmatch(service.name):
-        raise _wrong(service, "its name is not made of lower-case letters, digits and underscores")
+        raise _definition_error(service, "its name is not made of lower-case letters, digits and underscores")
     if service.name in others:
-        raise _wrong(service, "there is another service of that name")
+        raise _definition_error(service, "there is another service of that name")
 
 
 def _require_columns(service: Service) -> None:
@@ -54,24 +54,28 @@ def _require_columns(service: Service) -> None:
     claims = Counter(name for column in service.published_columns for name in {column.name, *column.aliases})
     claims |= Counter(column.name for column in service.columns)
     if twice := [name for name, count in claims.items() if count > 1]:
-        raise _wrong(service, f"more than one of its columns is called {', '.join(twice)}")
+        raise _definition_error(service, f"more than one of its columns is called {', '.join(twice)}")
     missing = [f"{name} ({type_})" for name, type_ in _TYPES.items() if types.get(name) is not type_]
     if missing:
-        raise _wrong(service, f"it has no column {', '.join(missing)}, as every service has")
+        raise _definition_error(service, f"it has no column {', '.join(missing)}, as every service has")
     derived = {column.name for column in service.columns if column.derived}
     if strange := derived - _COMPUTED:
-        raise _wrong(service, f"nothing computes its derived column {', '.join(sorted(strange))}")
+        raise _definition_error(service, f"nothing computes its derived column {', '.join(sorted(strange))}")
     if unread := _COMPUTED & {*types} - derived:
-        raise _wrong(service, f"its column {', '.join(sorted(unread))} is computed, and must say that it is derived")
+        raise _definition_error(
+            service, f"its column {', '.join(sorted(unread))} is computed, and must say that it is derived"
+        )
     if types.get("total_amount", ColumnType.MONEY) is not ColumnType.MONEY:
-        raise _wrong(service, "its total_amount is not money")
+        raise _definition_error(service, "its total_amount is not money")
     if ("total_amount" in types) is not ("is_reversal" in types):
-        raise _wrong(service, "a service has both total_amount and is_reversal, or neither: marts count no reversals")
+        raise _definition_error(
+            service, "a service has both total_amount and is_reversal, or neither: marts count no reversals"
+        )
 
 
-def _wrong(service: Service, what: str) -> ServiceDefinitionError:
+def _definition_error(service: Service, label: str) -> ServiceDefinitionError:
     return ServiceDefinitionError(
-        f"The service {service.name!r} cannot be carried: {what}.",
+        f"The service {service.name!r} cannot be carried: {label}.",
         remedy="Mend its file in tlc/services/; docs/add-a-dataset.md shows a whole one.",
     )
 

@@ -23,31 +23,31 @@ from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.sources.publishers import SAMPLE_ZONES_URL
 from taxi_assets.tlc.sources.source_record import SourceRecord
 from taxi_assets.tlc.sources.transports.base_transport import (
+    CHUNK_BYTES,
     DEFAULT_RETRY,
-    PIECE_BYTES,
-    TRY_LATER,
-    Arrived,
-    Errand,
-    Job,
+    RETRY_LATER,
+    DownloadRequest,
+    DownloadResult,
+    FileRequest,
     MissingError,
     RetrySettings,
     megabytes,
-    refused_by_publisher,
+    request_error,
 )
-from taxi_assets.tlc.sources.validate_file import DEFAULT_LIMITS, Limits, too_large, verify
+from taxi_assets.tlc.sources.validate_file import DEFAULT_LIMITS, FileLimits, too_large_error, validate_file
 
 if TYPE_CHECKING:
     import logging
     import os
     from collections.abc import Callable, Iterator, Sequence
 
-    from taxi_assets.tlc.sources.source_record import Candidate
+    from taxi_assets.tlc.sources.source_record import SourceUrl
 
-__all__ = ["Fetched", "RetrySettings", "Unchanged", "fetch"]
+__all__ = ["DownloadedFile", "RetrySettings", "UnchangedFile", "download"]
 
 
 @dataclass(frozen=True)
-class Fetched:
+class DownloadedFile:
     """A new file, verified, at `path`."""
 
     path: Path
@@ -55,41 +55,41 @@ class Fetched:
 
 
 @dataclass(frozen=True)
-class Unchanged:
+class UnchangedFile:
     """The publisher still has what we hold; `record` is the known one, found current just now."""
 
     record: SourceRecord
 
 
-def fetch(
-    what: str,
-    candidates: Sequence[Candidate],
+def download(
+    label: str,
+    sources: Sequence[SourceUrl],
     *,
     known: SourceRecord | None,
-    into: Path,
-    limits: Limits = DEFAULT_LIMITS,
+    output_dir: Path,
+    limits: FileLimits = DEFAULT_LIMITS,
     log: logging.Logger,
     retry: RetrySettings = DEFAULT_RETRY,
     google_key: str | None = None,
-) -> Fetched | Unchanged:
+) -> DownloadedFile | UnchangedFile:
     """Fetch the first candidate that is published, into the existing private folder `into`, and verify it.
 
     `what` (such as "yellow 2021-01") names the file in logs and errors; `known` is the record of the one we hold.
-    `google_key` opens addresses in Cloud Storage; see `Errand`.
+    `google_key` opens addresses in Cloud Storage; see `FileRequest`.
     After an error nothing is left in `into`.
 
     Raises `NotPublishedError` when no candidate is published. Every other error of a candidate ends the fetch, so that
-    a failing publisher is never silently replaced by the next: `PublisherUnreachableError`, `PublisherRefusedError`,
-    `ContentRefusedError`.
+    a failing publisher is never silently replaced by the next: `PublisherUnreachableError`, `PublisherRequestError`,
+    `InvalidFileError`.
     """
     missed = []
-    for candidate in candidates:
-        job = Job(
-            what=what, candidate=candidate, held=known, path=into / f"download.{candidate.format}",
+    for candidate in sources:
+        job = DownloadRequest(
+            label=label, source=candidate, held=known, path=output_dir / f"download.{candidate.format}",
             limits=limits, log=log, retry=retry, google_key=google_key,
         )  # fmt: skip
         try:
-            return _fetch_one(job)
+            return _download_one(job)
         except BaseException as error:
             job.path.unlink(missing_ok=True)
             if not isinstance(error, MissingError):
@@ -97,24 +97,26 @@ def fetch(
             missed.append(f"{job.url} ({error})")
     where = f"at {', nor at '.join(missed)}" if missed else "anywhere: its publisher has no address for it"
     raise NotPublishedError(
-        f"{what} is not published {where}.",
+        f"{label} is not published {where}.",
         remedy="Choose a month that is published, or another publisher (TAXI_SOURCE).",
     )
 
 
-def _fetch_one(job: Job) -> Fetched | Unchanged:
-    arrived = _TRANSPORTS[urlsplit(job.candidate.url).scheme](job)
+def _download_one(request: DownloadRequest) -> DownloadedFile | UnchangedFile:
+    arrived = _TRANSPORTS[urlsplit(request.source.url).scheme](request)
     now = dt.datetime.now(dt.UTC)
     if isinstance(arrived, SourceRecord):
-        job.log.info("%s: unchanged at %s", job.what, job.url)
-        return Unchanged(arrived.model_copy(update={"fetched_at": now}))
-    rows = verify(job.path, job.candidate.format, what=job.what, url=job.url, limits=job.limits)
-    size, seconds = megabytes(arrived.bytes), time.monotonic() - job.started
-    job.log.info("%s: %s, %s rows, from %s in %.1f s", job.what, size, f"{rows:,}", job.url, seconds)
+        request.log.info("%s: unchanged at %s", request.label, request.url)
+        return UnchangedFile(arrived.model_copy(update={"fetched_at": now}))
+    rows = validate_file(
+        request.path, request.source.format, label=request.label, url=request.url, limits=request.limits
+    )
+    size, seconds = megabytes(arrived.bytes), time.monotonic() - request.started
+    request.log.info("%s: %s, %s rows, from %s in %.1f s", request.label, size, f"{rows:,}", request.url, seconds)
     record = SourceRecord(
-        url=job.url,
-        publisher=job.candidate.publisher,
-        format=job.candidate.format,
+        url=request.url,
+        publisher=request.source.publisher,
+        format=request.source.format,
         bytes=arrived.bytes,
         sha256=arrived.sha256,
         rows=rows,
@@ -123,46 +125,48 @@ def _fetch_one(job: Job) -> Fetched | Unchanged:
         fetched_at=now,
         generated=arrived.generated,
     )
-    return Fetched(job.path, record)
+    return DownloadedFile(request.path, record)
 
 
-def _from_folder(job: Job) -> Arrived | SourceRecord:
-    return _copy(job, path_of(job))
+def _download_from_folder(request: DownloadRequest) -> DownloadResult | SourceRecord:
+    return _copy(request, path_of(request))
 
 
-def path_of(errand: Errand) -> Path:
+def path_of(request: FileRequest) -> Path:
     """The path that a `file:` address stands for."""
-    return Path(url2pathname(urlsplit(errand.candidate.url).path))
+    return Path(url2pathname(urlsplit(request.source.url).path))
 
 
-def _copy(job: Job, source: Path) -> Arrived | SourceRecord:
-    with _named(job):
+def _copy(request: DownloadRequest, source: Path) -> DownloadResult | SourceRecord:
+    with _named_errors(request):
         found = source.stat()
         if not stat.S_ISREG(found.st_mode):
-            raise refused_by_publisher(job, "that it is no file")
-        if job.known is not None and job.known.etag == etag_of(found):
-            return job.known
-        if found.st_size > job.limits.max_bytes:
-            raise too_large(job.what, job.url, job.limits)
+            raise request_error(request, "that it is no file")
+        if request.known is not None and request.known.etag == etag_of(found):
+            return request.known
+        if found.st_size > request.limits.max_bytes:
+            raise too_large_error(request.label, request.url, request.limits)
         published = source.open("rb")
-    with published, job.path.open("wb") as copy:  # an error of the copy is the lake's, not the publisher's
+    with published, request.path.open("wb") as copy:  # an error of the copy is the lake's, not the publisher's
         digest = _digest(published, copy)
-    with _named(job):
+    with _named_errors(request):
         changed = etag_of(source.stat()) != etag_of(found)
     if changed:
-        raise PublisherUnreachableError(f"{job.what} changed while it was read from {job.url}.", remedy=TRY_LATER)
-    return Arrived(found.st_size, digest, etag_of(found))
+        raise PublisherUnreachableError(
+            f"{request.label} changed while it was read from {request.url}.", remedy=RETRY_LATER
+        )
+    return DownloadResult(found.st_size, digest, etag_of(found))
 
 
 @contextmanager
-def _named(job: Job) -> Iterator[None]:
+def _named_errors(request: DownloadRequest) -> Iterator[None]:
     """What is said of the publisher's own file."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError):
         raise MissingError("no such file") from None
     except PermissionError:
-        raise refused_by_publisher(job, "that its permissions forbid reading it") from None
+        raise request_error(request, "that its permissions forbid reading it") from None
 
 
 def etag_of(found: os.stat_result) -> str:
@@ -172,44 +176,44 @@ def etag_of(found: os.stat_result) -> str:
 
 def _digest(source: IO[bytes], copy: IO[bytes] | None = None) -> str:
     digest = hashlib.sha256()
-    while piece := source.read(PIECE_BYTES):
+    while piece := source.read(CHUNK_BYTES):
         digest.update(piece)
         if copy is not None:
             copy.write(piece)
     return digest.hexdigest()
 
 
-def _generate(job: Job) -> Arrived | SourceRecord:
+def _generate(request: DownloadRequest) -> DownloadResult | SourceRecord:
     from taxi_assets.tlc import synthetic  # noqa: PLC0415  (the generator is loaded only where it is asked for)
 
-    if job.candidate.url == SAMPLE_ZONES_URL:
-        return _copy(job, synthetic.zones_path())
+    if request.source.url == SAMPLE_ZONES_URL:
+        return _copy(request, synthetic.zones_path())
     etag = synthetic.etag()
-    if job.known is not None and job.known.etag == etag:
-        return job.known
-    service, month = job.candidate.url.removeprefix("sample:").split("/")
-    synthetic.write_month(service, Month.parse(month), job.path)
-    with job.path.open("rb") as file:
+    if request.known is not None and request.known.etag == etag:
+        return request.known
+    service, month = request.source.url.removeprefix("sample:").split("/")
+    synthetic.write_month(service, Month.parse(month), request.path)
+    with request.path.open("rb") as file:
         digest = _digest(file)
-    return Arrived(job.path.stat().st_size, digest, etag, generated=True)
+    return DownloadResult(request.path.stat().st_size, digest, etag, generated=True)
 
 
-def _from_server(job: Job) -> Arrived | SourceRecord:
-    from taxi_assets.tlc.sources.transports.http_transport import over_http  # noqa: PLC0415  (requests takes a tenth of a second to load)
+def _download_from_server(request: DownloadRequest) -> DownloadResult | SourceRecord:
+    from taxi_assets.tlc.sources.transports.http_transport import download_http  # noqa: PLC0415  (requests takes a tenth of a second to load)
 
-    return over_http(job)
-
-
-def _from_bucket(job: Job) -> Arrived | SourceRecord:
-    from taxi_assets.tlc.sources.transports.gcs_transport import over_gcs  # noqa: PLC0415  (Google's clients take a while to load)
-
-    return over_gcs(job)
+    return download_http(request)
 
 
-_TRANSPORTS: dict[str, Callable[[Job], Arrived | SourceRecord]] = {
-    "http": _from_server,
-    "https": _from_server,
-    "file": _from_folder,
-    "gs": _from_bucket,
+def _download_from_bucket(request: DownloadRequest) -> DownloadResult | SourceRecord:
+    from taxi_assets.tlc.sources.transports.gcs_transport import download_gcs  # noqa: PLC0415  (Google's clients take a while to load)
+
+    return download_gcs(request)
+
+
+_TRANSPORTS: dict[str, Callable[[DownloadRequest], DownloadResult | SourceRecord]] = {
+    "http": _download_from_server,
+    "https": _download_from_server,
+    "file": _download_from_folder,
+    "gs": _download_from_bucket,
     "sample": _generate,
 }

@@ -14,7 +14,7 @@ from urllib.request import url2pathname
 
 from taxi_assets.addresses import read_bucket
 from taxi_assets.tlc.month import Month
-from taxi_assets.tlc.sources.source_record import Candidate, FileFormat
+from taxi_assets.tlc.sources.source_record import FileFormat, SourceUrl
 
 if TYPE_CHECKING:
     from taxi_assets.tlc.schema import Service
@@ -35,33 +35,33 @@ class Publisher(Protocol):
     def name(self) -> str:
         """The word or base it was chosen by, without secrets."""
 
-    def candidates(self, service: Service, month: Month) -> list[Candidate]:
+    def source_urls(self, service: Service, month: Month) -> list[SourceUrl]:
         """Where the month's file may be, in order of preference."""
 
-    def zones(self) -> list[Candidate]:
+    def zones(self) -> list[SourceUrl]:
         """Where the table of taxi zones may be, in order of preference."""
 
 
 @dataclass(frozen=True)
-class Tlc:
+class TlcPublisher:
     """The Taxi & Limousine Commission itself: Parquet, every month since 2009."""
 
     name: str = "tlc"
 
-    def candidates(self, service: Service, month: Month) -> list[Candidate]:
+    def source_urls(self, service: Service, month: Month) -> list[SourceUrl]:
         """Its one Parquet file; none of a service that is not TLC's."""
         if service.file_name is not None:
             return []
         url = f"{_TLC}/trip-data/{_file_name(service, month, FileFormat.PARQUET)}"
-        return [Candidate(url, self.name, FileFormat.PARQUET)]
+        return [SourceUrl(url, self.name, FileFormat.PARQUET)]
 
-    def zones(self) -> list[Candidate]:
+    def zones(self) -> list[SourceUrl]:
         """The official table."""
-        return [Candidate(f"{_TLC}/misc/{_ZONES_FILE}", self.name, FileFormat.CSV)]
+        return [SourceUrl(f"{_TLC}/misc/{_ZONES_FILE}", self.name, FileFormat.CSV)]
 
 
 @dataclass(frozen=True)
-class DataTalksClub:
+class DataTalksClubPublisher:
     """The mirror that keeps the CSV files TLC has withdrawn."""
 
     name: str = "datatalksclub"
@@ -70,77 +70,80 @@ class DataTalksClub:
         """Whether the month is within its range."""
         return _MIRROR_FIRST <= month <= _MIRROR_LAST
 
-    def candidates(self, service: Service, month: Month) -> list[Candidate]:
+    def source_urls(self, service: Service, month: Month) -> list[SourceUrl]:
         """Its one CSV; asked for outside its range as well, so that the answer is the publisher's own."""
         if service.file_name is not None:
             return []
         url = f"{_MIRROR}/{service.name}/{_file_name(service, month, FileFormat.CSV_GZ)}"
-        return [Candidate(url, self.name, FileFormat.CSV_GZ)]
+        return [SourceUrl(url, self.name, FileFormat.CSV_GZ)]
 
-    def zones(self) -> list[Candidate]:
+    def zones(self) -> list[SourceUrl]:
         """The official table: the mirror has none."""
-        return Tlc().zones()
+        return TlcPublisher().zones()
 
 
 @dataclass(frozen=True)
-class Auto:
+class AutoPublisher:
     """The mirror's CSV where there is one, TLC's Parquet elsewhere."""
 
     name: str = "auto"
 
-    def candidates(self, service: Service, month: Month) -> list[Candidate]:
+    def source_urls(self, service: Service, month: Month) -> list[SourceUrl]:
         """The mirror first, within its range; TLC always."""
-        mirror = DataTalksClub()
-        mirrored = mirror.candidates(service, month) if mirror.has(month) else []
-        return mirrored + Tlc().candidates(service, month)
+        mirror = DataTalksClubPublisher()
+        mirrored = mirror.source_urls(service, month) if mirror.has(month) else []
+        return mirrored + TlcPublisher().source_urls(service, month)
 
-    def zones(self) -> list[Candidate]:
+    def zones(self) -> list[SourceUrl]:
         """The official table."""
-        return Tlc().zones()
+        return TlcPublisher().zones()
 
 
 @dataclass(frozen=True)
-class Sample:
+class SyntheticPublisher:
     """Generated months, offline (`sample/`), and the package's copy of the zone table."""
 
     name: str = "sample"
 
-    def candidates(self, service: Service, month: Month) -> list[Candidate]:
+    def source_urls(self, service: Service, month: Month) -> list[SourceUrl]:
         """The month, to be generated; none for a service that is not."""
         from taxi_assets.tlc import synthetic  # noqa: PLC0415  (the generator is loaded only where it is asked for)
 
         if service.name not in synthetic.services():
             return []
-        return [Candidate(f"sample:{service.name}/{month}", self.name, synthetic.format_of(service.name))]
+        return [SourceUrl(f"sample:{service.name}/{month}", self.name, synthetic.format_of(service.name))]
 
-    def zones(self) -> list[Candidate]:
+    def zones(self) -> list[SourceUrl]:
         """The copy in the package."""
-        return [Candidate(SAMPLE_ZONES_URL, self.name, FileFormat.CSV)]
+        return [SourceUrl(SAMPLE_ZONES_URL, self.name, FileFormat.CSV)]
 
 
 @dataclass(frozen=True)
-class Base:
+class BaseUrlPublisher:
     """A folder, on disk, on a web server or in a bucket, that holds files under the published names."""
 
     name: str
     url: str = field(repr=False)
     """Its address with whatever opens it, a password or a signature: never to be shown."""
 
-    def candidates(self, service: Service, month: Month) -> list[Candidate]:
+    def source_urls(self, service: Service, month: Month) -> list[SourceUrl]:
         """The month as `.csv.gz`, `.csv`, `.parquet`."""
-        return [Candidate(self._inside(_file_name(service, month, ending)), self.name, ending) for ending in FileFormat]
+        return [SourceUrl(self._inside(_file_name(service, month, ending)), self.name, ending) for ending in FileFormat]
 
-    def zones(self) -> list[Candidate]:
+    def zones(self) -> list[SourceUrl]:
         """Its own table, else the official one; a folder on disk stays offline."""
-        own = Candidate(self._inside(_ZONES_FILE), self.name, FileFormat.CSV)
-        return [own, *(Sample() if self.url.startswith("file:") else Tlc()).zones()]
+        own = SourceUrl(self._inside(_ZONES_FILE), self.name, FileFormat.CSV)
+        return [own, *(SyntheticPublisher() if self.url.startswith("file:") else TlcPublisher()).zones()]
 
     def _inside(self, name: str) -> str:
         parts = urlsplit(self.url)
         return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}", fragment=""))
 
 
-BY_NAME: dict[str, Publisher] = {publisher.name: publisher for publisher in (Auto(), DataTalksClub(), Tlc(), Sample())}
+BY_NAME: dict[str, Publisher] = {
+    publisher.name: publisher
+    for publisher in (AutoPublisher(), DataTalksClubPublisher(), TlcPublisher(), SyntheticPublisher())
+}
 """The publishers that have a word for `TAXI_SOURCE`: their names."""
 _ACCEPTED = f"Accepted are {', '.join(BY_NAME)}, a folder that exists, file:///..., http://..., https://... or gs://bucket/prefix."
 
@@ -177,15 +180,15 @@ def _file_name(service: Service, month: Month, ending: FileFormat) -> str:
     return f"{stem}.{ending}"
 
 
-def _folder_base(source: str, folder: Path) -> Base:
+def _folder_base(source: str, folder: Path) -> BaseUrlPublisher:
     if folder.is_dir():
-        return Base(source, folder.resolve().as_uri())
+        return BaseUrlPublisher(source, folder.resolve().as_uri())
     if folder.exists():
         raise ValueError(f"{source} is a file, not a folder. {_ACCEPTED}")
     raise ValueError(f"There is no such word and no such folder: {source}. {_ACCEPTED}")
 
 
-def _file_base(source: str) -> Base:
+def _file_base(source: str) -> BaseUrlPublisher:
     parts = urlsplit(source)
     path = url2pathname(parts.path)
     if parts.netloc not in {"", "localhost"} or not Path(path).is_absolute():
@@ -193,12 +196,12 @@ def _file_base(source: str) -> Base:
     return _folder_base(source, Path(path))
 
 
-def _bucket_base(source: str) -> Base:
+def _bucket_base(source: str) -> BaseUrlPublisher:
     address = read_bucket(source, _ACCEPTED)
-    return Base(source, f"gs://{'/'.join(filter(None, [address.bucket, address.prefix]))}")
+    return BaseUrlPublisher(source, f"gs://{'/'.join(filter(None, [address.bucket, address.prefix]))}")
 
 
-def _web_base(source: str) -> Base:
+def _web_base(source: str) -> BaseUrlPublisher:
     try:
         parts = urlsplit(source)
         usable = bool(parts.hostname) and parts.port != 0
@@ -207,4 +210,4 @@ def _web_base(source: str) -> Base:
     if not usable:
         # Not quoted: where its host ends cannot be told, so neither can where its password does.
         raise ValueError(f"That is no usable http(s):// address: its host or port cannot be read. {_ACCEPTED}")
-    return Base(public_url(source), source)
+    return BaseUrlPublisher(public_url(source), source)

@@ -18,7 +18,7 @@ class FileFormat(StrEnum):
 
 
 @dataclass(frozen=True)
-class Candidate:
+class SourceUrl:
     """One place where a file may be published.
 
     `url` is `http(s)://…`, `gs://…`, `file:///…`, or `sample:{service}/{month}` (generated, see `sample/`).

@@ -11,92 +11,92 @@ import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from taxi_assets.errors import PublisherFailedError
+from taxi_assets.errors import PublisherServerError
 from taxi_assets.tlc.sources.download import etag_of, path_of
 from taxi_assets.tlc.sources.source_record import FileVersion
 from taxi_assets.tlc.sources.transports.base_transport import (
-    TRY_LATER,
+    RETRY_LATER,
     MissingError,
-    Question,
     RetrySettings,
-    refused_by_publisher,
+    VersionRequest,
+    request_error,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from taxi_assets.tlc.sources.source_record import Candidate
+    from taxi_assets.tlc.sources.source_record import SourceUrl
 
-HASTY = RetrySettings(attempts=1, connect_timeout=3, read_timeout=5)
+NO_RETRY = RetrySettings(attempts=1, connect_timeout=3, read_timeout=5)
 """Whoever asks comes again soon: no patience."""
-QUESTION_SECONDS = 15.0
+VERSION_CHECK_SECONDS = 15.0
 """For all candidates together, however slowly an answer comes in."""
 
 
-def ask(
-    what: str,
-    candidates: Sequence[Candidate],
+def check_version(
+    label: str,
+    sources: Sequence[SourceUrl],
     *,
     known: FileVersion | None = None,
-    patience: RetrySettings = HASTY,
-    seconds: float = QUESTION_SECONDS,
+    retry: RetrySettings = NO_RETRY,
+    seconds: float = VERSION_CHECK_SECONDS,
     google_key: str | None = None,
 ) -> FileVersion | None:
     """The version of a file that is published now, of the first candidate that is; None when none is published.
 
     `known` is the version of the file that we hold; it is the answer when the publisher says that it is still current.
-    As in `fetch`, a candidate that fails is never silently replaced by the next: raises `PublisherRefusedError`, and
-    `PublisherFailedError` where no good answer came in time; `PublisherUnreachableError` means that nobody is there.
+    As in `fetch`, a candidate that fails is never silently replaced by the next: raises `PublisherRequestError`, and
+    `PublisherServerError` where no good answer came in time; `PublisherUnreachableError` means that nobody is there.
     """
     deadline = time.monotonic() + seconds
-    for candidate in candidates:
-        question = Question(
-            what=what, candidate=candidate, held=known, retry=patience, google_key=google_key, deadline=deadline
+    for candidate in sources:
+        question = VersionRequest(
+            label=label, source=candidate, held=known, retry=retry, google_key=google_key, deadline=deadline
         )
         try:
-            return _ASKERS[urlsplit(candidate.url).scheme](question)
+            return _VERSION_CHECKS[urlsplit(candidate.url).scheme](question)
         except MissingError:
             continue
     return None
 
 
-def _in_folder(question: Question) -> FileVersion:
+def _check_folder(request: VersionRequest) -> FileVersion:
     try:
-        found = path_of(question).stat()
+        found = path_of(request).stat()
     except (FileNotFoundError, NotADirectoryError):
         raise MissingError("no such file") from None
     except PermissionError:
-        raise refused_by_publisher(question, "that its permissions forbid reading it") from None
+        raise request_error(request, "that its permissions forbid reading it") from None
     except OSError as error:  # such as a network drive that has gone away
-        what = f"{question.what} could not be asked for at {question.url}: {(error.strerror or 'it broke').lower()}."
-        raise PublisherFailedError(what, remedy=TRY_LATER) from None
+        what = f"{request.label} could not be asked for at {request.url}: {(error.strerror or 'it broke').lower()}."
+        raise PublisherServerError(what, remedy=RETRY_LATER) from None
     if not stat.S_ISREG(found.st_mode):
-        raise refused_by_publisher(question, "that it is no file")
-    return FileVersion(question.url, question.candidate.publisher, etag_of(found), None, found.st_size)
+        raise request_error(request, "that it is no file")
+    return FileVersion(request.url, request.source.publisher, etag_of(found), None, found.st_size)
 
 
-def _in_sample(question: Question) -> FileVersion:
+def _check_synthetic(request: VersionRequest) -> FileVersion:
     from taxi_assets.tlc import synthetic  # noqa: PLC0415  (the generator is loaded only where it is asked for)
 
-    return FileVersion(question.url, question.candidate.publisher, synthetic.etag(), None, None)
+    return FileVersion(request.url, request.source.publisher, synthetic.etag(), None, None)
 
 
-def _on_server(question: Question) -> FileVersion:
-    from taxi_assets.tlc.sources.transports.http_transport import version_over_http  # noqa: PLC0415  (see `download.py`)
+def _check_http(request: VersionRequest) -> FileVersion:
+    from taxi_assets.tlc.sources.transports.http_transport import check_http_version  # noqa: PLC0415  (see `download.py`)
 
-    return version_over_http(question)
-
-
-def _in_bucket(question: Question) -> FileVersion:
-    from taxi_assets.tlc.sources.transports.gcs_transport import version_over_gcs  # noqa: PLC0415  (Google's clients take a while to load)
-
-    return version_over_gcs(question)
+    return check_http_version(request)
 
 
-_ASKERS: dict[str, Callable[[Question], FileVersion]] = {
-    "http": _on_server,
-    "https": _on_server,
-    "file": _in_folder,
-    "gs": _in_bucket,
-    "sample": _in_sample,
+def _check_gcs(request: VersionRequest) -> FileVersion:
+    from taxi_assets.tlc.sources.transports.gcs_transport import check_gcs_version  # noqa: PLC0415  (Google's clients take a while to load)
+
+    return check_gcs_version(request)
+
+
+_VERSION_CHECKS: dict[str, Callable[[VersionRequest], FileVersion]] = {
+    "http": _check_http,
+    "https": _check_http,
+    "file": _check_folder,
+    "gs": _check_gcs,
+    "sample": _check_synthetic,
 }

@@ -59,7 +59,7 @@ class _Bases:
     places: Whole
     pickup_to_the_minute: Flags
     dropoff_to_the_minute: Flags
-    tidy: Real  # 0 to 1: the less, the sooner it leaves an unknown zone empty
+    completeness: Real  # 0 to 1: the less, the sooner it leaves an unknown zone empty
 
 
 def lines(month: Month, rng: np.random.Generator) -> Iterator[pa.Array]:
@@ -80,7 +80,7 @@ def lines_of_day(rng: np.random.Generator, date: dt.date, count: int) -> pa.Arra
     pickup = rides.pickup - rides.pickup % 60 * bases.pickup_to_the_minute[base]
     dropoff = rides.dropoff - rides.dropoff % 60 * bases.dropoff_to_the_minute[base]
     dropoff = _misrecorded(rng, pickup, dropoff)
-    nothing = bases.tidy[base] < in_force(_EMPTY_ZONES, date)
+    nothing = bases.completeness[base] < in_force(_EMPTY_ZONES, date)
     columns = [
         bases.names.take(pa.array(base)),
         _time(pickup),
@@ -125,5 +125,5 @@ def _bases() -> _Bases:
         places=choose(rng, _BASES, _PLACES),
         pickup_to_the_minute=to_the_minute,
         dropoff_to_the_minute=to_the_minute & happens(rng, _BASES, _MINUTES_BOTH),
-        tidy=rng.random(_BASES),
+        completeness=rng.random(_BASES),
     )

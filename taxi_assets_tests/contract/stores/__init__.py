@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from taxi_assets.errors import LakeUnusableError
+from taxi_assets.errors import LakeConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -31,7 +31,7 @@ class LakeBackend:
     open: Callable[[], Lake]
     faults: Mapping[str, Callable[[pytest.MonkeyPatch], None]]
     """What can break in the middle of a publish."""
-    broken: type[Exception] = LakeUnusableError
+    broken: type[Exception] = LakeConfigurationError
     """What a publish raises then."""
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from taxi_assets.errors import WarehouseUnusableError
+from taxi_assets.errors import WarehouseConfigurationError
 from taxi_assets.resources.google import BigQueryClientResource
 from taxi_assets.storage.lake.local_lake import LocalLake
 from taxi_assets.storage.warehouse.bigquery import BigQueryWarehouse
@@ -69,7 +69,7 @@ def backend(bigquery: BigQuery, account: ServiceAccount, open_its_lake: Callable
         break_commit=break_commit,
         break_mart=break_mart,
         types=("INTEGER", "STRING"),
-        broken=WarehouseUnusableError,
+        broken=WarehouseConfigurationError,
     )
 
 

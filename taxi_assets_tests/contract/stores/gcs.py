@@ -29,7 +29,7 @@ def cloud_storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[CloudStorage]:
 def open_lake(environment: Mapping[str, str], bucket: str) -> GcsLake:
     """A client of the bucket, in whichever process this is."""
     os.environ.update(environment)
-    return GcsLake(storage=CloudStorageResource(), bucket=bucket, prefix="nyc/taxi", patience_seconds=20)
+    return GcsLake(storage=CloudStorageResource(), bucket=bucket, prefix="nyc/taxi", timeout_seconds=20)
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ def open_lake(place: Place, prefix: str) -> GcsLake:
         storage=CloudStorageResource(project=place.project, credentials=place.key),
         bucket=place.bucket,
         prefix=prefix,
-        patience_seconds=20,
+        timeout_seconds=20,
     )
 
 

@@ -13,7 +13,7 @@ from taxi_assets.settings import Settings
 def test_with_nothing_set_it_is_at_five_on_the_first_in_utc_and_every_hour() -> None:
     settings = Settings.from_env()
     assert (settings.schedule_cron, settings.schedule_timezone) == ("0 5 1 * *", "UTC")
-    assert (settings.publication_interval, settings.retry_delay) == (3600, 30)
+    assert (settings.publication_interval_seconds, settings.retry_delay_seconds) == (3600, 30)
 
 
 @pytest.mark.parametrize("empty", ["", " "])
@@ -29,8 +29,8 @@ def test_an_empty_value_means_that_nothing_is_set(monkeypatch: pytest.MonkeyPatc
 def test_what_is_set_reaches_schedules_sensors_and_assets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAXI_SCHEDULE_CRON", "30 6 2 * *")
     monkeypatch.setenv("TAXI_SCHEDULE_TIMEZONE", "America/New_York")
-    monkeypatch.setenv("TAXI_PUBLICATION_INTERVAL", "600")
-    monkeypatch.setenv("TAXI_RETRY_DELAY", "0.5")
+    monkeypatch.setenv("TAXI_PUBLICATION_INTERVAL_SECONDS", "600")
+    monkeypatch.setenv("TAXI_RETRY_DELAY_SECONDS", "0.5")
     repository = build_definitions(Settings.from_env()).get_repository_def()
     assert repository.get_schedule_def("green_monthly").cron_schedule == "30 6 2 * *"
     assert {schedule.execution_timezone for schedule in repository.schedule_defs} == {"America/New_York"}
@@ -48,16 +48,16 @@ def test_what_is_set_reaches_schedules_sensors_and_assets(monkeypatch: pytest.Mo
         ("TAXI_SCHEDULE_CRON", "0 5 31 2 *", "a cron expression of five fields"),
         ("TAXI_SCHEDULE_TIMEZONE", "New York", "the name of a time zone, such as UTC or America/New_York"),
         ("TAXI_SCHEDULE_TIMEZONE", "../UTC", "the name of a time zone"),
-        ("TAXI_PUBLICATION_INTERVAL", "0", "greater than or equal to 1"),
-        ("TAXI_PUBLICATION_INTERVAL", "hourly", "a valid integer"),
-        ("TAXI_PUBLICATION_INTERVAL", "604801", "less than or equal to 604800"),
-        ("TAXI_RETRY_DELAY", "-1", "greater than or equal to 0"),
-        ("TAXI_RETRY_DELAY", "inf", "a finite number"),
-        ("TAXI_RETRY_DELAY", "nan", "a finite number"),
+        ("TAXI_PUBLICATION_INTERVAL_SECONDS", "0", "greater than or equal to 1"),
+        ("TAXI_PUBLICATION_INTERVAL_SECONDS", "hourly", "a valid integer"),
+        ("TAXI_PUBLICATION_INTERVAL_SECONDS", "604801", "less than or equal to 604800"),
+        ("TAXI_RETRY_DELAY_SECONDS", "-1", "greater than or equal to 0"),
+        ("TAXI_RETRY_DELAY_SECONDS", "inf", "a finite number"),
+        ("TAXI_RETRY_DELAY_SECONDS", "nan", "a finite number"),
         ("TAXI_MAX_FILE_BYTES", "0", "greater than or equal to 1"),
         ("TAXI_MAX_FILE_BYTES", "8 GB", "a valid integer"),
         ("TAXI_MAX_EXPANSION_RATIO", "-1", "greater than or equal to 1"),
-        ("TAXI_RETRY_DELAY", "1e9", "less than or equal to 604800"),
+        ("TAXI_RETRY_DELAY_SECONDS", "1e9", "less than or equal to 604800"),
     ],
 )
 def test_a_wrong_value_is_one_line_that_says_what_is_accepted(

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from taxi_assets.automation.sensors.orphaned_runs import (
-    _held,
-    _is_abandoned,
-    end_abandoned_runs,
+    _hold_lock,
+    _is_orphaned,
+    fail_orphaned_runs,
     is_lock_held,
     lock_file,
 )
@@ -23,26 +23,26 @@ if TYPE_CHECKING:
 
 
 def work(path: Path, line: Connection) -> None:
-    with _held(path):
+    with _hold_lock(path):
         line.send("working")
         line.recv()
 
 
 def test_a_run_is_abandoned_when_its_process_was_killed_and_not_before(tmp_path: Path) -> None:
     path = tmp_path / "running" / "a.lock"
-    assert not _is_abandoned(path)
+    assert not _is_orphaned(path)
     with child(work, path) as other:
         other.hear()
-        assert not _is_abandoned(path)
+        assert not _is_orphaned(path)
         other.kill()
-    assert _is_abandoned(path)
-    assert not _is_abandoned(path), "it is ended once"
+    assert _is_orphaned(path)
+    assert not _is_orphaned(path), "it is ended once"
 
 
 def look_as_another_user(path: Path, line: Connection) -> None:
     if os.getuid() == 0:
         os.setuid(65534)
-    line.send("abandoned" if _is_abandoned(path) else "not ours")
+    line.send("abandoned" if _is_orphaned(path) else "not ours")
 
 
 def test_a_lock_of_another_user_is_left_to_that_user(tmp_path: Path) -> None:
@@ -61,12 +61,12 @@ def test_a_run_that_ends_is_never_taken_for_abandoned(tmp_path: Path) -> None:
 
     def look() -> None:
         while not ended.is_set():
-            found.append(_is_abandoned(path))
+            found.append(_is_orphaned(path))
 
     watcher = threading.Thread(target=look)
     watcher.start()
     for _ in range(2000):
-        with _held(path):
+        with _hold_lock(path):
             pass
     ended.set()
     watcher.join()
@@ -81,12 +81,12 @@ def test_a_run_that_was_killed_before_it_was_marked_as_started_is_ended(tmp_path
         assert run.status == dg.DagsterRunStatus.NOT_STARTED
         with child(work, lock_file(instance, run.run_id)) as other:
             other.hear()
-            end_abandoned_runs(dg.build_sensor_context(instance))
+            fail_orphaned_runs(dg.build_sensor_context(instance))
             assert statuses(instance) == [dg.DagsterRunStatus.NOT_STARTED], "its process is alive"
             assert is_lock_held(instance, run.run_id)
             other.kill()
         assert is_lock_held(instance, run.run_id) is False
-        end_abandoned_runs(dg.build_sensor_context(instance))
+        fail_orphaned_runs(dg.build_sensor_context(instance))
         assert statuses(instance) == [dg.DagsterRunStatus.FAILURE]
         assert is_lock_held(instance, run.run_id) is None
 

@@ -67,20 +67,20 @@ def test_another_definition_is_another_version() -> None:
 def test_a_header_that_is_none_is_refused_by_the_name_of_its_file(text: str, said: str) -> None:
     with pytest.raises(MartDefinitionError) as error:
         read_mart("busy", text)
-    assert error.value.what.startswith("marts/sql/busy.sql: ")
-    assert said in error.value.what
-    assert "\n" not in error.value.what
+    assert error.value.problem.startswith("marts/sql/busy.sql: ")
+    assert said in error.value.problem
+    assert "\n" not in error.value.problem
     assert "marts/mart.py" in error.value.remedy
 
 
 def test_what_is_counted_of_all_trips_is_what_has_to_add_up_to_them() -> None:
-    assert list(read_mart("busy", HEADER + SQL).of_all_trips) == ["trips", "revenue"]
+    assert list(read_mart("busy", HEADER + SQL).reconciled_measures) == ["trips", "revenue"]
     with_own = HEADER.replace("[trips, revenue]", "[rush, trips]")
-    assert list(read_mart("busy", with_own + SQL).of_all_trips) == ["trips"]
+    assert list(read_mart("busy", with_own + SQL).reconciled_measures) == ["trips"]
     in_its_own_sense = with_own.replace("rush:", "trips:")
-    assert list(read_mart("busy", in_its_own_sense.replace("[rush, ", "[") + SQL).of_all_trips) == []
+    assert list(read_mart("busy", in_its_own_sense.replace("[rush, ", "[") + SQL).reconciled_measures) == []
     of_some = HEADER.replace("measures:", "counts: some\nmeasures:")
-    assert list(read_mart("busy", of_some + SQL).of_all_trips) == []
+    assert list(read_mart("busy", of_some + SQL).reconciled_measures) == []
     assert list(read_mart("busy", of_some + SQL).measures) == ["trips", "revenue"]
 
 
@@ -98,7 +98,7 @@ def test_a_table_of_the_warehouse_is_neither_a_mart_nor_a_view(taken: str) -> No
     for name, view in ((taken, "busy_ratios"), ("busy", taken)):
         with pytest.raises(MartDefinitionError, match=f"{taken} is the name of another table") as error:
             read_mart(name, HEADER + SQL + VIEW.format(view))
-        assert error.value.what.startswith(f"marts/sql/{name}.sql: ")
+        assert error.value.problem.startswith(f"marts/sql/{name}.sql: ")
 
 
 @pytest.mark.parametrize("name", ["Busy", "busy-days", "2busy", "größe", "busy.days"])

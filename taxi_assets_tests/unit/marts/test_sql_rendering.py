@@ -12,14 +12,14 @@ from sqlglot import exp
 from taxi_assets.errors import MartDefinitionError
 from taxi_assets.marts import all_trips
 from taxi_assets.marts.mart import marts, read_mart
-from taxi_assets.marts.portable_sql import ALLOWED
+from taxi_assets.marts.portable_sql import ALLOWED_NODES
 from taxi_assets.marts.sql_rendering import (
+    expand_all_trips,
     lineage,
-    month_of,
+    mart_queries,
+    month_query,
     never_null,
-    over_trips,
     parse,
-    queries_of,
     render,
     tables_of,
     types_of,
@@ -50,11 +50,12 @@ def relation(dialect: str) -> str:
 def rendered(mart: Mart, dialect: str) -> dict[str, str]:
     """The query of a month of all services, and of one alone, and the views."""
     found = {
-        ", ".join(service.name for service in services): month_of(mart, MONTH, services)
+        ", ".join(service.name for service in services): month_query(mart, MONTH, services)
         for services in (mart.services, mart.services[-1:])
     }
     return {
-        name: render(query, dialect, relation(dialect).format) for name, query in (found | queries_of(mart)[1]).items()
+        name: render(query, dialect, relation(dialect).format)
+        for name, query in (found | mart_queries(mart)[1]).items()
     }
 
 
@@ -67,7 +68,7 @@ def test_every_statement_of_every_mart_has_only_what_engines_understand_alike(na
             assert cast.to.this in TYPES, (which, cast.sql())
             assert isinstance(cast.this, exp.Null) or not cast.to.expressions, (which, cast.sql())
             cast.to.set("expressions", [])  # DuckDB's DECIMAL has a width even for a null
-        strange = {type(node).__name__ for node in tree.walk() if type(node) not in ALLOWED}
+        strange = {type(node).__name__ for node in tree.walk() if type(node) not in ALLOWED_NODES}
         assert not strange, (which, strange)
         for division in tree.find_all(exp.Div):
             assert division.this.find(exp.Cast), (which, division.sql())
@@ -178,9 +179,9 @@ FROM = "FROM zone_day"
 def test_what_engines_do_not_understand_alike_is_refused(query: str, said: str) -> None:
     with pytest.raises(MartDefinitionError) as error:
         parse(query, "question 3")
-    assert error.value.what.startswith("question 3: ")
-    assert said.lower() in error.value.what.lower()
-    assert error.value.what.replace("…", "").isprintable()
+    assert error.value.problem.startswith("question 3: ")
+    assert said.lower() in error.value.problem.lower()
+    assert error.value.problem.replace("…", "").isprintable()
     assert "marts/portable_sql.py" in error.value.remedy
 
 
@@ -237,28 +238,28 @@ QUERY = "SELECT data_month, service, SUM(trips) AS trips FROM all_trips GROUP BY
 )
 def test_a_mart_whose_sql_is_none_is_refused(text: str, said: str) -> None:
     with pytest.raises(MartDefinitionError, match="some: ") as error:
-        queries_of(read_mart("some", text))
-    assert said in error.value.what
+        mart_queries(read_mart("some", text))
+    assert said in error.value.problem
 
 
 @pytest.mark.parametrize("name", marts())
 def test_every_mart_is_made_of_queries_in_this_language_and_has_the_views_that_its_file_names(name: str) -> None:
-    query, views = queries_of(marts()[name])
+    query, views = mart_queries(marts()[name])
     assert query.named_selects == [column.name for column in marts()[name].columns]
     assert [*views] == marts()[name].views
 
 
 def test_a_view_upon_a_view_and_a_table_of_somebody_else_are_left_to_the_engine() -> None:
     views = "; CREATE VIEW a AS SELECT trips FROM some; CREATE VIEW b AS SELECT what FROM a"
-    assert [*queries_of(read_mart("some", HEADER + QUERY + views))[1]] == ["a", "b"]
+    assert [*mart_queries(read_mart("some", HEADER + QUERY + views))[1]] == ["a", "b"]
 
 
 def test_all_trips_of_nothing_is_refused() -> None:
     query = parse("SELECT COUNT(*) AS n FROM all_trips", "query")
     for services, months in (([], [MONTH]), ([GREEN], [])):
         with pytest.raises(MartDefinitionError, match="which services and months"):
-            over_trips(query, services, months)
-    assert tables_of(over_trips(query, [GREEN, FHV], [MONTH])) == {"green_trips", "fhv_trips"}
+            expand_all_trips(query, services, months)
+    assert tables_of(expand_all_trips(query, [GREEN, FHV], [MONTH])) == {"green_trips", "fhv_trips"}
 
 
 # --- what columns are -------------------------------------------------------------------------------------------------
@@ -327,5 +328,5 @@ def test_what_can_be_null_is_told_from_the_query() -> None:
 def test_every_column_of_all_trips_is_recorded_or_null_for_each_service() -> None:
     query = parse("SELECT * FROM all_trips", "query")
     for service in SERVICES.values():
-        names = over_trips(query, [service], [MONTH]).find(exp.Subquery).this.named_selects  # type: ignore[union-attr]
+        names = expand_all_trips(query, [service], [MONTH]).find(exp.Subquery).this.named_selects  # type: ignore[union-attr]
         assert names == ["service", *(column.name for column in all_trips.COLUMNS)]

@@ -1,4 +1,4 @@
-"""What TAXI_NOTIFY and TAXI_UI_URL may say, and that no notifier is waited for."""
+"""What TAXI_NOTIFY_URLS and TAXI_UI_URL may say, and that no notifier is waited for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from taxi_assets.errors import SettingsError
 from taxi_assets.notifications import client
-from taxi_assets.notifications.client import Message, read_notifiers, tell
+from taxi_assets.notifications.client import Message, notify, read_notifiers
 from taxi_assets.settings import Settings
 from taxi_assets_tests.loopback_sinks import SECRET, HttpSink, MailSink
 
@@ -20,8 +20,8 @@ def test_one_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPa
         web.answers.clear()
         started = time.monotonic()
         message = Message("failure", "Something", "happened.")
-        complaints = tell(SecretStr(f"{web.address},{mail.address}"), message)
-    assert complaints == ["Notifier number 1 of TAXI_NOTIFY (JSON) did not answer within 1 seconds."]
+        complaints = notify(SecretStr(f"{web.address},{mail.address}"), message)
+    assert complaints == ["Notifier number 1 of TAXI_NOTIFY_URLS (JSON) did not answer within 1 seconds."]
     assert time.monotonic() - started < 15  # it never answers
     assert len(mail.messages) == 1
 
@@ -52,10 +52,10 @@ def test_notifiers_stand_between_commas_or_spaces(value: str, number: int) -> No
 def test_a_wrong_notifier_is_one_line_that_does_not_quote_it(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], value: str, which: str
 ) -> None:
-    monkeypatch.setenv("TAXI_NOTIFY", value)
+    monkeypatch.setenv("TAXI_NOTIFY_URLS", value)
     with pytest.raises(SettingsError) as error:
         Settings.from_env()
-    assert str(error.value).startswith(f"TAXI_NOTIFY is not accepted. {which}")
+    assert str(error.value).startswith(f"TAXI_NOTIFY_URLS is not accepted. {which}")
     said = capfd.readouterr()
     assert "\n" not in str(error.value)
     assert SECRET not in f"{error.value}{said.out}{said.err}"
@@ -63,8 +63,8 @@ def test_a_wrong_notifier_is_one_line_that_does_not_quote_it(
 
 @pytest.mark.parametrize("value", ["", "  "])
 def test_no_notifier_is_none(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    monkeypatch.setenv("TAXI_NOTIFY", value)
-    assert Settings.from_env().notify is None
+    monkeypatch.setenv("TAXI_NOTIFY_URLS", value)
+    assert Settings.from_env().notify_urls is None
 
 
 @pytest.mark.parametrize(

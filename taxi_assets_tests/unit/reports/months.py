@@ -6,8 +6,8 @@ import datetime as dt
 from dataclasses import replace
 from decimal import Decimal
 
-from taxi_assets.reports.metrics import Headline, HourOfWeek, MoneyFigure, MonthFigures, ZoneFigure
-from taxi_assets.tlc.cleaning.report import MonthReport, Reason, Totals
+from taxi_assets.reports.metrics import Headline, HourOfWeek, MoneyMetrics, MonthMetrics, ZoneMetrics
+from taxi_assets.tlc.cleaning.report import CleaningReport, ControlTotals, ReasonTotals
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.fhv import FHV
 from taxi_assets.tlc.services.green import GREEN
@@ -30,10 +30,10 @@ def headline(month: Month = MONTH, trips: int = 3100) -> Headline:
     )
 
 
-def figures() -> MonthFigures:
+def figures() -> MonthMetrics:
     """Of green, with every figure there is."""
-    payment = MoneyFigure("Credit card", 3000, Decimal(48000), Decimal(9600), Decimal(60000))
-    return MonthFigures(
+    payment = MoneyMetrics("Credit card", 3000, Decimal(48000), Decimal(9600), Decimal(60000))
+    return MonthMetrics(
         service=GREEN,
         month=MONTH,
         headline=headline(),
@@ -42,15 +42,18 @@ def figures() -> MonthFigures:
         days=[100] * 31,
         trips_outside=0,
         hours=[[float(hour) for hour in range(24)] for _ in range(7)],
-        zones=[ZoneFigure("East Harlem North", "Manhattan", 500), ZoneFigure("Zone 7", "", 400)],
+        zones=[ZoneMetrics("East Harlem North", "Manhattan", 500), ZoneMetrics("Zone 7", "", 400)],
         trips_without_zone=31,
-        fares=[MoneyFigure("$0 to $5", 100, *[Decimal(300)] * 3), MoneyFigure("$5 and more", 3000, *[Decimal(9)] * 3)],
+        fares=[
+            MoneyMetrics("$0 to $5", 100, *[Decimal(300)] * 3),
+            MoneyMetrics("$5 and more", 3000, *[Decimal(9)] * 3),
+        ],
         tip_by_fare=[1.5, None],
-        payments=[payment, MoneyFigure("Dispute", 100, Decimal(0), Decimal(0), Decimal(0))],
+        payments=[payment, MoneyMetrics("Dispute", 100, Decimal(0), Decimal(0), Decimal(0))],
     )
 
 
-def figures_without_money() -> MonthFigures:
+def figures_without_money() -> MonthMetrics:
     """Of fhv in its first years: bases reported pickups and no more."""
     only_trips = replace(
         headline(), revenue=None, fare_per_trip=None, tips_per_fare=None, miles_per_trip=None, minutes_per_trip=None
@@ -61,15 +64,15 @@ def figures_without_money() -> MonthFigures:
     )  # fmt: skip
 
 
-def no_figures() -> MonthFigures:
+def no_figures() -> MonthMetrics:
     """Of a month whose rows are all in quarantine."""
     nothing = replace(figures_without_money().headline, trips=0, trips_per_day=0.0, busiest=None)
     return replace(figures_without_money(), headline=nothing, days=[0] * 31, trips_without_zone=0,
                    hours=[[None] * 24 for _ in range(7)])  # fmt: skip
 
 
-def report(service: str = "green", rows: int = 3100) -> MonthReport:
-    return MonthReport(
+def report(service: str = "green", rows: int = 3100) -> CleaningReport:
+    return CleaningReport(
         service=service,
         month=str(MONTH),
         data_version="a1b2c3d4",
@@ -78,9 +81,9 @@ def report(service: str = "green", rows: int = 3100) -> MonthReport:
         rules=["zero_passengers"],
         rows_raw=rows + 50,
         rows_quarantined=50,
-        clean=Totals(rows=rows, cents=0, source_rows=0),
+        clean=ControlTotals(rows=rows, cents=0, source_rows=0),
         quarantined_total_cents=123_456,
-        reasons={"zero_passengers": Reason(rows=50, total_cents=123_456)},
+        reasons={"zero_passengers": ReasonTotals(rows=50, total_cents=123_456)},
         rows_by_day=[100] * 31,
         unknown_columns=[],
         absent_columns=[],

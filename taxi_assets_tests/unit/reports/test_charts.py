@@ -11,37 +11,37 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from taxi_assets.reports.artifact import PICTURES
-from taxi_assets.reports.charts import draw_all
-from taxi_assets.reports.metrics import ZoneFigure
+from taxi_assets.reports.artifact import CHARTS
+from taxi_assets.reports.charts import draw_charts
+from taxi_assets.reports.metrics import ZoneMetrics
 from taxi_assets.reports.quality_chart import changes, draw_quality, draw_reasons
-from taxi_assets.tlc.cleaning.report import Reason
+from taxi_assets.tlc.cleaning.report import ReasonTotals
 from taxi_assets.tlc.month import Month
 from taxi_assets_tests.unit.reports.months import figures, figures_without_money, no_figures, report
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from taxi_assets.reports.chart_style import Picture
-    from taxi_assets.tlc.cleaning.report import MonthReport
+    from taxi_assets.reports.chart_style import ChartImage
+    from taxi_assets.tlc.cleaning.report import CleaningReport
 
 SMALL = 25_000
 
 
 @pytest.fixture(scope="module")
-def drawn() -> list[Picture]:
+def drawn() -> list[ChartImage]:
     """Of a month with everything, and two days that stand out."""
     days = [100] * 31
     days[19], days[0] = 140, 7
-    return draw_all(replace(figures(), days=days), report())
+    return draw_charts(replace(figures(), days=days), report())
 
 
-def names(drawn: list[Picture]) -> list[str]:
+def names(drawn: list[ChartImage]) -> list[str]:
     return [picture.name for picture in drawn]
 
 
-def test_every_picture_of_a_service_that_records_everything(drawn: list[Picture]) -> None:
-    assert names(drawn) == list(PICTURES)
+def test_every_picture_of_a_service_that_records_everything(drawn: list[ChartImage]) -> None:
+    assert names(drawn) == list(CHARTS)
     for picture in drawn:
         with Image.open(io.BytesIO(picture.png)) as image:
             assert image.format == "PNG"
@@ -51,7 +51,7 @@ def test_every_picture_of_a_service_that_records_everything(drawn: list[Picture]
         assert len(picture.alt) > 40
 
 
-def test_words_name_what_is_to_be_seen(drawn: list[Picture]) -> None:
+def test_words_name_what_is_to_be_seen(drawn: list[ChartImage]) -> None:
     words = {picture.name: picture.alt for picture in drawn}
     assert "Most: Friday 20 January, 140. Fewest: Sunday 1 January, 7." in words["trips_per_day"]
     assert "Friday 17:00\N{EN DASH}18:00" in words["hour_by_weekday"]
@@ -61,26 +61,30 @@ def test_words_name_what_is_to_be_seen(drawn: list[Picture]) -> None:
 
 
 def test_where_payments_are_not_recorded_tips_are_of_all_trips() -> None:
-    words = {picture.name: picture.alt for picture in draw_all(replace(figures(), payments=[]), report())}
+    words = {picture.name: picture.alt for picture in draw_charts(replace(figures(), payments=[]), report())}
     assert "over all trips, tips are 20.0% of fares" in words["fares_and_tips"]
 
 
 def test_no_picture_of_what_is_not_recorded() -> None:
-    assert names(draw_all(figures_without_money(), report("fhv"))) == ["trips_per_day", "hour_by_weekday", "quarantine"]
+    assert names(draw_charts(figures_without_money(), report("fhv"))) == [
+        "trips_per_day",
+        "hour_by_weekday",
+        "quarantine",
+    ]
 
 
 def test_a_month_without_trips_has_only_what_was_left_out() -> None:
     month = report("fhv", rows=0)
-    assert names(draw_all(no_figures(), month)) == ["quarantine"]
-    assert draw_all(no_figures(), month.model_copy(update={"reasons": {}})) == []
+    assert names(draw_charts(no_figures(), month)) == ["quarantine"]
+    assert draw_charts(no_figures(), month.model_copy(update={"reasons": {}})) == []
 
 
 def test_names_from_data_are_drawn_as_they_stand() -> None:
     # matplotlib would read what is between dollars as mathematics, and refuse this.
     odd = "$\\frac{1$ _x_ ^{" + "long" * 60
-    drawn = draw_all(
-        replace(no_figures(), zones=[ZoneFigure(odd, "$", 5)]),
-        report("fhv").model_copy(update={"reasons": {odd: Reason(rows=1, total_cents=0)}}),
+    drawn = draw_charts(
+        replace(no_figures(), zones=[ZoneMetrics(odd, "$", 5)]),
+        report("fhv").model_copy(update={"reasons": {odd: ReasonTotals(rows=1, total_cents=0)}}),
     )
     assert names(drawn) == ["top_zones", "quarantine"]
 
@@ -88,9 +92,9 @@ def test_names_from_data_are_drawn_as_they_stand() -> None:
 def test_the_machine_s_own_settings_change_nothing() -> None:
     import matplotlib as mpl  # noqa: PLC0415  (as heavy as what it tests)
 
-    (before,) = draw_all(no_figures(), report("fhv", rows=0))
+    (before,) = draw_charts(no_figures(), report("fhv", rows=0))
     with mpl.rc_context({"font.size": 20, "axes.facecolor": "red", "savefig.dpi": 30}):
-        assert draw_all(no_figures(), report("fhv", rows=0)) == [before]
+        assert draw_charts(no_figures(), report("fhv", rows=0)) == [before]
 
 
 def test_quality_of_all_months_is_one_small_picture() -> None:
@@ -105,9 +109,9 @@ def test_quality_of_all_months_is_one_small_picture() -> None:
     assert "336 months" in picture.alt
 
 
-def reasons_of(month: str, rows: int, reasons: dict[str, int]) -> MonthReport:
+def reasons_of(month: str, rows: int, reasons: dict[str, int]) -> CleaningReport:
     return report(rows=rows).model_copy(
-        update={"month": month, "reasons": {name: Reason(rows=n, total_cents=0) for name, n in reasons.items()}}
+        update={"month": month, "reasons": {name: ReasonTotals(rows=n, total_cents=0) for name, n in reasons.items()}}
     )
 
 

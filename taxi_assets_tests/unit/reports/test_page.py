@@ -8,17 +8,17 @@ import sys
 from dataclasses import replace
 from decimal import Decimal
 
-from taxi_assets.reports.chart_style import Picture
-from taxi_assets.reports.charts import draw_all
-from taxi_assets.reports.metrics import MoneyFigure, ZoneFigure
+from taxi_assets.reports.chart_style import ChartImage
+from taxi_assets.reports.charts import draw_charts
+from taxi_assets.reports.metrics import MoneyMetrics, ZoneMetrics
 from taxi_assets.reports.page import render, version
-from taxi_assets.tlc.cleaning.report import Reason, UnknownColumn
+from taxi_assets.tlc.cleaning.report import ReasonTotals, UnknownColumn
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.html_pages import Page
 from taxi_assets_tests.unit.reports.months import figures, figures_without_money, no_figures, report, source
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=https://evil.test/x onerror=alert(1)>{{ 7 * 7 }}</style>&amp;"
-PICTURE = Picture("trips_per_day", "Bar chart of trips per day.", b"\x89PNG")
+PICTURE = ChartImage("trips_per_day", "Bar chart of trips per day.", b"\x89PNG")
 
 
 def test_trips_revenue_busiest_hour_and_data_quality_stand_at_the_top() -> None:
@@ -56,7 +56,7 @@ def test_trips_without_a_zone_in_the_city_are_unknown_or_outside_it() -> None:
 
 def test_tips_in_cash_are_a_dash_and_no_share() -> None:
     paid = [
-        MoneyFigure(name, 10, Decimal(100), Decimal(tips), Decimal(120))
+        MoneyMetrics(name, 10, Decimal(100), Decimal(tips), Decimal(120))
         for name, tips in (("Credit card", 20), ("Cash", 0))
     ]
     page = Page(render(replace(figures(), payments=paid), report(), source(), []))
@@ -118,15 +118,15 @@ def test_nothing_is_loaded_and_every_picture_has_words() -> None:
 def test_what_comes_from_data_stays_text() -> None:
     hostile = report().model_copy(
         update={
-            "reasons": {HOSTILE: Reason(rows=1, total_cents=5)},
+            "reasons": {HOSTILE: ReasonTotals(rows=1, total_cents=5)},
             "rules": [HOSTILE],
             "unknown_columns": [UnknownColumn(name=HOSTILE, type="string", examples=[HOSTILE])],
             "absent_columns": [HOSTILE],
         }
     )
-    figures_ = replace(figures(), zones=[ZoneFigure(HOSTILE, HOSTILE, 5)])
+    figures_ = replace(figures(), zones=[ZoneMetrics(HOSTILE, HOSTILE, 5)])
     from_ = source().model_copy(update={"url": HOSTILE, "publisher": HOSTILE, "last_modified": HOSTILE})
-    picture = Picture("trips_per_day", HOSTILE, b"\x89PNG")
+    picture = ChartImage("trips_per_day", HOSTILE, b"\x89PNG")
 
     page = Page(render(figures_, hostile, from_, [picture]))
     plain = Page(render(figures(), report(), source(), [PICTURE]))
@@ -153,5 +153,5 @@ def test_the_same_data_gives_the_same_bytes_in_any_process_and_time_zone() -> No
         text=True,
         check=True,
     )
-    here = render(figures(), report(), source(), draw_all(no_figures(), report()))
+    here = render(figures(), report(), source(), draw_charts(no_figures(), report()))
     assert elsewhere.stdout.split() == [hashlib.sha256(here.encode()).hexdigest(), version()]

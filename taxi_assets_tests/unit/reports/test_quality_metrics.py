@@ -7,20 +7,20 @@ import pyarrow as pa
 import pytest
 
 from taxi_assets.reports.quality_metrics import ALL, COLUMNS, quality_frame, recent_months
-from taxi_assets.tlc.cleaning.report import MonthReport, Reason, Totals, UnknownColumn
+from taxi_assets.tlc.cleaning.report import CleaningReport, ControlTotals, ReasonTotals, UnknownColumn
 from taxi_assets_tests.unit.reports.months import report
 
 
-def month(key: str, rows: int, service: str = "green") -> MonthReport:
+def month(key: str, rows: int, service: str = "green") -> CleaningReport:
     return report(service).model_copy(
         update={
             "month": key,
             "rows_raw": rows,
             "rows_quarantined": 60,
-            "clean": Totals(rows=rows - 60, cents=0, source_rows=0),
+            "clean": ControlTotals(rows=rows - 60, cents=0, source_rows=0),
             "reasons": {
-                "zero_passengers": Reason(rows=50, total_cents=100),
-                "not_utf8": Reason(rows=20, total_cents=0),
+                "zero_passengers": ReasonTotals(rows=50, total_cents=100),
+                "not_utf8": ReasonTotals(rows=20, total_cents=0),
             },
         }
     )

@@ -17,13 +17,13 @@ import pyarrow.parquet
 import pytest
 
 from taxi_assets.errors import (
+    LakeConfigurationError,
+    LakeConflictError,
     LakeObjectDamagedError,
     LakeObjectMissingError,
-    LakeObjectReplacedError,
-    LakeUnusableError,
 )
 from taxi_assets.storage.lake.local_lake import LocalLake
-from taxi_assets.storage.lake.objects import ParquetMonth, PublishedFile, StagedFile, StagedParquet
+from taxi_assets.storage.lake.objects import ParquetPartition, RawFile, StagedParquet, StagedRawFile
 from taxi_assets.tlc.cleaning.report import FOOTER_KEY
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets.tlc.sources.source_record import FileFormat
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from multiprocessing.connection import Connection
 
-    from taxi_assets.tlc.sources.download import Fetched
+    from taxi_assets.tlc.sources.download import DownloadedFile
 
 STEM = "raw/green_trips/2020-10"
 OLD, NEW = b"header\nold\n", b"header\nnew\n"
@@ -46,10 +46,10 @@ def lake(tmp_path: Path) -> LocalLake:
     return LocalLake(folder=str(tmp_path / "lake"))
 
 
-def publish(lake: LocalLake, content: bytes, *, ending: FileFormat = CSV_GZ, etag: str = '"1"') -> PublishedFile:
+def publish(lake: LocalLake, content: bytes, *, ending: FileFormat = CSV_GZ, etag: str = '"1"') -> RawFile:
     with lake.staging() as folder:
         new = fetched(content, folder, ending=ending, etag=etag)
-        return PublishedFile.publish(lake, STEM, StagedFile(new, PublishedFile.versions(lake, STEM)), run_id="a run")
+        return RawFile.publish(lake, STEM, StagedRawFile(new, RawFile.versions(lake, STEM)), run_id="a run")
 
 
 def files(lake: LocalLake) -> dict[str, bytes]:
@@ -58,8 +58,8 @@ def files(lake: LocalLake) -> dict[str, bytes]:
     return {path.name.removeprefix("2020-10."): path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def content(file: PublishedFile) -> bytes:
-    with file.local() as path:
+def content(file: RawFile) -> bytes:
+    with file.as_local_file() as path:
         return path.read_bytes()
 
 
@@ -73,17 +73,17 @@ def written(lake: LocalLake) -> Mapping[str, tuple[int, int]]:
 
 def test_a_published_file_is_found_again_byte_for_byte_with_its_record(lake: LocalLake) -> None:
     new = publish(lake, NEW)
-    found = PublishedFile.get(lake, STEM)
-    assert found == new == PublishedFile.find(lake, STEM)
+    found = RawFile.get(lake, STEM)
+    assert found == new == RawFile.find(lake, STEM)
     assert found.is_intact()
     assert content(found) == NEW
     assert set(files(lake)) == {"csv.gz", "source.json"}
 
 
 def test_what_was_never_published_is_named_with_what_to_do(lake: LocalLake) -> None:
-    assert PublishedFile.find(lake, STEM) is None
+    assert RawFile.find(lake, STEM) is None
     with pytest.raises(LakeObjectMissingError, match=f"{STEM}: there is no .*source.json. Materialize it first."):
-        PublishedFile.get(lake, STEM)
+        RawFile.get(lake, STEM)
 
 
 @pytest.mark.parametrize(("before", "after"), [(CSV_GZ, PARQUET), (PARQUET, CSV), (CSV, CSV_GZ)])
@@ -91,14 +91,14 @@ def test_a_change_of_format_leaves_one_file(lake: LocalLake, before: FileFormat,
     publish(lake, OLD, ending=before)
     publish(lake, NEW, ending=after)
     assert set(files(lake)) == {str(after), "source.json"}
-    assert content(PublishedFile.get(lake, STEM)) == NEW
+    assert content(RawFile.get(lake, STEM)) == NEW
 
 
 def test_the_same_bytes_in_another_format_are_written_under_their_name(lake: LocalLake) -> None:
     publish(lake, OLD, ending=CSV)
     publish(lake, OLD, ending=CSV_GZ)
     assert set(files(lake)) == {"csv.gz", "source.json"}
-    assert PublishedFile.get(lake, STEM).is_intact()
+    assert RawFile.get(lake, STEM).is_intact()
 
 
 def test_the_same_bytes_with_a_new_etag_rewrite_the_record_alone(lake: LocalLake) -> None:
@@ -108,7 +108,7 @@ def test_the_same_bytes_with_a_new_etag_rewrite_the_record_alone(lake: LocalLake
     after = written(lake)
     assert before["2020-10.csv.gz"] == after["2020-10.csv.gz"]
     assert before["2020-10.source.json"] != after["2020-10.source.json"]
-    assert PublishedFile.get(lake, STEM).record.etag == '"2"'
+    assert RawFile.get(lake, STEM).record.etag == '"2"'
 
 
 def test_the_same_bytes_replace_an_object_that_is_damaged(lake: LocalLake) -> None:
@@ -132,12 +132,12 @@ def test_an_object_that_is_not_what_was_recorded_is_told_and_never_handed_out(
 ) -> None:
     publish(lake, OLD)
     damage(Path(lake.folder, f"{STEM}.csv.gz"))
-    found = PublishedFile.find(lake, STEM)
+    found = RawFile.find(lake, STEM)
     assert found is not None
     assert not found.is_intact()
     with pytest.raises(LakeObjectDamagedError) as error:
-        content(PublishedFile.get(lake, STEM))
-    assert f"{STEM}.csv.gz" in error.value.what
+        content(RawFile.get(lake, STEM))
+    assert f"{STEM}.csv.gz" in error.value.problem
     assert "fetches the file anew" in error.value.remedy
 
 
@@ -147,32 +147,32 @@ def test_an_object_that_is_not_what_was_recorded_is_told_and_never_handed_out(
 def test_a_record_that_cannot_be_read_counts_as_none_and_is_replaced(lake: LocalLake, record: bytes) -> None:
     publish(lake, OLD)
     Path(lake.folder, f"{STEM}.source.json").write_bytes(record)
-    assert PublishedFile.find(lake, STEM) is None
+    assert RawFile.find(lake, STEM) is None
     with pytest.raises(LakeObjectMissingError):
-        PublishedFile.get(lake, STEM)
+        RawFile.get(lake, STEM)
     publish(lake, OLD)
-    assert content(PublishedFile.get(lake, STEM)) == OLD
+    assert content(RawFile.get(lake, STEM)) == OLD
 
 
 def test_a_record_of_a_later_version_with_more_in_it_is_read(lake: LocalLake) -> None:
     new = publish(lake, NEW)
     path = Path(lake.folder, f"{STEM}.source.json")
     path.write_text(path.read_text().replace("{", '{"added_later": [1],', 1))
-    assert PublishedFile.find(lake, STEM) == new
+    assert RawFile.find(lake, STEM) == new
 
 
 def test_tidying_up_removes_what_a_killed_run_left_and_nothing_else(lake: LocalLake) -> None:
     new = publish(lake, NEW)
     (Path(lake.folder, STEM).with_name("2020-10.parquet")).write_bytes(OLD)
     (Path(lake.folder, STEM).with_name("2020-11.parquet")).write_bytes(OLD)
-    new.tidy()
+    new.delete_other_formats()
     assert set(files(lake)) == {"csv.gz", "source.json", "2020-11.parquet"}
 
 
 def test_tidying_up_after_an_earlier_file_leaves_the_newer_one_alone(lake: LocalLake) -> None:
     old = publish(lake, OLD, ending=CSV_GZ)
     new = publish(lake, NEW, ending=PARQUET)
-    old.tidy()
+    old.delete_other_formats()
     assert new.is_intact()
 
 
@@ -208,7 +208,7 @@ def die() -> None:
 
 def told(lake: LocalLake) -> str:
     """What stands there, as anyone can tell."""
-    found = PublishedFile.get(lake, STEM)
+    found = RawFile.get(lake, STEM)
     if not found.is_intact():
         with pytest.raises(LakeObjectDamagedError):
             content(found)
@@ -226,7 +226,7 @@ def test_a_crash_between_object_and_record_is_told_apart_and_healed_by_the_next_
         with child(crash_at_rename, number, lake.folder, "csv.gz", die) as other:
             assert other.ends() == (-signal.SIGKILL if number < 3 else 0)
     elif number < 3:
-        with pytest.raises(LakeUnusableError, match="No space left"):
+        with pytest.raises(LakeConfigurationError, match="No space left"):
             crash_at_rename(number, lake.folder, "csv.gz", fail)
     else:
         crash_at_rename(number, lake.folder, "csv.gz", fail)
@@ -238,7 +238,7 @@ def test_a_crash_between_object_and_record_is_told_apart_and_healed_by_the_next_
 
 def test_a_crash_while_the_format_changes_keeps_the_old_file_whole_and_is_healed(lake: LocalLake) -> None:
     publish(lake, OLD)
-    with pytest.raises(LakeUnusableError, match="No space left"):
+    with pytest.raises(LakeConfigurationError, match="No space left"):
         crash_at_rename(2, lake.folder, "parquet", fail)
     assert told(lake) == "old"
     publish(lake, NEW, ending=PARQUET)
@@ -247,9 +247,9 @@ def test_a_crash_while_the_format_changes_keeps_the_old_file_whole_and_is_healed
 
 
 def test_a_first_publish_that_crashes_in_between_leaves_no_record(lake: LocalLake) -> None:
-    with pytest.raises(LakeUnusableError, match="No space left"):
+    with pytest.raises(LakeConfigurationError, match="No space left"):
         crash_at_rename(2, lake.folder, "csv.gz", fail)
-    assert PublishedFile.find(lake, STEM) is None
+    assert RawFile.find(lake, STEM) is None
     publish(lake, NEW)
     assert told(lake) == "new"
 
@@ -275,7 +275,7 @@ def parquet(footer: Mapping[bytes, bytes] | None = None) -> bytes:
 
 def test_a_month_is_found_again_with_its_report(lake: LocalLake) -> None:
     trips = published_month(lake, rows=50, dirty=3)
-    assert ParquetMonth.find(lake, CLEAN) == ParquetMonth.get(lake, CLEAN) == trips
+    assert ParquetPartition.find(lake, CLEAN) == ParquetPartition.get(lake, CLEAN) == trips
     assert (trips.rows, trips.report.clean.rows, trips.report.rows_quarantined) == (50, 50, 3)
     assert trips.bytes == Path(trips.uri).stat().st_size
     assert len(trips.to_pandas()) == 50
@@ -298,16 +298,16 @@ def test_a_staged_file_tells_its_rows_and_bytes(tmp_path: Path) -> None:
 
 
 def test_a_month_that_is_not_there_is_named_with_what_to_do(lake: LocalLake) -> None:
-    assert ParquetMonth.find(lake, CLEAN) is None
+    assert ParquetPartition.find(lake, CLEAN) is None
     with pytest.raises(LakeObjectMissingError, match=f"{CLEAN}.parquet. Materialize the clean asset"):
-        ParquetMonth.get(lake, CLEAN)
+        ParquetPartition.get(lake, CLEAN)
 
 
 def test_the_bytes_of_a_month_that_has_gone_are_none(lake: LocalLake) -> None:
     trips = published_month(lake)
     lake.delete(trips.key)
     assert trips.bytes == 0
-    with pytest.raises(LakeObjectMissingError), trips.local():
+    with pytest.raises(LakeObjectMissingError), trips.as_local_file():
         pass
 
 
@@ -334,10 +334,10 @@ def test_what_is_no_month_of_this_package_is_none_and_getting_it_is_one_clear_er
     lake: LocalLake, stranger: str
 ) -> None:
     put(lake, STRANGERS[stranger])
-    assert ParquetMonth.find(lake, CLEAN) is None
+    assert ParquetPartition.find(lake, CLEAN) is None
     with pytest.raises(LakeObjectDamagedError) as error:
-        ParquetMonth.get(lake, CLEAN)
-    assert f"{CLEAN}.parquet" in error.value.what
+        ParquetPartition.get(lake, CLEAN)
+    assert f"{CLEAN}.parquet" in error.value.problem
     assert "Materialize" in error.value.remedy
     assert "\n" not in str(error.value)
 
@@ -352,7 +352,7 @@ def test_any_damage_to_a_footer_is_told_and_not_raised(lake: LocalLake) -> None:
         for _ in range(5):
             damaged[-8 - chance.randrange(1, length)] = chance.randrange(256)
         put(lake, bytes(damaged))
-        none += ParquetMonth.find(lake, CLEAN) is None
+        none += ParquetPartition.find(lake, CLEAN) is None
     assert none > 10, "the damage was none: nothing was tested"
 
 
@@ -365,8 +365,8 @@ def test_handles_hold_no_rows(lake: LocalLake) -> None:
 def test_a_handle_never_reads_what_has_come_in_its_place(lake: LocalLake) -> None:
     trips = published_month(lake, rows=50)
     published_month(lake, rows=20, seed=1)
-    for read in (trips.to_pandas, lambda: trips.to_pandas(10), lambda: trips.counted(GREEN)):
-        with pytest.raises(LakeObjectReplacedError, match=trips.key):
+    for read in (trips.to_pandas, lambda: trips.to_pandas(10), lambda: trips.reconcile(GREEN)):
+        with pytest.raises(LakeConflictError, match=trips.key):
             read()
 
 
@@ -375,20 +375,20 @@ def test_a_handle_never_reads_what_has_come_in_its_place(lake: LocalLake) -> Non
 
 def test_an_older_run_does_not_put_its_file_over_that_of_a_newer_one(lake: LocalLake) -> None:
     publish(lake, OLD)
-    seen = PublishedFile.versions(lake, STEM)
+    seen = RawFile.versions(lake, STEM)
     new = publish(lake, NEW)
-    with lake.staging() as folder, pytest.raises(LakeObjectReplacedError, match=STEM):
-        PublishedFile.publish(lake, STEM, StagedFile(fetched(b"header\nolder\n", folder), seen), run_id="older")
-    assert PublishedFile.find(lake, STEM) == new
+    with lake.staging() as folder, pytest.raises(LakeConflictError, match=STEM):
+        RawFile.publish(lake, STEM, StagedRawFile(fetched(b"header\nolder\n", folder), seen), run_id="older")
+    assert RawFile.find(lake, STEM) == new
     assert content(new) == NEW
 
 
 def test_two_runs_that_fetched_the_same_file_agree(lake: LocalLake) -> None:
-    seen = PublishedFile.versions(lake, STEM)
+    seen = RawFile.versions(lake, STEM)
     first = publish(lake, NEW, etag='"1"')
     with lake.staging() as folder:
-        staged = StagedFile(fetched(NEW, folder, ending=CSV_GZ, etag='"2"'), seen)
-        assert PublishedFile.publish(lake, STEM, staged, run_id="other") == first
+        staged = StagedRawFile(fetched(NEW, folder, ending=CSV_GZ, etag='"2"'), seen)
+        assert RawFile.publish(lake, STEM, staged, run_id="other") == first
 
 
 def test_two_runs_that_cleaned_the_same_month_agree_and_one_with_other_data_is_refused(
@@ -402,11 +402,11 @@ def test_two_runs_that_cleaned_the_same_month_agree_and_one_with_other_data_is_r
         pyarrow.parquet.write_table(pyarrow.parquet.read_table(cleaned.clean), cleaned.clean, compression="none")
         staged = StagedParquet(cleaned.clean, cleaned.report, replaces=None)
         if refused:
-            with pytest.raises(LakeObjectReplacedError, match=CLEAN):
-                ParquetMonth.publish(lake, CLEAN, staged, run_id="other")
+            with pytest.raises(LakeConflictError, match=CLEAN):
+                ParquetPartition.publish(lake, CLEAN, staged, run_id="other")
         else:
-            assert ParquetMonth.publish(lake, CLEAN, staged, run_id="other") == first
-        assert ParquetMonth.get(lake, CLEAN) == first
+            assert ParquetPartition.publish(lake, CLEAN, staged, run_id="other") == first
+        assert ParquetPartition.get(lake, CLEAN) == first
 
 
 # --- the helper that the tests above and others build on --------------------------------------------------------------
@@ -423,5 +423,5 @@ def test_made_months_are_the_same_every_time_and_different_by_seed(tmp_path: Pat
 
 
 def test_a_fetched_file_says_what_it_is(tmp_path: Path) -> None:
-    file: Fetched = fetched(OLD, tmp_path)
+    file: DownloadedFile = fetched(OLD, tmp_path)
     assert (file.record.bytes, file.record.rows, file.path.read_bytes()) == (len(OLD), 1, OLD)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taxi_assets.errors import ContentRefusedError, HeaderError
+from taxi_assets.errors import ColumnMismatchError, InvalidFileError
 from taxi_assets.tlc.zones import MAX_BYTES, ZONE_COLUMNS, read_zones
 from taxi_assets_tests.trip_files import REAL
 
@@ -57,7 +57,7 @@ def test_header_quirks_do_not_matter(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"<html><body>No such key</body></html>\n", b"LocationID,Borough,service_zone\n"])
 def test_another_table_is_refused_by_its_header(content: bytes, tmp_path: Path) -> None:
-    with pytest.raises(HeaderError, match="taxi zones: the file has no column for"):
+    with pytest.raises(ColumnMismatchError, match="taxi zones: the file has no column for"):
         zones(content, tmp_path)
 
 
@@ -70,7 +70,7 @@ def test_another_table_is_refused_by_its_header(content: bytes, tmp_path: Path) 
     ],
 )
 def test_what_cannot_be_read_is_refused_in_one_line(content: bytes, tmp_path: Path) -> None:
-    with pytest.raises(ContentRefusedError, match="taxi zones: the file cannot be read: ") as error:
+    with pytest.raises(InvalidFileError, match="taxi zones: the file cannot be read: ") as error:
         zones(content, tmp_path)
     assert "\n" not in str(error.value)
 
@@ -91,13 +91,13 @@ def test_an_id_that_trips_cannot_be_joined_by_once_is_refused_with_its_row(
     third: bytes, finding: str, tmp_path: Path
 ) -> None:
     content = HEADER + b"1,EWR,Newark Airport,EWR\n2,Queens,Jamaica Bay,Boro Zone\n" + third + b"\n"
-    with pytest.raises(ContentRefusedError) as error:
+    with pytest.raises(InvalidFileError) as error:
         zones(content, tmp_path)
-    assert f"taxi zones: row 3 below the header {finding}" in error.value.what
+    assert f"taxi zones: row 3 below the header {finding}" in error.value.problem
     assert "Correct this row" in error.value.remedy
 
 
 def test_a_file_too_large_for_a_table_of_zones_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
     row = b"1,EWR,Newark Airport,EWR\n"  # one more of it is refused by its id
-    with pytest.raises(ContentRefusedError, match="the file is larger than 4,000,000 bytes"):
+    with pytest.raises(InvalidFileError, match="the file is larger than 4,000,000 bytes"):
         zones(HEADER + row * (MAX_BYTES // len(row) + 1), tmp_path)

@@ -23,16 +23,16 @@ from pydantic import Field, PrivateAttr
 
 from taxi_assets.errors import (
     WarehouseBusyError,
+    WarehouseConfigurationError,
     WarehouseUnreachableError,
-    WarehouseUnusableError,
 )
 from taxi_assets.google_auth import named_errors, reason
 from taxi_assets.marts.mart import Mart
 from taxi_assets.resources.google import BigQueryClientResource
-from taxi_assets.storage.lake.objects import ParquetMonth
+from taxi_assets.storage.lake.objects import ParquetPartition
 from taxi_assets.storage.pandas_types import to_frame
-from taxi_assets.storage.warehouse.base_warehouse import LoadedMonth, Warehouse, nothing
-from taxi_assets.storage.warehouse.bigquery.job_runner import finished, job_id_of
+from taxi_assets.storage.warehouse.base_warehouse import LoadedMonth, Warehouse, noop
+from taxi_assets.storage.warehouse.bigquery.job_runner import job_id_of, run_job_idempotently
 from taxi_assets.storage.warehouse.bigquery.loading import MonthLoad
 from taxi_assets.storage.warehouse.bigquery.marts import (
     mart_table,
@@ -42,20 +42,20 @@ from taxi_assets.storage.warehouse.bigquery.marts import (
 from taxi_assets.storage.warehouse.bigquery.marts import (
     named_errors as errors_of_queries,
 )
-from taxi_assets.storage.warehouse.bigquery.queries import ask, count, rows_of
+from taxi_assets.storage.warehouse.bigquery.queries import count, rows_of, run_query
 from taxi_assets.storage.warehouse.bigquery.tables import (
     LABELS,
     LEDGER_SCHEMA,
-    described,
-    follow,
     ledger_of,
     ledger_table,
     partition,
     require_same_shape,
+    schema_from_frame,
     schema_of,
     trips_table,
+    update_schema,
 )
-from taxi_assets.tlc.cleaning.report import NO_ROWS, Totals
+from taxi_assets.tlc.cleaning.report import NO_ROWS, ControlTotals
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Service
 
@@ -74,11 +74,11 @@ class BigQueryWarehouse(Warehouse):
     dataset: str = Field(description="The dataset that holds the tables; it is made on first use.")
     location: str | None = Field(default=None, description="Where the dataset is made, US by default.")
 
-    _found_in: str | None = PrivateAttr(default=None)
+    _dataset_location: str | None = PrivateAttr(default=None)
 
     # --- months ------------------------------------------------------------------------------------------------------
 
-    def replace_month(self, service: Service, month: Month, trips: ParquetMonth, *, run_id: str) -> None:
+    def replace_month(self, service: Service, month: Month, trips: ParquetPartition, *, run_id: str) -> None:
         """Made ready here, then see `MonthLoad`."""
         what = f"{service.name} {month} cannot be loaded into {self.table_name(service.table)}"
         with self.client(what) as client:
@@ -90,9 +90,9 @@ class BigQueryWarehouse(Warehouse):
                 trips=trips,
                 table=self._table(service.table),
                 ledger=self._table(ledger_of(service)),
-                location=self._place(client),
+                location=self._location(client),
                 run_id=run_id,
-                named=lambda: self._named(what),
+                named_errors=lambda: self._named_errors(what),
                 log=dg.get_dagster_logger(),
             ).replace()
 
@@ -101,7 +101,7 @@ class BigQueryWarehouse(Warehouse):
         note = self._ledger_row(service, month)
         if note is None or None in note.values():  # invalidated, or of before the ledger had all its columns
             return None
-        totals = Totals(rows=note["row_count"], cents=note["cents"], source_rows=note["source_rows"])
+        totals = ControlTotals(rows=note["row_count"], cents=note["cents"], source_rows=note["source_rows"])
         return LoadedMonth(note["data_version"], totals, note["run_id"])
 
     def replacing_run(self, service: Service, month: Month) -> str | None:
@@ -117,7 +117,7 @@ class BigQueryWarehouse(Warehouse):
             notes = rows_of(client, partition(self._table(ledger_of(service)), month), LEDGER_SCHEMA).to_pylist()
         return notes[0] if notes else None
 
-    def totals(self, service: Service, month: Month) -> Totals:
+    def totals(self, service: Service, month: Month) -> ControlTotals:
         """One query of the partition; no table, no rows."""
         with self.client(f"{service.name} {month} cannot be counted") as client:
             table = self._find(client, service.table)
@@ -125,26 +125,26 @@ class BigQueryWarehouse(Warehouse):
                 return NO_ROWS
             held = {field.name for field in table.schema}
             money = [name for name in service.money_columns if name in held]
-            return count(client, self.table_name(service.table), money, month, location=self._place(client))
+            return count(client, self.table_name(service.table), money, month, location=self._location(client))
 
     def read_month(self, service: Service, month: Month, *, rows: int | None = None) -> pd.DataFrame:
         """By a query; a few rows come from the partition's beginning, which costs nothing."""
         with self.client(f"{service.name} {month} cannot be read") as client:
             table = self._find(client, service.table)
             if table is None:
-                raise self.missing(service.table)
+                raise self.missing_error(service.table)
             held = {field.name for field in table.schema}
             fields = [field for field in schema_of(service) if field.name in held]
             if rows is not None:
                 found = rows_of(client, partition(self._table(service.table), month), fields, rows)
             else:
                 names = ", ".join(f"`{field.name}`" for field in fields)
-                found = ask(
+                found = run_query(
                     client,
                     f"SELECT {names} FROM {self.table_name(service.table)} WHERE data_month = @month "
                     "ORDER BY source_row",
                     month,
-                    location=self._place(client),
+                    location=self._location(client),
                 ).to_arrow(create_bqstorage_client=False)
         return to_frame(_in_schema(found, service.arrow_schema))
 
@@ -156,18 +156,18 @@ class BigQueryWarehouse(Warehouse):
         frame: pd.DataFrame,
         descriptions: Mapping[str, str],
         *,
-        require_current: Callable[[], None] = nothing,
+        require_current: Callable[[], None] = noop,
     ) -> None:
         """In one load job."""
         with self.client(f"{name} cannot be written") as client:
-            self._make_dataset(client)
+            self._create_dataset(client)
             config = bigquery.LoadJobConfig(
-                schema=described(frame, descriptions),
+                schema=schema_from_frame(frame, descriptions),
                 source_format=bigquery.SourceFormat.PARQUET,
                 write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE,
                 labels=LABELS,
             )
-            where: dict[str, Any] = {"job_config": config, "location": self._place(client)}
+            where: dict[str, Any] = {"job_config": config, "location": self._location(client)}
             with io.BytesIO() as parquet:
                 # BigQuery's times have microseconds, pandas' often nanoseconds.
                 pyarrow.parquet.write_table(
@@ -182,7 +182,7 @@ class BigQueryWarehouse(Warehouse):
 
                 job_id = job_id_of(uuid.uuid4().hex, self._table(name))
                 require_current()
-                finished(client, start, job_id, location=where["location"], log=dg.get_dagster_logger())
+                run_job_idempotently(client, start, job_id, location=where["location"], log=dg.get_dagster_logger())
                 require_current()
 
     def read_frame(self, name: str) -> pd.DataFrame:
@@ -190,7 +190,7 @@ class BigQueryWarehouse(Warehouse):
         with self.client(f"{name} cannot be read") as client:
             table = self._find(client, name)
             if table is None:
-                raise self.missing(name)
+                raise self.missing_error(name)
             return to_frame(client.list_rows(table).to_arrow(create_bqstorage_client=False))
 
     # --- marts and questions -----------------------------------------------------------------------------------------
@@ -202,19 +202,19 @@ class BigQueryWarehouse(Warehouse):
         services: Sequence[Service],
         *,
         run_id: str,
-        require_current: Callable[[], None] = nothing,
+        require_current: Callable[[], None] = noop,
     ) -> int:
         """In one query job; then the views, where they are not yet what the mart says."""
-        from taxi_assets.marts.sql_rendering import month_of, queries_of, render  # noqa: PLC0415  (a fifth of a second)
+        from taxi_assets.marts.sql_rendering import mart_queries, month_query, render  # noqa: PLC0415  (a fifth of a second)
 
         what = f"{mart.name} {month} cannot be made"
-        query = render(month_of(mart, month, services), self.dialect, self.relation)
-        views = {name: render(view, self.dialect, self.relation) for name, view in queries_of(mart)[1].items()}
+        query = render(month_query(mart, month, services), self.dialect, self.relation)
+        views = {name: render(view, self.dialect, self.relation) for name, view in mart_queries(mart)[1].items()}
         table = self._table(mart.name)
-        with self.client(what) as client, errors_of_queries(what, self.missing):
-            self._make_dataset(client)
-            self._make_table(client, mart_table(table, mart))
-            where, log = self._place(client), dg.get_dagster_logger()
+        with self.client(what) as client, errors_of_queries(what, self.missing_error):
+            self._create_dataset(client)
+            self._create_table(client, mart_table(table, mart))
+            where, log = self._location(client), dg.get_dagster_logger()
             require_current()
             rows = replace_month(client, mart, month, query, table, location=where, run_id=run_id, log=log)
             for name, view in views.items():
@@ -223,12 +223,12 @@ class BigQueryWarehouse(Warehouse):
             require_current()
         return rows
 
-    def query(self, statement: str) -> pa.Table:
+    def query_native(self, statement: str) -> pa.Table:
         """By a query, with the limit on its cost that all queries have."""
         what = "The query was refused"
-        with self.client(what) as client, errors_of_queries(what, self.missing):
+        with self.client(what) as client, errors_of_queries(what, self.missing_error):
             config = bigquery.QueryJobConfig(labels=LABELS)
-            rows = client.query(statement, job_config=config, location=self._place(client)).result()
+            rows = client.query(statement, job_config=config, location=self._location(client)).result()
             return rows.to_arrow(create_bqstorage_client=False)
 
     # --- names -------------------------------------------------------------------------------------------------------
@@ -248,11 +248,11 @@ class BigQueryWarehouse(Warehouse):
 
     def _prepare(self, client: bigquery.Client, service: Service) -> None:
         """Make dataset and tables; add what the schema gained; descriptions follow the schema."""
-        self._make_dataset(client)
-        self._make_table(client, ledger_table(self._table(ledger_of(service))))
-        self._make_table(client, trips_table(self._table(service.table), service))
+        self._create_dataset(client)
+        self._create_table(client, ledger_table(self._table(ledger_of(service))))
+        self._create_table(client, trips_table(self._table(service.table), service))
 
-    def _make_table(self, client: bigquery.Client, wanted: bigquery.Table) -> None:
+    def _create_table(self, client: bigquery.Client, wanted: bigquery.Table) -> None:
         found = client.create_table(wanted, exists_ok=True)
         try:
             for trial in tenacity.Retrying(
@@ -266,7 +266,7 @@ class BigQueryWarehouse(Warehouse):
                         # Another run was here meanwhile; or it was this one, and the answer was lost.
                         found = client.get_table(wanted.reference)
                     require_same_shape(found, wanted)
-                    changed = follow(found, wanted)
+                    changed = update_schema(found, wanted)
                     if changed:
                         client.update_table(found, changed)
         except api_errors.PreconditionFailed as error:
@@ -276,29 +276,29 @@ class BigQueryWarehouse(Warehouse):
                 remedy="Try again later.",
             ) from error
 
-    def _make_dataset(self, client: bigquery.Client) -> None:
-        if self._place_or_none(client) is None:
+    def _create_dataset(self, client: bigquery.Client) -> None:
+        if self._location_or_none(client) is None:
             dataset = bigquery.Dataset(f"{self.project}.{self.dataset}")
             dataset.location, dataset.labels = self.location or "US", dict(LABELS)
             client.create_dataset(dataset, exists_ok=True)
 
-    def _place_or_none(self, client: bigquery.Client) -> str | None:
+    def _location_or_none(self, client: bigquery.Client) -> str | None:
         """Where the dataset is; None where there is none yet."""
-        if self._found_in is None:
+        if self._dataset_location is None:
             try:
-                self._found_in = client.get_dataset(self.dataset).location
+                self._dataset_location = client.get_dataset(self.dataset).location
             except api_errors.NotFound:
                 return None
-            if self.location is not None and self._found_in.lower() != self.location.lower():
-                found, self._found_in = self._found_in, None
-                raise WarehouseUnusableError(
+            if self.location is not None and self._dataset_location.lower() != self.location.lower():
+                found, self._dataset_location = self._dataset_location, None
+                raise WarehouseConfigurationError(
                     f"The dataset {self.project}.{self.dataset} is in {found}, TAXI_WAREHOUSE says {self.location}.",
                     remedy=f"Say location={found}, or use another dataset: one cannot be moved.",
                 )
-        return self._found_in
+        return self._dataset_location
 
-    def _place(self, client: bigquery.Client) -> str:
-        return self._place_or_none(client) or self.location or "US"
+    def _location(self, client: bigquery.Client) -> str:
+        return self._location_or_none(client) or self.location or "US"
 
     def _find(self, client: bigquery.Client, name: str) -> Any:
         try:
@@ -309,17 +309,17 @@ class BigQueryWarehouse(Warehouse):
     # --- errors ------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def client(self, what: str) -> Iterator[bigquery.Client]:
+    def client(self, label: str) -> Iterator[bigquery.Client]:
         """A client whose errors are ours; `what` names what it is for, as in "green 2020-10 cannot be read"."""
-        with self._named(what), self.api.get_client() as client:
+        with self._named_errors(label), self.api.get_client() as client:
             yield client
 
-    def _named(self, what: str) -> AbstractContextManager[None]:
+    def _named_errors(self, label: str) -> AbstractContextManager[None]:
         return named_errors(
-            what, unusable=WarehouseUnusableError, unreachable=WarehouseUnreachableError, remedy=self._remedy
+            label, unusable=WarehouseConfigurationError, unreachable=WarehouseUnreachableError, remedy=self._remedy
         )
 
-    def _remedy(self, said: str) -> str:
+    def _remedy(self, message: str) -> str:
         """Which role allows what was refused."""
         editor = f"Grant the account BigQuery Data Editor (roles/bigquery.dataEditor) on the dataset {self.dataset}."
         remedies = {
@@ -334,7 +334,9 @@ class BigQueryWarehouse(Warehouse):
             "permission": editor,
             "access denied": editor,
         }
-        return next((remedy for part, remedy in remedies.items() if part in said.lower()), "Is TAXI_WAREHOUSE right?")
+        return next(
+            (remedy for part, remedy in remedies.items() if part in message.lower()), "Is TAXI_WAREHOUSE right?"
+        )
 
 
 def _in_schema(found: pa.Table, schema: pa.Schema) -> pa.Table:

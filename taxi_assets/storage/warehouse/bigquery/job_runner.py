@@ -10,7 +10,7 @@ import tenacity
 from google.api_core import exceptions as api_errors
 
 from taxi_assets.errors import WarehouseUnreachableError
-from taxi_assets.google_auth import PASSING
+from taxi_assets.google_auth import TRANSIENT_ERRORS
 
 if TYPE_CHECKING:
     import logging
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 _ATTEMPTS = 4
 _LONGEST_WAIT_SECONDS = 30
 # A job that failed for one of these may succeed as another job. A quota is not tried again: it is for a day.
-_MAY_PASS = PASSING - {"quotaExceeded"}
+_TRANSIENT_REASONS = TRANSIENT_ERRORS - {"quotaExceeded"}
 
 
-class _MayPassError(Exception):
+class _TransientJobError(Exception):
     """A job has failed for a reason that may pass."""
 
 
@@ -38,15 +38,15 @@ def job_id_of(run_id: str, destination: str, *data: str) -> str:
     return f"taxi_assets-{table}-{digest}"
 
 
-def finished(
+def run_job_idempotently(
     client: bigquery.Client,
     start: Callable[[str], Any],
     job_id: str,
     *,
     location: str,
     log: logging.Logger,
-    stands: Callable[[], bool] = lambda: True,
-    left: Callable[[], None] = lambda: None,
+    is_still_valid: Callable[[], bool] = lambda: True,
+    on_interrupted: Callable[[], None] = lambda: None,
 ) -> Any:
     """Start a job by `start(id)`, or find it where an earlier attempt has started it, and wait for its end.
 
@@ -60,15 +60,15 @@ def finished(
     ids = (f"{job_id}-{number}" for number in itertools.count(1))
 
     def attempt() -> Any:
-        job = _begun(client, start, ids, location, stands)
+        job = _start_or_attach(client, start, ids, location, is_still_valid)
         try:
             return job.result()
         except BaseException:
             error = job.error_result
             if error is None:
-                left()
-            elif error.get("reason") in _MAY_PASS:
-                raise _MayPassError(f"{job.job_id} failed: {error.get('message', error['reason'])}") from None
+                on_interrupted()
+            elif error.get("reason") in _TRANSIENT_REASONS:
+                raise _TransientJobError(f"{job.job_id} failed: {error.get('message', error['reason'])}") from None
             raise
 
     def tell(state: tenacity.RetryCallState) -> None:
@@ -77,7 +77,7 @@ def finished(
 
     try:
         for trial in tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(_MayPassError),
+            retry=tenacity.retry_if_exception_type(_TransientJobError),
             stop=tenacity.stop_after_attempt(_ATTEMPTS),
             wait=tenacity.wait_random_exponential(multiplier=1, max=_LONGEST_WAIT_SECONDS),
             before_sleep=tell,
@@ -85,18 +85,18 @@ def finished(
         ):
             with trial:
                 return attempt()
-    except _MayPassError as error:
+    except _TransientJobError as error:
         raise WarehouseUnreachableError(
             f"The job {str(error).rstrip('.')} ({_ATTEMPTS} times).", remedy="Try again later."
         ) from error
 
 
-def _begun(
+def _start_or_attach(
     client: bigquery.Client,
     start: Callable[[str], Any],
     ids: Iterator[str],
     location: str,
-    stands: Callable[[], bool],
+    is_still_valid: Callable[[], bool],
 ) -> Any:
     """A new job, or an earlier one that has not failed."""
     while True:
@@ -105,5 +105,5 @@ def _begun(
             return start(this)
         except api_errors.Conflict:
             job = client.get_job(this, location=location)
-            if job.error_result is None and (job.state != "DONE" or stands()):
+            if job.error_result is None and (job.state != "DONE" or is_still_valid()):
                 return job

@@ -24,10 +24,10 @@ from google.auth import exceptions as auth_errors
 from google.cloud import bigquery
 from google.cloud.bigquery.retry import DEFAULT_RETRY
 
-from taxi_assets.errors import ConservationError, LakeObjectReplacedError, TaxiAssetsError
+from taxi_assets.errors import LakeConflictError, ReconciliationError, TaxiAssetsError
 from taxi_assets.google_auth import reason
-from taxi_assets.storage.warehouse.base_warehouse import not_conserved
-from taxi_assets.storage.warehouse.bigquery.job_runner import finished, job_id_of
+from taxi_assets.storage.warehouse.base_warehouse import reconciliation_error
+from taxi_assets.storage.warehouse.bigquery.job_runner import job_id_of, run_job_idempotently
 from taxi_assets.storage.warehouse.bigquery.queries import count, rows_of
 from taxi_assets.storage.warehouse.bigquery.tables import LABELS, LEDGER_SCHEMA, by_month, partition, partitioning
 from taxi_assets.tlc.cleaning.report import totals_of_parquet
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-    from taxi_assets.storage.lake.objects import ParquetMonth
-    from taxi_assets.tlc.cleaning.report import Totals
+    from taxi_assets.storage.lake.objects import ParquetPartition
+    from taxi_assets.tlc.cleaning.report import ControlTotals
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.schema import Service
 
 # Whoever waits for an error shall not wait for minutes more.
-_BRIEFLY = DEFAULT_RETRY.with_timeout(30)
+_SHORT_RETRY = DEFAULT_RETRY.with_timeout(30)
 
 
 @dataclass
@@ -53,12 +53,12 @@ class MonthLoad:
     client: bigquery.Client
     service: Service
     month: Month
-    trips: ParquetMonth
+    trips: ParquetPartition
     table: str
     ledger: str
     location: str
     run_id: str
-    named: Callable[[], AbstractContextManager[None]]
+    named_errors: Callable[[], AbstractContextManager[None]]
     """Turns the client's errors into ours."""
     log: logging.Logger
     _touched: bool = field(default=False, init=False)
@@ -69,16 +69,17 @@ class MonthLoad:
     def replace(self) -> None:
         """Count in the object, load it into the partition in one job, note what was loaded."""
         try:
-            with self.named():
+            with self.named_errors():
                 self._replace()
         except TaxiAssetsError as error:
             if not self._touched:
-                self._restore()
+                self._restore_ledger()
                 raise
             self._invalidate_after_failure()
-            remedy = "Materialize it once more." if isinstance(error, LakeObjectReplacedError) else error.remedy
+            remedy = "Materialize it once more." if isinstance(error, LakeConflictError) else error.remedy
             raise type(error)(
-                f"{error.what} What `{self.table}` holds of {self.month} is suspect until the next load.", remedy=remedy
+                f"{error.problem} What `{self.table}` holds of {self.month} is suspect until the next load.",
+                remedy=remedy,
             ) from error
         except BaseException:
             if self._touched:
@@ -90,13 +91,13 @@ class MonthLoad:
         self.trips.require_current()
         found = self._count_object()
         if found != self.trips.report.clean:
-            raise self._not_conserved(found, "The month was left as it was.")
+            raise self._reconciliation_error(found, "The month was left as it was.")
         if found.rows:
             self._load()
         else:
             self._drop()
         self.trips.require_current()
-        self._note()
+        self._record_in_ledger()
         # A newer run that published and began its load in between has lost its invalidation to this note.
         if all(row["run_id"] == self.run_id for row in self._ledger_rows()):
             self.trips.require_current()
@@ -105,7 +106,7 @@ class MonthLoad:
 
     def _drop(self) -> None:
         self.trips.require_current()
-        self._invalidate()
+        self._invalidate_ledger()
         self._touch()  # before, because the answer may be lost
         self.client.delete_table(partition(self.table, self.month), not_found_ok=True)
 
@@ -123,33 +124,33 @@ class MonthLoad:
 
         def start(job_id: str) -> Any:
             self.trips.require_current()
-            self._invalidate()
+            self._invalidate_ledger()
             if self.trips.uri.startswith("gs://"):
                 return self.client.load_table_from_uri(self.trips.uri, destination, job_id=job_id, **where)
-            with self.trips.local() as path, path.open("rb") as file:
+            with self.trips.as_local_file() as path, path.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 return self.client.load_table_from_file(file, destination, job_id=job_id, size=size, **where)
 
-        job = finished(
+        job = run_job_idempotently(
             self.client,
             start,
             job_id_of(self.run_id, destination, self.trips.report.data_version, self.trips.version),
             location=self.location,
             log=self.log,
-            stands=lambda: self._count_partition() == self.trips.report.clean,
-            left=self._touch,
+            is_still_valid=lambda: self._count_partition() == self.trips.report.clean,
+            on_interrupted=self._touch,
         )
         self._touch()
         if job.output_rows != self.trips.report.clean.rows:
             found = self.trips.report.clean.model_copy(update={"rows": job.output_rows})
-            raise self._not_conserved(found, f"The job {job.job_id} says so.")
+            raise self._reconciliation_error(found, f"The job {job.job_id} says so.")
 
     def _touch(self) -> None:
         self._touched = True
 
     # --- the ledger --------------------------------------------------------------------------------------------------
 
-    def _note(self) -> None:
+    def _record_in_ledger(self) -> None:
         report = self.trips.report
         note: dict[str, Any] = {
             "data_month": self.month.start.isoformat(),
@@ -165,7 +166,7 @@ class MonthLoad:
     def _write_and_wait(self, note: dict[str, Any]) -> None:
         # Never the job of an earlier attempt: its note may have been invalidated since.
         job_id = job_id_of(self.run_id, partition(self.ledger, self.month), uuid.uuid4().hex)
-        finished(
+        run_job_idempotently(
             self.client,
             lambda id_: self._write([note], id_),
             job_id,
@@ -185,7 +186,7 @@ class MonthLoad:
             notes, destination, job_id=job_id, job_config=config, location=self.location
         )
 
-    def _invalidate(self) -> None:
+    def _invalidate_ledger(self) -> None:
         """Replace the month's ledger row by one that vouches for no data and names this run.
 
         Before each job, because a process that is killed writes nothing afterwards: with the old note beside the new
@@ -199,21 +200,21 @@ class MonthLoad:
     def _invalidate_after_failure(self) -> None:
         """Invalidate again: another run may have noted its own load meanwhile."""
         with self._only_warns("still notes"):
-            self._write([self._invalidation()], None).result(timeout=_BRIEFLY.timeout)
+            self._write([self._invalidation()], None).result(timeout=_SHORT_RETRY.timeout)
 
-    def _restore(self) -> None:
+    def _restore_ledger(self) -> None:
         """Restore the old ledger row, because the partition is as it was; unless another run has written since."""
         if self._old is None:
             return
         with self._only_warns("does not note any more"):
             if not any(map(self._is_own_invalidation, self._ledger_rows())):
                 return
-            notes = [{name: _in_json(value) for name, value in note.items()} for note in self._old]
+            notes = [{name: _as_json_value(value) for name, value in note.items()} for note in self._old]
             if notes:
-                self._write(notes, None).result(timeout=_BRIEFLY.timeout)
+                self._write(notes, None).result(timeout=_SHORT_RETRY.timeout)
             else:
                 name = partition(self.ledger, self.month)
-                self.client.delete_table(name, not_found_ok=True, retry=_BRIEFLY)
+                self.client.delete_table(name, not_found_ok=True, retry=_SHORT_RETRY)
 
     def _ledger_rows(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = rows_of(self.client, partition(self.ledger, self.month), LEDGER_SCHEMA).to_pylist()
@@ -226,33 +227,33 @@ class MonthLoad:
         return row["data_version"] is None and row["run_id"] == self.run_id
 
     @contextmanager
-    def _only_warns(self, said: str) -> Iterator[None]:
+    def _only_warns(self, message: str) -> Iterator[None]:
         """An error of what follows a failure must not hide it."""
         try:
             yield
         except (api_errors.GoogleAPIError, auth_errors.GoogleAuthError, OSError, FutureTimeoutError) as error:
-            self.log.warning("%s %s %s %s: %s", self.ledger, said, self.service.name, self.month, reason(error))
+            self.log.warning("%s %s %s %s: %s", self.ledger, message, self.service.name, self.month, reason(error))
 
     # --- counting ----------------------------------------------------------------------------------------------------
 
-    def _count_object(self) -> Totals:
+    def _count_object(self) -> ControlTotals:
         """Control figures of the object: counted by BigQuery in Cloud Storage, or here where the lake is local."""
         if not self.trips.uri.startswith("gs://"):
-            with self.trips.local() as path:
+            with self.trips.as_local_file() as path:
                 return totals_of_parquet(path, self.service, self.month)
         external = bigquery.ExternalConfig(bigquery.SourceFormat.PARQUET)
         external.source_uris = [self.trips.uri]
         money = self.service.money_columns
         return count(self.client, "trips", money, self.month, location=self.location, external={"trips": external})
 
-    def _count_partition(self) -> Totals:
+    def _count_partition(self) -> ControlTotals:
         return count(self.client, f"`{self.table}`", self.service.money_columns, self.month, location=self.location)
 
-    def _not_conserved(self, found: Totals, note: str) -> ConservationError:
-        return not_conserved(self.service, self.month, self.trips, f"`{self.table}`", found, note)
+    def _reconciliation_error(self, found: ControlTotals, note: str) -> ReconciliationError:
+        return reconciliation_error(self.service, self.month, self.trips, f"`{self.table}`", found, note)
 
 
-def _in_json(value: Any) -> Any:
+def _as_json_value(value: Any) -> Any:
     return value.isoformat() if isinstance(value, dt.date) else value
 
 

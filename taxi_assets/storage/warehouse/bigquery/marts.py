@@ -14,8 +14,8 @@ from google.api_core import exceptions as api_errors
 from google.cloud import bigquery
 
 from taxi_assets.errors import WarehouseSchemaError, WarehouseTableMissingError
-from taxi_assets.storage.warehouse.base_warehouse import not_understood
-from taxi_assets.storage.warehouse.bigquery.job_runner import finished, job_id_of
+from taxi_assets.storage.warehouse.base_warehouse import query_error
+from taxi_assets.storage.warehouse.bigquery.job_runner import job_id_of, run_job_idempotently
 from taxi_assets.storage.warehouse.bigquery.tables import LABELS, TYPES, by_month, partition
 from taxi_assets.tlc.schema import ColumnType
 
@@ -73,7 +73,7 @@ def replace_month(
 
     # Trips may have changed since an earlier attempt of this run: what it has finished is made again.
     job_id = job_id_of(run_id, destination, mart.version, statement)
-    rows = finished(client, start, job_id, location=location, log=log, stands=lambda: False)
+    rows = run_job_idempotently(client, start, job_id, location=location, log=log, is_still_valid=lambda: False)
     return int(rows.total_rows)
 
 
@@ -95,7 +95,7 @@ def replace_view(client: bigquery.Client, name: str, mart: Mart, query: str) -> 
 
 
 @contextmanager
-def named_errors(what: str, missing: Callable[[str], WarehouseTableMissingError]) -> Iterator[None]:
+def named_errors(label: str, missing: Callable[[str], WarehouseTableMissingError]) -> Iterator[None]:
     """Names what BigQuery says of tables and columns that a query does not find."""
     try:
         yield
@@ -105,14 +105,14 @@ def named_errors(what: str, missing: Callable[[str], WarehouseTableMissingError]
             raise
         if found["kind"] == "Dataset":
             raise WarehouseTableMissingError(
-                f"{what}: there is no dataset {found['name']}.", remedy="Materialize what it reads first."
+                f"{label}: there is no dataset {found['name']}.", remedy="Materialize what it reads first."
             ) from error
         raise missing(found["name"]) from error
     except api_errors.BadRequest as error:
         said = re.search(r"Unrecognized name: [^\s;]+|Name \S+ not found inside \S+", str(error))
         if said is None:
             raise
-        raise not_understood(what, said[0]) from error
+        raise query_error(label, said[0]) from error
 
 
 def _clustering(mart: Mart) -> list[str]:

@@ -12,7 +12,7 @@ from google.api_core import exceptions as api_errors
 from google.cloud import bigquery
 
 from taxi_assets.storage.warehouse.bigquery.tables import LABELS
-from taxi_assets.tlc.cleaning.report import Totals, to_cents
+from taxi_assets.tlc.cleaning.report import ControlTotals, to_cents
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.month import Month
 
 
-def ask(
+def run_query(
     client: bigquery.Client,
     query: str,
     month: Month,
@@ -45,15 +45,15 @@ def count(
     *,
     location: str,
     external: Mapping[str, bigquery.ExternalConfig] | None = None,
-) -> Totals:
+) -> ControlTotals:
     """Control figures of a month."""
     sums = " + ".join(f"COALESCE(SUM(`{name}`), 0)" for name in money) or "0"
     query = (
         f"SELECT COUNT(*) AS row_count, CAST({sums} AS NUMERIC) AS dollars, "  # noqa: S608  (of our own names)
         f"COALESCE(SUM(source_row), 0) AS source_rows FROM {table} WHERE data_month = @month"
     )
-    (row,) = ask(client, query, month, location=location, external=external)
-    return Totals(rows=row.row_count, cents=to_cents(row.dollars), source_rows=row.source_rows)
+    (row,) = run_query(client, query, month, location=location, external=external)
+    return ControlTotals(rows=row.row_count, cents=to_cents(row.dollars), source_rows=row.source_rows)
 
 
 def rows_of(

@@ -8,7 +8,7 @@ import pyarrow as pa
 from google.cloud import bigquery
 
 from taxi_assets.errors import WarehouseSchemaError
-from taxi_assets.storage.warehouse.base_warehouse import MAKE_ANEW, other_type
+from taxi_assets.storage.warehouse.base_warehouse import RECREATE_TABLE, column_type_error
 from taxi_assets.tlc.schema import ColumnType
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def schema_of(service: Service) -> list[bigquery.SchemaField]:
     return [bigquery.SchemaField(c.name, TYPES[c.type], description=c.described) for c in service.columns]
 
 
-def described(frame: pd.DataFrame, descriptions: Mapping[str, str]) -> list[bigquery.SchemaField]:
+def schema_from_frame(frame: pd.DataFrame, descriptions: Mapping[str, str]) -> list[bigquery.SchemaField]:
     """A frame's columns."""
     return [
         bigquery.SchemaField(field.name, _type_of(field.type), description=descriptions.get(field.name, ""))
@@ -120,11 +120,11 @@ def require_same_shape(found: bigquery.Table, wanted: bigquery.Table) -> None:
     """Raises `WarehouseSchemaError` where a table is made otherwise than it is wanted, in what cannot be changed."""
     name = f"`{found.project}.{found.dataset_id}.{found.table_id}`"
     if _layout(found) != _layout(wanted):
-        raise WarehouseSchemaError(f"{name} is {_layout(found)}; it must be {_layout(wanted)}.", remedy=MAKE_ANEW)
+        raise WarehouseSchemaError(f"{name} is {_layout(found)}; it must be {_layout(wanted)}.", remedy=RECREATE_TABLE)
     types = {field.name: field.field_type for field in found.schema}
     for field in wanted.schema:
         if types.get(field.name, field.field_type) != field.field_type:
-            raise other_type(name, field.name, types[field.name], field.field_type)
+            raise column_type_error(name, field.name, types[field.name], field.field_type)
 
 
 def _layout(table: bigquery.Table) -> str:
@@ -134,7 +134,7 @@ def _layout(table: bigquery.Table) -> str:
     return f"{partitioned} and {clustered}"
 
 
-def follow(table: bigquery.Table, wanted: bigquery.Table) -> list[str]:
+def update_schema(table: bigquery.Table, wanted: bigquery.Table) -> list[str]:
     """Make a table as it is wanted; returns which of its properties changed. Columns the schema has lost stay."""
     new = {field.name: field for field in wanted.schema}
     held = [new.pop(field.name, field) for field in table.schema]

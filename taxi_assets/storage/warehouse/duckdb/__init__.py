@@ -17,11 +17,11 @@ import pyarrow as pa
 from pydantic import Field
 
 from taxi_assets.storage.pandas_types import to_frame
-from taxi_assets.storage.warehouse.base_warehouse import LoadedMonth, Warehouse, not_conserved, nothing
+from taxi_assets.storage.warehouse.base_warehouse import LoadedMonth, Warehouse, noop, reconciliation_error
 from taxi_assets.storage.warehouse.duckdb.connections import connect
 from taxi_assets.storage.warehouse.duckdb.marts import enter, named_errors, replace_mart
 from taxi_assets.storage.warehouse.duckdb.tables import TYPES, Schema, Table, literal, quote
-from taxi_assets.tlc.cleaning.report import NO_ROWS, Totals, to_cents
+from taxi_assets.tlc.cleaning.report import NO_ROWS, ControlTotals, to_cents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from taxi_assets.marts.mart import Mart
-    from taxi_assets.storage.lake.objects import ParquetMonth
+    from taxi_assets.storage.lake.objects import ParquetPartition
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.schema import Service
 
@@ -46,9 +46,9 @@ class DuckDBWarehouse(Warehouse):
     schema_name: str = Field(default="taxi", description="The schema that holds the tables.")
     wait_seconds: float = Field(default=300, description="How long to wait while another process holds the file.")
 
-    def replace_month(self, service: Service, month: Month, trips: ParquetMonth, *, run_id: str) -> None:
+    def replace_month(self, service: Service, month: Month, trips: ParquetPartition, *, run_id: str) -> None:
         """Delete and insert in one transaction, with the check before the commit."""
-        with trips.local() as path, self._connect() as connection:
+        with trips.as_local_file() as path, self._connect() as connection:
             table = self._prepare_table(connection, service)
             connection.begin()
             connection.execute(f"DELETE FROM {table.name} WHERE data_month = ?", [month.start])
@@ -60,7 +60,7 @@ class DuckDBWarehouse(Warehouse):
             found = _totals(table, service, month)
             if found != trips.report.clean:
                 connection.rollback()
-                raise not_conserved(service, month, trips, self.table_name(service.table), found)
+                raise reconciliation_error(service, month, trips, self.table_name(service.table), found)
             self._note_loaded(connection, service, month, trips, run_id)
             # A newer run may have been here while this one waited; it must have the last word.
             trips.require_current()
@@ -79,7 +79,7 @@ class DuckDBWarehouse(Warehouse):
             ).fetchone()
             if row is None:
                 return None
-            return LoadedMonth(row[0], Totals(rows=row[1], cents=row[2], source_rows=row[3]), row[4] or "")
+            return LoadedMonth(row[0], ControlTotals(rows=row[1], cents=row[2], source_rows=row[3]), row[4] or "")
         return None
 
     @contextmanager
@@ -91,7 +91,7 @@ class DuckDBWarehouse(Warehouse):
         with self._connect():
             yield
 
-    def totals(self, service: Service, month: Month) -> Totals:
+    def totals(self, service: Service, month: Month) -> ControlTotals:
         """One query; no table, no rows."""
         with self._open_table(service.table) as table:
             return NO_ROWS if table is None else _totals(table, service, month)
@@ -100,7 +100,7 @@ class DuckDBWarehouse(Warehouse):
         """In the schema's column order; a column that the table does not have yet is null."""
         with self._open_table(service.table) as table:
             if table is None:
-                raise self.missing(service.table)
+                raise self.missing_error(service.table)
             columns = ", ".join(
                 quote(column.name) if column.name in table.columns else f"NULL::{TYPES[column.type]} AS {column.name}"
                 for column in service.columns
@@ -114,7 +114,7 @@ class DuckDBWarehouse(Warehouse):
         frame: pd.DataFrame,
         descriptions: Mapping[str, str],
         *,
-        require_current: Callable[[], None] = nothing,
+        require_current: Callable[[], None] = noop,
     ) -> None:
         """In one transaction."""
         with self._connect() as connection:
@@ -122,7 +122,7 @@ class DuckDBWarehouse(Warehouse):
             connection.register("frame", pa.Table.from_pandas(frame, preserve_index=False))
             schema = Schema(connection, self.schema_name)
             connection.begin()
-            schema.make()
+            schema.create()
             table = schema.table_name(name)
             connection.execute(f"CREATE OR REPLACE TABLE {table} AS SELECT * FROM frame")
             for column, description in descriptions.items():
@@ -134,7 +134,7 @@ class DuckDBWarehouse(Warehouse):
         """Whole."""
         with self._open_table(name) as table:
             if table is None:
-                raise self.missing(name)
+                raise self.missing_error(name)
             return to_frame(table.connection.sql(f"SELECT * FROM {table.name}").to_arrow_table())
 
     def replace_mart(
@@ -144,11 +144,11 @@ class DuckDBWarehouse(Warehouse):
         services: Sequence[Service],
         *,
         run_id: str,  # noqa: ARG002  (one transaction needs no name)
-        require_current: Callable[[], None] = nothing,
+        require_current: Callable[[], None] = noop,
     ) -> int:
         """In one transaction."""
         what = f"{mart.name} {month} cannot be made"
-        with self._connect() as connection, named_errors(what, self.missing):
+        with self._connect() as connection, named_errors(what, self.missing_error):
             require_current()  # the file is this process's alone until the end
             connection.begin()
             schema = Schema(connection, self.schema_name)
@@ -156,10 +156,10 @@ class DuckDBWarehouse(Warehouse):
             connection.commit()
         return rows
 
-    def query(self, statement: str) -> pa.Table:
+    def query_native(self, statement: str) -> pa.Table:
         """Where there is no file yet, nothing is made: the query is told so."""
         there = self._connect() if Path(self.file).exists() else duckdb.connect()
-        with there as connection, named_errors("The query was refused", self.missing):
+        with there as connection, named_errors("The query was refused", self.missing_error):
             enter(Schema(connection, self.schema_name))
             return connection.sql(statement).to_arrow_table()
 
@@ -181,7 +181,7 @@ class DuckDBWarehouse(Warehouse):
         """In a transaction of its own."""
         schema = Schema(connection, self.schema_name)
         connection.begin()
-        schema.make()
+        schema.create()
         connection.execute(
             f"CREATE TABLE IF NOT EXISTS {schema.table_name(_LOADED_MONTHS)} (table_name VARCHAR, "
             "data_month DATE, data_version VARCHAR, row_count BIGINT, cents BIGINT, source_rows BIGINT, "
@@ -192,7 +192,12 @@ class DuckDBWarehouse(Warehouse):
         return table
 
     def _note_loaded(
-        self, connection: duckdb.DuckDBPyConnection, service: Service, month: Month, trips: ParquetMonth, run_id: str
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        service: Service,
+        month: Month,
+        trips: ParquetPartition,
+        run_id: str,
     ) -> None:
         ledger, report = Schema(connection, self.schema_name).table_name(_LOADED_MONTHS), trips.report
         connection.execute(
@@ -228,11 +233,11 @@ class DuckDBWarehouse(Warehouse):
             yield connection
 
 
-def _totals(table: Table, service: Service, month: Month) -> Totals:
+def _totals(table: Table, service: Service, month: Month) -> ControlTotals:
     sums = [f"coalesce(sum({quote(name)}), 0)" for name in service.money_columns if name in table.columns]
     row = table.connection.execute(
         f"SELECT count(*), ({' + '.join(sums) or '0'})::DECIMAL(38,2), coalesce(sum(source_row), 0)::BIGINT "
         f"FROM {table.name} WHERE data_month = ?",
         [month.start],
     ).fetchone()
-    return NO_ROWS if row is None else Totals(rows=row[0], cents=to_cents(row[1]), source_rows=row[2])
+    return NO_ROWS if row is None else ControlTotals(rows=row[0], cents=to_cents(row[1]), source_rows=row[2])

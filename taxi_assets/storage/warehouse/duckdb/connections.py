@@ -20,7 +20,7 @@ import dagster as dg
 import duckdb
 import tenacity
 
-from taxi_assets.errors import WarehouseBusyError, WarehouseUnusableError
+from taxi_assets.errors import WarehouseBusyError, WarehouseConfigurationError
 from taxi_assets.storage.lake.staging import private_folder
 from taxi_assets.storage.warehouse.duckdb.file_lock import UNKNOWN_HOLDER, LockTimeoutError, hold
 from taxi_assets.storage.warehouse.duckdb.tables import literal, quote
@@ -68,7 +68,7 @@ def connect(path: str, wait_seconds: float) -> Iterator[duckdb.DuckDBPyConnectio
     """A connection to the file, made where it is missing.
 
     Within another one to the same file it costs nothing. Raises `WarehouseBusyError` when it waited too long,
-    `WarehouseUnusableError` where the file is no database, or its disk is full.
+    `WarehouseConfigurationError` where the file is no database, or its disk is full.
     """
     with _TURN:
         if path in _OPEN:
@@ -79,15 +79,15 @@ def connect(path: str, wait_seconds: float) -> Iterator[duckdb.DuckDBPyConnectio
         file = Path(path)
         home = file.with_name(f".{file.name}.new")
         if not file.exists() or home.exists():  # the latter was left by a process that was killed
-            _make(file, home)
-        with _opened(path, wait_seconds) as connection:
+            _create_database(file, home)
+        with _open(path, wait_seconds) as connection:
             _OPEN[path] = connection
             try:
                 yield connection
             except duckdb.Error as error:
                 if not (unwritten := _UNWRITTEN.search(str(error))):
                     raise
-                raise WarehouseUnusableError(
+                raise WarehouseConfigurationError(
                     f"{path} cannot be written to ({unwritten['why']}). It is as it was.",
                     remedy="Make room, then run the month again.",
                 ) from error
@@ -107,7 +107,7 @@ def close_idle() -> None:
 
 
 @contextmanager
-def _opened(path: str, wait_seconds: float) -> Iterator[duckdb.DuckDBPyConnection]:
+def _open(path: str, wait_seconds: float) -> Iterator[duckdb.DuckDBPyConnection]:
     """Attach the file to an instance, and detach it afterwards.
 
     The instance is kept for the next connection, unless something went wrong.
@@ -162,7 +162,7 @@ def _attach(
         waiting(instance.execute, f"ATTACH {literal(path)} AS {_DATABASE} (TYPE duckdb)")
         instance.execute(f"USE {_DATABASE}")
     except duckdb.Error as error:
-        raise WarehouseUnusableError(
+        raise WarehouseConfigurationError(
             f"{path} cannot be opened as a DuckDB database: {str(error).splitlines()[0]}",
             remedy="Move it away, or close what this process has open of it.",
         ) from error
@@ -188,7 +188,7 @@ def _temporary_folder(path: str) -> str:
     return f"{path}.tmp"
 
 
-def _make(file: Path, home: Path) -> None:
+def _create_database(file: Path, home: Path) -> None:
     """An empty database, whole from the start: one whose making was cut short would be refused ever after."""
     with private_folder(home) as folder:
         if not file.exists():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from taxi_assets.storage.warehouse.base_warehouse import not_understood
+from taxi_assets.storage.warehouse.base_warehouse import query_error
 from taxi_assets.storage.warehouse.duckdb.tables import literal, quote
 
 if TYPE_CHECKING:
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 _MISSING = re.compile(r"Table with name \"?(?:[^ ]*\.)?(?P<name>[^ .\"]+)\"? does not exist")
 
 
-def replace_mart(schema: Schema, mart: Mart, month: Month, services: Sequence[Service], shown: str) -> int:
+def replace_mart(schema: Schema, mart: Mart, month: Month, services: Sequence[Service], qualified_name: str) -> int:
     """Delete and insert, and make the views anew, within the transaction; the number of rows."""
-    from taxi_assets.marts.sql_rendering import month_of, queries_of, render  # noqa: PLC0415  (a fifth of a second)
+    from taxi_assets.marts.sql_rendering import mart_queries, month_query, render  # noqa: PLC0415  (a fifth of a second)
 
     connection = schema.connection
-    schema.make()
+    schema.create()
     enter(schema)
-    table = schema.prepare(mart.name, mart.columns, shown)
+    table = schema.prepare(mart.name, mart.columns, qualified_name)
     connection.execute(f"COMMENT ON TABLE {table.name} IS {literal(mart.description)}")
     connection.execute(f"DELETE FROM {table.name} WHERE data_month = ?", [month.start])
-    query = render(month_of(mart, month, services), "duckdb", quote)
+    query = render(month_query(mart, month, services), "duckdb", quote)
     rows = connection.execute(f"INSERT INTO {table.name} BY NAME {query}").fetchone()
-    for name, view in queries_of(mart)[1].items():
+    for name, view in mart_queries(mart)[1].items():
         connection.execute(f"CREATE OR REPLACE VIEW {schema.table_name(name)} AS {render(view, 'duckdb', quote)}")
     return 0 if rows is None else int(rows[0])
 
@@ -50,17 +50,17 @@ def enter(schema: Schema) -> None:
 
 
 @contextmanager
-def named_errors(what: str, missing: Callable[[str], WarehouseTableMissingError]) -> Iterator[None]:
+def named_errors(label: str, missing: Callable[[str], WarehouseTableMissingError]) -> Iterator[None]:
     """Names what the engine says of a query."""
     try:
         yield
     except duckdb.CatalogException as error:
         found = _MISSING.search(str(error))
-        raise (_wrong(what, error) if found is None else missing(found["name"])) from error
+        raise (_query_error(label, error) if found is None else missing(found["name"])) from error
     except (duckdb.BinderException, duckdb.ParserException, duckdb.ConversionException) as error:
-        raise _wrong(what, error) from error
+        raise _query_error(label, error) from error
 
 
-def _wrong(what: str, error: duckdb.Error) -> WarehouseSchemaError:
+def _query_error(label: str, error: duckdb.Error) -> WarehouseSchemaError:
     said = str(error).split("\n", 1)[0].rstrip(".")
-    return not_understood(what, said)
+    return query_error(label, said)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from taxi_assets.storage.warehouse.base_warehouse import other_type
+from taxi_assets.storage.warehouse.base_warehouse import column_type_error
 from taxi_assets.tlc.schema import ColumnType
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Schema:
         ).fetchall()
         return bool(found)
 
-    def make(self) -> None:
+    def create(self) -> None:
         """Where it is missing."""
         self.connection.execute(f"CREATE SCHEMA IF NOT EXISTS {self.qualified}")
 
@@ -80,7 +80,7 @@ class Schema:
         ).fetchall()
         return Table(self.connection, self.table_name(name), {c: (type_, about) for c, type_, about in columns})
 
-    def prepare(self, name: str, columns: Sequence[Column], shown: str) -> Table:
+    def prepare(self, name: str, columns: Sequence[Column], qualified_name: str) -> Table:
         """Make a table, or add what the schema gained; comments follow the schema. Within a transaction.
 
         Raises `WarehouseSchemaError`, which calls it `shown`, where a column has another type.
@@ -89,15 +89,15 @@ class Schema:
         self.connection.execute(f"CREATE TABLE IF NOT EXISTS {self.table_name(name)} ({definitions})")
         table = self.table(name)
         for column in columns:
-            self._follow(table, column, shown)
+            self._update_column(table, column, qualified_name)
         return self.table(name)
 
-    def _follow(self, table: Table, column: Column, shown: str) -> None:
+    def _update_column(self, table: Table, column: Column, qualified_name: str) -> None:
         type_, comment = table.columns.get(column.name, (None, None))
         if type_ is None:
             self.connection.execute(f"ALTER TABLE {table.name} ADD COLUMN {quote(column.name)} {TYPES[column.type]}")
         elif type_ != TYPES[column.type]:
-            raise other_type(shown, column.name, type_, TYPES[column.type])
+            raise column_type_error(qualified_name, column.name, type_, TYPES[column.type])
         if comment != column.described:
             self.connection.execute(
                 f"COMMENT ON COLUMN {table.name}.{quote(column.name)} IS {literal(column.described)}"

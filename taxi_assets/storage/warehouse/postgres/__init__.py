@@ -17,12 +17,12 @@ from pydantic import Field
 
 from taxi_assets.errors import WarehouseSchemaError
 from taxi_assets.storage.pandas_types import to_frame
-from taxi_assets.storage.warehouse.base_warehouse import LoadedMonth, Warehouse, nothing
+from taxi_assets.storage.warehouse.base_warehouse import LoadedMonth, Warehouse, noop
 from taxi_assets.storage.warehouse.postgres.frames import from_rows, to_csv
-from taxi_assets.storage.warehouse.postgres.locks import Patience, change, held, key_of
+from taxi_assets.storage.warehouse.postgres.locks import LockTimeouts, advisory_lock, key_of, run_with_lock_retry
 from taxi_assets.storage.warehouse.postgres.marts import named_errors, replace_mart, rows_of
 from taxi_assets.storage.warehouse.postgres.session import open_session, without_secrets
-from taxi_assets.storage.warehouse.postgres.swap import month_key, staged, swap, sweep
+from taxi_assets.storage.warehouse.postgres.swap import drop_abandoned_tables, month_key, staged_table, swap_partition
 from taxi_assets.storage.warehouse.postgres.tables import (
     LOADED_MONTHS,
     TYPES,
@@ -31,10 +31,10 @@ from taxi_assets.storage.warehouse.postgres.tables import (
     find_table,
     prepare_schema,
     prepare_table,
-    shown,
+    qualified_name,
     totals,
 )
-from taxi_assets.tlc.cleaning.report import NO_ROWS, Totals
+from taxi_assets.tlc.cleaning.report import NO_ROWS, ControlTotals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from taxi_assets.marts.mart import Mart
-    from taxi_assets.storage.lake.objects import ParquetMonth
+    from taxi_assets.storage.lake.objects import ParquetPartition
     from taxi_assets.storage.warehouse.postgres.tables import Table
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.schema import Service
@@ -60,22 +60,22 @@ class PostgresWarehouse(Warehouse):
     lock_timeout: float = Field(default=0.3, gt=0, description="Seconds that one try of a swap may hold up readers.")
     wait_seconds: float = Field(default=300, gt=0, description="How long to go on trying while others hold a table.")
 
-    def replace_month(self, service: Service, month: Month, trips: ParquetMonth, *, run_id: str) -> None:
+    def replace_month(self, service: Service, month: Month, trips: ParquetPartition, *, run_id: str) -> None:
         """Build the month beside the old one, verify it, then swap the two in one short transaction."""
         what = f"{service.name} {month} in {self.table_name(service.table)}"
         with (
-            trips.local() as path,
+            trips.as_local_file() as path,
             self._connect() as connection,
-            held(connection, what, month_key(self.schema_name, service.table, month)),
+            advisory_lock(connection, what, month_key(self.schema_name, service.table, month)),
         ):
             # While this load waited or built, a newer one may have published, and even loaded. From the second look
             # on it waits for us, and has the last word.
             trips.require_current()
-            table = prepare_table(connection, self.schema_name, service, self._patience)
-            sweep(connection, table, month, self._patience)
-            with staged(connection, table, service, month, trips, path):
+            table = prepare_table(connection, self.schema_name, service, self._lock_timeouts)
+            drop_abandoned_tables(connection, table, month, self._lock_timeouts)
+            with staged_table(connection, table, service, month, trips, path):
                 trips.require_current()
-                swap(connection, table, month, trips.report, run_id, self._patience)
+                swap_partition(connection, table, month, trips.report, run_id, self._lock_timeouts)
 
     def loaded(self, service: Service, month: Month) -> LoadedMonth | None:
         """From the table `loaded_months`, which is written in the same transaction as the swap."""
@@ -92,9 +92,9 @@ class PostgresWarehouse(Warehouse):
             row = cursor.fetchone()
         if row is None:
             return None
-        return LoadedMonth(row[0], Totals(rows=row[1], cents=row[2], source_rows=row[3]), row[4] or "")
+        return LoadedMonth(row[0], ControlTotals(rows=row[1], cents=row[2], source_rows=row[3]), row[4] or "")
 
-    def totals(self, service: Service, month: Month) -> Totals:
+    def totals(self, service: Service, month: Month) -> ControlTotals:
         """One query, of the month's partition alone; no table, no rows."""
         with self._open_table(service.table) as (connection, table):
             return NO_ROWS if table is None else totals(connection, table.identifier, table.columns, service, month)
@@ -103,7 +103,7 @@ class PostgresWarehouse(Warehouse):
         """In the schema's column order; a column that the table does not have yet is null."""
         with self._open_table(service.table) as (connection, table), tempfile.TemporaryFile() as file:
             if table is None:
-                raise self.missing(service.table)
+                raise self.missing_error(service.table)
             columns = [
                 sql.Identifier(column.name)
                 if column.name in table.columns
@@ -126,13 +126,13 @@ class PostgresWarehouse(Warehouse):
         frame: pd.DataFrame,
         descriptions: Mapping[str, str],
         *,
-        require_current: Callable[[], None] = nothing,
+        require_current: Callable[[], None] = noop,
     ) -> None:
         """In one transaction; a table that has these columns already keeps its place, and the views upon it."""
         table = sql.Identifier(self.schema_name, name)
         types, content = to_csv(frame, self.table_name(name))
         key = key_of(self.schema_name, name)
-        with self._connect() as connection, held(connection, self.table_name(name), key):
+        with self._connect() as connection, advisory_lock(connection, self.table_name(name), key):
             require_current()
             prepare_schema(connection, self.schema_name)
             old = find_table(connection, self.schema_name, name)
@@ -147,13 +147,15 @@ class PostgresWarehouse(Warehouse):
                 cursor.copy_expert(sql.SQL("COPY {} FROM STDIN (FORMAT csv)").format(table), content)
                 describe_columns(cursor, table, descriptions)
 
-            change(connection, self.table_name(name), [] if old is None else [old.oid], action, self._patience)
+            run_with_lock_retry(
+                connection, self.table_name(name), [] if old is None else [old.oid], action, self._lock_timeouts
+            )
 
     def read_frame(self, name: str) -> pd.DataFrame:
         """Whole."""
         with self._open_table(name) as (connection, table), connection.cursor() as cursor:
             if table is None:
-                raise self.missing(name)
+                raise self.missing_error(name)
             names = sql.SQL(", ").join(map(sql.Identifier, table.columns))
             cursor.execute(sql.SQL("SELECT {} FROM {}").format(names, table.identifier))
             return from_rows(cursor.fetchall(), {column: type_ for column, (type_, _) in table.columns.items()})
@@ -165,20 +167,22 @@ class PostgresWarehouse(Warehouse):
         services: Sequence[Service],
         *,
         run_id: str,  # noqa: ARG002  (one transaction needs no name)
-        require_current: Callable[[], None] = nothing,
+        require_current: Callable[[], None] = noop,
     ) -> int:
         """Table and views first, then the month in one transaction."""
-        with self._connect() as connection, named_errors(f"{mart.name} {month} cannot be made", self.missing):
-            return replace_mart(connection, self.schema_name, mart, month, services, self._patience, require_current)
+        with self._connect() as connection, named_errors(f"{mart.name} {month} cannot be made", self.missing_error):
+            return replace_mart(
+                connection, self.schema_name, mart, month, services, self._lock_timeouts, require_current
+            )
 
-    def query(self, statement: str) -> pa.Table:
+    def query_native(self, statement: str) -> pa.Table:
         """All of them at once: answers are small."""
-        with self._connect() as connection, named_errors("The query was refused", self.missing):
+        with self._connect() as connection, named_errors("The query was refused", self.missing_error):
             return rows_of(connection, statement)
 
     def table_name(self, name: str) -> str:
         """Such as "taxi"."green_trips"."""
-        return shown(self.schema_name, name)
+        return qualified_name(self.schema_name, name)
 
     def uri(self) -> str:
         """The address that TAXI_WAREHOUSE takes."""
@@ -186,8 +190,8 @@ class PostgresWarehouse(Warehouse):
         return f"{address}{'&' if '?' in address else '?'}schema={self.schema_name}"
 
     @property
-    def _patience(self) -> Patience:
-        return Patience(self.lock_timeout, self.wait_seconds)
+    def _lock_timeouts(self) -> LockTimeouts:
+        return LockTimeouts(self.lock_timeout, self.wait_seconds)
 
     @contextmanager
     def _connect(self) -> Iterator[Any]:

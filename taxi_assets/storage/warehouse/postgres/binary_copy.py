@@ -54,7 +54,7 @@ class NulByteError(ValueError):
     """A text holds a NUL byte, which Postgres cannot store; the argument is the column's name."""
 
 
-class CopySource:
+class BinaryCopyStream:
     """The rows of a Parquet file as a stream for `copy_expert`, a few thousand at a time; close it after use.
 
     `failure` is what went wrong in making them: `copy_expert` itself says only that something did.
@@ -62,7 +62,7 @@ class CopySource:
 
     def __init__(self, path: Path, columns: Sequence[Column]) -> None:
         self.failure: BaseException | None = None
-        self._parts = _ahead(_parts(path, columns))
+        self._parts = _prefetch(_parts(path, columns))
         self._rest = memoryview(b"")
 
     def read(self, size: int) -> bytes:
@@ -81,7 +81,7 @@ class CopySource:
         self._parts.close()
 
 
-def _ahead(parts: Any) -> Any:
+def _prefetch(parts: Any) -> Any:
     """The same, each made in another thread while the one before it is on its way to the server."""
     with closing(parts), ThreadPoolExecutor(max_workers=1) as another:
         coming = another.submit(next, parts, None)

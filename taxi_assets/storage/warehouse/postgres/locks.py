@@ -20,7 +20,7 @@ from taxi_assets.errors import WarehouseBusyError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-HELD_UP = (errors.LockNotAvailable, errors.DeadlockDetected)
+LOCK_ERRORS = (errors.LockNotAvailable, errors.DeadlockDetected)
 
 _SESSION = """
     SELECT coalesce('pid ' || lock.pid, 'a prepared transaction'), coalesce(nullif(application_name, ''), 'unnamed'),
@@ -34,7 +34,7 @@ _RELATIONS = f"{_SESSION} AND locktype = 'relation' AND relation = ANY(%s::oid[]
 
 
 @dataclass(frozen=True)
-class Patience:
+class LockTimeouts:
     """Seconds that one try may hold up readers, and seconds to go on trying."""
 
     lock_timeout: float
@@ -48,7 +48,7 @@ def key_of(*names: str) -> int:
 
 
 @contextmanager
-def held(connection: Any, what: str, key: int) -> Iterator[None]:
+def advisory_lock(connection: Any, label: str, key: int) -> Iterator[None]:
     """Hold an advisory lock, in the order of asking; one that a process held that was killed is free.
 
     Raises `WarehouseBusyError` when it took longer than the session's lock timeout.
@@ -56,11 +56,11 @@ def held(connection: Any, what: str, key: int) -> Iterator[None]:
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_lock(%s)", [key])
         if not cursor.fetchone()[0]:
-            dg.get_dagster_logger().info("waiting for %s, which is held by %s", what, _holders(cursor, _ADVISORY, key))
+            dg.get_dagster_logger().info("waiting for %s, which is held by %s", label, _holders(cursor, _ADVISORY, key))
             try:
                 cursor.execute("SELECT pg_advisory_lock(%s)", [key])
-            except HELD_UP as error:
-                raise _busy(what, _holders(cursor, _ADVISORY, key)) from error
+            except LOCK_ERRORS as error:
+                raise _busy_error(label, _holders(cursor, _ADVISORY, key)) from error
         try:
             yield
         finally:
@@ -68,17 +68,17 @@ def held(connection: Any, what: str, key: int) -> Iterator[None]:
                 cursor.execute("SELECT pg_advisory_unlock(%s)", [key])
 
 
-def limit_wait(cursor: Any, patience: Patience) -> None:
+def set_lock_timeout(cursor: Any, timeouts: LockTimeouts) -> None:
     """Until its end, this transaction waits for no lock longer than one try."""
-    cursor.execute("SELECT set_config('lock_timeout', %s, true)", [f"{patience.lock_timeout * 1000:.0f}ms"])
+    cursor.execute("SELECT set_config('lock_timeout', %s, true)", [f"{timeouts.lock_timeout * 1000:.0f}ms"])
 
 
-def change(
+def run_with_lock_retry(
     connection: Any,
-    what: str,
+    label: str,
     tables: Sequence[int],
     action: Callable[[Any], None],
-    patience: Patience,
+    timeouts: LockTimeouts,
 ) -> None:
     """Run an action on a cursor in one transaction, over and over until it gets its locks at once.
 
@@ -88,7 +88,7 @@ def change(
 
     def attempt() -> None:
         with connection, connection.cursor() as cursor:
-            limit_wait(cursor, patience)
+            set_lock_timeout(cursor, timeouts)
             action(cursor)
 
     def look(state: tenacity.RetryCallState) -> None:
@@ -96,15 +96,15 @@ def change(
         with connection.cursor() as cursor:
             holders = _holders(cursor, _RELATIONS, [*tables]) or holders
         if state.attempt_number == 1:
-            dg.get_dagster_logger().info("waiting for %s, which is held by %s", what, holders)
+            dg.get_dagster_logger().info("waiting for %s, which is held by %s", label, holders)
 
     def give_up(_state: tenacity.RetryCallState) -> Any:
-        raise _busy(what, holders)
+        raise _busy_error(label, holders)
 
     tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(HELD_UP),
+        retry=tenacity.retry_if_exception_type(LOCK_ERRORS),
         wait=tenacity.wait_random(0.05, 0.5),
-        stop=tenacity.stop_after_delay(patience.wait_seconds),
+        stop=tenacity.stop_after_delay(timeouts.wait_seconds),
         after=look,
         retry_error_callback=give_up,
     )(attempt)
@@ -118,8 +118,8 @@ def _holders(cursor: Any, query: str, key: object) -> str:
     )
 
 
-def _busy(what: str, holder: str) -> WarehouseBusyError:
+def _busy_error(label: str, holder: str) -> WarehouseBusyError:
     return WarehouseBusyError(
-        f"{what} is held by {holder or 'another session'}, for longer than we wait.",
+        f"{label} is held by {holder or 'another session'}, for longer than we wait.",
         remedy="End that session (SELECT pg_terminate_backend(pid)), or let it finish, and run the month again.",
     )

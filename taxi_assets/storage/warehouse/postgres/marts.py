@@ -18,9 +18,9 @@ import pyarrow as pa
 from psycopg2 import errors, sql
 
 from taxi_assets.errors import MartDefinitionError, WarehouseSchemaError
-from taxi_assets.storage.warehouse.base_warehouse import not_understood
+from taxi_assets.storage.warehouse.base_warehouse import query_error
 from taxi_assets.storage.warehouse.postgres.frames import TYPES_BY_OID
-from taxi_assets.storage.warehouse.postgres.locks import change, held, key_of
+from taxi_assets.storage.warehouse.postgres.locks import advisory_lock, key_of, run_with_lock_retry
 from taxi_assets.storage.warehouse.postgres.swap import month_key
 from taxi_assets.storage.warehouse.postgres.tables import (
     TYPES,
@@ -28,7 +28,7 @@ from taxi_assets.storage.warehouse.postgres.tables import (
     describe_columns,
     find_table,
     prepare_schema,
-    shown,
+    qualified_name,
 )
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from taxi_assets.errors import WarehouseTableMissingError
     from taxi_assets.marts.mart import Mart
-    from taxi_assets.storage.warehouse.postgres.locks import Patience
+    from taxi_assets.storage.warehouse.postgres.locks import LockTimeouts
     from taxi_assets.storage.warehouse.postgres.tables import Table
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.schema import Service
@@ -57,24 +57,24 @@ def replace_mart(
     mart: Mart,
     month: Month,
     services: Sequence[Service],
-    patience: Patience,
+    timeouts: LockTimeouts,
     require_current: Callable[[], None],
 ) -> int:
     """Make table and views as the mart says, then the month, in one transaction; the number of its rows."""
-    from taxi_assets.marts.sql_rendering import month_of, queries_of, render  # noqa: PLC0415  (a fifth of a second)
+    from taxi_assets.marts.sql_rendering import mart_queries, month_query, render  # noqa: PLC0415  (a fifth of a second)
 
     def relation(name: str) -> str:
-        return shown(schema, name)
+        return qualified_name(schema, name)
 
-    views = {name: render(view, "postgres", relation) for name, view in queries_of(mart)[1].items()}
-    query = render(month_of(mart, month, services), "postgres", relation)
+    views = {name: render(view, "postgres", relation) for name, view in mart_queries(mart)[1].items()}
+    query = render(month_query(mart, month, services), "postgres", relation)
     prepare_schema(connection, schema)
-    _prepare(connection, schema, mart, views, patience)
+    _prepare(connection, schema, mart, views, timeouts)
     table = sql.Identifier(schema, mart.name)
     columns = sql.SQL(", ").join(sql.Identifier(column.name) for column in mart.columns)
     what = f"{mart.name} {month} in {relation(mart.name)}"
     with (
-        held(connection, what, month_key(schema, mart.name, month)),
+        advisory_lock(connection, what, month_key(schema, mart.name, month)),
         connection,
         connection.cursor() as cursor,
     ):
@@ -104,7 +104,7 @@ def rows_of(connection: Any, statement: str) -> pa.Table:
 
 
 @contextmanager
-def named_errors(what: str, missing: Callable[[str], WarehouseTableMissingError]) -> Iterator[None]:
+def named_errors(label: str, missing: Callable[[str], WarehouseTableMissingError]) -> Iterator[None]:
     """Names what the server says of tables and columns that a query does not find."""
     try:
         yield
@@ -113,7 +113,7 @@ def named_errors(what: str, missing: Callable[[str], WarehouseTableMissingError]
         found = _MISSING.search(said)
         if found is not None:
             raise missing(found["name"]) from error
-        raise not_understood(what, said) from error
+        raise query_error(label, said) from error
 
 
 def _type_of(column: Any) -> pa.DataType | None:
@@ -130,22 +130,22 @@ _DIGITS = 38
 # --- table and views --------------------------------------------------------------------------------------------------
 
 
-def _prepare(connection: Any, schema: str, mart: Mart, views: Mapping[str, str], patience: Patience) -> None:
+def _prepare(connection: Any, schema: str, mart: Mart, views: Mapping[str, str], timeouts: LockTimeouts) -> None:
     """Mostly there is nothing to do."""
     if _is_up_to_date(connection, schema, mart, views):
         return
-    with held(connection, f"the schema {schema}", key_of(schema)):
+    with advisory_lock(connection, f"the schema {schema}", key_of(schema)):
         if _is_up_to_date(connection, schema, mart, views):  # another process may have been here
             return
         found = [find_table(connection, schema, name) for name in (mart.name, *views)]
 
         def action(cursor: Any) -> None:
-            _follow(cursor, schema, mart, found[0], _keys(connection, found[0]))
+            _update_table(cursor, schema, mart, found[0], _keys(connection, found[0]))
             for name, query in views.items():
-                _make_view(cursor, schema, name, mart, query)
+                _create_view(cursor, schema, name, mart, query)
 
-        what = f"{shown(schema, mart.name)} (to make it, or its views, as marts/sql/{mart.name}.sql says)"
-        change(connection, what, [table.oid for table in found if table is not None], action, patience)
+        what = f"{qualified_name(schema, mart.name)} (to make it, or its views, as marts/sql/{mart.name}.sql says)"
+        run_with_lock_retry(connection, what, [table.oid for table in found if table is not None], action, timeouts)
 
 
 def _is_up_to_date(connection: Any, schema: str, mart: Mart, views: Mapping[str, str]) -> bool:
@@ -167,16 +167,17 @@ def _is_up_to_date(connection: Any, schema: str, mart: Mart, views: Mapping[str,
 
 def _require_types(table: Table, mart: Mart) -> None:
     if table.partitioning is not None:
-        raise WarehouseSchemaError(f"{table.shown} is partitioned; a mart is a plain table.", remedy=_REMEDY)
+        raise WarehouseSchemaError(f"{table.qualified_name} is partitioned; a mart is a plain table.", remedy=_REMEDY)
     for column in mart.columns:
         type_ = table.columns.get(column.name, (None,))[0]
         if type_ not in {None, TYPES[column.type]}:
             raise WarehouseSchemaError(
-                f"{table.shown} has {column.name} as {type_}; the mart says {TYPES[column.type]}.", remedy=_REMEDY
+                f"{table.qualified_name} has {column.name} as {type_}; the mart says {TYPES[column.type]}.",
+                remedy=_REMEDY,
             )
 
 
-def _follow(cursor: Any, schema: str, mart: Mart, table: Table | None, keys: Sequence[Sequence[str]]) -> None:
+def _update_table(cursor: Any, schema: str, mart: Mart, table: Table | None, keys: Sequence[Sequence[str]]) -> None:
     name = sql.Identifier(schema, mart.name)
     wanted = {column.name: TYPES[column.type] for column in mart.columns}
     if table is None:
@@ -187,12 +188,12 @@ def _follow(cursor: Any, schema: str, mart: Mart, table: Table | None, keys: Seq
                 sql.SQL("ALTER TABLE {} ADD COLUMN {} {}").format(name, sql.Identifier(column), sql.SQL(type_))
             )
     if [*mart.key] not in keys:
-        _make_key(cursor, schema, mart, is_new=table is None)
+        _create_unique_key(cursor, schema, mart, is_new=table is None)
     cursor.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(name, sql.Literal(mart.description)))
     describe_columns(cursor, name, {column.name: column.described for column in mart.columns})
 
 
-def _make_key(cursor: Any, schema: str, mart: Mart, *, is_new: bool) -> None:
+def _create_unique_key(cursor: Any, schema: str, mart: Mart, *, is_new: bool) -> None:
     """A primary key where no column of it can be null; a unique index otherwise, and where the key has changed."""
     from taxi_assets.marts.sql_rendering import never_null  # noqa: PLC0415  (a fifth of a second)
 
@@ -207,7 +208,7 @@ def _make_key(cursor: Any, schema: str, mart: Mart, *, is_new: bool) -> None:
         cursor.execute(sql.SQL(make).format(name=sql.Identifier(name), table=table, columns=columns))
     except errors.UniqueViolation as error:
         raise WarehouseSchemaError(
-            f"{shown(schema, mart.name)} is not unique by its new key, {', '.join(mart.key)}: "
+            f"{qualified_name(schema, mart.name)} is not unique by its new key, {', '.join(mart.key)}: "
             f"{error.diag.message_detail}",
             remedy=_REMEDY,
         ) from error
@@ -220,7 +221,7 @@ def _keys(connection: Any, table: Table | None) -> list[list[str]]:
         return [key for (key,) in cursor.fetchall()]
 
 
-def _make_view(cursor: Any, schema: str, name: str, mart: Mart, query: str) -> None:
+def _create_view(cursor: Any, schema: str, name: str, mart: Mart, query: str) -> None:
     """Replaced in place where its columns allow that; made anew otherwise."""
     view = sql.Identifier(schema, name)
     cursor.execute("SAVEPOINT view")
@@ -232,7 +233,7 @@ def _make_view(cursor: Any, schema: str, name: str, mart: Mart, query: str) -> N
             cursor.execute(sql.SQL("DROP VIEW {}").format(view))
         except errors.DependentObjectsStillExist as error:
             raise WarehouseSchemaError(
-                f"{shown(schema, name)} gets other columns, but {error.diag.message_detail}.",
+                f"{qualified_name(schema, name)} gets other columns, but {error.diag.message_detail}.",
                 remedy="Drop what depends on it, materialize the mart, and make the former anew.",
             ) from error
         cursor.execute(sql.SQL("CREATE VIEW {} AS {}").format(view, sql.SQL(query)))

@@ -15,7 +15,12 @@ import psycopg2
 import psycopg2.extensions
 
 from taxi_assets.addresses import is_secret
-from taxi_assets.errors import TaxiAssetsError, WarehouseBusyError, WarehouseUnreachableError, WarehouseUnusableError
+from taxi_assets.errors import (
+    TaxiAssetsError,
+    WarehouseBusyError,
+    WarehouseConfigurationError,
+    WarehouseUnreachableError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +37,7 @@ _NO_LIMITS = (
 
 # Complaints that pass by themselves, by the first characters of their SQLSTATE: connection lost, deadlock, too many
 # clients, out of memory, cancelled or shut down by an administrator.
-_PASSING = ("08", "40", "53200", "53300", "57014", "57P")
+_TRANSIENT_CODES = ("08", "40", "53200", "53300", "57014", "57P")
 
 # While a connection is made there is no SQLSTATE, only text.
 _REFUSED = (
@@ -66,7 +71,7 @@ def open_session(url: str, *, wait_seconds: float) -> Iterator[Any]:
     """A connection that commits each statement, closed afterwards.
 
     What Postgres complains of comes out as `WarehouseUnreachableError` where it may pass by itself, and as
-    `WarehouseUnusableError` where somebody has to do something.
+    `WarehouseConfigurationError` where somebody has to do something.
     """
     connection = None
     try:
@@ -75,7 +80,7 @@ def open_session(url: str, *, wait_seconds: float) -> Iterator[Any]:
         _prepare(connection, url, wait_seconds)
         yield connection
     except psycopg2.Error as error:
-        named = _named_at_connect(error, url) if connection is None else _named(error, url, connection)
+        named = _connection_error(error, url) if connection is None else _named_error(error, url, connection)
         raise named from (None if connection is None else error)  # an address that libpq can't read stands in its error
     finally:
         if connection is not None:
@@ -85,7 +90,7 @@ def open_session(url: str, *, wait_seconds: float) -> Iterator[Any]:
 def _prepare(connection: Any, url: str, wait_seconds: float) -> None:
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
-        raise WarehouseUnusableError(
+        raise WarehouseConfigurationError(
             f"{without_secrets(url)} is a database in {encoding}, which not every text can be stored in.",
             remedy="Create one with ENCODING 'UTF8', and correct the address.",
         )
@@ -100,12 +105,12 @@ def _prepare(connection: Any, url: str, wait_seconds: float) -> None:
         cursor.execute("SELECT set_config(name, '0', false) FROM pg_settings WHERE name = ANY(%s)", [[*_NO_LIMITS]])
 
 
-def _named_at_connect(error: psycopg2.Error, url: str) -> TaxiAssetsError:
+def _connection_error(error: psycopg2.Error, url: str) -> TaxiAssetsError:
     where, said = without_secrets(url), _one_line(str(error)).replace(url, without_secrets(url))
     for pattern, remedy in _REFUSED:
         if pattern.search(said):
-            return WarehouseUnusableError(f"{where} cannot be used: {said}.", remedy=remedy)
-    return _unreachable(where, said)
+            return WarehouseConfigurationError(f"{where} cannot be used: {said}.", remedy=remedy)
+    return _unreachable_error(where, said)
 
 
 def _root(error: psycopg2.Error) -> psycopg2.Error:
@@ -118,7 +123,7 @@ def _root(error: psycopg2.Error) -> psycopg2.Error:
     return error
 
 
-def _named(failure: psycopg2.Error, url: str, connection: Any) -> TaxiAssetsError:
+def _named_error(failure: psycopg2.Error, url: str, connection: Any) -> TaxiAssetsError:
     error = _root(failure)
     where, code = without_secrets(url), error.pgcode or ""
     said = _one_line(error.diag.message_primary or str(error))
@@ -126,8 +131,8 @@ def _named(failure: psycopg2.Error, url: str, connection: Any) -> TaxiAssetsErro
         # What libpq has gathered: psycopg2 itself passes on the end of it alone.
         last_words = re.search(r"^FATAL: *(.+)", connection.info.error_message or "", re.MULTILINE)
         said = said if last_words is None else _one_line(last_words[1])
-    if connection.closed or code.startswith(_PASSING):
-        return _unreachable(where, said)
+    if connection.closed or code.startswith(_TRANSIENT_CODES):
+        return _unreachable_error(where, said)
     if code == "55P03":
         return WarehouseBusyError(
             f"{where}: others held a table for longer than we wait ({said}).",
@@ -135,20 +140,20 @@ def _named(failure: psycopg2.Error, url: str, connection: Any) -> TaxiAssetsErro
         )
     if error.diag.message_detail:
         said = f"{said} ({_one_line(error.diag.message_detail)})"
-    return WarehouseUnusableError(f"{where} refused a statement: {said}.", remedy=_remedy(code, said, connection))
+    return WarehouseConfigurationError(f"{where} refused a statement: {said}.", remedy=_remedy(code, said, connection))
 
 
-def _unreachable(where: str, said: str) -> WarehouseUnreachableError:
+def _unreachable_error(address: str, message: str) -> WarehouseUnreachableError:
     return WarehouseUnreachableError(
-        f"{where} cannot be reached, or broke off: {said}.",
+        f"{address} cannot be reached, or broke off: {message}.",
         remedy="What was loaded before is untouched; run the month again once the server answers.",
     )
 
 
-def _remedy(code: str, said: str, connection: Any) -> str:
+def _remedy(code: str, message: str, connection: Any) -> str:
     role, database = (_quote(name) for name in (connection.info.user, connection.info.dbname))
-    schema = re.search(r"for schema (\S+)", said)
-    if code == "42501" and "for database" in said:
+    schema = re.search(r"for schema (\S+)", message)
+    if code == "42501" and "for database" in message:
         return f"Have its owner run: GRANT CREATE ON DATABASE {database} TO {role};"
     if code == "42501" and schema is not None:
         return f"Have its owner run: GRANT USAGE, CREATE ON SCHEMA {_quote(schema[1])} TO {role};"

@@ -18,22 +18,22 @@ import psycopg2
 import pyarrow.parquet
 from psycopg2 import errors, sql
 
-from taxi_assets.errors import ConservationError, WarehouseSchemaError
-from taxi_assets.storage.warehouse.base_warehouse import not_conserved
-from taxi_assets.storage.warehouse.postgres.binary_copy import CopySource, NulByteError
-from taxi_assets.storage.warehouse.postgres.locks import HELD_UP, change, key_of, limit_wait
-from taxi_assets.storage.warehouse.postgres.table_definition import likeness_of
-from taxi_assets.storage.warehouse.postgres.tables import LOADED_MONTHS, changed_meanwhile, totals
+from taxi_assets.errors import ReconciliationError, WarehouseSchemaError
+from taxi_assets.storage.warehouse.base_warehouse import reconciliation_error
+from taxi_assets.storage.warehouse.postgres.binary_copy import BinaryCopyStream, NulByteError
+from taxi_assets.storage.warehouse.postgres.locks import LOCK_ERRORS, key_of, run_with_lock_retry, set_lock_timeout
+from taxi_assets.storage.warehouse.postgres.table_definition import table_definition
+from taxi_assets.storage.warehouse.postgres.tables import LOADED_MONTHS, concurrent_change_error, totals
 from taxi_assets.tlc.month import Month
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from taxi_assets.storage.lake.objects import ParquetMonth
-    from taxi_assets.storage.warehouse.postgres.locks import Patience
+    from taxi_assets.storage.lake.objects import ParquetPartition
+    from taxi_assets.storage.warehouse.postgres.locks import LockTimeouts
     from taxi_assets.storage.warehouse.postgres.tables import Table
-    from taxi_assets.tlc.cleaning.report import MonthReport, Totals
+    from taxi_assets.tlc.cleaning.report import CleaningReport, ControlTotals
     from taxi_assets.tlc.schema import Column, Service
 
 _COPY_BYTES = 1 << 16
@@ -44,7 +44,7 @@ def month_key(schema: str, table: str, month: Month) -> int:
     return key_of(schema, table, str(month))
 
 
-def sweep(connection: Any, table: Table, month: Month, patience: Patience) -> None:
+def drop_abandoned_tables(connection: Any, table: Table, month: Month, timeouts: LockTimeouts) -> None:
     """Drop what killed loads of other months left behind; those that are alive hold their month's lock.
 
     What somebody reads (a dump of the database) is left to a later load.
@@ -58,21 +58,21 @@ def sweep(connection: Any, table: Table, month: Month, patience: Patience) -> No
         names = {name for (name,) in cursor.fetchall()} - {_staged_name(table, month)}
     for name in names:
         other = Month.parse(name.removeprefix(f"{table.name}_").removesuffix("_staged").replace("_", "-"))
-        with suppress(*HELD_UP), connection, connection.cursor() as cursor:
-            limit_wait(cursor, patience)
+        with suppress(*LOCK_ERRORS), connection, connection.cursor() as cursor:
+            set_lock_timeout(cursor, timeouts)
             cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [month_key(table.schema, table.name, other)])
             if cursor.fetchone()[0]:
                 cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(table.schema, name)))
 
 
 @contextmanager
-def staged(
-    connection: Any, table: Table, service: Service, month: Month, trips: ParquetMonth, path: Path
+def staged_table(
+    connection: Any, table: Table, service: Service, month: Month, trips: ParquetPartition, path: Path
 ) -> Iterator[None]:
     """The month as a table of its own, verified, and with all that lets it be attached without a look at its rows."""
     name = sql.Identifier(table.schema, _staged_name(table, month))
     drop = sql.SQL("DROP TABLE IF EXISTS {}").format(name)
-    likeness = likeness_of(connection, table)
+    likeness = table_definition(connection, table)
     with connection, connection.cursor() as cursor:
         cursor.execute(drop)
         # In the same transaction as the rows: only then can they be frozen.
@@ -94,7 +94,9 @@ def staged(
                 cursor.execute(drop)  # it has its final name by now, unless something went wrong
 
 
-def swap(connection: Any, table: Table, month: Month, report: MonthReport, run_id: str, patience: Patience) -> None:
+def swap_partition(
+    connection: Any, table: Table, month: Month, report: CleaningReport, run_id: str, timeouts: LockTimeouts
+) -> None:
     """Put the staged month in the place of the old one, and note it in the ledger, in one transaction."""
     with connection.cursor() as cursor:
         cursor.execute(
@@ -112,12 +114,12 @@ def swap(connection: Any, table: Table, month: Month, report: MonthReport, run_i
         _attach(cursor, table, month, name)
         _note_loaded(cursor, table, month, report, run_id)
 
-    change(
+    run_with_lock_retry(
         connection,
-        f"{month} in {table.shown}",
+        f"{month} in {table.qualified_name}",
         [table.oid] if old is None else [table.oid, old[0]],
         action,
-        patience,
+        timeouts,
     )
 
 
@@ -150,10 +152,10 @@ def _attach(cursor: Any, table: Table, month: Month, name: str) -> None:
             )
         )
     except (errors.DatatypeMismatch, errors.UndefinedTable) as error:  # a column, say, that another load has added
-        raise changed_meanwhile(table.shown) from error
+        raise concurrent_change_error(table.qualified_name) from error
 
 
-def _note_loaded(cursor: Any, table: Table, month: Month, report: MonthReport, run_id: str) -> None:
+def _note_loaded(cursor: Any, table: Table, month: Month, report: CleaningReport, run_id: str) -> None:
     ledger, key = sql.Identifier(table.schema, LOADED_MONTHS), [table.name, month.start]
     cursor.execute(sql.SQL("DELETE FROM {} WHERE table_name = %s AND data_month = %s").format(ledger), key)
     cursor.execute(
@@ -165,10 +167,12 @@ def _note_loaded(cursor: Any, table: Table, month: Month, report: MonthReport, r
     )
 
 
-def _copy(cursor: Any, name: sql.Composable, service: Service, month: Month, trips: ParquetMonth, path: Path) -> None:
+def _copy(
+    cursor: Any, name: sql.Composable, service: Service, month: Month, trips: ParquetPartition, path: Path
+) -> None:
     columns = _columns_of(path, service, trips)
     names = sql.SQL(", ").join(sql.Identifier(column.name) for column in columns)
-    with closing(CopySource(path, columns)) as source:
+    with closing(BinaryCopyStream(path, columns)) as source:
         try:
             cursor.copy_expert(
                 sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary, FREEZE)").format(name, names), source, _COPY_BYTES
@@ -178,14 +182,14 @@ def _copy(cursor: Any, name: sql.Composable, service: Service, month: Month, tri
                 raise
             if not isinstance(source.failure, NulByteError):
                 raise source.failure from None
-            raise ConservationError(
+            raise ReconciliationError(
                 f"{service.name} {month}: a value of {source.failure} in {trips.uri} holds a NUL byte, "
                 "which no text in Postgres can. The month was left as it was.",
                 remedy="Load this month into a warehouse of another kind, or have its publisher mend the file.",
             ) from None
 
 
-def _columns_of(path: Path, service: Service, trips: ParquetMonth) -> list[Column]:
+def _columns_of(path: Path, service: Service, trips: ParquetPartition) -> list[Column]:
     """The service's columns that the file has; it must have no others."""
     fields = {field.name: field.type for field in pyarrow.parquet.read_schema(path)}
     columns = [column for column in service.columns if fields.get(column.name) == column.type.arrow]
@@ -198,9 +202,9 @@ def _columns_of(path: Path, service: Service, trips: ParquetMonth) -> list[Colum
     return columns
 
 
-def _verify(found: Totals, table: Table, service: Service, month: Month, trips: ParquetMonth) -> None:
+def _verify(found: ControlTotals, table: Table, service: Service, month: Month, trips: ParquetPartition) -> None:
     if found != trips.report.clean:
-        raise not_conserved(service, month, trips, table.shown, found)
+        raise reconciliation_error(service, month, trips, table.qualified_name, found)
 
 
 def _month_name(table: Table, month: Month) -> str:

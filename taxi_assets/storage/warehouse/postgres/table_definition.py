@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg2 import sql
 
-from taxi_assets.storage.warehouse.postgres.tables import changed_meanwhile
+from taxi_assets.storage.warehouse.postgres.tables import concurrent_change_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +49,7 @@ _INDEXES = """
 
 
 @dataclass(frozen=True)
-class Likeness:
+class TableDefinition:
     """What makes a table that can be attached to another without a look at its rows, and without work then."""
 
     columns: sql.Composable
@@ -62,7 +62,7 @@ class Likeness:
             cursor.execute(sql.SQL(before) + table + sql.SQL(behind))
 
 
-def likeness_of(connection: Any, table: Table) -> Likeness:
+def table_definition(connection: Any, table: Table) -> TableDefinition:
     """As the table stands; raises `WarehouseBusyError` where it was dropped just now."""
     with connection.cursor() as cursor:
         parts: list[str] = []
@@ -72,5 +72,5 @@ def likeness_of(connection: Any, table: Table) -> Likeness:
         cursor.execute(_INDEXES, [table.oid])
         indexes = cursor.fetchall()
     if not parts:
-        raise changed_meanwhile(table.shown)
-    return Likeness(sql.SQL(", ").join(map(sql.SQL, parts)), indexes)
+        raise concurrent_change_error(table.qualified_name)
+    return TableDefinition(sql.SQL(", ").join(map(sql.SQL, parts)), indexes)

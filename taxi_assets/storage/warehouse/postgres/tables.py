@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 from psycopg2 import sql
 
 from taxi_assets.errors import WarehouseBusyError, WarehouseSchemaError
-from taxi_assets.storage.warehouse.base_warehouse import MAKE_ANEW, other_type
-from taxi_assets.storage.warehouse.postgres.locks import change, held, key_of
-from taxi_assets.tlc.cleaning.report import NO_ROWS, Totals, to_cents
+from taxi_assets.storage.warehouse.base_warehouse import RECREATE_TABLE, column_type_error
+from taxi_assets.storage.warehouse.postgres.locks import advisory_lock, key_of, run_with_lock_retry
+from taxi_assets.tlc.cleaning.report import NO_ROWS, ControlTotals, to_cents
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import ColumnType
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from taxi_assets.storage.warehouse.postgres.locks import Patience
+    from taxi_assets.storage.warehouse.postgres.locks import LockTimeouts
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.schema import Service
 
@@ -61,17 +61,17 @@ class Table:
         return sql.Identifier(self.schema, self.name)
 
     @property
-    def shown(self) -> str:
+    def qualified_name(self) -> str:
         """The same, for people."""
-        return shown(self.schema, self.name)
+        return qualified_name(self.schema, self.name)
 
 
-def shown(*names: str) -> str:
+def qualified_name(*names: str) -> str:
     """Such as "taxi"."green_trips"."""
     return ".".join('"' + name.replace('"', '""') + '"' for name in names)
 
 
-def changed_meanwhile(table: str) -> WarehouseBusyError:
+def concurrent_change_error(table: str) -> WarehouseBusyError:
     """Somebody has got in between the statements of a load."""
     return WarehouseBusyError(
         f"{table} was changed or dropped while a month was loaded.", remedy="Run the month again."
@@ -98,7 +98,9 @@ def find_table(connection: Any, schema: str, name: str) -> Table | None:
     return Table(found[0], schema, name, found[1], found[2], columns)
 
 
-def totals(connection: Any, table: sql.Composable, columns: Collection[str], service: Service, month: Month) -> Totals:
+def totals(
+    connection: Any, table: sql.Composable, columns: Collection[str], service: Service, month: Month
+) -> ControlTotals:
     """Control figures of a month, counted in a table with these columns."""
     sums = [sql.SQL("coalesce(sum({}), 0)").format(sql.Identifier(c)) for c in service.money_columns if c in columns]
     query = sql.SQL(
@@ -107,7 +109,7 @@ def totals(connection: Any, table: sql.Composable, columns: Collection[str], ser
     with connection.cursor() as cursor:
         cursor.execute(query, [month.start])
         row = cursor.fetchone()
-    return NO_ROWS if row is None else Totals(rows=row[0], cents=to_cents(row[1]), source_rows=row[2])
+    return NO_ROWS if row is None else ControlTotals(rows=row[0], cents=to_cents(row[1]), source_rows=row[2])
 
 
 # --- the table as a whole ---------------------------------------------------------------------------------------------
@@ -118,7 +120,7 @@ def prepare_schema(connection: Any, schema: str) -> None:
     if find_table(connection, schema, LOADED_MONTHS) is not None:
         return
     # IF NOT EXISTS alone lets two that come at once fail, and asks for the right to make what is there.
-    with held(connection, f"the schema {schema}", key_of(schema)), connection, connection.cursor() as cursor:
+    with advisory_lock(connection, f"the schema {schema}", key_of(schema)), connection, connection.cursor() as cursor:
         cursor.execute("SELECT FROM pg_namespace WHERE nspname = %s", [schema])
         if cursor.fetchone() is None:
             cursor.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
@@ -132,39 +134,41 @@ def prepare_schema(connection: Any, schema: str) -> None:
         )
 
 
-def prepare_table(connection: Any, schema: str, service: Service, patience: Patience) -> Table:
+def prepare_table(connection: Any, schema: str, service: Service, timeouts: LockTimeouts) -> Table:
     """Make the table, or add what the schema gained; comments follow the schema. Mostly there is nothing to do."""
     prepare_schema(connection, schema)
     table = find_table(connection, schema, service.table)
     if table is not None and _is_up_to_date(table, service):
         return table
-    with held(connection, f"the schema {schema}", key_of(schema)):
+    with advisory_lock(connection, f"the schema {schema}", key_of(schema)):
         table = find_table(connection, schema, service.table)  # as another load may have left it by now
         if table is None:
             with connection, connection.cursor() as cursor:
-                _make_table(cursor, schema, service)
+                _create_table(cursor, schema, service)
         elif not _is_up_to_date(table, service):
-            _bring_up_to_date(connection, table, service, patience)
+            _bring_up_to_date(connection, table, service, timeouts)
         table = find_table(connection, schema, service.table)
     if table is None:
-        raise changed_meanwhile(shown(schema, service.table))
+        raise concurrent_change_error(qualified_name(schema, service.table))
     return table
 
 
 def _is_up_to_date(table: Table, service: Service) -> bool:
     """Whether it has every column, described as the schema has it; raises where one is of another type."""
     if table.partitioning != _PARTITIONING:
-        raise WarehouseSchemaError(f"{table.shown} is not partitioned by {_PARTITIONING}.", remedy=MAKE_ANEW)
+        raise WarehouseSchemaError(
+            f"{table.qualified_name} is not partitioned by {_PARTITIONING}.", remedy=RECREATE_TABLE
+        )
     for column in service.columns:
         type_ = table.columns.get(column.name, (None,))[0]
         if type_ not in {None, TYPES[column.type]}:
-            raise other_type(table.shown, column.name, type_, TYPES[column.type])
+            raise column_type_error(table.qualified_name, column.name, type_, TYPES[column.type])
     return table.comment == service.description and all(
         column.name in table.columns and table.columns[column.name][1] == column.described for column in service.columns
     )
 
 
-def _bring_up_to_date(connection: Any, table: Table, service: Service, patience: Patience) -> None:
+def _bring_up_to_date(connection: Any, table: Table, service: Service, timeouts: LockTimeouts) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT relid::oid FROM pg_partition_tree(%s)", [table.oid])
         tables = [oid for (oid,) in cursor.fetchall()]
@@ -173,10 +177,10 @@ def _bring_up_to_date(connection: Any, table: Table, service: Service, patience:
         _add_columns(cursor, table, service)
         _describe(cursor, table.identifier, service, table.comment, table.columns)
 
-    change(connection, f"{table.shown} (to add or describe columns)", tables, action, patience)
+    run_with_lock_retry(connection, f"{table.qualified_name} (to add or describe columns)", tables, action, timeouts)
 
 
-def _make_table(cursor: Any, schema: str, service: Service) -> None:
+def _create_table(cursor: Any, schema: str, service: Service) -> None:
     name = sql.Identifier(schema, service.table)
     columns = {column.name: TYPES[column.type] for column in service.columns}
     cursor.execute(sql.SQL("CREATE TABLE {} ({}) PARTITION BY LIST (data_month)").format(name, definitions(columns)))

@@ -11,20 +11,20 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from taxi_assets.errors import PublisherRefusedError
+from taxi_assets.errors import PublisherRequestError
 from taxi_assets.tlc.sources.publishers import public_url
 
 if TYPE_CHECKING:
     import logging
     from pathlib import Path
 
-    from taxi_assets.tlc.sources.source_record import Candidate, FileVersion, SourceRecord
-    from taxi_assets.tlc.sources.validate_file import Limits
+    from taxi_assets.tlc.sources.source_record import FileVersion, SourceRecord, SourceUrl
+    from taxi_assets.tlc.sources.validate_file import FileLimits
 
-PIECE_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 20
 """The most that is read at once."""
 
-TRY_LATER = "Try again later, or choose another publisher (TAXI_SOURCE)."
+RETRY_LATER = "Try again later, or choose another publisher (TAXI_SOURCE)."
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,16 @@ class RetrySettings:
 
     attempts: int = 6
     """In a row that bring less than `least_bytes` together, before giving up."""
-    first_wait: float = 1.0
+    first_wait_seconds: float = 1.0
     """Doubled after each of these attempts, plus up to as much by chance."""
-    longest_wait: float = 30.0
-    longest_retry_after: float = 120.0
+    max_wait_seconds: float = 30.0
+    max_retry_after_seconds: float = 120.0
     """The most that a publisher's Retry-After can make us wait."""
     connect_timeout: float = 10.0
     read_timeout: float = 60.0
-    least_bytes: int = 64 << 10
+    minimum_progress_bytes: int = 64 << 10
     """That must come within each `read_timeout`, where there are as many; slower than that is as good as nothing."""
-    progress_every: float = 10.0
+    progress_interval_seconds: float = 10.0
     """Between lines in the log."""
 
 
@@ -50,12 +50,12 @@ DEFAULT_RETRY = RetrySettings()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Errand:
+class FileRequest:
     """One address, on which a file is to be had."""
 
-    what: str
+    label: str
     """Names the file in errors, such as "yellow 2021-01"."""
-    candidate: Candidate
+    source: SourceUrl
     retry: RetrySettings
     google_key: str | None = field(default=None, repr=False)
     """For addresses in Cloud Storage: a service account's key file, or its content in base64."""
@@ -63,16 +63,16 @@ class Errand:
     @property
     def url(self) -> str:
         """The address without its secrets: the one to be shown and recorded."""
-        return public_url(self.candidate.url)
+        return public_url(self.source.url)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job(Errand):
+class DownloadRequest(FileRequest):
     """A file to be fetched, to `path`."""
 
     held: SourceRecord | None
     path: Path
-    limits: Limits
+    limits: FileLimits
     log: logging.Logger
     started: float = field(default_factory=time.monotonic)
 
@@ -83,7 +83,7 @@ class Job(Errand):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question(Errand):
+class VersionRequest(FileRequest):
     """A file to be asked about."""
 
     held: FileVersion | None
@@ -97,7 +97,7 @@ class Question(Errand):
 
 
 @dataclass(frozen=True)
-class Arrived:
+class DownloadResult:
     """What a transport brought to the job's path."""
 
     bytes: int
@@ -111,10 +111,10 @@ class MissingError(Exception):
     """The address has no such file; its text is the answer that said so."""
 
 
-def refused_by_publisher(errand: Errand, answer: str) -> PublisherRefusedError:
+def request_error(request: FileRequest, answer: str) -> PublisherRequestError:
     """The error for an answer that does not pass by itself."""
-    return PublisherRefusedError(
-        f"{errand.what} could not be fetched from {errand.url}: the answer was {answer}.",
+    return PublisherRequestError(
+        f"{request.label} could not be fetched from {request.url}: the answer was {answer}.",
         remedy="Check the address, or choose another publisher (TAXI_SOURCE).",
     )
 

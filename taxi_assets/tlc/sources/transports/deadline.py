@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from urllib3.connection import HTTPConnection
 
-_CUT_AGAIN_AFTER = 0.05
+_RETRY_INTERVAL_SECONDS = 0.05
 """Seconds: one that was being opened, or a redirect has led to, is cut as well."""
 
 
@@ -34,10 +34,10 @@ def session_until(deadline: Callable[[], float]) -> Iterator[requests.Session]:
 
     It may be put off while there is time.
     """
-    cutter = _Cutter(deadline)
+    cutter = _ConnectionCloser(deadline)
     with requests.Session() as session:
         for scheme in ("http://", "https://"):
-            session.mount(scheme, _Adapter(cutter))
+            session.mount(scheme, _DeadlineAdapter(cutter))
         cutter.start()
         try:
             yield session
@@ -51,7 +51,7 @@ def session_until(deadline: Callable[[], float]) -> Iterator[requests.Session]:
         raise DeadlinePassedError
 
 
-class _Cutter(threading.Thread):
+class _ConnectionCloser(threading.Thread):
     """Waits for the deadline in the background, and cuts what is open then."""
 
     def __init__(self, deadline: Callable[[], float]) -> None:
@@ -73,17 +73,17 @@ class _Cutter(threading.Thread):
             for open_ in [*(connection.sock for connection in self.connections), *self.sockets]:
                 with suppress(OSError, AttributeError):  # it is closed already, or not open yet
                     open_.shutdown(socket.SHUT_RDWR)
-            wait = _CUT_AGAIN_AFTER
+            wait = _RETRY_INTERVAL_SECONDS
 
     def stop(self) -> None:
         self._over.set()
         self.join()
 
 
-class _Adapter(HTTPAdapter):
+class _DeadlineAdapter(HTTPAdapter):
     """Tells of each connection that is made, and reads no body of a redirect."""
 
-    def __init__(self, cutter: _Cutter) -> None:
+    def __init__(self, cutter: _ConnectionCloser) -> None:
         super().__init__()
         self._cutter = cutter
 

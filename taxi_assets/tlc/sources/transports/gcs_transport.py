@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 from google.api_core import exceptions as api_errors
 from google.cloud.storage.exceptions import DataCorruption
 
-from taxi_assets.errors import PublisherRefusedError, PublisherUnreachableError
+from taxi_assets.errors import PublisherRequestError, PublisherUnreachableError
 from taxi_assets.google_auth import is_missing_bucket, named_errors, storage_client
 from taxi_assets.tlc.sources.source_record import FileFormat, FileVersion
-from taxi_assets.tlc.sources.transports.base_transport import TRY_LATER, Arrived, MissingError, refused_by_publisher
-from taxi_assets.tlc.sources.validate_file import too_dense, too_large
+from taxi_assets.tlc.sources.transports.base_transport import RETRY_LATER, DownloadResult, MissingError, request_error
+from taxi_assets.tlc.sources.validate_file import expansion_ratio_error, too_large_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,28 +28,28 @@ if TYPE_CHECKING:
     from google.cloud import storage
 
     from taxi_assets.tlc.sources.source_record import SourceRecord
-    from taxi_assets.tlc.sources.transports.base_transport import Errand, Job, Question
+    from taxi_assets.tlc.sources.transports.base_transport import DownloadRequest, FileRequest, VersionRequest
 
 
-def over_gcs(job: Job) -> Arrived | SourceRecord:
+def download_gcs(request: DownloadRequest) -> DownloadResult | SourceRecord:
     """Bring the object to the job's path; or the known record, when its generation is the known one."""
-    with _object(job) as blob:
+    with _object(request) as blob:
         etag = _etag(blob)
-        if job.known is not None and job.known.etag == etag:
-            return job.known
-        if blob.size > job.limits.max_bytes:
-            raise too_large(job.what, job.url, job.limits)
+        if request.known is not None and request.known.etag == etag:
+            return request.known
+        if blob.size > request.limits.max_bytes:
+            raise too_large_error(request.label, request.url, request.limits)
         try:
             # What was stored compressed once more (Content-Encoding) comes plain, unless compressed is what we want.
-            as_stored = job.candidate.format is FileFormat.CSV_GZ
-            with _BoundedFile(job, blob.size) as file:
+            as_stored = request.source.format is FileFormat.CSV_GZ
+            with _BoundedFile(request, blob.size) as file:
                 blob.download_to_file(file, checksum="crc32c", raw_download=as_stored)
         except (DataCorruption, api_errors.NotFound):  # this generation has gone meanwhile
-            changed = f"{job.what} changed on its way from {job.url}."
-            raise PublisherUnreachableError(changed, remedy=TRY_LATER) from None
-    with job.path.open("rb") as file:
+            changed = f"{request.label} changed on its way from {request.url}."
+            raise PublisherUnreachableError(changed, remedy=RETRY_LATER) from None
+    with request.path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Arrived(job.path.stat().st_size, digest, etag)
+    return DownloadResult(request.path.stat().st_size, digest, etag)
 
 
 class _BoundedFile(io.FileIO):
@@ -58,48 +58,48 @@ class _BoundedFile(io.FileIO):
     Where it stands is asked anew each time, because the client begins again from the start after some failures.
     """
 
-    def __init__(self, job: Job, stored_bytes: int) -> None:
-        super().__init__(job.path, "wb")
-        self._job = job
-        self._ratio_at = job.limits.max_expansion_ratio * stored_bytes
+    def __init__(self, request: DownloadRequest, stored_bytes: int) -> None:
+        super().__init__(request.path, "wb")
+        self._job = request
+        self._ratio_at = request.limits.max_expansion_ratio * stored_bytes
 
     def write(self, piece: ReadableBuffer) -> int:
         end = self.tell() + memoryview(piece).nbytes
         if end > self._job.limits.max_bytes:
-            raise too_large(self._job.what, self._job.url, self._job.limits)
+            raise too_large_error(self._job.label, self._job.url, self._job.limits)
         if end > self._ratio_at:
-            raise too_dense(self._job.what, self._job.url, self._job.limits)
+            raise expansion_ratio_error(self._job.label, self._job.url, self._job.limits)
         return super().write(piece)
 
 
-def version_over_gcs(question: Question) -> FileVersion:
+def check_gcs_version(request: VersionRequest) -> FileVersion:
     """The version that is published now; asked once, without patience."""
-    timeouts = (question.retry.connect_timeout, question.retry.read_timeout)
-    with _object(question, retry=None, timeout=timeouts) as blob:
-        return FileVersion(question.url, question.candidate.publisher, _etag(blob), None, int(blob.size))
+    timeouts = (request.retry.connect_timeout, request.retry.read_timeout)
+    with _object(request, retry=None, timeout=timeouts) as blob:
+        return FileVersion(request.url, request.source.publisher, _etag(blob), None, int(blob.size))
 
 
 @contextmanager
-def _object(errand: Errand, **patience: Any) -> Iterator[storage.Blob]:
+def _object(request: FileRequest, **patience: Any) -> Iterator[storage.Blob]:
     """The published object as it is now; raises `MissingError`."""
-    address = urlsplit(errand.candidate.url)
+    address = urlsplit(request.source.url)
     with (
         named_errors(
-            f"{errand.what} cannot be fetched from {errand.url}",
-            unusable=PublisherRefusedError,
+            f"{request.label} cannot be fetched from {request.url}",
+            unusable=PublisherRequestError,
             unreachable=PublisherUnreachableError,
             remedy=lambda _: (
                 f"Grant it Storage Object Viewer (roles/storage.objectViewer) on the bucket {address.netloc}."
             ),
         ),
-        storage_client(errand.google_key) as client,
+        storage_client(request.google_key) as client,
     ):
         blob = client.bucket(address.netloc).blob(address.path.removeprefix("/"))
         try:
             blob.reload(**patience)
         except api_errors.NotFound as error:
             if is_missing_bucket(error):
-                raise refused_by_publisher(errand, "that there is no such bucket") from None
+                raise request_error(request, "that there is no such bucket") from None
             raise MissingError("no such object") from None
         yield blob
 

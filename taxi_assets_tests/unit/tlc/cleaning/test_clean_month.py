@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from taxi_assets.errors import ConservationError, ContentRefusedError, HeaderError, TooManyQuarantinedError
+from taxi_assets.errors import ColumnMismatchError, InvalidFileError, ReconciliationError, TooManyQuarantinedError
 from taxi_assets.tlc.cleaning import clean_month as clean_module
 from taxi_assets.tlc.cleaning.clean_month import CleanedMonth, clean_month, data_version
-from taxi_assets.tlc.cleaning.report import MonthReport, Reason, totals_of_parquet
+from taxi_assets.tlc.cleaning.report import CleaningReport, ReasonTotals, totals_of_parquet
 from taxi_assets.tlc.cleaning.split_batch import QUARANTINE_SCHEMA
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.readers import csv_blocks, read
@@ -86,7 +86,7 @@ def plain_derived(trips: Mapping[str, list[Any]], month: Month) -> dict[str, lis
     }
 
 
-def assert_cleaned_as_read_plainly(path: Path, into: Path) -> MonthReport:
+def assert_cleaned_as_read_plainly(path: Path, into: Path) -> CleaningReport:
     name, month = service_and_month(path)
     service, trips = SERVICES[name], plain_reading(name, path)
     record = source_record(path)
@@ -160,10 +160,10 @@ def test_the_report_counts_rows_and_money_by_reason_and_by_day(tmp_path: Path) -
     assert (report.service, report.month, report.rows_raw, report.rows_quarantined) == ("green", "2020-10", 9, 4)
     assert report.rules == [rule.name for rule in GREEN.rules]
     assert report.reasons == {
-        "distance_out_of_range": Reason(rows=1, total_cents=-200),
-        "unreadable_value": Reason(rows=1, total_cents=0),
-        "wrong_field_count": Reason(rows=1, total_cents=0),
-        "zero_passengers": Reason(rows=2, total_cents=301),
+        "distance_out_of_range": ReasonTotals(rows=1, total_cents=-200),
+        "unreadable_value": ReasonTotals(rows=1, total_cents=0),
+        "wrong_field_count": ReasonTotals(rows=1, total_cents=0),
+        "zero_passengers": ReasonTotals(rows=2, total_cents=301),
     }
     assert report.quarantined_total_cents == 301
     assert report.rows_by_day == [2, *[0] * 29, 1]
@@ -234,14 +234,14 @@ def test_the_two_files_are_a_pair_that_carries_the_report(tmp_path: Path) -> Non
         file = pyarrow.parquet.ParquetFile(path)
         assert file.schema_arrow.equals(schema)
         assert file.metadata.num_rows == rows
-        assert MonthReport.from_footer(file.metadata.metadata) == made.report
+        assert CleaningReport.from_footer(file.metadata.metadata) == made.report
         file.close()
 
 
 def test_a_footer_of_no_report_is_none() -> None:
-    assert MonthReport.from_footer(None) is None
-    assert MonthReport.from_footer({b"other": b"{}"}) is None
-    assert MonthReport.from_footer({b"taxi_assets": b'{"month": "2020-10"}'}) is None
+    assert CleaningReport.from_footer(None) is None
+    assert CleaningReport.from_footer({b"other": b"{}"}) is None
+    assert CleaningReport.from_footer({b"taxi_assets": b'{"month": "2020-10"}'}) is None
 
 
 def test_the_same_bytes_give_the_same_files(tmp_path: Path) -> None:
@@ -328,14 +328,14 @@ def test_the_report_carries_the_data_version(tmp_path: Path) -> None:
 def assert_nothing_published(folder: Path) -> None:
     for path in (folder / "clean.parquet", folder / "quarantine.parquet"):
         if path.exists():
-            assert MonthReport.from_footer(pyarrow.parquet.read_metadata(path).metadata) is None
+            assert CleaningReport.from_footer(pyarrow.parquet.read_metadata(path).metadata) is None
 
 
 @pytest.mark.parametrize("rows", [2, 4])
 def test_rows_that_do_not_add_up_are_refused(tmp_path: Path, rows: int) -> None:
     path = write_trips(tmp_path / "m.csv", LAYOUT, [trip(), trip(passenger_count="0"), trip()])
     expected = rf"green 2020-10: 3 rows were read \(2 clean, 1 quarantined\), but the file has {rows}\."
-    with pytest.raises(ConservationError, match=expected):
+    with pytest.raises(ReconciliationError, match=expected):
         clean(path, tmp_path, rows=rows)
     assert_nothing_published(tmp_path)
 
@@ -360,7 +360,7 @@ def test_rows_of_another_shape_without_end_are_refused_in_one_line(
 ) -> None:
     monkeypatch.setattr(read, "_MAXIMUM_MISFITS", 10)
     path = write_trips(tmp_path / "m.csv", LAYOUT, [*[trip()] * 50, *["x" * 500] * 11])
-    with pytest.raises(ContentRefusedError, match="green 2020-10: the file cannot be read as csv: ") as error:
+    with pytest.raises(InvalidFileError, match="green 2020-10: the file cannot be read as csv: ") as error:
         clean(path, tmp_path)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 500
@@ -390,7 +390,7 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path: Path, name: str, conten
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(
-        ContentRefusedError, match=r"green 2020-10: the file cannot be read as (csv\.gz|parquet): "
+        InvalidFileError, match=r"green 2020-10: the file cannot be read as (csv\.gz|parquet): "
     ) as error:
         clean(path, tmp_path, rows=1000)
     assert "\n" not in str(error.value)
@@ -402,7 +402,7 @@ def test_damage_late_in_a_long_file_is_refused(tmp_path: Path) -> None:
     path = write_trips(tmp_path / "m.csv.gz", LAYOUT, [trip(tip_amount=f"{cents / 100}") for cents in range(15_000)])
     content = path.read_bytes()
     path.write_bytes(content[: len(content) * 9 // 10])
-    with pytest.raises(ContentRefusedError, match=r"the file cannot be read as csv\.gz"):
+    with pytest.raises(InvalidFileError, match=r"the file cannot be read as csv\.gz"):
         clean(path, tmp_path, rows=15_000)
     assert_nothing_published(tmp_path)
 
@@ -412,19 +412,19 @@ def test_damage_within_parquet_is_refused(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[10:200] = b"\xff" * 190
     path.write_bytes(content)
-    with pytest.raises(ContentRefusedError, match="the file cannot be read as parquet"):
+    with pytest.raises(InvalidFileError, match="the file cannot be read as parquet"):
         clean(path, tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"<html>\n<body>\n", b"a,b\n1,2\n", b"\xff\xfeV\0e\0n\0\n\0"])
 def test_a_file_of_other_columns_is_refused(tmp_path: Path, content: bytes) -> None:
-    with pytest.raises(HeaderError, match="green 2020-10: the file has no column for vendor_id"):
+    with pytest.raises(ColumnMismatchError, match="green 2020-10: the file has no column for vendor_id"):
         clean(write_csv(tmp_path / "m.csv", content), tmp_path, rows=1)
 
 
 def test_a_line_without_end_is_refused(tmp_path: Path) -> None:
     path = write_trips(tmp_path / "m.csv", LAYOUT, [trip(), "x" * (1 << 22), trip()])
-    with pytest.raises(ContentRefusedError, match="green 2020-10: the line after data row 1 is longer than 4,194,304"):
+    with pytest.raises(InvalidFileError, match="green 2020-10: the line after data row 1 is longer than 4,194,304"):
         clean(path, tmp_path, rows=3)
 
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from taxi_assets.errors import ConservationError, TaxiAssetsError
+from taxi_assets.errors import ReconciliationError, TaxiAssetsError
 from taxi_assets.tlc.cleaning.clean_month import clean_month
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.readers import csv_blocks
@@ -243,7 +243,7 @@ def assert_cleaned_or_refused_by_name(path: Path, rows: int, folder: Path, *, ro
         assert made.report.clean.rows + made.report.rows_quarantined == rows
     else:
         assert re.fullmatch("green 2020-10: .+", str(refusal))
-        assert not (rows_known and isinstance(refusal, ConservationError))
+        assert not (rows_known and isinstance(refusal, ReconciliationError))
 
 
 @MANY

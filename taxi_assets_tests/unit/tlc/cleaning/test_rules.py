@@ -42,7 +42,7 @@ def batch(*rows: dict[str, Any]) -> Any:
 
 def reasons(month: Month = OCTOBER, **changes: Any) -> list[str]:
     rows = batch(changes)
-    return [rule.name for rule in STREET_HAIL_RULES if pc.fill_null(rule.broken(rows, month), False)[0].as_py()]
+    return [rule.name for rule in STREET_HAIL_RULES if pc.fill_null(rule.is_violated(rows, month), False)[0].as_py()]
 
 
 def test_an_ordinary_trip_breaks_no_rule() -> None:
@@ -185,7 +185,7 @@ def test_all_the_rules_that_a_row_breaks_are_found() -> None:
 
 def test_a_rule_judges_each_row_of_a_batch_by_itself() -> None:
     rows = batch({}, {"passenger_count": 0}, {"passenger_count": None}, {"trip_distance": "501"}, {})
-    broken = {rule.name: pc.fill_null(rule.broken(rows, OCTOBER), False).to_pylist() for rule in STREET_HAIL_RULES}
+    broken = {rule.name: pc.fill_null(rule.is_violated(rows, OCTOBER), False).to_pylist() for rule in STREET_HAIL_RULES}
     assert broken.pop("zero_passengers") == [False, True, False, False, False]
     assert broken.pop("distance_out_of_range") == [False, False, False, True, False]
     assert not any(any(marks) for marks in broken.values())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
-from taxi_assets.tlc.cleaning.split_batch import QUARANTINE_SCHEMA, part
+from taxi_assets.tlc.cleaning.split_batch import QUARANTINE_SCHEMA, split_batch
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.readers.read import open_trips
 from taxi_assets.tlc.services.registry import SERVICES
@@ -39,9 +39,9 @@ def part_file(
     """Clean and quarantined rows of a file, in order."""
     service = SERVICES[service_of(layout)]
     clean, quarantine = [], []
-    with open_trips(path, format_of(path), service, what="") as reader:
+    with open_trips(path, format_of(path), service, label="") as reader:
         for published in reader.batches():
-            parted = part(published, reader, service, month, service.select_rules(rules))
+            parted = split_batch(published, reader, service, month, service.select_rules(rules))
             assert parted.clean.schema == service.working_schema
             assert parted.quarantine.schema == QUARANTINE_SCHEMA
             clean += parted.clean.to_pylist()

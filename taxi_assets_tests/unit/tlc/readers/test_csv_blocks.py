@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taxi_assets.errors import ContentRefusedError
+from taxi_assets.errors import InvalidFileError
 from taxi_assets.tlc.readers import csv_blocks
-from taxi_assets.tlc.readers.csv_blocks import BLOCK_BYTES, Block, LineSource, open_bytes
+from taxi_assets.tlc.readers.csv_blocks import BLOCK_BYTES, Block, CsvBlockReader, open_bytes
 from taxi_assets.tlc.sources.source_record import FileFormat
 
 if TYPE_CHECKING:
@@ -34,15 +34,15 @@ class Trickle(io.BytesIO):
         return super().read(self._most if size is None or size < 0 else min(size, self._most))
 
 
-def source(content: bytes, most: int = BLOCK_BYTES) -> LineSource:
-    return LineSource(Trickle(content, most), what="green 2020-10")
+def source(content: bytes, most: int = BLOCK_BYTES) -> CsvBlockReader:
+    return CsvBlockReader(Trickle(content, most), label="green 2020-10")
 
 
-def blocks_of(opened: LineSource) -> list[Block]:
+def blocks_of(opened: CsvBlockReader) -> list[Block]:
     return list(iter(opened.read, None))
 
 
-def drain(opened: LineSource) -> bytes:
+def drain(opened: CsvBlockReader) -> bytes:
     """All lines of all blocks, which each block finds by their places, too."""
     blocks = blocks_of(opened)
     assert all(block.content.endswith((b"\n", b"\r")) for block in blocks[:-1])
@@ -52,7 +52,7 @@ def drain(opened: LineSource) -> bytes:
     return b"".join(block.content for block in blocks)
 
 
-def numbers_of_bad_rows(opened: LineSource) -> set[int]:
+def numbers_of_bad_rows(opened: CsvBlockReader) -> set[int]:
     numbers: set[int] = set()
     rows = 0
     for block in blocks_of(opened):
@@ -148,7 +148,7 @@ def test_reads_what_gzip_holds(tmp_path: Path) -> None:
     path = tmp_path / "month.csv.gz"
     path.write_bytes(gzip.compress(b"a,b\n1,2\n"))
     with open_bytes(path, FileFormat.CSV_GZ) as file:
-        assert drain(LineSource(file, what="")) == b"1,2\n"
+        assert drain(CsvBlockReader(file, label="")) == b"1,2\n"
 
 
 # --- too long -------------------------------------------------------------------------------------------------------
@@ -163,12 +163,12 @@ def test_a_line_longer_than_a_block_is_refused_by_its_place() -> None:
     opened = source(b"a,b\n1,2\n\n3,4\n" + b"x" * BLOCK_BYTES + b"\n5,6\n")
     assert opened.read() is not None
     opened.rows = 2
-    with pytest.raises(ContentRefusedError, match="green 2020-10: the line after data row 2 is longer than 4,194,304"):
+    with pytest.raises(InvalidFileError, match="green 2020-10: the line after data row 2 is longer than 4,194,304"):
         opened.read()
 
 
 def test_an_endless_header_is_refused() -> None:
-    with pytest.raises(ContentRefusedError, match="longer than"):
+    with pytest.raises(InvalidFileError, match="longer than"):
         source(b"x" * (BLOCK_BYTES + 1))
 
 

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from taxi_assets.errors import HeaderError
-from taxi_assets.tlc.readers.header import match_columns, normalise
+from taxi_assets.errors import ColumnMismatchError
+from taxi_assets.tlc.readers.header import match_columns, normalize
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets.tlc.services.yellow import YELLOW
@@ -19,7 +19,7 @@ HEADER = LAYOUTS["green 2019"].header.split(",")
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_every_era_is_matched_as_written_down_by_hand(name: str) -> None:
     layout = LAYOUTS[name]
-    match = match_columns(SERVICES[service_of(name)], layout.header.split(","), what="")
+    match = match_columns(SERVICES[service_of(name)], layout.header.split(","), label="")
     assert match.positions == {column: [index] for index, column in enumerate(layout.columns) if column}
     assert match.unknown == {index: "id" for index, column in enumerate(layout.columns) if not column}
 
@@ -27,63 +27,65 @@ def test_every_era_is_matched_as_written_down_by_hand(name: str) -> None:
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_what_an_era_does_not_have_is_absent(name: str) -> None:
     service, layout = SERVICES[service_of(name)], LAYOUTS[name]
-    match = match_columns(service, layout.header.split(","), what="")
+    match = match_columns(service, layout.header.split(","), label="")
     assert {*match.absent, *layout.columns} - {""} == {column.name for column in service.published_columns}
     assert set(match.absent).isdisjoint(layout.columns)
 
 
 def test_spaces_quotes_case_and_a_byte_order_mark_do_not_matter() -> None:
     spoilt = [f'\ufeff "{name.upper()}"\t' if index % 2 else f" '{name}'\r" for index, name in enumerate(HEADER)]
-    assert match_columns(GREEN, spoilt, what="").positions == match_columns(GREEN, HEADER, what="").positions
+    assert match_columns(GREEN, spoilt, label="").positions == match_columns(GREEN, HEADER, label="").positions
 
 
 def test_order_does_not_matter() -> None:
     shuffled = random.Random(1).sample(HEADER, len(HEADER))  # noqa: S311  (no secret)
-    straight = match_columns(GREEN, HEADER, what="").positions
-    for canonical, (index,) in match_columns(GREEN, shuffled, what="").positions.items():
+    straight = match_columns(GREEN, HEADER, label="").positions
+    for canonical, (index,) in match_columns(GREEN, shuffled, label="").positions.items():
         assert shuffled[index] == HEADER[straight[canonical][0]]
 
 
 def test_every_alias_is_written_as_it_is_compared() -> None:
     for service in SERVICES.values():
         for column in service.columns:
-            assert all(alias == normalise(alias) for alias in (column.name, *column.aliases))
+            assert all(alias == normalize(alias) for alias in (column.name, *column.aliases))
 
 
 def test_new_columns_are_kept_out_by_their_published_names() -> None:
-    match = match_columns(GREEN, ["", *HEADER, " New_Fee", "", "new_fee"], what="")
+    match = match_columns(GREEN, ["", *HEADER, " New_Fee", "", "new_fee"], label="")
     assert match.unknown == {0: "", len(HEADER) + 1: " New_Fee", len(HEADER) + 2: "", len(HEADER) + 3: "new_fee"}
 
 
 def test_a_missing_required_column_is_named_with_those_that_are_strange() -> None:
     published = ["fare" if name == "fare_amount" else name for name in HEADER]
-    with pytest.raises(HeaderError) as error:
-        match_columns(GREEN, published, what="green 2020-10")
+    with pytest.raises(ColumnMismatchError) as error:
+        match_columns(GREEN, published, label="green 2020-10")
     assert str(error.value) == (
         "green 2020-10: the file has no column for fare_amount; unknown are 'fare'. Is this a green taxi file? "
-        "A column that was renamed needs an alias in tlc/services/: in green.py, or in what that imports. [HeaderError]"
+        "A column that was renamed needs an alias in tlc/services/: in green.py, or in what that imports. [ColumnMismatchError]"
     )
 
 
 def test_an_optional_column_may_be_missing() -> None:
     published = [name for name in HEADER if name not in ("ehail_fee", "trip_type")]
-    absent = match_columns(GREEN, published, what="").absent
+    absent = match_columns(GREEN, published, label="").absent
     assert {"ehail_fee", "trip_type"} <= set(absent)
 
 
 def test_two_columns_that_mean_the_same_are_refused() -> None:
-    with pytest.raises(HeaderError, match=r"green 2020-10: the columns 'PULocationID', 'pickup_location_id' all mean"):
-        match_columns(GREEN, [*HEADER, "pickup_location_id"], what="green 2020-10")
+    with pytest.raises(
+        ColumnMismatchError, match=r"green 2020-10: the columns 'PULocationID', 'pickup_location_id' all mean"
+    ):
+        match_columns(GREEN, [*HEADER, "pickup_location_id"], label="green 2020-10")
 
 
 @pytest.mark.parametrize("published", [[""], ["<html>"], LAYOUTS["green 2019"].header.replace(",", ";").split(",")])
 def test_what_is_no_header_is_refused(published: list[str]) -> None:
-    with pytest.raises(HeaderError, match="the file has no column for vendor_id, pickup_datetime"):
-        match_columns(GREEN, published, what="green 2020-10")
+    with pytest.raises(ColumnMismatchError, match="the file has no column for vendor_id, pickup_datetime"):
+        match_columns(GREEN, published, label="green 2020-10")
 
 
 def test_a_file_of_another_service_is_refused() -> None:
-    with pytest.raises(HeaderError, match="Is this a yellow taxi file"):
-        match_columns(YELLOW, HEADER, what="yellow 2020-10")
-    with pytest.raises(HeaderError, match="unknown are 'tpep_pickup_datetime', 'tpep_dropoff_datetime'"):
-        match_columns(GREEN, LAYOUTS["yellow 2019"].header.split(","), what="green 2020-10")
+    with pytest.raises(ColumnMismatchError, match="Is this a yellow taxi file"):
+        match_columns(YELLOW, HEADER, label="yellow 2020-10")
+    with pytest.raises(ColumnMismatchError, match="unknown are 'tpep_pickup_datetime', 'tpep_dropoff_datetime'"):
+        match_columns(GREEN, LAYOUTS["yellow 2019"].header.split(","), label="green 2020-10")

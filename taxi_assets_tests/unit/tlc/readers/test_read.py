@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taxi_assets.errors import ContentRefusedError, HeaderError
+from taxi_assets.errors import ColumnMismatchError, InvalidFileError
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.readers import csv_blocks, read
-from taxi_assets.tlc.readers.csv_blocks import BLOCK_BYTES, LineSource
+from taxi_assets.tlc.readers.csv_blocks import BLOCK_BYTES, CsvBlockReader
 from taxi_assets.tlc.readers.read import CsvReader, first_rows, open_trips
 from taxi_assets.tlc.schema import Column, ColumnType, Service
 from taxi_assets.tlc.sources.source_record import FileFormat
@@ -62,7 +62,7 @@ def read_all(reader: Any) -> Read:
 
 
 def read_csv(content: bytes) -> Read:
-    return read_all(CsvReader(LineSource(io.BytesIO(content), what="two 2020-10"), TWO, what="two 2020-10"))
+    return read_all(CsvReader(CsvBlockReader(io.BytesIO(content), label="two 2020-10"), TWO, label="two 2020-10"))
 
 
 def expected(content: str, width: int = 2) -> tuple[dict[int, str], dict[int, tuple[str, list[str]]]]:
@@ -157,7 +157,7 @@ def test_too_many_misfits_in_one_go_stop_the_reading(monkeypatch: pytest.MonkeyP
 
 
 def test_fields_that_the_header_does_not_name_are_read_by_position() -> None:
-    reader = CsvReader(LineSource(io.BytesIO(b"b,a\n\n1,2,,\n3,4,,5\n6,7\n"), what=""), TWO, what="")
+    reader = CsvReader(CsvBlockReader(io.BytesIO(b"b,a\n\n1,2,,\n3,4,,5\n6,7\n"), label=""), TWO, label="")
     assert reader.names == ["b", "a", "", ""]
     assert reader.match.positions == {"b": [0], "a": [1]}
     assert [array.to_pylist() for array in next(reader.batches()).arrays] == [
@@ -166,7 +166,7 @@ def test_fields_that_the_header_does_not_name_are_read_by_position() -> None:
         [None, None],
         [None, "5"],
     ]
-    reader = CsvReader(LineSource(io.BytesIO(b"b,a\n\n1,2,,\n3,4,,5\n6,7\n"), what=""), TWO, what="")
+    reader = CsvReader(CsvBlockReader(io.BytesIO(b"b,a\n\n1,2,,\n3,4,,5\n6,7\n"), label=""), TWO, label="")
     fitting, misfits, _ = read_all(reader)
     assert fitting == {1: "1,2,,", 2: "3,4,,5"}
     assert misfits == {3: ("6,7", ["wrong_field_count"])}
@@ -218,7 +218,7 @@ def test_bad_bytes_are_found_in_rows_that_fit_and_in_rows_that_do_not() -> None:
 def test_numbers_are_parsed_as_numbers_until_their_text_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     set_block(monkeypatch, 16)
     path = io.BytesIO(b"b,a\n" + b"1,2\n" * 3 + b"3,y\n" * 4 + b"5,6\n" * 8)
-    reader = CsvReader(LineSource(path, what=""), NUMBERS, what="")
+    reader = CsvReader(CsvBlockReader(path, label=""), NUMBERS, label="")
     found = []
     for batch in reader.batches():
         found.append([str(array.type) for array in batch.arrays])
@@ -234,7 +234,7 @@ def test_numbers_are_parsed_as_numbers_until_their_text_is_needed(monkeypatch: p
 
 def test_a_line_that_is_too_long_is_our_error_though_found_while_pyarrow_reads() -> None:
     content = b"a,b\n" + b"1,2\n" * 600_000 + b"x" * (BLOCK_BYTES + 1)
-    with pytest.raises(ContentRefusedError, match="two 2020-10: the line after data row 600,000 is longer"):
+    with pytest.raises(InvalidFileError, match="two 2020-10: the line after data row 600,000 is longer"):
         read_csv(content)
 
 
@@ -247,13 +247,13 @@ def test_a_file_of_other_columns_is_refused_and_closed(tmp_path: Path, name: str
         write_csv(path, b"x,y\n1,2\n")
     format_ = next(ending for ending in FileFormat if name.endswith(f".{ending}"))
     # A file left open would fail this test: warnings are errors.
-    with pytest.raises(HeaderError, match="two 2020-10"), open_trips(path, format_, TWO, what="two 2020-10"):
+    with pytest.raises(ColumnMismatchError, match="two 2020-10"), open_trips(path, format_, TWO, label="two 2020-10"):
         pass
 
 
 def test_a_file_with_too_long_a_header_is_closed(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "month.csv", b"x" * (BLOCK_BYTES + 1))
-    with pytest.raises(ContentRefusedError, match="longer"), open_trips(path, FileFormat.CSV, TWO, what="two"):
+    with pytest.raises(InvalidFileError, match="longer"), open_trips(path, FileFormat.CSV, TWO, label="two"):
         pass
 
 
@@ -261,7 +261,7 @@ def test_reading_may_stop_in_the_middle(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "month.csv.gz", b"a,b\n" + b"1,2\n" * 1_000_000)
 
     def first_batch() -> Iterator[int]:
-        with open_trips(path, FileFormat.CSV_GZ, TWO, what="two") as reader:
+        with open_trips(path, FileFormat.CSV_GZ, TWO, label="two") as reader:
             for batch in reader.batches():
                 yield len(batch.source_rows)
 
@@ -274,7 +274,7 @@ def test_reading_may_stop_in_the_middle(tmp_path: Path) -> None:
 def open_table(table: Any, folder: Path, **options: Any) -> Any:
     path = folder / "month.parquet"
     pyarrow.parquet.write_table(table, path, **options)
-    return open_trips(path, FileFormat.PARQUET, TWO, what="two 2020-10")
+    return open_trips(path, FileFormat.PARQUET, TWO, label="two 2020-10")
 
 
 @pytest.mark.parametrize("row_group", [1_000, 16_384, 50_000])

@@ -32,7 +32,7 @@ def refused(*services: Service) -> str:
     with pytest.raises(ServiceDefinitionError) as error:
         by_name(services)
     assert "docs/add-a-dataset.md" in error.value.remedy
-    return error.value.what
+    return error.value.problem
 
 
 def test_a_service_is_found_by_its_name() -> None:
@@ -86,4 +86,4 @@ def test_every_rule_of_a_service_finds_its_columns(name: str) -> None:
     service = SERVICES[name]
     batch = pa.RecordBatch.from_pylist([], schema=service.arrow_schema)
     for rule in service.rules:
-        assert len(rule.broken(batch, Month(2021, 1))) == 0, rule.name
+        assert len(rule.is_violated(batch, Month(2021, 1))) == 0, rule.name

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taxi_assets.tlc.sources.download import Fetched, RetrySettings, Unchanged, fetch
-from taxi_assets.tlc.sources.source_record import Candidate, FileFormat, SourceRecord
-from taxi_assets.tlc.sources.validate_file import Limits
+from taxi_assets.tlc.sources.download import DownloadedFile, RetrySettings, UnchangedFile, download
+from taxi_assets.tlc.sources.source_record import FileFormat, SourceRecord, SourceUrl
+from taxi_assets.tlc.sources.validate_file import FileLimits
 from taxi_assets_tests.loopback_publisher import LoopbackPublisher
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DATA = Path(__file__).parents[3] / ".." / "shared" / "data"
 LOG = logging.getLogger("test_download")
 NAME = "green_tripdata_2020-10.csv"
-HASTY = RetrySettings(attempts=3, first_wait=0, longest_wait=0, longest_retry_after=0)
+HASTY = RetrySettings(attempts=3, first_wait_seconds=0, max_wait_seconds=0, max_retry_after_seconds=0)
 IMPATIENT = replace(HASTY, read_timeout=0.3)
 CSV_FILE = b"a,b,c\r\n" + b"".join(b"%d,2020-10-01 00:31:19,%d\r\n" % (row, row * 7919) for row in range(40_000))
 ROWS = 40_000
@@ -48,17 +48,19 @@ def get(
     into: Path,
     *,
     known: SourceRecord | None = None,
-    limits: Limits | None = None,
+    limits: FileLimits | None = None,
     retry: RetrySettings = HASTY,
     file_format: FileFormat = FileFormat.CSV,
-) -> Fetched | Unchanged:
-    candidate = Candidate(url, "somebody", file_format)
-    return fetch("green 2020-10", [candidate], known=known, into=into, limits=limits or Limits(), log=LOG, retry=retry)
+) -> DownloadedFile | UnchangedFile:
+    candidate = SourceUrl(url, "somebody", file_format)
+    return download(
+        "green 2020-10", [candidate], known=known, output_dir=into, limits=limits or FileLimits(), log=LOG, retry=retry
+    )
 
 
-def fetched(result: Fetched | Unchanged, content: bytes) -> SourceRecord:
+def fetched(result: DownloadedFile | UnchangedFile, content: bytes) -> SourceRecord:
     """The record of a file that has come whole."""
-    assert isinstance(result, Fetched)
+    assert isinstance(result, DownloadedFile)
     assert result.path.read_bytes() == content
     assert result.record.bytes == len(content)
     assert result.record.sha256 == hashlib.sha256(content).hexdigest()
@@ -69,7 +71,7 @@ def refuse(
     error_class: type[TaxiAssetsError],
     url: str,
     into: Path,
-    limits: Limits | None = None,
+    limits: FileLimits | None = None,
     retry: RetrySettings = HASTY,
 ) -> str:
     """The text of the one clear error; nothing is left behind."""

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from taxi_assets.errors import (
-    ContentRefusedError,
+    InvalidFileError,
     NotPublishedError,
-    PublisherRefusedError,
+    PublisherRequestError,
     PublisherUnreachableError,
     TaxiAssetsError,
 )
@@ -22,10 +22,10 @@ from taxi_assets.tlc import synthetic
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets.tlc.services.yellow import YELLOW
-from taxi_assets.tlc.sources.download import Fetched, RetrySettings, Unchanged, fetch
+from taxi_assets.tlc.sources.download import DownloadedFile, RetrySettings, UnchangedFile, download
 from taxi_assets.tlc.sources.publishers import publisher_from
-from taxi_assets.tlc.sources.source_record import Candidate, FileFormat, SourceRecord
-from taxi_assets.tlc.sources.validate_file import Limits
+from taxi_assets.tlc.sources.source_record import FileFormat, SourceRecord, SourceUrl
+from taxi_assets.tlc.sources.validate_file import FileLimits
 from taxi_assets_tests.loopback_publisher import HTML_PAGE, Answer, LoopbackPublisher
 from taxi_assets_tests.unit.tlc.sources.downloads import (
     CSV_FILE,
@@ -70,7 +70,7 @@ def test_a_file_arrives_byte_for_byte_with_everything_known_of_it(publisher: Loo
 def test_an_unchanged_file_is_not_sent_again(publisher: LoopbackPublisher, into: Path) -> None:
     known = fetched(get(publisher.url(NAME), into), CSV_FILE)
     result = get(publisher.url(NAME), into, known=known)
-    assert isinstance(result, Unchanged)
+    assert isinstance(result, UnchangedFile)
     assert result.record.fetched_at > known.fetched_at
     assert result.record == known.model_copy(update={"fetched_at": result.record.fetched_at})
     assert publisher.requests[-1].headers["If-None-Match"] == known.etag
@@ -81,7 +81,7 @@ def test_last_modified_alone_is_enough_to_revalidate(publisher: LoopbackPublishe
     publisher.script(NAME, Answer(headers={"ETag": None}))
     known = fetched(get(publisher.url(NAME), into), CSV_FILE)
     assert known.etag is None
-    assert isinstance(get(publisher.url(NAME), into, known=known), Unchanged)
+    assert isinstance(get(publisher.url(NAME), into, known=known), UnchangedFile)
 
 
 def test_a_changed_file_is_fetched_anew(publisher: LoopbackPublisher, into: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_body_without_a_length_is_fine(publisher: LoopbackPublisher, into: Pat
 def test_what_real_people_got_instead_is_refused_and_nothing_is_left(path: Path, into: Path) -> None:
     file_format = next(ending for ending in FileFormat if path.name.endswith(f".{ending}"))
     with LoopbackPublisher(path.parent) as publisher:
-        with pytest.raises(ContentRefusedError, match=r"green 2020-10 from http\S+ was refused: it is "):
+        with pytest.raises(InvalidFileError, match=r"green 2020-10 from http\S+ was refused: it is "):
             get(publisher.url(path.name), into, file_format=file_format)
         assert len(publisher.requests) == 1
     assert list(into.iterdir()) == []
@@ -137,24 +137,24 @@ def test_what_real_people_got_instead_is_refused_and_nothing_is_left(path: Path,
 
 def test_an_html_page_with_status_200_is_refused_without_a_retry(publisher: LoopbackPublisher, into: Path) -> None:
     publisher.script(NAME, then=Answer(body=HTML_PAGE))
-    assert 'an HTML page ("Maintenance & repair")' in refuse(ContentRefusedError, publisher.url(NAME), into)
+    assert 'an HTML page ("Maintenance & repair")' in refuse(InvalidFileError, publisher.url(NAME), into)
     assert len(publisher.requests) == 1
 
 
 def test_an_endless_body_is_stopped_at_the_limit(publisher: LoopbackPublisher, into: Path) -> None:
     publisher.script(NAME, then=Answer(endless=True))
-    text = refuse(ContentRefusedError, publisher.url(NAME), into, Limits(max_bytes=5_000_000))
+    text = refuse(InvalidFileError, publisher.url(NAME), into, FileLimits(max_bytes=5_000_000))
     assert "larger than 5,000,000 bytes" in text
 
 
 def test_a_file_announced_as_too_large_is_not_even_begun(publisher: LoopbackPublisher, into: Path) -> None:
     publisher.script(NAME, then=Answer(content_length=1 << 50))
-    assert "larger than" in refuse(ContentRefusedError, publisher.url(NAME), into)
+    assert "larger than" in refuse(InvalidFileError, publisher.url(NAME), into)
 
 
 def test_a_bomb_is_refused(publisher: LoopbackPublisher, into: Path) -> None:
     publisher.publish("bomb.csv.gz", gzip.compress(b"a,b\n" + b"1,2\n" * 1_000_000))
-    with pytest.raises(ContentRefusedError, match="expands to more than 200 times its size"):
+    with pytest.raises(InvalidFileError, match="expands to more than 200 times its size"):
         get(publisher.url("bomb.csv.gz"), into, file_format=FileFormat.CSV_GZ)
     assert list(into.iterdir()) == []
 
@@ -165,8 +165,8 @@ def test_a_bomb_is_refused(publisher: LoopbackPublisher, into: Path) -> None:
 def fetch_first(
     publisher: LoopbackPublisher, into: Path, *names: str, known: SourceRecord | None = None
 ) -> SourceRecord:
-    candidates = [Candidate(publisher.url(name), "somebody", FileFormat.CSV) for name in names]
-    return fetch("yellow 2031-01", candidates, known=known, into=into, log=LOG, retry=HASTY).record
+    candidates = [SourceUrl(publisher.url(name), "somebody", FileFormat.CSV) for name in names]
+    return download("yellow 2031-01", candidates, known=known, output_dir=into, log=LOG, retry=HASTY).record
 
 
 def test_the_next_candidate_is_taken_when_one_is_not_published(publisher: LoopbackPublisher, into: Path) -> None:
@@ -182,7 +182,7 @@ def test_when_none_is_published_every_address_is_named(publisher: LoopbackPublis
     with pytest.raises(NotPublishedError) as error:
         fetch_first(publisher, into, "a.csv", "b.csv")
     base = publisher.base
-    assert error.value.what == (
+    assert error.value.problem == (
         f"yellow 2031-01 is not published at {base}/a.csv (HTTP 404), nor at {base}/b.csv (HTTP 403)."
     )
 
@@ -191,8 +191,8 @@ def test_when_none_is_published_every_address_is_named(publisher: LoopbackPublis
     ("answer", "error"),
     [
         (Answer(status=503), PublisherUnreachableError),
-        (Answer(status=401), PublisherRefusedError),
-        (Answer(body=HTML_PAGE), ContentRefusedError),
+        (Answer(status=401), PublisherRequestError),
+        (Answer(body=HTML_PAGE), InvalidFileError),
     ],
 )
 def test_a_failing_candidate_is_never_silently_replaced_by_the_next(
@@ -229,9 +229,9 @@ def test_no_secret_reaches_records_logs_or_errors(
     caplog.set_level(logging.DEBUG)
     publisher.script(NAME, then=answer)
     base = f"http://me:hush@127.0.0.1:{publisher.port}?sig=s3cret"
-    candidates = [c for c in publisher_from(base).candidates(GREEN, Month(2020, 10)) if c.format is FileFormat.CSV]
+    candidates = [c for c in publisher_from(base).source_urls(GREEN, Month(2020, 10)) if c.format is FileFormat.CSV]
     try:
-        shown = repr(fetch("green 2020-10", candidates, known=None, into=into, log=LOG, retry=IMPATIENT))
+        shown = repr(download("green 2020-10", candidates, known=None, output_dir=into, log=LOG, retry=IMPATIENT))
     except TaxiAssetsError as error:
         shown = "".join(traceback.format_exception(error))
     assert publisher.requests[0].query == "sig=s3cret"
@@ -255,7 +255,11 @@ def test_a_long_download_tells_its_progress_and_a_broken_one_that_it_goes_on(
 ) -> None:
     caplog.set_level(logging.INFO, LOG.name)
     publisher.script(NAME, Answer(cut_after=500_000))
-    get(publisher.url(NAME), into, retry=RetrySettings(first_wait=0, longest_wait=0, progress_every=0))
+    get(
+        publisher.url(NAME),
+        into,
+        retry=RetrySettings(first_wait_seconds=0, max_wait_seconds=0, progress_interval_seconds=0),
+    )
     assert "green 2020-10: 0.5 MB of 1.5 MB, " in caplog.text
     assert "after 0.5 MB; trying again in 0.0 s" in caplog.text
 
@@ -265,13 +269,13 @@ def test_a_long_download_tells_its_progress_and_a_broken_one_that_it_goes_on(
 
 def test_a_real_folder_is_read_byte_for_byte_and_stays_offline(into: Path) -> None:
     publisher = publisher_from(str(DATA / "months"))
-    candidates = publisher.candidates(GREEN, Month(2013, 8))
-    result = fetch("green 2013-08", candidates, known=None, into=into, log=LOG)
+    candidates = publisher.source_urls(GREEN, Month(2013, 8))
+    result = download("green 2013-08", candidates, known=None, output_dir=into, log=LOG)
     record = fetched(result, (DATA / "months" / "green_tripdata_2013-08.csv").read_bytes())
     assert (record.rows, record.publisher, record.format) == (7_623, publisher.name, FileFormat.CSV)
-    zones = fetch("taxi zones", publisher.zones(), known=None, into=into, log=LOG)
+    zones = download("taxi zones", publisher.zones(), known=None, output_dir=into, log=LOG)
     assert zones.record.rows == 265
-    assert isinstance(fetch("green 2013-08", candidates, known=record, into=into, log=LOG), Unchanged)
+    assert isinstance(download("green 2013-08", candidates, known=record, output_dir=into, log=LOG), UnchangedFile)
 
 
 def test_a_file_of_a_folder_is_read_again_only_when_it_was_touched(tmp_path: Path, into: Path) -> None:
@@ -279,18 +283,18 @@ def test_a_file_of_a_folder_is_read_again_only_when_it_was_touched(tmp_path: Pat
     path.write_bytes(CSV_FILE)
     record = fetched(get(path.as_uri(), into), CSV_FILE)
     result = get(path.as_uri(), into, known=record)
-    assert isinstance(result, Unchanged)
+    assert isinstance(result, UnchangedFile)
     assert result.record.fetched_at > record.fetched_at
     os.utime(path, ns=(1, 1))
     assert fetched(get(path.as_uri(), into, known=record), CSV_FILE).etag == f'"1-{len(CSV_FILE)}"'
 
 
 def test_a_month_that_a_folder_does_not_have_is_not_published_there(tmp_path: Path, into: Path) -> None:
-    candidates = publisher_from(str(tmp_path)).candidates(YELLOW, Month(2031, 1))
+    candidates = publisher_from(str(tmp_path)).source_urls(YELLOW, Month(2031, 1))
     with pytest.raises(NotPublishedError) as error:
-        fetch("yellow 2031-01", candidates, known=None, into=into, log=LOG)
+        download("yellow 2031-01", candidates, known=None, output_dir=into, log=LOG)
     first = f"{tmp_path.as_uri()}/yellow_tripdata_2031-01"
-    assert error.value.what == (
+    assert error.value.problem == (
         f"yellow 2031-01 is not published at {first}.csv.gz (no such file), nor at {first}.csv (no such file), "
         f"nor at {first}.parquet (no such file)."
     )
@@ -298,39 +302,41 @@ def test_a_month_that_a_folder_does_not_have_is_not_published_there(tmp_path: Pa
 
 def test_what_is_no_file_is_a_refusal(tmp_path: Path, into: Path) -> None:
     os.mkfifo(tmp_path / "pipe.csv")
-    assert "it is no file" in refuse(PublisherRefusedError, (tmp_path / "pipe.csv").as_uri(), into)
+    assert "it is no file" in refuse(PublisherRequestError, (tmp_path / "pipe.csv").as_uri(), into)
     (tmp_path / "folder.csv").mkdir()
-    assert "it is no file" in refuse(PublisherRefusedError, (tmp_path / "folder.csv").as_uri(), into)
+    assert "it is no file" in refuse(PublisherRequestError, (tmp_path / "folder.csv").as_uri(), into)
 
 
 def test_a_file_beyond_the_largest_size_is_not_copied(tmp_path: Path, into: Path) -> None:
     (tmp_path / NAME).write_bytes(CSV_FILE)
-    assert "larger than 10 bytes" in refuse(ContentRefusedError, (tmp_path / NAME).as_uri(), into, Limits(max_bytes=10))
+    assert "larger than 10 bytes" in refuse(
+        InvalidFileError, (tmp_path / NAME).as_uri(), into, FileLimits(max_bytes=10)
+    )
 
 
 def test_the_sample_is_fetched_like_any_other_and_says_that_it_is_generated(into: Path) -> None:
-    candidates = publisher_from("sample").candidates(GREEN, Month(2020, 4))
-    result = fetch("green 2020-04", candidates, known=None, into=into, log=LOG)
-    assert isinstance(result, Fetched)
+    candidates = publisher_from("sample").source_urls(GREEN, Month(2020, 4))
+    result = download("green 2020-04", candidates, known=None, output_dir=into, log=LOG)
+    assert isinstance(result, DownloadedFile)
     record = fetched(result, result.path.read_bytes())
     assert record.rows > 1000
     assert record.generated
     assert (record.url, record.etag) == ("sample:green/2020-04", f"sample-{synthetic.SAMPLE_VERSION}")
-    assert isinstance(fetch("green 2020-04", candidates, known=record, into=into, log=LOG), Unchanged)
+    assert isinstance(download("green 2020-04", candidates, known=record, output_dir=into, log=LOG), UnchangedFile)
 
 
 def test_a_service_that_the_sample_does_not_have_is_not_published_there(into: Path) -> None:
-    candidates = publisher_from("sample").candidates(replace(GREEN, name="boats"), Month(2020, 4))
+    candidates = publisher_from("sample").source_urls(replace(GREEN, name="boats"), Month(2020, 4))
     with pytest.raises(NotPublishedError, match="boats 2020-04 is not published anywhere: its publisher has no"):
-        fetch("boats 2020-04", candidates, known=None, into=into, log=LOG)
+        download("boats 2020-04", candidates, known=None, output_dir=into, log=LOG)
 
 
 def test_the_samples_zones_are_the_real_ones(tmp_path: Path, into: Path) -> None:
     for source in ("sample", str(tmp_path)):
-        record = fetch("taxi zones", publisher_from(source).zones(), known=None, into=into, log=LOG).record
+        record = download("taxi zones", publisher_from(source).zones(), known=None, output_dir=into, log=LOG).record
         assert (record.url, record.rows, record.generated) == ("sample:taxi_zone_lookup", 265, False)
 
 
 def test_an_address_list_that_is_empty_is_not_published(into: Path) -> None:
     with pytest.raises(NotPublishedError, match="not published anywhere"):
-        fetch("green 2020-10", [], known=None, into=into, log=LOG)
+        download("green 2020-10", [], known=None, output_dir=into, log=LOG)

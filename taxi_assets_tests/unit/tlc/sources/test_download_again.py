@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from taxi_assets.errors import (
-    ContentRefusedError,
+    InvalidFileError,
     NotPublishedError,
-    PublisherRefusedError,
+    PublisherRequestError,
     PublisherUnreachableError,
 )
 from taxi_assets.tlc.sources.download import RetrySettings
@@ -148,7 +148,7 @@ def test_a_length_that_is_always_too_large_ends_as_unreachable(publisher: Loopba
 
 def test_a_length_that_is_too_small_is_noticed_by_content(publisher: LoopbackPublisher, into: Path) -> None:
     publisher.script(NAME, then=Answer(content_length=CSV_FILE.index(b"\n20000,") + 4))
-    assert "cut off in the middle of its last line" in refuse(ContentRefusedError, publisher.url(NAME), into)
+    assert "cut off in the middle of its last line" in refuse(InvalidFileError, publisher.url(NAME), into)
 
 
 # --- what may pass, and what does not -------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ def test_retry_after_is_waited_for(publisher: LoopbackPublisher, into: Path, as_
     asked = email.utils.formatdate(time.time() + 2, usegmt=True) if as_date else "1"
     publisher.script(NAME, Answer(status=429, headers={"Retry-After": asked}))
     started = time.monotonic()
-    retry = RetrySettings(first_wait=0, longest_wait=0)
+    retry = RetrySettings(first_wait_seconds=0, max_wait_seconds=0)
     fetched(get(publisher.url(NAME), into, retry=retry), CSV_FILE)
     assert 0.9 < time.monotonic() - started < 5
 
@@ -221,16 +221,16 @@ def test_any_other_answer_is_a_refusal_and_is_asked_for_exactly_once(
     publisher: LoopbackPublisher, into: Path, status: int
 ) -> None:
     publisher.script(NAME, then=Answer(status=status))
-    assert f"the answer was HTTP {status}" in refuse(PublisherRefusedError, publisher.url(NAME), into)
+    assert f"the answer was HTTP {status}" in refuse(PublisherRequestError, publisher.url(NAME), into)
     assert len(publisher.requests) == 1
 
 
 def test_a_redirect_to_itself_is_a_refusal(publisher: LoopbackPublisher, into: Path) -> None:
     publisher.script(NAME, then=Answer(redirect=f"/{NAME}"))
-    assert "more than 10 redirects" in refuse(PublisherRefusedError, publisher.url(NAME), into)
+    assert "more than 10 redirects" in refuse(PublisherRequestError, publisher.url(NAME), into)
     assert len(publisher.requests) == 11
 
 
 def test_a_redirect_away_from_http_is_a_refusal(publisher: LoopbackPublisher, into: Path) -> None:
     publisher.script(NAME, then=Answer(redirect="file:///etc/hostname"))
-    assert "cannot be followed" in refuse(PublisherRefusedError, publisher.url(NAME), into)
+    assert "cannot be followed" in refuse(PublisherRequestError, publisher.url(NAME), into)

@@ -15,17 +15,17 @@ import google_crc32c
 import pytest
 
 from taxi_assets.errors import (
-    ContentRefusedError,
+    InvalidFileError,
     NotPublishedError,
-    PublisherRefusedError,
+    PublisherRequestError,
     PublisherUnreachableError,
     TaxiAssetsError,
 )
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.green import GREEN
-from taxi_assets.tlc.sources.download import Fetched, Unchanged, fetch
+from taxi_assets.tlc.sources.download import DownloadedFile, UnchangedFile, download
 from taxi_assets.tlc.sources.publishers import publisher_from
-from taxi_assets.tlc.sources.validate_file import DEFAULT_LIMITS, Limits
+from taxi_assets.tlc.sources.validate_file import DEFAULT_LIMITS, FileLimits
 from taxi_assets_tests.google.cloud_storage import CloudStorage, Fault
 
 if TYPE_CHECKING:
@@ -46,10 +46,12 @@ def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[CloudStorage]:
         yield storage
 
 
-def get(storage: CloudStorage, into: Path, known: SourceRecord | None = None, bucket: str = "") -> Fetched | Unchanged:
+def get(
+    storage: CloudStorage, into: Path, known: SourceRecord | None = None, bucket: str = ""
+) -> DownloadedFile | UnchangedFile:
     publisher = publisher_from(f"gs://{bucket or storage.bucket}/published/")
-    candidates = publisher.candidates(GREEN, Month(2020, 10))
-    return fetch("green 2020-10", candidates, known=known, into=into, log=logging.getLogger("test_over_gcs"))
+    candidates = publisher.source_urls(GREEN, Month(2020, 10))
+    return download("green 2020-10", candidates, known=known, output_dir=into, log=logging.getLogger("test_over_gcs"))
 
 
 def refusal(storage: CloudStorage, into: Path, kind: type[TaxiAssetsError], bucket: str = "") -> str:
@@ -62,7 +64,7 @@ def refusal(storage: CloudStorage, into: Path, kind: type[TaxiAssetsError], buck
 
 def test_a_file_arrives_with_what_is_known_of_it(storage: CloudStorage, tmp_path: Path) -> None:
     found = get(storage, tmp_path)
-    assert isinstance(found, Fetched)
+    assert isinstance(found, DownloadedFile)
     assert found.path.read_bytes() == CONTENT
     assert (found.record.url, found.record.rows) == (f"gs://{storage.bucket}/{KEY}", 50_000)
     assert found.record.etag == f'"{storage.objects()[KEY]}"'
@@ -71,16 +73,16 @@ def test_a_file_arrives_with_what_is_known_of_it(storage: CloudStorage, tmp_path
 def test_an_unchanged_file_is_not_fetched_again_and_a_replaced_one_is(storage: CloudStorage, tmp_path: Path) -> None:
     known = get(storage, tmp_path).record
     storage.requests.clear()
-    assert isinstance(get(storage, tmp_path, known), Unchanged)
+    assert isinstance(get(storage, tmp_path, known), UnchangedFile)
     assert all(request.query.get("alt") != "media" for request in storage.requests)
     storage.put(KEY, CONTENT)
-    assert isinstance(get(storage, tmp_path, known), Fetched)
+    assert isinstance(get(storage, tmp_path, known), DownloadedFile)
 
 
 def test_what_breaks_off_is_taken_up_again(storage: CloudStorage, tmp_path: Path) -> None:
     storage.script(Fault(status=503), Fault(), Fault(cut_after=50_000), method="GET")
     found = get(storage, tmp_path)
-    assert isinstance(found, Fetched)
+    assert isinstance(found, DownloadedFile)
     assert found.path.read_bytes() == CONTENT
 
 
@@ -98,14 +100,14 @@ def test_what_is_missing_is_named(storage: CloudStorage, tmp_path: Path) -> None
     storage.delete(KEY)
     said = refusal(storage, tmp_path, NotPublishedError)
     assert f"gs://{storage.bucket}/published/green_tripdata_2020-10.parquet (no such object)" in said
-    said = refusal(storage, tmp_path, PublisherRefusedError, bucket="another-bucket")
+    said = refusal(storage, tmp_path, PublisherRequestError, bucket="another-bucket")
     assert "gs://another-bucket/" in said
     assert "no such bucket" in said
 
 
 def test_what_is_forbidden_is_named_with_the_role_that_allows_it(storage: CloudStorage, tmp_path: Path) -> None:
     storage.forbid("storage.objects.get")
-    said = refusal(storage, tmp_path, PublisherRefusedError)
+    said = refusal(storage, tmp_path, PublisherRequestError)
     assert "storage.objects.get" in said
     assert f"roles/storage.objectViewer) on the bucket {storage.bucket}" in said
 
@@ -152,17 +154,19 @@ def compressed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     server.server_close()
 
 
-def get_compressed(ending: str, into: Path, limits: Limits = DEFAULT_LIMITS) -> Fetched | Unchanged:
-    candidates = publisher_from("gs://bucket").candidates(GREEN, Month(2020, 10))
+def get_compressed(ending: str, into: Path, limits: FileLimits = DEFAULT_LIMITS) -> DownloadedFile | UnchangedFile:
+    candidates = publisher_from("gs://bucket").source_urls(GREEN, Month(2020, 10))
     (wanted,) = [candidate for candidate in candidates if candidate.format == ending]
-    return fetch("green 2020-10", [wanted], known=None, into=into, log=logging.getLogger("test"), limits=limits)
+    return download(
+        "green 2020-10", [wanted], known=None, output_dir=into, log=logging.getLogger("test"), limits=limits
+    )
 
 
 @pytest.mark.usefixtures("compressed")
 @pytest.mark.parametrize("ending", ["csv", "csv.gz"])
 def test_an_object_that_was_compressed_for_storage_is_recorded_as_it_arrives(tmp_path: Path, ending: str) -> None:
     found = get_compressed(ending, tmp_path)
-    assert isinstance(found, Fetched)
+    assert isinstance(found, DownloadedFile)
     content = found.path.read_bytes()
     assert (gzip.decompress(content) if ending == "csv.gz" else content) == CONTENT
     assert (found.record.bytes, found.record.rows) == (len(content), 50_000)
@@ -172,12 +176,12 @@ def test_an_object_that_was_compressed_for_storage_is_recorded_as_it_arrives(tmp
 @pytest.mark.parametrize(
     ("limits", "finding"),
     [
-        (Limits(max_bytes=10_000_000, max_expansion_ratio=10_000), "it is larger than 10,000,000 bytes"),
-        (Limits(max_expansion_ratio=200), "it expands to more than 200 times its size"),
+        (FileLimits(max_bytes=10_000_000, max_expansion_ratio=10_000), "it is larger than 10,000,000 bytes"),
+        (FileLimits(max_expansion_ratio=200), "it expands to more than 200 times its size"),
     ],
 )
 def test_an_object_that_expands_on_its_way_is_written_no_further_than_the_limits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: Limits, finding: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: FileLimits, finding: str
 ) -> None:
     content = gzip.compress(CONTENT + b"1,2\n" * 25_000_000, 9, mtime=0)
     monkeypatch.setattr(_Compressing, "content", content)
@@ -189,7 +193,7 @@ def test_an_object_that_expands_on_its_way_is_written_no_further_than_the_limits
         unlink(path, **how)
 
     monkeypatch.setattr(Path, "unlink", measure_and_unlink)
-    with pytest.raises(ContentRefusedError, match=f"^green 2020-10 from gs://bucket/.* was refused: {finding}"):
+    with pytest.raises(InvalidFileError, match=f"^green 2020-10 from gs://bucket/.* was refused: {finding}"):
         get_compressed("csv", tmp_path, limits)
     assert list(tmp_path.iterdir()) == []
     assert 0 < max(written) <= min(limits.max_bytes, limits.max_expansion_ratio * len(content))

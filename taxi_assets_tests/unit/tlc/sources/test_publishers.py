@@ -27,7 +27,7 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def urls(source: str, service: str = "yellow", month: Month = MONTH) -> list[str]:
-    return [candidate.url for candidate in publisher_from(source).candidates(SERVICES[service], month)]
+    return [candidate.url for candidate in publisher_from(source).source_urls(SERVICES[service], month)]
 
 
 def mirror(name: str) -> str:
@@ -52,7 +52,7 @@ def test_auto_asks_only_tlc_outside_the_mirrors_range(month: str) -> None:
 
 
 def test_candidates_name_who_really_publishes_them_and_in_which_format() -> None:
-    candidates = publisher_from("auto").candidates(YELLOW, MONTH)
+    candidates = publisher_from("auto").source_urls(YELLOW, MONTH)
     assert [(c.publisher, c.format) for c in candidates] == [
         ("datatalksclub", FileFormat.CSV_GZ),
         ("tlc", FileFormat.PARQUET),
@@ -70,7 +70,7 @@ def test_the_mirror_itself_is_asked_outside_its_range_so_that_the_answer_is_its_
 
 def test_the_sample_is_generated_and_stays_offline() -> None:
     publisher = publisher_from("sample")
-    (trips,) = publisher.candidates(YELLOW, MONTH)
+    (trips,) = publisher.source_urls(YELLOW, MONTH)
     (zones,) = publisher.zones()
     assert (trips.url, trips.publisher, trips.format) == ("sample:yellow/2021-01", "sample", FileFormat.CSV_GZ)
     assert (zones.url, zones.format) == ("sample:taxi_zone_lookup", FileFormat.CSV)
@@ -86,7 +86,7 @@ def test_a_folder_is_looked_through_for_three_endings_in_order(tmp_path: Path) -
     publisher = publisher_from("my months")
     assert publisher.name == "my months"
     folder = (tmp_path / "my months").as_uri()
-    assert [c.url for c in publisher.candidates(GREEN, MONTH)] == [
+    assert [c.url for c in publisher.source_urls(GREEN, MONTH)] == [
         f"{folder}/green_tripdata_2021-01{ending}" for ending in (".csv.gz", ".csv", ".parquet")
     ]
     assert [c.url for c in publisher.zones()] == [f"{folder}/taxi_zone_lookup.csv", "sample:taxi_zone_lookup"]
@@ -114,15 +114,15 @@ def test_a_word_wins_over_a_folder_of_its_name(tmp_path: Path) -> None:
 
 def test_what_somebody_else_publishes_keeps_its_file_names_and_is_not_asked_of_tlc(tmp_path: Path) -> None:
     bikes = replace(GREEN, name="bikes", file_name="{month.start:%Y%m}-bikes-tripdata")
-    found = [candidate.url for candidate in publisher_from(str(tmp_path)).candidates(bikes, MONTH)]
+    found = [candidate.url for candidate in publisher_from(str(tmp_path)).source_urls(bikes, MONTH)]
     assert found == [f"{tmp_path.as_uri()}/202101-bikes-tripdata{end}" for end in (".csv.gz", ".csv", ".parquet")]
     for source in ("auto", "tlc", "datatalksclub", "sample"):
-        assert publisher_from(source).candidates(bikes, MONTH) == []
+        assert publisher_from(source).source_urls(bikes, MONTH) == []
 
 
 def test_a_web_base_is_looked_through_and_its_zones_fall_back_to_tlc() -> None:
     publisher = publisher_from("https://files.example.org/taxi/")
-    assert [c.url for c in publisher.candidates(GREEN, MONTH)] == [
+    assert [c.url for c in publisher.source_urls(GREEN, MONTH)] == [
         f"https://files.example.org/taxi/green_tripdata_2021-01{ending}" for ending in (".csv.gz", ".csv", ".parquet")
     ]
     assert [c.url for c in publisher.zones()] == ["https://files.example.org/taxi/taxi_zone_lookup.csv", TLC_ZONES]
@@ -133,7 +133,7 @@ def test_a_base_needs_its_secrets_to_be_asked_but_never_shows_them() -> None:
     assert publisher.name == "https://files.example.org:8443/taxi"
     assert "hush" not in repr(publisher)
     assert "s3cret" not in repr(publisher)
-    candidate = publisher.candidates(GREEN, MONTH)[0]
+    candidate = publisher.source_urls(GREEN, MONTH)[0]
     assert candidate.publisher == publisher.name
     assert candidate.url == "https://me:hush@files.example.org:8443/taxi/green_tripdata_2021-01.csv.gz?sig=s3cret"
     assert public_url(candidate.url) == "https://files.example.org:8443/taxi/green_tripdata_2021-01.csv.gz"

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taxi_assets.errors import ContentRefusedError
+from taxi_assets.errors import InvalidFileError
 from taxi_assets.tlc.sources.source_record import FileFormat
-from taxi_assets.tlc.sources.validate_file import LONGEST_LINE, Limits, verify
+from taxi_assets.tlc.sources.validate_file import LONGEST_LINE, FileLimits, validate_file
 
 DATA = Path(__file__).parents[3] / ".." / "shared" / "data"
 CSV, CSV_GZ, PARQUET = FileFormat.CSV, FileFormat.CSV_GZ, FileFormat.PARQUET
@@ -26,14 +26,14 @@ def format_of(path: Path) -> FileFormat:
     return next(ending for ending in FileFormat if path.name.endswith(f".{ending}"))
 
 
-def rows(content: bytes, file_format: FileFormat, folder: Path, limits: Limits | None = None) -> int:
+def rows(content: bytes, file_format: FileFormat, folder: Path, limits: FileLimits | None = None) -> int:
     path = folder / f"file.{file_format}"
     path.write_bytes(content)
-    return verify(path, file_format, what="green 2020-10", url="http://host/x", limits=limits or Limits())
+    return validate_file(path, file_format, label="green 2020-10", url="http://host/x", limits=limits or FileLimits())
 
 
-def refusal(content: bytes, file_format: FileFormat, folder: Path, limits: Limits | None = None) -> str:
-    with pytest.raises(ContentRefusedError) as error:
+def refusal(content: bytes, file_format: FileFormat, folder: Path, limits: FileLimits | None = None) -> str:
+    with pytest.raises(InvalidFileError) as error:
         rows(content, file_format, folder, limits)
     text = str(error.value)
     assert text.startswith("green 2020-10 from http://host/x was refused: ")
@@ -65,12 +65,12 @@ def parquet(count: int = 3, **options: int) -> bytes:
 )
 def test_full_months_have_the_rows_they_were_published_with(name: str, expected: int) -> None:
     path = DATA / "months" / name
-    assert verify(path, format_of(path), what=name, url=name) == expected
+    assert validate_file(path, format_of(path), label=name, url=name) == expected
 
 
 @pytest.mark.parametrize("path", sorted((DATA / "first100").glob("*.csv")), ids=lambda path: path.stem)
 def test_every_era_of_headers_and_line_ends_counts_a_hundred_rows(path: Path) -> None:
-    assert verify(path, CSV, what=path.name, url=path.name) == 100
+    assert validate_file(path, CSV, label=path.name, url=path.name) == 100
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_memory_stays_flat_however_large_the_file(tmp_path: Path) -> None:
             file.write(b"".join(b"%d,2020-10-01 00:00:00,text\n" % row for row in range(start, start + 1000)))
     tracemalloc.start()
     try:
-        assert verify(path, CSV_GZ, what="x", url="x") == 600_000
+        assert validate_file(path, CSV_GZ, label="x", url="x") == 600_000
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
         tracemalloc.stop()
@@ -235,7 +235,7 @@ def test_a_file_under_the_wrong_ending_is_refused(
 )
 def test_a_csv_that_is_none_or_not_whole_is_refused(content: bytes, finding: str, tmp_path: Path) -> None:
     assert finding in refusal(content, CSV, tmp_path)
-    assert finding in refusal(gzip.compress(content), CSV_GZ, tmp_path, Limits(max_expansion_ratio=10_000))
+    assert finding in refusal(gzip.compress(content), CSV_GZ, tmp_path, FileLimits(max_expansion_ratio=10_000))
 
 
 def test_a_line_of_the_greatest_length_is_fine(tmp_path: Path) -> None:
@@ -267,12 +267,12 @@ def test_garbage_after_a_gzip_is_refused(tmp_path: Path) -> None:
 def test_a_gzip_bomb_is_stopped_at_the_limits(tmp_path: Path) -> None:
     bomb = gzip.compress(b"a,b\n" + b"1,2\n" * 3_000_000)
     assert "expands to more than 200 times its size" in refusal(bomb, CSV_GZ, tmp_path)
-    by_size = Limits(max_expanded_bytes=1_000_000, max_expansion_ratio=10_000)
+    by_size = FileLimits(max_expanded_bytes=1_000_000, max_expansion_ratio=10_000)
     assert "expands to more than 1,000,000 bytes" in refusal(bomb, CSV_GZ, tmp_path, by_size)
 
 
 def test_a_file_beyond_the_largest_size_is_refused(tmp_path: Path) -> None:
-    assert "larger than 10 bytes" in refusal(TABLE, CSV, tmp_path, Limits(max_bytes=10))
+    assert "larger than 10 bytes" in refusal(TABLE, CSV, tmp_path, FileLimits(max_bytes=10))
 
 
 # --- Parquet --------------------------------------------------------------------------------------------------------
@@ -306,4 +306,4 @@ def test_parquet_with_its_middle_missing_is_refused(tmp_path: Path) -> None:
 
 
 def test_parquet_beyond_the_limits_of_expansion_is_refused(tmp_path: Path) -> None:
-    assert "expands to more than" in refusal(parquet(), PARQUET, tmp_path, Limits(max_expanded_bytes=10))
+    assert "expands to more than" in refusal(parquet(), PARQUET, tmp_path, FileLimits(max_expanded_bytes=10))

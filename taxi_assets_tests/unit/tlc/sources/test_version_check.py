@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taxi_assets.errors import PublisherFailedError, PublisherRefusedError, PublisherUnreachableError
+from taxi_assets.errors import PublisherRequestError, PublisherServerError, PublisherUnreachableError
 from taxi_assets.resources.publisher import PublisherResource
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.green import GREEN
-from taxi_assets.tlc.sources.download import Fetched, fetch
+from taxi_assets.tlc.sources.download import DownloadedFile, download
 from taxi_assets.tlc.sources.publishers import publisher_from
-from taxi_assets.tlc.sources.source_record import Candidate, FileFormat, FileVersion, SourceRecord
-from taxi_assets.tlc.sources.version_check import HASTY, ask
+from taxi_assets.tlc.sources.source_record import FileFormat, FileVersion, SourceRecord, SourceUrl
+from taxi_assets.tlc.sources.version_check import NO_RETRY, check_version
 from taxi_assets_tests.google.cloud_storage import CloudStorage, Fault
 from taxi_assets_tests.loopback_publisher import HTML_PAGE, Answer, LoopbackPublisher
 
@@ -37,12 +37,12 @@ def publisher() -> Iterator[LoopbackPublisher]:
         yield publisher
 
 
-def candidates(source: str) -> list[Candidate]:
-    return publisher_from(source).candidates(GREEN, Month(2020, 10))
+def candidates(source: str) -> list[SourceUrl]:
+    return publisher_from(source).source_urls(GREEN, Month(2020, 10))
 
 
-def one(url: str) -> list[Candidate]:
-    return [Candidate(url, "somebody", FileFormat.CSV)]
+def one(url: str) -> list[SourceUrl]:
+    return [SourceUrl(url, "somebody", FileFormat.CSV)]
 
 
 def found(answer: FileVersion | None) -> FileVersion:
@@ -58,7 +58,7 @@ def version_of(record: SourceRecord) -> FileVersion:
 
 
 def test_what_is_published_is_described_without_being_sent(publisher: LoopbackPublisher) -> None:
-    version = found(ask(WHAT, one(publisher.url(NAME))))
+    version = found(check_version(WHAT, one(publisher.url(NAME))))
     assert (version.url, version.publisher, version.bytes) == (publisher.url(NAME), "somebody", len(CONTENT))
     assert version.etag is not None
     assert version.last_modified is not None
@@ -66,22 +66,22 @@ def test_what_is_published_is_described_without_being_sent(publisher: LoopbackPu
 
 
 def test_a_known_version_is_asked_for_under_its_conditions(publisher: LoopbackPublisher) -> None:
-    known = found(ask(WHAT, one(publisher.url(NAME))))
-    assert ask(WHAT, one(publisher.url(NAME)), known=known) is known
+    known = found(check_version(WHAT, one(publisher.url(NAME))))
+    assert check_version(WHAT, one(publisher.url(NAME)), known=known) is known
     assert publisher.requests[-1].headers["If-None-Match"] == known.etag
     assert publisher.requests[-1].headers["If-Modified-Since"] == known.last_modified
     publisher.publish(NAME, b"a,b\n3,4\n")
-    assert not found(ask(WHAT, one(publisher.url(NAME)), known=known)).is_same_as(known)
+    assert not found(check_version(WHAT, one(publisher.url(NAME)), known=known)).is_same_as(known)
 
 
 def test_what_is_known_of_another_address_is_no_condition(publisher: LoopbackPublisher) -> None:
-    known = replace(found(ask(WHAT, one(publisher.url(NAME)))), url="http://elsewhere/")
-    assert not found(ask(WHAT, one(publisher.url(NAME)), known=known)).is_same_as(known)
+    known = replace(found(check_version(WHAT, one(publisher.url(NAME)))), url="http://elsewhere/")
+    assert not found(check_version(WHAT, one(publisher.url(NAME)), known=known)).is_same_as(known)
     assert "If-None-Match" not in publisher.requests[-1].headers
 
 
 def test_the_first_published_candidate_counts(publisher: LoopbackPublisher) -> None:
-    assert found(ask(WHAT, candidates(publisher.base))).url == publisher.url(NAME)
+    assert found(check_version(WHAT, candidates(publisher.base))).url == publisher.url(NAME)
     assert [request.path for request in publisher.requests] == [NAME.replace(".csv", ".csv.gz"), NAME]
 
 
@@ -91,13 +91,13 @@ def test_the_first_published_candidate_counts(publisher: LoopbackPublisher) -> N
 )  # fmt: skip
 def test_what_is_not_published_is_none(publisher: LoopbackPublisher, answer: Answer) -> None:
     publisher.script(NAME, answer)
-    assert ask(WHAT, one(publisher.url(NAME))) is None
+    assert check_version(WHAT, one(publisher.url(NAME))) is None
 
 
 def test_a_server_that_knows_no_head_is_asked_by_get_and_its_body_is_not_read(publisher: LoopbackPublisher) -> None:
     for status in (405, 501):
         publisher.script(NAME, Answer(status=status), Answer(endless=True))
-        assert found(ask(WHAT, one(publisher.url(NAME)))).etag
+        assert found(check_version(WHAT, one(publisher.url(NAME)))).etag
         assert [request.method for request in publisher.requests[-2:]] == ["HEAD", "GET"]
 
 
@@ -116,7 +116,7 @@ def test_what_may_pass_is_said_at_once_in_one_line_without_secrets(
     url = publisher.url(NAME).replace("http://", "http://user:secret@") + "?signature=secret"
     started = time.monotonic()
     with pytest.raises(PublisherUnreachableError, match=said) as error:
-        ask(WHAT, one(url), patience=replace(HASTY, read_timeout=0.2))
+        check_version(WHAT, one(url), retry=replace(NO_RETRY, read_timeout=0.2))
     assert time.monotonic() - started < 2
     assert "\n" not in str(error.value)
     assert "secret" not in str(error.value)
@@ -127,15 +127,15 @@ def test_a_publisher_that_is_down_is_named() -> None:
     with LoopbackPublisher() as publisher:
         url = publisher.url(NAME)
     with pytest.raises(PublisherUnreachableError, match="connection refused") as error:
-        ask(WHAT, one(url))
+        check_version(WHAT, one(url))
     assert url in str(error.value)
-    assert not isinstance(error.value, PublisherFailedError), "which would be about this file only"
+    assert not isinstance(error.value, PublisherServerError), "which would be about this file only"
 
 
 def test_a_candidate_that_fails_is_not_silently_replaced_by_the_next(publisher: LoopbackPublisher) -> None:
     publisher.script(NAME.replace(".csv", ".csv.gz"), Answer(status=401))
-    with pytest.raises(PublisherRefusedError, match="HTTP 401"):
-        ask(WHAT, candidates(publisher.base))
+    with pytest.raises(PublisherRequestError, match="HTTP 401"):
+        check_version(WHAT, candidates(publisher.base))
 
 
 # --- versions ---------------------------------------------------------------------------------------------------------
@@ -172,8 +172,8 @@ def test_a_version_has_a_name() -> None:
 
 
 def fetched(source: str, into: Path) -> FileVersion:
-    result = fetch(WHAT, candidates(source), known=None, into=into, log=logging.getLogger("test_ask"))
-    assert isinstance(result, Fetched)
+    result = download(WHAT, candidates(source), known=None, output_dir=into, log=logging.getLogger("test_ask"))
+    assert isinstance(result, DownloadedFile)
     return version_of(result.record)
 
 
@@ -181,18 +181,18 @@ def test_in_a_folder_the_answer_is_what_a_download_would_record(tmp_path: Path) 
     folder, into = tmp_path / "published", tmp_path / "into"
     folder.mkdir()
     into.mkdir()
-    assert ask(WHAT, candidates(str(folder))) is None
+    assert check_version(WHAT, candidates(str(folder))) is None
     (folder / NAME).write_bytes(CONTENT)
-    assert ask(WHAT, candidates(str(folder))) == fetched(str(folder), into)
+    assert check_version(WHAT, candidates(str(folder))) == fetched(str(folder), into)
     (folder / NAME.replace(".csv", ".csv.gz")).mkdir()
-    with pytest.raises(PublisherRefusedError, match="that it is no file"):
-        ask(WHAT, candidates(str(folder)))
+    with pytest.raises(PublisherRequestError, match="that it is no file"):
+        check_version(WHAT, candidates(str(folder)))
 
 
 def test_a_folder_that_cannot_be_read_is_unreachable_in_one_line(tmp_path: Path) -> None:
     (tmp_path / NAME).symlink_to(NAME)
     with pytest.raises(PublisherUnreachableError, match="too many levels of symbolic links") as error:
-        ask(WHAT, one((tmp_path / NAME).as_uri()))
+        check_version(WHAT, one((tmp_path / NAME).as_uri()))
     assert "\n" not in str(error.value)
 
 
@@ -206,8 +206,8 @@ def test_a_folder_that_has_gone_since_it_was_chosen_is_unreachable(tmp_path: Pat
 @pytest.mark.parametrize("answer", [Answer(status=502), Answer(delay=10)])
 def test_a_file_that_fails_is_told_from_a_publisher_that_is_down(publisher: LoopbackPublisher, answer: Answer) -> None:
     publisher.script(NAME, answer)
-    with pytest.raises(PublisherFailedError):
-        ask(WHAT, one(publisher.url(NAME)), patience=replace(HASTY, read_timeout=0.2))
+    with pytest.raises(PublisherServerError):
+        check_version(WHAT, one(publisher.url(NAME)), retry=replace(NO_RETRY, read_timeout=0.2))
 
 
 DRIPS = [b"", b"HTTP/1.1 ", b"HTTP/1.1 200 OK\r\nETag: ", b"HTTP/1.1 302 Found\r\nLocation: /again\r\nX: "]
@@ -219,8 +219,8 @@ def test_an_answer_that_drips_in_is_cut_off_when_its_time_is_up(beginning: bytes
         dripping = pool.submit(drip, server, beginning)
         url = f"http://127.0.0.1:{server.getsockname()[1]}/{NAME}"
         started = time.monotonic()
-        with pytest.raises(PublisherFailedError, match="did not end in time"):
-            ask(WHAT, one(url), seconds=0.5)
+        with pytest.raises(PublisherServerError, match="did not end in time"):
+            check_version(WHAT, one(url), seconds=0.5)
         assert 0.5 <= time.monotonic() - started < 2
         assert dripping.result() < 100, "it was cut off"
 
@@ -247,13 +247,13 @@ def drip(server: socket.socket, beginning: bytes) -> int:
 def test_all_candidates_of_a_month_share_its_time(publisher: LoopbackPublisher) -> None:
     for candidate in candidates(publisher.base):
         publisher.script(candidate.url.rpartition("/")[2], then=Answer(status=404, delay=0.3))
-    with pytest.raises(PublisherFailedError, match="did not end in time"):
-        ask(WHAT, candidates(publisher.base), seconds=0.5)
+    with pytest.raises(PublisherServerError, match="did not end in time"):
+        check_version(WHAT, candidates(publisher.base), seconds=0.5)
     assert len(publisher.requests) == 2
 
 
 def test_the_sample_has_every_month_in_the_version_of_its_generator(tmp_path: Path) -> None:
-    assert found(ask(WHAT, candidates("sample"))).is_same_as(fetched("sample", tmp_path))
+    assert found(check_version(WHAT, candidates("sample"))).is_same_as(fetched("sample", tmp_path))
 
 
 def test_in_a_bucket_the_generation_is_the_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,16 +261,16 @@ def test_in_a_bucket_the_generation_is_the_version(tmp_path: Path, monkeypatch: 
         for name, value in storage.environment.items():
             monkeypatch.setenv(name, value)
         source = f"gs://{storage.bucket}/published"
-        assert ask(WHAT, candidates(source)) is None
+        assert check_version(WHAT, candidates(source)) is None
         storage.put(f"published/{NAME}", CONTENT)
-        known = found(ask(WHAT, candidates(source)))
+        known = found(check_version(WHAT, candidates(source)))
         assert known == fetched(source, tmp_path)
         storage.put(f"published/{NAME}", CONTENT)
-        assert not found(ask(WHAT, candidates(source), known=known)).is_same_as(known)
-        with pytest.raises(PublisherRefusedError, match="no such bucket"):
-            ask(WHAT, candidates("gs://another-bucket"))
+        assert not found(check_version(WHAT, candidates(source), known=known)).is_same_as(known)
+        with pytest.raises(PublisherRequestError, match="no such bucket"):
+            check_version(WHAT, candidates("gs://another-bucket"))
         storage.script(Fault(status=503), method="GET")
         storage.requests.clear()
         with pytest.raises(PublisherUnreachableError):
-            ask(WHAT, candidates(source))
+            check_version(WHAT, candidates(source))
         assert len(storage.requests) == 1
