@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _LABELS = ("dagster", "pyarrow", "duckdb")
 _REMEDY = "Run `make setup`; an image is built anew."
-_PROJECT = Path(__file__).parents[2] / "pyproject.toml"
+_PROJECT = Path(__file__).parents[3] / "pyproject.toml"
 
 
 def versions(_visit: CheckRunner) -> str:

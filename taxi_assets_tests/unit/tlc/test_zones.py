@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LOOKUP = REAL / "months" / "taxi_zone_lookup.csv"
-SAMPLE = Path(__file__).parents[3] / "taxi_assets" / "tlc" / "sample" / "taxi_zone_lookup.csv"
+SAMPLE = Path(__file__).parents[3] / "taxi_assets" / "tlc" / "synthetic" / "taxi_zone_lookup.csv"
 HEADER = b"LocationID,Borough,Zone,service_zone\n"
 
 

@@ -358,7 +358,7 @@ def test_exactly_half_in_quarantine_is_published(tmp_path: Path) -> None:
 def test_rows_of_another_shape_without_end_are_refused_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(read, "_MAXIMUM_MISFITS", 10)
+    monkeypatch.setattr(read, "_MAXIMUM_MALFORMED_ROWS", 10)
     path = write_trips(tmp_path / "m.csv", LAYOUT, [*[trip()] * 50, *["x" * 500] * 11])
     with pytest.raises(InvalidFileError, match="green 2020-10: the file cannot be read as csv: ") as error:
         clean(path, tmp_path)

@@ -257,7 +257,7 @@ def test_bad_bytes_in_a_column_that_nobody_reads_send_the_row_to_quarantine(csv:
     assert [(row["reasons"], row["original"]) for row in quarantine] == [(["not_utf8"], row[:-1].decode() + "\\xe9,")]
 
 
-def test_quarantine_keeps_the_file_s_order_with_misfits_in_between(csv: Path) -> None:
+def test_quarantine_keeps_the_file_s_order_with_malformed_rows_in_between(csv: Path) -> None:
     lines: list[dict[str, str] | str] = [
         "x",
         trip(passenger_count="0"),

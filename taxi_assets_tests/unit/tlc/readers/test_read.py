@@ -51,12 +51,12 @@ def read_all(reader: Any) -> Read:
     for batch in reader.batches():
         numbers = batch.source_rows.tolist()
         assert all(len(array) == len(numbers) for array in batch.arrays)
-        together = [*numbers, *(misfit.source_row for misfit in batch.misfits)]
+        together = [*numbers, *(misfit.source_row for misfit in batch.malformed_rows)]
         assert not set(together) & {*fitting, *misfits}
         assert min(together, default=np.inf) > max([0, *fitting, *misfits]), "batches are in the file's order"
         originals = reader.originals(batch, pa.array(range(len(numbers)), pa.int64())).to_pylist()
         fitting.update(zip(numbers, originals, strict=True))
-        misfits.update({misfit.source_row: (misfit.text, list(misfit.reasons)) for misfit in batch.misfits})
+        misfits.update({misfit.source_row: (misfit.text, list(misfit.reasons)) for misfit in batch.malformed_rows})
         not_utf8 |= batch.not_utf8
     return fitting, misfits, not_utf8
 
@@ -137,7 +137,7 @@ def test_rows_keep_their_numbers_over_several_megabytes() -> None:
     assert len(misfits) > 1000
 
 
-def test_a_run_of_misfits_may_fill_whole_blocks() -> None:
+def test_a_run_of_malformed_rows_may_fill_whole_blocks() -> None:
     content = "a,b\n" + "1,2\n" * 2000 + f"1,2,{'x' * 90}\n" * 160_000 + "3,4\n"
     assert len(content) > 3 * BLOCK_BYTES
     fitting, misfits, _ = read_csv(content.encode())
@@ -145,8 +145,8 @@ def test_a_run_of_misfits_may_fill_whole_blocks() -> None:
     assert list(misfits) == list(range(2001, 162_001))
 
 
-def test_too_many_misfits_in_one_go_stop_the_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(read, "_MAXIMUM_MISFITS", 10)
+def test_too_many_malformed_rows_in_one_go_stop_the_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read, "_MAXIMUM_MALFORMED_ROWS", 10)
     fitting, misfits, _ = read_csv(b"a,b\n" + b"1,2\n" * 20 + b"x\n" * 10)
     assert (len(fitting), len(misfits)) == (20, 10)
     with pytest.raises(pa.ArrowInvalid, match="Expected 2 columns, got 1"):
@@ -286,7 +286,7 @@ def test_parquet_rows_are_numbered_through_all_row_groups(tmp_path: Path, row_gr
         batches = list(reader.batches())
     assert np.concatenate([batch.source_rows for batch in batches]).tolist() == list(range(1, 40_001))
     assert [value for batch in batches for value in batch.arrays[0].to_pylist()] == list(range(40_000))
-    assert not any(batch.misfits or batch.not_utf8 for batch in batches)
+    assert not any(batch.malformed_rows or batch.not_utf8 for batch in batches)
 
 
 def test_a_parquet_row_is_kept_as_json(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from taxi_assets.errors import TaxiAssetsError
 
-DATA = Path(__file__).parents[3] / ".." / "shared" / "data"
+DATA = Path(__file__).parents[4] / ".." / "shared" / "data"
 LOG = logging.getLogger("test_download")
 NAME = "green_tripdata_2020-10.csv"
 HASTY = RetrySettings(attempts=3, first_wait_seconds=0, max_wait_seconds=0, max_retry_after_seconds=0)

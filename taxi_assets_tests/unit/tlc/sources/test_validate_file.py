@@ -17,7 +17,7 @@ from taxi_assets.errors import InvalidFileError
 from taxi_assets.tlc.sources.source_record import FileFormat
 from taxi_assets.tlc.sources.validate_file import LONGEST_LINE, FileLimits, validate_file
 
-DATA = Path(__file__).parents[3] / ".." / "shared" / "data"
+DATA = Path(__file__).parents[4] / ".." / "shared" / "data"
 CSV, CSV_GZ, PARQUET = FileFormat.CSV, FileFormat.CSV_GZ, FileFormat.PARQUET
 TABLE = b"a,b,c\n1,2,3\n4,5,6\n7,8,9\n"
 
