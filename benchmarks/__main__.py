@@ -55,7 +55,7 @@ def main(only: str, repetitions: int, data: Path, scale: float) -> None:
     page.write(known, docs / "benchmarks.md")
     for one in REQUIREMENTS:
         figure, verdict = one.text(known)
-        click.echo(f"{one.area}, {one.what}: {figure} ({one.limit_text}) {verdict}")
+        click.echo(f"{one.area}, {one.label}: {figure} ({one.limit_text}) {verdict}")
 
 
 if __name__ == "__main__":

@@ -34,10 +34,10 @@ def draw(results: Mapping[str, Result], path: Path) -> None:
         for panels, name in zip(grid, names, strict=True):
             result = results[name]
             shown = [peer for peer in _SHOWN if peer in result.peers]
-            for axes, (what, unit) in zip(panels, (("wall", "s"), ("cpu", "CPU-s"), ("peak", "MB")), strict=True):
+            for axes, (label, unit) in zip(panels, (("wall", "s"), ("cpu", "CPU-s"), ("peak", "MB")), strict=True):
                 # Parts of the floor were measured apart: their memory cannot be added up.
-                peers = [peer for peer in shown if (what, peer) != ("peak", FLOOR)]
-                _bars(axes, {peer: result.median(peer, what) for peer in peers}, unit)
+                peers = [peer for peer in shown if (label, peer) != ("peak", FLOOR)]
+                _bars(axes, {peer: result.median(peer, label) for peer in peers}, unit)
             panels[0].set_title(result.title, loc="left", fontsize=9, fontweight="bold")
         figure.savefig(path, metadata={"Date": None})
 

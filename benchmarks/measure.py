@@ -122,16 +122,16 @@ def run(
         text=True,
     )
     with process, _Watch(process.pid) as watch:
-        said = process.stdout.read() if process.stdout else ""
+        message = process.stdout.read() if process.stdout else ""
         # Its children's time is in it, too, once they have ended.
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         wall = time.perf_counter() - started
     machine_after, itself_after = Machine.read(), _own_cpu_seconds()
     if process.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{said[-_TAIL:]}")
+        raise SystemExit(f"{' '.join(command)} failed:\n{message[-_TAIL:]}")
     cpu = used.ru_utime + used.ru_stime
-    marked = [line.removeprefix(_MARK) for line in said.splitlines() if line.startswith(_MARK)]
+    marked = [line.removeprefix(_MARK) for line in message.splitlines() if line.startswith(_MARK)]
     if marked:
         inside = Figures(**json.loads(marked[-1]))
         figures = replace(inside, start_up=wall - inside.wall)

@@ -23,8 +23,9 @@ import pyarrow.parquet
 
 from benchmarks.measure import run
 from taxi_assets.tlc import synthetic
+from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.month import Month
-from taxi_assets.tlc.sources.source_record import FileFormat, SourceRecord
+from taxi_assets.tlc.sources.source_record import SourceRecord
 
 MONTH = Month(2021, 1)
 SIZES = (1_400_000, 7_700_000, 23_000_000)

@@ -90,7 +90,7 @@ def _requirements(results: Mapping[str, Result]) -> str:
     lines = ["| | | limit | measured | |", "|---|---|--:|--:|---|"]
     for one in REQUIREMENTS:
         figure, verdict = one.text(results)
-        lines.append(f"| {one.area} | {one.what} | {one.limit_text} | {figure} | {verdict} |")
+        lines.append(f"| {one.area} | {one.label} | {one.limit_text} | {figure} | {verdict} |")
     return "\n".join(lines)
 
 
@@ -104,7 +104,7 @@ def _figures(result: Result) -> str:
     base = next(iter(result.peers))
     for peer in result.peers:
         wall, cpu, peak, written, start = (
-            result.median(peer, what) for what in ("wall", "cpu", "peak", "bytes", "start_up")
+            result.median(peer, label) for label in ("wall", "cpu", "peak", "bytes", "start_up")
         )
         cells = [
             peer,
@@ -113,17 +113,17 @@ def _figures(result: Result) -> str:
             f"{peak:,.0f}",
             f"{written / 1e6:,.1f}" if written else "",
             f"{start:.1f}" if start else "",
-            *(_known(result, peer, what) for what in ("others_cpu", "disk_wait")),
+            *(_known(result, peer, label) for label in ("others_cpu", "disk_wait")),
             f"{result.ratio(peer, base, 'wall'):.2f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 
 
-def _known(result: Result, peer: str, what: str) -> str:
+def _known(result: Result, peer: str, label: str) -> str:
     """The median, or nothing where a round did not record it."""
-    recorded = all(getattr(figures, what) is not None for figures in result.peers[peer])
-    return f"{result.median(peer, what):.1f}" if recorded else ""
+    recorded = all(getattr(figures, label) is not None for figures in result.peers[peer])
+    return f"{result.median(peer, label):.1f}" if recorded else ""
 
 
 def _peers() -> str:

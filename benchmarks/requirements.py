@@ -26,7 +26,7 @@ class Requirement:
     """One limit. `measure` takes it from the results; a `KeyError` means that it was not measured."""
 
     area: str
-    what: str
+    label: str
     limit: float
     measure: Callable[[Results], float]
     at_least: bool = False
@@ -47,8 +47,8 @@ class Requirement:
         return f"{figure:.{0 if figure >= 100 else 2}f}{self.unit}", "holds" if holds else "**falls short**"
 
 
-def _ratio(comparison: str, peer: str, to: str, what: str) -> Callable[[Results], float]:
-    return lambda results: results[comparison].ratio(peer, to, what)
+def _ratio(comparison: str, peer: str, to: str, label: str) -> Callable[[Results], float]:
+    return lambda results: results[comparison].ratio(peer, to, label)
 
 
 def _peak(*comparisons: str) -> Callable[[Results], float]:

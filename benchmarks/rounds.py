@@ -49,14 +49,14 @@ class Result:
     versions: str
     peers: Mapping[str, Sequence[Figures]]
 
-    def median(self, peer: str, what: str) -> float:
+    def median(self, peer: str, label: str) -> float:
         """Of a peer's wall, cpu, peak, bytes, start_up, others_cpu or disk_wait."""
-        return statistics.median(float(getattr(figures, what)) for figures in self.peers[peer])
+        return statistics.median(float(getattr(figures, label)) for figures in self.peers[peer])
 
-    def ratio(self, peer: str, to: str, what: str) -> float:
+    def ratio(self, peer: str, to: str, label: str) -> float:
         """The median of the rounds' ratios."""
         pairs = zip(self.peers[peer], self.peers[to], strict=True)
-        return statistics.median(float(getattr(one, what)) / float(getattr(other, what)) for one, other in pairs)
+        return statistics.median(float(getattr(one, label)) / float(getattr(other, label)) for one, other in pairs)
 
 
 def compare(comparison: Comparison, repetitions: int) -> Result:

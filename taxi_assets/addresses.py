@@ -194,8 +194,8 @@ def accepted_values(accepted: str) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no such user's home
-        said = getattr(error, "strerror", None) or str(error).rstrip(".")
-        raise ValueError(f"{said}. {accepted}") from None
+        message = getattr(error, "strerror", None) or str(error).rstrip(".")
+        raise ValueError(f"{message}. {accepted}") from None
 
 
 def _absolute(text: str, accepted: str) -> Path:

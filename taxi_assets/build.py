@@ -33,12 +33,12 @@ from taxi_assets.automation.sensors.publication_sensor import publication_sensor
 from taxi_assets.checks.clean_checks import clean_checks
 from taxi_assets.checks.publication_checks import publication_check
 from taxi_assets.checks.warehouse_checks import warehouse_check
-from taxi_assets.io_managers.warehouse_tables import (
-    LakeParquetIOManager,
-    RawFileIOManager,
-    ReportIOManager,
-    WarehouseTableIOManager,
-)
+from taxi_assets.io_managers.lake_parquet import LakeParquetIOManager
+from taxi_assets.io_managers.raw_files import RawFileIOManager
+from taxi_assets.io_managers.report_pages import ReportIOManager
+from taxi_assets.io_managers.warehouse_frames import WarehouseFrameIOManager
+from taxi_assets.io_managers.warehouse_marts import WarehouseMartIOManager
+from taxi_assets.io_managers.warehouse_tables import WarehouseTableIOManager
 from taxi_assets.marts.mart import marts
 from taxi_assets.resources.publisher import PublisherResource
 from taxi_assets.storage.lake.local_lake import LocalLake
@@ -111,7 +111,7 @@ def build_frame_io_manager(warehouse: Warehouse, settings: Settings) -> Any:
     """The IO manager for small tables that are pandas frames."""
     address = settings.warehouse
     if not isinstance(address, BigQueryAddress):
-        return WarehouseTableIOManager(warehouse=warehouse)
+        return WarehouseFrameIOManager(warehouse=warehouse)
     from taxi_assets.io_managers.bigquery_frames import BigQueryFrameIOManager  # noqa: PLC0415
 
     return BigQueryFrameIOManager(project=address.project, dataset=address.dataset, warehouse=warehouse)
@@ -212,6 +212,7 @@ def build_definitions(settings: Settings, *, resources: Mapping[str, Any] | None
             "lake_parquet": LakeParquetIOManager(lake=lake),
             "reports": ReportIOManager(lake=lake),
             "warehouse_tables": WarehouseTableIOManager(warehouse=warehouse),
+            "warehouse_marts": WarehouseMartIOManager(warehouse=warehouse),
             "warehouse_frames": build_frame_io_manager(warehouse, settings),
         },
         sensors=[

@@ -1,7 +1,7 @@
 """Google Cloud: who we are there, and what its errors mean.
 
 Belongs here: what all that speaks to Cloud Storage and BigQuery has in common, without Dagster. The resources are in
-`google_resources.py`.
+`google.py`.
 """
 
 from __future__ import annotations
@@ -137,18 +137,18 @@ def is_missing_bucket(error: api_errors.NotFound) -> bool:
 def reason(error: BaseException) -> str:
     """What the service, or the network, said: one line, without what the clients put around it."""
     response = getattr(error, "response", None)
-    said = next((str(entry["message"]) for entry in _entries(error) if entry.get("message")), None)
-    if said is None and response is not None:
+    message = next((str(entry["message"]) for entry in _entries(error) if entry.get("message")), None)
+    if message is None and response is not None:
         # Proxies say it in HTML.
-        said = response.reason if response.text.lstrip().startswith("<") else response.text
-    elif said is None and isinstance(error, http_errors.RequestException):
-        said = "the connection broke off or could not be made"
-    elif said is None:
-        said = str(error.args[0]) if error.args else type(error).__name__
+        message = response.reason if response.text.lstrip().startswith("<") else response.text
+    elif message is None and isinstance(error, http_errors.RequestException):
+        message = "the connection broke off or could not be made"
+    elif message is None:
+        message = str(error.args[0]) if error.args else type(error).__name__
     if any(entry.get("reason") == _CANCELLED for entry in _entries(error)):
-        return f"the job was cancelled ({' '.join(said.split()).rstrip('.')})"
+        return f"the job was cancelled ({' '.join(message.split()).rstrip('.')})"
     status = getattr(error, "code", None) or getattr(response, "status_code", None)
-    return " ".join(f"{int(status) if status else ''} {said}".split()).rstrip(".")
+    return " ".join(f"{int(status) if status else ''} {message}".split()).rstrip(".")
 
 
 def _entries(error: BaseException) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import dagster as dg
 
-from taxi_assets.tlc.readers.read import first_rows
+from taxi_assets.tlc.readers.open_trips import first_rows
 from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets.tlc.zones import ZONES_TABLE
 
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     from taxi_assets.marts.mart import Mart
     from taxi_assets.tlc.cleaning.report import CleaningReport
+    from taxi_assets.tlc.file_format import FileFormat
     from taxi_assets.tlc.schema import Column, Service
-    from taxi_assets.tlc.sources.source_record import FileFormat, SourceRecord
+    from taxi_assets.tlc.sources.source_record import SourceRecord
 
 OWNERS = ["team:taxi-data"]
 PREVIEW_ROWS = 10

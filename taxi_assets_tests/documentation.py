@@ -62,9 +62,9 @@ def _blocks(document: str, text: str) -> list[Block]:
     found = []
     for match in _BLOCK.finditer(text):
         language, *marks = match["info"].split(" ")
-        said = dict(mark.partition("=")[::2] for mark in marks)
-        needs, file = said.pop("needs", None), said.pop("file", None)
-        assert not said, f"{document}: what is {said}?"
+        message = dict(mark.partition("=")[::2] for mark in marks)
+        needs, file = message.pop("needs", None), message.pop("file", None)
+        assert not message, f"{document}: what is {message}?"
         found.append(Block(document, language, needs, file, dedent(match["text"])))
     return found
 

@@ -42,8 +42,8 @@ def licences() -> dict[str, str]:
     """What each of them that is installed says of itself, by its name."""
     command = [sys.executable, "-m", "piplicenses", "--format=json", "--from=mixed", "--with-system"]
     found = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
-    said = {re.sub(r"[-_.]+", "-", row["Name"]).lower(): " ".join(row["License"].split()) for row in found}
-    return {name: said[name] for name in locked() if name in said}
+    message = {re.sub(r"[-_.]+", "-", row["Name"]).lower(): " ".join(row["License"].split()) for row in found}
+    return {name: message[name] for name in locked() if name in message}
 
 
 def is_allowed(licence: str) -> bool:

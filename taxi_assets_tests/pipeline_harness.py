@@ -99,7 +99,7 @@ class Deployment:
 
     def check(self, service: str, month: str) -> dict[str, bool]:
         """Run the checks of a service's month alone, without any asset: which of them passed."""
-        keys = [dg.AssetKey([shelf, f"{service}_trips"]) for shelf in ("clean", "warehouse")]
+        keys = [dg.AssetKey([layer, f"{service}_trips"]) for layer in ("clean", "warehouse")]
         job = dg.define_asset_job("look", dg.AssetSelection.checks_for_assets(*keys))
         with dg.DagsterInstance.ephemeral() as instance:
             result = (
@@ -121,8 +121,8 @@ def failures(result: dg.ExecuteInProcessResult) -> list[str]:
     for event in result.all_events:
         if event.is_step_failure:
             data = event.step_failure_data
-            said = data.user_failure_data and data.user_failure_data.description
-            texts.append(said or (data.error.to_string() if data.error else ""))
+            message = data.user_failure_data and data.user_failure_data.description
+            texts.append(message or (data.error.to_string() if data.error else ""))
     return texts
 
 
@@ -142,7 +142,7 @@ def data_versions(result: dg.ExecuteInProcessResult) -> dict[str, str]:
     return {key: (event.tags or {})["dagster/data_version"] for key, event in materializations(result).items()}
 
 
-def said(result: dg.ExecuteInProcessResult, asset: str, name: str) -> Any:
+def message(result: dg.ExecuteInProcessResult, asset: str, name: str) -> Any:
     """A piece of metadata of an asset's materialization."""
     return materializations(result)[asset].metadata[name].value
 
@@ -204,7 +204,7 @@ def look(deployment: Deployment, service: str, month: str) -> Shelves:
 
 def shelves_of(
     read: Callable[[str], bytes | None],
-    stem: str,
+    prefix: str,
     warehouse: tuple[tuple[Any, ...], ...],
     loaded: tuple[Any, ...] | None,
 ) -> Shelves:
@@ -212,15 +212,15 @@ def shelves_of(
     raw = {
         ending: hashlib.sha256(content).hexdigest()
         for ending in ("csv.gz", "csv", "parquet")
-        if (content := read(f"raw/{stem}.{ending}")) is not None
+        if (content := read(f"raw/{prefix}.{ending}")) is not None
     }
-    record = read(f"raw/{stem}.source.json")
+    record = read(f"raw/{prefix}.source.json")
     known = None if record is None else json.loads(record)
     return Shelves(
         raw=raw,
         record=known and {name: value for name, value in known.items() if name != "fetched_at"},
-        quarantine=_half(read(f"quarantine/{stem}.parquet")),
-        clean=_half(read(f"clean/{stem}.parquet")),
+        quarantine=_half(read(f"quarantine/{prefix}.parquet")),
+        clean=_half(read(f"clean/{prefix}.parquet")),
         warehouse=warehouse,
         loaded=loaded,
     )
@@ -265,8 +265,8 @@ def leftovers(deployment: Deployment) -> list[str]:
     """Files and folders of the lake that are no object on a shelf, and what DuckDB has not tidied away."""
     strays = list((deployment.lake / ".staging").rglob("*"))
     for path in deployment.lake.rglob("*"):
-        shelf, *_ = path.relative_to(deployment.lake).parts
-        if path.is_file() and shelf not in {"raw", "clean", "quarantine", "reference", ".staging"}:
+        layer, *_ = path.relative_to(deployment.lake).parts
+        if path.is_file() and layer not in {"raw", "clean", "quarantine", "reference", ".staging"}:
             strays.append(path)
     strays += [path for path in deployment.home.glob("*") if path not in {deployment.lake, deployment.warehouse}]
     return sorted(str(path.relative_to(deployment.home)) for path in strays)

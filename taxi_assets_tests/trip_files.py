@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet
 
+from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.month import Month
-from taxi_assets.tlc.sources.source_record import FileFormat, SourceRecord
+from taxi_assets.tlc.sources.source_record import SourceRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from taxi_assets.storage.lake.objects import ParquetPartition, StagedParquet
 from taxi_assets.tlc.cleaning.clean_month import CleanedMonth, clean_month
+from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets.tlc.sources.download import DownloadedFile
-from taxi_assets.tlc.sources.source_record import FileFormat, SourceRecord
+from taxi_assets.tlc.sources.source_record import SourceRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,12 +98,12 @@ def published_month(
     seed: int = 0,
     flag: str = "N",
     service: Service = GREEN,
-    shelf: str = "clean",
+    layer: str = "clean",
 ) -> ParquetPartition:
     """A month of green trips on the clean shelf of a lake (or on another one, to have several of a month)."""
-    stem = f"{shelf}/{service.table}/{month}"
+    prefix = f"{layer}/{service.table}/{month}"
     with lake.staging() as folder:
-        replaces = lake.version(f"{stem}.parquet")
+        replaces = lake.version(f"{prefix}.parquet")
         cleaned = cleaned_month(folder, month, rows, dirty=dirty, seed=seed, flag=flag, service=service)
         staged = StagedParquet(cleaned.clean, cleaned.report, replaces)
-        return ParquetPartition.publish(lake, stem, staged, run_id="a run")
+        return ParquetPartition.publish(lake, prefix, staged, run_id="a run")

@@ -22,14 +22,14 @@ def main(path: Path, folder: Path, months: int) -> None:
     lake = LocalLake(folder=str(folder / "lake"))
     for number in range(months):
         month = Month(2021, 1).shift(-number)
-        stem = f"clean/{service.table}/{month}"
+        prefix = f"clean/{service.table}/{month}"
         # Without rules, by which a pickup would not be of these months.
         cleaned = clean_month(path, record, service, month, [], folder)
         ParquetPartition.publish(
-            lake, stem, StagedParquet(cleaned.clean, cleaned.report, replaces=None), run_id="benchmark"
+            lake, prefix, StagedParquet(cleaned.clean, cleaned.report, replaces=None), run_id="benchmark"
         )
-        warehouse.replace_month(service, month, ParquetPartition.get(lake, stem), run_id="benchmark")
-        lake.delete(f"{stem}.parquet")
+        warehouse.replace_month(service, month, ParquetPartition.get(lake, prefix), run_id="benchmark")
+        lake.delete(f"{prefix}.parquet")
 
 
 if __name__ == "__main__":

@@ -35,23 +35,23 @@ def load(path: Path, folder: Path, cleaned: CleanedMonth | None = None) -> None:
     from taxi_assets.storage.warehouse.duckdb import DuckDBWarehouse  # noqa: PLC0415  (cleaning alone does not need it)
 
     service = SERVICES[path.name.partition("_")[0]]
-    lake, stem = LocalLake(folder=str(folder / "lake")), f"clean/{service.table}/{_MONTH}"
+    lake, prefix = LocalLake(folder=str(folder / "lake")), f"clean/{service.table}/{_MONTH}"
     if cleaned is not None:
         ParquetPartition.publish(
-            lake, stem, StagedParquet(cleaned.clean, cleaned.report, replaces=None), run_id="benchmark"
+            lake, prefix, StagedParquet(cleaned.clean, cleaned.report, replaces=None), run_id="benchmark"
         )
     warehouse = DuckDBWarehouse(file=str(folder / "warehouse.duckdb"))
-    warehouse.replace_month(service, _MONTH, ParquetPartition.get(lake, stem), run_id="benchmark")
+    warehouse.replace_month(service, _MONTH, ParquetPartition.get(lake, prefix), run_id="benchmark")
 
 
-def main(what: str, path: Path, folder: Path) -> None:
+def main(label: str, path: Path, folder: Path) -> None:
     """One of them; imports are not measured."""
-    if what == "clean":
+    if label == "clean":
         timed(lambda: clean(path, folder), written=[folder / "clean.parquet"])
         return
     import taxi_assets.storage.warehouse.duckdb  # noqa: F401, PLC0415
 
-    if what == "load":
+    if label == "load":
         timed(lambda: load(path, folder), written=[folder / "warehouse.duckdb"])
     else:
         written = [folder / name for name in ("lake", "quarantine.parquet", "warehouse.duckdb")]

@@ -18,14 +18,14 @@ def main(folder: Path, months: int) -> None:
     """The first tick on this instance: nothing is remembered from one before."""
     (folder / "dagster").mkdir()
     with dg.DagsterInstance.local_temp(str(folder / "dagster")) as instance:
-        story = Publishing(folder / "published", instance)
+        scenario = Publishing(folder / "published", instance)
         names = [str(_LAST.shift(-number)) for number in range(months)]
-        story.publish(*names)
+        scenario.publish(*names)
         for name in names:
-            story.load(name)
-        timed(story.tick)
-        if "nothing new" not in story.said:
-            raise SystemExit(f"That was not an idle tick: {story.said}")
+            scenario.load(name)
+        timed(scenario.tick)
+        if "nothing new" not in scenario.message:
+            raise SystemExit(f"That was not an idle tick: {scenario.message}")
 
 
 if __name__ == "__main__":

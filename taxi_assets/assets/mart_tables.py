@@ -13,7 +13,7 @@ from taxi_assets.automation.conditions import on_service_change
 from taxi_assets.automation.step_failures import as_failures
 from taxi_assets.checks.mart_checks import evaluate_mart, mart_check_specs
 from taxi_assets.errors import NoTripsLoadedError
-from taxi_assets.io_managers.warehouse_tables import replace_mart
+from taxi_assets.io_managers.warehouse_marts import replace_mart
 from taxi_assets.marts.mart import Mart, MartMonth
 from taxi_assets.partitions import partitions_of_all
 from taxi_assets.storage.warehouse.base_warehouse import Warehouse
@@ -50,7 +50,7 @@ def mart_asset(mart: Mart, kind: str, retry: dg.RetryPolicy | None = None) -> dg
                 key=key,
                 description=_DESCRIPTION.format(description=mart.description, key=", ".join(mart.key), name=mart.name),
                 group_name="marts",
-                io_manager_key="warehouse_tables",
+                io_manager_key="warehouse_marts",
                 metadata={
                     "dagster/column_schema": metadata.column_schema(mart.columns),
                     "partition_expr": "data_month",
@@ -114,12 +114,12 @@ def _replace_month(
     services = [service for service in mart.services if service.name in versions]
     if not services:
         wanted = _names(mart.services)
-        said = f"marts/{mart.name} {month}: no trips of this month are in the warehouse, of {wanted}."
+        message = f"marts/{mart.name} {month}: no trips of this month are in the warehouse, of {wanted}."
         others = [s for s in SERVICES.values() if s not in mart.services and warehouse.loaded_after_wait(s, month)]
         if not others:
-            raise NoTripsLoadedError(said, remedy="Materialize the month of one of these services first.")
+            raise NoTripsLoadedError(message, remedy="Materialize the month of one of these services first.")
         # Not an error: all marts may be run after a month of a service that this one does not count.
-        context.log.warning("%s Nothing is made of %s alone.", said, _names(others))
+        context.log.warning("%s Nothing is made of %s alone.", message, _names(others))
         return None
     started = time.monotonic()
     made = MartMonth(mart, month, services, versions)

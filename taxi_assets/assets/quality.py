@@ -89,22 +89,24 @@ def months_in(lake: Lake) -> dict[str, ParquetPartition | None]:
     ]
     first = ParquetPartition.find(lake, stems[0])  # by itself: it makes the client that the others share
     with ThreadPoolExecutor(_READ_THREADS) as pool:
-        found = [first, *pool.map(lambda stem: ParquetPartition.find(lake, stem), stems[1:])]
+        found = [first, *pool.map(lambda prefix: ParquetPartition.find(lake, prefix), stems[1:])]
     return dict(zip(stems, found, strict=True))
 
 
 def require_same(lake: Lake, months: Mapping[str, ParquetPartition | None]) -> None:
     """Raises `ConcurrentUpdateError` where another run has cleaned one of the months since they were looked at."""
 
-    def changed(stem: str) -> bool:
-        month = months[stem]
+    def changed(prefix: str) -> bool:
+        month = months[prefix]
         # What was missing, or damaged, is looked for once more.
         return (
-            ParquetPartition.find(lake, stem) is not None if month is None else lake.version(month.key) != month.version
+            ParquetPartition.find(lake, prefix) is not None
+            if month is None
+            else lake.version(month.key) != month.version
         )
 
     with ThreadPoolExecutor(_READ_THREADS) as pool:
-        changes = [stem for stem, is_changed in zip(months, pool.map(changed, months), strict=True) if is_changed]
+        changes = [prefix for prefix, is_changed in zip(months, pool.map(changed, months), strict=True) if is_changed]
     if changes:
         raise ConcurrentUpdateError(
             f"{QUALITY.to_user_string()}: another run has cleaned {', '.join(changes[:3])}"

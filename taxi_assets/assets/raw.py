@@ -65,21 +65,23 @@ def raw_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Asset
         month = Month.parse(context.partition_key)
         candidates = publisher.publisher.source_urls(service, month)
         config = context.op_execution_context.op_config
-        stem = object_prefix("raw", service, month)
-        with current_file(f"{service.name} {month}", candidates, stem, lake, publisher, force=config["force"]) as file:
+        prefix = object_prefix("raw", service, month)
+        with current_file(
+            f"{service.name} {month}", candidates, prefix, lake, publisher, force=config["force"]
+        ) as file:
             with file.open() as bytes_:
                 preview = metadata.file_preview(bytes_, file.record.format)
-            said = {**file.metadata, "preview": preview}
+            message = {**file.metadata, "preview": preview}
             digest = file.record.sha256
             if config["skip_downstream_if_unchanged"] and _is_loaded_downstream(
                 digest, context.instance, lake, service, month
             ):
                 if isinstance(file.output, StagedRawFile):
                     with as_failures(retry_number=context.retry_number):
-                        RawFile.publish(lake, stem, file.output, run_id=context.run.run_id)
-                context.log_event(_materialization(context, digest, said))
+                        RawFile.publish(lake, prefix, file.output, run_id=context.run.run_id)
+                context.log_event(_materialization(context, digest, message))
                 return  # without an output nothing downstream runs
-            yield dg.Output(file.output, data_version=dg.DataVersion(digest), metadata=said)
+            yield dg.Output(file.output, data_version=dg.DataVersion(digest), metadata=message)
 
     return raw_trips
 
@@ -95,7 +97,7 @@ def _is_loaded_downstream(
         return False
     with as_failures():
         halves = [
-            ParquetPartition.find(lake, object_prefix(shelf, service, month)) for shelf in ("clean", "quarantine")
+            ParquetPartition.find(lake, object_prefix(layer, service, month)) for layer in ("clean", "quarantine")
         ]
     return all(half is not None and half.report.raw_sha256 == digest for half in halves)
 

@@ -40,13 +40,13 @@ def zones_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefi
     def taxi_zones(
         context: dg.AssetExecutionContext, lake: Lake, publisher: PublisherResource, warehouse: Warehouse
     ) -> Iterator[dg.Output[pd.DataFrame]]:
-        stem = f"reference/{ZONES_TABLE}"
-        with current_file("taxi zones", publisher.publisher.zones(), stem, lake, publisher) as file:
+        prefix = f"reference/{ZONES_TABLE}"
+        with current_file("taxi zones", publisher.publisher.zones(), prefix, lake, publisher) as file:
             with file.open() as bytes_:
                 zones = read_zones(bytes_)
             if isinstance(file.output, StagedRawFile):
                 with as_failures(retry_number=context.retry_number):
-                    RawFile.publish(lake, stem, file.output, run_id=context.run.run_id)
+                    RawFile.publish(lake, prefix, file.output, run_id=context.run.run_id)
             yield dg.Output(
                 zones,
                 data_version=dg.DataVersion(file.record.sha256),

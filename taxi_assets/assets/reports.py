@@ -32,7 +32,7 @@ comes from; against the month before and the year before, where these are loaded
 It is made anew when the table of its month, or of the month before, has other data: not for the year before alone, nor
 for the taxi zones; what it says of these stands as it was when the page was made.
 
-The page is `report.html` in the lake, one file to open or send on, which needs no network; its pictures stand beside it
+The page is `report.html` in the lake, one file to open or send on, which needs no network; its charts stand beside it
 as PNG. Two of them are shown here, in the metadata of each month."""
 
 # The event log holds them, so they are few and small.
@@ -66,31 +66,31 @@ def report_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.As
         from taxi_assets.reports.page import render  # noqa: PLC0415
 
         month = Month.parse(context.partition_key)
-        stem = object_prefix("reports", service, month)
+        prefix = object_prefix("reports", service, month)
         with as_failures(retry_number=context.retry_number), lake.staging() as folder:
-            replaces = {name: lake.version(f"{stem}/{name}") for name in NAMES}
+            replaces = {name: lake.version(f"{prefix}/{name}") for name in NAMES}
             with warehouse.session():
                 zones = _zones(warehouse)
                 made_of = _data_version(warehouse, service, month, trips, zones)
-                figures = read_metrics(warehouse.read_portable_frame, service, month, zones)
+                metrics = read_metrics(warehouse.read_portable_frame, service, month, zones)
             # Most of a second and 60 MB to import: only now, when the warehouse has given back its memory.
             from taxi_assets.reports.charts import draw_charts  # noqa: PLC0415
 
             raw = RawFile.find(lake, object_prefix("raw", service, month))
-            pictures = draw_charts(figures, trips.report)
-            page = render(figures, trips.report, None if raw is None else raw.record, pictures)
-            files = [folder / picture.file for picture in pictures] + [folder / PAGE]
-            contents = [picture.png for picture in pictures] + [page.encode()]
+            charts = draw_charts(metrics, trips.report)
+            page = render(metrics, trips.report, None if raw is None else raw.record, charts)
+            files = [folder / chart.file for chart in charts] + [folder / PAGE]
+            contents = [chart.png for chart in charts] + [page.encode()]
             for path, content in zip(files, contents, strict=True):
                 path.write_bytes(content)
             yield dg.Output(
                 StagedReport(files, replaces),
                 data_version=dg.DataVersion(hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]),
                 metadata={
-                    "page": metadata.display_uri(lake.uri(f"{stem}/{PAGE}")),
+                    "page": metadata.display_uri(lake.uri(f"{prefix}/{PAGE}")),
                     "bytes": len(contents[-1]),
-                    **_chart_metadata(pictures),
-                    **_headline(figures, trips.report),
+                    **_chart_metadata(charts),
+                    **_headline(metrics, trips.report),
                     **metadata.generated_note(trips.report.generated),
                 },
             )
@@ -128,19 +128,19 @@ def _zones(warehouse: Warehouse) -> "pd.DataFrame | None":
         return None  # a report that is asked for by hand may come first; a zone then goes by its number
 
 
-def _chart_metadata(pictures: "Sequence[ChartImage]") -> dict[str, dg.MarkdownMetadataValue]:
+def _chart_metadata(charts: "Sequence[ChartImage]") -> dict[str, dg.MarkdownMetadataValue]:
     return {
         f"picture_{drawn.name}": metadata.image(drawn.name.replace("_", " "), drawn.small())
-        for drawn in pictures
+        for drawn in charts
         if drawn.name in _SHOWN
     }
 
 
-def _headline(figures: "MonthMetrics", report: "CleaningReport") -> dict[str, Any]:
-    """The figures that the UI plots over months; none for what the service does not record."""
+def _headline(metrics: "MonthMetrics", report: "CleaningReport") -> dict[str, Any]:
+    """The metrics that the UI plots over months; none for what the service does not record."""
     from taxi_assets.reports.month_comparison import busiest_hour  # noqa: PLC0415
 
-    headline = figures.headline
+    headline = metrics.headline
     numbers = {
         "trips": headline.trips,
         "revenue_dollars": headline.revenue,

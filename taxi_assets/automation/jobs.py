@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from taxi_assets.checks.publication_checks import CHECK
+from taxi_assets.automation.publication.status import PUBLISHED_MONTHS_LOADED
 from taxi_assets.tlc.services.registry import SERVICES
 
 if TYPE_CHECKING:
@@ -67,7 +67,10 @@ def publication_job() -> UnresolvedAssetJobDefinition:
     return dg.define_asset_job(
         "publication",
         selection=dg.AssetSelection.checks(
-            *(dg.AssetCheckKey(dg.AssetKey(["published", service.table]), CHECK) for service in SERVICES.values())
+            *(
+                dg.AssetCheckKey(dg.AssetKey(["published", service.table]), PUBLISHED_MONTHS_LOADED)
+                for service in SERVICES.values()
+            )
         ),
         description="Ask the publishers of all services: which months are published but not loaded, or loaded but not "
         "in the warehouse?",

@@ -99,8 +99,8 @@ def request_newest(
         decision = comparison.planner.plan(month, published)
         if isinstance(decision, dg.RunRequest):
             return decision
-        because = decision.reason if isinstance(decision, Deferred) else "it is loaded, and unchanged"
-        return _skip_reason(f"{service.name} {month} is the newest month of {name}; {because}.", comparison)
+        reason = decision.reason if isinstance(decision, Deferred) else "it is loaded, and unchanged"
+        return _skip_reason(f"{service.name} {month} is the newest month of {name}; {reason}.", comparison)
     first, last = comparison.months[-1], comparison.months[0]
     return _skip_reason(f"{name} has published no {service.name} month from {first} to {last}.", comparison)
 

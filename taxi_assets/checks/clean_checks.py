@@ -119,16 +119,16 @@ def _row_counts_reconcile(
     layers = settled.compared
     raw, clean, quarantine = layers.raw, layers.clean, layers.quarantine
     if not layers.same_pair:
-        said = "Clean and quarantine do not belong together: a run ended between them. Materialize the month again."
+        message = "Clean and quarantine do not belong together: a run ended between them. Materialize the month again."
     elif not layers.same_file:
-        said = "The clean rows come from another file than the raw one held now. Materialize the month again."
+        message = "The clean rows come from another file than the raw one held now. Materialize the month again."
     else:
-        said = f"{raw.record.rows:,} raw rows, {clean.rows:,} clean + {quarantine.rows:,} quarantined."
+        message = f"{raw.record.rows:,} raw rows, {clean.rows:,} clean + {quarantine.rows:,} quarantined."
     result = dg.AssetCheckResult(
         check_name="row_counts_reconcile",
         passed=layers.agree,
         severity=settled.severity,
-        description=settled.describe(said),
+        description=settled.describe(message),
         metadata={
             "rows_raw": raw.record.rows,
             "rows_clean": clean.rows,
@@ -155,13 +155,13 @@ def _row_count_in_range(lake: Lake, service: Service, month: Month, clean: Parqu
     around = [ParquetPartition.find(lake, object_prefix("clean", service, month.shift(shift))) for shift in shifts]
     rows = {half.report.month: half.rows for half in around if half is not None and half.rows}
     if not rows:
-        passed, said = True, "None of the months around is in the lake."
+        passed, message = True, "None of the months around is in the lake."
     else:
         ratio = clean.rows / statistics.median(rows.values())
         passed = ROW_COUNT_RANGE[0] <= ratio <= ROW_COUNT_RANGE[1]
-        said = f"{clean.rows:,} rows: {ratio:.2f} times the median of {', '.join(rows)}."
+        message = f"{clean.rows:,} rows: {ratio:.2f} times the median of {', '.join(rows)}."
     return dg.AssetCheckResult(
-        check_name="row_count_in_range", passed=passed, severity=dg.AssetCheckSeverity.WARN, description=said,
+        check_name="row_count_in_range", passed=passed, severity=dg.AssetCheckSeverity.WARN, description=message,
         metadata={"rows": clean.rows, "rows_around": rows},
     )  # fmt: skip
 

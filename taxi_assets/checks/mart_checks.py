@@ -120,12 +120,12 @@ def _totals_match_trips(warehouse: Warehouse, mart: Mart, month: Month) -> dg.As
         for measure in mart.reconciled_measures
         if found.get(service, {}).get(measure) != (sums_of := wanted.get(service, {})).get(measure)
     ]
-    said = "; ".join(wrong[:_MAX_LISTED])
+    message = "; ".join(wrong[:_MAX_LISTED])
     return dg.AssetCheckResult(
         check_name="totals_match_trips",
         passed=not wrong,
         severity=dg.AssetCheckSeverity.ERROR,
-        description=f"Not what the trips add up to: {said}. Materialize the month again."
+        description=f"Not what the trips add up to: {message}. Materialize the month again."
         if wrong
         else f"{', '.join(mart.reconciled_measures)} are those of the trips of {', '.join(sorted(wanted)) or 'no service'}.",
         metadata={

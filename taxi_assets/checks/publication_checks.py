@@ -9,7 +9,12 @@ from collections.abc import Callable, Iterable
 
 import dagster as dg
 
-from taxi_assets.automation.publication.status import DEFAULT_SCAN_LIMITS, PublicationStatus, ScanLimits
+from taxi_assets.automation.publication.status import (
+    DEFAULT_SCAN_LIMITS,
+    PUBLISHED_MONTHS_LOADED,
+    PublicationStatus,
+    ScanLimits,
+)
 from taxi_assets.automation.sensors.notification_sensors import MONTHS_BUSY, MONTHS_NOT_CHECKED, OVERDUE_MONTHS
 from taxi_assets.automation.sensors.publication_sensor import now
 from taxi_assets.automation.step_failures import as_failures
@@ -17,8 +22,6 @@ from taxi_assets.partitions import monthly_partitions
 from taxi_assets.resources.publisher import PublisherResource
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Service
-
-CHECK = "published_months_loaded"
 
 _MAX_LISTED = 24
 
@@ -30,7 +33,7 @@ def publication_check(
 
     @dg.asset_check(
         asset=["published", service.table],
-        name=CHECK,
+        name=PUBLISHED_MONTHS_LOADED,
         description="Every month that is published is loaded, and every month that is loaded is in the warehouse, from "
         "the same file. Months before the oldest of the last year's that are loaded are history, which a person loads: "
         "those missing in between are listed. So are months that a run is working on, and months for which the "
@@ -91,11 +94,11 @@ _LABELS = {
 def _description(lists: dict[str, set[Month]], status: PublicationStatus) -> str:
     told = lists["published_but_not_loaded"]
     lists = {**lists, "months_missing_in_between": lists["months_missing_in_between"] - told}
-    said = [f"{_LABELS[name]}: {_listed(months)}." for name, months in lists.items() if months]
+    message = [f"{_LABELS[name]}: {_listed(months)}." for name, months in lists.items() if months]
     newest = status.newest_loaded or "nothing yet"
     first_error = next(iter(status.failed_checks.values()), "")
     nothing = f"All that is published is loaded and in the warehouse, to {newest}."
-    return " ".join([*(said or [nothing]), first_error]).rstrip()
+    return " ".join([*(message or [nothing]), first_error]).rstrip()
 
 
 def _listed(months: set[Month]) -> str:

@@ -101,14 +101,14 @@ def months_between(service: str, first: str, last: str) -> list[str]:
 def _run(months: Sequence[tuple[str, str]], *, workers: int, module: str = "taxi_assets.definitions") -> None:
     started = time.monotonic()
     with Workers(workers, backfill=uuid.uuid4().hex[:8], module=module) as pool:
-        shelves = _show(pool, months)
-        click.echo("\n" + summary(shelves) + "\n")
+        layers = _show(pool, months)
+        click.echo("\n" + summary(layers) + "\n")
         zones = [] if is_materialized(ZONES) else _show(pool, [("reference", "")])
         # By month: drawing a report beside making marts, the one writer of an embedded warehouse keeps fewer waiting.
-        loaded = [run for run in shelves if run.succeeded]
+        loaded = [run for run in layers if run.succeeded]
         after = {("marts", run.month) for run in loaded} | {(f"{run.job}_report", run.month) for run in loaded}
         made = _show(pool, [("quality", ""), *sorted(after, key=lambda pair: pair[::-1])])
-        ended = [*shelves, *zones, *made]
+        ended = [*layers, *zones, *made]
     failed = sorted((run for run in ended if not run.succeeded), key=lambda run: (run.job, run.month))
     click.echo(f"\n{len(ended) - len(failed)} of {len(ended)} runs ended well, in {time.monotonic() - started:.0f} s.")
     for run in failed:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import dagster as dg
 
+from taxi_assets.automation.failure_reason import failure_reason
 from taxi_assets.automation.publication.run_tags import BACKFILL_TAG, PARTITION_TAG
 from taxi_assets.automation.sensors.orphaned_runs import is_orphaned, run_lock
 
@@ -184,30 +185,13 @@ def _run_month(job_name: str, month: str, backfill: str) -> MonthRun:
     )
 
 
-def failure_reason(events: Sequence[dg.DagsterEvent]) -> str:
-    """What went wrong in a run, in one line: the blocking check that failed, or the error of the step."""
-    for event in events:
-        if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
-            check = event.asset_check_evaluation_data
-            if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR:
-                return f"{check.asset_key.to_user_string()}, check {check.check_name}: {check.description}"
-    for event in events:
-        if event.event_type == dg.DagsterEventType.STEP_FAILURE:
-            data = event.step_failure_data
-            if data.user_failure_data is not None and data.user_failure_data.description:
-                return data.user_failure_data.description
-            error = data.error.cause or data.error if data.error else None
-            return error.message.strip().splitlines()[0] if error else "The step failed."
-    return "The run failed before its first step."
-
-
 def _rows(events: Sequence[dg.DagsterEvent]) -> dict[str, int]:
     rows: dict[str, int] = {}
     for event in events:
         if event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION and event.asset_key is not None:
-            shelf = event.asset_key.path[0]
-            if shelf in {"raw", "clean", "quarantine"}:
-                rows[shelf] = _value(event.materialization.metadata["dagster/partition_row_count"])
+            layer = event.asset_key.path[0]
+            if layer in {"raw", "clean", "quarantine"}:
+                rows[layer] = _value(event.materialization.metadata["dagster/partition_row_count"])
         elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             check = event.asset_check_evaluation_data
             if check.asset_key.path[0] == "warehouse":  # counted in the table

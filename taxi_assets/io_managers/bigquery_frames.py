@@ -20,7 +20,7 @@ from google.api_core import exceptions as api_errors
 
 from taxi_assets import metadata
 from taxi_assets.automation.step_failures import as_failures
-from taxi_assets.io_managers.warehouse_tables import replace_frame
+from taxi_assets.io_managers.warehouse_frames import replace_frame
 from taxi_assets.storage.pandas_types import StagedFrame, to_frame
 from taxi_assets.storage.warehouse.bigquery import BigQueryWarehouse
 

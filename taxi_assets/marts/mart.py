@@ -163,8 +163,8 @@ def read_mart(name: str, text: str) -> Mart:
     except yaml.YAMLError as error:
         raise _definition_error(name, f"its header is no YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
-        said = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise _definition_error(name, f"its header is not right: {said}") from None
+        message = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise _definition_error(name, f"its header is not right: {message}") from None
     own = {column: about.as_column(column) for column, about in header.columns.items() if about is not None}
     names = dict.fromkeys([*header.key, *header.columns, *header.measures])
     strange = [column for column in names if column not in own and column not in GLOSSARY]

@@ -1,4 +1,4 @@
-"""SQL for a warehouse, from SQL that is written once, in the language of `language.py`.
+"""SQL for a warehouse, from SQL that is written once, in the language of `portable_sql.py`.
 
 Belongs here: reading such SQL, putting trips into it, and what its columns are: their types, and what they are made of.
 Does not belong here: what can be written, and running anything.

@@ -54,14 +54,14 @@ def draw_charts(metrics: MonthMetrics, report: CleaningReport) -> list[ChartImag
     return drawn
 
 
-def _chart_builders(figures: MonthMetrics) -> str:
-    return f"{figures.service.title}, {formatting.month_name(figures.month)}"
+def _subject(metrics: MonthMetrics) -> str:
+    return f"{metrics.service.title}, {formatting.month_name(metrics.month)}"
 
 
 def _trips_per_day(metrics: MonthMetrics) -> ChartImage:
     month, days = metrics.month, metrics.days
     weekend = [calendar.weekday(month.year, month.number, day) >= 5 for day in range(1, month.days + 1)]
-    figure = new_figure(f"Trips per day: {_chart_builders(metrics)}", height=3.5)
+    figure = new_figure(f"Trips per day: {_subject(metrics)}", height=3.5)
     axes = figure.subplots()
     numbers = range(1, month.days + 1)
     axes.bar(numbers, days, color=[ORANGE if w else BLUE for w in weekend], width=0.78)
@@ -84,7 +84,7 @@ def _trips_per_day(metrics: MonthMetrics) -> ChartImage:
 
 
 def _hour_by_weekday(metrics: MonthMetrics) -> ChartImage:
-    figure = new_figure(f"The week by hour: {_chart_builders(metrics)}", height=3.5)
+    figure = new_figure(f"The week by hour: {_subject(metrics)}", height=3.5)
     axes = figure.subplots()
     values = [[float("nan") if value is None else value for value in day] for day in metrics.hours]
     axes.set_facecolor("#f1f2f4")
@@ -120,9 +120,7 @@ def _hour_by_weekday(metrics: MonthMetrics) -> ChartImage:
 def _top_zones(metrics: MonthMetrics) -> ChartImage:
     zones = metrics.zones
     names = [f"{zone.name}, {zone.borough}" if zone.borough else zone.name for zone in zones]
-    figure = new_figure(
-        f"Where trips begin: {_chart_builders(metrics)}", height=0.9 + 0.28 * max(len(zones), _LEAST_BARS)
-    )
+    figure = new_figure(f"Where trips begin: {_subject(metrics)}", height=0.9 + 0.28 * max(len(zones), _LEAST_BARS))
     axes = figure.subplots()
     _bars(axes, names, [zone.trips for zone in zones], BLUE, metrics.headline.trips)
     axes.set_xlabel("trips, and their share of all trips")
@@ -138,7 +136,7 @@ def _fares_and_tips(metrics: MonthMetrics) -> ChartImage:
     fares, tips = metrics.fares, metrics.tip_by_fare
     by_card = bool(metrics.payments)
     tipped = any(tips)
-    figure = new_figure(f"Fares and tips: {_chart_builders(metrics)}", height=3.4)
+    figure = new_figure(f"Fares and tips: {_subject(metrics)}", height=3.4)
     panels = figure.subplots(1, 2 if tipped else 1, squeeze=False)[0]
     labels = [fare.name.removesuffix(" and more").split(" to ")[0].removeprefix("$") for fare in fares]
     labels[-1] += "+"
@@ -172,9 +170,7 @@ def _fares_and_tips(metrics: MonthMetrics) -> ChartImage:
 def _quarantine(metrics: MonthMetrics, report: CleaningReport) -> ChartImage:
     reasons = sorted(report.reasons.items(), key=lambda item: (-item[1].rows, item[0]))
     names = [name for name, _ in reasons]
-    figure = new_figure(
-        f"Rows in quarantine: {_chart_builders(metrics)}", height=0.95 + 0.32 * max(len(reasons), _LEAST_BARS)
-    )
+    figure = new_figure(f"Rows in quarantine: {_subject(metrics)}", height=0.95 + 0.32 * max(len(reasons), _LEAST_BARS))
     axes = figure.subplots()
     _bars(axes, names, [reason.rows for _, reason in reasons], ORANGE, report.rows_raw, digits=2)
     axes.set_xlabel("rows, and their share of the published file; a row with two reasons counts under both")

@@ -130,10 +130,10 @@ def _changes(metrics: MonthMetrics, measure: _Measure) -> list[str]:
         if month < metrics.service.first_month:
             continue
         cell = _cell(measure, now, _headline_of(metrics, month))
-        said = cell["change"] if cell["value"] != NOT_LOADED else NOT_LOADED
+        message = cell["change"] if cell["value"] != NOT_LOADED else NOT_LOADED
         joined = "on" if cell["value"] != NOT_LOADED else ""
         name = formatting.short_month(month)
-        lines.append(f"{said} {joined} {name}" if joined else f"{name}: {said}")
+        lines.append(f"{message} {joined} {name}" if joined else f"{name}: {message}")
     return lines
 
 

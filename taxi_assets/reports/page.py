@@ -1,6 +1,6 @@
 """The page of a month: one HTML file with everything in it, which a browser shows without any network.
 
-Belongs here: what the page says, in words. The figures are `figures.py`'s, the pictures `pictures.py`'s, the layout
+Belongs here: what the page says, in words. The metrics are `metrics.py`'s, the charts `charts.py`'s, the layout
 `page.html.j2`'s, which escapes whatever comes from data.
 """
 
@@ -18,7 +18,7 @@ from taxi_assets.reports import formatting
 from taxi_assets.reports.metrics import CASH, PAYMENTS
 from taxi_assets.reports.month_comparison import NONE, comparison, tiles
 from taxi_assets.reports.quality_metrics import missed_columns
-from taxi_assets.tlc.cleaning.rules import READING_REASONS
+from taxi_assets.tlc.rules import READING_REASONS
 from taxi_assets.tlc.schema import ColumnType
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.schema import Service
     from taxi_assets.tlc.sources.source_record import SourceRecord
 
-# Bump when the same data gives other figures or other pictures; what the page says is in its digest anyway.
+# Bump when the same data gives other metrics or other charts; what the page says is in its digest anyway.
 _VERSION = 2
 _TEMPLATE = "page.html.j2"
 
@@ -42,7 +42,7 @@ def version() -> str:
 
 
 def render(
-    metrics: MonthMetrics, report: CleaningReport, source: SourceRecord | None, pictures: Sequence[ChartImage]
+    metrics: MonthMetrics, report: CleaningReport, source: SourceRecord | None, charts: Sequence[ChartImage]
 ) -> str:
     """The page; `source` is what is known of the published file, if it is still there."""
     service = metrics.service
@@ -58,7 +58,7 @@ def render(
         },
         comparison=comparison(metrics, months),
         comparison_notes=_comparison_notes(metrics),
-        pictures={p.name: {"alt": p.alt, "data": base64.b64encode(p.png).decode()} for p in pictures},
+        charts={p.name: {"alt": p.alt, "data": base64.b64encode(p.png).decode()} for p in charts},
         captions=_captions(metrics),
         payments=_payments(metrics),
         quality=_quality(metrics, report),
@@ -99,7 +99,7 @@ def _captions(metrics: MonthMetrics) -> dict[str, str]:
     outside = metrics.trips_outside
     strays = (
         f" {formatting.counted(outside, 'trip')} of this month's file began in a neighbouring month: counted in the "
-        "month's figures, not drawn here."
+        "month's metrics, not drawn here."
         if outside
         else ""
     )
@@ -159,7 +159,7 @@ def _quality(metrics: MonthMetrics, report: CleaningReport) -> dict[str, Any]:
         "Absent columns": ", ".join(missed_columns(report)) or "none",
     }
     return {
-        "said": _row_counts_text(metrics.service, report),
+        "row_counts": _row_counts_text(metrics.service, report),
         "with_dollars": _has_total(metrics.service),
         "reasons": [
             {
@@ -176,16 +176,18 @@ def _quality(metrics: MonthMetrics, report: CleaningReport) -> dict[str, Any]:
 
 
 def _row_counts_text(service: Service, report: CleaningReport) -> str:
-    said = f"Of {formatting.counted(report.rows_raw, 'published row')}, {formatting.count(report.clean.rows)} are clean"
+    message = (
+        f"Of {formatting.counted(report.rows_raw, 'published row')}, {formatting.count(report.clean.rows)} are clean"
+    )
     if not report.rows_quarantined:
-        return f"{said}: nothing was left out."
-    said += (
+        return f"{message}: nothing was left out."
+    message += (
         f" and {formatting.count(report.rows_quarantined)} ({formatting.percent(report.share_quarantined, 2)}) are in "
         "quarantine, each with its reasons and its original text"
     )
     if _has_total(service):
-        said += f"; they add up to {formatting.dollars(report.quarantined_total_cents / 100, cents=True)}"
-    return said + ". No row is lost."
+        message += f"; they add up to {formatting.dollars(report.quarantined_total_cents / 100, cents=True)}"
+    return message + ". No row is lost."
 
 
 def _has_total(service: Service) -> bool:
@@ -218,5 +220,5 @@ def _method(metrics: MonthMetrics) -> list[str]:
             "Trips do not count reversals, which take back a charge; all money is net of them. Revenue is all that "
             "passengers were charged, tips included where they are recorded."
         )
-    notes.append("All figures come from the clean trips in the warehouse, as the marts do.")
+    notes.append("All metrics come from the clean trips in the warehouse, as the marts do.")
     return notes

@@ -82,10 +82,10 @@ def draw_reasons(figure: Figure | SubFigure, by_service: Mapping[str, Reports]) 
         grid(axes, "y")
     panels[0].set_ylabel("rows in quarantine")
     legend = [name for name in (*shown, _OTHERS) if name in stacks]
-    said = "Share of the published rows, by reason; a row with two reasons counts under both"
+    message = "Share of the published rows, by reason; a row with two reasons counts under both"
     figure.legend(
         [stacks[name][0] for name in legend], legend, loc="outside lower center", ncols=3, frameon=False, fontsize=8.5,
-        title=said if legend else "No row is in quarantine", title_fontsize=9,
+        title=message if legend else "No row is in quarantine", title_fontsize=9,
     )  # fmt: skip
     return list(panels)
 

@@ -1,7 +1,7 @@
 """What a service's trips look like once they are clean: columns, types, units, and the names they were published under.
 
 Belongs here: the vocabulary (`Column`, `ColumnType`, `Service`). The columns themselves stand in `schemas/`, the rules
-in `rules.py`, how text becomes a value in `parse.py`.
+in `rules.py`, how text becomes a value in `values.py`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from taxi_assets.errors import RunConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from taxi_assets.tlc.cleaning.rules import Rule
     from taxi_assets.tlc.month import Month
+    from taxi_assets.tlc.rules import Rule
 
 # Bump when reading, parsing or deriving gives other values for the same file: every month is then cleaned anew.
 CLEANING_VERSION = 1
@@ -83,7 +83,7 @@ class Column:
     `aliases` are the names it was published under, besides its own, lower case. A `required` column must be in every
     file; any other one that a file lacks is null. `codes` maps published text (lower case) to today's value; where it
     is set, other values must already be of the column's type. `since` and `until` say in which months it was published,
-    where that is not all of the service's. `in_several`: a file may have it under several names, of which a row fills
+    where that is not all of the service's. `aliases_in_file`: a file may have it under several names, of which a row fills
     in one. `derived` columns are computed, not read.
     """
 

@@ -99,14 +99,14 @@ def published(lake: Lake, service: Service, month: Month, trips: Trips) -> Parqu
         unknown_columns=[],
         absent_columns=[],
     )
-    stem = f"clean/{service.table}/{month}"
+    prefix = f"clean/{service.table}/{month}"
     with lake.staging() as folder:
         with TripWriter(folder / "clean.parquet", service.arrow_schema) as writer:
             for batch in rows.to_batches():
                 writer.write(batch)
             writer.finish(report.footer())
-        staged = StagedParquet(folder / "clean.parquet", report, lake.version(f"{stem}.parquet"))
-        return ParquetPartition.publish(lake, stem, staged, run_id="a run")
+        staged = StagedParquet(folder / "clean.parquet", report, lake.version(f"{prefix}.parquet"))
+        return ParquetPartition.publish(lake, prefix, staged, run_id="a run")
 
 
 # --- what marts say of them -------------------------------------------------------------------------------------------

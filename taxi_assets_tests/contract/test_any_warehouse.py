@@ -207,7 +207,7 @@ def test_a_month_that_does_not_add_up_never_becomes_visible(warehouse: Warehouse
     neighbour = published_month(lake, NEXT_MONTH, rows=50)
     replace(warehouse, old)
     replace(warehouse, neighbour, NEXT_MONTH)
-    new = published_month(lake, rows=90, seed=1, shelf="newer")
+    new = published_month(lake, rows=90, seed=1, layer="newer")
     truth = new.report.clean
     for lie in ({"rows": truth.rows - 1}, {"cents": truth.cents + 1}, {"source_rows": truth.source_rows + 1}):
         false = lying(new, **lie)
@@ -242,7 +242,7 @@ def test_the_trips_of_another_month_are_refused_and_that_month_is_not_doubled(wa
 def test_a_missing_object_is_named_and_the_old_month_stays(warehouse: Warehouse, lake: Lake) -> None:
     old = published_month(lake)
     replace(warehouse, old)
-    new = published_month(lake, rows=5, shelf="newer")
+    new = published_month(lake, rows=5, layer="newer")
     lake.delete(new.key)
     with pytest.raises(LakeObjectMissingError, match="newer/green_trips/2020-10"):
         replace(warehouse, new)
@@ -252,7 +252,7 @@ def test_a_missing_object_is_named_and_the_old_month_stays(warehouse: Warehouse,
 def test_a_month_whose_commit_fails_leaves_the_old_one_with_its_ledger(
     warehouse_backend: WarehouseBackend, lake: Lake
 ) -> None:
-    old, new = published_month(lake), published_month(lake, rows=90, seed=1, shelf="newer")
+    old, new = published_month(lake), published_month(lake, rows=90, seed=1, layer="newer")
     replace(warehouse_backend.open(), old)
     with pytest.MonkeyPatch.context() as monkeypatch:
         warehouse_backend.break_commit(monkeypatch)
@@ -339,7 +339,7 @@ def read_on(open_warehouse: Callable[[], Warehouse], line: Connection) -> None:
 def test_a_reader_sees_the_old_month_or_the_new_one_while_they_are_replaced(
     warehouse_backend: WarehouseBackend, lake: Lake
 ) -> None:
-    months = [published_month(lake, rows=rows, seed=rows, shelf=f"of {rows} rows") for rows in (400, 300)]
+    months = [published_month(lake, rows=rows, seed=rows, layer=f"of {rows} rows") for rows in (400, 300)]
     wanted = {(trips.rows, sum((row["total_amount"] for row in rows_of(trips)), Decimal(0))) for trips in months}
     warehouse = warehouse_backend.open()
     replace(warehouse, months[0])
@@ -401,7 +401,7 @@ def test_a_column_of_another_type_is_refused_by_name_and_the_old_months_stay(
     warehouse, old = warehouse_backend.open(), published_month(lake)
     replace(warehouse, old)
     columns = dict(warehouse_backend.columns(GREEN.table))
-    retyped = published_month(lake, rows=5, service=RETYPED, shelf="newer")
+    retyped = published_month(lake, rows=5, service=RETYPED, layer="newer")
     with pytest.raises(WarehouseSchemaError) as error:
         warehouse.replace_month(RETYPED, MONTH, retyped, run_id=a_run())
     for part in (warehouse.table_name("green_trips"), "trip_type", *warehouse_backend.types):

@@ -164,7 +164,7 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("rows", [20, 0])
-@pytest.mark.parametrize(("parts", "clusters", "said"), SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize(("parts", "clusters", "message"), SHAPES.values(), ids=SHAPES)
 def test_a_table_made_otherwise_is_refused_by_name_and_not_touched(
     warehouse: BigQueryWarehouse,
     lake: GcsLake,
@@ -172,7 +172,7 @@ def test_a_table_made_otherwise_is_refused_by_name_and_not_touched(
     rows: int,
     parts: tuple[str, str] | None,
     clusters: list[str] | None,
-    said: str,
+    message: str,
 ) -> None:
     make_dataset(warehouse, "US")
     table = google.Table(f"{PROJECT}.{DATASET}.green_trips", schema_of(GREEN)[:-1])
@@ -184,7 +184,7 @@ def test_a_table_made_otherwise_is_refused_by_name_and_not_touched(
     with pytest.raises(WarehouseSchemaError) as error:
         load(warehouse, published_month(lake, rows=rows))
     assert error.value.problem.startswith(f"`{PROJECT}.{DATASET}.green_trips` is ")
-    assert said in error.value.problem
+    assert message in error.value.problem
     assert error.value.remedy == "Rename or drop the old table, then load its months again."
     assert bigquery.table(DATASET, "green_trips") == before
     assert not [request for request in bigquery.requests if request.method in {"PATCH", "DELETE"}]

@@ -77,8 +77,8 @@ def test_a_missing_permission_is_one_line_with_the_role_that_grants_it(
 ) -> None:
     trips = published_month(lake)
     if permission.startswith("storage."):
-        said = f"Access Denied: Permission '{permission}' denied on resource."
-        bigquery.script_job(JobFault("accessDenied", said), kind="load", destination="green_trips$")
+        message = f"Access Denied: Permission '{permission}' denied on resource."
+        bigquery.script_job(JobFault("accessDenied", message), kind="load", destination="green_trips$")
     bigquery.forbid(permission)
     with pytest.raises(WarehouseConfigurationError) as error:
         load(warehouse, trips)

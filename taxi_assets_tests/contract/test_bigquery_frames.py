@@ -75,8 +75,8 @@ def test_zones_that_cannot_be_written_leave_the_old_ones(definitions: TaxiDefini
     assert materialize_zones(definitions).success
     old = zones_of(definitions)
     bigquery.script_job(JobFault("invalid", "No.", writes_first=True), kind="load", destination="taxi_zones")
-    (said,) = failures(materialize_zones(definitions))
-    assert said == "taxi_zones cannot be written: 400 No. Is TAXI_WAREHOUSE right? [WarehouseConfigurationError]"
+    (message,) = failures(materialize_zones(definitions))
+    assert message == "taxi_zones cannot be written: 400 No. Is TAXI_WAREHOUSE right? [WarehouseConfigurationError]"
     pd.testing.assert_frame_equal(zones_of(definitions), old)
 
 

@@ -52,7 +52,7 @@ def test_a_run_that_asks_again_loads_anew_where_its_finished_job_does_not_stand_
     trips = published_month(lake)
     load(warehouse, trips)
     if by_another:
-        load(warehouse, published_month(lake, rows=90, seed=1, shelf="newer"), "another-run")
+        load(warehouse, published_month(lake, rows=90, seed=1, layer="newer"), "another-run")
     else:
         with warehouse.api.get_client() as client:
             client.delete_table(f"{PROJECT}.{DATASET}.green_trips")
@@ -115,7 +115,7 @@ def test_a_job_that_fails_late_for_a_reason_that_may_pass_is_followed_by_another
 def test_a_run_whose_jobs_all_failed_may_try_again_with_new_ones(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
-    old, new = published_month(lake), published_month(lake, rows=90, seed=1, shelf="newer")
+    old, new = published_month(lake), published_month(lake, rows=90, seed=1, layer="newer")
     load(warehouse, old)
     bigquery.script_job(
         *[JobFault("backendError", "The backend is down.")] * 4, kind="load", destination="green_trips$"
@@ -129,7 +129,7 @@ def test_a_run_whose_jobs_all_failed_may_try_again_with_new_ones(
 
 
 @pytest.mark.parametrize(
-    ("fault", "error", "said"),
+    ("fault", "error", "message"),
     [
         (
             JobFault("invalid", "Bad\nfile.", writes_first=True),
@@ -149,14 +149,19 @@ def test_a_run_whose_jobs_all_failed_may_try_again_with_new_ones(
     ],
 )
 def test_a_job_that_fails_otherwise_is_named_with_the_services_text_and_the_old_month_stays(
-    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery, fault: JobFault, error: type[Exception], said: str
+    warehouse: BigQueryWarehouse,
+    lake: GcsLake,
+    bigquery: BigQuery,
+    fault: JobFault,
+    error: type[Exception],
+    message: str,
 ) -> None:
-    old, new = published_month(lake), published_month(lake, rows=90, seed=1, shelf="newer")
+    old, new = published_month(lake), published_month(lake, rows=90, seed=1, layer="newer")
     load(warehouse, old)
     bigquery.script_job(fault, kind="load", destination="green_trips$")
     with pytest.raises(error) as raised:
         load(warehouse, new)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
     assert "\n" not in str(raised.value)
     assert holds(warehouse, old)
 

@@ -104,7 +104,7 @@ def test_a_job_that_wrote_another_number_of_rows_is_never_taken_for_good(
 def test_a_month_that_could_not_be_noted_counts_as_not_loaded_and_the_next_load_heals(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
-    old, new = published_month(lake), published_month(lake, rows=90, seed=1, shelf="newer")
+    old, new = published_month(lake), published_month(lake, rows=90, seed=1, layer="newer")
     load(warehouse, old)
     note = JobFault(), JobFault("invalid", "No.")  # the first of the two jobs invalidates
     bigquery.script_job(*note, kind="load", destination="green_trips_loads")
@@ -119,7 +119,7 @@ def test_a_month_that_could_not_be_noted_counts_as_not_loaded_and_the_next_load_
 def test_a_job_that_nobody_waits_for_any_more_makes_the_month_suspect(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
-    old, new = published_month(lake), published_month(lake, rows=90, seed=1, shelf="newer")
+    old, new = published_month(lake), published_month(lake, rows=90, seed=1, layer="newer")
     load(warehouse, old)
     bigquery.script_job(JobFault(after_polls=3), kind="load", destination="green_trips$")
     bigquery.script(Fault(reason="quotaExceeded"), method="GET", path="/jobs/taxi_assets-green_trips-")
@@ -134,9 +134,9 @@ def test_a_job_that_nobody_waits_for_any_more_makes_the_month_suspect(
 
 
 def load_and_die(
-    open_warehouse: Callable[[], BigQueryWarehouse], open_lake: Callable[[], Lake], shelf: str, _line: Connection
+    open_warehouse: Callable[[], BigQueryWarehouse], open_lake: Callable[[], Lake], layer: str, _line: Connection
 ) -> None:
-    load(open_warehouse(), ParquetPartition.get(open_lake(), f"{shelf}/green_trips/{MONTH}"), "killed-run")
+    load(open_warehouse(), ParquetPartition.get(open_lake(), f"{layer}/green_trips/{MONTH}"), "killed-run")
 
 
 def run(warehouse: Warehouse, trips: ParquetPartition) -> object:
@@ -152,7 +152,7 @@ def test_a_load_that_was_killed_before_its_note_is_not_taken_for_the_old_version
     bigquery_warehouse: WarehouseBackend, lake: GcsLake, bigquery: BigQuery
 ) -> None:
     warehouse = bigquery_warehouse.open()
-    old, new = published_month(lake), published_month(lake, flag="Y", shelf="newer")
+    old, new = published_month(lake), published_month(lake, flag="Y", layer="newer")
     assert (old.report.clean, old.rows) == (new.report.clean, new.rows)
     assert run(warehouse, old) == "replaced"
     assert run(warehouse, old) == "unchanged"
@@ -178,7 +178,7 @@ def test_the_note_of_a_newer_load_stands_where_an_older_one_failed_beside_it(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
     load(warehouse, published_month(lake))
-    old, new = published_month(lake, flag="Y", shelf="older"), published_month(lake, rows=90, shelf="newer")
+    old, new = published_month(lake, flag="Y", layer="older"), published_month(lake, rows=90, layer="newer")
     fails = JobFault("invalid", "No.", before_run=lambda: load(warehouse, new, "newer-run"))
     bigquery.script_job(fails, kind="load", destination="green_trips$")
     with pytest.raises(WarehouseConfigurationError, match="400 No"):
@@ -244,16 +244,16 @@ def test_an_older_upload_that_ends_after_a_newer_one_leaves_nothing_noted(
 def test_an_older_job_is_not_begun_where_a_newer_month_was_published_since_it_was_counted(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery, tmp_path: Path, upload: bool
 ) -> None:
-    shelf = LocalLake(folder=str(tmp_path)) if upload else lake
-    load(warehouse, published_month(shelf))
-    old = published_month(shelf, rows=20)
+    layer = LocalLake(folder=str(tmp_path)) if upload else lake
+    load(warehouse, published_month(layer))
+    old = published_month(layer, rows=20)
     # The last that is asked before the job is begun.
-    last = Fault(before=newer_run(warehouse, shelf))
+    last = Fault(before=newer_run(warehouse, layer))
     bigquery.script(Fault(), Fault(), last, method="GET", path="/tables/green_trips")
     with pytest.raises(LakeConflictError):
         load(warehouse, old)
     assert len(loads(bigquery)) == 2
-    assert holds(warehouse, ParquetPartition.get(shelf, f"clean/green_trips/{MONTH}"))
+    assert holds(warehouse, ParquetPartition.get(layer, f"clean/green_trips/{MONTH}"))
 
 
 # --- what other runs see of a month that is being replaced ------------------------------------------------------------

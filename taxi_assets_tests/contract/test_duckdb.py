@@ -109,7 +109,7 @@ def hold(file: str, line: Connection) -> None:
 def test_a_file_that_another_process_holds_is_busy_after_the_wait_and_the_error_names_that_process(
     embedded: DuckDBWarehouse, lake: LocalLake
 ) -> None:
-    old, new = published_month(lake), published_month(lake, rows=5, shelf="newer")
+    old, new = published_month(lake), published_month(lake, rows=5, layer="newer")
     replace(embedded, old)
     with child(hold, embedded.file) as other:
         pid = other.hear()
@@ -137,7 +137,7 @@ class Heard(logging.Handler):
 
 def test_a_held_file_is_waited_for_and_the_log_says_for_whom(embedded: DuckDBWarehouse, lake: LocalLake) -> None:
     trips = published_month(lake)
-    replace(embedded, published_month(lake, rows=5, shelf="older"))
+    replace(embedded, published_month(lake, rows=5, layer="older"))
     log, heard = dg.get_dagster_logger(), Heard()
     log.addHandler(heard)
     waiting = threading.Thread(target=replace, args=(embedded, trips))
@@ -188,7 +188,7 @@ def load_until_killed(file: str, lake_folder: str, limit: int, line: Connection)
 def test_a_process_killed_in_the_middle_of_a_write_leaves_the_old_month_or_the_new_one(
     embedded: DuckDBWarehouse, lake: LocalLake, tmp_path: Path
 ) -> None:
-    old, new = published_month(lake, rows=300), published_month(lake, rows=1000, seed=1, shelf="newer")
+    old, new = published_month(lake, rows=300), published_month(lake, rows=1000, seed=1, layer="newer")
     replace(embedded, old)
     killed, length = 0, Path(embedded.file).stat().st_size
     for step, limit in enumerate((1000, length // 2, length)):
@@ -208,7 +208,7 @@ def test_a_process_killed_in_the_middle_of_a_write_leaves_the_old_month_or_the_n
 def test_a_process_killed_while_it_makes_the_file_leaves_none_and_what_it_leaves_is_swept(
     embedded: DuckDBWarehouse, lake: LocalLake, limit: int
 ) -> None:
-    trips = published_month(lake, shelf="newer")
+    trips = published_month(lake, layer="newer")
     with child(load_until_killed, embedded.file, lake.folder, limit) as other:
         assert other.ends() == -signal.SIGXFSZ
     assert not Path(embedded.file).exists()

@@ -23,7 +23,7 @@ from taxi_assets.errors import (
 from taxi_assets.resources.google import CloudStorageResource
 from taxi_assets.storage.lake.gcs_lake import GcsLake
 from taxi_assets.storage.lake.objects import ParquetPartition, RawFile, StagedRawFile
-from taxi_assets.tlc.sources.source_record import FileFormat
+from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets_tests.contract.stores.gcs import open_lake
 from taxi_assets_tests.contract.test_any_lake import KEY, put, read
 from taxi_assets_tests.google.cloud_storage import CloudStorage, Fault
@@ -166,8 +166,8 @@ def test_a_large_upload_goes_on_from_where_it_broke_off(
     put(lake, LARGE)
     assert cloud_storage.object(NAME) == LARGE
     assert len(versions(lake)) == 1
-    pieces = [request.body_bytes for request in uploads(cloud_storage) if request.method == "PUT"]
-    assert sum(pieces) == len(LARGE) + sent_again
+    chunks = [request.body_bytes for request in uploads(cloud_storage) if request.method == "PUT"]
+    assert sum(chunks) == len(LARGE) + sent_again
 
 
 # --- a service that fails for a while, or for long --------------------------------------------------------------------

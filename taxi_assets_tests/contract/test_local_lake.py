@@ -107,13 +107,13 @@ def test_a_relative_folder_is_a_lake_too(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_process_that_is_paused_while_it_publishes_does_not_stop_the_others_for_ever(lake: LocalLake) -> None:
     put(lake, b"old")
-    shelf = Path(lake.folder, KEY).parent
-    descriptor = os.open(shelf, os.O_RDONLY)
+    layer = Path(lake.folder, KEY).parent
+    descriptor = os.open(layer, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         with pytest.raises(LakeBusyError) as error:
             put(LocalLake(folder=lake.folder, wait_seconds=0.1), b"new")
-        assert str(shelf) in error.value.problem
+        assert str(layer) in error.value.problem
         assert f"the process {os.getpid()}" in error.value.problem or "another process" in error.value.problem
         assert "end it" in error.value.remedy
         assert read(lake) == b"old"
@@ -139,10 +139,10 @@ def zones_into(lake: LocalLake, publisher: Path, spoil: Callable[[Path], object]
 
 
 def test_a_staging_folder_that_is_gone_is_the_lakes_and_not_the_publishers(lake: LocalLake, tmp_path: Path) -> None:
-    said = zones_into(lake, tmp_path, shutil.rmtree)
-    assert f"{lake.folder}/.staging/" in said
-    assert " is gone, which this run was working in. " in said
-    assert f"Leave {lake.folder}/.staging alone" in said
+    message = zones_into(lake, tmp_path, shutil.rmtree)
+    assert f"{lake.folder}/.staging/" in message
+    assert " is gone, which this run was working in. " in message
+    assert f"Leave {lake.folder}/.staging alone" in message
 
 
 def test_a_lake_that_may_not_be_written_to_any_more_is_named_and_not_the_publisher(
@@ -158,6 +158,6 @@ def test_a_lake_that_may_not_be_written_to_any_more_is_named_and_not_the_publish
 
         monkeypatch.setattr(Path, "open", opened)
 
-    said = zones_into(lake, tmp_path, forbid)
-    assert f"{lake.folder} cannot be written to (Permission denied)" in said
-    assert "TAXI_LAKE" in said
+    message = zones_into(lake, tmp_path, forbid)
+    assert f"{lake.folder} cannot be written to (Permission denied)" in message
+    assert "TAXI_LAKE" in message

@@ -161,7 +161,7 @@ def test_a_row_that_breaks_a_rule_of_somebody_else_leaves_the_old_month_and_the_
     replace(warehouse, old)
     run(warehouse.url, "ALTER TABLE taxi.green_trips ADD CONSTRAINT not_stored CHECK (store_and_fwd_flag = 'N')")
     with pytest.raises(WarehouseConfigurationError, match='"not_stored"') as error:
-        replace(warehouse, published_month(lake, flag="Y", shelf="newer"))
+        replace(warehouse, published_month(lake, flag="Y", layer="newer"))
     assert "Drop that rule" in error.value.remedy
     assert holds(warehouse, old)
 
@@ -206,7 +206,7 @@ def test_a_category_is_what_it_stands_for(warehouse: PostgresWarehouse) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ([[1], [2]], r"cannot hold odd \(list<.*int64>\)"),
         ([b"x", b"y"], r"cannot hold odd \(binary\)"),
@@ -215,10 +215,10 @@ def test_a_category_is_what_it_stands_for(warehouse: PostgresWarehouse) -> None:
     ids=["lists", "bytes", "a mixture"],
 )
 def test_a_column_that_no_table_can_hold_is_named_and_the_old_frame_stays(
-    warehouse: PostgresWarehouse, values: list[Any], said: str
+    warehouse: PostgresWarehouse, values: list[Any], message: str
 ) -> None:
     warehouse.replace_frame("taxi_zones", ZONES, {})
-    with pytest.raises(WarehouseSchemaError, match=f'"taxi"."taxi_zones" {said}'):
+    with pytest.raises(WarehouseSchemaError, match=f'"taxi"."taxi_zones" {message}'):
         warehouse.replace_frame("taxi_zones", pd.DataFrame({"fine": [1, 2], "odd": values}), {})
     assert len(warehouse.read_frame("taxi_zones")) == len(ZONES)
 
@@ -238,7 +238,7 @@ def test_what_depends_on_a_frame_whose_columns_change_is_named(warehouse: Postgr
 
 def published_rows(lake: LocalLake, rows: list[dict[str, Any]]) -> ParquetPartition:
     """A month of rows made to measure: null, or what is given."""
-    model = published_month(lake, shelf="model", rows=len(rows))
+    model = published_month(lake, layer="model", rows=len(rows))
     same = {"data_month": MONTH.start, "is_reversal": False}
     full = [same | {"source_row": number} | row for number, row in enumerate(rows, 1)]
     batch = pa.RecordBatch.from_pylist(full, GREEN.arrow_schema)
@@ -310,7 +310,7 @@ def test_trips_made_with_another_schema_are_refused_and_the_old_month_stays(
     old = published_month(lake)
     replace(warehouse, old)
     with pytest.raises(WarehouseSchemaError, match="another schema: congestion_surcharge, trip_type"):
-        warehouse.replace_month(NARROW, MONTH, published_month(lake, shelf="wide"), run_id="a run")
+        warehouse.replace_month(NARROW, MONTH, published_month(lake, layer="wide"), run_id="a run")
     assert holds(warehouse, old)
 
 

@@ -73,7 +73,7 @@ def one_line(error: TaxiAssetsError) -> str:
 def test_a_server_that_goes_away_in_the_middle_of_a_load_has_the_old_month_and_the_next_load_heals(
     own_server: Server, warehouse: PostgresWarehouse, lake: LocalLake, fault: str
 ) -> None:
-    old, new = published_month(lake), published_month(lake, rows=3000, seed=1, shelf="newer")
+    old, new = published_month(lake), published_month(lake, rows=3000, seed=1, layer="newer")
     replace(warehouse, old)
     faults: dict[str, Callable[[int], None]] = {
         "restarted": lambda _: own_server.restart(),
@@ -121,7 +121,7 @@ def test_an_administrator_who_ends_the_session_in_a_copy_is_named(
         in_the_middle_of_a_copy(terminate),
         pytest.raises(WarehouseUnreachableError, match="due to administrator command") as error,
     ):
-        replace(warehouse, published_month(lake, rows=3000, seed=1, shelf="newer"))
+        replace(warehouse, published_month(lake, rows=3000, seed=1, layer="newer"))
     one_line(error.value)
     assert holds(warehouse, old)
 
@@ -129,7 +129,7 @@ def test_an_administrator_who_ends_the_session_in_a_copy_is_named(
 def test_an_administrator_who_ends_the_session_while_it_waits_is_named(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
-    old, new = published_month(lake), published_month(lake, rows=30, seed=1, shelf="newer")
+    old, new = published_month(lake), published_month(lake, rows=30, seed=1, layer="newer")
     replace(warehouse, old)
 
     def terminate() -> None:
@@ -185,7 +185,7 @@ def test_what_a_killed_load_left_and_somebody_reads_holds_no_other_month_up(
 def test_a_table_that_gains_a_column_while_a_month_is_built_is_worth_another_try(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
-    old, new = published_month(lake), published_month(lake, rows=3000, seed=1, shelf="newer")
+    old, new = published_month(lake), published_month(lake, rows=3000, seed=1, layer="newer")
     replace(warehouse, old)
 
     def gain(_pid: int) -> None:
@@ -214,7 +214,7 @@ def load_and_wait(url: str, folder: str, line: Connection) -> None:
 def test_what_a_killed_load_leaves_blocks_nobody_and_the_next_load_of_any_month_drops_it(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
-    old, new = published_month(lake), published_month(lake, rows=30, seed=1, shelf="newer")
+    old, new = published_month(lake), published_month(lake, rows=30, seed=1, layer="newer")
     replace(warehouse, old)
     with long_query(warehouse, MONTH), child(load_and_wait, warehouse.url, lake.folder) as other:
         assert "slow_report" in other.hear()
@@ -329,7 +329,7 @@ def test_a_table_of_another_role_can_be_read_but_not_replaced(
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
     limited = as_role(own_server, warehouse, role)
     with pytest.raises(WarehouseConfigurationError, match="must be owner of table") as error:
-        replace(limited, published_month(lake, rows=5, shelf="newer"))
+        replace(limited, published_month(lake, rows=5, layer="newer"))
     assert "owner" in one_line(error.value)
     assert holds(limited, old)
 

@@ -51,7 +51,7 @@ def test_a_swap_that_a_reader_keeps_out_gives_up_by_name_and_succeeds_once_the_r
     old, other = published_month(lake), published_month(lake, NEXT_MONTH)
     replace(warehouse, old)
     replace(warehouse, other, NEXT_MONTH)
-    new = published_month(lake, rows=30, seed=1, shelf="newer")
+    new = published_month(lake, rows=30, seed=1, layer="newer")
     with long_query(warehouse, read) as pid:
         with pytest.raises(WarehouseBusyError) as error:
             replace(impatient(warehouse), new)
@@ -105,13 +105,13 @@ def loading(warehouse: PostgresWarehouse, trips: ParquetPartition, month: Month 
 def test_no_reader_is_queued_for_longer_than_a_try_and_each_sees_the_old_month_until_the_new_one_is_in(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
-    old, new = published_month(lake), published_month(lake, rows=30, seed=1, shelf="newer")
+    old, new = published_month(lake), published_month(lake, rows=30, seed=1, layer="newer")
     replace(warehouse, old)
     waits, rows = [], set()
     with connect(warehouse.url) as reader, reader.cursor() as cursor, contextlib.ExitStack() as slow:
         pid = slow.enter_context(long_query(warehouse, MONTH))
-        with loading(warehouse, new) as said:
-            assert f"pid {pid} (slow_report" in said
+        with loading(warehouse, new) as message:
+            assert f"pid {pid} (slow_report" in message
             ends = time.monotonic() + 1.5
             while time.monotonic() < ends:
                 started = time.monotonic()
@@ -126,7 +126,7 @@ def test_no_reader_is_queued_for_longer_than_a_try_and_each_sees_the_old_month_u
 
 def test_a_transaction_older_than_the_swap_finds_no_empty_month(warehouse: PostgresWarehouse, lake: LocalLake) -> None:
     replace(warehouse, published_month(lake))
-    new = published_month(lake, rows=30, seed=1, shelf="newer")
+    new = published_month(lake, rows=30, seed=1, layer="newer")
     with connect(warehouse.url) as reader, reader.cursor() as cursor:
         cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         cursor.execute("SELECT 1")
@@ -159,7 +159,7 @@ def test_a_month_that_another_load_holds_is_busy_after_the_wait_and_the_error_na
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
     replace(warehouse, published_month(lake))
-    new = published_month(lake, rows=30, seed=1, shelf="newer")
+    new = published_month(lake, rows=30, seed=1, layer="newer")
     with contextlib.ExitStack() as slow:
         slow.enter_context(long_query(warehouse, MONTH))
         with loading(warehouse, new):
@@ -203,7 +203,7 @@ def test_what_a_live_load_has_built_is_left_alone_by_the_next_one(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
     replace(warehouse, published_month(lake))
-    new, other = published_month(lake, rows=30, seed=1, shelf="newer"), published_month(lake, NEXT_MONTH)
+    new, other = published_month(lake, rows=30, seed=1, layer="newer"), published_month(lake, NEXT_MONTH)
     with contextlib.ExitStack() as slow:
         slow.enter_context(long_query(warehouse, MONTH))
         with loading(warehouse, new):

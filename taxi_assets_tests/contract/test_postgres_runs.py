@@ -71,7 +71,7 @@ def test_a_run_that_has_its_file_and_stalls_does_not_undo_what_a_newer_run_has_l
 def test_a_month_that_is_replaced_in_the_lake_while_it_is_copied_is_not_swapped_in(
     warehouse: PostgresWarehouse, lake: Lake
 ) -> None:
-    before = published_month(lake, rows=20, shelf="before")
+    before = published_month(lake, rows=20, layer="before")
     replace(warehouse, before)
     older = published_month(lake, rows=50, seed=1)
     with (

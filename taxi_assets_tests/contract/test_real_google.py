@@ -36,6 +36,6 @@ def test_another_process_opens_what_this_one_was_told_by_variables() -> None:
     with child(
         say_where, partial(open_lake, place, "a-prefix"), partial(open_warehouse, place, "EU", "trips")
     ) as other:
-        said = other.hear()
+        message = other.hear()
         assert other.ends() == 0
-    assert said == ("gs://a-bucket/a-prefix/key", "a-key", "bigquery://a-project/trips", "EU", "a-key")
+    assert message == ("gs://a-bucket/a-prefix/key", "a-key", "bigquery://a-project/trips", "EU", "a-key")

@@ -24,9 +24,10 @@ from taxi_assets.build import build_definitions
 from taxi_assets.metadata import source_metadata
 from taxi_assets.resources.publisher import PublisherResource
 from taxi_assets.settings import Settings
+from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.green import GREEN
-from taxi_assets.tlc.sources.source_record import FileFormat, SourceRecord
+from taxi_assets.tlc.sources.source_record import SourceRecord
 from taxi_assets.tlc.sources.version_check import check_version
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Publishing:
         self.limits = limits
         self.now = dt.datetime(2021, 5, 10, 12, tzinfo=dt.UTC)
         self.cursor: str | None = None
-        self.said = ""
+        self.message = ""
         self.versions = 0
         self.defs = build_definitions(Settings(source=self.source))
 
@@ -84,7 +85,7 @@ class Publishing:
             resources={"publisher": PublisherResource(source=self.source)},
         ) as context:
             result = sensor.evaluate_tick(context)
-        self.cursor, self.said = result.cursor, result.skip_message or ""
+        self.cursor, self.message = result.cursor, result.skip_message or ""
         return [request for request in result.run_requests or [] if self._is_first(request)]
 
     def on_schedule(self, word: str = "monthly", *, cron: str = MONTHLY, timezone: str = "UTC") -> dg.RunRequest | str:
@@ -146,14 +147,14 @@ class Publishing:
             last_modified=version.last_modified,
             fetched_at=LONG_AGO,
         )
-        said = {"bytes": record.bytes, **source_metadata(record, digest="sha256")}
-        self.materialize(["raw", service.table], month, said, run_id)
+        message = {"bytes": record.bytes, **source_metadata(record, digest="sha256")}
+        self.materialize(["raw", service.table], month, message, run_id)
         if to == "warehouse":
             self.materialize(["warehouse", service.table], month, {"raw_sha256": record.sha256}, run_id)
 
-    def materialize(self, key: list[str], month: str, said: dict[str, Any], run_id: str = "") -> None:
+    def materialize(self, key: list[str], month: str, message: dict[str, Any], run_id: str = "") -> None:
         """One materialization."""
-        materialization = dg.AssetMaterialization(key, partition=month, metadata=said)
+        materialization = dg.AssetMaterialization(key, partition=month, metadata=message)
         event = dg.DagsterEvent(
             event_type_value=dg.DagsterEventType.ASSET_MATERIALIZATION.value,
             job_name="green",
@@ -179,5 +180,5 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 @pytest.fixture
-def story(tmp_path: Path, instance: dg.DagsterInstance) -> Publishing:
+def scenario(tmp_path: Path, instance: dg.DagsterInstance) -> Publishing:
     return Publishing(tmp_path / "published", instance)

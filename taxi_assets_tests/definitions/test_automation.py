@@ -49,11 +49,11 @@ class Story:
         lines = [HEADER, *(ROW.format(day=day + 1) for day in range(rows))]
         self.file.write_text("\n".join(lines) + "\n")
 
-    def materialize(self, *shelves: str) -> None:
+    def materialize(self, *layers: str) -> None:
         result = self.defs.resolve_implicit_global_asset_job_def().execute_in_process(
             instance=self.instance,
             partition_key=MONTH,
-            asset_selection=[dg.AssetKey([shelf, "green_trips"]) for shelf in shelves],
+            asset_selection=[dg.AssetKey([layer, "green_trips"]) for layer in layers],
         )
         assert result.success
 
@@ -79,116 +79,118 @@ class Story:
         result = dg.evaluate_automation_conditions(defs=self.defs, instance=self.instance, cursor=self.cursor)
         self.cursor = result.cursor
         asked = set()
-        for key in (dg.AssetKey([shelf, "green_trips"]) for shelf in CHAIN):
+        for key in (dg.AssetKey([layer, "green_trips"]) for layer in CHAIN):
             partitions = result.get_requested_partitions(key)
             asked |= {f"{key.to_user_string()} {partition}" for partition in partitions}
         return asked
 
 
 @pytest.fixture
-def story(tmp_path: Path) -> Iterator[Story]:
+def scenario(tmp_path: Path) -> Iterator[Story]:
     with dg.DagsterInstance.ephemeral() as instance:
         yield Story(tmp_path, instance)
 
 
-def test_switched_on_over_loaded_months_it_asks_for_nothing(story: Story) -> None:
-    story.materialize(*CHAIN)
-    assert story.tick() == set()
-    assert story.tick() == set()
+def test_switched_on_over_loaded_months_it_asks_for_nothing(scenario: Story) -> None:
+    scenario.materialize(*CHAIN)
+    assert scenario.tick() == set()
+    assert scenario.tick() == set()
 
 
-def test_a_run_of_the_whole_chain_asks_for_nothing_more(story: Story) -> None:
-    story.tick()
-    story.materialize(*CHAIN)
-    assert story.tick() == set()
+def test_a_run_of_the_whole_chain_asks_for_nothing_more(scenario: Story) -> None:
+    scenario.tick()
+    scenario.materialize(*CHAIN)
+    assert scenario.tick() == set()
 
 
-def test_the_same_bytes_published_again_ask_for_nothing(story: Story) -> None:
-    story.materialize(*CHAIN)
-    story.tick()
-    story.publish(rows=3)  # a new modification time, and so a new ETag
-    story.materialize("raw")
-    assert story.tick() == set()
+def test_the_same_bytes_published_again_ask_for_nothing(scenario: Story) -> None:
+    scenario.materialize(*CHAIN)
+    scenario.tick()
+    scenario.publish(rows=3)  # a new modification time, and so a new ETag
+    scenario.materialize("raw")
+    assert scenario.tick() == set()
 
 
-def test_other_bytes_ask_for_the_same_month_downstream(story: Story) -> None:
-    story.materialize(*CHAIN)
-    story.tick()
-    story.publish(rows=4)
-    story.materialize("raw")
-    assert story.tick() == {f"clean/green_trips {MONTH}", f"quarantine/green_trips {MONTH}"}
+def test_other_bytes_ask_for_the_same_month_downstream(scenario: Story) -> None:
+    scenario.materialize(*CHAIN)
+    scenario.tick()
+    scenario.publish(rows=4)
+    scenario.materialize("raw")
+    assert scenario.tick() == {f"clean/green_trips {MONTH}", f"quarantine/green_trips {MONTH}"}
 
-    story.materialize("clean", "quarantine")
-    assert story.tick() == {f"warehouse/green_trips {MONTH}"}
+    scenario.materialize("clean", "quarantine")
+    assert scenario.tick() == {f"warehouse/green_trips {MONTH}"}
 
-    story.materialize("warehouse")
-    assert story.tick() == set()
+    scenario.materialize("warehouse")
+    assert scenario.tick() == set()
 
 
-def test_a_run_that_was_killed_holds_its_month_only_until_it_is_ended(story: Story) -> None:
-    story.materialize(*CHAIN)
-    story.tick()
-    story.publish(rows=4)
-    story.materialize("raw")
-    halves = frozenset(dg.AssetKey([shelf, "green_trips"]) for shelf in ("clean", "quarantine"))
-    job = story.defs.resolve_implicit_global_asset_job_def().get_subset(asset_selection=halves)
-    run = story.instance.create_run_for_job(job, tags={"dagster/partition": MONTH}, asset_selection=halves)
-    story.instance.report_dagster_event(
+def test_a_run_that_was_killed_holds_its_month_only_until_it_is_ended(scenario: Story) -> None:
+    scenario.materialize(*CHAIN)
+    scenario.tick()
+    scenario.publish(rows=4)
+    scenario.materialize("raw")
+    halves = frozenset(dg.AssetKey([layer, "green_trips"]) for layer in ("clean", "quarantine"))
+    job = scenario.defs.resolve_implicit_global_asset_job_def().get_subset(asset_selection=halves)
+    run = scenario.instance.create_run_for_job(job, tags={"dagster/partition": MONTH}, asset_selection=halves)
+    scenario.instance.report_dagster_event(
         dg.DagsterEvent(dg.DagsterEventType.RUN_START.value, job_name=job.name), run_id=run.run_id
     )
-    assert story.tick() == set()
-    assert story.tick() == set()
-    story.instance.report_run_failed(run)
-    assert story.tick() == {f"clean/green_trips {MONTH}", f"quarantine/green_trips {MONTH}"}
+    assert scenario.tick() == set()
+    assert scenario.tick() == set()
+    scenario.instance.report_run_failed(run)
+    assert scenario.tick() == {f"clean/green_trips {MONTH}", f"quarantine/green_trips {MONTH}"}
 
 
-def test_a_requested_run_that_fails_before_the_warehouse_asks_for_nothing_more(story: Story) -> None:
-    story.materialize(*CHAIN)
-    story.tick()
-    story.publish(rows=4)
-    story.warehouse.write_bytes(b"no database" * 1000)
-    result = story.run_requested()
+def test_a_requested_run_that_fails_before_the_warehouse_asks_for_nothing_more(scenario: Story) -> None:
+    scenario.materialize(*CHAIN)
+    scenario.tick()
+    scenario.publish(rows=4)
+    scenario.warehouse.write_bytes(b"no database" * 1000)
+    result = scenario.run_requested()
     assert not result.success
     assert {event.asset_key.path[0] for event in result.get_asset_materialization_events() if event.asset_key} == {
         "raw",
         "quarantine",
         "clean",
     }
-    assert story.tick() == set()
+    assert scenario.tick() == set()
 
 
-def test_a_requested_run_runs_all_checks_of_its_month(story: Story) -> None:
-    job = story.defs.resolve_job_def("green")
-    whole = job.execute_in_process(instance=story.instance, partition_key=MONTH)
-    story.publish(rows=4)
-    assert checks(story.run_requested()).keys() == checks(whole).keys() >= {"row_counts_reconcile", "matches_clean"}
+def test_a_requested_run_runs_all_checks_of_its_month(scenario: Story) -> None:
+    job = scenario.defs.resolve_job_def("green")
+    whole = job.execute_in_process(instance=scenario.instance, partition_key=MONTH)
+    scenario.publish(rows=4)
+    assert checks(scenario.run_requested()).keys() == checks(whole).keys() >= {"row_counts_reconcile", "matches_clean"}
 
 
-def test_a_run_of_many_months_says_what_it_makes(story: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_of_many_months_says_what_it_makes(
+    scenario: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (home := tmp_path / "home").mkdir()
     (home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
     monkeypatch.setenv("DAGSTER_HOME", str(home))
-    monkeypatch.setitem(_loaded, "defs", story.defs)
+    monkeypatch.setitem(_loaded, "defs", scenario.defs)
     assert _run_month("green", MONTH, "a backfill").succeeded
     with dg.DagsterInstance.get() as instance:
         (run,) = instance.get_runs()
-    assert run.asset_selection == {dg.AssetKey([shelf, "green_trips"]) for shelf in CHAIN}
+    assert run.asset_selection == {dg.AssetKey([layer, "green_trips"]) for layer in CHAIN}
 
 
-def test_the_sensor_that_follows_changes_looks_at_all_assets_and_is_on(story: Story) -> None:
-    (sensor,) = (sensor for sensor in story.defs.sensors or [] if sensor.name == "automation_conditions")
+def test_the_sensor_that_follows_changes_looks_at_all_assets_and_is_on(scenario: Story) -> None:
+    (sensor,) = (sensor for sensor in scenario.defs.sensors or [] if sensor.name == "automation_conditions")
     assert isinstance(sensor, dg.AutomationConditionSensorDefinition)
     assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
-    graph = story.defs.resolve_asset_graph()
+    graph = scenario.defs.resolve_asset_graph()
     assert sensor.asset_selection.resolve(graph) >= graph.materializable_asset_keys
 
 
-def test_a_backfill_of_the_job_asks_for_nothing_more(story: Story) -> None:
-    story.tick()
+def test_a_backfill_of_the_job_asks_for_nothing_more(scenario: Story) -> None:
+    scenario.tick()
     # Launched from the UI, its runs do not say what they make.
-    result = story.defs.resolve_job_def("green").execute_in_process(instance=story.instance, partition_key=MONTH)
+    result = scenario.defs.resolve_job_def("green").execute_in_process(instance=scenario.instance, partition_key=MONTH)
     assert result.success
-    (run,) = story.instance.get_runs()
+    (run,) = scenario.instance.get_runs()
     assert not run.asset_selection
-    assert story.tick() == set()
-    assert story.tick() == set()
+    assert scenario.tick() == set()
+    assert scenario.tick() == set()

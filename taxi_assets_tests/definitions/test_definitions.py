@@ -42,7 +42,7 @@ def specs(defs: dg.Definitions) -> dict[str, dg.AssetSpec]:
 
 
 def test_asset_keys(specs: dict[str, dg.AssetSpec]) -> None:
-    trips = {f"{shelf}/{service}_trips" for shelf in SHELVES for service in FIRST_MONTHS}
+    trips = {f"{layer}/{service}_trips" for layer in SHELVES for service in FIRST_MONTHS}
     published = {f"published/{service}_trips" for service in FIRST_MONTHS}
     marts = {f"marts/{mart}" for mart in MARTS}
     assert {"hour_of_week", "market_share", "od_flows", "payment_mix", "zone_day"} <= {*MARTS}
@@ -70,15 +70,15 @@ def test_each_mart_depends_on_the_services_that_record_what_it_needs(specs: dict
 
 def test_one_group_a_service(specs: dict[str, dg.AssetSpec]) -> None:
     for key, spec in specs.items():
-        shelf, _, table = key.partition("/")
+        layer, _, table = key.partition("/")
         service = table.removesuffix("_trips")
-        assert spec.group_name == (service if service in SERVICES else shelf)
+        assert spec.group_name == (service if service in SERVICES else layer)
 
 
 def test_months_are_partitions_from_each_service_s_first_month_on(specs: dict[str, dg.AssetSpec]) -> None:
     for service, first in FIRST_MONTHS.items():
-        for shelf in SHELVES:
-            partitions = specs[f"{shelf}/{service}_trips"].partitions_def
+        for layer in SHELVES:
+            partitions = specs[f"{layer}/{service}_trips"].partitions_def
             assert isinstance(partitions, dg.MonthlyPartitionsDefinition)
             assert partitions.get_first_partition_key() == first
     for mart in MARTS:
@@ -101,12 +101,12 @@ def test_every_asset_leads_to_its_code(specs: dict[str, dg.AssetSpec]) -> None:
             references = spec.metadata["dagster/code_references"].code_references
             assert all(Path(reference.file_path).is_file() for reference in references), key
     of_mart = specs["marts/zone_day"].metadata["dagster/code_references"].code_references
-    assert {Path(reference.file_path).name for reference in of_mart} == {"zone_day.sql", "marts.py"}
+    assert {Path(reference.file_path).name for reference in of_mart} == {"zone_day.sql", "mart_tables.py"}
 
 
 def test_columns_reach_the_ui_with_unit_and_description(specs: dict[str, dg.AssetSpec]) -> None:
-    for shelf in ("clean", "warehouse"):
-        schema = specs[f"{shelf}/green_trips"].metadata["dagster/column_schema"]
+    for layer in ("clean", "warehouse"):
+        schema = specs[f"{layer}/green_trips"].metadata["dagster/column_schema"]
         described = {column.name: column.description for column in schema.columns}
         assert list(described) == [column.name for column in SERVICES["green"].columns]
         assert "US dollars" in described["total_amount"]
@@ -133,7 +133,7 @@ def test_checks_and_which_of_them_block(defs: dg.Definitions) -> None:
 
 
 def test_the_publishers_are_asked_by_no_run_of_a_month(defs: dg.Definitions) -> None:
-    look = {f"published__{service}_trips_loaded_and_in_the_warehouse" for service in SERVICES}
+    look = {f"published__{service}_trips_published_months_loaded" for service in SERVICES}
     assert {node.name for node in defs.resolve_job_def("publication").nodes} == look
     for service in SERVICES:
         assert not look & {node.name for node in defs.resolve_job_def(service).nodes}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 QUALITY = "quality/month_quality"
 ZONES = "reference/taxi_zones"
 REPORTS = "reports/green_trips"
-CLEAN, WAREHOUSE, REPORT = (dg.AssetKey([shelf, "green_trips"]) for shelf in ("clean", "warehouse", "reports"))
+CLEAN, WAREHOUSE, REPORT = (dg.AssetKey([layer, "green_trips"]) for layer in ("clean", "warehouse", "reports"))
 
 
 class Story:
@@ -77,66 +77,66 @@ class Story:
 
 
 @pytest.fixture
-def story(tmp_path: Path) -> Iterator[Story]:
+def scenario(tmp_path: Path) -> Iterator[Story]:
     with dg.DagsterInstance.ephemeral() as instance:
         yield Story(tmp_path, instance)
 
 
-def test_switched_on_over_loaded_months_it_asks_for_nothing(story: Story) -> None:
-    story.made(CLEAN, "2023-01", "a")
-    assert story.tick(QUALITY) == set()
-    assert story.tick(QUALITY) == set()
+def test_switched_on_over_loaded_months_it_asks_for_nothing(scenario: Story) -> None:
+    scenario.made(CLEAN, "2023-01", "a")
+    assert scenario.tick(QUALITY) == set()
+    assert scenario.tick(QUALITY) == set()
 
 
-def test_one_run_for_all_months_that_changed_and_no_other_until_one_does_again(story: Story) -> None:
-    story.tick()
+def test_one_run_for_all_months_that_changed_and_no_other_until_one_does_again(scenario: Story) -> None:
+    scenario.tick()
     for month in ("2023-01", "2023-02"):
-        story.made(CLEAN, month, "a")
-    story.made(dg.AssetKey(["clean", "fhv_trips"]), "2019-01", "a")
-    assert story.tick(QUALITY) == {QUALITY}
-    assert story.tick(QUALITY) == set()
+        scenario.made(CLEAN, month, "a")
+    scenario.made(dg.AssetKey(["clean", "fhv_trips"]), "2019-01", "a")
+    assert scenario.tick(QUALITY) == {QUALITY}
+    assert scenario.tick(QUALITY) == set()
 
-    story.made(dg.AssetKey(["quality", "month_quality"]), None, "q")
-    assert story.tick(QUALITY) == set()
+    scenario.made(dg.AssetKey(["quality", "month_quality"]), None, "q")
+    assert scenario.tick(QUALITY) == set()
 
-    story.made(CLEAN, "2023-01", "a")  # cleaned again, with the same result
-    assert story.tick(QUALITY) == set()
+    scenario.made(CLEAN, "2023-01", "a")  # cleaned again, with the same result
+    assert scenario.tick(QUALITY) == set()
 
-    story.made(CLEAN, "2023-01", "b")
-    assert story.tick(QUALITY) == {QUALITY}
+    scenario.made(CLEAN, "2023-01", "b")
+    assert scenario.tick(QUALITY) == {QUALITY}
 
 
-def test_while_months_are_being_made_it_waits_and_then_asks_once(story: Story) -> None:
-    story.tick()
-    story.made(CLEAN, "2023-01", "a")
-    run = story.start("2023-02")
-    assert story.tick(QUALITY) == set()
-    assert story.tick(QUALITY) == set()
+def test_while_months_are_being_made_it_waits_and_then_asks_once(scenario: Story) -> None:
+    scenario.tick()
+    scenario.made(CLEAN, "2023-01", "a")
+    run = scenario.start("2023-02")
+    assert scenario.tick(QUALITY) == set()
+    assert scenario.tick(QUALITY) == set()
 
-    story.made(CLEAN, "2023-02", "a")
-    story.instance.report_run_failed(run)
-    assert story.tick(QUALITY) == {QUALITY}
-    assert story.tick(QUALITY) == set()
+    scenario.made(CLEAN, "2023-02", "a")
+    scenario.instance.report_run_failed(run)
+    assert scenario.tick(QUALITY) == {QUALITY}
+    assert scenario.tick(QUALITY) == set()
 
 
 @pytest.fixture
-def with_zones(story: Story) -> Story:
-    story.made(dg.AssetKey.from_user_string(ZONES), None, "z")
-    story.tick()
-    return story
+def with_zones(scenario: Story) -> Story:
+    scenario.made(dg.AssetKey.from_user_string(ZONES), None, "z")
+    scenario.tick()
+    return scenario
 
 
-def loaded(story: Story, month: str, data: str = "a") -> None:
+def loaded(scenario: Story, month: str, data: str = "a") -> None:
     """A run has gone through the month's chain."""
     for key in (CLEAN, WAREHOUSE):
-        story.made(key, month, data)
+        scenario.made(key, month, data)
 
 
-def drawn(story: Story) -> list[str]:
+def drawn(scenario: Story) -> list[str]:
     """The reports that are asked for, and made at once."""
-    months = sorted(asked.removeprefix(f"{REPORTS} ") for asked in story.tick(REPORTS))
+    months = sorted(asked.removeprefix(f"{REPORTS} ") for asked in scenario.tick(REPORTS))
     for month in months:
-        story.made(REPORT, month, f"made after tick {id(story.cursor)}")
+        scenario.made(REPORT, month, f"made after tick {id(scenario.cursor)}")
     return months
 
 
@@ -151,15 +151,15 @@ def test_a_report_follows_the_warehouse_and_not_the_clean_trips_before_it(with_z
     assert drawn(with_zones) == []
 
 
-def test_on_a_fresh_instance_the_first_report_waits_for_the_taxi_zones(story: Story) -> None:
-    story.tick()
-    loaded(story, "2023-02")
-    assert story.tick(REPORTS, ZONES) == {ZONES}
-    assert drawn(story) == []
+def test_on_a_fresh_instance_the_first_report_waits_for_the_taxi_zones(scenario: Story) -> None:
+    scenario.tick()
+    loaded(scenario, "2023-02")
+    assert scenario.tick(REPORTS, ZONES) == {ZONES}
+    assert drawn(scenario) == []
 
-    story.made(dg.AssetKey.from_user_string(ZONES), None, "z")
-    assert drawn(story) == ["2023-02"]
-    assert drawn(story) == []
+    scenario.made(dg.AssetKey.from_user_string(ZONES), None, "z")
+    assert drawn(scenario) == ["2023-02"]
+    assert drawn(scenario) == []
 
 
 def test_revised_zones_alone_make_no_report_anew(with_zones: Story) -> None:

@@ -15,10 +15,11 @@ from pydantic import SecretStr
 
 from taxi_assets.addresses import DuckDBAddress, FolderAddress
 from taxi_assets.assets.published import published_asset
+from taxi_assets.automation.publication.status import PUBLISHED_MONTHS_LOADED
 from taxi_assets.automation.sensors import notification_sensors
 from taxi_assets.automation.sensors.notification_sensors import MONTHS_BUSY, MONTHS_NOT_CHECKED, OVERDUE_MONTHS
 from taxi_assets.build import build_definitions
-from taxi_assets.checks.publication_checks import CHECK, publication_check
+from taxi_assets.checks.publication_checks import publication_check
 from taxi_assets.resources.publisher import PublisherResource
 from taxi_assets.settings import Settings
 from taxi_assets.tlc.services.green import GREEN
@@ -102,16 +103,16 @@ def mail() -> Iterator[MailSink]:
 
 
 @pytest.fixture
-def story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, web: HttpSink, mail: MailSink) -> Iterator[Story]:
+def scenario(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, web: HttpSink, mail: MailSink) -> Iterator[Story]:
     home = tmp_path / "dagster"
     home.mkdir()
     (tmp_path / "published").mkdir()
     shutil.copy(REPOSITORY / "dagster.yaml", home)
     monkeypatch.setenv("DAGSTER_HOME", str(home))
     with dg.DagsterInstance.get() as instance:
-        story = Story(tmp_path, instance, web.address, mail.address)
-        story.tick()
-        yield story
+        scenario = Story(tmp_path, instance, web.address, mail.address)
+        scenario.tick()
+        yield scenario
 
 
 def text(mail: MailSink) -> str:
@@ -125,11 +126,11 @@ def text(mail: MailSink) -> str:
 
 
 def test_a_failed_run_is_told_of_once_to_everybody_with_month_reason_and_link(
-    story: Story, web: HttpSink, mail: MailSink
+    scenario: Story, web: HttpSink, mail: MailSink
 ) -> None:
-    run_id = story.run("green", MISSING)
-    assert story.tick() == f"Told: Run failed: green {MISSING}."
-    assert story.tick() == "There is nothing to tell."
+    run_id = scenario.run("green", MISSING)
+    assert scenario.tick() == f"Told: Run failed: green {MISSING}."
+    assert scenario.tick() == "There is nothing to tell."
     (message,) = web.messages
     assert (message["title"], message["type"]) == (f"Run failed: green {MISSING}", "failure")
     first, link = message["message"].split("\n")
@@ -140,16 +141,16 @@ def test_a_failed_run_is_told_of_once_to_everybody_with_month_reason_and_link(
     assert link in text(mail)
 
 
-def test_a_failed_blocking_check_is_one_message_that_names_it(story: Story, web: HttpSink) -> None:
+def test_a_failed_blocking_check_is_one_message_that_names_it(scenario: Story, web: HttpSink) -> None:
     clean, warehouse = dg.AssetKey(["clean", "green_trips"]), dg.AssetKey(["warehouse", "green_trips"])
     selection = dg.AssetSelection.assets(warehouse) | dg.AssetSelection.checks_for_assets(clean, warehouse)
-    story.deploy(web.address, more=dg.Definitions(jobs=[dg.define_asset_job("load_again", selection)]))
-    story.publish(rows=20)
-    story.run("green", MONTH)
-    story.publish(rows=21)
-    story.run("", MONTH, "raw/green_trips")
-    story.run("load_again", MONTH)
-    story.tick()
+    scenario.deploy(web.address, more=dg.Definitions(jobs=[dg.define_asset_job("load_again", selection)]))
+    scenario.publish(rows=20)
+    scenario.run("green", MONTH)
+    scenario.publish(rows=21)
+    scenario.run("", MONTH, "raw/green_trips")
+    scenario.run("load_again", MONTH)
+    scenario.tick()
     (message,) = web.messages
     assert message["title"] == f"Run failed: load_again {MONTH}"
     expected = (
@@ -158,64 +159,68 @@ def test_a_failed_blocking_check_is_one_message_that_names_it(story: Story, web:
     assert message["message"].startswith(expected)
 
 
-def test_what_was_materialized_ad_hoc_is_named_by_its_service(story: Story, web: HttpSink) -> None:
-    story.run("", MISSING, "raw/green_trips")
-    story.tick()
+def test_what_was_materialized_ad_hoc_is_named_by_its_service(scenario: Story, web: HttpSink) -> None:
+    scenario.run("", MISSING, "raw/green_trips")
+    scenario.tick()
     assert web.messages[0]["title"] == f"Run failed: green {MISSING}"
 
 
-def test_a_run_that_two_have_found_dead_is_told_of_once(story: Story, web: HttpSink) -> None:
-    run = story.killed_run()
-    story.tick()
-    story.instance.report_run_failed(run, "Found dead once more.")
-    assert story.tick() == "There is nothing to tell."
+def test_a_run_that_two_have_found_dead_is_told_of_once(scenario: Story, web: HttpSink) -> None:
+    run = scenario.killed_run()
+    scenario.tick()
+    scenario.instance.report_run_failed(run, "Found dead once more.")
+    assert scenario.tick() == "There is nothing to tell."
     (message,) = web.messages
     assert message["message"].startswith(f"green {MISSING}: The process of this run is gone: it was killed.\n")
 
 
-def test_a_run_that_dagster_runs_again_is_not_told_of(story: Story, web: HttpSink) -> None:
+def test_a_run_that_dagster_runs_again_is_not_told_of(scenario: Story, web: HttpSink) -> None:
     location = RegisteredCodeLocationOrigin("taxi_assets.definitions")
-    run = story.killed_run(origin=RemoteJobOrigin(RemoteRepositoryOrigin(location, "__repository__"), "green"))
-    tags = story.instance.get_run_by_id(run.run_id)
+    run = scenario.killed_run(origin=RemoteJobOrigin(RemoteRepositoryOrigin(location, "__repository__"), "green"))
+    tags = scenario.instance.get_run_by_id(run.run_id)
     assert tags is not None
     assert tags.tags["dagster/will_retry"] == "true"
-    story.tick()
+    scenario.tick()
     assert web.messages == []
 
 
-def test_one_that_is_not_decided_about_waits_for_the_next_tick(story: Story, web: HttpSink) -> None:
-    ended = story.killed_run()
-    story.tick()
-    (failure,) = story.instance.all_logs(ended.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
-    run = story.instance.create_run_for_job(story.defs.resolve_job_def("green"), tags={"dagster/partition": MISSING})
+def test_one_that_is_not_decided_about_waits_for_the_next_tick(scenario: Story, web: HttpSink) -> None:
+    ended = scenario.killed_run()
+    scenario.tick()
+    (failure,) = scenario.instance.all_logs(ended.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
+    run = scenario.instance.create_run_for_job(
+        scenario.defs.resolve_job_def("green"), tags={"dagster/partition": MISSING}
+    )
     # What Dagster does first of all when a run fails; it decides a moment later.
-    story.instance.event_log_storage.store_event(failure._replace(run_id=run.run_id, timestamp=time.time()))
-    assert story.tick() == "There is nothing to tell."
-    story.instance.add_run_tags(run.run_id, {"dagster/will_retry": "false"})
-    assert story.tick() == f"Told: Run failed: green {MISSING}."
+    scenario.instance.event_log_storage.store_event(failure._replace(run_id=run.run_id, timestamp=time.time()))
+    assert scenario.tick() == "There is nothing to tell."
+    scenario.instance.add_run_tags(run.run_id, {"dagster/will_retry": "false"})
+    assert scenario.tick() == f"Told: Run failed: green {MISSING}."
     assert len(web.messages) == 2
 
 
-def test_one_of_before_the_clock_was_set_back_does_not_hold_up_the_news(story: Story, web: HttpSink) -> None:
-    ended = story.killed_run()
-    story.tick()
-    (failure,) = story.instance.all_logs(ended.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
-    run = story.instance.create_run_for_job(story.defs.resolve_job_def("green"), tags={"dagster/partition": MISSING})
+def test_one_of_before_the_clock_was_set_back_does_not_hold_up_the_news(scenario: Story, web: HttpSink) -> None:
+    ended = scenario.killed_run()
+    scenario.tick()
+    (failure,) = scenario.instance.all_logs(ended.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
+    run = scenario.instance.create_run_for_job(
+        scenario.defs.resolve_job_def("green"), tags={"dagster/partition": MISSING}
+    )
     in_a_year = time.time() + 365 * 24 * 3600
-    story.instance.event_log_storage.store_event(failure._replace(run_id=run.run_id, timestamp=in_a_year))
-    assert story.tick() == f"Told: Run failed: green {MISSING}."
+    scenario.instance.event_log_storage.store_event(failure._replace(run_id=run.run_id, timestamp=in_a_year))
+    assert scenario.tick() == f"Told: Run failed: green {MISSING}."
     assert len(web.messages) == 2
 
 
 def test_many_failures_at_once_are_few_messages_that_name_every_month(
-    story: Story, web: HttpSink, monkeypatch: pytest.MonkeyPatch
+    scenario: Story, web: HttpSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(notification_sensors, "_RUNS_PER_TICK", 7)
     months = [f"2020-{month:02d}" for month in range(1, 10)]
     for month in months:
-        story.killed_run(month)
-    story.tick()
-    story.tick()
+        scenario.killed_run(month)
+    scenario.tick()
+    scenario.tick()
     first, second = web.messages
     assert first["title"].startswith("7 runs failed: green 2020-01, green 2020-02, ")
     assert first["title"].endswith(" and 2 more")
@@ -223,15 +228,15 @@ def test_many_failures_at_once_are_few_messages_that_name_every_month(
     assert [month for month in months if f"green {month}" in second["message"]] == months[7:]
 
 
-def test_what_failed_before_it_was_switched_on_is_no_news(story: Story, web: HttpSink) -> None:
-    story.killed_run()
-    story.cursors["notify_failures"] = "no cursor of ours"
-    assert story.tick() == "It tells of what happens from now on."
-    assert story.tick() == "There is nothing to tell."
+def test_what_failed_before_it_was_switched_on_is_no_news(scenario: Story, web: HttpSink) -> None:
+    scenario.killed_run()
+    scenario.cursors["notify_failures"] = "no cursor of ours"
+    assert scenario.tick() == "It tells of what happens from now on."
+    assert scenario.tick() == "There is nothing to tell."
     assert web.messages == []
 
 
-def test_runs_of_other_projects_in_the_same_instance_are_not_told_of(story: Story, web: HttpSink) -> None:
+def test_runs_of_other_projects_in_the_same_instance_are_not_told_of(scenario: Story, web: HttpSink) -> None:
     @dg.op
     def fail() -> None:
         raise RuntimeError
@@ -245,18 +250,18 @@ def test_runs_of_other_projects_in_the_same_instance_are_not_told_of(story: Stor
         raise RuntimeError
 
     for job in (another_job, dg.Definitions([another_asset]).resolve_implicit_global_asset_job_def()):
-        assert not job.execute_in_process(instance=story.instance, raise_on_error=False).success
-    story.tick()
+        assert not job.execute_in_process(instance=scenario.instance, raise_on_error=False).success
+    scenario.tick()
     assert web.messages == []
 
 
-def test_success_is_told_of_where_that_is_wanted(story: Story, web: HttpSink) -> None:
-    story.deploy(web.address, success=True)
-    story.tick("notify_successes")
-    story.publish()
-    story.run("green", MONTH)
-    story.run("green", MISSING)
-    story.tick("notify_successes")
+def test_success_is_told_of_where_that_is_wanted(scenario: Story, web: HttpSink) -> None:
+    scenario.deploy(web.address, success=True)
+    scenario.tick("notify_successes")
+    scenario.publish()
+    scenario.run("green", MONTH)
+    scenario.run("green", MISSING)
+    scenario.tick("notify_successes")
     (message,) = web.messages
     assert (message["title"], message["type"]) == (f"Run succeeded: green {MONTH}", "success")
     assert "every blocking check has passed" in message["message"]
@@ -265,43 +270,43 @@ def test_success_is_told_of_where_that_is_wanted(story: Story, web: HttpSink) ->
 # --- overdue months ---------------------------------------------------------------------------------------------------
 
 
-def test_months_that_the_check_finds_overdue_are_told_of(story: Story, web: HttpSink) -> None:
-    story.publish()
-    story.run("", MONTH, "raw/green_trips")
+def test_months_that_the_check_finds_overdue_are_told_of(scenario: Story, web: HttpSink) -> None:
+    scenario.publish()
+    scenario.run("", MONTH, "raw/green_trips")
     look = dg.Definitions(
         [published_asset(GREEN)],
         asset_checks=[publication_check(GREEN, clock=lambda: dt.datetime(2020, 12, 1, tzinfo=dt.UTC))],
-        resources={"publisher": PublisherResource(source=str(story.home / "published"))},
+        resources={"publisher": PublisherResource(source=str(scenario.home / "published"))},
         jobs=[dg.define_asset_job("look", dg.AssetSelection.all_asset_checks())],
     )
-    assert look.resolve_job_def("look").execute_in_process(instance=story.instance).success
-    assert story.tick("notify_overdue_months") == "Told: Months are overdue: green."
+    assert look.resolve_job_def("look").execute_in_process(instance=scenario.instance).success
+    assert scenario.tick("notify_overdue_months") == "Told: Months are overdue: green."
     (message,) = web.messages
     assert (message["title"], message["type"]) == ("Months are overdue: green", "warning")
     said, link = message["message"].split("\n")
-    assert said == f"green {MONTH}: Loaded, but not in the warehouse: {MONTH}. (check {CHECK})"
+    assert said == f"green {MONTH}: Loaded, but not in the warehouse: {MONTH}. (check {PUBLISHED_MONTHS_LOADED})"
     assert link == f"{UI}/assets/published/green_trips?view=checks"
 
 
-def found(story: Story, *months: str, **undecided: list[str]) -> str:
+def found(scenario: Story, *months: str, **undecided: list[str]) -> str:
     """An evaluation of the check, and what the next tick says of it."""
     evaluation = dg.AssetCheckEvaluation(
-        asset_key=dg.AssetKey(["published", "green_trips"]), check_name=CHECK, passed=not months,
+        asset_key=dg.AssetKey(["published", "green_trips"]), check_name=PUBLISHED_MONTHS_LOADED, passed=not months,
         metadata={OVERDUE_MONTHS: list(months), **undecided},
     )  # fmt: skip
-    story.instance.report_runless_asset_event(evaluation)
-    return story.tick("notify_overdue_months")
+    scenario.instance.report_runless_asset_event(evaluation)
+    return scenario.tick("notify_overdue_months")
 
 
 QUIET, TOLD = "There is nothing to tell.", "Told: Months are overdue: green."
 
 
-def test_they_are_told_of_again_only_when_one_comes_in_addition(story: Story, web: HttpSink) -> None:
-    assert story.tick("notify_overdue_months") == QUIET
-    assert [found(story, "2021-01", "2021-02"), found(story, "2021-01", "2021-02"), found(story, "2021-02")] == [
+def test_they_are_told_of_again_only_when_one_comes_in_addition(scenario: Story, web: HttpSink) -> None:
+    assert scenario.tick("notify_overdue_months") == QUIET
+    assert [found(scenario, "2021-01", "2021-02"), found(scenario, "2021-01", "2021-02"), found(scenario, "2021-02")] == [
         TOLD, QUIET, QUIET,
     ]  # fmt: skip
-    assert [found(story, "2021-02", "2021-03"), found(story), found(story, "2021-03")] == [TOLD, QUIET, TOLD]
+    assert [found(scenario, "2021-02", "2021-03"), found(scenario), found(scenario, "2021-03")] == [TOLD, QUIET, TOLD]
     assert [message["message"].partition(":")[0] for message in web.messages] == [
         "green 2021-01, 2021-02", "green 2021-02, 2021-03", "green 2021-03",
     ]  # fmt: skip
@@ -309,31 +314,31 @@ def test_they_are_told_of_again_only_when_one_comes_in_addition(story: Story, we
 
 @pytest.mark.parametrize("name", [MONTHS_BUSY, MONTHS_NOT_CHECKED])
 def test_a_month_that_is_busy_or_cannot_be_asked_for_at_the_moment_is_not_forgotten(
-    story: Story, web: HttpSink, name: str
+    scenario: Story, web: HttpSink, name: str
 ) -> None:
-    assert found(story, "2021-01") == TOLD
-    assert found(story, **{name: ["2021-01", "2021-02"]}) == QUIET
-    assert found(story, "2021-01") == QUIET
-    assert found(story, "2021-01", "2021-02") == TOLD
+    assert found(scenario, "2021-01") == TOLD
+    assert found(scenario, **{name: ["2021-01", "2021-02"]}) == QUIET
+    assert found(scenario, "2021-01") == QUIET
+    assert found(scenario, "2021-01", "2021-02") == TOLD
     assert len(web.messages) == 2
 
 
-def test_what_was_told_is_not_forgotten_while_the_publisher_is_down(story: Story, web: HttpSink) -> None:
-    assert found(story, "2021-01") == TOLD
-    shutil.rmtree(story.home / "published")
-    check = dg.AssetCheckKey(dg.AssetKey(["published", "green_trips"]), CHECK)
-    look = story.defs.resolve_job_def("publication").get_subset(asset_check_selection={check})
+def test_what_was_told_is_not_forgotten_while_the_publisher_is_down(scenario: Story, web: HttpSink) -> None:
+    assert found(scenario, "2021-01") == TOLD
+    shutil.rmtree(scenario.home / "published")
+    check = dg.AssetCheckKey(dg.AssetKey(["published", "green_trips"]), PUBLISHED_MONTHS_LOADED)
+    look = scenario.defs.resolve_job_def("publication").get_subset(asset_check_selection={check})
     for _ in range(11):
-        assert not look.execute_in_process(instance=story.instance, raise_on_error=False).success
-        assert story.tick("notify_overdue_months") == QUIET
-    assert found(story, "2021-01") == QUIET
-    story.instance.wipe_assets([dg.AssetKey(["published", "green_trips"])])
-    assert story.tick("notify_overdue_months") == QUIET
-    assert found(story, "2021-01") == QUIET
+        assert not look.execute_in_process(instance=scenario.instance, raise_on_error=False).success
+        assert scenario.tick("notify_overdue_months") == QUIET
+    assert found(scenario, "2021-01") == QUIET
+    scenario.instance.wipe_assets([dg.AssetKey(["published", "green_trips"])])
+    assert scenario.tick("notify_overdue_months") == QUIET
+    assert found(scenario, "2021-01") == QUIET
     assert len(web.messages) == 1
 
 
-def test_a_check_under_way_changes_nothing_and_a_broken_cursor_is_made_anew(story: Story, web: HttpSink) -> None:
+def test_a_check_under_way_changes_nothing_and_a_broken_cursor_is_made_anew(scenario: Story, web: HttpSink) -> None:
     key = dg.AssetKey(["raw", "green_trips"])
     dies = False
 
@@ -344,15 +349,15 @@ def test_a_check_under_way_changes_nothing_and_a_broken_cursor_is_made_anew(stor
         return dg.AssetCheckResult(passed=False, metadata={OVERDUE_MONTHS: ["2021-01"]})
 
     job = dg.define_asset_job("look", dg.AssetSelection.checks(published_is_loaded))
-    story.deploy(web.address, more=dg.Definitions(asset_checks=[published_is_loaded], jobs=[job]))
+    scenario.deploy(web.address, more=dg.Definitions(asset_checks=[published_is_loaded], jobs=[job]))
     for dies in (False, True):
-        look = story.defs.resolve_job_def("look")
-        assert look.execute_in_process(instance=story.instance, raise_on_error=False).success is not dies
-        story.tick("notify_overdue_months")
+        look = scenario.defs.resolve_job_def("look")
+        assert look.execute_in_process(instance=scenario.instance, raise_on_error=False).success is not dies
+        scenario.tick("notify_overdue_months")
     assert len(web.messages) == 1
     for messages, broken in enumerate(['["of", "another", "kind"', "[1]", '{"published": {"of": "another"}}'], start=2):
-        story.cursors["notify_overdue_months"] = broken
-        story.tick("notify_overdue_months")
+        scenario.cursors["notify_overdue_months"] = broken
+        scenario.tick("notify_overdue_months")
         assert len(web.messages) == messages
 
 
@@ -360,32 +365,32 @@ def test_a_check_under_way_changes_nothing_and_a_broken_cursor_is_made_anew(stor
 
 
 def test_one_that_is_down_is_named_in_the_tick_and_the_others_get_theirs(
-    story: Story, web: HttpSink, mail: MailSink
+    scenario: Story, web: HttpSink, mail: MailSink
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
-        closed = nobody.getsockname()[1]
-    story.deploy(f"json://127.0.0.1:{closed}/{SECRET}", web.address, mail.address)
+    with socket.create_server(("127.0.0.1", 0)) as no_one:
+        closed = no_one.getsockname()[1]
+    scenario.deploy(f"json://127.0.0.1:{closed}/{SECRET}", web.address, mail.address)
     web.status = 500
-    story.run("green", MISSING)
-    assert story.tick() == (
+    scenario.run("green", MISSING)
+    assert scenario.tick() == (
         f"Told: Run failed: green {MISSING}. Notifier number 1 of TAXI_NOTIFY_URLS (JSON) did not take the message. "
         "Notifier number 2 of TAXI_NOTIFY_URLS (JSON) did not take the message."
     )
     assert len(mail.messages) == 1
-    assert story.tick() == "There is nothing to tell."
+    assert scenario.tick() == "There is nothing to tell."
 
 
 def test_no_secret_is_in_any_file_log_or_name(
-    story: Story, web: HttpSink, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    scenario: Story, web: HttpSink, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
     web.status = 500
-    story.run("green", MISSING)
-    story.tick()
+    scenario.run("green", MISSING)
+    scenario.tick()
     said = capfd.readouterr()
     assert SECRET not in said.out + said.err + caplog.text
-    assert SECRET not in repr(story.defs) + str(Settings(notify_urls=story.notify))
-    kept = [path for path in story.home.rglob("*") if path.is_file()]
+    assert SECRET not in repr(scenario.defs) + str(Settings(notify_urls=scenario.notify))
+    kept = [path for path in scenario.home.rglob("*") if path.is_file()]
     assert len(kept) > 3
     assert [path for path in kept if SECRET.encode() in path.read_bytes()] == []
 
@@ -398,7 +403,7 @@ def test_without_notifiers_there_is_no_sensor_of_them() -> None:
     assert not [sensor.name for sensor in sensors if sensor.name.startswith("notify")]
 
 
-def test_with_notifiers_the_sensors_run_from_the_start(story: Story) -> None:
-    found = {sensor.name: sensor for sensor in story.defs.sensors or [] if sensor.name.startswith("notify")}
+def test_with_notifiers_the_sensors_run_from_the_start(scenario: Story) -> None:
+    found = {sensor.name: sensor for sensor in scenario.defs.sensors or [] if sensor.name.startswith("notify")}
     assert set(found) == {"notify_failures", "notify_overdue_months"}
     assert {sensor.default_status for sensor in found.values()} == {dg.DefaultSensorStatus.RUNNING}

@@ -13,7 +13,7 @@ from taxi_assets.settings import Settings
 from taxi_assets.tlc.month import Month
 from taxi_assets_tests.google.cloud_storage import CloudStorage, Fault
 from taxi_assets_tests.loopback_publisher import LoopbackPublisher
-from taxi_assets_tests.pipeline_harness import data_versions, failures, materializations, said
+from taxi_assets_tests.pipeline_harness import data_versions, failures, materializations, message
 from taxi_assets_tests.trips import csv_lines
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MONTH = "2020-10"
 NAME = f"green_tripdata_{MONTH}.csv"
 CONTENT = "".join(f"{line}\n" for line in csv_lines(Month.parse(MONTH), 50)).encode()
-SHELVES = [f"{shelf}/green_trips" for shelf in ("raw", "quarantine", "clean", "warehouse")]
+SHELVES = [f"{layer}/green_trips" for layer in ("raw", "quarantine", "clean", "warehouse")]
 
 
 class Runs:
@@ -40,12 +40,12 @@ class Runs:
             )
         )
 
-    def run(self, *shelves: str, **config: Any) -> dg.ExecuteInProcessResult:
+    def run(self, *layers: str, **config: Any) -> dg.ExecuteInProcessResult:
         raw = {"ops": {"raw__green_trips": {"config": config}}} if config else {}
         return self.defs.resolve_job_def("green").execute_in_process(
             instance=self.instance,
             partition_key=MONTH,
-            asset_selection=[dg.AssetKey([shelf, "green_trips"]) for shelf in shelves] or None,
+            asset_selection=[dg.AssetKey([layer, "green_trips"]) for layer in layers] or None,
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}} | raw,
             raise_on_error=False,
         )
@@ -69,12 +69,12 @@ def runs(tmp_path: Path, publisher: LoopbackPublisher) -> Iterator[Runs]:
 def test_force_downloads_a_file_that_has_not_changed(runs: Runs, publisher: LoopbackPublisher) -> None:
     first = runs.run()
     assert failures(first) == []
-    assert said(runs.run(), "raw/green_trips", "fetched") == "unchanged"
+    assert message(runs.run(), "raw/green_trips", "fetched") == "unchanged"
     forced = runs.run(force=True)
-    assert said(forced, "raw/green_trips", "fetched") == "again, the same bytes"
+    assert message(forced, "raw/green_trips", "fetched") == "again, the same bytes"
     assert "If-None-Match" not in publisher.requests_for(NAME)[-1].headers
     assert data_versions(forced) == data_versions(first)
-    assert said(forced, "warehouse/green_trips", "loaded") == "unchanged"
+    assert message(forced, "warehouse/green_trips", "loaded") == "unchanged"
 
 
 def test_only_if_changed_ends_the_run_at_raw_where_the_warehouse_has_these_bytes(
@@ -85,12 +85,12 @@ def test_only_if_changed_ends_the_run_at_raw_where_the_warehouse_has_these_bytes
     result = runs.run(skip_downstream_if_unchanged=True)
     assert failures(result) == []
     assert list(materializations(result)) == ["raw/green_trips"]
-    assert said(result, "raw/green_trips", "etag") == '"the same bytes"'
+    assert message(result, "raw/green_trips", "etag") == '"the same bytes"'
     assert data_versions(result) == {"raw/green_trips": data_versions(first)["raw/green_trips"]}
     record = runs.instance.get_latest_data_version_record(dg.AssetKey(["raw", "green_trips"]), partition_key=MONTH)
     assert record is not None
     assert record.run_id == result.run_id
-    assert said(runs.run(), "raw/green_trips", "fetched") == "unchanged"  # the lake knows the new ETag
+    assert message(runs.run(), "raw/green_trips", "fetched") == "unchanged"  # the lake knows the new ETag
 
 
 def test_only_if_changed_goes_on_where_the_bytes_are_new_or_the_warehouse_has_others(

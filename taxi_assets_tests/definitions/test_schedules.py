@@ -33,7 +33,7 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
 
 
 @pytest.fixture
-def story(tmp_path: Path, instance: dg.DagsterInstance) -> Publishing:
+def scenario(tmp_path: Path, instance: dg.DagsterInstance) -> Publishing:
     return Publishing(tmp_path / "published", instance)
 
 
@@ -42,53 +42,56 @@ def month_of(asked: dg.RunRequest | str) -> str:
     return str(asked.partition_key)
 
 
-def test_it_asks_for_the_newest_published_month_as_the_sensor_would(story: Publishing) -> None:
-    story.publish("2021-01", "2021-02", "2021-03")
-    asked = story.on_schedule()
+def test_it_asks_for_the_newest_published_month_as_the_sensor_would(scenario: Publishing) -> None:
+    scenario.publish("2021-01", "2021-02", "2021-03")
+    asked = scenario.on_schedule()
     assert isinstance(asked, dg.RunRequest)
     assert asked.partition_key == "2021-03"
     assert asked.tags["taxi_assets/reason"] == "new"
-    assert [asked.run_key] == [request.run_key for request in story.tick()]
-    story.run(asked)
-    assert story.on_schedule() == f"green 2021-03 is the newest month of {story.source}; it is loaded, and unchanged."
-    story.publish("2021-03")
-    asked = story.on_schedule()
+    assert [asked.run_key] == [request.run_key for request in scenario.tick()]
+    scenario.run(asked)
+    assert (
+        scenario.on_schedule()
+        == f"green 2021-03 is the newest month of {scenario.source}; it is loaded, and unchanged."
+    )
+    scenario.publish("2021-03")
+    asked = scenario.on_schedule()
     assert isinstance(asked, dg.RunRequest)
     assert asked.tags["taxi_assets/reason"] == "revised"
 
 
-def test_it_says_why_it_does_not_ask(story: Publishing, tmp_path: Path) -> None:
-    assert story.on_schedule() == f"{story.source} has published no green month from 2020-11 to 2021-04."
-    story.publish("2021-03")
+def test_it_says_why_it_does_not_ask(scenario: Publishing, tmp_path: Path) -> None:
+    assert scenario.on_schedule() == f"{scenario.source} has published no green month from 2020-11 to 2021-04."
+    scenario.publish("2021-03")
     tags = {"dagster/partition": "2021-03"}
-    story.instance.add_run(dg.DagsterRun(job_name="green", status=dg.DagsterRunStatus.STARTED, tags=tags))
-    assert "a run is on its way" in str(story.on_schedule())
+    scenario.instance.add_run(dg.DagsterRun(job_name="green", status=dg.DagsterRunStatus.STARTED, tags=tags))
+    assert "a run is on its way" in str(scenario.on_schedule())
     with LoopbackPublisher() as publisher:
-        down = Publishing(tmp_path / "published", story.instance, source=publisher.base)
+        down = Publishing(tmp_path / "published", scenario.instance, source=publisher.base)
     assert "connection refused" in str(down.on_schedule())
 
 
 def test_a_month_that_is_answered_with_an_error_is_passed_and_a_folder_that_has_gone_is_named(
-    story: Publishing, tmp_path: Path
+    scenario: Publishing, tmp_path: Path
 ) -> None:
     with LoopbackPublisher({"green_tripdata_2021-03.csv": b"a"}) as publisher:
         publisher.script("green_tripdata_2021-04.csv.gz", then=Answer(status=500))
-        served = Publishing(tmp_path / "published", story.instance, source=publisher.base)
+        served = Publishing(tmp_path / "published", scenario.instance, source=publisher.base)
         assert month_of(served.on_schedule()) == "2021-03"
         publisher.script("green_tripdata_2021-03.csv.gz", then=Answer(status=404))
         publisher.script("green_tripdata_2021-03.csv", then=Answer(status=404))
-        said = str(served.on_schedule())
-        assert "2021-04.csv.gz: HTTP 500" in said
-        assert "has published no green month" in said
+        message = str(served.on_schedule())
+        assert "2021-04.csv.gz: HTTP 500" in message
+        assert "has published no green month" in message
         for number in (1, 2, 3):
             publisher.script(f"green_tripdata_2021-{number:02}.csv.gz", then=Answer(status=500))
         publisher.requests.clear()
-        said = str(served.on_schedule())
-        assert "2021-01.csv.gz: HTTP 500" in said
-        assert said.endswith(f"That is too many errors of {publisher.base} for one look.")
+        message = str(served.on_schedule())
+        assert "2021-01.csv.gz: HTTP 500" in message
+        assert message.endswith(f"That is too many errors of {publisher.base} for one look.")
         assert len(publisher.requests) == 4
-    story.folder.rmdir()
-    assert "no such folder" in str(story.on_schedule())
+    scenario.folder.rmdir()
+    assert "no such folder" in str(scenario.on_schedule())
 
 
 def test_it_has_the_same_deadline_for_a_question_as_the_sensor(instance: dg.DagsterInstance) -> None:
@@ -104,30 +107,32 @@ def test_it_has_the_same_deadline_for_a_question_as_the_sensor(instance: dg.Dags
 
 
 @pytest.mark.parametrize("status", ["NOT_STARTED", "STARTING", "STARTED", "CANCELED"])
-def test_schedule_and_sensor_do_not_double_the_run_that_the_other_has_asked_for(story: Publishing, status: str) -> None:
+def test_schedule_and_sensor_do_not_double_the_run_that_the_other_has_asked_for(
+    scenario: Publishing, status: str
+) -> None:
     """Dagster would: it compares run keys within a sensor, or within a time of a schedule."""
-    story.publish("2021-02", "2021-03")
-    story.load("2021-02")
-    by_sensor, by_schedule = story.tick()[0], story.on_schedule()
+    scenario.publish("2021-02", "2021-03")
+    scenario.load("2021-02")
+    by_sensor, by_schedule = scenario.tick()[0], scenario.on_schedule()
     assert isinstance(by_schedule, dg.RunRequest)
     assert by_sensor.run_key == by_schedule.run_key
-    story.run(by_sensor, to="none", status=status)
-    assert "its run is" in (said := str(story.on_schedule())) or "a run is on its way" in said
-    story.publish("2021-04")
-    by_schedule = story.on_schedule()
+    scenario.run(by_sensor, to="none", status=status)
+    assert "its run is" in (message := str(scenario.on_schedule())) or "a run is on its way" in message
+    scenario.publish("2021-04")
+    by_schedule = scenario.on_schedule()
     assert isinstance(by_schedule, dg.RunRequest)
-    story.run(by_schedule, to="none", status=status)
-    assert story.asked() == {}
+    scenario.run(by_schedule, to="none", status=status)
+    assert scenario.asked() == {}
 
 
-def test_a_failed_run_is_asked_for_again_when_its_time_has_come(story: Publishing) -> None:
-    story.publish("2021-03")
-    asked = story.on_schedule("daily")
+def test_a_failed_run_is_asked_for_again_when_its_time_has_come(scenario: Publishing) -> None:
+    scenario.publish("2021-03")
+    asked = scenario.on_schedule("daily")
     assert isinstance(asked, dg.RunRequest)
-    story.run(asked, to="none", status="FAILURE")
-    assert "its run failed; again after" in str(story.on_schedule("daily"))
-    story.now += dt.timedelta(days=1)
-    again = story.on_schedule("daily")
+    scenario.run(asked, to="none", status="FAILURE")
+    assert "its run failed; again after" in str(scenario.on_schedule("daily"))
+    scenario.now += dt.timedelta(days=1)
+    again = scenario.on_schedule("daily")
     assert isinstance(again, dg.RunRequest)
     assert again.tags["taxi_assets/reason"] == "retry"
 
@@ -139,27 +144,27 @@ def test_over_a_year_each_month_is_asked_for_once_and_none_that_is_not_a_partiti
     start = dt.datetime(2021, 3, 1, tzinfo=ZoneInfo(zone)) - dt.timedelta(seconds=1)
     asked = []
     with dg.DagsterInstance.ephemeral() as instance:
-        story = Publishing(tmp_path / "published", instance)
+        scenario = Publishing(tmp_path / "published", instance)
         times = schedule_execution_time_iterator(start.timestamp(), MONTHLY, zone)
         for index, at in zip(range(13), times, strict=False):
             here = at.astimezone(ZoneInfo(zone))
             assert (here.day, here.hour) == (1, 5)
             for _ in range(2):  # a tick may be evaluated twice
-                request = request_newest(instance, GREEN, PublisherResource(source=story.source), at)
+                request = request_newest(instance, GREEN, PublisherResource(source=scenario.source), at)
                 if isinstance(request, dg.RunRequest):
                     asked.append(month_of(request))
                     assert month_of(request) in monthly_partitions(GREEN).get_partition_keys(current_time=at)
-                    story.run(request)
-            story.publish(str(first.shift(index)))
+                    scenario.run(request)
+            scenario.publish(str(first.shift(index)))
     assert asked == [str(first.shift(index)) for index in range(12)]
 
 
-def test_a_month_that_has_not_ended_in_utc_is_not_asked_for_though_it_is_there(story: Publishing) -> None:
-    story.publish("2021-03", "2021-04", "2021-05")
-    story.now = dt.datetime(2021, 5, 1, 5, tzinfo=ZoneInfo("Pacific/Kiritimati"))  # the 30th of April in UTC
-    assert month_of(story.on_schedule(timezone="Pacific/Kiritimati")) == "2021-03"
-    story.now = dt.datetime(2021, 5, 1, 5, tzinfo=ZoneInfo("Pacific/Niue"))
-    assert month_of(story.on_schedule(timezone="Pacific/Niue")) == "2021-04"
+def test_a_month_that_has_not_ended_in_utc_is_not_asked_for_though_it_is_there(scenario: Publishing) -> None:
+    scenario.publish("2021-03", "2021-04", "2021-05")
+    scenario.now = dt.datetime(2021, 5, 1, 5, tzinfo=ZoneInfo("Pacific/Kiritimati"))  # the 30th of April in UTC
+    assert month_of(scenario.on_schedule(timezone="Pacific/Kiritimati")) == "2021-03"
+    scenario.now = dt.datetime(2021, 5, 1, 5, tzinfo=ZoneInfo("Pacific/Niue"))
+    assert month_of(scenario.on_schedule(timezone="Pacific/Niue")) == "2021-04"
 
 
 def test_cron_and_time_zone_are_those_that_are_given() -> None:

@@ -51,10 +51,10 @@ def environment(home: Path, **variables: str) -> dict[str, str]:
     }
 
 
-def findings(said: str) -> dict[str, list[str]]:
+def findings(message: str) -> dict[str, list[str]]:
     """What was said of each part: its state, and the lines."""
     parts: dict[str, list[str]] = {}
-    for line in said.splitlines():
+    for line in message.splitlines():
         state, part, text = line[:6].strip(), line[6:21].strip(), line[21:]
         parts.setdefault(part, [state]).append(text)
     return parts
@@ -62,12 +62,12 @@ def findings(said: str) -> dict[str, list[str]]:
 
 def doctor(home: Path, *arguments: str, **variables: str) -> dict[str, list[str]]:
     """What it finds; what must hold of it whatever it finds is held here."""
-    said = io.StringIO()
-    with pytest.MonkeyPatch.context() as monkeypatch, redirect_stdout(said):
+    message = io.StringIO()
+    with pytest.MonkeyPatch.context() as monkeypatch, redirect_stdout(message):
         for name, value in environment(home, **variables).items():
             monkeypatch.setenv(name, value)
         code = main(list(arguments))
-    return checked(said.getvalue(), code)
+    return checked(message.getvalue(), code)
 
 
 def doctor_process(home: Path, *arguments: str, folder: Path = REPOSITORY, **variables: str) -> dict[str, list[str]]:
@@ -80,20 +80,20 @@ def doctor_process(home: Path, *arguments: str, folder: Path = REPOSITORY, **var
     return checked(ended.stdout, ended.returncode)
 
 
-def checked(said: str, code: int) -> dict[str, list[str]]:
-    found = findings(said)
-    assert list(found) == PARTS, said
-    assert "Traceback" not in said
-    assert SECRET not in said
-    assert not re.search(r"(?<!\.)[.?!]\.(?!\.)", said), said
+def checked(message: str, code: int) -> dict[str, list[str]]:
+    found = findings(message)
+    assert list(found) == PARTS, message
+    assert "Traceback" not in message
+    assert SECRET not in message
+    assert not re.search(r"(?<!\.)[.?!]\.(?!\.)", message), message
     assert code == (1 if faults(found) else 0)
     return found
 
 
 def faults(found: Mapping[str, list[str]]) -> dict[str, str]:
     """Without the name that an error ends with."""
-    said = {part: "\n".join(lines) for part, (state, *lines) in found.items() if state == "FAULT"}
-    return {part: re.sub(r" \[\w+Error\]$", "", text) for part, text in said.items()}
+    message = {part: "\n".join(lines) for part, (state, *lines) in found.items() if state == "FAULT"}
+    return {part: re.sub(r" \[\w+Error\]$", "", text) for part, text in message.items()}
 
 
 def not_looked_at(found: Mapping[str, list[str]]) -> dict[str, str]:

@@ -124,7 +124,7 @@ class Deployment:
         entries = self.instance.all_logs(run_id)
         return [entry.dagster_event.event_type_value for entry in entries if entry.dagster_event]
 
-    def said(self, run_id: str) -> str:
+    def message(self, run_id: str) -> str:
         """What a run's events say."""
         return "\n".join(entry.message or entry.user_message for entry in self.instance.all_logs(run_id))
 
@@ -144,5 +144,5 @@ class Deployment:
 
     def kill(self, run_id: str) -> None:
         """End the process that works on a run by force."""
-        (pid,) = set(re.findall(r"Executing steps in process \(pid: (\d+)\)", self.said(run_id)))
+        (pid,) = set(re.findall(r"Executing steps in process \(pid: (\d+)\)", self.message(run_id)))
         os.kill(int(pid), signal.SIGKILL)

@@ -70,7 +70,7 @@ class Copy:
     """A copy of the project in which the document was followed; `said` is what each block of commands printed."""
 
     folder: Path
-    said: list[str]
+    message: list[str]
 
 
 @pytest.fixture(scope="module")
@@ -98,15 +98,15 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
         (archive / f"202401-citibike-tripdata_{part}.csv").write_text("\n".join([HEADER, *half]) + "\n")
     # A home of its own, and nothing of this process: coverage, settings, paths.
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder)}
-    said = []
+    message = []
     for commands in blocks("sh"):
         ended = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", commands],
             cwd=folder, env=environment, capture_output=True, text=True, timeout=500, check=False,
         )  # fmt: skip
         assert ended.returncode == 0, f"{commands}\n{ended.stdout[-4000:]}\n{ended.stderr[-8000:]}"
-        said.append(ended.stdout + ended.stderr)
-    return Copy(folder, said)
+        message.append(ended.stdout + ended.stderr)
+    return Copy(folder, message)
 
 
 def test_it_takes_one_new_file_and_few_changed_lines() -> None:
@@ -117,8 +117,8 @@ def test_it_takes_one_new_file_and_few_changed_lines() -> None:
 
 
 def test_the_definitions_hold_together_and_the_dictionary_has_a_chapter(copy: Copy) -> None:
-    assert "Validation successful" in copy.said[0]
-    assert re.search(r"\d\d passed", copy.said[0])
+    assert "Validation successful" in copy.message[0]
+    assert re.search(r"\d\d passed", copy.message[0])
     chapter = (copy.folder / "docs/data-dictionary.md").read_text().split("\n## citibike_trips\n")[1].split("\n## ")[0]
     assert "| `pickup_datetime` | datetime | local time | When the bicycle was unlocked. | started_at |" in chapter
     assert "| `false_start` |" in chapter
@@ -148,8 +148,8 @@ def test_every_ride_is_in_the_warehouse_or_in_quarantine(copy: Copy) -> None:
     quarantine = pq.read_table(copy.folder / "data/lake/quarantine/citibike_trips/2024-01.parquet").to_pylist()
     assert [row["original"].split(",")[0] for row in quarantine] == [ride[0] for ride in published[:17]]
     assert {tuple(row["reasons"]) for row in quarantine} == {("false_start",)}
-    assert "classic_bike" in copy.said[2]
-    assert "false_start" in copy.said[2]
+    assert "classic_bike" in copy.message[2]
+    assert "false_start" in copy.message[2]
 
 
 def test_its_checks_ran_and_passed_and_the_marts_count_it(copy: Copy) -> None:
@@ -161,13 +161,15 @@ def test_its_checks_ran_and_passed_and_the_marts_count_it(copy: Copy) -> None:
         "key_is_unique",
         "totals_match_trips",
     ):
-        assert re.search(rf"Asset check '{check}' on '.*' passed", copy.said[1]), check
-    assert "did not pass" not in copy.said[1]
+        assert re.search(rf"Asset check '{check}' on '.*' passed", copy.message[1]), check
+    assert "did not pass" not in copy.message[1]
     with duckdb.connect(str(copy.folder / "data/warehouse.duckdb"), read_only=True) as connection:
         rows = connection.sql(
             "SELECT service, sum(trips)::INT, sum(timed_trips)::INT, sum(revenue) FROM taxi.od_flows GROUP BY ALL"
         ).fetchall()
         assert rows == [("citibike", 31 * 24 - 17, 31 * 24 - 17, None)]
-    assert "marts/payment_mix 2024-01: no trips of this month are in the warehouse, of yellow, green." in copy.said[1]
+    assert (
+        "marts/payment_mix 2024-01: no trips of this month are in the warehouse, of yellow, green." in copy.message[1]
+    )
     report = (copy.folder / "data/lake/reports/citibike_trips/2024-01/report.html").read_text()
     assert "Citi Bike" in report

@@ -56,10 +56,10 @@ def test_a_month_whose_process_is_killed_each_time_stops_no_other(
     instance: dg.DagsterInstance, environment: dict[str, str]
 ) -> None:
     with backfill(environment, "--module", "taxi_assets_tests.deployments.killing_lake") as process:
-        said, _ = process.communicate(timeout=300)
+        message, _ = process.communicate(timeout=300)
     assert process.returncode == 1
-    assert said.split("runs ended well")[1].splitlines()[1:] == [f"  green {ALWAYS}: Its process was killed, twice."]
-    assert re.search(rf"green {ONCE}  ok", said)
+    assert message.split("runs ended well")[1].splitlines()[1:] == [f"  green {ALWAYS}: Its process was killed, twice."]
+    assert re.search(rf"green {ONCE}  ok", message)
     assert not instance.get_runs(UNFINISHED)
 
 

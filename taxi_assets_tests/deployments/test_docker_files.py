@@ -141,7 +141,7 @@ def test_dockers_group_is_noted_once_where_compose_reads_it_and_git_does_not(
 def test_without_dockers_group_compose_starts_nothing_and_says_what_to_do() -> None:
     text = (REPOSITORY / "docker-compose.yaml").read_text()
     unset = re.findall(r"\$\{(\w+)(?!\w|:-)([^}]*)\}", text)
-    assert [(name, said[:2], "deploy/docker/secrets.sh" in said) for name, said in unset] == [
+    assert [(name, message[:2], "deploy/docker/secrets.sh" in message) for name, message in unset] == [
         ("DAGSTER_DOCKER_GROUP", ":?", True)
     ]
     assert [name for name, service in SERVICES.items() if "group_add" in service] == ["webserver", "daemon"]

@@ -103,8 +103,8 @@ def test_a_warehouse_that_is_in_use_is_no_fault(home: Path) -> None:
 
 
 def test_servers_that_are_down_or_say_nothing_are_faults_after_a_few_seconds(home: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
-        down = nobody.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as no_one:
+        down = no_one.getsockname()[1]
     with silent_server() as port:
         found = doctor_process(
             home, "--seconds", "8",
@@ -149,18 +149,18 @@ def test_settings_that_are_wrong_are_a_line_each_and_what_they_are_for_is_not_lo
 
 
 @pytest.mark.parametrize(
-    ("yaml", "said"),
+    ("yaml", "message"),
     [
         ("storage: [\n", "its dagster.yaml is no YAML from line 2 on"),
         ("no_such_key: 1\n", 'Received unexpected config entry "no_such_key" at the root'),
         ("storage: {postgres: {postgres_url: {env: DAGSTER_POSTGRES_URL}}}\n", "DAGSTER_POSTGRES_URL is not set"),
     ],
 )
-def test_an_instance_that_does_not_open_is_one_line(home: Path, yaml: str, said: str) -> None:
+def test_an_instance_that_does_not_open_is_one_line(home: Path, yaml: str, message: str) -> None:
     (home / "dagster" / "dagster.yaml").write_text(yaml)
     found = doctor(home)
     assert faults(found) == {
-        "DAGSTER_HOME": f"The instance in {home / 'dagster'} does not open: {said}. Correct its dagster.yaml, or what "
+        "DAGSTER_HOME": f"The instance in {home / 'dagster'} does not open: {message}. Correct its dagster.yaml, or what "
         "that names."
     }
     assert not_looked_at(found) == WITHOUT_INSTANCE
@@ -180,8 +180,8 @@ def test_an_address_of_dagsters_storage_that_is_none_is_said_of_its_variable(hom
 
 def test_storage_of_dagster_that_is_down_is_named_without_its_password(home: Path) -> None:
     shutil.copy(REPOSITORY / "deploy/postgres/dagster.yaml", home / "dagster")
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
-        down = nobody.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as no_one:
+        down = no_one.getsockname()[1]
     url = f"postgresql+psycopg2://dagster:{SECRET}@127.0.0.1:{down}/dagster"
     found = doctor_process(home, DAGSTER_POSTGRES_URL=url)
     assert faults(found).keys() == {"DAGSTER_HOME"}
@@ -189,8 +189,8 @@ def test_storage_of_dagster_that_is_down_is_named_without_its_password(home: Pat
 
 
 def test_a_warehouse_that_refuses_is_said_with_what_to_look_at(home: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
-        down = nobody.getsockname()[1]
-    said = faults(doctor(home, TAXI_WAREHOUSE=f"postgresql://taxi@127.0.0.1:{down}/nyc"))["warehouse"]
-    assert "failed: Connection refused" in said
-    assert said.endswith(f"accepting TCP/IP connections. {TIMEOUT_MARGIN}")
+    with socket.create_server(("127.0.0.1", 0)) as no_one:
+        down = no_one.getsockname()[1]
+    message = faults(doctor(home, TAXI_WAREHOUSE=f"postgresql://taxi@127.0.0.1:{down}/nyc"))["warehouse"]
+    assert "failed: Connection refused" in message
+    assert message.endswith(f"accepting TCP/IP connections. {TIMEOUT_MARGIN}")

@@ -51,7 +51,7 @@ __all__ = ["bigquery", "cloud_storage", "home", "postgres_server", "postgres_url
 
 
 @pytest.mark.parametrize(
-    ("key", "named", "said"),
+    ("key", "named", "message"),
     [
         ("run_launcher", "{module: no_such_module, class: Any}", "it names no_such_module.Any, which is not there"),
         ("run_launcher", "{module: dagster, class: NoSuch}", "it names dagster.NoSuch, which is not there"),
@@ -63,10 +63,10 @@ __all__ = ["bigquery", "cloud_storage", "home", "postgres_server", "postgres_url
         ),
     ],
 )
-def test_what_starts_runs_is_loaded(home: Path, key: str, named: str, said: str) -> None:
+def test_what_starts_runs_is_loaded(home: Path, key: str, named: str, message: str) -> None:
     (home / "dagster" / "dagster.yaml").write_text(f"{key}: {named}\n")
     assert faults(doctor(home)) == {
-        "run launcher": f"{key} of the instance cannot be used: {said}. Correct {key} in its dagster.yaml, or install "
+        "run launcher": f"{key} of the instance cannot be used: {message}. Correct {key} in its dagster.yaml, or install "
         "what it names."
     }
 
@@ -103,13 +103,13 @@ def test_where_runs_are_containers_docker_is_asked(in_containers: Path) -> None:
 
 
 def test_docker_that_does_not_answer_is_a_fault(in_containers: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
-        down = nobody.getsockname()[1]
-    said = faults(doctor(in_containers, DOCKER_HOST=f"tcp://127.0.0.1:{down}"))
-    assert said.keys() == {"run launcher"}
-    assert "does not answer: Connection refused. Is it running" in said["run launcher"]
-    said = faults(doctor_process(in_containers, DOCKER_HOST=f"unix://{in_containers / 'no.sock'}"))
-    assert "does not answer: No such file or directory." in said["run launcher"]
+    with socket.create_server(("127.0.0.1", 0)) as no_one:
+        down = no_one.getsockname()[1]
+    message = faults(doctor(in_containers, DOCKER_HOST=f"tcp://127.0.0.1:{down}"))
+    assert message.keys() == {"run launcher"}
+    assert "does not answer: Connection refused. Is it running" in message["run launcher"]
+    message = faults(doctor_process(in_containers, DOCKER_HOST=f"unix://{in_containers / 'no.sock'}"))
+    assert "does not answer: No such file or directory." in message["run launcher"]
 
 
 @pytest.fixture
@@ -129,17 +129,17 @@ def test_the_bucket_for_what_runs_print_is_looked_for(logs_in_bucket: Path, clou
     found = look(logs_in_bucket, BUCKET=cloud_storage.bucket)
     assert faults(found) == {}
     assert found["compute logs"][1] == f"GCSComputeLogManager, gs://{cloud_storage.bucket}"
-    said = faults(look(logs_in_bucket, BUCKET="no-such-bucket"))
-    assert said.keys() == {"compute logs"}
-    assert said["compute logs"].startswith(
+    message = faults(look(logs_in_bucket, BUCKET="no-such-bucket"))
+    assert message.keys() == {"compute logs"}
+    assert message["compute logs"].startswith(
         "gs://no-such-bucket, where what runs print is kept, cannot be used: there is"
     )
 
 
 def test_logs_in_a_bucket_without_credentials_are_a_fault(logs_in_bucket: Path) -> None:
-    said = faults(doctor_process(logs_in_bucket, BUCKET="any", NO_GCE_CHECK="true"))
-    assert said.keys() == {"compute logs"}
-    assert "there are no Google credentials" in said["compute logs"]
+    message = faults(doctor_process(logs_in_bucket, BUCKET="any", NO_GCE_CHECK="true"))
+    assert message.keys() == {"compute logs"}
+    assert "there are no Google credentials" in message["compute logs"]
 
 
 # --- in an image ------------------------------------------------------------------------------------------------------
@@ -276,8 +276,8 @@ def test_a_dataset_that_is_there_is_tried_and_one_elsewhere_is_a_fault(
         bigquery.forbid("bigquery.tables.create")
         assert "roles/bigquery.dataEditor" in faults(doctor(home, **on_google))["warehouse"]
         on_google["TAXI_WAREHOUSE"] = f"bigquery://{bigquery.project}/taxi?location=US"
-        said = faults(doctor(home, **on_google))["warehouse"]
-        assert said.startswith("The dataset taxi-project.taxi is in EU, TAXI_WAREHOUSE")
+        message = faults(doctor(home, **on_google))["warehouse"]
+        assert message.startswith("The dataset taxi-project.taxi is in EU, TAXI_WAREHOUSE")
 
 
 def test_a_bucket_that_fails_for_a_while_is_a_fault_in_seconds(

@@ -71,12 +71,12 @@ class Shell:
         if block.text in UNTIL_ENDED:
             return self._until_it_answers(block.text)
         if block.language == "python":
-            return self.said(f".venv/bin/python - <<'END'\n{block.text}END")
+            return self.message(f".venv/bin/python - <<'END'\n{block.text}END")
         if block.language == "sql":
-            return self.said(f".venv/bin/python - <<'END'\n{_QUERY.format(query=block.text)}END")
-        return self.said(block.text.replace("RUN_ID", self._newest_run()))
+            return self.message(f".venv/bin/python - <<'END'\n{_QUERY.format(query=block.text)}END")
+        return self.message(block.text.replace("RUN_ID", self._newest_run()))
 
-    def said(self, commands: str) -> str:
+    def message(self, commands: str) -> str:
         """What commands print."""
         with subprocess.Popen(
             ["bash", "-euo", "pipefail", "-c", f". ./exported\n{commands}\nexport -p > exported"],
@@ -84,12 +84,12 @@ class Shell:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         ) as process:  # fmt: skip
             try:
-                said, _ = process.communicate(timeout=800)
+                message, _ = process.communicate(timeout=800)
             finally:
                 with suppress(ProcessLookupError):  # nothing of it goes on
                     os.killpg(process.pid, signal.SIGKILL)
-        assert process.returncode == 0, f"{commands}\n{said[-12000:]}"
-        return said
+        assert process.returncode == 0, f"{commands}\n{message[-12000:]}"
+        return message
 
     def _newest_run(self) -> str:
         home = self.folder / "data/dagster"
@@ -148,7 +148,9 @@ def fresh(folder: Path) -> Shell:
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     """One for all commands of a table, as for a person who types them one after the other."""
     shell = fresh(tmp_path_factory.mktemp("documents"))
-    shell.said('export DAGSTER_HOME="$PWD/data/dagster" && mkdir -p "$DAGSTER_HOME" && cp dagster.yaml "$DAGSTER_HOME"')
+    shell.message(
+        'export DAGSTER_HOME="$PWD/data/dagster" && mkdir -p "$DAGSTER_HOME" && cp dagster.yaml "$DAGSTER_HOME"'
+    )
     return shell
 
 
@@ -160,10 +162,10 @@ def test_every_block_of_a_document_works_in_a_fresh_copy_offline(tmp_path: Path,
     for block in blocks:
         if block.file:
             (shell.folder / block.file).write_text(block.text)
-    said = "".join(shell.run(block) for block in blocks if block.is_run)
+    message = "".join(shell.run(block) for block in blocks if block.is_run)
     if document == "README.md":
         (table,) = [block.text for block in blocks if block.language == "text"]
-        assert table in said
+        assert table in message
 
 
 def test_every_command_for_those_who_come_from_prefect_is_run_or_listed() -> None:
@@ -175,7 +177,7 @@ def test_every_command_for_those_who_come_from_prefect_is_run_or_listed() -> Non
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_for_those_who_come_from_prefect_works(shell: Shell, command: str) -> None:
-    assert COMMANDS[command] in shell.said(command)
+    assert COMMANDS[command] in shell.message(command)
 
 
 def test_the_website_is_built_without_a_warning(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def asked(deployment: Deployment, *statuses: str) -> list[str]:
 
 def of_the_chain(deployment: Deployment) -> list[dg.DagsterRun]:
     """The runs, the newest first, without those of marts, reports and the like, which follow by themselves."""
-    chain = {dg.AssetKey([shelf, "green_trips"]) for shelf in ("raw", "clean", "warehouse")}
+    chain = {dg.AssetKey([layer, "green_trips"]) for layer in ("raw", "clean", "warehouse")}
     runs = deployment.instance.get_runs()
     return [run for run in runs if run.job_name == "green" or (run.asset_selection or set()) & chain]
 

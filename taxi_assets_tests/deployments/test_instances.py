@@ -168,7 +168,7 @@ def test_a_run_of_the_command_line_that_is_killed_is_ended_within_a_minute(
         process.wait(20)
         gate.set()
         deployment.wait(lambda: deployment.runs("FAILURE"), seconds=60)
-        assert "The process of this run is gone" in deployment.said(started.run_id)
+        assert "The process of this run is gone" in deployment.message(started.run_id)
         deployment.launch(MONTH)
         deployment.wait(lambda: deployment.runs("SUCCESS"))
 

@@ -37,8 +37,8 @@ def test_a_failed_month_is_told_of_once_to_whoever_takes_it(tmp_path: Path, monk
     home = tmp_path / "dagster"
     home.mkdir()
     shutil.copy(REPOSITORY / "dagster.yaml", home)
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
-        down = f"json://127.0.0.1:{nobody.getsockname()[1]}/{SECRET}"
+    with socket.create_server(("127.0.0.1", 0)) as no_one:
+        down = f"json://127.0.0.1:{no_one.getsockname()[1]}/{SECRET}"
     with HttpSink() as web, MailSink() as mail, LoopbackPublisher() as publisher:
         monkeypatch.setenv("DAGSTER_HOME", str(home))
         monkeypatch.setenv("TAXI_SOURCE", publisher.base)

@@ -91,20 +91,20 @@ def test_wheel_and_sdist_hold_every_file_of_the_package(dist: Path) -> None:
 
 
 def test_it_is_the_wheel_that_runs_and_it_knows_which_versions_it_takes(installed: Installed) -> None:
-    said = installed.run(
+    message = installed.run(
         "python", "-c", "from taxi_assets.cli.doctor import versions as v; print(v.__file__, v.versions(None))"
     )
-    assert said.startswith(str(installed.environment))
-    assert "libraries as they must be" in said
+    assert message.startswith(str(installed.environment))
+    assert "libraries as they must be" in message
 
 
 def test_from_the_wheel_alone_a_month_goes_through_every_shelf(installed: Installed) -> None:
-    said = installed.run(
+    message = installed.run(
         *("dagster", "asset", "materialize", "-m", "taxi_assets.definitions"),
         *("--select", "group:green", "--partition", "2021-01"),
     )
-    assert 'Finished execution of run for "__ASSET_JOB"' in said
-    assert "Asset check 'matches_clean' on 'warehouse/green_trips' passed" in said
+    assert 'Finished execution of run for "__ASSET_JOB"' in message
+    assert "Asset check 'matches_clean' on 'warehouse/green_trips' passed" in message
     with duckdb.connect(str(installed.folder / "data/warehouse.duckdb"), read_only=True) as connection:
         ((rows, month),) = connection.sql("SELECT count(*), min(data_month)::TEXT FROM taxi.green_trips").fetchall()
     assert rows > 20_000

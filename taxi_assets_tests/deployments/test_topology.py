@@ -33,7 +33,7 @@ __all__ = ["postgres_server", "postgres_url"]
 
 ROWS = 50
 MONTHS = [str(MONTH.shift(shift)) for shift in range(3)]
-SHELVES = [dg.AssetKey([shelf, "green_trips"]) for shelf in ("raw", "clean", "quarantine", "warehouse")]
+SHELVES = [dg.AssetKey([layer, "green_trips"]) for layer in ("raw", "clean", "quarantine", "warehouse")]
 MODULE = "taxi_assets.definitions"
 
 LAUNCH = """

@@ -1,6 +1,6 @@
 """Runs of the chain in processes of their own, and how to kill them at a chosen moment.
 
-A run has moments (`moments.py`): the points before and after something durable happens (an object is renamed into place
+A run has moments (`crash_points.py`): the points before and after something durable happens (an object is renamed into place
 or removed, a transaction is committed). At one of them a child can kill itself, as by `kill -9`, or wait for other
 children. It can also be killed from outside, after some time or by who serves it.
 

@@ -79,12 +79,12 @@ def _telling_writes(home: Path, reached: Callable[[str], None]) -> Iterator[None
 
 def _name(target: Path, home: Path) -> str | None:
     """What comes to be when a file gets this name; None for what is not yet where it will be looked for."""
-    shelf = target.parent.parent.name if target.is_relative_to(home / "lake") else ""
-    if shelf == "raw":
+    layer = target.parent.parent.name if target.is_relative_to(home / "lake") else ""
+    if layer == "raw":
         return "raw record" if target.name.endswith(".source.json") else "raw object"
     if target.parent == home:
         return f"making {target.name}"
-    return shelf or None
+    return layer or None
 
 
 class _ToldConnection:
@@ -177,8 +177,8 @@ def _change(query: Any, cursor: Any) -> str | None:
     found = re.match(r"\s*(CREATE|DROP|ALTER|DELETE|INSERT|LOCK|COMMENT)\b", text)
     if found is None:
         return None
-    what = re.search(r"\b(DETACH PARTITION|ATTACH PARTITION|RENAME TO|ADD CONSTRAINT)\b", text)
-    return what[1] if what else found[1]
+    label = re.search(r"\b(DETACH PARTITION|ATTACH PARTITION|RENAME TO|ADD CONSTRAINT)\b", text)
+    return label[1] if label else found[1]
 
 
 WRITES, STEPS, STATEMENTS = "writes", "steps", "statements"

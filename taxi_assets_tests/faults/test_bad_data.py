@@ -124,14 +124,14 @@ def test_a_line_of_200_megabytes_is_refused_in_little_memory(tmp_path: Path, whe
             file.write(noise)
     service, month = "green", Month(2013, 8)
     record = source_record(path, rows=1)
-    into = tmp_path / "into"
-    into.mkdir()
+    output_dir = tmp_path / "into"
+    output_dir.mkdir()
     before = forget_peak()
     with pytest.raises(InvalidFileError, match="longer than 1,048,576 bytes"):
-        take_in(path, into)
+        take_in(path, output_dir)
     # Whoever gets past that, as from a lake that others write to, does not get further.
     with pytest.raises((InvalidFileError, ColumnMismatchError)):
-        clean_month(path, record, SERVICES[service], month, SERVICES[service].rules, into)
+        clean_month(path, record, SERVICES[service], month, SERVICES[service].rules, output_dir)
     assert peak_megabytes() - before < 100
 
 

@@ -323,11 +323,11 @@ def test_a_backfill_beside_a_run_that_a_sensor_launched_beside_readers(
             beside = [place.start(SERVICE, month) for month in (MONTH, NEIGHBOUR)]
             read_while(lambda: any(child.lives for child in beside), place, older)
             assert all(child.end().succeeded for child in beside)
-            said = backfill.communicate(timeout=WAIT_SECONDS)[0].decode()
+            message = backfill.communicate(timeout=WAIT_SECONDS)[0].decode()
         finally:
             backfill.kill()
-    assert "runs ended well" in said
-    assert "green 2013-09 is not published" in said
+    assert "runs ended well" in message
+    assert "green 2013-09 is not published" in message
     made_besides = place.names() - names  # marts and reports, which a backfill makes too
     assert all(name.startswith(("table ", "lake/re", "object re")) for name in made_besides), made_besides
     assert_all_is_well(place, republished, names | made_besides)

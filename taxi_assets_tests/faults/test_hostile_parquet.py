@@ -179,18 +179,18 @@ def test_a_number_in_the_footer_that_is_absurd(
 ) -> None:
     group = pyarrow.parquet.read_metadata(pa.BufferReader(whole)).row_group(0)
     column = group.column(2)
-    said = varint(
+    message = varint(
         {
             "rows": ROWS, "rows of a group": ROW_GROUP, "bytes of a group": group.total_byte_size,
             "bytes of a column": column.total_compressed_size, "place": column.data_page_offset,
         }[number]
     )  # fmt: skip
     footer = whole[-FOOTER_END - footer_length(whole) : -FOOTER_END]
-    places = [place for place in range(len(footer)) if footer.startswith(said, place)]
+    places = [place for place in range(len(footer)) if footer.startswith(message, place)]
     assert places
     tried = [(place, absurd) for place in places[:4] for absurd in ABSURD]
     for place, absurd in tried:
-        lying = footer[:place] + varint(absurd) + footer[place + len(said) :]
+        lying = footer[:place] + varint(absurd) + footer[place + len(message) :]
         (tmp_path / NAME).write_bytes(with_footer(whole, lying))
         assert reader.try_(str(tmp_path / NAME)) in ALLOWED, (place, absurd)
     record_property("bad inputs", len(tried))

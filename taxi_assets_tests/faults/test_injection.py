@@ -17,8 +17,9 @@ import duckdb
 import pytest
 
 from taxi_assets.errors import InvalidFileError, TaxiAssetsError
+from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.sources.download import DownloadedFile, RetrySettings, download
-from taxi_assets.tlc.sources.source_record import FileFormat, SourceUrl
+from taxi_assets.tlc.sources.source_record import SourceUrl
 from taxi_assets_tests.html_pages import Page
 from taxi_assets_tests.loopback_publisher import Answer, LoopbackPublisher
 from taxi_assets_tests.pipeline_harness import Deployment, failures, materializations
@@ -163,15 +164,15 @@ def test_column_names_values_and_zones_stay_text_on_every_shelf_and_in_every_rep
     with duckdb.connect(str(deployment.warehouse), read_only=True) as connection:
         assert connection.execute("SELECT count(*) FROM taxi.green_trips").fetchall() == [(200,)]
         assert connection.execute("SELECT DISTINCT borough, zone FROM taxi.taxi_zones").fetchall() == [(MARKUP, markup)]
-    said = [
+    message = [
         value.md_str or ""
         for run in (reference, result, report)
         for event in materializations(run).values()
         for value in event.metadata.values()
         if isinstance(value, dg.MarkdownMetadataValue)
     ]
-    assert any("alert" in text for text in said)
-    for text in said:
+    assert any("alert" in text for text in message)
+    for text in message:
         assert re.search(r"(?<!\\)(<script|\[a\]|`x|!\[i)", text) is None
     (page,) = deployment.lake.rglob("*.html")
     read = Page(page.read_text())
@@ -187,11 +188,11 @@ def test_column_names_values_and_zones_stay_text_on_every_shelf_and_in_every_rep
 HASTY = RetrySettings(attempts=1, first_wait_seconds=0, max_wait_seconds=0)
 
 
-def get(url: str, into: Path) -> Path:
-    into.mkdir()
+def get(url: str, output_dir: Path) -> Path:
+    output_dir.mkdir()
     candidate = SourceUrl(url, "test", FileFormat.CSV)
     fetched = download(
-        "green 2020-10", [candidate], known=None, output_dir=into, log=logging.getLogger("x"), retry=HASTY
+        "green 2020-10", [candidate], known=None, output_dir=output_dir, log=logging.getLogger("x"), retry=HASTY
     )
     assert isinstance(fetched, DownloadedFile)
     return fetched.path

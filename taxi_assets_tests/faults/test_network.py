@@ -28,8 +28,9 @@ from taxi_assets.errors import (
 )
 from taxi_assets.resources.google import CloudStorageResource
 from taxi_assets.storage.lake.gcs_lake import GcsLake
+from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.sources.download import DownloadedFile, RetrySettings, download
-from taxi_assets.tlc.sources.source_record import FileFormat, SourceUrl
+from taxi_assets.tlc.sources.source_record import SourceUrl
 from taxi_assets.tlc.sources.transports.base_transport import VersionRequest
 from taxi_assets.tlc.sources.transports.http_transport import check_http_version
 from taxi_assets_tests.contract.test_any_lake import KEY, put, read
@@ -60,73 +61,73 @@ def publisher() -> Iterator[LoopbackPublisher]:
 
 
 @pytest.fixture
-def into(tmp_path: Path) -> Path:
+def output_dir(tmp_path: Path) -> Path:
     folder = tmp_path / "into"
     folder.mkdir()
     return folder
 
 
-def get(url: str, into: Path) -> bytes:
+def get(url: str, output_dir: Path) -> bytes:
     candidate = SourceUrl(url, "test", FileFormat.CSV)
     fetched = download(
-        "green 2020-10", [candidate], known=None, output_dir=into, log=logging.getLogger("x"), retry=HASTY
+        "green 2020-10", [candidate], known=None, output_dir=output_dir, log=logging.getLogger("x"), retry=HASTY
     )
     assert isinstance(fetched, DownloadedFile)
     return fetched.path.read_bytes()
 
 
-def refusal(kind: type[TaxiAssetsError], url: str, into: Path) -> str:
+def refusal(kind: type[TaxiAssetsError], url: str, output_dir: Path) -> str:
     started = time.monotonic()
     with pytest.raises(kind) as error:
-        get(url, into)
+        get(url, output_dir)
     assert time.monotonic() - started < 60
     assert "\n" not in str(error.value)
     assert str(error.value).startswith("green 2020-10")
-    assert list(into.iterdir()) == []
+    assert list(output_dir.iterdir()) == []
     return str(error.value)
 
 
 # --- slow -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_publisher_that_drips_does_not_keep_a_run_for_days(publisher: LoopbackPublisher, into: Path) -> None:
+def test_a_publisher_that_drips_does_not_keep_a_run_for_days(publisher: LoopbackPublisher, output_dir: Path) -> None:
     publisher.script(NAME, then=Answer(drip=0.02))
-    text = refusal(PublisherUnreachableError, publisher.url(NAME), into)
+    text = refusal(PublisherUnreachableError, publisher.url(NAME), output_dir)
     assert "too little came in time (tried 2 times" in text
 
 
-def test_what_dripped_at_first_and_then_flows_arrives(publisher: LoopbackPublisher, into: Path) -> None:
+def test_what_dripped_at_first_and_then_flows_arrives(publisher: LoopbackPublisher, output_dir: Path) -> None:
     publisher.script(NAME, Answer(drip=0.02))
-    assert get(publisher.url(NAME), into) == CONTENT
+    assert get(publisher.url(NAME), output_dir) == CONTENT
 
 
 def test_a_chunked_body_that_drips_and_is_cut_is_not_taken_for_the_whole(
-    publisher: LoopbackPublisher, into: Path
+    publisher: LoopbackPublisher, output_dir: Path
 ) -> None:
     publisher.script(NAME, then=Answer(drip=0.001, chunked=True))
-    refusal(PublisherUnreachableError, publisher.url(NAME), into)
+    refusal(PublisherUnreachableError, publisher.url(NAME), output_dir)
 
 
 def test_a_publisher_that_sends_one_byte_each_time_it_is_asked_does_not_keep_a_run(
-    publisher: LoopbackPublisher, into: Path
+    publisher: LoopbackPublisher, output_dir: Path
 ) -> None:
     publisher.script(NAME, then=Answer(cut_after=1))
-    assert "tried 2 times, 0.0 MB arrived" in refusal(PublisherUnreachableError, publisher.url(NAME), into)
+    assert "tried 2 times, 0.0 MB arrived" in refusal(PublisherUnreachableError, publisher.url(NAME), output_dir)
     assert [request.headers["Range"] for request in publisher.requests] == [None, "bytes=1-"]
 
 
 def test_what_breaks_off_more_often_than_it_may_arrives_where_enough_comes_each_time(
-    publisher: LoopbackPublisher, into: Path
+    publisher: LoopbackPublisher, output_dir: Path
 ) -> None:
     publisher.script(NAME, then=Answer(cut_after=HASTY.minimum_progress_bytes // 2 + 1))
-    assert get(publisher.url(NAME), into) == CONTENT
+    assert get(publisher.url(NAME), output_dir) == CONTENT
     assert len(publisher.requests) > 2 * HASTY.attempts
 
 
 # --- lies -------------------------------------------------------------------------------------------------------------
 
 
-def test_one_etag_for_two_contents_is_found_out_by_what_arrived(publisher: LoopbackPublisher, into: Path) -> None:
+def test_one_etag_for_two_contents_is_found_out_by_what_arrived(publisher: LoopbackPublisher, output_dir: Path) -> None:
     other = CONTENT[: len(CONTENT) // 2] + b"\n<html>"
     etag = '"the same"'
     publisher.publish(NAME, CONTENT, etag=etag)
@@ -134,19 +135,19 @@ def test_one_etag_for_two_contents_is_found_out_by_what_arrived(publisher: Loopb
         NAME, Answer(cut_after=len(other)), Answer(before=lambda: publisher.publish(NAME, other, etag=etag))
     )
     # It resumes beyond the end of the other one: begins anew, and takes what there is, which is no trip file.
-    text = refusal(InvalidFileError, publisher.url(NAME), into)
+    text = refusal(InvalidFileError, publisher.url(NAME), output_dir)
     assert "cut off in the middle of its last line" in text
 
 
 @pytest.mark.parametrize("type_", ["application/parquet", "image/png", "text/html"])
 def test_what_a_server_calls_a_file_is_neither_believed_nor_held_against_it(
-    publisher: LoopbackPublisher, into: Path, type_: str
+    publisher: LoopbackPublisher, output_dir: Path, type_: str
 ) -> None:
     publisher.script(NAME, Answer(headers={"Content-Type": type_}))
-    assert get(publisher.url(NAME), into) == CONTENT
-    (into / f"download.{FileFormat.CSV}").unlink()
+    assert get(publisher.url(NAME), output_dir) == CONTENT
+    (output_dir / f"download.{FileFormat.CSV}").unlink()
     publisher.script(NAME, Answer(body=HTML_PAGE, headers={"Content-Type": "text/csv"}))
-    assert 'an HTML page ("Maintenance & repair")' in refusal(InvalidFileError, publisher.url(NAME), into)
+    assert 'an HTML page ("Maintenance & repair")' in refusal(InvalidFileError, publisher.url(NAME), output_dir)
 
 
 REDIRECTS = {
@@ -160,7 +161,7 @@ REDIRECTS = {
 @pytest.mark.parametrize("body", REDIRECTS)
 @pytest.mark.parametrize("asks", [False, True], ids=["fetched", "asked for"])
 def test_nothing_is_read_of_what_comes_with_a_redirect(
-    publisher: LoopbackPublisher, into: Path, body: str, *, asks: bool
+    publisher: LoopbackPublisher, output_dir: Path, body: str, *, asks: bool
 ) -> None:
     publisher.script("moved.csv", *[Answer(status=405)] * asks, then=REDIRECTS[body])
     candidate = SourceUrl(publisher.url("moved.csv"), "test", FileFormat.CSV)
@@ -170,7 +171,7 @@ def test_nothing_is_read_of_what_comes_with_a_redirect(
         asked = VersionRequest(label="green 2020-10", source=candidate, retry=HASTY, held=None, deadline=ends)
         assert check_http_version(asked).bytes == len(CONTENT)
     else:
-        assert get(candidate.url, into) == CONTENT
+        assert get(candidate.url, output_dir) == CONTENT
     assert peak_megabytes() - before < 50
     assert [request.path for request in publisher.requests][-2:] == ["moved.csv", NAME]
 
@@ -195,20 +196,20 @@ def certificate(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return path
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused_at_once(certificate: Path, into: Path) -> None:
+def test_a_certificate_that_nobody_vouches_for_is_refused_at_once(certificate: Path, output_dir: Path) -> None:
     with LoopbackPublisher({NAME: CONTENT}, certificate=certificate) as publisher:
-        text = refusal(PublisherRequestError, publisher.url(NAME), into)
+        text = refusal(PublisherRequestError, publisher.url(NAME), output_dir)
         assert publisher.requests == []
     assert "its certificate is not to be trusted (" in text
     assert text.endswith("Check the address, and which certificates this machine trusts. [PublisherRequestError]")
 
 
 def test_a_redirect_to_such_a_server_is_refused_too(
-    publisher: LoopbackPublisher, certificate: Path, into: Path
+    publisher: LoopbackPublisher, certificate: Path, output_dir: Path
 ) -> None:
     with LoopbackPublisher({NAME: CONTENT}, certificate=certificate) as other:
         publisher.script(NAME, then=Answer(redirect=other.url(NAME)))
-        assert "not to be trusted" in refusal(PublisherRequestError, publisher.url(NAME), into)
+        assert "not to be trusted" in refusal(PublisherRequestError, publisher.url(NAME), output_dir)
 
 
 # --- the whole chain, with limits from the environment ----------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 
 from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets_tests.faults.conftest import MONTH, SERVICE
-from taxi_assets_tests.pipeline_harness import Deployment, failures, look, said
+from taxi_assets_tests.pipeline_harness import Deployment, failures, look, message
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,7 @@ def test_without_rules_every_readable_row_is_loaded_and_with_them_again_as_befor
     deployment = copy_of(republished.current)
     result = deployment.run(SERVICE, MONTH, rules=[])
     assert failures(result) == []
-    assert said(result, "raw/green_trips", "fetched") == "unchanged"
+    assert message(result, "raw/green_trips", "fetched") == "unchanged"
     found = look(deployment, SERVICE, MONTH)
     assert found.agree
     assert found.clean is not None

@@ -55,13 +55,13 @@ def test_a_secret_in_a_setting_is_not_shown_by_whoever_reads_it(
         try:
             settings = Settings.from_env()
         except SettingsError as error:
-            said = "".join([str(error), repr(error), *traceback.format_exception(error), error.format_message()])
+            message = "".join([str(error), repr(error), *traceback.format_exception(error), error.format_message()])
         else:
             resources = build_definitions(settings).get_repository_def().get_top_level_resources().values()
             defaults = [resource.config_schema.as_field() for resource in resources]
             shown = [str(default.default_value) for default in defaults if default.default_provided]
-            said = "".join([repr(settings), str(settings), *shown])
-        assert SECRET not in said, shape
+            message = "".join([repr(settings), str(settings), *shown])
+        assert SECRET not in message, shape
     record_property("planted secrets", len(SHAPES))
 
 

@@ -78,8 +78,8 @@ def check_change(table: str, old: Sequence[Resource], new: Sequence[Resource], a
         if "ALLOW_FIELD_ADDITION" not in allowed:
             raise GoogleError("invalid", f"{mismatch} Cannot add fields (field: {field['name']})")
         if field["mode"] == "REQUIRED":
-            what = f"Cannot add required fields to an existing schema. (field: {field['name']})"
-            raise GoogleError("invalid", f"{mismatch} {what}")
+            label = f"Cannot add required fields to an existing schema. (field: {field['name']})"
+            raise GoogleError("invalid", f"{mismatch} {label}")
 
 
 def check_layout(fields: Sequence[Resource], partitioning: Resource | None, clustering: Resource | None) -> None:

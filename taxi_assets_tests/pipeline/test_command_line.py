@@ -135,7 +135,7 @@ def test_make_backfill(home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("service", "first", "last", "said"),
+    ("service", "first", "last", "message"),
     [
         ("green", "2020-13", "2020-12", "A month is numbered 1 to 12"),
         ("green", "Jan 2020", "2020-12", "A month is written YYYY-MM"),
@@ -144,11 +144,11 @@ def test_make_backfill(home: Path) -> None:
         ("purple", "2020-01", "2020-01", "'purple' is not one of 'fhv', 'fhvhv', 'green', 'yellow'"),
     ],
 )
-def test_backfill_of_a_range_that_is_none(home: Path, service: str, first: str, last: str, said: str) -> None:
+def test_backfill_of_a_range_that_is_none(home: Path, service: str, first: str, last: str, message: str) -> None:
     arguments = ["backfill", "--service", service, "--from", first, "--to", last]
     ended = CliRunner().invoke(cli, arguments, env={"DAGSTER_HOME": str(home)})
     assert ended.exit_code == 2
-    assert said in ended.stderr
+    assert message in ended.stderr
     assert not list(home.iterdir())
 
 
@@ -181,8 +181,8 @@ def _instance(home: Path) -> str:
     return str(folder)
 
 
-def _health(instance: dg.DagsterInstance, shelf: str) -> dict[str, str]:
+def _health(instance: dg.DagsterInstance, layer: str) -> dict[str, str]:
     keys = ["2023-01", "2023-02", "2023-03"]
     partitions = monthly_partitions(SERVICES["green"])
-    statuses = instance.get_status_by_partition(dg.AssetKey([shelf, "green_trips"]), keys, partitions)
+    statuses = instance.get_status_by_partition(dg.AssetKey([layer, "green_trips"]), keys, partitions)
     return {key: status.name if status else "MISSING" for key, status in (statuses or {}).items()}

@@ -16,7 +16,8 @@ from taxi_assets.assets.mart_tables import mart_asset
 from taxi_assets.assets.quality import quality_asset
 from taxi_assets.automation.step_failures import CONCURRENT_UPDATE_RETRIES
 from taxi_assets.checks.mart_checks import evaluate_mart
-from taxi_assets.io_managers.warehouse_tables import ReplacedMart, WarehouseTableIOManager, replace_mart
+from taxi_assets.io_managers.warehouse_frames import WarehouseFrameIOManager
+from taxi_assets.io_managers.warehouse_marts import ReplacedMart, WarehouseMartIOManager, replace_mart
 from taxi_assets.marts.mart import marts
 from taxi_assets.storage.lake.local_lake import LocalLake
 from taxi_assets.storage.warehouse.duckdb import DuckDBWarehouse
@@ -57,7 +58,7 @@ class Overtaken(dg.IOManager):
     """Other runs are faster, each once: they act when a run is about to write."""
 
     def __init__(self, warehouse: DuckDBWarehouse, *others: Callable[[], object]) -> None:
-        self._manager, self._others = WarehouseTableIOManager(warehouse=warehouse), [*others]
+        self._manager, self._others = WarehouseFrameIOManager(warehouse=warehouse), [*others]
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         if self._others:
@@ -96,8 +97,12 @@ def make(
     *others: Callable[[], object],
     month: str | None = None,
 ) -> dg.ExecuteInProcessResult:
-    manager = Overtaken(warehouse, *others)
-    resources = {"warehouse": warehouse, "lake": lake, "warehouse_tables": manager, "warehouse_frames": manager}
+    resources = {
+        "warehouse": warehouse,
+        "lake": lake,
+        "warehouse_marts": WarehouseMartIOManager(warehouse=warehouse),
+        "warehouse_frames": Overtaken(warehouse, *others),
+    }
     return dg.materialize([asset], resources=resources, partition_key=month, raise_on_error=False)
 
 
@@ -186,10 +191,10 @@ def before_the_checks(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]
 
 def make_and_check(warehouse: DuckDBWarehouse) -> tuple[bool, dict[str, dg.AssetCheckEvaluation]]:
     """Make the mart and check it; return whether the run succeeded, and the results of the checks by name."""
-    manager = WarehouseTableIOManager(warehouse=warehouse)
+    manager = WarehouseMartIOManager(warehouse=warehouse)
     result = dg.materialize(
         [mart_asset(MART, "duckdb")],
-        resources={"warehouse": warehouse, "warehouse_tables": manager},
+        resources={"warehouse": warehouse, "warehouse_marts": manager},
         partition_key=str(MONTH),
         raise_on_error=False,
     )

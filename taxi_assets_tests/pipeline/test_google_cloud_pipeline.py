@@ -17,7 +17,7 @@ from taxi_assets_tests.contract.stores.gcs import cloud_storage
 from taxi_assets_tests.google.bigquery import Fault as BigQueryFault
 from taxi_assets_tests.google.bigquery import JobFault
 from taxi_assets_tests.google.cloud_storage import Fault
-from taxi_assets_tests.pipeline_harness import failures, said
+from taxi_assets_tests.pipeline_harness import failures, message
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,8 +93,8 @@ def test_three_real_months_are_equal_to_the_embedded_ones_and_no_trip_comes_back
             assert len(ours) == len(theirs) > 0
             assert ours == theirs
     loads = [job.configuration["load"] for job in bigquery.jobs if "load" in job.configuration]
-    into = [load["destinationTable"]["tableId"] for load in loads]
-    assert sorted(name for name in into if name.startswith("green_trips$")) == [
+    output_dir = [load["destinationTable"]["tableId"] for load in loads]
+    assert sorted(name for name in output_dir if name.startswith("green_trips$")) == [
         f"green_trips${month.replace('-', '')}" for month in MONTHS
     ]
     pd.testing.assert_frame_equal(table(on_google, MONTHS[0]), table(embedded, MONTHS[0]))
@@ -154,4 +154,4 @@ def test_what_does_not_pass_fails_the_run_with_the_services_own_reason_and_the_o
 
 
 def rows_clean(result: dg.ExecuteInProcessResult) -> int:
-    return int(said(result, "clean/green_trips", "rows_clean"))
+    return int(message(result, "clean/green_trips", "rows_clean"))

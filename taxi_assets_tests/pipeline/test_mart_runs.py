@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from taxi_assets.assets.mart_tables import mart_asset, mart_key
+from taxi_assets.automation.failure_reason import failure_reason
 from taxi_assets.build import build_definitions
-from taxi_assets.cli.worker_pool import failure_reason
-from taxi_assets.io_managers.warehouse_tables import WarehouseTableIOManager
+from taxi_assets.io_managers.warehouse_marts import WarehouseMartIOManager
 from taxi_assets.marts.mart import marts, read_mart
 from taxi_assets.partitions import partitions_of_all
 from taxi_assets.settings import Settings
@@ -213,7 +213,7 @@ def run(mart: Mart, home: Path, *others: dg.AssetsDefinition) -> dg.ExecuteInPro
         return (
             dg.Definitions(
                 assets=[mart_asset(mart, "duckdb", retry), *others],
-                resources={"warehouse": warehouse, "warehouse_tables": WarehouseTableIOManager(warehouse=warehouse)},
+                resources={"warehouse": warehouse, "warehouse_marts": WarehouseMartIOManager(warehouse=warehouse)},
             )
             .resolve_implicit_global_asset_job_def()
             .execute_in_process(instance=instance, partition_key=MONTH, raise_on_error=False)

@@ -94,7 +94,7 @@ class Reported:
     """A lake with the months green 2023-01 and 2023-02, and fhv 2019-01, and what the runs said."""
 
     deployment: Deployment
-    said: dict[str, dg.AssetMaterialization]
+    message: dict[str, dg.AssetMaterialization]
 
     def folder(self, service: str, month: str) -> Path:
         return self.deployment.lake / "reports" / f"{service}_trips" / month
@@ -106,7 +106,7 @@ class Reported:
 @pytest.fixture(scope="module")
 def reported(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Reported:
     home = tmp_path_factory.mktemp("reported")
-    said = {}
+    message = {}
     for source, service, months in (("months", "green", ["2023-01", "2023-02"]), ("first100", "fhv", ["2019-01"])):
         deployment = Deployment(home, str(data / source))
         if service == "green":
@@ -117,8 +117,8 @@ def reported(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Reported:
             assert deployment.run(service, month).success
             result = deployment.report(service, month)
             assert result.success
-            said[f"{service} {month}"] = materializations(result)[f"reports/{service}_trips"]
-    return Reported(deployment, said)
+            message[f"{service} {month}"] = materializations(result)[f"reports/{service}_trips"]
+    return Reported(deployment, message)
 
 
 @pytest.fixture(scope="module")
@@ -144,15 +144,15 @@ def test_the_headline_is_what_pandas_finds_in_the_file(reported: Reported, janua
 
 
 def test_the_figures_that_the_ui_plots_are_exact(reported: Reported, january: Independent) -> None:
-    said: dict[str, Any] = {name: value.value for name, value in reported.said["green 2023-01"].metadata.items()}
-    assert said["trips"] == january.trips
-    assert said["revenue_dollars"] == float(january.revenue)
-    assert said["miles_per_trip"] == pytest.approx(january.miles)
-    assert said["minutes_per_trip"] == pytest.approx(january.minutes)
-    assert said["page"] == str(reported.folder("green", "2023-01") / "report.html")
+    message: dict[str, Any] = {name: value.value for name, value in reported.message["green 2023-01"].metadata.items()}
+    assert message["trips"] == january.trips
+    assert message["revenue_dollars"] == float(january.revenue)
+    assert message["miles_per_trip"] == pytest.approx(january.miles)
+    assert message["minutes_per_trip"] == pytest.approx(january.minutes)
+    assert message["page"] == str(reported.folder("green", "2023-01") / "report.html")
     for name in ("picture_trips_per_day", "picture_hour_by_weekday"):
-        assert said[name].startswith("![")
-        assert len(said[name]) < 25_000
+        assert message[name].startswith("![")
+        assert len(message[name]) < 25_000
 
 
 def test_what_was_left_out_is_what_breaks_a_rule(reported: Reported, january: Independent) -> None:
@@ -206,7 +206,7 @@ def test_the_same_month_again_is_the_same_bytes_and_writes_nothing(reported: Rep
     after = {path.name: (path.stat().st_ino, hashlib.sha256(path.read_bytes()).digest()) for path in folder.iterdir()}
     assert after == before
     assert again.metadata["written"].value == "unchanged"
-    first = reported.said["green 2023-01"].tags or {}
+    first = reported.message["green 2023-01"].tags or {}
     assert (again.tags or {})["dagster/data_version"] == first["dagster/data_version"]
 
 
@@ -216,7 +216,7 @@ def test_a_report_asked_for_before_the_zones_is_another_one_after(reported: Repo
         connection.execute("DROP TABLE taxi.taxi_zones")
     without = materializations(copy.report("green", "2023-01"))[GREEN]
     assert "First: Zone 74, " in (copy.lake / GREEN / "2023-01" / "report.html").read_text()
-    assert without.tags != reported.said["green 2023-01"].tags
+    assert without.tags != reported.message["green 2023-01"].tags
 
 
 def test_a_picture_that_a_report_has_no_longer_is_removed(reported: Reported, tmp_path: Path) -> None:
@@ -242,10 +242,10 @@ def test_quality_over_time_has_every_month_of_the_lake(reported: Reported, janua
         result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
             instance=instance, asset_selection=[dg.AssetKey(["quality", "month_quality"])]
         )
-    (said,) = result.get_asset_materialization_events()
+    (message,) = result.get_asset_materialization_events()
     table = definitions.load_asset_value("quality/month_quality")
     assert isinstance(table, pd.DataFrame)
-    assert said.materialization.metadata["months"].value == 3
+    assert message.materialization.metadata["months"].value == 3
     months = table[table["reason"] == "all"]
     assert sorted(zip(months["service"], months["data_month"].astype(str), strict=True)) == [
         ("fhv", "2019-01-01"),
@@ -261,8 +261,8 @@ def test_quality_over_time_has_every_month_of_the_lake(reported: Reported, janua
 @pytest.fixture
 def bucket(reported: Reported, cloud_storage: CloudStorage) -> CloudStorage:
     """A bucket that holds what the lake's folder holds, but for the reports."""
-    for shelf in ("raw", "clean"):
-        for path in (reported.deployment.lake / shelf).rglob("*.*"):
+    for layer in ("raw", "clean"):
+        for path in (reported.deployment.lake / layer).rglob("*.*"):
             cloud_storage.put(f"nyc/taxi/{path.relative_to(reported.deployment.lake)}", path.read_bytes())
     return cloud_storage
 
@@ -294,5 +294,5 @@ def test_in_a_bucket_the_pictures_come_first_and_the_page_last(reported: Reporte
     local = reported.folder("green", "2023-01")
     for key in made:
         assert bucket.object(key) == (local / key.rpartition("/")[2]).read_bytes()
-    said = materializations(result)["reports/green_trips"].metadata["page"].value
-    assert said == f"https://storage.cloud.google.com/{bucket.bucket}/{folder}/report.html"
+    message = materializations(result)["reports/green_trips"].metadata["page"].value
+    assert message == f"https://storage.cloud.google.com/{bucket.bucket}/{folder}/report.html"

@@ -25,7 +25,7 @@ from taxi_assets_tests.pipeline_harness import (
     footprints,
     leftovers,
     look,
-    said,
+    message,
 )
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["republished"]
 
-RAW, CLEAN, WAREHOUSE = (f"{shelf}/{SERVICE}_trips" for shelf in ("raw", "clean", "warehouse"))
+RAW, CLEAN, WAREHOUSE = (f"{layer}/{SERVICE}_trips" for layer in ("raw", "clean", "warehouse"))
 RECORD = f"lake/raw/{SERVICE}_trips/{MONTH}.source.json"
 
 
@@ -49,7 +49,7 @@ def server(republished: Republished, data: Path) -> Iterator[LoopbackPublisher]:
 
 
 def how_it_went(result: dg.ExecuteInProcessResult) -> list[str]:
-    return [said(result, RAW, "fetched"), said(result, CLEAN, "cleaned"), said(result, WAREHOUSE, "loaded")]
+    return [message(result, RAW, "fetched"), message(result, CLEAN, "cleaned"), message(result, WAREHOUSE, "loaded")]
 
 
 def test_unchanged_at_the_publisher_nothing_is_written(server: LoopbackPublisher, tmp_path: Path) -> None:
@@ -122,21 +122,21 @@ def test_published_again_with_other_bytes_every_shelf_is_replaced_and_no_other_m
 def test_published_in_another_format_the_older_object_goes(
     server: LoopbackPublisher, data: Path, tmp_path: Path
 ) -> None:
-    month, stem = "2023-01", f"{SERVICE}_tripdata_2023-01"
-    with pyarrow.parquet.ParquetFile(data / "months" / f"{stem}.parquet") as file:
+    month, prefix = "2023-01", f"{SERVICE}_tripdata_2023-01"
+    with pyarrow.parquet.ParquetFile(data / "months" / f"{prefix}.parquet") as file:
         trips = pa.Table.from_batches([next(file.iter_batches(batch_size=600))])
     text, parquet = io.BytesIO(), io.BytesIO()
     pyarrow.csv.write_csv(trips, text, pyarrow.csv.WriteOptions(quoting_style="none"))
     pyarrow.parquet.write_table(trips.slice(0, 500), parquet)
-    server.publish(f"{stem}.csv.gz", gzip.compress(text.getvalue()))
+    server.publish(f"{prefix}.csv.gz", gzip.compress(text.getvalue()))
     deployment = Deployment(tmp_path / "home", server.base)
     assert failures(deployment.run(SERVICE, NEIGHBOUR)) == []
     assert failures(deployment.run(SERVICE, month)) == []
     held, neighbour = look(deployment, SERVICE, month), look(deployment, SERVICE, NEIGHBOUR)
     assert held.agree
     assert len(held.warehouse) > 500
-    server.withdraw(f"{stem}.csv.gz")
-    server.publish(f"{stem}.parquet", parquet.getvalue())
+    server.withdraw(f"{prefix}.csv.gz")
+    server.publish(f"{prefix}.parquet", parquet.getvalue())
 
     result = deployment.run(SERVICE, month)
 
@@ -161,7 +161,7 @@ def test_downstream_is_asked_for_only_when_the_bytes_changed(
 
         server.publish(FILE, republished.older_file, etag='"again"')
         again = deployment.run(SERVICE, MONTH, instance=instance, only=[RAW])
-        assert said(again, RAW, "fetched") == "again, the same bytes"
+        assert message(again, RAW, "fetched") == "again, the same bytes"
         assert data_versions(again) == {RAW: data_versions(first)[RAW]}
         tick = dg.evaluate_automation_conditions(definitions, instance, cursor=tick.cursor)
         assert tick.total_requested == 0

@@ -42,19 +42,19 @@ def metadata_of(home: Path, service: str, month: str) -> dict[str, dict[str, obj
 
 @pytest.mark.parametrize("service", ["green", "fhvhv"])
 def test_every_shelf_says_what_it_holds_and_where_it_came_from(tmp_path: Path, service: str) -> None:
-    shelves = metadata_of(tmp_path, service, "2021-02")
+    layers = metadata_of(tmp_path, service, "2021-02")
 
-    assert shelves.keys() == {"raw", "quarantine", "clean", "warehouse"}
-    for shelf, metadata in shelves.items():
-        assert metadata.keys() >= EVERYWHERE, shelf
+    assert layers.keys() == {"raw", "quarantine", "clean", "warehouse"}
+    for layer, metadata in layers.items():
+        assert metadata.keys() >= EVERYWHERE, layer
         assert metadata["publisher"] == "sample"
-        assert "not TLC's records" in str(metadata["sample"]), shelf
-    for shelf in ("quarantine", "clean", "warehouse"):
-        assert shelves[shelf].keys() >= OF_CLEANING, shelf
-        assert shelves[shelf]["raw_sha256"] == shelves["raw"]["sha256"]
-    assert shelves["warehouse"]["loaded"] == "replaced"
+        assert "not TLC's records" in str(metadata["sample"]), layer
+    for layer in ("quarantine", "clean", "warehouse"):
+        assert layers[layer].keys() >= OF_CLEANING, layer
+        assert layers[layer]["raw_sha256"] == layers["raw"]["sha256"]
+    assert layers["warehouse"]["loaded"] == "replaced"
 
     # Money is shown where the service reports a total, and no 0.00 where it does not.
     has_total = service == "green"
-    assert ("quarantined_dollars" in shelves["clean"]) == has_total
-    assert ("dollars" in str(shelves["clean"]["quarantined_by_reason"])) == has_total
+    assert ("quarantined_dollars" in layers["clean"]) == has_total
+    assert ("dollars" in str(layers["clean"]["quarantined_by_reason"])) == has_total

@@ -314,7 +314,7 @@ def test_with_the_guide_s_block_a_log_goes_to_the_bucket_and_another_machine_rea
         instance.compute_log_manager.open_log_stream(key, ComputeIOType.STDERR) as log,
     ):
         assert log is not None
-        cast(IO[str], log).write(text.decode())  # Dagster types it as bytes, and opens it for text
+        cast("IO[str]", log).write(text.decode())  # Dagster types it as bytes, and opens it for text
     assert bucket.object("logs/storage/a-run/compute_logs/a-step.err") == text
     with instance_on(tmp_path / "other") as instance:
         assert instance.compute_log_manager.get_log_data(key).stderr == text

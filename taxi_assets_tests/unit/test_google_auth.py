@@ -192,18 +192,18 @@ STAYING: list[tuple[Exception, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("error", "said"), PASSING, ids=lambda value: type(value).__name__)
-def test_what_may_pass_is_transient_with_the_reason_in_one_line(error: Exception, said: str) -> None:
+@pytest.mark.parametrize(("error", "message"), PASSING, ids=lambda value: type(value).__name__)
+def test_what_may_pass_is_transient_with_the_reason_in_one_line(error: Exception, message: str) -> None:
     found = named(error)
     assert isinstance(found, LakeUnreachableError)
-    assert str(found) == f"x cannot be read: {said}. Try again later. [LakeUnreachableError]"
+    assert str(found) == f"x cannot be read: {message}. Try again later. [LakeUnreachableError]"
 
 
-@pytest.mark.parametrize(("error", "said"), STAYING, ids=lambda value: type(value).__name__)
-def test_what_will_not_pass_is_permanent_with_the_reason_in_one_line(error: Exception, said: str) -> None:
+@pytest.mark.parametrize(("error", "message"), STAYING, ids=lambda value: type(value).__name__)
+def test_what_will_not_pass_is_permanent_with_the_reason_in_one_line(error: Exception, message: str) -> None:
     found = named(error)
     assert isinstance(found, LakeConfigurationError)
-    assert said in str(found)
+    assert message in str(found)
     assert "\n" not in str(found)
 
 
@@ -214,7 +214,7 @@ def test_a_reason_is_there_even_where_nothing_was_said() -> None:
 # --- never shown ------------------------------------------------------------------------------------------------------
 
 
-def pieces(account: ServiceAccount) -> list[str]:
+def chunks(account: ServiceAccount) -> list[str]:
     """Of the key's text and of its base64, enough to find any part of it."""
     return [*account.private_key.splitlines()[1:-1], *textwrap.wrap(account.base64, 60)[:-1]]
 
@@ -225,8 +225,8 @@ def test_a_key_is_not_in_what_resources_and_settings_say_of_themselves(
     monkeypatch.setenv("TAXI_GOOGLE_CREDENTIALS", service_account.base64)
     settings = Settings.from_env()
     lake, warehouse = lake_of(service_account.base64), warehouse_of(service_account.base64)
-    said = "".join(f"{thing!r}{thing}" for thing in (lake, lake.storage, warehouse, warehouse.api, settings))
-    assert not [piece for piece in pieces(service_account) if piece in said + repr(settings.google_key)]
+    message = "".join(f"{thing!r}{thing}" for thing in (lake, lake.storage, warehouse, warehouse.api, settings))
+    assert not [chunk for chunk in chunks(service_account) if chunk in message + repr(settings.google_key)]
 
 
 def run(settings: Settings, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
@@ -258,8 +258,8 @@ def test_a_key_is_in_no_file_of_the_instance_and_in_no_log(
     home.mkdir()
     with dg.DagsterInstance.local_temp(str(home), overrides={"telemetry": {"enabled": False}}) as instance:
         bigquery.forbid("bigquery.jobs.create")  # what is said of a failure is looked at, too
-        (said,) = failures(run(Settings.from_env(), instance))
-        assert "roles/bigquery.jobUser" in said
+        (message,) = failures(run(Settings.from_env(), instance))
+        assert "roles/bigquery.jobUser" in message
         bigquery.allow("bigquery.jobs.create")
         result = run(Settings.from_env(), instance)
         assert result.success, failures(result)
@@ -270,13 +270,13 @@ def test_a_key_is_in_no_file_of_the_instance_and_in_no_log(
     shown |= {"log": caplog.text.encode(), "output": (captured.out + captured.err).encode()}
     assert result.run_id.encode() in shown["log"] + shown["output"]
     found = {
-        where for where, content in shown.items() for piece in pieces(service_account) if piece.encode() in content
+        where for where, content in shown.items() for chunk in chunks(service_account) if chunk.encode() in content
     }
     assert not found
 
 
 def test_the_pieces_of_a_key_would_be_found(service_account: ServiceAccount) -> None:
-    assert len(pieces(service_account)) > 20
+    assert len(chunks(service_account)) > 20
     for text in (service_account.json, service_account.base64):
-        assert any(piece in text for piece in pieces(service_account))
+        assert any(chunk in text for chunk in chunks(service_account))
     assert base64.b64decode(service_account.base64).decode() == service_account.json

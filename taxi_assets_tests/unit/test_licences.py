@@ -14,10 +14,10 @@ ELSEWHERE = {"colorama", "pyreadline3", "pywin32"}
 
 
 def test_every_package_that_runs_has_a_licence_that_is_allowed() -> None:
-    said = licences()
-    assert set(locked()) - set(said) <= ELSEWHERE
-    assert len(said) > 80
-    assert {name: licence for name, licence in said.items() if not is_allowed(licence)} == {}
+    message = licences()
+    assert set(locked()) - set(message) <= ELSEWHERE
+    assert len(message) > 80
+    assert {name: licence for name, licence in message.items() if not is_allowed(licence)} == {}
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taxi_assets import metadata
+from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.services.green import GREEN
-from taxi_assets.tlc.sources.source_record import FileFormat
 from taxi_assets_tests.trips import MONTH, cleaned_month, csv_lines, fetched
 
 if TYPE_CHECKING:

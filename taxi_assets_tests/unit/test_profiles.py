@@ -101,12 +101,12 @@ def test_every_target_that_reads_settings_takes_those_of_the_profile_which_the_e
     tmp_path: Path, target: str
 ) -> None:
     more = {"SERVICE": "green", "FROM": "2020-01", "TO": "2020-02", "DAGSTER_HOME": str(tmp_path / "dagster")}
-    said = {"TAXI_LAKE": "gs://another/lake", "TAXI_SOURCE": ""}
-    done = make(target, tmp_path, "PROFILE=gcp", **more, **said)
+    message = {"TAXI_LAKE": "gs://another/lake", "TAXI_SOURCE": ""}
+    done = make(target, tmp_path, "PROFILE=gcp", **more, **message)
     assert done.returncode == 0, done.stderr
     settings = {name: value for name, value in given(tmp_path).items() if name.startswith("TAXI_")}
     profile = REPOSITORY / "deploy" / "profiles" / "gcp.env"
-    assert settings == dict(lines(profile)) | said
+    assert settings == dict(lines(profile)) | message
     assert given(tmp_path)["DAGSTER_HOME"] == str(tmp_path / "dagster")
 
 

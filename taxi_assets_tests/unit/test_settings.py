@@ -125,7 +125,7 @@ def test_a_wrong_value_is_one_line_with_the_variable_the_value_and_what_is_accep
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "message"),
     [
         ("duckdb:///w.duckdb?schema=", "'' is no schema name"),
         ("duckdb:///w.duckdb?schema=1st", "'1st' is no schema name"),
@@ -140,11 +140,11 @@ def test_a_wrong_value_is_one_line_with_the_variable_the_value_and_what_is_accep
     ],
 )
 def test_what_follows_the_file_is_a_plain_schema_name_or_refused(
-    monkeypatch: pytest.MonkeyPatch, value: str, said: str
+    monkeypatch: pytest.MonkeyPatch, value: str, message: str
 ) -> None:
     (line,) = refusal(monkeypatch, TAXI_WAREHOUSE=value)
     assert line.startswith("TAXI_WAREHOUSE=")
-    assert said in line
+    assert message in line
 
 
 def test_several_mistakes_are_a_line_each(monkeypatch: pytest.MonkeyPatch) -> None:

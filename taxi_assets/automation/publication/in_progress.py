@@ -34,7 +34,7 @@ _RUNNING = [
 
 def pipeline_assets(service: Service) -> list[dg.AssetKey]:
     """The assets that a month of a service goes through."""
-    return [dg.AssetKey([shelf, service.table]) for shelf in _LAYERS]
+    return [dg.AssetKey([layer, service.table]) for layer in _LAYERS]
 
 
 def months_in_progress(instance: dg.DagsterInstance, service: Service) -> frozenset[Month]:

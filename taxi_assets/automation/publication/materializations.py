@@ -52,10 +52,10 @@ def latest_raw_materializations(
             record.storage_id,
             dt.datetime.fromtimestamp(record.timestamp, dt.UTC),
             record.run_id,
-            _version(said),
-            said.get("sha256"),
+            _version(message),
+            message.get("sha256"),
         )
-        for month, record, said in _latest(instance, dg.AssetKey(["raw", service.table]), only)
+        for month, record, message in _latest(instance, dg.AssetKey(["raw", service.table]), only)
     }
 
 
@@ -64,7 +64,7 @@ def warehouse_digests(
 ) -> dict[Month, str | None]:
     """The months in the warehouse, each with the digest of the raw file that it was made from."""
     warehouse = dg.AssetKey(["warehouse", service.table])
-    return {month: said.get("raw_sha256") for month, _, said in _latest(instance, warehouse, only)}
+    return {month: message.get("raw_sha256") for month, _, message in _latest(instance, warehouse, only)}
 
 
 def _latest(

@@ -1,7 +1,7 @@
 """One look at a publisher: which months are asked for, in which order, and how far a look goes.
 
 Belongs here: what the publication sensor does in a tick. Does not belong here: which months there are
-(`comparison.py`), and what is made of an answer (`run_requests.py`).
+(`comparison.py`), and what is made of an answer (`run_planner.py`).
 """
 
 from __future__ import annotations
@@ -131,13 +131,13 @@ class PublicationScan:
         first = position.first(part, months)
         end = first + int(getattr(self._limits, part))
         for month in months[first:end]:
-            because = None
+            reason = None
             if len(comparison.checked) > asked and time.monotonic() > until:
-                because = "their time was up"
+                reason = "their time was up"
             elif len(comparison.failed_checks) > refused + MAX_FAILED_CHECKS:
-                because = "that is too many errors for one look"
-            if because is not None:
-                self._notes.append(f"{_PARTS[part]}: {because}; the next look goes on from {month}.")
+                reason = "that is too many errors for one look"
+            if reason is not None:
+                self._notes.append(f"{_PARTS[part]}: {reason}; the next look goes on from {month}.")
                 position.go_on(part, month)
                 return
             if self._consider(month) is not None and part == "newer" and comparison.is_beyond_history_gap(month):
@@ -164,8 +164,8 @@ class PublicationScan:
         asked = sorted(self._status.checked)
         months = f"{len(asked)} months, {asked[0]} to {asked[-1]}" if asked else "no month"
         runs = [f"{request.partition_key} ({request.tags[REASON_TAG]})" for request in self._requests]
-        said = [f"Asked {self._status.publisher.name} for {months}: {', '.join(runs) or 'nothing new'}."]
-        said += [f"{month}: {because}." for month, because in list(self._deferred.items())[:_MAX_LISTED]]
+        message = [f"Asked {self._status.publisher.name} for {months}: {', '.join(runs) or 'nothing new'}."]
+        message += [f"{month}: {reason}." for month, reason in list(self._deferred.items())[:_MAX_LISTED]]
         if len(self._deferred) > _MAX_LISTED:
-            said.append(f"{len(self._deferred) - _MAX_LISTED} more months have to wait.")
-        return " ".join([*said, *self._notes])
+            message.append(f"{len(self._deferred) - _MAX_LISTED} more months have to wait.")
+        return " ".join([*message, *self._notes])

@@ -1,7 +1,7 @@
 """What a publisher has, compared with what is loaded: which months are newer, missing, or revised.
 
 Belongs here: asking for a month, and passing those for which a publisher has nothing but an error. Does not belong
-here: how far a look goes (`look.py`), and which run a month needs (`run_requests.py`).
+here: how far a look goes (`scan.py`), and which run a month needs (`run_planner.py`).
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.schema import Service
     from taxi_assets.tlc.sources.publishers import Publisher
     from taxi_assets.tlc.sources.source_record import FileVersion
+
+PUBLISHED_MONTHS_LOADED = "published_months_loaded"
+"""Name of the asset check that reports missing months; one per service, on its published months."""
 
 RECENT_MONTHS = 12
 """A gap of more months is history, which a person loads: only the newest month beyond it is taken."""

@@ -1,7 +1,7 @@
 """What is told to the notifiers, and when: sensors that read what has happened, each thing once.
 
 Belongs here: runs that have failed, runs that have succeeded, months that are overdue, and the words for them. Who is
-told, and how, is `notifiers.py`. These are plain sensors, not Dagster's run status sensors: those do not see runs of
+told, and how, is `client.py`. These are plain sensors, not Dagster's run status sensors: those do not see runs of
 the command line, and send 200 messages for a backfill of 200 months whose publisher is down. Here a tick sends one.
 """
 
@@ -17,8 +17,8 @@ import dagster as dg
 # Dagster has no public name for them, and its history takes nothing else.
 from dagster._core.storage.asset_check_execution_record import COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES
 
+from taxi_assets.automation.failure_reason import failure_reason
 from taxi_assets.automation.publication.run_tags import PARTITION_TAG, WILL_RETRY_TAG
-from taxi_assets.cli.worker_pool import failure_reason
 from taxi_assets.notifications.client import Message, notify
 
 if TYPE_CHECKING:
@@ -105,8 +105,8 @@ def overdue_message(overdue: Sequence[OverdueMonths]) -> Message:
 
 
 def _title(runs: Sequence[EndedRun], ended: str) -> str:
-    what = f"{len(runs)} runs {ended}" if len(runs) > 1 else f"Run {ended}"
-    return _one_line(f"{what}: {_enumerated([run.subject for run in runs], _MAX_RUNS_LISTED)}", _MAX_TITLE_CHARACTERS)
+    label = f"{len(runs)} runs {ended}" if len(runs) > 1 else f"Run {ended}"
+    return _one_line(f"{label}: {_enumerated([run.subject for run in runs], _MAX_RUNS_LISTED)}", _MAX_TITLE_CHARACTERS)
 
 
 def _body(runs: Sequence[EndedRun]) -> str:
@@ -200,9 +200,9 @@ def _ended_run(
     ends = [entry for entry in entries if entry.dagster_event_type == event.event_log_entry.dagster_event_type]
     if not ends or ends[0].timestamp < event.timestamp:
         return []
-    said = _run_message([entry.get_dagster_event() for entry in entries])
+    message = _run_message([entry.get_dagster_event() for entry in entries])
     link = f"{ui_url}/runs/{run.run_id}" if ui_url else f"Run {run.run_id}"
-    return [EndedRun(_subject(context, run), _one_line(said, _MAX_LINE_CHARACTERS), link)]
+    return [EndedRun(_subject(context, run), _one_line(message, _MAX_LINE_CHARACTERS), link)]
 
 
 def _run_message(events: Sequence[dg.DagsterEvent]) -> str:
@@ -220,8 +220,8 @@ def _subject(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> str:
     """Service and month; the service is the job's name, or the group of assets that were materialized ad hoc."""
     graph = _repository(context).asset_graph
     groups = {graph.get(key).group_name for key in _selected(run) if graph.has(key)}
-    what = ", ".join(sorted(groups)) if _is_ad_hoc(run) else run.job_name
-    return f"{what} {run.tags.get(PARTITION_TAG, '')}".rstrip()
+    label = ", ".join(sorted(groups)) if _is_ad_hoc(run) else run.job_name
+    return f"{label} {run.tags.get(PARTITION_TAG, '')}".rstrip()
 
 
 def _is_ad_hoc(run: dg.DagsterRun) -> bool:
@@ -291,11 +291,11 @@ def _overdue_months(
     context: dg.SensorEvaluationContext, found: dg.AssetCheckEvaluation, ui_url: str | None
 ) -> OverdueMonths:
     asset = found.asset_key.to_user_string()
-    said = f"{found.description or 'They are overdue.'} (check {found.check_name})"
+    message = f"{found.description or 'They are overdue.'} (check {found.check_name})"
     return OverdueMonths(
         service=_repository(context).asset_graph.get(found.asset_key).group_name,
         months=_overdue(found),
-        message=_one_line(said, _MAX_LINE_CHARACTERS),
+        message=_one_line(message, _MAX_LINE_CHARACTERS),
         link=f"{ui_url}/assets/{asset}?view=checks" if ui_url else f"Asset {asset}",
     )
 

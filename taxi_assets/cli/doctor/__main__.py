@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Look at every part, and say what was found as it is found; returns the exit code."""
     visit = CheckRunner(_seconds(arguments))
     for part, at in _PARTS.items():
-        print(visit.run(part, at, patience=_TIMEOUT_SECONDS.get(part, 1)), flush=True)  # noqa: T201  (what a command says)
+        print(visit.run(part, at, retry=_TIMEOUT_SECONDS.get(part, 1)), flush=True)  # noqa: T201  (what a command says)
     return 0 if visit.is_ok else 1
 
 

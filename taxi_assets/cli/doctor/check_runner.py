@@ -51,9 +51,9 @@ class CheckRunner:
         self.seconds = seconds
         self._findings: dict[str, Finding] = {}
 
-    def run(self, part: str, at: str, *, patience: float = 1) -> Finding:
+    def run(self, part: str, at: str, *, retry: float = 1) -> Finding:
         """Look at a part; `at` is the module and the function that do, as in `stores:lake`."""
-        finding = self._finding(part, partial(self._run_check, part, at, patience * self.seconds))
+        finding = self._finding(part, partial(self._run_check, part, at, retry * self.seconds))
         self._findings[part] = finding
         return finding
 

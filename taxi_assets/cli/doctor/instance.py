@@ -47,8 +47,8 @@ def home(_visit: CheckRunner) -> str:
     try:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        what = f"{folder} cannot be written to ({error.strerror})."
-        raise SettingsError(what, remedy="Let this account write to it, or name another.") from None
+        label = f"{folder} cannot be written to ({error.strerror})."
+        raise SettingsError(label, remedy="Let this account write to it, or name another.") from None
     with _open_instance(folder) as instance:
         engine = type(instance.run_storage).__name__.removesuffix("RunStorage")
         return f"{folder}, {instance.get_runs_count()} runs in {engine}"
@@ -63,8 +63,8 @@ def _open_instance(folder: Path) -> Iterator[dg.DagsterInstance]:
         if variable := _unreadable_address(folder):
             remedy = "Write it as postgresql+psycopg2://user:password@host:5432/database."
             raise SettingsError(f"{variable} is no address of a database.", remedy=remedy) from None
-        what = f"The instance in {folder} does not open: {reason(error)}."
-        raise PermanentError(what, remedy="Correct its dagster.yaml, or what that names.") from None
+        label = f"The instance in {folder} does not open: {reason(error)}."
+        raise PermanentError(label, remedy="Correct its dagster.yaml, or what that names.") from None
 
 
 def _unreadable_address(folder: Path) -> str | None:
@@ -86,8 +86,8 @@ def reason(error: BaseException) -> str:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, psycopg2.Error):
-            said = re.sub(r"\S*@", "…@", " ".join(str(cause).split()))
-            return _LIBPQ_PROMPT.sub(";", said).rstrip(";. ")
+            message = re.sub(r"\S*@", "…@", " ".join(str(cause).split()))
+            return _LIBPQ_PROMPT.sub(";", message).rstrip(";. ")
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"its dagster.yaml is no YAML from line {error.problem_mark.line + 1} on"
@@ -133,8 +133,8 @@ def _is_orphaned(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
 
 def _is_process_alive(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
     """Whether there is a process of the number that the run's events name; unless it says none, or has just ended."""
-    said = " ".join(entry.message or entry.user_message for entry in instance.all_logs(run.run_id))
-    named = _PROCESS.search(said)
+    message = " ".join(entry.message or entry.user_message for entry in instance.all_logs(run.run_id))
+    named = _PROCESS.search(message)
     if named is None:
         return True
     with suppress(PermissionError):

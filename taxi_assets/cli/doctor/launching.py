@@ -60,8 +60,8 @@ def _loading(key: str) -> Iterator[None]:
     except TaxiAssetsError:
         raise
     except Exception as error:  # noqa: BLE001  (Dagster's own, of whatever is loaded)
-        what = f"{key} of the instance cannot be used: {reason(error)}."
-        raise PermanentError(what, remedy=f"Correct {key} in its dagster.yaml, or install what it names.") from None
+        label = f"{key} of the instance cannot be used: {reason(error)}."
+        raise PermanentError(label, remedy=f"Correct {key} in its dagster.yaml, or install what it names.") from None
 
 
 @contextmanager
@@ -72,14 +72,14 @@ def _in_bucket(bucket: str | None) -> Iterator[None]:
         return
     from taxi_assets.google_auth import named_errors  # noqa: PLC0415  (Google's clients take a while to load)
 
-    what = f"gs://{bucket}, where what runs print is kept, cannot be used"
+    label = f"gs://{bucket}, where what runs print is kept, cannot be used"
     try:
-        with named_errors(what, unusable=PermanentError, unreachable=TransientError, remedy=lambda _: _ROLE):
+        with named_errors(label, unusable=PermanentError, unreachable=TransientError, remedy=lambda _: _ROLE):
             yield
     except CheckError as error:
         if "Invariant failed" not in str(error):
             raise
-        raise PermanentError(f"{what}: there is no such bucket.", remedy="Make it, or correct compute_logs.") from None
+        raise PermanentError(f"{label}: there is no such bucket.", remedy="Make it, or correct compute_logs.") from None
 
 
 def _docker(seconds: float) -> str:

@@ -42,8 +42,8 @@ def _requirements() -> tuple[SpecifierSet, Sequence[str]]:
     try:
         installed = metadata.distribution("taxi-assets")
     except metadata.PackageNotFoundError:
-        what = f"Which versions it takes is not known here: there is no {_PROJECT}."
-        raise PermanentError(what, remedy="Put the repository's there.") from None
+        label = f"Which versions it takes is not known here: there is no {_PROJECT}."
+        raise PermanentError(label, remedy="Put the repository's there.") from None
     return SpecifierSet(installed.metadata["Requires-Python"]), installed.requires or []
 
 

@@ -1,7 +1,7 @@
 """The lake: named objects that appear whole, and are not overwritten unseen.
 
 Belongs here: what every lake must be able to do. Where the objects are is a file of its own, such as `local_lake.py`.
-What they mean is `shelves.py`.
+What they mean is `objects.py`.
 """
 
 from __future__ import annotations

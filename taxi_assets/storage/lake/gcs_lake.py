@@ -90,7 +90,7 @@ class GcsLake(Lake):
         if blob.size <= _SMALL:
             with self._reading(key):
                 return io.BytesIO(blob.download_as_bytes(checksum="crc32c", retry=self._retry))
-        return cast(BinaryIO, _Reader(self, blob, key))
+        return cast("BinaryIO", _Reader(self, blob, key))
 
     @contextmanager
     def as_local_file(self, key: str, version: str | None = None) -> Iterator[Path]:
@@ -197,4 +197,4 @@ class _Reader(BlobReader):  # type: ignore[misc]  # the client has no types
 
     def read(self, size: int = -1) -> bytes:
         with self._lake._reading(self._key):  # noqa: SLF001
-            return cast(bytes, super().read(size))
+            return cast("bytes", super().read(size))

@@ -17,9 +17,10 @@ from taxi_assets.errors import LakeConflictError, LakeObjectDamagedError, LakeOb
 from taxi_assets.storage.lake.base_lake import conflict_error, missing_error
 from taxi_assets.storage.pandas_types import to_frame
 from taxi_assets.tlc.cleaning.report import CleaningReport, ControlTotals, totals_of_parquet
+from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.parquet_io import open_to_stream
-from taxi_assets.tlc.sources.source_record import FileFormat, SourceRecord
+from taxi_assets.tlc.sources.source_record import SourceRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

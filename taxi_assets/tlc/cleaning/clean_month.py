@@ -1,7 +1,7 @@
 """From a published file to two Parquet files: the clean trips, and the quarantine. No row is lost on the way.
 
-Belongs here: the order of the work, and the counting. Reading is `read.py`, one batch is `part.py`, values are
-`parse.py`, rules are `rules.py`.
+Belongs here: the order of the work, and the counting. Reading is `read.py`, one batch is `split_batch.py`, values are
+`values.py`, rules are `rules.py`.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from taxi_assets.tlc.cleaning.split_batch import QUARANTINE_SCHEMA, SplitBatch, 
 from taxi_assets.tlc.parquet_io import QUARANTINE_ROW_GROUP_ROWS, ROW_GROUP_ROWS, TripWriter
 from taxi_assets.tlc.readers.csv_blocks import DECOMPRESSION_ERRORS
 from taxi_assets.tlc.readers.json_text import plain
-from taxi_assets.tlc.readers.read import RawBatch, TripReader, open_trips
+from taxi_assets.tlc.readers.open_trips import open_trips
 from taxi_assets.tlc.schema import ColumnType
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from taxi_assets.tlc.cleaning.rules import Rule
     from taxi_assets.tlc.month import Month
+    from taxi_assets.tlc.readers.base_reader import RawBatch, TripReader
+    from taxi_assets.tlc.rules import Rule
     from taxi_assets.tlc.schema import Service
     from taxi_assets.tlc.sources.source_record import SourceRecord
 
@@ -66,24 +67,24 @@ def clean_month(
     `ColumnMismatchError` for columns of no known era, `TooManyQuarantinedError` beyond half of the rows, `ReconciliationError`
     where the rows do not add up to those that were counted when the file arrived.
     """
-    what = f"{service.name} {month}"
+    label = f"{service.name} {month}"
     clean_path, quarantine_path = output_dir / "clean.parquet", output_dir / "quarantine.parquet"
     tally = _ReportBuilder(service, month)
     with ExitStack() as files:
-        with _named_errors(record, what):
-            reader = files.enter_context(open_trips(path, record.format, service, label=what))
+        with _named_errors(record, label):
+            reader = files.enter_context(open_trips(path, record.format, service, label=label))
         clean_writer = files.enter_context(TripWriter(clean_path, service.working_schema, ROW_GROUP_ROWS))
         quarantine_writer = files.enter_context(
             TripWriter(quarantine_path, QUARANTINE_SCHEMA, QUARANTINE_ROW_GROUP_ROWS)
         )
         reading = files.enter_context(ThreadPoolExecutor(1, "read"))
-        for published in _prefetch(reader.batches(), reading, record, what):
+        for published in _prefetch(reader.batches(), reading, record, label):
             parted = split_batch(published, reader, service, month, rules)
             tally.add(published, parted, reader)
             clean_writer.write(parted.clean)
             quarantine_writer.write(parted.quarantine)
         report = tally.report(reader, record, rules)
-        _check_totals_and_quarantine_rate(report, what)
+        _check_totals_and_quarantine_rate(report, label)
         clean_writer.finish(report.footer())
         quarantine_writer.finish(report.footer())
     return CleanedMonth(clean_path, quarantine_path, report)

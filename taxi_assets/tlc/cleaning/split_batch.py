@@ -13,17 +13,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from taxi_assets.tlc.cleaning.rules import NOT_UTF8, UNREADABLE_VALUE, within_clock_change
 from taxi_assets.tlc.cleaning.values import parse
 from taxi_assets.tlc.cleaning.working_types import to_canonical, without_empty_mask
+from taxi_assets.tlc.rules import NOT_UTF8, UNREADABLE_VALUE, within_clock_change
 from taxi_assets.tlc.schema import Column, ColumnType, arrow_schema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from taxi_assets.tlc.cleaning.rules import Rule
     from taxi_assets.tlc.month import Month
-    from taxi_assets.tlc.readers.read import RawBatch, TripReader
+    from taxi_assets.tlc.readers.base_reader import RawBatch, TripReader
+    from taxi_assets.tlc.rules import Rule
     from taxi_assets.tlc.schema import Service
 
     Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -86,8 +86,8 @@ def split_batch(
     bad = np.logical_or.reduce(list(against.values())) if against else np.zeros(batch.num_rows, bool)
     rows = _quarantine_rows(published, reader, batch, np.flatnonzero(bad), against, unreadable)
     if published.malformed_rows:
-        misfits = _quarantine_malformed_rows(published, month)
-        both = pa.Table.from_batches([rows, misfits]).sort_by("source_row")
+        malformed_rows = _quarantine_malformed_rows(published, month)
+        both = pa.Table.from_batches([rows, malformed_rows]).sort_by("source_row")
         rows = both.combine_chunks().to_batches()[0]
     return SplitBatch(_filter(batch, ~bad) if bad.any() else batch, rows)
 
@@ -211,12 +211,12 @@ def _names_of_true_masks(masks: Mapping[str, Mask], indices: np.ndarray[Any, np.
 def _quarantine_malformed_rows(published: RawBatch, month: Month) -> Any:
     rows = [
         {
-            "source_row": misfit.source_row,
-            "reasons": misfit.reasons,
+            "source_row": malformed_row.source_row,
+            "reasons": malformed_row.reasons,
             "unreadable_columns": [],
-            "original": misfit.text,
+            "original": malformed_row.text,
             "data_month": month.start,
         }
-        for misfit in published.malformed_rows
+        for malformed_row in published.malformed_rows
     ]
     return pa.RecordBatch.from_pylist(rows, QUARANTINE_SCHEMA)

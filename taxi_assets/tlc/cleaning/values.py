@@ -8,7 +8,6 @@ reversal always cancel. What a value means never depends on the values around it
 from __future__ import annotations
 
 import datetime as dt
-import re
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from taxi_assets.tlc.cleaning.working_types import dictionary_array, without_empty_mask
+from taxi_assets.tlc.readers.numeric_columns import WHOLE_NUMBER, numeric_type
 from taxi_assets.tlc.schema import Column, ColumnType
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     _Converter = Callable[[Any], Any]
 
-_WHOLE_NUMBER = re.compile(r"([+-]?)0*(\d{1,19})(\.0*)?", re.ASCII)
 _TIME_FORMATS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M:%S.%f", "%Y-%m-%d %H:%M")
 # `YYYY-MM-DD HH:MM` to `YYYY-MM-DD HH:MM:SS.ffffff`; a bare date has no time in it.
 _TIME_LENGTHS = (16, 26)
@@ -40,17 +39,6 @@ _ROUNDING_BLOCK = 16_384
 # The years that Python, pandas and warehouses know: 1 to 9999.
 _FIRST_TIME = pa.scalar(dt.datetime.combine(dt.date.min, dt.time.min), pa.timestamp("us"))
 _LAST_TIME = pa.scalar(dt.datetime.combine(dt.date.max, dt.time.max), pa.timestamp("us"))
-
-
-def numeric_type(column: Column) -> Any | None:
-    """What a CSV parser may read the column's text as; None where only the text tells what is meant.
-
-    `parse` makes of these numbers what it makes of their text.
-    """
-    if column.type in _SCALE or column.type is ColumnType.DEGREES:
-        return pa.float64()
-    means_no_number = not any(map(_WHOLE_NUMBER.fullmatch, column.codes))
-    return pa.int64() if column.type is ColumnType.INTEGER and means_no_number else None
 
 
 def parse(column: Column, published: Any, as_text: Callable[[], Any] | None = None) -> tuple[Any, Any | None]:
@@ -162,14 +150,14 @@ def _convert_distinct(published: Any, convert: _Converter, convert_one: _Convert
     One bad value fails a whole cast: halving finds it in a few dozen casts.
     """
 
-    def halve(piece: Any) -> list[Any]:
+    def halve(chunk: Any) -> list[Any]:
         try:
-            return [convert(piece)]
+            return [convert(chunk)]
         except pa.ArrowInvalid:
-            if len(piece) == 1:
-                return [convert_one(piece)]
-        middle = len(piece) // 2
-        return halve(piece.slice(0, middle)) + halve(piece.slice(middle))
+            if len(chunk) == 1:
+                return [convert_one(chunk)]
+        middle = len(chunk) // 2
+        return halve(chunk.slice(0, middle)) + halve(chunk.slice(middle))
 
     values = pa.concat_arrays(halve(published))
     unreadable = pc.and_(pc.is_null(values), pc.is_valid(published))
@@ -248,7 +236,7 @@ def _read_one(column: Column, one: Any) -> Any:
 
 
 def _read_integer(text: str) -> int | None:
-    match = _WHOLE_NUMBER.fullmatch(text)
+    match = WHOLE_NUMBER.fullmatch(text)
     value = int(match[1] + match[2]) if match else None
     return value if value is not None and abs(value) <= _MAXIMUM_INTEGER else None
 
@@ -311,7 +299,7 @@ def _parse_native(column: Column, published: Any) -> tuple[Any, Any | None]:
             published = pc.if_else(pc.is_nan(published), pa.scalar(None, pa.float64()), published)
         return _convert_distinct(
             published,
-            lambda piece: _convert_native(column, piece),
+            lambda chunk: _convert_native(column, chunk),
             lambda one: pa.nulls(len(one), _converted_type(column)),
         )
 

@@ -17,7 +17,7 @@ import numpy as np
 from isal import igzip, isal_zlib
 
 from taxi_assets.errors import InvalidFileError
-from taxi_assets.tlc.sources.source_record import FileFormat
+from taxi_assets.tlc.file_format import FileFormat
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class ColumnMatch:
     """Which published column holds which canonical one.
 
-    `positions`: canonical name to its index in the file (or indices, see `Column.in_several`). `unknown`: names as
+    `positions`: canonical name to its index in the file (or indices, see `Column.aliases_in_file`). `unknown`: names as
     published that no canonical column claims, by index. `absent`: canonical columns that the file does not have; they
     are null.
     """

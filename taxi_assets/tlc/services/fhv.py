@@ -6,8 +6,8 @@ legitimate (times were rounded to the minute), and a quarter of some months' tri
 
 from __future__ import annotations
 
-from taxi_assets.tlc.cleaning.rules import DROPOFF_NOT_AFTER_PICKUP, PICKUP_MISSING, PICKUP_OUTSIDE_MONTH
 from taxi_assets.tlc.month import Month
+from taxi_assets.tlc.rules import DROPOFF_NOT_AFTER_PICKUP, PICKUP_MISSING, PICKUP_OUTSIDE_MONTH
 from taxi_assets.tlc.schema import Column, ColumnType, Service
 from taxi_assets.tlc.services.shared_columns import DERIVED_TIMES, ORIGIN, local_time, zone
 

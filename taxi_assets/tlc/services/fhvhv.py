@@ -5,14 +5,14 @@ The CSV files of 2019 to 2021 have 7 columns; TLC's Parquet files have 24 for al
 
 from __future__ import annotations
 
-from taxi_assets.tlc.cleaning.rules import (
+from taxi_assets.tlc.month import Month
+from taxi_assets.tlc.rules import (
     DISTANCE_OUT_OF_RANGE,
     DROPOFF_NOT_AFTER_PICKUP,
     LONGER_THAN_A_DAY,
     PICKUP_MISSING,
     PICKUP_OUTSIDE_MONTH,
 )
-from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Column, ColumnType, Service
 from taxi_assets.tlc.services.shared_columns import DERIVED_TIMES, ORIGIN, local_time, money, zone
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from taxi_assets.tlc.cleaning.rules import STREET_HAIL_RULES
 from taxi_assets.tlc.month import Month
+from taxi_assets.tlc.rules import STREET_HAIL_RULES
 from taxi_assets.tlc.schema import Column, ColumnType, Service
 from taxi_assets.tlc.services import street_hail
 from taxi_assets.tlc.services.shared_columns import money

@@ -33,7 +33,7 @@ def zone(event: str, *, since: Month | None = None, aliases: Sequence[str] = ())
     return Column(f"{event}_location_id", ColumnType.INTEGER, description, aliases=published, since=since)
 
 
-# Computed, not read (`part.py`): what marts need and engines spell differently.
+# Computed, not read (`split_batch.py`): what marts need and engines spell differently.
 DERIVED_TIMES = (
     Column("pickup_date", ColumnType.DATE, "Day of the pickup.", "local date", derived=True),
     Column("pickup_hour", ColumnType.INTEGER, "Hour of the pickup, 0 to 23.", "hour of the day", derived=True),

@@ -1,8 +1,8 @@
 """Fetching a published file, verified: from the first of its addresses that has it to a temporary folder.
 
 Belongs here: the order of things, and the transports that need no network, one function per kind of address
-(`_TRANSPORTS`). Does not belong here: which addresses there are (`publishers.py`), how HTTP is spoken (`over_http.py`),
-what a good file is (`verify.py`), and where it is kept.
+(`_TRANSPORTS`). Does not belong here: which addresses there are (`publishers.py`), how HTTP is spoken (`http_transport.py`),
+what a good file is (`validate_file.py`), and where it is kept.
 """
 
 from __future__ import annotations
@@ -176,10 +176,10 @@ def etag_of(found: os.stat_result) -> str:
 
 def _digest(source: IO[bytes], copy: IO[bytes] | None = None) -> str:
     digest = hashlib.sha256()
-    while piece := source.read(CHUNK_BYTES):
-        digest.update(piece)
+    while chunk := source.read(CHUNK_BYTES):
+        digest.update(chunk)
         if copy is not None:
-            copy.write(piece)
+            copy.write(chunk)
     return digest.hexdigest()
 
 

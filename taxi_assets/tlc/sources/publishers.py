@@ -13,8 +13,9 @@ from urllib.parse import urlsplit, urlunsplit
 from urllib.request import url2pathname
 
 from taxi_assets.addresses import read_bucket
+from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.month import Month
-from taxi_assets.tlc.sources.source_record import FileFormat, SourceUrl
+from taxi_assets.tlc.sources.source_record import SourceUrl
 
 if TYPE_CHECKING:
     from taxi_assets.tlc.schema import Service
@@ -176,8 +177,8 @@ def public_url(url: str) -> str:
 
 
 def _file_name(service: Service, month: Month, ending: FileFormat) -> str:
-    stem = f"{service.name}_tripdata_{month}" if service.file_name is None else service.file_name.format(month=month)
-    return f"{stem}.{ending}"
+    prefix = f"{service.name}_tripdata_{month}" if service.file_name is None else service.file_name.format(month=month)
+    return f"{prefix}.{ending}"
 
 
 def _folder_base(source: str, folder: Path) -> BaseUrlPublisher:

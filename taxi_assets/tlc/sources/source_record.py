@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
-
-class FileFormat(StrEnum):
-    """The formats TLC and its mirrors publish in; the value is the file name's ending without its first dot."""
-
-    CSV_GZ = "csv.gz"
-    CSV = "csv"
-    PARQUET = "parquet"
+from taxi_assets.tlc.file_format import FileFormat
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from taxi_assets.errors import InvalidFileError
-from taxi_assets.tlc.sources.source_record import FileFormat
+from taxi_assets.tlc.file_format import FileFormat
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -132,9 +132,9 @@ def _validate(path: Path, expected: FileFormat, limits: FileLimits) -> int:
 
 
 def _require_expected_content(head: bytes, expected: FileFormat, subject: str = "it") -> None:
-    stranger = _detect_wrong_format(head)
-    if stranger is not None:
-        raise _InvalidContentError(f"{subject} is {stranger}, not {_NAMES[expected]}", _ELSEWHERE)
+    wrong_format = _detect_wrong_format(head)
+    if wrong_format is not None:
+        raise _InvalidContentError(f"{subject} is {wrong_format}, not {_NAMES[expected]}", _ELSEWHERE)
     actual = _format(head)
     if actual is not expected:
         finding = f"{subject} is {_NAMES[actual] if actual else 'binary data'}, not {_NAMES[expected]}"
@@ -175,9 +175,9 @@ def _detect_wrong_format(head: bytes) -> str | None:
 
 def _quoted(pattern: bytes, text: bytes) -> str:
     match = re.search(pattern, text, re.IGNORECASE | re.DOTALL)
-    said = html.unescape(match[1].decode("utf-8", "replace")) if match else ""
+    message = html.unescape(match[1].decode("utf-8", "replace")) if match else ""
     # Without what would command a terminal.
-    words = " ".join("".join(c if c.isprintable() else " " for c in said).split())
+    words = " ".join("".join(c if c.isprintable() else " " for c in message).split())
     return f' ("{words[:100]}")' if words else ""
 
 
@@ -204,7 +204,7 @@ def _csv_gz_rows(file: IO[bytes], expansion: _Expansion) -> int:
     try:
         with gzip.GzipFile(fileobj=file) as text:
             _require_expected_content(text.peek(_HEAD), FileFormat.CSV, "what the gzip holds")
-            return _csv_rows(cast(IO[bytes], text), expansion)
+            return _csv_rows(cast("IO[bytes]", text), expansion)
     except EOFError:
         raise _InvalidContentError("its gzip stream ends in the middle: the file is cut off") from None
     except gzip.BadGzipFile as error:
@@ -224,11 +224,11 @@ def _csv_rows(text: IO[bytes], expansion: _Expansion) -> int:
     rows = 0
     neighbours: list[int] = []  # the commas of each, because the lines may be long
     mark = b"\xef\xbb\xbf"  # a byte order mark, which is no header
-    while piece := text.read(_CHUNK_BYTES):
-        expansion.add(len(piece))
-        piece, mark = piece.removeprefix(mark), b""
-        lines = list(filter(None, (rest + piece).splitlines()))
-        rest = lines.pop() if piece[-1:] not in {b"\r", b"\n", b""} else b""
+    while chunk := text.read(_CHUNK_BYTES):
+        expansion.add(len(chunk))
+        chunk, mark = chunk.removeprefix(mark), b""
+        lines = list(filter(None, (rest + chunk).splitlines()))
+        rest = lines.pop() if chunk[-1:] not in {b"\r", b"\n", b""} else b""
         # A line within one piece is short enough; only one that began in an earlier piece can be too long.
         if len(rest) > LONGEST_LINE or (lines and len(lines[0]) > LONGEST_LINE):
             raise _InvalidContentError(f"it has a line longer than {LONGEST_LINE:,} bytes")

@@ -1,7 +1,7 @@
 """Asking a publisher whether a file is there, and in which version, without fetching it.
 
 Belongs here: the order of things, and how files on disk and generated ones are asked for. Does not belong here: how
-HTTP and Cloud Storage are spoken (`over_http.py`, `over_gcs.py`), and what is made of the answer.
+HTTP and Cloud Storage are spoken (`http_transport.py`, `gcs_transport.py`), and what is made of the answer.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def _check_folder(request: VersionRequest) -> FileVersion:
     except PermissionError:
         raise request_error(request, "that its permissions forbid reading it") from None
     except OSError as error:  # such as a network drive that has gone away
-        what = f"{request.label} could not be asked for at {request.url}: {(error.strerror or 'it broke').lower()}."
-        raise PublisherServerError(what, remedy=RETRY_LATER) from None
+        label = f"{request.label} could not be asked for at {request.url}: {(error.strerror or 'it broke').lower()}."
+        raise PublisherServerError(label, remedy=RETRY_LATER) from None
     if not stat.S_ISREG(found.st_mode):
         raise request_error(request, "that it is no file")
     return FileVersion(request.url, request.source.publisher, etag_of(found), None, found.st_size)

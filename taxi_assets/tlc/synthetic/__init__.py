@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow.parquet as pq
 
-from taxi_assets.tlc.sources.source_record import FileFormat
+from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.synthetic import demand, fhv_trips, fhvhv_trips, metered_trips
 from taxi_assets.tlc.synthetic.metered_distributions import GREEN, YELLOW
 

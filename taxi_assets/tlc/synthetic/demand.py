@@ -1,7 +1,7 @@
 """How many trips the generated months have, when, and from where to where, whoever drives.
 
 Belongs here: volumes, hours, days of the week and zones, with their origin, and the small functions that read them.
-Does not belong here: what a service's records look like (`metered_figures.py`, `fhv.py`,
+Does not belong here: what a service's records look like (`metered_distributions.py`, `fhv.py`,
 `fhvhv.py`), and the dice (`rides.py`).
 
 Where a comment names no other origin, a figure of green was measured on 2020-10 (95,120 rows, the CSV era the samples

@@ -1,7 +1,7 @@
 """What the records of metered taxis look like, in figures: tariffs, payment, and the share of every kind of dirt.
 
 Belongs here: figures of yellow and green, with their origin. Does not belong here: making records of them
-(`metered.py`), and how many trips there are (`demand.py`, which also says what was measured and what is
+(`metered_trips.py`), and how many trips there are (`demand.py`, which also says what was measured and what is
 estimated).
 """
 

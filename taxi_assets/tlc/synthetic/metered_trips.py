@@ -1,7 +1,7 @@
 """The generated records of yellow and green: ridden, paid, then recorded as badly as the real ones.
 
 Belongs here: how the columns of a row follow from each other, and how they are written. Does not belong here: the
-figures (`metered_figures.py`), what a ride is (`rides.py`) and the file (`__init__.py`).
+figures (`metered_distributions.py`), what a ride is (`rides.py`) and the file (`__init__.py`).
 
 Trips are columns of whole numbers, all of one length: money in cents, distance in hundredths of a mile, times in
 seconds of New York's wall clock since 1970, the flag as 0 or 1, the rest as published.

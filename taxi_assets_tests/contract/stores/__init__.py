@@ -1,7 +1,7 @@
 """The stores that the contract batteries run against, a module each, and what a battery must know of them all.
 
 Belongs here: what a battery needs besides the contract, such as how to break a store. Does not belong here: promises;
-they stand in `test_lake.py` and `test_warehouse.py`, the same for all.
+they stand in `test_any_lake.py` and `test_any_warehouse.py`, the same for all.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class Child:
             raise TimeoutError("the other process says nothing")
         return self.line.recv()
 
-    def tell(self, what: object = "go on") -> None:
-        self.line.send(what)
+    def tell(self, label: object = "go on") -> None:
+        self.line.send(label)
 
     def kill(self) -> None:
         self.process.kill()

@@ -68,10 +68,10 @@ def test_an_error_that_nobody_has_foreseen_is_named_by_its_place_and_not_quoted(
     def fail(_visit: CheckRunner) -> str:
         raise RuntimeError(f"postgresql://me:{SECRET}@host")
 
-    said = look(visit, "lake", fail)
-    assert said.startswith("FAULT lake           RuntimeError in test_doctor.py, line ")
-    assert SECRET not in said
-    assert "\n" not in said
+    message = look(visit, "lake", fail)
+    assert message.startswith("FAULT lake           RuntimeError in test_doctor.py, line ")
+    assert SECRET not in message
+    assert "\n" not in message
 
 
 def test_a_library_that_is_missing_is_named(visit: CheckRunner, look: Callable[..., str]) -> None:
@@ -86,9 +86,9 @@ def test_a_library_that_is_missing_is_named(visit: CheckRunner, look: Callable[.
 def test_what_hangs_is_a_fault_when_its_time_is_up(look: Callable[..., str]) -> None:
     end = threading.Event()
     visit = CheckRunner(0.05)
-    said = look(visit, "versions", lambda _: str(end.wait(60)))
+    message = look(visit, "versions", lambda _: str(end.wait(60)))
     end.set()
-    assert said.startswith("FAULT versions       There was no answer within 0.05 seconds.")
+    assert message.startswith("FAULT versions       There was no answer within 0.05 seconds.")
     assert not visit.is_ok
 
 
@@ -154,8 +154,8 @@ def test_of_a_library_that_is_missing_only_what_needs_it_is_not_looked_at(look: 
     ],
 )
 def test_a_library_is_there_in_a_version_that_will_do(requirement: str, complaint: str | None) -> None:
-    said = _problem(Requirement(requirement))
-    assert (said is None) if complaint is None else re.fullmatch(complaint, said or "")
+    message = _problem(Requirement(requirement))
+    assert (message is None) if complaint is None else re.fullmatch(complaint, message or "")
 
 
 # --- why an instance does not open -----------------------------------------------------------------------------------
@@ -180,5 +180,7 @@ def test_a_misspelt_variable_is_a_fault(visit: CheckRunner, monkeypatch: pytest.
     with pytest.raises(SettingsError, match=r"^TAXI_WAREHOSE means nothing\. Is it misspelt"):
         configuration.settings(visit)
     monkeypatch.setenv("TAXI_RETRY_DELAY_SECONDS", "soon")
-    with pytest.raises(SettingsError, match=r"^TAXI_WAREHOSE means nothing\..*\nTAXI_RETRY_DELAY='soon' is not"):
+    with pytest.raises(
+        SettingsError, match=r"^TAXI_WAREHOSE means nothing\..*\nTAXI_RETRY_DELAY_SECONDS='soon' is not"
+    ):
         configuration.settings(visit)

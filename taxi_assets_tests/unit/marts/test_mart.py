@@ -50,7 +50,7 @@ def test_another_definition_is_another_version() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (SQL, "does not begin with a header"),
         ("/* description: without end", "does not begin with a header"),
@@ -64,11 +64,11 @@ def test_another_definition_is_another_version() -> None:
         (HEADER.replace("measures:", "counts: few\nmeasures:") + SQL, "counts: "),
     ],
 )
-def test_a_header_that_is_none_is_refused_by_the_name_of_its_file(text: str, said: str) -> None:
+def test_a_header_that_is_none_is_refused_by_the_name_of_its_file(text: str, message: str) -> None:
     with pytest.raises(MartDefinitionError) as error:
         read_mart("busy", text)
     assert error.value.problem.startswith("marts/sql/busy.sql: ")
-    assert said in error.value.problem
+    assert message in error.value.problem
     assert "\n" not in error.value.problem
     assert "marts/mart.py" in error.value.remedy
 

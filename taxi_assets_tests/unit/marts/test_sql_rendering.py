@@ -107,7 +107,7 @@ FROM = "FROM zone_day"
 
 
 @pytest.mark.parametrize(
-    ("query", "said"),
+    ("query", "message"),
     [
         (f"SELECT MEDIAN(trips) AS m {FROM}", "Median"),
         (f"SELECT AVG(fare) AS m {FROM}", "Avg"),
@@ -176,11 +176,11 @@ FROM = "FROM zone_day"
         ("", "there is no query"),
     ],
 )
-def test_what_engines_do_not_understand_alike_is_refused(query: str, said: str) -> None:
+def test_what_engines_do_not_understand_alike_is_refused(query: str, message: str) -> None:
     with pytest.raises(MartDefinitionError) as error:
         parse(query, "question 3")
     assert error.value.problem.startswith("question 3: ")
-    assert said.lower() in error.value.problem.lower()
+    assert message.lower() in error.value.problem.lower()
     assert error.value.problem.replace("…", "").isprintable()
     assert "marts/portable_sql.py" in error.value.remedy
 
@@ -209,7 +209,7 @@ QUERY = "SELECT data_month, service, SUM(trips) AS trips FROM all_trips GROUP BY
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (HEADER + QUERY.replace("SUM(trips) AS trips", "SUM(trips) AS n"), "must select, in this order, data_month"),
         (HEADER + QUERY.replace("data_month, service, SUM", "service, data_month, SUM"), "in this order"),
@@ -236,10 +236,10 @@ QUERY = "SELECT data_month, service, SUM(trips) AS trips FROM all_trips GROUP BY
         (HEADER, "there is no query"),
     ],
 )
-def test_a_mart_whose_sql_is_none_is_refused(text: str, said: str) -> None:
+def test_a_mart_whose_sql_is_none_is_refused(text: str, message: str) -> None:
     with pytest.raises(MartDefinitionError, match="some: ") as error:
         mart_queries(read_mart("some", text))
-    assert said in error.value.problem
+    assert message in error.value.problem
 
 
 @pytest.mark.parametrize("name", marts())

@@ -15,7 +15,7 @@ from taxi_assets_tests.loopback_sinks import SECRET, HttpSink, MailSink
 
 
 def test_one_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "SECONDS_TO_TAKE_IT", 1)
+    monkeypatch.setattr(client, "TIMEOUT_SECONDS", 1)
     with HttpSink() as web, MailSink() as mail:
         web.answers.clear()
         started = time.monotonic()
@@ -56,9 +56,9 @@ def test_a_wrong_notifier_is_one_line_that_does_not_quote_it(
     with pytest.raises(SettingsError) as error:
         Settings.from_env()
     assert str(error.value).startswith(f"TAXI_NOTIFY_URLS is not accepted. {which}")
-    said = capfd.readouterr()
+    message = capfd.readouterr()
     assert "\n" not in str(error.value)
-    assert SECRET not in f"{error.value}{said.out}{said.err}"
+    assert SECRET not in f"{error.value}{message.out}{message.err}"
 
 
 @pytest.mark.parametrize("value", ["", "  "])

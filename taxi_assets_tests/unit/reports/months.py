@@ -8,10 +8,11 @@ from decimal import Decimal
 
 from taxi_assets.reports.metrics import Headline, HourOfWeek, MoneyMetrics, MonthMetrics, ZoneMetrics
 from taxi_assets.tlc.cleaning.report import CleaningReport, ControlTotals, ReasonTotals
+from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.fhv import FHV
 from taxi_assets.tlc.services.green import GREEN
-from taxi_assets.tlc.sources.source_record import FileFormat, SourceRecord
+from taxi_assets.tlc.sources.source_record import SourceRecord
 
 MONTH = Month(2023, 1)
 

@@ -40,11 +40,11 @@ def test_months_are_compared_or_said_not_to_be_loaded() -> None:
 
 def test_what_a_service_does_not_record_is_left_out() -> None:
     page = Page(render(figures_without_money(), report("fhv"), source(), []))
-    said = " ".join(page.text)
+    message = " ".join(page.text)
     for absent in ("Revenue", "$", "Mean distance", "Tips", "Money", "None", "nan", "null"):
-        assert absent not in said, absent
-    assert "money is not recorded" in said
-    assert "The taxi zone of the pickup is not recorded in this month's file." in said
+        assert absent not in message, absent
+    assert "money is not recorded" in message
+    assert "The taxi zone of the pickup is not recorded in this month's file." in message
 
 
 def test_trips_without_a_zone_in_the_city_are_unknown_or_outside_it() -> None:
@@ -141,7 +141,7 @@ def test_what_comes_from_data_stays_text() -> None:
 def test_the_same_data_gives_the_same_bytes_in_any_process_and_time_zone() -> None:
     script = (
         "import hashlib; from taxi_assets_tests.unit.reports.months import *; from taxi_assets.reports.page import *\n"
-        "from taxi_assets.reports.charts import draw_all\n"
+        "from taxi_assets.reports.charts import draw_charts\n"
         "page = render(figures(), report(), source(), draw_all(no_figures(), report()))\n"
         "print(hashlib.sha256(page.encode()).hexdigest(), version())"
     )

@@ -25,8 +25,8 @@ from taxi_assets.errors import (
 from taxi_assets.storage.lake.local_lake import LocalLake
 from taxi_assets.storage.lake.objects import ParquetPartition, RawFile, StagedParquet, StagedRawFile
 from taxi_assets.tlc.cleaning.report import FOOTER_KEY
+from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.services.green import GREEN
-from taxi_assets.tlc.sources.source_record import FileFormat
 from taxi_assets_tests.contract.stores import child
 from taxi_assets_tests.trips import MONTH, cleaned_month, csv_lines, fetched, published_month
 
@@ -329,11 +329,11 @@ STRANGERS = {
 }
 
 
-@pytest.mark.parametrize("stranger", STRANGERS)
+@pytest.mark.parametrize("wrong_format", STRANGERS)
 def test_what_is_no_month_of_this_package_is_none_and_getting_it_is_one_clear_error(
-    lake: LocalLake, stranger: str
+    lake: LocalLake, wrong_format: str
 ) -> None:
-    put(lake, STRANGERS[stranger])
+    put(lake, STRANGERS[wrong_format])
     assert ParquetPartition.find(lake, CLEAN) is None
     with pytest.raises(LakeObjectDamagedError) as error:
         ParquetPartition.get(lake, CLEAN)

@@ -80,8 +80,8 @@ class BigQueryWarehouse(Warehouse):
 
     def replace_month(self, service: Service, month: Month, trips: ParquetPartition, *, run_id: str) -> None:
         """Made ready here, then see `MonthLoad`."""
-        what = f"{service.name} {month} cannot be loaded into {self.table_name(service.table)}"
-        with self.client(what) as client:
+        label = f"{service.name} {month} cannot be loaded into {self.table_name(service.table)}"
+        with self.client(label) as client:
             self._prepare(client, service)
             MonthLoad(
                 client=client,
@@ -92,7 +92,7 @@ class BigQueryWarehouse(Warehouse):
                 ledger=self._table(ledger_of(service)),
                 location=self._location(client),
                 run_id=run_id,
-                named_errors=lambda: self._named_errors(what),
+                named_errors=lambda: self._named_errors(label),
                 log=dg.get_dagster_logger(),
             ).replace()
 
@@ -207,11 +207,11 @@ class BigQueryWarehouse(Warehouse):
         """In one query job; then the views, where they are not yet what the mart says."""
         from taxi_assets.marts.sql_rendering import mart_queries, month_query, render  # noqa: PLC0415  (a fifth of a second)
 
-        what = f"{mart.name} {month} cannot be made"
+        label = f"{mart.name} {month} cannot be made"
         query = render(month_query(mart, month, services), self.dialect, self.relation)
         views = {name: render(view, self.dialect, self.relation) for name, view in mart_queries(mart)[1].items()}
         table = self._table(mart.name)
-        with self.client(what) as client, errors_of_queries(what, self.missing_error):
+        with self.client(label) as client, errors_of_queries(label, self.missing_error):
             self._create_dataset(client)
             self._create_table(client, mart_table(table, mart))
             where, log = self._location(client), dg.get_dagster_logger()
@@ -225,8 +225,8 @@ class BigQueryWarehouse(Warehouse):
 
     def query_native(self, statement: str) -> pa.Table:
         """By a query, with the limit on its cost that all queries have."""
-        what = "The query was refused"
-        with self.client(what) as client, errors_of_queries(what, self.missing_error):
+        label = "The query was refused"
+        with self.client(label) as client, errors_of_queries(label, self.missing_error):
             config = bigquery.QueryJobConfig(labels=LABELS)
             rows = client.query(statement, job_config=config, location=self._location(client)).result()
             return rows.to_arrow(create_bqstorage_client=False)

@@ -109,10 +109,10 @@ def named_errors(label: str, missing: Callable[[str], WarehouseTableMissingError
             ) from error
         raise missing(found["name"]) from error
     except api_errors.BadRequest as error:
-        said = re.search(r"Unrecognized name: [^\s;]+|Name \S+ not found inside \S+", str(error))
-        if said is None:
+        message = re.search(r"Unrecognized name: [^\s;]+|Name \S+ not found inside \S+", str(error))
+        if message is None:
             raise
-        raise query_error(label, said[0]) from error
+        raise query_error(label, message[0]) from error
 
 
 def _clustering(mart: Mart) -> list[str]:

@@ -147,8 +147,8 @@ class DuckDBWarehouse(Warehouse):
         require_current: Callable[[], None] = noop,
     ) -> int:
         """In one transaction."""
-        what = f"{mart.name} {month} cannot be made"
-        with self._connect() as connection, named_errors(what, self.missing_error):
+        label = f"{mart.name} {month} cannot be made"
+        with self._connect() as connection, named_errors(label, self.missing_error):
             require_current()  # the file is this process's alone until the end
             connection.begin()
             schema = Schema(connection, self.schema_name)

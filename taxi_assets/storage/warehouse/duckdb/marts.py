@@ -62,5 +62,5 @@ def named_errors(label: str, missing: Callable[[str], WarehouseTableMissingError
 
 
 def _query_error(label: str, error: duckdb.Error) -> WarehouseSchemaError:
-    said = str(error).split("\n", 1)[0].rstrip(".")
-    return query_error(label, said)
+    message = str(error).split("\n", 1)[0].rstrip(".")
+    return query_error(label, message)

@@ -62,11 +62,11 @@ class PostgresWarehouse(Warehouse):
 
     def replace_month(self, service: Service, month: Month, trips: ParquetPartition, *, run_id: str) -> None:
         """Build the month beside the old one, verify it, then swap the two in one short transaction."""
-        what = f"{service.name} {month} in {self.table_name(service.table)}"
+        label = f"{service.name} {month} in {self.table_name(service.table)}"
         with (
             trips.as_local_file() as path,
             self._connect() as connection,
-            advisory_lock(connection, what, month_key(self.schema_name, service.table, month)),
+            advisory_lock(connection, label, month_key(self.schema_name, service.table, month)),
         ):
             # While this load waited or built, a newer one may have published, and even loaded. From the second look
             # on it waits for us, and has the last word.

@@ -72,9 +72,9 @@ def replace_mart(
     _prepare(connection, schema, mart, views, timeouts)
     table = sql.Identifier(schema, mart.name)
     columns = sql.SQL(", ").join(sql.Identifier(column.name) for column in mart.columns)
-    what = f"{mart.name} {month} in {relation(mart.name)}"
+    label = f"{mart.name} {month} in {relation(mart.name)}"
     with (
-        advisory_lock(connection, what, month_key(schema, mart.name, month)),
+        advisory_lock(connection, label, month_key(schema, mart.name, month)),
         connection,
         connection.cursor() as cursor,
     ):
@@ -85,7 +85,7 @@ def replace_mart(
             cursor.execute(sql.SQL("INSERT INTO {} ({}) {}").format(table, columns, sql.SQL(query)))
         except errors.UniqueViolation as error:
             raise MartDefinitionError(
-                f"{what} is not unique by {', '.join(mart.key)}: {error.diag.message_detail}",
+                f"{label} is not unique by {', '.join(mart.key)}: {error.diag.message_detail}",
                 remedy=f"Correct the key or the query in marts/sql/{mart.name}.sql.",
             ) from error
         rows: int = cursor.rowcount
@@ -109,11 +109,11 @@ def named_errors(label: str, missing: Callable[[str], WarehouseTableMissingError
     try:
         yield
     except (errors.UndefinedTable, errors.UndefinedColumn) as error:
-        said = error.diag.message_primary or ""
-        found = _MISSING.search(said)
+        message = error.diag.message_primary or ""
+        found = _MISSING.search(message)
         if found is not None:
             raise missing(found["name"]) from error
-        raise query_error(label, said) from error
+        raise query_error(label, message) from error
 
 
 def _type_of(column: Any) -> pa.DataType | None:
@@ -144,8 +144,8 @@ def _prepare(connection: Any, schema: str, mart: Mart, views: Mapping[str, str],
             for name, query in views.items():
                 _create_view(cursor, schema, name, mart, query)
 
-        what = f"{qualified_name(schema, mart.name)} (to make it, or its views, as marts/sql/{mart.name}.sql says)"
-        run_with_lock_retry(connection, what, [table.oid for table in found if table is not None], action, timeouts)
+        label = f"{qualified_name(schema, mart.name)} (to make it, or its views, as marts/sql/{mart.name}.sql says)"
+        run_with_lock_retry(connection, label, [table.oid for table in found if table is not None], action, timeouts)
 
 
 def _is_up_to_date(connection: Any, schema: str, mart: Mart, views: Mapping[str, str]) -> bool:

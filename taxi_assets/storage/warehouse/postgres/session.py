@@ -106,11 +106,11 @@ def _prepare(connection: Any, url: str, wait_seconds: float) -> None:
 
 
 def _connection_error(error: psycopg2.Error, url: str) -> TaxiAssetsError:
-    where, said = without_secrets(url), _one_line(str(error)).replace(url, without_secrets(url))
+    where, message = without_secrets(url), _one_line(str(error)).replace(url, without_secrets(url))
     for pattern, remedy in _REFUSED:
-        if pattern.search(said):
-            return WarehouseConfigurationError(f"{where} cannot be used: {said}.", remedy=remedy)
-    return _unreachable_error(where, said)
+        if pattern.search(message):
+            return WarehouseConfigurationError(f"{where} cannot be used: {message}.", remedy=remedy)
+    return _unreachable_error(where, message)
 
 
 def _root(error: psycopg2.Error) -> psycopg2.Error:
@@ -126,21 +126,23 @@ def _root(error: psycopg2.Error) -> psycopg2.Error:
 def _named_error(failure: psycopg2.Error, url: str, connection: Any) -> TaxiAssetsError:
     error = _root(failure)
     where, code = without_secrets(url), error.pgcode or ""
-    said = _one_line(error.diag.message_primary or str(error))
+    message = _one_line(error.diag.message_primary or str(error))
     if connection.closed:
         # What libpq has gathered: psycopg2 itself passes on the end of it alone.
         last_words = re.search(r"^FATAL: *(.+)", connection.info.error_message or "", re.MULTILINE)
-        said = said if last_words is None else _one_line(last_words[1])
+        message = message if last_words is None else _one_line(last_words[1])
     if connection.closed or code.startswith(_TRANSIENT_CODES):
-        return _unreachable_error(where, said)
+        return _unreachable_error(where, message)
     if code == "55P03":
         return WarehouseBusyError(
-            f"{where}: others held a table for longer than we wait ({said}).",
+            f"{where}: others held a table for longer than we wait ({message}).",
             remedy="End their sessions (pg_stat_activity names them), or let them finish, and run the month again.",
         )
     if error.diag.message_detail:
-        said = f"{said} ({_one_line(error.diag.message_detail)})"
-    return WarehouseConfigurationError(f"{where} refused a statement: {said}.", remedy=_remedy(code, said, connection))
+        message = f"{message} ({_one_line(error.diag.message_detail)})"
+    return WarehouseConfigurationError(
+        f"{where} refused a statement: {message}.", remedy=_remedy(code, message, connection)
+    )
 
 
 def _unreachable_error(address: str, message: str) -> WarehouseUnreachableError:

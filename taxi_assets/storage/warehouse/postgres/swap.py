@@ -72,11 +72,11 @@ def staged_table(
     """The month as a table of its own, verified, and with all that lets it be attached without a look at its rows."""
     name = sql.Identifier(table.schema, _staged_name(table, month))
     drop = sql.SQL("DROP TABLE IF EXISTS {}").format(name)
-    likeness = table_definition(connection, table)
+    definition = table_definition(connection, table)
     with connection, connection.cursor() as cursor:
         cursor.execute(drop)
         # In the same transaction as the rows: only then can they be frozen.
-        cursor.execute(sql.SQL("CREATE TABLE {} ({})").format(name, likeness.columns))
+        cursor.execute(sql.SQL("CREATE TABLE {} ({})").format(name, definition.columns))
         _copy(cursor, name, service, month, trips, path)
         _verify(totals(connection, name, table.columns, service, month), table, service, month, trips)
         cursor.execute(
@@ -84,7 +84,7 @@ def staged_table(
                 name, sql.Literal(month.start)
             )
         )
-        likeness.make_indexes(cursor, name)
+        definition.make_indexes(cursor, name)
         cursor.execute(sql.SQL("ANALYZE {}").format(name))
     try:
         yield

@@ -1,6 +1,6 @@
 """What every way of fetching a file, and of asking for it, has in common: the errand, and how it can end.
 
-Belongs here: the terms shared by `download.py`, `ask.py` and the transports they choose from. Does not belong here: any
+Belongs here: the terms shared by `download.py`, `version_check.py` and the transports they choose from. Does not belong here: any
 transport.
 """
 

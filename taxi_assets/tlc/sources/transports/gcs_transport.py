@@ -1,6 +1,6 @@
 """Fetching from a bucket of Cloud Storage: an object's generation tells whether it has changed.
 
-Belongs here: the `gs` transport of `download.py` and `ask.py`. The official client resumes, retries and checks the
+Belongs here: the `gs` transport of `download.py` and `version_check.py`. The official client resumes, retries and checks the
 crc32c.
 """
 
@@ -17,7 +17,8 @@ from google.cloud.storage.exceptions import DataCorruption
 
 from taxi_assets.errors import PublisherRequestError, PublisherUnreachableError
 from taxi_assets.google_auth import is_missing_bucket, named_errors, storage_client
-from taxi_assets.tlc.sources.source_record import FileFormat, FileVersion
+from taxi_assets.tlc.file_format import FileFormat
+from taxi_assets.tlc.sources.source_record import FileVersion
 from taxi_assets.tlc.sources.transports.base_transport import RETRY_LATER, DownloadResult, MissingError, request_error
 from taxi_assets.tlc.sources.validate_file import expansion_ratio_error, too_large_error
 
@@ -63,13 +64,13 @@ class _BoundedFile(io.FileIO):
         self._job = request
         self._ratio_at = request.limits.max_expansion_ratio * stored_bytes
 
-    def write(self, piece: ReadableBuffer) -> int:
-        end = self.tell() + memoryview(piece).nbytes
+    def write(self, chunk: ReadableBuffer) -> int:
+        end = self.tell() + memoryview(chunk).nbytes
         if end > self._job.limits.max_bytes:
             raise too_large_error(self._job.label, self._job.url, self._job.limits)
         if end > self._ratio_at:
             raise expansion_ratio_error(self._job.label, self._job.url, self._job.limits)
-        return super().write(piece)
+        return super().write(chunk)
 
 
 def check_gcs_version(request: VersionRequest) -> FileVersion:
@@ -80,7 +81,7 @@ def check_gcs_version(request: VersionRequest) -> FileVersion:
 
 
 @contextmanager
-def _object(request: FileRequest, **patience: Any) -> Iterator[storage.Blob]:
+def _object(request: FileRequest, **retry: Any) -> Iterator[storage.Blob]:
     """The published object as it is now; raises `MissingError`."""
     address = urlsplit(request.source.url)
     with (
@@ -96,7 +97,7 @@ def _object(request: FileRequest, **patience: Any) -> Iterator[storage.Blob]:
     ):
         blob = client.bucket(address.netloc).blob(address.path.removeprefix("/"))
         try:
-            blob.reload(**patience)
+            blob.reload(**retry)
         except api_errors.NotFound as error:
             if is_missing_bucket(error):
                 raise request_error(request, "that there is no such bucket") from None

@@ -1,6 +1,6 @@
 """Fetching over HTTP: conditional, resumable, patient with what may pass.
 
-Belongs here: the `http` and `https` transport of `download.py` and `ask.py`. Does not belong here: whether what arrived
+Belongs here: the `http` and `https` transport of `download.py` and `version_check.py`. Does not belong here: whether what arrived
 is any good.
 
 Errors never quote the messages of requests and urllib3: these hold the whole URL, with its secrets.
@@ -293,10 +293,10 @@ class _HttpDownload:
         enough = self._arrived + job.retry.minimum_progress_bytes
         with job.path.open("ab" if self._arrived else "wb") as file:
             # read1: what came before a connection was reset is kept, and nothing is decoded.
-            while piece := response.raw.read1(CHUNK_BYTES, decode_content=False):
-                file.write(piece)
-                self._digest.update(piece)
-                self._arrived += len(piece)
+            while chunk := response.raw.read1(CHUNK_BYTES, decode_content=False):
+                file.write(chunk)
+                self._digest.update(chunk)
+                self._arrived += len(chunk)
                 if self._arrived > job.limits.max_bytes:
                     raise too_large_error(job.label, job.url, job.limits)
                 if self._arrived >= enough:

@@ -22,7 +22,8 @@ from taxi_assets.tlc.cleaning.clean_month import CleanedMonth, clean_month, data
 from taxi_assets.tlc.cleaning.report import CleaningReport, ReasonTotals, totals_of_parquet
 from taxi_assets.tlc.cleaning.split_batch import QUARANTINE_SCHEMA
 from taxi_assets.tlc.month import Month
-from taxi_assets.tlc.readers import csv_blocks, read
+from taxi_assets.tlc.readers import csv as csv_reader
+from taxi_assets.tlc.readers import csv_blocks
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets_tests.trip_files import (
@@ -46,10 +47,10 @@ LAYOUT = "green 2019"
 OCTOBER = Month(2020, 10)
 
 
-def clean(path: Path, into: Path, rules: Sequence[str] | None = None, **record: Any) -> CleanedMonth:
+def clean(path: Path, output_dir: Path, rules: Sequence[str] | None = None, **record: Any) -> CleanedMonth:
     """Clean a file of green 2020-10."""
-    into.mkdir(exist_ok=True)
-    return clean_month(path, source_record(path, **record), GREEN, OCTOBER, GREEN.select_rules(rules), into)
+    output_dir.mkdir(exist_ok=True)
+    return clean_month(path, source_record(path, **record), GREEN, OCTOBER, GREEN.select_rules(rules), output_dir)
 
 
 # --- every real file, value by value --------------------------------------------------------------------------------
@@ -86,11 +87,11 @@ def plain_derived(trips: Mapping[str, list[Any]], month: Month) -> dict[str, lis
     }
 
 
-def assert_cleaned_as_read_plainly(path: Path, into: Path) -> CleaningReport:
+def assert_cleaned_as_read_plainly(path: Path, output_dir: Path) -> CleaningReport:
     name, month = service_and_month(path)
     service, trips = SERVICES[name], plain_reading(name, path)
     record = source_record(path)
-    made = clean_month(path, record, service, month, service.rules, into)
+    made = clean_month(path, record, service, month, service.rules, output_dir)
     kept, left = pyarrow.parquet.read_table(made.clean), pyarrow.parquet.read_table(made.quarantine)
     reasons = dict(enumerate(plain_reasons(trips, month), 1))
     assert left["source_row"].to_pylist() == [row for row, broken in reasons.items() if broken]
@@ -308,7 +309,7 @@ def test_the_data_version_follows_bytes_rules_and_schema_and_nothing_else(tmp_pa
         changed(0, aliases=("vendorid", "vendor")),
         changed(0, codes={"cmt": 9}),
         changed(0, required=False),
-        changed(0, in_several=True),
+        changed(0, aliases_in_file=True),
         changed(4, type=GREEN.columns[0].type),
     ]
     assert len({version, *others}) == 1 + len(others)
@@ -358,7 +359,7 @@ def test_exactly_half_in_quarantine_is_published(tmp_path: Path) -> None:
 def test_rows_of_another_shape_without_end_are_refused_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(read, "_MAXIMUM_MALFORMED_ROWS", 10)
+    monkeypatch.setattr(csv_reader, "_MAXIMUM_MALFORMED_ROWS", 10)
     path = write_trips(tmp_path / "m.csv", LAYOUT, [*[trip()] * 50, *["x" * 500] * 11])
     with pytest.raises(InvalidFileError, match="green 2020-10: the file cannot be read as csv: ") as error:
         clean(path, tmp_path)

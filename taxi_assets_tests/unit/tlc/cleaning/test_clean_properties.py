@@ -117,7 +117,7 @@ def headers(draw: st.DrawFn) -> tuple[str, list[str], list[str]]:
     name = draw(st.sampled_from(list(LAYOUTS)))
     strangers = draw(st.lists(st.sampled_from(["New_Fee", "id2", "é", '"x"']), max_size=2))
     named = list(zip(LAYOUTS[name].header.split(","), LAYOUTS[name].columns, strict=True))
-    shuffled = draw(st.permutations([*named, *((stranger, "") for stranger in strangers)]))
+    shuffled = draw(st.permutations([*named, *((wrong_format, "") for wrong_format in strangers)]))
     spoils: list[Callable[[str], str]] = [str, str.upper, str.lower, " {}".format, '"{}"'.format, "{}\t".format]
     spoil = draw(st.lists(st.sampled_from(spoils), min_size=1, max_size=5))
     published = [spoil[index % len(spoil)](name) for index, (name, _) in enumerate(shuffled)]

@@ -12,7 +12,7 @@ import pytest
 
 from taxi_assets.tlc.cleaning.split_batch import QUARANTINE_SCHEMA, split_batch
 from taxi_assets.tlc.month import Month
-from taxi_assets.tlc.readers.read import open_trips
+from taxi_assets.tlc.readers.open_trips import open_trips
 from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets_tests.trip_files import (
     LAYOUTS,
@@ -271,9 +271,9 @@ def test_quarantine_keeps_the_file_s_order_with_malformed_rows_in_between(csv: P
     path = write_csv(csv, LAYOUTS[LAYOUT].file([*[trip()] * 20, *lines]))
     _, quarantine = part_file(path)
     assert [row["source_row"] for row in quarantine] == [21, 22, 24, 25, 26, 28]
-    misfits = [row for row in quarantine if row["reasons"] == ["wrong_field_count"]]
-    assert [row["original"] for row in misfits] == ["x", "y", "z", "1,2"]
-    for row in misfits:
+    malformed_rows = [row for row in quarantine if row["reasons"] == ["wrong_field_count"]]
+    assert [row["original"] for row in malformed_rows] == ["x", "y", "z", "1,2"]
+    for row in malformed_rows:
         assert row["unreadable_columns"] == []
         assert row["data_month"] == dt.date(2020, 10, 1)
         assert row["pickup_datetime"] is row["total_amount"] is None

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taxi_assets.errors import InvalidFileError
+from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.readers import csv_blocks
 from taxi_assets.tlc.readers.csv_blocks import BLOCK_BYTES, Block, CsvBlockReader, open_bytes
-from taxi_assets.tlc.sources.source_record import FileFormat
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,8 +104,8 @@ def test_header_and_rows_whatever_ends_lines_and_however_they_arrive(
 
 
 @given(st.lists(st.sampled_from([b"1,2", b"x", b" ", b"\n", b"\r", b"\r\n", b"\n\n", b"\xff", b"\xc3\xa9"])))
-def test_rows_are_found_as_they_are_split(pieces: list[bytes]) -> None:
-    content = b"".join(pieces)
+def test_rows_are_found_as_they_are_split(chunks: list[bytes]) -> None:
+    content = b"".join(chunks)
     drained = drain(source(b"header\n" + content, most=5))
     assert rows_of(drained) == [row.decode("utf-8", "backslashreplace").encode() for row in rows_of(content)]
 

@@ -57,10 +57,10 @@ def plain_rows(path: Path) -> list[dict[str, Any]]:
     return read
 
 
-def clean(path: Path, into: Path, service: str = "", **record: Any) -> CleanedMonth:
+def clean(path: Path, output_dir: Path, service: str = "", **record: Any) -> CleanedMonth:
     name, month = service_and_month(path)
     known = SERVICES[service or name]
-    return clean_month(path, source_record(path, **record), known, month, known.rules, into)
+    return clean_month(path, source_record(path, **record), known, month, known.rules, output_dir)
 
 
 @pytest.mark.parametrize("path", REAL_FILES, ids=lambda path: path.name)

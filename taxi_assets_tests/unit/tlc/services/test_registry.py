@@ -56,8 +56,8 @@ def test_a_column_that_every_service_has_is_missed(name: str) -> None:
 
 
 def test_a_column_that_every_service_has_is_of_one_type() -> None:
-    said = refused(changed(FHV, "dropoff_datetime", type=ColumnType.TEXT))
-    assert said.endswith("it has no column dropoff_datetime (datetime), as every service has.")
+    message = refused(changed(FHV, "dropoff_datetime", type=ColumnType.TEXT))
+    assert message.endswith("it has no column dropoff_datetime (datetime), as every service has.")
 
 
 def test_a_column_that_comes_twice_is_refused_by_name_and_by_alias() -> None:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.sources.download import DownloadedFile, RetrySettings, UnchangedFile, download
-from taxi_assets.tlc.sources.source_record import FileFormat, SourceRecord, SourceUrl
+from taxi_assets.tlc.sources.source_record import SourceRecord, SourceUrl
 from taxi_assets.tlc.sources.validate_file import FileLimits
 from taxi_assets_tests.loopback_publisher import LoopbackPublisher
 
@@ -37,7 +38,7 @@ def publisher() -> Iterator[LoopbackPublisher]:
 
 
 @pytest.fixture
-def into(tmp_path: Path) -> Path:
+def output_dir(tmp_path: Path) -> Path:
     folder = tmp_path / "into"
     folder.mkdir()
     return folder
@@ -45,7 +46,7 @@ def into(tmp_path: Path) -> Path:
 
 def get(
     url: str,
-    into: Path,
+    output_dir: Path,
     *,
     known: SourceRecord | None = None,
     limits: FileLimits | None = None,
@@ -54,7 +55,13 @@ def get(
 ) -> DownloadedFile | UnchangedFile:
     candidate = SourceUrl(url, "somebody", file_format)
     return download(
-        "green 2020-10", [candidate], known=known, output_dir=into, limits=limits or FileLimits(), log=LOG, retry=retry
+        "green 2020-10",
+        [candidate],
+        known=known,
+        output_dir=output_dir,
+        limits=limits or FileLimits(),
+        log=LOG,
+        retry=retry,
     )
 
 
@@ -70,14 +77,14 @@ def fetched(result: DownloadedFile | UnchangedFile, content: bytes) -> SourceRec
 def refuse(
     error_class: type[TaxiAssetsError],
     url: str,
-    into: Path,
+    output_dir: Path,
     limits: FileLimits | None = None,
     retry: RetrySettings = HASTY,
 ) -> str:
     """The text of the one clear error; nothing is left behind."""
     with pytest.raises(error_class) as error:
-        get(url, into, limits=limits, retry=retry)
-    assert list(into.iterdir()) == []
+        get(url, output_dir, limits=limits, retry=retry)
+    assert list(output_dir.iterdir()) == []
     assert "green 2020-10" in str(error.value)
     assert "\n" not in str(error.value)
     return str(error.value)

@@ -47,18 +47,20 @@ def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[CloudStorage]:
 
 
 def get(
-    storage: CloudStorage, into: Path, known: SourceRecord | None = None, bucket: str = ""
+    storage: CloudStorage, output_dir: Path, known: SourceRecord | None = None, bucket: str = ""
 ) -> DownloadedFile | UnchangedFile:
     publisher = publisher_from(f"gs://{bucket or storage.bucket}/published/")
     candidates = publisher.source_urls(GREEN, Month(2020, 10))
-    return download("green 2020-10", candidates, known=known, output_dir=into, log=logging.getLogger("test_over_gcs"))
+    return download(
+        "green 2020-10", candidates, known=known, output_dir=output_dir, log=logging.getLogger("test_over_gcs")
+    )
 
 
-def refusal(storage: CloudStorage, into: Path, kind: type[TaxiAssetsError], bucket: str = "") -> str:
+def refusal(storage: CloudStorage, output_dir: Path, kind: type[TaxiAssetsError], bucket: str = "") -> str:
     with pytest.raises(kind) as error:
-        get(storage, into, bucket=bucket)
+        get(storage, output_dir, bucket=bucket)
     assert "\n" not in str(error.value)
-    assert list(into.iterdir()) == []
+    assert list(output_dir.iterdir()) == []
     return str(error.value)
 
 
@@ -98,18 +100,18 @@ def test_bytes_that_were_changed_on_the_way_are_refused(storage: CloudStorage, t
 
 def test_what_is_missing_is_named(storage: CloudStorage, tmp_path: Path) -> None:
     storage.delete(KEY)
-    said = refusal(storage, tmp_path, NotPublishedError)
-    assert f"gs://{storage.bucket}/published/green_tripdata_2020-10.parquet (no such object)" in said
-    said = refusal(storage, tmp_path, PublisherRequestError, bucket="another-bucket")
-    assert "gs://another-bucket/" in said
-    assert "no such bucket" in said
+    message = refusal(storage, tmp_path, NotPublishedError)
+    assert f"gs://{storage.bucket}/published/green_tripdata_2020-10.parquet (no such object)" in message
+    message = refusal(storage, tmp_path, PublisherRequestError, bucket="another-bucket")
+    assert "gs://another-bucket/" in message
+    assert "no such bucket" in message
 
 
 def test_what_is_forbidden_is_named_with_the_role_that_allows_it(storage: CloudStorage, tmp_path: Path) -> None:
     storage.forbid("storage.objects.get")
-    said = refusal(storage, tmp_path, PublisherRequestError)
-    assert "storage.objects.get" in said
-    assert f"roles/storage.objectViewer) on the bucket {storage.bucket}" in said
+    message = refusal(storage, tmp_path, PublisherRequestError)
+    assert "storage.objects.get" in message
+    assert f"roles/storage.objectViewer) on the bucket {storage.bucket}" in message
 
 
 # --- stored compressed once more, which the emulator does not know ---------------------------------------------------
@@ -154,11 +156,13 @@ def compressed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     server.server_close()
 
 
-def get_compressed(ending: str, into: Path, limits: FileLimits = DEFAULT_LIMITS) -> DownloadedFile | UnchangedFile:
+def get_compressed(
+    ending: str, output_dir: Path, limits: FileLimits = DEFAULT_LIMITS
+) -> DownloadedFile | UnchangedFile:
     candidates = publisher_from("gs://bucket").source_urls(GREEN, Month(2020, 10))
     (wanted,) = [candidate for candidate in candidates if candidate.format == ending]
     return download(
-        "green 2020-10", [wanted], known=None, output_dir=into, log=logging.getLogger("test"), limits=limits
+        "green 2020-10", [wanted], known=None, output_dir=output_dir, log=logging.getLogger("test"), limits=limits
     )
 
 

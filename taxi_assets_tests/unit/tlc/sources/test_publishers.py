@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets.tlc.services.yellow import YELLOW
 from taxi_assets.tlc.sources.publishers import BY_NAME, public_url, publisher_from
-from taxi_assets.tlc.sources.source_record import FileFormat
 
 if TYPE_CHECKING:
     from pathlib import Path

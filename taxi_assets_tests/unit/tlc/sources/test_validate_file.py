@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taxi_assets.errors import InvalidFileError
-from taxi_assets.tlc.sources.source_record import FileFormat
+from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.sources.validate_file import LONGEST_LINE, FileLimits, validate_file
 
 DATA = Path(__file__).parents[4] / ".." / "shared" / "data"
@@ -93,9 +93,9 @@ def test_one_line_that_is_not_blank_is_one_row(content: bytes, expected: int, tm
 
 @given(st.lists(st.sampled_from([b"1,2", b"33,", b",", b"\n", b"\r", b"\r\n"]), max_size=40))
 def test_rows_are_what_splitting_at_line_ends_gives(
-    tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes]
+    tmp_path_factory: pytest.TempPathFactory, chunks: list[bytes]
 ) -> None:
-    content = b"a,b\n1,2\n" + b"".join(pieces) + b"\n"
+    content = b"a,b\n1,2\n" + b"".join(chunks) + b"\n"
     lines = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
     expected = len([line for line in lines if line]) - 1
     assert rows(content, CSV, tmp_path_factory.getbasetemp()) == expected

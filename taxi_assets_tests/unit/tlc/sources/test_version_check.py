@@ -13,11 +13,12 @@ import pytest
 
 from taxi_assets.errors import PublisherRequestError, PublisherServerError, PublisherUnreachableError
 from taxi_assets.resources.publisher import PublisherResource
+from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets.tlc.sources.download import DownloadedFile, download
 from taxi_assets.tlc.sources.publishers import publisher_from
-from taxi_assets.tlc.sources.source_record import FileFormat, FileVersion, SourceRecord, SourceUrl
+from taxi_assets.tlc.sources.source_record import FileVersion, SourceRecord, SourceUrl
 from taxi_assets.tlc.sources.version_check import NO_RETRY, check_version
 from taxi_assets_tests.google.cloud_storage import CloudStorage, Fault
 from taxi_assets_tests.loopback_publisher import HTML_PAGE, Answer, LoopbackPublisher
@@ -102,7 +103,7 @@ def test_a_server_that_knows_no_head_is_asked_by_get_and_its_body_is_not_read(pu
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "message"),
     [
         (Answer(status=503), "HTTP 503"),
         (Answer(status=429), "HTTP 429"),
@@ -110,12 +111,12 @@ def test_a_server_that_knows_no_head_is_asked_by_get_and_its_body_is_not_read(pu
     ],
 )
 def test_what_may_pass_is_said_at_once_in_one_line_without_secrets(
-    publisher: LoopbackPublisher, answer: Answer, said: str
+    publisher: LoopbackPublisher, answer: Answer, message: str
 ) -> None:
     publisher.script(NAME, answer, then=answer)
     url = publisher.url(NAME).replace("http://", "http://user:secret@") + "?signature=secret"
     started = time.monotonic()
-    with pytest.raises(PublisherUnreachableError, match=said) as error:
+    with pytest.raises(PublisherUnreachableError, match=message) as error:
         check_version(WHAT, one(url), retry=replace(NO_RETRY, read_timeout=0.2))
     assert time.monotonic() - started < 2
     assert "\n" not in str(error.value)
@@ -171,19 +172,19 @@ def test_a_version_has_a_name() -> None:
 # --- elsewhere --------------------------------------------------------------------------------------------------------
 
 
-def fetched(source: str, into: Path) -> FileVersion:
-    result = download(WHAT, candidates(source), known=None, output_dir=into, log=logging.getLogger("test_ask"))
+def fetched(source: str, output_dir: Path) -> FileVersion:
+    result = download(WHAT, candidates(source), known=None, output_dir=output_dir, log=logging.getLogger("test_ask"))
     assert isinstance(result, DownloadedFile)
     return version_of(result.record)
 
 
 def test_in_a_folder_the_answer_is_what_a_download_would_record(tmp_path: Path) -> None:
-    folder, into = tmp_path / "published", tmp_path / "into"
+    folder, output_dir = tmp_path / "published", tmp_path / "into"
     folder.mkdir()
-    into.mkdir()
+    output_dir.mkdir()
     assert check_version(WHAT, candidates(str(folder))) is None
     (folder / NAME).write_bytes(CONTENT)
-    assert check_version(WHAT, candidates(str(folder))) == fetched(str(folder), into)
+    assert check_version(WHAT, candidates(str(folder))) == fetched(str(folder), output_dir)
     (folder / NAME.replace(".csv", ".csv.gz")).mkdir()
     with pytest.raises(PublisherRequestError, match="that it is no file"):
         check_version(WHAT, candidates(str(folder)))

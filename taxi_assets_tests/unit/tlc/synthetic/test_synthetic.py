@@ -1,6 +1,6 @@
 """The generated months of all four services: the same every time, in the published format, and of bounded size.
 
-What stands in them is tested in `test_metered.py`, `test_fhv.py` and `test_fhvhv.py`.
+What stands in them is tested in `test_metered_trips.py`, `test_fhv_trips.py` and `test_fhvhv_trips.py`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from taxi_assets.tlc import synthetic
+from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services import registry
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets.tlc.sources.publishers import publisher_from
-from taxi_assets.tlc.sources.source_record import FileFormat
 from taxi_assets.tlc.synthetic.demand import FHV_VOLUME, FHVHV_VOLUME, GREEN_VOLUME, YELLOW_VOLUME, Volume
 
 REPOSITORY = Path(__file__).parents[4]
@@ -71,7 +71,7 @@ def pickups(path: Path) -> list[dt.datetime]:
 
 def test_another_process_writes_the_same_bytes_and_needs_no_dagster(folder: Path, tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib; from taxi_assets.tlc import month, sample\n"
+        "import sys, pathlib; from taxi_assets.tlc import month, synthetic\n"
         "for service in ['fhvhv', 'fhv', 'green']:\n"  # in another order: nothing depends on what was written before
         "    synthetic.write_month(service, month.Month(2020, 4), pathlib.Path(sys.argv[1]) / service)\n"
         "assert not any(name.startswith('dagster') for name in sys.modules)"

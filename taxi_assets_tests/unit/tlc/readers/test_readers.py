@@ -16,12 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taxi_assets.errors import ColumnMismatchError, InvalidFileError
+from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.month import Month
-from taxi_assets.tlc.readers import csv_blocks, read
+from taxi_assets.tlc.readers import csv, csv_blocks
+from taxi_assets.tlc.readers.csv import CsvReader
 from taxi_assets.tlc.readers.csv_blocks import BLOCK_BYTES, CsvBlockReader
-from taxi_assets.tlc.readers.read import CsvReader, first_rows, open_trips
+from taxi_assets.tlc.readers.open_trips import first_rows, open_trips
 from taxi_assets.tlc.schema import Column, ColumnType, Service
-from taxi_assets.tlc.sources.source_record import FileFormat
 from taxi_assets_tests.trip_files import write_csv
 
 if TYPE_CHECKING:
@@ -46,19 +47,24 @@ Read = tuple[dict[int, str], dict[int, tuple[str, list[str]]], set[int]]
 def read_all(reader: Any) -> Read:
     """Texts of the rows that fit, by number; text and reasons of those that do not; numbers of those not UTF-8."""
     fitting: dict[int, str] = {}
-    misfits: dict[int, tuple[str, list[str]]] = {}
+    malformed_rows: dict[int, tuple[str, list[str]]] = {}
     not_utf8: set[int] = set()
     for batch in reader.batches():
         numbers = batch.source_rows.tolist()
         assert all(len(array) == len(numbers) for array in batch.arrays)
-        together = [*numbers, *(misfit.source_row for misfit in batch.malformed_rows)]
-        assert not set(together) & {*fitting, *misfits}
-        assert min(together, default=np.inf) > max([0, *fitting, *misfits]), "batches are in the file's order"
+        together = [*numbers, *(malformed_row.source_row for malformed_row in batch.malformed_rows)]
+        assert not set(together) & {*fitting, *malformed_rows}
+        assert min(together, default=np.inf) > max([0, *fitting, *malformed_rows]), "batches are in the file's order"
         originals = reader.originals(batch, pa.array(range(len(numbers)), pa.int64())).to_pylist()
         fitting.update(zip(numbers, originals, strict=True))
-        misfits.update({misfit.source_row: (misfit.text, list(misfit.reasons)) for misfit in batch.malformed_rows})
+        malformed_rows.update(
+            {
+                malformed_row.source_row: (malformed_row.text, list(malformed_row.reasons))
+                for malformed_row in batch.malformed_rows
+            }
+        )
         not_utf8 |= batch.not_utf8
-    return fitting, misfits, not_utf8
+    return fitting, malformed_rows, not_utf8
 
 
 def read_csv(content: bytes) -> Read:
@@ -108,8 +114,8 @@ SHAPES = {
 @pytest.mark.usefixtures("_block")
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_row_is_there_once_by_its_number_and_with_its_text(shape: str) -> None:
-    fitting, misfits, not_utf8 = read_csv(SHAPES[shape].encode())
-    assert (fitting, misfits) == expected(SHAPES[shape])
+    fitting, malformed_rows, not_utf8 = read_csv(SHAPES[shape].encode())
+    assert (fitting, malformed_rows) == expected(SHAPES[shape])
     assert not_utf8 == set()
 
 
@@ -123,8 +129,8 @@ def test_a_block_may_end_anywhere(rows: list[str], line_end: str, size: int) -> 
     content = line_end.join(["a,b", *["1,2"] * len(rows), *rows])
     with pytest.MonkeyPatch.context() as patch:
         set_block(patch, size)
-        fitting, misfits, _ = read_csv(content.encode())
-    assert (fitting, misfits) == expected(content)
+        fitting, malformed_rows, _ = read_csv(content.encode())
+    assert (fitting, malformed_rows) == expected(content)
 
 
 def test_rows_keep_their_numbers_over_several_megabytes() -> None:
@@ -132,23 +138,23 @@ def test_rows_keep_their_numbers_over_several_megabytes() -> None:
     rows = pick.choices(["1,2", "x", "1,2,3", "", f"{'y' * 90},{'z' * 90}"], [50, 1, 1, 1, 20], k=280_000)
     content = "\r\n".join(["a,b", "", *["1,2"] * 1000, *rows])
     assert len(content) > 2 * BLOCK_BYTES
-    fitting, misfits, _ = read_csv(content.encode())
-    assert (fitting, misfits) == expected(content)
-    assert len(misfits) > 1000
+    fitting, malformed_rows, _ = read_csv(content.encode())
+    assert (fitting, malformed_rows) == expected(content)
+    assert len(malformed_rows) > 1000
 
 
 def test_a_run_of_malformed_rows_may_fill_whole_blocks() -> None:
     content = "a,b\n" + "1,2\n" * 2000 + f"1,2,{'x' * 90}\n" * 160_000 + "3,4\n"
     assert len(content) > 3 * BLOCK_BYTES
-    fitting, misfits, _ = read_csv(content.encode())
+    fitting, malformed_rows, _ = read_csv(content.encode())
     assert list(fitting) == [*range(1, 2001), 162_001]
-    assert list(misfits) == list(range(2001, 162_001))
+    assert list(malformed_rows) == list(range(2001, 162_001))
 
 
 def test_too_many_malformed_rows_in_one_go_stop_the_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(read, "_MAXIMUM_MALFORMED_ROWS", 10)
-    fitting, misfits, _ = read_csv(b"a,b\n" + b"1,2\n" * 20 + b"x\n" * 10)
-    assert (len(fitting), len(misfits)) == (20, 10)
+    monkeypatch.setattr(csv, "_MAXIMUM_MALFORMED_ROWS", 10)
+    fitting, malformed_rows, _ = read_csv(b"a,b\n" + b"1,2\n" * 20 + b"x\n" * 10)
+    assert (len(fitting), len(malformed_rows)) == (20, 10)
     with pytest.raises(pa.ArrowInvalid, match="Expected 2 columns, got 1"):
         read_csv(b"a,b\n" + b"1,2\n" * 20 + b"x\n" * 11)
 
@@ -167,27 +173,27 @@ def test_fields_that_the_header_does_not_name_are_read_by_position() -> None:
         [None, "5"],
     ]
     reader = CsvReader(CsvBlockReader(io.BytesIO(b"b,a\n\n1,2,,\n3,4,,5\n6,7\n"), label=""), TWO, label="")
-    fitting, misfits, _ = read_all(reader)
+    fitting, malformed_rows, _ = read_all(reader)
     assert fitting == {1: "1,2,,", 2: "3,4,,5"}
-    assert misfits == {3: ("6,7", ["wrong_field_count"])}
+    assert malformed_rows == {3: ("6,7", ["wrong_field_count"])}
 
 
 def test_rows_with_fewer_fields_than_the_header_are_not_guessed_at() -> None:
-    fitting, misfits, _ = read_csv(b"a,b,c\n1,2\n3,4\n5,6,7\n")
+    fitting, malformed_rows, _ = read_csv(b"a,b,c\n1,2\n3,4\n5,6,7\n")
     assert fitting == {3: "5,6,7"}
-    assert set(misfits) == {1, 2}
+    assert set(malformed_rows) == {1, 2}
 
 
 def test_what_most_rows_have_counts_and_not_what_the_first_has() -> None:
-    fitting, misfits, _ = read_csv(b"a,b\n1,2,3,4\n" + b"1,2,3\n" * 5)
+    fitting, malformed_rows, _ = read_csv(b"a,b\n1,2,3,4\n" + b"1,2,3\n" * 5)
     assert set(fitting) == {2, 3, 4, 5, 6}
-    assert set(misfits) == {1}
+    assert set(malformed_rows) == {1}
 
 
 def test_a_quoted_header_over_quoted_rows_is_read() -> None:
-    fitting, misfits, _ = read_csv(b'"A","B"\r\n"1","2"\r\n"3","4"\r\n')
+    fitting, malformed_rows, _ = read_csv(b'"A","B"\r\n"1","2"\r\n"3","4"\r\n')
     assert fitting == {1: '"1","2"', 2: '"3","4"'}
-    assert misfits == {}
+    assert malformed_rows == {}
 
 
 def test_a_mark_at_the_start_does_not_hide_a_column() -> None:
@@ -197,9 +203,9 @@ def test_a_mark_at_the_start_does_not_hide_a_column() -> None:
 def test_a_mark_at_the_start_of_a_row_is_a_part_of_it_wherever_a_block_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     for size in (16, 1 << 16):
         set_block(monkeypatch, size)
-        fitting, misfits, _ = read_csv(b"a,b\n" + "\ufeff1,2\n".encode() * 3 + "\ufeff\n".encode() + b"3,4\n")
+        fitting, malformed_rows, _ = read_csv(b"a,b\n" + "\ufeff1,2\n".encode() * 3 + "\ufeff\n".encode() + b"3,4\n")
         assert fitting == {1: "\ufeff1,2", 2: "\ufeff1,2", 3: "\ufeff1,2", 5: "3,4"}
-        assert misfits == {4: ("\ufeff", ["wrong_field_count"])}
+        assert malformed_rows == {4: ("\ufeff", ["wrong_field_count"])}
 
 
 # --- CSV: not UTF-8 -------------------------------------------------------------------------------------------------
@@ -208,10 +214,10 @@ def test_a_mark_at_the_start_of_a_row_is_a_part_of_it_wherever_a_block_begins(mo
 @pytest.mark.usefixtures("_block")
 def test_bad_bytes_are_found_in_rows_that_fit_and_in_rows_that_do_not() -> None:
     content = b"a,b\n\n1,2\n\xff,2\n\n3\xfe\n4,5,\xe9\n\xc3\xa9,6\n7,\xe2\x82\n1,2\nx\n8,\xff"
-    fitting, misfits, not_utf8 = read_csv(content)
+    fitting, malformed_rows, not_utf8 = read_csv(content)
     assert fitting == {1: "1,2", 2: r"\xff,2", 5: "é,6", 6: r"7,\xe2\x82", 7: "1,2", 9: r"8,\xff"}
     both = ["wrong_field_count", "not_utf8"]
-    assert misfits == {3: (r"3\xfe", both), 4: (r"4,5,\xe9", both), 8: ("x", ["wrong_field_count"])}
+    assert malformed_rows == {3: (r"3\xfe", both), 4: (r"4,5,\xe9", both), 8: ("x", ["wrong_field_count"])}
     assert not_utf8 & set(fitting) == {2, 6, 9}
 
 

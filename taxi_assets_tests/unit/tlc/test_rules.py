@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 import pytest
 
 from taxi_assets.errors import RunConfigError
-from taxi_assets.tlc.cleaning.rules import READING_REASONS, STREET_HAIL_RULES, clock_change, within_clock_change
 from taxi_assets.tlc.month import Month
+from taxi_assets.tlc.rules import READING_REASONS, STREET_HAIL_RULES, clock_change, within_clock_change
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets.tlc.services.registry import SERVICES
 

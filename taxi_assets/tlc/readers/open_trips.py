@@ -1,0 +1,51 @@
+"""Open a published file with the reader of its format."""
+
+from __future__ import annotations
+
+import itertools
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from taxi_assets.tlc.file_format import FileFormat
+from taxi_assets.tlc.parquet_io import open_to_stream
+from taxi_assets.tlc.readers.csv import CsvReader
+from taxi_assets.tlc.readers.csv_blocks import CsvBlockReader, open_bytes
+from taxi_assets.tlc.readers.json_text import plain
+from taxi_assets.tlc.readers.parquet import ParquetReader, valid_arrays
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from taxi_assets.tlc.readers.base_reader import TripReader
+    from taxi_assets.tlc.schema import Service
+
+
+@contextmanager
+def open_trips(path: Path, format_: FileFormat, service: Service, *, label: str) -> Iterator[TripReader]:
+    """Open a published file of a service; `what` names it in errors, as in "green 2020-10".
+
+    Raises `ColumnMismatchError` where its columns are not the service's.
+    """
+    if format_ is FileFormat.PARQUET:
+        with open_to_stream(path, texts_once=True) as file:
+            yield ParquetReader(file, service, label=label)
+        return
+    with open_bytes(path, format_) as bytes_:
+        yield CsvReader(CsvBlockReader(bytes_, label=label), service, label=label)
+
+
+def first_rows(file: BinaryIO, format_: FileFormat, rows: int) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
+    """The column names and the first rows of a published file, as they stand there; for a look, not for work."""
+    if format_ is FileFormat.PARQUET:
+        with open_to_stream(file) as parquet:
+            batch = next(parquet.iter_batches(batch_size=rows, use_threads=False), None)
+            arrays = [] if batch is None else valid_arrays(batch.columns)[0]
+            return parquet.schema_arrow.names, list(zip(*(map(plain, array) for array in arrays), strict=True))
+    with open_bytes(file, format_) as bytes_:
+        lines = CsvBlockReader(bytes_, label="the file")
+    first = itertools.islice(filter(None, lines.peek().splitlines()), rows)
+    fields = [line.decode().split(",") for line in first]
+    header = lines.header.split(",")
+    width = max([len(header), *map(len, fields)])
+    return [*header, *[""] * (width - len(header))], [[*line, *[""] * (width - len(line))] for line in fields]
