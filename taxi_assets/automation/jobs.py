@@ -10,8 +10,7 @@ from taxi_assets.automation.publication.status import PUBLISHED_MONTHS_LOADED
 from taxi_assets.tlc.services.registry import SERVICES
 
 if TYPE_CHECKING:
-    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
-
+    from taxi_assets.dagster_compat import UnresolvedAssetJobDefinition
     from taxi_assets.tlc.schema import Service
 
 

@@ -13,13 +13,13 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 import pyarrow as pa
-from dagster._core.storage.db_io_manager import DbIOManager, DbTypeHandler, TableSlice
 from dagster_gcp.bigquery.io_manager import BigQueryClient
 from dagster_gcp_pandas import BigQueryPandasIOManager, BigQueryPandasTypeHandler
 from google.api_core import exceptions as api_errors
 
 from taxi_assets import metadata
 from taxi_assets.automation.step_failures import as_failures
+from taxi_assets.dagster_compat import DbIOManager, DbTypeHandler, TableSlice
 from taxi_assets.io_managers.warehouse_frames import replace_frame
 from taxi_assets.storage.pandas_types import StagedFrame, to_frame
 from taxi_assets.storage.warehouse.bigquery import BigQueryWarehouse

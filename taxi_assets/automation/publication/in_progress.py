@@ -9,17 +9,14 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-# Dagster has no public name for the filter that its public `get_backfills` takes.
-from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
-
 from taxi_assets.automation.publication.materializations import parse_month
 from taxi_assets.automation.publication.run_tags import BACKFILL_TAG, PARTITION_TAG
+from taxi_assets.dagster_compat import BulkActionsFilter, BulkActionStatus
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from dagster._core.execution.backfill import PartitionBackfill
-
+    from taxi_assets.dagster_compat import PartitionBackfill
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.schema import Service
 

@@ -29,9 +29,8 @@ from taxi_assets.automation.publication.run_tags import WILL_RETRY_TAG
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from dagster_shared.error import SerializableErrorInfo
-
     from taxi_assets.automation.publication.materializations import RawMaterialization
+    from taxi_assets.dagster_compat import SerializableErrorInfo
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.schema import Service
     from taxi_assets.tlc.sources.source_record import FileVersion

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-# Dagster has no public name for them, and its history takes nothing else.
-from dagster._core.storage.asset_check_execution_record import COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES
-
 from taxi_assets.automation.failure_reason import failure_reason
 from taxi_assets.automation.publication.run_tags import PARTITION_TAG, WILL_RETRY_TAG
+
+# Dagster has no public name for them, and its history takes nothing else.
+from taxi_assets.dagster_compat import COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES
 from taxi_assets.notifications.client import Message, notify
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from taxi_assets.cli.docgen import table
 
 if TYPE_CHECKING:
     import dagster as dg
-    from dagster._core.definitions.assets.graph.asset_graph import AssetGraph, AssetNode
+
+    from taxi_assets.dagster_compat import AssetGraph, AssetNode
 
 _HEAD = """# Asset catalogue
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import psycopg2
 import yaml
-from dagster._core.storage.runs import SqliteRunStorage
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from taxi_assets.automation.publication.run_tags import PARTITION_TAG
 from taxi_assets.automation.sensors.orphaned_runs import is_lock_held
+from taxi_assets.dagster_compat import stores_runs_in_sqlite
 from taxi_assets.errors import PermanentError, SettingsError
 from taxi_assets.settings import resolve_instance_value
 
@@ -127,7 +127,7 @@ def _is_orphaned(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
     """
     held = is_lock_held(instance, run.run_id)
     if held is None:
-        return isinstance(instance.run_storage, SqliteRunStorage) and not _is_process_alive(instance, run)
+        return stores_runs_in_sqlite(instance) and not _is_process_alive(instance, run)
     return not held
 
 
