@@ -142,7 +142,7 @@ def test_the_same_data_gives_the_same_bytes_in_any_process_and_time_zone() -> No
     script = (
         "import hashlib; from taxi_assets_tests.unit.reports.months import *; from taxi_assets.reports.page import *\n"
         "from taxi_assets.reports.charts import draw_charts\n"
-        "page = render(figures(), report(), source(), draw_all(no_figures(), report()))\n"
+        "page = render(figures(), report(), source(), draw_charts(no_figures(), report()))\n"
         "print(hashlib.sha256(page.encode()).hexdigest(), version())"
     )
     elsewhere = subprocess.run(
