@@ -107,9 +107,7 @@ def _totals_match_trips(warehouse: Warehouse, mart: Mart, month: Month) -> dg.As
         f"WHERE data_month = CAST('{month.start}' AS DATE) {groups}"
     )
     query = f"SELECT {whole}, {sums} FROM all_trips {groups}"  # noqa: S608  (names from the mart's definition)
-    of_trips = (
-        warehouse.read_portable_frame(query, services=services, months=[month]) if services else of_mart.iloc[:0]
-    )
+    of_trips = warehouse.read_portable_frame(query, services=services, months=[month]) if services else of_mart.iloc[:0]
     found, wanted = _by_service(of_mart), _by_service(of_trips)
     wrong = [
         f"{service} {measure}: {found.get(service, {}).get(measure)}, its trips have {sums_of.get(measure)}"
