@@ -1,5 +1,5 @@
 #!/bin/sh
-# Starts what the container is for, with secrets read from files: TAXI_NOTIFY_FILE=/run/secrets/taxi_notify gives the
+# Starts what the container is for, with secrets read from files: TAXI_NOTIFY_URLS_FILE=/run/secrets/taxi_notify_urls gives the
 # process TAXI_NOTIFY_URLS. So they stand in no image, no compose file and no `docker inspect`. An empty file is no secret:
 # what the environment says stays.
 set -eu

@@ -19,7 +19,7 @@ cd secrets
 [ -e dagster_postgres_url ] ||
   printf 'postgresql+psycopg2://dagster:%s@postgres:5432/dagster' "$(cat postgres_password)" >dagster_postgres_url
 # Empty: not used.
-for optional in pgpassword taxi_google_credentials taxi_notify; do
+for optional in pgpassword taxi_google_credentials taxi_notify_urls; do
   [ -e "$optional" ] || : >"$optional"
 done
 [ -e proxy_users ] || echo "# a name and a password's hash on each line" >proxy_users

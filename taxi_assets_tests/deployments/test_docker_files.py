@@ -74,7 +74,7 @@ def start(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str
 def test_secrets_are_read_from_files_as_they_stand_there_and_an_empty_file_is_none(tmp_path: Path) -> None:
     (tmp_path / "notify").write_text("mailto://a:b'\"$(touch x)`touch y`&?@example.com, json://c\n")
     (tmp_path / "empty").write_text("")
-    done = start(tmp_path, TAXI_NOTIFY_FILE="notify", PGPASSWORD_FILE="empty", DAGSTER_HOME_FILE="")
+    done = start(tmp_path, TAXI_NOTIFY_URLS_FILE="notify", PGPASSWORD_FILE="empty", DAGSTER_HOME_FILE="")
     assert done.stdout == "mailto://a:b'\"$(touch x)`touch y`&?@example.com, json://c|unset|an argument|$another|"
     assert (done.returncode, done.stderr) == (0, "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "notify"]
@@ -82,9 +82,9 @@ def test_secrets_are_read_from_files_as_they_stand_there_and_an_empty_file_is_no
 
 @pytest.mark.parametrize("name", ["nowhere", "."])
 def test_a_secret_that_cannot_be_read_is_said_in_one_line(tmp_path: Path, name: str) -> None:
-    done = start(tmp_path, TAXI_NOTIFY_FILE=name)
+    done = start(tmp_path, TAXI_NOTIFY_URLS_FILE=name)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"TAXI_NOTIFY_FILE names {name}, which user")
+    assert done.stderr.startswith(f"TAXI_NOTIFY_URLS_FILE names {name}, which user")
     assert done.stderr.count("\n") == 1
 
 

@@ -155,7 +155,7 @@ def place(kind: str, tmp_path: Path, republished: Republished, request: pytest.F
 
 STEPS_OF_CHECKS = {
     "check_clean_green": "clean_green",
-    "warehouse__green_trips_equals_clean": "warehouse__green_trips",
+    "warehouse__green_trips_matches_clean": "warehouse__green_trips",
 }
 """Each step that checks a layer, and the step that replaces the layer."""
 
@@ -222,7 +222,7 @@ def invalidated_ledger(place: Place) -> Iterator[tuple[Child, Child, threading.E
     service.script(Fault(before=pause(looked, noted)), method="POST", path="/jobs")
     second = place.start()
     assert looked.wait(WAIT_SECONDS)
-    first = place.start(moments=STEPS, meets="before warehouse__green_trips_equals_clean", gate=checking, stays=True)
+    first = place.start(moments=STEPS, meets="before warehouse__green_trips_matches_clean", gate=checking, stays=True)
     checking.wait()
     # Its next job invalidates the ledger row; the one after that loads the trips.
     service.script(Fault(), Fault(before=pause(invalidated, goes_on)), method="POST", path="/jobs")

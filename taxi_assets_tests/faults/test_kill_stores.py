@@ -233,7 +233,7 @@ STEPS_OF_A_RUN = [
         "clean_green",
         "check_clean_green",
         "warehouse__green_trips",
-        "warehouse__green_trips_equals_clean",
+        "warehouse__green_trips_matches_clean",
     )
     for when in ("before", "after")
 ]

@@ -176,7 +176,7 @@ def test_libpqs_own_question_is_left_out_of_its_answer() -> None:
 
 def test_a_misspelt_variable_is_a_fault(visit: CheckRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAXI_WAREHOSE", "duckdb:///trips.duckdb")
-    monkeypatch.setenv("TAXI_NOTIFY_FILE", "/run/secrets/taxi_notify")  # how images are told a secret
+    monkeypatch.setenv("TAXI_NOTIFY_URLS_FILE", "/run/secrets/taxi_notify_urls")  # how images are told a secret
     with pytest.raises(SettingsError, match=r"^TAXI_WAREHOSE means nothing\. Is it misspelt"):
         configuration.settings(visit)
     monkeypatch.setenv("TAXI_RETRY_DELAY_SECONDS", "soon")
