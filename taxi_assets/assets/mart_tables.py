@@ -110,12 +110,14 @@ def _replace_month(
     context: dg.AssetExecutionContext, warehouse: Warehouse, mart: Mart, month: Month
 ) -> dg.Output[Any] | None:
     """Replace the month in the warehouse; None where no service is loaded that records what the mart counts."""
-    versions = warehouse.versions(mart.services, month)
+    versions = warehouse.loaded_versions(mart.services, month)
     services = [service for service in mart.services if service.name in versions]
     if not services:
         wanted = _names(mart.services)
         message = f"marts/{mart.name} {month}: no trips of this month are in the warehouse, of {wanted}."
-        others = [s for s in SERVICES.values() if s not in mart.services and warehouse.loaded_after_wait(s, month)]
+        others = [
+            s for s in SERVICES.values() if s not in mart.services and warehouse.loaded_month_after_wait(s, month)
+        ]
         if not others:
             raise NoTripsLoadedError(message, remedy="Materialize the month of one of these services first.")
         # Not an error: all marts may be run after a month of a service that this one does not count.

@@ -139,7 +139,7 @@ def current_file(
     """Ask the publisher for a file, and fetch it unless the lake holds it already; with `force`, even then."""
     started = time.monotonic()
     with as_failures(), lake.staging() as folder:
-        replaces = RawFile.versions(lake, prefix)
+        replaces = RawFile.current_versions(lake, prefix)
         held = RawFile.find(lake, prefix)
         if held is not None and not held.is_intact():
             held = None

@@ -108,14 +108,16 @@ def _data_version(
     from taxi_assets.reports.metrics import compared_months  # noqa: PLC0415
     from taxi_assets.reports.page import version  # noqa: PLC0415
 
-    loaded = warehouse.loaded_after_wait(service, month)
+    loaded = warehouse.loaded_month_after_wait(service, month)
     if loaded is None or loaded.data_version != trips.report.data_version:
         raise WarehouseTableMissingError(
             f"{warehouse.table_name(service.table)} does not hold the clean trips of {service.name} {month} that are "
             "in the lake now.",
             remedy="Materialize its warehouse asset for this month first.",
         )
-    others = [(str(other), warehouse.loaded_after_wait(service, other)) for other in compared_months(service, month)]
+    others = [
+        (str(other), warehouse.loaded_month_after_wait(service, other)) for other in compared_months(service, month)
+    ]
     compared = [(other, held.data_version) for other, held in others if held is not None]
     named = None if zones is None else zones.sort_values("location_id").to_csv(index=False)
     return [trips.report.data_version, compared, named, version()]

@@ -79,9 +79,9 @@ def _key_is_unique(warehouse: Warehouse, mart: Mart, month: Month) -> dg.AssetCh
 def _runs_that_loaded_since(warehouse: Warehouse, made: MartMonth, run_id: str) -> list[str]:
     """Return the other runs that have loaded trips of the month since a mart was made of them."""
     services = made.mart.services
-    if warehouse.versions(services, made.month) == made.versions:
+    if warehouse.loaded_versions(services, made.month) == made.versions:
         return []
-    loaded = [warehouse.loaded(service, made.month) for service in services]
+    loaded = [warehouse.loaded_month(service, made.month) for service in services]
     return sorted({held.run_id for held in loaded if held is not None} - {run_id, ""})
 
 
@@ -101,7 +101,7 @@ def _superseded(result: dg.AssetCheckResult, runs: Sequence[str]) -> dg.AssetChe
 def _totals_match_trips(warehouse: Warehouse, mart: Mart, month: Month) -> dg.AssetCheckResult:
     sums = ", ".join(f"SUM({measure}) AS {measure}" for measure in mart.reconciled_measures)
     whole, groups = ("service", "GROUP BY service") if mart.has_service else ("'all' AS service", "")
-    services = [service for service in mart.services if warehouse.loaded_after_wait(service, month) is not None]
+    services = [service for service in mart.services if warehouse.loaded_month_after_wait(service, month) is not None]
     of_mart = warehouse.read_portable_frame(
         f"SELECT {whole}, {sums} FROM {mart.name} "  # noqa: S608  (of our own names)
         f"WHERE data_month = CAST('{month.start}' AS DATE) {groups}"

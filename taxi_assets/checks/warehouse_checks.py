@@ -95,9 +95,9 @@ def _compare(lake: Lake, warehouse: Warehouse, service: Service, month: Month) -
     while True:
         clean = ParquetPartition.get(lake, object_prefix("clean", service, month))
         with warehouse.session():
-            before = warehouse.loaded(service, month)
+            before = warehouse.loaded_month(service, month)
             found = warehouse.totals(service, month)
-            loaded = warehouse.loaded(service, month)
-            replacing_run = warehouse.replacing_run(service, month) if loaded is None else None
+            loaded = warehouse.loaded_month(service, month)
+            replacing_run = warehouse.replacing_run_id(service, month) if loaded is None else None
         if before == loaded:
-            return _Compared(clean, clean.reconcile(service), found, loaded, replacing_run)
+            return _Compared(clean, clean.control_totals(service), found, loaded, replacing_run)

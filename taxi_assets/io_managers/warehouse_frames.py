@@ -43,4 +43,4 @@ def replace_frame(
         ConcurrentUpdateError: The inputs of a `StagedFrame` have changed.
     """
     staged = output if isinstance(output, StagedFrame) else StagedFrame(output, noop)
-    warehouse.replace_frame(name, staged.frame, descriptions, require_current=staged.require_current)
+    warehouse.replace_frame(name, staged.frame, descriptions, require_inputs_unchanged=staged.require_inputs_unchanged)

@@ -44,13 +44,17 @@ def replace_mart(warehouse: Warehouse, output: MartMonth, *, run_id: str) -> Rep
     mart, month = output.mart, output.month
     with warehouse.session():
         rows = warehouse.replace_mart(
-            mart, month, output.services, run_id=run_id, require_current=lambda: _require_same(warehouse, output)
+            mart,
+            month,
+            output.services,
+            run_id=run_id,
+            require_inputs_unchanged=lambda: _require_same(warehouse, output),
         )
         return ReplacedMart(rows, warehouse.read_portable_frame(_rows_of(mart, month, metadata.PREVIEW_ROWS)))
 
 
 def _require_same(warehouse: Warehouse, output: MartMonth) -> None:
-    found = warehouse.versions(output.mart.services, output.month)
+    found = warehouse.loaded_versions(output.mart.services, output.month)
     if found != output.versions:
         changed = sorted({name for name, _ in found.items() ^ output.versions.items()})
         raise ConcurrentUpdateError(

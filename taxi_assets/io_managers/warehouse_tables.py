@@ -36,7 +36,7 @@ class WarehouseTableIOManager(dg.ConfigurableIOManager):
         """
         service, month = service_of(context), Month.parse(context.partition_key)
         with as_failures():
-            if self.warehouse.loaded_after_wait(service, month) is None:
+            if self.warehouse.loaded_month_after_wait(service, month) is None:
                 raise WarehouseTableMissingError(
                     f"{self.warehouse.table_name(service.table)} does not hold {service.name} {month}.",
                     remedy="Materialize its warehouse asset for this month first.",
@@ -47,7 +47,7 @@ class WarehouseTableIOManager(dg.ConfigurableIOManager):
         service, month = service_of(context), Month.parse(context.partition_key)
         # A session keeps other processes waiting, so a remote lake is read without one.
         with nullcontext() if trips.lake.is_remote else self.warehouse.session():
-            loaded = self.warehouse.loaded(service, month)
+            loaded = self.warehouse.loaded_month(service, month)
             unchanged = (
                 loaded is not None
                 and loaded.data_version == trips.report.data_version

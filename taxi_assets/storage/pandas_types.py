@@ -43,7 +43,7 @@ class StagedFrame:
     """A small table on its way to the warehouse, made of what others may change meanwhile."""
 
     frame: pd.DataFrame
-    require_current: Callable[[], None]
+    require_inputs_unchanged: Callable[[], None]
     """Raises where what it was made of is not so any more; to be called when it takes its table's place."""
 
 

@@ -80,7 +80,7 @@ def _trip(month: Month, i: int) -> dict[str, Any]:
     }
 
 
-def published(lake: Lake, service: Service, month: Month, trips: Trips) -> ParquetPartition:
+def publish_trips(lake: Lake, service: Service, month: Month, trips: Trips) -> ParquetPartition:
     """These trips on the clean shelf of a lake."""
     rows = pa.Table.from_pylist(trips, service.arrow_schema)
     report = CleaningReport(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from taxi_assets.errors import LakeConflictError, LakeObjectMissingError
-from taxi_assets_tests.contract.stores import child
+from taxi_assets_tests.contract.stores import child_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -181,7 +181,7 @@ def test_a_publish_that_fails_in_the_middle_leaves_the_old_object(lake_backend: 
     for fault in lake_backend.faults.values():
         with pytest.MonkeyPatch.context() as monkeypatch:
             fault(monkeypatch)
-            with pytest.raises(lake_backend.broken):
+            with pytest.raises(lake_backend.publish_error):
                 put(lake, b"new")
         assert read(lake) == b"old"
     put(lake, b"new")
@@ -308,8 +308,8 @@ def stage_and_wait(open_lake: Callable[[], Lake], line: Connection) -> None:
 
 
 def test_what_a_killed_process_left_is_swept_by_the_next(lake_backend: LakeBackend) -> None:
-    with child(stage_and_wait, lake_backend.open) as other:
-        folder = other.hear()
+    with child_process(stage_and_wait, lake_backend.open) as other:
+        folder = other.receive()
         other.kill()
     assert (folder / "half").exists()
     with lake_backend.open().staging():
@@ -317,10 +317,10 @@ def test_what_a_killed_process_left_is_swept_by_the_next(lake_backend: LakeBacke
 
 
 def test_the_files_of_a_process_at_work_are_left_alone(lake_backend: LakeBackend) -> None:
-    with child(stage_and_wait, lake_backend.open) as other:
-        folder = other.hear()
+    with child_process(stage_and_wait, lake_backend.open) as other:
+        folder = other.receive()
         with lake_backend.open().staging():
             assert (folder / "half").read_bytes() == b"half"
-        other.tell()
-        assert other.ends() == 0
+        other.send()
+        assert other.wait_for_exit() == 0
     assert not folder.exists()

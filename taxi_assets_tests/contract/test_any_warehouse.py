@@ -28,7 +28,7 @@ from taxi_assets.tlc.cleaning.report import NO_ROWS
 from taxi_assets.tlc.parquet_io import TripWriter
 from taxi_assets.tlc.schema import ColumnType
 from taxi_assets.tlc.services.green import GREEN
-from taxi_assets_tests.contract.stores import child
+from taxi_assets_tests.contract.stores import child_process
 from taxi_assets_tests.trips import MONTH, published_month
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def lake(warehouse_backend: WarehouseBackend) -> Lake:
     return warehouse_backend.open_lake()
 
 
-def replace(warehouse: Warehouse, trips: ParquetPartition, month: Month = MONTH) -> None:
+def replace_month(warehouse: Warehouse, trips: ParquetPartition, month: Month = MONTH) -> None:
     warehouse.replace_month(GREEN, month, trips, run_id=a_run())
 
 
@@ -87,12 +87,12 @@ def rows_of(trips: ParquetPartition) -> list[dict[str, Any]]:
     return rows
 
 
-def holds(warehouse: Warehouse, trips: ParquetPartition, month: Month = MONTH) -> bool:
+def holds_exactly(warehouse: Warehouse, trips: ParquetPartition, month: Month = MONTH) -> bool:
     """Whether the month's rows, totals and ledger are those of the trips, and of nothing else."""
     return (
         records(warehouse.read_month(GREEN, month)) == rows_of(trips)
         and warehouse.totals(GREEN, month) == trips.report.clean
-        and warehouse.loaded(GREEN, month) == LoadedMonth(trips.report.data_version, trips.report.clean)
+        and warehouse.loaded_month(GREEN, month) == LoadedMonth(trips.report.data_version, trips.report.clean)
     )
 
 
@@ -102,15 +102,15 @@ def holds(warehouse: Warehouse, trips: ParquetPartition, month: Month = MONTH) -
 def test_a_month_comes_back_row_for_row(warehouse: Warehouse, lake: Lake) -> None:
     trips = published_month(lake, rows=300, dirty=7)
     assert trips.rows == 300
-    replace(warehouse, trips)
-    assert holds(warehouse, trips)
+    replace_month(warehouse, trips)
+    assert holds_exactly(warehouse, trips)
 
 
 def test_a_month_replaced_twice_is_there_once(warehouse: Warehouse, lake: Lake) -> None:
     trips = published_month(lake)
-    replace(warehouse, trips)
-    replace(warehouse, trips)
-    assert holds(warehouse, trips)
+    replace_month(warehouse, trips)
+    replace_month(warehouse, trips)
+    assert holds_exactly(warehouse, trips)
 
 
 def test_a_month_is_replaced_by_fewer_or_no_rows_and_its_neighbours_are_not_touched(
@@ -120,17 +120,17 @@ def test_a_month_is_replaced_by_fewer_or_no_rows_and_its_neighbours_are_not_touc
         month: published_month(lake, month, rows=40, seed=month.number) for month in (MONTH.shift(-1), NEXT_MONTH)
     }
     for month, trips in neighbours.items():
-        replace(warehouse, trips, month)
+        replace_month(warehouse, trips, month)
     for rows in (100, 30, 0):
         new = published_month(lake, rows=rows, seed=rows)
-        replace(warehouse, new)
+        replace_month(warehouse, new)
         assert len(warehouse.read_month(GREEN, MONTH)) == rows
-        assert holds(warehouse, new)
-    assert all(holds(warehouse, trips, month) for month, trips in neighbours.items())
+        assert holds_exactly(warehouse, new)
+    assert all(holds_exactly(warehouse, trips, month) for month, trips in neighbours.items())
 
 
 def test_an_empty_month_keeps_its_columns_and_types(warehouse: Warehouse, lake: Lake) -> None:
-    replace(warehouse, published_month(lake, rows=0))
+    replace_month(warehouse, published_month(lake, rows=0))
     frame = warehouse.read_month(GREEN, MONTH)
     assert {name: str(type_) for name, type_ in frame.dtypes.items()} == {c.name: DTYPES[c.type] for c in GREEN.columns}
     assert warehouse.totals(GREEN, MONTH) == NO_ROWS
@@ -138,8 +138,8 @@ def test_an_empty_month_keeps_its_columns_and_types(warehouse: Warehouse, lake: 
 
 def test_another_client_sees_what_was_loaded(warehouse_backend: WarehouseBackend, lake: Lake) -> None:
     trips = published_month(lake)
-    replace(warehouse_backend.open(), trips)
-    assert holds(warehouse_backend.open(), trips)
+    replace_month(warehouse_backend.open(), trips)
+    assert holds_exactly(warehouse_backend.open(), trips)
 
 
 # --- values -----------------------------------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ def test_another_client_sees_what_was_loaded(warehouse_backend: WarehouseBackend
 def test_values_come_back_equal_and_as_the_types_that_were_meant(warehouse: Warehouse, lake: Lake) -> None:
     free_text = [dataclasses.replace(c, codes={}) for c in GREEN.columns]
     trips = published_month(lake, rows=60, flag=UTF8, service=dataclasses.replace(GREEN, columns=free_text))
-    replace(warehouse, trips)
+    replace_month(warehouse, trips)
     frame = warehouse.read_month(GREEN, MONTH)
     assert {name: str(type_) for name, type_ in frame.dtypes.items()} == {c.name: DTYPES[c.type] for c in GREEN.columns}
     assert records(frame) == rows_of(trips)
@@ -170,20 +170,20 @@ def test_rows_come_in_the_order_of_the_published_file_however_they_are_stored(wa
         writer.write(backwards.to_batches()[0])
         writer.finish(trips.report.footer())
         lake.publish(folder / "backwards.parquet", trips.key, replaces=trips.version, run_id="a run")
-    replace(warehouse, ParquetPartition.get(lake, trips.key.removesuffix(".parquet")))
+    replace_month(warehouse, ParquetPartition.get(lake, trips.key.removesuffix(".parquet")))
     assert warehouse.read_month(GREEN, MONTH)["source_row"].tolist() == list(range(1, 51))
 
 
 def test_columns_keep_the_case_of_their_names_and_tell_their_units(
     warehouse_backend: WarehouseBackend, lake: Lake
 ) -> None:
-    replace(warehouse_backend.open(), published_month(lake))
+    replace_month(warehouse_backend.open(), published_month(lake))
     assert dict(warehouse_backend.columns(GREEN.table)) == {c.name: c.described for c in GREEN.columns}
 
 
 def test_a_comment_follows_the_schema(warehouse_backend: WarehouseBackend, lake: Lake) -> None:
     warehouse, trips = warehouse_backend.open(), published_month(lake)
-    replace(warehouse, trips)
+    replace_month(warehouse, trips)
     columns = [
         dataclasses.replace(c, description='the driver\'s, "said" so.') if c.name == "vendor_id" else c
         for c in GREEN.columns
@@ -205,72 +205,72 @@ def lying(trips: ParquetPartition, **figures: int) -> ParquetPartition:
 def test_a_month_that_does_not_add_up_never_becomes_visible(warehouse: Warehouse, lake: Lake) -> None:
     old = published_month(lake, rows=100)
     neighbour = published_month(lake, NEXT_MONTH, rows=50)
-    replace(warehouse, old)
-    replace(warehouse, neighbour, NEXT_MONTH)
+    replace_month(warehouse, old)
+    replace_month(warehouse, neighbour, NEXT_MONTH)
     new = published_month(lake, rows=90, seed=1, layer="newer")
     truth = new.report.clean
     for lie in ({"rows": truth.rows - 1}, {"cents": truth.cents + 1}, {"source_rows": truth.source_rows + 1}):
         false = lying(new, **lie)
         with pytest.raises(ReconciliationError) as error:
-            replace(warehouse, false)
+            replace_month(warehouse, false)
         table = warehouse.table_name("green_trips")
         assert str(error.value).startswith(f"green {MONTH}: loading {new.uri} into {table} gave {truth}")
         assert str(false.report.clean) in error.value.problem
         assert "Materialize" in error.value.remedy
-        assert holds(warehouse, old)
-    assert holds(warehouse, neighbour, NEXT_MONTH)
-    replace(warehouse, new)
-    assert holds(warehouse, new)
+        assert holds_exactly(warehouse, old)
+    assert holds_exactly(warehouse, neighbour, NEXT_MONTH)
+    replace_month(warehouse, new)
+    assert holds_exactly(warehouse, new)
 
 
 def test_a_first_month_that_does_not_add_up_leaves_nothing(warehouse: Warehouse, lake: Lake) -> None:
     with pytest.raises(ReconciliationError):
-        replace(warehouse, lying(published_month(lake), rows=1))
-    assert warehouse.loaded(GREEN, MONTH) is None
+        replace_month(warehouse, lying(published_month(lake), rows=1))
+    assert warehouse.loaded_month(GREEN, MONTH) is None
     assert warehouse.totals(GREEN, MONTH) == NO_ROWS
 
 
 def test_the_trips_of_another_month_are_refused_and_that_month_is_not_doubled(warehouse: Warehouse, lake: Lake) -> None:
     trips = published_month(lake)
-    replace(warehouse, trips)
+    replace_month(warehouse, trips)
     with pytest.raises(ReconciliationError):
-        replace(warehouse, trips, NEXT_MONTH)
-    assert holds(warehouse, trips)
-    assert warehouse.loaded(GREEN, NEXT_MONTH) is None
+        replace_month(warehouse, trips, NEXT_MONTH)
+    assert holds_exactly(warehouse, trips)
+    assert warehouse.loaded_month(GREEN, NEXT_MONTH) is None
 
 
 def test_a_missing_object_is_named_and_the_old_month_stays(warehouse: Warehouse, lake: Lake) -> None:
     old = published_month(lake)
-    replace(warehouse, old)
+    replace_month(warehouse, old)
     new = published_month(lake, rows=5, layer="newer")
     lake.delete(new.key)
     with pytest.raises(LakeObjectMissingError, match="newer/green_trips/2020-10"):
-        replace(warehouse, new)
-    assert holds(warehouse, old)
+        replace_month(warehouse, new)
+    assert holds_exactly(warehouse, old)
 
 
 def test_a_month_whose_commit_fails_leaves_the_old_one_with_its_ledger(
     warehouse_backend: WarehouseBackend, lake: Lake
 ) -> None:
     old, new = published_month(lake), published_month(lake, rows=90, seed=1, layer="newer")
-    replace(warehouse_backend.open(), old)
+    replace_month(warehouse_backend.open(), old)
     with pytest.MonkeyPatch.context() as monkeypatch:
         warehouse_backend.break_commit(monkeypatch)
-        with pytest.raises(warehouse_backend.broken):
-            replace(warehouse_backend.open(), new)
-    assert holds(warehouse_backend.open(), old)
-    replace(warehouse_backend.open(), new)
-    assert holds(warehouse_backend.open(), new)
+        with pytest.raises(warehouse_backend.load_error):
+            replace_month(warehouse_backend.open(), new)
+    assert holds_exactly(warehouse_backend.open(), old)
+    replace_month(warehouse_backend.open(), new)
+    assert holds_exactly(warehouse_backend.open(), new)
 
 
 def test_a_load_that_began_before_a_newer_one_does_not_undo_it(warehouse: Warehouse, lake: Lake) -> None:
     for newer, older in ((30, 50), (30, 0), (0, 50)):
         earlier = published_month(lake, rows=older, seed=older)
         latest = published_month(lake, rows=newer, seed=newer + 1)
-        replace(warehouse, latest)
+        replace_month(warehouse, latest)
         with pytest.raises(LakeConflictError, match=r"green_trips/2020-10"):
-            replace(warehouse, earlier)
-        assert holds(warehouse, latest)
+            replace_month(warehouse, earlier)
+        assert holds_exactly(warehouse, latest)
 
 
 # --- several at once --------------------------------------------------------------------------------------------------
@@ -282,7 +282,7 @@ def load(
     trips = ParquetPartition.get(open_lake(), f"clean/green_trips/{month}")
     line.send("ready")
     line.recv()
-    replace(open_warehouse(), trips, month)
+    replace_month(open_warehouse(), trips, month)
 
 
 @pytest.mark.parametrize("second", [MONTH, NEXT_MONTH], ids=["the same month", "two months"])
@@ -291,14 +291,14 @@ def test_two_processes_that_make_the_warehouse_and_load_it_at_once_both_end_well
 ) -> None:
     trips = {month: published_month(lake, month, rows=500) for month in (MONTH, second)}
     with (
-        child(load, warehouse_backend.open, warehouse_backend.open_lake, MONTH) as one,
-        child(load, warehouse_backend.open, warehouse_backend.open_lake, second) as other,
+        child_process(load, warehouse_backend.open, warehouse_backend.open_lake, MONTH) as one,
+        child_process(load, warehouse_backend.open, warehouse_backend.open_lake, second) as other,
     ):
-        assert [one.hear(), other.hear()] == ["ready", "ready"]
-        one.tell()
-        other.tell()
-        assert [one.ends(), other.ends()] == [0, 0]
-    assert all(holds(warehouse_backend.open(), trips[month], month) for month in trips)
+        assert [one.receive(), other.receive()] == ["ready", "ready"]
+        one.send()
+        other.send()
+        assert [one.wait_for_exit(), other.wait_for_exit()] == [0, 0]
+    assert all(holds_exactly(warehouse_backend.open(), trips[month], month) for month in trips)
 
 
 def test_threads_that_load_and_read_at_once_all_end_well(warehouse_backend: WarehouseBackend, lake: Lake) -> None:
@@ -309,9 +309,9 @@ def test_threads_that_load_and_read_at_once_all_end_well(warehouse_backend: Ware
     def work(month: Month) -> None:
         try:
             warehouse = warehouse_backend.open()
-            replace(warehouse, trips[month], month)
-            assert holds(warehouse, trips[month], month)
-            replace(warehouse, trips[month], month)
+            replace_month(warehouse, trips[month], month)
+            assert holds_exactly(warehouse, trips[month], month)
+            replace_month(warehouse, trips[month], month)
         except BaseException as error:  # noqa: BLE001  (whatever it is, it must reach the test)
             failures.append(error)
 
@@ -321,7 +321,7 @@ def test_threads_that_load_and_read_at_once_all_end_well(warehouse_backend: Ware
     for worker in workers:
         worker.join()
     assert not failures
-    assert all(holds(warehouse_backend.open(), trips[month], month) for month in months)
+    assert all(holds_exactly(warehouse_backend.open(), trips[month], month) for month in months)
 
 
 def read_on(open_warehouse: Callable[[], Warehouse], line: Connection) -> None:
@@ -342,17 +342,17 @@ def test_a_reader_sees_the_old_month_or_the_new_one_while_they_are_replaced(
     months = [published_month(lake, rows=rows, seed=rows, layer=f"of {rows} rows") for rows in (400, 300)]
     wanted = {(trips.rows, sum((row["total_amount"] for row in rows_of(trips)), Decimal(0))) for trips in months}
     warehouse = warehouse_backend.open()
-    replace(warehouse, months[0])
-    with child(read_on, warehouse_backend.open) as reader:
-        seen = {reader.hear()}
+    replace_month(warehouse, months[0])
+    with child_process(read_on, warehouse_backend.open) as reader:
+        seen = {reader.receive()}
         for turn in range(1, 200):
-            replace(warehouse, months[turn % 2])
-            while reader.line.poll():
-                seen.add(reader.hear())
+            replace_month(warehouse, months[turn % 2])
+            while reader.pipe.poll():
+                seen.add(reader.receive())
             if turn >= 4 and len(seen) > 1:
                 break
-        reader.tell("end")
-        assert reader.ends() == 0
+        reader.send("end")
+        assert reader.wait_for_exit() == 0
     assert seen == wanted
 
 
@@ -378,19 +378,19 @@ def test_a_column_that_the_schema_gains_is_null_in_months_loaded_before(
     # Before any month is loaded with the new schema, and afterwards.
     assert records(warehouse.read_month(GREEN, MONTH)) == expected
     assert warehouse.totals(GREEN, MONTH) == narrow.report.clean
-    replace(warehouse, wide, NEXT_MONTH)
+    replace_month(warehouse, wide, NEXT_MONTH)
     assert records(warehouse.read_month(GREEN, MONTH)) == expected
     assert warehouse.totals(GREEN, MONTH) == narrow.report.clean
-    assert holds(warehouse, wide, NEXT_MONTH)
+    assert holds_exactly(warehouse, wide, NEXT_MONTH)
     assert dict(warehouse_backend.columns(GREEN.table)) == {c.name: c.described for c in GREEN.columns}
 
 
 def test_a_column_that_the_schema_lost_is_null_in_months_loaded_since(warehouse: Warehouse, lake: Lake) -> None:
     wide = published_month(lake, rows=60)
-    replace(warehouse, wide)
+    replace_month(warehouse, wide)
     narrow = published_month(lake, NEXT_MONTH, rows=60, service=NARROW)
     warehouse.replace_month(NARROW, NEXT_MONTH, narrow, run_id=a_run())
-    assert holds(warehouse, wide)
+    assert holds_exactly(warehouse, wide)
     assert records(warehouse.read_month(NARROW, NEXT_MONTH)) == rows_of(narrow)
     assert warehouse.read_month(GREEN, NEXT_MONTH)[list(GAINED)].isna().all(axis=None)
 
@@ -399,7 +399,7 @@ def test_a_column_of_another_type_is_refused_by_name_and_the_old_months_stay(
     warehouse_backend: WarehouseBackend, lake: Lake
 ) -> None:
     warehouse, old = warehouse_backend.open(), published_month(lake)
-    replace(warehouse, old)
+    replace_month(warehouse, old)
     columns = dict(warehouse_backend.columns(GREEN.table))
     retyped = published_month(lake, rows=5, service=RETYPED, layer="newer")
     with pytest.raises(WarehouseSchemaError) as error:
@@ -407,7 +407,7 @@ def test_a_column_of_another_type_is_refused_by_name_and_the_old_months_stay(
     for part in (warehouse.table_name("green_trips"), "trip_type", *warehouse_backend.types):
         assert part in error.value.problem
     assert error.value.remedy
-    assert holds(warehouse, old)
+    assert holds_exactly(warehouse, old)
     assert dict(warehouse_backend.columns(GREEN.table)) == columns
 
 
@@ -415,7 +415,7 @@ def test_a_column_of_another_type_is_refused_by_name_and_the_old_months_stay(
 
 
 def test_a_warehouse_that_does_not_exist_yet_holds_nothing(warehouse: Warehouse) -> None:
-    assert warehouse.loaded(GREEN, MONTH) is None
+    assert warehouse.loaded_month(GREEN, MONTH) is None
     assert warehouse.totals(GREEN, MONTH) == NO_ROWS
 
 
@@ -433,8 +433,8 @@ def test_a_table_that_does_not_exist_is_named_with_what_to_do(warehouse: Warehou
 
 
 def test_a_month_that_was_never_loaded_is_empty(warehouse: Warehouse, lake: Lake) -> None:
-    replace(warehouse, published_month(lake))
-    assert warehouse.loaded(GREEN, NEXT_MONTH) is None
+    replace_month(warehouse, published_month(lake))
+    assert warehouse.loaded_month(GREEN, NEXT_MONTH) is None
     assert warehouse.totals(GREEN, NEXT_MONTH) == NO_ROWS
     assert warehouse.read_month(GREEN, NEXT_MONTH).empty
 
@@ -467,7 +467,7 @@ def test_a_frame_whose_commit_fails_leaves_the_old_one(warehouse_backend: Wareho
     warehouse_backend.open().replace_frame("taxi_zones", ZONES, {})
     with pytest.MonkeyPatch.context() as monkeypatch:
         warehouse_backend.break_commit(monkeypatch)
-        with pytest.raises(warehouse_backend.broken):
+        with pytest.raises(warehouse_backend.load_error):
             warehouse_backend.open().replace_frame("taxi_zones", ZONES.head(1), {})
     pd.testing.assert_frame_equal(warehouse_backend.open().read_frame("taxi_zones"), ZONES)
 
@@ -478,14 +478,14 @@ def test_a_frame_whose_making_was_overtaken_leaves_the_old_one(warehouse: Wareho
 
     warehouse.replace_frame("taxi_zones", ZONES, {})
     with pytest.raises(ConcurrentUpdateError):
-        warehouse.replace_frame("taxi_zones", ZONES.head(1), {}, require_current=overtaken)
+        warehouse.replace_frame("taxi_zones", ZONES.head(1), {}, require_inputs_unchanged=overtaken)
     pd.testing.assert_frame_equal(warehouse.read_frame("taxi_zones"), ZONES)
 
 
 def test_frames_and_trips_do_not_touch_each_other(warehouse: Warehouse, lake: Lake) -> None:
     trips = published_month(lake)
-    replace(warehouse, trips)
+    replace_month(warehouse, trips)
     warehouse.replace_frame("taxi_zones", ZONES, {})
-    assert holds(warehouse, trips)
-    replace(warehouse, trips)
+    assert holds_exactly(warehouse, trips)
+    replace_month(warehouse, trips)
     pd.testing.assert_frame_equal(warehouse.read_frame("taxi_zones"), ZONES)

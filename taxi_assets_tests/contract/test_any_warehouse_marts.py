@@ -24,8 +24,8 @@ from taxi_assets.tlc.services.fhv import FHV
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets.tlc.services.yellow import YELLOW
-from taxi_assets_tests.contract.mart_trips import ZONES, Trips, common, expected, published, trips_of
-from taxi_assets_tests.contract.stores import child
+from taxi_assets_tests.contract.mart_trips import ZONES, Trips, common, expected, publish_trips, trips_of
+from taxi_assets_tests.contract.stores import child_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,7 +77,7 @@ def warehouse(backend: WarehouseBackend) -> Warehouse:
 
 
 def load(warehouse: Warehouse, lake: Any, service: Service, month: Month, trips: Trips) -> None:
-    warehouse.replace_month(service, month, published(lake, service, month, trips), run_id="a run")
+    warehouse.replace_month(service, month, publish_trips(lake, service, month, trips), run_id="a run")
 
 
 def rows_of(warehouse: Warehouse, mart: Mart, month: Month | None = None) -> pd.DataFrame:
@@ -356,7 +356,7 @@ def test_a_month_that_cannot_be_made_leaves_the_old_one(backend: WarehouseBacken
     assert trips_in(warehouse, mart) == old
     with pytest.MonkeyPatch.context() as monkeypatch:
         backend.break_mart(monkeypatch)
-        with pytest.raises(backend.broken):
+        with pytest.raises(backend.load_error):
             made(backend.open(), mart, MONTH, GREEN, YELLOW)
     assert trips_in(warehouse, mart) == old
     assert made(warehouse, mart, MONTH, GREEN, YELLOW) == 2
@@ -371,10 +371,10 @@ def test_a_run_that_was_overtaken_leaves_the_month_of_the_other(warehouse: Wareh
     made(warehouse, mart, MONTH, GREEN, YELLOW)
     old = trips_in(warehouse, mart)
     with pytest.raises(ConcurrentUpdateError):
-        warehouse.replace_mart(mart, MONTH, [GREEN], run_id="a run", require_current=overtaken)
+        warehouse.replace_mart(mart, MONTH, [GREEN], run_id="a run", require_inputs_unchanged=overtaken)
     assert trips_in(warehouse, mart) == old
     asked: list[str] = []
-    warehouse.replace_mart(mart, MONTH, [GREEN], run_id="a run", require_current=lambda: asked.append("once"))
+    warehouse.replace_mart(mart, MONTH, [GREEN], run_id="a run", require_inputs_unchanged=lambda: asked.append("once"))
     assert asked
     assert len(trips_in(warehouse, mart)) == 1
 
@@ -477,12 +477,12 @@ def test_two_processes_that_make_two_months_at_once_both_end_well(backend: Wareh
         for month in (MONTH, NEXT_MONTH):
             made(backend.open(), mart, month, GREEN)
     with (
-        child(make, backend.open, mart.name, MONTH) as one,
-        child(make, backend.open, mart.name, NEXT_MONTH) as other,
+        child_process(make, backend.open, mart.name, MONTH) as one,
+        child_process(make, backend.open, mart.name, NEXT_MONTH) as other,
     ):
-        assert [one.hear(), other.hear()] == ["ready", "ready"]
-        one.tell()
-        other.tell()
-        assert [one.ends(), other.ends()] == [0, 0]
+        assert [one.receive(), other.receive()] == ["ready", "ready"]
+        one.send()
+        other.send()
+        assert [one.wait_for_exit(), other.wait_for_exit()] == [0, 0]
     counts = {("2021-01", "green"): count_of(TRIPS["green"]), ("2021-02", "green"): count_of(FEWER)}
     assert trips_in(backend.open(), mart) == counts

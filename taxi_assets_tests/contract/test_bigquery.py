@@ -25,7 +25,7 @@ from taxi_assets_tests.contract.bigquery_fixtures import (
     warehouse,
 )
 from taxi_assets_tests.contract.stores.bigquery import DATASET, PROJECT, open_warehouse
-from taxi_assets_tests.contract.test_any_warehouse import holds
+from taxi_assets_tests.contract.test_any_warehouse import holds_exactly
 from taxi_assets_tests.google.bigquery import BigQuery, Fault
 from taxi_assets_tests.trips import MONTH, published_month
 
@@ -91,7 +91,7 @@ def test_from_a_folder_the_trips_are_uploaded_in_the_load_job(
     load(warehouse, trips)
     (job,) = loads(bigquery)
     assert "sourceUris" not in job.settings
-    assert holds(warehouse, trips)
+    assert holds_exactly(warehouse, trips)
 
 
 def test_metadata_is_patched_only_where_it_differs_and_labels_of_others_stay(
@@ -147,7 +147,7 @@ def test_a_month_without_rows_is_a_dropped_partition_that_is_known_to_be_loaded(
     assert len(loads(bigquery)) == 1
     deletions = [request.path.rpartition("/")[2] for request in bigquery.requests if request.method == "DELETE"]
     assert deletions == ["green_trips$202010"]  # the ledger row is replaced, not deleted
-    assert holds(warehouse, empty)
+    assert holds_exactly(warehouse, empty)
 
 
 SHAPES = {
@@ -198,10 +198,10 @@ def test_a_ledger_of_an_older_shape_knows_nothing_and_gains_its_columns_before_t
     ledger.time_partitioning = google.TimePartitioning("MONTH", field="data_month")
     with warehouse.api.get_client() as client:
         client.create_table(ledger)
-    assert warehouse.loaded(GREEN, MONTH) is None
+    assert warehouse.loaded_month(GREEN, MONTH) is None
     trips = published_month(lake)
     load(warehouse, trips)
-    assert holds(warehouse, trips)
+    assert holds_exactly(warehouse, trips)
 
 
 # --- where ------------------------------------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ def test_a_dataset_is_made_and_used_where_it_was_asked_for(
     trips = published_month(lake)
     warehouse = open_warehouse(bigquery.environment, service_account.base64, location="europe-west6")
     load(warehouse, trips)
-    assert holds(warehouse, trips)
+    assert holds_exactly(warehouse, trips)
     assert {job.location for job in bigquery.jobs} == {"europe-west6"}
 
 
@@ -223,7 +223,7 @@ def test_a_dataset_that_exists_is_used_where_it_is(
     make_dataset(warehouse, "EU")
     trips = published_month(lake)
     load(warehouse, trips)
-    assert holds(warehouse, trips)
+    assert holds_exactly(warehouse, trips)
     assert {job.location for job in bigquery.jobs} == {"EU"}
 
 

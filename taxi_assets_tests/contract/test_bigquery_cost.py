@@ -20,7 +20,7 @@ from taxi_assets_tests.contract.bigquery_fixtures import (
     warehouse,
 )
 from taxi_assets_tests.contract.stores.bigquery import DATASET, PROJECT, open_warehouse
-from taxi_assets_tests.contract.test_any_warehouse import NEXT_MONTH, holds
+from taxi_assets_tests.contract.test_any_warehouse import NEXT_MONTH, holds_exactly
 from taxi_assets_tests.google.bigquery import BigQuery, JobFault
 from taxi_assets_tests.google.service_account import ServiceAccount
 from taxi_assets_tests.trips import MONTH, published_month
@@ -44,7 +44,7 @@ def test_every_query_has_a_limit_and_one_that_is_too_small_is_an_error_that_stay
     trips = published_month(lake)
     warehouse = frugal(service_account, 123_456_789)
     load(warehouse, trips)
-    assert holds(warehouse, trips)
+    assert holds_exactly(warehouse, trips)
     queries = [job for job in bigquery.jobs if job.kind == "query"]
     assert queries
     assert {job.settings.get("maximumBytesBilled") for job in queries} == {"123456789"}
@@ -95,7 +95,7 @@ def test_reading_without_permission_names_the_role_too(
     load(warehouse, published_month(lake))
     bigquery.forbid("bigquery.tables.getData")
     uses: list[Callable[[], object]] = [
-        lambda: warehouse.loaded(GREEN, MONTH),
+        lambda: warehouse.loaded_month(GREEN, MONTH),
         lambda: warehouse.totals(GREEN, MONTH),
         lambda: warehouse.read_month(GREEN, MONTH),
         lambda: warehouse.read_month(GREEN, MONTH, rows=1),

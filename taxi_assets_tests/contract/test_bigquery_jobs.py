@@ -19,7 +19,7 @@ from taxi_assets_tests.contract.bigquery_fixtures import (
     warehouse,
 )
 from taxi_assets_tests.contract.stores.bigquery import DATASET, PROJECT
-from taxi_assets_tests.contract.test_any_warehouse import holds
+from taxi_assets_tests.contract.test_any_warehouse import holds_exactly
 from taxi_assets_tests.google.bigquery import BigQuery, Fault, JobFault
 from taxi_assets_tests.trips import published_month
 
@@ -42,7 +42,7 @@ def test_a_run_that_asks_again_finds_its_finished_job(
     for _ in range(2):
         load(warehouse, trips)
     assert [job.id[-2:] for job in loads(bigquery)] == ["-1"]
-    assert holds(warehouse, trips)
+    assert holds_exactly(warehouse, trips)
 
 
 @pytest.mark.parametrize("by_another", [True, False], ids=["replaced", "dropped"])
@@ -58,7 +58,7 @@ def test_a_run_that_asks_again_loads_anew_where_its_finished_job_does_not_stand_
             client.delete_table(f"{PROJECT}.{DATASET}.green_trips")
     load(warehouse, trips)
     assert [job.id[-2:] for job in loads(bigquery)] == [*(["-1", "-1"] if by_another else ["-1"]), "-2"]
-    assert holds(warehouse, trips)
+    assert holds_exactly(warehouse, trips)
 
 
 def test_a_run_that_asks_again_finds_its_running_job(
@@ -72,7 +72,7 @@ def test_a_run_that_asks_again_finds_its_running_job(
     assert [job.state for job in loads(bigquery)] == ["PENDING"]
     load(warehouse, trips)
     assert [job.state for job in loads(bigquery)] == ["DONE"]
-    assert holds(warehouse, trips)
+    assert holds_exactly(warehouse, trips)
 
 
 def test_a_later_run_of_the_same_data_loads_anew(
@@ -94,7 +94,7 @@ def test_a_job_whose_acceptance_was_lost_is_found_again(
     bigquery.script(*[Fault()] * (1 if upload else 2), lost, method="POST", path="/jobs")
     load(warehouse, trips)
     assert [job.id[-2:] for job in loads(bigquery)] == ["-1"]
-    assert holds(warehouse, trips)
+    assert holds_exactly(warehouse, trips)
 
 
 # --- jobs that fail ---------------------------------------------------------------------------------------------------
@@ -109,7 +109,7 @@ def test_a_job_that_fails_late_for_a_reason_that_may_pass_is_followed_by_another
     )
     load(warehouse, trips)
     assert [(job.id[-2:], job.error is None) for job in loads(bigquery)] == [("-1", False), ("-2", True)]
-    assert holds(warehouse, trips)
+    assert holds_exactly(warehouse, trips)
 
 
 def test_a_run_whose_jobs_all_failed_may_try_again_with_new_ones(
@@ -122,10 +122,10 @@ def test_a_run_whose_jobs_all_failed_may_try_again_with_new_ones(
     )
     with pytest.raises(WarehouseUnreachableError, match=r"The backend is down \(4 times\)"):
         load(warehouse, new)
-    assert holds(warehouse, old)
+    assert holds_exactly(warehouse, old)
     load(warehouse, new)
     assert [job.id[-2:] for job in loads(bigquery)] == ["-1", "-1", "-2", "-3", "-4", "-5"]
-    assert holds(warehouse, new)
+    assert holds_exactly(warehouse, new)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_a_job_that_fails_otherwise_is_named_with_the_services_text_and_the_old_
         load(warehouse, new)
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
-    assert holds(warehouse, old)
+    assert holds_exactly(warehouse, old)
 
 
 def test_a_job_that_somebody_cancelled_says_so(warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery) -> None:
@@ -185,7 +185,7 @@ def test_a_note_that_fails_for_a_reason_that_may_pass_is_written_again(
     trips = published_month(lake)
     bigquery.script_job(JobFault(reason), kind="load", destination="green_trips_loads")
     load(warehouse, trips)
-    assert holds(warehouse, trips)
+    assert holds_exactly(warehouse, trips)
 
 
 def test_a_quota_that_refuses_the_job_is_transient_and_a_rate_limit_is_waited_for(
@@ -200,7 +200,7 @@ def test_a_quota_that_refuses_the_job_is_transient_and_a_rate_limit_is_waited_fo
     faults = Fault(reason="rateLimitExceeded"), Fault(reset=True)
     bigquery.script(Fault(), Fault(), *faults, method="POST", path="/jobs")
     load(warehouse, trips)
-    assert holds(warehouse, trips)
+    assert holds_exactly(warehouse, trips)
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -212,4 +212,4 @@ def test_a_service_that_fails_once_at_every_kind_of_request_is_asked_again(
         for fault in (Fault(status=503), Fault(status=429), Fault(reset=True)):
             bigquery.script(fault, method=method, path=path)
     load(warehouse, trips)
-    assert holds(warehouse, trips)
+    assert holds_exactly(warehouse, trips)

@@ -174,6 +174,6 @@ def test_a_mart_or_a_frame_that_another_run_has_made_newer_while_its_job_ran_is_
         return look
 
     with pytest.raises(ConcurrentUpdateError):
-        loaded.replace_mart(MART, MONTH, [GREEN], run_id="a-run", require_current=second_look())
+        loaded.replace_mart(MART, MONTH, [GREEN], run_id="a-run", require_inputs_unchanged=second_look())
     with pytest.raises(ConcurrentUpdateError):
-        loaded.replace_frame("month_quality", ZONES, {}, require_current=second_look())
+        loaded.replace_frame("month_quality", ZONES, {}, require_inputs_unchanged=second_look())

@@ -31,8 +31,8 @@ from taxi_assets_tests.contract.bigquery_fixtures import (
     loads,
     warehouse,
 )
-from taxi_assets_tests.contract.stores import child
-from taxi_assets_tests.contract.test_any_warehouse import holds, records, rows_of
+from taxi_assets_tests.contract.stores import child_process
+from taxi_assets_tests.contract.test_any_warehouse import holds_exactly, records, rows_of
 from taxi_assets_tests.google.bigquery import BigQuery, Fault, JobFault
 from taxi_assets_tests.trips import MONTH, published_month
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from taxi_assets.storage.lake.base_lake import Lake
     from taxi_assets.storage.lake.gcs_lake import GcsLake
     from taxi_assets.storage.warehouse.base_warehouse import Warehouse
-    from taxi_assets_tests.contract.stores import Child, WarehouseBackend
+    from taxi_assets_tests.contract.stores import ChildProcess, WarehouseBackend
 
 __all__ = ["clients_wait_a_hundredth", "lake", "warehouse"]
 
@@ -71,10 +71,10 @@ def test_an_object_replaced_between_count_and_load_is_never_taken_for_the_old_on
     bigquery.script(Fault(), Fault(), Fault(before=replaced_by(lake, newer)), method="POST", path="/jobs")
     with pytest.raises(LakeConflictError, match=SUSPECT):
         load(warehouse, newer, "another-run")
-    assert warehouse.loaded(GREEN, MONTH) is None
+    assert warehouse.loaded_month(GREEN, MONTH) is None
     current = ParquetPartition.get(lake, "clean/green_trips/2020-10")
     load(warehouse, current, "another-run")
-    assert holds(warehouse, current)
+    assert holds_exactly(warehouse, current)
 
 
 def test_an_object_replaced_while_it_is_loaded_is_never_taken_for_the_old_one(
@@ -84,7 +84,7 @@ def test_an_object_replaced_while_it_is_loaded_is_never_taken_for_the_old_one(
     bigquery.script_job(JobFault(before_run=replaced_by(lake, trips)), kind="load", destination="green_trips$")
     with pytest.raises(LakeConflictError, match=SUSPECT):
         load(warehouse, trips)
-    assert warehouse.loaded(GREEN, MONTH) is None
+    assert warehouse.loaded_month(GREEN, MONTH) is None
 
 
 def test_a_job_that_wrote_another_number_of_rows_is_never_taken_for_good(
@@ -98,7 +98,7 @@ def test_a_job_that_wrote_another_number_of_rows_is_never_taken_for_good(
     bigquery.script_job(JobFault(before_run=replace_by_fewer_rows), kind="load", destination="green_trips$")
     with pytest.raises(ReconciliationError, match=f"gave 7 rows.*{SUSPECT}"):
         load(warehouse, trips)
-    assert warehouse.loaded(GREEN, MONTH) is None
+    assert warehouse.loaded_month(GREEN, MONTH) is None
 
 
 def test_a_month_that_could_not_be_noted_counts_as_not_loaded_and_the_next_load_heals(
@@ -110,10 +110,10 @@ def test_a_month_that_could_not_be_noted_counts_as_not_loaded_and_the_next_load_
     bigquery.script_job(*note, kind="load", destination="green_trips_loads")
     with pytest.raises(WarehouseConfigurationError, match=f"400 No. {SUSPECT}"):
         load(warehouse, new, "another-run")
-    assert warehouse.loaded(GREEN, MONTH) is None
+    assert warehouse.loaded_month(GREEN, MONTH) is None
     assert warehouse.totals(GREEN, MONTH) == new.report.clean
     load(warehouse, new, "another-run")
-    assert holds(warehouse, new)
+    assert holds_exactly(warehouse, new)
 
 
 def test_a_job_that_nobody_waits_for_any_more_makes_the_month_suspect(
@@ -127,7 +127,7 @@ def test_a_job_that_nobody_waits_for_any_more_makes_the_month_suspect(
         load(warehouse, new)
     bigquery.settle()
     assert warehouse.totals(GREEN, MONTH) == new.report.clean
-    assert warehouse.loaded(GREEN, MONTH) is None
+    assert warehouse.loaded_month(GREEN, MONTH) is None
 
 
 # --- versions of equal totals -----------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def test_a_load_that_was_killed_before_its_note_is_not_taken_for_the_old_version
     assert (old.report.clean, old.rows) == (new.report.clean, new.rows)
     assert run(warehouse, old) == "replaced"
     assert run(warehouse, old) == "unchanged"
-    running: list[Child] = []
+    running: list[ChildProcess] = []
 
     def end_it() -> None:
         running[0].process.kill()  # without waiting for it: of two threads that do, one takes the other's answer
@@ -164,14 +164,14 @@ def test_a_load_that_was_killed_before_its_note_is_not_taken_for_the_old_version
     # The count, the invalidation and the trips' job take effect; at the note's, the process dies.
     at_the_note = Fault(before=end_it, reset=True)
     bigquery.script(Fault(), Fault(), Fault(), at_the_note, method="POST", path="/jobs")
-    with child(load_and_die, bigquery_warehouse.open, bigquery_warehouse.open_lake, "newer") as process:
+    with child_process(load_and_die, bigquery_warehouse.open, bigquery_warehouse.open_lake, "newer") as process:
         running.append(process)
         process.process.join(60)
         assert process.process.exitcode == -signal.SIGKILL
     assert records(warehouse.read_month(GREEN, MONTH)) == rows_of(new)
-    assert warehouse.loaded(GREEN, MONTH) is None
+    assert warehouse.loaded_month(GREEN, MONTH) is None
     assert run(warehouse, old) == "replaced"
-    assert holds(warehouse, old)
+    assert holds_exactly(warehouse, old)
 
 
 def test_the_note_of_a_newer_load_stands_where_an_older_one_failed_beside_it(
@@ -183,7 +183,7 @@ def test_the_note_of_a_newer_load_stands_where_an_older_one_failed_beside_it(
     bigquery.script_job(fails, kind="load", destination="green_trips$")
     with pytest.raises(WarehouseConfigurationError, match="400 No"):
         load(warehouse, old)
-    assert holds(warehouse, new)
+    assert holds_exactly(warehouse, new)
 
 
 # --- an older run beside a newer one ----------------------------------------------------------------------------------
@@ -201,10 +201,10 @@ def newer_run(warehouse: BigQueryWarehouse, lake: Lake) -> Callable[[], None]:
 
 def heals(warehouse: BigQueryWarehouse, lake: Lake) -> bool:
     """Whether nothing is said of the month, until it is loaded once more."""
-    assert warehouse.loaded(GREEN, MONTH) is None
+    assert warehouse.loaded_month(GREEN, MONTH) is None
     current = ParquetPartition.get(lake, f"clean/green_trips/{MONTH}")
     load(warehouse, current, "next-run")
-    return holds(warehouse, current)
+    return holds_exactly(warehouse, current)
 
 
 def test_an_older_month_without_rows_does_not_drop_a_newer_one_that_was_loaded_since_it_was_counted(
@@ -215,7 +215,7 @@ def test_an_older_month_without_rows_does_not_drop_a_newer_one_that_was_loaded_s
     bigquery.script(Fault(before=newer_run(warehouse, lake)), method="GET", path="/queries/")
     with pytest.raises(LakeConflictError):
         load(warehouse, old)
-    assert holds(warehouse, ParquetPartition.get(lake, f"clean/green_trips/{MONTH}"))
+    assert holds_exactly(warehouse, ParquetPartition.get(lake, f"clean/green_trips/{MONTH}"))
 
 
 def test_an_older_month_without_rows_that_drops_a_newer_one_leaves_nothing_noted(
@@ -253,7 +253,7 @@ def test_an_older_job_is_not_begun_where_a_newer_month_was_published_since_it_wa
     with pytest.raises(LakeConflictError):
         load(warehouse, old)
     assert len(loads(bigquery)) == 2
-    assert holds(warehouse, ParquetPartition.get(layer, f"clean/green_trips/{MONTH}"))
+    assert holds_exactly(warehouse, ParquetPartition.get(layer, f"clean/green_trips/{MONTH}"))
 
 
 # --- what other runs see of a month that is being replaced ------------------------------------------------------------
@@ -323,15 +323,15 @@ def test_a_reader_of_the_ledger_waits_for_a_run_that_replaces_the_month_and_name
     load(warehouse, trips)
 
     def read() -> None:
-        assert warehouse.loaded(GREEN, MONTH) is None
-        assert warehouse.replacing_run(GREEN, MONTH) == "another-run"
+        assert warehouse.loaded_month(GREEN, MONTH) is None
+        assert warehouse.replacing_run_id(GREEN, MONTH) == "another-run"
         with pytest.raises(WarehouseBusyError, match="The run another-run is replacing green 2020-10"):
-            warehouse.versions([GREEN], MONTH)
+            warehouse.loaded_versions([GREEN], MONTH)
 
     bigquery.script_job(JobFault(before_run=read), kind="load", destination="green_trips$")
     load(warehouse, trips, "another-run")
-    assert warehouse.replacing_run(GREEN, MONTH) is None
-    assert warehouse.versions([GREEN], MONTH) == {"green": trips.report.data_version}
+    assert warehouse.replacing_run_id(GREEN, MONTH) is None
+    assert warehouse.loaded_versions([GREEN], MONTH) == {"green": trips.report.data_version}
 
 
 def test_a_first_load_that_fails_before_it_changes_the_month_leaves_no_ledger_row(
@@ -340,5 +340,5 @@ def test_a_first_load_that_fails_before_it_changes_the_month_leaves_no_ledger_ro
     bigquery.script_job(JobFault("invalid", "No."), kind="load", destination="green_trips$")
     with pytest.raises(WarehouseConfigurationError, match="400 No"):
         load(warehouse, published_month(lake))
-    assert warehouse.loaded(GREEN, MONTH) is None
-    assert warehouse.replacing_run(GREEN, MONTH) is None
+    assert warehouse.loaded_month(GREEN, MONTH) is None
+    assert warehouse.replacing_run_id(GREEN, MONTH) is None

@@ -25,8 +25,8 @@ from taxi_assets.storage.warehouse.base_warehouse import LoadedMonth
 from taxi_assets.storage.warehouse.duckdb import DuckDBWarehouse, connections
 from taxi_assets.tlc.cleaning.report import NO_ROWS
 from taxi_assets.tlc.services.green import GREEN
-from taxi_assets_tests.contract.stores import child
-from taxi_assets_tests.contract.test_any_warehouse import ZONES, holds, replace
+from taxi_assets_tests.contract.stores import child_process
+from taxi_assets_tests.contract.test_any_warehouse import ZONES, holds_exactly, replace_month
 from taxi_assets_tests.pipeline_harness import Deployment
 from taxi_assets_tests.trips import MONTH, published_month
 
@@ -47,14 +47,14 @@ def embedded(tmp_path: Path) -> DuckDBWarehouse:
 
 def test_looking_into_a_duckdb_warehouse_makes_no_file(embedded: DuckDBWarehouse) -> None:
     assert embedded.totals(GREEN, MONTH) == NO_ROWS
-    assert embedded.loaded(GREEN, MONTH) is None
+    assert embedded.loaded_month(GREEN, MONTH) is None
     with pytest.raises(WarehouseTableMissingError):
         embedded.read_frame("taxi_zones")
     assert not Path(embedded.file).parent.exists()
 
 
 def test_a_duckdb_warehouse_leaves_nothing_beside_its_file(embedded: DuckDBWarehouse, lake: LocalLake) -> None:
-    replace(embedded, published_month(lake))
+    replace_month(embedded, published_month(lake))
     assert list(Path(embedded.file).parent.iterdir()) == [Path(embedded.file)]
 
 
@@ -71,19 +71,19 @@ def test_any_file_goes_with_any_schema(tmp_path: Path, lake: LocalLake, file: st
     trips = published_month(lake, rows=5)
     warehouse = DuckDBWarehouse(file=str(tmp_path / file), schema_name=schema)
     for _ in range(2):
-        replace(warehouse, trips)
+        replace_month(warehouse, trips)
         warehouse.replace_frame("taxi_zones", ZONES, {"zone": "A name."})
-    assert holds(warehouse, trips)
+    assert holds_exactly(warehouse, trips)
     assert len(warehouse.read_frame("taxi_zones")) == len(ZONES)
 
 
 def test_a_schema_is_the_same_in_upper_and_lower_case(tmp_path: Path, lake: LocalLake) -> None:
     trips = published_month(lake, rows=5)
     lower, upper = (DuckDBWarehouse(file=str(tmp_path / "w.duckdb"), schema_name=name) for name in ("taxi", "TAXI"))
-    replace(lower, trips)
-    assert holds(upper, trips)
-    replace(upper, trips)
-    assert holds(lower, trips)
+    replace_month(lower, trips)
+    assert holds_exactly(upper, trips)
+    replace_month(upper, trips)
+    assert holds_exactly(lower, trips)
 
 
 def test_the_address_is_the_one_that_the_setting_takes(embedded: DuckDBWarehouse) -> None:
@@ -96,7 +96,7 @@ def test_any_folder_can_hold_the_lake(embedded: DuckDBWarehouse, tmp_path: Path)
     others = ["star", "whats", "1", "x"]  # what they would find besides, as patterns
     trips = {name: published_month(LocalLake(folder=str(tmp_path / name)), rows=7) for name in [*names, *others]}
     for number, name in enumerate(names):
-        replace(embedded, trips[name])
+        replace_month(embedded, trips[name])
         assert embedded.totals(GREEN, MONTH).rows == 7, f"{number}: {name}"
 
 
@@ -110,16 +110,16 @@ def test_a_file_that_another_process_holds_is_busy_after_the_wait_and_the_error_
     embedded: DuckDBWarehouse, lake: LocalLake
 ) -> None:
     old, new = published_month(lake), published_month(lake, rows=5, layer="newer")
-    replace(embedded, old)
-    with child(hold, embedded.file) as other:
-        pid = other.hear()
+    replace_month(embedded, old)
+    with child_process(hold, embedded.file) as other:
+        pid = other.receive()
         started = time.monotonic()
         with pytest.raises(WarehouseBusyError) as error:
-            replace(DuckDBWarehouse(file=embedded.file, wait_seconds=0.3), new)
+            replace_month(DuckDBWarehouse(file=embedded.file, wait_seconds=0.3), new)
         assert 0.3 <= time.monotonic() - started < 5
     assert f"(PID {pid}) for 0.3 seconds" in error.value.problem
     assert embedded.file in error.value.problem
-    assert holds(embedded, old)
+    assert holds_exactly(embedded, old)
 
 
 class Heard(logging.Handler):
@@ -137,22 +137,22 @@ class Heard(logging.Handler):
 
 def test_a_held_file_is_waited_for_and_the_log_says_for_whom(embedded: DuckDBWarehouse, lake: LocalLake) -> None:
     trips = published_month(lake)
-    replace(embedded, published_month(lake, rows=5, layer="older"))
+    replace_month(embedded, published_month(lake, rows=5, layer="older"))
     log, heard = dg.get_dagster_logger(), Heard()
     log.addHandler(heard)
-    waiting = threading.Thread(target=replace, args=(embedded, trips))
+    waiting = threading.Thread(target=replace_month, args=(embedded, trips))
     try:
-        with child(hold, embedded.file) as other:
-            pid = other.hear()
+        with child_process(hold, embedded.file) as other:
+            pid = other.receive()
             waiting.start()
             assert heard.event.wait(60)
             assert f"(PID {pid})" in heard.text
             assert waiting.is_alive()
-            other.tell()
+            other.send()
             waiting.join(60)
     finally:
         log.removeHandler(heard)
-    assert holds(embedded, trips)
+    assert holds_exactly(embedded, trips)
 
 
 @pytest.mark.parametrize("content", [b"", b"no database" * 2000], ids=["empty", "garbage"])
@@ -181,7 +181,7 @@ def load_until_killed(file: str, lake_folder: str, limit: int, line: Connection)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-    replace(DuckDBWarehouse(file=file), trips)
+    replace_month(DuckDBWarehouse(file=file), trips)
     line.close()
 
 
@@ -189,17 +189,17 @@ def test_a_process_killed_in_the_middle_of_a_write_leaves_the_old_month_or_the_n
     embedded: DuckDBWarehouse, lake: LocalLake, tmp_path: Path
 ) -> None:
     old, new = published_month(lake, rows=300), published_month(lake, rows=1000, seed=1, layer="newer")
-    replace(embedded, old)
+    replace_month(embedded, old)
     killed, length = 0, Path(embedded.file).stat().st_size
     for step, limit in enumerate((1000, length // 2, length)):
         copy = DuckDBWarehouse(file=str(tmp_path / f"{step}.duckdb"))
         shutil.copy(embedded.file, copy.file)
-        with child(load_until_killed, copy.file, lake.folder, limit) as other:
-            killed += other.ends() == -signal.SIGXFSZ
+        with child_process(load_until_killed, copy.file, lake.folder, limit) as other:
+            killed += other.wait_for_exit() == -signal.SIGXFSZ
         found = LoadedMonth(new.report.data_version, copy.totals(GREEN, MONTH))
-        trips = new if copy.loaded(GREEN, MONTH) == found else old
-        assert holds(copy, trips)
-        replace(copy, new)
+        trips = new if copy.loaded_month(GREEN, MONTH) == found else old
+        assert holds_exactly(copy, trips)
+        replace_month(copy, new)
         assert copy.totals(GREEN, MONTH) == new.report.clean
     assert killed, "no process was killed: nothing was tested"
 
@@ -209,10 +209,10 @@ def test_a_process_killed_while_it_makes_the_file_leaves_none_and_what_it_leaves
     embedded: DuckDBWarehouse, lake: LocalLake, limit: int
 ) -> None:
     trips = published_month(lake, layer="newer")
-    with child(load_until_killed, embedded.file, lake.folder, limit) as other:
-        assert other.ends() == -signal.SIGXFSZ
+    with child_process(load_until_killed, embedded.file, lake.folder, limit) as other:
+        assert other.wait_for_exit() == -signal.SIGXFSZ
     assert not Path(embedded.file).exists()
-    replace(embedded, trips)
+    replace_month(embedded, trips)
     assert embedded.totals(GREEN, MONTH) == trips.report.clean
     assert list(Path(embedded.file).parent.iterdir()) == [Path(embedded.file)]
 
@@ -258,7 +258,7 @@ def test_a_month_is_fetched_from_its_lake_before_the_file_is_held(
         return local(lake, key, version)
 
     monkeypatch.setattr(LocalLake, "is_remote", True)
-    monkeypatch.setattr(LocalLake, "local", watched)
+    monkeypatch.setattr(LocalLake, "as_local_file", watched)
     assert deployment.run("green", "2021-01").success
     assert held
     assert not any(held)

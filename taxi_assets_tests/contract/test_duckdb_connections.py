@@ -18,7 +18,7 @@ import pytest
 from taxi_assets.errors import WarehouseBusyError
 from taxi_assets.marts.mart import marts
 from taxi_assets.storage.warehouse.duckdb import connections, file_lock
-from taxi_assets_tests.contract.stores import child
+from taxi_assets_tests.contract.stores import child_process
 from taxi_assets_tests.contract.test_duckdb import hold as hold_with_duckdb
 from taxi_assets_tests.pipeline_harness import Deployment, failures
 
@@ -93,24 +93,28 @@ class Calls:
 
 def test_a_waiting_process_is_woken_and_does_not_poll(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = Calls(monkeypatch)
-    with child(hold_for, file, 0.5) as other:
-        other.hear()
+    with child_process(hold_for, file, 0.5) as other:
+        other.receive()
         assert read(file) == 1
     assert calls.attaches == 1
 
 
 def test_many_processes_take_turns(file: str) -> None:
-    with child(wait_and_read, file) as first, child(wait_and_read, file) as second, child(hold, file) as holder:
-        holder.hear()
+    with (
+        child_process(wait_and_read, file) as first,
+        child_process(wait_and_read, file) as second,
+        child_process(hold, file) as holder,
+    ):
+        holder.receive()
         for other in (first, second):
-            other.hear()
-        holder.tell()
-        assert [first.hear(), second.hear(), read(file)] == [1, 1, 1]
+            other.receive()
+        holder.send()
+        assert [first.receive(), second.receive(), read(file)] == [1, 1, 1]
 
 
 def test_the_lock_of_a_killed_process_is_free(file: str) -> None:
-    with child(hold, file) as other:
-        other.hear()
+    with child_process(hold, file) as other:
+        other.receive()
         killer = threading.Timer(0.3, other.process.kill)
         killer.start()
         assert read(file) == 1
@@ -118,23 +122,23 @@ def test_the_lock_of_a_killed_process_is_free(file: str) -> None:
 
 
 def test_a_timeout_names_the_process_that_holds_the_lock(file: str) -> None:
-    with child(hold, file) as other:
-        pid = other.hear()
+    with child_process(hold, file) as other:
+        pid = other.receive()
         started = time.monotonic()
         with pytest.raises(WarehouseBusyError, match=rf"was held by .*\(PID {pid}\) for 0.3 seconds"):
             read(file, 0.3)
         assert 0.3 <= time.monotonic() - started < 5
-        other.tell()
+        other.send()
     assert read(file) == 1
 
 
 def test_a_timeout_names_another_program_that_holds_the_file_also_behind_a_process_that_waits_for_it(
     file: str,
 ) -> None:
-    with child(hold_with_duckdb, file) as notebook:
-        pid = notebook.hear()
-        with child(wait_and_read, file) as other:
-            other.hear()
+    with child_process(hold_with_duckdb, file) as notebook:
+        pid = notebook.receive()
+        with child_process(wait_and_read, file) as other:
+            other.receive()
             lock, named = file_lock.lock_path(file), f"(PID {pid})"
             deadline = time.monotonic() + 60
             while not (lock.exists() and named in lock.read_text()):
@@ -142,19 +146,19 @@ def test_a_timeout_names_another_program_that_holds_the_file_also_behind_a_proce
                 time.sleep(0.01)
             with pytest.raises(WarehouseBusyError, match=rf"was held by .*\(PID {pid}\)"):
                 read(file, 0.3)
-            notebook.tell()
-            assert other.hear() == 1
+            notebook.send()
+            assert other.receive() == 1
 
 
 def test_a_signal_interrupts_the_wait_and_the_lock_is_free_afterwards(file: str) -> None:
-    with child(hold, file) as other:
-        other.hear()
+    with child_process(hold, file) as other:
+        other.receive()
         alarm = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
         alarm.start()
         with pytest.raises(KeyboardInterrupt):
             read(file)
         alarm.join()
-        other.tell()
+        other.send()
         assert read(file) == 1
 
 
@@ -164,13 +168,13 @@ def test_without_file_locks_a_process_polls(file: str, monkeypatch: pytest.Monke
         raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
 
     calls = Calls(monkeypatch)
-    with child(held_by, file) as other:
-        other.hear()
+    with child_process(held_by, file) as other:
+        other.receive()
         monkeypatch.setattr(fcntl, "flock", unsupported)
         with pytest.raises(WarehouseBusyError):
             read(file, 0.3)
         assert calls.attaches > 1
-        release = threading.Timer(0.3, other.tell)
+        release = threading.Timer(0.3, other.send)
         release.start()
         assert read(file) == 1
         release.join()
@@ -181,11 +185,11 @@ def test_a_link_and_its_file_have_one_lock(file: str, tmp_path_factory: pytest.T
     link = tmp_path_factory.mktemp("link") / "linked.duckdb"
     link.symlink_to(file)
     assert file_lock.lock_path(str(link)) == file_lock.lock_path(file)
-    with child(hold, str(link)) as other:
-        pid = other.hear()
+    with child_process(hold, str(link)) as other:
+        pid = other.receive()
         with pytest.raises(WarehouseBusyError, match=rf"\(PID {pid}\)"):
             read(file, 0.1)
-        other.tell()
+        other.send()
 
 
 # --- the instance -----------------------------------------------------------------------------------------------------
@@ -197,8 +201,8 @@ def test_one_instance_serves_many_connections_and_the_file_is_closed_between_the
     calls = Calls(monkeypatch)
     for number in range(2, 5):
         assert read(file) == number - 1
-        with child(write, file, number) as other:
-            assert other.hear() == "written"
+        with child_process(write, file, number) as other:
+            assert other.receive() == "written"
     assert (calls.connects, calls.attaches) == (1, 3)
 
 

@@ -350,7 +350,7 @@ def test_a_key_that_google_refuses_is_one_line(cloud_storage: CloudStorage) -> N
 
 def published(lake: GcsLake, content: bytes, ending: FileFormat) -> RawFile:
     with lake.staging() as folder:
-        staged = StagedRawFile(fetched(content, folder, ending=ending), RawFile.versions(lake, STEM))
+        staged = StagedRawFile(fetched(content, folder, ending=ending), RawFile.current_versions(lake, STEM))
         return RawFile.publish(lake, STEM, staged, run_id="a")
 
 

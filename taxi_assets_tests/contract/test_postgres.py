@@ -23,7 +23,7 @@ from taxi_assets.tlc.parquet_io import TripWriter
 from taxi_assets.tlc.schema import ColumnType
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets_tests.contract.stores.postgres import lake, run, tables, warehouse
-from taxi_assets_tests.contract.test_any_warehouse import NARROW, NEXT_MONTH, ZONES, holds, replace
+from taxi_assets_tests.contract.test_any_warehouse import NARROW, NEXT_MONTH, ZONES, holds_exactly, replace_month
 from taxi_assets_tests.trips import MONTH, published_month
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ def test_a_month_is_a_partition_that_was_complete_before_it_was_attached(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
     for _ in range(2):
-        replace(warehouse, published_month(lake))
-    replace(warehouse, published_month(lake, NEXT_MONTH), NEXT_MONTH)
+        replace_month(warehouse, published_month(lake))
+    replace_month(warehouse, published_month(lake, NEXT_MONTH), NEXT_MONTH)
     assert tables(warehouse) == {"green_trips", "green_trips_2020_10", "green_trips_2020_11", "loaded_months"}
     ((bound, rule, not_null),) = run(
         warehouse.url,
@@ -66,7 +66,7 @@ def test_a_month_is_a_partition_that_was_complete_before_it_was_attached(
 
 def test_a_query_for_a_month_reads_the_table_of_that_month_alone(warehouse: PostgresWarehouse, lake: LocalLake) -> None:
     for month in (MONTH, NEXT_MONTH):
-        replace(warehouse, published_month(lake, month), month)
+        replace_month(warehouse, published_month(lake, month), month)
     query = "SELECT sum(total_amount) FROM taxi.green_trips WHERE data_month = DATE '2020-11-01'"
     plan = str(run(warehouse.url, f"EXPLAIN {query}"))
     assert "green_trips_2020_11" in plan
@@ -74,7 +74,7 @@ def test_a_query_for_a_month_reads_the_table_of_that_month_alone(warehouse: Post
 
 
 def test_tables_tell_what_they_hold(warehouse: PostgresWarehouse, lake: LocalLake) -> None:
-    replace(warehouse, published_month(lake))
+    replace_month(warehouse, published_month(lake))
     assert run(warehouse.url, "SELECT obj_description('taxi.green_trips'::regclass)") == [(GREEN.description,)]
 
 
@@ -83,9 +83,9 @@ def test_any_schema_will_do(postgres_url: str, lake: LocalLake, schema: str) -> 
     trips = published_month(lake, rows=5)
     warehouse = PostgresWarehouse(url=postgres_url, schema_name=schema)
     for _ in range(2):
-        replace(warehouse, trips)
+        replace_month(warehouse, trips)
         warehouse.replace_frame("taxi_zones", ZONES, {"zone": "A name."})
-    assert holds(warehouse, trips)
+    assert holds_exactly(warehouse, trips)
     assert len(warehouse.read_frame("taxi_zones")) == len(ZONES)
 
 
@@ -123,18 +123,18 @@ def test_months_follow_what_somebody_has_changed_in_the_whole_table(
     warehouse: PostgresWarehouse, lake: LocalLake, change: str
 ) -> None:
     trips = published_month(lake)
-    replace(warehouse, trips)
+    replace_month(warehouse, trips)
     run(warehouse.url, f"ALTER TABLE taxi.green_trips {change}")
     for month in (MONTH, NEXT_MONTH):
         new = published_month(lake, month, rows=30, seed=1)
-        replace(warehouse, new, month)
-        assert holds(warehouse, new, month)
+        replace_month(warehouse, new, month)
+        assert holds_exactly(warehouse, new, month)
 
 
 def test_indexes_that_somebody_has_added_are_built_before_the_month_is_attached(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
-    replace(warehouse, published_month(lake))
+    replace_month(warehouse, published_month(lake))
     added = {
         "btree (dropoff_datetime, ((fare_amount + tip_amount))) WHERE (total_amount > (0)::numeric)",
         "btree (data_month, source_row)",
@@ -147,7 +147,7 @@ def test_indexes_that_somebody_has_added_are_built_before_the_month_is_attached(
         "ALTER TABLE taxi.green_trips ADD PRIMARY KEY (data_month, source_row)",
         "CREATE UNIQUE INDEX ON taxi.green_trips (data_month, source_row) INCLUDE (pickup_datetime)",
     )
-    replace(warehouse, published_month(lake, NEXT_MONTH), NEXT_MONTH)
+    replace_month(warehouse, published_month(lake, NEXT_MONTH), NEXT_MONTH)
     indexes = run(warehouse.url, "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'green_trips_2020_11'")
     assert len(indexes) == 5
     assert all("_staged_" in name for name, _ in indexes)  # what attaching makes has the table's final name
@@ -158,12 +158,12 @@ def test_a_row_that_breaks_a_rule_of_somebody_else_leaves_the_old_month_and_the_
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
     old = published_month(lake)
-    replace(warehouse, old)
+    replace_month(warehouse, old)
     run(warehouse.url, "ALTER TABLE taxi.green_trips ADD CONSTRAINT not_stored CHECK (store_and_fwd_flag = 'N')")
     with pytest.raises(WarehouseConfigurationError, match='"not_stored"') as error:
-        replace(warehouse, published_month(lake, flag="Y", layer="newer"))
+        replace_month(warehouse, published_month(lake, flag="Y", layer="newer"))
     assert "Drop that rule" in error.value.remedy
-    assert holds(warehouse, old)
+    assert holds_exactly(warehouse, old)
 
 
 @pytest.mark.parametrize(
@@ -177,12 +177,12 @@ def test_a_row_that_breaks_a_rule_of_somebody_else_leaves_the_old_month_and_the_
 def test_a_month_beside_a_table_that_has_its_name_gets_another_and_that_table_is_left_alone(
     warehouse: PostgresWarehouse, lake: LocalLake, change: str
 ) -> None:
-    replace(warehouse, published_month(lake))
+    replace_month(warehouse, published_month(lake))
     run(warehouse.url, change)
     for rows in (30, 20):
         new = published_month(lake, rows=rows, seed=rows)
-        replace(warehouse, new)
-        assert holds(warehouse, new)
+        replace_month(warehouse, new)
+        assert holds_exactly(warehouse, new)
         assert {"green_trips_2020_10", "green_trips_2020_10_2"} <= tables(warehouse)
     assert "green_trips_2020_10_3" not in tables(warehouse)
     assert run(warehouse.url, "SELECT count(*) FROM taxi.green_trips_2020_10") == [(100,)]
@@ -280,8 +280,8 @@ def test_every_value_comes_back_as_it_was(warehouse: PostgresWarehouse, lake: Lo
         for number in range(3000)
     ]
     trips = published_rows(lake, rows)
-    replace(warehouse, trips)
-    assert holds(warehouse, trips)
+    replace_month(warehouse, trips)
+    assert holds_exactly(warehouse, trips)
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["all null", "none null"])
@@ -290,28 +290,28 @@ def test_columns_without_any_value_and_without_any_null_come_back(
 ) -> None:
     row = {column.name: EXTREMES[column.type][number] for column in FREE_COLUMNS}
     trips = published_rows(lake, [row, row])
-    replace(warehouse, trips)
-    assert holds(warehouse, trips)
+    replace_month(warehouse, trips)
+    assert holds_exactly(warehouse, trips)
 
 
 def test_a_text_that_postgres_cannot_hold_is_named_and_the_old_month_stays(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
     old = published_month(lake)
-    replace(warehouse, old)
+    replace_month(warehouse, old)
     with pytest.raises(ReconciliationError, match=r"a value of store_and_fwd_flag in .* holds a NUL byte"):
-        replace(warehouse, published_rows(lake, [{"store_and_fwd_flag": "N"}, {"store_and_fwd_flag": "a\0b"}]))
-    assert holds(warehouse, old)
+        replace_month(warehouse, published_rows(lake, [{"store_and_fwd_flag": "N"}, {"store_and_fwd_flag": "a\0b"}]))
+    assert holds_exactly(warehouse, old)
 
 
 def test_trips_made_with_another_schema_are_refused_and_the_old_month_stays(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
     old = published_month(lake)
-    replace(warehouse, old)
+    replace_month(warehouse, old)
     with pytest.raises(WarehouseSchemaError, match="another schema: congestion_surcharge, trip_type"):
         warehouse.replace_month(NARROW, MONTH, published_month(lake, layer="wide"), run_id="a run")
-    assert holds(warehouse, old)
+    assert holds_exactly(warehouse, old)
 
 
 def test_how_a_database_or_a_role_likes_to_see_values_changes_nothing(
@@ -321,5 +321,5 @@ def test_how_a_database_or_a_role_likes_to_see_values_changes_nothing(
     for setting in ("DateStyle = 'German, DMY'", "extra_float_digits = 0", "TimeZone = 'Asia/Tokyo'"):
         run(warehouse.url, f"ALTER DATABASE {database} SET {setting}")
     trips = published_rows(lake, [{"pickup_longitude": 0.1 + 0.2, "pickup_datetime": dt.datetime(2020, 10, 3, 4)}])  # noqa: DTZ001  (wall-clock time)
-    replace(warehouse, trips)
-    assert holds(warehouse, trips)
+    replace_month(warehouse, trips)
+    assert holds_exactly(warehouse, trips)

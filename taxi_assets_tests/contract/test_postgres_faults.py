@@ -26,7 +26,7 @@ from taxi_assets.storage.lake.objects import ParquetPartition
 from taxi_assets.storage.warehouse.postgres import PostgresWarehouse
 from taxi_assets.storage.warehouse.postgres.session import open_session
 from taxi_assets.tlc.services.green import GREEN
-from taxi_assets_tests.contract.stores import child
+from taxi_assets_tests.contract.stores import child_process
 from taxi_assets_tests.contract.stores.postgres import (
     Server,
     connect,
@@ -38,7 +38,7 @@ from taxi_assets_tests.contract.stores.postgres import (
     tables,
     warehouse,
 )
-from taxi_assets_tests.contract.test_any_warehouse import NEXT_MONTH, ZONES, holds, replace
+from taxi_assets_tests.contract.test_any_warehouse import NEXT_MONTH, ZONES, holds_exactly, replace_month
 from taxi_assets_tests.trips import MONTH, published_month
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def test_a_server_that_goes_away_in_the_middle_of_a_load_has_the_old_month_and_t
     own_server: Server, warehouse: PostgresWarehouse, lake: LocalLake, fault: str
 ) -> None:
     old, new = published_month(lake), published_month(lake, rows=3000, seed=1, layer="newer")
-    replace(warehouse, old)
+    replace_month(warehouse, old)
     faults: dict[str, Callable[[int], None]] = {
         "restarted": lambda _: own_server.restart(),
         "stopped at once": lambda _: own_server.stop("immediate"),
@@ -83,17 +83,17 @@ def test_a_server_that_goes_away_in_the_middle_of_a_load_has_the_old_month_and_t
     }
     try:
         with in_the_middle_of_a_copy(faults[fault]), pytest.raises(WarehouseUnreachableError) as error:
-            replace(warehouse, new)
+            replace_month(warehouse, new)
         if fault in {"stopped at once", "killed"}:
             with pytest.raises(WarehouseUnreachableError) as gone:
-                replace(warehouse, new)
+                replace_month(warehouse, new)
             assert "server running" in one_line(gone.value)
     finally:
         own_server.start()
     assert warehouse.uri().partition("?schema")[0].partition("&schema")[0] in one_line(error.value)
-    assert holds(warehouse, old)
-    replace(warehouse, new)
-    assert holds(warehouse, new)
+    assert holds_exactly(warehouse, old)
+    replace_month(warehouse, new)
+    assert holds_exactly(warehouse, new)
     assert not {name for name in tables(warehouse) if "staged" in name}
 
 
@@ -104,15 +104,15 @@ def test_a_time_limit_for_the_statements_of_a_role_does_not_cut_a_load_short(
     run(warehouse.url, f"ALTER DATABASE {database} SET statement_timeout = '100ms'")
     trips = published_month(lake)
     with in_the_middle_of_a_copy(lambda _: time.sleep(0.3)):
-        replace(warehouse, trips)
-    assert holds(warehouse, trips)
+        replace_month(warehouse, trips)
+    assert holds_exactly(warehouse, trips)
 
 
 def test_an_administrator_who_ends_the_session_in_a_copy_is_named(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
     old = published_month(lake)
-    replace(warehouse, old)
+    replace_month(warehouse, old)
 
     def terminate(pid: int) -> None:
         run(warehouse.url, f"SELECT pg_terminate_backend({pid}, 10000)")
@@ -121,16 +121,16 @@ def test_an_administrator_who_ends_the_session_in_a_copy_is_named(
         in_the_middle_of_a_copy(terminate),
         pytest.raises(WarehouseUnreachableError, match="due to administrator command") as error,
     ):
-        replace(warehouse, published_month(lake, rows=3000, seed=1, layer="newer"))
+        replace_month(warehouse, published_month(lake, rows=3000, seed=1, layer="newer"))
     one_line(error.value)
-    assert holds(warehouse, old)
+    assert holds_exactly(warehouse, old)
 
 
 def test_an_administrator_who_ends_the_session_while_it_waits_is_named(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
     old, new = published_month(lake), published_month(lake, rows=30, seed=1, layer="newer")
-    replace(warehouse, old)
+    replace_month(warehouse, old)
 
     def terminate() -> None:
         ends = time.monotonic() + 30
@@ -145,10 +145,10 @@ def test_an_administrator_who_ends_the_session_while_it_waits_is_named(
     with long_query(warehouse, MONTH):
         administrator.start()
         with pytest.raises(WarehouseUnreachableError, match="due to administrator command") as error:
-            replace(warehouse, new)
+            replace_month(warehouse, new)
     administrator.join()
     one_line(error.value)
-    assert holds(warehouse, old)
+    assert holds_exactly(warehouse, old)
 
 
 def test_a_role_whose_sessions_are_limited_in_time_has_no_limit_here(warehouse: PostgresWarehouse) -> None:
@@ -169,16 +169,16 @@ def test_what_a_killed_load_left_and_somebody_reads_holds_no_other_month_up(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
     trips = published_month(lake)
-    replace(warehouse, trips)
+    replace_month(warehouse, trips)
     run(warehouse.url, "CREATE TABLE taxi.green_trips_2020_11_staged (LIKE taxi.green_trips)")
     with connect(warehouse.url) as dump, dump.cursor() as cursor:
         cursor.execute("BEGIN")
         cursor.execute("LOCK TABLE taxi.green_trips_2020_11_staged IN ACCESS SHARE MODE")
         started = time.monotonic()
-        replace(impatient(warehouse, 30), trips)
+        replace_month(impatient(warehouse, 30), trips)
         assert time.monotonic() - started < 15
     assert "green_trips_2020_11_staged" in tables(warehouse)
-    replace(warehouse, trips)
+    replace_month(warehouse, trips)
     assert "green_trips_2020_11_staged" not in tables(warehouse)
 
 
@@ -186,17 +186,17 @@ def test_a_table_that_gains_a_column_while_a_month_is_built_is_worth_another_try
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
     old, new = published_month(lake), published_month(lake, rows=3000, seed=1, layer="newer")
-    replace(warehouse, old)
+    replace_month(warehouse, old)
 
     def gain(_pid: int) -> None:
         run(warehouse.url, "SET lock_timeout = '5s'", "ALTER TABLE taxi.green_trips ADD COLUMN since_now bigint")
 
     with in_the_middle_of_a_copy(gain), pytest.raises(WarehouseBusyError, match="was changed") as error:
-        replace(warehouse, new)
+        replace_month(warehouse, new)
     assert "again" in error.value.remedy
-    assert holds(warehouse, old)
-    replace(warehouse, new)
-    assert holds(warehouse, new)
+    assert holds_exactly(warehouse, old)
+    replace_month(warehouse, new)
+    assert holds_exactly(warehouse, new)
 
 
 def load_and_wait(url: str, folder: str, line: Connection) -> None:
@@ -208,24 +208,26 @@ def load_and_wait(url: str, folder: str, line: Connection) -> None:
 
     dg.get_dagster_logger().addHandler(Tell())
     dg.get_dagster_logger().setLevel("INFO")
-    replace(PostgresWarehouse(url=url), ParquetPartition.get(LocalLake(folder=folder), f"newer/green_trips/{MONTH}"))
+    replace_month(
+        PostgresWarehouse(url=url), ParquetPartition.get(LocalLake(folder=folder), f"newer/green_trips/{MONTH}")
+    )
 
 
 def test_what_a_killed_load_leaves_blocks_nobody_and_the_next_load_of_any_month_drops_it(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
     old, new = published_month(lake), published_month(lake, rows=30, seed=1, layer="newer")
-    replace(warehouse, old)
-    with long_query(warehouse, MONTH), child(load_and_wait, warehouse.url, lake.folder) as other:
-        assert "slow_report" in other.hear()
+    replace_month(warehouse, old)
+    with long_query(warehouse, MONTH), child_process(load_and_wait, warehouse.url, lake.folder) as other:
+        assert "slow_report" in other.receive()
         other.kill()
     assert "green_trips_2020_10_staged" in tables(warehouse)
-    assert holds(warehouse, old)
+    assert holds_exactly(warehouse, old)
     wait_for_end_of_sessions(warehouse)
-    replace(impatient(warehouse, 20), published_month(lake, NEXT_MONTH), NEXT_MONTH)
+    replace_month(impatient(warehouse, 20), published_month(lake, NEXT_MONTH), NEXT_MONTH)
     assert tables(warehouse) == {"green_trips", "green_trips_2020_10", "green_trips_2020_11", "loaded_months"}
-    replace(warehouse, new)
-    assert holds(warehouse, new)
+    replace_month(warehouse, new)
+    assert holds_exactly(warehouse, new)
 
 
 def wait_for_end_of_sessions(warehouse: PostgresWarehouse) -> None:
@@ -240,11 +242,11 @@ def test_a_table_of_somebody_else_in_the_way_is_named_and_left_alone(
 ) -> None:
     run(warehouse.url, "CREATE SCHEMA taxi", "CREATE TABLE taxi.green_trips AS SELECT 1 AS theirs")
     with pytest.raises(PermanentError) as error:
-        replace(warehouse, published_month(lake))
+        replace_month(warehouse, published_month(lake))
     assert "green_trips" in one_line(error.value)
     assert "ename or drop" in error.value.remedy
     assert run(warehouse.url, "TABLE taxi.green_trips") == [(1,)]
-    assert warehouse.loaded(GREEN, MONTH) is None
+    assert warehouse.loaded_month(GREEN, MONTH) is None
 
 
 # --- refused ----------------------------------------------------------------------------------------------------------
@@ -274,7 +276,7 @@ def test_the_password_comes_from_the_environment_or_from_a_pgpass_file_and_a_wro
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     old = published_month(lake)
-    replace(warehouse, old)
+    replace_month(warehouse, old)
     run(warehouse.url, f"GRANT USAGE ON SCHEMA taxi TO {role}", f"GRANT SELECT ON ALL TABLES IN SCHEMA taxi TO {role}")
     limited = as_role(own_server, warehouse, role)
     monkeypatch.setenv("PGPASSFILE", str(tmp_path / "pgpass"))
@@ -282,15 +284,15 @@ def test_the_password_comes_from_the_environment_or_from_a_pgpass_file_and_a_wro
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         with pytest.raises(WarehouseConfigurationError, match="password") as error:
-            replace(limited, old)
+            replace_month(limited, old)
         assert "another-secret" not in one_line(error.value)
         assert "PGPASSWORD" in error.value.remedy
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
-    assert holds(limited, old)
+    assert holds_exactly(limited, old)
     monkeypatch.delenv("PGPASSWORD")
     (tmp_path / "pgpass").write_text(f"*:*:*:{role}:{PASSWORD}\n")
     (tmp_path / "pgpass").chmod(0o600)
-    assert holds(limited, old)
+    assert holds_exactly(limited, old)
     assert PASSWORD not in repr(limited) + limited.uri()
 
 
@@ -302,7 +304,7 @@ def test_a_missing_privilege_is_named_with_the_grant_that_gives_it(
 
     def refused() -> str:
         with pytest.raises(WarehouseConfigurationError, match="permission denied") as error:
-            replace(limited, trips)
+            replace_month(limited, trips)
         assert "run: GRANT" in one_line(error.value)
         return error.value.remedy.partition("run: ")[2]
 
@@ -311,27 +313,27 @@ def test_a_missing_privilege_is_named_with_the_grant_that_gives_it(
     grant = refused()
     assert grant == 'GRANT USAGE, CREATE ON SCHEMA "taxi" TO "with_password";'
     run(warehouse.url, grant)
-    replace(limited, trips)
-    assert holds(limited, trips)
+    replace_month(limited, trips)
+    assert holds_exactly(limited, trips)
 
     run(warehouse.url, "DROP SCHEMA taxi CASCADE")
     run(warehouse.url, refused())
-    replace(limited, trips)
-    assert holds(limited, trips)
+    replace_month(limited, trips)
+    assert holds_exactly(limited, trips)
 
 
 def test_a_table_of_another_role_can_be_read_but_not_replaced(
     own_server: Server, warehouse: PostgresWarehouse, lake: LocalLake, role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = published_month(lake)
-    replace(warehouse, old)
+    replace_month(warehouse, old)
     run(warehouse.url, f"GRANT ALL ON SCHEMA taxi TO {role}", f"GRANT ALL ON ALL TABLES IN SCHEMA taxi TO {role}")
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
     limited = as_role(own_server, warehouse, role)
     with pytest.raises(WarehouseConfigurationError, match="must be owner of table") as error:
-        replace(limited, published_month(lake, rows=5, layer="newer"))
+        replace_month(limited, published_month(lake, rows=5, layer="newer"))
     assert "owner" in one_line(error.value)
-    assert holds(limited, old)
+    assert holds_exactly(limited, old)
 
 
 def test_a_database_or_a_role_that_does_not_exist_is_named(postgres_server: Server) -> None:

@@ -18,7 +18,7 @@ from taxi_assets.errors import (
 from taxi_assets.storage.lake.local_lake import LocalLake
 from taxi_assets.storage.lake.objects import ParquetPartition
 from taxi_assets.storage.warehouse.postgres import PostgresWarehouse
-from taxi_assets_tests.contract.stores import child
+from taxi_assets_tests.contract.stores import child_process
 from taxi_assets_tests.contract.stores.postgres import (
     connect,
     impatient,
@@ -28,7 +28,7 @@ from taxi_assets_tests.contract.stores.postgres import (
     tables,
     warehouse,
 )
-from taxi_assets_tests.contract.test_any_warehouse import NARROW, NEXT_MONTH, holds, replace
+from taxi_assets_tests.contract.test_any_warehouse import NARROW, NEXT_MONTH, holds_exactly, replace_month
 from taxi_assets_tests.trips import MONTH, published_month
 
 if TYPE_CHECKING:
@@ -49,19 +49,19 @@ def test_a_swap_that_a_reader_keeps_out_gives_up_by_name_and_succeeds_once_the_r
     warehouse: PostgresWarehouse, lake: LocalLake, read: Month
 ) -> None:
     old, other = published_month(lake), published_month(lake, NEXT_MONTH)
-    replace(warehouse, old)
-    replace(warehouse, other, NEXT_MONTH)
+    replace_month(warehouse, old)
+    replace_month(warehouse, other, NEXT_MONTH)
     new = published_month(lake, rows=30, seed=1, layer="newer")
     with long_query(warehouse, read) as pid:
         with pytest.raises(WarehouseBusyError) as error:
-            replace(impatient(warehouse), new)
+            replace_month(impatient(warehouse), new)
         assert re.search(rf"pid {pid} \(slow_report of \w+, idle in transaction, for \d+ s\)", error.value.problem)
         assert "2020-10" in error.value.problem
-        assert holds(warehouse, old)
+        assert holds_exactly(warehouse, old)
     assert "green_trips_2020_10_staged" not in tables(warehouse)
-    replace(warehouse, new)
-    assert holds(warehouse, new)
-    assert holds(warehouse, other, NEXT_MONTH)
+    replace_month(warehouse, new)
+    assert holds_exactly(warehouse, new)
+    assert holds_exactly(warehouse, other, NEXT_MONTH)
 
 
 class Heard(logging.Handler):
@@ -85,7 +85,7 @@ def loading(warehouse: PostgresWarehouse, trips: ParquetPartition, month: Month 
 
     def load() -> None:
         try:
-            replace(warehouse, trips, month)
+            replace_month(warehouse, trips, month)
         except BaseException as error:  # noqa: BLE001  (whatever it is, it must reach the test)
             failures.append(error)
 
@@ -106,7 +106,7 @@ def test_no_reader_is_queued_for_longer_than_a_try_and_each_sees_the_old_month_u
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
     old, new = published_month(lake), published_month(lake, rows=30, seed=1, layer="newer")
-    replace(warehouse, old)
+    replace_month(warehouse, old)
     waits, rows = [], set()
     with connect(warehouse.url) as reader, reader.cursor() as cursor, contextlib.ExitStack() as slow:
         pid = slow.enter_context(long_query(warehouse, MONTH))
@@ -121,26 +121,26 @@ def test_no_reader_is_queued_for_longer_than_a_try_and_each_sees_the_old_month_u
             assert rows == {100}
             slow.close()
     assert 0.1 < max(waits) < warehouse.lock_timeout + 0.2
-    assert holds(warehouse, new)
+    assert holds_exactly(warehouse, new)
 
 
 def test_a_transaction_older_than_the_swap_finds_no_empty_month(warehouse: PostgresWarehouse, lake: LocalLake) -> None:
-    replace(warehouse, published_month(lake))
+    replace_month(warehouse, published_month(lake))
     new = published_month(lake, rows=30, seed=1, layer="newer")
     with connect(warehouse.url) as reader, reader.cursor() as cursor:
         cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         cursor.execute("SELECT 1")
-        replace(warehouse, new)
+        replace_month(warehouse, new)
         cursor.execute("SELECT count(*) FROM taxi.green_trips WHERE data_month = '2020-10-01'")
         assert cursor.fetchone()[0] == 30
 
 
 def test_a_first_load_of_a_month_waits_for_no_reader(warehouse: PostgresWarehouse, lake: LocalLake) -> None:
-    replace(warehouse, published_month(lake))
+    replace_month(warehouse, published_month(lake))
     trips = published_month(lake, NEXT_MONTH)
     with long_query(warehouse, MONTH):
-        replace(impatient(warehouse), trips, NEXT_MONTH)
-        assert holds(warehouse, trips, NEXT_MONTH)
+        replace_month(impatient(warehouse), trips, NEXT_MONTH)
+        assert holds_exactly(warehouse, trips, NEXT_MONTH)
 
 
 def test_a_column_that_a_reader_keeps_out_is_added_once_the_reader_is_gone(
@@ -150,27 +150,27 @@ def test_a_column_that_a_reader_keeps_out_is_added_once_the_reader_is_gone(
     warehouse.replace_month(NARROW, MONTH, narrow, run_id="a run")
     wide = published_month(lake, NEXT_MONTH)
     with long_query(warehouse, MONTH) as pid, pytest.raises(WarehouseBusyError, match=f"pid {pid} "):
-        replace(impatient(warehouse), wide, NEXT_MONTH)
-    replace(warehouse, wide, NEXT_MONTH)
-    assert holds(warehouse, wide, NEXT_MONTH)
+        replace_month(impatient(warehouse), wide, NEXT_MONTH)
+    replace_month(warehouse, wide, NEXT_MONTH)
+    assert holds_exactly(warehouse, wide, NEXT_MONTH)
 
 
 def test_a_month_that_another_load_holds_is_busy_after_the_wait_and_the_error_names_that_load(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
-    replace(warehouse, published_month(lake))
+    replace_month(warehouse, published_month(lake))
     new = published_month(lake, rows=30, seed=1, layer="newer")
     with contextlib.ExitStack() as slow:
         slow.enter_context(long_query(warehouse, MONTH))
         with loading(warehouse, new):
             ((pid,),) = run(warehouse.url, "SELECT pid FROM pg_stat_activity WHERE application_name = 'taxi_assets'")
             with pytest.raises(WarehouseBusyError) as error:
-                replace(impatient(warehouse, 0.3), new)
+                replace_month(impatient(warehouse, 0.3), new)
             assert error.value.problem.startswith(
                 f'green 2020-10 in "taxi"."green_trips" is held by pid {pid} (taxi_assets'
             )
             slow.close()
-    assert holds(warehouse, new)
+    assert holds_exactly(warehouse, new)
 
 
 # --- several at once --------------------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ def load_twice(url: str, folder: str, month: Month, line: Connection) -> None:
     line.send("ready")
     line.recv()
     for _ in range(2):
-        replace(PostgresWarehouse(url=url, wait_seconds=60), trips, month)
+        replace_month(PostgresWarehouse(url=url, wait_seconds=60), trips, month)
 
 
 def test_eight_processes_that_make_the_tables_and_load_overlapping_months_all_end_well(
@@ -190,25 +190,27 @@ def test_eight_processes_that_make_the_tables_and_load_overlapping_months_all_en
     trips = {month: published_month(lake, month, rows=500) for month in (MONTH, NEXT_MONTH, NEXT_MONTH.shift(1))}
     months = [[*trips][number % 3] for number in range(8)]
     with contextlib.ExitStack() as stack:
-        children = [stack.enter_context(child(load_twice, warehouse.url, lake.folder, month)) for month in months]
-        assert [one.hear() for one in children] == ["ready"] * 8
+        children = [
+            stack.enter_context(child_process(load_twice, warehouse.url, lake.folder, month)) for month in months
+        ]
+        assert [one.receive() for one in children] == ["ready"] * 8
         for one in children:
-            one.tell()
-        assert [one.ends() for one in children] == [0] * 8
-    assert all(holds(warehouse, trips[month], month) for month in trips)
+            one.send()
+        assert [one.wait_for_exit() for one in children] == [0] * 8
+    assert all(holds_exactly(warehouse, trips[month], month) for month in trips)
     assert not {name for name in tables(warehouse) if "staged" in name}
 
 
 def test_what_a_live_load_has_built_is_left_alone_by_the_next_one(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
-    replace(warehouse, published_month(lake))
+    replace_month(warehouse, published_month(lake))
     new, other = published_month(lake, rows=30, seed=1, layer="newer"), published_month(lake, NEXT_MONTH)
     with contextlib.ExitStack() as slow:
         slow.enter_context(long_query(warehouse, MONTH))
         with loading(warehouse, new):
-            replace(impatient(warehouse), other, NEXT_MONTH)
+            replace_month(impatient(warehouse), other, NEXT_MONTH)
             assert "green_trips_2020_10_staged" in tables(warehouse)
             slow.close()
-    assert holds(warehouse, new)
-    assert holds(warehouse, other, NEXT_MONTH)
+    assert holds_exactly(warehouse, new)
+    assert holds_exactly(warehouse, other, NEXT_MONTH)

@@ -12,7 +12,7 @@ from taxi_assets.marts.mart import marts, read_mart
 from taxi_assets.storage.lake.local_lake import LocalLake
 from taxi_assets.storage.warehouse.postgres import PostgresWarehouse
 from taxi_assets.tlc.services.green import GREEN
-from taxi_assets_tests.contract.mart_trips import ZONES, published, trips_of
+from taxi_assets_tests.contract.mart_trips import ZONES, publish_trips, trips_of
 from taxi_assets_tests.contract.stores.postgres import connect, database, impatient, run
 from taxi_assets_tests.trips import MONTH
 
@@ -31,7 +31,7 @@ def warehouse(postgres_server: Server, tmp_path_factory: pytest.TempPathFactory)
     with database(postgres_server) as url:
         warehouse = PostgresWarehouse(url=url, wait_seconds=30)
         lake = LocalLake(folder=str(tmp_path_factory.mktemp("lake")))
-        trips = published(lake, GREEN, MONTH, trips_of(GREEN, MONTH, 200))
+        trips = publish_trips(lake, GREEN, MONTH, trips_of(GREEN, MONTH, 200))
         warehouse.replace_month(GREEN, MONTH, trips, run_id="a run")
         warehouse.replace_frame("taxi_zones", ZONES, {})
         yield warehouse
@@ -58,10 +58,10 @@ def test_what_is_loaded_is_looked_at_again_where_no_other_run_can_write_the_mont
         asked.append("looked")
 
     def make_meanwhile() -> None:
-        warehouse.replace_mart(MART, MONTH, [GREEN], run_id="a run", require_current=look)
+        warehouse.replace_mart(MART, MONTH, [GREEN], run_id="a run", require_inputs_unchanged=look)
 
     make(warehouse, MART)
-    warehouse.replace_frame("month_quality", ZONES, {}, require_current=make_meanwhile)
+    warehouse.replace_frame("month_quality", ZONES, {}, require_inputs_unchanged=make_meanwhile)
     assert asked == ["looked"]
 
 

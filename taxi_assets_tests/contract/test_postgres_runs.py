@@ -16,7 +16,7 @@ from taxi_assets.storage.lake.local_lake import LocalLake
 from taxi_assets.storage.warehouse.postgres import PostgresWarehouse
 from taxi_assets.storage.warehouse.postgres.swap import month_key
 from taxi_assets_tests.contract.stores.postgres import connect, impatient, in_the_middle_of_a_copy, run, tables
-from taxi_assets_tests.contract.test_any_warehouse import holds, replace
+from taxi_assets_tests.contract.test_any_warehouse import holds_exactly, replace_month
 from taxi_assets_tests.pipeline_harness import failures
 from taxi_assets_tests.trips import MONTH, published_month
 
@@ -43,8 +43,8 @@ def warehouse(postgres_url: str) -> PostgresWarehouse:
 def test_a_month_is_loaded_and_replaced(warehouse: PostgresWarehouse, lake: Lake) -> None:
     for rows in (100, 30, 0):
         trips = published_month(lake, rows=rows, seed=rows)
-        replace(warehouse, trips)
-        assert holds(warehouse, trips)
+        replace_month(warehouse, trips)
+        assert holds_exactly(warehouse, trips)
 
 
 def test_a_run_that_has_its_file_and_stalls_does_not_undo_what_a_newer_run_has_loaded_since(
@@ -58,28 +58,28 @@ def test_a_run_that_has_its_file_and_stalls_does_not_undo_what_a_newer_run_has_l
         nonlocal newer
         monkeypatch.setattr(CONNECT, at_once)
         newer = published_month(lake, rows=70, seed=2)
-        replace(warehouse, newer)
+        replace_month(warehouse, newer)
         return at_once(**options)
 
     monkeypatch.setattr(CONNECT, connect_late)
     with pytest.raises(LakeConflictError, match="2020-10"):
-        replace(warehouse, older)
+        replace_month(warehouse, older)
     assert newer.rows == 70
-    assert holds(warehouse, newer)
+    assert holds_exactly(warehouse, newer)
 
 
 def test_a_month_that_is_replaced_in_the_lake_while_it_is_copied_is_not_swapped_in(
     warehouse: PostgresWarehouse, lake: Lake
 ) -> None:
     before = published_month(lake, rows=20, layer="before")
-    replace(warehouse, before)
+    replace_month(warehouse, before)
     older = published_month(lake, rows=50, seed=1)
     with (
         in_the_middle_of_a_copy(lambda _: published_month(lake, rows=70, seed=2)),
         pytest.raises(LakeConflictError, match="2020-10"),
     ):
-        replace(warehouse, older)
-    assert holds(warehouse, before)
+        replace_month(warehouse, older)
+    assert holds_exactly(warehouse, before)
     assert "green_trips_2020_10_staged" not in tables(warehouse)
 
 
@@ -123,4 +123,4 @@ def test_a_step_that_finds_the_month_busy_is_tried_again_and_the_run_succeeds(
     assert result.success, failures(result)
     (again,) = [event for event in result.all_events if event.event_type is dg.DagsterEventType.STEP_UP_FOR_RETRY]
     assert "is held by" in str(again.event_specific_data)
-    assert holds(warehouse, trips)
+    assert holds_exactly(warehouse, trips)

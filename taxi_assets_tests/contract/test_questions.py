@@ -14,7 +14,7 @@ from taxi_assets.storage.lake.local_lake import LocalLake
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets_tests.conftest import REPOSITORY
-from taxi_assets_tests.contract.mart_trips import ZONES, Trips, published, trips_of
+from taxi_assets_tests.contract.mart_trips import ZONES, Trips, publish_trips, trips_of
 from taxi_assets_tests.contract.stores import duckdb as duckdb_store
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def filled(backend: WarehouseBackend) -> Warehouse:
                 if service.name == "fhvhv"
                 else trips_of(service, month, count)
             )
-            warehouse.replace_month(service, month, published(lake, service, month, trips), run_id="a run")
+            warehouse.replace_month(service, month, publish_trips(lake, service, month, trips), run_id="a run")
         for mart in marts().values():
             warehouse.replace_mart(mart, month, mart.services, run_id="a run")
     return warehouse

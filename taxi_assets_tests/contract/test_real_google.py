@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taxi_assets_tests.contract.stores import child
+from taxi_assets_tests.contract.stores import child_process
 from taxi_assets_tests.contract.stores.real_google import HERE, Place, location_of, open_lake, open_warehouse
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ def say_where(lake: Callable[[], GcsLake], warehouse: Callable[[], BigQueryWareh
 
 def test_another_process_opens_what_this_one_was_told_by_variables() -> None:
     place = Place("a-project", "a-bucket", key="a-key")
-    with child(
+    with child_process(
         say_where, partial(open_lake, place, "a-prefix"), partial(open_warehouse, place, "EU", "trips")
     ) as other:
-        message = other.hear()
-        assert other.ends() == 0
+        message = other.receive()
+        assert other.wait_for_exit() == 0
     assert message == ("gs://a-bucket/a-prefix/key", "a-key", "bigquery://a-project/trips", "EU", "a-key")

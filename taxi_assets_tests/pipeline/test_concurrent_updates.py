@@ -23,7 +23,7 @@ from taxi_assets.storage.lake.local_lake import LocalLake
 from taxi_assets.storage.warehouse.duckdb import DuckDBWarehouse
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets.tlc.services.yellow import YELLOW
-from taxi_assets_tests.contract.mart_trips import ZONES, published, trips_of
+from taxi_assets_tests.contract.mart_trips import ZONES, publish_trips, trips_of
 from taxi_assets_tests.pipeline_harness import failures
 from taxi_assets_tests.trips import MONTH, published_month
 
@@ -110,7 +110,7 @@ def test_a_mart_that_another_run_made_of_more_services_is_not_overwritten_and_a_
     warehouse: DuckDBWarehouse, lake: LocalLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def load(service: Service, rows: int = 200) -> None:
-        trips = published(lake, service, MONTH, trips_of(service, MONTH, rows))
+        trips = publish_trips(lake, service, MONTH, trips_of(service, MONTH, rows))
         warehouse.replace_month(service, MONTH, trips, run_id="a run")
 
     def other_run() -> None:
@@ -137,7 +137,7 @@ def test_a_step_that_is_overtaken_at_every_retry_fails_by_name(
 
     def load(rows: int) -> None:
         warehouse.replace_month(
-            GREEN, MONTH, published(lake, GREEN, MONTH, trips_of(GREEN, MONTH, rows)), run_id="a run"
+            GREEN, MONTH, publish_trips(lake, GREEN, MONTH, trips_of(GREEN, MONTH, rows)), run_id="a run"
         )
 
     load(100)
@@ -154,7 +154,7 @@ def test_quality_of_fewer_months_does_not_overwrite_that_of_more_and_a_retry_rea
     quality = quality_asset("duckdb")
 
     def cleaned_by_other_run() -> None:
-        published(lake, YELLOW, MONTH, trips_of(YELLOW, MONTH, 50))
+        publish_trips(lake, YELLOW, MONTH, trips_of(YELLOW, MONTH, 50))
         assert make(quality, warehouse, lake).success
 
     published_month(lake)
@@ -172,7 +172,7 @@ def test_quality_of_fewer_months_does_not_overwrite_that_of_more_and_a_retry_rea
 
 def load_green(warehouse: Warehouse, *, rows: int, run_id: str) -> None:
     with TemporaryDirectory() as folder:
-        trips = published(LocalLake(folder=folder), GREEN, MONTH, trips_of(GREEN, MONTH, rows))
+        trips = publish_trips(LocalLake(folder=folder), GREEN, MONTH, trips_of(GREEN, MONTH, rows))
         warehouse.replace_month(GREEN, MONTH, trips, run_id=run_id)
 
 

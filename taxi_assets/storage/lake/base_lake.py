@@ -74,7 +74,7 @@ class Lake(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dagster's
         """The object's address, for people and for metadata."""
 
 
-def checked_key(key: str) -> str:
+def validate_key(key: str) -> str:
     """The key, which must not lead out of a lake nor be a second spelling of another; raises `ValueError`."""
     if any(part in {"", ".", ".."} for part in key.split("/")):
         raise ValueError(f"No object of a lake has the key {key!r}.")

@@ -24,7 +24,7 @@ from pydantic import Field
 from taxi_assets.errors import LakeConfigurationError, LakeObjectDamagedError, LakeUnreachableError
 from taxi_assets.google_auth import is_missing_bucket, named_errors
 from taxi_assets.resources.google import CloudStorageResource
-from taxi_assets.storage.lake.base_lake import Lake, checked_key, conflict_error, missing_error
+from taxi_assets.storage.lake.base_lake import Lake, conflict_error, missing_error, validate_key
 from taxi_assets.storage.lake.staging import private_folder
 
 # Uploads above 8 MiB are resumable, and go out in pieces of this size; reads of a part fetch at least this much.
@@ -131,7 +131,7 @@ class GcsLake(Lake):
         return DEFAULT_RETRY.with_timeout(self.timeout_seconds)
 
     def _name(self, key: str) -> str:
-        return "/".join(filter(None, [self.prefix, checked_key(key)]))
+        return "/".join(filter(None, [self.prefix, validate_key(key)]))
 
     def _blob(self, key: str, version: str | None = None) -> Any:
         bucket = self.storage.get_client().bucket(self.bucket)

@@ -14,7 +14,7 @@ import tenacity
 from pydantic import Field
 
 from taxi_assets.errors import LakeBusyError, LakeConfigurationError
-from taxi_assets.storage.lake.base_lake import Lake, checked_key, conflict_error, missing_error
+from taxi_assets.storage.lake.base_lake import Lake, conflict_error, missing_error, validate_key
 from taxi_assets.storage.lake.staging import private_folder
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class LocalLake(Lake):
         return str(self._path(key))
 
     def _path(self, key: str) -> Path:
-        return Path(self.folder, checked_key(key))
+        return Path(self.folder, validate_key(key))
 
     def _private_folder(self) -> AbstractContextManager[Path]:
         return private_folder(_staging(self.folder))

@@ -86,7 +86,7 @@ class RawFile:
         return found
 
     @classmethod
-    def versions(cls, lake: Lake, prefix: str) -> dict[str, str | None]:
+    def current_versions(cls, lake: Lake, prefix: str) -> dict[str, str | None]:
         """What stands there now, of what a newer file would replace: to be read before it is fetched."""
         return {
             key: lake.version(key) for key in (_record_key(prefix), *(f"{prefix}.{format_}" for format_ in FileFormat))
@@ -265,7 +265,7 @@ class ParquetPartition:
         if version != self.version:
             raise conflict_error(self.uri)
 
-    def reconcile(self, service: Service) -> ControlTotals:
+    def control_totals(self, service: Service) -> ControlTotals:
         """Control figures, counted in its rows; where the lake checks its bytes itself, as they were when written."""
         if self.lake.verifies_checksums:
             return self.report.clean

@@ -74,10 +74,10 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
         """
 
     @abstractmethod
-    def loaded(self, service: Service, month: Month) -> LoadedMonth | None:
+    def loaded_month(self, service: Service, month: Month) -> LoadedMonth | None:
         """What was last loaded for the month; None where nothing was."""
 
-    def replacing_run(self, service: Service, month: Month) -> str | None:  # noqa: ARG002  (for engines to override)
+    def replacing_run_id(self, service: Service, month: Month) -> str | None:  # noqa: ARG002  (for engines to override)
         """The run that has begun to replace the month and has not finished, so that `loaded` is None meanwhile.
 
         It may have been killed: no other run can tell from the warehouse alone. Engines that replace trips and ledger
@@ -85,17 +85,17 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
         """
         return None
 
-    def loaded_after_wait(self, service: Service, month: Month) -> LoadedMonth | None:
+    def loaded_month_after_wait(self, service: Service, month: Month) -> LoadedMonth | None:
         """Return what `loaded` does, after a wait for a run that is replacing the month.
 
         Raises:
             WarehouseBusyError: The other run has not finished within a minute.
         """
         ends = time.monotonic() + self.replacement_wait_seconds
-        while (loaded := self.loaded(service, month)) is None:
-            run_id = self.replacing_run(service, month)
+        while (loaded := self.loaded_month(service, month)) is None:
+            run_id = self.replacing_run_id(service, month)
             if run_id is None:
-                return self.loaded(service, month)  # the other run may have finished between the two questions
+                return self.loaded_month(service, month)  # the other run may have finished between the two questions
             if time.monotonic() > ends:
                 raise WarehouseBusyError(
                     f"The run {run_id} is replacing {service.name} {month} in {self.table_name(service.table)}; it has "
@@ -106,12 +106,12 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
             time.sleep(POLL_SECONDS)
         return loaded
 
-    def versions(self, services: Sequence[Service], month: Month) -> dict[str, str]:
+    def loaded_versions(self, services: Sequence[Service], month: Month) -> dict[str, str]:
         """Which data of the month are loaded, by the names of those services that are.
 
         Waits for runs that are replacing the month, as `loaded_after_wait` does.
         """
-        found = {service.name: self.loaded_after_wait(service, month) for service in services}
+        found = {service.name: self.loaded_month_after_wait(service, month) for service in services}
         return {name: loaded.data_version for name, loaded in found.items() if loaded is not None}
 
     @abstractmethod
@@ -129,7 +129,7 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
         frame: pd.DataFrame,
         descriptions: Mapping[str, str],
         *,
-        require_current: Callable[[], None] = noop,
+        require_inputs_unchanged: Callable[[], None] = noop,
     ) -> None:
         """Replace a table without partitions by a frame, after `require_current`; see `replace_mart`."""
 
@@ -145,7 +145,7 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
         services: Sequence[Service],
         *,
         run_id: str,
-        require_current: Callable[[], None] = noop,
+        require_inputs_unchanged: Callable[[], None] = noop,
     ) -> int:
         """Replace a month of a mart by its query over the trips of these services; the number of rows.
 

@@ -31,7 +31,7 @@ class LakeBackend:
     open: Callable[[], Lake]
     faults: Mapping[str, Callable[[pytest.MonkeyPatch], None]]
     """What can break in the middle of a publish."""
-    broken: type[Exception] = LakeConfigurationError
+    publish_error: type[Exception] = LakeConfigurationError
     """What a publish raises then."""
 
 
@@ -50,49 +50,49 @@ class WarehouseBackend:
     """The same, of what marts write."""
     types: tuple[str, str]
     """What the engine calls an integer and a text."""
-    broken: type[Exception] = OSError
+    load_error: type[Exception] = OSError
     """What a load raises that cannot become visible."""
 
 
 @dataclass(frozen=True)
-class Child:
+class ChildProcess:
     """Another process, which runs a function of the tests, and a line to it."""
 
     process: BaseProcess
-    line: Connection
+    pipe: Connection
 
-    def hear(self) -> Any:
+    def receive(self) -> Any:
         """What it says next; an error when it says nothing for a minute, or is gone."""
-        if not self.line.poll(60):
+        if not self.pipe.poll(60):
             raise TimeoutError("the other process says nothing")
-        return self.line.recv()
+        return self.pipe.recv()
 
-    def tell(self, label: object = "go on") -> None:
-        self.line.send(label)
+    def send(self, label: object = "go on") -> None:
+        self.pipe.send(label)
 
     def kill(self) -> None:
         self.process.kill()
         self.process.join(60)
 
-    def ends(self) -> int | None:
+    def wait_for_exit(self) -> int | None:
         """Its exit code."""
         self.process.join(60)
         return self.process.exitcode
 
 
 @contextmanager
-def child(function: Callable[..., None], *args: object) -> Iterator[Child]:
+def child_process(function: Callable[..., None], *args: object) -> Iterator[ChildProcess]:
     """Run `function(*args, line)` in another process; it does not outlive the context."""
     # Forked from a server that has loaded the package once: 0.02 s a process instead of several seconds.
     context = multiprocessing.get_context("forkserver")
-    engines = [f"taxi_assets.storage.{name}" for name in ("bigquery", "duckdb", "postgres")]
+    engines = [f"taxi_assets.storage.warehouse.{name}" for name in ("bigquery", "duckdb", "postgres")]
     context.set_forkserver_preload([*engines, "taxi_assets.marts.sql_rendering", "taxi_assets_tests.trips"])
     ours, theirs = context.Pipe()
     process = context.Process(target=function, args=(*args, theirs))
     process.start()
     theirs.close()
     try:
-        yield Child(process, ours)
+        yield ChildProcess(process, ours)
     finally:
         process.kill()
         process.join(60)

@@ -69,7 +69,7 @@ def backend(bigquery: BigQuery, account: ServiceAccount, open_its_lake: Callable
         break_commit=break_commit,
         break_mart=break_mart,
         types=("INTEGER", "STRING"),
-        broken=WarehouseConfigurationError,
+        load_error=WarehouseConfigurationError,
     )
 
 

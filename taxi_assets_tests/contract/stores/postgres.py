@@ -245,7 +245,7 @@ def backend(folder: Path, postgres_url: str) -> WarehouseBackend:
         break_commit=break_commit,
         break_mart=break_commit,
         types=("bigint", "text"),
-        broken=WarehouseUnreachableError,
+        load_error=WarehouseUnreachableError,
     )
 
 

@@ -127,7 +127,7 @@ def backend(open_its_lake: Callable[[], Lake]) -> Iterator[WarehouseBackend]:
         break_commit=break_commit,
         break_mart=break_mart,
         types=("INTEGER", "STRING"),
-        broken=WarehouseUnreachableError,
+        load_error=WarehouseUnreachableError,
     )
     client.delete_dataset(dataset, delete_contents=True, not_found_ok=True)
     client.close()  # type: ignore[no-untyped-call]

@@ -15,7 +15,7 @@ from taxi_assets.automation.sensors.orphaned_runs import (
     is_lock_held,
     lock_file,
 )
-from taxi_assets_tests.contract.stores import child
+from taxi_assets_tests.contract.stores import child_process
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -31,8 +31,8 @@ def work(path: Path, line: Connection) -> None:
 def test_a_run_is_abandoned_when_its_process_was_killed_and_not_before(tmp_path: Path) -> None:
     path = tmp_path / "running" / "a.lock"
     assert not _is_orphaned(path)
-    with child(work, path) as other:
-        other.hear()
+    with child_process(work, path) as other:
+        other.receive()
         assert not _is_orphaned(path)
         other.kill()
     assert _is_orphaned(path)
@@ -49,8 +49,8 @@ def test_a_lock_of_another_user_is_left_to_that_user(tmp_path: Path) -> None:
     path = tmp_path / "a.lock"
     path.touch()
     path.chmod(0)
-    with child(look_as_another_user, path) as other:
-        assert other.hear() == "not ours"
+    with child_process(look_as_another_user, path) as other:
+        assert other.receive() == "not ours"
     assert path.exists()
 
 
@@ -79,8 +79,8 @@ def test_a_run_that_was_killed_before_it_was_marked_as_started_is_ended(tmp_path
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         run = instance.create_run_for_job(nothing)
         assert run.status == dg.DagsterRunStatus.NOT_STARTED
-        with child(work, lock_file(instance, run.run_id)) as other:
-            other.hear()
+        with child_process(work, lock_file(instance, run.run_id)) as other:
+            other.receive()
             fail_orphaned_runs(dg.build_sensor_context(instance))
             assert statuses(instance) == [dg.DagsterRunStatus.NOT_STARTED], "its process is alive"
             assert is_lock_held(instance, run.run_id)

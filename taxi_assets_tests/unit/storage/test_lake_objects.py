@@ -27,7 +27,7 @@ from taxi_assets.storage.lake.objects import ParquetPartition, RawFile, StagedPa
 from taxi_assets.tlc.cleaning.report import FOOTER_KEY
 from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.services.green import GREEN
-from taxi_assets_tests.contract.stores import child
+from taxi_assets_tests.contract.stores import child_process
 from taxi_assets_tests.trips import MONTH, cleaned_month, csv_lines, fetched, published_month
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def lake(tmp_path: Path) -> LocalLake:
 def publish(lake: LocalLake, content: bytes, *, ending: FileFormat = CSV_GZ, etag: str = '"1"') -> RawFile:
     with lake.staging() as folder:
         new = fetched(content, folder, ending=ending, etag=etag)
-        return RawFile.publish(lake, STEM, StagedRawFile(new, RawFile.versions(lake, STEM)), run_id="a run")
+        return RawFile.publish(lake, STEM, StagedRawFile(new, RawFile.current_versions(lake, STEM)), run_id="a run")
 
 
 def files(lake: LocalLake) -> dict[str, bytes]:
@@ -223,8 +223,8 @@ def test_a_crash_between_object_and_record_is_told_apart_and_healed_by_the_next_
 ) -> None:
     publish(lake, OLD)
     if killed:
-        with child(crash_at_rename, number, lake.folder, "csv.gz", die) as other:
-            assert other.ends() == (-signal.SIGKILL if number < 3 else 0)
+        with child_process(crash_at_rename, number, lake.folder, "csv.gz", die) as other:
+            assert other.wait_for_exit() == (-signal.SIGKILL if number < 3 else 0)
     elif number < 3:
         with pytest.raises(LakeConfigurationError, match="No space left"):
             crash_at_rename(number, lake.folder, "csv.gz", fail)
@@ -365,7 +365,7 @@ def test_handles_hold_no_rows(lake: LocalLake) -> None:
 def test_a_handle_never_reads_what_has_come_in_its_place(lake: LocalLake) -> None:
     trips = published_month(lake, rows=50)
     published_month(lake, rows=20, seed=1)
-    for read in (trips.to_pandas, lambda: trips.to_pandas(10), lambda: trips.reconcile(GREEN)):
+    for read in (trips.to_pandas, lambda: trips.to_pandas(10), lambda: trips.control_totals(GREEN)):
         with pytest.raises(LakeConflictError, match=trips.key):
             read()
 
@@ -375,7 +375,7 @@ def test_a_handle_never_reads_what_has_come_in_its_place(lake: LocalLake) -> Non
 
 def test_an_older_run_does_not_put_its_file_over_that_of_a_newer_one(lake: LocalLake) -> None:
     publish(lake, OLD)
-    seen = RawFile.versions(lake, STEM)
+    seen = RawFile.current_versions(lake, STEM)
     new = publish(lake, NEW)
     with lake.staging() as folder, pytest.raises(LakeConflictError, match=STEM):
         RawFile.publish(lake, STEM, StagedRawFile(fetched(b"header\nolder\n", folder), seen), run_id="older")
@@ -384,7 +384,7 @@ def test_an_older_run_does_not_put_its_file_over_that_of_a_newer_one(lake: Local
 
 
 def test_two_runs_that_fetched_the_same_file_agree(lake: LocalLake) -> None:
-    seen = RawFile.versions(lake, STEM)
+    seen = RawFile.current_versions(lake, STEM)
     first = publish(lake, NEW, etag='"1"')
     with lake.staging() as folder:
         staged = StagedRawFile(fetched(NEW, folder, ending=CSV_GZ, etag='"2"'), seen)

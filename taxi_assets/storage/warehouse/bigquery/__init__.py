@@ -96,7 +96,7 @@ class BigQueryWarehouse(Warehouse):
                 log=dg.get_dagster_logger(),
             ).replace()
 
-    def loaded(self, service: Service, month: Month) -> LoadedMonth | None:
+    def loaded_month(self, service: Service, month: Month) -> LoadedMonth | None:
         """From the table of loads; reading it costs nothing."""
         note = self._ledger_row(service, month)
         if note is None or None in note.values():  # invalidated, or of before the ledger had all its columns
@@ -104,7 +104,7 @@ class BigQueryWarehouse(Warehouse):
         totals = ControlTotals(rows=note["row_count"], cents=note["cents"], source_rows=note["source_rows"])
         return LoadedMonth(note["data_version"], totals, note["run_id"])
 
-    def replacing_run(self, service: Service, month: Month) -> str | None:
+    def replacing_run_id(self, service: Service, month: Month) -> str | None:
         """The run that has invalidated the month's ledger row, and has not noted its load since."""
         note = self._ledger_row(service, month)
         return None if note is None or note["data_version"] is not None else note["run_id"]
@@ -156,7 +156,7 @@ class BigQueryWarehouse(Warehouse):
         frame: pd.DataFrame,
         descriptions: Mapping[str, str],
         *,
-        require_current: Callable[[], None] = noop,
+        require_inputs_unchanged: Callable[[], None] = noop,
     ) -> None:
         """In one load job."""
         with self.client(f"{name} cannot be written") as client:
@@ -181,9 +181,9 @@ class BigQueryWarehouse(Warehouse):
                     return client.load_table_from_file(parquet, self._table(name), rewind=True, job_id=job_id, **where)
 
                 job_id = job_id_of(uuid.uuid4().hex, self._table(name))
-                require_current()
+                require_inputs_unchanged()
                 run_job_idempotently(client, start, job_id, location=where["location"], log=dg.get_dagster_logger())
-                require_current()
+                require_inputs_unchanged()
 
     def read_frame(self, name: str) -> pd.DataFrame:
         """Whole; reading a small table costs nothing."""
@@ -202,7 +202,7 @@ class BigQueryWarehouse(Warehouse):
         services: Sequence[Service],
         *,
         run_id: str,
-        require_current: Callable[[], None] = noop,
+        require_inputs_unchanged: Callable[[], None] = noop,
     ) -> int:
         """In one query job; then the views, where they are not yet what the mart says."""
         from taxi_assets.marts.sql_rendering import mart_queries, month_query, render  # noqa: PLC0415  (a fifth of a second)
@@ -215,12 +215,12 @@ class BigQueryWarehouse(Warehouse):
             self._create_dataset(client)
             self._create_table(client, mart_table(table, mart))
             where, log = self._location(client), dg.get_dagster_logger()
-            require_current()
+            require_inputs_unchanged()
             rows = replace_month(client, mart, month, query, table, location=where, run_id=run_id, log=log)
             for name, view in views.items():
                 replace_view(client, self._table(name), mart, view)
             # Nothing keeps two jobs apart: where a newer one has ended before this one, its work is gone.
-            require_current()
+            require_inputs_unchanged()
         return rows
 
     def query_native(self, statement: str) -> pa.Table:

@@ -66,7 +66,7 @@ class DuckDBWarehouse(Warehouse):
             trips.require_current()
             connection.commit()
 
-    def loaded(self, service: Service, month: Month) -> LoadedMonth | None:
+    def loaded_month(self, service: Service, month: Month) -> LoadedMonth | None:
         """From the table `loaded_months`, which is written in the same transaction as the trips."""
         if not Path(self.file).exists():
             return None
@@ -114,11 +114,11 @@ class DuckDBWarehouse(Warehouse):
         frame: pd.DataFrame,
         descriptions: Mapping[str, str],
         *,
-        require_current: Callable[[], None] = noop,
+        require_inputs_unchanged: Callable[[], None] = noop,
     ) -> None:
         """In one transaction."""
         with self._connect() as connection:
-            require_current()
+            require_inputs_unchanged()
             connection.register("frame", pa.Table.from_pandas(frame, preserve_index=False))
             schema = Schema(connection, self.schema_name)
             connection.begin()
@@ -144,12 +144,12 @@ class DuckDBWarehouse(Warehouse):
         services: Sequence[Service],
         *,
         run_id: str,  # noqa: ARG002  (one transaction needs no name)
-        require_current: Callable[[], None] = noop,
+        require_inputs_unchanged: Callable[[], None] = noop,
     ) -> int:
         """In one transaction."""
         label = f"{mart.name} {month} cannot be made"
         with self._connect() as connection, named_errors(label, self.missing_error):
-            require_current()  # the file is this process's alone until the end
+            require_inputs_unchanged()  # the file is this process's alone until the end
             connection.begin()
             schema = Schema(connection, self.schema_name)
             rows = replace_mart(schema, mart, month, services, self.table_name(mart.name))

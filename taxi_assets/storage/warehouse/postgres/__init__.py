@@ -77,7 +77,7 @@ class PostgresWarehouse(Warehouse):
                 trips.require_current()
                 swap_partition(connection, table, month, trips.report, run_id, self._lock_timeouts)
 
-    def loaded(self, service: Service, month: Month) -> LoadedMonth | None:
+    def loaded_month(self, service: Service, month: Month) -> LoadedMonth | None:
         """From the table `loaded_months`, which is written in the same transaction as the swap."""
         with self._open_table(LOADED_MONTHS) as (connection, ledger), connection.cursor() as cursor:
             if ledger is None:
@@ -126,14 +126,14 @@ class PostgresWarehouse(Warehouse):
         frame: pd.DataFrame,
         descriptions: Mapping[str, str],
         *,
-        require_current: Callable[[], None] = noop,
+        require_inputs_unchanged: Callable[[], None] = noop,
     ) -> None:
         """In one transaction; a table that has these columns already keeps its place, and the views upon it."""
         table = sql.Identifier(self.schema_name, name)
         types, content = to_csv(frame, self.table_name(name))
         key = key_of(self.schema_name, name)
         with self._connect() as connection, advisory_lock(connection, self.table_name(name), key):
-            require_current()
+            require_inputs_unchanged()
             prepare_schema(connection, self.schema_name)
             old = find_table(connection, self.schema_name, name)
 
@@ -167,12 +167,12 @@ class PostgresWarehouse(Warehouse):
         services: Sequence[Service],
         *,
         run_id: str,  # noqa: ARG002  (one transaction needs no name)
-        require_current: Callable[[], None] = noop,
+        require_inputs_unchanged: Callable[[], None] = noop,
     ) -> int:
         """Table and views first, then the month in one transaction."""
         with self._connect() as connection, named_errors(f"{mart.name} {month} cannot be made", self.missing_error):
             return replace_mart(
-                connection, self.schema_name, mart, month, services, self._lock_timeouts, require_current
+                connection, self.schema_name, mart, month, services, self._lock_timeouts, require_inputs_unchanged
             )
 
     def query_native(self, statement: str) -> pa.Table:

@@ -58,7 +58,7 @@ def replace_mart(
     month: Month,
     services: Sequence[Service],
     timeouts: LockTimeouts,
-    require_current: Callable[[], None],
+    require_inputs_unchanged: Callable[[], None],
 ) -> int:
     """Make table and views as the mart says, then the month, in one transaction; the number of its rows."""
     from taxi_assets.marts.sql_rendering import mart_queries, month_query, render  # noqa: PLC0415  (a fifth of a second)
@@ -79,7 +79,7 @@ def replace_mart(
         connection.cursor() as cursor,
     ):
         # Whoever loads a month from now on makes the mart after us: their run waits for this lock.
-        require_current()
+        require_inputs_unchanged()
         cursor.execute(sql.SQL("DELETE FROM {} WHERE data_month = %s").format(table), [month.start])
         try:
             cursor.execute(sql.SQL("INSERT INTO {} ({}) {}").format(table, columns, sql.SQL(query)))
