@@ -43,7 +43,7 @@ def asset_tags(service: Service | None = None) -> dict[str, str]:
 
 def column_schema(columns: Iterable[Column]) -> dg.TableSchema:
     """Columns as the UI's table schema."""
-    return dg.TableSchema([dg.TableColumn(c.name, str(c.type), c.described) for c in columns])
+    return dg.TableSchema([dg.TableColumn(c.name, str(c.type), c.description_with_unit) for c in columns])
 
 
 def code_reference(file: Path, *, label: str) -> dg.CodeReferencesMetadataValue:

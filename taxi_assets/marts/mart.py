@@ -36,6 +36,7 @@ from taxi_assets.errors import MartDefinitionError
 from taxi_assets.marts import all_trips
 from taxi_assets.tlc.schema import Column, ColumnType
 from taxi_assets.tlc.services.registry import SERVICES
+from taxi_assets.tlc.services.shared_columns import SPECIAL_ZONES
 from taxi_assets.tlc.zones import ZONES_TABLE
 
 if TYPE_CHECKING:
@@ -57,10 +58,14 @@ _KEYS = (
     Column("pickup_date", ColumnType.DATE, "Day of the pickup; a few lie outside the published month.", "local date"),
     Column("pickup_hour", ColumnType.INTEGER, "Hour of the pickup, 0 to 23.", "hour of the day"),
     Column("pickup_isodow", ColumnType.INTEGER, "Day of the week, 1 Monday to 7 Sunday.", "weekday"),
-    Column("pickup_location_id", ColumnType.INTEGER, "Taxi zone of the pickup; 264 where it is not known."),
-    Column("pickup_borough", ColumnType.TEXT, "Borough of the pickup; Unknown (zone 264), Outside of NYC (265)."),
-    Column("pickup_zone", ColumnType.TEXT, "Taxi zone of the pickup; Unknown (264), Outside of NYC (265)."),
-    Column("dropoff_borough", ColumnType.TEXT, "Borough of the dropoff; Unknown (zone 264), Outside of NYC (265)."),
+    Column("pickup_location_id", ColumnType.INTEGER, f"TLC taxi zone of the pickup. {SPECIAL_ZONES}"),
+    Column("pickup_borough", ColumnType.TEXT, "Borough of the pickup: Unknown for 264, Outside of NYC for 265."),
+    Column(
+        "pickup_zone",
+        ColumnType.TEXT,
+        "Taxi zone name of the pickup: Unknown for 264, Outside of NYC for 265.",
+    ),
+    Column("dropoff_borough", ColumnType.TEXT, "Borough of the dropoff: Unknown for 264, Outside of NYC for 265."),
 )
 _MEASURES = (
     Column("trips", ColumnType.INTEGER, "Trips; a reversal is none.", "trips"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 
-from taxi_assets.tlc.services.shared_columns import UNKNOWN_ZONE
+from taxi_assets.tlc.services.shared_columns import OUTSIDE_NYC_ZONE, UNKNOWN_ZONE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ TOP_ZONES = 10
 FARE_STEP = 5
 FARE_STEPS = 12
 # Unknown, and outside the city.
-_NO_ZONES = {UNKNOWN_ZONE, UNKNOWN_ZONE + 1}
+_NO_ZONES = {UNKNOWN_ZONE, OUTSIDE_NYC_ZONE}
 
 _PROFILE = f"""
 SELECT

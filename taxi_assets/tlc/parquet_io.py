@@ -32,14 +32,14 @@ _DISTINCT_COLUMNS = ("pickup_datetime", "dropoff_datetime", "source_row")
 _STATISTICS = (*_DISTINCT_COLUMNS, "pickup_date", "data_month")
 
 
-def open_to_stream(source: Path | BinaryIO, *, texts_once: bool = False) -> Any:
+def open_parquet_stream(source: Path | BinaryIO, *, text_as_dictionary: bool = False) -> Any:
     """A `pyarrow.parquet.ParquetFile` whose batches are read as they are asked for.
 
-    By itself pyarrow reads all columns of all row groups ahead. `texts_once`: texts come as dictionaries, in which each
+    By itself pyarrow reads all columns of all row groups ahead. `text_as_dictionary`: texts come as dictionaries, in which each
     stands once, however many rows of a few bytes say that they have it.
     """
-    footer = pyarrow.parquet.read_metadata(source) if texts_once else None
-    texts = text_columns(footer) if texts_once else []
+    footer = pyarrow.parquet.read_metadata(source) if text_as_dictionary else None
+    texts = text_columns(footer) if text_as_dictionary else []
     return pyarrow.parquet.ParquetFile(
         source, metadata=footer, read_dictionary=texts, pre_buffer=False, buffer_size=_COLUMN_BUFFER_BYTES
     )

@@ -47,7 +47,7 @@ class Rule:
     is_violated: Callable[[Any, Month], Any]
 
 
-def clock_change(year: int) -> tuple[dt.datetime, dt.datetime]:
+def repeated_hour(year: int) -> tuple[dt.datetime, dt.datetime]:
     """The hour that New York's clocks go through twice in autumn: 01:00 to 02:00 on November's first Sunday.
 
     True since 2007 (Energy Policy Act of 2005); the first TLC file is of 2009.
@@ -58,27 +58,27 @@ def clock_change(year: int) -> tuple[dt.datetime, dt.datetime]:
     return start, start + dt.timedelta(hours=1)
 
 
-def within_clock_change(pickup: Any, dropoff: Any, month: Month, *, among: Any) -> Any:
+def within_repeated_hour(pickup: Any, dropoff: Any, month: Month, *, where: Any) -> Any:
     """Where pickup and dropoff both fall into the repeated hour, so that their order says nothing.
 
-    Looks at the rows where the mask `among` is true; elsewhere it is false. They are few.
+    Looks at the rows where the mask `where` is true; elsewhere it is false. They are few.
     """
-    if among.null_count:
-        among = pc.fill_null(among, pa.scalar(False))
-    if not among.true_count:
-        return among
-    pickup, dropoff = pickup.filter(among), dropoff.filter(among)
+    if where.null_count:
+        where = pc.fill_null(where, pa.scalar(False))
+    if not where.true_count:
+        return where
+    pickup, dropoff = pickup.filter(where), dropoff.filter(where)
     inside = pa.repeat(pa.scalar(False), len(pickup))
     for year in sorted({month.shift(-1).year, month.year, month.shift(1).year}):
-        start, end = (pa.scalar(time) for time in clock_change(year))
+        start, end = (pa.scalar(time) for time in repeated_hour(year))
         for_year = pc.and_(
             pc.and_(pc.greater_equal(pickup, start), pc.less(pickup, end)),
             pc.and_(pc.greater_equal(dropoff, start), pc.less(dropoff, end)),
         )
         inside = pc.or_(inside, pc.fill_null(for_year, pa.scalar(False)))
     if not inside.true_count:
-        return pa.repeat(pa.scalar(False), len(among))
-    return pc.replace_with_mask(among, among, inside)
+        return pa.repeat(pa.scalar(False), len(where))
+    return pc.replace_with_mask(where, where, inside)
 
 
 def _pickup_outside_month(batch: Any, month: Month) -> Any:
@@ -91,7 +91,7 @@ def _pickup_outside_month(batch: Any, month: Month) -> Any:
 def _dropoff_not_after_pickup(batch: Any, month: Month) -> Any:
     pickup, dropoff = batch.column("pickup_datetime"), batch.column("dropoff_datetime")
     not_after = pc.less_equal(dropoff, pickup)
-    return pc.and_not(not_after, within_clock_change(pickup, dropoff, month, among=not_after))
+    return pc.and_not(not_after, within_repeated_hour(pickup, dropoff, month, where=not_after))
 
 
 def _distance_out_of_range(batch: Any, _month: Month) -> Any:

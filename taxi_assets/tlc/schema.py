@@ -83,7 +83,7 @@ class Column:
     `aliases` are the names it was published under, besides its own, lower case. A `required` column must be in every
     file; any other one that a file lacks is null. `codes` maps published text (lower case) to today's value; where it
     is set, other values must already be of the column's type. `since` and `until` say in which months it was published,
-    where that is not all of the service's. `aliases_in_file`: a file may have it under several names, of which a row fills
+    where that is not all of the service's. `merge_aliases`: a file may have it under several names, of which a row fills
     in one. `derived` columns are computed, not read.
     """
 
@@ -96,11 +96,11 @@ class Column:
     codes: Mapping[str, int | str] = field(default_factory=dict, hash=False)
     since: Month | None = None
     until: Month | None = None
-    aliases_in_file: bool = False
+    merge_aliases: bool = False
     derived: bool = False
 
     @property
-    def described(self) -> str:
+    def description_with_unit(self) -> str:
         """Description with unit, as shown in the UI and in column comments."""
         return f"{self.description} [{self.unit}]" if self.unit else self.description
 
@@ -170,7 +170,7 @@ class Service:
         content = {
             "cleaning": CLEANING_VERSION,
             "columns": [
-                [c.name, c.type, [*c.aliases], c.required, c.aliases_in_file, sorted(map(str, c.codes.items()))]
+                [c.name, c.type, [*c.aliases], c.required, c.merge_aliases, sorted(map(str, c.codes.items()))]
                 for c in self.columns
             ],
             "rules": [[rule.name, rule.description] for rule in rules],

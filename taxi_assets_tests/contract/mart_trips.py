@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from taxi_assets.storage.lake.objects import ParquetPartition, StagedParquet
-from taxi_assets.tlc.cleaning.report import CleaningReport, totals_of
+from taxi_assets.tlc.cleaning.report import CleaningReport, compute_totals
 from taxi_assets.tlc.parquet_io import TripWriter
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def publish_trips(lake: Lake, service: Service, month: Month, trips: Trips) -> P
         rules=[],
         rows_raw=len(trips),
         rows_quarantined=0,
-        clean=totals_of(rows, service.money_columns),
+        clean=compute_totals(rows, service.money_columns),
         quarantined_total_cents=0,
         reasons={},
         rows_by_day=[],

@@ -178,7 +178,7 @@ def test_columns_keep_the_case_of_their_names_and_tell_their_units(
     warehouse_backend: WarehouseBackend, lake: Lake
 ) -> None:
     replace_month(warehouse_backend.open(), published_month(lake))
-    assert dict(warehouse_backend.columns(GREEN.table)) == {c.name: c.described for c in GREEN.columns}
+    assert dict(warehouse_backend.columns(GREEN.table)) == {c.name: c.description_with_unit for c in GREEN.columns}
 
 
 def test_a_comment_follows_the_schema(warehouse_backend: WarehouseBackend, lake: Lake) -> None:
@@ -382,7 +382,7 @@ def test_a_column_that_the_schema_gains_is_null_in_months_loaded_before(
     assert records(warehouse.read_month(GREEN, MONTH)) == expected
     assert warehouse.totals(GREEN, MONTH) == narrow.report.clean
     assert holds_exactly(warehouse, wide, NEXT_MONTH)
-    assert dict(warehouse_backend.columns(GREEN.table)) == {c.name: c.described for c in GREEN.columns}
+    assert dict(warehouse_backend.columns(GREEN.table)) == {c.name: c.description_with_unit for c in GREEN.columns}
 
 
 def test_a_column_that_the_schema_lost_is_null_in_months_loaded_since(warehouse: Warehouse, lake: Lake) -> None:

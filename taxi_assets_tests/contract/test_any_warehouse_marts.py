@@ -393,10 +393,10 @@ def test_a_first_month_that_cannot_be_made_leaves_no_rows(warehouse: Warehouse) 
 def test_columns_are_described_and_follow_the_mart(backend: WarehouseBackend) -> None:
     warehouse, mart = backend.open(), small("mart_described")
     made(warehouse, mart, MONTH, GREEN)
-    assert dict(backend.columns(mart.name)) == {column.name: column.described for column in mart.columns}
+    assert dict(backend.columns(mart.name)) == {column.name: column.description_with_unit for column in mart.columns}
     columns = tuple(dataclasses.replace(c, description='the driver\'s, "said" so.') for c in mart.columns)
     made(warehouse, dataclasses.replace(mart, columns=columns), MONTH, GREEN)
-    assert dict(backend.columns(mart.name)) == {column.name: column.described for column in columns}
+    assert dict(backend.columns(mart.name)) == {column.name: column.description_with_unit for column in columns}
 
 
 def test_a_column_that_a_mart_gains_is_null_in_months_made_before(backend: WarehouseBackend) -> None:

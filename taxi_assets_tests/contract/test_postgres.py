@@ -18,7 +18,7 @@ from taxi_assets.errors import (
 )
 from taxi_assets.storage.lake.objects import ParquetPartition
 from taxi_assets.storage.warehouse.postgres import PostgresWarehouse
-from taxi_assets.tlc.cleaning.report import totals_of
+from taxi_assets.tlc.cleaning.report import compute_totals
 from taxi_assets.tlc.parquet_io import TripWriter
 from taxi_assets.tlc.schema import ColumnType
 from taxi_assets.tlc.services.green import GREEN
@@ -242,7 +242,7 @@ def published_rows(lake: LocalLake, rows: list[dict[str, Any]]) -> ParquetPartit
     same = {"data_month": MONTH.start, "is_reversal": False}
     full = [same | {"source_row": number} | row for number, row in enumerate(rows, 1)]
     batch = pa.RecordBatch.from_pylist(full, GREEN.arrow_schema)
-    totals = totals_of(batch, GREEN.money_columns)
+    totals = compute_totals(batch, GREEN.money_columns)
     report = model.report.model_copy(update={"clean": totals})
     with lake.staging() as folder, TripWriter(folder / "rows.parquet", GREEN.arrow_schema) as writer:
         writer.write(batch)

@@ -16,10 +16,10 @@ import pyarrow.parquet
 from taxi_assets.errors import LakeConflictError, LakeObjectDamagedError, LakeObjectMissingError
 from taxi_assets.storage.lake.base_lake import conflict_error, missing_error
 from taxi_assets.storage.pandas_types import to_frame
-from taxi_assets.tlc.cleaning.report import CleaningReport, ControlTotals, totals_of_parquet
+from taxi_assets.tlc.cleaning.report import CleaningReport, ControlTotals, compute_parquet_totals
 from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.month import Month
-from taxi_assets.tlc.parquet_io import open_to_stream
+from taxi_assets.tlc.parquet_io import open_parquet_stream
 from taxi_assets.tlc.sources.source_record import SourceRecord
 
 if TYPE_CHECKING:
@@ -270,7 +270,7 @@ class ParquetPartition:
         if self.lake.verifies_checksums:
             return self.report.clean
         with self.as_local_file() as path:
-            return totals_of_parquet(path, service, Month.parse(self.report.month))
+            return compute_parquet_totals(path, service, Month.parse(self.report.month))
 
     def to_pandas(self, rows: int | None = None) -> pd.DataFrame:
         """The whole month as a frame, or its first rows."""
@@ -286,7 +286,7 @@ def _record_key(prefix: str) -> str:
 
 
 def _frame(file: BinaryIO, rows: int | None) -> pd.DataFrame:
-    with open_to_stream(file) as parquet:
+    with open_parquet_stream(file) as parquet:
         if rows is None:
             return to_frame(parquet.read())
         first = next(parquet.iter_batches(batch_size=rows), None)

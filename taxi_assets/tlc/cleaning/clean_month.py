@@ -19,11 +19,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from taxi_assets.errors import InvalidFileError, ReconciliationError, TooManyQuarantinedError
-from taxi_assets.tlc.cleaning.report import NO_ROWS, CleaningReport, ReasonTotals, UnknownColumn, to_cents, totals_of
+from taxi_assets.tlc.cleaning.report import (
+    NO_ROWS,
+    CleaningReport,
+    ReasonTotals,
+    UnknownColumn,
+    compute_totals,
+    to_cents,
+)
 from taxi_assets.tlc.cleaning.split_batch import QUARANTINE_SCHEMA, SplitBatch, split_batch
 from taxi_assets.tlc.parquet_io import QUARANTINE_ROW_GROUP_ROWS, ROW_GROUP_ROWS, TripWriter
 from taxi_assets.tlc.readers.csv_blocks import DECOMPRESSION_ERRORS
-from taxi_assets.tlc.readers.json_text import plain
+from taxi_assets.tlc.readers.json_text import to_json_value
 from taxi_assets.tlc.readers.open_trips import open_trips
 from taxi_assets.tlc.schema import ColumnType
 
@@ -147,7 +154,7 @@ class _ReportBuilder:
 
     def add(self, published: RawBatch, parted: SplitBatch, reader: TripReader) -> None:
         clean = parted.clean
-        self._clean += totals_of(clean, self._service.money_columns)
+        self._clean += compute_totals(clean, self._service.money_columns)
         for day in pc.value_counts(clean.column("pickup_date")).to_pylist():
             place = (day["values"] - self._month.start).days if day["values"] else -1
             if 0 <= place < self._month.days:
@@ -172,7 +179,7 @@ class _ReportBuilder:
             examples = self._examples.setdefault(position, {})
             if len(examples) < _EXAMPLES:
                 values = published.arrays[position].drop_null()[:_EXAMPLES_FROM]
-                examples.update(dict.fromkeys(str(plain(value))[:_EXAMPLE_LENGTH] for value in values))
+                examples.update(dict.fromkeys(str(to_json_value(value))[:_EXAMPLE_LENGTH] for value in values))
 
     def report(self, reader: TripReader, record: SourceRecord, rules: Sequence[Rule]) -> CleaningReport:
         unknown = [

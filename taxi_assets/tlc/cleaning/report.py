@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
-from taxi_assets.tlc.parquet_io import open_to_stream
+from taxi_assets.tlc.parquet_io import open_parquet_stream
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,7 +121,7 @@ def _cents_of(money: Any) -> int:
     return to_cents(pc.sum(money).as_py())
 
 
-def totals_of(batch: Any, money_columns: Sequence[str]) -> ControlTotals:
+def compute_totals(batch: Any, money_columns: Sequence[str]) -> ControlTotals:
     """Control figures of a batch of clean trips."""
     return ControlTotals(
         rows=batch.num_rows,
@@ -130,13 +130,13 @@ def totals_of(batch: Any, money_columns: Sequence[str]) -> ControlTotals:
     )
 
 
-def totals_of_parquet(path: Path, service: Service, month: Month) -> ControlTotals:
+def compute_parquet_totals(path: Path, service: Service, month: Month) -> ControlTotals:
     """Control figures of a month in a file of clean trips, counted from its rows."""
     totals = NO_ROWS
     columns = [*service.money_columns, "source_row", "data_month"]
-    with open_to_stream(path) as file:
+    with open_parquet_stream(path) as file:
         for batch in file.iter_batches(columns=columns, use_threads=False):
             of_month = pc.equal(batch.column("data_month"), pa.scalar(month.start))
             whole = of_month.true_count == batch.num_rows  # nearly always, and filtering takes a fifth of the time
-            totals += totals_of(batch if whole else batch.filter(of_month), service.money_columns)
+            totals += compute_totals(batch if whole else batch.filter(of_month), service.money_columns)
     return totals

@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from taxi_assets.tlc.cleaning.values import parse
-from taxi_assets.tlc.cleaning.working_types import to_canonical, without_empty_mask
-from taxi_assets.tlc.rules import NOT_UTF8, UNREADABLE_VALUE, within_clock_change
+from taxi_assets.tlc.cleaning.values import parse_column
+from taxi_assets.tlc.cleaning.working_types import drop_empty_bitmap, to_canonical
+from taxi_assets.tlc.rules import NOT_UTF8, UNREADABLE_VALUE, within_repeated_hour
 from taxi_assets.tlc.schema import Column, ColumnType, arrow_schema
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class SplitBatch:
     quarantine: Any
 
 
-class Trips:
+class CanonicalBatch:
     """A batch as rules get it: like a record batch, with each column in its canonical type from its first use on."""
 
     def __init__(self, batch: Any) -> None:
@@ -76,7 +76,7 @@ def split_batch(
 ) -> SplitBatch:
     """Parse, derive, judge: each row ends up on exactly one side."""
     batch, unreadable = _canonical(published, reader, service, month)
-    trips = Trips(batch)
+    trips = CanonicalBatch(batch)
     broken = {rule.name: pc.fill_null(rule.is_violated(trips, month), pa.scalar(False)) for rule in rules}
     against = {name: np.asarray(mask) for name, mask in broken.items() if mask.true_count}
     if unreadable:
@@ -117,7 +117,7 @@ def _canonical(
     columns["data_month"] = pa.repeat(pa.scalar(month.start), len(published.source_rows))
     columns.update(_derive(columns, month))
     schema = service.working_schema
-    return pa.record_batch([without_empty_mask(columns[name]) for name in schema.names], schema=schema), unreadable
+    return pa.record_batch([drop_empty_bitmap(columns[name]) for name in schema.names], schema=schema), unreadable
 
 
 def _parse_first(column: Column, published: RawBatch, positions: Sequence[int]) -> tuple[Any, list[Mask]]:
@@ -138,7 +138,7 @@ def _parse_first(column: Column, published: RawBatch, positions: Sequence[int]) 
 
 def _parse_at(column: Column, published: RawBatch, position: int) -> tuple[Any, Any | None]:
     as_text = partial(published.texts.column, position) if published.texts else None
-    return parse(column, published.arrays[position], as_text)
+    return parse_column(column, published.arrays[position], as_text)
 
 
 def _derive(columns: Mapping[str, Any], month: Month) -> dict[str, Any]:
@@ -159,7 +159,7 @@ def _derive(columns: Mapping[str, Any], month: Month) -> dict[str, Any]:
 def _trip_seconds(pickup: Any, dropoff: Any, month: Month) -> Any:
     seconds = _whole_seconds(pc.cast(pc.subtract(dropoff, pickup), pa.int64()))
     # The clocks went back during the trip.
-    repeated = within_clock_change(pickup, dropoff, month, among=pc.less_equal(dropoff, pickup))
+    repeated = within_repeated_hour(pickup, dropoff, month, where=pc.less_equal(dropoff, pickup))
     if not repeated.true_count:
         return seconds
     return pc.if_else(repeated, pc.add(seconds, _HOUR), seconds)
@@ -187,7 +187,7 @@ def _quarantine_rows(
     values = {
         "reasons": _names_of_true_masks(violations, indices),
         "unreadable_columns": _names_of_true_masks(unreadable, indices),
-        "original": reader.originals(published, pa.array(indices)),
+        "original": reader.original_texts(published, pa.array(indices)),
     }
     for field in QUARANTINE_SCHEMA:
         if field.name not in values:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from taxi_assets.tlc.cleaning.working_types import dictionary_array, without_empty_mask
+from taxi_assets.tlc.cleaning.working_types import dictionary_array, drop_empty_bitmap
 from taxi_assets.tlc.readers.numeric_columns import WHOLE_NUMBER, numeric_type
 from taxi_assets.tlc.schema import Column, ColumnType
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 _TIME_FORMATS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M:%S.%f", "%Y-%m-%d %H:%M")
 # `YYYY-MM-DD HH:MM` to `YYYY-MM-DD HH:MM:SS.ffffff`; a bare date has no time in it.
 _TIME_LENGTHS = (16, 26)
-_AROUND_VALUES = " \t\"'"
+_TRIMMED_CHARACTERS = " \t\"'"
 _MAXIMUM_WHOLE_FLOAT = 2**53
 _SCALE = {ColumnType.MONEY: 2, ColumnType.MILES: 3}
 _MAXIMUM_DECIMAL_DIGITS = 12
 # So far from a whole number of cents a double no longer tells on which side of a half its text was.
-_NEAR = 1e-4
+_ROUNDING_TOLERANCE = 1e-4
 _MAXIMUM_INTEGER = 2**63 - 1
 # Doubles that are rounded at a time: they stay in the processor's cache.
 _ROUNDING_BLOCK = 16_384
@@ -41,7 +41,7 @@ _FIRST_TIME = pa.scalar(dt.datetime.combine(dt.date.min, dt.time.min), pa.timest
 _LAST_TIME = pa.scalar(dt.datetime.combine(dt.date.max, dt.time.max), pa.timestamp("us"))
 
 
-def parse(column: Column, published: Any, as_text: Callable[[], Any] | None = None) -> tuple[Any, Any | None]:
+def parse_column(column: Column, published: Any, as_text: Callable[[], Any] | None = None) -> tuple[Any, Any | None]:
     """Convert one published column to its working type (`ColumnType.working`).
 
     Args:
@@ -54,7 +54,7 @@ def parse(column: Column, published: Any, as_text: Callable[[], Any] | None = No
         the value cannot be read (None if all can).
     """
     values, unreadable = _parse(column, published, as_text)
-    return without_empty_mask(values.cast(column.type.working)), unreadable
+    return drop_empty_bitmap(values.cast(column.type.working)), unreadable
 
 
 def _parse(column: Column, published: Any, as_text: Callable[[], Any] | None) -> tuple[Any, Any | None]:
@@ -84,7 +84,7 @@ def _parse_numeric(column: Column, numbers: Any, as_text: Callable[[], Any]) -> 
         if column.type in _SCALE:
             return _floats_to_decimal(numbers, _SCALE[column.type], _reject_text), None
         if column.type is ColumnType.DEGREES:
-            return _finite(numbers), None
+            return _require_finite(numbers), None
     except pa.ArrowInvalid:
         return _parse_text(column, as_text())
     return numbers, None
@@ -108,13 +108,13 @@ def _parse_text(column: Column, text: Any) -> tuple[Any, Any | None]:
     try:
         return convert(text), None
     except pa.ArrowInvalid:
-        return _convert_distinct(_trim(text), convert, lambda one: _read_one(column, one))
+        return _convert_distinct(_trim(text), convert, lambda one: _parse_single(column, one))
 
 
 def _parse_codes(column: Column, text: Any) -> tuple[Any, Any | None]:
     # Few distinct values: look each up once.
     encoded = text if pa.types.is_dictionary(text.type) else text.dictionary_encode()
-    meanings = [_code(column, value) for value in encoded.dictionary.to_pylist()]
+    meanings = [_decode(column, value) for value in encoded.dictionary.to_pylist()]
     unreadable_codes = [code for code, (_, readable) in enumerate(meanings) if not readable]
     values = pa.array([value for value, _ in meanings], column.type.arrow)
     values = (
@@ -125,8 +125,8 @@ def _parse_codes(column: Column, text: Any) -> tuple[Any, Any | None]:
     return values, pc.is_in(encoded.indices, value_set=pa.array(unreadable_codes, encoded.indices.type))
 
 
-def _code(column: Column, text: str | None) -> tuple[Any, bool]:
-    trimmed = (text or "").strip(_AROUND_VALUES)
+def _decode(column: Column, text: str | None) -> tuple[Any, bool]:
+    trimmed = (text or "").strip(_TRIMMED_CHARACTERS)
     if not trimmed:
         return None, True
     if trimmed.lower() in column.codes:
@@ -140,7 +140,7 @@ def _code(column: Column, text: str | None) -> tuple[Any, bool]:
 def _trim(text: Any) -> Any:
     if pa.types.is_dictionary(text.type):
         return dictionary_array(_trim(text.dictionary), text.indices)
-    trimmed = pc.utf8_trim(text, characters=_AROUND_VALUES)
+    trimmed = pc.utf8_trim(text, characters=_TRIMMED_CHARACTERS)
     return pc.if_else(pc.equal(trimmed, pa.scalar("")), pa.scalar(None, pa.string()), trimmed)
 
 
@@ -196,20 +196,20 @@ def _text_to_datetime(text: Any) -> Any:
     lengths = pc.min_max(pc.binary_length(text)).as_py()
     if lengths["min"] is not None and not (_TIME_LENGTHS[0] <= lengths["min"] and lengths["max"] <= _TIME_LENGTHS[1]):
         raise pa.ArrowInvalid("not a date with a time")
-    return _within_calendar(pc.cast(text, pa.timestamp("us")))
+    return _require_calendar_year(pc.cast(text, pa.timestamp("us")))
 
 
-def _within_calendar(times: Any) -> Any:
+def _require_calendar_year(times: Any) -> Any:
     if pc.any(pc.or_(pc.less(times, _FIRST_TIME), pc.greater(times, _LAST_TIME))).as_py():
         raise pa.ArrowInvalid("not a year from 1 to 9999")
     return times
 
 
 def _text_to_degrees(text: Any) -> Any:
-    return _finite(pc.cast(text, pa.float64()))
+    return _require_finite(pc.cast(text, pa.float64()))
 
 
-def _finite(values: Any) -> Any:
+def _require_finite(values: Any) -> Any:
     if pc.all(pc.is_finite(values)).as_py() is False:
         raise pa.ArrowInvalid("not a finite number")
     return values
@@ -228,7 +228,7 @@ _TEXT_CONVERTERS: dict[ColumnType, _Converter] = {
 # --- one value -------------------------------------------------------------------------------------------------------
 
 
-def _read_one(column: Column, one: Any) -> Any:
+def _parse_single(column: Column, one: Any) -> Any:
     text = one[0].as_py()
     # Python would read digits of any script, and numbers with a form feed beside them.
     plain = text.isascii() and text == text.strip()
@@ -318,7 +318,7 @@ def _is_convertible(published: Any, wanted: ColumnType) -> bool:
 def _convert_native(column: Column, published: Any) -> Any:
     if column.type is ColumnType.DATETIME:
         # Nanoseconds are cut off: no clock of a taxi has them.
-        return _within_calendar(pc.cast(published, pa.timestamp("us"), safe=published.type.unit != "ns"))
+        return _require_calendar_year(pc.cast(published, pa.timestamp("us"), safe=published.type.unit != "ns"))
     if pa.types.is_floating(published.type):
         if column.type is ColumnType.INTEGER:
             return _floats_to_integer(published)
@@ -326,7 +326,7 @@ def _convert_native(column: Column, published: Any) -> Any:
             # repr() is the shortest text that means this float: what the publisher wrote before it became binary.
             return _floats_to_decimal(published, _SCALE[column.type], lambda index: repr(published[index].as_py()))
         if column.type is ColumnType.DEGREES:
-            return _finite(published)
+            return _require_finite(published)
     if column.type in _SCALE and pa.types.is_integer(published.type):
         published = pc.cast(published, pa.decimal128(21, 0))
     # By way of the canonical type, which checks that the value fits its digits.
@@ -356,10 +356,10 @@ def _floats_to_decimal(floats: Any, scale: int, exact_text: Callable[[int], str]
             np.rint(np.multiply(block, 10.0**scale, out=away), out=whole)
             np.subtract(away, whole, out=away)
             # Most often all are near, and then no value is looked at by itself; NaN is near nothing.
-            near = away.min() > -_NEAR and away.max() < _NEAR
+            near = away.min() > -_ROUNDING_TOLERANCE and away.max() < _ROUNDING_TOLERANCE
             if not (near and whole.min() > -limit and whole.max() < limit):
-                doubtful = ~((np.abs(away) < _NEAR) & (np.abs(whole) < limit))
-                _settle(whole, doubtful, start, scale, exact_text)
+                doubtful = ~((np.abs(away) < _ROUNDING_TOLERANCE) & (np.abs(whole) < limit))
+                _round_exactly(whole, doubtful, start, scale, exact_text)
             wholes[start : start + _ROUNDING_BLOCK] = whole
     integers = pa.array(wholes)
     if floats.null_count and floats.offset == 0:
@@ -369,7 +369,7 @@ def _floats_to_decimal(floats: Any, scale: int, exact_text: Callable[[int], str]
     return integers.view(pa.decimal64(_MAXIMUM_DECIMAL_DIGITS, scale))
 
 
-def _settle(
+def _round_exactly(
     whole: np.ndarray[Any, np.dtype[np.float64]],
     doubtful: np.ndarray[Any, np.dtype[np.bool_]],
     first: int,

@@ -14,10 +14,10 @@ def to_canonical(values: Any) -> Any:
     return values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
 
 
-def without_empty_mask(array: Any) -> Any:
+def drop_empty_bitmap(array: Any) -> Any:
     """Drop a validity bitmap that marks no null: Arrow's kernels are several times slower on arrays that have one."""
     if pa.types.is_dictionary(array.type):
-        return pa.DictionaryArray.from_arrays(without_empty_mask(array.indices), array.dictionary)
+        return pa.DictionaryArray.from_arrays(drop_empty_bitmap(array.indices), array.dictionary)
     buffers = array.buffers()
     if array.null_count or buffers[0] is None or pa.types.is_nested(array.type):
         return array

@@ -67,6 +67,6 @@ class TripReader(Protocol):
         """All rows, in the file's order."""
         ...
 
-    def originals(self, batch: RawBatch, indices: Any) -> Any:
+    def original_texts(self, batch: RawBatch, indices: Any) -> Any:
         """The texts of these rows as they stand in the file (for Parquet: as JSON), as an array of strings."""
         ...

@@ -41,7 +41,7 @@ class CsvReader:
     def __init__(self, lines: CsvBlockReader, service: Service, *, label: str) -> None:
         self._lines = lines
         header = lines.header.split(",")
-        width = max(len(header), _usual_field_count(lines.peek()))
+        width = max(len(header), _most_common_field_count(lines.peek()))
         self.names: Sequence[str] = header + [""] * (width - len(header))
         self.types: Sequence[str] = ["text"] * width
         self.match = match_columns(service, self.names, label=label)
@@ -72,7 +72,7 @@ class CsvReader:
     def _parse(self, block: Block, malformed_rows: list[MalformedRow], first: int) -> Any:
         # Arrow reads 0x1F as 31.
         numeric = {} if b"x" in block.content or b"X" in block.content else self._numeric
-        set_aside = partial(_set_aside, malformed_rows, first, block.not_utf8)
+        set_aside = partial(_collect_malformed_row, malformed_rows, first, block.not_utf8)
         if numeric:
             try:
                 return self._parse_as(numeric, block, set_aside)
@@ -80,7 +80,7 @@ class CsvReader:
                 malformed_rows.clear()
         table = self._parse_as({}, block, set_aside)
         if numeric:
-            self._keep_as_text([position for position in numeric if not _casts(table[position], numeric[position])])
+            self._keep_as_text([position for position in numeric if not _can_cast(table[position], numeric[position])])
         return table
 
     def _column_as_text(self, block: Block, position: int) -> Any:
@@ -120,12 +120,12 @@ class CsvReader:
             ),
         )
 
-    def originals(self, batch: RawBatch, indices: Any) -> Any:
+    def original_texts(self, batch: RawBatch, indices: Any) -> Any:
         """The lines."""
         return pa.array(batch.texts.lines(batch.source_rows[np.asarray(indices)]) if batch.texts else [], pa.string())
 
 
-def _casts(text: Any, type_: Any) -> bool:
+def _can_cast(text: Any, type_: Any) -> bool:
     try:
         pc.cast(text, type_)
     except pa.ArrowInvalid:
@@ -133,7 +133,7 @@ def _casts(text: Any, type_: Any) -> bool:
     return True
 
 
-def _set_aside(malformed_rows: list[MalformedRow], first: int, not_utf8: frozenset[int], row: Any) -> str:
+def _collect_malformed_row(malformed_rows: list[MalformedRow], first: int, not_utf8: frozenset[int], row: Any) -> str:
     # Its number counts from 1 within the block, and no lines that are blank.
     if len(malformed_rows) >= _MAXIMUM_MALFORMED_ROWS:
         return "error"
@@ -143,6 +143,6 @@ def _set_aside(malformed_rows: list[MalformedRow], first: int, not_utf8: frozens
     return "skip"
 
 
-def _usual_field_count(lines: bytes) -> int:
+def _most_common_field_count(lines: bytes) -> int:
     counts = Counter(line.count(b",") + 1 for line in lines.splitlines()[:1000] if line)
     return counts.most_common(1)[0][0] if counts else 0

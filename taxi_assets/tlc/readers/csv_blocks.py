@@ -96,12 +96,12 @@ class CsvBlockReader:
 
     def peek(self) -> bytes:
         """The first lines of data, without taking them; only before the first `read`."""
-        return _escaped(self._ahead).content
+        return _escape_invalid_utf8(self._ahead).content
 
     def read(self) -> Block | None:
         """The next whole lines, read as `BLOCK_BYTES` at most; None at the end."""
         content, self._ahead = self._ahead or next(self._blocks, b""), b""
-        return _escaped(content) if content else None
+        return _escape_invalid_utf8(content) if content else None
 
     def _whole_lines(self) -> Iterator[bytes]:
         rest = b""
@@ -121,7 +121,7 @@ class CsvBlockReader:
             yield rest
 
 
-def _escaped(content: bytes) -> Block:
+def _escape_invalid_utf8(content: bytes) -> Block:
     if content.isascii():
         return Block(content)
     try:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class ColumnMatch:
     """Which published column holds which canonical one.
 
-    `positions`: canonical name to its index in the file (or indices, see `Column.aliases_in_file`). `unknown`: names as
+    `positions`: canonical name to its index in the file (or indices, see `Column.merge_aliases`). `unknown`: names as
     published that no canonical column claims, by index. `absent`: canonical columns that the file does not have; they
     are null.
     """
@@ -41,7 +41,7 @@ def match_columns(service: Service, published: Sequence[str], *, label: str) -> 
     names = [normalize(name) for name in published]
     claims = {alias: column.name for column in service.published_columns for alias in (column.name, *column.aliases)}
     claimed = [claims.get(name) for name in names]
-    several = {column.name for column in service.published_columns if column.aliases_in_file}
+    several = {column.name for column in service.published_columns if column.merge_aliases}
     twice = [name for name, count in Counter(claimed).items() if name is not None and count > 1 and name not in several]
     if twice:
         sources = [published[i] for i, name in enumerate(claimed) if name == twice[0]]

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 _ZERO_FRACTION = re.compile(r"\.0+$")
-as_json = json.JSONEncoder(default=str, ensure_ascii=False).encode
+encode_json = json.JSONEncoder(default=str, ensure_ascii=False).encode
 
 
 def json_texts(array: Any) -> Any:
@@ -31,16 +31,16 @@ def json_texts(array: Any) -> Any:
     if types.is_dictionary(array.type) or types.is_string(array.type):
         texts = array.dictionary_decode() if types.is_dictionary(array.type) else array
         texts = texts.dictionary_encode()  # of these rows alone
-        distinct = map(as_json, texts.dictionary.to_pylist())
+        distinct = map(encode_json, texts.dictionary.to_pylist())
         return pa.array(distinct, pa.string()).take(texts.indices).fill_null("null")
-    return pa.array([as_json(plain(value)) for value in array], pa.string())
+    return pa.array([encode_json(to_json_value(value)) for value in array], pa.string())
 
 
 def _json_number(number: float) -> str:
     return repr(number) if math.isfinite(number) else f'"{number}"'
 
 
-def plain(scalar: Any) -> Any:
+def to_json_value(scalar: Any) -> Any:
     """A value as JSON can hold it; as text where Python has no such time, or JSON no such number."""
     try:
         value = scalar.as_py()

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from taxi_assets.tlc.file_format import FileFormat
-from taxi_assets.tlc.parquet_io import open_to_stream
+from taxi_assets.tlc.parquet_io import open_parquet_stream
 from taxi_assets.tlc.readers.csv import CsvReader
 from taxi_assets.tlc.readers.csv_blocks import CsvBlockReader, open_bytes
-from taxi_assets.tlc.readers.json_text import plain
-from taxi_assets.tlc.readers.parquet import ParquetReader, valid_arrays
+from taxi_assets.tlc.readers.json_text import to_json_value
+from taxi_assets.tlc.readers.parquet import ParquetReader, escape_invalid_utf8
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ def open_trips(path: Path, format_: FileFormat, service: Service, *, label: str)
     Raises `ColumnMismatchError` where its columns are not the service's.
     """
     if format_ is FileFormat.PARQUET:
-        with open_to_stream(path, texts_once=True) as file:
+        with open_parquet_stream(path, text_as_dictionary=True) as file:
             yield ParquetReader(file, service, label=label)
         return
     with open_bytes(path, format_) as bytes_:
@@ -38,10 +38,10 @@ def open_trips(path: Path, format_: FileFormat, service: Service, *, label: str)
 def first_rows(file: BinaryIO, format_: FileFormat, rows: int) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
     """The column names and the first rows of a published file, as they stand there; for a look, not for work."""
     if format_ is FileFormat.PARQUET:
-        with open_to_stream(file) as parquet:
+        with open_parquet_stream(file) as parquet:
             batch = next(parquet.iter_batches(batch_size=rows, use_threads=False), None)
-            arrays = [] if batch is None else valid_arrays(batch.columns)[0]
-            return parquet.schema_arrow.names, list(zip(*(map(plain, array) for array in arrays), strict=True))
+            arrays = [] if batch is None else escape_invalid_utf8(batch.columns)[0]
+            return parquet.schema_arrow.names, list(zip(*(map(to_json_value, array) for array in arrays), strict=True))
     with open_bytes(file, format_) as bytes_:
         lines = CsvBlockReader(bytes_, label="the file")
     first = itertools.islice(filter(None, lines.peek().splitlines()), rows)

@@ -13,7 +13,7 @@ from taxi_assets.errors import InvalidFileError
 from taxi_assets.tlc.parquet_io import text_columns
 from taxi_assets.tlc.readers.base_reader import RawBatch
 from taxi_assets.tlc.readers.header import match_columns
-from taxi_assets.tlc.readers.json_text import as_json, json_texts
+from taxi_assets.tlc.readers.json_text import encode_json, json_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,14 +30,14 @@ class ParquetReader:
     """Parquet, with whatever types the month happens to have."""
 
     def __init__(self, file: Any, service: Service, *, label: str) -> None:
-        """`file`: from `open_to_stream`, each text once."""
+        """`file`: from `open_parquet_stream`, each text once."""
         self._file = file
         self._what = label
         self._schema = file.metadata.schema.to_arrow_schema()
         self.names: Sequence[str] = list(self._schema.names)
         self.types: Sequence[str] = [str(type_) for type_ in self._schema.types]
         self.match = match_columns(service, self.names, label=label)
-        if sum(map(_dictionaries, file.schema_arrow.types)) < len(text_columns(file.metadata)):
+        if sum(map(_count_dictionaries, file.schema_arrow.types)) < len(text_columns(file.metadata)):
             raise self._invalid_file_error("it has texts in columns of a type that is not known")
 
     def batches(self) -> Iterator[RawBatch]:
@@ -49,11 +49,11 @@ class ParquetReader:
             # First at most, which takes no look at the rows.
             if all(
                 sum(_text_bytes(column, measure) for column in batch.columns) > _PARQUET_BATCH_BYTES
-                for measure in (_at_most, _exactly)
+                for measure in (_upper_bound, _exact_size)
             ):
                 rows = f"the texts of data rows {source_rows[0]:,} to {source_rows[-1]:,}"
                 raise self._invalid_file_error(f"{rows} take more than {_PARQUET_BATCH_BYTES:,} bytes")
-            arrays, bad = valid_arrays(map(_as_published, batch.columns, self._schema.types))
+            arrays, bad = escape_invalid_utf8(map(_as_published, batch.columns, self._schema.types))
             yield RawBatch(arrays, source_rows, [], frozenset(source_rows[bad].tolist()))
 
     def _batch_rows(self) -> int:
@@ -69,21 +69,21 @@ class ParquetReader:
             f"{self._what}: {finding}.", remedy="That is no trip file: look at what the publisher sent."
         )
 
-    def originals(self, batch: RawBatch, indices: Any) -> Any:
+    def original_texts(self, batch: RawBatch, indices: Any) -> Any:
         """The rows as JSON objects, with the published names."""
         # By column, not by row, in a tenth of the time. If two columns have one name, the last one counts.
         positions = {name: position for position, name in enumerate(self.names)}
         chunks: list[Any] = []
         for name, position in positions.items():
-            key = f"{', ' if chunks else '{'}{as_json(name)}: "
+            key = f"{', ' if chunks else '{'}{encode_json(name)}: "
             chunks += [pa.scalar(key), json_texts(batch.arrays[position].take(indices))]
         return pc.binary_join_element_wise(*chunks, pa.scalar("}"), pa.scalar(""))
 
 
-def _dictionaries(type_: Any) -> int:
+def _count_dictionaries(type_: Any) -> int:
     """How many there are in a type, however deep."""
     if pa.types.is_nested(type_):
-        return sum(_dictionaries(type_.field(place).type) for place in range(type_.num_fields))
+        return sum(_count_dictionaries(type_.field(place).type) for place in range(type_.num_fields))
     return int(pa.types.is_dictionary(type_))
 
 
@@ -98,11 +98,11 @@ def _text_bytes(array: Any, measure: Callable[[Any], int]) -> int:
     return _text_bytes(array.flatten(), measure) if pa.types.is_nested(array.type) else 0
 
 
-def _at_most(texts: Any) -> int:
+def _upper_bound(texts: Any) -> int:
     return len(texts) * (pc.max(pc.binary_length(texts.dictionary)).as_py() or 0)
 
 
-def _exactly(texts: Any) -> int:
+def _exact_size(texts: Any) -> int:
     lengths = pc.binary_length(texts.dictionary).cast(pa.int64())
     return pc.sum(lengths.take(texts.indices)).as_py() or 0
 
@@ -125,7 +125,7 @@ def _is_text(type_: Any) -> bool:
     return any(is_kind(type_) for is_kind in asked)
 
 
-def valid_arrays(columns: Iterable[Any]) -> tuple[Sequence[Any], list[int]]:
+def escape_invalid_utf8(columns: Iterable[Any]) -> tuple[Sequence[Any], list[int]]:
     """The columns, with bytes that are not UTF-8 escaped, as in a CSV; and the places of rows that had any."""
     published_columns = list(columns)
     try:

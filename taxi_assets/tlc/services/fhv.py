@@ -26,7 +26,7 @@ FHV = Service(
             aliases=("dispatching_base_number",),
             required=True,
             # Files of 2018 have both names, and the one that other years use is empty.
-            aliases_in_file=True,
+            merge_aliases=True,
         ),
         Column(
             "affiliated_base_number",

@@ -32,7 +32,7 @@ _TYPES = {
 _COMPUTED = {column.name for column in (*DERIVED_TIMES, *ORIGIN)} | {"is_reversal"}
 
 
-def by_name(services: Iterable[Service]) -> Mapping[str, Service]:
+def validate_services(services: Iterable[Service]) -> Mapping[str, Service]:
     """The services by their names; raises `ServiceDefinitionError` for one that the platform could not carry."""
     found: dict[str, Service] = {}
     for service in services:
@@ -80,7 +80,7 @@ def _definition_error(service: Service, label: str) -> ServiceDefinitionError:
     )
 
 
-SERVICES = by_name(
+SERVICES = validate_services(
     (
         YELLOW,
         GREEN,

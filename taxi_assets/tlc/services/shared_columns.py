@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 
 
 UNKNOWN_ZONE = 264
-"""TLC's own number for a place that is not known."""
+"""TLC's zone number for an unknown location (`taxi_zone_lookup.csv`)."""
+
+OUTSIDE_NYC_ZONE = 265
+"""TLC's zone number for a location outside New York City (`taxi_zone_lookup.csv`)."""
+
+SPECIAL_ZONES = f"{UNKNOWN_ZONE} means unknown, {OUTSIDE_NYC_ZONE} means outside of NYC."
+"""What the two numbers without a place mean. Descriptions of all location columns use this sentence."""
 
 
 def money(name: str, description: str, **options: Any) -> Column:
@@ -28,7 +34,7 @@ def local_time(name: str, description: str, **options: Any) -> Column:
 
 def zone(event: str, *, since: Month | None = None, aliases: Sequence[str] = ()) -> Column:
     """The taxi zone of the pickup or the dropoff (`event`)."""
-    description = f"Taxi zone of the {event}; see taxi_zones. 264 and 265 are unknown."
+    description = f"TLC taxi zone of the {event}; see taxi_zones. {SPECIAL_ZONES}"
     published = (f"{event[0]}{'u' if event == 'pickup' else 'o'}locationid", *aliases)
     return Column(f"{event}_location_id", ColumnType.INTEGER, description, aliases=published, since=since)
 

@@ -31,7 +31,7 @@ def test_a_file_says_what_the_mart_is() -> None:
     assert list(mart.key) == ["data_month", "service", "pickup_date"]
     assert list(mart.measures) == ["trips", "revenue"]
     own = mart.columns[3]
-    assert (own.type, own.described) == (ColumnType.INTEGER, "Trips in the rush hour. [trips]")
+    assert (own.type, own.description_with_unit) == (ColumnType.INTEGER, "Trips in the rush hour. [trips]")
     assert mart.columns[4] == GLOSSARY["trips"]
     assert mart.sql == SQL
 

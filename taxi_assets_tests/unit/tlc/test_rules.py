@@ -13,7 +13,7 @@ import pytest
 
 from taxi_assets.errors import RunConfigError
 from taxi_assets.tlc.month import Month
-from taxi_assets.tlc.rules import READING_REASONS, STREET_HAIL_RULES, clock_change, within_clock_change
+from taxi_assets.tlc.rules import READING_REASONS, STREET_HAIL_RULES, repeated_hour, within_repeated_hour
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets.tlc.services.registry import SERVICES
 
@@ -99,7 +99,7 @@ def test_a_dropoff_must_be_later_than_its_pickup(dropoff: str | None, broken: bo
 
 @pytest.mark.parametrize("year", range(2007, 2038))
 def test_the_hour_that_comes_twice_is_the_one_of_new_york(year: int) -> None:
-    start, end = clock_change(year)
+    start, end = repeated_hour(year)
 
     def comes_twice(time: dt.datetime) -> bool:
         local = time.replace(tzinfo=NEW_YORK)
@@ -145,7 +145,7 @@ def test_the_hour_that_comes_twice_takes_both_times_and_neither_its_end_nor_what
         {"pickup_datetime": "2020-11-01 01:10:00", "dropoff_datetime": "2020-11-01 02:00:00"},
     )
     everywhere = pa.repeat(True, 4)
-    inside = within_clock_change(rows["pickup_datetime"], rows["dropoff_datetime"], Month(2020, 11), among=everywhere)
+    inside = within_repeated_hour(rows["pickup_datetime"], rows["dropoff_datetime"], Month(2020, 11), where=everywhere)
     assert inside.to_pylist() == [False, False, True, False]
 
 

@@ -30,7 +30,7 @@ from taxi_assets.storage.warehouse.base_warehouse import reconciliation_error
 from taxi_assets.storage.warehouse.bigquery.job_runner import job_id_of, run_job_idempotently
 from taxi_assets.storage.warehouse.bigquery.queries import count, rows_of
 from taxi_assets.storage.warehouse.bigquery.tables import LABELS, LEDGER_SCHEMA, by_month, partition, partitioning
-from taxi_assets.tlc.cleaning.report import totals_of_parquet
+from taxi_assets.tlc.cleaning.report import compute_parquet_totals
 
 if TYPE_CHECKING:
     import logging
@@ -240,7 +240,7 @@ class MonthLoad:
         """Control figures of the object: counted by BigQuery in Cloud Storage, or here where the lake is local."""
         if not self.trips.uri.startswith("gs://"):
             with self.trips.as_local_file() as path:
-                return totals_of_parquet(path, self.service, self.month)
+                return compute_parquet_totals(path, self.service, self.month)
         external = bigquery.ExternalConfig(bigquery.SourceFormat.PARQUET)
         external.source_uris = [self.trips.uri]
         money = self.service.money_columns

@@ -36,7 +36,7 @@ _IN_SQL = {"FLOAT": "FLOAT64", "BOOLEAN": "BOOL", "INTEGER": "INT64"}
 
 def mart_table(name: str, mart: Mart) -> bigquery.Table:
     """The table of a mart: a partition a month, clustered by the rest of its key."""
-    schema = [bigquery.SchemaField(c.name, TYPES[c.type], description=c.described) for c in mart.columns]
+    schema = [bigquery.SchemaField(c.name, TYPES[c.type], description=c.description_with_unit) for c in mart.columns]
     table = bigquery.Table(name, schema)
     table.time_partitioning = by_month()
     table.clustering_fields = _clustering(mart)

@@ -51,7 +51,7 @@ LEDGER_SCHEMA = [
 
 def schema_of(service: Service) -> list[bigquery.SchemaField]:
     """The service's columns."""
-    return [bigquery.SchemaField(c.name, TYPES[c.type], description=c.described) for c in service.columns]
+    return [bigquery.SchemaField(c.name, TYPES[c.type], description=c.description_with_unit) for c in service.columns]
 
 
 def schema_from_frame(frame: pd.DataFrame, descriptions: Mapping[str, str]) -> list[bigquery.SchemaField]:

@@ -98,9 +98,9 @@ class Schema:
             self.connection.execute(f"ALTER TABLE {table.name} ADD COLUMN {quote(column.name)} {TYPES[column.type]}")
         elif type_ != TYPES[column.type]:
             raise column_type_error(qualified_name, column.name, type_, TYPES[column.type])
-        if comment != column.described:
+        if comment != column.description_with_unit:
             self.connection.execute(
-                f"COMMENT ON COLUMN {table.name}.{quote(column.name)} IS {literal(column.described)}"
+                f"COMMENT ON COLUMN {table.name}.{quote(column.name)} IS {literal(column.description_with_unit)}"
             )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from taxi_assets.tlc.parquet_io import open_to_stream
+from taxi_assets.tlc.parquet_io import open_parquet_stream
 from taxi_assets.tlc.schema import ColumnType
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _prefetch(parts: Any) -> Any:
 
 def _parts(path: Path, columns: Sequence[Column]) -> Iterator[bytes]:
     yield _HEADER
-    with open_to_stream(path) as file:
+    with open_parquet_stream(path) as file:
         names = [column.name for column in columns]
         for batch in file.iter_batches(batch_size=_READ_ROWS, columns=names, use_threads=False):
             for start in range(0, batch.num_rows, _PART_ROWS):

@@ -156,7 +156,7 @@ def _is_up_to_date(connection: Any, schema: str, mart: Mart, views: Mapping[str,
     descriptions = {name: comment for name, (_, comment) in table.columns.items()}
     return (
         table.comment == mart.description
-        and all(descriptions.get(column.name) == column.described for column in mart.columns)
+        and all(descriptions.get(column.name) == column.description_with_unit for column in mart.columns)
         and [*mart.key] in _keys(connection, table)
         and all(
             (view := find_table(connection, schema, name)) is not None and view.comment == _view_comment(mart, query)
@@ -190,7 +190,7 @@ def _update_table(cursor: Any, schema: str, mart: Mart, table: Table | None, key
     if [*mart.key] not in keys:
         _create_unique_key(cursor, schema, mart, is_new=table is None)
     cursor.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(name, sql.Literal(mart.description)))
-    describe_columns(cursor, name, {column.name: column.described for column in mart.columns})
+    describe_columns(cursor, name, {column.name: column.description_with_unit for column in mart.columns})
 
 
 def _create_unique_key(cursor: Any, schema: str, mart: Mart, *, is_new: bool) -> None:

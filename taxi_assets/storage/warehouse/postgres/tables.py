@@ -164,7 +164,8 @@ def _is_up_to_date(table: Table, service: Service) -> bool:
         if type_ not in {None, TYPES[column.type]}:
             raise column_type_error(table.qualified_name, column.name, type_, TYPES[column.type])
     return table.comment == service.description and all(
-        column.name in table.columns and table.columns[column.name][1] == column.described for column in service.columns
+        column.name in table.columns and table.columns[column.name][1] == column.description_with_unit
+        for column in service.columns
     )
 
 
@@ -228,7 +229,7 @@ def _describe(
     if old != service.description:
         cursor.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(name, sql.Literal(service.description)))
     old_ones = {column: comment for column, (_, comment) in columns.items()}
-    new_ones = {column.name: column.described for column in service.columns}
+    new_ones = {column.name: column.description_with_unit for column in service.columns}
     describe_columns(cursor, name, {c: text for c, text in new_ones.items() if old_ones.get(c) != text})
 
 

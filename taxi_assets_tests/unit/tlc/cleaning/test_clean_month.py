@@ -19,7 +19,7 @@ import pytest
 from taxi_assets.errors import ColumnMismatchError, InvalidFileError, ReconciliationError, TooManyQuarantinedError
 from taxi_assets.tlc.cleaning import clean_month as clean_module
 from taxi_assets.tlc.cleaning.clean_month import CleanedMonth, clean_month, data_version
-from taxi_assets.tlc.cleaning.report import CleaningReport, ReasonTotals, totals_of_parquet
+from taxi_assets.tlc.cleaning.report import CleaningReport, ReasonTotals, compute_parquet_totals
 from taxi_assets.tlc.cleaning.split_batch import QUARANTINE_SCHEMA
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.readers import csv as csv_reader
@@ -114,7 +114,7 @@ def assert_cleaned_as_read_plainly(path: Path, output_dir: Path) -> CleaningRepo
     total = sum(trips["total_amount"], Decimal(0))
     kept_total = sum(kept["total_amount"].to_pylist(), Decimal(0))
     assert kept_total + Decimal(made.report.quarantined_total_cents) / 100 == total
-    assert made.report.clean == totals_of_parquet(made.clean, service, Month.parse(made.report.month))
+    assert made.report.clean == compute_parquet_totals(made.clean, service, Month.parse(made.report.month))
     return made.report
 
 
@@ -309,7 +309,7 @@ def test_the_data_version_follows_bytes_rules_and_schema_and_nothing_else(tmp_pa
         changed(0, aliases=("vendorid", "vendor")),
         changed(0, codes={"cmt": 9}),
         changed(0, required=False),
-        changed(0, aliases_in_file=True),
+        changed(0, merge_aliases=True),
         changed(4, type=GREEN.columns[0].type),
     ]
     assert len({version, *others}) == 1 + len(others)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taxi_assets.tlc.cleaning.values import parse
+from taxi_assets.tlc.cleaning.values import parse_column
 from taxi_assets.tlc.cleaning.working_types import to_canonical
 from taxi_assets.tlc.schema import Column, ColumnType
 from taxi_assets.tlc.services import street_hail
@@ -36,7 +36,7 @@ at = dt.datetime.fromisoformat
 
 def read(column: Column, published: Any) -> list[Any]:
     """Values, with `UNREADABLE` where there is none because it could not be read."""
-    working, unreadable = parse(column, published)
+    working, unreadable = parse_column(column, published)
     assert working.type == column.type.working
     values = to_canonical(working)
     assert values.type == column.type.arrow

@@ -13,7 +13,7 @@ from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Column, ColumnType
 from taxi_assets.tlc.services.fhv import FHV
 from taxi_assets.tlc.services.green import GREEN
-from taxi_assets.tlc.services.registry import SERVICES, by_name
+from taxi_assets.tlc.services.registry import SERVICES, validate_services
 
 if TYPE_CHECKING:
     from taxi_assets.tlc.schema import Service
@@ -30,13 +30,13 @@ def changed(service: Service, name: str, **changes: object) -> Service:
 
 def refused(*services: Service) -> str:
     with pytest.raises(ServiceDefinitionError) as error:
-        by_name(services)
+        validate_services(services)
     assert "docs/add-a-dataset.md" in error.value.remedy
     return error.value.problem
 
 
 def test_a_service_is_found_by_its_name() -> None:
-    assert by_name([GREEN, FHV]) == {"green": GREEN, "fhv": FHV}
+    assert validate_services([GREEN, FHV]) == {"green": GREEN, "fhv": FHV}
 
 
 @pytest.mark.parametrize("name", ["", "Green", "2wheels", "e-bike", "grün", "a b"])
