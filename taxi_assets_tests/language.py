@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import io
+import json
 import re
 import subprocess
 import sys
@@ -20,27 +21,29 @@ from taxi_assets_tests.conftest import REPOSITORY
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    import dagster as dg
+
 AVOIDED = {
-    r"shel(f|ves)": "layer",
-    r"(made|makes|make|making) (it |them )?(anew|again)|anew": "rebuilt, recomputed, again",
-    r"(is|are|was|were|be|been) told|tells? of|told of|telling of": "is notified, reports",
+    r"shel(?:f|ves)": "layer",
+    r"(?:made|makes|make|making) (?:it |them )?again|anew": "rebuilt, recomputed, again",
+    r"(?:is|are|was|were|be|been) told|tells? of|told of|telling of": "is notified, reports",
     r"said": "message, stated",
-    r"(stands?|stood|standing) (in|at|on|there|behind|beside|for)": "is stored in, is in, means",
+    r"(?:stands?|stood|standing) (?:in|at|on|there|behind|beside|for)": "is stored in, is in, means",
     r"looks? at|looked at|looking at|a look|looks|one look|each look|last look|next look": "scan, check, read",
-    r"(what|has|have) (became|become|becomes) of": "the outcome of",
+    r"(?:what|has|have) (?:became|become|becomes) of": "the outcome of",
     r"heals?|healed|healing": "recovers, repairs",
-    r"(?<!there )(is|are|was|were) no (number|file|month|error|trip|day|table|parquet|zone|asset|mart)s?": "is not a …",
-    r"less (its|the) (ending|extension|header)": "without the …",
-    r"of (one's|our|ours|their|his) own": "your own, custom",
+    r"(?<!there\s)(?:is|are|was|were) no (?:number|file|month|error|trip|day|table|zone|asset|mart)s?": "is not a …",
+    r"less (?:its|the) (?:ending|extension|header)": "without the …",
+    r"of (?:one's|our|ours|their|his) own": "your own, custom",
     r"so long as|as far as": "while, where",
     r"beside": "next to, in addition to",
-    r"conserv(ed|es|ation|e)": "reconciled, reconciliation",
+    r"conserv(?:ed|es|ation|e)": "reconciled, reconciliation",
     r"patience|patient": "timeout, retry policy",
     r"pictures?|pictured": "chart, image",
     r"figures": "metrics, statistics, numbers",
-    r"mend(s|ed|ing)?": "fix",
+    r"mend(?:s|ed|ing)?": "fix",
     r"nobody|anybody|somebody": "name the component",
-    r"who(m|se)?ever|that which": "name the actor",
+    r"who(?:m|se)?ever|that which": "name the actor",
     r"likeness|misfits?|errands?|stranger": "definition, malformed row, request, wrong format",
     r"overtaken?|overtakes": "concurrent update",
     r"put off|puts off": "deferred",
@@ -53,7 +56,11 @@ AVOIDED = {
 }
 """A regular expression for words to avoid, without regard to case, and what to write instead."""
 
-_PATTERNS = {re.compile(rf"(?<![\w-])(?:{pattern})(?![\w-])", re.IGNORECASE): use for pattern, use in AVOIDED.items()}
+# A phrase may go on in the next line.
+_ANY = re.compile(
+    r"(?<![\w-])(?:" + "|".join(f"({pattern})".replace(" ", r"\s+") for pattern in AVOIDED) + r")(?![\w-])",
+    re.IGNORECASE,
+)
 _CODE = re.compile(r"```.*?```|`[^`\n]*`|https?://\S+|\]\([^)]*\)", re.DOTALL)
 _COMMENT = re.compile(r"(?:^|\s)#(?!!)(.*)")
 _WITH_COMMENTS = {".yaml", ".yml", ".toml", ".env", ".sh", ".tf", ".sql", ".ini"}
@@ -75,9 +82,13 @@ class Hit:
 def avoided_in(text: str) -> Iterator[tuple[int, str, str]]:
     """Yield each avoided phrase of a text: the line (from 0), the phrase and its replacement. Code is skipped."""
     prose = _CODE.sub(lambda code: re.sub(r"[^\n]", " ", code.group()), text)
-    for pattern, use in _PATTERNS.items():
-        for found in pattern.finditer(prose):
-            yield prose.count("\n", 0, found.start()), found.group(), use
+    for found in _ANY.finditer(prose):
+        yield prose.count("\n", 0, found.start()), found.group(), _use(found.group())
+
+
+def _use(phrase: str) -> str:
+    words = " ".join(phrase.split())
+    return next(use for pattern, use in AVOIDED.items() if re.search(pattern, words, re.IGNORECASE))
 
 
 def hits(path: Path) -> list[Hit]:
@@ -126,6 +137,30 @@ def _is_statement(node: ast.Constant, tree: ast.Module) -> bool:
     if not hasattr(tree, "statements"):
         tree.statements = {id(e.value) for e in ast.walk(tree) if isinstance(e, ast.Expr)}  # type: ignore[attr-defined]
     return id(node) in tree.statements  # type: ignore[attr-defined]
+
+
+def ui_texts(definitions: dg.Definitions) -> dict[str, str]:
+    """Return every text with more than one word that Dagster's UI gets of definitions, by its place.
+
+    That is what the code location sends to the webserver: descriptions of assets, columns, checks, jobs, sensors,
+    schedules, resources and run config, labels of conditions, and metadata.
+    """
+    from dagster._core.remote_representation.external_data import RepositorySnap  # noqa: PLC0415
+    from dagster._serdes import serialize_value  # noqa: PLC0415
+
+    snapshot = json.loads(serialize_value(RepositorySnap.from_def(definitions.get_repository_def())))
+    return {place: text for place, text in _strings(snapshot, "") if " " in text and "dagster." not in place}
+
+
+def _strings(value: object, place: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield place, value
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _strings(item, f"{place}[{number}]")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _strings(item, f"{place}.{key}")
 
 
 def prose_files() -> Iterable[Path]:

@@ -133,7 +133,7 @@ def test_a_mart_that_another_run_made_of_more_services_is_not_overwritten_and_a_
 def test_a_step_that_is_overtaken_at_every_retry_fails_by_name(
     warehouse: DuckDBWarehouse, lake: LocalLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taxi_assets.automation.step_failures._OVERTAKEN_DELAY_SECONDS", 0)
+    monkeypatch.setattr("taxi_assets.automation.step_failures._CONCURRENT_UPDATE_DELAY_SECONDS", 0)
 
     def load(rows: int) -> None:
         warehouse.replace_month(
