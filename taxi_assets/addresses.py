@@ -16,8 +16,8 @@ from urllib.parse import parse_qsl, urlencode
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LAKES = "Accepted is a folder, such as ./data/lake, or gs://bucket/prefix."
-WAREHOUSES = (
+ACCEPTED_LAKES = "Accepted is a folder, such as ./data/lake, or gs://bucket/prefix."
+ACCEPTED_WAREHOUSES = (
     "Accepted is duckdb:///relative/path.duckdb or duckdb:////absolute/path.duckdb, with ?schema=name if you like; "
     "bigquery://project/dataset, with ?location=EU&maximum_bytes_billed=10000000000 if you like; or "
     "postgresql://user@host:5432/database, with ?schema=name&sslmode=verify-full and what else libpq takes."
@@ -86,21 +86,21 @@ LakeAddress = FolderAddress | BucketAddress
 WarehouseAddress = DuckDBAddress | BigQueryAddress | PostgresAddress
 
 
-def read_lake(text: str) -> LakeAddress:
+def parse_lake_address(text: str) -> LakeAddress:
     """What `TAXI_LAKE` says."""
     if not text:
-        raise ValueError(f"It is empty. {LAKES}")
+        raise ValueError(f"It is empty. {ACCEPTED_LAKES}")
     if text.lower().startswith("gs://"):
-        return read_bucket(text, LAKES)
+        return parse_bucket_address(text, ACCEPTED_LAKES)
     if "://" in text or text.lower().startswith("gs:"):
-        raise ValueError(LAKES)
-    folder = _absolute(text, LAKES)
+        raise ValueError(ACCEPTED_LAKES)
+    folder = _absolute_path(text, ACCEPTED_LAKES)
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"It is a file. {LAKES}")
+        raise ValueError(f"It is a file. {ACCEPTED_LAKES}")
     return FolderAddress(folder)
 
 
-def read_bucket(text: str, accepted: str) -> BucketAddress:
+def parse_bucket_address(text: str, accepted: str) -> BucketAddress:
     """`gs://bucket/prefix`."""
     bucket, _, prefix = text[len("gs://") :].partition("/")
     prefix = prefix.strip("/")
@@ -113,60 +113,60 @@ def read_bucket(text: str, accepted: str) -> BucketAddress:
     return BucketAddress(bucket, prefix)
 
 
-def read_warehouse(text: str) -> WarehouseAddress:
+def parse_warehouse_address(text: str) -> WarehouseAddress:
     """What `TAXI_WAREHOUSE` says."""
     if text.lower().startswith("bigquery:"):
-        return _read_bigquery(text)
+        return _parse_bigquery_address(text)
     if text.lower().startswith(("postgresql:", "postgres:")):
-        return _read_postgres(text)
-    return _read_duckdb(text)
+        return _parse_postgres_address(text)
+    return _parse_duckdb_address(text)
 
 
-def _read_duckdb(text: str) -> DuckDBAddress:
+def _parse_duckdb_address(text: str) -> DuckDBAddress:
     address = _DUCKDB.fullmatch(text)
     if address is None:
-        raise ValueError(WAREHOUSES)
-    schema = _schema(address["schema"])
-    file = _absolute(address["path"], WAREHOUSES)
+        raise ValueError(ACCEPTED_WAREHOUSES)
+    schema = _parse_schema_name(address["schema"])
+    file = _absolute_path(address["path"], ACCEPTED_WAREHOUSES)
     if file.is_dir():
-        raise ValueError(f"It is a folder. {WAREHOUSES}")
+        raise ValueError(f"It is a folder. {ACCEPTED_WAREHOUSES}")
     return DuckDBAddress(file, schema)
 
 
-def _read_bigquery(text: str) -> BigQueryAddress:
+def _parse_bigquery_address(text: str) -> BigQueryAddress:
     address = _BIGQUERY.fullmatch(text)
     if address is None:
         raise ValueError(
-            f"It names no project and dataset (letters, digits, underscores; in projects dashes). {WAREHOUSES}"
+            f"It names no project and dataset (letters, digits, underscores; in projects dashes). {ACCEPTED_WAREHOUSES}"
         )
-    options = _options(address["options"] or "", {"location", "maximum_bytes_billed"})
+    options = _parse_options(address["options"] or "", {"location", "maximum_bytes_billed"})
     location, limit = options.get("location"), options.get("maximum_bytes_billed", str(_MAXIMUM_BYTES_BILLED))
     if location is not None and not _LOCATION.fullmatch(location):
-        raise ValueError(f"{location!r} is no location, such as US, EU or europe-west6. {WAREHOUSES}")
+        raise ValueError(f"{location!r} is no location, such as US, EU or europe-west6. {ACCEPTED_WAREHOUSES}")
     if not _BYTES.fullmatch(limit):
-        raise ValueError(f"{limit!r} is no number of bytes. {WAREHOUSES}")
+        raise ValueError(f"{limit!r} is no number of bytes. {ACCEPTED_WAREHOUSES}")
     return BigQueryAddress(address["project"], address["dataset"], location, int(limit))
 
 
-def _read_postgres(text: str) -> PostgresAddress:
+def _parse_postgres_address(text: str) -> PostgresAddress:
     address = _POSTGRES.fullmatch(text)
     if address is None:
-        raise ValueError(f"It names no database, or has no host and slash before it. {WAREHOUSES}")
-    options = _options(address["options"] or "")
+        raise ValueError(f"It names no database, or has no host and slash before it. {ACCEPTED_WAREHOUSES}")
+    options = _parse_options(address["options"] or "")
     password = address["authority"].rpartition("@")[0].partition(":")[2]
-    if password or any(map(is_secret, options)):
+    if password or any(map(may_hold_secret, options)):
         raise ValueError("A secret does not belong into an address: put a password into PGPASSWORD or ~/.pgpass.")
-    schema = _schema(options.pop("schema", None))
+    schema = _parse_schema_name(options.pop("schema", None))
     url = f"postgresql://{address['authority']}/{address['database']}"
     return PostgresAddress(f"{url}?{urlencode(options)}" if options else url, schema)
 
 
-def is_secret(option: str) -> bool:
+def may_hold_secret(option: str) -> bool:
     """Whether an option of an address may hold a secret, by its name."""
     return _SECRET.search(option) is not None
 
 
-def _schema(name: str | None) -> str:
+def _parse_schema_name(name: str | None) -> str:
     if name is None:
         return "taxi"
     if not _SCHEMA.fullmatch(name) or name.lower().startswith(("pg_", "information_schema")):
@@ -177,19 +177,19 @@ def _schema(name: str | None) -> str:
     return name
 
 
-def _options(query: str, known: set[str] | None = None) -> dict[str, str]:
+def _parse_options(query: str, known: set[str] | None = None) -> dict[str, str]:
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
     except ValueError:
-        raise ValueError(WAREHOUSES) from None
+        raise ValueError(ACCEPTED_WAREHOUSES) from None
     options = dict(pairs)
     if len(options) < len(pairs) or (known is not None and not options.keys() <= known):
-        raise ValueError(WAREHOUSES)
+        raise ValueError(ACCEPTED_WAREHOUSES)
     return options
 
 
 @contextmanager
-def accepted_values(accepted: str) -> Iterator[None]:
+def os_errors_as_value_errors(accepted: str) -> Iterator[None]:
     """What the file system says of a path that nothing could ever stand at becomes a `ValueError`."""
     try:
         yield
@@ -198,8 +198,8 @@ def accepted_values(accepted: str) -> Iterator[None]:
         raise ValueError(f"{message}. {accepted}") from None
 
 
-def _absolute(text: str, accepted: str) -> Path:
-    with accepted_values(accepted):
+def _absolute_path(text: str, accepted: str) -> Path:
+    with os_errors_as_value_errors(accepted):
         path = Path(text).expanduser().absolute()
         with suppress(FileNotFoundError):
             path.stat()

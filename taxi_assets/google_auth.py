@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from taxi_assets.errors import PermanentError, TransientError
 
 SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
-TRANSIENT_ERRORS = frozenset(
+TRANSIENT_REASONS = frozenset(
     {
         *("rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded", "jobRateLimitExceeded"),
         *("backendError", "internalError", "jobBackendError", "jobInternalError", "tableUnavailable"),
@@ -38,7 +38,7 @@ _CANCELLED = "stopped"
 _NO_CREDENTIALS = "Set TAXI_GOOGLE_CREDENTIALS to a key, or run `gcloud auth application-default login`."
 
 
-def read_key(text: str) -> dict[str, Any]:
+def read_service_account_key(text: str) -> dict[str, Any]:
     """The service account's key that a text stands for: a key file's path, or the key itself in base64.
 
     Raises `ValueError`, which quotes nothing of it.
@@ -55,7 +55,7 @@ def read_key(text: str) -> dict[str, Any]:
     if not isinstance(key, dict) or key.get("type") != "service_account":
         raise ValueError("What it holds is JSON, but no service account's key.")
     try:
-        _from_key(key)
+        _build_credentials(key)
     except ValueError:
         raise ValueError("What it holds is a service account's key with a part missing or damaged.") from None
     return key
@@ -63,7 +63,7 @@ def read_key(text: str) -> dict[str, Any]:
 
 # They remember their token, which takes a while to get; so they are made once a process.
 @lru_cache(maxsize=8)
-def credentials(text: str | None) -> Any:
+def load_credentials(text: str | None) -> Any:
     """Of that key; None, which the clients take for application default credentials, for none.
 
     Raises google-auth's `DefaultCredentialsError` where it is not a key, or no longer one: settings have looked before.
@@ -71,20 +71,20 @@ def credentials(text: str | None) -> Any:
     if text is None:
         return None
     try:
-        return _from_key(read_key(text))
+        return _build_credentials(read_service_account_key(text))
     except ValueError as error:
         missing: Any = auth_errors.DefaultCredentialsError  # it has no types
         raise missing(f"TAXI_GOOGLE_CREDENTIALS: {error}") from None
 
 
-def _from_key(key: dict[str, Any]) -> Any:
+def _build_credentials(key: dict[str, Any]) -> Any:
     return service_account.Credentials.from_service_account_info(key, scopes=SCOPES)  # type: ignore[no-untyped-call]
 
 
 @contextmanager
 def storage_client(key: str | None) -> Iterator[storage.Client]:
     """A client of Cloud Storage, closed afterwards."""
-    client = storage.Client(credentials=credentials(key))
+    client = storage.Client(credentials=load_credentials(key))
     try:
         yield client
     finally:
@@ -92,11 +92,11 @@ def storage_client(key: str | None) -> Iterator[storage.Client]:
 
 
 @contextmanager
-def named_errors(
+def translate_google_errors(
     label: str,
     *,
-    unusable: Callable[..., PermanentError],
-    unreachable: Callable[..., TransientError],
+    permanent: Callable[..., PermanentError],
+    transient: Callable[..., TransientError],
     remedy: Callable[[str], str],
 ) -> Iterator[None]:
     """Turn the errors of Google's clients into ours: one line, with the service's own reason.
@@ -106,38 +106,44 @@ def named_errors(
     try:
         yield
     except auth_errors.DefaultCredentialsError as error:
-        raise unusable(f"{label}: there are no Google credentials ({reason(error)}).", remedy=_NO_CREDENTIALS) from None
+        raise permanent(
+            f"{label}: there are no Google credentials ({describe_google_error(error)}).", remedy=_NO_CREDENTIALS
+        ) from None
     except (auth_errors.RefreshError, api_errors.Unauthorized) as error:
         if getattr(error, "retryable", False):
-            raise unreachable(f"{label}: {reason(error)}.", remedy="Try again later.") from error
-        raise unusable(
-            f"{label}: Google does not accept the credentials ({reason(error)}).", remedy=_NO_CREDENTIALS
+            raise transient(f"{label}: {describe_google_error(error)}.", remedy="Try again later.") from error
+        raise permanent(
+            f"{label}: Google does not accept the credentials ({describe_google_error(error)}).", remedy=_NO_CREDENTIALS
         ) from None
     except (auth_errors.TransportError, http_errors.RequestException, ConnectionError, TimeoutError) as error:
-        raise unreachable(f"{label}: {reason(error)}.", remedy="Try again later.") from error
+        raise transient(f"{label}: {describe_google_error(error)}.", remedy="Try again later.") from error
     except api_errors.RetryError as error:
-        raise unreachable(f"{label}: {reason(error.cause or error)}.", remedy="Try again later.") from error
+        raise transient(
+            f"{label}: {describe_google_error(error.cause or error)}.", remedy="Try again later."
+        ) from error
     except api_errors.GoogleAPICallError as error:
         if _is_transient(error):
-            raise unreachable(f"{label}: {reason(error)}.", remedy="Try again later.") from error
-        raise unusable(f"{label}: {reason(error)}.", remedy=remedy(reason(error))) from error
+            raise transient(f"{label}: {describe_google_error(error)}.", remedy="Try again later.") from error
+        raise permanent(
+            f"{label}: {describe_google_error(error)}.", remedy=remedy(describe_google_error(error))
+        ) from error
 
 
 def _is_transient(error: api_errors.GoogleAPICallError) -> bool:
-    reasons = {entry.get("reason") for entry in _entries(error)}
+    reasons = {entry.get("reason") for entry in _error_entries(error)}
     passing = isinstance(error, api_errors.ServerError | api_errors.TooManyRequests)
-    return bool(reasons & TRANSIENT_ERRORS) or (passing and _TOO_COSTLY not in reasons)
+    return bool(reasons & TRANSIENT_REASONS) or (passing and _TOO_COSTLY not in reasons)
 
 
 def is_missing_bucket(error: api_errors.NotFound) -> bool:
     """Whether it is the bucket that is missing, not the object."""
-    return "specified bucket does not exist" in reason(error)
+    return "specified bucket does not exist" in describe_google_error(error)
 
 
-def reason(error: BaseException) -> str:
+def describe_google_error(error: BaseException) -> str:
     """What the service, or the network, said: one line, without what the clients put around it."""
     response = getattr(error, "response", None)
-    message = next((str(entry["message"]) for entry in _entries(error) if entry.get("message")), None)
+    message = next((str(entry["message"]) for entry in _error_entries(error) if entry.get("message")), None)
     if message is None and response is not None:
         # Proxies say it in HTML.
         message = response.reason if response.text.lstrip().startswith("<") else response.text
@@ -145,13 +151,13 @@ def reason(error: BaseException) -> str:
         message = "the connection broke off or could not be made"
     elif message is None:
         message = str(error.args[0]) if error.args else type(error).__name__
-    if any(entry.get("reason") == _CANCELLED for entry in _entries(error)):
+    if any(entry.get("reason") == _CANCELLED for entry in _error_entries(error)):
         return f"the job was cancelled ({' '.join(message.split()).rstrip('.')})"
     status = getattr(error, "code", None) or getattr(response, "status_code", None)
     return " ".join(f"{int(status) if status else ''} {message}".split()).rstrip(".")
 
 
-def _entries(error: BaseException) -> list[dict[str, Any]]:
+def _error_entries(error: BaseException) -> list[dict[str, Any]]:
     """The service's own account; that of uploads and downloads is in the response only."""
     errors = getattr(error, "errors", None)
     if not errors:

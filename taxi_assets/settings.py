@@ -14,10 +14,16 @@ import dagster as dg
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from taxi_assets.addresses import LakeAddress, WarehouseAddress, accepted_values, read_lake, read_warehouse
+from taxi_assets.addresses import (
+    LakeAddress,
+    WarehouseAddress,
+    os_errors_as_value_errors,
+    parse_lake_address,
+    parse_warehouse_address,
+)
 from taxi_assets.automation.policies import DEFAULT_INTERVAL_SECONDS, MONTHLY
 from taxi_assets.errors import SettingsError
-from taxi_assets.tlc.sources.publishers import publisher_from
+from taxi_assets.tlc.sources.publishers import resolve_publisher
 from taxi_assets.tlc.sources.validate_file import DEFAULT_LIMITS
 
 # Shown in no way: the others are shown without what may be secret in them.
@@ -161,18 +167,18 @@ class Settings(BaseSettings):
     @field_validator("lake", mode="before")
     @classmethod
     def _read_lake(cls, value: object) -> object:
-        return read_lake(value.strip()) if isinstance(value, str) else value
+        return parse_lake_address(value.strip()) if isinstance(value, str) else value
 
     @field_validator("warehouse", mode="before")
     @classmethod
     def _read_warehouse(cls, value: object) -> object:
-        return read_warehouse(value.strip()) if isinstance(value, str) else value
+        return parse_warehouse_address(value.strip()) if isinstance(value, str) else value
 
     @field_validator("source")
     @classmethod
     def _check_source(cls, value: str) -> str:
-        with accepted_values("Accepted is a publisher's name, a folder that exists, or an address."):
-            publisher_from(value)
+        with os_errors_as_value_errors("Accepted is a publisher's name, a folder that exists, or an address."):
+            resolve_publisher(value)
         return value
 
     @field_validator("google_credentials")
@@ -180,9 +186,9 @@ class Settings(BaseSettings):
     def _check_google_credentials(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None or not value.get_secret_value().strip():
             return None
-        from taxi_assets.google_auth import read_key  # noqa: PLC0415  (Google's clients take a while to load)
+        from taxi_assets.google_auth import read_service_account_key  # noqa: PLC0415  (Google's clients take a while to load)
 
-        read_key(value.get_secret_value())
+        read_service_account_key(value.get_secret_value())
         return value
 
     @field_validator("notify_urls")
@@ -190,9 +196,9 @@ class Settings(BaseSettings):
     def _check_notify(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None or not value.get_secret_value().strip():
             return None
-        from taxi_assets.notifications.client import read_notifiers  # noqa: PLC0415  (needed only where it is set)
+        from taxi_assets.notifications.client import parse_notify_urls  # noqa: PLC0415  (needed only where it is set)
 
-        read_notifiers(value.get_secret_value())
+        parse_notify_urls(value.get_secret_value())
         return value
 
     @field_validator("schedule_cron")

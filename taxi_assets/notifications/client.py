@@ -25,7 +25,7 @@ _ACCEPTED = (
     "comma or a space between them."
 )
 # As Apprise itself splits: a comma within an address stays. Unlike it, this loses nothing that is no address.
-_BETWEEN = re.compile(r"[\s,;]+(?=[a-z0-9]+://)", re.IGNORECASE)
+_SEPARATOR = re.compile(r"[\s,;]+(?=[a-z0-9]+://)", re.IGNORECASE)
 _SCHEME = re.compile(r"[a-z0-9]{1,32}://", re.IGNORECASE)
 _notifying = ContextVar("_telling", default=False)
 
@@ -39,14 +39,14 @@ class Message:
     body: str
 
 
-def read_notifiers(text: str) -> apprise.Apprise:
+def parse_notify_urls(text: str) -> apprise.Apprise:
     """The notifiers that a text names, tagged by their number; a `ValueError` names the first that is not accepted."""
     import apprise  # noqa: PLC0415  (takes almost half a second to load, and most deployments have no notifier)
 
     for library in ("apprise", "urllib3.connectionpool"):
-        logging.getLogger(library).addFilter(_filter_log)
+        logging.getLogger(library).addFilter(_may_be_logged)
     notifiers = apprise.Apprise(asset=apprise.AppriseAsset(app_id="taxi_assets", app_desc="taxi_assets"))
-    for number, address in enumerate(_BETWEEN.split(text.strip(" \t\r\n,;")), start=1):
+    for number, address in enumerate(_SEPARATOR.split(text.strip(" \t\r\n,;")), start=1):
         notifier = apprise.Apprise.instantiate(address, asset=notifiers.asset, tag=f"number-{number}")
         if notifier is None:
             scheme = _SCHEME.match(address)
@@ -60,7 +60,7 @@ def notify(addresses: SecretStr, message: Message) -> list[str]:
     """Hand all notifiers a message, side by side; returns a line for each that did not take it, and raises nothing."""
     import apprise  # noqa: PLC0415  (see above)
 
-    notifiers = read_notifiers(addresses.get_secret_value())
+    notifiers = parse_notify_urls(addresses.get_secret_value())
     before = _notifying.set(True)  # Apprise hands it on to its threads
     try:
         result = notifiers.notify(
@@ -70,10 +70,10 @@ def notify(addresses: SecretStr, message: Message) -> list[str]:
     finally:
         _notifying.reset(before)
     with closing(result):
-        return [_error_line(each) for each in result if not each]
+        return [_describe_failure(each) for each in result if not each]
 
 
-def _error_line(result: apprise.NotifyResult) -> str:
+def _describe_failure(result: apprise.NotifyResult) -> str:
     (tag,) = result.tag
     late = result.status == type(result.status).TIMEOUT
     return (
@@ -82,6 +82,6 @@ def _error_line(result: apprise.NotifyResult) -> str:
     )
 
 
-def _filter_log(record: logging.LogRecord) -> bool:
+def _may_be_logged(record: logging.LogRecord) -> bool:
     """Filter out log lines that may hold parts of an address: all of Apprise's, and those of requests that it makes."""
     return record.name != "apprise" and not _notifying.get()

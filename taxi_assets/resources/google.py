@@ -14,7 +14,7 @@ from dagster_gcp import BigQueryResource, GCSResource
 from google.cloud import bigquery, storage
 from pydantic import Field, PrivateAttr
 
-from taxi_assets.google_auth import credentials
+from taxi_assets.google_auth import load_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,7 @@ class CloudStorageResource(GCSResource):
     def get_client(self) -> storage.Client:
         """The client."""
         if self._client is None:
-            self._client = storage.Client(project=self.project, credentials=credentials(self.credentials))
+            self._client = storage.Client(project=self.project, credentials=load_credentials(self.credentials))
             weakref.finalize(self, self._client.close)
         return self._client
 
@@ -54,7 +54,7 @@ class BigQueryClientResource(BigQueryResource):
         with bigquery.Client(
             project=self.project,
             location=self.location,
-            credentials=credentials(self.credentials),
+            credentials=load_credentials(self.credentials),
             default_query_job_config=limit,
         ) as client:
             yield client

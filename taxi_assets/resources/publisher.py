@@ -9,7 +9,7 @@ from pydantic import Field
 
 from taxi_assets.errors import PublisherUnreachableError
 from taxi_assets.tlc.sources import download
-from taxi_assets.tlc.sources.publishers import BY_NAME, publisher_from
+from taxi_assets.tlc.sources.publishers import PUBLISHERS, resolve_publisher
 from taxi_assets.tlc.sources.validate_file import DEFAULT_LIMITS, FileLimits
 from taxi_assets.tlc.sources.version_check import VERSION_CHECK_SECONDS, check_version
 
@@ -27,7 +27,7 @@ class PublisherResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # D
 
     source: str = Field(
         default="auto",
-        description=f"{', '.join(BY_NAME)}, or a base that holds the files: a folder, file://, http(s):// or gs://.",
+        description=f"{', '.join(PUBLISHERS)}, or a base that holds the files: a folder, file://, http(s):// or gs://.",
     )
     google_key: str | None = Field(
         default=None,
@@ -44,7 +44,7 @@ class PublisherResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # D
     def publisher(self) -> Publisher:
         """Its addresses; raises `PublisherUnreachableError` where its folder has gone since the settings were read."""
         try:
-            return publisher_from(self.source)
+            return resolve_publisher(self.source)
         except ValueError as error:
             raise PublisherUnreachableError(
                 f"The publisher cannot be asked: {error}", remedy="Bring its folder back, or change TAXI_SOURCE."

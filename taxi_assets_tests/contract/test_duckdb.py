@@ -16,7 +16,7 @@ import dagster as dg
 import duckdb
 import pytest
 
-from taxi_assets.addresses import DuckDBAddress, read_warehouse
+from taxi_assets.addresses import DuckDBAddress, parse_warehouse_address
 from taxi_assets.errors import WarehouseBusyError, WarehouseConfigurationError, WarehouseTableMissingError
 from taxi_assets.marts.mart import marts
 from taxi_assets.storage.lake.local_lake import LocalLake
@@ -87,7 +87,7 @@ def test_a_schema_is_the_same_in_upper_and_lower_case(tmp_path: Path, lake: Loca
 
 
 def test_the_address_is_the_one_that_the_setting_takes(embedded: DuckDBWarehouse) -> None:
-    address = read_warehouse(embedded.uri())
+    address = parse_warehouse_address(embedded.uri())
     assert address == DuckDBAddress(Path(embedded.file), embedded.schema_name)
 
 

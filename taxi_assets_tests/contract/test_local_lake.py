@@ -17,7 +17,7 @@ from taxi_assets.errors import LakeBusyError, LakeConfigurationError
 from taxi_assets.storage.lake import staging
 from taxi_assets.storage.lake.local_lake import LocalLake
 from taxi_assets.tlc.sources.download import download
-from taxi_assets.tlc.sources.publishers import publisher_from
+from taxi_assets.tlc.sources.publishers import resolve_publisher
 from taxi_assets_tests.contract.test_any_lake import KEY, put, read
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def test_a_process_that_is_paused_while_it_publishes_does_not_stop_the_others_fo
 def zones_into(lake: LocalLake, publisher: Path, spoil: Callable[[Path], object]) -> str:
     """What a run says that fetches a file of a folder into a lake that is spoiled meanwhile."""
     (publisher / "taxi_zone_lookup.csv").write_bytes(b"LocationID,Borough,Zone,service_zone\n1,EWR,x,EWR\n")
-    candidates = publisher_from(str(publisher)).zones()
+    candidates = resolve_publisher(str(publisher)).zones()
 
     def run() -> None:
         with lake.staging() as folder:

@@ -168,7 +168,7 @@ def test_nothing_is_read_of_what_comes_with_a_redirect(
     before = forget_peak()
     if asks:
         ends = time.monotonic() + 60
-        asked = VersionRequest(label="green 2020-10", source=candidate, retry=HASTY, held=None, deadline=ends)
+        asked = VersionRequest(label="green 2020-10", source=candidate, retry=HASTY, stored=None, deadline=ends)
         assert check_http_version(asked).bytes == len(CONTENT)
     else:
         assert get(candidate.url, output_dir) == CONTENT

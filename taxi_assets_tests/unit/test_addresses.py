@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from taxi_assets.addresses import (
-    LAKES,
-    WAREHOUSES,
+    ACCEPTED_LAKES,
+    ACCEPTED_WAREHOUSES,
     BigQueryAddress,
     BucketAddress,
     DuckDBAddress,
     FolderAddress,
     PostgresAddress,
-    read_lake,
-    read_warehouse,
+    parse_lake_address,
+    parse_warehouse_address,
 )
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     [("lake", "lake"), ("./deep/er", "deep/er"), ("env=prod/a b", "env=prod/a b"), ("what?[*]#x", "what?[*]#x")],
 )
 def test_a_relative_lake_becomes_absolute(here: Path, text: str, folder: str) -> None:
-    assert read_lake(text) == FolderAddress(here / folder)
+    assert parse_lake_address(text) == FolderAddress(here / folder)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_relative_lake_becomes_absolute(here: Path, text: str, folder: str) ->
     ],
 )
 def test_a_lake_is_a_bucket_and_a_prefix_without_slashes_around_it(text: str, bucket: str, prefix: str) -> None:
-    assert read_lake(text) == BucketAddress(bucket, prefix)
+    assert parse_lake_address(text) == BucketAddress(bucket, prefix)
 
 
 @pytest.mark.parametrize(
@@ -74,8 +74,8 @@ def test_a_lake_is_a_bucket_and_a_prefix_without_slashes_around_it(text: str, bu
 )
 def test_what_is_no_lake_is_refused_with_what_is_accepted(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason) as error:
-        read_lake(text)
-    assert str(error.value).endswith(LAKES)
+        parse_lake_address(text)
+    assert str(error.value).endswith(ACCEPTED_LAKES)
 
 
 # --- warehouses -------------------------------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ def test_a_warehouse_is_a_file_and_a_schema(
     here: Path, monkeypatch: pytest.MonkeyPatch, text: str, file: str, schema: str
 ) -> None:
     monkeypatch.setenv("HOME", str(here / "home"))
-    assert read_warehouse(text.format(here=here)) == DuckDBAddress(here / file, schema)
+    assert parse_warehouse_address(text.format(here=here)) == DuckDBAddress(here / file, schema)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_a_warehouse_is_a_file_and_a_schema(
     ],
 )
 def test_a_warehouse_is_a_project_and_a_dataset_with_a_place_and_a_limit(text: str, address: BigQueryAddress) -> None:
-    assert read_warehouse(text) == address
+    assert parse_warehouse_address(text) == address
 
 
 @pytest.mark.parametrize(
@@ -137,14 +137,14 @@ def test_a_warehouse_is_a_project_and_a_dataset_with_a_place_and_a_limit(text: s
     ],
 )
 def test_a_warehouse_is_a_database_as_libpq_takes_it_and_a_schema(text: str, url: str, schema: str) -> None:
-    assert read_warehouse(text) == PostgresAddress(url, schema)
+    assert parse_warehouse_address(text) == PostgresAddress(url, schema)
 
 
 @pytest.mark.parametrize("text", ["postgresql:", "postgresql://taxi@host", "postgresql://host/", "postgres://h/nyc#x"])
 def test_what_is_no_database_is_refused_with_what_is_accepted(text: str) -> None:
     with pytest.raises(ValueError, match="It names no database") as error:
-        read_warehouse(text)
-    assert str(error.value).endswith(WAREHOUSES)
+        parse_warehouse_address(text)
+    assert str(error.value).endswith(ACCEPTED_WAREHOUSES)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_what_is_no_database_is_refused_with_what_is_accepted(text: str) -> None
 )
 def test_a_secret_in_an_address_is_refused_and_not_shown(text: str) -> None:
     with pytest.raises(ValueError, match="PGPASSWORD") as error:
-        read_warehouse(text)
+        parse_warehouse_address(text)
     assert "ter2" not in str(error.value)
 
 
@@ -171,11 +171,11 @@ def test_a_secret_in_an_address_is_refused_and_not_shown(text: str) -> None:
 @pytest.mark.parametrize("address", ["postgresql://host/nyc?schema=", "duckdb:///w.duckdb?schema="])
 def test_a_schema_is_a_plain_name_and_none_of_the_engines_own(address: str, schema: str) -> None:
     with pytest.raises(ValueError, match=f"'{schema}' is no schema name"):
-        read_warehouse(address + schema)
+        parse_warehouse_address(address + schema)
 
 
 def test_a_limit_stands_where_none_is_named() -> None:
-    address = read_warehouse("bigquery://taxi-project/taxi")
+    address = parse_warehouse_address("bigquery://taxi-project/taxi")
     assert isinstance(address, BigQueryAddress)
     assert address.maximum_bytes_billed == 100_000_000_000
 
@@ -214,8 +214,8 @@ def test_a_limit_stands_where_none_is_named() -> None:
 )
 def test_what_is_no_warehouse_is_refused_with_what_is_accepted(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason) as error:
-        read_warehouse(text)
-    assert str(error.value).endswith(WAREHOUSES)
+        parse_warehouse_address(text)
+    assert str(error.value).endswith(ACCEPTED_WAREHOUSES)
 
 
 @pytest.mark.parametrize(
@@ -228,10 +228,10 @@ def test_what_is_no_warehouse_is_refused_with_what_is_accepted(text: str, reason
 )
 def test_a_refusal_quotes_no_secret(text: str) -> None:
     with pytest.raises(ValueError, match="Accepted is") as error:
-        (read_lake if text.startswith("gs") else read_warehouse)(text)
+        (parse_lake_address if text.startswith("gs") else parse_warehouse_address)(text)
     assert "hunter2" not in str(error.value)
 
 
 def test_addresses_that_are_equal_say_the_same() -> None:
-    assert read_lake("gs://bucket/x") == read_lake("gs://bucket/x/")
-    assert read_lake("gs://bucket/x") != read_lake("gs://bucket/y")
+    assert parse_lake_address("gs://bucket/x") == parse_lake_address("gs://bucket/x/")
+    assert parse_lake_address("gs://bucket/x") != parse_lake_address("gs://bucket/y")

@@ -17,7 +17,7 @@ import yaml
 from dagster._core.storage.compute_log_manager import ComputeIOType
 from google.api_core.exceptions import Forbidden
 
-from taxi_assets.addresses import BigQueryAddress, BucketAddress, read_lake, read_warehouse
+from taxi_assets.addresses import BigQueryAddress, BucketAddress, parse_lake_address, parse_warehouse_address
 from taxi_assets.resources.google import CloudStorageResource
 from taxi_assets.storage.lake.gcs_lake import GcsLake
 from taxi_assets_tests.google.cloud_storage import BUCKET, CloudStorage
@@ -120,7 +120,10 @@ def address_from_terraform(name: str) -> str:
 
 def test_an_output_named_like_a_variable_can_be_exported_as_that_variable() -> None:
     named = set(re.findall(r'^output "(TAXI_\w+)"', terraform(), flags=re.MULTILINE))
-    readers: dict[str, Callable[[str], object]] = {"TAXI_LAKE": read_lake, "TAXI_WAREHOUSE": read_warehouse}
+    readers: dict[str, Callable[[str], object]] = {
+        "TAXI_LAKE": parse_lake_address,
+        "TAXI_WAREHOUSE": parse_warehouse_address,
+    }
     assert {name: readers[name](address_from_terraform(name)) for name in named} == {
         "TAXI_LAKE": BucketAddress("taxi-lake", "lake"),
         "TAXI_WAREHOUSE": BigQueryAddress("my-project", "taxi", "europe-west6"),
@@ -218,8 +221,8 @@ def test_the_script_names_the_addresses_that_terraform_does_and_the_program_take
 ) -> None:
     printed = dict(re.findall(r"^(TAXI_\w+)='(.*)'$", first_run[1], flags=re.MULTILINE))
     assert printed == {name: address_from_terraform(name) for name in ("TAXI_LAKE", "TAXI_WAREHOUSE")}
-    assert read_lake(printed["TAXI_LAKE"]) == BucketAddress("taxi-lake", "lake")
-    assert read_warehouse(printed["TAXI_WAREHOUSE"]) == BigQueryAddress("my-project", "taxi", "europe-west6")
+    assert parse_lake_address(printed["TAXI_LAKE"]) == BucketAddress("taxi-lake", "lake")
+    assert parse_warehouse_address(printed["TAXI_WAREHOUSE"]) == BigQueryAddress("my-project", "taxi", "europe-west6")
 
 
 def test_the_script_makes_the_bucket_as_terraform_does(first_run: tuple[Script, str]) -> None:
@@ -269,8 +272,8 @@ def test_the_guide_names_the_same_roles() -> None:
 
 def test_the_guide_s_addresses_are_taken() -> None:
     named = dict(re.findall(r"^export (TAXI_\w+)='(.*)'$", GUIDE, flags=re.MULTILINE))
-    assert read_lake(named["TAXI_LAKE"]) == BucketAddress("taxi-lake", "lake")
-    assert read_warehouse(named["TAXI_WAREHOUSE"]) == BigQueryAddress("my-project", "taxi", "EU", 10**10)
+    assert parse_lake_address(named["TAXI_LAKE"]) == BucketAddress("taxi-lake", "lake")
+    assert parse_warehouse_address(named["TAXI_WAREHOUSE"]) == BigQueryAddress("my-project", "taxi", "EU", 10**10)
 
 
 def test_the_guide_s_links_lead_somewhere() -> None:

@@ -17,7 +17,12 @@ from google.auth import exceptions as auth_errors
 
 from taxi_assets.build import build_definitions
 from taxi_assets.errors import LakeConfigurationError, LakeUnreachableError, WarehouseConfigurationError
-from taxi_assets.google_auth import credentials, named_errors, read_key, reason
+from taxi_assets.google_auth import (
+    describe_google_error,
+    load_credentials,
+    read_service_account_key,
+    translate_google_errors,
+)
 from taxi_assets.resources.google import BigQueryClientResource, CloudStorageResource
 from taxi_assets.settings import Settings
 from taxi_assets.storage.lake.gcs_lake import GcsLake
@@ -65,15 +70,15 @@ def test_a_key_is_a_files_path_or_the_key_itself_in_base64(
     monkeypatch.setenv("HOME", str(tmp_path))
     wrapped = "\n".join(textwrap.wrap(service_account.base64, 76))
     for text in ("key.json", str(tmp_path / "key.json"), "~/key.json", "abc/beef", " key.json\n"):
-        assert read_key(text) == json.loads(service_account.json)
+        assert read_service_account_key(text) == json.loads(service_account.json)
     for text in (service_account.base64, wrapped, f"{wrapped}\n", wrapped.replace("\n", "\r\n")):
-        assert read_key(text) == json.loads(service_account.json)
+        assert read_service_account_key(text) == json.loads(service_account.json)
 
 
 def test_no_key_means_application_default_credentials(
     service_account: ServiceAccount, bigquery: BigQuery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert credentials(None) is None
+    assert load_credentials(None) is None
     (tmp_path / "key.json").write_text(service_account.json)
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))
     assert warehouse_of(None).totals(GREEN, MONTH) == NO_ROWS
@@ -136,10 +141,10 @@ def test_a_key_file_that_disappears_is_one_line(
 
 def named(error: Exception) -> Exception:
     def fail() -> None:
-        with named_errors(
+        with translate_google_errors(
             "x cannot be read",
-            unusable=LakeConfigurationError,
-            unreachable=LakeUnreachableError,
+            permanent=LakeConfigurationError,
+            transient=LakeUnreachableError,
             remedy=lambda _: "Do it.",
         ):
             raise error
@@ -208,7 +213,7 @@ def test_what_will_not_pass_is_permanent_with_the_reason_in_one_line(error: Exce
 
 
 def test_a_reason_is_there_even_where_nothing_was_said() -> None:
-    assert reason(TimeoutError()) == "TimeoutError"
+    assert describe_google_error(TimeoutError()) == "TimeoutError"
 
 
 # --- never shown ------------------------------------------------------------------------------------------------------

@@ -12,12 +12,12 @@ import pytest
 from taxi_assets.addresses import BigQueryAddress, BucketAddress, DuckDBAddress, FolderAddress
 from taxi_assets.errors import SettingsError
 from taxi_assets.settings import Settings
-from taxi_assets.tlc.sources.publishers import BY_NAME
+from taxi_assets.tlc.sources.publishers import PUBLISHERS
 
 REPOSITORY = Path(__file__).parents[2]
 FOLDER = "Accepted is a folder, such as ./data/lake, or gs://bucket/prefix."
 DUCKDB = "Accepted is duckdb:///relative/path.duckdb or duckdb:////absolute/path.duckdb, with ?schema=name if you like"
-SOURCES = f"Accepted are {', '.join(BY_NAME)}, a folder that exists"
+SOURCES = f"Accepted are {', '.join(PUBLISHERS)}, a folder that exists"
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from taxi_assets.errors import SettingsError
-from taxi_assets.notifications.client import read_notifiers
+from taxi_assets.notifications.client import parse_notify_urls
 from taxi_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def notifiers(visit: CheckRunner) -> str:
     settings = visit.settings()
     if settings.notify_urls is None:
         return "nobody is told: TAXI_NOTIFY_URLS is not set"
-    names = [str(notifier.service_name) for notifier in read_notifiers(settings.notify_urls.get_secret_value())]
+    names = [str(notifier.service_name) for notifier in parse_notify_urls(settings.notify_urls.get_secret_value())]
     of = "failures and successes" if settings.notify_success else "failures"
     return f"{', '.join(names)}: told of {of} (not tried), with links to {settings.ui_url or 'nowhere: no TAXI_UI_URL'}"
 

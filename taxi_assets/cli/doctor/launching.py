@@ -70,11 +70,13 @@ def _in_bucket(bucket: str | None) -> Iterator[None]:
     if bucket is None:
         yield
         return
-    from taxi_assets.google_auth import named_errors  # noqa: PLC0415  (Google's clients take a while to load)
+    from taxi_assets.google_auth import translate_google_errors  # noqa: PLC0415  (Google's clients take a while to load)
 
     label = f"gs://{bucket}, where what runs print is kept, cannot be used"
     try:
-        with named_errors(label, unusable=PermanentError, unreachable=TransientError, remedy=lambda _: _ROLE):
+        with translate_google_errors(
+            label, permanent=PermanentError, transient=TransientError, remedy=lambda _: _ROLE
+        ):
             yield
     except CheckError as error:
         if "Invariant failed" not in str(error):

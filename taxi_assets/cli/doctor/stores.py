@@ -45,13 +45,13 @@ def google_account(visit: CheckRunner) -> str:
     import google.auth  # noqa: PLC0415  (Google's clients take a while to load)
     from google.auth.transport.requests import Request  # noqa: PLC0415
 
-    from taxi_assets.google_auth import SCOPES, credentials, named_errors  # noqa: PLC0415
+    from taxi_assets.google_auth import SCOPES, load_credentials, translate_google_errors  # noqa: PLC0415
 
-    with named_errors(
-        "Google gives no token", unusable=PermanentError, unreachable=TransientError, remedy=lambda _: ""
+    with translate_google_errors(
+        "Google gives no token", permanent=PermanentError, transient=TransientError, remedy=lambda _: ""
     ):
         key = _google_key(settings)
-        account = credentials(key) if key else google.auth.default(SCOPES)[0]
+        account = load_credentials(key) if key else google.auth.default(SCOPES)[0]
         account.refresh(Request())
     by = "TAXI_GOOGLE_CREDENTIALS" if key else "application default credentials"
     return f"{getattr(account, 'service_account_email', 'a person')}, by {by}"

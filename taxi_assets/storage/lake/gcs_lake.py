@@ -22,7 +22,7 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from pydantic import Field
 
 from taxi_assets.errors import LakeConfigurationError, LakeObjectDamagedError, LakeUnreachableError
-from taxi_assets.google_auth import is_missing_bucket, named_errors
+from taxi_assets.google_auth import is_missing_bucket, translate_google_errors
 from taxi_assets.resources.google import CloudStorageResource
 from taxi_assets.storage.lake.base_lake import Lake, conflict_error, missing_error, validate_key
 from taxi_assets.storage.lake.staging import private_folder
@@ -173,10 +173,10 @@ class GcsLake(Lake):
     # --- errors ------------------------------------------------------------------------------------------------------
 
     def _named_errors(self, label: str) -> AbstractContextManager[None]:
-        return named_errors(
+        return translate_google_errors(
             label,
-            unusable=LakeConfigurationError,
-            unreachable=LakeUnreachableError,
+            permanent=LakeConfigurationError,
+            transient=LakeUnreachableError,
             remedy=lambda _: f"Grant it Storage Object Admin (roles/storage.objectAdmin) on the bucket {self.bucket}.",
         )
 

@@ -29,9 +29,9 @@ from taxi_assets.tlc.sources.transports.base_transport import (
     DownloadRequest,
     DownloadResult,
     FileRequest,
-    MissingError,
+    MissingFileError,
     RetrySettings,
-    megabytes,
+    format_megabytes,
     request_error,
 )
 from taxi_assets.tlc.sources.validate_file import DEFAULT_LIMITS, FileLimits, too_large_error, validate_file
@@ -85,14 +85,14 @@ def download(
     missed = []
     for candidate in sources:
         job = DownloadRequest(
-            label=label, source=candidate, held=known, path=output_dir / f"download.{candidate.format}",
+            label=label, source=candidate, stored=known, path=output_dir / f"download.{candidate.format}",
             limits=limits, log=log, retry=retry, google_key=google_key,
         )  # fmt: skip
         try:
             return _download_one(job)
         except BaseException as error:
             job.path.unlink(missing_ok=True)
-            if not isinstance(error, MissingError):
+            if not isinstance(error, MissingFileError):
                 raise
             missed.append(f"{job.url} ({error})")
     where = f"at {', nor at '.join(missed)}" if missed else "anywhere: its publisher has no address for it"
@@ -111,7 +111,7 @@ def _download_one(request: DownloadRequest) -> DownloadedFile | UnchangedFile:
     rows = validate_file(
         request.path, request.source.format, label=request.label, url=request.url, limits=request.limits
     )
-    size, seconds = megabytes(arrived.bytes), time.monotonic() - request.started
+    size, seconds = format_megabytes(arrived.bytes), time.monotonic() - request.started
     request.log.info("%s: %s, %s rows, from %s in %.1f s", request.label, size, f"{rows:,}", request.url, seconds)
     record = SourceRecord(
         url=request.url,
@@ -164,7 +164,7 @@ def _named_errors(request: DownloadRequest) -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, NotADirectoryError):
-        raise MissingError("no such file") from None
+        raise MissingFileError("no such file") from None
     except PermissionError:
         raise request_error(request, "that its permissions forbid reading it") from None
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import url2pathname
 
-from taxi_assets.addresses import read_bucket
+from taxi_assets.addresses import parse_bucket_address
 from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.sources.source_record import SourceUrl
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 SAMPLE_ZONES_URL = "sample:taxi_zone_lookup"
 """The address of the copy of TLC's zone table in this package."""
 
-_TLC = "https://d37ci6vzurychx.cloudfront.net"
-_MIRROR = "https://github.com/DataTalksClub/nyc-tlc-data/releases/download"
+_TLC_URL = "https://d37ci6vzurychx.cloudfront.net"
+_MIRROR_URL = "https://github.com/DataTalksClub/nyc-tlc-data/releases/download"
 _MIRROR_FIRST, _MIRROR_LAST = Month(2019, 1), Month(2021, 7)
 _ZONES_FILE = "taxi_zone_lookup.csv"
 
@@ -53,12 +53,12 @@ class TlcPublisher:
         """Its one Parquet file; none of a service that is not TLC's."""
         if service.file_name is not None:
             return []
-        url = f"{_TLC}/trip-data/{_file_name(service, month, FileFormat.PARQUET)}"
+        url = f"{_TLC_URL}/trip-data/{_file_name(service, month, FileFormat.PARQUET)}"
         return [SourceUrl(url, self.name, FileFormat.PARQUET)]
 
     def zones(self) -> list[SourceUrl]:
         """The official table."""
-        return [SourceUrl(f"{_TLC}/misc/{_ZONES_FILE}", self.name, FileFormat.CSV)]
+        return [SourceUrl(f"{_TLC_URL}/misc/{_ZONES_FILE}", self.name, FileFormat.CSV)]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class DataTalksClubPublisher:
         """Its one CSV; asked for outside its range as well, so that the answer is the publisher's own."""
         if service.file_name is not None:
             return []
-        url = f"{_MIRROR}/{service.name}/{_file_name(service, month, FileFormat.CSV_GZ)}"
+        url = f"{_MIRROR_URL}/{service.name}/{_file_name(service, month, FileFormat.CSV_GZ)}"
         return [SourceUrl(url, self.name, FileFormat.CSV_GZ)]
 
     def zones(self) -> list[SourceUrl]:
@@ -141,22 +141,22 @@ class BaseUrlPublisher:
         return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}", fragment=""))
 
 
-BY_NAME: dict[str, Publisher] = {
+PUBLISHERS: dict[str, Publisher] = {
     publisher.name: publisher
     for publisher in (AutoPublisher(), DataTalksClubPublisher(), TlcPublisher(), SyntheticPublisher())
 }
 """The publishers that have a word for `TAXI_SOURCE`: their names."""
-_ACCEPTED = f"Accepted are {', '.join(BY_NAME)}, a folder that exists, file:///..., http://..., https://... or gs://bucket/prefix."
+_ACCEPTED = f"Accepted are {', '.join(PUBLISHERS)}, a folder that exists, file:///..., http://..., https://... or gs://bucket/prefix."
 
 
-def publisher_from(source: str) -> Publisher:
+def resolve_publisher(source: str) -> Publisher:
     """The publisher a word or base stands for; a word wins over a folder of its name (write `./sample` for that one).
 
     A relative folder is looked up in the working directory.
     Raises `ValueError`, saying what is accepted, for anything else.
     """
-    if source in BY_NAME:
-        return BY_NAME[source]
+    if source in PUBLISHERS:
+        return PUBLISHERS[source]
     if source.startswith("file:"):
         return _file_base(source)
     if source.lower().startswith(("http://", "https://")):
@@ -198,7 +198,7 @@ def _file_base(source: str) -> BaseUrlPublisher:
 
 
 def _bucket_base(source: str) -> BaseUrlPublisher:
-    address = read_bucket(source, _ACCEPTED)
+    address = parse_bucket_address(source, _ACCEPTED)
     return BaseUrlPublisher(source, f"gs://{'/'.join(filter(None, [address.bucket, address.prefix]))}")
 
 

@@ -103,7 +103,7 @@ def _expansion_finding(limits: FileLimits) -> str:
     return f"it expands to more than {limits.max_expansion_ratio} times its size"
 
 
-class _InvalidContentError(Exception):  # noqa: N818  (a finding on its way to becoming an error)
+class _InvalidContentError(Exception):
     def __init__(self, finding: str, remedy: str = _WHOLE) -> None:
         super().__init__(finding)
         self.finding = finding

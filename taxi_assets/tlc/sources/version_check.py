@@ -16,7 +16,7 @@ from taxi_assets.tlc.sources.download import etag_of, path_of
 from taxi_assets.tlc.sources.source_record import FileVersion
 from taxi_assets.tlc.sources.transports.base_transport import (
     RETRY_LATER,
-    MissingError,
+    MissingFileError,
     RetrySettings,
     VersionRequest,
     request_error,
@@ -51,11 +51,11 @@ def check_version(
     deadline = time.monotonic() + seconds
     for candidate in sources:
         question = VersionRequest(
-            label=label, source=candidate, held=known, retry=retry, google_key=google_key, deadline=deadline
+            label=label, source=candidate, stored=known, retry=retry, google_key=google_key, deadline=deadline
         )
         try:
             return _VERSION_CHECKS[urlsplit(candidate.url).scheme](question)
-        except MissingError:
+        except MissingFileError:
             continue
     return None
 
@@ -64,7 +64,7 @@ def _check_folder(request: VersionRequest) -> FileVersion:
     try:
         found = path_of(request).stat()
     except (FileNotFoundError, NotADirectoryError):
-        raise MissingError("no such file") from None
+        raise MissingFileError("no such file") from None
     except PermissionError:
         raise request_error(request, "that its permissions forbid reading it") from None
     except OSError as error:  # such as a network drive that has gone away

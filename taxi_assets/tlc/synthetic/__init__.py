@@ -82,7 +82,7 @@ def write_month(service: str, month: Month, path: Path) -> None:
 
 def zones_path() -> Path:
     """The taxi zone table, as TLC publishes it: 265 rows, in which "NA" and "N/A" are values."""
-    return demand.ZONES
+    return demand.ZONE_TABLE
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,8 @@ def _parquet(
 
 
 _SERVICES = {
-    "yellow": _csv(metered_trips.YELLOW_HEADER, partial(metered_trips.lines, YELLOW, metered_trips.YELLOW_HEADER)),
-    "green": _csv(metered_trips.GREEN_HEADER, partial(metered_trips.lines, GREEN, metered_trips.GREEN_HEADER)),
-    "fhv": _csv(fhv_trips.HEADER, fhv_trips.lines),
-    "fhvhv": _parquet(fhvhv_trips.schema, fhvhv_trips.batches),
+    "yellow": _csv(metered_trips.YELLOW_HEADER, partial(metered_trips.csv_lines, YELLOW, metered_trips.YELLOW_HEADER)),
+    "green": _csv(metered_trips.GREEN_HEADER, partial(metered_trips.csv_lines, GREEN, metered_trips.GREEN_HEADER)),
+    "fhv": _csv(fhv_trips.HEADER, fhv_trips.csv_lines),
+    "fhvhv": _parquet(fhvhv_trips.schema, fhvhv_trips.record_batches),
 }

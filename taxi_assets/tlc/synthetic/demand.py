@@ -28,20 +28,20 @@ from taxi_assets.tlc.month import Month
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-Flags = npt.NDArray[np.bool_]
-Whole = npt.NDArray[np.int64]
-Real = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
 _Rule = TypeVar("_Rule")
 
-ZONES = Path(__file__).with_name("taxi_zone_lookup.csv")
-_ZONE_FIGURES = Path(__file__).with_name("zones.csv")
+ZONE_TABLE = Path(__file__).with_name("taxi_zone_lookup.csv")
+_ZONE_STATISTICS = Path(__file__).with_name("zones.csv")
 
 # ---------------------------------------------------------------------------------------------------- how many ride
 
 # A demonstration needs no million rows: above this many a month (in a season like any other), rows grow as the fifth
 # root of the trips.
-_AS_MANY_AS_TRIPS = 110_000
-_GROWTH_ABOVE = 0.2
+_DAMPED_ABOVE_ROWS = 110_000
+_DAMPING_EXPONENT = 0.2
 
 
 def _series(text: str) -> dict[str, float]:
@@ -67,12 +67,12 @@ class Volume:
         110,000 rows is damped (`_GROWTH_ABOVE`), the season is not: a summer stays as quiet as it was.
         """
         usual = math.exp(np.interp(month.year * 12 + month.number, *self._trend))
-        if usual > _AS_MANY_AS_TRIPS:
-            usual = _AS_MANY_AS_TRIPS * (usual / _AS_MANY_AS_TRIPS) ** _GROWTH_ABOVE
+        if usual > _DAMPED_ABOVE_ROWS:
+            usual = _DAMPED_ABOVE_ROWS * (usual / _DAMPED_ABOVE_ROWS) ** _DAMPING_EXPONENT
         return round(usual * _SEASON[month.number - 1])
 
     @functools.cached_property
-    def _trend(self) -> tuple[Real, Real]:
+    def _trend(self) -> tuple[FloatArray, FloatArray]:
         """The known months, counted from year 0, and the logarithms of the rows they had in a season like any other."""
         months = [Month.parse(key) for key in self.known]
         season = np.array([_SEASON[month.number - 1] for month in months])
@@ -126,18 +126,18 @@ def days_of(month: Month) -> list[dt.date]:
     return [month.start + dt.timedelta(days=n) for n in range(month.days)]
 
 
-def weather(rng: np.random.Generator, month: Month) -> Real:
+def draw_day_factors(rng: np.random.Generator, month: Month) -> FloatArray:
     """How much more or less people ride than usual, on each day of the month."""
     return np.asarray(np.exp(0.04 * rng.standard_normal(month.days)))
 
 
-def spread(total: int, weights: Real) -> list[int]:
+def apportion(total: int, weights: FloatArray) -> list[int]:
     """Whole numbers in about the ratio of the weights, that sum to `total`."""
     ends = np.rint(np.cumsum(weights) / weights.sum() * total).astype(np.int64)
     return [int(count) for count in np.diff(ends, prepend=0)]
 
 
-def in_force(rules: Sequence[tuple[str, _Rule]], date: dt.date) -> _Rule:
+def value_in_force(rules: Sequence[tuple[str, _Rule]], date: dt.date) -> _Rule:
     """The last of the rules that hold since a month or day not after the date; they stand in order."""
     return [rule for since, rule in rules if since <= date.isoformat()][-1]
 
@@ -153,7 +153,7 @@ _SLOWNESS = (
     (0.76, 0.78, 0.71, 0.67, 0.66, 0.73, 0.85, 0.92, 1.00, 0.98, 0.99, 1.01),
     (1.03, 1.06, 1.12, 1.15, 1.14, 1.10, 1.03, 0.96, 0.90, 0.85, 0.81, 0.79),
 )
-SLOWNESS_BY_HOUR: Real = np.ravel(_SLOWNESS)
+SLOWNESS_BY_HOUR: FloatArray = np.ravel(_SLOWNESS)
 
 
 def is_workday(day: dt.date) -> bool:
@@ -173,14 +173,14 @@ class Demand:
     far_miles: float  # that go anywhere
     own_zone: float  # the pull of staying within the zone
 
-    def weights(self, days: Sequence[dt.date]) -> Real:
+    def weights(self, days: Sequence[dt.date]) -> FloatArray:
         """How many trips each day has, relative to an average one."""
         holiday = [(day.month, day.day) in _HOLIDAYS for day in days]
         return np.array(
             [self.weekdays[_SUNDAY if off else day.weekday()] for day, off in zip(days, holiday, strict=True)]
         )
 
-    def hourly(self, day: dt.date) -> Real:
+    def hourly(self, day: dt.date) -> FloatArray:
         """Shape (24,): the chance that a trip of the day begins in the hour."""
         pickups = self.hours[_DAY_KIND[day.weekday()]]
         return np.array(pickups) / sum(pickups)
@@ -231,7 +231,7 @@ DISPATCHED_TAXIS = Demand(
     own_zone=0.9,
 )
 # Liveries and black cars: to work, to school and to the doctor. Estimates; the zones are those of dispatched taxis.
-LIVERIES = Demand(
+FOR_HIRE_CARS = Demand(
     (
         (10, 7, 6, 7, 15, 28, 50, 72, 76, 60, 53, 50, 50, 56, 68, 70, 62, 56, 48, 40, 34, 28, 22, 15),
         (11, 8, 6, 7, 13, 26, 46, 68, 72, 58, 52, 49, 49, 56, 68, 70, 63, 58, 51, 44, 39, 34, 29, 23),
@@ -272,7 +272,7 @@ _ABOVE_96TH = (24, 43, 151)
 _ABOVE_60TH = (140, 141, 142, 143, 194, 202, 236, 237, 238, 239, 262, 263)
 
 
-class Zones:
+class OriginDestinationModel:
     """The taxi zones as a demand sees them: `draw` trips between them, and the `miles` of each.
 
     `zones.csv` holds, per zone, a place on a plane (in road miles east and north of Midtown Center, fitted to
@@ -284,11 +284,11 @@ class Zones:
     """
 
     def __init__(self, demand: Demand) -> None:
-        with _ZONE_FIGURES.open(encoding="utf-8") as file:
+        with _ZONE_STATISTICS.open(encoding="utf-8") as file:
             names = file.readline().strip().split(",")
             figures = dict(zip(names, np.loadtxt(file, delimiter=",", unpack=True), strict=True))
         place = np.column_stack([figures["x_miles"], figures["y_miles"]])
-        self._distance: Real = np.hypot(*(place[:, None, :] - place[None, :, :]).transpose(2, 0, 1))
+        self._distance: FloatArray = np.hypot(*(place[:, None, :] - place[None, :, :]).transpose(2, 0, 1))
         reach = np.exp(-self._distance / demand.near_miles)
         reach += demand.far_share * np.exp(-self._distance / demand.far_miles)
         # Airports draw from the whole city, and hardly anybody rides within one.
@@ -298,15 +298,15 @@ class Zones:
         np.fill_diagonal(reach, np.where(airports, 0.1, 1.0) * demand.own_zone)
         trips = reach * figures[f"{demand.zones}_pull"]
         trips *= (figures[f"{demand.zones}_pickups"] / trips.sum(axis=1))[:, None]
-        self._cumulative: Real = np.cumsum(trips.ravel() / trips.sum())
+        self._cumulative: FloatArray = np.cumsum(trips.ravel() / trips.sum())
 
-    def draw(self, rng: np.random.Generator, count: int) -> tuple[Whole, Whole]:
+    def draw_pairs(self, rng: np.random.Generator, count: int) -> tuple[IntArray, IntArray]:
         """Origins and destinations: LocationIDs, 1 to 265."""
         # Rounding may leave the last sum a hair below 1.
         pair = np.minimum(np.searchsorted(self._cumulative, rng.random(count)), self._cumulative.size - 1)
         return pair // len(self._distance) + 1, pair % len(self._distance) + 1
 
-    def miles(self, rng: np.random.Generator, origin: Whole, destination: Whole) -> Real:
+    def draw_miles(self, rng: np.random.Generator, origin: IntArray, destination: IntArray) -> FloatArray:
         """Driven miles: spread around the distance of the zones; within a zone around 0.82 miles."""
         noise = rng.standard_normal(len(origin))
         within = 0.82 * np.exp(0.62 * noise)
@@ -316,22 +316,22 @@ class Zones:
 
 
 @functools.cache
-def zones_of(demand: Demand) -> Zones:
+def origin_destination_model(demand: Demand) -> OriginDestinationModel:
     """The zones for a demand (some 10 ms to build, hence kept)."""
-    return Zones(demand)
+    return OriginDestinationModel(demand)
 
 
 @functools.cache
-def below_96th() -> Flags:
+def below_96th() -> BoolArray:
     """Shape (266,), indexed by LocationID: Manhattan below 96th Street, where trips pay the congestion surcharge."""
-    rows = [line.split(",") for line in ZONES.read_text(encoding="utf-8").splitlines()]
+    rows = [line.split(",") for line in ZONE_TABLE.read_text(encoding="utf-8").splitlines()]
     below = np.array([row[-1] == '"Yellow Zone"' for row in rows])  # the header stands at index 0
     below[list(_ABOVE_96TH)] = False
     return below
 
 
 @functools.cache
-def below_60th() -> Flags:
+def below_60th() -> BoolArray:
     """Shape (266,), indexed by LocationID: the business district, where trips pay a fee since January 2025."""
     below = below_96th().copy()
     below[list(_ABOVE_60TH)] = False

@@ -19,15 +19,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from taxi_assets.tlc.synthetic.demand import FHV_VOLUME, LIVERIES, days_of, in_force, spread, weather
-from taxi_assets.tlc.synthetic.rides import choose, happens, ride
+from taxi_assets.tlc.synthetic.demand import (
+    FHV_VOLUME,
+    FOR_HIRE_CARS,
+    apportion,
+    days_of,
+    draw_day_factors,
+    value_in_force,
+)
+from taxi_assets.tlc.synthetic.rides import draw_flags, draw_indices, draw_rides
 
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Iterator
 
     from taxi_assets.tlc.month import Month
-    from taxi_assets.tlc.synthetic.demand import Flags, Real, Whole
+    from taxi_assets.tlc.synthetic.demand import BoolArray, FloatArray, IntArray
 
 HEADER = "dispatching_base_num,pickup_datetime,dropoff_datetime,PULocationID,DOLocationID,SR_Flag"
 
@@ -54,76 +61,76 @@ class _Bases:
     """What sets the bases apart; columns of one length, the largest base first."""
 
     names: pa.Array
-    number: Whole
-    rows: Real  # in what ratio they have rows
-    places: Whole
-    pickup_to_the_minute: Flags
-    dropoff_to_the_minute: Flags
-    completeness: Real  # 0 to 1: the less, the sooner it leaves an unknown zone empty
+    number: IntArray
+    rows: FloatArray  # in what ratio they have rows
+    places: IntArray
+    pickup_to_the_minute: BoolArray
+    dropoff_to_the_minute: BoolArray
+    completeness: FloatArray  # 0 to 1: the less, the sooner it leaves an unknown zone empty
 
 
-def lines(month: Month, rng: np.random.Generator) -> Iterator[pa.Array]:
+def csv_lines(month: Month, rng: np.random.Generator) -> Iterator[pa.Array]:
     """CSV lines without their ends, by day."""
     days = days_of(month)
-    weights = weather(rng, month) * LIVERIES.weights(days)
-    for day, count in zip(days, spread(FHV_VOLUME.rows(month), weights), strict=True):
+    weights = draw_day_factors(rng, month) * FOR_HIRE_CARS.weights(days)
+    for day, count in zip(days, apportion(FHV_VOLUME.rows(month), weights), strict=True):
         if count:
-            yield lines_of_day(rng, day, count)
+            yield draw_day_lines(rng, day, count)
 
 
-def lines_of_day(rng: np.random.Generator, date: dt.date, count: int) -> pa.Array:
+def draw_day_lines(rng: np.random.Generator, date: dt.date, count: int) -> pa.Array:
     """`count` CSV lines of a day, in the order of the file, without their ends."""
     repeated = min(int(rng.binomial(count, _REPEATED)), count // 2)
     count -= repeated
-    bases, base = _bases(), choose(rng, count, _bases().rows)
-    rides = ride(rng, LIVERIES, date, count)
+    bases, base = _draw_bases(), draw_indices(rng, count, _draw_bases().rows)
+    rides = draw_rides(rng, FOR_HIRE_CARS, date, count)
     pickup = rides.pickup - rides.pickup % 60 * bases.pickup_to_the_minute[base]
     dropoff = rides.dropoff - rides.dropoff % 60 * bases.dropoff_to_the_minute[base]
-    dropoff = _misrecorded(rng, pickup, dropoff)
-    nothing = bases.completeness[base] < in_force(_EMPTY_ZONES, date)
+    dropoff = _draw_recorded_dropoffs(rng, pickup, dropoff)
+    nothing = bases.completeness[base] < value_in_force(_EMPTY_ZONES, date)
     columns = [
         bases.names.take(pa.array(base)),
-        _time(pickup),
-        _time(dropoff),
-        _zone(rides.origin, bases.places[base] == _BOTH, nothing),
-        _zone(rides.destination, bases.places[base] >= _DROPOFF, nothing),
-        pa.array(["", "1"]).take(pa.array(happens(rng, count, in_force(_SHARED, date)).astype(np.int64))),
+        _format_times(pickup),
+        _format_times(dropoff),
+        _format_zones(rides.origin, bases.places[base] == _BOTH, nothing),
+        _format_zones(rides.destination, bases.places[base] >= _DROPOFF, nothing),
+        pa.array(["", "1"]).take(pa.array(draw_flags(rng, count, value_in_force(_SHARED, date)).astype(np.int64))),
     ]
     order = np.lexsort((bases.number[base], pickup // 3600))
     twice = np.sort(np.concatenate([np.arange(count), rng.choice(count, repeated, replace=False)]))
     return pc.binary_join_element_wise(*columns, ",").take(pa.array(order[twice]))
 
 
-def _misrecorded(rng: np.random.Generator, pickup: Whole, dropoff: Whole) -> Whole:
+def _draw_recorded_dropoffs(rng: np.random.Generator, pickup: IntArray, dropoff: IntArray) -> IntArray:
     """The dropoffs as reported: some a day or years late, some at or before the pickup."""
     count = len(pickup)
-    dropoff = dropoff + 86_400 * happens(rng, count, _DAY_LATE)
-    dropoff += 365 * 86_400 * rng.integers(1, 73, count) * happens(rng, count, _YEARS_LATE)
-    dropoff = np.where(happens(rng, count, _DROPOFF_BEFORE_PICKUP), 2 * pickup - dropoff, dropoff)
-    return np.where(happens(rng, count, _DROPOFF_AT_PICKUP), pickup, dropoff)
+    dropoff = dropoff + 86_400 * draw_flags(rng, count, _DAY_LATE)
+    dropoff += 365 * 86_400 * rng.integers(1, 73, count) * draw_flags(rng, count, _YEARS_LATE)
+    dropoff = np.where(draw_flags(rng, count, _DROPOFF_BEFORE_PICKUP), 2 * pickup - dropoff, dropoff)
+    return np.where(draw_flags(rng, count, _DROPOFF_AT_PICKUP), pickup, dropoff)
 
 
-def _time(seconds: Whole) -> pa.Array:
+def _format_times(seconds: IntArray) -> pa.Array:
     return pa.array(seconds.astype("datetime64[s]")).cast(pa.string())
 
 
-def _zone(zone: Whole, known: Flags, nothing: Flags) -> pa.Array:
+def _format_zones(zone: IntArray, known: BoolArray, nothing: BoolArray) -> pa.Array:
     text = pa.array(np.where(known, zone, _UNKNOWN_ZONE)).cast(pa.string())
     return pc.if_else(pa.array(nothing & ~known), "", text)
 
 
 @functools.cache
-def _bases() -> _Bases:
+def _draw_bases() -> _Bases:
     """The same in every month."""
     rng = np.random.Generator(np.random.PCG64(2015))
     number = rng.choice(_HIGHEST_NUMBER, _BASES, replace=False) + 1
-    to_the_minute = happens(rng, _BASES, _MINUTES_ONLY)
+    to_the_minute = draw_flags(rng, _BASES, _MINUTES_ONLY)
     return _Bases(
         names=pa.array([f"B{n:05d}" for n in number.tolist()]),
         number=number,
         rows=1 / (np.arange(_BASES) + _SKEWED_FROM),
-        places=choose(rng, _BASES, _PLACES),
+        places=draw_indices(rng, _BASES, _PLACES),
         pickup_to_the_minute=to_the_minute,
-        dropoff_to_the_minute=to_the_minute & happens(rng, _BASES, _MINUTES_BOTH),
+        dropoff_to_the_minute=to_the_minute & draw_flags(rng, _BASES, _MINUTES_BOTH),
         completeness=rng.random(_BASES),
     )

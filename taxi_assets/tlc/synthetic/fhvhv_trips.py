@@ -21,14 +21,14 @@ import pyarrow.compute as pc
 
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.synthetic import demand as demands
-from taxi_assets.tlc.synthetic.demand import APPS, FHVHV_VOLUME, in_force
-from taxi_assets.tlc.synthetic.rides import around, choose, happens, ride, tolls
+from taxi_assets.tlc.synthetic.demand import APPS, FHVHV_VOLUME, value_in_force
+from taxi_assets.tlc.synthetic.rides import draw_flags, draw_indices, draw_lognormal, draw_rides, draw_tolls
 
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Iterator
 
-    from taxi_assets.tlc.synthetic.demand import Flags, Real, Whole
+    from taxi_assets.tlc.synthetic.demand import BoolArray, FloatArray, IntArray
     from taxi_assets.tlc.synthetic.rides import Rides
 
 _JUNO, _UBER, _VIA, _LYFT = range(4)
@@ -105,42 +105,42 @@ def schema(month: Month) -> pa.Schema:
     return pa.schema(fields)
 
 
-def batches(month: Month, rng: np.random.Generator) -> Iterator[pa.RecordBatch]:
+def record_batches(month: Month, rng: np.random.Generator) -> Iterator[pa.RecordBatch]:
     """The trips by day, in the schema of the month."""
     days = demands.days_of(month)
-    weights = demands.weather(rng, month) * APPS.weights(days)
-    for day, count in zip(days, demands.spread(FHVHV_VOLUME.rows(month), weights), strict=True):
+    weights = demands.draw_day_factors(rng, month) * APPS.weights(days)
+    for day, count in zip(days, demands.apportion(FHVHV_VOLUME.rows(month), weights), strict=True):
         if count:
-            yield batch_of_day(rng, month, day, count)
+            yield draw_day_batch(rng, month, day, count)
 
 
-def batch_of_day(rng: np.random.Generator, month: Month, date: dt.date, count: int) -> pa.RecordBatch:
+def draw_day_batch(rng: np.random.Generator, month: Month, date: dt.date, count: int) -> pa.RecordBatch:
     """`count` trips of a day of the month, in the order of the file."""
-    rides = ride(rng, APPS, date, count)
-    company = choose(rng, count, in_force(_COMPANIES, date))
-    asked = happens(rng, count, np.where(company == _VIA, _VIAS_SHARED, in_force(_SHARED, date)))
-    matched = asked & happens(rng, count, _MATCHED)
-    texts = _names(rng, date, company) | _flags(rng, date, company, asked, matched)
-    numbers = _way(rng, rides, company) | _money(rng, rides, asked)
-    _misrecord(rng, month, numbers)
+    rides = draw_rides(rng, APPS, date, count)
+    company = draw_indices(rng, count, value_in_force(_COMPANIES, date))
+    asked = draw_flags(rng, count, np.where(company == _VIA, _VIAS_SHARED, value_in_force(_SHARED, date)))
+    matched = asked & draw_flags(rng, count, _MATCHED)
+    texts = _draw_bases(rng, date, company) | _draw_flag_columns(rng, date, company, asked, matched)
+    numbers = _draw_times_and_places(rng, rides, company) | _draw_amounts(rng, rides, asked)
+    _add_recording_errors(rng, month, numbers)
     # By the true hour of the pickup, in any order within.
     order = pa.array(np.lexsort((rng.random(count), rides.pickup // 3600)))
     wanted = schema(month)
-    columns = [texts[f.name] if f.name in texts else _written(numbers[f.name], f.type) for f in wanted]
+    columns = [texts[f.name] if f.name in texts else _to_arrow(numbers[f.name], f.type) for f in wanted]
     return pa.RecordBatch.from_arrays([column.take(order) for column in columns], schema=wanted)
 
 
 # ----------------------------------------------------------------------------------------------- the parts of a row
 
 
-def _names(rng: np.random.Generator, date: dt.date, company: Whole) -> dict[str, pa.Array]:
-    bases = in_force(_BASES, date)
+def _draw_bases(rng: np.random.Generator, date: dt.date, company: IntArray) -> dict[str, pa.Array]:
+    bases = value_in_force(_BASES, date)
     names = [name for owned in bases for name in owned]
     first = np.cumsum([0, *(len(owned) for owned in bases)])
     base = np.zeros(len(company), np.int64)
     for owner, owned in enumerate(bases):
         own = company == owner
-        base[own] = first[owner] + choose(rng, int(own.sum()), 1 / (np.arange(len(owned)) + 2))
+        base[own] = first[owner] + draw_indices(rng, int(own.sum()), 1 / (np.arange(len(owned)) + 2))
     dispatching = pa.array(names).take(pa.array(base))
     return {
         "hvfhs_license_num": _LICENSES.take(pa.array(company)),
@@ -149,12 +149,14 @@ def _names(rng: np.random.Generator, date: dt.date, company: Whole) -> dict[str,
     }
 
 
-def _way(rng: np.random.Generator, rides: Rides, company: Whole) -> dict[str, Whole | Real]:
+def _draw_times_and_places(
+    rng: np.random.Generator, rides: Rides, company: IntArray
+) -> dict[str, IntArray | FloatArray]:
     """Times in seconds of New York's wall clock since 1970, zones, miles and seconds."""
-    count = len(rides.began)
-    waited = around(rng, count, 50, 0.9)  # the car, for the passenger
-    under_way = around(rng, count, 240, 0.6)  # to the passenger
-    on_scene = rides.began - waited
+    count = len(rides.start_seconds)
+    waited = draw_lognormal(rng, count, 50, 0.9)  # the car, for the passenger
+    under_way = draw_lognormal(rng, count, 240, 0.6)  # to the passenger
+    on_scene = rides.start_seconds - waited
     grain = np.where(company == _LYFT, 1000, 100)
     return {
         "request_datetime": rides.day.wall_clock(on_scene - under_way),
@@ -164,31 +166,31 @@ def _way(rng: np.random.Generator, rides: Rides, company: Whole) -> dict[str, Wh
         "PULocationID": rides.origin,
         "DOLocationID": rides.destination,
         "trip_miles": np.rint(rides.miles * grain) / grain,
-        "trip_time": rides.seconds,
+        "trip_time": rides.duration_seconds,
     }
 
 
-def _money(rng: np.random.Generator, rides: Rides, shared: Flags) -> dict[str, Whole | Real]:
+def _draw_amounts(rng: np.random.Generator, rides: Rides, shared: BoolArray) -> dict[str, IntArray | FloatArray]:
     """Dollars: made of whole cents, divided last, so that each is the number that its two decimals mean."""
-    date, count = rides.day.date, len(rides.began)
+    date, count = rides.day.date, len(rides.start_seconds)
     ends = np.stack([rides.origin, rides.destination])
-    per_mile, per_minute = in_force(_PAY, date)
+    per_mile, per_minute = value_in_force(_PAY, date)
     # Mostly the minimum; more when cars are scarce.
     scarcity = np.exp(np.maximum(0.15 * rng.standard_normal(count), 0.01))
-    pay = (per_mile * rides.miles + per_minute * rides.minutes) * scarcity
+    pay = (per_mile * rides.miles + per_minute * rides.duration_minutes) * scarcity
     fare = np.rint(np.maximum(pay * np.exp(0.15 + 0.25 * rng.standard_normal(count)), _LEAST_FARE))
     fare = np.rint(np.where(shared, 0.75, 1.0) * fare)
-    toll = tolls(rng, rides)
+    toll = draw_tolls(rng, rides)
     airport = np.isin(ends, demands.AIRPORTS).sum(axis=0) * np.where(shared, _AIRPORT_SHARED, _AIRPORT)
     cents = {
         "base_passenger_fare": fare,
         "tolls": toll,
-        "bcf": np.rint(in_force(_FUND, date) * (fare + toll)),
+        "bcf": np.rint(value_in_force(_FUND, date) * (fare + toll)),
         "sales_tax": np.rint(_SALES_TAX * (fare + toll)),
         "congestion_surcharge": demands.below_96th()[ends].any(axis=0)
         * np.where(shared, _CONGESTION_SHARED, _CONGESTION),
         "airport_fee": airport if date.isoformat() >= _AIRPORT_SINCE else np.full(count, np.nan),
-        "tips": _tips(rng, fare),
+        "tips": _draw_tips(rng, fare),
         "driver_pay": np.rint(pay),
         "cbd_congestion_fee": demands.below_60th()[ends].any(axis=0)
         * (date.isoformat() >= _DISTRICT_SINCE)
@@ -197,58 +199,60 @@ def _money(rng: np.random.Generator, rides: Rides, shared: Flags) -> dict[str, W
     return {name: amount / 100 for name, amount in cents.items()}
 
 
-def _tips(rng: np.random.Generator, fare: Real) -> Real:
+def _draw_tips(rng: np.random.Generator, fare: FloatArray) -> FloatArray:
     """Half of them whole dollars, half a share of the fare."""
     count = len(fare)
-    dollars = 100.0 * (1 + choose(rng, count, (0.25, 0.3, 0.2, 0.06, 0.19)))
-    share = np.rint(fare * np.array([0.1, 0.15, 0.18, 0.2, 0.25])[choose(rng, count, (0.2, 0.25, 0.15, 0.3, 0.1))])
-    return np.where(happens(rng, count, 0.5), dollars, share) * happens(rng, count, _TIPPED)
+    dollars = 100.0 * (1 + draw_indices(rng, count, (0.25, 0.3, 0.2, 0.06, 0.19)))
+    share = np.rint(
+        fare * np.array([0.1, 0.15, 0.18, 0.2, 0.25])[draw_indices(rng, count, (0.2, 0.25, 0.15, 0.3, 0.1))]
+    )
+    return np.where(draw_flags(rng, count, 0.5), dollars, share) * draw_flags(rng, count, _TIPPED)
 
 
-def _flags(
-    rng: np.random.Generator, date: dt.date, company: Whole, asked: Flags, matched: Flags
+def _draw_flag_columns(
+    rng: np.random.Generator, date: dt.date, company: IntArray, asked: BoolArray, matched: BoolArray
 ) -> dict[str, pa.Array]:
     count = len(company)
-    wheelchair = happens(rng, count, _WHEELCHAIR)
-    accessible = happens(rng, count, np.where(wheelchair, 0.9, in_force(_IN_ACCESSIBLE_CAR, date)))
+    wheelchair = draw_flags(rng, count, _WHEELCHAIR)
+    accessible = draw_flags(rng, count, np.where(wheelchair, 0.9, value_in_force(_IN_ACCESSIBLE_CAR, date)))
     return {
-        "shared_request_flag": _flag(asked),
-        "shared_match_flag": _flag(matched),
-        "access_a_ride_flag": pc.if_else(pa.array(company == _UBER), in_force(_UBERS_ACCESS_A_RIDE, date), "N"),
-        "wav_request_flag": _flag(wheelchair),
-        "wav_match_flag": _flag(accessible),
+        "shared_request_flag": _format_flags(asked),
+        "shared_match_flag": _format_flags(matched),
+        "access_a_ride_flag": pc.if_else(pa.array(company == _UBER), value_in_force(_UBERS_ACCESS_A_RIDE, date), "N"),
+        "wav_request_flag": _format_flags(wheelchair),
+        "wav_match_flag": _format_flags(accessible),
     }
 
 
-def _flag(flags: Flags) -> pa.Array:
+def _format_flags(flags: BoolArray) -> pa.Array:
     return pc.if_else(pa.array(flags), "Y", "N")
 
 
 # ------------------------------------------------------------------------------------------------------- the dirt
 
 
-def _misrecord(rng: np.random.Generator, month: Month, columns: dict[str, Whole | Real]) -> None:
+def _add_recording_errors(rng: np.random.Generator, month: Month, columns: dict[str, IntArray | FloatArray]) -> None:
     """What the companies get wrong."""
     pay, pickup, dropoff, on_scene = (
         columns[name] for name in ("driver_pay", "pickup_datetime", "dropoff_datetime", "on_scene_datetime")
     )
     count = len(pickup)
-    pay[happens(rng, count, _UNPAID)] = 0
-    pay[happens(rng, count, _PAY_TAKEN_BACK)] *= -1
-    columns["trip_miles"][happens(rng, count, _NO_MILES)] = 0
-    instant = happens(rng, count, _NO_TIME)
+    pay[draw_flags(rng, count, _UNPAID)] = 0
+    pay[draw_flags(rng, count, _PAY_TAKEN_BACK)] *= -1
+    columns["trip_miles"][draw_flags(rng, count, _NO_MILES)] = 0
+    instant = draw_flags(rng, count, _NO_TIME)
     dropoff[instant] = pickup[instant]
     columns["trip_time"][instant] = 0
-    after = happens(rng, count, _ON_SCENE_AFTER_PICKUP)
+    after = draw_flags(rng, count, _ON_SCENE_AFTER_PICKUP)
     on_scene[after] = (pickup + rng.integers(1, 300, count))[after]
     end = np.datetime64(month.end, "s").astype(np.int64)
-    stray = happens(rng, count, _BEYOND_THE_MONTH)
+    stray = draw_flags(rng, count, _BEYOND_THE_MONTH)
     later = (end + rng.integers(0, 6 * 3600, count) - pickup) * stray
     for name in _TIMES:
         columns[name] = columns[name] + later
 
 
-def _written(column: Whole | Real, written_as: pa.DataType) -> pa.Array:
+def _to_arrow(column: IntArray | FloatArray, written_as: pa.DataType) -> pa.Array:
     """A column as published; NaN stands for what nobody reported."""
     if pa.types.is_timestamp(written_as):
         seconds = pa.array(column, from_pandas=True).cast(pa.int64())

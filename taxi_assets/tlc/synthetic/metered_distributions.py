@@ -18,10 +18,10 @@ from taxi_assets.tlc.synthetic.demand import (
     YELLOW_VOLUME,
     Demand,
     Volume,
+    apportion,
     days_of,
-    in_force,
-    spread,
-    weather,
+    draw_day_factors,
+    value_in_force,
 )
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ UPLOADED_LATE = 8e-3
 
 
 @dataclass(frozen=True)
-class Shape:
+class MeteredService:
     """One service of metered taxis. Shares are of the metered rows, unless they say otherwise."""
 
     volume: Volume
@@ -101,7 +101,7 @@ class Shape:
     negotiated: float  # RatecodeID 5
     odometer_failed: float  # distance 0 on a real trip
     aborted: float  # distance 0, over within seconds
-    reversed: float
+    reversal_share: float
     congestion_cents: int
     dispatch_fee: float  # the share of dispatched rows whose `tip` is a fee of 2.75
     dispatch_mta_tax: bool
@@ -111,19 +111,19 @@ class Shape:
     def rows_by_day(self, rng: np.random.Generator, month: Month) -> list[tuple[dt.date, int, int]]:
         """Day, hailed rows, dispatched rows; they sum to the month's rows."""
         rows = self.volume.rows(month)
-        dispatched = round(rows * in_force(self.dispatched_share, month.start))
-        days, fine = days_of(month), weather(rng, month)
+        dispatched = round(rows * value_in_force(self.dispatched_share, month.start))
+        days, fine = days_of(month), draw_day_factors(rng, month)
         return list(
             zip(
                 days,
-                spread(rows - dispatched, fine * self.hailed.weights(days)),
-                spread(dispatched, fine * self.dispatched.weights(days)),
+                apportion(rows - dispatched, fine * self.hailed.weights(days)),
+                apportion(dispatched, fine * self.dispatched.weights(days)),
                 strict=True,
             )
         )
 
 
-YELLOW = Shape(
+YELLOW = MeteredService(
     volume=YELLOW_VOLUME,
     hailed=HAILED_YELLOW,
     dispatched=DISPATCHED_TAXIS,
@@ -138,7 +138,7 @@ YELLOW = Shape(
     negotiated=0.005,
     odometer_failed=0.008,
     aborted=0.006,
-    reversed=0.005,
+    reversal_share=0.005,
     congestion_cents=250,
     dispatch_fee=0.6,
     dispatch_mta_tax=True,
@@ -146,7 +146,7 @@ YELLOW = Shape(
     stored=0.014,
 )
 
-GREEN = Shape(
+GREEN = MeteredService(
     volume=GREEN_VOLUME,
     hailed=HAILED_GREEN,
     dispatched=DISPATCHED_TAXIS,
@@ -160,7 +160,7 @@ GREEN = Shape(
     negotiated=0.036,
     odometer_failed=0.036,
     aborted=0.022,
-    reversed=0.0036,
+    reversal_share=0.0036,
     congestion_cents=275,
     dispatch_fee=0.927,
     dispatch_mta_tax=False,

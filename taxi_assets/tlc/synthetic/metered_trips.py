@@ -18,16 +18,16 @@ import pyarrow.compute as pc
 
 from taxi_assets.tlc.synthetic import demand as demands
 from taxi_assets.tlc.synthetic import metered_distributions as figures
-from taxi_assets.tlc.synthetic.rides import Rides, choose, happens, ride, tolls
+from taxi_assets.tlc.synthetic.rides import Rides, draw_flags, draw_indices, draw_rides, draw_tolls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from taxi_assets.tlc.month import Month
-    from taxi_assets.tlc.synthetic.demand import Whole
-    from taxi_assets.tlc.synthetic.metered_distributions import Shape, Tariff
+    from taxi_assets.tlc.synthetic.demand import IntArray
+    from taxi_assets.tlc.synthetic.metered_distributions import MeteredService, Tariff
 
-Trips = dict[str, "Whole"]
+TripColumns = dict[str, "IntArray"]
 
 YELLOW_HEADER = (
     "VendorID,tpep_pickup_datetime,tpep_dropoff_datetime,passenger_count,trip_distance,RatecodeID,store_and_fwd_flag,"
@@ -55,64 +55,68 @@ _CARD, _CASH, _NO_CHARGE, _DISPUTE = 1, 2, 3, 4  # payment_type
 _TENTHS, _HUNDREDTHS = 1, 2  # the vendors, by the grain of their odometers
 
 
-def lines(shape: Shape, header: str, month: Month, rng: np.random.Generator) -> Iterator[pa.Array]:
+def csv_lines(shape: MeteredService, header: str, month: Month, rng: np.random.Generator) -> Iterator[pa.Array]:
     """CSV lines without their ends: the hailed trips by day, then the dispatched ones, whose days came in any order."""
     tariff = figures.tariff_of(month)
     days = shape.rows_by_day(rng, month)
     for day, hailed, _ in days:
         if hailed:
-            yield _lines(header, hailed_trips(rng, shape, tariff, day, hailed))
+            yield _to_csv_lines(header, draw_hailed_trips(rng, shape, tariff, day, hailed))
     for index in rng.permutation(len(days)):
         day, _, dispatched = days[index]
         if dispatched:
-            yield _lines(header, dispatched_trips(rng, shape, tariff, day, dispatched))
+            yield _to_csv_lines(header, draw_dispatched_trips(rng, shape, tariff, day, dispatched))
 
 
-def hailed_trips(rng: np.random.Generator, shape: Shape, tariff: Tariff, date: dt.date, count: int) -> Trips:
+def draw_hailed_trips(
+    rng: np.random.Generator, shape: MeteredService, tariff: Tariff, date: dt.date, count: int
+) -> TripColumns:
     """Metered trips of a day in the order of the file; `count` rows, reversals included."""
-    reversals = int(rng.binomial(count, shape.reversed)) if count > 1 else 0
+    reversals = int(rng.binomial(count, shape.reversal_share)) if count > 1 else 0
     charges = count - min(reversals, count // 2)
-    rides = ride(rng, shape.hailed, date, charges, aborted=shape.aborted)
-    trips = _recorded(rides)
-    trips["VendorID"] = _HUNDREDTHS - happens(rng, charges, shape.vendor_1)
-    trips["store_and_fwd_flag"] = happens(rng, charges, shape.stored).astype(np.int64)
-    trips["passenger_count"] = choose(rng, charges, shape.passengers) + 1
-    trips["payment_type"] = choose(rng, charges, shape.payment_types) + 1
-    _charge(rng, shape, tariff, rides, trips)
-    trips["tip_amount"] = _tips(rng, shape, trips)
-    trips["total_amount"] = _sum(trips, _FARE_PARTS)
-    _misrecord(rng, shape, trips)
+    rides = draw_rides(rng, shape.hailed, date, charges, aborted=shape.aborted)
+    trips = _metered_columns(rides)
+    trips["VendorID"] = _HUNDREDTHS - draw_flags(rng, charges, shape.vendor_1)
+    trips["store_and_fwd_flag"] = draw_flags(rng, charges, shape.stored).astype(np.int64)
+    trips["passenger_count"] = draw_indices(rng, charges, shape.passengers) + 1
+    trips["payment_type"] = draw_indices(rng, charges, shape.payment_types) + 1
+    _add_fares(rng, shape, tariff, rides, trips)
+    trips["tip_amount"] = _draw_tips(rng, shape, trips)
+    trips["total_amount"] = _sum_columns(trips, _FARE_PARTS)
+    _add_recording_errors(rng, shape, trips)
     trips = _in_upload_order(rng, trips)
-    _stray(rng, trips)
-    return _reverse(rng, trips, count - charges)
+    _add_strays(rng, trips)
+    return _add_reversals(rng, trips, count - charges)
 
 
-def dispatched_trips(rng: np.random.Generator, shape: Shape, tariff: Tariff, date: dt.date, count: int) -> Trips:
+def draw_dispatched_trips(
+    rng: np.random.Generator, shape: MeteredService, tariff: Tariff, date: dt.date, count: int
+) -> TripColumns:
     """Trips known only from a dispatcher, in the order of the file. Nobody knows vendor, passengers, rate, payment."""
-    rides = ride(rng, shape.dispatched, date, count)
-    trips = _recorded(rides)
-    to_the_minute = ~happens(rng, count, figures.DISPATCHED_TO_THE_SECOND)
+    rides = draw_rides(rng, shape.dispatched, date, count)
+    trips = _metered_columns(rides)
+    to_the_minute = ~draw_flags(rng, count, figures.DISPATCHED_TO_THE_SECOND)
     for name in ("pickup_datetime", "dropoff_datetime"):
         trips[name] -= trips[name] % 60 * to_the_minute
-    fare = 1380 + 179 * rides.miles + 9 * rides.minutes + 590 * rng.standard_normal(count)
+    fare = 1380 + 179 * rides.miles + 9 * rides.duration_minutes + 590 * rng.standard_normal(count)
     trips["fare_amount"] = np.maximum(np.rint(fare).astype(np.int64), 600)
     trips["extra"] = np.zeros(count, np.int64)
     trips["mta_tax"] = np.full(count, 50 if shape.dispatch_mta_tax else 0)
-    trips["tolls_amount"] = tolls(rng, rides)
+    trips["tolls_amount"] = draw_tolls(rng, rides)
     trips["improvement_surcharge"] = np.full(count, tariff.improvement)
     trips["congestion_surcharge"] = np.zeros(count, np.int64)
-    tip = happens(rng, count, 0.6) * np.rint(trips["fare_amount"] * rng.uniform(0.05, 0.3, count)).astype(np.int64)
-    trips["tip_amount"] = np.where(happens(rng, count, shape.dispatch_fee), 275, tip)
-    trips["total_amount"] = _sum(trips, _FARE_PARTS)
-    absurd = happens(rng, count, shape.absurd_distance)
+    tip = draw_flags(rng, count, 0.6) * np.rint(trips["fare_amount"] * rng.uniform(0.05, 0.3, count)).astype(np.int64)
+    trips["tip_amount"] = np.where(draw_flags(rng, count, shape.dispatch_fee), 275, tip)
+    trips["total_amount"] = _sum_columns(trips, _FARE_PARTS)
+    absurd = draw_flags(rng, count, shape.absurd_distance)
     trips["trip_distance"][absurd] = np.rint(60_000 * 375 ** rng.random(int(absurd.sum()))).astype(np.int64)
-    trips["trip_distance"][happens(rng, count, figures.DISPATCHED_WITHOUT_DISTANCE)] = 0
-    instant = happens(rng, count, figures.DROPOFF_AT_PICKUP)
+    trips["trip_distance"][draw_flags(rng, count, figures.DISPATCHED_WITHOUT_DISTANCE)] = 0
+    instant = draw_flags(rng, count, figures.DROPOFF_AT_PICKUP)
     trips["dropoff_datetime"][instant] = trips["pickup_datetime"][instant]
     return _in_upload_order(rng, trips)
 
 
-def _recorded(rides: Rides) -> Trips:
+def _metered_columns(rides: Rides) -> TripColumns:
     """What the meter's clock, odometer and receiver have of the rides."""
     return {
         "pickup_datetime": rides.pickup,
@@ -126,10 +130,12 @@ def _recorded(rides: Rides) -> Trips:
 # ------------------------------------------------------------------------------------------------------ the money
 
 
-def _charge(rng: np.random.Generator, shape: Shape, tariff: Tariff, rides: Rides, trips: Trips) -> None:
+def _add_fares(
+    rng: np.random.Generator, shape: MeteredService, tariff: Tariff, rides: Rides, trips: TripColumns
+) -> None:
     """RatecodeID and trip_type, and every part of the fare but the tip."""
-    count = len(rides.began)
-    rate = _rates(rng, shape, rides)
+    count = len(rides.start_seconds)
+    rate = _draw_rate_codes(rng, shape, rides)
     hour = trips["pickup_datetime"] // 3600 % 24
     overnight = np.isin(hour, figures.OVERNIGHT_HOURS)
     rush = np.isin(hour, figures.RUSH_HOURS) & demands.is_workday(rides.day.date)
@@ -138,93 +144,93 @@ def _charge(rng: np.random.Generator, shape: Shape, tariff: Tariff, rides: Rides
     below_96th = demands.below_96th()
     congested = below_96th[rides.origin] | below_96th[rides.destination]
     trips["RatecodeID"] = rate
-    trips["trip_type"] = 1 + happens(rng, count, 0.86 * (rate == _NEGOTIATED))
-    trips["fare_amount"] = _fares(rng, tariff, rate, rides)
+    trips["trip_type"] = 1 + draw_flags(rng, count, 0.86 * (rate == _NEGOTIATED))
+    trips["fare_amount"] = _draw_fares(rng, tariff, rate, rides)
     trips["extra"] = extra * taxed
     trips["mta_tax"] = 50 * taxed
-    trips["tolls_amount"] = tolls(rng, rides)
+    trips["tolls_amount"] = draw_tolls(rng, rides)
     trips["improvement_surcharge"] = np.full(count, tariff.improvement)
     trips["congestion_surcharge"] = shape.congestion_cents * (congested & tariff.has_congestion)
 
 
-def _rates(rng: np.random.Generator, shape: Shape, rides: Rides) -> Whole:
+def _draw_rate_codes(rng: np.random.Generator, shape: MeteredService, rides: Rides) -> IntArray:
     """RatecodeID: standard, flat between JFK and Manhattan, Newark, Nassau or Westchester, negotiated, unknown."""
     origin, destination = rides.origin, rides.destination
     below_96th, count = demands.below_96th(), len(origin)
     jfk = ((origin == demands.JFK) & below_96th[destination]) | ((destination == demands.JFK) & below_96th[origin])
     rate = np.where(jfk, _TO_JFK, _STANDARD)
     rate[destination == demands.NEWARK] = _TO_NEWARK
-    rate[(destination == demands.OUTSIDE) & happens(rng, count, 0.1)] = _SUBURBS
-    rate[happens(rng, count, shape.negotiated)] = _NEGOTIATED
-    rate[happens(rng, count, figures.RATE_UNKNOWN)] = _RATE_UNKNOWN
+    rate[(destination == demands.OUTSIDE) & draw_flags(rng, count, 0.1)] = _SUBURBS
+    rate[draw_flags(rng, count, shape.negotiated)] = _NEGOTIATED
+    rate[draw_flags(rng, count, figures.RATE_UNKNOWN)] = _RATE_UNKNOWN
     return rate
 
 
-def _fares(rng: np.random.Generator, tariff: Tariff, rate: Whole, rides: Rides) -> Whole:
+def _draw_fares(rng: np.random.Generator, tariff: Tariff, rate: IntArray, rides: Rides) -> IntArray:
     # A meter counts a unit per fifth of a mile, or per minute when slow; fitted to the real fares of rate 1.
-    counted = 3.98 * rides.miles + 0.69 * rides.minutes - 1.2 + 0.8 * rng.standard_normal(len(rate))
+    counted = 3.98 * rides.miles + 0.69 * rides.duration_minutes - 1.2 + 0.8 * rng.standard_normal(len(rate))
     units = np.maximum(np.rint(counted), 0)
     fare = tariff.drop + tariff.unit * units.astype(np.int64)
     dollars = np.rint(fare / 100 * rng.uniform(0.8, 1.5, len(fare))).astype(np.int64)
-    negotiated = 100 * dollars * happens(rng, len(fare), 0.87)  # the others are recorded as free
+    negotiated = 100 * dollars * draw_flags(rng, len(fare), 0.87)  # the others are recorded as free
     cases = [rate == _TO_JFK, rate == _TO_NEWARK, rate == _SUBURBS, rate == _NEGOTIATED]
     return np.select(cases, [tariff.jfk_flat, fare + tariff.newark, 2 * fare - tariff.drop, negotiated], fare)
 
 
-def _tips(rng: np.random.Generator, shape: Shape, trips: Trips) -> Whole:
+def _draw_tips(rng: np.random.Generator, shape: MeteredService, trips: TripColumns) -> IntArray:
     """Only tips on cards are recorded: mostly one of the screen's percentages of everything else, or whole dollars."""
-    due = _sum(trips, [part for part in _FARE_PARTS if part != "tip_amount"])
+    due = _sum_columns(trips, [part for part in _FARE_PARTS if part != "tip_amount"])
     count = len(due)
-    kind = choose(rng, count, shape.tips)
+    kind = draw_indices(rng, count, shape.tips)
     whole_dollars = 100 * np.maximum(np.rint(due / 100 * rng.uniform(0.1, 0.25, count)), 1)
     any_amount = np.rint(due * rng.uniform(0.03, 0.35, count))
     choices = [0 * due, *(np.rint(due * share) for share in (0.2, 0.25, 0.3)), whole_dollars, any_amount]
-    on_card: Whole = np.choose(kind, choices).astype(np.int64) * (trips["payment_type"] == _CARD)
+    on_card: IntArray = np.choose(kind, choices).astype(np.int64) * (trips["payment_type"] == _CARD)
     return on_card
 
 
-def _sum(trips: Trips, parts: Sequence[str]) -> Whole:
-    total: Whole = np.sum([trips[part] for part in parts], axis=0)
+def _sum_columns(trips: TripColumns, parts: Sequence[str]) -> IntArray:
+    total: IntArray = np.sum([trips[part] for part in parts], axis=0)
     return total
 
 
 # ------------------------------------------------------------------------------------------------------- the dirt
 
 
-def _misrecord(rng: np.random.Generator, shape: Shape, trips: Trips) -> None:
+def _add_recording_errors(rng: np.random.Generator, shape: MeteredService, trips: TripColumns) -> None:
     """What meters get wrong, after the passenger has paid for the true trip."""
     count = len(trips["VendorID"])
     pickup, dropoff = trips["pickup_datetime"], trips["dropoff_datetime"]
     tenths = trips["VendorID"] == _TENTHS
     trips["trip_distance"] = np.where(tenths, (trips["trip_distance"] + 5) // 10 * 10, trips["trip_distance"])
-    trips["trip_distance"][happens(rng, count, shape.odometer_failed)] = 0
+    trips["trip_distance"][draw_flags(rng, count, shape.odometer_failed)] = 0
     # Nine of ten are vendor 1's.
     share = np.where(tenths, 0.9 / shape.vendor_1, 0.1 / (1 - shape.vendor_1))
-    trips["passenger_count"][happens(rng, count, share * shape.zero_passengers)] = 0
-    left_on = ~tenths & happens(rng, count, figures.METER_LEFT_ON)
+    trips["passenger_count"][draw_flags(rng, count, share * shape.zero_passengers)] = 0
+    left_on = ~tenths & draw_flags(rng, count, figures.METER_LEFT_ON)
     almost_a_day = 86_420 - np.rint(1750 * rng.standard_exponential(count)).astype(np.int64)
     dropoff[left_on] = (pickup + almost_a_day)[left_on]
-    before = happens(rng, count, figures.DROPOFF_BEFORE_PICKUP)
+    before = draw_flags(rng, count, figures.DROPOFF_BEFORE_PICKUP)
     dropoff[before] = (2 * pickup - dropoff)[before]
-    instant = happens(rng, count, figures.DROPOFF_AT_PICKUP)
+    instant = draw_flags(rng, count, figures.DROPOFF_AT_PICKUP)
     dropoff[instant] = pickup[instant]
     trips["trip_distance"][instant] = 0
 
 
-def _in_upload_order(rng: np.random.Generator, trips: Trips) -> Trips:
+def _in_upload_order(rng: np.random.Generator, trips: TripColumns) -> TripColumns:
     """By the hour, any order within; a few in the next or the last hour, and some hours late."""
     count = len(trips["pickup_datetime"])
-    late = 3 * 3600 * rng.standard_exponential(count) * happens(rng, count, figures.UPLOADED_LATE)
+    late = 3 * 3600 * rng.standard_exponential(count) * draw_flags(rng, count, figures.UPLOADED_LATE)
     hour = (trips["pickup_datetime"] + 200 * rng.standard_normal(count) + late) // 3600
     order = np.lexsort((rng.random(count), hour))
     return {name: column[order] for name, column in trips.items()}
 
 
-def _stray(rng: np.random.Generator, trips: Trips) -> None:
+def _add_strays(rng: np.random.Generator, trips: TripColumns) -> None:
     """Pickups of another month: reported late, a little early, or by a clock that fell back to its first day."""
     pickup, dropoff = trips["pickup_datetime"], trips["dropoff_datetime"]
     reset = int(dt.datetime(2008, 12, 31, 22, tzinfo=dt.UTC).timestamp())
-    for row in np.flatnonzero(happens(rng, len(pickup), figures.STRAYS)):
+    for row in np.flatnonzero(draw_flags(rng, len(pickup), figures.STRAYS)):
         month = pickup[row].astype("datetime64[s]").astype("datetime64[M]")
         edges = (month, month + np.timedelta64(1, "M"))
         start, end = (int(edge.astype("datetime64[s]").astype(np.int64)) for edge in edges)
@@ -234,7 +240,7 @@ def _stray(rng: np.random.Generator, trips: Trips) -> None:
         pickup[row] = time
 
 
-def _reverse(rng: np.random.Generator, trips: Trips, count: int) -> Trips:
+def _add_reversals(rng: np.random.Generator, trips: TripColumns, count: int) -> TripColumns:
     """Put before each of `count` charges of vendor 2, paid in cash, a row that takes it back to the cent."""
     candidates = (trips["VendorID"] == _HUNDREDTHS) & (trips["payment_type"] == _CASH)
     chance = np.where(candidates, 1.0, 1e-9)
@@ -242,7 +248,7 @@ def _reverse(rng: np.random.Generator, trips: Trips, count: int) -> Trips:
     order = np.sort(np.concatenate([np.arange(len(chance)), taken]))
     trips = {name: column[order] for name, column in trips.items()}
     reversal = taken + np.arange(count)
-    trips["payment_type"][reversal] = np.where(happens(rng, count, 0.76), _NO_CHARGE, _DISPUTE)
+    trips["payment_type"][reversal] = np.where(draw_flags(rng, count, 0.76), _NO_CHARGE, _DISPUTE)
     for part in (*_FARE_PARTS, "total_amount"):
         trips[part][reversal] *= -1
     return trips
@@ -251,13 +257,13 @@ def _reverse(rng: np.random.Generator, trips: Trips, count: int) -> Trips:
 # ------------------------------------------------------------------------------------------------------- the text
 
 
-def _lines(header: str, trips: Trips) -> pa.Array:
+def _to_csv_lines(header: str, trips: TripColumns) -> pa.Array:
     """One CSV line per trip, without its end."""
-    columns = [_column(name, trips) for name in header.split(",")]
+    columns = [_to_text(name, trips) for name in header.split(",")]
     return pc.binary_join_element_wise(*columns, ",")
 
 
-def _column(name: str, trips: Trips) -> pa.Array:
+def _to_text(name: str, trips: TripColumns) -> pa.Array:
     """A column's text, written as the published files write it."""
     hailed = "VendorID" in trips
     key = name.removeprefix("tpep_").removeprefix("lpep_")
@@ -268,13 +274,13 @@ def _column(name: str, trips: Trips) -> pa.Array:
     if name == "store_and_fwd_flag":
         return pa.array(["N", "Y"]).take(pa.array(trips[name]))
     if name == "trip_distance":
-        return _written(trips[name], lambda hundredths: f"{hundredths / 100:.2f}".removeprefix("0"))
+        return _format_numbers(trips[name], lambda hundredths: f"{hundredths / 100:.2f}".removeprefix("0"))
     if name in _AMOUNTS:
-        return _written(trips[name], lambda cents: f"{cents / 100:.2f}".rstrip("0").rstrip("."))
+        return _format_numbers(trips[name], lambda cents: f"{cents / 100:.2f}".rstrip("0").rstrip("."))
     return pa.array(trips[name]).cast(pa.string())
 
 
-def _written(numbers: Whole, write: Callable[[int], str]) -> pa.Array:
+def _format_numbers(numbers: IntArray, write: Callable[[int], str]) -> pa.Array:
     # A day has few distinct amounts: each is written once.
     distinct, position = np.unique(numbers, return_inverse=True)
     return pa.array([write(number) for number in distinct.tolist()]).take(pa.array(position))

@@ -17,7 +17,7 @@ from taxi_assets.tlc.synthetic import demand as demands
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from taxi_assets.tlc.synthetic.demand import Demand, Flags, Real, Whole
+    from taxi_assets.tlc.synthetic.demand import BoolArray, Demand, FloatArray, IntArray
 
 _SUNDAY = 6
 _HOUR = 3600
@@ -37,22 +37,22 @@ _TOLLS = (
 # ------------------------------------------------------------------------------------------------------ the dice
 
 
-def happens(rng: np.random.Generator, count: int, share: float | Real) -> Flags:
+def draw_flags(rng: np.random.Generator, count: int, share: float | FloatArray) -> BoolArray:
     """`count` flags, each set with the chance `share`."""
-    flags: Flags = rng.random(count) < share
+    flags: BoolArray = rng.random(count) < share
     return flags
 
 
-def choose(rng: np.random.Generator, count: int, shares: Sequence[float] | Real) -> Whole:
+def draw_indices(rng: np.random.Generator, count: int, shares: Sequence[float] | FloatArray) -> IntArray:
     """Positions in `shares` (which need not sum to 1), drawn by them."""
     ends = np.cumsum(shares)
-    positions: Whole = np.searchsorted(ends, rng.random(count) * ends[-1], side="right").astype(np.int64)
+    positions: IntArray = np.searchsorted(ends, rng.random(count) * ends[-1], side="right").astype(np.int64)
     return positions
 
 
-def around(rng: np.random.Generator, count: int, median: float, spread: float) -> Whole:
+def draw_lognormal(rng: np.random.Generator, count: int, median: float, spread: float) -> IntArray:
     """Whole numbers around a median, more of them far above than far below; `spread` is that of their logarithms."""
-    numbers: Whole = np.rint(median * np.exp(spread * rng.standard_normal(count))).astype(np.int64)
+    numbers: IntArray = np.rint(median * np.exp(spread * rng.standard_normal(count))).astype(np.int64)
     return numbers
 
 
@@ -72,16 +72,16 @@ class Day:
         change = (date.month, date.weekday(), (date.day - 1) // 7)
         return cls(date, {(3, _SUNDAY, 1): _HOUR, (11, _SUNDAY, 0): -_HOUR}.get(change, 0))
 
-    def elapsed(self, rng: np.random.Generator, clock: Whole) -> Whole:
+    def elapsed(self, rng: np.random.Generator, clock: IntArray) -> IntArray:
         """Seconds passed since midnight when the clock shows `clock`; in November it shows 01:00 to 02:00 twice."""
         if self.shift == 0:
             return clock
         changed = clock >= _TWO_O_CLOCK + max(self.shift, 0)
         if self.shift < 0:
-            changed |= (clock >= _HOUR) & happens(rng, len(clock), 0.5)
+            changed |= (clock >= _HOUR) & draw_flags(rng, len(clock), 0.5)
         return clock - self.shift * changed
 
-    def wall_clock(self, elapsed: Whole) -> Whole:
+    def wall_clock(self, elapsed: IntArray) -> IntArray:
         """What the clock shows so many seconds after midnight (or before, if negative), in seconds since 1970."""
         midnight = (self.date - dt.date(1970, 1, 1)).days * 86_400
         return midnight + elapsed + self.shift * (elapsed >= _TWO_O_CLOCK)
@@ -95,33 +95,33 @@ class Rides:
     """Rides that begin on a day, as they truly were; columns of one length."""
 
     day: Day
-    began: Whole  # seconds after midnight
-    seconds: Whole  # under way
-    minutes: Real  # the same, to the fraction
-    miles: Real
-    origin: Whole  # LocationID
-    destination: Whole
+    start_seconds: IntArray  # seconds after midnight
+    duration_seconds: IntArray  # under way
+    duration_minutes: FloatArray  # the same, to the fraction
+    miles: FloatArray
+    origin: IntArray  # LocationID
+    destination: IntArray
 
     @property
-    def pickup(self) -> Whole:
+    def pickup(self) -> IntArray:
         """In seconds of New York's wall clock since 1970."""
-        return self.day.wall_clock(self.began)
+        return self.day.wall_clock(self.start_seconds)
 
     @property
-    def dropoff(self) -> Whole:
+    def dropoff(self) -> IntArray:
         """In seconds of New York's wall clock since 1970."""
-        return self.day.wall_clock(self.began + self.seconds)
+        return self.day.wall_clock(self.start_seconds + self.duration_seconds)
 
 
-def ride(rng: np.random.Generator, demand: Demand, date: dt.date, count: int, *, aborted: float = 0.0) -> Rides:
+def draw_rides(rng: np.random.Generator, demand: Demand, date: dt.date, count: int, *, aborted: float = 0.0) -> Rides:
     """`count` rides, in any order; the share `aborted` is over within a minute, where it began."""
     day = Day.of(date)
-    zones = demands.zones_of(demand)
-    origin, destination = zones.draw(rng, count)
-    given_up = happens(rng, count, aborted)
+    zones = demands.origin_destination_model(demand)
+    origin, destination = zones.draw_pairs(rng, count)
+    given_up = draw_flags(rng, count, aborted)
     destination = np.where(given_up, origin, destination)
-    miles = np.where(given_up, 0.0, np.minimum(zones.miles(rng, origin, destination), 60.0))
-    hour = choose(rng, count, demand.hourly(date))
+    miles = np.where(given_up, 0.0, np.minimum(zones.draw_miles(rng, origin, destination), 60.0))
+    hour = draw_indices(rng, count, demand.hourly(date))
     # Fitted to the real trips of 0.5 to 40 miles: ln minutes = 1.9 + 0.72 ln miles, standard deviation 0.32.
     minutes = np.exp(1.9 + 0.72 * np.log(np.maximum(miles, 0.05)) + 0.3 * rng.standard_normal(count))
     minutes = np.where(given_up, rng.uniform(0.03, 1.0, count), minutes * demands.SLOWNESS_BY_HOUR[hour])
@@ -130,12 +130,12 @@ def ride(rng: np.random.Generator, demand: Demand, date: dt.date, count: int, *,
     return Rides(day, began, seconds, minutes, miles, origin, destination)
 
 
-def tolls(rng: np.random.Generator, rides: Rides) -> Whole:
+def draw_tolls(rng: np.random.Generator, rides: Rides) -> IntArray:
     """Cents paid, by distance; the way to an airport more often leads through a tunnel."""
     ends = np.stack([rides.origin, rides.destination])
     to_airport = np.isin(ends, demands.AIRPORTS).any(axis=0)
     shares = (np.interp(rides.miles, _TOLL_MILES, share) for share in (_AIRPORT_TOLL_SHARE, _TOLL_SHARE))
-    paid = happens(rng, len(rides.miles), np.where(to_airport, *shares))
-    toll = demands.in_force(_TOLLS, rides.day.date)
-    amounts: Whole = np.array([toll, 2 * toll, 280, 229])
-    return amounts[choose(rng, len(rides.miles), (0.83, 0.06, 0.06, 0.05))] * paid
+    paid = draw_flags(rng, len(rides.miles), np.where(to_airport, *shares))
+    toll = demands.value_in_force(_TOLLS, rides.day.date)
+    amounts: IntArray = np.array([toll, 2 * toll, 280, 229])
+    return amounts[draw_indices(rng, len(rides.miles), (0.83, 0.06, 0.06, 0.05))] * paid

@@ -18,7 +18,7 @@ import pytest
 from google.cloud import bigquery, storage
 
 from taxi_assets.errors import LakeUnreachableError, WarehouseUnreachableError
-from taxi_assets.google_auth import credentials
+from taxi_assets.google_auth import load_credentials
 from taxi_assets.resources.google import BigQueryClientResource, CloudStorageResource
 from taxi_assets.storage.lake.gcs_lake import GcsLake
 from taxi_assets.storage.lake.local_lake import LocalLake
@@ -77,7 +77,7 @@ def location_of(place: Place) -> str:
 
 @contextmanager
 def _storage(place: Place) -> Iterator[storage.Client]:
-    client = storage.Client(project=place.project, credentials=credentials(place.key))
+    client = storage.Client(project=place.project, credentials=load_credentials(place.key))
     try:
         yield client
     finally:
@@ -108,7 +108,7 @@ def real_gcs_lake(real_gcs_prefix: str) -> LakeBackend:
 @contextmanager
 def backend(open_its_lake: Callable[[], Lake]) -> Iterator[WarehouseBackend]:
     dataset = f"taxi_test_{uuid.uuid4().hex}"
-    client = bigquery.Client(project=PROJECT, credentials=credentials(HERE.key))
+    client = bigquery.Client(project=PROJECT, credentials=load_credentials(HERE.key))
 
     def columns(table: str) -> dict[str, str | None]:
         return {field.name: field.description for field in client.get_table(f"{PROJECT}.{dataset}.{table}").schema}

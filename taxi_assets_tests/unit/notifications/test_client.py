@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from taxi_assets.errors import SettingsError
 from taxi_assets.notifications import client
-from taxi_assets.notifications.client import Message, notify, read_notifiers
+from taxi_assets.notifications.client import Message, notify, parse_notify_urls
 from taxi_assets.settings import Settings
 from taxi_assets_tests.loopback_sinks import SECRET, HttpSink, MailSink
 
@@ -36,7 +36,7 @@ def test_one_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_notifiers_stand_between_commas_or_spaces(value: str, number: int) -> None:
-    assert len(read_notifiers(value)) == number
+    assert len(parse_notify_urls(value)) == number
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from taxi_assets.errors import (
     WarehouseConfigurationError,
     WarehouseUnreachableError,
 )
-from taxi_assets.google_auth import named_errors, reason
+from taxi_assets.google_auth import describe_google_error, translate_google_errors
 from taxi_assets.marts.mart import Mart
 from taxi_assets.resources.google import BigQueryClientResource
 from taxi_assets.storage.lake.objects import ParquetPartition
@@ -272,7 +272,7 @@ class BigQueryWarehouse(Warehouse):
         except api_errors.PreconditionFailed as error:
             raise WarehouseBusyError(
                 f"`{wanted.project}.{wanted.dataset_id}.{wanted.table_id}` was changed by others each of {_UPDATES} "
-                f"times that its columns or descriptions were to be updated ({reason(error)}).",
+                f"times that its columns or descriptions were to be updated ({describe_google_error(error)}).",
                 remedy="Try again later.",
             ) from error
 
@@ -315,8 +315,8 @@ class BigQueryWarehouse(Warehouse):
             yield client
 
     def _named_errors(self, label: str) -> AbstractContextManager[None]:
-        return named_errors(
-            label, unusable=WarehouseConfigurationError, unreachable=WarehouseUnreachableError, remedy=self._remedy
+        return translate_google_errors(
+            label, permanent=WarehouseConfigurationError, transient=WarehouseUnreachableError, remedy=self._remedy
         )
 
     def _remedy(self, message: str) -> str:

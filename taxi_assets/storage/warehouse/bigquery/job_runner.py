@@ -10,7 +10,7 @@ import tenacity
 from google.api_core import exceptions as api_errors
 
 from taxi_assets.errors import WarehouseUnreachableError
-from taxi_assets.google_auth import TRANSIENT_ERRORS
+from taxi_assets.google_auth import TRANSIENT_REASONS
 
 if TYPE_CHECKING:
     import logging
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _ATTEMPTS = 4
 _LONGEST_WAIT_SECONDS = 30
 # A job that failed for one of these may succeed as another job. A quota is not tried again: it is for a day.
-_TRANSIENT_REASONS = TRANSIENT_ERRORS - {"quotaExceeded"}
+_TRANSIENT_REASONS = TRANSIENT_REASONS - {"quotaExceeded"}
 
 
 class _TransientJobError(Exception):

@@ -25,7 +25,7 @@ from google.cloud import bigquery
 from google.cloud.bigquery.retry import DEFAULT_RETRY
 
 from taxi_assets.errors import LakeConflictError, ReconciliationError, TaxiAssetsError
-from taxi_assets.google_auth import reason
+from taxi_assets.google_auth import describe_google_error
 from taxi_assets.storage.warehouse.base_warehouse import reconciliation_error
 from taxi_assets.storage.warehouse.bigquery.job_runner import job_id_of, run_job_idempotently
 from taxi_assets.storage.warehouse.bigquery.queries import count, rows_of
@@ -232,7 +232,9 @@ class MonthLoad:
         try:
             yield
         except (api_errors.GoogleAPIError, auth_errors.GoogleAuthError, OSError, FutureTimeoutError) as error:
-            self.log.warning("%s %s %s %s: %s", self.ledger, message, self.service.name, self.month, reason(error))
+            self.log.warning(
+                "%s %s %s %s: %s", self.ledger, message, self.service.name, self.month, describe_google_error(error)
+            )
 
     # --- counting ----------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import psycopg2
 import psycopg2.extensions
 
-from taxi_assets.addresses import is_secret
+from taxi_assets.addresses import may_hold_secret
 from taxi_assets.errors import (
     TaxiAssetsError,
     WarehouseBusyError,
@@ -62,7 +62,7 @@ def without_secrets(url: str) -> str:
     """The address without any password that somebody put there all the same."""
     hidden = re.sub(r"(://[^/?#@:]*):[^/?#]*@", r"\1@", url)
     address, _, options = hidden.partition("?")
-    shown = "&".join(part for part in options.split("&") if not is_secret(unquote(part.partition("=")[0])))
+    shown = "&".join(part for part in options.split("&") if not may_hold_secret(unquote(part.partition("=")[0])))
     return f"{address}?{shown}".rstrip("?&")
 
 

@@ -70,7 +70,7 @@ class FileRequest:
 class DownloadRequest(FileRequest):
     """A file to be fetched, to `path`."""
 
-    held: SourceRecord | None
+    stored: SourceRecord | None
     path: Path
     limits: FileLimits
     log: logging.Logger
@@ -79,21 +79,21 @@ class DownloadRequest(FileRequest):
     @property
     def known(self) -> SourceRecord | None:
         """The record of what we hold, if it came from this very address."""
-        return self.held if self.held is not None and self.held.url == self.url else None
+        return self.stored if self.stored is not None and self.stored.url == self.url else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class VersionRequest(FileRequest):
     """A file to be asked about."""
 
-    held: FileVersion | None
+    stored: FileVersion | None
     deadline: float = math.inf
     """By when the answer must be there, by `time.monotonic`."""
 
     @property
     def known(self) -> FileVersion | None:
         """The version of the one we hold, if it came from this very address."""
-        return self.held if self.held is not None and self.held.url == self.url else None
+        return self.stored if self.stored is not None and self.stored.url == self.url else None
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class DownloadResult:
     generated: bool = False
 
 
-class MissingError(Exception):
+class MissingFileError(Exception):
     """The address has no such file; its text is the answer that said so."""
 
 
@@ -119,6 +119,6 @@ def request_error(request: FileRequest, answer: str) -> PublisherRequestError:
     )
 
 
-def megabytes(count: int) -> str:
+def format_megabytes(count: int) -> str:
     """A number of bytes, for people."""
     return f"{count / 1e6:,.1f} MB"

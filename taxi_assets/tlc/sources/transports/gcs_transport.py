@@ -16,10 +16,15 @@ from google.api_core import exceptions as api_errors
 from google.cloud.storage.exceptions import DataCorruption
 
 from taxi_assets.errors import PublisherRequestError, PublisherUnreachableError
-from taxi_assets.google_auth import is_missing_bucket, named_errors, storage_client
+from taxi_assets.google_auth import is_missing_bucket, storage_client, translate_google_errors
 from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.sources.source_record import FileVersion
-from taxi_assets.tlc.sources.transports.base_transport import RETRY_LATER, DownloadResult, MissingError, request_error
+from taxi_assets.tlc.sources.transports.base_transport import (
+    RETRY_LATER,
+    DownloadResult,
+    MissingFileError,
+    request_error,
+)
 from taxi_assets.tlc.sources.validate_file import expansion_ratio_error, too_large_error
 
 if TYPE_CHECKING:
@@ -85,10 +90,10 @@ def _object(request: FileRequest, **retry: Any) -> Iterator[storage.Blob]:
     """The published object as it is now; raises `MissingError`."""
     address = urlsplit(request.source.url)
     with (
-        named_errors(
+        translate_google_errors(
             f"{request.label} cannot be fetched from {request.url}",
-            unusable=PublisherRequestError,
-            unreachable=PublisherUnreachableError,
+            permanent=PublisherRequestError,
+            transient=PublisherUnreachableError,
             remedy=lambda _: (
                 f"Grant it Storage Object Viewer (roles/storage.objectViewer) on the bucket {address.netloc}."
             ),
@@ -101,7 +106,7 @@ def _object(request: FileRequest, **retry: Any) -> Iterator[storage.Blob]:
         except api_errors.NotFound as error:
             if is_missing_bucket(error):
                 raise request_error(request, "that there is no such bucket") from None
-            raise MissingError("no such object") from None
+            raise MissingFileError("no such object") from None
         yield blob
 
 

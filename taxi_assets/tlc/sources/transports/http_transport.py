@@ -29,8 +29,8 @@ from taxi_assets.tlc.sources.transports.base_transport import (
     CHUNK_BYTES,
     RETRY_LATER,
     DownloadResult,
-    MissingError,
-    megabytes,
+    MissingFileError,
+    format_megabytes,
     request_error,
 )
 from taxi_assets.tlc.sources.transports.deadline import DeadlinePassedError, session_until
@@ -108,13 +108,13 @@ def _send_version_request(request: VersionRequest, session: requests.Session) ->
     if answer.status_code == HTTPStatus.NOT_MODIFIED and request.known is not None:
         return request.known
     if answer.status_code in _NOT_PUBLISHED:
-        raise MissingError(f"HTTP {answer.status_code}")
+        raise MissingFileError(f"HTTP {answer.status_code}")
     if answer.status_code in _TRANSIENT_STATUSES:
         raise PublisherServerError(_unreachable_error(request, f"HTTP {answer.status_code}"), remedy=RETRY_LATER)
     if answer.status_code != HTTPStatus.OK:
         raise request_error(request, f"HTTP {answer.status_code}")
     if answer.headers.get("Content-Type", "").startswith("text/html"):
-        raise MissingError("a web page, no file")
+        raise MissingFileError("a web page, no file")
     length = answer.headers.get("Content-Length", "")
     return FileVersion(
         request.url,
@@ -184,7 +184,7 @@ class _HttpDownload:
                 ) from None
             raise PublisherUnreachableError(
                 f"{job.label} could not be fetched from {job.url}: {last}"
-                f" (tried {self._requests} times, {megabytes(self._furthest)} arrived).",
+                f" (tried {self._requests} times, {format_megabytes(self._furthest)} arrived).",
                 remedy=RETRY_LATER,
             ) from None
         return unchanged or DownloadResult(self._arrived, self._digest.hexdigest(), self._etag, self._last_modified)
@@ -259,7 +259,7 @@ class _HttpDownload:
         """Let the body of a good answer in; for any other, raise what it means."""
         status = response.status_code
         if status in _NOT_PUBLISHED:
-            raise MissingError(f"HTTP {status}")
+            raise MissingFileError(f"HTTP {status}")
         if status in _TRANSIENT_STATUSES:
             raise _TransferInterruptedError(f"HTTP {status}", _seconds(response.headers.get("Retry-After")))
         if status == HTTPStatus.OK:
@@ -314,8 +314,8 @@ class _HttpDownload:
         if now - self._told >= self._job.retry.progress_interval_seconds:
             self._told = now
             speed = self._arrived / 1e6 / max(now - self._job.started, 1e-9)
-            total = f" of {megabytes(self._total)}" if self._total is not None else ""
-            self._job.log.info("%s: %s%s, %.1f MB/s", self._job.label, megabytes(self._arrived), total, speed)
+            total = f" of {format_megabytes(self._total)}" if self._total is not None else ""
+            self._job.log.info("%s: %s%s, %.1f MB/s", self._job.label, format_megabytes(self._arrived), total, speed)
 
     def _retry_after_seconds(self, state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome is not None else None
@@ -325,7 +325,7 @@ class _HttpDownload:
     def _log_retry(self, state: tenacity.RetryCallState) -> None:
         reason = state.outcome.exception() if state.outcome is not None else None
         pause = state.next_action.sleep if state.next_action is not None else 0.0
-        arrived = megabytes(self._arrived)
+        arrived = format_megabytes(self._arrived)
         message = "%s from %s: %s, after %s; trying again in %.1f s"
         self._job.log.warning(message, self._job.label, self._job.url, reason, arrived, pause)
 

@@ -24,7 +24,7 @@ from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets.tlc.services.yellow import YELLOW
 from taxi_assets.tlc.sources.download import DownloadedFile, RetrySettings, UnchangedFile, download
-from taxi_assets.tlc.sources.publishers import publisher_from
+from taxi_assets.tlc.sources.publishers import resolve_publisher
 from taxi_assets.tlc.sources.source_record import SourceRecord, SourceUrl
 from taxi_assets.tlc.sources.validate_file import FileLimits
 from taxi_assets_tests.loopback_publisher import HTML_PAGE, Answer, LoopbackPublisher
@@ -236,7 +236,7 @@ def test_no_secret_reaches_records_logs_or_errors(
     caplog.set_level(logging.DEBUG)
     publisher.script(NAME, then=answer)
     base = f"http://me:hush@127.0.0.1:{publisher.port}?sig=s3cret"
-    candidates = [c for c in publisher_from(base).source_urls(GREEN, Month(2020, 10)) if c.format is FileFormat.CSV]
+    candidates = [c for c in resolve_publisher(base).source_urls(GREEN, Month(2020, 10)) if c.format is FileFormat.CSV]
     try:
         shown = repr(download("green 2020-10", candidates, known=None, output_dir=output_dir, log=LOG, retry=IMPATIENT))
     except TaxiAssetsError as error:
@@ -275,7 +275,7 @@ def test_a_long_download_tells_its_progress_and_a_broken_one_that_it_goes_on(
 
 
 def test_a_real_folder_is_read_byte_for_byte_and_stays_offline(output_dir: Path) -> None:
-    publisher = publisher_from(str(DATA / "months"))
+    publisher = resolve_publisher(str(DATA / "months"))
     candidates = publisher.source_urls(GREEN, Month(2013, 8))
     result = download("green 2013-08", candidates, known=None, output_dir=output_dir, log=LOG)
     record = fetched(result, (DATA / "months" / "green_tripdata_2013-08.csv").read_bytes())
@@ -299,7 +299,7 @@ def test_a_file_of_a_folder_is_read_again_only_when_it_was_touched(tmp_path: Pat
 
 
 def test_a_month_that_a_folder_does_not_have_is_not_published_there(tmp_path: Path, output_dir: Path) -> None:
-    candidates = publisher_from(str(tmp_path)).source_urls(YELLOW, Month(2031, 1))
+    candidates = resolve_publisher(str(tmp_path)).source_urls(YELLOW, Month(2031, 1))
     with pytest.raises(NotPublishedError) as error:
         download("yellow 2031-01", candidates, known=None, output_dir=output_dir, log=LOG)
     first = f"{tmp_path.as_uri()}/yellow_tripdata_2031-01"
@@ -324,7 +324,7 @@ def test_a_file_beyond_the_largest_size_is_not_copied(tmp_path: Path, output_dir
 
 
 def test_the_sample_is_fetched_like_any_other_and_says_that_it_is_generated(output_dir: Path) -> None:
-    candidates = publisher_from("sample").source_urls(GREEN, Month(2020, 4))
+    candidates = resolve_publisher("sample").source_urls(GREEN, Month(2020, 4))
     result = download("green 2020-04", candidates, known=None, output_dir=output_dir, log=LOG)
     assert isinstance(result, DownloadedFile)
     record = fetched(result, result.path.read_bytes())
@@ -337,7 +337,7 @@ def test_the_sample_is_fetched_like_any_other_and_says_that_it_is_generated(outp
 
 
 def test_a_service_that_the_sample_does_not_have_is_not_published_there(output_dir: Path) -> None:
-    candidates = publisher_from("sample").source_urls(replace(GREEN, name="boats"), Month(2020, 4))
+    candidates = resolve_publisher("sample").source_urls(replace(GREEN, name="boats"), Month(2020, 4))
     with pytest.raises(NotPublishedError, match="boats 2020-04 is not published anywhere: its publisher has no"):
         download("boats 2020-04", candidates, known=None, output_dir=output_dir, log=LOG)
 
@@ -345,7 +345,7 @@ def test_a_service_that_the_sample_does_not_have_is_not_published_there(output_d
 def test_the_samples_zones_are_the_real_ones(tmp_path: Path, output_dir: Path) -> None:
     for source in ("sample", str(tmp_path)):
         record = download(
-            "taxi zones", publisher_from(source).zones(), known=None, output_dir=output_dir, log=LOG
+            "taxi zones", resolve_publisher(source).zones(), known=None, output_dir=output_dir, log=LOG
         ).record
         assert (record.url, record.rows, record.generated) == ("sample:taxi_zone_lookup", 265, False)
 

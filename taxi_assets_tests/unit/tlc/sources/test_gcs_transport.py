@@ -24,7 +24,7 @@ from taxi_assets.errors import (
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets.tlc.sources.download import DownloadedFile, UnchangedFile, download
-from taxi_assets.tlc.sources.publishers import publisher_from
+from taxi_assets.tlc.sources.publishers import resolve_publisher
 from taxi_assets.tlc.sources.validate_file import DEFAULT_LIMITS, FileLimits
 from taxi_assets_tests.google.cloud_storage import CloudStorage, Fault
 
@@ -49,7 +49,7 @@ def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[CloudStorage]:
 def get(
     storage: CloudStorage, output_dir: Path, known: SourceRecord | None = None, bucket: str = ""
 ) -> DownloadedFile | UnchangedFile:
-    publisher = publisher_from(f"gs://{bucket or storage.bucket}/published/")
+    publisher = resolve_publisher(f"gs://{bucket or storage.bucket}/published/")
     candidates = publisher.source_urls(GREEN, Month(2020, 10))
     return download(
         "green 2020-10", candidates, known=known, output_dir=output_dir, log=logging.getLogger("test_over_gcs")
@@ -159,7 +159,7 @@ def compressed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def get_compressed(
     ending: str, output_dir: Path, limits: FileLimits = DEFAULT_LIMITS
 ) -> DownloadedFile | UnchangedFile:
-    candidates = publisher_from("gs://bucket").source_urls(GREEN, Month(2020, 10))
+    candidates = resolve_publisher("gs://bucket").source_urls(GREEN, Month(2020, 10))
     (wanted,) = [candidate for candidate in candidates if candidate.format == ending]
     return download(
         "green 2020-10", [wanted], known=None, output_dir=output_dir, log=logging.getLogger("test"), limits=limits

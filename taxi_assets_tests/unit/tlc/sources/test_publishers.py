@@ -12,7 +12,7 @@ from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets.tlc.services.yellow import YELLOW
-from taxi_assets.tlc.sources.publishers import BY_NAME, public_url, publisher_from
+from taxi_assets.tlc.sources.publishers import PUBLISHERS, public_url, resolve_publisher
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def urls(source: str, service: str = "yellow", month: Month = MONTH) -> list[str]:
-    return [candidate.url for candidate in publisher_from(source).source_urls(SERVICES[service], month)]
+    return [candidate.url for candidate in resolve_publisher(source).source_urls(SERVICES[service], month)]
 
 
 def mirror(name: str) -> str:
@@ -52,7 +52,7 @@ def test_auto_asks_only_tlc_outside_the_mirrors_range(month: str) -> None:
 
 
 def test_candidates_name_who_really_publishes_them_and_in_which_format() -> None:
-    candidates = publisher_from("auto").source_urls(YELLOW, MONTH)
+    candidates = resolve_publisher("auto").source_urls(YELLOW, MONTH)
     assert [(c.publisher, c.format) for c in candidates] == [
         ("datatalksclub", FileFormat.CSV_GZ),
         ("tlc", FileFormat.PARQUET),
@@ -69,7 +69,7 @@ def test_the_mirror_itself_is_asked_outside_its_range_so_that_the_answer_is_its_
 
 
 def test_the_sample_is_generated_and_stays_offline() -> None:
-    publisher = publisher_from("sample")
+    publisher = resolve_publisher("sample")
     (trips,) = publisher.source_urls(YELLOW, MONTH)
     (zones,) = publisher.zones()
     assert (trips.url, trips.publisher, trips.format) == ("sample:yellow/2021-01", "sample", FileFormat.CSV_GZ)
@@ -78,12 +78,12 @@ def test_the_sample_is_generated_and_stays_offline() -> None:
 
 @pytest.mark.parametrize("source", ["auto", "datatalksclub", "tlc"])
 def test_zones_come_from_tlc(source: str) -> None:
-    assert [candidate.url for candidate in publisher_from(source).zones()] == [TLC_ZONES]
+    assert [candidate.url for candidate in resolve_publisher(source).zones()] == [TLC_ZONES]
 
 
 def test_a_folder_is_looked_through_for_three_endings_in_order(tmp_path: Path) -> None:
     (tmp_path / "my months").mkdir()
-    publisher = publisher_from("my months")
+    publisher = resolve_publisher("my months")
     assert publisher.name == "my months"
     folder = (tmp_path / "my months").as_uri()
     assert [c.url for c in publisher.source_urls(GREEN, MONTH)] == [
@@ -108,20 +108,20 @@ def test_a_relative_folder_is_looked_up_in_the_working_directory_by_default(
 
 def test_a_word_wins_over_a_folder_of_its_name(tmp_path: Path) -> None:
     (tmp_path / "sample").mkdir()
-    assert publisher_from("sample").name == "sample"
-    assert publisher_from("./sample").name == "./sample"
+    assert resolve_publisher("sample").name == "sample"
+    assert resolve_publisher("./sample").name == "./sample"
 
 
 def test_what_somebody_else_publishes_keeps_its_file_names_and_is_not_asked_of_tlc(tmp_path: Path) -> None:
     bikes = replace(GREEN, name="bikes", file_name="{month.start:%Y%m}-bikes-tripdata")
-    found = [candidate.url for candidate in publisher_from(str(tmp_path)).source_urls(bikes, MONTH)]
+    found = [candidate.url for candidate in resolve_publisher(str(tmp_path)).source_urls(bikes, MONTH)]
     assert found == [f"{tmp_path.as_uri()}/202101-bikes-tripdata{end}" for end in (".csv.gz", ".csv", ".parquet")]
     for source in ("auto", "tlc", "datatalksclub", "sample"):
-        assert publisher_from(source).source_urls(bikes, MONTH) == []
+        assert resolve_publisher(source).source_urls(bikes, MONTH) == []
 
 
 def test_a_web_base_is_looked_through_and_its_zones_fall_back_to_tlc() -> None:
-    publisher = publisher_from("https://files.example.org/taxi/")
+    publisher = resolve_publisher("https://files.example.org/taxi/")
     assert [c.url for c in publisher.source_urls(GREEN, MONTH)] == [
         f"https://files.example.org/taxi/green_tripdata_2021-01{ending}" for ending in (".csv.gz", ".csv", ".parquet")
     ]
@@ -129,7 +129,7 @@ def test_a_web_base_is_looked_through_and_its_zones_fall_back_to_tlc() -> None:
 
 
 def test_a_base_needs_its_secrets_to_be_asked_but_never_shows_them() -> None:
-    publisher = publisher_from("https://me:hush@files.example.org:8443/taxi?sig=s3cret#top")
+    publisher = resolve_publisher("https://me:hush@files.example.org:8443/taxi?sig=s3cret#top")
     assert publisher.name == "https://files.example.org:8443/taxi"
     assert "hush" not in repr(publisher)
     assert "s3cret" not in repr(publisher)
@@ -161,8 +161,8 @@ def test_addresses_without_secrets_are_shown_as_they_are(url: str) -> None:
     ],
 )
 def test_anything_else_is_refused_with_what_is_accepted(source: str, complaint: str) -> None:
-    with pytest.raises(ValueError, match=f"Accepted are {', '.join(BY_NAME)}, a folder that exists") as error:
-        publisher_from(source)
+    with pytest.raises(ValueError, match=f"Accepted are {', '.join(PUBLISHERS)}, a folder that exists") as error:
+        resolve_publisher(source)
     assert complaint in str(error.value)
     assert "hush" not in str(error.value)
     assert "\n" not in str(error.value)
@@ -171,4 +171,4 @@ def test_anything_else_is_refused_with_what_is_accepted(source: str, complaint: 
 def test_a_file_is_no_base(tmp_path: Path) -> None:
     (tmp_path / "green_tripdata_2021-01.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="is a file, not a folder"):
-        publisher_from("green_tripdata_2021-01.csv")
+        resolve_publisher("green_tripdata_2021-01.csv")

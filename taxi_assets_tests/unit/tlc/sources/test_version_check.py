@@ -17,7 +17,7 @@ from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets.tlc.sources.download import DownloadedFile, download
-from taxi_assets.tlc.sources.publishers import publisher_from
+from taxi_assets.tlc.sources.publishers import resolve_publisher
 from taxi_assets.tlc.sources.source_record import FileVersion, SourceRecord, SourceUrl
 from taxi_assets.tlc.sources.version_check import NO_RETRY, check_version
 from taxi_assets_tests.google.cloud_storage import CloudStorage, Fault
@@ -39,7 +39,7 @@ def publisher() -> Iterator[LoopbackPublisher]:
 
 
 def candidates(source: str) -> list[SourceUrl]:
-    return publisher_from(source).source_urls(GREEN, Month(2020, 10))
+    return resolve_publisher(source).source_urls(GREEN, Month(2020, 10))
 
 
 def one(url: str) -> list[SourceUrl]:

@@ -88,7 +88,7 @@ def test_workdays_are_busier_than_sundays(trips: pd.DataFrame) -> None:
 
 
 def shared(day: dt.date) -> float:
-    lines: pa.Array = fhv_trips.lines_of_day(np.random.default_rng(0), day, 2_000)
+    lines: pa.Array = fhv_trips.draw_day_lines(np.random.default_rng(0), day, 2_000)
     flags = [line.rpartition(",")[2] for line in lines.to_pylist()]
     assert set(flags) <= {"", "1"}
     return flags.count("1") / len(flags)
@@ -104,7 +104,9 @@ def test_the_shared_flag_is_mostly_empty_but_while_the_apps_were_in_these_files(
 
 def test_unknown_zones_were_more_often_264_before_2021() -> None:
     shares = [
-        np.mean([",264," in line for line in fhv_trips.lines_of_day(np.random.default_rng(0), day, 2_000).to_pylist()])
+        np.mean(
+            [",264," in line for line in fhv_trips.draw_day_lines(np.random.default_rng(0), day, 2_000).to_pylist()]
+        )
         for day in (dt.date(2020, 5, 1), dt.date(2021, 5, 1))
     ]
     assert shares[0] > 0.5

@@ -39,7 +39,7 @@ def trips(table: pa.Table) -> pd.DataFrame:
 
 def day_of(date: dt.date, count: int = 3_000) -> pd.DataFrame:
     month = Month(date.year, date.month)
-    frame: pd.DataFrame = fhvhv_trips.batch_of_day(np.random.default_rng(0), month, date, count).to_pandas()
+    frame: pd.DataFrame = fhvhv_trips.draw_day_batch(np.random.default_rng(0), month, date, count).to_pandas()
     return frame
 
 

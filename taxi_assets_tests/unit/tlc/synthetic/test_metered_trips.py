@@ -13,7 +13,7 @@ import pytest
 from taxi_assets.tlc import synthetic
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.synthetic import metered_trips
-from taxi_assets.tlc.synthetic.metered_distributions import GREEN, YELLOW, Shape, tariff_of
+from taxi_assets.tlc.synthetic.metered_distributions import GREEN, YELLOW, MeteredService, tariff_of
 
 REAL = Path(__file__).parents[4] / ".." / "shared" / "data"
 REAL_GREEN = REAL / "months" / "green_tripdata_2020-10.csv.gz"
@@ -100,7 +100,7 @@ def test_numbers_are_written_as_the_published_files_write_them(folder: Path) -> 
 
 
 @pytest.mark.parametrize("shape", [YELLOW, GREEN])
-def test_the_days_of_any_month_sum_to_the_month(shape: Shape) -> None:
+def test_the_days_of_any_month_sum_to_the_month(shape: MeteredService) -> None:
     rng = np.random.default_rng(0)
     for month in (Month(2009, 1), Month(2013, 8), Month(2019, 7), Month(2020, 2), Month(2024, 2), Month(2031, 12)):
         days = shape.rows_by_day(rng, month)
@@ -254,7 +254,7 @@ def test_rows_stand_by_the_hour_in_any_order_within(
 def hailed_on(day: dt.date, count: int) -> tuple[pd.Series[pd.Timestamp], pd.Series[pd.Timestamp]]:
     """Pickups and dropoffs of so many trips of a day."""
     tariff = tariff_of(Month(day.year, day.month))
-    trips = metered_trips.hailed_trips(np.random.default_rng(0), YELLOW, tariff, day, count)
+    trips = metered_trips.draw_hailed_trips(np.random.default_rng(0), YELLOW, tariff, day, count)
     pickup, dropoff = (
         pd.to_datetime(pd.Series(trips[name]), unit="s") for name in ("pickup_datetime", "dropoff_datetime")
     )

@@ -22,7 +22,7 @@ from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services import registry
 from taxi_assets.tlc.services.green import GREEN
-from taxi_assets.tlc.sources.publishers import publisher_from
+from taxi_assets.tlc.sources.publishers import resolve_publisher
 from taxi_assets.tlc.synthetic.demand import FHV_VOLUME, FHVHV_VOLUME, GREEN_VOLUME, YELLOW_VOLUME, Volume
 
 REPOSITORY = Path(__file__).parents[4]
@@ -121,7 +121,7 @@ def test_parquet_is_written_a_day_at_a_time(folder: Path) -> None:
 def test_the_publisher_offers_each_service_in_the_format_it_is_generated_in(folder: Path) -> None:
     formats = {}
     for service in synthetic.services():
-        (candidate,) = publisher_from("sample").source_urls(registry.SERVICES[service], MONTH)
+        (candidate,) = resolve_publisher("sample").source_urls(registry.SERVICES[service], MONTH)
         assert candidate.url == f"sample:{service}/2020-04"
         assert candidate.format == synthetic.format_of(service)
         formats[service] = candidate.format
@@ -136,7 +136,7 @@ def test_an_unknown_service_is_refused_with_what_there_is_and_has_no_address(tmp
     with pytest.raises(ValueError, match="'boats', only of yellow, green, fhv, fhvhv"):
         synthetic.format_of("boats")
     assert list(tmp_path.iterdir()) == []
-    assert publisher_from("sample").source_urls(replace(GREEN, name="boats"), MONTH) == []
+    assert resolve_publisher("sample").source_urls(replace(GREEN, name="boats"), MONTH) == []
 
 
 def test_the_zone_table_is_the_published_one_and_na_is_a_value() -> None:
