@@ -74,9 +74,7 @@ def _in_bucket(bucket: str | None) -> Iterator[None]:
 
     label = f"gs://{bucket}, where what runs print is kept, cannot be used"
     try:
-        with translate_google_errors(
-            label, permanent=PermanentError, transient=TransientError, remedy=lambda _: _ROLE
-        ):
+        with translate_google_errors(label, permanent=PermanentError, transient=TransientError, remedy=lambda _: _ROLE):
             yield
     except CheckError as error:
         if "Invariant failed" not in str(error):
