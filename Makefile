@@ -1,4 +1,4 @@
-# What a person does here. Everything a target needs it installs itself, pinned, into .venv.
+# The everyday commands. Each target installs what it needs, pinned, into .venv.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 UV := VIRTUAL_ENV=$(VENV) $(BIN)/uv
-# Where it is set, each of the many processes that commands and tests start would compile the project's code anew.
+# If it were set, each of the many processes that commands and tests start would compile the project's code again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
@@ -16,7 +16,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # --- set-up ---------------------------------------------------------------------------------------------------------
-# Byte code is compiled at once: without it every run would pay two seconds to import dagster.
+# Byte code is compiled at installation. Without it, importing dagster would take every run two more seconds.
 $(BIN)/uv: requirements/install.lock
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14) and "taxi_assets needs Python 3.11 to 3.14, this is " + sys.version.split()[0] + ": make PYTHON=python3.11 ...")'
 	@echo "installing into $(VENV) ..."
@@ -48,7 +48,7 @@ $(VENV)/.docs: $(VENV)/.runtime requirements/docs.lock
 setup: $(VENV)/.dev ## Install everything for development into .venv
 
 .PHONY: lock
-lock: $(BIN)/uv ## Compile requirements/*.lock anew from pyproject.toml (UPGRADE=1: take newer versions)
+lock: $(BIN)/uv ## Compile requirements/*.lock from pyproject.toml (UPGRADE=1: take newer versions)
 	@for set in install: runtime: docker:docker docs:docs dev:dev bench:bench audit:audit; do \
 	  name=$${set%%:*}; group=$${set#*:}; \
 	  if [ $$name = install ]; then input="--group install"; elif [ -n "$$group" ]; then input="pyproject.toml --group pyproject.toml:$$group -c requirements/runtime.lock"; else input="pyproject.toml"; fi; \
@@ -58,8 +58,8 @@ lock: $(BIN)/uv ## Compile requirements/*.lock anew from pyproject.toml (UPGRADE
 	done
 
 # --- use -------------------------------------------------------------------------------------------------------------
-# Everything is kept under ./data, unless TAXI_LAKE, TAXI_WAREHOUSE or DAGSTER_HOME say otherwise. PROFILE=gcp takes what
-# the environment does not say from deploy/profiles/gcp.env, to the letter; its history of runs is its own.
+# Everything is stored under ./data, unless TAXI_LAKE, TAXI_WAREHOUSE or DAGSTER_HOME are set. PROFILE=gcp reads variables
+# that are not set from deploy/profiles/gcp.env, without any expansion. Each profile has its own run history.
 ifneq ($(PROFILE),)
 ifeq ($(wildcard deploy/profiles/$(PROFILE).env),)
 $(error There is no profile $(PROFILE). There are: $(basename $(notdir $(wildcard deploy/profiles/*.env))))
@@ -74,83 +74,84 @@ DEMO_HOME ?= $(CURDIR)/data/demo
 DEMO = DAGSTER_HOME="$(DEMO_HOME)/dagster" TAXI_SOURCE=sample TAXI_LAKE="$(DEMO_HOME)/lake" \
 	TAXI_WAREHOUSE="duckdb:///$(DEMO_HOME)/warehouse.duckdb"
 USAGE := make backfill SERVICE=green FROM=2020-01 TO=2020-12
-# An instance that says where its storage is was set up by somebody, and is left alone.
+# A dagster.yaml with a `storage:` was written by the user, so it is not replaced.
 INSTANCE = mkdir -p "$$DAGSTER_HOME" && { grep -qs '^storage:' "$$DAGSTER_HOME/dagster.yaml" || cp -u dagster.yaml "$$DAGSTER_HOME/"; }
 
 .PHONY: demo
-demo: $(VENV)/.runtime ## Run generated months through every shelf, offline, and show what came of it
+demo: $(VENV)/.runtime ## Run generated months through every layer, offline, and print the row counts
 	@export $(DEMO); $(INSTANCE); $(BIN)/python -m taxi_assets.cli.backfill demo
 
 .PHONY: demo-ui
-demo-ui: $(VENV)/.runtime ## Dagster's UI on what the demo made
+demo-ui: $(VENV)/.runtime ## Start Dagster's UI on the demo's results
 	@export $(DEMO); $(INSTANCE); $(BIN)/dagster dev --host 127.0.0.1
 
 .PHONY: dev
-dev: $(VENV)/.runtime ## Dagster's UI and daemon, on your settings; history is kept between starts
+dev: $(VENV)/.runtime ## Start Dagster's UI and daemon with your settings; history is kept between starts
 	@$(SETTINGS) $(INSTANCE); $(BIN)/dagster dev --host 127.0.0.1
 
 .PHONY: backfill
-backfill: $(VENV)/.runtime ## A range of months: make backfill SERVICE=green FROM=2020-01 TO=2020-12
-	@: "$(or $(SERVICE),$(error which service? $(USAGE)))" "$(or $(FROM),$(error the first month? $(USAGE)))" "$(or $(TO),$(error the last month? $(USAGE)))"
+backfill: $(VENV)/.runtime ## Run a range of months: make backfill SERVICE=green FROM=2020-01 TO=2020-12
+	@: "$(or $(SERVICE),$(error SERVICE is not set: $(USAGE)))" "$(or $(FROM),$(error FROM (the first month) is not set: $(USAGE)))" "$(or $(TO),$(error TO (the last month) is not set: $(USAGE)))"
 	@$(SETTINGS) $(INSTANCE); $(BIN)/python -m taxi_assets.cli.backfill backfill --service "$(SERVICE)" --from "$(FROM)" --to "$(TO)"
 
 .PHONY: doctor
-doctor: $(VENV)/.runtime ## What the settings mean, and whether each part can be reached (PROFILE=… as for dev, backfill)
+doctor: $(VENV)/.runtime ## Check the settings, and whether each part is reachable (PROFILE=… as for dev, backfill)
 	@$(SETTINGS) { $(INSTANCE); } 2>/dev/null || true; $(BIN)/python -m taxi_assets.cli.doctor
 
 # --- check -----------------------------------------------------------------------------------------------------------
 .PHONY: check
-check: $(VENV)/.dev ## Format, lint, types, definitions
+check: $(VENV)/.dev ## Check format, lint, types, import direction and definitions
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports > /dev/null || $(BIN)/lint-imports
 	@$(BIN)/dagster definitions validate --log-level error
 
 .PHONY: test
-test: check ## All tests but those of faults, of whole deployments, and in a browser
+test: check ## Run all tests except those of faults, whole deployments and the browser
 	@$(BIN)/python -m pytest -q -n 3 --dist worksteal \
 	  --ignore taxi_assets_tests/faults --ignore taxi_assets_tests/deployments --ignore taxi_assets_tests/ui
 
 .PHONY: test-faults
-test-faults: $(VENV)/.dev ## Runs killed, files broken, several at once: nothing lost, nothing doubled
+test-faults: $(VENV)/.dev ## Test killed runs, broken files and concurrent runs: no row lost, none duplicated
 	@$(BIN)/python -m pytest -q -n 2 --dist worksteal taxi_assets_tests/faults
 
-# Three workers: two of them are busy for half an hour with one test each.
+# Three workers, because two of them are busy for half an hour with one test each.
 .PHONY: reliability
-reliability: $(VENV)/.dev ## The same in its long form, by hand: hundreds of kills, an hour of bad data; docs/reliability.md
+reliability: $(VENV)/.dev ## Run test-faults in its long form: hundreds of kills, an hour of bad data; writes docs/reliability.md
 	@$(BIN)/python -m pytest -q -n 3 --dist worksteal --long taxi_assets_tests/faults
 
 .PHONY: test-fuzz
-test-fuzz: $(VENV)/.dev ## Real files, spoilt byte by byte, to both readers for a minute: kept row by row, or refused by name
+test-fuzz: $(VENV)/.dev ## Corrupt real files byte by byte and read them for a minute: each row is kept, or the file is refused
 	@$(BIN)/python -m pytest -q -n 2 --fuzz 60 -m fuzz taxi_assets_tests/faults
 
 .PHONY: test-deployments
-test-deployments: $(VENV)/.dev ## Daemon, servers and commands as processes, killed and restarted; deployment files, documents
+test-deployments: $(VENV)/.dev ## Test whole deployments (daemon, servers, commands; killed and restarted), deployment files, documentation
 	@$(BIN)/python -m pytest -q -n 3 --dist worksteal taxi_assets_tests/deployments
 
 .PHONY: test-unit
-test-unit: $(VENV)/.dev ## Unit tests alone: a minute
+test-unit: $(VENV)/.dev ## Run the unit tests only: a minute
 	@$(BIN)/python -m pytest -q taxi_assets_tests/unit
 
-# Each in an environment of its own, resolved anew; tools for testing are the newest that go with it.
+# Each has its own environment, resolved on every call, with the newest compatible test tools.
 .PHONY: test-lowest test-newest
 test-lowest: RESOLUTION := lowest-direct
-test-lowest: ## Unit and definition tests with the lowest versions that pyproject.toml allows
+test-lowest: ## Run unit and definition tests with the lowest versions that pyproject.toml allows
 test-newest: RESOLUTION := highest
-test-newest: ## The same with the newest versions there are, whatever the lock says
+test-newest: ## Run unit and definition tests with the newest versions available
 test-lowest test-newest: test-%: $(BIN)/uv
 	@$(BIN)/uv venv --quiet --clear --python $(PYTHON) .venv-$*
 	@$(BIN)/uv pip compile pyproject.toml --quiet --python .venv-$*/bin/python --resolution $(RESOLUTION) --no-header --no-annotate --output-file .venv-$*/runtime.txt
 	@$(BIN)/uv pip install --quiet --python .venv-$*/bin/python -r .venv-$*/runtime.txt --group dev
 	@.venv-$*/bin/python -m pytest -q -n 3 --dist worksteal taxi_assets_tests/unit taxi_assets_tests/definitions \
-	  --ignore taxi_assets_tests/unit/test_licences.py  # which lists what the lock says
+	  --ignore taxi_assets_tests/unit/test_licences.py  # it lists the locked versions
 
 .PHONY: test-ui
-test-ui: $(VENV)/.dev ## Walk through Dagster's UI in a browser (needs chromium)
+test-ui: $(VENV)/.dev ## Test Dagster's UI in a browser (needs chromium)
 	@$(BIN)/python -m pytest -q taxi_assets_tests/ui
 
 .PHONY: screenshots
-screenshots: $(VENV)/.dev ## The same walk, with pictures of it for docs/images
+screenshots: $(VENV)/.dev ## Run test-ui and write its screenshots to docs/images
 	@TAXI_TEST_SCREENSHOTS=docs/images $(BIN)/python -m pytest -q taxi_assets_tests/ui
 
 .PHONY: dist
@@ -160,23 +161,23 @@ dist: $(VENV)/.dev ## Build the package into dist/: an sdist, and a wheel from i
 	@rm -rf taxi_assets.egg-info
 
 .PHONY: audit
-audit: $(VENV)/.audit ## Look up what the image runs among known vulnerabilities (asks PyPI; a package it cannot look up fails, too)
+audit: $(VENV)/.audit ## Check the image's packages for known vulnerabilities (asks PyPI; fails if it cannot look a package up)
 	@$(BIN)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r requirements/docker.lock
 
 .PHONY: docs
-docs: $(VENV)/.dev ## Write the documents that are made from the code, and from what is installed
+docs: $(VENV)/.dev ## Generate the documents that come from the code and the installed packages
 	@$(BIN)/python -m taxi_assets.cli.docgen docs
 	@$(BIN)/python -m taxi_assets_tests.licences > docs/licences.md
 
 .PHONY: site
-site: $(VENV)/.docs ## The documents as a website, in data/site
+site: $(VENV)/.docs ## Build the documentation website in data/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "data/site/index.html"
 
 .PHONY: bench
-bench: $(VENV)/.bench ## Speed and memory beside what you would run otherwise: docs/benchmarks.md (ONLY=clean,memory REPETITIONS=3)
+bench: $(VENV)/.bench ## Measure speed and memory against alternatives: docs/benchmarks.md (ONLY=clean,memory REPETITIONS=3)
 	@$(BIN)/python -m benchmarks $(if $(ONLY),--only "$(ONLY)") $(if $(REPETITIONS),--repetitions "$(REPETITIONS)")
 
 .PHONY: bench-page
-bench-page: $(VENV)/.bench ## Write docs/benchmarks.md and its picture anew from what was last measured
+bench-page: $(VENV)/.bench ## Write docs/benchmarks.md and its chart from the last measurements
 	@$(BIN)/python -m benchmarks --only none
