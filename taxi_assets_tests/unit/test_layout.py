@@ -10,7 +10,7 @@ from collections import defaultdict
 from taxi_assets_tests.conftest import REPOSITORY
 
 PACKAGE = REPOSITORY / "taxi_assets"
-TABLE = (REPOSITORY / "README.md").read_text().split("\n## Where things are\n")[1].split("\n## ")[0]
+TABLE = (REPOSITORY / "README.md").read_text().split("\n## Repository layout\n")[1].split("\n## ")[0]
 MODULES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 400
 MAX_TOP_MODULES = 10
