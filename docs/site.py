@@ -1,6 +1,7 @@
-"""What the website has beside the pages of docs/: README.md as its home, and each file that a page links to.
+"""Hook of mkdocs (mkdocs.yml): add README.md and all linked files of the repository to the website.
 
-A hook of mkdocs (mkdocs.yml). In the repository links lead from page to page and to files; here they do the same.
+In the repository, links lead to pages, files and folders. This hook creates a page for each linked file or folder and
+rewrites the links, so that they work on the website, too.
 """
 
 from __future__ import annotations
@@ -24,58 +25,58 @@ _LANGUAGES = {".py": "python", ".sql": "sql", ".yaml": "yaml", ".yml": "yaml", "
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that stand outside of docs/, and a page for each file or folder that any page links to."""
-    for name, home in _PAGES.items():
-        files.append(File.generated(config, home, content=(_REPOSITORY / name).read_text()))
+    """Add the pages from outside docs/, and one page for each file or folder that a page links to."""
+    for name, page_uri in _PAGES.items():
+        files.append(File.generated(config, page_uri, content=(_REPOSITORY / name).read_text()))
     for page in list(files.documentation_pages()):
         for path, _ in _LINK.findall(page.content_string):
-            target = _target(path, page.src_uri)
-            source = _page_of(target)
-            if target not in _PAGES and not target.startswith("docs/") and files.get_file_from_path(source) is None:
-                files.append(File.generated(config, source, content=_shown(target)))
+            target = _repository_path(path, page.src_uri)
+            page_uri = _page_uri(target)
+            if target not in _PAGES and not target.startswith("docs/") and files.get_file_from_path(page_uri) is None:
+                files.append(File.generated(config, page_uri, content=_page_content(target)))
     return files
 
 
-def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001  (mkdocs')
-    """Lead links to where this site has their targets; say above a block what it needs, or which file it is."""
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001  (set by mkdocs)
+    """Rewrite links to pages of the website; show what a code block needs, or its path, as its title."""
     source = page.file.src_uri
     if source.startswith("files/"):
         return markdown
 
-    def here(match: re.Match[str]) -> str:
+    def rewrite(match: re.Match[str]) -> str:
         if not match[1]:
             return match[0]
-        to = _page_of(_target(match[1], source))
-        return posixpath.relpath(to, posixpath.dirname(source) or ".") + (match[2] or "")
+        target = _page_uri(_repository_path(match[1], source))
+        return posixpath.relpath(target, posixpath.dirname(source) or ".") + (match[2] or "")
 
-    return _FENCE.sub(lambda fence: f'{fence[1]} title="{_title(fence[2], fence[3])}"', _LINK.sub(here, markdown))
-
-
-def _title(word: str, value: str) -> str:
-    return f"needs: {value.replace('-', ' ')}" if word == "needs" else value
+    return _FENCE.sub(lambda fence: f'{fence[1]} title="{_title(fence[2], fence[3])}"', _LINK.sub(rewrite, markdown))
 
 
-def _target(path: str, page: str) -> str:
-    """The file in the repository that a page links to."""
-    outside = {site: name for name, site in _PAGES.items()}
-    stands = posixpath.dirname(outside.get(page, f"docs/{page}"))
-    return posixpath.normpath(posixpath.join(stands, path))
+def _title(key: str, value: str) -> str:
+    return f"needs: {value.replace('-', ' ')}" if key == "needs" else value
 
 
-def _page_of(target: str) -> str:
-    """Where this site has a file of the repository."""
-    if target in _PAGES:
-        return _PAGES[target]
-    return target.removeprefix("docs/") if target.startswith("docs/") else f"files/{target}.md"
+def _repository_path(link: str, page_uri: str) -> str:
+    """Return the repository path that a page links to."""
+    outside_docs = {uri: name for name, uri in _PAGES.items()}
+    folder = posixpath.dirname(outside_docs.get(page_uri, f"docs/{page_uri}"))
+    return posixpath.normpath(posixpath.join(folder, link))
 
 
-def _shown(target: str) -> str:
+def _page_uri(path: str) -> str:
+    """Return the page of the website for a file or folder of the repository."""
+    if path in _PAGES:
+        return _PAGES[path]
+    return path.removeprefix("docs/") if path.startswith("docs/") else f"files/{path}.md"
+
+
+def _page_content(target: str) -> str:
     path = _REPOSITORY / target
     if path.is_dir():
         names = "".join(
             f"- `{entry.name}`\n" for entry in sorted(path.iterdir()) if not entry.name.startswith(("_", "."))
         )
-        return f"# {target}\n\nA folder of the repository:\n\n{names}"
+        return f"# {target}\n\nFolder of the repository:\n\n{names}"
     if path.suffix == ".md":
         return re.sub(_LINK, "#", path.read_text())
     return f"# {path.name}\n\n`{target}`\n\n````{_LANGUAGES.get(path.suffix, 'text')}\n{path.read_text()}\n````\n"
