@@ -1,7 +1,8 @@
-"""The documents as tests read them: their texts, and their code blocks with what stands behind the language.
+"""The documentation as tests read it: the texts and their fenced code blocks.
 
-A block is run as it stands by `deployments/test_documented_commands.py`. One that cannot be says why not, as in
-`bash needs=google-cloud`; one that is a file says its path, as in `yaml file=force.yaml`.
+`deployments/test_documented_commands.py` runs each block unchanged. A block that it cannot run states what it needs
+after the language, as in `bash needs=google-cloud`. A block that is a file states its path, as in
+`yaml file=force.yaml`.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ TEXTS = {
     for file in sorted((REPOSITORY / folder).glob("*.md"))
 }
 
-# What a block can need that a fresh copy of the project does not have, offline.
+# What a block may need that a fresh copy of the project does not have offline.
 NEEDS = {
-    "docker": "Docker, and its images",
-    "git": "a clone with a history, and a remote",
-    "google-cloud": "a project at Google",
+    "docker": "Docker and its images",
+    "git": "a clone with a history and a remote",
+    "google-cloud": "a Google Cloud project",
     "hours": "an hour or more, and a quiet machine",
     "kubernetes": "a cluster",
     "network": "packages to download",
     "postgres": "a server at that address",
 }
-# Blocks that another test runs, by document and language.
+# Blocks that another test runs or verifies, by document and language.
 ELSEWHERE = {
     ("docs/add-a-dataset.md", "diff"): "deployments/test_add_a_dataset.py",
     ("docs/add-a-dataset.md", "python"): "deployments/test_add_a_dataset.py",
@@ -43,7 +44,7 @@ _BLOCK = re.compile(r"^(?P<indent> *)```(?P<info>[^`\n]*)\n(?P<text>.*?)^(?P=ind
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced code block."""
+    """A fenced code block, with the marks after its language."""
 
     document: str
     language: str
@@ -53,7 +54,7 @@ class Block:
 
     @property
     def is_run(self) -> bool:
-        """Whether it is run as it stands."""
+        """Whether `deployments/test_documented_commands.py` runs the block."""
         runnable = self.language in {"bash", "python", "sql"}
         return runnable and not (self.needs or self.file or (self.document, self.language) in ELSEWHERE)
 
@@ -62,9 +63,9 @@ def _blocks(document: str, text: str) -> list[Block]:
     found = []
     for match in _BLOCK.finditer(text):
         language, *marks = match["info"].split(" ")
-        message = dict(mark.partition("=")[::2] for mark in marks)
-        needs, file = message.pop("needs", None), message.pop("file", None)
-        assert not message, f"{document}: what is {message}?"
+        values = dict(mark.partition("=")[::2] for mark in marks)
+        needs, file = values.pop("needs", None), values.pop("file", None)
+        assert not values, f"{document}: unknown marks {values}"
         found.append(Block(document, language, needs, file, dedent(match["text"])))
     return found
 

@@ -1,4 +1,4 @@
-"""What the documents say is so: links, files, targets of make, messages, promises; and no block of code is untried."""
+"""The documentation is true: its links, files, make targets and messages exist, and tests verify promises and code."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 TESTS = REPOSITORY / "taxi_assets_tests"
 README = TEXTS["README.md"]
-# What holds a promise that is measured, not tested.
+# Promises that are measured, not tested.
 MEASURED = {"`make bench`"}
-# Documents whose blocks of text are messages of this program.
-OF_MESSAGES = {"docs/errors.md": 1, "docs/runbook.md": 10, "docs/upgrades.md": 1}
+# Documents whose text blocks are messages of this package, with the least number of messages in each.
+MESSAGES = {"docs/errors.md": 1, "docs/runbook.md": 10, "docs/upgrades.md": 1}
 
 
 def _anchor(heading: str) -> str:
@@ -29,7 +29,7 @@ def _anchor(heading: str) -> str:
 
 
 @pytest.mark.parametrize("document", TEXTS)
-def test_every_link_leads_somewhere(document: str) -> None:
+def test_every_link_has_a_target(document: str) -> None:
     links = re.findall(r"\]\(([^)\s]+)\)", TEXTS[document])
     for link in links:
         path, _, heading = link.partition("#")
@@ -41,44 +41,45 @@ def test_every_link_leads_somewhere(document: str) -> None:
             assert heading in {_anchor(line) for line in target.read_text().splitlines() if line.startswith("#")}, link
 
 
-def test_every_picture_is_shown_somewhere() -> None:
-    pictures = {path.name for path in (REPOSITORY / "docs/images").iterdir()}
-    assert pictures == set(re.findall(r"images/([\w-]+\.(?:png|svg))\)", "".join(TEXTS.values())))
+def test_every_image_is_used() -> None:
+    images = {path.name for path in (REPOSITORY / "docs/images").iterdir()}
+    assert images == set(re.findall(r"images/([\w-]+\.(?:png|svg))\)", "".join(TEXTS.values())))
 
 
 @pytest.mark.parametrize("document", TEXTS)
-def test_every_target_of_make_and_every_file_that_is_named_is_there(document: str) -> None:
+def test_every_named_make_target_and_file_exists(document: str) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"`make ([a-z-]+)", TEXTS[document])) <= targets
-    to_be_made = re.findall(r"^`(\S+)`:$", TEXTS[document], re.MULTILINE)  # its text follows
+    created_by_reader = re.findall(r"^`(\S+)`:$", TEXTS[document], re.MULTILINE)  # the file's text follows
     roots = [REPOSITORY, REPOSITORY / "taxi_assets", TESTS, REPOSITORY / "docs"]
     for name in re.findall(r"`([\w./-]+/[\w./-]+\.(?:py|ya?ml|md|env|sh|sql))`", TEXTS[document]):
-        assert name in to_be_made or any((root / name).exists() for root in roots), name
+        assert name in created_by_reader or any((root / name).exists() for root in roots), name
 
 
 @pytest.mark.parametrize("document", TEXTS)
-def test_every_fence_is_read_as_a_block(document: str) -> None:
+def test_every_fence_is_parsed_as_a_block(document: str) -> None:
     fences = re.findall(r"^ *```", TEXTS[document], re.MULTILINE)
     assert len(fences) == 2 * sum(block.document == document for block in BLOCKS)
 
 
 @pytest.mark.parametrize("document", TEXTS)
-def test_commands_stand_in_fences_where_tests_see_them(document: str) -> None:
+def test_every_command_is_in_a_fenced_block(document: str) -> None:
     unfenced = re.sub(r"^( *)```.*?^\1```$", "", TEXTS[document], flags=re.MULTILINE | re.DOTALL)
     commands = r"^(?: {4}|\t)\s*(?:make|export|\.venv/\S+|dagster|docker|git|curl|pip) .*"
     assert not re.findall(commands, unfenced, re.MULTILINE)
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: f"{block.document}:{block.language}")
-def test_every_block_is_run_is_a_file_is_held_elsewhere_or_says_what_it_needs(block: Block) -> None:
+def test_every_block_is_run_or_is_a_file_or_states_what_it_needs(block: Block) -> None:
     assert block.needs is None or block.needs in NEEDS
-    held = (block.document, block.language) in ELSEWHERE or (block.language == "text" and block.document in OF_MESSAGES)
-    example = block.language == "text" and block.document == "README.md"  # compared with what `make demo` prints
-    assert block.needs or block.file or held or example or block.is_run, "run it, or say what it needs"
+    is_message = block.language == "text" and block.document in MESSAGES
+    is_tested = (block.document, block.language) in ELSEWHERE or is_message
+    is_output = block.language == "text" and block.document == "README.md"  # compared with the output of `make demo`
+    assert block.needs or block.file or is_tested or is_output or block.is_run, "Run it, or state what it needs."
 
 
 @pytest.mark.parametrize(("place", "test"), ELSEWHERE.items(), ids=str)
-def test_a_test_that_holds_blocks_of_a_document_names_it(place: tuple[str, str], test: str) -> None:
+def test_a_test_that_runs_blocks_of_a_document_names_the_document(place: tuple[str, str], test: str) -> None:
     assert place[0] in (TESTS / test).read_text()
     assert [block for block in BLOCKS if (block.document, block.language) == place]
 
@@ -87,23 +88,23 @@ def test_a_test_that_holds_blocks_of_a_document_names_it(place: tuple[str, str],
 
 
 def _promises(document: str) -> list[tuple[str, str]]:
-    """The rows of the page's table: a promise, and what holds it."""
-    section = re.split(r"^## (?:What you can rely on|Promises, and .*)$", TEXTS[document], flags=re.MULTILINE)[1]
-    rows = [row.strip("|").split("|") for row in section.split("\n## ")[0].splitlines() if row.startswith("|")]
-    header, _, *promises = [[cell.strip() for cell in row] for row in rows]
-    assert (header[0], header[-1]) == ("promise", "held by")
-    return [(promise, held_by) for promise, *_, held_by in promises]
+    """Return the promises of a document, each with the tests that verify it."""
+    table = re.split(r"^(?=\| promise )", TEXTS[document], flags=re.MULTILINE)[1].split("\n\n")[0]
+    header, _, *rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()]
+    assert header[0] == "promise"
+    assert header[-1] in {"verified by", "held by"}
+    return [(promise, verified_by) for promise, *_, verified_by in rows]
 
 
 @pytest.mark.parametrize(("document", "least"), [("README.md", 8), ("docs/reliability.md", 30)])
-def test_the_tests_behind_every_promise_are_there(document: str, least: int) -> None:
+def test_the_tests_that_verify_a_promise_exist(document: str, least: int) -> None:
     promises = _promises(document)
     assert len(promises) >= least
-    for promise, held_by in promises:
-        named = [span for span in re.findall(r"`([^`]+)`", held_by) if span.endswith((".py", "/"))]
-        assert named or held_by in MEASURED, promise
+    for promise, verified_by in promises:
+        named = [span for span in re.findall(r"`([^`]+)`", verified_by) if span.endswith((".py", "/"))]
+        assert named or verified_by in MEASURED, promise
         folder = ""
-        for name in named:  # the second of a folder goes without it
+        for name in named:  # a name without a folder is in the folder of the previous name
             folder = str(PurePath(name).parent) if "/" in name.rstrip("/") else folder
             assert (TESTS / name).exists() or (TESTS / folder / name).exists(), name
 
@@ -117,16 +118,20 @@ def test_no_promise_is_made_twice() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "answer"),
+    ("question", "answer"),
     [
-        ("where is the rule for zero passengers?", r"ZERO_PASSENGERS = Rule\("),
-        ("what happens to a row that breaks it?", r"left out of `clean` and kept in `quarantine`"),
-        ("how is a month replaced in BigQuery", r"one load job from the lake into the partition"),
-        ("which file do I touch for a new column", r"A line in the service's file in \[`taxi_assets/tlc/services/`\]"),
+        ("Where is the rule for zero passengers?", r"ZERO_PASSENGERS = Rule\("),
+        ("What happens to a row that violates a rule?", r"left out of `clean` and kept in `quarantine`"),
+        ("How is a month replaced in BigQuery", r"one load job from the lake into the partition"),
+        (
+            "Which file do I change for a new column?",
+            r"Add a `Column` to the service's file in \[`taxi_assets/tlc/services/`\]",
+        ),
+        ("What does the sensor do when the publisher revises a loaded month?", r"it requests a run of the month"),
     ],
 )
-def test_a_newcomer_s_question_is_answered_one_opening_behind_the_readme(asked: str, answer: str) -> None:
-    (row,) = [line for line in README.splitlines() if line.startswith("|") and asked in line]
+def test_a_file_linked_from_the_readme_answers_the_question(question: str, answer: str) -> None:
+    (row,) = [line for line in README.splitlines() if line.startswith("|") and question in line]
     path, heading = re.findall(r"\]\(([^)#]+)#?([^)]*)\)", row)[0]
     text = (REPOSITORY / path).read_text()
     if heading:
@@ -140,7 +145,7 @@ def test_a_newcomer_s_question_is_answered_one_opening_behind_the_readme(asked: 
 
 @cache
 def _templates() -> list[re.Pattern[str]]:
-    """The texts of the code, with anything where a value is put in."""
+    """Return a pattern for each text in the code; a placeholder matches any value."""
     texts = set()
     for file in (REPOSITORY / "taxi_assets").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
@@ -152,8 +157,8 @@ def _templates() -> list[re.Pattern[str]]:
     return [re.compile("".join(".*" if part is None else re.escape(part) for part in text)) for text in long]
 
 
-@pytest.mark.parametrize(("document", "least"), OF_MESSAGES.items())
-def test_the_messages_of_a_document_are_those_of_the_code(document: str, least: int) -> None:
+@pytest.mark.parametrize(("document", "least"), MESSAGES.items())
+def test_every_message_in_a_document_is_a_message_of_the_code(document: str, least: int) -> None:
     errors = (REPOSITORY / "taxi_assets/errors.py").read_text()
     blocks = [block.text for block in BLOCKS if block.document == document and block.language == "text"]
     messages, templates = "".join(blocks).splitlines(), _templates()
@@ -162,5 +167,5 @@ def test_the_messages_of_a_document_are_those_of_the_code(document: str, least: 
         line, _, name = message.removesuffix("]").partition(" [")
         assert not name or f"class {name}(" in errors, name
         found = [match for template in templates if (match := template.search(line))]
-        assert any(match.start() == 0 for match in found), line  # what has happened
-        assert any(match.end() == len(line) for match in found), line  # what to do
+        assert any(match.start() == 0 for match in found), line  # what failed
+        assert any(match.end() == len(line) for match in found), line  # the fix
