@@ -14,7 +14,7 @@ from taxi_assets.errors import (
     WarehouseSchemaError,
 )
 from taxi_assets.storage.lake.local_lake import LocalLake
-from taxi_assets.storage.warehouse.bigquery.tables import LEDGER_SCHEMA, schema_of
+from taxi_assets.storage.warehouse.bigquery.tables import LEDGER_SCHEMA, schema_from_service
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets_tests.contract.bigquery_fixtures import (
     clients_wait_a_hundredth,
@@ -175,7 +175,7 @@ def test_a_table_made_otherwise_is_refused_by_name_and_not_touched(
     message: str,
 ) -> None:
     make_dataset(warehouse, "US")
-    table = google.Table(f"{PROJECT}.{DATASET}.green_trips", schema_of(GREEN)[:-1])
+    table = google.Table(f"{PROJECT}.{DATASET}.green_trips", schema_from_service(GREEN)[:-1])
     table.time_partitioning = None if parts is None else google.TimePartitioning(parts[0], field=parts[1])
     table.clustering_fields = clusters
     with warehouse.api.get_client() as client:

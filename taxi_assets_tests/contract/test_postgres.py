@@ -162,7 +162,7 @@ def test_a_row_that_breaks_a_rule_of_somebody_else_leaves_the_old_month_and_the_
     run(warehouse.url, "ALTER TABLE taxi.green_trips ADD CONSTRAINT not_stored CHECK (store_and_fwd_flag = 'N')")
     with pytest.raises(WarehouseConfigurationError, match='"not_stored"') as error:
         replace_month(warehouse, published_month(lake, flag="Y", layer="newer"))
-    assert "Drop that rule" in error.value.remedy
+    assert "Drop that constraint" in error.value.remedy
     assert holds_exactly(warehouse, old)
 
 
@@ -228,7 +228,7 @@ def test_what_depends_on_a_frame_whose_columns_change_is_named(warehouse: Postgr
     run(warehouse.url, "CREATE VIEW public.my_view AS SELECT * FROM taxi.taxi_zones")
     with pytest.raises(WarehouseSchemaError, match="view my_view depends on table") as error:
         warehouse.replace_frame("taxi_zones", ZONES[["zone"]], {})
-    assert "Drop what depends on it" in error.value.remedy
+    assert "Drop the objects that depend on it" in error.value.remedy
     warehouse.replace_frame("taxi_zones", ZONES, {})
     assert run(warehouse.url, "SELECT count(*) FROM my_view") == [(len(ZONES),)]
 
@@ -299,7 +299,7 @@ def test_a_text_that_postgres_cannot_hold_is_named_and_the_old_month_stays(
 ) -> None:
     old = published_month(lake)
     replace_month(warehouse, old)
-    with pytest.raises(ReconciliationError, match=r"a value of store_and_fwd_flag in .* holds a NUL byte"):
+    with pytest.raises(ReconciliationError, match=r"a value of store_and_fwd_flag in .* contains a NUL byte"):
         replace_month(warehouse, published_rows(lake, [{"store_and_fwd_flag": "N"}, {"store_and_fwd_flag": "a\0b"}]))
     assert holds_exactly(warehouse, old)
 
@@ -309,7 +309,7 @@ def test_trips_made_with_another_schema_are_refused_and_the_old_month_stays(
 ) -> None:
     old = published_month(lake)
     replace_month(warehouse, old)
-    with pytest.raises(WarehouseSchemaError, match="another schema: congestion_surcharge, trip_type"):
+    with pytest.raises(WarehouseSchemaError, match=r"another schema.*: congestion_surcharge, trip_type"):
         warehouse.replace_month(NARROW, MONTH, published_month(lake, layer="wide"), run_id="a run")
     assert holds_exactly(warehouse, old)
 

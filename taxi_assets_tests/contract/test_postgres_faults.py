@@ -30,13 +30,13 @@ from taxi_assets_tests.contract.stores import child_process
 from taxi_assets_tests.contract.stores.postgres import (
     Server,
     connect,
-    impatient,
-    in_the_middle_of_a_copy,
+    during_copy,
     lake,
     long_query,
     run,
     tables,
     warehouse,
+    with_short_wait,
 )
 from taxi_assets_tests.contract.test_any_warehouse import NEXT_MONTH, ZONES, holds_exactly, replace_month
 from taxi_assets_tests.trips import MONTH, published_month
@@ -82,7 +82,7 @@ def test_a_server_that_goes_away_in_the_middle_of_a_load_has_the_old_month_and_t
         "its process killed": lambda pid: os.kill(pid, signal.SIGKILL),
     }
     try:
-        with in_the_middle_of_a_copy(faults[fault]), pytest.raises(WarehouseUnreachableError) as error:
+        with during_copy(faults[fault]), pytest.raises(WarehouseUnreachableError) as error:
             replace_month(warehouse, new)
         if fault in {"stopped at once", "killed"}:
             with pytest.raises(WarehouseUnreachableError) as gone:
@@ -103,7 +103,7 @@ def test_a_time_limit_for_the_statements_of_a_role_does_not_cut_a_load_short(
     ((database,),) = run(warehouse.url, "SELECT current_database()")
     run(warehouse.url, f"ALTER DATABASE {database} SET statement_timeout = '100ms'")
     trips = published_month(lake)
-    with in_the_middle_of_a_copy(lambda _: time.sleep(0.3)):
+    with during_copy(lambda _: time.sleep(0.3)):
         replace_month(warehouse, trips)
     assert holds_exactly(warehouse, trips)
 
@@ -118,7 +118,7 @@ def test_an_administrator_who_ends_the_session_in_a_copy_is_named(
         run(warehouse.url, f"SELECT pg_terminate_backend({pid}, 10000)")
 
     with (
-        in_the_middle_of_a_copy(terminate),
+        during_copy(terminate),
         pytest.raises(WarehouseUnreachableError, match="due to administrator command") as error,
     ):
         replace_month(warehouse, published_month(lake, rows=3000, seed=1, layer="newer"))
@@ -175,7 +175,7 @@ def test_what_a_killed_load_left_and_somebody_reads_holds_no_other_month_up(
         cursor.execute("BEGIN")
         cursor.execute("LOCK TABLE taxi.green_trips_2020_11_staged IN ACCESS SHARE MODE")
         started = time.monotonic()
-        replace_month(impatient(warehouse, 30), trips)
+        replace_month(with_short_wait(warehouse, 30), trips)
         assert time.monotonic() - started < 15
     assert "green_trips_2020_11_staged" in tables(warehouse)
     replace_month(warehouse, trips)
@@ -191,7 +191,7 @@ def test_a_table_that_gains_a_column_while_a_month_is_built_is_worth_another_try
     def gain(_pid: int) -> None:
         run(warehouse.url, "SET lock_timeout = '5s'", "ALTER TABLE taxi.green_trips ADD COLUMN since_now bigint")
 
-    with in_the_middle_of_a_copy(gain), pytest.raises(WarehouseBusyError, match="was changed") as error:
+    with during_copy(gain), pytest.raises(WarehouseBusyError, match="was changed") as error:
         replace_month(warehouse, new)
     assert "again" in error.value.remedy
     assert holds_exactly(warehouse, old)
@@ -224,7 +224,7 @@ def test_what_a_killed_load_leaves_blocks_nobody_and_the_next_load_of_any_month_
     assert "green_trips_2020_10_staged" in tables(warehouse)
     assert holds_exactly(warehouse, old)
     wait_for_end_of_sessions(warehouse)
-    replace_month(impatient(warehouse, 20), published_month(lake, NEXT_MONTH), NEXT_MONTH)
+    replace_month(with_short_wait(warehouse, 20), published_month(lake, NEXT_MONTH), NEXT_MONTH)
     assert tables(warehouse) == {"green_trips", "green_trips_2020_10", "green_trips_2020_11", "loaded_months"}
     replace_month(warehouse, new)
     assert holds_exactly(warehouse, new)

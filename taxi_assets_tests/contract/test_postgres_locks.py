@@ -21,12 +21,12 @@ from taxi_assets.storage.warehouse.postgres import PostgresWarehouse
 from taxi_assets_tests.contract.stores import child_process
 from taxi_assets_tests.contract.stores.postgres import (
     connect,
-    impatient,
     lake,
     long_query,
     run,
     tables,
     warehouse,
+    with_short_wait,
 )
 from taxi_assets_tests.contract.test_any_warehouse import NARROW, NEXT_MONTH, holds_exactly, replace_month
 from taxi_assets_tests.trips import MONTH, published_month
@@ -54,7 +54,7 @@ def test_a_swap_that_a_reader_keeps_out_gives_up_by_name_and_succeeds_once_the_r
     new = published_month(lake, rows=30, seed=1, layer="newer")
     with long_query(warehouse, read) as pid:
         with pytest.raises(WarehouseBusyError) as error:
-            replace_month(impatient(warehouse), new)
+            replace_month(with_short_wait(warehouse), new)
         assert re.search(rf"pid {pid} \(slow_report of \w+, idle in transaction, for \d+ s\)", error.value.problem)
         assert "2020-10" in error.value.problem
         assert holds_exactly(warehouse, old)
@@ -139,7 +139,7 @@ def test_a_first_load_of_a_month_waits_for_no_reader(warehouse: PostgresWarehous
     replace_month(warehouse, published_month(lake))
     trips = published_month(lake, NEXT_MONTH)
     with long_query(warehouse, MONTH):
-        replace_month(impatient(warehouse), trips, NEXT_MONTH)
+        replace_month(with_short_wait(warehouse), trips, NEXT_MONTH)
         assert holds_exactly(warehouse, trips, NEXT_MONTH)
 
 
@@ -150,7 +150,7 @@ def test_a_column_that_a_reader_keeps_out_is_added_once_the_reader_is_gone(
     warehouse.replace_month(NARROW, MONTH, narrow, run_id="a run")
     wide = published_month(lake, NEXT_MONTH)
     with long_query(warehouse, MONTH) as pid, pytest.raises(WarehouseBusyError, match=f"pid {pid} "):
-        replace_month(impatient(warehouse), wide, NEXT_MONTH)
+        replace_month(with_short_wait(warehouse), wide, NEXT_MONTH)
     replace_month(warehouse, wide, NEXT_MONTH)
     assert holds_exactly(warehouse, wide, NEXT_MONTH)
 
@@ -165,9 +165,9 @@ def test_a_month_that_another_load_holds_is_busy_after_the_wait_and_the_error_na
         with loading(warehouse, new):
             ((pid,),) = run(warehouse.url, "SELECT pid FROM pg_stat_activity WHERE application_name = 'taxi_assets'")
             with pytest.raises(WarehouseBusyError) as error:
-                replace_month(impatient(warehouse, 0.3), new)
+                replace_month(with_short_wait(warehouse, 0.3), new)
             assert error.value.problem.startswith(
-                f'green 2020-10 in "taxi"."green_trips" is held by pid {pid} (taxi_assets'
+                f'green 2020-10 in "taxi"."green_trips" is locked by pid {pid} (taxi_assets'
             )
             slow.close()
     assert holds_exactly(warehouse, new)
@@ -209,7 +209,7 @@ def test_what_a_live_load_has_built_is_left_alone_by_the_next_one(
     with contextlib.ExitStack() as slow:
         slow.enter_context(long_query(warehouse, MONTH))
         with loading(warehouse, new):
-            replace_month(impatient(warehouse), other, NEXT_MONTH)
+            replace_month(with_short_wait(warehouse), other, NEXT_MONTH)
             assert "green_trips_2020_10_staged" in tables(warehouse)
             slow.close()
     assert holds_exactly(warehouse, new)

@@ -13,7 +13,7 @@ from taxi_assets.storage.lake.local_lake import LocalLake
 from taxi_assets.storage.warehouse.postgres import PostgresWarehouse
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets_tests.contract.mart_trips import ZONES, publish_trips, trips_of
-from taxi_assets_tests.contract.stores.postgres import connect, database, impatient, run
+from taxi_assets_tests.contract.stores.postgres import connect, database, run, with_short_wait
 from taxi_assets_tests.trips import MONTH
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def test_a_view_that_somebody_depends_on_is_not_dropped(warehouse: PostgresWareh
     other = mart.sql.replace("AS share_of_pickups", "AS share")
     with pytest.raises(WarehouseSchemaError, match=r"owned_ratios.*view report depends on") as error:
         make(warehouse, dataclasses.replace(mart, sql=other))
-    assert "Drop what depends on it" in error.value.remedy
+    assert "Drop the objects that depend on it" in error.value.remedy
     assert run(warehouse.url, "SELECT count(*) FROM report")[0][0] > 0
 
 
@@ -143,7 +143,7 @@ def test_a_reader_does_not_hold_up_a_month_and_is_not_held_up(warehouse: Postgre
     with connect(warehouse.url) as connection, connection.cursor() as cursor:
         cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         cursor.execute("SELECT count(*) FROM taxi.read_ratios")
-        assert make(impatient(warehouse), mart) == rows
+        assert make(with_short_wait(warehouse), mart) == rows
         cursor.execute("SELECT count(*), count(DISTINCT xmin::text) FROM taxi.read")
         assert cursor.fetchone() == (rows, 1)
 
@@ -156,6 +156,6 @@ def test_a_reader_that_holds_up_new_columns_is_named(warehouse: PostgresWarehous
         cursor.execute("BEGIN")
         cursor.execute("SELECT count(*) FROM taxi.held_ratios")
         with pytest.raises(WarehouseBusyError, match="slow_report"):
-            make(impatient(warehouse, 0.5), dataclasses.replace(mart, sql=text))
+            make(with_short_wait(warehouse, 0.5), dataclasses.replace(mart, sql=text))
     make(warehouse, dataclasses.replace(mart, sql=text))
     assert run(warehouse.url, "SELECT share FROM taxi.held_ratios LIMIT 1")

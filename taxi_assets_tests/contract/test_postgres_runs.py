@@ -14,8 +14,8 @@ from taxi_assets.errors import LakeConflictError
 from taxi_assets.settings import Settings
 from taxi_assets.storage.lake.local_lake import LocalLake
 from taxi_assets.storage.warehouse.postgres import PostgresWarehouse
-from taxi_assets.storage.warehouse.postgres.swap import month_key
-from taxi_assets_tests.contract.stores.postgres import connect, impatient, in_the_middle_of_a_copy, run, tables
+from taxi_assets.storage.warehouse.postgres.swap import month_lock_key
+from taxi_assets_tests.contract.stores.postgres import connect, during_copy, run, tables, with_short_wait
 from taxi_assets_tests.contract.test_any_warehouse import holds_exactly, replace_month
 from taxi_assets_tests.pipeline_harness import failures
 from taxi_assets_tests.trips import MONTH, published_month
@@ -75,7 +75,7 @@ def test_a_month_that_is_replaced_in_the_lake_while_it_is_copied_is_not_swapped_
     replace_month(warehouse, before)
     older = published_month(lake, rows=50, seed=1)
     with (
-        in_the_middle_of_a_copy(lambda _: published_month(lake, rows=70, seed=2)),
+        during_copy(lambda _: published_month(lake, rows=70, seed=2)),
         pytest.raises(LakeConflictError, match="2020-10"),
     ):
         replace_month(warehouse, older)
@@ -96,11 +96,11 @@ def test_a_step_that_finds_the_month_busy_is_tried_again_and_the_run_succeeds(
         warehouse=warehouse.url,  # type: ignore[arg-type]
         retry_delay_seconds=0,
     )
-    defs = build_definitions(settings, resources={"warehouse": impatient(warehouse)})
+    defs = build_definitions(settings, resources={"warehouse": with_short_wait(warehouse)})
     taken = threading.Event()
 
     def hold_the_month_for_one_try() -> None:
-        key = month_key("taxi", "green_trips", MONTH)
+        key = month_lock_key("taxi", "green_trips", MONTH)
         with connect(warehouse.url) as connection, connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_lock(%s)", [key])
             taken.set()
@@ -122,5 +122,5 @@ def test_a_step_that_finds_the_month_busy_is_tried_again_and_the_run_succeeds(
     blocker.join(60)
     assert result.success, failures(result)
     (again,) = [event for event in result.all_events if event.event_type is dg.DagsterEventType.STEP_UP_FOR_RETRY]
-    assert "is held by" in str(again.event_specific_data)
+    assert "is locked by" in str(again.event_specific_data)
     assert holds_exactly(warehouse, trips)

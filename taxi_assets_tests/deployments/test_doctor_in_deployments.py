@@ -220,7 +220,7 @@ def test_a_role_that_may_not_create_is_told_what_to_be_granted(
         found = doctor(home, TAXI_WAREHOUSE=postgres_server.address(database, role))
         assert faults(found).keys() == {"warehouse"}
         assert faults(found)["warehouse"].endswith(
-            f'Have its owner run: GRANT CREATE ON DATABASE "{database}" TO "{role}";'
+            f'Ask the owner of the database to run: GRANT CREATE ON DATABASE "{database}" TO "{role}";'
         )
     finally:
         run(postgres_url, f"DROP ROLE {role}")

@@ -42,7 +42,7 @@ from taxi_assets_tests.google.bigquery_permissions import Permissions
 from taxi_assets_tests.google.bigquery_queries import Pages, Queries
 from taxi_assets_tests.google.bigquery_schemas import quoted
 from taxi_assets_tests.google.bigquery_sql import Translator
-from taxi_assets_tests.google.bigquery_tables import Catalogue
+from taxi_assets_tests.google.bigquery_tables import Catalog
 from taxi_assets_tests.google.bigquery_values import STATUS_OF_REASON, GoogleError, Resource
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class BigQuery:
         self.requests: list[Request] = []
         self._lock = threading.Lock()
         self._faults: list[tuple[str | None, str, Fault]] = []
-        self._catalogue = Catalogue(project, lambda text: Translator(project).translate(text).sql)
+        self._catalogue = Catalog(project, lambda text: Translator(project).translate(text).sql)
         self._permissions = Permissions(project)
         loads = Loads(self._catalogue, storage_endpoint.rstrip("/"), self._permissions)
         queries = Queries(self._catalogue, storage_endpoint.rstrip("/"), self._permissions)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from taxi_assets_tests.google.bigquery_http import Answer, Request, Upload, multipart
-from taxi_assets_tests.google.bigquery_tables import Catalogue, split_decorator
+from taxi_assets_tests.google.bigquery_tables import Catalog, split_partition_decorator
 from taxi_assets_tests.google.bigquery_values import GoogleError, Resource
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Api:
     """The API of one project."""
 
     project: str
-    catalogue: Catalogue
+    catalogue: Catalog
     jobs: Jobs
     pages: Pages
     permissions: Permissions
@@ -114,7 +114,7 @@ class Api:
 
     def list_rows(self, request: Request, dataset: str, table: str) -> Resource:
         self._demand_on_table("bigquery.tables.getData", dataset, table)
-        name, partition = split_decorator(table)
+        name, partition = split_partition_decorator(table)
         page = self.pages.read(self.catalogue.get(dataset, name), partition, request.query)
         return {"kind": "bigquery#tableDataList", "etag": "etag"} | page
 

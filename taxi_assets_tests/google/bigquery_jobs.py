@@ -25,8 +25,8 @@ from taxi_assets_tests.google.bigquery_files import (
     parquet_query,
     table_of,
 )
-from taxi_assets_tests.google.bigquery_schemas import normalised
-from taxi_assets_tests.google.bigquery_tables import RESULTS, Catalogue, Table, split_decorator
+from taxi_assets_tests.google.bigquery_schemas import normalized_fields
+from taxi_assets_tests.google.bigquery_tables import RESULTS, Catalog, Table, split_partition_decorator
 from taxi_assets_tests.google.bigquery_values import GoogleError, Resource
 from taxi_assets_tests.google.bigquery_writes import Write
 
@@ -241,7 +241,7 @@ class Jobs:
 class Loads:
     """Runs load jobs."""
 
-    catalogue: Catalogue
+    catalogue: Catalog
     storage_endpoint: str
     permissions: Permissions
 
@@ -259,7 +259,7 @@ class Loads:
     def run(self, job: Job, before_commit: Callable[[], None] | None) -> None:
         settings = job.settings
         destination = settings["destinationTable"]
-        name = split_decorator(destination["tableId"])[0]
+        name = split_partition_decorator(destination["tableId"])[0]
         table = self.catalogue.full_name(destination["datasetId"], name)
         self.permissions.demand("bigquery.tables.updateData", f"Table {table}")
         if self.catalogue.find(destination["datasetId"], name) is None:
@@ -303,9 +303,9 @@ class Loads:
     def _fields(self, settings: Resource, files: list[SourceFile]) -> list[Resource]:
         """The schema of the load: the one given, or the table's, or the file's."""
         if settings.get("schema", {}).get("fields"):
-            return normalised(settings["schema"]["fields"])
+            return normalized_fields(settings["schema"]["fields"])
         destination = settings["destinationTable"]
-        name, partition = split_decorator(destination["tableId"])
+        name, partition = split_partition_decorator(destination["tableId"])
         table = self.catalogue.find(destination["datasetId"], name)
         replaces = settings.get("writeDisposition") == "WRITE_TRUNCATE" and partition is None
         known = [] if table is None or replaces else table.fields

@@ -16,9 +16,9 @@ import sqlglot
 from sqlglot import exp
 
 from taxi_assets_tests.google.bigquery_files import SourceFile, fetch, parquet_fields, parquet_query
-from taxi_assets_tests.google.bigquery_schemas import normalised, quoted
+from taxi_assets_tests.google.bigquery_schemas import normalized_fields, quoted
 from taxi_assets_tests.google.bigquery_sql import Statement, Translator, check_date_literals, parameters_of
-from taxi_assets_tests.google.bigquery_tables import RESULTS, Catalogue, Table
+from taxi_assets_tests.google.bigquery_tables import RESULTS, Catalog, Table
 from taxi_assets_tests.google.bigquery_values import GoogleError, Resource, in_json
 from taxi_assets_tests.google.bigquery_writes import Write
 
@@ -36,7 +36,7 @@ _CHANGES: Final = (exp.Insert, exp.Update, exp.Delete, exp.Merge, exp.TruncateTa
 class Queries:
     """Runs query jobs."""
 
-    catalogue: Catalogue
+    catalogue: Catalog
     storage_endpoint: str
     permissions: Permissions
 
@@ -141,7 +141,7 @@ class Queries:
         result = Table(RESULTS, f"anon{self.catalogue.number()}", {}, job.location)
         try:
             for name, found in files.items():
-                declared = normalised(job.settings["tableDefinitions"][name].get("schema", {}).get("fields", []))
+                declared = normalized_fields(job.settings["tableDefinitions"][name].get("schema", {}).get("fields", []))
                 query = parquet_query(found, declared or parquet_fields(found[0]), ignore_unknown=True)
                 connection.execute(f"CREATE TEMP VIEW {quoted(name)} AS {query}")
             connection.execute(f"CREATE TABLE {result.sql} AS {statement.sql}", parameters)
@@ -240,7 +240,7 @@ def rows_in_json(
 class Pages:
     """Reads rows page by page, for tabledata.list and getQueryResults."""
 
-    catalogue: Catalogue
+    catalogue: Catalog
     rows_per_page: int
 
     def read(self, table: Table, partition: str | None, query: dict[str, str]) -> Resource:

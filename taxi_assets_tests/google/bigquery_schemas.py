@@ -29,7 +29,7 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def normalised(fields: Sequence[Resource]) -> list[Resource]:
+def normalized_fields(fields: Sequence[Resource]) -> list[Resource]:
     """A schema's fields as BigQuery answers them: canonical type names, every mode said."""
     seen: set[str] = set()
     result = []

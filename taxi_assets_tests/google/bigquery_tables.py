@@ -20,7 +20,7 @@ from taxi_assets_tests.google.bigquery_schemas import (
     check_layout,
     check_partition_id,
     column_definitions,
-    normalised,
+    normalized_fields,
     partition_expression,
     quoted,
 )
@@ -71,7 +71,7 @@ class Table:
 
 
 @dataclass
-class Catalogue:
+class Catalog:
     """All datasets and tables of a project; every method may be called from any thread."""
 
     project: str
@@ -198,7 +198,7 @@ class Catalogue:
             self.duckdb.execute(f"CREATE VIEW {table.sql} AS {self.translate_view(resource['view']['query'])}")
             resource["schema"] = {"fields": self.columns_of(table.sql)}
         else:
-            fields = normalised(resource.get("schema", {}).get("fields", []))
+            fields = normalized_fields(resource.get("schema", {}).get("fields", []))
             check_layout(fields, resource.get("timePartitioning"), resource.get("clustering"))
             if "timePartitioning" in resource:
                 resource["timePartitioning"]["type"] = resource["timePartitioning"]["type"].upper()
@@ -217,7 +217,7 @@ class Catalogue:
 
     def describe(self, dataset: str, table_id: str) -> Resource:
         """tables.get, of a table or of `table$partition`."""
-        name, partition = split_decorator(table_id)
+        name, partition = split_partition_decorator(table_id)
         with self.lock:
             table = self.get(dataset, name)
             rows, size = table.rows, table.bytes
@@ -260,7 +260,7 @@ class Catalogue:
     def _patch_schema(self, table: Table, body: Resource) -> None:
         if "schema" not in body or "view" in table.resource:
             return
-        fields = normalised(body["schema"].get("fields", []))
+        fields = normalized_fields(body["schema"].get("fields", []))
         allowed = {"ALLOW_FIELD_ADDITION", "ALLOW_FIELD_RELAXATION"}
         check_change(self.full_name(table.dataset, table.name), table.fields, fields, allowed)
         self.set_fields(table, fields)
@@ -287,7 +287,7 @@ class Catalogue:
 
     def delete_table(self, dataset: str, table_id: str) -> None:
         """tables.delete; of `table$partition`: its rows go, the table stays."""
-        name, partition = split_decorator(table_id)
+        name, partition = split_partition_decorator(table_id)
         with self.lock:
             table = self.get(dataset, name)
             if partition is not None:
@@ -343,7 +343,7 @@ class Catalogue:
         return f"etag-{self.number()}"
 
 
-def split_decorator(table_id: str) -> tuple[str, str | None]:
+def split_partition_decorator(table_id: str) -> tuple[str, str | None]:
     """`table$partition` as its two parts."""
     name, dollar, partition = table_id.partition("$")
     return name, (partition if dollar else None)

@@ -14,11 +14,11 @@ from taxi_assets_tests.google.bigquery_schemas import (
     check_partition_id,
     check_same_layout,
     column_definitions,
-    normalised,
+    normalized_fields,
     partition_expression,
     quoted,
 )
-from taxi_assets_tests.google.bigquery_tables import Catalogue, Table, split_decorator
+from taxi_assets_tests.google.bigquery_tables import Catalog, Table, split_partition_decorator
 from taxi_assets_tests.google.bigquery_values import GoogleError, Resource
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class Write:
     """Rows on their way: `relation` holds them in DuckDB, `settings` is the job's load or query configuration."""
 
-    catalogue: Catalogue
+    catalogue: Catalog
     relation: str
     fields: list[Resource]
     settings: Resource
@@ -40,7 +40,7 @@ class Write:
     def run(self) -> int:
         """Write them; returns how many. Whatever is wrong: nothing has changed."""
         destination = self.settings["destinationTable"]
-        name, partition = split_decorator(destination["tableId"])
+        name, partition = split_partition_decorator(destination["tableId"])
         with self.catalogue.lock:
             existing = self.catalogue.find(destination["datasetId"], name)
             table = existing or self._create(destination["datasetId"], name, partition)
@@ -82,7 +82,7 @@ class Write:
     def _updated_fields(self, table: Table) -> list[Resource]:
         """The schema the table has afterwards."""
         old = {field["name"].lower(): field for field in table.fields}
-        given = normalised(self.fields)
+        given = normalized_fields(self.fields)
         if not self.modes_matter:
             for field in given:
                 field["mode"] = old.get(field["name"].lower(), field)["mode"]

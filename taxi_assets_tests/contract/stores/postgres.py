@@ -116,7 +116,7 @@ def run(url: str, *statements: str) -> list[tuple[Any, ...]]:
     return rows
 
 
-def impatient(warehouse: PostgresWarehouse, wait_seconds: float = 1) -> PostgresWarehouse:
+def with_short_wait(warehouse: PostgresWarehouse, wait_seconds: float = 1) -> PostgresWarehouse:
     return PostgresWarehouse(url=warehouse.url, wait_seconds=wait_seconds)
 
 
@@ -152,13 +152,13 @@ class _InTheMiddle:
 
 
 @contextmanager
-def in_the_middle_of_a_copy(happens: Callable[[int], object]) -> Iterator[None]:
+def during_copy(action: Callable[[int], object]) -> Iterator[None]:
     """Let something happen in the middle of every COPY; it is told the process id of the server's end."""
 
     class Cursor(psycopg2.extensions.cursor):  # type: ignore[misc]  # psycopg2 has no types
         def copy_expert(self, query: Any, file: Any, size: int = 8192) -> None:
             if "FROM STDIN" in str(query):
-                file = _InTheMiddle(file, partial(happens, self.connection.info.backend_pid))
+                file = _InTheMiddle(file, partial(action, self.connection.info.backend_pid))
             super().copy_expert(query, file, size)
 
     with pytest.MonkeyPatch.context() as monkeypatch:

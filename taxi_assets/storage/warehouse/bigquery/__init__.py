@@ -32,28 +32,28 @@ from taxi_assets.resources.google import BigQueryClientResource
 from taxi_assets.storage.lake.objects import ParquetPartition
 from taxi_assets.storage.pandas_types import to_frame
 from taxi_assets.storage.warehouse.base_warehouse import LoadedMonth, Warehouse, noop
-from taxi_assets.storage.warehouse.bigquery.job_runner import job_id_of, run_job_idempotently
+from taxi_assets.storage.warehouse.bigquery.job_runner import build_job_id, run_job_idempotently
 from taxi_assets.storage.warehouse.bigquery.loading import MonthLoad
 from taxi_assets.storage.warehouse.bigquery.marts import (
     mart_table,
-    replace_month,
+    replace_mart_month,
     replace_view,
 )
 from taxi_assets.storage.warehouse.bigquery.marts import (
-    named_errors as errors_of_queries,
+    translate_query_errors as errors_of_queries,
 )
-from taxi_assets.storage.warehouse.bigquery.queries import count, rows_of, run_query
+from taxi_assets.storage.warehouse.bigquery.queries import compute_totals, read_rows, run_query
 from taxi_assets.storage.warehouse.bigquery.tables import (
     LABELS,
     LEDGER_SCHEMA,
-    ledger_of,
+    ledger_name,
     ledger_table,
-    partition,
-    require_same_shape,
+    merge_properties,
+    partition_name,
+    require_compatible_table,
     schema_from_frame,
-    schema_of,
+    schema_from_service,
     trips_table,
-    update_schema,
 )
 from taxi_assets.tlc.cleaning.report import NO_ROWS, ControlTotals
 from taxi_assets.tlc.month import Month
@@ -89,7 +89,7 @@ class BigQueryWarehouse(Warehouse):
                 month=month,
                 trips=trips,
                 table=self._table(service.table),
-                ledger=self._table(ledger_of(service)),
+                ledger=self._table(ledger_name(service)),
                 location=self._location(client),
                 run_id=run_id,
                 named_errors=lambda: self._named_errors(label),
@@ -111,10 +111,12 @@ class BigQueryWarehouse(Warehouse):
 
     def _ledger_row(self, service: Service, month: Month) -> dict[str, Any] | None:
         with self.client(f"{service.name} {month} cannot be looked up") as client:
-            ledger = self._find(client, ledger_of(service))
+            ledger = self._find(client, ledger_name(service))
             if ledger is None or not {field.name for field in LEDGER_SCHEMA} <= {field.name for field in ledger.schema}:
                 return None
-            notes = rows_of(client, partition(self._table(ledger_of(service)), month), LEDGER_SCHEMA).to_pylist()
+            notes = read_rows(
+                client, partition_name(self._table(ledger_name(service)), month), LEDGER_SCHEMA
+            ).to_pylist()
         return notes[0] if notes else None
 
     def totals(self, service: Service, month: Month) -> ControlTotals:
@@ -125,7 +127,7 @@ class BigQueryWarehouse(Warehouse):
                 return NO_ROWS
             held = {field.name for field in table.schema}
             money = [name for name in service.money_columns if name in held]
-            return count(client, self.table_name(service.table), money, month, location=self._location(client))
+            return compute_totals(client, self.table_name(service.table), money, month, location=self._location(client))
 
     def read_month(self, service: Service, month: Month, *, rows: int | None = None) -> pd.DataFrame:
         """By a query; a few rows come from the partition's beginning, which costs nothing."""
@@ -134,9 +136,9 @@ class BigQueryWarehouse(Warehouse):
             if table is None:
                 raise self.missing_error(service.table)
             held = {field.name for field in table.schema}
-            fields = [field for field in schema_of(service) if field.name in held]
+            fields = [field for field in schema_from_service(service) if field.name in held]
             if rows is not None:
-                found = rows_of(client, partition(self._table(service.table), month), fields, rows)
+                found = read_rows(client, partition_name(self._table(service.table), month), fields, rows)
             else:
                 names = ", ".join(f"`{field.name}`" for field in fields)
                 found = run_query(
@@ -180,7 +182,7 @@ class BigQueryWarehouse(Warehouse):
                 def start(job_id: str) -> Any:
                     return client.load_table_from_file(parquet, self._table(name), rewind=True, job_id=job_id, **where)
 
-                job_id = job_id_of(uuid.uuid4().hex, self._table(name))
+                job_id = build_job_id(uuid.uuid4().hex, self._table(name))
                 require_inputs_unchanged()
                 run_job_idempotently(client, start, job_id, location=where["location"], log=dg.get_dagster_logger())
                 require_inputs_unchanged()
@@ -216,7 +218,7 @@ class BigQueryWarehouse(Warehouse):
             self._create_table(client, mart_table(table, mart))
             where, log = self._location(client), dg.get_dagster_logger()
             require_inputs_unchanged()
-            rows = replace_month(client, mart, month, query, table, location=where, run_id=run_id, log=log)
+            rows = replace_mart_month(client, mart, month, query, table, location=where, run_id=run_id, log=log)
             for name, view in views.items():
                 replace_view(client, self._table(name), mart, view)
             # Nothing keeps two jobs apart: where a newer one has ended before this one, its work is gone.
@@ -249,7 +251,7 @@ class BigQueryWarehouse(Warehouse):
     def _prepare(self, client: bigquery.Client, service: Service) -> None:
         """Make dataset and tables; add what the schema gained; descriptions follow the schema."""
         self._create_dataset(client)
-        self._create_table(client, ledger_table(self._table(ledger_of(service))))
+        self._create_table(client, ledger_table(self._table(ledger_name(service))))
         self._create_table(client, trips_table(self._table(service.table), service))
 
     def _create_table(self, client: bigquery.Client, wanted: bigquery.Table) -> None:
@@ -265,8 +267,8 @@ class BigQueryWarehouse(Warehouse):
                     if trial.retry_state.attempt_number > 1:
                         # Another run was here meanwhile; or it was this one, and the answer was lost.
                         found = client.get_table(wanted.reference)
-                    require_same_shape(found, wanted)
-                    changed = update_schema(found, wanted)
+                    require_compatible_table(found, wanted)
+                    changed = merge_properties(found, wanted)
                     if changed:
                         client.update_table(found, changed)
         except api_errors.PreconditionFailed as error:

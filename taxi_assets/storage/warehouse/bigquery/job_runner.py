@@ -28,7 +28,7 @@ class _TransientJobError(Exception):
     """A job has failed for a reason that may pass."""
 
 
-def job_id_of(run_id: str, destination: str, *data: str) -> str:
+def build_job_id(run_id: str, destination: str, *data: str) -> str:
     """An id for all attempts to load this data in this run: a run that tries again finds what it began.
 
     Another run, or other data, gets another id, and so loads anew.
@@ -40,13 +40,13 @@ def job_id_of(run_id: str, destination: str, *data: str) -> str:
 
 def run_job_idempotently(
     client: bigquery.Client,
-    start: Callable[[str], Any],
+    start_job: Callable[[str], Any],
     job_id: str,
     *,
     location: str,
     log: logging.Logger,
-    is_still_valid: Callable[[], bool] = lambda: True,
-    on_interrupted: Callable[[], None] = lambda: None,
+    can_reuse_finished_job: Callable[[], bool] = lambda: True,
+    on_job_left_running: Callable[[], None] = lambda: None,
 ) -> Any:
     """Start a job by `start(id)`, or find it where an earlier attempt has started it, and wait for its end.
 
@@ -60,13 +60,13 @@ def run_job_idempotently(
     ids = (f"{job_id}-{number}" for number in itertools.count(1))
 
     def attempt() -> Any:
-        job = _start_or_attach(client, start, ids, location, is_still_valid)
+        job = _start_or_attach(client, start_job, ids, location, can_reuse_finished_job)
         try:
             return job.result()
         except BaseException:
             error = job.error_result
             if error is None:
-                on_interrupted()
+                on_job_left_running()
             elif error.get("reason") in _TRANSIENT_REASONS:
                 raise _TransientJobError(f"{job.job_id} failed: {error.get('message', error['reason'])}") from None
             raise

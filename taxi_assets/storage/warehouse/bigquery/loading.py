@@ -27,9 +27,15 @@ from google.cloud.bigquery.retry import DEFAULT_RETRY
 from taxi_assets.errors import LakeConflictError, ReconciliationError, TaxiAssetsError
 from taxi_assets.google_auth import describe_google_error
 from taxi_assets.storage.warehouse.base_warehouse import reconciliation_error
-from taxi_assets.storage.warehouse.bigquery.job_runner import job_id_of, run_job_idempotently
-from taxi_assets.storage.warehouse.bigquery.queries import count, rows_of
-from taxi_assets.storage.warehouse.bigquery.tables import LABELS, LEDGER_SCHEMA, by_month, partition, partitioning
+from taxi_assets.storage.warehouse.bigquery.job_runner import build_job_id, run_job_idempotently
+from taxi_assets.storage.warehouse.bigquery.queries import compute_totals, read_rows
+from taxi_assets.storage.warehouse.bigquery.tables import (
+    LABELS,
+    LEDGER_SCHEMA,
+    monthly_partitioning,
+    partition_name,
+    table_layout,
+)
 from taxi_assets.tlc.cleaning.report import compute_parquet_totals
 
 if TYPE_CHECKING:
@@ -108,16 +114,16 @@ class MonthLoad:
         self.trips.require_current()
         self._invalidate_ledger()
         self._touch()  # before, because the answer may be lost
-        self.client.delete_table(partition(self.table, self.month), not_found_ok=True)
+        self.client.delete_table(partition_name(self.table, self.month), not_found_ok=True)
 
     def _load(self) -> None:
-        destination = partition(self.table, self.month)
+        destination = partition_name(self.table, self.month)
         config = bigquery.LoadJobConfig(
             source_format=bigquery.SourceFormat.PARQUET,
             schema=self.client.get_table(self.table).schema,
             write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE,
             create_disposition=bigquery.CreateDisposition.CREATE_NEVER,
-            **partitioning(self.service),
+            **table_layout(self.service),
             labels={**LABELS, "service": self.service.name, "month": str(self.month)},
         )
         where: dict[str, Any] = {"job_config": config, "location": self.location}
@@ -134,11 +140,11 @@ class MonthLoad:
         job = run_job_idempotently(
             self.client,
             start,
-            job_id_of(self.run_id, destination, self.trips.report.data_version, self.trips.version),
+            build_job_id(self.run_id, destination, self.trips.report.data_version, self.trips.version),
             location=self.location,
             log=self.log,
-            is_still_valid=lambda: self._count_partition() == self.trips.report.clean,
-            on_interrupted=self._touch,
+            can_reuse_finished_job=lambda: self._count_partition() == self.trips.report.clean,
+            on_job_left_running=self._touch,
         )
         self._touch()
         if job.output_rows != self.trips.report.clean.rows:
@@ -165,7 +171,7 @@ class MonthLoad:
 
     def _write_and_wait(self, note: dict[str, Any]) -> None:
         # Never the job of an earlier attempt: its note may have been invalidated since.
-        job_id = job_id_of(self.run_id, partition(self.ledger, self.month), uuid.uuid4().hex)
+        job_id = build_job_id(self.run_id, partition_name(self.ledger, self.month), uuid.uuid4().hex)
         run_job_idempotently(
             self.client,
             lambda id_: self._write([note], id_),
@@ -178,10 +184,10 @@ class MonthLoad:
         config = bigquery.LoadJobConfig(
             schema=LEDGER_SCHEMA,
             write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE,
-            time_partitioning=by_month(),
+            time_partitioning=monthly_partitioning(),
             labels=LABELS,
         )
-        destination = partition(self.ledger, self.month)
+        destination = partition_name(self.ledger, self.month)
         return self.client.load_table_from_json(
             notes, destination, job_id=job_id, job_config=config, location=self.location
         )
@@ -213,11 +219,13 @@ class MonthLoad:
             if notes:
                 self._write(notes, None).result(timeout=_SHORT_RETRY.timeout)
             else:
-                name = partition(self.ledger, self.month)
+                name = partition_name(self.ledger, self.month)
                 self.client.delete_table(name, not_found_ok=True, retry=_SHORT_RETRY)
 
     def _ledger_rows(self) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = rows_of(self.client, partition(self.ledger, self.month), LEDGER_SCHEMA).to_pylist()
+        rows: list[dict[str, Any]] = read_rows(
+            self.client, partition_name(self.ledger, self.month), LEDGER_SCHEMA
+        ).to_pylist()
         return rows
 
     def _invalidation(self) -> dict[str, Any]:
@@ -246,10 +254,14 @@ class MonthLoad:
         external = bigquery.ExternalConfig(bigquery.SourceFormat.PARQUET)
         external.source_uris = [self.trips.uri]
         money = self.service.money_columns
-        return count(self.client, "trips", money, self.month, location=self.location, external={"trips": external})
+        return compute_totals(
+            self.client, "trips", money, self.month, location=self.location, external={"trips": external}
+        )
 
     def _count_partition(self) -> ControlTotals:
-        return count(self.client, f"`{self.table}`", self.service.money_columns, self.month, location=self.location)
+        return compute_totals(
+            self.client, f"`{self.table}`", self.service.money_columns, self.month, location=self.location
+        )
 
     def _reconciliation_error(self, found: ControlTotals, note: str) -> ReconciliationError:
         return reconciliation_error(self.service, self.month, self.trips, f"`{self.table}`", found, note)

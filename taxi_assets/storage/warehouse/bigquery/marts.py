@@ -15,8 +15,8 @@ from google.cloud import bigquery
 
 from taxi_assets.errors import WarehouseSchemaError, WarehouseTableMissingError
 from taxi_assets.storage.warehouse.base_warehouse import query_error
-from taxi_assets.storage.warehouse.bigquery.job_runner import job_id_of, run_job_idempotently
-from taxi_assets.storage.warehouse.bigquery.tables import LABELS, TYPES, by_month, partition
+from taxi_assets.storage.warehouse.bigquery.job_runner import build_job_id, run_job_idempotently
+from taxi_assets.storage.warehouse.bigquery.tables import LABELS, TYPES, monthly_partitioning, partition_name
 from taxi_assets.tlc.schema import ColumnType
 
 if TYPE_CHECKING:
@@ -38,14 +38,14 @@ def mart_table(name: str, mart: Mart) -> bigquery.Table:
     """The table of a mart: a partition a month, clustered by the rest of its key."""
     schema = [bigquery.SchemaField(c.name, TYPES[c.type], description=c.description_with_unit) for c in mart.columns]
     table = bigquery.Table(name, schema)
-    table.time_partitioning = by_month()
+    table.time_partitioning = monthly_partitioning()
     table.clustering_fields = _clustering(mart)
     table.labels = {**LABELS, "mart": mart.name}
     table.description = mart.description
     return table
 
 
-def replace_month(
+def replace_mart_month(
     client: bigquery.Client,
     mart: Mart,
     month: Month,
@@ -57,12 +57,12 @@ def replace_month(
     log: logging.Logger,
 ) -> int:
     """Run the query of a month into its partition; the number of rows."""
-    destination = partition(table, month)
+    destination = partition_name(table, month)
     config = bigquery.QueryJobConfig(
         destination=destination,
         write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE,
         create_disposition=bigquery.CreateDisposition.CREATE_NEVER,
-        time_partitioning=by_month(),
+        time_partitioning=monthly_partitioning(),
         clustering_fields=_clustering(mart),
         labels={**LABELS, "mart": mart.name, "month": str(month)},
     )
@@ -72,8 +72,8 @@ def replace_month(
         return client.query(statement, job_config=config, job_id=job_id, location=location, job_retry=None)
 
     # Trips may have changed since an earlier attempt of this run: what it has finished is made again.
-    job_id = job_id_of(run_id, destination, mart.version, statement)
-    rows = run_job_idempotently(client, start, job_id, location=location, log=log, is_still_valid=lambda: False)
+    job_id = build_job_id(run_id, destination, mart.version, statement)
+    rows = run_job_idempotently(client, start, job_id, location=location, log=log, can_reuse_finished_job=lambda: False)
     return int(rows.total_rows)
 
 
@@ -95,7 +95,7 @@ def replace_view(client: bigquery.Client, name: str, mart: Mart, query: str) -> 
 
 
 @contextmanager
-def named_errors(label: str, missing: Callable[[str], WarehouseTableMissingError]) -> Iterator[None]:
+def translate_query_errors(label: str, missing: Callable[[str], WarehouseTableMissingError]) -> Iterator[None]:
     """Names what BigQuery says of tables and columns that a query does not find."""
     try:
         yield

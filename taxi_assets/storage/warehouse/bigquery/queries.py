@@ -37,7 +37,7 @@ def run_query(
     return client.query(query, job_config=config, location=location).result()
 
 
-def count(
+def compute_totals(
     client: bigquery.Client,
     table: str,
     money: Sequence[str],
@@ -56,7 +56,7 @@ def count(
     return ControlTotals(rows=row.row_count, cents=to_cents(row.dollars), source_rows=row.source_rows)
 
 
-def rows_of(
+def read_rows(
     client: bigquery.Client, table: str, fields: Sequence[bigquery.SchemaField], rows: int | None = None
 ) -> pa.Table:
     """Rows of a table or partition as they stand, which costs nothing; none where it is not there."""

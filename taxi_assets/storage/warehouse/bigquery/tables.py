@@ -49,7 +49,7 @@ LEDGER_SCHEMA = [
 ]
 
 
-def schema_of(service: Service) -> list[bigquery.SchemaField]:
+def schema_from_service(service: Service) -> list[bigquery.SchemaField]:
     """The service's columns."""
     return [bigquery.SchemaField(c.name, TYPES[c.type], description=c.description_with_unit) for c in service.columns]
 
@@ -74,25 +74,25 @@ def _type_of(type_: Any) -> str:
     return next((name for is_it, name in known.items() if is_it(type_)), "STRING")
 
 
-def partitioning(service: Service) -> dict[str, Any]:
+def table_layout(service: Service) -> dict[str, Any]:
     """By month of `data_month`, within it by time and place of pickup: the same for the table and for every load."""
     names = [column.name for column in service.columns]
     return {
-        "time_partitioning": by_month(),
+        "time_partitioning": monthly_partitioning(),
         "clustering_fields": [name for name in _CLUSTERS if name in names],
     }
 
 
-def by_month() -> bigquery.TimePartitioning:
+def monthly_partitioning() -> bigquery.TimePartitioning:
     """A partition for each month of `data_month`."""
     return bigquery.TimePartitioning(bigquery.TimePartitioningType.MONTH, field="data_month")
 
 
 def trips_table(name: str, service: Service) -> bigquery.Table:
     """The table of a service's trips."""
-    table = bigquery.Table(name, schema_of(service))
-    table.time_partitioning = by_month()
-    table.clustering_fields = partitioning(service)["clustering_fields"]
+    table = bigquery.Table(name, schema_from_service(service))
+    table.time_partitioning = monthly_partitioning()
+    table.clustering_fields = table_layout(service)["clustering_fields"]
     table.labels = {**LABELS, "service": service.name}
     table.description = f"{service.title}: {service.description}. One partition is one published month."
     return table
@@ -101,22 +101,22 @@ def trips_table(name: str, service: Service) -> bigquery.Table:
 def ledger_table(name: str) -> bigquery.Table:
     """The table of a service's loads."""
     table = bigquery.Table(name, LEDGER_SCHEMA)
-    table.time_partitioning = by_month()
+    table.time_partitioning = monthly_partitioning()
     table.labels = dict(LABELS)
     return table
 
 
-def partition(table: str, month: Month) -> str:
+def partition_name(table: str, month: Month) -> str:
     """The name of a month's partition, such as project.dataset.green_trips$202010."""
     return f"{table}${month.year:04d}{month.number:02d}"
 
 
-def ledger_of(service: Service) -> str:
+def ledger_name(service: Service) -> str:
     """The table that says which data each partition holds."""
     return f"{service.table}_loads"
 
 
-def require_same_shape(found: bigquery.Table, wanted: bigquery.Table) -> None:
+def require_compatible_table(found: bigquery.Table, wanted: bigquery.Table) -> None:
     """Raises `WarehouseSchemaError` where a table is made otherwise than it is wanted, in what cannot be changed."""
     name = f"`{found.project}.{found.dataset_id}.{found.table_id}`"
     if _layout(found) != _layout(wanted):
@@ -134,7 +134,7 @@ def _layout(table: bigquery.Table) -> str:
     return f"{partitioned} and {clustered}"
 
 
-def update_schema(table: bigquery.Table, wanted: bigquery.Table) -> list[str]:
+def merge_properties(table: bigquery.Table, wanted: bigquery.Table) -> list[str]:
     """Make a table as it is wanted; returns which of its properties changed. Columns the schema has lost stay."""
     new = {field.name: field for field in wanted.schema}
     held = [new.pop(field.name, field) for field in table.schema]

@@ -1,8 +1,10 @@
-"""The warehouse on a Postgres server: a table of trips is partitioned by `data_month`, a month is a table of its own.
+"""The warehouse on a Postgres server.
 
-Belongs here: what is in the tables, and how a month gets in. A new month is built beside the old one, with its
-indexes, and verified; then it takes the old one's place in one short transaction. Needs a connection of its own, or a
-pooler that pools sessions: what keeps two loads apart are locks that last as long as the connection.
+A table of trips is partitioned by `data_month`: every month is a table of its own. A load builds and verifies a new
+table for the month, then swaps it in within one short transaction (`swap.py`).
+
+Advisory locks keep two loads of a month apart. They last as long as the session, so a connection pooler between this
+package and the server must pool sessions, not transactions.
 """
 
 from __future__ import annotations
@@ -18,21 +20,31 @@ from pydantic import Field
 from taxi_assets.errors import WarehouseSchemaError
 from taxi_assets.storage.pandas_types import to_frame
 from taxi_assets.storage.warehouse.base_warehouse import LoadedMonth, Warehouse, noop
-from taxi_assets.storage.warehouse.postgres.frames import from_rows, to_csv
-from taxi_assets.storage.warehouse.postgres.locks import LockTimeouts, advisory_lock, key_of, run_with_lock_retry
-from taxi_assets.storage.warehouse.postgres.marts import named_errors, replace_mart, rows_of
+from taxi_assets.storage.warehouse.postgres.frames import frame_from_rows, frame_to_csv
+from taxi_assets.storage.warehouse.postgres.locks import (
+    LockTimeouts,
+    advisory_lock,
+    advisory_lock_key,
+    run_with_lock_retry,
+)
+from taxi_assets.storage.warehouse.postgres.marts import query_arrow, replace_mart, translate_query_errors
 from taxi_assets.storage.warehouse.postgres.session import open_session, without_secrets
-from taxi_assets.storage.warehouse.postgres.swap import drop_abandoned_tables, month_key, staged_table, swap_partition
+from taxi_assets.storage.warehouse.postgres.swap import (
+    drop_abandoned_tables,
+    month_lock_key,
+    staged_table,
+    swap_partition,
+)
 from taxi_assets.storage.warehouse.postgres.tables import (
     LOADED_MONTHS,
     TYPES,
-    definitions,
+    column_definitions,
+    compute_totals,
     describe_columns,
     find_table,
     prepare_schema,
     prepare_table,
     qualified_name,
-    totals,
 )
 from taxi_assets.tlc.cleaning.report import NO_ROWS, ControlTotals
 
@@ -50,26 +62,37 @@ if TYPE_CHECKING:
 
 
 class PostgresWarehouse(Warehouse):
-    """Tables in one schema of a database."""
+    """A warehouse in one schema of a Postgres database."""
 
     kind: ClassVar[str] = "postgres"
     dialect: ClassVar[str] = "postgres"
 
-    url: str = Field(description="postgresql://user@host:port/database?sslmode=…, without a password.")
-    schema_name: str = Field(default="taxi", description="The schema that holds the tables.")
-    lock_timeout: float = Field(default=0.3, gt=0, description="Seconds that one try of a swap may hold up readers.")
-    wait_seconds: float = Field(default=300, gt=0, description="How long to go on trying while others hold a table.")
+    url: str = Field(
+        description="The address of the database, without a password: postgresql://user@host:port/database?sslmode=…"
+    )
+    schema_name: str = Field(default="taxi", description="The schema that contains the tables.")
+    lock_timeout: float = Field(
+        default=0.3,
+        gt=0,
+        description="Seconds that one attempt to swap a partition waits for a lock. Readers queue behind it meanwhile.",
+    )
+    wait_seconds: float = Field(
+        default=300, gt=0, description="Seconds to keep trying while other sessions have a table locked."
+    )
 
     def replace_month(self, service: Service, month: Month, trips: ParquetPartition, *, run_id: str) -> None:
-        """Build the month beside the old one, verify it, then swap the two in one short transaction."""
+        """Build and verify a new table for the month, then swap it with the old one in one short transaction.
+
+        Holds the month's advisory lock throughout. `swap_partition` lists the other locks and the effect of crashes.
+        """
         label = f"{service.name} {month} in {self.table_name(service.table)}"
         with (
             trips.as_local_file() as path,
             self._connect() as connection,
-            advisory_lock(connection, label, month_key(self.schema_name, service.table, month)),
+            advisory_lock(connection, label, month_lock_key(self.schema_name, service.table, month)),
         ):
-            # While this load waited or built, a newer one may have published, and even loaded. From the second look
-            # on it waits for us, and has the last word.
+            # Checked twice: while this load waited for the lock, or built the table, another run may have published a
+            # newer file. A run that publishes after the second check waits for the lock, and then replaces the month.
             trips.require_current()
             table = prepare_table(connection, self.schema_name, service, self._lock_timeouts)
             drop_abandoned_tables(connection, table, month, self._lock_timeouts)
@@ -78,7 +101,7 @@ class PostgresWarehouse(Warehouse):
                 swap_partition(connection, table, month, trips.report, run_id, self._lock_timeouts)
 
     def loaded_month(self, service: Service, month: Month) -> LoadedMonth | None:
-        """From the table `loaded_months`, which is written in the same transaction as the swap."""
+        """Return the month's row of the ledger `loaded_months`, which the transaction of the swap writes."""
         with self._open_table(LOADED_MONTHS) as (connection, ledger), connection.cursor() as cursor:
             if ledger is None:
                 return None
@@ -95,12 +118,16 @@ class PostgresWarehouse(Warehouse):
         return LoadedMonth(row[0], ControlTotals(rows=row[1], cents=row[2], source_rows=row[3]), row[4] or "")
 
     def totals(self, service: Service, month: Month) -> ControlTotals:
-        """One query, of the month's partition alone; no table, no rows."""
+        """Compute the month's control totals in one query of its partition; all zero if there is no table."""
         with self._open_table(service.table) as (connection, table):
-            return NO_ROWS if table is None else totals(connection, table.identifier, table.columns, service, month)
+            return (
+                NO_ROWS
+                if table is None
+                else compute_totals(connection, table.identifier, table.columns, service, month)
+            )
 
     def read_month(self, service: Service, month: Month, *, rows: int | None = None) -> pd.DataFrame:
-        """In the schema's column order; a column that the table does not have yet is null."""
+        """Return the month in the column order of the schema; columns that the table does not have yet are null."""
         with self._open_table(service.table) as (connection, table), tempfile.TemporaryFile() as file:
             if table is None:
                 raise self.missing_error(service.table)
@@ -110,7 +137,7 @@ class PostgresWarehouse(Warehouse):
                 else sql.SQL("NULL::{} AS {}").format(sql.SQL(TYPES[column.type]), sql.Identifier(column.name))
                 for column in service.columns
             ]
-            # The order costs a sort of the whole month.
+            # Ordering sorts the whole month, so a few rows come in any order.
             order = sql.SQL("ORDER BY source_row" if rows is None else "LIMIT {}").format(sql.Literal(rows))
             query = sql.SQL("COPY (SELECT {} FROM {} WHERE data_month = {} {}) TO STDOUT (FORMAT csv, HEADER)").format(
                 sql.SQL(", ").join(columns), table.identifier, sql.Literal(month.start), order
@@ -128,37 +155,51 @@ class PostgresWarehouse(Warehouse):
         *,
         require_inputs_unchanged: Callable[[], None] = noop,
     ) -> None:
-        """In one transaction; a table that has these columns already keeps its place, and the views upon it."""
+        """Replace a table by a frame in one transaction.
+
+        A table that already has these columns is emptied and filled, so views that depend on it stay. Otherwise it is
+        dropped and created.
+
+        Args:
+            name: The name of the table.
+            frame: The new rows, without the index.
+            descriptions: Comments by column name.
+            require_inputs_unchanged: Called with the table's lock held. It raises if the inputs have changed.
+
+        Raises:
+            WarehouseSchemaError: Postgres cannot store a column, or another object depends on the old columns.
+            WarehouseBusyError: Another session kept the table locked.
+        """
         table = sql.Identifier(self.schema_name, name)
-        types, content = to_csv(frame, self.table_name(name))
-        key = key_of(self.schema_name, name)
+        types, content = frame_to_csv(frame, self.table_name(name))
+        key = advisory_lock_key(self.schema_name, name)
         with self._connect() as connection, advisory_lock(connection, self.table_name(name), key):
             require_inputs_unchanged()
             prepare_schema(connection, self.schema_name)
             old = find_table(connection, self.schema_name, name)
 
-            def action(cursor: Any) -> None:
+            def write(cursor: Any) -> None:
                 if old is not None and {column: type_ for column, (type_, _) in old.columns.items()} == types:
                     cursor.execute(sql.SQL("DELETE FROM {}").format(table))
                 else:
                     self._drop_frame(cursor, name)
-                    cursor.execute(sql.SQL("CREATE TABLE {} ({})").format(table, definitions(types)))
+                    cursor.execute(sql.SQL("CREATE TABLE {} ({})").format(table, column_definitions(types)))
                 content.seek(0)
                 cursor.copy_expert(sql.SQL("COPY {} FROM STDIN (FORMAT csv)").format(table), content)
                 describe_columns(cursor, table, descriptions)
 
             run_with_lock_retry(
-                connection, self.table_name(name), [] if old is None else [old.oid], action, self._lock_timeouts
+                connection, self.table_name(name), [] if old is None else [old.oid], write, self._lock_timeouts
             )
 
     def read_frame(self, name: str) -> pd.DataFrame:
-        """Whole."""
+        """Return all rows of a table."""
         with self._open_table(name) as (connection, table), connection.cursor() as cursor:
             if table is None:
                 raise self.missing_error(name)
             names = sql.SQL(", ").join(map(sql.Identifier, table.columns))
             cursor.execute(sql.SQL("SELECT {} FROM {}").format(names, table.identifier))
-            return from_rows(cursor.fetchall(), {column: type_ for column, (type_, _) in table.columns.items()})
+            return frame_from_rows(cursor.fetchall(), {column: type_ for column, (type_, _) in table.columns.items()})
 
     def replace_mart(
         self,
@@ -166,26 +207,27 @@ class PostgresWarehouse(Warehouse):
         month: Month,
         services: Sequence[Service],
         *,
-        run_id: str,  # noqa: ARG002  (one transaction needs no name)
+        run_id: str,  # noqa: ARG002  (only engines that name their jobs need it)
         require_inputs_unchanged: Callable[[], None] = noop,
     ) -> int:
-        """Table and views first, then the month in one transaction."""
-        with self._connect() as connection, named_errors(f"{mart.name} {month} cannot be made", self.missing_error):
+        """Create or update the mart's table and views, then replace the month in one transaction."""
+        label = f"{mart.name} {month} cannot be computed"
+        with self._connect() as connection, translate_query_errors(label, self.missing_error):
             return replace_mart(
                 connection, self.schema_name, mart, month, services, self._lock_timeouts, require_inputs_unchanged
             )
 
     def query_native(self, statement: str) -> pa.Table:
-        """All of them at once: answers are small."""
-        with self._connect() as connection, named_errors("The query was refused", self.missing_error):
-            return rows_of(connection, statement)
+        """Run a query and fetch all its rows at once. Results are expected to be small."""
+        with self._connect() as connection, translate_query_errors("The query was rejected", self.missing_error):
+            return query_arrow(connection, statement)
 
     def table_name(self, name: str) -> str:
-        """Such as "taxi"."green_trips"."""
+        """Return the quoted name with its schema, such as `"taxi"."green_trips"`."""
         return qualified_name(self.schema_name, name)
 
     def uri(self) -> str:
-        """The address that TAXI_WAREHOUSE takes."""
+        """Return the address as TAXI_WAREHOUSE takes it, without secrets."""
         address = without_secrets(self.url)
         return f"{address}{'&' if '?' in address else '?'}schema={self.schema_name}"
 
@@ -200,7 +242,7 @@ class PostgresWarehouse(Warehouse):
 
     @contextmanager
     def _open_table(self, name: str) -> Iterator[tuple[Any, Table | None]]:
-        """A table to read from; None where it is not there. Makes nothing."""
+        """Hold a connection, with the table of this name or None. Creates nothing."""
         with self._connect() as connection:
             yield connection, find_table(connection, self.schema_name, name)
 
@@ -209,13 +251,13 @@ class PostgresWarehouse(Warehouse):
             cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(self.schema_name, name)))
         except errors.DependentObjectsStillExist as error:
             raise WarehouseSchemaError(
-                f"{self.table_name(name)} gets other columns, but {error.diag.message_detail}.",
-                remedy="Drop what depends on it, replace the table, and make the former anew.",
+                f"The columns of {self.table_name(name)} have changed, but {error.diag.message_detail}.",
+                remedy="Drop the objects that depend on it, replace the table, and create them again.",
             ) from error
 
 
 def _from_csv(file: Any, schema: Any) -> Any:
-    """What Postgres writes as CSV, where a null is nothing and an empty text is quoted."""
+    """Read the CSV that Postgres writes, in which a null is empty and an empty text is quoted."""
     return pyarrow.csv.read_csv(
         file,
         parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),

@@ -1,7 +1,8 @@
-"""Clean trips in the form that Postgres takes in fastest: binary COPY, rendered column by column with numpy.
+"""The encoder for Postgres's binary COPY format: clean trips from a Parquet file, encoded column by column with numpy.
 
-Belongs here: the bytes of `COPY … FROM STDIN (FORMAT binary)`. To Postgres they are half the work of CSV: no line to
-split, no digit to parse. Nothing is rounded on the way: decimals go as their digits, times as microseconds.
+`COPY … FROM STDIN (FORMAT binary)` costs the server half as much as CSV: it splits no lines and parses no digits.
+Values are exact: decimals are sent as their digits, times as microseconds. The format is documented in the PostgreSQL
+manual, "COPY", section "Binary Format"; the layout of a numeric in the server's `numeric_recv`.
 """
 
 from __future__ import annotations
@@ -25,21 +26,21 @@ _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER = b"\xff\xff"
 
 _READ_ROWS = 8192
-_PART_ROWS = 2048  # a part of so many rows stays in the processor's cache: three times faster than 16,384
+_PART_ROWS = 2048  # fits into the processor's cache: three times faster than 16,384
 _PART_BYTES = 4 << 20
-_NULL = -1  # as a value's length
+_NULL = -1  # the length field of a null
 
-# Postgres counts from 2000-01-01.
+# Postgres counts days and microseconds from 2000-01-01, Arrow from 1970-01-01.
 _EPOCH_DAYS = 10_957
 _EPOCH_MICROSECONDS = _EPOCH_DAYS * 86_400_000_000
 
-# A decimal of at most twelve digits, three of them fractional: four digits to the base of 10,000, the last one behind
-# the point. Postgres strips zeros.
+# A decimal of at most twelve digits, three of them fractional: four base-10,000 digits, of which the last is the
+# fraction. Postgres strips leading and trailing zeros.
 _DECIMAL = np.dtype([("digits", ">i2"), ("weight", ">i2"), ("sign", ">u2"), ("scale", ">i2"), ("digit", ">i2", 4)])
 _NEGATIVE = np.uint16(0x4000)
 _SCALES = {ColumnType.MONEY: 2, ColumnType.MILES: 3}
 
-_VALUES: Mapping[ColumnType, np.dtype[Any]] = {
+_DTYPES: Mapping[ColumnType, np.dtype[Any]] = {
     ColumnType.INTEGER: np.dtype(">i8"),
     ColumnType.MONEY: _DECIMAL,
     ColumnType.MILES: _DECIMAL,
@@ -51,22 +52,24 @@ _VALUES: Mapping[ColumnType, np.dtype[Any]] = {
 
 
 class NulByteError(ValueError):
-    """A text holds a NUL byte, which Postgres cannot store; the argument is the column's name."""
+    """A text contains a NUL byte, which Postgres cannot store. The argument is the column's name."""
 
 
 class BinaryCopyStream:
-    """The rows of a Parquet file as a stream for `copy_expert`, a few thousand at a time; close it after use.
+    """A readable stream of the rows of a Parquet file, for `copy_expert`. Close it after use.
 
-    `failure` is what went wrong in making them: `copy_expert` itself says only that something did.
+    Attributes:
+        failure: The error that encoding the rows raised, or None. psycopg2 replaces it by an error of its own that
+            does not name the cause.
     """
 
     def __init__(self, path: Path, columns: Sequence[Column]) -> None:
         self.failure: BaseException | None = None
-        self._parts = _prefetch(_parts(path, columns))
+        self._parts = _prefetch(_encode_file(path, columns))
         self._rest = memoryview(b"")
 
     def read(self, size: int) -> bytes:
-        """At most so many bytes; none at the end."""
+        """Return the next bytes, at most `size` of them; an empty result marks the end."""
         try:
             if not self._rest:
                 self._rest = memoryview(next(self._parts, b""))
@@ -82,15 +85,15 @@ class BinaryCopyStream:
 
 
 def _prefetch(parts: Any) -> Any:
-    """The same, each made in another thread while the one before it is on its way to the server."""
-    with closing(parts), ThreadPoolExecutor(max_workers=1) as another:
-        coming = another.submit(next, parts, None)
-        while (part := coming.result()) is not None:
-            coming = another.submit(next, parts, None)
+    """Yield the same parts; encode each in another thread while the previous one is sent to the server."""
+    with closing(parts), ThreadPoolExecutor(max_workers=1) as executor:
+        upcoming = executor.submit(next, parts, None)
+        while (part := upcoming.result()) is not None:
+            upcoming = executor.submit(next, parts, None)
             yield part
 
 
-def _parts(path: Path, columns: Sequence[Column]) -> Iterator[bytes]:
+def _encode_file(path: Path, columns: Sequence[Column]) -> Iterator[bytes]:
     yield _HEADER
     with open_parquet_stream(path) as file:
         names = [column.name for column in columns]
@@ -101,10 +104,10 @@ def _parts(path: Path, columns: Sequence[Column]) -> Iterator[bytes]:
 
 
 def _encode(batch: Any, columns: Sequence[Column]) -> Iterator[bytes]:
-    """A part as bytes; in halves where one long text would make a large table of it."""
+    """Encode a batch as bytes; encode it in halves if one long text would widen every row too much."""
     layout = np.dtype(
         [("columns", ">i2")]
-        + [(column.name, [("length", ">i4"), ("value", _value(column, batch))]) for column in columns]
+        + [(column.name, [("length", ">i4"), ("value", _value_dtype(column, batch))]) for column in columns]
     )
     if batch.num_rows > 1 and batch.num_rows * layout.itemsize > _PART_BYTES:
         half = batch.num_rows // 2
@@ -114,53 +117,53 @@ def _encode(batch: Any, columns: Sequence[Column]) -> Iterator[bytes]:
         yield _encode_part(batch, columns, layout)
 
 
-def _value(column: Column, batch: Any) -> np.dtype[Any]:
-    """How a column's values are laid out in this part, each as wide as the widest."""
+def _value_dtype(column: Column, batch: Any) -> np.dtype[Any]:
+    """Return the layout of a column's values in this batch. All values are as wide as the widest."""
     array = batch.column(column.name)
     if array.null_count == len(array):
         return np.dtype(("u1", (0,)))
     if column.type is ColumnType.TEXT:
         return np.dtype(("u1", (int(_text_lengths(array).max()),)))
-    return _VALUES[column.type]
+    return _DTYPES[column.type]
 
 
 def _encode_part(batch: Any, columns: Sequence[Column], layout: np.dtype[Any]) -> bytes:
-    """A table of equally wide rows; then without the bytes that nulls and shorter texts do not have."""
+    """Fill a table of equally wide rows, then cut out the padding bytes of nulls and shorter texts."""
     table = np.empty(batch.num_rows, layout)
     table["columns"] = len(columns)
-    cells_at = {name: place[1] for name, place in (layout.fields or {}).items()}
+    offsets = {name: field[1] for name, field in (layout.fields or {}).items()}
     used = None
     for column in columns:
         cells = table[column.name]
-        inside = _fill(cells, column, batch.column(column.name))
-        if inside is not None:
+        used_of_values = _fill(cells, column, batch.column(column.name))
+        if used_of_values is not None:
             used = np.ones((len(table), layout.itemsize), bool) if used is None else used
-            start, width = cells_at[column.name] + cells["length"].itemsize, cells.dtype["value"].itemsize
-            used[:, start : start + width] = inside
+            start, width = offsets[column.name] + cells["length"].itemsize, cells.dtype["value"].itemsize
+            used[:, start : start + width] = used_of_values
     content = table.view(np.uint8)
     return bytes(content if used is None else content[used.ravel()])
 
 
 def _fill(cells: Any, column: Column, array: Any) -> Any:
-    """Write a column's lengths and values; returns which bytes of the values count, None for all of them."""
+    """Write a column's lengths and values; return a mask of the values' bytes to send, or None to send all."""
     if array.null_count == len(array):
         cells["length"] = _NULL
         return None
     valid = array.is_valid().to_numpy(zero_copy_only=False) if array.null_count else None
     if column.type is ColumnType.TEXT:
         lengths = _text_lengths(array)
-        inside = lengths[:, None] > np.arange(cells["value"].shape[1])
-        cells["value"][inside] = _text_bytes(column, array)
+        used = lengths[:, None] > np.arange(cells["value"].shape[1])
+        cells["value"][used] = _text_bytes(column, array)
     else:
         lengths = cells["value"].itemsize
-        inside = None if valid is None else valid[:, None]
+        used = None if valid is None else valid[:, None]
         _fill_values(cells["value"], column.type, array)
     cells["length"] = lengths if valid is None else np.where(valid, lengths, _NULL)
-    return inside
+    return used
 
 
 def _fill_values(values: Any, type_: ColumnType, array: Any) -> None:
-    """What stands in the place of a null is left out later."""
+    """Write the values of a column that is not text; those of nulls are arbitrary, the caller cuts them out."""
     match type_:
         case ColumnType.MONEY | ColumnType.MILES:
             _fill_decimals(values, _SCALES[type_], array)
@@ -177,7 +180,7 @@ def _fill_values(values: Any, type_: ColumnType, array: Any) -> None:
 
 
 def _fill_decimals(values: Any, scale: int, array: Any) -> None:
-    # 128 bits each, of which twelve digits need the lower half.
+    # Arrow's decimals have 128 bits; twelve digits fit into the lower half.
     number = _numbers(array, "<i8", words=2)
     whole, fraction = np.divmod(np.abs(number), 10**scale)
     values["digits"], values["weight"], values["scale"] = 4, 2, scale
@@ -189,7 +192,7 @@ def _fill_decimals(values: Any, scale: int, array: Any) -> None:
 
 
 def _numbers(array: Any, type_: str, words: int = 1) -> Any:
-    """An Arrow array's own memory, every so many words of it, nulls and all."""
+    """Return a view of an Arrow array's memory, nulls included: the first word of each value of `words` words."""
     first = array.offset * words
     return np.frombuffer(array.buffers()[1], type_)[first : first + len(array) * words : words]
 
@@ -203,7 +206,7 @@ def _text_lengths(array: Any) -> Any:
 
 
 def _text_bytes(column: Column, array: Any) -> Any:
-    """All texts one after the other, in UTF-8; nulls have none."""
+    """Return the UTF-8 bytes of all texts, concatenated; nulls have none."""
     offsets = _text_offsets(array)
     content = np.frombuffer(array.buffers()[2] or b"", "u1")[offsets[0] : offsets[-1]]
     if not content.all():

@@ -1,6 +1,6 @@
-"""Small tables, which are not of our schema: what pandas and Postgres have in common.
+"""Conversion between pandas frames and Postgres tables, for small tables that are not tables of trips.
 
-Belongs here: from a frame's columns to types and CSV, and back. How a table is replaced is `PostgresWarehouse`'s.
+`PostgresWarehouse.replace_frame` replaces the table itself.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ TYPES_BY_OID: Mapping[int, Any] = {
     1114: pa.timestamp("us"),
     1184: pa.timestamp("us", "UTC"),
 }
-"""By the numbers that pg_type has had since ever."""
-_KINDS: Sequence[tuple[Callable[[Any], bool], str]] = (
+"""Arrow types by the oid of a Postgres type. The oids of built-in types never change (`pg_type.dat`)."""
+_POSTGRES_TYPES: Sequence[tuple[Callable[[Any], bool], str]] = (
     (pa.types.is_boolean, "boolean"),
     (pa.types.is_date, "date"),
     (pa.types.is_floating, "double precision"),
@@ -47,11 +47,22 @@ _KINDS: Sequence[tuple[Callable[[Any], bool], str]] = (
     (pa.types.is_null, "text"),
     (pa.types.is_string, "text"),
 )
-_REMEDY = "Make text, numbers, dates or times of it first."
+_REMEDY = "Convert the column to text, numbers, dates or times first."
 
 
-def to_csv(frame: pd.DataFrame, table: str) -> tuple[dict[str, str], BytesIO]:
-    """The types of its columns, by name, and its rows; raises `WarehouseSchemaError` for what no column can hold."""
+def frame_to_csv(frame: pd.DataFrame, table: str) -> tuple[dict[str, str], BytesIO]:
+    """Convert a frame to Postgres types and CSV.
+
+    Args:
+        frame: The frame, without its index.
+        table: The qualified name of the table, for errors.
+
+    Returns:
+        The Postgres type of each column, by name in the frame's order; and the rows as CSV without a header.
+
+    Raises:
+        WarehouseSchemaError: A column has a type that no Postgres column can hold, or values of several types.
+    """
     try:
         rows = pa.Table.from_pandas(frame, preserve_index=False)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
@@ -68,8 +79,14 @@ def to_csv(frame: pd.DataFrame, table: str) -> tuple[dict[str, str], BytesIO]:
     return {name: type_ for name, type_ in types.items() if type_ is not None}, content
 
 
-def from_rows(rows: Sequence[Sequence[object]], types: Mapping[str, str]) -> pd.DataFrame:
-    """Rows as psycopg2 gives them, in columns of these types."""
+def frame_from_rows(rows: Sequence[Sequence[object]], types: Mapping[str, str]) -> pd.DataFrame:
+    """Build a frame from rows as psycopg2 returns them.
+
+    Args:
+        rows: One sequence of values per row.
+        types: The Postgres type of each column, by name, in the order of the values. Arrow infers the type of numeric
+            columns, and of those that `frame_to_csv` never creates.
+    """
     columns = {
         name: pa.array([row[number] for row in rows], _TYPES.get(type_))
         for number, (name, type_) in enumerate(types.items())
@@ -78,11 +95,11 @@ def from_rows(rows: Sequence[Sequence[object]], types: Mapping[str, str]) -> pd.
 
 
 def _type_of(type_: Any) -> str | None:
-    """What a column becomes; None where Postgres has nothing that it would come back from as it was."""
-    if pa.types.is_dictionary(type_):  # pandas calls it a category
+    """Return the Postgres type of an Arrow column; None if no Postgres type returns the same values."""
+    if pa.types.is_dictionary(type_):  # a pandas category
         return _type_of(type_.value_type)
     if pa.types.is_decimal(type_):
         return f"numeric({type_.precision},{type_.scale})"
     if pa.types.is_timestamp(type_):
         return f"timestamp {'without' if type_.tz is None else 'with'} time zone"
-    return next((name for is_one, name in _KINDS if is_one(type_)), None)
+    return next((name for matches, name in _POSTGRES_TYPES if matches(type_)), None)

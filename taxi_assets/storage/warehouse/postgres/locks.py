@@ -1,7 +1,8 @@
-"""Who may change a table now, and whom to name when it is somebody else.
+"""Locks on a Postgres server: which session may change a table now, and which session holds it.
 
-Belongs here: advisory locks, by which our own loads take turns; and short tries for the locks that readers hold.
-A reader is never held up for longer than one try: a waiting writer has all new readers queue behind it.
+Loads of the same month take turns with advisory locks. Readers hold table locks: a load tries for those in short
+attempts, because new readers queue behind a waiting writer. No attempt blocks a reader for longer than its lock
+timeout.
 """
 
 from __future__ import annotations
@@ -21,46 +22,61 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 LOCK_ERRORS = (errors.LockNotAvailable, errors.DeadlockDetected)
+"""Errors of a statement that did not get its locks, and may get them in another attempt."""
 
-_SESSION = """
+_HOLDERS = """
     SELECT coalesce('pid ' || lock.pid, 'a prepared transaction'), coalesce(nullif(application_name, ''), 'unnamed'),
         usename, coalesce(state, 'state not shown'), round(extract(epoch FROM clock_timestamp() - xact_start))
     FROM pg_locks AS lock LEFT JOIN pg_stat_activity AS session ON session.pid = lock.pid
     WHERE lock.granted AND lock.pid IS DISTINCT FROM pg_backend_pid()
         AND lock.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
-_ADVISORY = f"{_SESSION} AND locktype = 'advisory' AND ((classid::bigint << 32) | objid::bigint) = %s"
-_RELATIONS = f"{_SESSION} AND locktype = 'relation' AND relation = ANY(%s::oid[]) ORDER BY xact_start, lock.pid"
+_ADVISORY_HOLDERS = f"{_HOLDERS} AND locktype = 'advisory' AND ((classid::bigint << 32) | objid::bigint) = %s"
+_TABLE_HOLDERS = f"{_HOLDERS} AND locktype = 'relation' AND relation = ANY(%s::oid[]) ORDER BY xact_start, lock.pid"
 
 
 @dataclass(frozen=True)
 class LockTimeouts:
-    """Seconds that one try may hold up readers, and seconds to go on trying."""
+    """How long a change of a table waits for its locks."""
 
     lock_timeout: float
+    """Seconds that one attempt waits for a lock. Other sessions queue behind it meanwhile."""
     wait_seconds: float
+    """Seconds after which no further attempt is made."""
 
 
-def key_of(*names: str) -> int:
-    """The number of an advisory lock; other programs that use such locks in this database will not hit on it."""
+def advisory_lock_key(*names: str) -> int:
+    """Return the key of an advisory lock, derived from names such as schema, table and month.
+
+    The key is a 64-bit hash, so other programs that use advisory locks in the same database do not collide with it.
+    """
     digest = hashlib.sha256("\0".join(("taxi_assets", *names)).encode())
     return int.from_bytes(digest.digest()[:8], "big", signed=True)
 
 
 @contextmanager
 def advisory_lock(connection: Any, label: str, key: int) -> Iterator[None]:
-    """Hold an advisory lock, in the order of asking; one that a process held that was killed is free.
+    """Hold a session-level advisory lock. Waiting sessions get it in the order in which they asked.
 
-    Raises `WarehouseBusyError` when it took longer than the session's lock timeout.
+    The server releases the lock when the session ends, so a killed process leaves none behind.
+
+    Args:
+        connection: An open connection in autocommit mode.
+        label: Names the locked thing in log lines and errors.
+        key: See `advisory_lock_key`.
+
+    Raises:
+        WarehouseBusyError: Another session held the lock for longer than the `lock_timeout` of this session.
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_lock(%s)", [key])
         if not cursor.fetchone()[0]:
-            dg.get_dagster_logger().info("waiting for %s, which is held by %s", label, _holders(cursor, _ADVISORY, key))
+            holders = _find_holders(cursor, _ADVISORY_HOLDERS, key)
+            dg.get_dagster_logger().info("waiting for %s, which is locked by %s", label, holders)
             try:
                 cursor.execute("SELECT pg_advisory_lock(%s)", [key])
             except LOCK_ERRORS as error:
-                raise _busy_error(label, _holders(cursor, _ADVISORY, key)) from error
+                raise _busy_error(label, _find_holders(cursor, _ADVISORY_HOLDERS, key)) from error
         try:
             yield
         finally:
@@ -69,7 +85,7 @@ def advisory_lock(connection: Any, label: str, key: int) -> Iterator[None]:
 
 
 def set_lock_timeout(cursor: Any, timeouts: LockTimeouts) -> None:
-    """Until its end, this transaction waits for no lock longer than one try."""
+    """Limit the wait for each lock to `timeouts.lock_timeout`, until the end of the current transaction."""
     cursor.execute("SELECT set_config('lock_timeout', %s, true)", [f"{timeouts.lock_timeout * 1000:.0f}ms"])
 
 
@@ -80,9 +96,18 @@ def run_with_lock_retry(
     action: Callable[[Any], None],
     timeouts: LockTimeouts,
 ) -> None:
-    """Run an action on a cursor in one transaction, over and over until it gets its locks at once.
+    """Run an action in one transaction; repeat the transaction until the action gets all its locks in time.
 
-    `tables` are those whose locks it needs. Raises `WarehouseBusyError`, with the name of who held them.
+    Args:
+        connection: An open connection in autocommit mode.
+        label: Names the table in log lines and errors.
+        tables: The oids of the tables that the action locks. Used to name the sessions that hold them.
+        action: Takes a cursor. Called once per attempt, each time in a new transaction.
+        timeouts: The limits of one attempt and of all attempts.
+
+    Raises:
+        WarehouseBusyError: No attempt got its locks within `timeouts.wait_seconds`. The error names the sessions that
+            held them.
     """
     holders = ""
 
@@ -91,12 +116,12 @@ def run_with_lock_retry(
             set_lock_timeout(cursor, timeouts)
             action(cursor)
 
-    def look(state: tenacity.RetryCallState) -> None:
+    def note_holders(state: tenacity.RetryCallState) -> None:
         nonlocal holders
         with connection.cursor() as cursor:
-            holders = _holders(cursor, _RELATIONS, [*tables]) or holders
+            holders = _find_holders(cursor, _TABLE_HOLDERS, [*tables]) or holders
         if state.attempt_number == 1:
-            dg.get_dagster_logger().info("waiting for %s, which is held by %s", label, holders)
+            dg.get_dagster_logger().info("waiting for %s, which is locked by %s", label, holders)
 
     def give_up(_state: tenacity.RetryCallState) -> Any:
         raise _busy_error(label, holders)
@@ -105,12 +130,12 @@ def run_with_lock_retry(
         retry=tenacity.retry_if_exception_type(LOCK_ERRORS),
         wait=tenacity.wait_random(0.05, 0.5),
         stop=tenacity.stop_after_delay(timeouts.wait_seconds),
-        after=look,
+        after=note_holders,
         retry_error_callback=give_up,
     )(attempt)
 
 
-def _holders(cursor: Any, query: str, key: object) -> str:
+def _find_holders(cursor: Any, query: str, key: object) -> str:
     cursor.execute(query, [key])
     return ", ".join(
         f"{pid} ({application} of {role}, {state}" + (")" if seconds is None else f", for {seconds} s)")
@@ -118,8 +143,8 @@ def _holders(cursor: Any, query: str, key: object) -> str:
     )
 
 
-def _busy_error(label: str, holder: str) -> WarehouseBusyError:
+def _busy_error(label: str, holders: str) -> WarehouseBusyError:
     return WarehouseBusyError(
-        f"{label} is held by {holder or 'another session'}, for longer than we wait.",
+        f"{label} is locked by {holders or 'another session'}, which did not release the lock in time.",
         remedy="End that session (SELECT pg_terminate_backend(pid)), or let it finish, and run the month again.",
     )

@@ -1,7 +1,6 @@
-"""A session with a Postgres server: how it is opened, and what the server's complaints are called here.
+"""Sessions with a Postgres server: connection parameters, and the server's errors as errors of this package.
 
-Belongs here: connection parameters, and one clear line for everything that libpq and the server can say. The password
-is libpq's business (`PGPASSWORD`, `.pgpass`): nothing here knows it.
+libpq itself reads the password (`PGPASSWORD`, `.pgpass`); this package never holds it.
 """
 
 from __future__ import annotations
@@ -25,22 +24,22 @@ from taxi_assets.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Unless the address says otherwise: a server that is gone without a word is noticed after a minute.
+# The address may override these. The keepalives detect a silently lost connection within a minute.
 _DEFAULTS = {"connect_timeout": "10", "keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "3"}
-_OURS = {"application_name": "taxi_assets", "client_encoding": "UTF8"}
-_NO_LIMITS = (
+_FIXED = {"application_name": "taxi_assets", "client_encoding": "UTF8"}
+_UNLIMITED_SETTINGS = (
     "statement_timeout",
     "transaction_timeout",
     "idle_in_transaction_session_timeout",
     "idle_session_timeout",
 )
 
-# Complaints that pass by themselves, by the first characters of their SQLSTATE: connection lost, deadlock, too many
-# clients, out of memory, cancelled or shut down by an administrator.
+# The first characters of the SQLSTATE of transient errors: connection lost, deadlock, out of memory, too many clients,
+# canceled or shut down by an administrator.
 _TRANSIENT_CODES = ("08", "40", "53200", "53300", "57014", "57P")
 
-# While a connection is made there is no SQLSTATE, only text.
-_REFUSED = (
+# Errors of connecting have no SQLSTATE, only text.
+_CONNECTION_REMEDIES = (
     (
         re.compile(r"authentication failed|no password supplied|role .* does not exist", re.IGNORECASE),
         "Put the role's password into PGPASSWORD or .pgpass, and check the role in the address.",
@@ -48,18 +47,18 @@ _REFUSED = (
     (re.compile(r"database .* does not exist"), "Create the database (CREATE DATABASE), or correct the address."),
     (
         re.compile(r"no pg_hba\.conf entry|not permitted to log in|permission denied"),
-        "Have the server's administrator let this role in from this machine (GRANT CONNECT, pg_hba.conf).",
+        "Ask the server's administrator to allow this role from this machine (GRANT CONNECT, pg_hba.conf).",
     ),
     (
         re.compile(r"certificate|does not support SSL|sslmode|SSL error"),
-        "Check sslmode and the certificates in the address against what the server has.",
+        "Check that sslmode and the certificates in the address match the server.",
     ),
     (re.compile(r"invalid|unexpected character|missing"), "Correct the address."),
 )
 
 
 def without_secrets(url: str) -> str:
-    """The address without any password that somebody put there all the same."""
+    """Return the address without passwords and other secrets, in case it contains any."""
     hidden = re.sub(r"(://[^/?#@:]*):[^/?#]*@", r"\1@", url)
     address, _, options = hidden.partition("?")
     shown = "&".join(part for part in options.split("&") if not may_hold_secret(unquote(part.partition("=")[0])))
@@ -68,53 +67,62 @@ def without_secrets(url: str) -> str:
 
 @contextmanager
 def open_session(url: str, *, wait_seconds: float) -> Iterator[Any]:
-    """A connection that commits each statement, closed afterwards.
+    """Hold an open connection in autocommit mode. Database errors inside the block become errors of this package.
 
-    What Postgres complains of comes out as `WarehouseUnreachableError` where it may pass by itself, and as
-    `WarehouseConfigurationError` where somebody has to do something.
+    Args:
+        url: A libpq connection URI. The password comes from libpq's own sources.
+        wait_seconds: How long a statement waits for a lock, unless its transaction sets another lock timeout.
+
+    Raises:
+        WarehouseUnreachableError: The error may be transient, such as a lost connection.
+        WarehouseBusyError: A statement did not get its lock within `wait_seconds`.
+        WarehouseConfigurationError: The address, the database, a privilege or an object of a user has to be changed.
     """
     connection = None
     try:
-        connection = psycopg2.connect(**(_DEFAULTS | psycopg2.extensions.parse_dsn(url) | _OURS))
+        connection = psycopg2.connect(**(_DEFAULTS | psycopg2.extensions.parse_dsn(url) | _FIXED))
         connection.autocommit = True
-        _prepare(connection, url, wait_seconds)
+        _configure(connection, url, wait_seconds)
         yield connection
     except psycopg2.Error as error:
-        named = _connection_error(error, url) if connection is None else _named_error(error, url, connection)
-        raise named from (None if connection is None else error)  # an address that libpq can't read stands in its error
+        if connection is None:
+            raise _connection_error(error, url) from None  # libpq's own error may quote the address with its secrets
+        raise _statement_error(error, url, connection) from error
     finally:
         if connection is not None:
             connection.close()
 
 
-def _prepare(connection: Any, url: str, wait_seconds: float) -> None:
+def _configure(connection: Any, url: str, wait_seconds: float) -> None:
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         raise WarehouseConfigurationError(
-            f"{without_secrets(url)} is a database in {encoding}, which not every text can be stored in.",
-            remedy="Create one with ENCODING 'UTF8', and correct the address.",
+            f"{without_secrets(url)} is a database in {encoding}, which cannot store every text.",
+            remedy="Create a database with ENCODING 'UTF8', and correct the address.",
         )
     with connection.cursor() as cursor:
-        # A role's own settings must neither cut a load short nor round what is read.
+        # Settings of the role or the database must neither cut a load short nor round the numbers that are read.
         cursor.execute(
             "SELECT set_config('lock_timeout', %s, false), set_config('extra_float_digits', '1', false), "
             "set_config('default_transaction_read_only', 'off', false)",
             [f"{wait_seconds * 1000:.0f}ms"],
         )
-        # Not every version has all of them.
-        cursor.execute("SELECT set_config(name, '0', false) FROM pg_settings WHERE name = ANY(%s)", [[*_NO_LIMITS]])
+        # Older server versions lack some of them.
+        cursor.execute(
+            "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = ANY(%s)", [[*_UNLIMITED_SETTINGS]]
+        )
 
 
 def _connection_error(error: psycopg2.Error, url: str) -> TaxiAssetsError:
-    where, message = without_secrets(url), _one_line(str(error)).replace(url, without_secrets(url))
-    for pattern, remedy in _REFUSED:
+    address, message = without_secrets(url), _one_line(str(error)).replace(url, without_secrets(url))
+    for pattern, remedy in _CONNECTION_REMEDIES:
         if pattern.search(message):
-            return WarehouseConfigurationError(f"{where} cannot be used: {message}.", remedy=remedy)
-    return _unreachable_error(where, message)
+            return WarehouseConfigurationError(f"{address} cannot be used: {message}.", remedy=remedy)
+    return _unreachable_error(address, message)
 
 
-def _root(error: psycopg2.Error) -> psycopg2.Error:
-    """What the server said, where all that followed was that its connection is closed."""
+def _first_error(error: psycopg2.Error) -> psycopg2.Error:
+    """Return the server's error, if the given one is only its consequence: "connection already closed"."""
     cause: BaseException | None = error
     while cause is not None and not error.pgcode:
         if isinstance(cause, psycopg2.Error):
@@ -123,32 +131,32 @@ def _root(error: psycopg2.Error) -> psycopg2.Error:
     return error
 
 
-def _named_error(failure: psycopg2.Error, url: str, connection: Any) -> TaxiAssetsError:
-    error = _root(failure)
-    where, code = without_secrets(url), error.pgcode or ""
+def _statement_error(failure: psycopg2.Error, url: str, connection: Any) -> TaxiAssetsError:
+    error = _first_error(failure)
+    address, code = without_secrets(url), error.pgcode or ""
     message = _one_line(error.diag.message_primary or str(error))
     if connection.closed:
-        # What libpq has gathered: psycopg2 itself passes on the end of it alone.
-        last_words = re.search(r"^FATAL: *(.+)", connection.info.error_message or "", re.MULTILINE)
-        message = message if last_words is None else _one_line(last_words[1])
+        # libpq has the server's last message; psycopg2 passes on only the end of it.
+        fatal = re.search(r"^FATAL: *(.+)", connection.info.error_message or "", re.MULTILINE)
+        message = message if fatal is None else _one_line(fatal[1])
     if connection.closed or code.startswith(_TRANSIENT_CODES):
-        return _unreachable_error(where, message)
-    if code == "55P03":
+        return _unreachable_error(address, message)
+    if code == "55P03":  # lock_not_available
         return WarehouseBusyError(
-            f"{where}: others held a table for longer than we wait ({message}).",
-            remedy="End their sessions (pg_stat_activity names them), or let them finish, and run the month again.",
+            f"{address}: another session kept a table locked ({message}).",
+            remedy="End that session (pg_stat_activity lists sessions), or let it finish, and run the month again.",
         )
     if error.diag.message_detail:
         message = f"{message} ({_one_line(error.diag.message_detail)})"
     return WarehouseConfigurationError(
-        f"{where} refused a statement: {message}.", remedy=_remedy(code, message, connection)
+        f"{address} rejected a statement: {message}.", remedy=_remedy(code, message, connection)
     )
 
 
 def _unreachable_error(address: str, message: str) -> WarehouseUnreachableError:
     return WarehouseUnreachableError(
-        f"{address} cannot be reached, or broke off: {message}.",
-        remedy="What was loaded before is untouched; run the month again once the server answers.",
+        f"{address} cannot be reached, or the connection was lost: {message}.",
+        remedy="Run the month again once the server answers. The data that were loaded before are unchanged.",
     )
 
 
@@ -156,18 +164,19 @@ def _remedy(code: str, message: str, connection: Any) -> str:
     role, database = (_quote(name) for name in (connection.info.user, connection.info.dbname))
     schema = re.search(r"for schema (\S+)", message)
     if code == "42501" and "for database" in message:
-        return f"Have its owner run: GRANT CREATE ON DATABASE {database} TO {role};"
+        return f"Ask the owner of the database to run: GRANT CREATE ON DATABASE {database} TO {role};"
     if code == "42501" and schema is not None:
-        return f"Have its owner run: GRANT USAGE, CREATE ON SCHEMA {_quote(schema[1])} TO {role};"
+        return f"Ask the owner of the schema to run: GRANT USAGE, CREATE ON SCHEMA {_quote(schema[1])} TO {role};"
+    drop_constraint = "Drop that constraint from the whole table: some published trips violate it."
     return {
-        "23502": "Drop that rule from the whole table: not every published trip follows it.",
-        "23505": "Drop that rule from the whole table: not every published trip follows it.",
-        "23514": "Drop that rule from the whole table: not every published trip follows it.",
-        "2BP01": "Make what depends on a month's table depend on the whole table.",
-        "42501": f"Tables are replaced by their owner: have it run GRANT (itself) TO {role};",
-        "42P07": "Rename or drop what has that name.",
+        "23502": drop_constraint,
+        "23505": drop_constraint,
+        "23514": drop_constraint,
+        "2BP01": "Change the dependent object so that it depends on the whole table, not on the table of a month.",
+        "42501": f"Ask the owner of the table to run: GRANT (its own role) TO {role}; only an owner can replace it.",
+        "42P07": "Rename or drop the object that has that name.",
         "53100": "Free space on the server's disk.",
-    }.get(code, "The server's log says more.")
+    }.get(code, "See the server's log for details.")
 
 
 def _one_line(text: str) -> str:

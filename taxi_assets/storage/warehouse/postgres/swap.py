@@ -1,18 +1,20 @@
-"""How a month gets into a table of trips on a Postgres server: built beside the old one, then swapped in.
+"""How a month gets into a table of trips on a Postgres server.
 
-Belongs here: one month's table, from its making to its place among the others. It is built under the name `…_staged`,
-where no reader meets it; what a killed load left under such a name is dropped by the next load of the same table.
+Every month is a table of its own, attached to the whole table as a partition. A load builds the new table next to the
+old one, under the name `…_staged`, which no reader knows, and verifies it there (`staged_table`). Then it swaps the two
+in one short transaction (`swap_partition`). If a load is killed, the next load of the same table drops what it left
+(`drop_abandoned_tables`).
 
-A reader whose transaction is older than the swap, and has not looked at the table before, sees the new month: Postgres
-keeps no old list of partitions for it. So rows are loaded frozen, that is visible to everybody; that reader would see
-an empty month otherwise.
+Rows are loaded with `COPY … FREEZE`, which makes them visible to every transaction. Otherwise a transaction with an
+older snapshot would see an empty month: Postgres gives it the new partition, but hides rows that are newer than the
+snapshot.
 """
 
 from __future__ import annotations
 
 from contextlib import closing, contextmanager, suppress
 from itertools import chain, count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg2
 import pyarrow.parquet
@@ -21,9 +23,14 @@ from psycopg2 import errors, sql
 from taxi_assets.errors import ReconciliationError, WarehouseSchemaError
 from taxi_assets.storage.warehouse.base_warehouse import reconciliation_error
 from taxi_assets.storage.warehouse.postgres.binary_copy import BinaryCopyStream, NulByteError
-from taxi_assets.storage.warehouse.postgres.locks import LOCK_ERRORS, key_of, run_with_lock_retry, set_lock_timeout
-from taxi_assets.storage.warehouse.postgres.table_definition import table_definition
-from taxi_assets.storage.warehouse.postgres.tables import LOADED_MONTHS, concurrent_change_error, totals
+from taxi_assets.storage.warehouse.postgres.locks import (
+    LOCK_ERRORS,
+    advisory_lock_key,
+    run_with_lock_retry,
+    set_lock_timeout,
+)
+from taxi_assets.storage.warehouse.postgres.table_definition import read_table_definition
+from taxi_assets.storage.warehouse.postgres.tables import LOADED_MONTHS, compute_totals, concurrent_change_error
 from taxi_assets.tlc.month import Month
 
 if TYPE_CHECKING:
@@ -33,21 +40,36 @@ if TYPE_CHECKING:
     from taxi_assets.storage.lake.objects import ParquetPartition
     from taxi_assets.storage.warehouse.postgres.locks import LockTimeouts
     from taxi_assets.storage.warehouse.postgres.tables import Table
-    from taxi_assets.tlc.cleaning.report import CleaningReport, ControlTotals
+    from taxi_assets.tlc.cleaning.report import CleaningReport
     from taxi_assets.tlc.schema import Column, Service
 
 _COPY_BYTES = 1 << 16
 
 
-def month_key(schema: str, table: str, month: Month) -> int:
-    """The advisory lock that a load holds from its first statement to its last."""
-    return key_of(schema, table, str(month))
+class _Partition(NamedTuple):
+    """The table that holds a month now."""
+
+    oid: int
+    schema: str
+    name: str
+
+
+def month_lock_key(schema: str, table: str, month: Month) -> int:
+    """Return the key of the advisory lock that a load of a month holds from its first statement to its last."""
+    return advisory_lock_key(schema, table, str(month))
 
 
 def drop_abandoned_tables(connection: Any, table: Table, month: Month, timeouts: LockTimeouts) -> None:
-    """Drop what killed loads of other months left behind; those that are alive hold their month's lock.
+    """Drop the staged tables that killed loads of other months have left.
 
-    What somebody reads (a dump of the database) is left to a later load.
+    A load that is still running holds the advisory lock of its month, so its table stays. A table that another session
+    reads, such as a dump of the database, is left for a later load.
+
+    Args:
+        connection: An open connection in autocommit mode.
+        table: The whole table.
+        month: The month of this load. `staged_table` itself drops what is left of it.
+        timeouts: Only `lock_timeout` counts: there is one attempt per table.
     """
     with connection.cursor() as cursor:
         cursor.execute(
@@ -60,7 +82,7 @@ def drop_abandoned_tables(connection: Any, table: Table, month: Month, timeouts:
         other = Month.parse(name.removeprefix(f"{table.name}_").removesuffix("_staged").replace("_", "-"))
         with suppress(*LOCK_ERRORS), connection, connection.cursor() as cursor:
             set_lock_timeout(cursor, timeouts)
-            cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [month_key(table.schema, table.name, other)])
+            cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [month_lock_key(table.schema, table.name, other)])
             if cursor.fetchone()[0]:
                 cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(table.schema, name)))
 
@@ -69,35 +91,116 @@ def drop_abandoned_tables(connection: Any, table: Table, month: Month, timeouts:
 def staged_table(
     connection: Any, table: Table, service: Service, month: Month, trips: ParquetPartition, path: Path
 ) -> Iterator[None]:
-    """The month as a table of its own, verified, and with all that lets it be attached without a look at its rows."""
+    """Hold the new month as a complete, verified table that is not attached to the whole table yet.
+
+    One transaction creates the table, copies the rows, verifies them, and creates the indexes and a check constraint.
+    The constraint lets Postgres attach the table without scanning its rows. The transaction locks nothing that
+    readers or other loads use. On exit the table is dropped, unless `swap_partition` has given it its final name.
+
+    Args:
+        connection: An open connection in autocommit mode.
+        table: The whole table.
+        service: Defines the columns.
+        month: The month to load.
+        trips: The month in the lake, with its report.
+        path: The same month as a local Parquet file.
+
+    Raises:
+        ReconciliationError: The control totals of the rows differ from the report, or a text contains a NUL byte.
+        WarehouseSchemaError: The file has a column that the service does not have.
+        WarehouseBusyError: Another session has dropped the whole table.
+    """
     name = sql.Identifier(table.schema, _staged_name(table, month))
     drop = sql.SQL("DROP TABLE IF EXISTS {}").format(name)
-    definition = table_definition(connection, table)
+    definition = read_table_definition(connection, table)
     with connection, connection.cursor() as cursor:
         cursor.execute(drop)
-        # In the same transaction as the rows: only then can they be frozen.
+        # In the transaction of the COPY: Postgres accepts FREEZE only for a table that this transaction created.
         cursor.execute(sql.SQL("CREATE TABLE {} ({})").format(name, definition.columns))
         _copy(cursor, name, service, month, trips, path)
-        _verify(totals(connection, name, table.columns, service, month), table, service, month, trips)
+        found = compute_totals(connection, name, table.columns, service, month)
+        if found != trips.report.clean:
+            raise reconciliation_error(service, month, trips, table.qualified_name, found)
         cursor.execute(
             sql.SQL("ALTER TABLE {} ADD CONSTRAINT one_month CHECK (data_month = {})").format(
                 name, sql.Literal(month.start)
             )
         )
-        definition.make_indexes(cursor, name)
+        definition.create_indexes(cursor, name)
         cursor.execute(sql.SQL("ANALYZE {}").format(name))
     try:
         yield
     finally:
         if not connection.closed:
             with connection.cursor() as cursor:
-                cursor.execute(drop)  # it has its final name by now, unless something went wrong
+                cursor.execute(drop)
 
 
 def swap_partition(
     connection: Any, table: Table, month: Month, report: CleaningReport, run_id: str, timeouts: LockTimeouts
 ) -> None:
-    """Put the staged month in the place of the old one, and note it in the ledger, in one transaction."""
+    """Replace the month's old partition by the staged table, and record it in the ledger, in one transaction.
+
+    Locks: the caller holds the advisory lock of the month (`month_lock_key`). If the month is loaded already, the
+    transaction takes these locks, in this order, and holds them until it ends:
+
+    1. ACCESS EXCLUSIVE on the whole table, without its partitions. Waits for at most `timeouts.lock_timeout`.
+    2. ACCESS EXCLUSIVE on the old partition. Does not wait (NOWAIT).
+    3. ACCESS EXCLUSIVE on the staged table, which no reader knows.
+    4. ROW EXCLUSIVE on the ledger `loaded_months`, which blocks neither readers nor loads of other months.
+
+    For the first load of a month there is no old partition. Then the transaction takes lock 3, SHARE UPDATE EXCLUSIVE
+    on the whole table (for ATTACH PARTITION; it blocks no reader), and lock 4.
+
+    Longest block: readers of any month queue behind lock 1 while it is pending and while it is held. One attempt blocks
+    them for at most `timeouts.lock_timeout` (0.3 s by default) plus the transaction itself, which changes only catalog
+    rows and takes milliseconds. Locks 3 and 4 add up to `timeouts.lock_timeout` each if a session locks the staged
+    table or the ledger by hand. The server deletes the old partition's files after it has released the locks. A failed
+    attempt is rolled back; the next one starts 0.05 to 0.5 s later, so queued readers run in between. Attempts end
+    after `timeouts.wait_seconds`.
+
+    Crashes, of this process or of the server:
+
+    | crash                        | readers and ledger | left behind                                             |
+    |------------------------------|--------------------|---------------------------------------------------------|
+    | while `staged_table` builds  | old month          | nothing: the server rolls the transaction back          |
+    | before the COMMIT of a swap  | old month          | the staged table; the next load of the table drops it   |
+    | after the COMMIT             | new month          | nothing                                                 |
+
+    If the connection breaks during the COMMIT, either of the last two rows applies, and the run fails. The next run
+    reads the ledger and loads the month again only if it has to. Locks end with the session.
+
+    Args:
+        connection: An open connection in autocommit mode.
+        table: The whole table.
+        month: The month of the staged table.
+        report: Gives the data version and control totals for the ledger.
+        run_id: The Dagster run, for the ledger.
+        timeouts: The limits of one attempt and of all attempts.
+
+    Raises:
+        WarehouseBusyError: Other sessions kept the tables locked for `timeouts.wait_seconds`; or one of them changed
+            the whole table since the staged table was created.
+    """
+    old = _find_partition(connection, table, month)
+
+    def swap(cursor: Any) -> None:
+        name = _choose_name(cursor, table, month, old)
+        if old is not None:
+            _drop_partition(cursor, table, old)
+        _attach_staged_table(cursor, table, month, name)
+        _record_in_ledger(cursor, table, month, report, run_id)
+
+    run_with_lock_retry(
+        connection,
+        f"{month} in {table.qualified_name}",
+        [table.oid] if old is None else [table.oid, old.oid],
+        swap,
+        timeouts,
+    )
+
+
+def _find_partition(connection: Any, table: Table, month: Month) -> _Partition | None:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT c.oid, nspname, relname FROM pg_inherits JOIN pg_class AS c ON c.oid = inhrelid "
@@ -105,44 +208,31 @@ def swap_partition(
             "WHERE inhparent = %s AND pg_get_expr(relpartbound, c.oid) = format('FOR VALUES IN (%%L)', %s::date)",
             [table.oid, month.start],
         )
-        old = cursor.fetchone()
-
-    def action(cursor: Any) -> None:
-        name = _free_name(cursor, table, month, old)
-        if old is not None:
-            _drop(cursor, table, sql.Identifier(*old[1:]))
-        _attach(cursor, table, month, name)
-        _note_loaded(cursor, table, month, report, run_id)
-
-    run_with_lock_retry(
-        connection,
-        f"{month} in {table.qualified_name}",
-        [table.oid] if old is None else [table.oid, old[0]],
-        action,
-        timeouts,
-    )
+        found = cursor.fetchone()
+    return None if found is None else _Partition(*found)
 
 
-def _drop(cursor: Any, table: Table, old: sql.Composable) -> None:
-    # Readers queue from the first statement on; so the second one does not wait for its lock as long again.
+def _drop_partition(cursor: Any, table: Table, old: _Partition) -> None:
+    # NOWAIT for the second lock: readers already queue behind the first one.
+    partition = sql.Identifier(old.schema, old.name)
     cursor.execute(sql.SQL("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE").format(table.identifier))
-    cursor.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE NOWAIT").format(old))
-    cursor.execute(sql.SQL("ALTER TABLE {} DETACH PARTITION {}").format(table.identifier, old))
-    cursor.execute(sql.SQL("DROP TABLE {}").format(old))
+    cursor.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE NOWAIT").format(partition))
+    cursor.execute(sql.SQL("ALTER TABLE {} DETACH PARTITION {}").format(table.identifier, partition))
+    cursor.execute(sql.SQL("DROP TABLE {}").format(partition))
 
 
-def _free_name(cursor: Any, table: Table, month: Month, old: tuple[int, str, str] | None) -> str:
-    """The month's name; with a number where a table has it that is none of this table's any more."""
+def _choose_name(cursor: Any, table: Table, month: Month, old: _Partition | None) -> str:
+    """Return a name for the month's table, with a number if a table that is not its partition has that name."""
     cursor.execute(
         "SELECT relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE nspname = %s "
         "AND starts_with(relname, %s) AND c.oid IS DISTINCT FROM %s::oid",
-        [table.schema, name := _month_name(table, month), old and old[0]],
+        [table.schema, name := _month_name(table, month), old and old.oid],
     )
     taken = {taken for (taken,) in cursor.fetchall()}
     return next(free for free in chain([name], (f"{name}_{number}" for number in count(2))) if free not in taken)
 
 
-def _attach(cursor: Any, table: Table, month: Month, name: str) -> None:
+def _attach_staged_table(cursor: Any, table: Table, month: Month, name: str) -> None:
     staged_name, new = sql.Identifier(table.schema, _staged_name(table, month)), sql.Identifier(name)
     cursor.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(staged_name, new))
     try:
@@ -151,11 +241,11 @@ def _attach(cursor: Any, table: Table, month: Month, name: str) -> None:
                 table.identifier, sql.Identifier(table.schema, name), sql.Literal(month.start)
             )
         )
-    except (errors.DatatypeMismatch, errors.UndefinedTable) as error:  # a column, say, that another load has added
+    except (errors.DatatypeMismatch, errors.UndefinedTable) as error:  # such as a column that another load has added
         raise concurrent_change_error(table.qualified_name) from error
 
 
-def _note_loaded(cursor: Any, table: Table, month: Month, report: CleaningReport, run_id: str) -> None:
+def _record_in_ledger(cursor: Any, table: Table, month: Month, report: CleaningReport, run_id: str) -> None:
     ledger, key = sql.Identifier(table.schema, LOADED_MONTHS), [table.name, month.start]
     cursor.execute(sql.SQL("DELETE FROM {} WHERE table_name = %s AND data_month = %s").format(ledger), key)
     cursor.execute(
@@ -170,7 +260,7 @@ def _note_loaded(cursor: Any, table: Table, month: Month, report: CleaningReport
 def _copy(
     cursor: Any, name: sql.Composable, service: Service, month: Month, trips: ParquetPartition, path: Path
 ) -> None:
-    columns = _columns_of(path, service, trips)
+    columns = _file_columns(path, service, trips)
     names = sql.SQL(", ").join(sql.Identifier(column.name) for column in columns)
     with closing(BinaryCopyStream(path, columns)) as source:
         try:
@@ -183,28 +273,24 @@ def _copy(
             if not isinstance(source.failure, NulByteError):
                 raise source.failure from None
             raise ReconciliationError(
-                f"{service.name} {month}: a value of {source.failure} in {trips.uri} holds a NUL byte, "
-                "which no text in Postgres can. The month was left as it was.",
-                remedy="Load this month into a warehouse of another kind, or have its publisher mend the file.",
+                f"{service.name} {month}: a value of {source.failure} in {trips.uri} contains a NUL byte, "
+                "which Postgres cannot store in a text. The month is unchanged.",
+                remedy="Load this month into a warehouse of another kind, or ask its publisher to correct the file.",
             ) from None
 
 
-def _columns_of(path: Path, service: Service, trips: ParquetPartition) -> list[Column]:
-    """The service's columns that the file has; it must have no others."""
+def _file_columns(path: Path, service: Service, trips: ParquetPartition) -> list[Column]:
+    """Return the service's columns that the file has; raise if it has others."""
     fields = {field.name: field.type for field in pyarrow.parquet.read_schema(path)}
     columns = [column for column in service.columns if fields.get(column.name) == column.type.arrow]
     unknown = fields.keys() - {column.name for column in columns}
     if unknown:
         raise WarehouseSchemaError(
-            f"{trips.uri} was made with another schema: {', '.join(sorted(unknown))}.",
-            remedy="Materialize the clean asset of this month again, then the warehouse.",
+            f"{trips.uri} was written with another schema. These columns, or their types, are not in the service "
+            f"{service.name}: {', '.join(sorted(unknown))}.",
+            remedy="Materialize the clean asset of this month again, then the warehouse asset.",
         )
     return columns
-
-
-def _verify(found: ControlTotals, table: Table, service: Service, month: Month, trips: ParquetPartition) -> None:
-    if found != trips.report.clean:
-        raise reconciliation_error(service, month, trips, table.qualified_name, found)
 
 
 def _month_name(table: Table, month: Month) -> str:

@@ -1,8 +1,8 @@
-"""What a month's table has in common with the whole table, also where somebody has changed that one.
+"""The definition of a table of trips, read from the catalog, to create the table of one month with.
 
-Belongs here: columns with their rules, keys and indexes, as statements that make the same in another table. They are
-read from the catalog: `CREATE TABLE … (LIKE …)` would hold the whole table until the rows are in, and swaps of other
-months up.
+A month's table must have the same columns, constraints, keys and indexes as the whole table, including those that a
+user has added there. `CREATE TABLE … (LIKE …)` would lock the whole table until the rows are loaded, and so block the
+swaps of other months.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _COLUMNS = """
         CROSS JOIN LATERAL pg_get_expr(adbin, adrelid) AS expression
     WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped ORDER BY attnum
 """
-_RULES = """
+_CHECK_CONSTRAINTS = """
     SELECT format('CONSTRAINT %%I %%s', conname, pg_get_constraintdef(oid)) FROM pg_constraint
     WHERE conrelid = %s AND contype = 'c'
 """
-# What stands before the name of the table, and what behind it.
+# One row per index: the statement that creates it, split into the parts before and after the name of the table.
 _INDEXES = """
     SELECT CASE WHEN rule.oid IS NOT NULL THEN 'ALTER TABLE ' WHEN indisunique THEN 'CREATE UNIQUE INDEX ON '
             ELSE 'CREATE INDEX ON ' END,
@@ -50,23 +50,28 @@ _INDEXES = """
 
 @dataclass(frozen=True)
 class TableDefinition:
-    """What makes a table that can be attached to another without a look at its rows, and without work then."""
+    """The statements that create a table which Postgres can attach to another one without scanning its rows."""
 
     columns: sql.Composable
-    """As `CREATE TABLE` takes them."""
+    """Columns and check constraints, as `CREATE TABLE` takes them."""
     indexes: Sequence[tuple[str, str]]
+    """Per key or index: the parts of its statement before and after the name of the table."""
 
-    def make_indexes(self, cursor: Any, table: sql.Composable) -> None:
-        """Keys and indexes; faster once the rows are in."""
-        for before, behind in self.indexes:
-            cursor.execute(sql.SQL(before) + table + sql.SQL(behind))
+    def create_indexes(self, cursor: Any, table: sql.Composable) -> None:
+        """Create keys and indexes on a table of these columns. Call it after loading the rows: that is faster."""
+        for before, after in self.indexes:
+            cursor.execute(sql.SQL(before) + table + sql.SQL(after))
 
 
-def table_definition(connection: Any, table: Table) -> TableDefinition:
-    """As the table stands; raises `WarehouseBusyError` where it was dropped just now."""
+def read_table_definition(connection: Any, table: Table) -> TableDefinition:
+    """Read the current definition of a table from the catalog.
+
+    Raises:
+        WarehouseBusyError: Another session has dropped the table.
+    """
     with connection.cursor() as cursor:
         parts: list[str] = []
-        for query in (_COLUMNS, _RULES):
+        for query in (_COLUMNS, _CHECK_CONSTRAINTS):
             cursor.execute(query, [table.oid])
             parts += [part for (part,) in cursor.fetchall()]
         cursor.execute(_INDEXES, [table.oid])

@@ -1,6 +1,6 @@
-"""Tables of trips on a Postgres server: what they look like, how one is made, and how it follows the schema.
+"""Tables of trips on a Postgres server: their layout, their creation, and their updates when the schema changes.
 
-Does not belong here: how a month gets in; see `swap.py`.
+`swap.py` loads the months.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from psycopg2 import sql
 
 from taxi_assets.errors import WarehouseBusyError, WarehouseSchemaError
 from taxi_assets.storage.warehouse.base_warehouse import RECREATE_TABLE, column_type_error
-from taxi_assets.storage.warehouse.postgres.locks import advisory_lock, key_of, run_with_lock_retry
+from taxi_assets.storage.warehouse.postgres.locks import advisory_lock, advisory_lock_key, run_with_lock_retry
 from taxi_assets.tlc.cleaning.report import NO_ROWS, ControlTotals, to_cents
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import ColumnType
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.schema import Service
 
-# As Postgres itself spells them.
+# Spelled as `format_type` returns them, so that they can be compared with the catalog.
 TYPES: Mapping[ColumnType, str] = {
     ColumnType.INTEGER: "bigint",
     ColumnType.MONEY: "numeric(12,2)",
@@ -39,47 +39,50 @@ TYPES: Mapping[ColumnType, str] = {
 }
 
 LOADED_MONTHS = "loaded_months"
+"""The ledger: a table with one row per loaded month, written in the transaction that swaps the month in."""
 _PARTITIONING = "LIST (data_month)"
-# Rows lie nearly in the order of their pickups: a block index is as good as a tree there, and next to nothing in size.
+# Rows are stored nearly in pickup order, so a BRIN index is as selective as a B-tree and takes almost no space.
 _INDEXES = (("brin", "pickup_datetime"), ("btree", "pickup_location_id"))
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table as it stands: how it is partitioned, and type and comment of its columns by name."""
+    """A table or view as the catalog describes it now."""
 
     oid: int
     schema: str
     name: str
     partitioning: str | None
+    """The partition key as Postgres spells it, such as `LIST (data_month)`; None if not partitioned."""
     comment: str | None
     columns: Mapping[str, tuple[str, str | None]]
+    """Type and comment of each column, by name, in the table's order."""
 
     @property
     def identifier(self) -> sql.Identifier:
-        """Quoted, with its schema."""
+        """The quoted name with its schema, for statements."""
         return sql.Identifier(self.schema, self.name)
 
     @property
     def qualified_name(self) -> str:
-        """The same, for people."""
+        """The quoted name with its schema, for messages and metadata."""
         return qualified_name(self.schema, self.name)
 
 
 def qualified_name(*names: str) -> str:
-    """Such as "taxi"."green_trips"."""
+    """Return the names quoted and joined by dots, such as `"taxi"."green_trips"`."""
     return ".".join('"' + name.replace('"', '""') + '"' for name in names)
 
 
 def concurrent_change_error(table: str) -> WarehouseBusyError:
-    """Somebody has got in between the statements of a load."""
+    """Return the error for a table that another session changed between two statements of a load."""
     return WarehouseBusyError(
-        f"{table} was changed or dropped while a month was loaded.", remedy="Run the month again."
+        f"{table} was changed or dropped while a month was being loaded.", remedy="Run the month again."
     )
 
 
 def find_table(connection: Any, schema: str, name: str) -> Table | None:
-    """The table, where there is one."""
+    """Return the table or view of this name, or None if there is none."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT c.oid, pg_get_partkeydef(c.oid), obj_description(c.oid, 'pg_class') FROM pg_class AS c "
@@ -98,10 +101,18 @@ def find_table(connection: Any, schema: str, name: str) -> Table | None:
     return Table(found[0], schema, name, found[1], found[2], columns)
 
 
-def totals(
+def compute_totals(
     connection: Any, table: sql.Composable, columns: Collection[str], service: Service, month: Month
 ) -> ControlTotals:
-    """Control figures of a month, counted in a table with these columns."""
+    """Compute a month's control totals in one query.
+
+    Args:
+        connection: An open connection. It may be in a transaction.
+        table: The table to query.
+        columns: The names of the table's columns. A money column that is not among them counts as zero.
+        service: Defines the money columns.
+        month: Only rows with this `data_month` count.
+    """
     sums = [sql.SQL("coalesce(sum({}), 0)").format(sql.Identifier(c)) for c in service.money_columns if c in columns]
     query = sql.SQL(
         "SELECT count(*), ({})::numeric(38,2), coalesce(sum(source_row), 0)::bigint FROM {} WHERE data_month = %s"
@@ -116,11 +127,16 @@ def totals(
 
 
 def prepare_schema(connection: Any, schema: str) -> None:
-    """Make the schema and the ledger of loaded months, where they are missing."""
+    """Create the schema and the ledger of loaded months if they do not exist."""
     if find_table(connection, schema, LOADED_MONTHS) is not None:
         return
-    # IF NOT EXISTS alone lets two that come at once fail, and asks for the right to make what is there.
-    with advisory_lock(connection, f"the schema {schema}", key_of(schema)), connection, connection.cursor() as cursor:
+    # CREATE SCHEMA IF NOT EXISTS is not enough: it can fail if two sessions run it at once, and it needs the CREATE
+    # privilege even if the schema exists.
+    with (
+        advisory_lock(connection, f"the schema {schema}", advisory_lock_key(schema)),
+        connection,
+        connection.cursor() as cursor,
+    ):
         cursor.execute("SELECT FROM pg_namespace WHERE nspname = %s", [schema])
         if cursor.fetchone() is None:
             cursor.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
@@ -135,18 +151,28 @@ def prepare_schema(connection: Any, schema: str) -> None:
 
 
 def prepare_table(connection: Any, schema: str, service: Service, timeouts: LockTimeouts) -> Table:
-    """Make the table, or add what the schema gained; comments follow the schema. Mostly there is nothing to do."""
+    """Create the table of a service, or add the columns and update the comments that its schema has gained.
+
+    Usually the table is up to date, and this only reads the catalog.
+
+    Returns:
+        The table as it is afterwards.
+
+    Raises:
+        WarehouseSchemaError: The table is not partitioned by `data_month`, or a column has another type.
+        WarehouseBusyError: Another session kept the table locked, or dropped it.
+    """
     prepare_schema(connection, schema)
     table = find_table(connection, schema, service.table)
     if table is not None and _is_up_to_date(table, service):
         return table
-    with advisory_lock(connection, f"the schema {schema}", key_of(schema)):
-        table = find_table(connection, schema, service.table)  # as another load may have left it by now
+    with advisory_lock(connection, f"the schema {schema}", advisory_lock_key(schema)):
+        table = find_table(connection, schema, service.table)  # again: another load may have created or updated it
         if table is None:
             with connection, connection.cursor() as cursor:
                 _create_table(cursor, schema, service)
         elif not _is_up_to_date(table, service):
-            _bring_up_to_date(connection, table, service, timeouts)
+            _update_table(connection, table, service, timeouts)
         table = find_table(connection, schema, service.table)
     if table is None:
         raise concurrent_change_error(qualified_name(schema, service.table))
@@ -154,7 +180,7 @@ def prepare_table(connection: Any, schema: str, service: Service, timeouts: Lock
 
 
 def _is_up_to_date(table: Table, service: Service) -> bool:
-    """Whether it has every column, described as the schema has it; raises where one is of another type."""
+    """Return whether the table has every column and comment of the schema; raise if its layout or a type differs."""
     if table.partitioning != _PARTITIONING:
         raise WarehouseSchemaError(
             f"{table.qualified_name} is not partitioned by {_PARTITIONING}.", remedy=RECREATE_TABLE
@@ -169,7 +195,7 @@ def _is_up_to_date(table: Table, service: Service) -> bool:
     )
 
 
-def _bring_up_to_date(connection: Any, table: Table, service: Service, timeouts: LockTimeouts) -> None:
+def _update_table(connection: Any, table: Table, service: Service, timeouts: LockTimeouts) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT relid::oid FROM pg_partition_tree(%s)", [table.oid])
         tables = [oid for (oid,) in cursor.fetchall()]
@@ -184,7 +210,9 @@ def _bring_up_to_date(connection: Any, table: Table, service: Service, timeouts:
 def _create_table(cursor: Any, schema: str, service: Service) -> None:
     name = sql.Identifier(schema, service.table)
     columns = {column.name: TYPES[column.type] for column in service.columns}
-    cursor.execute(sql.SQL("CREATE TABLE {} ({}) PARTITION BY LIST (data_month)").format(name, definitions(columns)))
+    cursor.execute(
+        sql.SQL("CREATE TABLE {} ({}) PARTITION BY LIST (data_month)").format(name, column_definitions(columns))
+    )
     for method, column in _INDEXES:
         if column in columns:
             cursor.execute(
@@ -193,8 +221,8 @@ def _create_table(cursor: Any, schema: str, service: Service) -> None:
     _describe(cursor, name, service, None, {})
 
 
-def definitions(columns: Mapping[str, str]) -> sql.Composable:
-    """Columns and their types, as `CREATE TABLE` takes them."""
+def column_definitions(columns: Mapping[str, str]) -> sql.Composable:
+    """Return the column list of a `CREATE TABLE` statement, from types by name. `data_month` is `NOT NULL`."""
     return sql.SQL(", ").join(
         sql.SQL("{} {}{}").format(
             sql.Identifier(name), sql.SQL(type_), sql.SQL(" NOT NULL" if name == "data_month" else "")
@@ -207,7 +235,7 @@ def _add_columns(cursor: Any, table: Table, service: Service) -> None:
     new = [column for column in service.columns if column.name not in table.columns]
     if not new:
         return
-    # The months' tables without waiting: readers of the whole queue behind us already.
+    # NOWAIT for the months' tables: readers of the whole table already queue behind the first lock.
     cursor.execute(sql.SQL("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE").format(table.identifier))
     cursor.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE NOWAIT").format(table.identifier))
     for column in new:
@@ -222,19 +250,19 @@ def _describe(
     cursor: Any,
     name: sql.Composable,
     service: Service,
-    old: str | None,
-    columns: Mapping[str, tuple[str, str | None]],
+    old_comment: str | None,
+    old_columns: Mapping[str, tuple[str, str | None]],
 ) -> None:
-    """Comments, where they are not yet what the schema says."""
-    if old != service.description:
+    """Update the comments that differ from the schema."""
+    if old_comment != service.description:
         cursor.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(name, sql.Literal(service.description)))
-    old_ones = {column: comment for column, (_, comment) in columns.items()}
-    new_ones = {column.name: column.description_with_unit for column in service.columns}
-    describe_columns(cursor, name, {c: text for c, text in new_ones.items() if old_ones.get(c) != text})
+    old = {column: comment for column, (_, comment) in old_columns.items()}
+    new = {column.name: column.description_with_unit for column in service.columns}
+    describe_columns(cursor, name, {column: text for column, text in new.items() if old.get(column) != text})
 
 
 def describe_columns(cursor: Any, table: sql.Composable, descriptions: Mapping[str, str]) -> None:
-    """Comments on columns."""
+    """Set the comments of columns, given by name."""
     for column, description in descriptions.items():
         cursor.execute(
             sql.SQL("COMMENT ON COLUMN {}.{} IS {}").format(table, sql.Identifier(column), sql.Literal(description))
