@@ -62,7 +62,7 @@ lock: $(BIN)/uv ## Compile requirements/*.lock from pyproject.toml (UPGRADE=1: t
 # that are not set from deploy/profiles/gcp.env, without any expansion. Each profile has its own run history.
 ifneq ($(PROFILE),)
 ifeq ($(wildcard deploy/profiles/$(PROFILE).env),)
-$(error There is no profile $(PROFILE). There are: $(basename $(notdir $(wildcard deploy/profiles/*.env))))
+$(error Unknown profile $(PROFILE). Choose one of: $(basename $(notdir $(wildcard deploy/profiles/*.env))))
 endif
 PROFILE_SETTINGS = while IFS= read -r line || [ -n "$$line" ]; do name="$${line%%=*}"; \
 	  case "$$line" in [A-Z]*=*) [ -n "$${!name+set}" ] || export "$$line";; esac; done < "deploy/profiles/$(PROFILE).env";

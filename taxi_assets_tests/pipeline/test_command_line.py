@@ -123,7 +123,7 @@ def test_make_backfill(home: Path) -> None:
     venv = f"VENV={BIN.parent}"
     missing = run(home, "make", "backfill", venv, "SERVICE=green")
     assert missing.returncode == 2
-    assert "the first month? make backfill SERVICE=green FROM=2020-01 TO=2020-12" in missing.stderr
+    assert "FROM (the first month) is not set: make backfill SERVICE=green FROM=2020-01 TO=2020-12" in missing.stderr
 
     ended = run(home, "make", "backfill", venv, "SERVICE=green", "FROM=2023-02", "TO=2023-02")
 

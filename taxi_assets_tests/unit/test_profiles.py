@@ -121,7 +121,7 @@ def test_an_unknown_profile_is_one_line_that_lists_those_there_are(tmp_path: Pat
     refused = make("dev", tmp_path, "PROFILE=nowhere")
     assert refused.returncode == 2
     (line,) = refused.stderr.splitlines()
-    assert "There is no profile nowhere. There are: gcp local postgres." in line
+    assert "Unknown profile nowhere. Choose one of: gcp local postgres." in line
     assert not (tmp_path / "given").exists()
 
 
