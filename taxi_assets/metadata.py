@@ -55,7 +55,7 @@ def code_reference(file: Path, *, label: str) -> dg.CodeReferencesMetadataValue:
 
 def column_lineage(mart: Mart, services: Sequence[Service]) -> dg.TableColumnLineage:
     """Which columns of which assets each column of a mart is made from."""
-    from taxi_assets.marts.sql_rendering import lineage  # noqa: PLC0415  (a fifth of a second)
+    from taxi_assets.marts.sql_rendering import column_lineage  # noqa: PLC0415  (a fifth of a second)
 
     def asset(table: str) -> dg.AssetKey:
         return dg.AssetKey(["reference" if table == ZONES_TABLE else "warehouse", table])
@@ -63,7 +63,7 @@ def column_lineage(mart: Mart, services: Sequence[Service]) -> dg.TableColumnLin
     return dg.TableColumnLineage(
         {
             name: [dg.TableColumnDep(asset(table), column) for table, column in sorted(columns)]
-            for name, columns in lineage(mart, services).items()
+            for name, columns in column_lineage(mart, services).items()
         }
     )
 

@@ -1,7 +1,11 @@
-"""Marts: answers as tables, computed in the warehouse from the trips of all services.
+"""Marts: tables that the warehouse computes from the trips of all services.
 
-A mart is one file in `sql/`: a header that says what it is, and the query of one month. Nothing else has to be touched.
-`mart.py` reads those files, `all_trips.py` is what they read from, `portable_sql.py` says what can be written in them, and
-`sql_rendering.py` turns them into a warehouse's SQL.
-Nothing here knows Dagster.
+A mart is one file in `sql/`: a header that describes it, and the query of one month. Adding a file adds a mart.
+
+- `mart.py` reads these files.
+- `all_trips.py` defines the relation that they read from.
+- `portable_sql.py` defines the SQL that they may use.
+- `sql_rendering.py` turns them into the SQL of one warehouse.
+
+Does not belong here: running a query (`storage/warehouse/`) and anything that imports Dagster.
 """

@@ -1,7 +1,7 @@
-"""`all_trips`: the trips of all services as one relation, which is what marts and reports read from.
+"""Define `all_trips`, the trips of all services as one relation that marts and reports read from.
 
-Belongs here: which columns it has, and what they mean for each service. It is no table: it is put into every query that
-names it.
+Belongs here: its columns, and the SQL of each column per service. `all_trips` is not stored as a table: every query
+that names it gets a subquery in its place (`sql_rendering.expand_all_trips`).
 """
 
 from __future__ import annotations
@@ -18,25 +18,29 @@ if TYPE_CHECKING:
 
 NAME = "all_trips"
 
-# Columns are in lower case, words of the language in upper case.
-_NAMES = re.compile("[a-z_]+")
-# Of fhv, a quarter of some months' trips end days later: what their bases wrote down is no duration.
-_TIMED = f"trip_seconds BETWEEN 0 AND {24 * 3600}"
+# In the SQL of a column, names are in lower case and keywords in upper case.
+_COLUMN_NAMES = re.compile("[a-z_]+")
+# In some months of fhv, a quarter of the trips end days later: their bases recorded something else than a duration.
+_HAS_PLAUSIBLE_DURATION = f"trip_seconds BETWEEN 0 AND {24 * 3600}"
 
 
 @dataclass(frozen=True)
 class CommonColumn:
-    """A column that the trips of all services have, null where a service does not record it.
+    """A column of `all_trips`, null for services that do not record it.
 
-    `usual` is what it is in terms of a service's columns, in SQL. `of_trips_only`: null for a reversal, which takes
-    back a charge and is no trip. `otherwise` is what an unrecorded value becomes.
+    Attributes:
+        name: Its name in `all_trips`.
+        type: Its type.
+        default_sql: SQL over a service's own columns, for services whose `measures` do not override it.
+        null_for_reversals: Whether it is null for a reversal, which takes back a charge and is not a trip.
+        value_if_null: SQL of the value that replaces null, if any.
     """
 
     name: str
     type: ColumnType
-    usual_name: str
-    of_trips_only: bool = False
-    fallback: str | None = None
+    default_sql: str
+    null_for_reversals: bool = False
+    value_if_null: str | None = None
 
 
 COLUMNS = (
@@ -45,28 +49,38 @@ COLUMNS = (
     CommonColumn("pickup_date", ColumnType.DATE, "pickup_date"),
     CommonColumn("pickup_hour", ColumnType.INTEGER, "pickup_hour"),
     CommonColumn("pickup_isodow", ColumnType.INTEGER, "pickup_isodow"),
-    CommonColumn("pickup_location_id", ColumnType.INTEGER, "pickup_location_id", fallback=str(UNKNOWN_ZONE)),
-    CommonColumn("dropoff_location_id", ColumnType.INTEGER, "dropoff_location_id", fallback=str(UNKNOWN_ZONE)),
+    CommonColumn("pickup_location_id", ColumnType.INTEGER, "pickup_location_id", value_if_null=str(UNKNOWN_ZONE)),
+    CommonColumn("dropoff_location_id", ColumnType.INTEGER, "dropoff_location_id", value_if_null=str(UNKNOWN_ZONE)),
     CommonColumn("payment_type", ColumnType.INTEGER, "payment_type"),
-    CommonColumn("trips", ColumnType.INTEGER, "1", of_trips_only=True, fallback="0"),
-    CommonColumn("passengers", ColumnType.INTEGER, "passenger_count", of_trips_only=True),
-    CommonColumn("miles", ColumnType.MILES, "trip_distance", of_trips_only=True),
-    CommonColumn("seconds", ColumnType.INTEGER, f"CASE WHEN {_TIMED} THEN trip_seconds END", of_trips_only=True),
-    CommonColumn("timed_trips", ColumnType.INTEGER, f"CASE WHEN {_TIMED} THEN 1 ELSE 0 END", of_trips_only=True),
+    CommonColumn("trips", ColumnType.INTEGER, "1", null_for_reversals=True, value_if_null="0"),
+    CommonColumn("passengers", ColumnType.INTEGER, "passenger_count", null_for_reversals=True),
+    CommonColumn("miles", ColumnType.MILES, "trip_distance", null_for_reversals=True),
+    CommonColumn(
+        "seconds",
+        ColumnType.INTEGER,
+        f"CASE WHEN {_HAS_PLAUSIBLE_DURATION} THEN trip_seconds END",
+        null_for_reversals=True,
+    ),
+    CommonColumn(
+        "timed_trips",
+        ColumnType.INTEGER,
+        f"CASE WHEN {_HAS_PLAUSIBLE_DURATION} THEN 1 ELSE 0 END",
+        null_for_reversals=True,
+    ),
     CommonColumn("fare", ColumnType.MONEY, "fare_amount"),
     CommonColumn("tips", ColumnType.MONEY, "tip_amount"),
     CommonColumn("revenue", ColumnType.MONEY, "total_amount"),
 )
 
 
-def source_of(column: CommonColumn, service: Service) -> str | None:
-    """What the column is for a service, in SQL; None where the service does not record it."""
+def column_sql(column: CommonColumn, service: Service) -> str | None:
+    """Return the SQL of a column over a service's own columns, or None if the service does not record it."""
     if column.name in service.measures:
         return service.measures[column.name]
     recorded = {known.name for known in service.columns}
-    return column.usual_name if set(_NAMES.findall(column.usual_name)) <= recorded else None
+    return column.default_sql if set(_COLUMN_NAMES.findall(column.default_sql)) <= recorded else None
 
 
-def query_of_service(service: Service, names: set[str]) -> bool:
-    """Whether the service records all of these columns."""
-    return all(source_of(column, service) is not None for column in COLUMNS if column.name in names)
+def records_all(service: Service, names: set[str]) -> bool:
+    """Return whether the service records all columns with these names."""
+    return all(column_sql(column, service) is not None for column in COLUMNS if column.name in names)

@@ -1,8 +1,8 @@
-"""The small language that marts and reports are written in: what engines understand alike.
+"""Check that SQL of marts and reports is portable: every engine must return the same result.
 
-It is a part of DuckDB's SQL. `ALLOWED` lists its constructs, and anything else is refused before it is run. Some of
-what every engine parses comes out different from one to the next all the same, and is refused as well: integer
-division, division by zero, differences of dates, casts that round, names that are folded.
+Portable SQL is a subset of DuckDB's SQL. `ALLOWED_NODES` lists its constructs; all others are rejected before a query
+runs. Some constructs that every engine parses have different results, and are rejected too: integer division, division
+by zero, differences of dates, casts that round, and names whose case an engine changes.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ ALLOWED_NODES: frozenset[type[exp.Expr]] = frozenset({
     exp.Star, exp.Sub, exp.Subquery, exp.Sum, exp.Table, exp.TableAlias, exp.Union, exp.Var, exp.Where, exp.Window,
     exp.With,
 })  # fmt: skip
-# What sqlglot keeps of a construct as plain values, such as the side of a join: these and no others.
-_WORDS: Mapping[tuple[type[exp.Expr], str], frozenset[object] | None] = {
+# Plain values that sqlglot keeps in a node, such as the side of a join, and which of them are allowed. None: any.
+_ALLOWED_WORDS: Mapping[tuple[type[exp.Expr], str], frozenset[object] | None] = {
     (exp.Boolean, "this"): None,
     (exp.Count, "big_int"): None,
     (exp.DataType, "this"): None,
@@ -49,33 +49,41 @@ _WORDS: Mapping[tuple[type[exp.Expr], str], frozenset[object] | None] = {
     (exp.Window, "over"): None,
 }
 _NAME = re.compile("[a-z_][a-z0-9_]*")
-# A cast to another type comes out different, but of a null.
-_TYPES = frozenset({exp.DType.DATE, exp.DType.DOUBLE, exp.DType.TIMESTAMP})
-_TYPES_OF_NULLS = _TYPES | {exp.DType.BIGINT, exp.DType.TEXT, exp.DType.DECIMAL}
-_TIMES = frozenset(c.name for c in all_trips.COLUMNS if c.type in {ColumnType.DATE, ColumnType.DATETIME})
+# Casts to other types have different results on each engine, except casts of null.
+_CAST_TYPES = frozenset({exp.DType.DATE, exp.DType.DOUBLE, exp.DType.TIMESTAMP})
+_NULL_CAST_TYPES = _CAST_TYPES | {exp.DType.BIGINT, exp.DType.TEXT, exp.DType.DECIMAL}
+_TIME_COLUMNS = frozenset(c.name for c in all_trips.COLUMNS if c.type in {ColumnType.DATE, ColumnType.DATETIME})
 
 
 def require_portable(query: exp.Expr, label: str) -> None:
-    """Raise `MartDefinitionError`, which names `what`, where a query says what engines don't all understand alike."""
+    """Require that a query is portable.
+
+    Args:
+        query: The parsed query.
+        label: Names the query in errors.
+
+    Raises:
+        MartDefinitionError: The query uses a construct that is not portable.
+    """
     for node in query.walk():
         if type(node) not in ALLOWED_NODES:
-            raise definition_error(
-                label, f"{sql_text(node)} ({type(node).__name__}) is not among what engines understand alike"
-            )
+            raise definition_error(label, f"{sql_text(node)} ({type(node).__name__}) is not portable SQL")
         _require_words(node, label)
         check = _CHECKS.get(type(node))
-        why = check(node) if check is not None else None
-        if why is not None:
-            raise definition_error(label, f"{sql_text(node)} {why}")
+        problem = check(node) if check is not None else None
+        if problem is not None:
+            raise definition_error(label, f"{sql_text(node)} {problem}")
 
 
 def definition_error(label: str, reason: str) -> MartDefinitionError:
-    """`what` cannot be understood."""
-    return MartDefinitionError(f"{label}: {reason}.", remedy="See marts/portable_sql.py for what can be written.")
+    """Return the error for SQL that is not portable; `label` names the SQL."""
+    return MartDefinitionError(
+        f"{label}: {reason}.", remedy="Rewrite it in portable SQL; marts/portable_sql.py lists what is allowed."
+    )
 
 
 def sql_text(node: exp.Expr) -> str:
-    """A construct as it was written."""
+    """Return the SQL of a node, in quotes, for error messages."""
     return repr(node.sql(dialect=SOURCE_DIALECT))
 
 
@@ -84,48 +92,52 @@ def _require_words(node: exp.Expr, label: str) -> None:
         for word in value if isinstance(value, list) else [value]:
             if not word or isinstance(word, exp.Expr):
                 continue
-            if (type(node), key) not in _WORDS:
-                raise definition_error(label, f"{sql_text(node)} ({key}) is not among what engines understand alike")
-            words = _WORDS[type(node), key]
+            if (type(node), key) not in _ALLOWED_WORDS:
+                raise definition_error(label, f"{sql_text(node)} ({key}) is not portable SQL")
+            words = _ALLOWED_WORDS[type(node), key]
             if words is not None and str(word).upper() not in words:
-                raise definition_error(label, f"{word} in {sql_text(node)} is not among what engines understand alike")
+                raise definition_error(label, f"{word} in {sql_text(node)} is not portable SQL")
 
 
-# --- what every engine parses, but not alike; each says why, or None --------------------------------------------------
+# --- constructs that engines parse, but evaluate differently; each function returns the problem, or None --------------
 
 
-def _name(node: exp.Expr) -> str | None:
-    return None if _NAME.fullmatch(node.name) else "is no name of lower-case letters, as engines fold others"
+def _name_problem(node: exp.Expr) -> str | None:
+    return (
+        None
+        if _NAME.fullmatch(node.name)
+        else "is not a name in lower case, and engines change the case of other names"
+    )
 
 
-def _table(node: exp.Expr) -> str | None:
+def _table_problem(node: exp.Expr) -> str | None:
     if not isinstance(node.this, exp.Identifier):
-        return "is no table"
-    return "must be the name of a table alone" if node.args.get("db") else None
+        return "is not a table"
+    return "must be the name of a table, without a schema" if node.args.get("db") else None
 
 
-def _table_alias(node: exp.Expr) -> str | None:
-    return "cannot name columns" if node.args.get("columns") else None
+def _table_alias_problem(node: exp.Expr) -> str | None:
+    return "must not name columns" if node.args.get("columns") else None
 
 
-def _star(node: exp.Expr) -> str | None:
-    return "cannot leave out or replace columns" if any(node.args.values()) else None
+def _star_problem(node: exp.Expr) -> str | None:
+    return "must not leave out or replace columns" if any(node.args.values()) else None
 
 
-def _distinct(node: exp.Expr) -> str | None:
+def _distinct_problem(node: exp.Expr) -> str | None:
     if node.args.get("on"):
-        return "is not among what engines understand alike"
+        return "is not portable SQL"
     counts_several = isinstance(node.parent, exp.Count) and len(node.expressions) > 1
-    return "can only be counted for one column" if counts_several else None
+    return "can only count one column" if counts_several else None
 
 
-def _cast(node: exp.Expr) -> str | None:
+def _cast_problem(node: exp.Expr) -> str | None:
     type_ = node.args["to"]
-    known = _TYPES_OF_NULLS if isinstance(node.this, exp.Null) else _TYPES
-    return "comes out different from one engine to the next" if type_.this not in known or type_.expressions else None
+    known = _NULL_CAST_TYPES if isinstance(node.this, exp.Null) else _CAST_TYPES
+    return "has a different result on each engine" if type_.this not in known or type_.expressions else None
 
 
-def _division(node: exp.Expr) -> str | None:
+def _division_problem(node: exp.Expr) -> str | None:
     divisor = node.expression
     if not _is_double(node.this):
         return "must divide a DOUBLE: some engines divide integers as integers"
@@ -133,36 +145,36 @@ def _division(node: exp.Expr) -> str | None:
     return None if is_number or isinstance(divisor, exp.Nullif) else "must divide by a number or by NULLIF(…, 0)"
 
 
-def _arithmetic(node: exp.Expr) -> str | None:
+def _arithmetic_problem(node: exp.Expr) -> str | None:
     operands = (node.this, node.args.get("expression"))
     if any(_is_time(operand) for operand in operands):
-        return "reckons with dates, which engines do each in a way of their own"
+        return "calculates with dates, which each engine does differently"
     fraction = any(isinstance(operand, exp.Literal) and not operand.is_int for operand in operands)
     if fraction and not any(_is_double(operand) for operand in operands):
-        return "is exact in some engines only; make a DOUBLE of the other operand"
-    return _division(node) if isinstance(node, exp.Div) else None
+        return "is exact on some engines only; cast the other operand to DOUBLE"
+    return _division_problem(node) if isinstance(node, exp.Div) else None
 
 
-def _select(node: Any) -> str | None:
-    """In a grouped query: what is neither grouped by nor summed up, and names of two meanings."""
+def _grouping_problem(node: Any) -> str | None:
+    """Find a selected column that is neither grouped nor aggregated, or an alias that is also a column."""
     group = node.args.get("group")
     if group is None:
         return None
     columns = {one.name for one in group.expressions if isinstance(one, exp.Column)}
     for place, item in enumerate(node.selects, start=1):
         value = item.this if isinstance(item, exp.Alias) else item
-        used = _outside_sums(value)
+        used = _columns_outside_aggregates(value)
         is_column = isinstance(value, exp.Column)
         if item.alias in columns & used and not is_column:
-            return f"groups by {item.alias}, which may mean the column or what is called so; write it out"
+            return f"groups by {item.alias}, which may be the column or the alias; repeat the expression instead"
         grouped = value in group.expressions or item.alias in columns or exp.Literal.number(place) in group.expressions
         if not grouped and used - columns:
-            return f"selects {sql_text(value)}, which it does not group by as it stands"
+            return f"selects {sql_text(value)}, but does not group by exactly that expression"
     return None
 
 
-def _outside_sums(node: exp.Expr) -> set[str]:
-    """The columns that a value is made of without adding them up."""
+def _columns_outside_aggregates(node: exp.Expr) -> set[str]:
+    """Return the names of the columns that an expression uses outside aggregate functions."""
     summed = exp.Sum | exp.Count | exp.Max | exp.Min
     return {c.name for c in node.walk(prune=lambda n: isinstance(n, summed)) if isinstance(c, exp.Column)}
 
@@ -180,19 +192,19 @@ def _is_time(node: object) -> bool:
         node = node.this
     if isinstance(node, exp.Cast):
         return node.to.this in {exp.DType.DATE, exp.DType.TIMESTAMP}
-    return isinstance(node, exp.Column) and node.name in _TIMES
+    return isinstance(node, exp.Column) and node.name in _TIME_COLUMNS
 
 
 _CHECKS: Mapping[type[exp.Expr], Callable[[exp.Expr], str | None]] = {
-    exp.Add: _arithmetic,
-    exp.Cast: _cast,
-    exp.Distinct: _distinct,
-    exp.Div: _arithmetic,
-    exp.Identifier: _name,
-    exp.Mul: _arithmetic,
-    exp.Select: _select,
-    exp.Star: _star,
-    exp.Sub: _arithmetic,
-    exp.Table: _table,
-    exp.TableAlias: _table_alias,
+    exp.Add: _arithmetic_problem,
+    exp.Cast: _cast_problem,
+    exp.Distinct: _distinct_problem,
+    exp.Div: _arithmetic_problem,
+    exp.Identifier: _name_problem,
+    exp.Mul: _arithmetic_problem,
+    exp.Select: _grouping_problem,
+    exp.Star: _star_problem,
+    exp.Sub: _arithmetic_problem,
+    exp.Table: _table_problem,
+    exp.TableAlias: _table_alias_problem,
 }

@@ -1,7 +1,7 @@
-"""SQL for a warehouse, from SQL that is written once, in the language of `portable_sql.py`.
+"""Render portable SQL for one warehouse.
 
-Belongs here: reading such SQL, putting trips into it, and what its columns are: their types, and what they are made of.
-Does not belong here: what can be written, and running anything.
+Belongs here: parsing portable SQL, replacing `all_trips` by the trips of services, and the types and lineage of a
+query's columns. Does not belong here: what portable SQL allows (`portable_sql.py`), and running a query.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
     _Columns = Sequence[Column] | Sequence[all_trips.CommonColumn]
 
-_COLOURS = re.compile(r"\x1b\[\d*m")
+_TERMINAL_COLORS = re.compile(r"\x1b\[\d*m")
 
-# What is not recorded has a type all the same, or a union of three services would make text of it.
-_NULLS = {
+# A null without a type would turn the column into text in a union of services.
+_NULL_TYPES = {
     ColumnType.INTEGER: "BIGINT",
     ColumnType.DATE: "DATE",
     ColumnType.DATETIME: "TIMESTAMP",
@@ -59,20 +59,24 @@ _TYPES = {
 
 @cache
 def mart_queries(mart: Mart) -> tuple[exp.Query, dict[str, exp.Query]]:
-    """The query of a month, and the views upon the table by name; raises `MartDefinitionError`."""
-    first, views = _read(mart)
+    """Return a mart's query of a month, and its views on the table by name.
+
+    Raises:
+        MartDefinitionError: The SQL does not parse, is not portable, or does not fit the header.
+    """
+    first, views = _parse_mart(mart)
     for query in (first, *views.values()):
         _require_known_columns(query, mart)
     return first, views
 
 
-def _read(mart: Mart) -> tuple[exp.Query, dict[str, exp.Query]]:
-    first, *others = _parsed(mart.sql, mart.name)
+def _parse_mart(mart: Mart) -> tuple[exp.Query, dict[str, exp.Query]]:
+    first, *others = _parse_statements(mart.sql, mart.name)
     if not isinstance(first, exp.Query) or [c.name for c in mart.columns] != first.named_selects:
         columns = ", ".join(column.name for column in mart.columns)
-        raise definition_error(mart.name, f"the query of a month must select, in this order, {columns}")
+        raise definition_error(mart.name, f"the query of a month must select, in this order: {columns}")
     if "data_month" not in mart.key or all_trips.NAME not in tables_of(first):
-        raise definition_error(mart.name, "it must be made of all_trips, and data_month be part of its key")
+        raise definition_error(mart.name, "it must read all_trips, and data_month must be part of its key")
     views = {}
     for view in others:
         if not (
@@ -81,12 +85,12 @@ def _read(mart: Mart) -> tuple[exp.Query, dict[str, exp.Query]]:
             and isinstance(view.this, exp.Table)
             and isinstance(view.expression, exp.Query)
         ):
-            raise definition_error(mart.name, "after the query of a month there can only be CREATE VIEW … AS SELECT …")
+            raise definition_error(mart.name, "only CREATE VIEW … AS SELECT … may follow the query of a month")
         require_portable(view.this, mart.name)
         views[view.this.name] = view.expression
     if [*views] != mart.views or len(views) != len(others):
         raise definition_error(
-            mart.name, "each view must begin with CREATE VIEW and a name of its own, and comments with neither"
+            mart.name, "each view must begin with CREATE VIEW and a unique name, and no comment may contain CREATE VIEW"
         )
     for query in (first, *views.values()):
         require_portable(query, mart.name)
@@ -94,30 +98,42 @@ def _read(mart: Mart) -> tuple[exp.Query, dict[str, exp.Query]]:
 
 
 def parse(sql: str, label: str) -> exp.Query:
-    """A query in the language of marts; `what` names it in errors."""
-    queries = _parsed(sql, label)
+    """Parse one query in portable SQL.
+
+    Args:
+        sql: The query.
+        label: Names the query in errors.
+
+    Raises:
+        MartDefinitionError: It is not exactly one query, or not portable.
+    """
+    queries = _parse_statements(sql, label)
     if len(queries) != 1 or not isinstance(queries[0], exp.Query):
-        raise definition_error(label, "it is no query, or several")
+        raise definition_error(label, "it is not exactly one query")
     require_portable(queries[0], label)
     return queries[0]
 
 
 def tables_of(query: exp.Query) -> set[str]:
-    """The tables that a query names."""
+    """Return the names of the tables that a query reads."""
     ctes = {cte.alias for cte in query.find_all(exp.CTE)}
     return {table.name for table in query.find_all(exp.Table)} - ctes
 
 
 def month_query(mart: Mart, month: Month, services: Sequence[Service]) -> exp.Query:
-    """The query of a mart's month, over these services."""
+    """Return the query of one month of a mart, over the trips of these services."""
     return expand_all_trips(mart_queries(mart)[0], services, [month])
 
 
 def expand_all_trips(query: exp.Query, services: Sequence[Service], months: Iterable[Month]) -> exp.Query:
-    """A query in which `all_trips` is the trips of these months of these services."""
+    """Replace `all_trips` in a query by the trips of some months of some services.
+
+    Raises:
+        MartDefinitionError: The query reads `all_trips`, but no services or no months are given.
+    """
     days = [str(month.start) for month in months]
     if all_trips.NAME in tables_of(query) and not (services and days):
-        raise definition_error("query", "it reads all_trips, and of which services and months is not said")
+        raise definition_error("query", "it reads all_trips, but no services and months are given")
 
     def put(node: exp.Expr) -> exp.Expr:
         if isinstance(node, exp.Table) and node.name == all_trips.NAME:
@@ -129,7 +145,13 @@ def expand_all_trips(query: exp.Query, services: Sequence[Service], months: Iter
 
 
 def render(query: exp.Query, dialect: str, relation: Callable[[str], str]) -> str:
-    """The query in an engine's SQL; `relation` says how the engine names a table."""
+    """Render a query in the SQL of an engine.
+
+    Args:
+        query: The query, with names of tables without a schema.
+        dialect: sqlglot's name of the engine's dialect.
+        relation: Returns the engine's full name of a table.
+    """
 
     def name(node: exp.Expr) -> exp.Expr:
         if isinstance(node, exp.Table) and not node.db and node.name in tables:
@@ -138,7 +160,7 @@ def render(query: exp.Query, dialect: str, relation: Callable[[str], str]) -> st
         return node
 
     tables = tables_of(query)
-    # Quoted, because each engine has reserved words of its own.
+    # Names are quoted, because each engine reserves other words.
     return query.transform(name).sql(dialect=dialect, identify=True)
 
 
@@ -146,31 +168,35 @@ def render(query: exp.Query, dialect: str, relation: Callable[[str], str]) -> st
 
 
 def _require_known_columns(query: exp.Query, mart: Mart) -> None:
-    """As far as the tables that it reads are known; of others, the engine says what they lack."""
-    known = _tables() | {mart.name: mart.columns}
+    """Require that every column exists, if all tables of the query are known; else the engine reports it."""
+    known = _known_tables() | {mart.name: mart.columns}
     if not tables_of(query) <= {*known}:
         return
     schema = {table: _types(table, known[table]) for table in tables_of(query)}
     try:
         _qualified(query, schema, validate=True)
     except SqlglotError as error:
-        raise definition_error(mart.name, f"it names what there is not: {_error_text(error)}") from None
+        raise definition_error(mart.name, f"it names something that does not exist: {_error_text(error)}") from None
 
 
-def types_of(query: exp.Query) -> dict[str, str]:
-    """DuckDB's types of a query's columns by name, as far as they can be told; no engine's results say them all."""
+def column_types(query: exp.Query) -> dict[str, str]:
+    """Return DuckDB's types of a query's columns by name; columns whose type is unknown are left out."""
     try:
         schema = _schema(tables_of(query))
         typed = annotate_types(_qualified(query, schema), schema=schema, dialect=SOURCE_DIALECT)
-    except SqlglotError:  # what is wrong with it, the engine says
+    except SqlglotError:  # the engine will report the error
         return {}
     return {
         column.alias_or_name: column.type.sql(SOURCE_DIALECT) for column in typed.selects if column.type is not None
     }
 
 
-def lineage(mart: Mart, services: Sequence[Service]) -> dict[str, set[tuple[str, str]]]:
-    """For each of a mart's columns, the columns of tables in the warehouse that its values are made from."""
+def column_lineage(mart: Mart, services: Sequence[Service]) -> dict[str, set[tuple[str, str]]]:
+    """Return the lineage of a mart's columns.
+
+    Returns:
+        For each column of the mart, the (table, column) pairs in the warehouse that its values come from.
+    """
     query = expand_all_trips(mart_queries(mart)[0], services, [services[0].first_month])
     scope = build_scope(_qualified(query, _schema(tables_of(query))))
     return (
@@ -178,8 +204,8 @@ def lineage(mart: Mart, services: Sequence[Service]) -> dict[str, set[tuple[str,
     )
 
 
-def never_null(mart: Mart, column: str) -> bool:
-    """Whether no row of a mart can lack this column's value, as far as can be told from its query."""
+def is_never_null(mart: Mart, column: str) -> bool:
+    """Return whether the mart's query proves that the column is never null."""
     query = mart_queries(mart)[0]
     scope = build_scope(_qualified(query, _schema(tables_of(query))))
     return scope is not None and _is_never_null(scope, query.named_selects.index(column))
@@ -197,21 +223,21 @@ def _qualified(query: exp.Query, schema: Mapping[str, object], *, validate: bool
 
 
 def _schema(tables: Iterable[str]) -> dict[str, object]:
-    """Types of the columns of the tables that we know."""
+    """Return the types of the columns of the tables that are known."""
     return {table: dict(columns) for table in tables if (columns := _columns_of(table))}
 
 
 @cache
 def _columns_of(table: str) -> Mapping[str, str]:
-    known = _tables()
+    known = _known_tables()
     if table in known:
         return _types(table, known[table])
-    views = (_read(mart)[1][table] for mart in marts().values() if table in mart.views)
-    return next((types_of(view) for view in views), {})
+    views = (_parse_mart(mart)[1][table] for mart in marts().values() if table in mart.views)
+    return next((column_types(view) for view in views), {})
 
 
-def _tables() -> dict[str, _Columns]:
-    """The columns of all tables that this project makes, and of all trips."""
+def _known_tables() -> dict[str, _Columns]:
+    """Return the columns of all tables that this project writes, and of `all_trips`."""
     return {
         ZONES_TABLE: ZONE_COLUMNS,
         all_trips.NAME: all_trips.COLUMNS,
@@ -227,7 +253,7 @@ def _types(table: str, columns: _Columns) -> dict[str, str]:
 
 def _source_columns(scope: Any, place: int) -> set[tuple[str, str]]:
     if scope.set_operation_scopes:
-        return {made_of for side in scope.set_operation_scopes for made_of in _source_columns(side, place)}
+        return {source for side in scope.set_operation_scopes for source in _source_columns(side, place)}
     found = set()
     for column in scope.expression.selects[place].find_all(exp.Column):
         source: Any = _source_of(scope, column)
@@ -269,33 +295,33 @@ def _is_never_null(scope: Any, place: int) -> bool:
     return holds(scope.expression.selects[place].unalias())
 
 
-_NEVER_NULL = {"service", "data_month"} | {c.name for c in all_trips.COLUMNS if c.fallback is not None}
+_NEVER_NULL = {"service", "data_month"} | {c.name for c in all_trips.COLUMNS if c.value_if_null is not None}
 
 
 # --- trips ------------------------------------------------------------------------------------------------------------
 
 
 def _all_trips(services: Sequence[Service], days: Sequence[str]) -> exp.Query:
-    selects = [_trips_of(service, days) for service in services]
+    selects = [_service_trips(service, days) for service in services]
     if len(selects) == 1:
         return selects[0]
     return exp.union(*selects, distinct=False)
 
 
-def _trips_of(service: Service, days: Sequence[str]) -> exp.Select:
+def _service_trips(service: Service, days: Sequence[str]) -> exp.Select:
     recorded = {column.name for column in service.columns}
     columns = [exp.alias_(exp.Literal.string(service.name), "service")]
     for column in all_trips.COLUMNS:
-        source = all_trips.source_of(column, service)
-        value = exp.cast(exp.null(), _NULLS[column.type]) if source is None else _parse(source)
-        if source is not None and column.of_trips_only and "is_reversal" in recorded:
+        source = all_trips.column_sql(column, service)
+        value = exp.cast(exp.null(), _NULL_TYPES[column.type]) if source is None else _parse(source)
+        if source is not None and column.null_for_reversals and "is_reversal" in recorded:
             value = exp.Case(
                 ifs=[
                     exp.If(this=exp.Not(this=exp.func("COALESCE", exp.column("is_reversal"), exp.false())), true=value)
                 ]
             )
-        if column.fallback is not None:
-            value = exp.func("COALESCE", value, _parse(column.fallback))
+        if column.value_if_null is not None:
+            value = exp.func("COALESCE", value, _parse(column.value_if_null))
         columns.append(exp.alias_(value, column.name))
     months = exp.column("data_month").isin(*(exp.cast(exp.Literal.string(day), "DATE") for day in days))
     return exp.select(*columns).from_(service.table).where(months)
@@ -306,7 +332,7 @@ def _parse(sql: str) -> exp.Expr:
     return parsed
 
 
-def _parsed(sql: str, label: str) -> list[exp.Expr]:
+def _parse_statements(sql: str, label: str) -> list[exp.Expr]:
     try:
         statements = [statement for statement in sqlglot.parse(sql, read=SOURCE_DIALECT) if statement is not None]
     except (SqlglotError, ValueError) as error:
@@ -315,10 +341,10 @@ def _parsed(sql: str, label: str) -> list[exp.Expr]:
         raise definition_error(label, "there is no query")
     for statement in statements:
         if isinstance(statement, exp.Alias | exp.Condition):  # such as SELEC data_month, a value by a name
-            raise definition_error(label, f"it cannot be parsed: {sql_text(statement)} is no statement")
+            raise definition_error(label, f"it cannot be parsed: {sql_text(statement)} is not a statement")
     return statements
 
 
 def _error_text(error: Exception) -> str:
-    """On one line, and without the colours that are for terminals."""
-    return " ".join(_COLOURS.sub("", str(error)).split()).rstrip(".")
+    """Return the text of a parser's error on one line, without terminal colors."""
+    return " ".join(_TERMINAL_COLORS.sub("", str(error)).split()).rstrip(".")

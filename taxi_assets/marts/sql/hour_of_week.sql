@@ -1,13 +1,13 @@
 /*
 description: |
-  The week's rhythm: the trips of every service by weekday and hour of the pickup, over the whole month.
+  Trips of every service by weekday and hour of the pickup, over the whole month.
 
-  The view hour_of_week_ratios has the demand of one such hour: the trips that began within the month, divided by the
-  days that were such a weekday. A few trips of the month's file began in a neighbouring month.
+  The view hour_of_week_ratios has the average demand in each of these hours: the trips that began within the month,
+  divided by the number of such weekdays. A few trips of a month's file began in a neighboring month.
 key: [data_month, service, pickup_isodow, pickup_hour]
 columns:
   days: {type: integer, unit: days, description: Days of the month with this weekday on which the service had trips.}
-  trips_within_month: {type: integer, unit: trips, description: Those of the trips that began within the month.}
+  trips_within_month: {type: integer, unit: trips, description: Trips that began within the month.}
 measures: [trips_within_month, trips, passengers, miles, seconds, fare, tips, revenue]
 */
 SELECT

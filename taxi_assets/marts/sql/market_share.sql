@@ -1,9 +1,9 @@
 /*
 description: |
-  Who carries the city: the trips of each service by day and borough of the pickup, over the services that are loaded.
+  Trips of each loaded service by day and borough of the pickup, to compare services.
 
-  The view market_share_ratios has each service's share of the trips of its day and borough. A service whose month is
-  not loaded has no rows and no share: look which services a month has before comparing.
+  The view market_share_ratios has each service's share of the trips of a day and borough. A service whose month is
+  not loaded has no rows and no share: check which services a month has before you compare.
 key: [data_month, service, pickup_date, pickup_borough]
 measures: [trips, miles, seconds, revenue]
 */

@@ -1,8 +1,8 @@
 /*
 description: |
-  From where to where: the trips of every service between boroughs.
+  Trips of every service from borough to borough.
 
-  The view od_flows_ratios has averages of a trip, and each destination's share of the trips that start in a borough.
+  The view od_flows_ratios has averages per trip, and each destination's share of the trips that start in a borough.
 key: [data_month, service, pickup_borough, dropoff_borough]
 measures: [trips, passengers, miles, seconds, timed_trips, fare, tips, revenue]
 */

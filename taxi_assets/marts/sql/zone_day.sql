@@ -1,8 +1,8 @@
 /*
 description: |
-  Where and when: the trips of every service by day and pickup zone.
+  Trips of every service by day and pickup zone.
 
-  The view zone_day_ratios has averages: miles, minutes, fare and revenue of a trip.
+  The view zone_day_ratios has averages per trip: miles, minutes, fare and revenue.
 key: [data_month, service, pickup_date, pickup_location_id]
 columns:
   pickup_borough:

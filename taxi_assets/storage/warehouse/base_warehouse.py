@@ -176,11 +176,11 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
 
         Raises `MartDefinitionError` for what engines do not understand alike (see `marts/portable_sql.py`).
         """
-        from taxi_assets.marts.sql_rendering import expand_all_trips, parse, render, types_of  # noqa: PLC0415  (0.2 s)
+        from taxi_assets.marts.sql_rendering import expand_all_trips, parse, render, column_types  # noqa: PLC0415  (0.2 s)
 
         asked = parse(query, "query")
         statement = render(expand_all_trips(asked, services, months), self.dialect, self.relation)
-        return to_frame(normalize_types(self.query_native(statement), types_of(asked)))
+        return to_frame(normalize_types(self.query_native(statement), column_types(asked)))
 
     def relation(self, name: str) -> str:
         """A table's name as queries take it."""

@@ -1,4 +1,4 @@
-"""What a mart's file must look like, and what is said of one that does not."""
+"""Reading a mart from its file, and the errors of an invalid file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ measures: [trips, revenue]
 SQL = "SELECT data_month, service, pickup_date, 1 AS rush, SUM(trips) AS trips, SUM(revenue) AS revenue FROM all_trips"
 
 
-def test_a_file_says_what_the_mart_is() -> None:
+def test_a_mart_is_read_from_its_file() -> None:
     mart = read_mart("busy", HEADER + SQL)
     assert (mart.name, mart.description) == ("busy", "Trips by day.\n\nAnd more.")
     assert [column.name for column in mart.columns] == [
@@ -36,13 +36,13 @@ def test_a_file_says_what_the_mart_is() -> None:
     assert mart.sql == SQL
 
 
-def test_a_mart_counts_the_services_that_record_what_it_needs() -> None:
+def test_a_mart_counts_only_services_that_record_the_columns_it_needs() -> None:
     names = {name: [service.name for service in mart.services] for name, mart in marts().items()}
     assert names["zone_day"] == ["yellow", "green", "fhv", "fhvhv"]
     assert names["payment_mix"] == ["yellow", "green"]
 
 
-def test_another_definition_is_another_version() -> None:
+def test_a_changed_definition_has_a_new_version() -> None:
     mart = read_mart("busy", HEADER + SQL)
     assert mart.version == read_mart("busy", HEADER + SQL).version
     assert mart.version != read_mart("busy", HEADER + SQL + " WHERE trips > 0").version
@@ -54,17 +54,17 @@ def test_another_definition_is_another_version() -> None:
     [
         (SQL, "does not begin with a header"),
         ("/* description: without end", "does not begin with a header"),
-        (HEADER.replace("key: [", "key: [[") + SQL, "no YAML"),
+        (HEADER.replace("key: [", "key: [[") + SQL, "not valid YAML"),
         (HEADER.replace("description: |", "described: |") + SQL, "described: Extra inputs are not permitted"),
         (HEADER.replace("key: [data_month, service, pickup_date]", "key: []") + SQL, "key: "),
-        (HEADER.replace("type: integer", "type: number") + SQL, "number is none of integer"),
+        (HEADER.replace("type: integer", "type: number") + SQL, "number is not one of integer"),
         (HEADER.replace("[trips, revenue]", "[trips, profit]") + SQL, "does not describe profit"),
-        ("/*\n*/" + SQL, "not right"),
+        ("/*\n*/" + SQL, "not valid"),
         (HEADER.replace("measures:", "needs: [payment_typ]\nmeasures:") + SQL, "needs payment_typ, which all_trips"),
         (HEADER.replace("measures:", "counts: few\nmeasures:") + SQL, "counts: "),
     ],
 )
-def test_a_header_that_is_none_is_refused_by_the_name_of_its_file(text: str, message: str) -> None:
+def test_an_invalid_header_is_an_error_that_names_the_file(text: str, message: str) -> None:
     with pytest.raises(MartDefinitionError) as error:
         read_mart("busy", text)
     assert error.value.problem.startswith("marts/sql/busy.sql: ")
@@ -73,7 +73,7 @@ def test_a_header_that_is_none_is_refused_by_the_name_of_its_file(text: str, mes
     assert "marts/mart.py" in error.value.remedy
 
 
-def test_what_is_counted_of_all_trips_is_what_has_to_add_up_to_them() -> None:
+def test_measures_of_all_trips_are_reconciled_unless_the_mart_counts_some() -> None:
     assert list(read_mart("busy", HEADER + SQL).reconciled_measures) == ["trips", "revenue"]
     with_own = HEADER.replace("[trips, revenue]", "[rush, trips]")
     assert list(read_mart("busy", with_own + SQL).reconciled_measures) == ["trips"]
@@ -94,7 +94,7 @@ TAKEN = [
 
 
 @pytest.mark.parametrize("taken", TAKEN)
-def test_a_table_of_the_warehouse_is_neither_a_mart_nor_a_view(taken: str) -> None:
+def test_a_mart_or_view_cannot_have_the_name_of_another_table(taken: str) -> None:
     for name, view in ((taken, "busy_ratios"), ("busy", taken)):
         with pytest.raises(MartDefinitionError, match=f"{taken} is the name of another table") as error:
             read_mart(name, HEADER + SQL + VIEW.format(view))
@@ -102,12 +102,12 @@ def test_a_table_of_the_warehouse_is_neither_a_mart_nor_a_view(taken: str) -> No
 
 
 @pytest.mark.parametrize("name", ["Busy", "busy-days", "2busy", "größe", "busy.days"])
-def test_a_name_that_engines_would_fold_or_quote_is_refused(name: str) -> None:
-    with pytest.raises(MartDefinitionError, match="is no name of lower-case letters"):
+def test_a_name_whose_case_an_engine_changes_is_rejected(name: str) -> None:
+    with pytest.raises(MartDefinitionError, match="is not made of lower-case letters"):
         read_mart(name, HEADER + SQL)
 
 
-def test_no_two_marts_or_views_are_one_relation() -> None:
+def test_two_marts_or_views_cannot_have_the_same_name() -> None:
     busy, other = HEADER + SQL, HEADER + SQL + VIEW.format("ratios")
     assert list(read_marts({"busy": busy, "other": other})) == ["busy", "other"]
     for texts, owner in (
@@ -116,12 +116,12 @@ def test_no_two_marts_or_views_are_one_relation() -> None:
         ({"busy": other, "other": other}, "busy"),
         ({"other": other + VIEW.format("ratios")}, "other"),
     ):
-        with pytest.raises(MartDefinitionError, match=f"view ratios has a name that marts/sql/{owner}.sql makes"):
+        with pytest.raises(MartDefinitionError, match=f"view ratios has the name of a table or view of marts/sql/{owner}.sql"):
             read_marts(texts)
 
 
 @pytest.mark.parametrize("name", marts())
-def test_every_mart_is_described_for_readers(name: str) -> None:
+def test_every_mart_and_every_column_has_a_description(name: str) -> None:
     mart = marts()[name]
     assert mart.description
     assert mart.key[0] == "data_month"

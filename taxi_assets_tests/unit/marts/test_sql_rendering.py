@@ -1,4 +1,4 @@
-"""SQL that is written once: what it is made of for each engine, what of it is refused, and what its columns are."""
+"""Portable SQL: how each engine's SQL is rendered, what is rejected, and the types and lineage of columns."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from taxi_assets.marts.mart import marts, read_mart
 from taxi_assets.marts.portable_sql import ALLOWED_NODES
 from taxi_assets.marts.sql_rendering import (
     expand_all_trips,
-    lineage,
+    column_lineage,
     mart_queries,
     month_query,
-    never_null,
+    is_never_null,
     parse,
     render,
     tables_of,
-    types_of,
+    column_types,
 )
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.fhv import FHV
@@ -61,7 +61,7 @@ def rendered(mart: Mart, dialect: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("name", marts())
-def test_every_statement_of_every_mart_has_only_what_engines_understand_alike(name: str, dialect: str) -> None:
+def test_every_mart_is_portable_sql(name: str, dialect: str) -> None:
     for which, statement in rendered(marts()[name], dialect).items():
         tree = sqlglot.parse_one(statement, read=dialect, error_level=sqlglot.ErrorLevel.RAISE)
         for cast in tree.find_all(exp.Cast):
@@ -77,7 +77,7 @@ def test_every_statement_of_every_mart_has_only_what_engines_understand_alike(na
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("name", marts())
-def test_every_statement_reads_the_tables_of_the_warehouse_and_no_others(name: str, dialect: str) -> None:
+def test_every_query_reads_only_tables_of_the_warehouse(name: str, dialect: str) -> None:
     mart = marts()[name]
     known = {service.table for service in mart.services} | {"taxi_zones", *marts()}
     for statement in rendered(mart, dialect).values():
@@ -111,19 +111,19 @@ FROM = "FROM zone_day"
     [
         (f"SELECT MEDIAN(trips) AS m {FROM}", "Median"),
         (f"SELECT AVG(fare) AS m {FROM}", "Avg"),
-        (f"SELECT QUANTILE_CONT(trips, 0.5) AS m {FROM}", "not among"),
+        (f"SELECT QUANTILE_CONT(trips, 0.5) AS m {FROM}", "not portable"),
         (f"SELECT DAYOFWEEK(pickup_date) AS d {FROM}", "DayOfWeek"),
         (f"SELECT STRFTIME(pickup_date, '%a') AS d {FROM}", "TimeToStr"),
         (f"SELECT EXTRACT(DOW FROM pickup_date) AS d {FROM}", "DOW"),
         (f"SELECT DATE_DIFF('day', data_month, pickup_date) AS d {FROM}", "DateDiff"),
-        (f"SELECT pickup_date - data_month AS d {FROM}", "reckons with dates"),
-        (f"SELECT MAX(pickup_date) - MIN(pickup_date) AS d {FROM}", "reckons with dates"),
-        (f"SELECT pickup_date + 1 AS d {FROM}", "reckons with dates"),
+        (f"SELECT pickup_date - data_month AS d {FROM}", "calculates with dates"),
+        (f"SELECT MAX(pickup_date) - MIN(pickup_date) AS d {FROM}", "calculates with dates"),
+        (f"SELECT pickup_date + 1 AS d {FROM}", "calculates with dates"),
         (f"SELECT pickup_date + INTERVAL 1 DAY AS d {FROM}", "Interval"),
-        (f"SELECT CAST(fare AS DECIMAL(10,2)) AS f {FROM}", "comes out different"),
-        (f"SELECT fare::DECIMAL AS f {FROM}", "comes out different"),
-        (f"SELECT CAST(fare AS BIGINT) AS f {FROM}", "comes out different"),
-        (f"SELECT CAST(fare AS VARCHAR) AS f {FROM}", "comes out different"),
+        (f"SELECT CAST(fare AS DECIMAL(10,2)) AS f {FROM}", "different result"),
+        (f"SELECT fare::DECIMAL AS f {FROM}", "different result"),
+        (f"SELECT CAST(fare AS BIGINT) AS f {FROM}", "different result"),
+        (f"SELECT CAST(fare AS VARCHAR) AS f {FROM}", "different result"),
         (f"SELECT TRY_CAST(service AS DATE) AS f {FROM}", "TryCast"),
         (f"SELECT ROUND(fare, 2) AS f {FROM}", "Round"),
         (f"SELECT trips / 2 AS f {FROM}", "must divide a DOUBLE"),
@@ -132,24 +132,24 @@ FROM = "FROM zone_day"
         (f"SELECT CAST(fare AS DOUBLE) / 0 AS f {FROM}", "NULLIF"),
         (f"SELECT trips // 2 AS f {FROM}", "IntDiv"),
         (f"SELECT trips % 2 AS f {FROM}", "Mod"),
-        (f"SELECT fare * 1.1 AS f {FROM}", "make a DOUBLE"),
+        (f"SELECT fare * 1.1 AS f {FROM}", "to DOUBLE"),
         (f"SELECT service || '!' AS s {FROM}", "DPipe"),
         (f"SELECT service {FROM} WHERE service LIKE 'f%'", "Like"),
         (f"SELECT service {FROM} WHERE service ~ 'f'", "RegexpLike"),
-        (f"SELECT Service {FROM}", "lower-case"),
-        (f'SELECT service AS "a b" {FROM}', "lower-case"),
-        (f"SELECT service AS größe {FROM}", "lower-case"),
+        (f"SELECT Service {FROM}", "lower case"),
+        (f'SELECT service AS "a b" {FROM}', "lower case"),
+        (f"SELECT service AS größe {FROM}", "lower case"),
         (f"SELECT * EXCLUDE (trips) {FROM}", "leave out"),
-        (f"SELECT DISTINCT ON (service) service {FROM}", "not among"),
+        (f"SELECT DISTINCT ON (service) service {FROM}", "not portable"),
         (f"SELECT COUNT(DISTINCT service, trips) AS n {FROM}", "one column"),
         (f"SELECT COUNT(*) FILTER (WHERE trips > 1) AS n {FROM}", "Filter"),
         (f"SELECT service, COUNT(*) AS n {FROM} GROUP BY ALL", "all"),
         (f"SELECT service, COUNT(*) AS n {FROM} GROUP BY ROLLUP (service)", "Rollup"),
         (f"SELECT service, trips {FROM} GROUP BY service", "does not group by"),
-        (f"SELECT COALESCE(service, 'x') AS service, COUNT(*) AS n {FROM} GROUP BY service", "the column or what"),
-        (f"SELECT CASE COALESCE(trips, 0) WHEN 0 THEN 1 END AS c {FROM} GROUP BY COALESCE(trips, 0)", "group by as it"),
-        (f"SELECT service {FROM} QUALIFY ROW_NUMBER() OVER (PARTITION BY service) = 1", "not among"),
-        (f"SELECT service {FROM} USING SAMPLE 10%", "not among"),
+        (f"SELECT COALESCE(service, 'x') AS service, COUNT(*) AS n {FROM} GROUP BY service", "the column or the alias"),
+        (f"SELECT CASE COALESCE(trips, 0) WHEN 0 THEN 1 END AS c {FROM} GROUP BY COALESCE(trips, 0)", "group by exactly"),
+        (f"SELECT service {FROM} QUALIFY ROW_NUMBER() OVER (PARTITION BY service) = 1", "not portable"),
+        (f"SELECT service {FROM} USING SAMPLE 10%", "not portable"),
         (f"SELECT service {FROM} LIMIT 3 OFFSET 2", "Offset"),
         (f"SELECT service {FROM} ORDER BY ALL", "ALL"),
         ("SELECT a.service FROM zone_day AS a NATURAL JOIN od_flows AS b", "method"),
@@ -159,24 +159,24 @@ FROM = "FROM zone_day"
         ("SELECT service FROM zone_day EXCEPT SELECT service FROM od_flows", "Except"),
         ("WITH RECURSIVE a AS (SELECT 1 AS n FROM zone_day) SELECT n FROM a", "recursive"),
         ("SELECT x FROM zone_day AS t(x)", "name columns"),
-        ("SELECT * FROM 'trips.parquet'", "lower-case"),
-        ("SELECT * FROM READ_PARQUET('trips.parquet')", "no table"),
-        ("SELECT * FROM RANGE(10)", "no table"),
+        ("SELECT * FROM 'trips.parquet'", "lower case"),
+        ("SELECT * FROM READ_PARQUET('trips.parquet')", "not a table"),
+        ("SELECT * FROM RANGE(10)", "not a table"),
         ("SELECT * FROM (VALUES (1), (2)) AS t", "Values"),
-        ("SELECT UNNEST([1, 2]) AS n", "not among"),
-        ("SELECT * FROM information_schema.tables", "the name of a table alone"),
+        ("SELECT UNNEST([1, 2]) AS n", "not portable"),
+        ("SELECT * FROM information_schema.tables", "the name of a table, without"),
         ("SELECT CURRENT_DATE AS today FROM zone_day", "CurrentDate"),
         ("SELECT RANDOM() AS r FROM zone_day", "Rand"),
-        ("DROP TABLE zone_day", "no query"),
-        ("SELECT 1 AS n FROM zone_day; SELECT 2 AS n FROM zone_day", "no query"),
+        ("DROP TABLE zone_day", "not exactly one query"),
+        ("SELECT 1 AS n FROM zone_day; SELECT 2 AS n FROM zone_day", "not exactly one query"),
         ("SELECT FROM WHERE", "cannot be parsed"),
         ("SELECT 'open FROM zone_day", "cannot be parsed"),
-        ("SELEC data_month", "cannot be parsed: 'SELEC AS data_month' is no statement"),
+        ("SELEC data_month", "cannot be parsed: 'SELEC AS data_month' is not a statement"),
         ("SELEC data_month, service FROM zone_day", "cannot be parsed"),
         ("", "there is no query"),
     ],
 )
-def test_what_engines_do_not_understand_alike_is_refused(query: str, message: str) -> None:
+def test_sql_that_is_not_portable_is_rejected(query: str, message: str) -> None:
     with pytest.raises(MartDefinitionError) as error:
         parse(query, "question 3")
     assert error.value.problem.startswith("question 3: ")
@@ -198,7 +198,7 @@ def test_what_engines_do_not_understand_alike_is_refused(query: str, message: st
         "WITH a AS (SELECT service FROM zone_day) SELECT service FROM a UNION ALL SELECT service FROM od_flows",
     ],
 )
-def test_what_they_understand_alike_goes_through_to_each(query: str) -> None:
+def test_portable_sql_is_rendered_for_every_engine(query: str) -> None:
     for dialect in DIALECTS:
         statement = render(parse(query, "query"), dialect, relation(dialect).format)
         assert isinstance(sqlglot.parse_one(statement, read=dialect), exp.Query)
@@ -211,53 +211,53 @@ QUERY = "SELECT data_month, service, SUM(trips) AS trips FROM all_trips GROUP BY
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (HEADER + QUERY.replace("SUM(trips) AS trips", "SUM(trips) AS n"), "must select, in this order, data_month"),
+        (HEADER + QUERY.replace("SUM(trips) AS trips", "SUM(trips) AS n"), "must select, in this order: data_month"),
         (HEADER + QUERY.replace("data_month, service, SUM", "service, data_month, SUM"), "in this order"),
-        (HEADER + QUERY.replace("all_trips", "zone_day"), "made of all_trips"),
+        (HEADER + QUERY.replace("all_trips", "zone_day"), "must read all_trips"),
         (HEADER.replace("[data_month, service]", "[service, data_month]") + QUERY, "in this order"),
         (HEADER + "DROP TABLE zone_day", "must select"),
-        (HEADER + QUERY + "; DROP TABLE zone_day", "only be CREATE VIEW"),
-        (HEADER + QUERY + "; CREATE TABLE a AS SELECT 1 AS n", "only be CREATE VIEW"),
-        (HEADER + QUERY + "; CREATE VIEW other.a AS SELECT trips FROM some", "the name of a table alone"),
-        (HEADER + QUERY + "; CREATE VIEW a (n) AS SELECT trips FROM some", "only be CREATE VIEW"),
+        (HEADER + QUERY + "; DROP TABLE zone_day", "only CREATE VIEW"),
+        (HEADER + QUERY + "; CREATE TABLE a AS SELECT 1 AS n", "only CREATE VIEW"),
+        (HEADER + QUERY + "; CREATE VIEW other.a AS SELECT trips FROM some", "the name of a table, without"),
+        (HEADER + QUERY + "; CREATE VIEW a (n) AS SELECT trips FROM some", "only CREATE VIEW"),
         (HEADER + QUERY + "; CREATE VIEW a AS SELECT AVG(trips) AS n FROM some", "Avg"),
-        (HEADER + QUERY + '; CREATE VIEW "a" AS SELECT trips FROM some', "must begin with CREATE VIEW and a name"),
+        (HEADER + QUERY + '; CREATE VIEW "a" AS SELECT trips FROM some', "must begin with CREATE VIEW and a unique name"),
         (HEADER + QUERY + "; CREATE OR REPLACE VIEW a AS SELECT trips FROM some", "must begin with CREATE VIEW"),
         (HEADER + QUERY + "; CREATE /* */ VIEW a AS SELECT trips FROM some", "must begin with CREATE VIEW"),
-        (HEADER + QUERY + "; CREATE VIEW a AS SELECT tripz FROM some", "names what there is not: Column 'tripz'"),
-        (HEADER + QUERY.replace("SUM(trips)", "SUM(tripz)"), "names what there is not: Column 'tripz'"),
-        (HEADER + QUERY + ", boroughs", "names what there is not: Column 'boroughs'"),
+        (HEADER + QUERY + "; CREATE VIEW a AS SELECT tripz FROM some", "names something that does not exist: Column 'tripz'"),
+        (HEADER + QUERY.replace("SUM(trips)", "SUM(tripz)"), "names something that does not exist: Column 'tripz'"),
+        (HEADER + QUERY + ", boroughs", "names something that does not exist: Column 'boroughs'"),
         (
             HEADER + QUERY.replace("all_trips", "all_trips JOIN taxi_zones AS z ON z.number = pickup_location_id"),
-            "names what there is not: Unknown column: number",
+            "names something that does not exist: Unknown column: number",
         ),
         (HEADER + QUERY.replace("SELECT data_month", "SELEC data_month"), "cannot be parsed"),
-        (HEADER + "SELEC data_month", "cannot be parsed: 'SELEC AS data_month' is no statement"),
+        (HEADER + "SELEC data_month", "cannot be parsed: 'SELEC AS data_month' is not a statement"),
         (HEADER, "there is no query"),
     ],
 )
-def test_a_mart_whose_sql_is_none_is_refused(text: str, message: str) -> None:
+def test_a_mart_with_invalid_sql_is_rejected(text: str, message: str) -> None:
     with pytest.raises(MartDefinitionError, match="some: ") as error:
         mart_queries(read_mart("some", text))
     assert message in error.value.problem
 
 
 @pytest.mark.parametrize("name", marts())
-def test_every_mart_is_made_of_queries_in_this_language_and_has_the_views_that_its_file_names(name: str) -> None:
+def test_every_mart_has_the_views_that_its_file_creates(name: str) -> None:
     query, views = mart_queries(marts()[name])
     assert query.named_selects == [column.name for column in marts()[name].columns]
     assert [*views] == marts()[name].views
 
 
-def test_a_view_upon_a_view_and_a_table_of_somebody_else_are_left_to_the_engine() -> None:
+def test_columns_of_unknown_tables_are_left_to_the_engine() -> None:
     views = "; CREATE VIEW a AS SELECT trips FROM some; CREATE VIEW b AS SELECT what FROM a"
     assert [*mart_queries(read_mart("some", HEADER + QUERY + views))[1]] == ["a", "b"]
 
 
-def test_all_trips_of_nothing_is_refused() -> None:
+def test_all_trips_needs_a_service_and_a_month() -> None:
     query = parse("SELECT COUNT(*) AS n FROM all_trips", "query")
     for services, months in (([], [MONTH]), ([GREEN], [])):
-        with pytest.raises(MartDefinitionError, match="which services and months"):
+        with pytest.raises(MartDefinitionError, match="no services and months"):
             expand_all_trips(query, services, months)
     assert tables_of(expand_all_trips(query, [GREEN, FHV], [MONTH])) == {"green_trips", "fhv_trips"}
 
@@ -266,7 +266,7 @@ def test_all_trips_of_nothing_is_refused() -> None:
 
 
 def test_the_lineage_of_a_mart_leads_to_the_columns_of_trips_and_zones() -> None:
-    found = lineage(marts()["od_flows"], [GREEN, FHV, FHVHV])
+    found = column_lineage(marts()["od_flows"], [GREEN, FHV, FHVHV])
     assert list(found) == [column.name for column in marts()["od_flows"].columns]
     assert found["data_month"] == {(f"{name}_trips", "data_month") for name in ("green", "fhv", "fhvhv")}
     assert found["service"] == set()
@@ -278,29 +278,29 @@ def test_the_lineage_of_a_mart_leads_to_the_columns_of_trips_and_zones() -> None
 
 
 def test_lineage_goes_through_subqueries_and_joins() -> None:
-    assert lineage(marts()["hour_of_week"], [YELLOW])["days"] == {("yellow_trips", "pickup_date")}
-    assert lineage(marts()["payment_mix"], [YELLOW])["payment"] == {("yellow_trips", "payment_type")}
+    assert column_lineage(marts()["hour_of_week"], [YELLOW])["days"] == {("yellow_trips", "pickup_date")}
+    assert column_lineage(marts()["payment_mix"], [YELLOW])["payment"] == {("yellow_trips", "payment_type")}
 
 
 @pytest.mark.parametrize("name", marts())
-def test_lineage_names_only_columns_that_there_are(name: str) -> None:
+def test_lineage_names_only_existing_columns(name: str) -> None:
     mart = marts()[name]
     known = {(service.table, column.name) for service in SERVICES.values() for column in service.columns}
     known |= {("taxi_zones", column) for column in ("location_id", "borough", "zone")}
     for service in mart.services:
-        found = lineage(mart, [service])
+        found = column_lineage(mart, [service])
         assert set().union(*found.values()) <= known
         assert found["data_month"] == {(service.table, "data_month")}
 
 
-def test_the_types_of_an_answer_are_told_beforehand() -> None:
+def test_column_types_are_known_before_a_query_runs() -> None:
     query = parse(
         "SELECT z.borough, COUNT(*) AS n, SUM(t.trips) AS trips, SUM(t.revenue) AS revenue, MAX(t.miles) AS miles, "
         "MIN(t.pickup_date) AS day, CAST(SUM(t.fare) AS DOUBLE) / NULLIF(COUNT(*), 0) AS mean "
         "FROM all_trips AS t LEFT JOIN taxi_zones AS z ON z.location_id = t.pickup_location_id GROUP BY z.borough",
         "query",
     )
-    assert types_of(query) == {
+    assert column_types(query) == {
         "borough": "TEXT",
         "n": "BIGINT",
         "trips": "BIGINT",
@@ -311,18 +311,18 @@ def test_the_types_of_an_answer_are_told_beforehand() -> None:
     }
 
 
-def test_the_columns_of_views_have_types_as_well() -> None:
+def test_columns_of_views_have_types() -> None:
     query = parse("SELECT trips, share_of_trips FROM market_share_ratios", "query")
-    assert types_of(query) == {"trips": "BIGINT", "share_of_trips": "DOUBLE"}
+    assert column_types(query) == {"trips": "BIGINT", "share_of_trips": "DOUBLE"}
 
 
-def test_what_can_be_null_is_told_from_the_query() -> None:
+def test_a_query_shows_which_columns_can_be_null() -> None:
     zone_day, od_flows, payment_mix = (marts()[name] for name in ("zone_day", "od_flows", "payment_mix"))
-    assert all(never_null(od_flows, column) for column in od_flows.key)
-    assert all(never_null(payment_mix, column) for column in payment_mix.key)
+    assert all(is_never_null(od_flows, column) for column in od_flows.key)
+    assert all(is_never_null(payment_mix, column) for column in payment_mix.key)
     # Rules can be left out of a run: then there are trips without a pickup.
-    assert [never_null(zone_day, column) for column in zone_day.key] == [True, True, False, True]
-    assert not never_null(od_flows, "fare")
+    assert [is_never_null(zone_day, column) for column in zone_day.key] == [True, True, False, True]
+    assert not is_never_null(od_flows, "fare")
 
 
 def test_every_column_of_all_trips_is_recorded_or_null_for_each_service() -> None:

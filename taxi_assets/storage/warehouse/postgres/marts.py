@@ -232,14 +232,14 @@ def _update_table(cursor: Any, schema: str, mart: Mart, table: Table | None, key
 
 def _create_unique_key(cursor: Any, schema: str, mart: Mart, *, is_new: bool) -> None:
     """Create a primary key if the table is new and no column of the key can be null; otherwise a unique index."""
-    from taxi_assets.marts.sql_rendering import never_null  # noqa: PLC0415  (a fifth of a second)
+    from taxi_assets.marts.sql_rendering import is_never_null  # noqa: PLC0415  (a fifth of a second)
 
     table, name = sql.Identifier(schema, mart.name), f"{mart.name}_key"
     columns = sql.SQL(", ").join(map(sql.Identifier, mart.key))
     cursor.execute(sql.SQL("ALTER TABLE {} DROP CONSTRAINT IF EXISTS {}").format(table, sql.Identifier(name)))
     cursor.execute(sql.SQL("DROP INDEX IF EXISTS {}").format(sql.Identifier(schema, name)))
     statement = "CREATE UNIQUE INDEX {name} ON {table} ({columns}) NULLS NOT DISTINCT"
-    if is_new and all(never_null(mart, column) for column in mart.key):
+    if is_new and all(is_never_null(mart, column) for column in mart.key):
         statement = "ALTER TABLE {table} ADD CONSTRAINT {name} PRIMARY KEY ({columns})"
     try:
         cursor.execute(sql.SQL(statement).format(name=sql.Identifier(name), table=table, columns=columns))
