@@ -1,6 +1,6 @@
 /*
 description: |
-  How passengers paid: trips, tips and revenue by payment type, of the services that record it.
+  Trips, tips and revenue by payment type, for services that record it.
 
   The view payment_mix_ratios has each payment type's share of a service's trips, and its tips as a share of fares.
   Tips paid in cash are not recorded.
@@ -9,8 +9,8 @@ key: [data_month, service, payment_type]
 columns:
   payment_type:
     type: integer
-    description: "0 flex fare, 1 credit card, 2 cash, 3 no charge, 4 dispute, 5 unknown, 6 voided; -1 where it is not recorded."
-  payment: {type: text, description: "The same in words."}
+    description: "0 flex fare, 1 credit card, 2 cash, 3 no charge, 4 dispute, 5 unknown, 6 voided; -1 not recorded."
+  payment: {type: text, description: "Name of the payment type."}
 measures: [trips, passengers, miles, seconds, fare, tips, revenue]
 */
 SELECT
