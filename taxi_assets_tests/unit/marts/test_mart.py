@@ -116,7 +116,9 @@ def test_two_marts_or_views_cannot_have_the_same_name() -> None:
         ({"busy": other, "other": other}, "busy"),
         ({"other": other + VIEW.format("ratios")}, "other"),
     ):
-        with pytest.raises(MartDefinitionError, match=f"view ratios has the name of a table or view of marts/sql/{owner}.sql"):
+        with pytest.raises(
+            MartDefinitionError, match=f"view ratios has the name of a table or view of marts/sql/{owner}.sql"
+        ):
             read_marts(texts)
 
 

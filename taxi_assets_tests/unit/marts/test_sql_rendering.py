@@ -14,15 +14,15 @@ from taxi_assets.marts import all_trips
 from taxi_assets.marts.mart import marts, read_mart
 from taxi_assets.marts.portable_sql import ALLOWED_NODES
 from taxi_assets.marts.sql_rendering import (
-    expand_all_trips,
     column_lineage,
+    column_types,
+    expand_all_trips,
+    is_never_null,
     mart_queries,
     month_query,
-    is_never_null,
     parse,
     render,
     tables_of,
-    column_types,
 )
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.fhv import FHV
@@ -147,7 +147,10 @@ FROM = "FROM zone_day"
         (f"SELECT service, COUNT(*) AS n {FROM} GROUP BY ROLLUP (service)", "Rollup"),
         (f"SELECT service, trips {FROM} GROUP BY service", "does not group by"),
         (f"SELECT COALESCE(service, 'x') AS service, COUNT(*) AS n {FROM} GROUP BY service", "the column or the alias"),
-        (f"SELECT CASE COALESCE(trips, 0) WHEN 0 THEN 1 END AS c {FROM} GROUP BY COALESCE(trips, 0)", "group by exactly"),
+        (
+            f"SELECT CASE COALESCE(trips, 0) WHEN 0 THEN 1 END AS c {FROM} GROUP BY COALESCE(trips, 0)",
+            "group by exactly",
+        ),
         (f"SELECT service {FROM} QUALIFY ROW_NUMBER() OVER (PARTITION BY service) = 1", "not portable"),
         (f"SELECT service {FROM} USING SAMPLE 10%", "not portable"),
         (f"SELECT service {FROM} LIMIT 3 OFFSET 2", "Offset"),
@@ -221,10 +224,16 @@ QUERY = "SELECT data_month, service, SUM(trips) AS trips FROM all_trips GROUP BY
         (HEADER + QUERY + "; CREATE VIEW other.a AS SELECT trips FROM some", "the name of a table, without"),
         (HEADER + QUERY + "; CREATE VIEW a (n) AS SELECT trips FROM some", "only CREATE VIEW"),
         (HEADER + QUERY + "; CREATE VIEW a AS SELECT AVG(trips) AS n FROM some", "Avg"),
-        (HEADER + QUERY + '; CREATE VIEW "a" AS SELECT trips FROM some', "must begin with CREATE VIEW and a unique name"),
+        (
+            HEADER + QUERY + '; CREATE VIEW "a" AS SELECT trips FROM some',
+            "must begin with CREATE VIEW and a unique name",
+        ),
         (HEADER + QUERY + "; CREATE OR REPLACE VIEW a AS SELECT trips FROM some", "must begin with CREATE VIEW"),
         (HEADER + QUERY + "; CREATE /* */ VIEW a AS SELECT trips FROM some", "must begin with CREATE VIEW"),
-        (HEADER + QUERY + "; CREATE VIEW a AS SELECT tripz FROM some", "names something that does not exist: Column 'tripz'"),
+        (
+            HEADER + QUERY + "; CREATE VIEW a AS SELECT tripz FROM some",
+            "names something that does not exist: Column 'tripz'",
+        ),
         (HEADER + QUERY.replace("SUM(trips)", "SUM(tripz)"), "names something that does not exist: Column 'tripz'"),
         (HEADER + QUERY + ", boroughs", "names something that does not exist: Column 'boroughs'"),
         (
