@@ -176,7 +176,7 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
 
         Raises `MartDefinitionError` for what engines do not understand alike (see `marts/portable_sql.py`).
         """
-        from taxi_assets.marts.sql_rendering import expand_all_trips, parse, render, column_types  # noqa: PLC0415  (0.2 s)
+        from taxi_assets.marts.sql_rendering import column_types, expand_all_trips, parse, render  # noqa: PLC0415  (0.2 s)
 
         asked = parse(query, "query")
         statement = render(expand_all_trips(asked, services, months), self.dialect, self.relation)
