@@ -1,8 +1,7 @@
-"""Every error this package raises on purpose, each with its remedy.
+"""Every error that this package raises on purpose.
 
-Belongs here: one class per thing that can go wrong, so that a reader finds the cause by name.
-Does not belong here: handling. A permanent error stays until somebody changes something (input, setting, code); a
-transient one may pass by itself and is worth another try.
+Belongs here: one class per kind of problem, so that a user can look the class name up in docs/errors.md.
+Does not belong here: handling errors (`automation/step_failures.py`).
 """
 
 from __future__ import annotations
@@ -11,10 +10,14 @@ import click
 
 
 class TaxiAssetsError(Exception):
-    """Something went wrong that has a name: `what` happened (with service, month, column, row), and the `remedy`.
+    """The base class of all errors of this package; only its subclasses are raised.
 
-    Its text is one line, `what` followed by `remedy` and the error's name, to be looked up in docs/errors.md: what the
-    CLI, the logs and the UI show. Where `what` says already what to do, the remedy is empty.
+    The text of an error is one line: the problem, the remedy, and the class name in brackets. The command line, the
+    logs and Dagster's UI show this line.
+
+    Args:
+        problem: What failed, the value or place (service, month, column, row), and the cause.
+        remedy: What the user can do about it. Empty if `problem` says so already.
     """
 
     def __init__(self, problem: str, *, remedy: str) -> None:
@@ -30,22 +33,28 @@ class TaxiAssetsError(Exception):
 
 
 def _rebuild(error_class: type[TaxiAssetsError], problem: str, remedy: str) -> TaxiAssetsError:
-    # Exceptions with keyword arguments do not pickle by themselves, and backfills hand errors between processes.
+    # pickle cannot restore an exception with keyword arguments, and backfills pass errors between processes.
     return error_class(problem, remedy=remedy)
 
 
 class PermanentError(TaxiAssetsError):
-    """The same input gives the same error: no retry."""
+    """The base class of errors that a retry does not resolve: someone has to change an input, a setting or the code.
+
+    Raised directly only by the checks of `make doctor`.
+    """
 
 
 class TransientError(TaxiAssetsError):
-    """May pass by itself: worth a retry."""
+    """The base class of errors that may resolve themselves: retry policies retry the step.
+
+    Raised directly only by the checks of `make doctor`.
+    """
 
 
 class SettingsError(PermanentError, click.ClickException):
-    """An environment variable holds a value that is not accepted.
+    """An environment variable has a value that is not accepted.
 
-    It is found while the code is loaded; as a click exception too, Dagster's CLI prints it without a stack trace.
+    Raised when Dagster or a command loads the code. Dagster's CLI prints a click exception without a stack trace.
     """
 
     def __init__(self, problem: str, *, remedy: str) -> None:
@@ -54,96 +63,141 @@ class SettingsError(PermanentError, click.ClickException):
 
 
 class RunConfigError(PermanentError):
-    """A run was asked for something that does not exist, such as an unknown rule."""
+    """The run config names a rule that the service does not have. Raised before the month is cleaned."""
 
 
 class NotPublishedError(PermanentError):
-    """No publisher has the month (HTTP 403, 404, 410, or no such file in a folder)."""
+    """No publisher has the file: HTTP 403, 404 or 410, or no such file in a folder. Raised when a run downloads it."""
 
 
 class PublisherRequestError(PermanentError):
-    """The publisher answered, but with an error that does not pass by itself."""
+    """The publisher rejected the request, and would reject it again: a login, a permission or a wrong address.
+
+    Raised when a run downloads a file, or checks which version is published.
+    """
 
 
 class PublisherUnreachableError(TransientError):
-    """The publisher could not be reached, or broke off, more often than we try."""
+    """The publisher could not be reached, or the transfer broke off, until all retries were used up.
+
+    Also raised if a file in a folder changes while it is read, or if the folder is gone.
+    """
 
 
 class PublisherServerError(PublisherUnreachableError):
-    """The publisher answered for this file that it fails at the moment; for others it may well not."""
+    """The publisher answered a version check with HTTP 429 or 5xx, or not in time.
+
+    Unlike other `PublisherUnreachableError`s, this may concern one file: other files may be available.
+    """
 
 
 class InvalidFileError(PermanentError):
-    """What arrived is no trip file: an error page, a pointer, a file cut off in the middle, or beyond the limits."""
+    """The downloaded or stored file is not a valid file of trips or zones.
+
+    Raised for an error page, a Git LFS pointer, a truncated file, or a file that exceeds a size limit.
+    """
 
 
 class ColumnMismatchError(PermanentError):
-    """The columns of a file are not those of any known era."""
+    """A file lacks a required column, or two of its columns mean the same.
+
+    Raised when the header is read: the publisher has renamed a column, or the file belongs to another service.
+    """
 
 
 class TooManyQuarantinedError(PermanentError):
-    """More than half of a month would be quarantined: a changed format, not dirt. Nothing is published."""
+    """More than half of the rows of a month break a rule, which indicates a changed format. Nothing is published."""
 
 
 class ReconciliationError(PermanentError):
-    """Rows were lost or doubled on the way. Nothing is published."""
+    """Row counts or control totals differ between two layers, or a value cannot be stored in the warehouse.
+
+    Raised before the month is published or becomes visible. The message says what the table holds now.
+    """
 
 
 class LakeObjectMissingError(PermanentError):
-    """A shelf of the lake does not hold the month that was asked for."""
+    """An object that an asset or a check reads is not in the lake: the asset that stores it has to run first."""
 
 
 class LakeObjectDamagedError(PermanentError):
-    """An object in the lake is not what its record says it is."""
+    """The bytes of an object in the lake are not those that were recorded, or it cannot be read as Parquet.
+
+    Raised when a run reads it.
+    """
 
 
 class LakeConflictError(PermanentError):
-    """Another run has replaced an object since this one looked at it."""
+    """Another run has replaced an object of the lake since this run read its version.
+
+    Raised when this run publishes or reads the object. The object of the other run stays.
+    """
 
 
 class LakeConfigurationError(PermanentError):
-    """What the lake stands on is missing, or may not be used: the bucket, a permission, the credentials."""
+    """The lake's folder or bucket is missing, full or not accessible, or the credentials are not accepted.
+
+    Raised at the first access that fails. Also raised if the staging folder of a run has been deleted.
+    """
 
 
 class LakeBusyError(TransientError):
-    """Another process has been publishing to a shelf of the lake for longer than we wait."""
+    """Another process has been publishing to the same folder of a local lake for longer than `wait_seconds`."""
 
 
 class LakeUnreachableError(TransientError):
-    """The lake's service could not be reached, or kept failing for longer than we try."""
+    """Cloud Storage could not be reached, or kept failing until all retries were used up."""
 
 
 class WarehouseUnreachableError(TransientError):
-    """The warehouse's service could not be reached, or kept failing for longer than we try."""
+    """The warehouse's server could not be reached, broke off, or kept failing until all retries were used up."""
 
 
 class WarehouseBusyError(TransientError):
-    """Another process holds the warehouse for longer than we wait."""
+    """Another process or session held the warehouse, a table or a month for longer than the timeout."""
 
 
 class WarehouseConfigurationError(PermanentError):
-    """What stands at the warehouse's address is missing, no warehouse, or may not be used."""
+    """The address does not lead to a usable warehouse, or an operation is not permitted there.
+
+    Raised for a file that is not a DuckDB database, a missing database, a dataset in another location, a full disk,
+    missing permissions, and credentials that are not accepted.
+    """
 
 
 class WarehouseTableMissingError(PermanentError):
-    """The warehouse does not have the table, or the month of it, that was asked for."""
+    """The warehouse does not have a table, or a month of it, that is to be read."""
 
 
 class ConcurrentUpdateError(TransientError):
-    """What a table is made of has changed while it was made; another run may have made it newer already."""
+    """Another run has changed the inputs of a table since this run read them.
+
+    Raised before this run replaces a month of a mart, or the table `month_quality`. On BigQuery, which cannot lock a
+    table, also raised afterwards.
+    """
 
 
 class WarehouseSchemaError(PermanentError):
-    """A table in the warehouse is made otherwise than the schema says: a type, or its partitions."""
+    """A table or query in the warehouse does not match the schema: a column, its type, partitions or a key.
+
+    Raised before a table is changed, or when a query fails.
+    """
 
 
 class ServiceDefinitionError(PermanentError):
-    """A service in `tlc/services/registry.py` lacks what every one has: a column, its type, a name of its own."""
+    """The definition of a service is invalid: a column or its type is missing, or a name is not unique.
+
+    Raised when `tlc/services/registry.py` is imported.
+    """
 
 
 class MartDefinitionError(PermanentError):
-    """A file in `marts/sql/` is no mart: its header, a column, or SQL that engines do not all understand alike."""
+    """A file in `marts/sql/` is invalid: its header, a column, its key, or SQL that is not portable.
+
+    Raised when the file is read, for a query that is not portable, and by Postgres for rows that the key does not tell
+    apart.
+    """
 
 
 class NoTripsLoadedError(PermanentError):
-    """No service's trips of a month are in the warehouse, so there is nothing to make a mart of."""
+    """The warehouse has no trips of the month for any service that a mart reads. Raised when the mart runs."""

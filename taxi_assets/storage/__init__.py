@@ -1,1 +1,1 @@
-"""Where things stand: the lake, the warehouse, and the IO managers on top of them."""
+"""Where data are stored: the lake, the warehouse, and the conversion of their rows to pandas."""

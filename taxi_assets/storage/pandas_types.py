@@ -1,4 +1,4 @@
-"""pandas frames with the types that were meant: integers stay integers where values are missing."""
+"""Convert Arrow tables to pandas frames with the same types in every warehouse, for columns with and without nulls."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_NULLABLE: Mapping[Any, Any] = {
+_NULLABLE_TYPES: Mapping[Any, Any] = {
     pa.int8(): pd.Int8Dtype(),
     pa.int16(): pd.Int16Dtype(),
     pa.int32(): pd.Int32Dtype(),
@@ -26,7 +26,7 @@ _NULLABLE: Mapping[Any, Any] = {
     pa.large_string(): pd.StringDtype(),
 }
 
-_ARROW: Mapping[str, Any] = {
+_ARROW_TYPES: Mapping[str, Any] = {
     "BIGINT": pa.int64(),
     "BOOLEAN": pa.bool_(),
     "DATE": pa.date32(),
@@ -35,58 +35,67 @@ _ARROW: Mapping[str, Any] = {
     "TEXT": pa.string(),
     "TIMESTAMP": pa.timestamp("us"),
 }
-_MILES_PLACES = 3
+_MAXIMUM_PLACES = 3
 
 
 @dataclass(frozen=True)
 class StagedFrame:
-    """A small table on its way to the warehouse, made of what others may change meanwhile."""
+    """The rows of a small table that is not written yet, with a check that its inputs have not changed.
+
+    Other runs may change the inputs between the time the frame is computed and the time it is written.
+    """
 
     frame: pd.DataFrame
     require_inputs_unchanged: Callable[[], None]
-    """Raises where what it was made of is not so any more; to be called when it takes its table's place."""
+    """Raises `ConcurrentUpdateError` if the inputs have changed. The warehouse calls it just before it writes."""
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
-    """An Arrow table as a frame: nullable integers, booleans and strings; money as exact `Decimal`."""
-    frame: pd.DataFrame = table.to_pandas(types_mapper=_NULLABLE.get)
+    """Convert an Arrow table to a frame: nullable integers, booleans and strings; decimals as exact `Decimal`s."""
+    frame: pd.DataFrame = table.to_pandas(types_mapper=_NULLABLE_TYPES.get)
     return frame
 
 
 def normalize_types(table: pa.Table, types: Mapping[str, str] | None = None) -> pa.Table:
-    """The rows of a query with the types of every engine: integers of 64 bits, exact decimals of at least two places.
+    """Cast the columns of a query's result to types that do not depend on the database.
 
-    An engine's own types tell less: sums of integers are decimals here and there, and BigQuery's decimals have nine
-    places. `types` are DuckDB's names of what is meant, by column.
+    Databases differ: a sum of integers is a decimal in some, and BigQuery's decimals have nine places. A column is cast
+    only if no value changes.
+
+    Args:
+        table: The result, with the types of the database.
+        types: The SQL types that the columns should have, by column, such as "DECIMAL(18, 2)". Without one, integers
+            become 64-bit, and decimals get as few places as their values need, but at least two.
     """
     columns = [
-        _declared_type(table.column(place), (types or {}).get(name)) for place, name in enumerate(table.column_names)
+        _cast_column(table.column(place), (types or {}).get(name)) for place, name in enumerate(table.column_names)
     ]
     return pa.Table.from_arrays(columns, names=table.column_names)
 
 
-def _declared_type(column: pa.ChunkedArray, meant: str | None) -> pa.ChunkedArray:
-    known = _arrow_type(meant)
-    for type_ in _is_inferred_type(column.type) if known is None else [known, *_is_inferred_type(column.type)]:
+def _cast_column(column: pa.ChunkedArray, sql_type: str | None) -> pa.ChunkedArray:
+    """Return the column in the first type that can hold all its values."""
+    declared = _arrow_type(sql_type)
+    for type_ in _default_types(column.type) if declared is None else [declared, *_default_types(column.type)]:
         try:
             return column.cast(type_)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # it would lose something
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # the cast would change a value
             continue
     return column
 
 
-def _is_inferred_type(type_: pa.DataType) -> list[pa.DataType]:
+def _default_types(type_: pa.DataType) -> list[pa.DataType]:
     if pa.types.is_integer(type_):
         return [pa.int64()]
     if pa.types.is_floating(type_):
         return [pa.float64()]
     if pa.types.is_decimal(type_) and type_.scale == 0:
         return [pa.int64()]
-    if pa.types.is_decimal(type_) and type_.scale > _MILES_PLACES:
+    if pa.types.is_decimal(type_) and type_.scale > _MAXIMUM_PLACES:
         return [pa.decimal128(38, scale) for scale in range(2, type_.scale)]
     return []
 
 
-def _arrow_type(name: str | None) -> pa.DataType | None:
-    decimal = re.fullmatch(r"DECIMAL\(\d+, (\d+)\)", name or "")
-    return _ARROW.get(name or "") if decimal is None else pa.decimal128(38, int(decimal[1]))
+def _arrow_type(sql_type: str | None) -> pa.DataType | None:
+    decimal = re.fullmatch(r"DECIMAL\(\d+, (\d+)\)", sql_type or "")
+    return _ARROW_TYPES.get(sql_type or "") if decimal is None else pa.decimal128(38, int(decimal[1]))

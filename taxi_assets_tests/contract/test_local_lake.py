@@ -61,13 +61,13 @@ def test_a_local_lake_keeps_nothing_but_objects_once_all_is_done(lake: LocalLake
 def test_a_folder_just_made_is_not_swept_by_others(lake: LocalLake, monkeypatch: pytest.MonkeyPatch) -> None:
     make = Path.mkdir
 
-    def make_while_others_sweep(self: Path, *arguments: Any, **options: Any) -> None:
+    def make_while_others_delete_abandoned_folders(self: Path, *arguments: Any, **options: Any) -> None:
         make(self, *arguments, **options)
         if self.parent.name == ".staging":
-            staging._sweep(self.parent)  # noqa: SLF001
+            staging._delete_abandoned_folders(self.parent)  # noqa: SLF001
             assert self.is_dir()
 
-    monkeypatch.setattr(Path, "mkdir", make_while_others_sweep)
+    monkeypatch.setattr(Path, "mkdir", make_while_others_delete_abandoned_folders)
     put(lake, b"new")
     assert read(lake) == b"new"
     assert list(Path(lake.folder, ".staging").iterdir()) == []
@@ -141,8 +141,8 @@ def zones_into(lake: LocalLake, publisher: Path, spoil: Callable[[Path], object]
 def test_a_staging_folder_that_is_gone_is_the_lakes_and_not_the_publishers(lake: LocalLake, tmp_path: Path) -> None:
     message = zones_into(lake, tmp_path, shutil.rmtree)
     assert f"{lake.folder}/.staging/" in message
-    assert " is gone, which this run was working in. " in message
-    assert f"Leave {lake.folder}/.staging alone" in message
+    assert ", the staging folder of this run, was deleted while the run used it. " in message
+    assert f"Do not change {lake.folder}/.staging" in message
 
 
 def test_a_lake_that_may_not_be_written_to_any_more_is_named_and_not_the_publisher(

@@ -1,7 +1,7 @@
-"""The lake: named objects that appear whole, and are not overwritten unseen.
+"""The interface of a lake: a store of objects, each replaced as a whole and never overwritten by mistake.
 
-Belongs here: what every lake must be able to do. Where the objects are is a file of its own, such as `local_lake.py`.
-What they mean is `objects.py`.
+Belongs here: the contract of every lake, and the errors that all lakes raise.
+Does not belong here: an implementation (`local_lake.py`, `gcs_lake.py`), and the meaning of the objects (`objects.py`).
 """
 
 from __future__ import annotations
@@ -19,76 +19,122 @@ if TYPE_CHECKING:
 
 
 class Lake(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dagster's own pattern
-    """A place for objects, each under a key such as `clean/green_trips/2020-10.parquet`.
+    """A store of objects, each under a key such as `clean/green_trips/2020-10.parquet`.
 
-    An object is replaced whole: a reader, or a crash, sees the old one or the new one. Its version changes whenever
-    it is replaced.
+    To add a lake, implement this class in a new module, and run `taxi_assets_tests/contract/test_any_lake.py` on it.
+
+    - **Atomic.** An object is replaced as a whole: a reader sees the old bytes or the new ones, also after a crash.
+    - **No lost updates.** A publish names the version that it replaces, and fails if there is another one.
+    - **Keys.** Their parts are separated by `/`. Every method raises `ValueError` for a key with an empty part, `.` or
+      `..`, so that a key cannot leave the lake and has one spelling.
+    - **Concurrency.** Several threads and processes use the same lake at once.
+    - **Errors.** A method raises `LakeConfigurationError` if the lake is missing, full or not accessible, and
+      `LakeUnreachableError` if its service does not answer. Other errors of a local file system stay `OSError`s.
     """
 
     verifies_checksums: ClassVar[bool]
-    """Whether the lake itself sees to it that the bytes read are those that were written."""
+    """Whether the lake verifies by checksums that the bytes read are those that were written."""
     is_remote: ClassVar[bool]
-    """Whether `local` downloads the object."""
+    """Whether `as_local_file` downloads the object."""
 
     @abstractmethod
     def staging(self) -> AbstractContextManager[Path]:
-        """A private local folder for files that are not finished; gone afterwards, also after a crash."""
+        """Hold a private local folder for unfinished files.
+
+        The folder is deleted when the context ends. If the process is killed, a later call of any process deletes it.
+        Folders of running processes are never touched.
+        """
 
     @abstractmethod
     def publish(self, file: Path, key: str, *, replaces: str | None, run_id: str) -> None:
-        """Make a finished file from `staging` the object of this key. The file is used up.
+        """Make a finished file the object of a key, atomically and durably.
 
-        `replaces` is the version that was there when the run began to make the file, None for no object. Where it is
-        another one by now, a newer run was here: raises `LakeConflictError`, unless that has the same bytes.
+        Publishing the bytes that the object already has succeeds, whatever its version: a repeated call is harmless.
+
+        Args:
+            file: A file in a folder from `staging`. It no longer exists after a successful call.
+            key: The key of the object.
+            replaces: The version of the object when the run began to prepare the file; None if there was no object.
+            run_id: The Dagster run that publishes. A lake with object metadata stores it there.
+
+        Raises:
+            LakeConflictError: The object has another version than `replaces`, and other bytes. It is not changed.
+            LakeBusyError: Another process kept publishing for too long.
         """
 
     @abstractmethod
     def version(self, key: str) -> str | None:
-        """What tells this object from all that stood under its key before; None where there is none."""
+        """Return an opaque version of the object, which changes with every publish; None if there is no object."""
 
     @abstractmethod
     def open(self, key: str, version: str | None = None) -> BinaryIO:
-        """The object, readable and seekable; in this version, where one is given.
+        """Open the object for reading and seeking.
 
-        Raises `LakeObjectMissingError`, and `LakeConflictError` where the version is not to be had any more.
+        The file keeps the bytes of the version that was opened while the object is replaced.
+
+        Args:
+            key: The key of the object.
+            version: The version to read; by default the current one.
+
+        Raises:
+            LakeObjectMissingError: There is no such object.
+            LakeConflictError: The version is no longer available; a lake that stores no old versions may also raise it
+                when a large file is read further after a replacement.
+            LakeObjectDamagedError: The bytes do not match the lake's checksum.
         """
 
     @abstractmethod
     def as_local_file(self, key: str, version: str | None = None) -> AbstractContextManager[Path]:
-        """The object as a local file, for as long as the context lasts; raises as `open` does."""
+        """Hold the object as a local file, which keeps its bytes while the object is replaced.
+
+        The file must not be changed: it may share its bytes with the object. Its name is the last part of the key.
+
+        Args:
+            key: The key of the object.
+            version: The version to read; by default the current one.
+
+        Raises:
+            LakeObjectMissingError: There is no such object.
+            LakeConflictError: The version is no longer available.
+            LakeObjectDamagedError: The bytes do not match the lake's checksum.
+        """
 
     @abstractmethod
     def size(self, key: str) -> int | None:
-        """Length in bytes; None where there is no such object."""
+        """Return the length of the object in bytes; None if there is no object."""
 
     @abstractmethod
     def has_digest(self, key: str, *, sha256: str) -> bool:
-        """Whether the object is there, with bytes of this digest."""
+        """Return whether the object exists and its bytes have this SHA-256 digest, given in hexadecimal."""
 
     @abstractmethod
     def delete(self, key: str) -> None:
-        """Remove the object, if it is there."""
+        """Delete the object, whatever its version. Do nothing if there is no object."""
 
     @abstractmethod
     def uri(self, key: str) -> str:
-        """The object's address, for people and for metadata."""
+        """Return the full address of the object, for messages and metadata. The object need not exist."""
 
 
 def validate_key(key: str) -> str:
-    """The key, which must not lead out of a lake nor be a second spelling of another; raises `ValueError`."""
+    """Return the key if it is valid.
+
+    Raises:
+        ValueError: The key could leave the lake, or is a second spelling of another key.
+    """
     if any(part in {"", ".", ".."} for part in key.split("/")):
-        raise ValueError(f"No object of a lake has the key {key!r}.")
+        raise ValueError(f"{key!r} is not a valid key of a lake object: a part is empty, '.' or '..'.")
     return key
 
 
 def missing_error(uri: str) -> LakeObjectMissingError:
-    """There is no such object."""
+    """Build the error for an object that does not exist."""
     return LakeObjectMissingError(f"There is no {uri}.", remedy="Materialize the asset upstream for this month first.")
 
 
 def conflict_error(uri: str) -> LakeConflictError:
-    """It was there, but is another one by now."""
+    """Build the error for an object that another run has replaced."""
     return LakeConflictError(
-        f"{uri} was replaced by another run since this one looked at it; it was left alone.",
-        remedy="Materialize the month once more, unless the other run was the one that counts.",
+        f"{uri} was replaced by another run after this run read its version. This run did not change it.",
+        remedy="Materialize the month again, unless the data of the other run are the ones you want.",
     )

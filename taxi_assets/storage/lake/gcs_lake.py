@@ -1,7 +1,7 @@
-"""The lake in a Cloud Storage bucket, on dagster-gcp's resource.
+"""A lake in a Cloud Storage bucket, with the client of dagster-gcp's resource.
 
-An object's version is its generation. Uploads name the generation they replace, so of two runs only one can win; who
-wrote an object, and its sha256, stand in its metadata.
+The version of an object is its generation. An upload names the generation that it replaces, so Cloud Storage rejects
+all but one of several concurrent uploads. The metadata of an object hold its SHA-256 digest and the run that wrote it.
 """
 
 import hashlib
@@ -27,10 +27,12 @@ from taxi_assets.resources.google import CloudStorageResource
 from taxi_assets.storage.lake.base_lake import Lake, conflict_error, missing_error, validate_key
 from taxi_assets.storage.lake.staging import private_folder
 
-# Uploads above 8 MiB are resumable, and go out in pieces of this size; reads of a part fetch at least this much.
 _UPLOAD_CHUNK_BYTES = 8 << 20
+"""Larger files are uploaded in chunks of this size; an interrupted upload resumes with the last chunk."""
 _READ_CHUNK_BYTES = 1 << 20
-_SMALL = 1 << 16
+"""The smallest range that is read of a large object."""
+_SMALL_OBJECT_BYTES = 1 << 16
+"""An object of at most this size is read by one request."""
 _SHA256, _RUN = "taxi-sha256", "taxi-run"
 
 
@@ -38,28 +40,29 @@ class GcsLake(Lake):
     """A lake in a Cloud Storage bucket."""
 
     is_remote: ClassVar[bool] = True
-    verifies_checksums: ClassVar[bool] = True  # crc32c with every upload and whole download, and at rest
+    verifies_checksums: ClassVar[bool] = True  # CRC32C: at rest, for every upload, and for downloads of whole objects
 
     storage: dg.ResourceDependency[CloudStorageResource]
-    bucket: str = Field(description="The bucket; it must exist.")
-    prefix: str = Field(default="", description="What all keys begin with, without slashes around it.")
-    timeout_seconds: float = Field(default=120, description="How long a request that fails for a while is retried.")
+    bucket: str = Field(description="Name of the bucket. It must exist.")
+    prefix: str = Field(default="", description="Prefix of all object names, without slashes at its ends.")
+    timeout_seconds: float = Field(default=120, description="How long to retry a failing request, in seconds.")
 
     def staging(self) -> AbstractContextManager[Path]:
-        """A folder on this machine; what dead processes left is swept first."""
+        """Hold a private folder in this machine's temporary folder."""
         home = Path(tempfile.gettempdir(), f"taxi-assets-{os.getuid()}")
         home.mkdir(mode=0o700, exist_ok=True)
-        # Anybody can make a folder of this name where all may write.
+        # Another account could have created the folder, or a link, to read or replace unfinished files.
         found = home.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
             raise LakeConfigurationError(
-                f"{home} is no folder of this account.", remedy="Remove it, or let TMPDIR name another place."
+                f"{home} is not a folder that belongs to this account.",
+                remedy="Remove it, or set TMPDIR to another folder.",
             )
         home.chmod(0o700)
         return private_folder(home)
 
     def publish(self, file: Path, key: str, *, replaces: str | None, run_id: str) -> None:
-        """One upload, checked by crc32c, that takes effect at its end and only over the generation it replaces."""
+        """Upload the file; Cloud Storage verifies the checksum and the replaced generation before it takes effect."""
         blob = self._blob(key)
         blob.chunk_size = _UPLOAD_CHUNK_BYTES
         with file.open("rb") as content:
@@ -71,7 +74,8 @@ class GcsLake(Lake):
                     str(file), checksum="crc32c", if_generation_match=int(replaces or 0), retry=self._retry
                 )
             except api_errors.PreconditionFailed:
-                # Ours all the same, when the answer to it was lost and the client asked again; or the same by another.
+                # The client retries when a response is lost, and then finds its own object. Equal bytes of another run
+                # are no conflict either.
                 if not self.has_digest(key, sha256=sha256):
                     raise conflict_error(self.uri(key)) from None
             except api_errors.NotFound as error:
@@ -80,40 +84,40 @@ class GcsLake(Lake):
         file.unlink()
 
     def version(self, key: str) -> str | None:
-        """Its generation."""
+        """Return the generation of the object; None if there is no object."""
         blob = self._find(key)
         return None if blob is None else str(blob.generation)
 
     def open(self, key: str, version: str | None = None) -> BinaryIO:
-        """A small object whole and checked by crc32c; of a large one, the parts that are read."""
+        """Open the object: a small one is downloaded and verified, of a large one only ranges are read, unverified."""
         blob = self._get(key, version)
-        if blob.size <= _SMALL:
-            with self._reading(key):
+        if blob.size <= _SMALL_OBJECT_BYTES:
+            with self._read_errors(key):
                 return io.BytesIO(blob.download_as_bytes(checksum="crc32c", retry=self._retry))
         return cast("BinaryIO", _Reader(self, blob, key))
 
     @contextmanager
     def as_local_file(self, key: str, version: str | None = None) -> Iterator[Path]:
-        """Downloaded, and checked by crc32c."""
+        """Hold a downloaded, verified copy of the object."""
         blob = self._get(key, version)
         with self.staging() as folder:
             path = folder / key.rpartition("/")[2]
-            with self._reading(key):
+            with self._read_errors(key):
                 blob.download_to_filename(str(path), checksum="crc32c", retry=self._retry)
             yield path
 
     def size(self, key: str) -> int | None:
-        """From its metadata."""
+        """Return the length in the object's metadata; None if there is no object."""
         blob = self._find(key)
         return None if blob is None else int(blob.size)
 
     def has_digest(self, key: str, *, sha256: str) -> bool:
-        """From its metadata: Cloud Storage keeps the bytes that were uploaded with it."""
+        """Compare the digest in the object's metadata; Cloud Storage itself keeps the bytes intact."""
         blob = self._find(key)
         return blob is not None and (blob.metadata or {}).get(_SHA256) == sha256
 
     def delete(self, key: str) -> None:
-        """Delete the live version."""
+        """Delete the live generation of the object, if there is one."""
         with self._named_errors(f"{self.uri(key)} cannot be deleted"):
             try:
                 self._blob(key).delete(retry=self._retry)
@@ -121,7 +125,7 @@ class GcsLake(Lake):
                 self._require_bucket(error)
 
     def uri(self, key: str) -> str:
-        """Such as gs://bucket/prefix/clean/green_trips/2020-10.parquet."""
+        """Return an address such as gs://bucket/prefix/clean/green_trips/2020-10.parquet."""
         return f"gs://{self.bucket}/{self._name(key)}"
 
     # --- one object --------------------------------------------------------------------------------------------------
@@ -138,7 +142,7 @@ class GcsLake(Lake):
         return bucket.blob(self._name(key), generation=version and int(version))
 
     def _find(self, key: str, version: str | None = None) -> Any:
-        """The object with its metadata, for requests about just this generation; None where there is none."""
+        """Return a blob with its metadata, bound to its generation; None if there is no such object."""
         with self._named_errors(f"{self.uri(key)} cannot be read"):
             blob = self._blob(key, version)
             try:
@@ -157,17 +161,17 @@ class GcsLake(Lake):
         raise missing_error(self.uri(key))
 
     @contextmanager
-    def _reading(self, key: str) -> Iterator[None]:
+    def _read_errors(self, key: str) -> Iterator[None]:
         with self._named_errors(f"{self.uri(key)} cannot be read"):
             try:
                 yield
             except api_errors.NotFound as error:
                 self._require_bucket(error)
-                raise conflict_error(self.uri(key)) from None  # it was there a moment ago, in this generation
+                raise conflict_error(self.uri(key)) from None  # `_get` has just found this generation
             except DataCorruption:
                 raise LakeObjectDamagedError(
-                    f"{self.uri(key)} did not arrive as it is stored: its crc32c is another one.",
-                    remedy="Try again; something between here and Cloud Storage changes bytes.",
+                    f"{self.uri(key)} was changed on its way from Cloud Storage: its CRC32C checksum does not match.",
+                    remedy="Try again. If it happens again, check proxies between this machine and Cloud Storage.",
                 ) from None
 
     # --- errors ------------------------------------------------------------------------------------------------------
@@ -177,24 +181,26 @@ class GcsLake(Lake):
             label,
             permanent=LakeConfigurationError,
             transient=LakeUnreachableError,
-            remedy=lambda _: f"Grant it Storage Object Admin (roles/storage.objectAdmin) on the bucket {self.bucket}.",
+            remedy=lambda _: (
+                f"Grant the account Storage Object Admin (roles/storage.objectAdmin) on the bucket {self.bucket}."
+            ),
         )
 
     def _require_bucket(self, error: api_errors.NotFound) -> None:
         if is_missing_bucket(error):
             raise LakeConfigurationError(
                 f"There is no bucket {self.bucket}.",
-                remedy="Make it (deploy/gcp does), or name another one in TAXI_LAKE.",
+                remedy="Create it (deploy/gcp does), or name another one in TAXI_LAKE.",
             ) from None
 
 
 class _Reader(BlobReader):  # type: ignore[misc]  # the client has no types
-    """Parts of one generation of an object, each by a request of its own; errors are the lake's."""
+    """Reads ranges of one generation of an object, with the lake's errors."""
 
     def __init__(self, lake: GcsLake, blob: Any, key: str) -> None:
         super().__init__(blob, chunk_size=_READ_CHUNK_BYTES, retry=lake._retry)  # noqa: SLF001
         self._lake, self._key = lake, key
 
     def read(self, size: int = -1) -> bytes:
-        with self._lake._reading(self._key):  # noqa: SLF001
+        with self._lake._read_errors(self._key):  # noqa: SLF001
             return cast("bytes", super().read(size))

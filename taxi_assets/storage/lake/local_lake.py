@@ -1,4 +1,4 @@
-"""The lake in a folder of the local file system."""
+"""A lake in a folder of the local file system: an object is a file, and a publish is a rename."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ from taxi_assets.storage.lake.staging import private_folder
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# A full disk, or a quota, or a limit of the process, stops whatever writes; the others matter where the lake is meant.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_GONE = errno.ENOENT
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 
 
@@ -32,19 +30,23 @@ class LocalLake(Lake):
     is_remote: ClassVar[bool] = False
     verifies_checksums: ClassVar[bool] = False
 
-    folder: str = Field(description="The folder that holds the shelves raw, clean, quarantine and reference.")
-    wait_seconds: float = Field(default=300, description="How long to wait while another process publishes.")
+    folder: str = Field(
+        description="The folder of the lake, with a subfolder for each layer: raw, clean, quarantine, reference."
+    )
+    wait_seconds: float = Field(
+        default=300, description="How long to wait for another process that publishes, in seconds."
+    )
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
-        """A folder within the lake, so that publishing is a rename; what dead processes left is swept first."""
-        with _writing(self.folder), self._private_folder() as folder:
+        """Hold a private folder within the lake: on the same file system, so that a publish is a rename."""
+        with _write_errors(self.folder), self._private_folder() as folder:
             yield folder
 
-    def publish(self, file: Path, key: str, *, replaces: str | None, run_id: str) -> None:  # noqa: ARG002  (files keep no note of the run)
-        """One rename, after the bytes are on the disk."""
+    def publish(self, file: Path, key: str, *, replaces: str | None, run_id: str) -> None:  # noqa: ARG002  (a file has no metadata for the run)
+        """Flush the file to disk, rename it to the object, and flush the folder."""
         target = self._path(key)
-        with _writing(self.folder), _locked(target.parent, self.wait_seconds) as folder:
+        with _write_errors(self.folder), _publish_lock(target.parent, self.wait_seconds) as folder:
             if self.version(key) != replaces:
                 if not self.has_digest(key, sha256=_sha256(file)):
                     raise conflict_error(self.uri(key))
@@ -55,14 +57,14 @@ class LocalLake(Lake):
             os.fsync(folder)
 
     def version(self, key: str) -> str | None:
-        """Inode, time and length: each publish makes a file of its own."""
+        """Return inode, modification time and length: each publish creates a new inode."""
         try:
             return _version(self._path(key).stat())
         except FileNotFoundError:
             return None
 
     def open(self, key: str, version: str | None = None) -> BinaryIO:
-        """The file, opened: what it holds stays readable when the object is replaced."""
+        """Open the file. An open file keeps its bytes while the object is replaced."""
         try:
             file = self._path(key).open("rb")
         except FileNotFoundError:
@@ -74,9 +76,9 @@ class LocalLake(Lake):
 
     @contextmanager
     def as_local_file(self, key: str, version: str | None = None) -> Iterator[Path]:
-        """The file under a name of its own, so that it stays what it is while the object is replaced."""
+        """Hold a hard link to the file, which keeps its bytes while the object is replaced."""
         with ExitStack() as stack:
-            with _writing(self.folder):  # not what is done with the file, which may write elsewhere
+            with _write_errors(self.folder):  # without the caller's block, which may write elsewhere
                 name = stack.enter_context(self._private_folder()) / key.rpartition("/")[2]
                 try:
                     os.link(self._path(key), name)
@@ -87,23 +89,23 @@ class LocalLake(Lake):
             yield name
 
     def size(self, key: str) -> int | None:
-        """From the file system."""
+        """Return the length of the file in bytes; None if there is no file."""
         try:
             return self._path(key).stat().st_size
         except FileNotFoundError:
             return None
 
     def has_digest(self, key: str, *, sha256: str) -> bool:
-        """By reading it: disks forget."""
+        """Read the file and compare its digest, because the bytes may have changed on disk."""
         path = self._path(key)
         return path.is_file() and _sha256(path) == sha256
 
     def delete(self, key: str) -> None:
-        """Unlink it."""
+        """Unlink the file, if there is one."""
         self._path(key).unlink(missing_ok=True)
 
     def uri(self, key: str) -> str:
-        """Its path."""
+        """Return the path of the file."""
         return str(self._path(key))
 
     def _path(self, key: str) -> Path:
@@ -118,20 +120,22 @@ def _staging(folder: str) -> Path:
 
 
 @contextmanager
-def _writing(folder: str) -> Iterator[None]:
-    """Say in our words that the folder cannot be written to."""
+def _write_errors(folder: str) -> Iterator[None]:
+    """Turn errors that concern writing to the lake's folder into `LakeConfigurationError`."""
     try:
         yield
     except OSError as error:
-        name = str(error.filename or "")
-        meant = name.startswith(folder)
-        private = Path(name).parent  # where it is there, a file that is not was never made: a defect, no loss
-        if error.errno == _GONE and private.is_relative_to(_staging(folder)) and not private.exists():
+        path = str(error.filename or "")
+        # If the staging folder still exists, a missing file in it was never created: that is a defect, not a deletion.
+        private = Path(path).parent
+        if error.errno == errno.ENOENT and private.is_relative_to(_staging(folder)) and not private.exists():
             raise LakeConfigurationError(
-                f"{private} is gone, which this run was working in.",
-                remedy=f"Leave {_staging(folder)} alone while runs are at work, then run the month again.",
+                f"{private}, the staging folder of this run, was deleted while the run used it.",
+                remedy=f"Do not change {_staging(folder)} during runs. Run the month again.",
             ) from error
-        if error.errno not in _FULL and not (meant and error.errno in _FORBIDDEN):
+        # A full disk, a quota or a limit of the process concerns every file, a permission only those of the lake.
+        is_forbidden = path.startswith(folder) and error.errno in _FORBIDDEN
+        if error.errno not in _FULL and not is_forbidden:
             raise
         raise LakeConfigurationError(
             f"{folder} cannot be written to ({os.strerror(error.errno)}).",
@@ -141,8 +145,8 @@ def _writing(folder: str) -> Iterator[None]:
         ) from error
 
 
-def _version(found: os.stat_result) -> str:
-    return f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
+def _version(status: os.stat_result) -> str:
+    return f"{status.st_ino}-{status.st_mtime_ns}-{status.st_size}"
 
 
 def _sha256(path: Path) -> str:
@@ -151,18 +155,22 @@ def _sha256(path: Path) -> str:
 
 
 @contextmanager
-def _locked(folder: Path, wait_seconds: float) -> Iterator[int]:
-    """Nobody else publishes into the folder meanwhile; its lock leaves no file behind, and dies with its process.
+def _publish_lock(folder: Path, wait_seconds: float) -> Iterator[int]:
+    """Hold the exclusive right to publish into a folder; yield the folder's descriptor.
 
-    Raises `LakeBusyError` after so many seconds: a process that is paused within would stop all others for ever.
+    The lock is on the folder itself, so it needs no file. The kernel releases it when the process ends. The timeout
+    prevents that a paused process blocks all others forever.
+
+    Raises:
+        LakeBusyError: Another process held the lock for `wait_seconds`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
 
     def give_up(_state: tenacity.RetryCallState) -> None:
         raise LakeBusyError(
-            f"{folder} was held by {_holder(descriptor)}, which publishes there, for {wait_seconds:g} seconds.",
-            remedy="Let it go on, or end it, and run the month again.",
+            f"{folder} was locked by {_holder(descriptor)}, which publishes there, for {wait_seconds:g} seconds.",
+            remedy="Let that process continue, or end it, then run the month again.",
         )
 
     waiting = tenacity.Retrying(
@@ -179,13 +187,13 @@ def _locked(folder: Path, wait_seconds: float) -> Iterator[int]:
 
 
 def _holder(descriptor: int) -> str:
-    """Who has locked a folder, as Linux knows it."""
-    found = os.fstat(descriptor)
-    where = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    """Return the process that has locked a folder, if this system has /proc/locks."""
+    status = os.fstat(descriptor)
+    locked_file = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     with suppress(OSError):
         for line in Path("/proc/locks").read_text().splitlines():
             fields = line.split()
-            if fields[1] == "FLOCK" and fields[5] == where:
+            if fields[1] == "FLOCK" and fields[5] == locked_file:
                 return f"the process {fields[4]}"
     return "another process"
 

@@ -1,7 +1,8 @@
-"""What stands in the lake: published files with what is known of them, and Parquet months with their reports.
+"""Handles to the objects of a month: the raw file with its source record, and Parquet with its cleaning report.
 
-Belongs here: names of objects, what makes one valid, and the lazy handles that pass between assets. A handle holds no
-rows.
+Belongs here: keys of objects, what makes an object valid, and the handles that assets pass to each other. A handle
+holds no rows; it reads them from the lake when asked. A "staged" file is finished but not published yet.
+Does not belong here: how an object is stored (`base_lake.py`).
 """
 
 from __future__ import annotations
@@ -33,27 +34,31 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.sources.download import DownloadedFile
 
 _RECORD_WAIT_SECONDS = 2.0
+"""How long to wait for the source record of a run that has replaced the raw file: it writes the record right after."""
 
 
 def object_prefix(layer: str, service: Service, month: Month | str) -> str:
-    """Where a month of a service stands on a shelf, without the ending of what stands there."""
+    """Return the key of a month's objects without the extension, such as "clean/green_trips/2020-10"."""
     return f"{layer}/{service.table}/{month}"
 
 
 @dataclass(frozen=True)
 class StagedRawFile:
-    """A fetched file on its way to the raw shelf, and the versions of the objects it may replace, by key."""
+    """A downloaded file that is not published yet."""
 
     downloaded: DownloadedFile
     replaces: Mapping[str, str | None]
+    """Versions of the objects that it may replace, by key: the result of `RawFile.current_versions` before the
+    download."""
 
 
 @dataclass(frozen=True)
 class RawFile:
-    """A file as its publisher sent it, byte for byte: `{stem}.csv.gz`, `.csv` or `.parquet`.
+    """A handle to a file as published, byte for byte: `{prefix}.csv.gz`, `.csv` or `.parquet`.
 
-    Beside it `{stem}.source.json` says which of them it is, and where it came from. The object is written first, the
-    record second: after a crash in between the record's digest does not fit, and the file is fetched anew.
+    The source record `{prefix}.source.json` names the format and the origin of the file. The file is published first,
+    the record second. After a crash in between, the digest in the record does not match, and the next run downloads
+    the file again.
     """
 
     lake: Lake
@@ -62,12 +67,15 @@ class RawFile:
 
     @property
     def key(self) -> str:
-        """The object's key."""
+        """The key of the file."""
         return f"{self.prefix}.{self.record.format}"
 
     @classmethod
     def find(cls, lake: Lake, prefix: str) -> RawFile | None:
-        """What is recorded, whether or not the object is still what the record says."""
+        """Return a handle to the recorded file; None without a readable record.
+
+        The file itself is not checked: see `is_intact`.
+        """
         try:
             with lake.open(_record_key(prefix)) as file:
                 return cls(lake, prefix, SourceRecord.model_validate_json(file.read()))
@@ -76,46 +84,59 @@ class RawFile:
 
     @classmethod
     def get(cls, lake: Lake, prefix: str) -> RawFile:
-        """What is recorded; raises `LakeObjectMissingError` where nothing is."""
+        """Return a handle to the recorded file.
+
+        Raises:
+            LakeObjectMissingError: There is no readable record.
+        """
         found = cls.find(lake, prefix)
         if found is None:
             raise LakeObjectMissingError(
-                f"The lake does not hold {prefix}: there is no {lake.uri(_record_key(prefix))}.",
+                f"{prefix} is not in the lake: there is no {lake.uri(_record_key(prefix))}.",
                 remedy="Materialize it first.",
             )
         return found
 
     @classmethod
     def current_versions(cls, lake: Lake, prefix: str) -> dict[str, str | None]:
-        """What stands there now, of what a newer file would replace: to be read before it is fetched."""
+        """Return the versions of all objects that a new file could replace, by key; None for an object that is missing.
+
+        Call it before the download: `publish` then detects that another run has published meanwhile.
+        """
         return {
             key: lake.version(key) for key in (_record_key(prefix), *(f"{prefix}.{format_}" for format_ in FileFormat))
         }
 
     @classmethod
     def publish(cls, lake: Lake, prefix: str, staged: StagedRawFile, *, run_id: str) -> RawFile:
-        """Put a fetched file on its shelf; the bytes are left alone where they are the same.
+        """Publish a downloaded file and its record, and delete the month's files of other formats.
 
-        Raises `LakeConflictError` where another run has put another file there since `versions` was asked.
+        A file whose bytes are in the lake already is not written again.
+
+        Raises:
+            LakeConflictError: Another run has published another file since `staged.replaces` was read.
         """
         new = cls(lake, prefix, staged.downloaded.record)
         if not new.is_intact():
             lake.publish(staged.downloaded.path, new.key, replaces=staged.replaces[new.key], run_id=run_id)
         key = _record_key(prefix)
-        note = staged.downloaded.path.with_name("source.json")
-        note.write_text(new.record.model_dump_json(indent=2))
+        record = staged.downloaded.path.with_name("source.json")
+        record.write_text(new.record.model_dump_json(indent=2))
         try:
-            lake.publish(note, key, replaces=staged.replaces[key], run_id=run_id)
+            lake.publish(record, key, replaces=staged.replaces[key], run_id=run_id)
         except LakeConflictError:
-            by_another = cls.find(lake, prefix)
-            if by_another is None or by_another.record.sha256 != new.record.sha256:
+            published = cls.find(lake, prefix)
+            if published is None or published.record.sha256 != new.record.sha256:
                 raise
-            return by_another
+            return published  # another run has published the same file
         new.delete_other_formats()
         return new
 
     def delete_other_formats(self) -> None:
-        """Remove what stands there in another format, also what a killed run left; unless a newer file is recorded."""
+        """Delete the month's files of other formats, unless the record names another file by now.
+
+        They remain when a publisher changes the format and the run is killed after it published the new file.
+        """
         if self.find(self.lake, self.prefix) != self:
             return
         for other in FileFormat:
@@ -123,83 +144,95 @@ class RawFile:
                 self.lake.delete(f"{self.prefix}.{other}")
 
     def is_intact(self) -> bool:
-        """Whether the object is there and has the bytes that were recorded."""
+        """Return whether the file exists and has the recorded length and digest."""
         return self.lake.size(self.key) == self.record.bytes and self.lake.has_digest(
             self.key, sha256=self.record.sha256
         )
 
     def open(self) -> BinaryIO:
-        """The file, for a look; raises `LakeObjectMissingError`."""
+        """Open the file without verifying its digest, as for a preview.
+
+        Raises:
+            LakeObjectMissingError: There is no such file.
+        """
         return self.lake.open(self.key)
 
     @contextmanager
     def as_local_file(self) -> Iterator[Path]:
-        """The file, verified.
+        """Hold the file, verified, as a local file.
 
         Raises:
-            LakeConflictError: Another run has recorded another file since this one was looked up.
-            LakeObjectDamagedError: It is not the file that was recorded.
+            LakeConflictError: Another run has published another file since this handle was created.
+            LakeObjectDamagedError: The file does not have the recorded digest.
         """
         version = self.lake.version(self.key)
         if not self.is_intact():
             if self._is_replaced():
                 raise conflict_error(self.lake.uri(self.key))
             raise LakeObjectDamagedError(
-                f"{self.lake.uri(self.key)} is not the file that was recorded (sha256 {self.record.sha256[:12]}…).",
-                remedy="Materialize the raw asset of this month again: it fetches the file anew.",
+                f"{self.lake.uri(self.key)} does not have the recorded digest (sha256 {self.record.sha256[:12]}…).",
+                remedy="Materialize the raw asset of this month again: it downloads the file again.",
             )
         with self.lake.as_local_file(self.key, version) as path:
             yield path
 
     def _is_replaced(self) -> bool:
-        """Whether another file is recorded by now; another run writes the object first and the record right after."""
-        ends = time.monotonic() + _RECORD_WAIT_SECONDS
+        """Return whether the record names another file; wait for it, because a run publishes the file first."""
+        deadline = time.monotonic() + _RECORD_WAIT_SECONDS
         while True:
             recorded = self.find(self.lake, self.prefix)
             if recorded is not None and recorded.record.sha256 != self.record.sha256:
                 return True
-            if time.monotonic() > ends:
+            if time.monotonic() > deadline:
                 return False
             time.sleep(_RECORD_WAIT_SECONDS / 10)
 
 
 @dataclass(frozen=True)
 class StagedParquet:
-    """A finished Parquet file on its way to a shelf, and the version of the object it may replace."""
+    """A finished Parquet file of the clean or quarantine layer that is not published yet."""
 
     path: Path
     report: CleaningReport
     replaces: str | None
+    """The version of the object when the run began; None if there was no object. See `Lake.publish`."""
 
     @property
     def rows(self) -> int:
-        """From the file's own footer."""
+        """Number of rows, from the file's footer."""
         return int(pyarrow.parquet.read_metadata(self.path).num_rows)
 
     @property
     def bytes(self) -> int:
-        """The file's length."""
+        """Length of the file."""
         return self.path.stat().st_size
 
     def to_pandas(self, rows: int) -> pd.DataFrame:
-        """Its first rows."""
+        """Return the first rows."""
         with self.path.open("rb") as file:
             return _frame(file, rows)
 
 
 @dataclass(frozen=True)
 class ParquetPartition:
-    """One month of a Parquet shelf (clean or quarantine), in one version, and the report in its footer."""
+    """A handle to one version of a month's Parquet object in the clean or quarantine layer.
+
+    Its methods read this version, never a newer one.
+    """
 
     lake: Lake
     key: str
     version: str
     report: CleaningReport
+    """The cleaning report in the footer."""
     rows: int
 
     @classmethod
     def find(cls, lake: Lake, prefix: str) -> ParquetPartition | None:
-        """The month, where it is there, readable, and of this package's making."""
+        """Return a handle to the current version; None if it is missing, damaged, or has no cleaning report.
+
+        Only the footer is read.
+        """
         key = f"{prefix}.parquet"
         version = lake.version(key)
         if version is None:
@@ -207,14 +240,19 @@ class ParquetPartition:
         with lake.open(key, version) as file:
             try:
                 footer = pyarrow.parquet.read_metadata(file)
-            except (pyarrow.ArrowException, OSError, ValueError):  # a damaged footer can be any of these to pyarrow
+            except (pyarrow.ArrowException, OSError, ValueError):  # pyarrow raises any of these for a damaged footer
                 return None
         report = CleaningReport.from_footer(footer.metadata)
         return None if report is None else cls(lake, key, version, report, footer.num_rows)
 
     @classmethod
     def get(cls, lake: Lake, prefix: str) -> ParquetPartition:
-        """The month; raises `LakeObjectMissingError` or `LakeObjectDamagedError`."""
+        """Return a handle to the current version.
+
+        Raises:
+            LakeObjectMissingError: There is no such object.
+            LakeObjectDamagedError: The object is not a Parquet file with a cleaning report of this schema version.
+        """
         found = cls.find(lake, prefix)
         if found is not None:
             return found
@@ -224,41 +262,50 @@ class ParquetPartition:
                 f"There is no {uri}.", remedy="Materialize the clean asset of this month first."
             )
         raise LakeObjectDamagedError(
-            f"{uri} is no Parquet file of this package.", remedy="Materialize the clean asset of this month again."
+            f"{uri} is not a Parquet file with a cleaning report.",
+            remedy="Materialize the clean asset of this month again.",
         )
 
     @classmethod
     def publish(cls, lake: Lake, prefix: str, staged: StagedParquet, *, run_id: str) -> ParquetPartition:
-        """Put a finished file on its shelf.
+        """Publish a finished file.
 
-        Raises `LakeConflictError` where another run has put other data there since this one began.
+        If another run has published the same data version meanwhile, its object is kept and returned.
+
+        Raises:
+            LakeConflictError: Another run has published other data since this run began.
         """
         try:
             lake.publish(staged.path, f"{prefix}.parquet", replaces=staged.replaces, run_id=run_id)
         except LakeConflictError:
-            by_another = cls.find(lake, prefix)
-            if by_another is None or by_another.report.data_version != staged.report.data_version:
+            published = cls.find(lake, prefix)
+            if published is None or published.report.data_version != staged.report.data_version:
                 raise
         return cls.get(lake, prefix)
 
     @property
     def uri(self) -> str:
-        """The object's address."""
+        """Full address of the object."""
         return self.lake.uri(self.key)
 
     @property
     def bytes(self) -> int:
-        """The object's length."""
+        """Length of the object; 0 if it has been deleted."""
         return self.lake.size(self.key) or 0
 
     @contextmanager
     def as_local_file(self) -> Iterator[Path]:
-        """The month as a local file."""
+        """Hold this version as a local file; raises as `Lake.as_local_file` does."""
         with self.lake.as_local_file(self.key, self.version) as path:
             yield path
 
     def require_current(self) -> None:
-        """Raises `LakeObjectMissingError`, or `LakeConflictError`, where the object is not this one any more."""
+        """Require that this version is still the current one.
+
+        Raises:
+            LakeObjectMissingError: The object has been deleted.
+            LakeConflictError: Another run has replaced the object.
+        """
         version = self.lake.version(self.key)
         if version is None:
             raise missing_error(self.uri)
@@ -266,14 +313,17 @@ class ParquetPartition:
             raise conflict_error(self.uri)
 
     def control_totals(self, service: Service) -> ControlTotals:
-        """Control figures, counted in its rows; where the lake checks its bytes itself, as they were when written."""
+        """Return the control totals of the clean rows.
+
+        They are counted in the rows, unless the lake verifies the bytes itself: then the report's totals are valid.
+        """
         if self.lake.verifies_checksums:
             return self.report.clean
         with self.as_local_file() as path:
             return compute_parquet_totals(path, service, Month.parse(self.report.month))
 
     def to_pandas(self, rows: int | None = None) -> pd.DataFrame:
-        """The whole month as a frame, or its first rows."""
+        """Return the whole month, or its first `rows` rows."""
         if rows is not None:
             with self.lake.open(self.key, self.version) as file:
                 return _frame(file, rows)

@@ -1,4 +1,4 @@
-"""Folders for files that are not finished: private, gone afterwards, and swept when their process has died."""
+"""Private folders for unfinished files, deleted after use; those of dead processes are deleted by the next process."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ from filelock import FileLock, Timeout
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_TRIES = 100
+_ATTEMPTS = 100
 
 
 @contextmanager
 def private_folder(home: Path) -> Iterator[Path]:
-    """A new folder in `home`, on the same file system as what it is for; what dead processes left is swept first."""
+    """Hold a new, empty folder in `home`; first delete the folders that dead processes left there.
+
+    Args:
+        home: The parent folder, created if it is missing. Only this function may write to it.
+    """
     with suppress(FileNotFoundError):
-        _sweep(home)
+        _delete_abandoned_folders(home)
     folder, lock = _claim(home)
     try:
         yield folder
@@ -33,19 +37,20 @@ def private_folder(home: Path) -> Iterator[Path]:
 
 
 def _claim(home: Path) -> tuple[Path, FileLock]:
-    # The lock stands beside the folder and dies with its process: whoever can take it knows that the owner is gone.
-    for _ in range(_TRIES):
-        with suppress(FileNotFoundError):  # somebody has just tidied an empty home away
+    # The lock file is next to the folder. The kernel releases a lock when its process ends, so a process that gets the
+    # lock knows that the owner is dead.
+    for _ in range(_ATTEMPTS):
+        with suppress(FileNotFoundError):  # another process has just deleted the empty `home`
             home.mkdir(parents=True, exist_ok=True)
             folder = home / uuid.uuid4().hex
             lock = FileLock(folder.with_suffix(".lock"))
             lock.acquire()
-            folder.mkdir()  # the lock first: a folder without one would be swept
+            folder.mkdir()  # after the lock: another process would delete an unlocked folder
             return folder, lock
-    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(home))  # it cannot be made, either
+    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(home))
 
 
-def _sweep(home: Path) -> None:
+def _delete_abandoned_folders(home: Path) -> None:
     for folder in {path.with_suffix("") for path in home.iterdir()}:
         lock = FileLock(folder.with_suffix(".lock"))
         try:
@@ -53,4 +58,4 @@ def _sweep(home: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
                 Path(lock.lock_file).unlink(missing_ok=True)
         except (Timeout, OSError):
-            continue  # somebody is at work there, or it is not ours to sweep
+            continue  # its process is alive, or belongs to another account

@@ -1,6 +1,7 @@
-"""The warehouse: one table a service, one month one partition, replaced whole or not at all.
+"""The interface of a warehouse: a table of trips for each service, tables of marts, and small tables.
 
-Belongs here: what every engine must be able to do. How an engine does it is a package of its own, such as `duckdb/`.
+Belongs here: the contract of every warehouse, and the errors that all warehouses raise.
+Does not belong here: an implementation, which is a package such as `duckdb/`.
 """
 
 from __future__ import annotations
@@ -35,70 +36,110 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.schema import Service
 
 POLL_SECONDS = 0.5
-"""Pause between two reads of a ledger while another run is replacing a month."""
+"""Pause between two reads of the ledger while another run is replacing a month."""
 
 RECREATE_TABLE = "Rename or drop the old table, then load its months again."
-"""What to do with a table that cannot follow the schema."""
+"""The remedy for a table that cannot be altered to match the schema."""
 
 
 def noop() -> None:
-    """Nothing to look at again."""
+    """Do nothing: the default for `require_inputs_unchanged`."""
 
 
 @dataclass(frozen=True)
 class LoadedMonth:
-    """What the warehouse says it holds of a month: which data, and its control figures at the time."""
+    """The ledger's entry for a month of trips: which data were loaded last.
+
+    The ledger is a table of the warehouse, in which each load of a month records itself.
+    """
 
     data_version: str
+    """The data version of the clean trips that were loaded."""
     totals: ControlTotals
+    """Control totals of the loaded rows at the time of the load."""
     run_id: str = field(default="", compare=False)
-    """The run that loaded it; empty if the ledger does not say."""
+    """The run that loaded them; empty for entries of before the ledger recorded runs."""
 
 
 class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dagster's own pattern
-    """Tables of trips, by service; marts, by month; and small tables without partitions."""
+    """Tables of trips, replaced by service and month; tables of marts, replaced by month; and small tables.
+
+    To add a warehouse, implement this class in a new package, and run the tests `test_any_warehouse.py` and
+    `test_any_warehouse_marts.py` in `taxi_assets_tests/contract/` on it.
+
+    - **Atomic.** Every replacement takes effect as a whole: a concurrent reader sees the old rows or the new ones. If
+      it fails, or its process is killed, the old rows stay, or the month counts as not loaded.
+    - **Ledger.** The warehouse records which data of which month are loaded (`loaded_month`). Trips and ledger may be
+      written in two steps, if the month counts as not loaded in between.
+    - **Idempotent.** Repeating a replacement leaves the same rows, once.
+    - **Concurrency.** Several threads and processes use the warehouse at once. If two runs write the same month, the
+      run with the older data fails, and the newer data stay.
+    - **Values.** Rows come back as they were written: nulls stay null, the text "NA" is a value, money and miles are
+      exact `Decimal`s, integers are 64-bit and nullable, times are local wall-clock times without a zone.
+    - **Reading creates nothing.** A warehouse, a table or a month that does not exist is not created by a read.
+    - **Errors.** Every method raises `WarehouseConfigurationError` if the warehouse is missing or not accessible,
+      `WarehouseUnreachableError` if it does not answer, and `WarehouseBusyError` if others lock it for too long.
+    """
 
     kind: ClassVar[str]
+    """Short name of the database, shown in Dagster's UI, such as "duckdb"."""
     dialect: ClassVar[str]
-    """What sqlglot calls the engine's SQL."""
+    """sqlglot's name for the SQL dialect of the database."""
     replacement_wait_seconds: ClassVar[float] = 60
-    """How long a reader of the ledger waits for a run that is replacing a month."""
+    """How long `loaded_month_after_wait` waits for a run that is replacing a month."""
+
+    # --- trips -------------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def replace_month(self, service: Service, month: Month, trips: ParquetPartition, *, run_id: str) -> None:
-        """Replace a month of the service's table by the clean trips; a reader sees the old month or the new one.
+        """Replace a month in the service's table by clean trips, and record the load in the ledger.
 
-        Creates the table where it is missing and adds columns that are new in the schema. Verifies the loaded rows
-        against the trips' report before they become visible: raises `ReconciliationError`, and the old month stays.
-        Raises `WarehouseSchemaError` where a column has another type than the schema says.
+        Creates the table if it is missing, adds columns that are new in the schema (null in other months), and updates
+        the descriptions of columns. The control totals of the loaded rows are compared with the trips' report before
+        the rows become visible.
+
+        Args:
+            service: The service; its table is `service.table`.
+            month: The month to replace. Other months are not changed.
+            trips: The clean trips of the month, in a lake.
+            run_id: The Dagster run that loads, recorded in the ledger.
+
+        Raises:
+            ReconciliationError: The loaded rows do not have the control totals of the report.
+            LakeConflictError: The trips are no longer the current version in the lake: another run has replaced them.
+            LakeObjectMissingError: The trips have been deleted from the lake.
+            WarehouseSchemaError: A column of the table has another type than in the schema.
         """
 
     @abstractmethod
     def loaded_month(self, service: Service, month: Month) -> LoadedMonth | None:
-        """What was last loaded for the month; None where nothing was."""
+        """Return the ledger's entry for the month.
 
-    def replacing_run_id(self, service: Service, month: Month) -> str | None:  # noqa: ARG002  (for engines to override)
-        """The run that has begun to replace the month and has not finished, so that `loaded` is None meanwhile.
+        It is None if nothing is loaded, or while a run replaces the month in two steps (see `replacing_run_id`).
+        """
 
-        It may have been killed: no other run can tell from the warehouse alone. Engines that replace trips and ledger
-        row in one transaction always return None.
+    def replacing_run_id(self, service: Service, month: Month) -> str | None:  # noqa: ARG002  (for warehouses to override)
+        """Return the ID of the run that has begun to replace the month and has not finished; None if there is none.
+
+        Override it if trips and ledger are not written in one transaction, so that `loaded_month` is None meanwhile.
+        The run may have been killed: the warehouse alone cannot tell.
         """
         return None
 
     def loaded_month_after_wait(self, service: Service, month: Month) -> LoadedMonth | None:
-        """Return what `loaded` does, after a wait for a run that is replacing the month.
+        """Return the same as `loaded_month`, but first wait for a run that is replacing the month.
 
         Raises:
-            WarehouseBusyError: The other run has not finished within a minute.
+            WarehouseBusyError: The run has not finished within `replacement_wait_seconds`.
         """
-        ends = time.monotonic() + self.replacement_wait_seconds
+        deadline = time.monotonic() + self.replacement_wait_seconds
         while (loaded := self.loaded_month(service, month)) is None:
             run_id = self.replacing_run_id(service, month)
             if run_id is None:
-                return self.loaded_month(service, month)  # the other run may have finished between the two questions
-            if time.monotonic() > ends:
+                return self.loaded_month(service, month)  # the run may have finished between the two queries
+            if time.monotonic() > deadline:
                 raise WarehouseBusyError(
-                    f"The run {run_id} is replacing {service.name} {month} in {self.table_name(service.table)}; it has "
+                    f"The run {run_id} is replacing {service.name} {month} in {self.table_name(service.table)}. It has "
                     f"not finished within {self.replacement_wait_seconds:g} seconds.",
                     remedy="Try again when that run has ended. If it was killed, materialize the month's warehouse "
                     "asset again.",
@@ -107,20 +148,36 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
         return loaded
 
     def loaded_versions(self, services: Sequence[Service], month: Month) -> dict[str, str]:
-        """Which data of the month are loaded, by the names of those services that are.
+        """Return the loaded data versions of a month, by service name; services that are not loaded are left out.
 
-        Waits for runs that are replacing the month, as `loaded_after_wait` does.
+        Raises:
+            WarehouseBusyError: A run is replacing one of them; see `loaded_month_after_wait`.
         """
         found = {service.name: self.loaded_month_after_wait(service, month) for service in services}
         return {name: loaded.data_version for name, loaded in found.items() if loaded is not None}
 
     @abstractmethod
     def totals(self, service: Service, month: Month) -> ControlTotals:
-        """Control figures, counted in the table now."""
+        """Return the control totals of the month, counted in the table now; `NO_ROWS` if there is no table."""
 
     @abstractmethod
     def read_month(self, service: Service, month: Month, *, rows: int | None = None) -> pd.DataFrame:
-        """The month in the order of the published file; or so many of its rows, whichever are cheap to have."""
+        """Return the trips of a month, with the columns of the schema in its order.
+
+        Args:
+            service: The service; its table is `service.table`.
+            month: The month to read. A month that is not loaded has no rows.
+            rows: The number of rows to return at most, in any order: whichever cost least to read. By default, all
+                rows in the order of the published file.
+
+        Returns:
+            The rows. A column of the schema that the table lacks is null.
+
+        Raises:
+            WarehouseTableMissingError: There is no table of this service.
+        """
+
+    # --- small tables ------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def replace_frame(
@@ -131,11 +188,27 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
         *,
         require_inputs_unchanged: Callable[[], None] = noop,
     ) -> None:
-        """Replace a table without partitions by a frame, after `require_current`; see `replace_mart`."""
+        """Replace a table without partitions, rows and columns, by a frame.
+
+        Args:
+            name: The table's name, without its schema.
+            frame: The rows. Its columns become the columns of the table; its index is ignored.
+            descriptions: Descriptions of columns, by name.
+            require_inputs_unchanged: Called before the old rows are replaced; see `replace_mart`.
+
+        Raises:
+            WarehouseSchemaError: The table cannot store the frame.
+        """
 
     @abstractmethod
     def read_frame(self, name: str) -> pd.DataFrame:
-        """A table without partitions."""
+        """Return all rows of a table without partitions.
+
+        Raises:
+            WarehouseTableMissingError: There is no such table.
+        """
+
+    # --- marts -------------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def replace_mart(
@@ -147,51 +220,81 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
         run_id: str,
         require_inputs_unchanged: Callable[[], None] = noop,
     ) -> int:
-        """Replace a month of a mart by its query over the trips of these services; the number of rows.
+        """Replace a month of a mart by the result of its query.
 
-        `require_current` raises where what the caller has looked at is not so any more. It is asked where no other run
-        can write this month before this one has ended; an engine without such locks asks it afterwards as well.
+        Creates the table if it is missing, adds columns that are new (null in other months), updates descriptions, and
+        recreates the mart's views.
 
-        Creates the table where it is missing, adds columns that are new, describes all; makes its views anew. A reader
-        sees the old month or the new one. Raises `WarehouseSchemaError` where a column has another type than the mart
-        says, or a table that it reads lacks a column, and `WarehouseTableMissingError` where such a table is missing.
+        Args:
+            mart: The definition of the mart.
+            month: The month to replace. Other months are not changed.
+            services: The services whose trips the query reads.
+            run_id: The Dagster run that replaces.
+            require_inputs_unchanged: Raises `ConcurrentUpdateError` if the caller's inputs have changed since it read
+                them. Called when no other run can write this month until this one has ended: a run whose inputs are
+                older cannot overwrite a newer result. A warehouse without such locks calls it before and after.
+
+        Returns:
+            The number of rows of the month.
+
+        Raises:
+            WarehouseSchemaError: A column has another type than in the mart, or a table lacks a column that is read.
+            WarehouseTableMissingError: There is no table that the query reads.
         """
+
+    # --- queries -----------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def query_native(self, statement: str) -> pa.Table:
-        """The rows of a query in the engine's own SQL, with the types that its engine gives them."""
+        """Run a query in the SQL of this database; return its rows with the types of this database.
+
+        Raises:
+            WarehouseTableMissingError: There is no table that the query reads.
+            WarehouseSchemaError: The query is not valid for the tables.
+        """
 
     def read_native_frame(self, statement: str) -> pd.DataFrame:
-        """The rows of a query in the engine's own SQL."""
+        """Run a query in the SQL of this database; return its rows with the types that all warehouses share."""
         return to_frame(normalize_types(self.query_native(statement)))
 
     def session(self) -> AbstractContextManager[None]:
-        """Around several calls in a row: what they need is opened once, where that is worth it."""
+        """Hold a session in which several calls share one connection, where a connection is expensive."""
         return nullcontext()
 
     def read_portable_frame(
         self, query: str, *, services: Sequence[Service] = (), months: Sequence[Month] = ()
     ) -> pd.DataFrame:
-        """The rows of a query in the language of marts; in it `all_trips` are these months of these services.
+        """Run a query in the portable SQL of marts; rows and types are the same in every warehouse.
 
-        Raises `MartDefinitionError` for what engines do not understand alike (see `marts/portable_sql.py`).
+        Args:
+            query: One SELECT statement; tables are named without a schema.
+            services: The services whose trips the query reads as `all_trips`.
+            months: The months of `all_trips`.
+
+        Raises:
+            MartDefinitionError: The query uses SQL that is not portable (see `marts/portable_sql.py`), or reads
+                `all_trips` without services and months.
+            WarehouseTableMissingError: There is no table that the query reads.
+            WarehouseSchemaError: A table lacks a column that the query reads.
         """
         from taxi_assets.marts.sql_rendering import column_types, expand_all_trips, parse, render  # noqa: PLC0415  (0.2 s)
 
-        asked = parse(query, "query")
-        statement = render(expand_all_trips(asked, services, months), self.dialect, self.relation)
-        return to_frame(normalize_types(self.query_native(statement), column_types(asked)))
+        parsed = parse(query, "query")
+        statement = render(expand_all_trips(parsed, services, months), self.dialect, self.relation)
+        return to_frame(normalize_types(self.query_native(statement), column_types(parsed)))
+
+    # --- names -------------------------------------------------------------------------------------------------------
 
     def relation(self, name: str) -> str:
-        """A table's name as queries take it."""
+        """Return the quoted name by which `query_native` refers to a table."""
         return self.table_name(name)
 
     @abstractmethod
     def table_name(self, name: str) -> str:
-        """Qualified name of a table, for people and for metadata."""
+        """Return the qualified name of a table, for messages and metadata. The table need not exist."""
 
     def missing_error(self, name: str) -> WarehouseTableMissingError:
-        """There is no such table."""
+        """Build the error for a table that does not exist."""
         return WarehouseTableMissingError(
             f"There is no table {self.table_name(name)} in {self.uri()}.",
             remedy=f"Materialize the asset {name} first.",
@@ -199,7 +302,7 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
 
     @abstractmethod
     def uri(self) -> str:
-        """The warehouse's address, without secrets."""
+        """Return the address of the warehouse, without secrets."""
 
 
 def reconciliation_error(
@@ -210,7 +313,16 @@ def reconciliation_error(
     found: ControlTotals,
     note: str = "The month was left as it was.",
 ) -> ReconciliationError:
-    """What was loaded into a table is not what the trips' report says."""
+    """Build the error for a load whose rows do not have the control totals of the cleaning report.
+
+    Args:
+        service: The service of the trips.
+        month: The month that was loaded.
+        trips: The trips that were loaded.
+        table: The qualified name of the table.
+        found: The control totals that were counted.
+        note: A sentence about the state of the table.
+    """
     return ReconciliationError(
         f"{service.name} {month}: loading {trips.uri} into {table} gave {found}, expected {trips.report.clean}. {note}",
         remedy="Materialize the clean asset of this month again, then the warehouse.",
@@ -218,12 +330,17 @@ def reconciliation_error(
 
 
 def column_type_error(table: str, column: str, found: str, wanted: str) -> WarehouseSchemaError:
-    """A column is of another type than the schema says."""
+    """Build the error for a column that has the type `found`, although the schema wants `wanted`."""
     return WarehouseSchemaError(f"{table} has {column} as {found}; the schema says {wanted}.", remedy=RECREATE_TABLE)
 
 
 def query_error(label: str, message: str) -> WarehouseSchemaError:
-    """The engine does not understand a query on our tables; `what` names what it was for."""
+    """Build the error for a query that the database rejects.
+
+    Args:
+        label: What the query was for, as in "zone_day 2021-01 cannot be computed".
+        message: The reason that the database gives, without a period.
+    """
     return WarehouseSchemaError(
         f"{label}: {message}.",
         remedy="If a table lacks a column that the schema has gained, load a month into it first.",

@@ -138,7 +138,7 @@ def test_an_object_that_is_not_what_was_recorded_is_told_and_never_handed_out(
     with pytest.raises(LakeObjectDamagedError) as error:
         content(RawFile.get(lake, STEM))
     assert f"{STEM}.csv.gz" in error.value.problem
-    assert "fetches the file anew" in error.value.remedy
+    assert "downloads the file again" in error.value.remedy
 
 
 @pytest.mark.parametrize(
