@@ -290,7 +290,8 @@ def test_a_missing_bucket_is_named_whatever_is_done_with_it(cloud_storage: Cloud
     with pytest.raises(LakeConfigurationError) as error:
         USES[use](lake)
     assert str(error.value) == (
-        "There is no bucket not-made. Make it (deploy/gcp does), or name another one in TAXI_LAKE. [LakeConfigurationError]"
+        "There is no bucket not-made. Create it (deploy/gcp does), or name another one in TAXI_LAKE. "
+        "[LakeConfigurationError]"
     )
 
 

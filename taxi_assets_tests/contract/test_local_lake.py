@@ -1,4 +1,4 @@
-"""What the lake in a folder promises besides: what it leaves on the disk, and when."""
+"""The lake in a folder: durability, staging folders, locks, and its errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def lake(tmp_path: Path) -> LocalLake:
     return LocalLake(folder=str(tmp_path / "lake"))
 
 
-def test_a_local_lake_has_the_bytes_on_disk_before_it_renames_and_the_name_afterwards(
+def test_a_publish_flushes_the_file_then_renames_it_then_flushes_the_folder(
     lake: LocalLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(lake, b"old")
@@ -37,75 +37,77 @@ def test_a_local_lake_has_the_bytes_on_disk_before_it_renames_and_the_name_after
     steps: list[tuple[str, int]] = []
     fsync, replace = os.fsync, Path.replace
 
-    def note_fsync(descriptor: int) -> None:
+    def record_fsync(descriptor: int) -> None:
         steps.append(("flush", os.fstat(descriptor).st_ino))
         fsync(descriptor)
 
-    def note_replace(path: Path, target: Path) -> Path:
+    def record_replace(path: Path, target: Path) -> Path:
         steps.append(("rename", path.stat().st_ino))
         return replace(path, target)
 
-    monkeypatch.setattr(os, "fsync", note_fsync)
-    monkeypatch.setattr(Path, "replace", note_replace)
+    monkeypatch.setattr(os, "fsync", record_fsync)
+    monkeypatch.setattr(Path, "replace", record_replace)
     put(lake, b"new")
     file = Path(lake.folder, KEY).stat().st_ino
     assert steps == [("flush", file), ("rename", file), ("flush", folder)]
 
 
-def test_a_local_lake_keeps_nothing_but_objects_once_all_is_done(lake: LocalLake) -> None:
+def test_a_publish_leaves_only_objects_in_the_folder(lake: LocalLake) -> None:
     put(lake, b"new")
     files = [path for path in Path(lake.folder).rglob("*") if path.is_file()]
     assert files == [Path(lake.folder, KEY)]
 
 
-def test_a_folder_just_made_is_not_swept_by_others(lake: LocalLake, monkeypatch: pytest.MonkeyPatch) -> None:
-    make = Path.mkdir
+def test_a_new_staging_folder_is_not_deleted_by_other_processes(
+    lake: LocalLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mkdir = Path.mkdir
 
-    def make_while_others_delete_abandoned_folders(self: Path, *arguments: Any, **options: Any) -> None:
-        make(self, *arguments, **options)
+    def mkdir_then_delete_abandoned(self: Path, *arguments: Any, **options: Any) -> None:
+        mkdir(self, *arguments, **options)
         if self.parent.name == ".staging":
             staging._delete_abandoned_folders(self.parent)  # noqa: SLF001
             assert self.is_dir()
 
-    monkeypatch.setattr(Path, "mkdir", make_while_others_delete_abandoned_folders)
+    monkeypatch.setattr(Path, "mkdir", mkdir_then_delete_abandoned)
     put(lake, b"new")
     assert read(lake) == b"new"
     assert list(Path(lake.folder, ".staging").iterdir()) == []
 
 
-def test_what_cannot_be_swept_stops_nobody(lake: LocalLake) -> None:
-    strange = Path(lake.folder, ".staging", "strange.lock")
-    strange.mkdir(parents=True)
+def test_an_unexpected_file_among_the_staging_folders_does_not_block_runs(lake: LocalLake) -> None:
+    unexpected = Path(lake.folder, ".staging", "unexpected.lock")
+    unexpected.mkdir(parents=True)
     put(lake, b"new")
-    assert strange.exists()
+    assert unexpected.exists()
 
 
-def test_staging_at_the_same_time_never_loses_a_file(lake: LocalLake) -> None:
-    lost: list[BaseException] = []
+def test_concurrent_staging_never_loses_a_file(lake: LocalLake) -> None:
+    failures: list[BaseException] = []
 
     def work(number: int) -> None:
         try:
             for turn in range(15):
                 put(lake, b"%d %d" % (number, turn), f"raw/{number}")
-        except BaseException as error:  # noqa: BLE001  (whatever it is, it must reach the test)
-            lost.append(error)
+        except BaseException as error:  # noqa: BLE001  (every error must reach the test)
+            failures.append(error)
 
     workers = [threading.Thread(target=work, args=(number,)) for number in range(6)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    assert not lost
+    assert not failures
     assert [read(lake, f"raw/{number}") for number in range(6)] == [b"%d 14" % number for number in range(6)]
 
 
-def test_a_relative_folder_is_a_lake_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     put(LocalLake(folder="lake"), b"new")
     assert (tmp_path / "lake" / KEY).read_bytes() == b"new"
 
 
-def test_a_process_that_is_paused_while_it_publishes_does_not_stop_the_others_for_ever(lake: LocalLake) -> None:
+def test_a_process_paused_during_a_publish_does_not_block_others_forever(lake: LocalLake) -> None:
     put(lake, b"old")
     layer = Path(lake.folder, KEY).parent
     descriptor = os.open(layer, os.O_RDONLY)
@@ -123,41 +125,41 @@ def test_a_process_that_is_paused_while_it_publishes_does_not_stop_the_others_fo
     assert read(lake) == b"new"
 
 
-def zones_into(lake: LocalLake, publisher: Path, spoil: Callable[[Path], object]) -> str:
-    """What a run says that fetches a file of a folder into a lake that is spoiled meanwhile."""
+def zones_error(lake: LocalLake, publisher: Path, damage: Callable[[Path], object]) -> str:
+    """Return the error of a download whose staging folder is damaged before it begins."""
     (publisher / "taxi_zone_lookup.csv").write_bytes(b"LocationID,Borough,Zone,service_zone\n1,EWR,x,EWR\n")
-    candidates = resolve_publisher(str(publisher)).zones()
+    sources = resolve_publisher(str(publisher)).zones()
 
     def run() -> None:
         with lake.staging() as folder:
-            spoil(folder)
-            download("taxi zones", candidates, known=None, output_dir=folder, log=logging.getLogger(__name__))
+            damage(folder)
+            download("taxi zones", sources, known=None, output_dir=folder, log=logging.getLogger(__name__))
 
     with pytest.raises(LakeConfigurationError) as error:
         run()
     return str(error.value)
 
 
-def test_a_staging_folder_that_is_gone_is_the_lakes_and_not_the_publishers(lake: LocalLake, tmp_path: Path) -> None:
-    message = zones_into(lake, tmp_path, shutil.rmtree)
+def test_a_deleted_staging_folder_is_an_error_of_the_lake_not_of_the_publisher(lake: LocalLake, tmp_path: Path) -> None:
+    message = zones_error(lake, tmp_path, shutil.rmtree)
     assert f"{lake.folder}/.staging/" in message
     assert ", the staging folder of this run, was deleted while the run used it. " in message
     assert f"Do not change {lake.folder}/.staging" in message
 
 
-def test_a_lake_that_may_not_be_written_to_any_more_is_named_and_not_the_publisher(
+def test_a_lake_that_became_read_only_is_an_error_of_the_lake_not_of_the_publisher(
     lake: LocalLake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_file = Path.open
 
     def forbid(folder: Path) -> None:
         def opened(path: Path, mode: str = "r", **options: Any) -> Any:
-            if "w" in mode and path.is_relative_to(folder):  # root may write to whatever is read-only
+            if "w" in mode and path.is_relative_to(folder):  # not by permissions: root may write anywhere
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
             return open_file(path, mode, **options)
 
         monkeypatch.setattr(Path, "open", opened)
 
-    message = zones_into(lake, tmp_path, forbid)
+    message = zones_error(lake, tmp_path, forbid)
     assert f"{lake.folder} cannot be written to (Permission denied)" in message
     assert "TAXI_LAKE" in message

@@ -1,4 +1,4 @@
-"""Arrow tables as pandas frames: what was meant is what comes out."""
+"""Conversion of Arrow tables to pandas frames: values and types stay exact, with and without nulls."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from taxi_assets.storage.pandas_types import to_frame
         (pa.float64(), [-73.99, None], "float64"),
     ],
 )
-def test_values_keep_their_type_where_some_are_missing(arrow: Any, values: list[Any], dtype: str) -> None:
+def test_columns_with_nulls_keep_their_type(arrow: Any, values: list[Any], dtype: str) -> None:
     column = to_frame(pa.table({"x": pa.array(values, arrow)}))["x"]
     assert str(column.dtype) == dtype
     assert column[0] == values[0]
