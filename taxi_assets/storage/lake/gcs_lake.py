@@ -68,7 +68,7 @@ class GcsLake(Lake):
         with file.open("rb") as content:
             sha256 = hashlib.file_digest(content, "sha256").hexdigest()
         blob.metadata = {_SHA256: sha256, _RUN: run_id}
-        with self._named_errors(f"{self.uri(key)} cannot be written"):
+        with self._translate_errors(f"{self.uri(key)} cannot be written"):
             try:
                 blob.upload_from_filename(
                     str(file), checksum="crc32c", if_generation_match=int(replaces or 0), retry=self._retry
@@ -92,7 +92,7 @@ class GcsLake(Lake):
         """Open the object: a small one is downloaded and verified, of a large one only ranges are read, unverified."""
         blob = self._get(key, version)
         if blob.size <= _SMALL_OBJECT_BYTES:
-            with self._read_errors(key):
+            with self._translate_read_errors(key):
                 return io.BytesIO(blob.download_as_bytes(checksum="crc32c", retry=self._retry))
         return cast("BinaryIO", _Reader(self, blob, key))
 
@@ -102,7 +102,7 @@ class GcsLake(Lake):
         blob = self._get(key, version)
         with self.staging() as folder:
             path = folder / key.rpartition("/")[2]
-            with self._read_errors(key):
+            with self._translate_read_errors(key):
                 blob.download_to_filename(str(path), checksum="crc32c", retry=self._retry)
             yield path
 
@@ -118,7 +118,7 @@ class GcsLake(Lake):
 
     def delete(self, key: str) -> None:
         """Delete the live generation of the object, if there is one."""
-        with self._named_errors(f"{self.uri(key)} cannot be deleted"):
+        with self._translate_errors(f"{self.uri(key)} cannot be deleted"):
             try:
                 self._blob(key).delete(retry=self._retry)
             except api_errors.NotFound as error:
@@ -143,7 +143,7 @@ class GcsLake(Lake):
 
     def _find(self, key: str, version: str | None = None) -> Any:
         """Return a blob with its metadata, bound to its generation; None if there is no such object."""
-        with self._named_errors(f"{self.uri(key)} cannot be read"):
+        with self._translate_errors(f"{self.uri(key)} cannot be read"):
             blob = self._blob(key, version)
             try:
                 blob.reload(retry=self._retry)
@@ -161,8 +161,8 @@ class GcsLake(Lake):
         raise missing_error(self.uri(key))
 
     @contextmanager
-    def _read_errors(self, key: str) -> Iterator[None]:
-        with self._named_errors(f"{self.uri(key)} cannot be read"):
+    def _translate_read_errors(self, key: str) -> Iterator[None]:
+        with self._translate_errors(f"{self.uri(key)} cannot be read"):
             try:
                 yield
             except api_errors.NotFound as error:
@@ -176,7 +176,7 @@ class GcsLake(Lake):
 
     # --- errors ------------------------------------------------------------------------------------------------------
 
-    def _named_errors(self, label: str) -> AbstractContextManager[None]:
+    def _translate_errors(self, label: str) -> AbstractContextManager[None]:
         return translate_google_errors(
             label,
             permanent=LakeConfigurationError,
@@ -202,5 +202,5 @@ class _Reader(BlobReader):  # type: ignore[misc]  # the client has no types
         self._lake, self._key = lake, key
 
     def read(self, size: int = -1) -> bytes:
-        with self._lake._read_errors(self._key):  # noqa: SLF001
+        with self._lake._translate_read_errors(self._key):  # noqa: SLF001
             return cast("bytes", super().read(size))

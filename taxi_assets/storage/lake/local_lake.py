@@ -40,13 +40,13 @@ class LocalLake(Lake):
     @contextmanager
     def staging(self) -> Iterator[Path]:
         """Hold a private folder within the lake: on the same file system, so that a publish is a rename."""
-        with _write_errors(self.folder), self._private_folder() as folder:
+        with _translate_write_errors(self.folder), self._private_folder() as folder:
             yield folder
 
     def publish(self, file: Path, key: str, *, replaces: str | None, run_id: str) -> None:  # noqa: ARG002  (a file has no metadata for the run)
         """Flush the file to disk, rename it to the object, and flush the folder."""
         target = self._path(key)
-        with _write_errors(self.folder), _publish_lock(target.parent, self.wait_seconds) as folder:
+        with _translate_write_errors(self.folder), _publish_lock(target.parent, self.wait_seconds) as folder:
             if self.version(key) != replaces:
                 if not self.has_digest(key, sha256=_sha256(file)):
                     raise conflict_error(self.uri(key))
@@ -78,7 +78,7 @@ class LocalLake(Lake):
     def as_local_file(self, key: str, version: str | None = None) -> Iterator[Path]:
         """Hold a hard link to the file, which keeps its bytes while the object is replaced."""
         with ExitStack() as stack:
-            with _write_errors(self.folder):  # without the caller's block, which may write elsewhere
+            with _translate_write_errors(self.folder):  # without the caller's block, which may write elsewhere
                 name = stack.enter_context(self._private_folder()) / key.rpartition("/")[2]
                 try:
                     os.link(self._path(key), name)
@@ -120,7 +120,7 @@ def _staging(folder: str) -> Path:
 
 
 @contextmanager
-def _write_errors(folder: str) -> Iterator[None]:
+def _translate_write_errors(folder: str) -> Iterator[None]:
     """Turn errors that concern writing to the lake's folder into `LakeConfigurationError`."""
     try:
         yield
@@ -135,7 +135,7 @@ def _write_errors(folder: str) -> Iterator[None]:
             ) from error
         # A full disk, a quota or a limit of the process concerns every file, a permission only those of the lake.
         is_forbidden = path.startswith(folder) and error.errno in _FORBIDDEN
-        if error.errno not in _FULL and not is_forbidden:
+        if error.errno is None or (error.errno not in _FULL and not is_forbidden):
             raise
         raise LakeConfigurationError(
             f"{folder} cannot be written to ({os.strerror(error.errno)}).",
