@@ -1,7 +1,7 @@
-"""Cloud Storage and BigQuery as Dagster resources, on those of dagster-gcp.
+"""Cloud Storage and BigQuery as Dagster resources, derived from those of dagster-gcp.
 
-They differ in how they get a key: dagster-gcp's take it by way of a temporary file and an environment variable for the
-whole process (BigQuery), or not at all (Storage). Here credentials are handed to the clients.
+The resources of dagster-gcp pass a key through a temporary file and an environment variable of the process (BigQuery),
+or cannot use one (Cloud Storage). These pass the credentials to the clients directly.
 """
 
 from __future__ import annotations
@@ -22,19 +22,21 @@ if TYPE_CHECKING:
 _CREDENTIALS = Field(
     default=None,
     repr=False,
-    description="A service account's key file, or its content in base64; none: application default credentials.",
+    description=(
+        "The path of a service account's key file, or its content in base64. Unset: application default credentials."
+    ),
 )
 
 
 class CloudStorageResource(GCSResource):
-    """Cloud Storage: one client for as long as the resource lives."""
+    """Cloud Storage, with one client for the lifetime of the resource."""
 
     credentials: str | None = _CREDENTIALS
 
     _client: Any = PrivateAttr(default=None)
 
     def get_client(self) -> storage.Client:
-        """The client."""
+        """Return the client; the first call creates it."""
         if self._client is None:
             self._client = storage.Client(project=self.project, credentials=load_credentials(self.credentials))
             weakref.finalize(self, self._client.close)
@@ -42,14 +44,16 @@ class CloudStorageResource(GCSResource):
 
 
 class BigQueryClientResource(BigQueryResource):
-    """BigQuery, with a limit on what a query may cost."""
+    """BigQuery, with a limit on the bytes that each query may read."""
 
     credentials: str | None = _CREDENTIALS
-    maximum_bytes_billed: int = Field(description="A query that would read more is refused before it costs anything.")
+    maximum_bytes_billed: int = Field(
+        description="BigQuery rejects a query that would read more bytes, before it costs anything."
+    )
 
     @contextmanager
     def get_client(self) -> Iterator[bigquery.Client]:
-        """A client, closed afterwards."""
+        """Yield a client, which is closed at the end of the block."""
         limit = bigquery.QueryJobConfig(maximum_bytes_billed=self.maximum_bytes_billed)
         with bigquery.Client(
             project=self.project,

@@ -1,4 +1,4 @@
-"""The publisher as a Dagster resource: where raw files come from."""
+"""The publisher of raw files as a Dagster resource."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import dagster as dg
 from pydantic import Field
 
 from taxi_assets.errors import PublisherUnreachableError
-from taxi_assets.tlc.sources import download
+from taxi_assets.tlc.sources import download, version_check
 from taxi_assets.tlc.sources.publishers import PUBLISHERS, resolve_publisher
 from taxi_assets.tlc.sources.validate_file import DEFAULT_LIMITS, FileLimits
-from taxi_assets.tlc.sources.version_check import VERSION_CHECK_SECONDS, check_version
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,31 +22,44 @@ if TYPE_CHECKING:
 
 
 class PublisherResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's own pattern
-    """Who publishes the files."""
+    """Downloads raw files from a publisher, and checks which versions it offers."""
 
     source: str = Field(
         default="auto",
-        description=f"{', '.join(PUBLISHERS)}, or a base that holds the files: a folder, file://, http(s):// or gs://.",
+        description=(
+            f"The publisher: {', '.join(PUBLISHERS)}, or the location of your own files: "
+            "a folder, file://, http(s):// or gs://."
+        ),
     )
     google_key: str | None = Field(
         default=None,
         repr=False,
-        description="For gs://: a service account's key file, or its content in base64; none: application default.",
+        description=(
+            "For gs://: the path of a service account's key file, or its content in base64. "
+            "Unset: application default credentials."
+        ),
     )
 
-    max_file_bytes: int = Field(default=DEFAULT_LIMITS.max_bytes, description="The largest file that is taken.")
+    max_file_bytes: int = Field(
+        default=DEFAULT_LIMITS.max_bytes, description="The size of the largest file that is accepted, in bytes."
+    )
     max_expansion_ratio: int = Field(
-        default=DEFAULT_LIMITS.max_expansion_ratio, description="How many times its size a file may expand to."
+        default=DEFAULT_LIMITS.max_expansion_ratio,
+        description="How many times its own size a compressed file may expand to.",
     )
 
     @property
     def publisher(self) -> Publisher:
-        """Its addresses; raises `PublisherUnreachableError` where its folder has gone since the settings were read."""
+        """The publisher that `source` names.
+
+        Raises:
+            PublisherUnreachableError: The folder no longer exists.
+        """
         try:
             return resolve_publisher(self.source)
         except ValueError as error:
             raise PublisherUnreachableError(
-                f"The publisher cannot be asked: {error}", remedy="Bring its folder back, or change TAXI_SOURCE."
+                f"The publisher is not available: {error}", remedy="Restore its folder, or change TAXI_SOURCE."
             ) from None
 
     def check_version(
@@ -56,21 +68,21 @@ class PublisherResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # D
         sources: Sequence[SourceUrl],
         *,
         known: FileVersion | None,
-        seconds: float = VERSION_CHECK_SECONDS,
+        seconds: float = version_check.VERSION_CHECK_SECONDS,
     ) -> FileVersion | None:
-        """The version that is published now; see `tlc.ask.ask`."""
-        return check_version(label, sources, known=known, seconds=seconds, google_key=self.google_key)
+        """Return the version that is published now; see `tlc.sources.version_check.check_version`."""
+        return version_check.check_version(label, sources, known=known, seconds=seconds, google_key=self.google_key)
 
     def download(
         self, label: str, sources: Sequence[SourceUrl], *, known: SourceRecord | None, output_dir: Path
     ) -> DownloadedFile | UnchangedFile:
-        """Fetch what is not known already; see `tlc.download.fetch`."""
+        """Download a file unless it is unchanged; see `tlc.sources.download.download`."""
         return download.download(
             label,
             sources,
             known=known,
             output_dir=output_dir,
-            limits=FileLimits.of(self.max_file_bytes, self.max_expansion_ratio),
+            limits=FileLimits.from_settings(self.max_file_bytes, self.max_expansion_ratio),
             log=dg.get_dagster_logger(),
             google_key=self.google_key,
         )

@@ -154,7 +154,7 @@ def test_a_month_whose_answer_does_not_come_holds_up_nobody(tmp_path: Path, inst
         assert request.partition_key == "2021-02"
         scenario.run(request, to="none", status="STARTED")
         assert scenario.asked() == {}
-        assert f"{names[2]}: the answer did not end in time" in scenario.message
+        assert f"{names[2]}: the answer was not complete in time" in scenario.message
         assert ScanCursor.read(scenario.cursor) == ScanCursor()
 
 

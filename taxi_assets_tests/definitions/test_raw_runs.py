@@ -163,7 +163,7 @@ def test_what_does_not_pass_ends_after_four_attempts(from_a_bucket: Runs, storag
     result = from_a_bucket.run("raw")
     assert not result.success
     assert attempts(result) == 4
-    assert "changed on its way" in failures(result)[0]
+    assert "was replaced or damaged" in failures(result)[0]
 
 
 def test_what_stays_wrong_is_not_tried_again(from_a_bucket: Runs, storage: CloudStorage) -> None:

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 SERVICE, MONTH = "yellow", "2021-01"
 STEM = f"{SERVICE}_tripdata_{MONTH}"
 FINDINGS = {
-    "cut_mid_row.csv": "cut off in the middle of its last line",
+    "cut_mid_row.csv": "truncated in the middle of its last line",
     "error_page_html.parquet": 'an HTML page ("ERROR: The request could not be satisfied")',
     "git_lfs_pointer.csv.gz": "a git-LFS pointer",
-    "no_footer.parquet": "Parquet without its footer",
+    "no_footer.parquet": "Parquet without a footer",
 }
 NOTHING = Shelves(raw={}, record=None, quarantine=None, clean=None, warehouse=(), loaded=None)
 

@@ -272,7 +272,7 @@ def test_an_unknown_column_that_stands_for_gigabytes_is_refused_in_little_memory
 def test_texts_packed_as_deltas_are_refused_with_what_to_do(real: Any, tmp_path: Path, encoding: str) -> None:
     path, name = tmp_path / NAME, "store_and_fwd_flag"
     pyarrow.parquet.write_table(real, path, use_dictionary=False, column_encoding={name: encoding})
-    with pytest.raises(InvalidFileError, match=rf"texts are packed as {encoding} \(column {name}\)\. Write it anew"):
+    with pytest.raises(InvalidFileError, match=rf"strings are encoded as {encoding} \(column {name}\)\. Rewrite it"):
         take_in(path, tmp_path)
 
 

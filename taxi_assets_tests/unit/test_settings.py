@@ -108,7 +108,7 @@ def test_an_existing_lake_and_warehouse_are_accepted(here: Path) -> None:
         ("TAXI_WAREHOUSE", "duckdb:////", "It is a folder.", DUCKDB),
         ("TAXI_WAREHOUSE", "duckdb:///a-file/w.duckdb", "Not a directory.", DUCKDB),
         ("TAXI_SOURCE", "", "It is empty.", SOURCES),
-        ("TAXI_SOURCE", "TLC", "There is no such word and no such folder: TLC.", SOURCES),
+        ("TAXI_SOURCE", "TLC", "There is no such publisher and no such folder: TLC.", SOURCES),
         ("TAXI_SOURCE", "s3://bucket", "Nothing is known of addresses that begin with s3://.", SOURCES),
         ("TAXI_SOURCE", "a-file", "a-file is a file, not a folder.", SOURCES),
         ("TAXI_SOURCE", "x" * 300, "File name too long.", "Accepted is a publisher's name, a folder that exists"),

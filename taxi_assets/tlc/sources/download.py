@@ -1,45 +1,33 @@
-"""Fetching a published file, verified: from the first of its addresses that has it to a temporary folder.
+"""Downloading a published file: from the first source URL that has it to a temporary folder, validated.
 
-Belongs here: the order of things, and the transports that need no network, one function per kind of address
-(`_TRANSPORTS`). Does not belong here: which addresses there are (`publishers.py`), how HTTP is spoken (`http_transport.py`),
-what a good file is (`validate_file.py`), and where it is kept.
+Does not belong here: which URLs a publisher has (`publishers.py`), how each kind of URL is read (`transports/`), what a
+valid file is (`validate_file.py`), and where the file is stored (`storage/lake/`).
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
-import stat
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, TYPE_CHECKING
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
+from typing import TYPE_CHECKING
 
-from taxi_assets.errors import NotPublishedError, PublisherUnreachableError
-from taxi_assets.tlc.month import Month
-from taxi_assets.tlc.sources.publishers import SAMPLE_ZONES_URL
+from taxi_assets.errors import NotPublishedError
 from taxi_assets.tlc.sources.source_record import SourceRecord
 from taxi_assets.tlc.sources.transports.base_transport import (
-    CHUNK_BYTES,
     DEFAULT_RETRY,
-    RETRY_LATER,
     DownloadRequest,
-    DownloadResult,
-    FileRequest,
     MissingFileError,
+    NotModified,
     RetrySettings,
     format_megabytes,
-    request_error,
 )
-from taxi_assets.tlc.sources.validate_file import DEFAULT_LIMITS, FileLimits, too_large_error, validate_file
+from taxi_assets.tlc.sources.transports.schemes import transport_for
+from taxi_assets.tlc.sources.validate_file import DEFAULT_LIMITS, FileLimits, validate_file
 
 if TYPE_CHECKING:
     import logging
-    import os
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
+    from pathlib import Path
 
     from taxi_assets.tlc.sources.source_record import SourceUrl
 
@@ -48,7 +36,7 @@ __all__ = ["DownloadedFile", "RetrySettings", "UnchangedFile", "download"]
 
 @dataclass(frozen=True)
 class DownloadedFile:
-    """A new file, verified, at `path`."""
+    """A new, validated file at `path`."""
 
     path: Path
     record: SourceRecord
@@ -56,9 +44,10 @@ class DownloadedFile:
 
 @dataclass(frozen=True)
 class UnchangedFile:
-    """The publisher still has what we hold; `record` is the known one, found current just now."""
+    """The publisher still offers the version in the lake."""
 
     record: SourceRecord
+    """The known record, with the time of this check in `fetched_at`."""
 
 
 def download(
@@ -72,30 +61,41 @@ def download(
     retry: RetrySettings = DEFAULT_RETRY,
     google_key: str | None = None,
 ) -> DownloadedFile | UnchangedFile:
-    """Fetch the first candidate that is published, into the existing private folder `into`, and verify it.
+    """Download and validate a file from the first source URL that has it.
 
-    `what` (such as "yellow 2021-01") names the file in logs and errors; `known` is the record of the one we hold.
-    `google_key` opens addresses in Cloud Storage; see `FileRequest`.
-    After an error nothing is left in `into`.
+    A source URL that fails is never silently replaced by the next one: its error is raised. After an error, no file is
+    left in `output_dir`.
 
-    Raises `NotPublishedError` when no candidate is published. Every other error of a candidate ends the fetch, so that
-    a failing publisher is never silently replaced by the next: `PublisherUnreachableError`, `PublisherRequestError`,
-    `InvalidFileError`.
+    Args:
+        label: Names the file in logs and errors, such as "yellow 2021-01".
+        sources: The URLs to try, in order of preference.
+        known: The record of the file in the lake. An unchanged file is not downloaded again.
+        output_dir: An existing folder that no other process writes to.
+        limits: The largest file that is accepted.
+        log: Receives progress and the result.
+        retry: Retry policy and timeouts.
+        google_key: For Cloud Storage; see `FileRequest`.
+
+    Raises:
+        NotPublishedError: None of the source URLs has the file.
+        PublisherRequestError: A publisher refused the request.
+        PublisherUnreachableError: A publisher could not be reached, or did not send the complete file.
+        InvalidFileError: The file is not a complete trip file, or exceeds `limits`.
     """
-    missed = []
-    for candidate in sources:
-        job = DownloadRequest(
-            label=label, source=candidate, stored=known, path=output_dir / f"download.{candidate.format}",
+    missing = []
+    for source in sources:
+        request = DownloadRequest(
+            label=label, source=source, stored=known, path=output_dir / f"download.{source.format}",
             limits=limits, log=log, retry=retry, google_key=google_key,
         )  # fmt: skip
         try:
-            return _download_one(job)
+            return _download_one(request)
         except BaseException as error:
-            job.path.unlink(missing_ok=True)
+            request.path.unlink(missing_ok=True)
             if not isinstance(error, MissingFileError):
                 raise
-            missed.append(f"{job.url} ({error})")
-    where = f"at {', nor at '.join(missed)}" if missed else "anywhere: its publisher has no address for it"
+            missing.append(f"{request.url} ({error})")
+    where = f"at {', nor at '.join(missing)}" if missing else "anywhere: its publisher has no URL for it"
     raise NotPublishedError(
         f"{label} is not published {where}.",
         remedy="Choose a month that is published, or another publisher (TAXI_SOURCE).",
@@ -103,117 +103,26 @@ def download(
 
 
 def _download_one(request: DownloadRequest) -> DownloadedFile | UnchangedFile:
-    arrived = _TRANSPORTS[urlsplit(request.source.url).scheme](request)
+    result = transport_for(request.source.url).download(request)
     now = dt.datetime.now(dt.UTC)
-    if isinstance(arrived, SourceRecord):
+    if isinstance(result, NotModified):
         request.log.info("%s: unchanged at %s", request.label, request.url)
-        return UnchangedFile(arrived.model_copy(update={"fetched_at": now}))
+        return UnchangedFile(result.record.model_copy(update={"fetched_at": now}))
     rows = validate_file(
         request.path, request.source.format, label=request.label, url=request.url, limits=request.limits
     )
-    size, seconds = format_megabytes(arrived.bytes), time.monotonic() - request.started
+    size, seconds = format_megabytes(result.bytes), time.monotonic() - request.started
     request.log.info("%s: %s, %s rows, from %s in %.1f s", request.label, size, f"{rows:,}", request.url, seconds)
     record = SourceRecord(
         url=request.url,
         publisher=request.source.publisher,
         format=request.source.format,
-        bytes=arrived.bytes,
-        sha256=arrived.sha256,
+        bytes=result.bytes,
+        sha256=result.sha256,
         rows=rows,
-        etag=arrived.etag,
-        last_modified=arrived.last_modified,
+        etag=result.etag,
+        last_modified=result.last_modified,
         fetched_at=now,
-        generated=arrived.generated,
+        generated=result.generated,
     )
     return DownloadedFile(request.path, record)
-
-
-def _download_from_folder(request: DownloadRequest) -> DownloadResult | SourceRecord:
-    return _copy(request, path_of(request))
-
-
-def path_of(request: FileRequest) -> Path:
-    """The path that a `file:` address stands for."""
-    return Path(url2pathname(urlsplit(request.source.url).path))
-
-
-def _copy(request: DownloadRequest, source: Path) -> DownloadResult | SourceRecord:
-    with _named_errors(request):
-        found = source.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise request_error(request, "that it is no file")
-        if request.known is not None and request.known.etag == etag_of(found):
-            return request.known
-        if found.st_size > request.limits.max_bytes:
-            raise too_large_error(request.label, request.url, request.limits)
-        published = source.open("rb")
-    with published, request.path.open("wb") as copy:  # an error of the copy is the lake's, not the publisher's
-        digest = _digest(published, copy)
-    with _named_errors(request):
-        changed = etag_of(source.stat()) != etag_of(found)
-    if changed:
-        raise PublisherUnreachableError(
-            f"{request.label} changed while it was read from {request.url}.", remedy=RETRY_LATER
-        )
-    return DownloadResult(found.st_size, digest, etag_of(found))
-
-
-@contextmanager
-def _named_errors(request: DownloadRequest) -> Iterator[None]:
-    """What is said of the publisher's own file."""
-    try:
-        yield
-    except (FileNotFoundError, NotADirectoryError):
-        raise MissingFileError("no such file") from None
-    except PermissionError:
-        raise request_error(request, "that its permissions forbid reading it") from None
-
-
-def etag_of(found: os.stat_result) -> str:
-    """What tells a version of a file on disk from another."""
-    return f'"{found.st_mtime_ns}-{found.st_size}"'
-
-
-def _digest(source: IO[bytes], copy: IO[bytes] | None = None) -> str:
-    digest = hashlib.sha256()
-    while chunk := source.read(CHUNK_BYTES):
-        digest.update(chunk)
-        if copy is not None:
-            copy.write(chunk)
-    return digest.hexdigest()
-
-
-def _generate(request: DownloadRequest) -> DownloadResult | SourceRecord:
-    from taxi_assets.tlc import synthetic  # noqa: PLC0415  (the generator is loaded only where it is asked for)
-
-    if request.source.url == SAMPLE_ZONES_URL:
-        return _copy(request, synthetic.zones_path())
-    etag = synthetic.etag()
-    if request.known is not None and request.known.etag == etag:
-        return request.known
-    service, month = request.source.url.removeprefix("sample:").split("/")
-    synthetic.write_month(service, Month.parse(month), request.path)
-    with request.path.open("rb") as file:
-        digest = _digest(file)
-    return DownloadResult(request.path.stat().st_size, digest, etag, generated=True)
-
-
-def _download_from_server(request: DownloadRequest) -> DownloadResult | SourceRecord:
-    from taxi_assets.tlc.sources.transports.http_transport import download_http  # noqa: PLC0415  (requests takes a tenth of a second to load)
-
-    return download_http(request)
-
-
-def _download_from_bucket(request: DownloadRequest) -> DownloadResult | SourceRecord:
-    from taxi_assets.tlc.sources.transports.gcs_transport import download_gcs  # noqa: PLC0415  (Google's clients take a while to load)
-
-    return download_gcs(request)
-
-
-_TRANSPORTS: dict[str, Callable[[DownloadRequest], DownloadResult | SourceRecord]] = {
-    "http": _download_from_server,
-    "https": _download_from_server,
-    "file": _download_from_folder,
-    "gs": _download_from_bucket,
-    "sample": _generate,
-}

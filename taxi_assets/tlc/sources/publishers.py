@@ -1,7 +1,7 @@
-"""Who publishes trip files, and under which addresses: what `TAXI_SOURCE` means.
+"""Publishers of trip files: the URLs at which each offers a month, and the values that `TAXI_SOURCE` accepts.
 
-Belongs here: one small class per publisher that turns a service and a month into the addresses to try, and the words
-that choose a publisher. Does not belong here: fetching (`download.py`), and which services and months exist at all.
+Belongs here: one small class per publisher. Does not belong here: downloading (`download.py`), and which services and
+months exist.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.schema import Service
 
 SAMPLE_ZONES_URL = "sample:taxi_zone_lookup"
-"""The address of the copy of TLC's zone table in this package."""
+"""The URL of the copy of TLC's zone table in this package."""
 
 _TLC_URL = "https://d37ci6vzurychx.cloudfront.net"
 _MIRROR_URL = "https://github.com/DataTalksClub/nyc-tlc-data/releases/download"
@@ -30,113 +30,119 @@ _ZONES_FILE = "taxi_zone_lookup.csv"
 
 
 class Publisher(Protocol):
-    """Somebody who publishes trip files."""
+    """An organization or a location that publishes trip files."""
 
     @property
     def name(self) -> str:
-        """The word or base it was chosen by, without secrets."""
+        """The value of `TAXI_SOURCE` that selects it, without secrets."""
 
     def source_urls(self, service: Service, month: Month) -> list[SourceUrl]:
-        """Where the month's file may be, in order of preference."""
+        """Return the URLs where the month's file may be, in order of preference. Empty: not published."""
 
     def zones(self) -> list[SourceUrl]:
-        """Where the table of taxi zones may be, in order of preference."""
+        """Return the URLs where the taxi zone table may be, in order of preference."""
 
 
 @dataclass(frozen=True)
 class TlcPublisher:
-    """The Taxi & Limousine Commission itself: Parquet, every month since 2009."""
+    """The Taxi & Limousine Commission (TLC): every month since 2009, as Parquet."""
 
     name: str = "tlc"
 
     def source_urls(self, service: Service, month: Month) -> list[SourceUrl]:
-        """Its one Parquet file; none of a service that is not TLC's."""
+        """Return the URL of the Parquet file. Services that TLC does not publish have none."""
         if service.file_name is not None:
             return []
         url = f"{_TLC_URL}/trip-data/{_file_name(service, month, FileFormat.PARQUET)}"
         return [SourceUrl(url, self.name, FileFormat.PARQUET)]
 
     def zones(self) -> list[SourceUrl]:
-        """The official table."""
+        """Return the URL of TLC's table."""
         return [SourceUrl(f"{_TLC_URL}/misc/{_ZONES_FILE}", self.name, FileFormat.CSV)]
 
 
 @dataclass(frozen=True)
 class DataTalksClubPublisher:
-    """The mirror that keeps the CSV files TLC has withdrawn."""
+    """The mirror of the CSV files that TLC no longer publishes."""
 
     name: str = "datatalksclub"
 
     def has(self, month: Month) -> bool:
-        """Whether the month is within its range."""
+        """Return whether the mirror has the month."""
         return _MIRROR_FIRST <= month <= _MIRROR_LAST
 
     def source_urls(self, service: Service, month: Month) -> list[SourceUrl]:
-        """Its one CSV; asked for outside its range as well, so that the answer is the publisher's own."""
+        """Return the URL of the CSV file, also for months outside the mirror's range.
+
+        The mirror itself then answers that it does not have the month.
+        """
         if service.file_name is not None:
             return []
         url = f"{_MIRROR_URL}/{service.name}/{_file_name(service, month, FileFormat.CSV_GZ)}"
         return [SourceUrl(url, self.name, FileFormat.CSV_GZ)]
 
     def zones(self) -> list[SourceUrl]:
-        """The official table: the mirror has none."""
+        """Return the URL of TLC's table: the mirror has none."""
         return TlcPublisher().zones()
 
 
 @dataclass(frozen=True)
 class AutoPublisher:
-    """The mirror's CSV where there is one, TLC's Parquet elsewhere."""
+    """The mirror's CSV for the months that it has, and TLC's Parquet."""
 
     name: str = "auto"
 
     def source_urls(self, service: Service, month: Month) -> list[SourceUrl]:
-        """The mirror first, within its range; TLC always."""
+        """Return the mirror's URL if it has the month, then TLC's URL."""
         mirror = DataTalksClubPublisher()
         mirrored = mirror.source_urls(service, month) if mirror.has(month) else []
         return mirrored + TlcPublisher().source_urls(service, month)
 
     def zones(self) -> list[SourceUrl]:
-        """The official table."""
+        """Return the URL of TLC's table."""
         return TlcPublisher().zones()
 
 
 @dataclass(frozen=True)
 class SyntheticPublisher:
-    """Generated months, offline (`sample/`), and the package's copy of the zone table."""
+    """The synthetic sample (`tlc/synthetic/`) and the zone table of this package. Needs no network."""
 
     name: str = "sample"
 
     def source_urls(self, service: Service, month: Month) -> list[SourceUrl]:
-        """The month, to be generated; none for a service that is not."""
-        from taxi_assets.tlc import synthetic  # noqa: PLC0415  (the generator is loaded only where it is asked for)
+        """Return the URL that generates the month. Services without a synthetic sample have none."""
+        from taxi_assets.tlc import synthetic  # noqa: PLC0415  (slow to import, and rarely needed)
 
         if service.name not in synthetic.services():
             return []
         return [SourceUrl(f"sample:{service.name}/{month}", self.name, synthetic.format_of(service.name))]
 
     def zones(self) -> list[SourceUrl]:
-        """The copy in the package."""
+        """Return the URL of the table in this package."""
         return [SourceUrl(SAMPLE_ZONES_URL, self.name, FileFormat.CSV)]
 
 
 @dataclass(frozen=True)
 class BaseUrlPublisher:
-    """A folder, on disk, on a web server or in a bucket, that holds files under the published names."""
+    """A folder, web server or bucket with files under their published names."""
 
     name: str
     url: str = field(repr=False)
-    """Its address with whatever opens it, a password or a signature: never to be shown."""
+    """The location with its secrets, such as a password or a signature. Never shown."""
 
     def source_urls(self, service: Service, month: Month) -> list[SourceUrl]:
-        """The month as `.csv.gz`, `.csv`, `.parquet`."""
-        return [SourceUrl(self._inside(_file_name(service, month, ending)), self.name, ending) for ending in FileFormat]
+        """Return the URLs of the month as `.csv.gz`, `.csv` and `.parquet`."""
+        return [
+            SourceUrl(self._url_of(_file_name(service, month, file_format)), self.name, file_format)
+            for file_format in FileFormat
+        ]
 
     def zones(self) -> list[SourceUrl]:
-        """Its own table, else the official one; a folder on disk stays offline."""
-        own = SourceUrl(self._inside(_ZONES_FILE), self.name, FileFormat.CSV)
+        """Return the URL of its own table, then that of TLC's; a folder uses the table of this package instead."""
+        own = SourceUrl(self._url_of(_ZONES_FILE), self.name, FileFormat.CSV)
         return [own, *(SyntheticPublisher() if self.url.startswith("file:") else TlcPublisher()).zones()]
 
-    def _inside(self, name: str) -> str:
+    def _url_of(self, name: str) -> str:
         parts = urlsplit(self.url)
         return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}", fragment=""))
 
@@ -145,15 +151,19 @@ PUBLISHERS: dict[str, Publisher] = {
     publisher.name: publisher
     for publisher in (AutoPublisher(), DataTalksClubPublisher(), TlcPublisher(), SyntheticPublisher())
 }
-"""The publishers that have a word for `TAXI_SOURCE`: their names."""
+"""By name: the publishers that `TAXI_SOURCE` selects by a name."""
 _ACCEPTED = f"Accepted are {', '.join(PUBLISHERS)}, a folder that exists, file:///..., http://..., https://... or gs://bucket/prefix."
 
 
 def resolve_publisher(source: str) -> Publisher:
-    """The publisher a word or base stands for; a word wins over a folder of its name (write `./sample` for that one).
+    """Return the publisher that a value of `TAXI_SOURCE` selects.
 
-    A relative folder is looked up in the working directory.
-    Raises `ValueError`, saying what is accepted, for anything else.
+    Args:
+        source: A publisher's name, a folder or a URL. A name takes precedence over a folder with the same name: write
+            `./sample` for the folder. A relative folder is resolved in the working directory.
+
+    Raises:
+        ValueError: The value is not accepted. The message lists the accepted values, and contains no secrets.
     """
     if source in PUBLISHERS:
         return PUBLISHERS[source]
@@ -164,21 +174,21 @@ def resolve_publisher(source: str) -> Publisher:
     if source.lower().startswith("gs://"):
         return _bucket_base(source)
     if "://" in source:
-        raise ValueError(f"Nothing is known of addresses that begin with {source.partition('://')[0]}://. {_ACCEPTED}")
+        raise ValueError(f"URLs that begin with {source.partition('://')[0]}:// are not supported. {_ACCEPTED}")
     if not source.strip():
         raise ValueError(f"It is empty. {_ACCEPTED}")
     return _folder_base(source, Path.cwd() / Path(source).expanduser())
 
 
 def public_url(url: str) -> str:
-    """The URL as it may be recorded, logged and quoted: without user, password, query and fragment."""
+    """Return a URL without user, password, query and fragment, for records, logs and errors."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def _file_name(service: Service, month: Month, ending: FileFormat) -> str:
+def _file_name(service: Service, month: Month, file_format: FileFormat) -> str:
     prefix = f"{service.name}_tripdata_{month}" if service.file_name is None else service.file_name.format(month=month)
-    return f"{prefix}.{ending}"
+    return f"{prefix}.{file_format}"
 
 
 def _folder_base(source: str, folder: Path) -> BaseUrlPublisher:
@@ -186,14 +196,14 @@ def _folder_base(source: str, folder: Path) -> BaseUrlPublisher:
         return BaseUrlPublisher(source, folder.resolve().as_uri())
     if folder.exists():
         raise ValueError(f"{source} is a file, not a folder. {_ACCEPTED}")
-    raise ValueError(f"There is no such word and no such folder: {source}. {_ACCEPTED}")
+    raise ValueError(f"There is no such publisher and no such folder: {source}. {_ACCEPTED}")
 
 
 def _file_base(source: str) -> BaseUrlPublisher:
     parts = urlsplit(source)
     path = url2pathname(parts.path)
     if parts.netloc not in {"", "localhost"} or not Path(path).is_absolute():
-        raise ValueError(f"{public_url(source)} names no folder of this machine: write file:///folder. {_ACCEPTED}")
+        raise ValueError(f"{public_url(source)} is not a folder of this machine: write file:///folder. {_ACCEPTED}")
     return _folder_base(source, Path(path))
 
 
@@ -209,6 +219,6 @@ def _web_base(source: str) -> BaseUrlPublisher:
     except ValueError:
         usable = False
     if not usable:
-        # Not quoted: where its host ends cannot be told, so neither can where its password does.
-        raise ValueError(f"That is no usable http(s):// address: its host or port cannot be read. {_ACCEPTED}")
+        # Not quoted: without a valid host, the end of the password is unknown.
+        raise ValueError(f"It is not a valid http(s):// URL: its host or port cannot be read. {_ACCEPTED}")
     return BaseUrlPublisher(public_url(source), source)

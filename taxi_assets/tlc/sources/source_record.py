@@ -1,4 +1,4 @@
-"""A trip file as its publisher offers it, and what is known of the one we hold."""
+"""Values that describe a published file, its current version, and the copy in the lake."""
 
 from __future__ import annotations
 
@@ -12,22 +12,19 @@ from taxi_assets.tlc.file_format import FileFormat
 
 @dataclass(frozen=True)
 class SourceUrl:
-    """One place where a file may be published.
+    """A URL where a file may be published: `http(s)://…`, `gs://…`, `file:///…` or `sample:{service}/{month}`."""
 
-    `url` is `http(s)://…`, `gs://…`, `file:///…`, or `sample:{service}/{month}` (generated, see `sample/`).
-    """
-
-    url: str = field(repr=False)  # may hold a password or a token
+    url: str = field(repr=False)  # may contain a password or a token
     publisher: str
     format: FileFormat
 
 
 @dataclass(frozen=True)
 class FileVersion:
-    """A published file as its publisher describes it, without sending it."""
+    """The version of a published file, from the headers or metadata that its publisher sends."""
 
     url: str
-    """Without secrets, as in `SourceRecord`."""
+    """The URL without secrets, as in `SourceRecord`."""
     publisher: str
     etag: str | None
     last_modified: str | None
@@ -35,13 +32,17 @@ class FileVersion:
 
     @property
     def name(self) -> str:
-        """What tells it from other versions at the same address: the best that the publisher gives."""
+        """The most precise attribute that the publisher sends: ETag, Last-Modified or length."""
         if self.etag is not None:
             return self.etag.removeprefix("W/")
-        return self.last_modified or (f"{self.bytes} bytes" if self.bytes is not None else "a version without a name")
+        return self.last_modified or (f"{self.bytes} bytes" if self.bytes is not None else "unknown version")
 
     def is_same_as(self, other: FileVersion) -> bool:
-        """Whether it is that version, by all that the publisher says of both."""
+        """Return whether both are the same version of the file at the same URL.
+
+        Compares the most precise attribute that both have: ETag, Last-Modified or length. Versions without a common
+        attribute count as the same.
+        """
         if self.url != other.url:
             return False
         if self.etag is not None and other.etag is not None:
@@ -52,17 +53,20 @@ class FileVersion:
 
 
 class SourceRecord(BaseModel):
-    """What is known of a raw file; kept as JSON beside it, because the event log may be lost or elsewhere."""
+    """The origin and digest of a raw file.
+
+    The lake stores it as JSON next to the file, because Dagster's event log can be lost or stored elsewhere.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    url: str = Field(description="Where it came from.")
-    publisher: str = Field(description="Who published it: datatalksclub, tlc, sample, or the base that was set.")
+    url: str = Field(description="The URL it was downloaded from, without secrets.")
+    publisher: str = Field(description="The publisher: datatalksclub, tlc, sample, or the location in TAXI_SOURCE.")
     format: FileFormat = Field(description="csv.gz, csv or parquet.")
-    bytes: int = Field(description="Its length as published.")
-    sha256: str = Field(description="Digest of its bytes, in hex.")
-    rows: int = Field(description="Data rows: non-blank lines less the header, or what the Parquet footer says.")
+    bytes: int = Field(description="Length as published, in bytes.")
+    sha256: str = Field(description="SHA-256 digest of the bytes, in hexadecimal.")
+    rows: int = Field(description="Data rows: non-blank lines without the header, or the count in the Parquet footer.")
     etag: str | None = Field(default=None, description="The publisher's ETag, for revalidation.")
     last_modified: str | None = Field(default=None, description="The publisher's Last-Modified, for revalidation.")
     fetched_at: dt.datetime = Field(description="When these bytes were downloaded, in UTC.")
-    generated: bool = Field(default=False, description="True for the generated sample: not TLC's records.")
+    generated: bool = Field(default=False, description="True for the synthetic sample, which is not TLC data.")

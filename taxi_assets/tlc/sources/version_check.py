@@ -1,36 +1,26 @@
-"""Asking a publisher whether a file is there, and in which version, without fetching it.
+"""Checking whether a file is published, and in which version, without downloading it.
 
-Belongs here: the order of things, and how files on disk and generated ones are asked for. Does not belong here: how
-HTTP and Cloud Storage are spoken (`http_transport.py`, `gcs_transport.py`), and what is made of the answer.
+Does not belong here: how each kind of URL is read (`transports/`), and what follows from the version
+(`automation/publication/`).
 """
 
 from __future__ import annotations
 
-import stat
 import time
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
-from taxi_assets.errors import PublisherServerError
-from taxi_assets.tlc.sources.download import etag_of, path_of
-from taxi_assets.tlc.sources.source_record import FileVersion
-from taxi_assets.tlc.sources.transports.base_transport import (
-    RETRY_LATER,
-    MissingFileError,
-    RetrySettings,
-    VersionRequest,
-    request_error,
-)
+from taxi_assets.tlc.sources.transports.base_transport import RetrySettings, VersionRequest
+from taxi_assets.tlc.sources.transports.schemes import transport_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from taxi_assets.tlc.sources.source_record import SourceUrl
+    from taxi_assets.tlc.sources.source_record import FileVersion, SourceUrl
 
 NO_RETRY = RetrySettings(attempts=1, connect_timeout=3, read_timeout=5)
-"""Whoever asks comes again soon: no patience."""
+"""Short timeouts and no retry: the sensor checks again at its next tick."""
 VERSION_CHECK_SECONDS = 15.0
-"""For all candidates together, however slowly an answer comes in."""
+"""Time limit for all source URLs of a file together."""
 
 
 def check_version(
@@ -42,61 +32,32 @@ def check_version(
     seconds: float = VERSION_CHECK_SECONDS,
     google_key: str | None = None,
 ) -> FileVersion | None:
-    """The version of a file that is published now, of the first candidate that is; None when none is published.
+    """Return the published version of a file, from the first source URL that has it.
 
-    `known` is the version of the file that we hold; it is the answer when the publisher says that it is still current.
-    As in `fetch`, a candidate that fails is never silently replaced by the next: raises `PublisherRequestError`, and
-    `PublisherServerError` where no good answer came in time; `PublisherUnreachableError` means that nobody is there.
+    A source URL that fails is never silently replaced by the next one: its error is raised.
+
+    Args:
+        label: Names the file in errors, such as "yellow 2021-01".
+        sources: The URLs to try, in order of preference.
+        known: The version of the file in the lake. It is returned if the publisher confirms that it is current.
+        retry: Timeouts of a request; only `connect_timeout` and `read_timeout` are used.
+        seconds: Time limit for all source URLs together.
+        google_key: For Cloud Storage; see `FileRequest`.
+
+    Returns:
+        The version, or None if none of the source URLs has the file.
+
+    Raises:
+        PublisherRequestError: A publisher refused the request.
+        PublisherServerError: A publisher answered with a server error, or not within the time limit.
+        PublisherUnreachableError: A publisher could not be reached at all.
     """
     deadline = time.monotonic() + seconds
-    for candidate in sources:
-        question = VersionRequest(
-            label=label, source=candidate, stored=known, retry=retry, google_key=google_key, deadline=deadline
+    for source in sources:
+        request = VersionRequest(
+            label=label, source=source, stored=known, retry=retry, google_key=google_key, deadline=deadline
         )
-        try:
-            return _VERSION_CHECKS[urlsplit(candidate.url).scheme](question)
-        except MissingFileError:
-            continue
+        version = transport_for(source.url).check_version(request)
+        if version is not None:
+            return version
     return None
-
-
-def _check_folder(request: VersionRequest) -> FileVersion:
-    try:
-        found = path_of(request).stat()
-    except (FileNotFoundError, NotADirectoryError):
-        raise MissingFileError("no such file") from None
-    except PermissionError:
-        raise request_error(request, "that its permissions forbid reading it") from None
-    except OSError as error:  # such as a network drive that has gone away
-        label = f"{request.label} could not be asked for at {request.url}: {(error.strerror or 'it broke').lower()}."
-        raise PublisherServerError(label, remedy=RETRY_LATER) from None
-    if not stat.S_ISREG(found.st_mode):
-        raise request_error(request, "that it is no file")
-    return FileVersion(request.url, request.source.publisher, etag_of(found), None, found.st_size)
-
-
-def _check_synthetic(request: VersionRequest) -> FileVersion:
-    from taxi_assets.tlc import synthetic  # noqa: PLC0415  (the generator is loaded only where it is asked for)
-
-    return FileVersion(request.url, request.source.publisher, synthetic.etag(), None, None)
-
-
-def _check_http(request: VersionRequest) -> FileVersion:
-    from taxi_assets.tlc.sources.transports.http_transport import check_http_version  # noqa: PLC0415  (see `download.py`)
-
-    return check_http_version(request)
-
-
-def _check_gcs(request: VersionRequest) -> FileVersion:
-    from taxi_assets.tlc.sources.transports.gcs_transport import check_gcs_version  # noqa: PLC0415  (Google's clients take a while to load)
-
-    return check_gcs_version(request)
-
-
-_VERSION_CHECKS: dict[str, Callable[[VersionRequest], FileVersion]] = {
-    "http": _check_http,
-    "https": _check_http,
-    "file": _check_folder,
-    "gs": _check_gcs,
-    "sample": _check_synthetic,
-}

@@ -1,7 +1,6 @@
-"""What every way of fetching a file, and of asking for it, has in common: the errand, and how it can end.
+"""The interface of all transports: requests, results and the errors that they share.
 
-Belongs here: the terms shared by `download.py`, `version_check.py` and the transports they choose from. Does not belong here: any
-transport.
+Does not belong here: anything that only one kind of URL needs.
 """
 
 from __future__ import annotations
@@ -9,9 +8,9 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from taxi_assets.errors import PublisherRequestError
+from taxi_assets.errors import PublisherRequestError, PublisherServerError, PublisherUnreachableError
 from taxi_assets.tlc.sources.publishers import public_url
 
 if TYPE_CHECKING:
@@ -22,28 +21,31 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.sources.validate_file import FileLimits
 
 CHUNK_BYTES = 1 << 20
-"""The most that is read at once."""
+"""The most bytes that are read at once."""
 
 RETRY_LATER = "Try again later, or choose another publisher (TAXI_SOURCE)."
 
 
 @dataclass(frozen=True)
 class RetrySettings:
-    """How patient a download is; times in seconds."""
+    """The retry policy and the timeouts of a request. Times are in seconds."""
 
     attempts: int = 6
-    """In a row that bring less than `least_bytes` together, before giving up."""
+    """Attempts without progress before the download fails.
+
+    The count starts again when `minimum_progress_bytes` new bytes have arrived, unless the attempt was too slow.
+    """
     first_wait_seconds: float = 1.0
-    """Doubled after each of these attempts, plus up to as much by chance."""
+    """Wait after the first failed attempt. Doubles with each further one; a random share of it is added."""
     max_wait_seconds: float = 30.0
     max_retry_after_seconds: float = 120.0
-    """The most that a publisher's Retry-After can make us wait."""
+    """The longest wait that a publisher can request with a Retry-After header."""
     connect_timeout: float = 10.0
     read_timeout: float = 60.0
     minimum_progress_bytes: int = 64 << 10
-    """That must come within each `read_timeout`, where there are as many; slower than that is as good as nothing."""
+    """Bytes that must arrive within each `read_timeout`. A slower attempt counts as failed."""
     progress_interval_seconds: float = 10.0
-    """Between lines in the log."""
+    """Time between two progress lines in the log."""
 
 
 DEFAULT_RETRY = RetrySettings()
@@ -51,26 +53,27 @@ DEFAULT_RETRY = RetrySettings()
 
 @dataclass(frozen=True, kw_only=True)
 class FileRequest:
-    """One address, on which a file is to be had."""
+    """A request for one file at one URL."""
 
     label: str
     """Names the file in errors, such as "yellow 2021-01"."""
     source: SourceUrl
     retry: RetrySettings
     google_key: str | None = field(default=None, repr=False)
-    """For addresses in Cloud Storage: a service account's key file, or its content in base64."""
+    """For Cloud Storage: a service account's key file, or its content in base64. None: application default."""
 
     @property
     def url(self) -> str:
-        """The address without its secrets: the one to be shown and recorded."""
+        """The URL without secrets, for records, logs and errors."""
         return public_url(self.source.url)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DownloadRequest(FileRequest):
-    """A file to be fetched, to `path`."""
+    """A request to download a file to `path`."""
 
     stored: SourceRecord | None
+    """The record of the file in the lake, which may come from another URL."""
     path: Path
     limits: FileLimits
     log: logging.Logger
@@ -78,47 +81,91 @@ class DownloadRequest(FileRequest):
 
     @property
     def known(self) -> SourceRecord | None:
-        """The record of what we hold, if it came from this very address."""
+        """The record of the file in the lake, if it came from this URL."""
         return self.stored if self.stored is not None and self.stored.url == self.url else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class VersionRequest(FileRequest):
-    """A file to be asked about."""
+    """A request for the version of a file, without its content."""
 
     stored: FileVersion | None
+    """The version of the file in the lake, which may come from another URL."""
     deadline: float = math.inf
-    """By when the answer must be there, by `time.monotonic`."""
+    """When the answer must be complete, on the clock of `time.monotonic`."""
 
     @property
     def known(self) -> FileVersion | None:
-        """The version of the one we hold, if it came from this very address."""
+        """The version of the file in the lake, if it came from this URL."""
         return self.stored if self.stored is not None and self.stored.url == self.url else None
 
 
 @dataclass(frozen=True)
 class DownloadResult:
-    """What a transport brought to the job's path."""
+    """A file that was written to the path of its request."""
 
     bytes: int
     sha256: str
     etag: str | None
     last_modified: str | None = None
     generated: bool = False
+    """True for months of the synthetic sample."""
+
+
+@dataclass(frozen=True)
+class NotModified:
+    """The publisher still offers the version that `DownloadRequest.known` describes; nothing was written."""
+
+    record: SourceRecord
+    """`DownloadRequest.known`."""
+
+
+class Transport(Protocol):
+    """Reads published files from one kind of URL."""
+
+    def download(self, request: DownloadRequest) -> DownloadResult | NotModified:
+        """Download the complete file to `request.path`, unless it is still the known version.
+
+        Raises:
+            MissingFileError: The URL has no such file.
+            PublisherRequestError: The publisher refused the request.
+            PublisherUnreachableError: The publisher could not be reached, or did not send the complete file.
+            InvalidFileError: The file exceeds `request.limits`.
+        """
+
+    def check_version(self, request: VersionRequest) -> FileVersion | None:
+        """Return the version that is published now, or None if the URL has no such file.
+
+        Sends one request, without retries.
+
+        Raises:
+            PublisherRequestError: The publisher refused the request.
+            PublisherServerError: The publisher answered with a server error, or too slowly.
+            PublisherUnreachableError: The publisher could not be reached.
+        """
 
 
 class MissingFileError(Exception):
-    """The address has no such file; its text is the answer that said so."""
+    """The URL has no such file. The message is the publisher's answer, such as "HTTP 404"."""
 
 
-def request_error(request: FileRequest, answer: str) -> PublisherRequestError:
-    """The error for an answer that does not pass by itself."""
+def request_error(request: FileRequest, cause: str) -> PublisherRequestError:
+    """Build the error for a request that fails permanently."""
     return PublisherRequestError(
-        f"{request.label} could not be fetched from {request.url}: the answer was {answer}.",
+        f"{request.label} could not be fetched from {request.url}: {cause}.",
         remedy="Check the address, or choose another publisher (TAXI_SOURCE).",
     )
 
 
+def version_check_error(
+    request: VersionRequest, cause: str, error_class: type[PublisherUnreachableError] = PublisherServerError
+) -> PublisherUnreachableError:
+    """Build the error for a version check that fails for a transient reason."""
+    return error_class(
+        f"The version of {request.label} could not be checked at {request.url}: {cause}.", remedy=RETRY_LATER
+    )
+
+
 def format_megabytes(count: int) -> str:
-    """A number of bytes, for people."""
+    """Return a number of bytes as text, in millions with one decimal."""
     return f"{count / 1e6:,.1f} MB"

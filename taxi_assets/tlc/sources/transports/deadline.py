@@ -1,7 +1,7 @@
-"""A deadline for all that is said over HTTP in one errand.
+"""A deadline for all HTTP connections of one request.
 
-A timeout of a socket starts anew with each byte that comes, so a publisher that sends one every few seconds keeps a
-client for as long as it likes. Here the connections are cut when the time is up. Does not belong here: what is said.
+A socket's timeout starts again with each byte that arrives, so a publisher that sends one byte every few seconds can
+hold a client indefinitely. This module closes the connections at the deadline.
 """
 
 from __future__ import annotations
@@ -20,77 +20,81 @@ if TYPE_CHECKING:
 
     from urllib3.connection import HTTPConnection
 
-_RETRY_INTERVAL_SECONDS = 0.05
-"""Seconds: one that was being opened, or a redirect has led to, is cut as well."""
+_REPEAT_SECONDS = 0.05
+"""Time between two passes, which also close connections that were being opened, or that a redirect led to."""
 
 
 class DeadlinePassedError(Exception):
-    """The time is up."""
+    """The deadline passed before the request was complete."""
 
 
 @contextmanager
 def session_until(deadline: Callable[[], float]) -> Iterator[requests.Session]:
-    """A session whose connections are cut at a point in time, by `time.monotonic`; raises `DeadlinePassedError`.
+    """Yield a session whose connections are closed at a deadline.
 
-    It may be put off while there is time.
+    Args:
+        deadline: Returns the deadline on the clock of `time.monotonic`. It may move later until it has passed.
+
+    Raises:
+        DeadlinePassedError: The connections were closed.
     """
-    cutter = _ConnectionCloser(deadline)
+    closer = _ConnectionCloser(deadline)
     with requests.Session() as session:
         for scheme in ("http://", "https://"):
-            session.mount(scheme, _DeadlineAdapter(cutter))
-        cutter.start()
+            session.mount(scheme, _DeadlineAdapter(closer))
+        closer.start()
         try:
             yield session
         except (requests.RequestException, OSError):
-            if cutter.has_cut:
+            if closer.has_closed:
                 raise DeadlinePassedError from None
             raise
         finally:
-            cutter.stop()
-    if cutter.has_cut:  # to http.client, headers that were cut off are headers that have ended
+            closer.stop()
+    if closer.has_closed:  # http.client takes truncated headers for complete ones
         raise DeadlinePassedError
 
 
 class _ConnectionCloser(threading.Thread):
-    """Waits for the deadline in the background, and cuts what is open then."""
+    """A thread that waits for the deadline, then closes all open connections."""
 
     def __init__(self, deadline: Callable[[], float]) -> None:
         super().__init__(daemon=True, name="deadline")
         self.connections: list[HTTPConnection] = []
         self.sockets: list[Any] = []
-        """Those of connections that are open: one lets go of its socket where the server says that it will close it."""
-        self.has_cut = False
+        """Sockets of open connections. A connection drops its socket if the server announces that it will close it."""
+        self.has_closed = False
         self._deadline = deadline
-        self._over = threading.Event()
+        self._finished = threading.Event()
 
     def run(self) -> None:
         wait = self._deadline() - time.monotonic()
-        while not self._over.wait(wait):
+        while not self._finished.wait(wait):
             wait = self._deadline() - time.monotonic()
             if wait > 0:
                 continue
-            self.has_cut = True
-            for open_ in [*(connection.sock for connection in self.connections), *self.sockets]:
-                with suppress(OSError, AttributeError):  # it is closed already, or not open yet
-                    open_.shutdown(socket.SHUT_RDWR)
-            wait = _RETRY_INTERVAL_SECONDS
+            self.has_closed = True
+            for open_socket in [*(connection.sock for connection in self.connections), *self.sockets]:
+                with suppress(OSError, AttributeError):  # already closed, or not open yet
+                    open_socket.shutdown(socket.SHUT_RDWR)
+            wait = _REPEAT_SECONDS
 
     def stop(self) -> None:
-        self._over.set()
+        self._finished.set()
         self.join()
 
 
 class _DeadlineAdapter(HTTPAdapter):
-    """Tells of each connection that is made, and reads no body of a redirect."""
+    """Registers each new connection with the closer, and closes redirects without reading their body."""
 
-    def __init__(self, cutter: _ConnectionCloser) -> None:
+    def __init__(self, closer: _ConnectionCloser) -> None:
         super().__init__()
-        self._cutter = cutter
+        self._closer = closer
 
     def send(self, *args: Any, **options: Any) -> requests.Response:
         response = super().send(*args, **options)
         if response.is_redirect:
-            # Before it follows, requests reads the body into memory, expanded, however long; of a closed one nothing.
+            # requests reads and decompresses the whole body of a redirect into memory, unless the response is closed.
             response.close()
         return response
 
@@ -100,14 +104,14 @@ class _DeadlineAdapter(HTTPAdapter):
 
         def connect(*args: Any, **options: Any) -> Any:
             connection = connection_class(*args, **options)
-            open_ = connection.connect
+            open_connection = connection.connect
 
-            def open_and_tell() -> None:
-                open_()
-                self._cutter.sockets.append(connection.sock)
+            def open_and_register() -> None:
+                open_connection()
+                self._closer.sockets.append(connection.sock)
 
-            connection.connect = open_and_tell
-            self._cutter.connections.append(connection)
+            connection.connect = open_and_register
+            self._closer.connections.append(connection)
             return connection
 
         pool.ConnectionCls = connect

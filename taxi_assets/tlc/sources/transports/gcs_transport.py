@@ -1,7 +1,6 @@
-"""Fetching from a bucket of Cloud Storage: an object's generation tells whether it has changed.
+"""Reading `gs://` URLs: objects in Cloud Storage, through Google's client.
 
-Belongs here: the `gs` transport of `download.py` and `version_check.py`. The official client resumes, retries and checks the
-crc32c.
+The client resumes and retries downloads, and verifies the crc32c checksum.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from taxi_assets.tlc.sources.transports.base_transport import (
     RETRY_LATER,
     DownloadResult,
     MissingFileError,
+    NotModified,
     request_error,
 )
 from taxi_assets.tlc.sources.validate_file import expansion_ratio_error, too_large_error
@@ -33,61 +33,67 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
     from google.cloud import storage
 
-    from taxi_assets.tlc.sources.source_record import SourceRecord
     from taxi_assets.tlc.sources.transports.base_transport import DownloadRequest, FileRequest, VersionRequest
 
 
-def download_gcs(request: DownloadRequest) -> DownloadResult | SourceRecord:
-    """Bring the object to the job's path; or the known record, when its generation is the known one."""
-    with _object(request) as blob:
-        etag = _etag(blob)
-        if request.known is not None and request.known.etag == etag:
-            return request.known
-        if blob.size > request.limits.max_bytes:
-            raise too_large_error(request.label, request.url, request.limits)
+class GcsTransport:
+    """Downloads objects. The generation identifies a version."""
+
+    def download(self, request: DownloadRequest) -> DownloadResult | NotModified:
+        """Download the object; see `Transport.download`."""
+        with _published_object(request) as blob:
+            etag = _etag(blob)
+            if request.known is not None and request.known.etag == etag:
+                return NotModified(request.known)
+            if blob.size > request.limits.max_bytes:
+                raise too_large_error(request.label, request.url, request.limits)
+            try:
+                # Objects stored with Content-Encoding: gzip are decompressed, unless gzip is the format to download.
+                as_stored = request.source.format is FileFormat.CSV_GZ
+                with _BoundedFile(request, blob.size) as file:
+                    blob.download_to_file(file, checksum="crc32c", raw_download=as_stored)
+            except (DataCorruption, api_errors.NotFound):  # NotFound: this generation was replaced or deleted
+                changed = f"{request.label} was replaced or damaged while it was downloaded from {request.url}."
+                raise PublisherUnreachableError(changed, remedy=RETRY_LATER) from None
+        with request.path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return DownloadResult(request.path.stat().st_size, digest, etag)
+
+    def check_version(self, request: VersionRequest) -> FileVersion | None:
+        """Return the object's version; see `Transport.check_version`."""
+        timeouts = (request.retry.connect_timeout, request.retry.read_timeout)
         try:
-            # What was stored compressed once more (Content-Encoding) comes plain, unless compressed is what we want.
-            as_stored = request.source.format is FileFormat.CSV_GZ
-            with _BoundedFile(request, blob.size) as file:
-                blob.download_to_file(file, checksum="crc32c", raw_download=as_stored)
-        except (DataCorruption, api_errors.NotFound):  # this generation has gone meanwhile
-            changed = f"{request.label} changed on its way from {request.url}."
-            raise PublisherUnreachableError(changed, remedy=RETRY_LATER) from None
-    with request.path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return DownloadResult(request.path.stat().st_size, digest, etag)
+            with _published_object(request, retry=None, timeout=timeouts) as blob:
+                return FileVersion(request.url, request.source.publisher, _etag(blob), None, int(blob.size))
+        except MissingFileError:
+            return None
 
 
 class _BoundedFile(io.FileIO):
-    """The job's file while it is written, never beyond the limits: what was stored compressed is expanded on its way.
+    """The file at `request.path`, which raises `InvalidFileError` when a write would exceed the limits.
 
-    Where it stands is asked anew each time, because the client begins again from the start after some failures.
+    The client decompresses some objects while it downloads them, so the size of the object does not bound the file.
+    Each write asks for the current position, because the client starts from the beginning after some failures.
     """
 
     def __init__(self, request: DownloadRequest, stored_bytes: int) -> None:
         super().__init__(request.path, "wb")
-        self._job = request
-        self._ratio_at = request.limits.max_expansion_ratio * stored_bytes
+        self._request = request
+        self._max_expanded_bytes = request.limits.max_expansion_ratio * stored_bytes
 
     def write(self, chunk: ReadableBuffer) -> int:
+        request = self._request
         end = self.tell() + memoryview(chunk).nbytes
-        if end > self._job.limits.max_bytes:
-            raise too_large_error(self._job.label, self._job.url, self._job.limits)
-        if end > self._ratio_at:
-            raise expansion_ratio_error(self._job.label, self._job.url, self._job.limits)
+        if end > request.limits.max_bytes:
+            raise too_large_error(request.label, request.url, request.limits)
+        if end > self._max_expanded_bytes:
+            raise expansion_ratio_error(request.label, request.url, request.limits)
         return super().write(chunk)
 
 
-def check_gcs_version(request: VersionRequest) -> FileVersion:
-    """The version that is published now; asked once, without patience."""
-    timeouts = (request.retry.connect_timeout, request.retry.read_timeout)
-    with _object(request, retry=None, timeout=timeouts) as blob:
-        return FileVersion(request.url, request.source.publisher, _etag(blob), None, int(blob.size))
-
-
 @contextmanager
-def _object(request: FileRequest, **retry: Any) -> Iterator[storage.Blob]:
-    """The published object as it is now; raises `MissingError`."""
+def _published_object(request: FileRequest, **reload_options: Any) -> Iterator[storage.Blob]:
+    """Yield the object with its current metadata. Raises `MissingFileError` if it does not exist."""
     address = urlsplit(request.source.url)
     with (
         translate_google_errors(
@@ -102,10 +108,10 @@ def _object(request: FileRequest, **retry: Any) -> Iterator[storage.Blob]:
     ):
         blob = client.bucket(address.netloc).blob(address.path.removeprefix("/"))
         try:
-            blob.reload(**retry)
+            blob.reload(**reload_options)
         except api_errors.NotFound as error:
             if is_missing_bucket(error):
-                raise request_error(request, "that there is no such bucket") from None
+                raise request_error(request, "there is no such bucket") from None
             raise MissingFileError("no such object") from None
         yield blob
 

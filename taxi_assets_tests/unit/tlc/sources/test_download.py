@@ -134,7 +134,7 @@ def test_a_body_without_a_length_is_fine(publisher: LoopbackPublisher, output_di
 def test_what_real_people_got_instead_is_refused_and_nothing_is_left(path: Path, output_dir: Path) -> None:
     file_format = next(ending for ending in FileFormat if path.name.endswith(f".{ending}"))
     with LoopbackPublisher(path.parent) as publisher:
-        with pytest.raises(InvalidFileError, match=r"green 2020-10 from http\S+ was refused: it is "):
+        with pytest.raises(InvalidFileError, match=r"green 2020-10 from http\S+ was rejected: it is "):
             get(publisher.url(path.name), output_dir, file_format=file_format)
         assert len(publisher.requests) == 1
     assert list(output_dir.iterdir()) == []
@@ -268,7 +268,7 @@ def test_a_long_download_tells_its_progress_and_a_broken_one_that_it_goes_on(
         retry=RetrySettings(first_wait_seconds=0, max_wait_seconds=0, progress_interval_seconds=0),
     )
     assert "green 2020-10: 0.5 MB of 1.5 MB, " in caplog.text
-    assert "after 0.5 MB; trying again in 0.0 s" in caplog.text
+    assert "after 0.5 MB; retrying in 0.0 s" in caplog.text
 
 
 # --- folders and the sample -----------------------------------------------------------------------------------------
@@ -311,9 +311,9 @@ def test_a_month_that_a_folder_does_not_have_is_not_published_there(tmp_path: Pa
 
 def test_what_is_no_file_is_a_refusal(tmp_path: Path, output_dir: Path) -> None:
     os.mkfifo(tmp_path / "pipe.csv")
-    assert "it is no file" in refuse(PublisherRequestError, (tmp_path / "pipe.csv").as_uri(), output_dir)
+    assert "it is not a regular file" in refuse(PublisherRequestError, (tmp_path / "pipe.csv").as_uri(), output_dir)
     (tmp_path / "folder.csv").mkdir()
-    assert "it is no file" in refuse(PublisherRequestError, (tmp_path / "folder.csv").as_uri(), output_dir)
+    assert "it is not a regular file" in refuse(PublisherRequestError, (tmp_path / "folder.csv").as_uri(), output_dir)
 
 
 def test_a_file_beyond_the_largest_size_is_not_copied(tmp_path: Path, output_dir: Path) -> None:

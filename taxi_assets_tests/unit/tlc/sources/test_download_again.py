@@ -154,7 +154,7 @@ def test_a_length_that_is_always_too_large_ends_as_unreachable(publisher: Loopba
 
 def test_a_length_that_is_too_small_is_noticed_by_content(publisher: LoopbackPublisher, output_dir: Path) -> None:
     publisher.script(NAME, then=Answer(content_length=CSV_FILE.index(b"\n20000,") + 4))
-    assert "cut off in the middle of its last line" in refuse(InvalidFileError, publisher.url(NAME), output_dir)
+    assert "truncated in the middle of its last line" in refuse(InvalidFileError, publisher.url(NAME), output_dir)
 
 
 # --- what may pass, and what does not -------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ def test_attempts_that_always_break_off_at_the_same_place_come_to_an_end(
 def test_a_server_that_never_answers_is_unreachable(publisher: LoopbackPublisher, output_dir: Path) -> None:
     publisher.script(NAME, then=Answer(delay=20))
     text = refuse(PublisherUnreachableError, publisher.url(NAME), output_dir, retry=IMPATIENT)
-    assert "nothing came in time (tried 3 times" in text
+    assert "no data arrived in time (tried 3 times" in text
 
 
 def test_a_port_where_nobody_listens_is_unreachable(output_dir: Path) -> None:
@@ -231,7 +231,7 @@ def test_any_other_answer_is_a_refusal_and_is_asked_for_exactly_once(
     publisher: LoopbackPublisher, output_dir: Path, status: int
 ) -> None:
     publisher.script(NAME, then=Answer(status=status))
-    assert f"the answer was HTTP {status}" in refuse(PublisherRequestError, publisher.url(NAME), output_dir)
+    assert f"the publisher answered HTTP {status}" in refuse(PublisherRequestError, publisher.url(NAME), output_dir)
     assert len(publisher.requests) == 1
 
 

@@ -90,12 +90,12 @@ def test_what_breaks_off_is_taken_up_again(storage: CloudStorage, tmp_path: Path
 
 def test_a_file_replaced_while_it_is_fetched_is_never_a_mixture(storage: CloudStorage, tmp_path: Path) -> None:
     storage.script(Fault(before=lambda: storage.put(KEY, b"a,b\n")), method="GET", path="/download/")
-    assert "changed on its way" in refusal(storage, tmp_path, PublisherUnreachableError)
+    assert "was replaced or damaged" in refusal(storage, tmp_path, PublisherUnreachableError)
 
 
 def test_bytes_that_were_changed_on_the_way_are_refused(storage: CloudStorage, tmp_path: Path) -> None:
     storage.script(Fault(corrupt=True), method="GET", path="/download/")
-    assert "changed on its way" in refusal(storage, tmp_path, PublisherUnreachableError)
+    assert "was replaced or damaged" in refusal(storage, tmp_path, PublisherUnreachableError)
 
 
 def test_what_is_missing_is_named(storage: CloudStorage, tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_an_object_that_expands_on_its_way_is_written_no_further_than_the_limits
         unlink(path, **how)
 
     monkeypatch.setattr(Path, "unlink", measure_and_unlink)
-    with pytest.raises(InvalidFileError, match=f"^green 2020-10 from gs://bucket/.* was refused: {finding}"):
+    with pytest.raises(InvalidFileError, match=f"^green 2020-10 from gs://bucket/.* was rejected: {finding}"):
         get_compressed("csv", tmp_path, limits)
     assert list(tmp_path.iterdir()) == []
     assert 0 < max(written) <= min(limits.max_bytes, limits.max_expansion_ratio * len(content))

@@ -147,12 +147,12 @@ def test_addresses_without_secrets_are_shown_as_they_are(url: str) -> None:
 @pytest.mark.parametrize(
     ("source", "complaint"),
     [
-        ("smaple", "no such word and no such folder: smaple"),
+        ("smaple", "no such publisher and no such folder: smaple"),
         ("../nowhere/months", "no such folder: ../nowhere/months"),
         ("file:///nowhere/months", "no such folder: file:///nowhere/months"),
         ("file://server/months", "write file:///folder"),
         ("file:months", "write file:///folder"),
-        ("ftp://me:hush@host/months", "begin with ftp://"),
+        ("ftp://me:hush@host/months", "begin with ftp:// are not supported"),
         ("http://", "host or port cannot be read"),
         ("http://me:hu#sh@host/months", "host or port cannot be read"),
         ("https://[::1/hush", "host or port cannot be read"),

@@ -36,7 +36,7 @@ def refusal(content: bytes, file_format: FileFormat, folder: Path, limits: FileL
     with pytest.raises(InvalidFileError) as error:
         rows(content, file_format, folder, limits)
     text = str(error.value)
-    assert text.startswith("green 2020-10 from http://host/x was refused: ")
+    assert text.startswith("green 2020-10 from http://host/x was rejected: ")
     assert "\n" not in text
     assert error.value.remedy
     return text
@@ -144,18 +144,18 @@ def test_memory_stays_flat_however_large_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "finding"),
     [
-        ("cut_mid_row.csv", "it is cut off in the middle of its last line (2 of 18 fields and no line end)"),
+        ("cut_mid_row.csv", "it is truncated in the middle of its last line (2 of 18 fields and no line end)"),
         (
             "error_page_html.parquet",
             'it is an HTML page ("ERROR: The request could not be satisfied"), not Parquet',
         ),
         ("git_lfs_pointer.csv.gz", "it is a git-LFS pointer, not gzip (csv.gz)"),
-        ("no_footer.parquet", "it is Parquet without its footer: the file is cut off"),
+        ("no_footer.parquet", "it is Parquet without a footer: the file is truncated"),
     ],
 )
 def test_what_real_people_got_instead_is_named(name: str, finding: str, tmp_path: Path) -> None:
     path = DATA / "broken" / name
-    assert f"refused: {finding}." in refusal(path.read_bytes(), format_of(path), tmp_path)
+    assert f"rejected: {finding}." in refusal(path.read_bytes(), format_of(path), tmp_path)
 
 
 @pytest.mark.parametrize("file_format", FileFormat)
@@ -181,9 +181,9 @@ def test_a_stranger_is_recognised_by_content_whatever_the_name(
 
 
 def test_a_stranger_inside_gzip_is_recognised_too(tmp_path: Path) -> None:
-    assert "what the gzip holds is an HTML page" in refusal(gzip.compress(b"<html></html>"), CSV_GZ, tmp_path)
-    assert "what the gzip holds is gzip" in refusal(gzip.compress(gzip.compress(TABLE)), CSV_GZ, tmp_path)
-    assert "what the gzip holds is Parquet" in refusal(gzip.compress(parquet()), CSV_GZ, tmp_path)
+    assert "its gzip content is an HTML page" in refusal(gzip.compress(b"<html></html>"), CSV_GZ, tmp_path)
+    assert "its gzip content is gzip" in refusal(gzip.compress(gzip.compress(TABLE)), CSV_GZ, tmp_path)
+    assert "its gzip content is Parquet" in refusal(gzip.compress(parquet()), CSV_GZ, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -210,13 +210,13 @@ def test_a_file_under_the_wrong_ending_is_refused(
     ("content", "finding"),
     [
         (b"\n\r\n\n", "it has only blank lines"),
-        (b"a,b,c\n", "it has a header and no rows"),
-        (b"a,b,c\n\n\r\n", "it has a header and no rows"),
-        (b"a,b,c", "it has a header and no rows"),
+        (b"a,b,c\n", "it has a header but no rows"),
+        (b"a,b,c\n\n\r\n", "it has a header but no rows"),
+        (b"a,b,c", "it has a header but no rows"),
         (b"404: Not Found", "it is text without columns"),
         (b"Too many requests.\nPlease wait.\n", "it is text without columns"),
-        (b"a,b,c\n1,2", "cut off in the middle of its last line (2 of 3 fields"),
-        (b"a,b\n1,2,,\n3,4,,\n5,6,", "cut off in the middle of its last line (3 of 4 fields"),
+        (b"a,b,c\n1,2", "truncated in the middle of its last line (2 of 3 fields"),
+        (b"a,b\n1,2,,\n3,4,,\n5,6,", "truncated in the middle of its last line (3 of 4 fields"),
         (b"a,b\n1,2\n3,4\n" + b"x," * (LONGEST_LINE // 2 + 1), "it has a line longer than 1,048,576 bytes"),
         (b"a,b\n" + b"x," * LONGEST_LINE + b"\n1,2\n", "it has a line longer than 1,048,576 bytes"),
     ],
@@ -246,7 +246,7 @@ def test_a_line_of_the_greatest_length_is_fine(tmp_path: Path) -> None:
 def test_a_gzip_cut_anywhere_is_refused(tmp_path: Path) -> None:
     whole = (DATA / "months" / "green_tripdata_2020-10.csv.gz").read_bytes()
     for length in (3, 20, 1000, len(whole) // 2, len(whole) - 9, len(whole) - 8, len(whole) - 1):
-        assert "ends in the middle: the file is cut off" in refusal(whole[:length], CSV_GZ, tmp_path)
+        assert "ends early: the file is truncated" in refusal(whole[:length], CSV_GZ, tmp_path)
 
 
 def test_a_gzip_with_a_changed_byte_or_a_wrong_checksum_is_refused(tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_a_gzip_with_a_changed_byte_or_a_wrong_checksum_is_refused(tmp_path: Pat
 
 def test_garbage_after_a_gzip_is_refused(tmp_path: Path) -> None:
     garbage = gzip.compress(TABLE) + b"<html>"
-    assert "something that is no gzip follows it" in refusal(garbage, CSV_GZ, tmp_path)
+    assert "data that is not gzip follows it" in refusal(garbage, CSV_GZ, tmp_path)
 
 
 def test_a_gzip_bomb_is_stopped_at_the_limits(tmp_path: Path) -> None:
@@ -288,7 +288,7 @@ def test_parquet_without_rows_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("length", [4, 8, 11, 100, -1, -4, -8])
 def test_parquet_cut_anywhere_is_refused(length: int, tmp_path: Path) -> None:
-    assert "Parquet without its footer" in refusal(parquet()[:length], PARQUET, tmp_path)
+    assert "Parquet without a footer" in refusal(parquet()[:length], PARQUET, tmp_path)
 
 
 def test_parquet_with_an_unreadable_footer_is_refused(tmp_path: Path) -> None:

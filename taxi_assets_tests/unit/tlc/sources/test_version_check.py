@@ -107,7 +107,7 @@ def test_a_server_that_knows_no_head_is_asked_by_get_and_its_body_is_not_read(pu
     [
         (Answer(status=503), "HTTP 503"),
         (Answer(status=429), "HTTP 429"),
-        (Answer(reset=True, cut_after=0, headers={"Content-Length": None}, delay=10), "nothing came in time"),
+        (Answer(reset=True, cut_after=0, headers={"Content-Length": None}, delay=10), "no data arrived in time"),
     ],
 )
 def test_what_may_pass_is_said_at_once_in_one_line_without_secrets(
@@ -186,7 +186,7 @@ def test_in_a_folder_the_answer_is_what_a_download_would_record(tmp_path: Path) 
     (folder / NAME).write_bytes(CONTENT)
     assert check_version(WHAT, candidates(str(folder))) == fetched(str(folder), output_dir)
     (folder / NAME.replace(".csv", ".csv.gz")).mkdir()
-    with pytest.raises(PublisherRequestError, match="that it is no file"):
+    with pytest.raises(PublisherRequestError, match="it is not a regular file"):
         check_version(WHAT, candidates(str(folder)))
 
 
@@ -220,7 +220,7 @@ def test_an_answer_that_drips_in_is_cut_off_when_its_time_is_up(beginning: bytes
         dripping = pool.submit(drip, server, beginning)
         url = f"http://127.0.0.1:{server.getsockname()[1]}/{NAME}"
         started = time.monotonic()
-        with pytest.raises(PublisherServerError, match="did not end in time"):
+        with pytest.raises(PublisherServerError, match="was not complete in time"):
             check_version(WHAT, one(url), seconds=0.5)
         assert 0.5 <= time.monotonic() - started < 2
         assert dripping.result() < 100, "it was cut off"
@@ -248,7 +248,7 @@ def drip(server: socket.socket, beginning: bytes) -> int:
 def test_all_candidates_of_a_month_share_its_time(publisher: LoopbackPublisher) -> None:
     for candidate in candidates(publisher.base):
         publisher.script(candidate.url.rpartition("/")[2], then=Answer(status=404, delay=0.3))
-    with pytest.raises(PublisherServerError, match="did not end in time"):
+    with pytest.raises(PublisherServerError, match="was not complete in time"):
         check_version(WHAT, candidates(publisher.base), seconds=0.5)
     assert len(publisher.requests) == 2
 

@@ -1,0 +1,42 @@
+"""Reading `sample:` URLs: months of the synthetic sample, generated when they are downloaded.
+
+Does not belong here: how trips are generated (`tlc/synthetic/`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from taxi_assets.tlc.month import Month
+from taxi_assets.tlc.sources.publishers import SAMPLE_ZONES_URL
+from taxi_assets.tlc.sources.source_record import FileVersion
+from taxi_assets.tlc.sources.transports.base_transport import DownloadResult, NotModified
+from taxi_assets.tlc.sources.transports.folder_transport import copy_file
+
+if TYPE_CHECKING:
+    from taxi_assets.tlc.sources.transports.base_transport import DownloadRequest, VersionRequest
+
+
+class SyntheticTransport:
+    """Generates months, and copies the zone table of this package. The generator's version identifies a version."""
+
+    def download(self, request: DownloadRequest) -> DownloadResult | NotModified:
+        """Generate the month; see `Transport.download`."""
+        from taxi_assets.tlc import synthetic  # noqa: PLC0415  (slow to import, and rarely needed)
+
+        if request.source.url == SAMPLE_ZONES_URL:
+            return copy_file(request, synthetic.zones_path())
+        if request.known is not None and request.known.etag == synthetic.etag():
+            return NotModified(request.known)
+        service, month = request.source.url.removeprefix("sample:").split("/")
+        synthetic.write_month(service, Month.parse(month), request.path)
+        with request.path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return DownloadResult(request.path.stat().st_size, digest, synthetic.etag(), generated=True)
+
+    def check_version(self, request: VersionRequest) -> FileVersion:
+        """Return the generator's version: every month of the synthetic sample is always available."""
+        from taxi_assets.tlc import synthetic  # noqa: PLC0415  (slow to import, and rarely needed)
+
+        return FileVersion(request.url, request.source.publisher, synthetic.etag(), None, None)
