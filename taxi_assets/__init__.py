@@ -1,7 +1,7 @@
-"""New York's taxi records as Dagster assets; see README.md."""
+"""New York's taxi records as Dagster assets. README.md has an overview."""
 
 import os
 
-# Read when pyarrow is first imported. A month is read, worked on and written in three threads, and pyarrow's usual
-# allocator keeps what one of them took and another freed: 40 to 70 MB more at the peak.
+# pyarrow reads this when it is first imported. Cleaning uses three threads, and memory that one thread allocates is
+# freed by another. With pyarrow's default allocator, the peak is 40 to 70 MB higher.
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "jemalloc")

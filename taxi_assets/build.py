@@ -1,8 +1,13 @@
-"""Assembly: from settings to one `Definitions`. Nothing here touches the network or a file."""
+"""Assemble the `Definitions` of a deployment from its settings.
+
+Read `build_definitions` first: it lists everything that the deployment consists of. Nothing here opens a file or a
+connection.
+"""
 
 from __future__ import annotations
 
 import warnings
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -47,13 +52,15 @@ from taxi_assets.tlc.services.registry import SERVICES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from taxi_assets.dagster_compat import UnresolvedAssetJobDefinition
     from taxi_assets.settings import Settings
     from taxi_assets.storage.lake.base_lake import Lake
     from taxi_assets.storage.warehouse.base_warehouse import Warehouse
     from taxi_assets.tlc.schema import Service
 
 
-# Data versions, checks with partitions, months that a service has not, links to code: Dagster marks them all as young.
+# Dagster marks these features as preview or beta: data versions, mappings to partitions that do not exist, links to
+# source code, and partitioned checks.
 warnings.filterwarnings("ignore", message="Parameter `data_version` of initializer `Output.__init__`")
 warnings.filterwarnings("ignore", message="Parameter `allow_nonexistent_upstream_partitions` of initializer")
 warnings.filterwarnings("ignore", message="(Class|Function) `.*[cC]ode_?[rR]eference")
@@ -61,20 +68,25 @@ warnings.filterwarnings("ignore", message="Specifying a partitions_def on an Ass
 
 
 class TaxiDefinitions(dg.Definitions):
-    """Definitions that take an asset key as the UI and the CLI write it, such as "warehouse/green_trips"."""
+    """Definitions whose `load_asset_value` accepts an asset key as the UI shows it: "warehouse/green_trips"."""
 
     def load_asset_value(self, asset_key: dg.CoercibleToAssetKey, **arguments: Any) -> object:
-        """See `dagster.Definitions.load_asset_value`."""
+        """Load the value of an asset, or of one partition of it.
+
+        Args:
+            asset_key: A Dagster asset key, or its parts joined by slashes.
+            **arguments: Those of `dagster.Definitions.load_asset_value`, such as `partition_key`.
+        """
         key = dg.AssetKey.from_user_string(asset_key) if isinstance(asset_key, str) else asset_key
         return super().load_asset_value(key, **arguments)
 
 
-# Stores are loaded only where they are used: Google's clients take most of a second, and DuckDB must not be there
-# before `definitions.py` has frozen what is.
+# Storage backends are imported only if the deployment uses them: Google's clients take most of a second to import, and
+# DuckDB must not be imported before `definitions.py` has frozen the garbage collector.
 
 
 def build_lake(settings: Settings) -> Lake:
-    """The lake at the address of `TAXI_LAKE`."""
+    """Return the lake at the address in `TAXI_LAKE`."""
     address = settings.lake
     if isinstance(address, FolderAddress):
         return LocalLake(folder=str(address.folder))
@@ -86,7 +98,7 @@ def build_lake(settings: Settings) -> Lake:
 
 
 def build_warehouse(settings: Settings) -> Warehouse:
-    """The warehouse at the address of `TAXI_WAREHOUSE`."""
+    """Return the warehouse at the address in `TAXI_WAREHOUSE`."""
     address = settings.warehouse
     if isinstance(address, DuckDBAddress):
         from taxi_assets.storage.warehouse.duckdb import DuckDBWarehouse  # noqa: PLC0415
@@ -108,7 +120,7 @@ def build_warehouse(settings: Settings) -> Warehouse:
 
 
 def build_frame_io_manager(warehouse: Warehouse, settings: Settings) -> Any:
-    """The IO manager for small tables that are pandas frames."""
+    """Return the IO manager for small tables, which are pandas frames."""
     address = settings.warehouse
     if not isinstance(address, BigQueryAddress):
         return WarehouseFrameIOManager(warehouse=warehouse)
@@ -117,26 +129,27 @@ def build_frame_io_manager(warehouse: Warehouse, settings: Settings) -> Any:
     return BigQueryFrameIOManager(project=address.project, dataset=address.dataset, warehouse=warehouse)
 
 
-def notification_sensors_for(settings: Settings) -> list[dg.SensorDefinition]:
-    """The sensors that tell the notifiers of `TAXI_NOTIFY_URLS`; none where there are none."""
-    if settings.notify_urls is None:
-        return []
-    return notification_sensors(settings.notify_urls, ui_url=settings.ui_url, success=settings.notify_success)
+def build_service_assets(
+    service: Service, settings: Settings, warehouse_kind: str
+) -> list[dg.AssetSpec | dg.AssetsDefinition]:
+    """Return the assets of a service, one per layer, and its monthly report.
 
-
-def build_service_assets(service: Service, settings: Settings, kind: str) -> list[dg.AssetSpec | dg.AssetsDefinition]:
-    """The shelves of a service, from its publisher to its table in a warehouse of this kind, and its report."""
-    made = [
+    Args:
+        service: The service.
+        settings: Decide which layers are retried.
+        warehouse_kind: The warehouse engine, such as "duckdb"; the UI shows it as the table's kind.
+    """
+    assets = [
         raw_asset(service, retry_policy(settings.retry_delay_seconds)),
         clean_asset(service, lake_retry_policy(settings)),
-        warehouse_asset(service, kind, warehouse_retry_policy(settings)),
+        warehouse_asset(service, warehouse_kind, warehouse_retry_policy(settings)),
         report_asset(service, warehouse_retry_policy(settings)),
     ]
-    return [published_asset(service), *map(with_freshness, made)]
+    return [published_asset(service), *map(with_freshness, assets)]
 
 
 def build_service_checks(service: Service, settings: Settings) -> list[dg.AssetChecksDefinition]:
-    """The checks of a service, from what is published to its table."""
+    """Return the checks of a service, from its published months to its warehouse table."""
     return [
         publication_check(service),
         clean_checks(service, lake_retry_policy(settings)),
@@ -144,24 +157,57 @@ def build_service_checks(service: Service, settings: Settings) -> list[dg.AssetC
     ]
 
 
+def build_shared_assets(settings: Settings, warehouse_kind: str) -> list[dg.AssetsDefinition]:
+    """Return the assets that combine services: the taxi zones, the quality table and the marts.
+
+    Args:
+        settings: Give the delay between retries.
+        warehouse_kind: The warehouse engine, such as "duckdb"; the UI shows it as the table's kind.
+    """
+    # Retried on local stores too: another run can change one of the services while a run reads them.
+    retry = retry_policy(settings.retry_delay_seconds)
+    return [
+        zones_asset(warehouse_kind, retry),
+        with_freshness(quality_asset(warehouse_kind, retry)),
+        *(with_freshness(mart_asset(mart, warehouse_kind, retry)) for mart in marts().values()),
+    ]
+
+
 def with_freshness(asset: dg.AssetsDefinition) -> dg.AssetsDefinition:
-    """What is made every month says so."""
+    """Return the asset with the freshness policy of data that is published every month."""
     policy = freshness_policy()
     return asset.map_asset_specs(lambda spec: spec.replace_attributes(freshness_policy=policy))
 
 
 def lake_retry_policy(settings: Settings) -> dg.RetryPolicy | None:
-    """What is embedded fails for no reason that passes."""
+    """Return the retry policy of steps that use only the lake.
+
+    Local stores get no retries: their failures are not transient.
+    """
     return None if isinstance(settings.lake, FolderAddress) else retry_policy(settings.retry_delay_seconds)
 
 
 def warehouse_retry_policy(settings: Settings) -> dg.RetryPolicy | None:
-    """What is embedded fails for no reason that passes, and waits for its lock itself."""
+    """Return the retry policy of steps that use the warehouse.
+
+    A DuckDB file gets no retries: its failures are not transient, and the warehouse itself waits for the file's lock.
+    """
     return None if isinstance(settings.warehouse, DuckDBAddress) else retry_policy(settings.retry_delay_seconds)
 
 
+def build_jobs() -> list[UnresolvedAssetJobDefinition]:
+    """Return all jobs: two for each service, and those that span services."""
+    return [
+        *(job for service in SERVICES.values() for job in (service_job(service), report_job(service))),
+        marts_job(),
+        quality_job(),
+        reference_job(),
+        publication_job(),
+    ]
+
+
 def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
-    """All schedules, in the time zone of the settings."""
+    """Return all schedules, in the time zone of the settings."""
     cron, timezone = settings.schedule_cron, settings.schedule_timezone
     return [
         *(s for service in SERVICES.values() for s in publication_schedules(service, cron=cron, timezone=timezone)),
@@ -169,12 +215,27 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
     ]
 
 
-def build_definitions(settings: Settings, *, resources: Mapping[str, Any] | None = None) -> TaxiDefinitions:
-    """All assets, checks, jobs and resources of a deployment.
+def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
+    """Return all sensors; those that send notifications only if `TAXI_NOTIFY_URLS` is set."""
+    interval = settings.publication_interval_seconds
+    return [
+        fail_orphaned_runs,
+        automation_conditions(),
+        *(publication_sensor(service, interval_seconds=interval) for service in SERVICES.values()),
+        *build_notification_sensors(settings),
+    ]
 
-    `resources` replaces single ones by name (`lake`, `warehouse`, `publisher`), for tests.
-    """
-    base = {
+
+def build_notification_sensors(settings: Settings) -> list[dg.SensorDefinition]:
+    """Return the sensors that notify the addresses in `TAXI_NOTIFY_URLS`; none if it is not set."""
+    if settings.notify_urls is None:
+        return []
+    return notification_sensors(settings.notify_urls, ui_url=settings.ui_url, success=settings.notify_success)
+
+
+def build_stores(settings: Settings) -> dict[str, Any]:
+    """Return the resources that read and write data: `lake`, `warehouse` and `publisher`."""
+    return {
         "lake": build_lake(settings),
         "warehouse": build_warehouse(settings),
         "publisher": PublisherResource(
@@ -183,46 +244,41 @@ def build_definitions(settings: Settings, *, resources: Mapping[str, Any] | None
             max_file_bytes=settings.max_file_bytes,
             max_expansion_ratio=settings.max_expansion_ratio,
         ),
-    } | dict(resources or {})
-    lake, warehouse = base["lake"], base["warehouse"]
-    services = list(SERVICES.values())
-    # What is made of several services may be overtaken by another run in every warehouse.
-    of_several = retry_policy(settings.retry_delay_seconds)
+    }
+
+
+def build_io_managers(lake: Lake, warehouse: Warehouse, settings: Settings) -> dict[str, Any]:
+    """Return the IO managers by name, one for each kind of asset."""
+    return {
+        "raw_files": RawFileIOManager(lake=lake),
+        "lake_parquet": LakeParquetIOManager(lake=lake),
+        "reports": ReportIOManager(lake=lake),
+        "warehouse_tables": WarehouseTableIOManager(warehouse=warehouse),
+        "warehouse_marts": WarehouseMartIOManager(warehouse=warehouse),
+        "warehouse_frames": build_frame_io_manager(warehouse, settings),
+    }
+
+
+def build_definitions(settings: Settings, *, resources: Mapping[str, Any] | None = None) -> TaxiDefinitions:
+    """Return the assets, checks, jobs, schedules, sensors and resources of a deployment.
+
+    Args:
+        settings: The settings of the deployment.
+        resources: Replaces resources by name (`lake`, `warehouse`, `publisher`), for tests.
+    """
+    stores = build_stores(settings) | dict(resources or {})
+    lake, warehouse = stores["lake"], stores["warehouse"]
+    services = SERVICES.values()
+    service_assets = (build_service_assets(service, settings, warehouse.kind) for service in services)
     return TaxiDefinitions(
         assets=dg.with_source_code_references(
-            [
-                *(asset for service in services for asset in build_service_assets(service, settings, warehouse.kind)),
-                zones_asset(warehouse.kind, of_several),
-                with_freshness(quality_asset(warehouse.kind, of_several)),
-                *(with_freshness(mart_asset(mart, warehouse.kind, of_several)) for mart in marts().values()),
-            ]
+            [*chain.from_iterable(service_assets), *build_shared_assets(settings, warehouse.kind)]
         ),
         asset_checks=[check for service in services for check in build_service_checks(service, settings)],
-        jobs=[
-            *(job for service in services for job in (service_job(service), report_job(service))),
-            marts_job(),
-            quality_job(),
-            reference_job(),
-            publication_job(),
-        ],
+        jobs=build_jobs(),
         schedules=build_schedules(settings),
-        resources=base
-        | {
-            "raw_files": RawFileIOManager(lake=lake),
-            "lake_parquet": LakeParquetIOManager(lake=lake),
-            "reports": ReportIOManager(lake=lake),
-            "warehouse_tables": WarehouseTableIOManager(warehouse=warehouse),
-            "warehouse_marts": WarehouseMartIOManager(warehouse=warehouse),
-            "warehouse_frames": build_frame_io_manager(warehouse, settings),
-        },
-        sensors=[
-            fail_orphaned_runs,
-            automation_conditions(),
-            *(
-                publication_sensor(service, interval_seconds=settings.publication_interval_seconds)
-                for service in services
-            ),
-            *notification_sensors_for(settings),
-        ],
-        executor=watched_in_process_executor,  # months run beside each other as runs
+        sensors=build_sensors(settings),
+        resources=stores | build_io_managers(lake, warehouse, settings),
+        # The steps of a run take turns in one process. Months run in parallel, because each is a run.
+        executor=watched_in_process_executor,
     )

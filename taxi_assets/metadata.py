@@ -1,6 +1,7 @@
-"""What the UI shows of assets and materializations: figures, previews, columns with units.
+"""Metadata that Dagster's UI shows for assets and materializations: numbers, previews, columns with units.
 
-Belongs here: metadata and the policy that all assets share (owners, tags). Nothing here decides anything.
+The name of a number says its unit (`file_bytes`, `duration_seconds`, `quarantined_percent`), unless it is a count.
+Numbers are rounded to the precision that a reader can use. Owners and tags, which all assets share, are here too.
 """
 
 from __future__ import annotations
@@ -32,30 +33,30 @@ OWNERS = ["team:taxi-data"]
 PREVIEW_ROWS = 10
 _CELL_CHARACTERS = 60
 _BUCKETS = "https://storage.cloud.google.com"
-# What Markdown would read as a cell's end, code, HTML, a link, emphasis or an entity.
+# Markdown reads these as the end of a cell, or as code, HTML, a link, emphasis or an entity.
 _SPECIAL = frozenset("\\|`<>[]!*_~&")
 
 
 def asset_tags(service: Service | None = None) -> dict[str, str]:
-    """Tags of an asset."""
+    """Return the tags of an asset; without a service, those of an asset that combines services."""
     return {"domain": "nyc-taxi"} | ({"service": service.name} if service else {})
 
 
 def column_schema(columns: Iterable[Column]) -> dg.TableSchema:
-    """Columns as the UI's table schema."""
+    """Return the columns as Dagster's table schema: name, type, and description with unit."""
     return dg.TableSchema([dg.TableColumn(c.name, str(c.type), c.description_with_unit) for c in columns])
 
 
 def code_reference(file: Path, *, label: str) -> dg.CodeReferencesMetadataValue:
-    """A link of the UI to a file that no function stands in."""
+    """Return a link to a source file that is not Python, such as the query of a mart."""
     return dg.CodeReferencesMetadataValue(
         code_references=[dg.LocalFileCodeReference(file_path=str(file), line_number=1, label=label)]
     )
 
 
 def column_lineage(mart: Mart, services: Sequence[Service]) -> dg.TableColumnLineage:
-    """Which columns of which assets each column of a mart is made from."""
-    from taxi_assets.marts.sql_rendering import column_lineage  # noqa: PLC0415  (a fifth of a second)
+    """Return, for each column of a mart, the columns of other assets that it is computed from."""
+    from taxi_assets.marts.sql_rendering import column_lineage as mart_lineage  # noqa: PLC0415  (takes 0.2 s to import)
 
     def asset(table: str) -> dg.AssetKey:
         return dg.AssetKey(["reference" if table == ZONES_TABLE else "warehouse", table])
@@ -63,20 +64,25 @@ def column_lineage(mart: Mart, services: Sequence[Service]) -> dg.TableColumnLin
     return dg.TableColumnLineage(
         {
             name: [dg.TableColumnDep(asset(table), column) for table, column in sorted(columns)]
-            for name, columns in column_lineage(mart, services).items()
+            for name, columns in mart_lineage(mart, services).items()
         }
     )
 
 
 def column_descriptions(context: dg.OutputContext) -> dict[str, str]:
-    """The descriptions of an asset's columns, by name."""
+    """Return the descriptions of an asset's columns by name; empty if the asset has no column schema."""
     schema: Any = (context.definition_metadata or {}).get("dagster/column_schema")
     schema = getattr(schema, "value", schema) or getattr(schema, "schema", None)
     return {column.name: column.description or "" for column in schema.columns} if schema else {}
 
 
 def source_metadata(record: SourceRecord, *, digest: str = "raw_sha256") -> dict[str, Any]:
-    """Where a published file came from; `digest` names its sha256."""
+    """Return the source of a published file: publisher, URL, validators, digest and download time.
+
+    Args:
+        record: The source record of the file.
+        digest: The name under which the file's SHA-256 is shown.
+    """
     known: dict[str, Any] = {
         "publisher": record.publisher,
         "url": dg.MetadataValue.url(record.url) if record.url.startswith("http") else record.url,
@@ -90,31 +96,36 @@ def source_metadata(record: SourceRecord, *, digest: str = "raw_sha256") -> dict
 
 
 def display_uri(uri: str) -> dg.MetadataValue[Any]:
-    """Of an object in the lake: a path, or what a browser that is signed in opens."""
-    bucket = uri.removeprefix("gs://")
-    return dg.MetadataValue.path(uri) if bucket == uri else dg.MetadataValue.url(f"{_BUCKETS}/{quote(bucket)}")
+    """Return a lake object's path, or the URL at which a signed-in browser opens it if the lake is a bucket."""
+    bucket_path = uri.removeprefix("gs://")
+    if bucket_path == uri:
+        return dg.MetadataValue.path(uri)
+    return dg.MetadataValue.url(f"{_BUCKETS}/{quote(bucket_path)}")
 
 
 def image(name: str, png: bytes) -> dg.MarkdownMetadataValue:
-    """A small picture: Markdown with the bytes in it, because the UI drops HTML. The event log holds it."""
+    """Return a PNG image as Markdown with embedded bytes, because the UI strips HTML.
+
+    The event log stores the bytes, so the image must be small.
+    """
     data = base64.b64encode(png).decode()
     return dg.MetadataValue.md(f"![{name}](data:image/png;base64,{data})")
 
 
 def generated_note(generated: bool) -> dict[str, str]:
-    """Said wherever rows come from the generated sample."""
-    return {"sample": "Generated data, for trying things out: these are not TLC's records."} if generated else {}
+    """Return the note that marks rows of the generated sample; empty for published rows."""
+    return {"sample": "Generated data for trying out the platform: these are not TLC's records."} if generated else {}
 
 
 def report_metadata(report: CleaningReport) -> dict[str, Any]:
-    """What became of the month: rows, and money, by reason."""
-    known_money = {"quarantined_dollars": report.quarantined_total_cents / 100} if _has_total(report) else {}
+    """Return the outcome of cleaning a month: rows and dollars, clean and quarantined, and the reasons."""
+    money = {"quarantined_dollars": dollars(report.quarantined_total_cents)} if _has_total(report) else {}
     return {
         "rows_raw": report.rows_raw,
         "rows_clean": report.clean.rows,
         "rows_quarantined": report.rows_quarantined,
-        "share_quarantined": report.share_quarantined,
-        **known_money,
+        "quarantined_percent": percent(report.share_quarantined),
+        **money,
         "quarantined_by_reason": dg.MetadataValue.md(_reasons_table(report)),
         "rules": ", ".join(report.rules) or "none",
         "absent_columns": ", ".join(report.absent_columns) or "none",
@@ -125,7 +136,7 @@ def report_metadata(report: CleaningReport) -> dict[str, Any]:
 
 
 def _has_total(report: CleaningReport) -> bool:
-    # Services of for-hire vehicles report no total, so there is no figure to show, not even 0.00.
+    # For-hire services report no total, so no amount is shown, not even 0.00.
     return any(column.name == "total_amount" for column in SERVICES[report.service].columns)
 
 
@@ -139,19 +150,19 @@ def _reasons_table(report: CleaningReport) -> str:
 
 
 def preview(frame: pd.DataFrame) -> dg.MarkdownMetadataValue:
-    """The first rows as a table."""
+    """Return the first rows of a frame as a Markdown table."""
     first = frame.head(PREVIEW_ROWS)
     return dg.MetadataValue.md(markdown_table(list(first.columns), first.astype(object).to_numpy().tolist()))
 
 
 def file_preview(file: BinaryIO, format_: FileFormat) -> dg.MarkdownMetadataValue:
-    """The first rows of a published file as a table, as they stand there."""
+    """Return the first rows of a published file as a Markdown table, with values as published."""
     return dg.MetadataValue.md(markdown_table(*first_rows(file, format_, PREVIEW_ROWS)))
 
 
 def markdown_table(headers: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
-    """A Markdown table; what comes from data cannot break out of its cell."""
-    from tabulate import tabulate  # noqa: PLC0415  (only where a table is shown)
+    """Return a Markdown table. Values are escaped, so that no text in the data can break out of its cell."""
+    from tabulate import tabulate  # noqa: PLC0415  (needed only by runs)
 
     return tabulate(
         [[_cell(v) for v in row] for row in rows], [_cell(h) for h in headers], tablefmt="pipe", disable_numparse=True
@@ -166,9 +177,30 @@ def _cell(value: Any) -> str:
     return "".join(f"\\{c}" if c in _SPECIAL else c for c in text)
 
 
-def size_metadata(*, rows: int, bytes_: int | None = None, seconds: float | None = None) -> Mapping[str, Any]:
-    """Figures that the UI plots over months; the row count is the one Dagster knows by name."""
-    figures: dict[str, Any] = {"dagster/partition_row_count": rows, "bytes": bytes_}
+def size_metadata(*, rows: int, file_bytes: int | None = None, seconds: float | None = None) -> Mapping[str, Any]:
+    """Return the size of a month and the time it took, which the UI plots over months.
+
+    Args:
+        rows: Number of rows, under the name that Dagster itself recognizes.
+        file_bytes: Size of the file that holds them.
+        seconds: Duration of the work.
+    """
+    sizes: dict[str, Any] = {"dagster/partition_row_count": rows, "file_bytes": file_bytes}
     if seconds is not None:
-        figures["seconds"] = round(seconds, 3)
-    return {name: value for name, value in figures.items() if value is not None}
+        sizes |= duration_metadata(seconds)
+    return {name: value for name, value in sizes.items() if value is not None}
+
+
+def duration_metadata(seconds: float) -> dict[str, float]:
+    """Return the duration of a step's work, to the millisecond."""
+    return {"duration_seconds": round(seconds, 3)}
+
+
+def percent(share: float) -> float:
+    """Convert a share between 0 and 1 to percent, with 2 decimals."""
+    return round(100 * share, 2)
+
+
+def dollars(cents: int) -> float:
+    """Convert cents to US dollars, with 2 decimals."""
+    return round(cents / 100, 2)

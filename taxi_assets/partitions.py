@@ -1,4 +1,4 @@
-"""Months as Dagster partitions: each service has those of its own history, and no others."""
+"""Monthly partitions: each service has the months of its own history, and no others."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 
 def monthly_partitions(service: Service) -> dg.MonthlyPartitionsDefinition:
-    """From the service's first month to the last one that has ended; keys such as `2021-01`."""
+    """Return the months from the service's first one to the last that has ended, with keys such as "2021-01"."""
     return _monthly_partitions(str(service.first_month))
 
 
-def partitions_of_all() -> dg.MonthlyPartitionsDefinition:
-    """The months in which any service has trips."""
+def all_services_partitions() -> dg.MonthlyPartitionsDefinition:
+    """Return the months in which at least one service exists, with keys such as "2021-01"."""
     return monthly_partitions(min(SERVICES.values(), key=lambda service: service.first_month))
 
 
 @cache
 def _monthly_partitions(first_month: str) -> dg.MonthlyPartitionsDefinition:
-    # Cached: assets of one run must share one partitions definition, and comparing it is not free.
+    # Cached, because the assets of a run must share one partitions definition, and comparing two is slow.
     return dg.MonthlyPartitionsDefinition(start_date=first_month, fmt="%Y-%m")

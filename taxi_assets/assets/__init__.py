@@ -1,1 +1,4 @@
-"""The assets: what they are, as thin factories. How they are stored is `storage/`, what is right is `tlc/`."""
+"""Asset factories, one module per layer.
+
+IO managers store what the assets return. `tlc/` decides which rows are valid.
+"""

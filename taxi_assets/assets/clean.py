@@ -1,4 +1,4 @@
-"""clean/…_trips and quarantine/…_trips: the two halves of a month's file."""
+"""The assets clean/…_trips and quarantine/…_trips: a month's valid trips, and the rows that were rejected."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 
 from taxi_assets import metadata
+from taxi_assets.assets.run_config import cleaning_config
 from taxi_assets.automation.conditions import on_upstream_change
 from taxi_assets.automation.step_failures import as_failures
 from taxi_assets.partitions import monthly_partitions
@@ -19,23 +20,29 @@ from taxi_assets.tlc.rules import READING_REASONS
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.sources.source_record import SourceRecord
 
-_CLEAN = """The trips of a month, in one schema for all years: {title} ({description}).
+_LAYERS = ("quarantine", "clean")
+"""In the order in which they are published."""
 
-Every column has one name, type and unit from the first file to the newest; money and miles are exact decimals, times
-are New York wall-clock times. Rows that cannot be read, or break a rule, are not here but in quarantine/{table};
-together they are all rows of the published file. `source_row` says where in that file a row stands, `data_month` which
-month's file it is (the pickup may be of a neighbouring month)."""
+_CLEAN = """The valid trips of a month, with the same columns for all years: {title} ({description}).
 
-_QUARANTINE = """The rows of a month's file that are not among the clean trips: with all reasons, and the original text.
+Every column has one name, type and unit in all months. Money and miles are exact decimals. Times are New York
+wall-clock times. Rows that cannot be read, or that violate a rule, are in quarantine/{table} instead. Together, the two
+assets hold every row of the published file.
+
+`source_row` is the number of the row in the published file. `data_month` is the month of that file. The pickup can be
+in a neighboring month."""
+
+_QUARANTINE = """The rejected rows of a month's file, each with all its reasons and its original text.
 
 {reasons}
 
-The rules (not the reading errors) can be chosen for a run by run config."""
+Run config can select the rules for a run. Reading errors always apply."""
 
 
 def clean_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
-    """The clean shelf of a service, and its quarantine: made together, in one step."""
+    """Return the clean and quarantine assets of a service, which one step writes."""
     reasons = {rule.name: rule.description for rule in service.rules} | READING_REASONS
+    config_class: Any = cleaning_config(service)
     shared: dict[str, Any] = {
         "group_name": service.name,
         "io_manager_key": "lake_parquet",
@@ -48,7 +55,7 @@ def clean_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Ass
         name=f"clean_{service.name}",
         partitions_def=monthly_partitions(service),
         ins={"raw": dg.AssetIn(["raw", service.table])},
-        # Quarantine first: when the clean rows appear, those left out are already there to be looked at.
+        # Quarantine first: when a reader sees the new clean rows, the rejected ones are already there.
         outs={
             "quarantine": dg.AssetOut(
                 key=["quarantine", service.table],
@@ -65,72 +72,61 @@ def clean_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Ass
                 **shared,
             ),
         },
-        config_schema={"rules": _rules_field(service)},
         retry_policy=retry,
     )
-    def clean_trips(context: dg.AssetExecutionContext, raw: RawFile, lake: Lake) -> Iterator[dg.Output[Any]]:
+    def clean_trips(
+        context: dg.AssetExecutionContext,
+        config: config_class,
+        raw: RawFile,
+        lake: Lake,
+    ) -> Iterator[dg.Output[Any]]:
         started = time.monotonic()
         month = Month.parse(context.partition_key)
         with as_failures(retry_number=context.retry_number), lake.staging() as folder:
-            rules = service.select_rules(context.op_execution_context.op_config["rules"])
+            rules = service.select_rules(config.rules)
             version = data_version(raw.record, service, rules)
-            replaces = {
-                name: lake.version(f"{object_prefix(name, service, month)}.parquet") for name in ("quarantine", "clean")
-            }
-            halves = _existing_partition(lake, service, month, version)
-            cleaned = "unchanged"
-            staged: Mapping[str, ParquetPartition | StagedParquet] = halves
-            if not staged:
-                cleaned = "anew"
+            replaces = {name: lake.version(f"{object_prefix(name, service, month)}.parquet") for name in _LAYERS}
+            partitions: Mapping[str, ParquetPartition | StagedParquet] = _existing_partitions(
+                lake, service, month, version
+            )
+            outcome = "unchanged"
+            if not partitions:
+                outcome = "rebuilt"
                 with raw.as_local_file() as path:
-                    made = clean_month(path, raw.record, service, month, rules, folder)
-                staged = {
-                    "quarantine": StagedParquet(made.quarantine, made.report, replaces["quarantine"]),
-                    "clean": StagedParquet(made.clean, made.report, replaces["clean"]),
+                    cleaned = clean_month(path, raw.record, service, month, rules, folder)
+                partitions = {
+                    "quarantine": StagedParquet(cleaned.quarantine, cleaned.report, replaces["quarantine"]),
+                    "clean": StagedParquet(cleaned.clean, cleaned.report, replaces["clean"]),
                 }
-            for name in ("quarantine", "clean"):
-                half = staged[name]
+            for name in _LAYERS:
+                seconds = time.monotonic() - started
                 yield dg.Output(
-                    half,
+                    partitions[name],
                     output_name=name,
                     data_version=dg.DataVersion(version),
-                    metadata={"cleaned": cleaned, **_metadata(half, raw.record, seconds=time.monotonic() - started)},
+                    metadata={"cleaned": outcome, **_metadata(partitions[name], raw.record, seconds=seconds)},
                 )
 
     return clean_trips
 
 
-def _metadata(half: ParquetPartition | StagedParquet, record: SourceRecord, *, seconds: float) -> dict[str, Any]:
+def _metadata(partition: ParquetPartition | StagedParquet, record: SourceRecord, *, seconds: float) -> dict[str, Any]:
     return {
-        **metadata.size_metadata(rows=half.rows, bytes_=half.bytes, seconds=seconds),
+        **metadata.size_metadata(rows=partition.rows, file_bytes=partition.bytes, seconds=seconds),
         **metadata.source_metadata(record),
-        **metadata.report_metadata(half.report),
-        "preview": metadata.preview(half.to_pandas(metadata.PREVIEW_ROWS)),
+        **metadata.report_metadata(partition.report),
+        "preview": metadata.preview(partition.to_pandas(metadata.PREVIEW_ROWS)),
     }
 
 
-def _rules_field(service: Service) -> dg.Field:
-    """Run config: which rules to apply, with what each of them means, as the launchpad shows it."""
-    # The type's name is what Dagster's error for an unknown rule says, so it lists those that exist.
-    names = dg.Enum(
-        f"{service.name}_rule (one of: {', '.join(rule.name for rule in service.rules)})",
-        [dg.EnumValue(rule.name, description=rule.description) for rule in service.rules],
-    )
-    return dg.Field(
-        dg.Array(names),
-        default_value=[rule.name for rule in service.rules],
-        description="The rules to apply. With none, every row that can be read is kept: plain extract and load.",
-    )
-
-
-def _existing_partition(lake: Lake, service: Service, month: Month, version: str) -> dict[str, ParquetPartition]:
-    """Both halves, where the lake holds just what this run would make; otherwise nothing."""
-    halves = {}
-    for name in ("quarantine", "clean"):
-        half = ParquetPartition.find(lake, object_prefix(name, service, month))
-        if half is None or half.report.data_version != version:
+def _existing_partitions(lake: Lake, service: Service, month: Month, version: str) -> dict[str, ParquetPartition]:
+    """Return both partitions by layer if the lake holds this data version of the month completely; else nothing."""
+    partitions = {}
+    for name in _LAYERS:
+        partition = ParquetPartition.find(lake, object_prefix(name, service, month))
+        if partition is None or partition.report.data_version != version:
             return {}
-        halves[name] = half
-    report = halves["clean"].report
-    whole = halves["clean"].rows == report.clean.rows and halves["quarantine"].rows == report.rows_quarantined
-    return halves if whole else {}
+        partitions[name] = partition
+    clean, quarantine = partitions["clean"], partitions["quarantine"]
+    is_complete = clean.rows == clean.report.clean.rows and quarantine.rows == clean.report.rows_quarantined
+    return partitions if is_complete else {}

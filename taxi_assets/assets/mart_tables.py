@@ -1,4 +1,4 @@
-"""marts/…: tables that answer questions, computed in the warehouse from the trips of all services."""
+"""The assets marts/…: summary tables that the warehouse computes from the trips of all services."""
 
 import hashlib
 import time
@@ -15,7 +15,7 @@ from taxi_assets.checks.mart_checks import evaluate_mart, mart_check_specs
 from taxi_assets.errors import NoTripsLoadedError
 from taxi_assets.io_managers.warehouse_marts import replace_mart
 from taxi_assets.marts.mart import Mart, MartMonth
-from taxi_assets.partitions import partitions_of_all
+from taxi_assets.partitions import all_services_partitions
 from taxi_assets.storage.warehouse.base_warehouse import Warehouse
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Service
@@ -23,22 +23,28 @@ from taxi_assets.tlc.services.registry import SERVICES
 
 _DESCRIPTION = """{description}
 
-One row for each {key}. Sums only, so any of them can be added up further; a reversal takes back a charge and is no
-trip, and a trip of more than 24 hours is not timed. The table is `{name}` in the warehouse's schema, its partition
-column `data_month`. A month is made of whichever services are loaded, and is made anew when one of them changes; it can
-be materialized as soon as one is there. Where only services are loaded that do not record what it counts, nothing is
-made."""
+The table has one row for each {key}. It holds only sums, so you can aggregate it further. A reversal cancels a charge
+and does not count as a trip. A trip of more than 24 hours has no duration.
+
+The table is `{name}` in the warehouse's schema, and its partition column is `data_month`. A month is computed from the
+services that are loaded, at least one, and recomputed when one of them changes. A run skips a month if no loaded
+service records the columns that the mart needs."""
 
 
 def mart_key(mart: Mart) -> dg.AssetKey:
-    """Such as marts/zone_day."""
+    """Return the asset key of a mart, such as marts/zone_day."""
     return dg.AssetKey(["marts", mart.name])
 
 
 def mart_asset(mart: Mart, kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
-    """A mart and its checks, in one step; `kind` is the engine's name, for the UI.
+    """Return the asset of a mart, with its checks in the same step.
 
-    The step opens the warehouse once. A check can be executed without the mart as well.
+    The step opens the warehouse once. A check can also be executed without the mart.
+
+    Args:
+        mart: The mart.
+        kind: The warehouse engine, such as "duckdb", shown by the UI.
+        retry: Retry policy of the step.
     """
     key = mart_key(mart)
     months = dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
@@ -55,7 +61,7 @@ def mart_asset(mart: Mart, kind: str, retry: dg.RetryPolicy | None = None) -> dg
                     "dagster/column_schema": metadata.column_schema(mart.columns),
                     "partition_expr": "data_month",
                     "unique_key": ", ".join(mart.key),
-                    "dagster/code_references": metadata.code_reference(mart.file, label="the query"),
+                    "dagster/code_references": metadata.code_reference(mart.file, label="Query"),
                 },
                 owners=metadata.OWNERS,
                 kinds={kind, "mart", "table"},
@@ -67,7 +73,7 @@ def mart_asset(mart: Mart, kind: str, retry: dg.RetryPolicy | None = None) -> dg
         },
         check_specs=mart_check_specs(mart, key),
         can_subset=True,
-        partitions_def=partitions_of_all(),
+        partitions_def=all_services_partitions(),
         deps=[
             *(dg.AssetDep(["warehouse", service.table], partition_mapping=months) for service in mart.services),
             ZONES,
@@ -78,9 +84,9 @@ def mart_asset(mart: Mart, kind: str, retry: dg.RetryPolicy | None = None) -> dg
         context: dg.AssetExecutionContext, warehouse: Warehouse
     ) -> Iterator[dg.Output[Any] | dg.AssetCheckResult]:
         month = Month.parse(context.partition_key)
-        names = [check.name for check in context.selected_asset_check_keys]
+        check_names = [check.name for check in context.selected_asset_check_keys]
         output, results, error = None, [], None
-        # Nothing is yielded within the session: where Dagster fails afterwards, nothing would end it.
+        # Nothing is yielded inside the session: if Dagster failed at the yield, the session would stay open.
         with as_failures(retry_number=context.retry_number), warehouse.session():
             if key in context.selected_asset_keys:
                 output = _replace_month(context, warehouse, mart, month)
@@ -88,8 +94,8 @@ def mart_asset(mart: Mart, kind: str, retry: dg.RetryPolicy | None = None) -> dg
                     return
             try:
                 made = None if output is None else output.value
-                results = evaluate_mart(warehouse, mart, month, names, made=made, run_id=context.run.run_id)
-            except Exception as raised:  # noqa: BLE001  (the month is replaced, and Dagster has to know of it first)
+                results = evaluate_mart(warehouse, mart, month, check_names, made=made, run_id=context.run.run_id)
+            except Exception as raised:  # noqa: BLE001  (first report the month that has been replaced)
                 error = raised
         if output is not None:
             yield output
@@ -97,11 +103,11 @@ def mart_asset(mart: Mart, kind: str, retry: dg.RetryPolicy | None = None) -> dg
             with as_failures(retry_number=context.retry_number):
                 raise error
         yield from results
-        errors = [one for one in results if not one.passed and one.severity == dg.AssetCheckSeverity.ERROR]
-        failed = [f"check {result.check_name}: {result.description}" for result in errors]
+        failed = [one for one in results if not one.passed and one.severity == dg.AssetCheckSeverity.ERROR]
         if failed:
-            # Dagster fails the step of a failed blocking check by itself, but would retry it.
-            raise dg.Failure(f"marts/{mart.name} {month}, {' '.join(failed)}", allow_retries=False)
+            # Dagster also fails a step whose blocking check fails, but it would retry the step.
+            messages = [f"check {result.check_name}: {result.description}" for result in failed]
+            raise dg.Failure(f"marts/{mart.name} {month}, {' '.join(messages)}", allow_retries=False)
 
     return month_of_mart
 
@@ -109,19 +115,22 @@ def mart_asset(mart: Mart, kind: str, retry: dg.RetryPolicy | None = None) -> dg
 def _replace_month(
     context: dg.AssetExecutionContext, warehouse: Warehouse, mart: Mart, month: Month
 ) -> dg.Output[Any] | None:
-    """Replace the month in the warehouse; None where no service is loaded that records what the mart counts."""
+    """Replace the month in the warehouse; return None if no loaded service records what the mart counts.
+
+    Raises:
+        NoTripsLoadedError: No service at all is loaded for the month.
+    """
     versions = warehouse.loaded_versions(mart.services, month)
     services = [service for service in mart.services if service.name in versions]
     if not services:
-        wanted = _names(mart.services)
-        message = f"marts/{mart.name} {month}: no trips of this month are in the warehouse, of {wanted}."
+        message = f"marts/{mart.name} {month}: the warehouse has no trips of {_names(mart.services)} for this month."
         others = [
             s for s in SERVICES.values() if s not in mart.services and warehouse.loaded_month_after_wait(s, month)
         ]
         if not others:
             raise NoTripsLoadedError(message, remedy="Materialize the month of one of these services first.")
-        # Not an error: all marts may be run after a month of a service that this one does not count.
-        context.log.warning("%s Nothing is made of %s alone.", message, _names(others))
+        # Not an error: the job of all marts also runs for months of services that this mart does not count.
+        context.log.warning("%s The month is skipped: %s cannot fill it.", message, _names(others))
         return None
     started = time.monotonic()
     made = MartMonth(mart, month, services, versions)

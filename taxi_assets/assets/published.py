@@ -1,4 +1,4 @@
-"""published/…_trips: the months at their publisher. Nothing of ours; the chain begins here."""
+"""The assets published/…_trips: the months as the publisher has them. They are external, and no run writes them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from taxi_assets import metadata
 if TYPE_CHECKING:
     from taxi_assets.tlc.schema import Service
 
-_DESCRIPTION = """The months of {title} as their publisher has them ({description}).
+_DESCRIPTION = """The months of {title} at the publisher ({description}).
 
-Nobody here makes them: the sensor {name}_publication notices what is new or revised, and the check says which months
-are published but not loaded, or loaded but not in the warehouse."""
+This asset is external: no run writes it. The sensor {name}_publication finds new and revised months. The check lists
+months that are published but not loaded, or loaded but not in the warehouse."""
 
 
 def published_asset(service: Service) -> dg.AssetSpec:
-    """What a service's raw files are copies of."""
+    """Return the external asset that the raw files of a service are copies of."""
     return dg.AssetSpec(
         key=["published", service.table],
         description=_DESCRIPTION.format(title=service.title, description=service.description, name=service.name),

@@ -1,4 +1,4 @@
-"""quality/month_quality: what became of the rows of every month, over all services and years."""
+"""The asset quality/month_quality: how many rows of each month are clean and how many are in quarantine."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -20,18 +20,23 @@ from taxi_assets.tlc.services.registry import SERVICES
 
 QUALITY = dg.AssetKey(["quality", "month_quality"])
 
-_DESCRIPTION = """Quality over time: rows published, clean and in quarantine, by reason, of every month in the lake.
+_DESCRIPTION = """Data quality over time: published, clean and quarantined rows of every month in the lake.
 
-The table is `{table}` in the warehouse's schema: a row with the reason 'all' for each service and month, with the
-change against the month before, and one for each reason of that month. It is read from what cleaning noted in the
-footers of the clean Parquet, so it shows what is in the lake now; no trip is read."""
+The table is `{table}` in the warehouse's schema. It has one row per service, month and reason for quarantine. A further
+row per service and month, with the reason 'all', has the totals and the change from the month before. The numbers come
+from the footers of the clean Parquet files, so they describe what the lake holds now. No trip is read."""
 
-# Each month of a bucket is a few requests, which wait most of the time.
+# In a bucket, each month takes a few requests, which spend most of their time waiting.
 _READ_THREADS = 8
 
 
 def quality_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
-    """The table of all months; `kind` is the engine's name, for the UI."""
+    """Return the asset of the quality table, which covers all services and months.
+
+    Args:
+        kind: The warehouse engine, such as "duckdb", shown by the UI.
+        retry: Retry policy of the step.
+    """
 
     @dg.asset(
         key=QUALITY,
@@ -47,31 +52,30 @@ def quality_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDe
         retry_policy=retry,
     )
     def quality_over_time(lake: Lake, warehouse: Warehouse) -> Iterator[dg.Output[StagedFrame]]:
-        # Drawing takes most of a second to import.
-        from taxi_assets.reports.quality_chart import draw_quality  # noqa: PLC0415
+        from taxi_assets.reports.quality_chart import draw_quality  # noqa: PLC0415  (takes most of a second to import)
 
         with as_failures():
             months = months_in(lake)
             reports = [month.report for month in months.values() if month is not None]
             if not reports:
                 raise LakeObjectMissingError(
-                    "There are no clean months in the lake to tell the quality of.",
+                    f"{QUALITY.to_user_string()} cannot be computed: there are no clean months in the lake.",
                     remedy="Materialize a month of any service first.",
                 )
-        made_of = VERSION, sorted((r.service, r.month, r.data_version) for r in reports)
+        inputs = VERSION, sorted((r.service, r.month, r.data_version) for r in reports)
         recent = recent_months(reports)
         rows, quarantined = sum(r.rows_raw for r in reports), sum(r.rows_quarantined for r in reports)
         frame = quality_frame(reports)
         yield dg.Output(
             StagedFrame(frame, lambda: require_same(lake, months)),
-            data_version=dg.DataVersion(hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]),
+            data_version=dg.DataVersion(hashlib.sha256(repr(inputs).encode()).hexdigest()[:16]),
             metadata={
                 "quality_over_time": metadata.image("quality over time", draw_quality(reports).small()),
                 "newest_months": dg.MetadataValue.md(metadata.markdown_table(recent.headers, recent.rows)),
                 "months": len(reports),
                 "rows_raw": rows,
                 "rows_quarantined": quarantined,
-                "share_quarantined": quarantined / rows if rows else 0.0,
+                "quarantined_percent": metadata.percent(quarantined / rows) if rows else 0.0,
                 "dagster/row_count": len(frame),
                 "dagster/table_name": warehouse.table_name(QUALITY.path[-1]),
             },
@@ -81,24 +85,36 @@ def quality_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDe
 
 
 def months_in(lake: Lake) -> dict[str, ParquetPartition | None]:
-    """What stands at the stem of each month on the clean shelf, by service and month; only footers are read."""
-    stems = [
+    """Return the clean partition of each month of each service, by its prefix in the lake; None if there is none.
+
+    Only the footers of the Parquet files are read.
+    """
+    prefixes = [
         object_prefix("clean", service, month)
         for service in SERVICES.values()
         for month in monthly_partitions(service).get_partition_keys()
     ]
-    first = ParquetPartition.find(lake, stems[0])  # by itself: it makes the client that the others share
+    # The first request creates the client that the threads share.
+    first = ParquetPartition.find(lake, prefixes[0])
     with ThreadPoolExecutor(_READ_THREADS) as pool:
-        found = [first, *pool.map(lambda prefix: ParquetPartition.find(lake, prefix), stems[1:])]
-    return dict(zip(stems, found, strict=True))
+        found = [first, *pool.map(lambda prefix: ParquetPartition.find(lake, prefix), prefixes[1:])]
+    return dict(zip(prefixes, found, strict=True))
 
 
 def require_same(lake: Lake, months: Mapping[str, ParquetPartition | None]) -> None:
-    """Raises `ConcurrentUpdateError` where another run has cleaned one of the months since they were looked at."""
+    """Verify that no other run has cleaned a month since the months were read.
+
+    Args:
+        lake: The lake.
+        months: The result of `months_in`.
+
+    Raises:
+        ConcurrentUpdateError: A month has been cleaned since.
+    """
 
     def changed(prefix: str) -> bool:
         month = months[prefix]
-        # What was missing, or damaged, is looked for once more.
+        # A month that was missing or damaged has no version to compare, so read it again.
         return (
             ParquetPartition.find(lake, prefix) is not None
             if month is None
@@ -110,6 +126,6 @@ def require_same(lake: Lake, months: Mapping[str, ParquetPartition | None]) -> N
     if changes:
         raise ConcurrentUpdateError(
             f"{QUALITY.to_user_string()}: another run has cleaned {', '.join(changes[:3])}"
-            f"{' and others' if changes[3:] else ''} since this one looked at what is in the lake.",
-            remedy="Materialize it once more.",
+            f"{' and others' if changes[3:] else ''} since this run read the lake.",
+            remedy="Materialize it again.",
         )

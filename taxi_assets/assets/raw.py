@@ -1,4 +1,4 @@
-"""raw/…_trips: the file of a month as its publisher sent it."""
+"""The assets raw/…_trips: the file of a month, byte for byte as published."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 import dagster as dg
 
 from taxi_assets import metadata
+from taxi_assets.assets.run_config import RawConfig
 from taxi_assets.automation.publication.materializations import warehouse_digests
 from taxi_assets.automation.step_failures import as_failures
 from taxi_assets.partitions import monthly_partitions
@@ -20,30 +21,15 @@ from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.sources.download import DownloadedFile
 from taxi_assets.tlc.sources.source_record import SourceRecord, SourceUrl
 
-_DESCRIPTION = """The file of a month, byte for byte as it was published: {title} ({description}).
+_DESCRIPTION = """The file of a month, byte for byte as published: {title} ({description}).
 
-It is downloaded once. After that the publisher is only asked whether it has changed; when it has not, nothing is
-written. What arrives is checked before it is stored: an error page, or a file that was cut off in the middle, never
-takes the place of a good one. URL, ETag, digest and time are kept beside the file."""
-
-_CONFIG = {
-    "force": dg.Field(
-        bool,
-        default_value=False,
-        description="Download the file even if its publisher says that it has not changed. "
-        "If the bytes are the same, the data downstream stay as they are.",
-    ),
-    "skip_downstream_if_unchanged": dg.Field(
-        bool,
-        default_value=False,
-        description="End the run here if all that is made of it already comes from the same bytes, as after a new "
-        "ETag for an old file. Otherwise everything downstream is looked at, and made anew where it has to be.",
-    ),
-}
+The first run of a month downloads the file. Later runs ask the publisher whether the file has changed, and download it
+again only if it has. A download is validated before it is stored: an error page or a truncated file never replaces a
+valid file. The lake keeps a record next to the file: URL, ETag, SHA-256 and download time."""
 
 
 def raw_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
-    """The raw shelf of a service."""
+    """Return the asset with the published files of a service, one per month."""
 
     @dg.asset(
         key=["raw", service.table],
@@ -55,33 +41,29 @@ def raw_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Asset
         owners=metadata.OWNERS,
         kinds={"raw", "file"},
         tags=metadata.asset_tags(service),
-        config_schema=_CONFIG,
         output_required=False,
         retry_policy=retry,
     )
     def raw_trips(
-        context: dg.AssetExecutionContext, lake: Lake, publisher: PublisherResource
+        context: dg.AssetExecutionContext, config: RawConfig, lake: Lake, publisher: PublisherResource
     ) -> Iterator[dg.Output[Any]]:
         month = Month.parse(context.partition_key)
-        candidates = publisher.publisher.source_urls(service, month)
-        config = context.op_execution_context.op_config
+        urls = publisher.publisher.source_urls(service, month)
         prefix = object_prefix("raw", service, month)
-        with current_file(
-            f"{service.name} {month}", candidates, prefix, lake, publisher, force=config["force"]
-        ) as file:
+        with current_file(f"{service.name} {month}", urls, prefix, lake, publisher, force=config.force) as file:
             with file.open() as bytes_:
                 preview = metadata.file_preview(bytes_, file.record.format)
-            message = {**file.metadata, "preview": preview}
+            output_metadata = {**file.metadata, "preview": preview}
             digest = file.record.sha256
-            if config["skip_downstream_if_unchanged"] and _is_loaded_downstream(
+            if config.skip_downstream_if_unchanged and _is_loaded_downstream(
                 digest, context.instance, lake, service, month
             ):
                 if isinstance(file.output, StagedRawFile):
                     with as_failures(retry_number=context.retry_number):
                         RawFile.publish(lake, prefix, file.output, run_id=context.run.run_id)
-                context.log_event(_materialization(context, digest, message))
-                return  # without an output nothing downstream runs
-            yield dg.Output(file.output, data_version=dg.DataVersion(digest), metadata=message)
+                context.log_event(_materialization(context, digest, output_metadata))
+                return  # Dagster skips the downstream steps of a step without output.
+            yield dg.Output(file.output, data_version=dg.DataVersion(digest), metadata=output_metadata)
 
     return raw_trips
 
@@ -89,17 +71,17 @@ def raw_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Asset
 def _is_loaded_downstream(
     digest: str, instance: dg.DagsterInstance, lake: Lake, service: Service, month: Month
 ) -> bool:
-    """Whether the warehouse and the shelves before it hold what was made of these bytes.
+    """Return whether clean, quarantine and warehouse all hold the month as derived from a raw file of this digest.
 
-    The shelves may hold another version: that of a run which then failed to load it.
+    The warehouse alone does not tell: a run may have cleaned a newer file and then failed to load it.
     """
     if warehouse_digests(instance, service, [month]).get(month) != digest:
         return False
     with as_failures():
-        halves = [
+        partitions = [
             ParquetPartition.find(lake, object_prefix(layer, service, month)) for layer in ("clean", "quarantine")
         ]
-    return all(half is not None and half.report.raw_sha256 == digest for half in halves)
+    return all(partition is not None and partition.report.raw_sha256 == digest for partition in partitions)
 
 
 def _materialization(
@@ -115,14 +97,16 @@ def _materialization(
 
 @dataclass(frozen=True)
 class CurrentFile:
-    """A published file as it is today: new (`output` is what was fetched) or the one on the shelf, still current."""
+    """The current version of a published file."""
 
     output: StagedRawFile | RawFile
+    """The downloaded file, not yet published to the lake; or the lake's own file, if that is current."""
     record: SourceRecord
     metadata: Mapping[str, Any]
+    """Metadata of the materialization: size, source, and whether the file was downloaded."""
 
     def open(self) -> BinaryIO:
-        """Its bytes."""
+        """Open the file to read its bytes."""
         return self.output.downloaded.path.open("rb") if isinstance(self.output, StagedRawFile) else self.output.open()
 
 
@@ -136,27 +120,38 @@ def current_file(
     *,
     force: bool = False,
 ) -> Iterator[CurrentFile]:
-    """Ask the publisher for a file, and fetch it unless the lake holds it already; with `force`, even then."""
+    """Hold the current version of a published file; download it unless the lake has it.
+
+    A downloaded file exists until the context ends; publish it before.
+
+    Args:
+        label: Names the file in errors, such as "green 2020-10".
+        sources: The URLs at which the file may be published, in order of preference.
+        prefix: The prefix of the file's objects in the lake.
+        lake: The lake that may hold the file.
+        publisher: The publisher to ask.
+        force: Download the file even if the lake has its current version.
+    """
     started = time.monotonic()
     with as_failures(), lake.staging() as folder:
         replaces = RawFile.current_versions(lake, prefix)
-        held = RawFile.find(lake, prefix)
-        if held is not None and not held.is_intact():
-            held = None
+        stored = RawFile.find(lake, prefix)
+        if stored is not None and not stored.is_intact():
+            stored = None
         outcome = publisher.download(
-            label, sources, known=held.record if held and not force else None, output_dir=folder
+            label, sources, known=stored.record if stored and not force else None, output_dir=folder
         )
         if isinstance(outcome, DownloadedFile):
-            same = held is not None and held.record.sha256 == outcome.record.sha256
+            is_same = stored is not None and stored.record.sha256 == outcome.record.sha256
             output: StagedRawFile | RawFile = StagedRawFile(outcome, replaces)
-            fetched = "again, the same bytes" if same else "new bytes"
+            fetched = "same bytes again" if is_same else "new bytes"
         else:
-            assert held is not None  # noqa: S101  (only what is held can be unchanged)
-            output, fetched = held, "unchanged"
+            assert stored is not None  # noqa: S101  (only a stored file can be reported as unchanged)
+            output, fetched = stored, "unchanged"
         record = outcome.record
-        figures = {
-            **metadata.size_metadata(rows=record.rows, bytes_=record.bytes, seconds=time.monotonic() - started),
+        file_metadata = {
+            **metadata.size_metadata(rows=record.rows, file_bytes=record.bytes, seconds=time.monotonic() - started),
             "fetched": fetched,
             **metadata.source_metadata(record, digest="sha256"),
         }
-        yield CurrentFile(output, record, figures)
+        yield CurrentFile(output, record, file_metadata)

@@ -1,4 +1,4 @@
-"""reference/taxi_zones: the small table that gives location ids a name."""
+"""The asset reference/taxi_zones: the table that maps location ids to names."""
 
 from collections.abc import Iterator
 
@@ -17,13 +17,19 @@ from taxi_assets.tlc.zones import ZONE_COLUMNS, ZONES_TABLE, read_zones
 
 ZONES = dg.AssetKey(["reference", ZONES_TABLE])
 
-_DESCRIPTION = """TLC's 265 taxi zones: number, borough, name, and service zone of each.
+_DESCRIPTION = """TLC's 265 taxi zones, each with its number, borough, name and service zone.
 
-Join it to a trip's pickup_location_id or dropoff_location_id. "NA" and "N/A" are values here, not missing ones."""
+Join the table to a trip's pickup_location_id or dropoff_location_id. Zone 264 means Unknown, and zone 265 means Outside
+of NYC. "NA" and "N/A" are text that TLC published, not missing values."""
 
 
 def zones_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
-    """The zones, as published in the lake and as a table in the warehouse; `kind` is the engine's name, for the UI."""
+    """Return the asset of the taxi zones: TLC's file in the lake, and a table in the warehouse.
+
+    Args:
+        kind: The warehouse engine, such as "duckdb", shown by the UI.
+        retry: Retry policy of the step.
+    """
 
     @dg.asset(
         key=ZONES,

@@ -1,4 +1,4 @@
-"""reports/…_trips: the page of a month, for people who would rather look than query."""
+"""The assets reports/…_trips: a page with charts for each month."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -20,29 +20,31 @@ from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Service
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     import pandas as pd
 
     from taxi_assets.reports.chart_style import ChartImage
     from taxi_assets.reports.metrics import MonthMetrics
     from taxi_assets.tlc.cleaning.report import CleaningReport
 
-_DESCRIPTION = """A month of {title} on one page: trips, revenue, the busiest hour, data quality, and where the data
-comes from; against the month before and the year before, where these are loaded.
+_DESCRIPTION = """A month of {title} on one page: trips, revenue, the busiest hour, data quality, and the source of the
+data. The page compares the month with the month before and the year before, if they are loaded.
 
-It is made anew when the table of its month, or of the month before, has other data: not for the year before alone, nor
-for the taxi zones; what it says of these stands as it was when the page was made.
+Automation rebuilds the page when the warehouse table changes for its month or the month before. A change in the year
+before, or in the taxi zones, does not rebuild it.
 
-The page is `report.html` in the lake, one file to open or send on, which needs no network; its charts stand beside it
-as PNG. Two of them are shown here, in the metadata of each month."""
+The page is `report.html` in the lake, a single file that needs no network. Its charts are PNG files next to it. The
+metadata of each month shows two of them."""
 
-# The event log holds them, so they are few and small.
+# The event log stores these charts, so they are few and small.
 _SHOWN = ("trips_per_day", "hour_by_weekday")
 
 
 def report_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
-    """The monthly report of a service."""
+    """Return the asset of a service's monthly report."""
     clean = dg.AssetKey(["clean", service.table])
-    # One mapping for each upstream asset is all there is: the year before would bring all months between with it.
+    # An asset has one mapping per upstream asset, and a window that includes the year before includes all months since.
     with_month_before = dg.TimeWindowPartitionMapping(start_offset=-1, allow_nonexistent_upstream_partitions=True)
 
     @dg.asset(
@@ -71,9 +73,9 @@ def report_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.As
             replaces = {name: lake.version(f"{prefix}/{name}") for name in NAMES}
             with warehouse.session():
                 zones = _zones(warehouse)
-                made_of = _data_version(warehouse, service, month, trips, zones)
+                inputs = _report_inputs(warehouse, service, month, trips, zones)
                 metrics = read_metrics(warehouse.read_portable_frame, service, month, zones)
-            # Most of a second and 60 MB to import: only now, when the warehouse has given back its memory.
+            # The import takes most of a second and 60 MB, so it comes after the warehouse has freed its memory.
             from taxi_assets.reports.charts import draw_charts  # noqa: PLC0415
 
             raw = RawFile.find(lake, object_prefix("raw", service, month))
@@ -85,10 +87,10 @@ def report_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.As
                 path.write_bytes(content)
             yield dg.Output(
                 StagedReport(files, replaces),
-                data_version=dg.DataVersion(hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]),
+                data_version=dg.DataVersion(hashlib.sha256(repr(inputs).encode()).hexdigest()[:16]),
                 metadata={
                     "page": metadata.display_uri(lake.uri(f"{prefix}/{PAGE}")),
-                    "bytes": len(contents[-1]),
+                    "file_bytes": len(contents[-1]),
                     **_chart_metadata(charts),
                     **_headline(metrics, trips.report),
                     **metadata.generated_note(trips.report.generated),
@@ -98,12 +100,13 @@ def report_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.As
     return month_report
 
 
-def _data_version(
+def _report_inputs(
     warehouse: Warehouse, service: Service, month: Month, trips: ParquetPartition, zones: "pd.DataFrame | None"
 ) -> list[Any]:
-    """What decides the page: the trips, those of the months they are compared with, the zones, and how it is made.
+    """Return the versions of everything that decides the page: trips, compared months, zones, and the page's code.
 
-    Raises `WarehouseTableMissingError` where the warehouse does not hold just these trips.
+    Raises:
+        WarehouseTableMissingError: The warehouse does not hold the trips of the clean partition.
     """
     from taxi_assets.reports.metrics import compared_months  # noqa: PLC0415
     from taxi_assets.reports.page import version  # noqa: PLC0415
@@ -118,42 +121,45 @@ def _data_version(
     others = [
         (str(other), warehouse.loaded_month_after_wait(service, other)) for other in compared_months(service, month)
     ]
-    compared = [(other, held.data_version) for other, held in others if held is not None]
-    named = None if zones is None else zones.sort_values("location_id").to_csv(index=False)
-    return [trips.report.data_version, compared, named, version()]
+    compared = [(other, loaded.data_version) for other, loaded in others if loaded is not None]
+    zone_names = None if zones is None else zones.sort_values("location_id").to_csv(index=False)
+    return [trips.report.data_version, compared, zone_names, version()]
 
 
 def _zones(warehouse: Warehouse) -> "pd.DataFrame | None":
     try:
         return warehouse.read_frame(ZONES.path[-1])
     except WarehouseTableMissingError:
-        return None  # a report that is asked for by hand may come first; a zone then goes by its number
+        return None  # A report that you request yourself can run before the zones are loaded; it shows zone numbers.
 
 
 def _chart_metadata(charts: "Sequence[ChartImage]") -> dict[str, dg.MarkdownMetadataValue]:
     return {
-        f"picture_{drawn.name}": metadata.image(drawn.name.replace("_", " "), drawn.small())
-        for drawn in charts
-        if drawn.name in _SHOWN
+        f"chart_{chart.name}": metadata.image(chart.name.replace("_", " "), chart.small())
+        for chart in charts
+        if chart.name in _SHOWN
     }
 
 
 def _headline(metrics: "MonthMetrics", report: "CleaningReport") -> dict[str, Any]:
-    """The metrics that the UI plots over months; none for what the service does not record."""
+    """Return the metrics that the UI plots over months, without those that the service does not record."""
     from taxi_assets.reports.month_comparison import busiest_hour  # noqa: PLC0415
 
-    headline = metrics.headline
-    numbers = {
+    headline, tips = metrics.headline, metrics.headline.tips_per_fare
+    found = {
         "trips": headline.trips,
-        "revenue_dollars": headline.revenue,
-        "trips_per_day": headline.trips_per_day,
-        "trips_in_the_busiest_hour": None if headline.busiest is None else headline.busiest.trips,
-        "miles_per_trip": headline.miles_per_trip,
-        "minutes_per_trip": headline.minutes_per_trip,
-        "fare_per_trip_dollars": headline.fare_per_trip,
-        "tips_per_fare": headline.tips_per_fare,
-        "share_quarantined": report.share_quarantined,
+        "trips_per_day": _rounded(headline.trips_per_day, 1),
+        "trips_in_busiest_hour": None if headline.busiest is None else _rounded(headline.busiest.trips, 1),
+        "busiest_hour": None if headline.busiest is None else busiest_hour(headline.busiest),
+        "revenue_dollars": _rounded(headline.revenue, 2),
+        "fare_per_trip_dollars": _rounded(headline.fare_per_trip, 2),
+        "tips_per_fare_percent": None if tips is None else metadata.percent(tips),
+        "miles_per_trip": _rounded(headline.miles_per_trip, 2),
+        "minutes_per_trip": _rounded(headline.minutes_per_trip, 2),
+        "quarantined_percent": metadata.percent(report.share_quarantined),
     }
-    figures_ = {name: value if isinstance(value, int) else float(value) for name, value in numbers.items()
-                if value is not None}  # fmt: skip
-    return figures_ | ({"busiest_hour": busiest_hour(headline.busiest)} if headline.busiest else {})
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _rounded(value: "float | Decimal | None", decimals: int) -> float | None:
+    return None if value is None else round(float(value), decimals)

@@ -1,4 +1,4 @@
-"""warehouse/…_trips: the clean trips as a table, a month a partition."""
+"""The assets warehouse/…_trips: the clean trips as a warehouse table with one partition per month."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,9 +15,9 @@ from taxi_assets.tlc.schema import Service
 
 _DESCRIPTION = """The clean trips as a table to query: {title} ({description}).
 
-The table is `{table}` in the warehouse's schema, and its partition column is `data_month`: the month of the published
-file. A month is replaced whole or not at all, and only after its rows, cents and row numbers were found equal to the
-clean trips; the other months are not touched.
+The table is `{table}` in the warehouse's schema. Its partition column is `data_month`, the month of the published file.
+A run replaces one month as a whole and leaves the other months alone. It first verifies that the new rows match the
+clean trips in number, cents and row numbers.
 
     SELECT pickup_date, count(*) AS trips
     FROM taxi.{table}
@@ -26,7 +26,13 @@ clean trips; the other months are not touched.
 
 
 def warehouse_asset(service: Service, kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
-    """The warehouse table of a service; `kind` is the engine's name, for the UI."""
+    """Return the asset of a service's warehouse table.
+
+    Args:
+        service: The service.
+        kind: The warehouse engine, such as "duckdb", shown by the UI.
+        retry: Retry policy of the step.
+    """
 
     @dg.asset(
         key=["warehouse", service.table],
@@ -48,17 +54,18 @@ def warehouse_asset(service: Service, kind: str, retry: dg.RetryPolicy | None = 
     def warehouse_trips(
         context: dg.AssetExecutionContext, trips: ParquetPartition, lake: Lake, warehouse: Warehouse
     ) -> Iterator[dg.Output[Any]]:
-        # The handle says where the rows are; the IO manager has the warehouse load them from there.
+        # `trips` is a handle to Parquet in the lake. The IO manager makes the warehouse load the rows from there.
         raw = RawFile.find(lake, object_prefix("raw", service, context.partition_key))
         yield dg.Output(
             trips,
             data_version=dg.DataVersion(trips.report.data_version),
             metadata={
-                **metadata.size_metadata(rows=trips.report.clean.rows, bytes_=trips.bytes),
+                **metadata.size_metadata(rows=trips.report.clean.rows, file_bytes=trips.bytes),
                 "dagster/table_name": warehouse.table_name(service.table),
-                "control_sum_dollars": trips.report.clean.cents / 100,
+                "control_total_dollars": metadata.dollars(trips.report.clean.cents),
                 **(metadata.source_metadata(raw.record) if raw is not None else {}),
-                "raw_sha256": trips.report.raw_sha256,  # of the file that these rows come from, whichever is held now
+                # The file that these rows come from; the lake may hold a newer one by now.
+                "raw_sha256": trips.report.raw_sha256,
                 **metadata.report_metadata(trips.report),
             },
         )

@@ -1,1 +1,1 @@
-"""Asset checks: what can be told about a month from outside, once it is published."""
+"""Asset checks: compare stored data with its source after a run has published it."""

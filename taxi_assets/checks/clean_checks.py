@@ -1,6 +1,7 @@
-"""Checks on the clean trips of a month: is every row accounted for, and does the month look like one.
+"""Checks on the clean trips of a month: no row is lost, and the month is plausible.
 
-The first one guards what is downstream; cleaning itself has verified it before publishing. The others warn.
+`row_counts_reconcile` blocks downstream assets. Cleaning has verified the same before it published the month. The other
+checks only warn.
 """
 
 import statistics
@@ -11,6 +12,7 @@ import dagster as dg
 
 from taxi_assets.automation.step_failures import as_failures
 from taxi_assets.checks.concurrent_runs import Replacement, compare_when_settled, newest_replacements
+from taxi_assets.metadata import percent
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.storage.lake.base_lake import Lake
 from taxi_assets.storage.lake.objects import ParquetPartition, RawFile, object_prefix
@@ -18,13 +20,17 @@ from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Service
 
 WARN_SHARE_QUARANTINED = 0.05
-# A month's volume against the median of the months around it. Seasons stay well within; a file cut in half does not.
+"""The check `share_quarantined` warns above this share of quarantined rows."""
 ROW_COUNT_RANGE = (0.5, 2.0)
+"""The expected number of rows, relative to the median of the neighboring months.
+
+Seasonal changes stay well within this range. Half a file does not.
+"""
 _MONTHS_AROUND = 2
 
 
 def clean_checks(service: Service, retry: dg.RetryPolicy | None = None) -> dg.AssetChecksDefinition:
-    """One step with all checks on a service's clean trips."""
+    """Return one step with all checks on a service's clean trips."""
     asset = dg.AssetKey(["clean", service.table])
     partitions = monthly_partitions(service)
 
@@ -39,26 +45,28 @@ def clean_checks(service: Service, retry: dg.RetryPolicy | None = None) -> dg.As
         specs=[
             spec(
                 "row_counts_reconcile",
-                "Rows of the published file = clean rows + quarantined rows, and both halves come from that file.",
+                "Every row of the published file is either a clean trip or in quarantine. Both assets come from that "
+                "file.",
                 blocking=True,
             ),
-            spec("share_quarantined", f"At most {WARN_SHARE_QUARANTINED:.0%} of the rows are quarantined."),
+            spec("share_quarantined", f"At most {WARN_SHARE_QUARANTINED:.0%} of the rows are in quarantine."),
             spec(
                 "row_count_in_range",
-                f"The clean rows are {ROW_COUNT_RANGE[0]:g} to {ROW_COUNT_RANGE[1]:g} times the median of the months around, "
-                "as far as these are in the lake.",
+                f"The number of clean rows is {ROW_COUNT_RANGE[0]:g} to {ROW_COUNT_RANGE[1]:g} times the median of the "
+                f"{_MONTHS_AROUND} months before and after. Months that are not in the lake are ignored.",
             ),
             spec("every_day_present", "Every day of the month has trips."),
             spec(
-                "no_unknown_columns", "The file has no column that the schema does not know; such a column is kept out."
+                "no_unknown_columns",
+                "Every column of the file is in the schema. Unknown columns are left out of the clean trips.",
             ),
         ],
     )
     def check_clean(context: dg.AssetCheckExecutionContext, lake: Lake) -> Iterator[dg.AssetCheckResult]:
         month = Month.parse(context.partition_key)
         with as_failures(retry_number=context.retry_number):
-            conserved, clean = _row_counts_reconcile(context, lake, service, month)
-            yield conserved
+            reconciled, clean = _row_counts_reconcile(context, lake, service, month)
+            yield reconciled
             yield _share_quarantined(clean)
             yield _row_count_in_range(lake, service, month, clean)
             yield _every_day_present(month, clean)
@@ -69,33 +77,33 @@ def clean_checks(service: Service, retry: dg.RetryPolicy | None = None) -> dg.As
 
 @dataclass(frozen=True)
 class _Layers:
-    """What the lake holds of a month, read one after the other: another run may publish in between."""
+    """A month's layers, read one after the other. They can differ in version if another run publishes in between."""
 
     raw: RawFile
     quarantine: ParquetPartition
     clean: ParquetPartition
 
     @property
-    def same_pair(self) -> bool:
+    def same_version(self) -> bool:
         return self.clean.report.data_version == self.quarantine.report.data_version
 
     @property
-    def same_file(self) -> bool:
+    def same_raw_file(self) -> bool:
         return self.clean.report.raw_sha256 == self.raw.record.sha256
 
     @property
-    def all_rows(self) -> bool:
+    def same_rows(self) -> bool:
         return self.raw.record.rows == self.clean.rows + self.quarantine.rows
 
     @property
     def agree(self) -> bool:
-        return self.same_pair and self.same_file and self.all_rows
+        return self.same_version and self.same_raw_file and self.same_rows
 
 
 def _row_counts_reconcile(
     context: dg.AssetCheckExecutionContext, lake: Lake, service: Service, month: Month
 ) -> tuple[dg.AssetCheckResult, ParquetPartition]:
-    """The check's result, and the clean month that it is about."""
+    """Return the result, and the clean partition that the other checks use."""
     keys = {name: dg.AssetKey([name, service.table]) for name in ("raw", "quarantine", "clean")}
 
     def read() -> _Layers:
@@ -108,20 +116,23 @@ def _row_counts_reconcile(
     def find_replacements(layers: _Layers) -> Sequence[Replacement]:
         if layers.agree:
             return []
-        held = {
+        versions = {
             "raw": layers.raw.record.sha256,
             "quarantine": layers.quarantine.report.data_version,
             "clean": layers.clean.report.data_version,
         }
-        return newest_replacements(context, {keys[name]: version for name, version in held.items()})
+        return newest_replacements(context, {keys[name]: version for name, version in versions.items()})
 
     settled = compare_when_settled(context, keys["clean"], read, find_replacements)
     layers = settled.compared
     raw, clean, quarantine = layers.raw, layers.clean, layers.quarantine
-    if not layers.same_pair:
-        message = "Clean and quarantine do not belong together: a run ended between them. Materialize the month again."
-    elif not layers.same_file:
-        message = "The clean rows come from another file than the raw one held now. Materialize the month again."
+    if not layers.same_version:
+        message = (
+            "The clean trips and the quarantine have different versions: a run ended after it had published only one "
+            "of them. Materialize the month again."
+        )
+    elif not layers.same_raw_file:
+        message = "The clean trips come from a different file than the one in raw. Materialize the month again."
     else:
         message = f"{raw.record.rows:,} raw rows, {clean.rows:,} clean + {quarantine.rows:,} quarantined."
     result = dg.AssetCheckResult(
@@ -145,24 +156,24 @@ def _share_quarantined(clean: ParquetPartition) -> dg.AssetCheckResult:
         check_name="share_quarantined",
         passed=share <= WARN_SHARE_QUARANTINED,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{share:.2%} of the rows are quarantined.",
-        metadata={"share_quarantined": share},
+        description=f"{share:.2%} of the rows are in quarantine.",
+        metadata={"quarantined_percent": percent(share)},
     )
 
 
 def _row_count_in_range(lake: Lake, service: Service, month: Month, clean: ParquetPartition) -> dg.AssetCheckResult:
     shifts = [shift for shift in range(-_MONTHS_AROUND, _MONTHS_AROUND + 1) if shift]
-    around = [ParquetPartition.find(lake, object_prefix("clean", service, month.shift(shift))) for shift in shifts]
-    rows = {half.report.month: half.rows for half in around if half is not None and half.rows}
-    if not rows:
-        passed, message = True, "None of the months around is in the lake."
+    found = [ParquetPartition.find(lake, object_prefix("clean", service, month.shift(shift))) for shift in shifts]
+    neighbors = {other.report.month: other.rows for other in found if other is not None and other.rows}
+    if not neighbors:
+        passed, message = True, "The lake has none of the neighboring months to compare with."
     else:
-        ratio = clean.rows / statistics.median(rows.values())
+        ratio = clean.rows / statistics.median(neighbors.values())
         passed = ROW_COUNT_RANGE[0] <= ratio <= ROW_COUNT_RANGE[1]
-        message = f"{clean.rows:,} rows: {ratio:.2f} times the median of {', '.join(rows)}."
+        message = f"{clean.rows:,} rows: {ratio:.2f} times the median of {', '.join(neighbors)}."
     return dg.AssetCheckResult(
         check_name="row_count_in_range", passed=passed, severity=dg.AssetCheckSeverity.WARN, description=message,
-        metadata={"rows": clean.rows, "rows_around": rows},
+        metadata={"rows_clean": clean.rows, "rows_of_neighboring_months": neighbors},
     )  # fmt: skip
 
 
@@ -173,7 +184,7 @@ def _every_day_present(month: Month, clean: ParquetPartition) -> dg.AssetCheckRe
         passed=not missing,
         severity=dg.AssetCheckSeverity.WARN,
         description=f"No trips on {', '.join(missing)}." if missing else f"All {month.days} days have trips.",
-        metadata={"days_missing": missing},
+        metadata={"missing_days": missing},
     )
 
 
@@ -184,9 +195,10 @@ def _no_unknown_columns(service: Service, clean: ParquetPartition) -> dg.AssetCh
         check_name="no_unknown_columns",
         passed=not unknown,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"Kept out, because the schema of {service.name} (tlc/services/) does not know them: {names}."
+        description=f"Columns that are not in the schema of {service.name} were left out: {names}. Add them in "
+        f"tlc/services/{service.name}.py."
         if unknown
-        else "Every column of the file is known.",
+        else "Every column of the file is in the schema.",
         metadata={
             "unknown_columns": [column.model_dump() for column in unknown],
             "absent_columns": list(clean.report.absent_columns),

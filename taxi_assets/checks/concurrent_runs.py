@@ -1,12 +1,12 @@
-"""What a check does when another run is replacing the month that it checks.
+"""Wait in a check while another run is replacing the month that the check reads.
 
-A mismatch between two layers is an error, unless another run is between publishing the one and the other. Such a run
-is recognized by what it has written, never by its mere existence: by the newest materialization in the event log, or
-by the ledger row that it has invalidated. It must also still have to materialize the layer that is compared. A run that
-is at its check has done that, so of two runs at their checks neither waits for the other.
+A mismatch between two layers is an error, unless another run has published one layer and not yet the other. Such a run
+is recognized by data that it has written: the newest materialization in the event log, or a ledger row that it has
+invalidated. It must also still have to materialize the layer that is compared. A run that evaluates its checks has done
+that, so two runs that evaluate checks do not wait for each other.
 
-A check waits for the other run, and then compares again. It reports a warning that names the other run only if that
-is still at work after `WAIT_SECONDS`. If the other run has ended, or is not known, the mismatch is an error.
+A check waits for the other run and then compares again. If the other run still works after `WAIT_SECONDS`, the check
+reports a warning that names the run. If the other run has ended or is not known, the mismatch is an error.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 WAIT_SECONDS = 300.0
-"""How long a check waits for another run, as long as a warehouse waits for a lock."""
+"""How long a check waits for another run; a warehouse waits as long for a lock."""
 
 Compared = TypeVar("Compared")
 
 
 @dataclass(frozen=True)
 class Replacement:
-    """Another run has replaced something of the month, or is replacing it."""
+    """Another run that has replaced a layer of the month, or is replacing it."""
 
     run_id: str | None
     """None if the run has not logged what it published, or logs to another Dagster instance."""
@@ -39,25 +39,25 @@ class Replacement:
 
 @dataclass(frozen=True)
 class Settled(Generic[Compared]):
-    """The last comparison, and the run that is still at work on the month after the wait."""
+    """The last comparison, and the run that is still replacing the month after the wait."""
 
     compared: Compared
     replaced_by: str | None = None
 
     @property
     def severity(self) -> dg.AssetCheckSeverity:
-        """A warning if another run is still replacing the month: its own check decides."""
+        """A warning if another run is still replacing the month, because that run's check decides; else an error."""
         return dg.AssetCheckSeverity.ERROR if self.replaced_by is None else dg.AssetCheckSeverity.WARN
 
     def describe(self, description: str) -> str:
         """Add the other run to the description of a mismatch."""
         if self.replaced_by is None:
             return description
-        return f"The run {self.replaced_by} is replacing this month; its own check decides. Until then: {description}"
+        return f"The run {self.replaced_by} is replacing this month, and its check decides. Until then: {description}"
 
     @property
     def metadata(self) -> dict[str, str]:
-        """The other run, if there is one."""
+        """The other run as metadata; empty if there is none."""
         return {} if self.replaced_by is None else {"replaced_by_run": self.replaced_by}
 
 
@@ -67,7 +67,7 @@ def compare_when_settled(
     compare: Callable[[], Compared],
     find_replacements: Callable[[Compared], Sequence[Replacement]],
 ) -> Settled[Compared]:
-    """Compare, and compare again while another run is replacing the month.
+    """Compare two layers of a month, and compare again while another run is replacing the month.
 
     Args:
         context: The check's own context.
@@ -75,6 +75,9 @@ def compare_when_settled(
         compare: Reads both sides.
         find_replacements: Returns the runs that may explain a mismatch; none if both sides agree, or if no other run
             has written anything.
+
+    Returns:
+        The last comparison. `replaced_by` is set only if a run is still at work after `WAIT_SECONDS`.
     """
     ends = time.monotonic() + WAIT_SECONDS
     ended: Sequence[Replacement] = []

@@ -1,4 +1,4 @@
-"""The check on a warehouse table: it holds exactly the clean trips of the month."""
+"""The check on a warehouse table: its month holds exactly the clean trips."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ import dagster as dg
 
 from taxi_assets.automation.step_failures import as_failures
 from taxi_assets.checks.concurrent_runs import Replacement, compare_when_settled, newest_replacements
+from taxi_assets.metadata import dollars
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.storage.lake.base_lake import Lake
 from taxi_assets.storage.lake.objects import ParquetPartition, object_prefix
@@ -17,14 +18,14 @@ from taxi_assets.tlc.schema import Service
 
 
 def warehouse_check(service: Service, retry: dg.RetryPolicy | None = None) -> dg.AssetChecksDefinition:
-    """Compare the table's month with the Parquet file, by figures counted in each anew."""
+    """Return the check that compares a month of the table with its clean Parquet file."""
 
     @dg.asset_check(
         asset=["warehouse", service.table],
         name="matches_clean",
-        description="The table's month was loaded from this clean Parquet, and agrees with it in rows, in the cents of "
-        "all money columns, and in the sum of row numbers. The table is counted anew, and so is the Parquet, unless "
-        "its lake checks its bytes itself.",
+        description="The month in the table was loaded from the current clean trips and has the same control totals: "
+        "the number of rows, the sum of all money columns, and the sum of row numbers. The check queries the table. It "
+        "also reads the clean Parquet file again, unless the lake verifies checksums itself.",
         blocking=True,
         partitions_def=monthly_partitions(service),
         retry_policy=retry,
@@ -46,19 +47,24 @@ def warehouse_check(service: Service, retry: dg.RetryPolicy | None = None) -> dg
                 context, table_key, lambda: _compare(lake, warehouse, service, month), find_replacements
             )
         compared = settled.compared
-        found, wanted = compared.found, compared.wanted
-        description = f"The table has {found}; the clean Parquet has {wanted}."
-        if not compared.same_data:
-            description += f" {compared.what_is_loaded} Materialize the month again."
+        table, clean = compared.table_totals, compared.clean_totals
+        description = f"The table has {table}. The clean Parquet file has {clean}."
+        if not compared.same_version:
+            description += f" {compared.loaded_version} Materialize the month again."
         return dg.AssetCheckResult(
             passed=compared.agree,
             severity=settled.severity,
             description=settled.describe(description),
             metadata={
-                "rows": found.rows, "rows_clean": wanted.rows, "cents": found.cents, "cents_clean": wanted.cents,
-                "source_rows": found.source_rows, "source_rows_clean": wanted.source_rows, **settled.metadata,
+                "rows_table": table.rows,
+                "rows_clean": clean.rows,
+                "control_total_table_dollars": dollars(table.cents),
+                "control_total_clean_dollars": dollars(clean.cents),
+                "row_number_sum_table": table.source_rows,
+                "row_number_sum_clean": clean.source_rows,
+                **settled.metadata,
             },
-        )  # fmt: skip
+        )
 
     return matches_clean
 
@@ -68,36 +74,36 @@ class _Compared:
     """A month of the table next to its clean Parquet."""
 
     clean: ParquetPartition
-    wanted: ControlTotals
-    found: ControlTotals
+    clean_totals: ControlTotals
+    table_totals: ControlTotals
     loaded: LoadedMonth | None
     replacing_run: str | None
 
     @property
-    def same_data(self) -> bool:
+    def same_version(self) -> bool:
         return self.loaded is not None and self.loaded.data_version == self.clean.report.data_version
 
     @property
     def agree(self) -> bool:
-        return self.same_data and self.found == self.wanted
+        return self.same_version and self.table_totals == self.clean_totals
 
     @property
-    def what_is_loaded(self) -> str:
+    def loaded_version(self) -> str:
         if self.loaded is not None:
-            return f"The run {self.loaded.run_id} has loaded another version of the month."
+            return f"The run {self.loaded.run_id} has loaded a different version of the month."
         if self.replacing_run is not None:
-            return f"The run {self.replacing_run} has begun to replace the month in the table, and has not finished."
+            return f"The run {self.replacing_run} has started to replace the month in the table and has not finished."
         return "The warehouse has no record of a complete load of the month."
 
 
 def _compare(lake: Lake, warehouse: Warehouse, service: Service, month: Month) -> _Compared:
-    """Read the ledger before and after the table, because another run may load in between."""
+    """Compare the table with the lake; read the ledger before and after, because another run may load in between."""
     while True:
         clean = ParquetPartition.get(lake, object_prefix("clean", service, month))
         with warehouse.session():
             before = warehouse.loaded_month(service, month)
-            found = warehouse.totals(service, month)
+            table_totals = warehouse.totals(service, month)
             loaded = warehouse.loaded_month(service, month)
             replacing_run = warehouse.replacing_run_id(service, month) if loaded is None else None
         if before == loaded:
-            return _Compared(clean, clean.control_totals(service), found, loaded, replacing_run)
+            return _Compared(clean, clean.control_totals(service), table_totals, loaded, replacing_run)

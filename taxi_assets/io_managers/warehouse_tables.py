@@ -26,7 +26,7 @@ class WarehouseTableIOManager(dg.ConfigurableIOManager):
         with as_failures(retry_number=retry_number_of(context)):
             started = time.monotonic()
             outcome = self._load(context, obj)
-            context.add_output_metadata({**outcome, "seconds": round(time.monotonic() - started, 3)})
+            context.add_output_metadata({**outcome, **metadata.duration_metadata(time.monotonic() - started)})
 
     def load_input(self, context: dg.InputContext) -> pd.DataFrame:
         """Return the month's trips, in the order of the published file.

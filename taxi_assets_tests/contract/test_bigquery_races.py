@@ -297,7 +297,7 @@ def test_a_check_does_not_pass_while_a_run_replaces_the_month_and_fails_unless_t
         (evaluation,) = found
         assert not evaluation.passed
         assert evaluation.severity == (dg.AssetCheckSeverity.WARN if is_known else dg.AssetCheckSeverity.ERROR)
-        assert f"The run {other} has begun to replace the month in the table" in (evaluation.description or "")
+        assert f"The run {other} has started to replace the month in the table" in (evaluation.description or "")
         assert check_in(instance, warehouse, lake).passed
 
 

@@ -147,7 +147,7 @@ class Publishing:
             last_modified=version.last_modified,
             fetched_at=LONG_AGO,
         )
-        message = {"bytes": record.bytes, **source_metadata(record, digest="sha256")}
+        message = {"file_bytes": record.bytes, **source_metadata(record, digest="sha256")}
         self.materialize(["raw", service.table], month, message, run_id)
         if to == "warehouse":
             self.materialize(["warehouse", service.table], month, {"raw_sha256": record.sha256}, run_id)

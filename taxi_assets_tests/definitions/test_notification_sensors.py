@@ -154,7 +154,7 @@ def test_a_failed_blocking_check_is_one_message_that_names_it(scenario: Story, w
     (message,) = web.messages
     assert message["title"] == f"Run failed: load_again {MONTH}"
     expected = (
-        f"load_again {MONTH}: clean/green_trips, check row_counts_reconcile: The clean rows come from another file"
+        f"load_again {MONTH}: clean/green_trips, check row_counts_reconcile: The clean trips come from a different file"
     )
     assert message["message"].startswith(expected)
 

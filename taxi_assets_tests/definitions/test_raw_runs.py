@@ -71,7 +71,7 @@ def test_force_downloads_a_file_that_has_not_changed(runs: Runs, publisher: Loop
     assert failures(first) == []
     assert message(runs.run(), "raw/green_trips", "fetched") == "unchanged"
     forced = runs.run(force=True)
-    assert message(forced, "raw/green_trips", "fetched") == "again, the same bytes"
+    assert message(forced, "raw/green_trips", "fetched") == "same bytes again"
     assert "If-None-Match" not in publisher.requests_for(NAME)[-1].headers
     assert data_versions(forced) == data_versions(first)
     assert message(forced, "warehouse/green_trips", "loaded") == "unchanged"

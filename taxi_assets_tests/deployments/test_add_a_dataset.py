@@ -168,8 +168,6 @@ def test_its_checks_ran_and_passed_and_the_marts_count_it(copy: Copy) -> None:
             "SELECT service, sum(trips)::INT, sum(timed_trips)::INT, sum(revenue) FROM taxi.od_flows GROUP BY ALL"
         ).fetchall()
         assert rows == [("citibike", 31 * 24 - 17, 31 * 24 - 17, None)]
-    assert (
-        "marts/payment_mix 2024-01: no trips of this month are in the warehouse, of yellow, green." in copy.message[1]
-    )
+    assert "marts/payment_mix 2024-01: the warehouse has no trips of yellow, green for this month." in copy.message[1]
     report = (copy.folder / "data/lake/reports/citibike_trips/2024-01/report.html").read_text()
     assert "Citi Bike" in report

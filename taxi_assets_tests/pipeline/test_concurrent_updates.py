@@ -1,4 +1,4 @@
-"""A run that writes only after another run has changed what it read: it retries the step, and never writes old data."""
+"""A run whose inputs another run has changed retries its step and never writes outdated data."""
 
 from __future__ import annotations
 
@@ -38,24 +38,24 @@ if TYPE_CHECKING:
 MART = marts()["hour_of_week"]
 
 
-def overtake(monkeypatch: pytest.MonkeyPatch, *others: Callable[[], object]) -> None:
+def change_inputs(monkeypatch: pytest.MonkeyPatch, *others: Callable[[], object]) -> None:
     """Let other runs load trips, each once, after a mart's run has read which versions are loaded.
 
     In a DuckDB file that cannot happen, because the run holds the file. In the other engines it can.
     """
     waiting = [*others]
 
-    def overtaken(warehouse: Warehouse, made: MartMonth, *, run_id: str) -> ReplacedMart:
+    def replace_later(warehouse: Warehouse, made: MartMonth, *, run_id: str) -> ReplacedMart:
         if waiting:
             waiting.pop()()
         return replace_mart(warehouse, made, run_id=run_id)
 
     monkeypatch.setattr(DuckDBWarehouse, "session", lambda _: nullcontext())
-    monkeypatch.setattr("taxi_assets.assets.mart_tables.replace_mart", overtaken)
+    monkeypatch.setattr("taxi_assets.assets.mart_tables.replace_mart", replace_later)
 
 
-class Overtaken(dg.IOManager):
-    """Other runs are faster, each once: they act when a run is about to write."""
+class InterleavedIOManager(dg.IOManager):
+    """Lets other runs act, each once, before a run writes its frame."""
 
     def __init__(self, warehouse: DuckDBWarehouse, *others: Callable[[], object]) -> None:
         self._manager, self._others = WarehouseFrameIOManager(warehouse=warehouse), [*others]
@@ -81,8 +81,8 @@ def warehouse(tmp_path: Path) -> DuckDBWarehouse:
     return warehouse
 
 
-def retried(result: dg.ExecuteInProcessResult) -> str:
-    """Why the step was retried, the one time that it was."""
+def retry_reason(result: dg.ExecuteInProcessResult) -> str:
+    """Return the error for which the step was retried, once."""
     (event,) = [event for event in result.all_events if event.event_type_value == "STEP_UP_FOR_RETRY"]
     error = event.step_retry_data.error
     assert error is not None
@@ -90,7 +90,7 @@ def retried(result: dg.ExecuteInProcessResult) -> str:
     return error.cause.message
 
 
-def make(
+def materialize(
     asset: dg.AssetsDefinition,
     warehouse: DuckDBWarehouse,
     lake: LocalLake,
@@ -101,12 +101,12 @@ def make(
         "warehouse": warehouse,
         "lake": lake,
         "warehouse_marts": WarehouseMartIOManager(warehouse=warehouse),
-        "warehouse_frames": Overtaken(warehouse, *others),
+        "warehouse_frames": InterleavedIOManager(warehouse, *others),
     }
     return dg.materialize([asset], resources=resources, partition_key=month, raise_on_error=False)
 
 
-def test_a_mart_that_another_run_made_of_more_services_is_not_overwritten_and_a_retry_makes_it_of_all(
+def test_a_mart_computed_from_more_services_by_another_run_is_kept_and_a_retry_uses_all_services(
     warehouse: DuckDBWarehouse, lake: LocalLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def load(service: Service, rows: int = 200) -> None:
@@ -115,7 +115,7 @@ def test_a_mart_that_another_run_made_of_more_services_is_not_overwritten_and_a_
 
     def other_run() -> None:
         load(YELLOW)
-        assert make(mart_asset(MART, "duckdb"), warehouse, lake, month=str(MONTH)).success
+        assert materialize(mart_asset(MART, "duckdb"), warehouse, lake, month=str(MONTH)).success
 
     def services() -> list[str]:
         return warehouse.read_portable_frame(f"SELECT DISTINCT service FROM {MART.name} ORDER BY service")[
@@ -123,14 +123,14 @@ def test_a_mart_that_another_run_made_of_more_services_is_not_overwritten_and_a_
         ].tolist()
 
     load(GREEN)
-    overtake(monkeypatch, other_run)
-    result = make(mart_asset(MART, "duckdb"), warehouse, lake, month=str(MONTH))
+    change_inputs(monkeypatch, other_run)
+    result = materialize(mart_asset(MART, "duckdb"), warehouse, lake, month=str(MONTH))
     assert services() == ["green", "yellow"]
     assert result.success, failures(result)
-    assert "marts/hour_of_week 2020-10: another run has loaded yellow since" in retried(result)
+    assert "marts/hour_of_week 2020-10: another run has loaded yellow since" in retry_reason(result)
 
 
-def test_a_step_that_is_overtaken_at_every_retry_fails_by_name(
+def test_a_step_whose_inputs_change_before_every_retry_fails_with_the_error_name(
     warehouse: DuckDBWarehouse, lake: LocalLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("taxi_assets.automation.step_failures._CONCURRENT_UPDATE_DELAY_SECONDS", 0)
@@ -142,31 +142,31 @@ def test_a_step_that_is_overtaken_at_every_retry_fails_by_name(
 
     load(100)
     others = [partial(load, rows) for rows in range(101, 102 + CONCURRENT_UPDATE_RETRIES)]
-    overtake(monkeypatch, *others)
-    result = make(mart_asset(MART, "duckdb"), warehouse, lake, month=str(MONTH))
+    change_inputs(monkeypatch, *others)
+    result = materialize(mart_asset(MART, "duckdb"), warehouse, lake, month=str(MONTH))
     (failure,) = failures(result)
-    assert "Materialize it once more. [ConcurrentUpdateError]" in failure
+    assert "Materialize it again. [ConcurrentUpdateError]" in failure
 
 
-def test_quality_of_fewer_months_does_not_overwrite_that_of_more_and_a_retry_reads_all(
+def test_a_quality_table_of_more_months_is_kept_and_a_retry_reads_all_months(
     warehouse: DuckDBWarehouse, lake: LocalLake
 ) -> None:
     quality = quality_asset("duckdb")
 
     def cleaned_by_other_run() -> None:
         publish_trips(lake, YELLOW, MONTH, trips_of(YELLOW, MONTH, 50))
-        assert make(quality, warehouse, lake).success
+        assert materialize(quality, warehouse, lake).success
 
     published_month(lake)
-    result = make(quality, warehouse, lake, cleaned_by_other_run)
+    result = materialize(quality, warehouse, lake, cleaned_by_other_run)
     assert result.success, failures(result)
-    assert "quality/month_quality: another run has cleaned clean/yellow_trips/2020-10 since" in retried(result)
+    assert "quality/month_quality: another run has cleaned clean/yellow_trips/2020-10 since" in retry_reason(result)
     assert set(warehouse.read_frame("month_quality")["service"]) == {"green", "yellow"}
 
     old = warehouse.read_frame("month_quality")
-    result = make(quality, warehouse, lake, lambda: published_month(lake, rows=7))
+    result = materialize(quality, warehouse, lake, lambda: published_month(lake, rows=7))
     assert result.success, failures(result)
-    assert "another run has cleaned clean/green_trips/2020-10 since" in retried(result)
+    assert "another run has cleaned clean/green_trips/2020-10 since" in retry_reason(result)
     assert not pd.DataFrame.equals(warehouse.read_frame("month_quality"), old)
 
 
@@ -177,7 +177,7 @@ def load_green(warehouse: Warehouse, *, rows: int, run_id: str) -> None:
 
 
 def before_the_checks(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
-    """Let something happen, once, after a run has made a mart and before it evaluates the mart's checks."""
+    """Perform an action, once, after a run has computed a mart and before it evaluates the mart's checks."""
     waiting = [act]
 
     def evaluate_later(*arguments: Any, **keywords: Any) -> list[dg.AssetCheckResult]:
@@ -189,8 +189,8 @@ def before_the_checks(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]
     monkeypatch.setattr("taxi_assets.assets.mart_tables.evaluate_mart", evaluate_later)
 
 
-def make_and_check(warehouse: DuckDBWarehouse) -> tuple[bool, dict[str, dg.AssetCheckEvaluation]]:
-    """Make the mart and check it; return whether the run succeeded, and the results of the checks by name."""
+def materialize_and_check(warehouse: DuckDBWarehouse) -> tuple[bool, dict[str, dg.AssetCheckEvaluation]]:
+    """Compute and check the mart; return whether the run succeeded, and the results of the checks by name."""
     manager = WarehouseMartIOManager(warehouse=warehouse)
     result = dg.materialize(
         [mart_asset(MART, "duckdb")],
@@ -201,23 +201,23 @@ def make_and_check(warehouse: DuckDBWarehouse) -> tuple[bool, dict[str, dg.Asset
     return result.success, {found.check_name: found for found in result.get_asset_check_evaluations()}
 
 
-def test_a_mart_whose_trips_another_run_replaced_before_its_check_is_a_warning_that_names_the_run(
+def test_if_another_run_replaces_the_trips_before_the_check_the_check_warns_and_names_the_run(
     warehouse: DuckDBWarehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load_green(warehouse, rows=200, run_id="an older run")
     before_the_checks(monkeypatch, lambda: load_green(warehouse, rows=100, run_id="a newer run"))
-    succeeded, found = make_and_check(warehouse)
+    succeeded, found = materialize_and_check(warehouse)
     assert succeeded
     assert found["key_is_unique"].passed
     assert not found["totals_match_trips"].passed
     assert found["totals_match_trips"].severity == dg.AssetCheckSeverity.WARN
-    assert "those loaded now are of the runs a newer run" in (found["totals_match_trips"].description or "")
-    succeeded, found = make_and_check(warehouse)
+    assert "by the runs a newer run" in (found["totals_match_trips"].description or "")
+    succeeded, found = materialize_and_check(warehouse)
     assert succeeded
     assert found["totals_match_trips"].passed
 
 
-def test_a_mart_that_does_not_add_up_is_an_error_where_no_other_run_has_replaced_its_trips(
+def test_totals_that_do_not_match_are_an_error_if_no_other_run_has_replaced_the_trips(
     warehouse: DuckDBWarehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lose_a_row() -> None:
@@ -226,23 +226,23 @@ def test_a_mart_that_does_not_add_up_is_an_error_where_no_other_run_has_replaced
 
     load_green(warehouse, rows=200, run_id="an older run")
     before_the_checks(monkeypatch, lose_a_row)
-    succeeded, found = make_and_check(warehouse)
+    succeeded, found = materialize_and_check(warehouse)
     assert not succeeded
     assert not found["totals_match_trips"].passed
     assert found["totals_match_trips"].severity == dg.AssetCheckSeverity.ERROR
 
 
-def test_doubled_rows_of_a_mart_are_an_error_even_if_another_run_has_replaced_its_trips(
+def test_duplicate_rows_of_a_mart_are_an_error_even_if_another_run_has_replaced_the_trips(
     warehouse: DuckDBWarehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def double_the_rows() -> None:
+    def duplicate_rows() -> None:
         with duckdb.connect(warehouse.file) as connection:
             connection.execute(f"INSERT INTO taxi.{MART.name} SELECT * FROM taxi.{MART.name}")
         load_green(warehouse, rows=100, run_id="a newer run")
 
     load_green(warehouse, rows=200, run_id="an older run")
-    before_the_checks(monkeypatch, double_the_rows)
-    succeeded, found = make_and_check(warehouse)
+    before_the_checks(monkeypatch, duplicate_rows)
+    succeeded, found = materialize_and_check(warehouse)
     assert not succeeded
     assert not found["key_is_unique"].passed
     assert found["key_is_unique"].severity == dg.AssetCheckSeverity.ERROR

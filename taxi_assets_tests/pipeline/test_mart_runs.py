@@ -14,7 +14,7 @@ from taxi_assets.automation.failure_reason import failure_reason
 from taxi_assets.build import build_definitions
 from taxi_assets.io_managers.warehouse_marts import WarehouseMartIOManager
 from taxi_assets.marts.mart import marts, read_mart
-from taxi_assets.partitions import partitions_of_all
+from taxi_assets.partitions import all_services_partitions
 from taxi_assets.settings import Settings
 from taxi_assets.storage.warehouse.duckdb import DuckDBWarehouse
 from taxi_assets_tests.contract.mart_trips import ZONES
@@ -261,7 +261,7 @@ def test_a_mart_that_leaves_trips_out_and_does_not_say_so_is_found(home: Path) -
 def test_a_failed_check_stops_what_is_downstream_and_is_not_retried(home: Path) -> None:
     mart = read_mart("stopped", AIRPORTS.replace("counts: some\n", "").replace("airports", "stopped"))
 
-    @dg.asset(deps=[mart_key(mart)], partitions_def=partitions_of_all())
+    @dg.asset(deps=[mart_key(mart)], partitions_def=all_services_partitions())
     def downstream() -> None: ...
 
     result = run(mart, home, downstream)
@@ -270,10 +270,10 @@ def test_a_failed_check_stops_what_is_downstream_and_is_not_retried(home: Path) 
     assert not [event for event in result.all_events if event.is_step_up_for_retry]
     (failure,) = failures(result)
     assert failure.startswith(
-        "marts/stopped 2023-01, check totals_match_trips: Not what the trips add up to: green trips: "
+        "marts/stopped 2023-01, check totals_match_trips: The totals differ from those of the trips: green trips: "
     )
     assert failure_reason(result.all_events).startswith(
-        "marts/stopped, check totals_match_trips: Not what the trips add up to"
+        "marts/stopped, check totals_match_trips: The totals differ from those of the trips"
     )
     passing = read_mart("passed", AIRPORTS.replace("airports", "passed"))
     other = downstream.with_attributes(asset_key_replacements={mart_key(mart): mart_key(passing)})
@@ -330,7 +330,7 @@ def test_of_a_service_that_a_mart_does_not_count_nothing_is_made_and_nothing_fai
     DuckDBWarehouse(file=str(deployment.warehouse)).replace_frame("taxi_zones", ZONES, {})
     told = failures(deployment.run("marts", "2021-01"))
     assert len(told) == len(marts())
-    assert all("2021-01: no trips of this month are in the warehouse, of " in each for each in told)
+    assert all("2021-01: the warehouse has no trips of " in each for each in told)
     assert deployment.run("fhv", "2021-01").success
     result = deployment.run("marts", "2021-01")
     assert result.success, failures(result)

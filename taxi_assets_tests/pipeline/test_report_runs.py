@@ -1,4 +1,4 @@
-"""The reports of real months, against figures that pandas computes from the published file by other means."""
+"""The reports of real months, compared with numbers that pandas computes from the published file."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sun
 
 @dataclass(frozen=True)
 class Independent:
-    """What a month's page must say, by pandas from the published file."""
+    """What a month's page must show, computed by pandas from the published file."""
 
     trips: int
     revenue: Decimal
@@ -55,7 +55,7 @@ class Independent:
         start = pd.Timestamp(f"{month}-01")
         end = start + pd.offsets.MonthBegin()
         pickup, dropoff = rows["lpep_pickup_datetime"], rows["lpep_dropoff_datetime"]
-        broken = pd.DataFrame(
+        violated = pd.DataFrame(
             {
                 "pickup_outside_month": (pickup < start - pd.offsets.MonthBegin())
                 | (pickup >= end + pd.Timedelta("1D")),
@@ -65,7 +65,7 @@ class Independent:
                 "longer_than_24_hours": dropoff - pickup > pd.Timedelta("1D"),
             }
         )
-        clean = rows[~broken.any(axis=1)]
+        clean = rows[~violated.any(axis=1)]
         trips = clean[~(clean["total_amount"] < 0)]
         pickup = trips["lpep_pickup_datetime"]
         within = pickup[(pickup >= start) & (pickup < end)]
@@ -84,17 +84,17 @@ class Independent:
             miles=trips["trip_distance"].mean(),
             minutes=(trips["lpep_dropoff_datetime"] - pickup).dt.total_seconds().mean() / 60,
             card_tips=card["tip_amount"].sum() / card["fare_amount"].sum(),
-            reasons={str(name): int(count) for name, count in broken.sum().items() if count},
+            reasons={str(name): int(count) for name, count in violated.sum().items() if count},
             top_zone=(int(zones.index[0]), int(zones.iloc[0])),
         )
 
 
 @dataclass(frozen=True)
 class Reported:
-    """A lake with the months green 2023-01 and 2023-02, and fhv 2019-01, and what the runs said."""
+    """A lake with the months green 2023-01 and 2023-02, and fhv 2019-01, and the materializations of their reports."""
 
     deployment: Deployment
-    message: dict[str, dg.AssetMaterialization]
+    materializations: dict[str, dg.AssetMaterialization]
 
     def folder(self, service: str, month: str) -> Path:
         return self.deployment.lake / "reports" / f"{service}_trips" / month
@@ -106,7 +106,7 @@ class Reported:
 @pytest.fixture(scope="module")
 def reported(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Reported:
     home = tmp_path_factory.mktemp("reported")
-    message = {}
+    materialized = {}
     for source, service, months in (("months", "green", ["2023-01", "2023-02"]), ("first100", "fhv", ["2019-01"])):
         deployment = Deployment(home, str(data / source))
         if service == "green":
@@ -117,8 +117,8 @@ def reported(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Reported:
             assert deployment.run(service, month).success
             result = deployment.report(service, month)
             assert result.success
-            message[f"{service} {month}"] = materializations(result)[f"reports/{service}_trips"]
-    return Reported(deployment, message)
+            materialized[f"{service} {month}"] = materializations(result)[f"reports/{service}_trips"]
+    return Reported(deployment, materialized)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def february(data: Path) -> Independent:
     return Independent.of(data / "months" / "green_tripdata_2023-02.parquet", "2023-02")
 
 
-def test_the_headline_is_what_pandas_finds_in_the_file(reported: Reported, january: Independent) -> None:
+def test_the_headline_equals_what_pandas_finds_in_the_file(reported: Reported, january: Independent) -> None:
     page = reported.page("green", "2023-01")
     assert page.after("Trips") == f"{january.trips:,}"
     assert page.after("Revenue") == f"${january.revenue:,.0f}"
@@ -143,33 +143,38 @@ def test_the_headline_is_what_pandas_finds_in_the_file(reported: Reported, janua
     assert page.after("Tips as a share of fares") == f"{january.card_tips:.1%}"
 
 
-def test_the_figures_that_the_ui_plots_are_exact(reported: Reported, january: Independent) -> None:
-    message: dict[str, Any] = {name: value.value for name, value in reported.message["green 2023-01"].metadata.items()}
-    assert message["trips"] == january.trips
-    assert message["revenue_dollars"] == float(january.revenue)
-    assert message["miles_per_trip"] == pytest.approx(january.miles)
-    assert message["minutes_per_trip"] == pytest.approx(january.minutes)
-    assert message["page"] == str(reported.folder("green", "2023-01") / "report.html")
-    for name in ("picture_trips_per_day", "picture_hour_by_weekday"):
-        assert message[name].startswith("![")
-        assert len(message[name]) < 25_000
+def test_the_metrics_that_the_ui_plots_equal_what_pandas_finds_in_the_file(
+    reported: Reported, january: Independent
+) -> None:
+    shown: dict[str, Any] = {
+        name: value.value for name, value in reported.materializations["green 2023-01"].metadata.items()
+    }
+    assert shown["trips"] == january.trips
+    assert shown["revenue_dollars"] == float(january.revenue)
+    assert shown["miles_per_trip"] == round(january.miles, 2)
+    assert shown["minutes_per_trip"] == round(january.minutes, 2)
+    assert shown["trips_in_busiest_hour"] == round(january.busiest_trips, 1)
+    assert shown["page"] == str(reported.folder("green", "2023-01") / "report.html")
+    for name in ("chart_trips_per_day", "chart_hour_by_weekday"):
+        assert shown[name].startswith("![")
+        assert len(shown[name]) < 25_000
 
 
-def test_what_was_left_out_is_what_breaks_a_rule(reported: Reported, january: Independent) -> None:
+def test_the_quarantine_table_counts_the_rows_that_violate_each_rule(reported: Reported, january: Independent) -> None:
     page = reported.page("green", "2023-01")
     table = page.text[page.text.index("Share of file") : page.text.index("Where the data comes from")]
     for reason, rows in january.reasons.items():
         assert table[table.index(reason) + 2] == f"{rows:,}", reason
 
 
-def test_zones_have_their_names(reported: Reported, january: Independent, data: Path) -> None:
+def test_taxi_zones_are_shown_by_name(reported: Reported, january: Independent, data: Path) -> None:
     names = pd.read_csv(data / "months" / "taxi_zone_lookup.csv").set_index("LocationID")
     number, trips = january.top_zone
     (words,) = [image["alt"] for image in reported.page("green", "2023-01").images if "taxi zones" in image["alt"]]
     assert f"First: {names['Zone'][number]}, {names['Borough'][number]}, {trips:,} trips" in words
 
 
-def test_a_month_is_compared_with_the_one_before(
+def test_a_month_is_compared_with_the_month_before(
     reported: Reported, january: Independent, february: Independent
 ) -> None:
     page = reported.page("green", "2023-02")
@@ -179,17 +184,17 @@ def test_a_month_is_compared_with_the_one_before(
     assert "Feb 2022: not loaded" in page.text
 
 
-def test_the_page_loads_nothing_and_its_pictures_stand_beside_it(reported: Reported) -> None:
-    for service, month, pictures in (("green", "2023-01", 5), ("fhv", "2019-01", 2)):
+def test_the_page_loads_nothing_and_its_charts_are_files_next_to_it(reported: Reported) -> None:
+    for service, month, charts in (("green", "2023-01", 5), ("fhv", "2019-01", 2)):
         page = reported.page(service, month)
         assert page.loaded == []
         assert all(image["alt"] and image["src"].startswith("data:image/png;base64,") for image in page.images)
-        beside = {path.read_bytes() for path in reported.folder(service, month).glob("*.png")}
-        assert set(page.pngs()) == beside
-        assert len(beside) == pictures
+        stored = {path.read_bytes() for path in reported.folder(service, month).glob("*.png")}
+        assert set(page.pngs()) == stored
+        assert len(stored) == charts
 
 
-def test_a_service_without_money_shows_none(reported: Reported, data: Path) -> None:
+def test_the_page_of_a_service_without_money_shows_no_dollars(reported: Reported, data: Path) -> None:
     rows = pd.read_csv(data / "first100" / "fhv_tripdata_2019-01.csv", parse_dates=[1, 2])
     taken = rows["dropOff_datetime" if "dropOff_datetime" in rows else "dropoff_datetime"] - rows["pickup_datetime"]
     taken = taken[taken <= pd.Timedelta("1D")]
@@ -199,27 +204,29 @@ def test_a_service_without_money_shows_none(reported: Reported, data: Path) -> N
     assert "$" not in " ".join(page.text)
 
 
-def test_the_same_month_again_is_the_same_bytes_and_writes_nothing(reported: Reported) -> None:
+def test_a_report_whose_inputs_have_not_changed_is_not_written_again(reported: Reported) -> None:
     folder = reported.folder("green", "2023-01")
     before = {path.name: (path.stat().st_ino, hashlib.sha256(path.read_bytes()).digest()) for path in folder.iterdir()}
     again = materializations(reported.deployment.report("green", "2023-01"))[GREEN]
     after = {path.name: (path.stat().st_ino, hashlib.sha256(path.read_bytes()).digest()) for path in folder.iterdir()}
     assert after == before
     assert again.metadata["written"].value == "unchanged"
-    first = reported.message["green 2023-01"].tags or {}
+    first = reported.materializations["green 2023-01"].tags or {}
     assert (again.tags or {})["dagster/data_version"] == first["dagster/data_version"]
 
 
-def test_a_report_asked_for_before_the_zones_is_another_one_after(reported: Reported, tmp_path: Path) -> None:
+def test_a_report_without_zone_names_has_another_data_version_than_one_with_them(
+    reported: Reported, tmp_path: Path
+) -> None:
     copy = reported.deployment.copy_to(tmp_path)
     with duckdb.connect(str(copy.warehouse)) as connection:
         connection.execute("DROP TABLE taxi.taxi_zones")
     without = materializations(copy.report("green", "2023-01"))[GREEN]
     assert "First: Zone 74, " in (copy.lake / GREEN / "2023-01" / "report.html").read_text()
-    assert without.tags != reported.message["green 2023-01"].tags
+    assert without.tags != reported.materializations["green 2023-01"].tags
 
 
-def test_a_picture_that_a_report_has_no_longer_is_removed(reported: Reported, tmp_path: Path) -> None:
+def test_a_chart_that_a_report_no_longer_has_is_deleted(reported: Reported, tmp_path: Path) -> None:
     copy = reported.deployment.copy_to(tmp_path)
     stale = copy.lake / "reports" / "fhv_trips" / "2019-01" / "fares_and_tips.png"
     stale.write_bytes(b"of a report that had money")
@@ -227,25 +234,25 @@ def test_a_picture_that_a_report_has_no_longer_is_removed(reported: Reported, tm
     assert not stale.exists()
 
 
-def test_a_month_that_the_warehouse_does_not_hold_is_not_reported(reported: Reported, tmp_path: Path) -> None:
+def test_a_report_fails_if_the_warehouse_does_not_hold_the_clean_trips(reported: Reported, tmp_path: Path) -> None:
     copy = reported.deployment.copy_to(tmp_path)
     assert copy.run("fhv", "2019-01", only=["clean/fhv_trips", "quarantine/fhv_trips"], rules=[]).success
-    ended = copy.report("fhv", "2019-01")
-    assert not ended.success
-    (failure,) = [event for event in ended.all_events if event.is_step_failure]
+    result = copy.report("fhv", "2019-01")
+    assert not result.success
+    (failure,) = [event for event in result.all_events if event.is_step_failure]
     assert "Materialize its warehouse asset" in str(failure.step_failure_data)
 
 
-def test_quality_over_time_has_every_month_of_the_lake(reported: Reported, january: Independent) -> None:
+def test_the_quality_table_has_every_month_of_the_lake(reported: Reported, january: Independent) -> None:
     definitions = reported.deployment.definitions()
     with dg.DagsterInstance.ephemeral() as instance:
         result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
             instance=instance, asset_selection=[dg.AssetKey(["quality", "month_quality"])]
         )
-    (message,) = result.get_asset_materialization_events()
+    (event,) = result.get_asset_materialization_events()
     table = definitions.load_asset_value("quality/month_quality")
     assert isinstance(table, pd.DataFrame)
-    assert message.materialization.metadata["months"].value == 3
+    assert event.materialization.metadata["months"].value == 3
     months = table[table["reason"] == "all"]
     assert sorted(zip(months["service"], months["data_month"].astype(str), strict=True)) == [
         ("fhv", "2019-01-01"),
@@ -260,14 +267,14 @@ def test_quality_over_time_has_every_month_of_the_lake(reported: Reported, janua
 
 @pytest.fixture
 def bucket(reported: Reported, cloud_storage: CloudStorage) -> CloudStorage:
-    """A bucket that holds what the lake's folder holds, but for the reports."""
+    """A bucket with the raw and clean objects of the lake's folder."""
     for layer in ("raw", "clean"):
         for path in (reported.deployment.lake / layer).rglob("*.*"):
             cloud_storage.put(f"nyc/taxi/{path.relative_to(reported.deployment.lake)}", path.read_bytes())
     return cloud_storage
 
 
-def test_of_a_bucket_s_months_only_the_footers_are_read(reported: Reported, bucket: CloudStorage) -> None:
+def test_only_the_footers_of_the_months_in_a_bucket_are_read(reported: Reported, bucket: CloudStorage) -> None:
     lakes = open_lake(bucket.environment, bucket.bucket), LocalLake(folder=str(reported.deployment.lake))
     found, same = ([month.report for month in months_in(lake).values() if month is not None] for lake in lakes)
     assert found == same
@@ -275,7 +282,7 @@ def test_of_a_bucket_s_months_only_the_footers_are_read(reported: Reported, buck
     assert max(request.sent_bytes for request in bucket.requests) <= FOOTER
 
 
-def test_in_a_bucket_the_pictures_come_first_and_the_page_last(reported: Reported, bucket: CloudStorage) -> None:
+def test_in_a_bucket_the_charts_are_published_before_the_page(reported: Reported, bucket: CloudStorage) -> None:
     definitions = build_definitions(
         Settings(warehouse=f"duckdb:///{reported.deployment.warehouse}"),  # type: ignore[arg-type]  # read by its validators
         resources={"lake": open_lake(bucket.environment, bucket.bucket)},
@@ -286,13 +293,13 @@ def test_in_a_bucket_the_pictures_come_first_and_the_page_last(reported: Reporte
         )
     assert result.success
     folder = "nyc/taxi/reports/green_trips/2023-01"
-    made = [key for key, _ in sorted(bucket.objects().items(), key=lambda item: item[1]) if key.startswith(folder)]
-    assert [key.rpartition("/")[2] for key in made] == [
+    published = [key for key, _ in sorted(bucket.objects().items(), key=lambda item: item[1]) if key.startswith(folder)]
+    assert [key.rpartition("/")[2] for key in published] == [
         *("trips_per_day.png", "hour_by_weekday.png", "top_zones.png", "fares_and_tips.png", "quarantine.png"),
         "report.html",
     ]
     local = reported.folder("green", "2023-01")
-    for key in made:
+    for key in published:
         assert bucket.object(key) == (local / key.rpartition("/")[2]).read_bytes()
-    message = materializations(result)["reports/green_trips"].metadata["page"].value
-    assert message == f"https://storage.cloud.google.com/{bucket.bucket}/{folder}/report.html"
+    page = materializations(result)["reports/green_trips"].metadata["page"].value
+    assert page == f"https://storage.cloud.google.com/{bucket.bucket}/{folder}/report.html"

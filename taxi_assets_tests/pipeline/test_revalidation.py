@@ -55,7 +55,7 @@ def how_it_went(result: dg.ExecuteInProcessResult) -> list[str]:
 def test_unchanged_at_the_publisher_nothing_is_written(server: LoopbackPublisher, tmp_path: Path) -> None:
     deployment = Deployment(tmp_path / "home", server.base)
     first = deployment.run(SERVICE, MONTH)
-    assert how_it_went(first) == ["new bytes", "anew", "replaced"]
+    assert how_it_went(first) == ["new bytes", "rebuilt", "replaced"]
     before, requests = footprints(deployment), len(server.requests_for(FILE))
 
     again = deployment.run(SERVICE, MONTH)
@@ -79,7 +79,7 @@ def test_published_again_with_the_same_bytes_only_the_record_is_written(
 
     again = deployment.run(SERVICE, MONTH)
 
-    assert how_it_went(again) == ["again, the same bytes", "unchanged", "unchanged"]
+    assert how_it_went(again) == ["same bytes again", "unchanged", "unchanged"]
     after = footprints(deployment)
     assert {path for path in before | after if before.get(path) != after.get(path)} == {RECORD}
     record = look(deployment, SERVICE, MONTH).record
@@ -102,7 +102,7 @@ def test_published_again_with_other_bytes_every_shelf_is_replaced_and_no_other_m
 
     again = deployment.run(SERVICE, MONTH)
 
-    assert how_it_went(again) == ["new bytes", "anew", "replaced"]
+    assert how_it_went(again) == ["new bytes", "rebuilt", "replaced"]
     found = look(deployment, SERVICE, MONTH)
     assert found.agree
     # Byte for byte what another lake holds, whoever published it.
@@ -140,7 +140,7 @@ def test_published_in_another_format_the_older_object_goes(
 
     result = deployment.run(SERVICE, month)
 
-    assert how_it_went(result) == ["new bytes", "anew", "replaced"]
+    assert how_it_went(result) == ["new bytes", "rebuilt", "replaced"]
     found = look(deployment, SERVICE, month)
     assert list(found.raw) == ["parquet"]
     assert found.agree
@@ -161,7 +161,7 @@ def test_downstream_is_asked_for_only_when_the_bytes_changed(
 
         server.publish(FILE, republished.older_file, etag='"again"')
         again = deployment.run(SERVICE, MONTH, instance=instance, only=[RAW])
-        assert message(again, RAW, "fetched") == "again, the same bytes"
+        assert message(again, RAW, "fetched") == "same bytes again"
         assert data_versions(again) == {RAW: data_versions(first)[RAW]}
         tick = dg.evaluate_automation_conditions(definitions, instance, cursor=tick.cursor)
         assert tick.total_requested == 0

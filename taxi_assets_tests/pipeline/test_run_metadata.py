@@ -1,8 +1,10 @@
-"""What the UI can show of a month after a run."""
+"""Metadata of a run: what the UI can show of a month, in numbers with units and a sensible precision."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pytest
@@ -12,49 +14,141 @@ from taxi_assets.build import build_definitions
 from taxi_assets.settings import Settings
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
 
-EVERYWHERE = {"dagster/partition_row_count", "bytes", "publisher", "url", "etag", "fetched_at", "seconds", "preview"}
-OF_CLEANING = {
-    *("rows_raw", "rows_clean", "rows_quarantined", "share_quarantined", "quarantined_by_reason", "rules"),
+    from taxi_assets.build import TaxiDefinitions
+
+MONTH = "2021-02"
+JOBS = ("reference", "green", "green_report", "fhvhv", "marts", "quality")
+IN_EVERY_LAYER = {
+    *("dagster/partition_row_count", "file_bytes", "duration_seconds"),
+    *("publisher", "url", "etag", "fetched_at", "preview"),
+}
+IN_EVERY_CLEANED_LAYER = {
+    *("rows_raw", "rows_clean", "rows_quarantined", "quarantined_percent", "quarantined_by_reason", "rules"),
     *("absent_columns", "unknown_columns", "raw_sha256"),
 }
+COUNTS = re.compile(r"(^|[_/])(rows?|row_count|row_number_sum|trips|passengers|months)(_|$)")
+UNITS = re.compile(r"(^|_)(bytes|seconds|minutes|miles|dollars|percent|days)(_|$)")
 
 
-def metadata_of(home: Path, service: str, month: str) -> dict[str, dict[str, object]]:
-    """Metadata of each shelf's materialization."""
+@dataclass(frozen=True)
+class Shown:
+    """What the UI shows of the runs of all jobs."""
+
+    materializations: Mapping[str, Mapping[str, dg.MetadataValue[Any]]]
+    """Metadata of each materialization, by asset."""
+    checks: Mapping[str, Mapping[str, dg.MetadataValue[Any]]]
+    """Metadata of each evaluation, by asset and check."""
+
+
+def run(definitions: TaxiDefinitions, job: str, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
+    month = None if job in {"reference", "quality"} else MONTH
+    result = definitions.resolve_job_def(job).execute_in_process(instance=instance, partition_key=month)
+    assert result.success
+    return result
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
+    home = tmp_path_factory.mktemp("shown")
     settings = Settings(
         lake=FolderAddress(folder=home / "lake"),
         warehouse=DuckDBAddress(file=home / "warehouse.duckdb"),
         source="sample",
     )
+    definitions = build_definitions(settings)
     with dg.DagsterInstance.ephemeral() as instance:
-        job = build_definitions(settings).resolve_job_def(service)
-        result = job.execute_in_process(instance=instance, partition_key=month)
-    assert result.success
-    return {
-        event.materialization.asset_key.path[0]: {
-            name: entry.value for name, entry in event.materialization.metadata.items()
-        }
-        for event in result.get_asset_materialization_events()
+        results = [run(definitions, job, instance) for job in JOBS]
+    materialized = [event.materialization for r in results for event in r.get_asset_materialization_events()]
+    evaluated = [check for r in results for check in r.get_asset_check_evaluations()]
+    return Shown(
+        {event.asset_key.to_user_string(): event.metadata for event in materialized},
+        {f"{check.asset_key.to_user_string()} {check.check_name}": check.metadata for check in evaluated},
+    )
+
+
+def numbers(metadata: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """All numbers, by name; those in JSON or a Markdown table go by the name of the whole."""
+    for name, value in metadata.items():
+        if isinstance(value, dg.IntMetadataValue | dg.FloatMetadataValue):
+            yield name, value.value or 0
+        elif isinstance(value, dg.JsonMetadataValue):
+            yield from ((name, number) for number in found_in(value.data))
+
+
+def found_in(data: Any) -> Iterator[float]:
+    if isinstance(data, dict | list):
+        for part in data.values() if isinstance(data, dict) else data:
+            yield from found_in(part)
+    elif isinstance(data, int | float):
+        yield data
+
+
+def unreadable_numbers(metadata: Mapping[str, Any]) -> list[str]:
+    """Return the numbers with more than 4 decimals, and those that are neither counts nor have a unit in their name."""
+    return [
+        f"{name}: {number}"
+        for name, number in numbers(metadata)
+        if round(number, 4) != number or not (COUNTS.search(name) or UNITS.search(name))
+    ]
+
+
+def test_every_number_has_a_unit_in_its_name_or_is_a_count_and_at_most_four_decimals(shown: Shown) -> None:
+    everything = {**shown.materializations, **shown.checks}
+    assert {name: found for name, metadata in everything.items() if (found := unreadable_numbers(metadata))} == {}
+
+
+def test_no_number_in_a_text_or_table_has_more_than_four_decimals(shown: Shown) -> None:
+    for name, metadata in {**shown.materializations, **shown.checks}.items():
+        texts = {label: value.value for label, value in metadata.items() if isinstance(value.value, str)}
+        texts = {label: text for label, text in texts.items() if "data:image/png" not in text}
+        assert {label: found for label, text in texts.items() if (found := re.findall(r"\d+\.\d{5,}", text))} == {}, (
+            name
+        )
+
+
+def test_every_kind_of_asset_and_check_is_covered(shown: Shown) -> None:
+    kinds = {name.partition("/")[0] for name in shown.materializations}
+    assert kinds == {"raw", "quarantine", "clean", "warehouse", "reference", "reports", "marts", "quality"}
+    assert {name.rpartition(" ")[2] for name in shown.checks} >= {
+        *("row_counts_reconcile", "share_quarantined", "row_count_in_range", "matches_clean", "totals_match_trips"),
     }
 
 
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"quarantined_percent": dg.FloatMetadataValue(0.877870967741935)},
+        {"quarantined": dg.FloatMetadataValue(0.87)},
+        {"took": dg.IntMetadataValue(3)},
+        {"rows_by_month": dg.JsonMetadataValue({"2021-01": 1.000004})},
+    ],
+    ids=["too many decimals", "no unit", "an integer without a unit", "in JSON"],
+)
+def test_the_search_finds_unreadable_numbers(metadata: Mapping[str, Any]) -> None:
+    assert len(unreadable_numbers(metadata)) == 1
+
+
 @pytest.mark.parametrize("service", ["green", "fhvhv"])
-def test_every_shelf_says_what_it_holds_and_where_it_came_from(tmp_path: Path, service: str) -> None:
-    layers = metadata_of(tmp_path, service, "2021-02")
+def test_every_layer_shows_its_size_and_its_source(shown: Shown, service: str) -> None:
+    layers = {
+        key.partition("/")[0]: {name: value.value for name, value in metadata.items()}
+        for key, metadata in shown.materializations.items()
+        if key.endswith(f"/{service}_trips") and not key.startswith("reports/")
+    }
 
     assert layers.keys() == {"raw", "quarantine", "clean", "warehouse"}
     for layer, metadata in layers.items():
-        assert metadata.keys() >= EVERYWHERE, layer
+        assert metadata.keys() >= IN_EVERY_LAYER, layer
         assert metadata["publisher"] == "sample"
         assert "not TLC's records" in str(metadata["sample"]), layer
     for layer in ("quarantine", "clean", "warehouse"):
-        assert layers[layer].keys() >= OF_CLEANING, layer
+        assert layers[layer].keys() >= IN_EVERY_CLEANED_LAYER, layer
         assert layers[layer]["raw_sha256"] == layers["raw"]["sha256"]
     assert layers["warehouse"]["loaded"] == "replaced"
 
-    # Money is shown where the service reports a total, and no 0.00 where it does not.
+    # Money is shown if the service reports a total. Otherwise it is absent, not 0.00.
     has_total = service == "green"
     assert ("quarantined_dollars" in layers["clean"]) == has_total
     assert ("dollars" in str(layers["clean"]["quarantined_by_reason"])) == has_total

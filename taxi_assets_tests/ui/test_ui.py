@@ -86,7 +86,7 @@ def test_a_table_is_described_column_by_column(page: Page) -> None:
 
 def test_the_numbers_of_a_table_are_plotted_over_its_months(page: Page) -> None:
     page.goto("/assets/clean/green_trips?view=events")
-    expect(page.get_by_text("share_quarantined").first).to_be_visible()
+    expect(page.get_by_text("quarantined_percent").first).to_be_visible()
 
 
 def test_the_marts_follow_by_themselves(page: Page) -> None:

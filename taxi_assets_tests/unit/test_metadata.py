@@ -1,4 +1,4 @@
-"""Metadata: what the UI shows is what is there, and nothing from a file can break out of its cell."""
+"""Metadata: the UI shows correct values, and no text from a file can break out of its table cell."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PUBLISHED = "".join(f"{line}\n" for line in csv_lines(MONTH, 12)).encode()
 
 
 def cells(table: str) -> list[list[str]]:
-    """A GFM pipe table as its reader sees it: rows of cells, escapes undone, the line under the header left out."""
+    """Return the cells of a GFM pipe table as a reader sees them: unescaped, without the line under the header."""
     rows = []
     for line in table.split("\n"):
         assert line.startswith("|")
@@ -36,7 +36,7 @@ def cells(table: str) -> list[list[str]]:
 
 
 def unescaped(table: str, special: str) -> bool:
-    """Whether a character stands in the table's cells with its Markdown meaning."""
+    """Return whether a character of the table's cells keeps its Markdown meaning."""
     body = re.sub(r"\\.", "", table)
     return special in body
 
@@ -44,7 +44,7 @@ def unescaped(table: str, special: str) -> bool:
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_table_has_its_values_in_their_cells() -> None:
+def test_every_value_is_in_its_own_cell() -> None:
     table = metadata.markdown_table(["zone", "trips"], [["Newark", 1], ["NA", "1e5"], ["nan", None]])
     assert cells(table) == [["zone", "trips"], ["Newark", "1"], ["NA", "1e5"], ["nan", ""]]
 
@@ -71,7 +71,7 @@ BREAKOUTS = [
 
 
 @pytest.mark.parametrize("text", BREAKOUTS)
-def test_what_comes_from_data_stays_text_in_its_cell(text: str) -> None:
+def test_markup_in_data_is_shown_as_text(text: str) -> None:
     table = metadata.markdown_table([text, "b"], [[text, 1], [2, text]])
     shown = "".join(c if c.isprintable() else " " for c in text).strip()
     assert cells(table) == [[shown, "b"], [shown, "1"], ["2", shown]]
@@ -80,7 +80,7 @@ def test_what_comes_from_data_stays_text_in_its_cell(text: str) -> None:
 
 
 @given(st.lists(st.lists(st.text(max_size=60), min_size=3, max_size=3), max_size=4))
-def test_any_text_stays_in_its_cell(rows: list[list[str]]) -> None:
+def test_any_text_stays_in_its_own_cell(rows: list[list[str]]) -> None:
     shown = cells(metadata.markdown_table(["a", "b", "c"], rows))
     assert shown == [["a", "b", "c"]] + [
         ["".join(c if c.isprintable() else " " for c in text).strip() for text in row] for row in rows
@@ -88,7 +88,7 @@ def test_any_text_stays_in_its_cell(rows: list[list[str]]) -> None:
 
 
 @pytest.mark.parametrize("character", ["x", "|", "\\", "ü"])
-def test_a_long_text_is_cut_and_says_so(character: str) -> None:
+def test_a_long_text_is_truncated_with_an_ellipsis(character: str) -> None:
     ((_,), (shown,)) = cells(metadata.markdown_table(["a"], [[character * 500]]))
     assert shown == character * 60 + "…"
     ((_,), (shown,)) = cells(metadata.markdown_table(["a"], [[character * 60]]))
@@ -114,11 +114,11 @@ def test_a_preview_has_ten_rows_with_missing_values_empty() -> None:
     assert len(others) == 7
 
 
-def test_a_preview_of_nothing_is_its_header() -> None:
+def test_a_preview_of_an_empty_frame_is_its_header() -> None:
     assert cells(metadata.preview(pd.DataFrame({"a": [], "b": []})).md_str or "") == [["a", "b"]]
 
 
-def test_a_published_file_is_shown_as_it_stands(tmp_path: Path) -> None:
+def test_a_preview_of_a_file_shows_the_values_as_published(tmp_path: Path) -> None:
     path = tmp_path / "file.csv"
     path.write_bytes(b"a,b \n\n1,nan,|x\r\n\xff,`2`\n")
     with path.open("rb") as file:
@@ -126,28 +126,28 @@ def test_a_published_file_is_shown_as_it_stands(tmp_path: Path) -> None:
     assert shown == [["a", "b", ""], ["1", "nan", "|x"], ["\\xff", "`2`", ""]]
 
 
-# --- figures ----------------------------------------------------------------------------------------------------------
+# --- numbers and sources ----------------------------------------------------------------------------------------------
 
 
-def test_what_became_of_a_month_is_told_in_rows_and_dollars(tmp_path: Path) -> None:
+def test_the_outcome_of_cleaning_is_shown_in_rows_percent_and_dollars(tmp_path: Path) -> None:
     report = cleaned_month(tmp_path, rows=30, dirty=2).report
-    told = metadata.report_metadata(report)
-    assert (told["rows_raw"], told["rows_clean"], told["rows_quarantined"]) == (32, 30, 2)
-    assert told["share_quarantined"] == 2 / 32
-    assert told["quarantined_dollars"] == report.quarantined_total_cents / 100
-    (header, row) = cells(told["quarantined_by_reason"].md_str)
+    shown = metadata.report_metadata(report)
+    assert (shown["rows_raw"], shown["rows_clean"], shown["rows_quarantined"]) == (32, 30, 2)
+    assert shown["quarantined_percent"] == 6.25
+    assert shown["quarantined_dollars"] == report.quarantined_total_cents / 100
+    (header, row) = cells(shown["quarantined_by_reason"].md_str)
     assert header == ["reason", "rows", "total_amount, dollars"]
     assert row == ["zero_passengers", "2", f"{report.quarantined_total_cents / 100:,.2f}"]
-    assert told["rules"].startswith("pickup_missing, ")
-    assert "sample" not in told
+    assert shown["rules"].startswith("pickup_missing, ")
+    assert "sample" not in shown
 
 
-def test_a_month_without_quarantine_says_so(tmp_path: Path) -> None:
-    told = metadata.report_metadata(cleaned_month(tmp_path, rows=5).report)
-    assert told["quarantined_by_reason"].md_str == "Nothing was quarantined."
+def test_a_month_without_quarantined_rows_is_described_as_such(tmp_path: Path) -> None:
+    shown = metadata.report_metadata(cleaned_month(tmp_path, rows=5).report)
+    assert shown["quarantined_by_reason"].md_str == "Nothing was quarantined."
 
 
-def test_generated_rows_are_never_taken_for_published_ones(tmp_path: Path) -> None:
+def test_generated_rows_are_marked_as_generated(tmp_path: Path) -> None:
     record = fetched(PUBLISHED, tmp_path).record
     assert "sample" not in metadata.source_metadata(record)
     assert "Generated" in metadata.source_metadata(record.model_copy(update={"generated": True}))["sample"]
@@ -155,7 +155,7 @@ def test_generated_rows_are_never_taken_for_published_ones(tmp_path: Path) -> No
     assert "Generated" in metadata.report_metadata(report)["sample"]
 
 
-def test_the_source_is_a_link_where_it_is_one(tmp_path: Path) -> None:
+def test_the_source_is_a_link_if_its_url_is_http(tmp_path: Path) -> None:
     record = fetched(PUBLISHED, tmp_path).record
     assert metadata.source_metadata(record)["url"] == dg.MetadataValue.url(record.url)
     local = record.model_copy(update={"url": "file:///x.csv", "etag": None})
@@ -167,25 +167,25 @@ def test_the_source_is_a_link_where_it_is_one(tmp_path: Path) -> None:
     ("given_", "shown"),
     [
         ({"rows": 3}, {"dagster/partition_row_count": 3}),
-        ({"rows": 0, "bytes_": 0}, {"dagster/partition_row_count": 0, "bytes": 0}),
+        ({"rows": 0, "file_bytes": 0}, {"dagster/partition_row_count": 0, "file_bytes": 0}),
         (
-            {"rows": 3, "bytes_": 9, "seconds": 0.12345},
-            {"dagster/partition_row_count": 3, "bytes": 9, "seconds": 0.123},
+            {"rows": 3, "file_bytes": 9, "seconds": 0.12345},
+            {"dagster/partition_row_count": 3, "file_bytes": 9, "duration_seconds": 0.123},
         ),
     ],
 )
-def test_figures_are_shown_where_they_are_known(given_: dict[str, Any], shown: dict[str, Any]) -> None:
+def test_sizes_are_shown_if_they_are_known(given_: dict[str, Any], shown: dict[str, Any]) -> None:
     assert metadata.size_metadata(**given_) == shown
 
 
-def test_every_column_is_shown_with_its_unit() -> None:
+def test_every_column_is_described_with_its_unit() -> None:
     columns = {column.name: column for column in metadata.column_schema(GREEN.columns).columns}
     assert list(columns) == [column.name for column in GREEN.columns]
     assert columns["total_amount"].type == "decimal(12,2)"
     assert (columns["total_amount"].description or "").endswith("[US dollars]")
 
 
-def test_everything_shown_can_be_stored_in_an_event(tmp_path: Path) -> None:
+def test_all_metadata_can_be_stored_in_an_event(tmp_path: Path) -> None:
     cleaned = cleaned_month(tmp_path, rows=5, dirty=1)
     record = fetched(PUBLISHED, tmp_path).record
     shown = metadata.source_metadata(record) | metadata.report_metadata(cleaned.report)

@@ -92,5 +92,5 @@ def _version(metadata: Mapping[str, Any]) -> FileVersion | None:
         metadata.get("publisher", ""),
         metadata.get("etag"),
         metadata.get("last_modified"),
-        metadata.get("bytes"),
+        metadata.get("file_bytes"),
     )
