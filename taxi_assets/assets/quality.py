@@ -70,7 +70,7 @@ def quality_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDe
             StagedFrame(frame, lambda: require_same(lake, months)),
             data_version=dg.DataVersion(hashlib.sha256(repr(inputs).encode()).hexdigest()[:16]),
             metadata={
-                "quality_over_time": metadata.image("quality over time", draw_quality(reports).small()),
+                "quality_over_time": metadata.image("quality over time", draw_quality(reports).thumbnail()),
                 "newest_months": dg.MetadataValue.md(metadata.markdown_table(recent.headers, recent.rows)),
                 "months": len(reports),
                 "rows_raw": rows,

@@ -12,7 +12,7 @@ from taxi_assets.automation.conditions import on_warehouse_change
 from taxi_assets.automation.step_failures import as_failures
 from taxi_assets.errors import WarehouseTableMissingError
 from taxi_assets.partitions import monthly_partitions
-from taxi_assets.reports.artifact import NAMES, PAGE, StagedReport
+from taxi_assets.reports.artifact import FILE_NAMES, PAGE, StagedReport
 from taxi_assets.storage.lake.base_lake import Lake
 from taxi_assets.storage.lake.objects import ParquetPartition, RawFile, object_prefix
 from taxi_assets.storage.warehouse.base_warehouse import Warehouse
@@ -70,7 +70,7 @@ def report_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.As
         month = Month.parse(context.partition_key)
         prefix = object_prefix("reports", service, month)
         with as_failures(retry_number=context.retry_number), lake.staging() as folder:
-            replaces = {name: lake.version(f"{prefix}/{name}") for name in NAMES}
+            replaces = {name: lake.version(f"{prefix}/{name}") for name in FILE_NAMES}
             with warehouse.session():
                 zones = _zones(warehouse)
                 inputs = _report_inputs(warehouse, service, month, trips, zones)
@@ -135,7 +135,7 @@ def _zones(warehouse: Warehouse) -> "pd.DataFrame | None":
 
 def _chart_metadata(charts: "Sequence[ChartImage]") -> dict[str, dg.MarkdownMetadataValue]:
     return {
-        f"chart_{chart.name}": metadata.image(chart.name.replace("_", " "), chart.small())
+        f"chart_{chart.name}": metadata.image(chart.name.replace("_", " "), chart.thumbnail())
         for chart in charts
         if chart.name in _SHOWN
     }

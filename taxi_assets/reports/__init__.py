@@ -1,6 +1,7 @@
-"""Reports for people: the page of a month, and the quality of all months.
+"""Reports: the page of a month with its charts, and the quality of all months.
 
-Belongs here: which figures a report has (`figures.py`, `quality.py`), how they are drawn (`charts.py`), and the page
-around them (`page.py`, `page.html.j2`). Nothing here knows Dagster, a lake or a warehouse; what is asked of the latter
-goes through the function that is given.
+Belongs here: the metrics of a report (`metrics.py`, `quality_metrics.py`), its charts (`charts.py`,
+`quality_chart.py`), and the page that shows them (`page.py`, `page.html.j2`).
+Does not belong here: anything that imports Dagster, or that reads a lake or a warehouse. Queries run through the
+function that the caller passes.
 """

@@ -1,4 +1,4 @@
-"""A finished report on its way to the lake: the pictures, and the page last."""
+"""The files of a finished report before they are published in the lake."""
 
 from __future__ import annotations
 
@@ -11,27 +11,32 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CHARTS = ("trips_per_day", "hour_by_weekday", "top_zones", "fares_and_tips", "quarantine")
-"""Names of the pictures that a month can have, in the order of the page."""
+"""Names of all charts that a month can have, in the order of the page."""
 
 PAGE = "report.html"
-NAMES = (*(f"{name}.png" for name in CHARTS), PAGE)
+FILE_NAMES = (*(f"{name}.png" for name in CHARTS), PAGE)
 
 
 @dataclass(frozen=True)
 class StagedReport:
-    """Files in the order in which they are to appear, and the version of each object that they may replace, by name."""
+    """A finished report that is not published yet.
+
+    Attributes:
+        files: Its files, in the order in which they are published: the page is the last.
+        replaces: For each file name, the version of the object in the lake that may be replaced; None if there is none.
+    """
 
     files: Sequence[Path]
     replaces: Mapping[str, str | None]
 
     @property
     def removed(self) -> list[str]:
-        """What an earlier report of the month had, and this one has not."""
-        made = {file.name for file in self.files}
-        return [name for name, version in self.replaces.items() if version is not None and name not in made]
+        """Names of files that an earlier report of the month has, and this one does not have."""
+        own = {file.name for file in self.files}
+        return [name for name, version in self.replaces.items() if version is not None and name not in own]
 
 
 def sha256(file: Path) -> str:
-    """Digest of a finished file."""
+    """Return the SHA-256 digest of a file, in hex."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()

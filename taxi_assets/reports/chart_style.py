@@ -1,7 +1,7 @@
-"""How pictures look: colours, fonts and axes that all of them share, and how a figure becomes bytes.
+"""The style that all charts share: colors, fonts and axes; and the conversion of a figure to PNG.
 
-Colours are those of Okabe and Ito, and cividis: told apart by colour-blind people, and in grey. The same figure gives
-the same bytes: no clock, no settings of the machine.
+Colors are the palette of Okabe and Ito, and cividis: color-blind readers can distinguish them, also in gray scale.
+The same figure gives the same bytes, whatever the time and the settings of the machine.
 """
 
 from __future__ import annotations
@@ -52,14 +52,20 @@ _STYLE: Mapping[str, object] = {
     "axes.facecolor": PAPER,
     "savefig.facecolor": PAPER,
 }
-# For the event log: half as wide, in few colours.
+# Of a thumbnail for the event log.
 _SMALL_WIDTH = 760
-_SMALL_COLOURS = 160
+_SMALL_COLORS = 160
 
 
 @dataclass(frozen=True)
 class ChartImage:
-    """A finished picture: its name (`trips_per_day`), what it shows in words for who cannot see it, and its bytes."""
+    """A finished chart.
+
+    Attributes:
+        name: Its name, such as `trips_per_day`.
+        alt: Its content in words, for readers who cannot see it.
+        png: The PNG image.
+    """
 
     name: str
     alt: str
@@ -67,47 +73,47 @@ class ChartImage:
 
     @property
     def file(self) -> str:
-        """Its name beside the page."""
+        """Its file name, next to the page."""
         return f"{self.name}.png"
 
-    def small(self) -> bytes:
-        """The same, to be shown in passing: smaller, and a fraction of the bytes."""
+    def thumbnail(self) -> bytes:
+        """Return a smaller PNG with fewer colors, for the metadata in the UI."""
         with Image.open(io.BytesIO(self.png)) as full:
             height = round(full.height * _SMALL_WIDTH / full.width)
             scaled = full.convert("RGB").resize((_SMALL_WIDTH, height), Image.Resampling.LANCZOS)
-        few = scaled.quantize(_SMALL_COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-        return _encoded(few, optimize=True)
+        few = scaled.quantize(_SMALL_COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        return _encode_png(few, optimize=True)
 
 
 @contextmanager
 def chart_style() -> Iterator[None]:
-    """Draw in this style, whatever the machine's own settings are."""
+    """Draw in this style, whatever matplotlib's settings on the machine are."""
     with matplotlib.style.context(["default", dict(_STYLE)]):
         yield
 
 
 def new_figure(title: str, *, height: float, width: float = 9.6) -> Figure:
-    """An empty figure with its title at the left; sizes in inches."""
+    """Return an empty figure with its title at the left; `height` and `width` are in inches."""
     figure = Figure(figsize=(width, height), dpi=_DOTS_PER_INCH, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
     figure.suptitle(title, x=0.012, ha="left", fontsize=12, fontweight="bold")
     return figure
 
 
-def grid(axes: Axes, axis: str) -> None:
-    """Thin lines to read values from, along one axis; the axis itself needs no line then."""
+def show_grid(axes: Axes, axis: str) -> None:
+    """Show thin grid lines along one axis ("x" or "y"), in place of the line of the axis."""
     axes.grid(visible=True, axis="y" if axis == "y" else "x")
     axes.spines["left" if axis == "y" else "bottom"].set_visible(False)
 
 
 def to_png(figure: Figure) -> bytes:
-    """Its bytes; nothing in them says when or by which version they were drawn."""
+    """Return the figure as PNG, without metadata such as the time or matplotlib's version."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib has not typed it; savefig would draw twice
     pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]  # nor this
-    return _encoded(Image.fromarray(pixels).convert("RGB"), compress_level=6)
+    return _encode_png(Image.fromarray(pixels).convert("RGB"), compress_level=6)
 
 
-def _encoded(image: Image.Image, **options: Any) -> bytes:
+def _encode_png(image: Image.Image, **options: Any) -> bytes:
     out = io.BytesIO()
     image.save(out, "PNG", **options)
     return out.getvalue()

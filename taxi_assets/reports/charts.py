@@ -1,4 +1,4 @@
-"""The pictures of a month: one function each, from figures to a `Picture`. What a service does not record has none."""
+"""The charts of a month, one function each. Data that a service does not record has no chart."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from taxi_assets.reports.chart_style import (
     VERMILION,
     ChartImage,
     chart_style,
-    grid,
     new_figure,
+    show_grid,
     to_png,
 )
 
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 
 _THOUSANDS = FuncFormatter(lambda value, _position: formatting.count(value))
 _LETTERS = "MTWTFSS"
-# What comes from data must have an end.
+# Names come from data, so their length is limited.
 _LABEL_CHARACTERS = 40
-_LEAST_BARS = 2  # one alone would fill its picture
+_MIN_BARS = 2  # a single bar would fill the chart
 
 
 def draw_charts(metrics: MonthMetrics, report: CleaningReport) -> list[ChartImage]:
-    """Every picture that there is something to see in, in the order of the page."""
+    """Draw every chart that has data, in the order of the page."""
     drawn = []
     with chart_style():
         if metrics.headline.trips:
@@ -77,14 +77,15 @@ def _trips_per_day(metrics: MonthMetrics) -> ChartImage:
     )
     most, least = max(days), min(days)
     alt = (
-        f"Bar chart of trips per day. Most: {formatting.day_name(month, days.index(most) + 1)}, {formatting.count(most)}. "
+        "Bar chart of trips per day. "
+        f"Most: {formatting.day_name(month, days.index(most) + 1)}, {formatting.count(most)}. "
         f"Fewest: {formatting.day_name(month, days.index(least) + 1)}, {formatting.count(least)}."
     )
     return ChartImage("trips_per_day", alt, to_png(figure))
 
 
 def _hour_by_weekday(metrics: MonthMetrics) -> ChartImage:
-    figure = new_figure(f"The week by hour: {_subject(metrics)}", height=3.5)
+    figure = new_figure(f"Trips by hour of the week: {_subject(metrics)}", height=3.5)
     axes = figure.subplots()
     values = [[float("nan") if value is None else value for value in day] for day in metrics.hours]
     axes.set_facecolor("#f1f2f4")
@@ -98,7 +99,7 @@ def _hour_by_weekday(metrics: MonthMetrics) -> ChartImage:
     axes.grid(visible=True, which="minor", color=PAPER, linewidth=1)
     axes.tick_params(which="minor", length=0)
     bar = figure.colorbar(image, ax=axes, pad=0.015, aspect=16, format=_THOUSANDS)
-    bar.set_label("trips in such an hour")
+    bar.set_label("trips per hour")
     bar.outline.set_visible(False)
     busiest = metrics.headline.busiest
     alt = "Heat map of trips by weekday and hour of the pickup."
@@ -112,7 +113,7 @@ def _hour_by_weekday(metrics: MonthMetrics) -> ChartImage:
         )
         alt += (
             f" Busiest: {formatting.WEEKDAYS[busiest.isodow - 1]} {formatting.hour_name(busiest.hour)}, "
-            f"with {formatting.count(busiest.trips)} trips in such an hour."
+            f"with {formatting.count(busiest.trips)} trips per hour on average."
         )
     return ChartImage("hour_by_weekday", alt, to_png(figure))
 
@@ -120,7 +121,7 @@ def _hour_by_weekday(metrics: MonthMetrics) -> ChartImage:
 def _top_zones(metrics: MonthMetrics) -> ChartImage:
     zones = metrics.zones
     names = [f"{zone.name}, {zone.borough}" if zone.borough else zone.name for zone in zones]
-    figure = new_figure(f"Where trips begin: {_subject(metrics)}", height=0.9 + 0.28 * max(len(zones), _LEAST_BARS))
+    figure = new_figure(f"Where trips begin: {_subject(metrics)}", height=0.9 + 0.28 * max(len(zones), _MIN_BARS))
     axes = figure.subplots()
     _bars(axes, names, [zone.trips for zone in zones], BLUE, metrics.headline.trips)
     axes.set_xlabel("trips, and their share of all trips")
@@ -153,7 +154,7 @@ def _fares_and_tips(metrics: MonthMetrics) -> ChartImage:
         panels[1].set_ylabel("tip, US dollars")
         panels[1].yaxis.set_major_locator(MaxNLocator(5))
         panels[1].yaxis.set_major_formatter(StrMethodFormatter("{x:,.2f}"))
-        grid(panels[1], "y")
+        show_grid(panels[1], "y")
     for axes in panels:
         axes.set_xlim(-0.1, len(fares) + 0.1)
         axes.set_xticks(range(len(fares)), labels)
@@ -163,18 +164,18 @@ def _fares_and_tips(metrics: MonthMetrics) -> ChartImage:
     alt = f"Bar chart of trips by fare; most cost {most.name}."
     if tipped and mean is not None:
         whose = "trips paid by card" if by_card else "all trips"
-        alt += f" Beside it the mean tip by fare; over {whose}, tips are {formatting.percent(mean)} of fares."
+        alt += f" Next to it, the mean tip by fare; over {whose}, tips are {formatting.percent(mean)} of fares."
     return ChartImage("fares_and_tips", alt, to_png(figure))
 
 
 def _quarantine(metrics: MonthMetrics, report: CleaningReport) -> ChartImage:
     reasons = sorted(report.reasons.items(), key=lambda item: (-item[1].rows, item[0]))
     names = [name for name, _ in reasons]
-    figure = new_figure(f"Rows in quarantine: {_subject(metrics)}", height=0.95 + 0.32 * max(len(reasons), _LEAST_BARS))
+    figure = new_figure(f"Rows in quarantine: {_subject(metrics)}", height=0.95 + 0.32 * max(len(reasons), _MIN_BARS))
     axes = figure.subplots()
     _bars(axes, names, [reason.rows for _, reason in reasons], ORANGE, report.rows_raw, digits=2)
     axes.set_xlabel("rows, and their share of the published file; a row with two reasons counts under both")
-    alt = "Bar chart of the rows left out, by reason: " + "; ".join(
+    alt = "Bar chart of the rows in quarantine, by reason: " + "; ".join(
         f"{name}, {formatting.counted(reason.rows, 'row')}" for name, (_, reason) in zip(names, reasons, strict=True)
     )
     return ChartImage("quarantine", alt + ".", to_png(figure))
@@ -187,16 +188,16 @@ def _count_axis(axes: Axes, label: str) -> None:
     axes.set_ylabel(label)
     axes.yaxis.set_major_formatter(_THOUSANDS)
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-    grid(axes, "y")
+    show_grid(axes, "y")
 
 
-def _bars(axes: Axes, names: Sequence[str], values: Sequence[int], colour: str, whole: int, *, digits: int = 1) -> None:
-    """Bars from top to bottom, each with its value and its share of the whole; the axis needs no numbers then."""
+def _bars(axes: Axes, names: Sequence[str], values: Sequence[int], color: str, whole: int, *, digits: int = 1) -> None:
+    """Draw horizontal bars from top to bottom, each labeled with its value and its share of the whole."""
     places = range(len(values))
-    axes.barh(places, values, color=colour, height=0.72)
-    # Names come from data: a dollar sign in one is a dollar sign.
+    axes.barh(places, values, color=color, height=0.72)
+    # Names come from data, so a dollar sign must not start a formula.
     axes.set_yticks(places, [_shortened(name) for name in names], parse_math=False)
-    axes.set_ylim(max(len(values), _LEAST_BARS) - 0.5, -0.5)
+    axes.set_ylim(max(len(values), _MIN_BARS) - 0.5, -0.5)
     for place, value in zip(places, values, strict=True):
         share = formatting.percent(value / whole, digits) if whole else ""
         axes.annotate(

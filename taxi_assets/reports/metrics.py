@@ -1,7 +1,7 @@
-"""What a month's report says of its trips: a few queries of the warehouse, added up here.
+"""Compute the metrics of a month's report from a few queries of the warehouse.
 
-Belongs here: every figure of the page and its pictures that comes from trips. What cleaning left out stands in the
-month's own report (`tlc/cleaning/report.py`). Trips exclude reversals, money is net of them, as in the marts.
+Belongs here: every metric of the page and its charts that is computed from trips. The numbers of rejected rows are in
+the month's cleaning report (`tlc/cleaning/report.py`). Trips exclude reversals, and money is net of them, as in marts.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ CARD, CASH = 1, 2
 TOP_ZONES = 10
 FARE_STEP = 5
 FARE_STEPS = 12
-# Unknown, and outside the city.
-_NO_ZONES = {UNKNOWN_ZONE, OUTSIDE_NYC_ZONE}
+_OUTSIDE_ZONES = {UNKNOWN_ZONE, OUTSIDE_NYC_ZONE}
 
 _PROFILE = f"""
 SELECT
@@ -42,7 +41,7 @@ SELECT
   SUM(revenue) AS revenue
 FROM all_trips
 GROUP BY data_month, pickup_date, pickup_isodow, pickup_hour
-"""  # noqa: S608  (of our own numbers)
+"""  # noqa: S608  (constants of this module)
 _COUNTS = ("trips", "measured_trips", "seconds", "timed_trips")
 _AMOUNTS = ("miles", "fare", "tips", "card_fare", "card_tips", "revenue")
 
@@ -59,7 +58,7 @@ FROM (
   FROM all_trips
 ) AS trips_by_fare
 GROUP BY payment_type, fare_step
-"""  # noqa: S608  (of our own numbers)
+"""  # noqa: S608  (constants of this module)
 
 PAYMENTS: Mapping[int, str] = {
     0: "Flex fare",
@@ -74,15 +73,21 @@ NOT_RECORDED = "Not recorded"
 
 
 class QueryFunction(Protocol):
-    """Asks the warehouse, in the language of marts; see `Warehouse.ask`."""
+    """Run a query in portable SQL; see `Warehouse.read_portable_frame`."""
 
     def __call__(self, query: str, *, services: Sequence[Service], months: Sequence[Month]) -> pd.DataFrame:
-        """The rows."""
+        """Return the rows of the query over these months of these services."""
 
 
 @dataclass(frozen=True)
 class HourOfWeek:
-    """An hour of a weekday (1 Monday to 7 Sunday), and the trips of such an hour: the mean over its days."""
+    """An hour of the week.
+
+    Attributes:
+        isodow: Day of the week, 1 Monday to 7 Sunday.
+        hour: Hour of the day, 0 to 23.
+        trips: Mean trips that begin in this hour, over the month's days of this weekday.
+    """
 
     isodow: int
     hour: int
@@ -91,7 +96,7 @@ class HourOfWeek:
 
 @dataclass(frozen=True)
 class Headline:
-    """The figures that months are compared by; None is what a service does not record."""
+    """The metrics by which months are compared; None where the service does not record the data."""
 
     month: Month
     trips: int
@@ -125,13 +130,29 @@ class MoneyMetrics:
 
     @property
     def tips_per_fare(self) -> float | None:
-        """A share; None without fares."""
+        """Tips as a share of fares; None if there are no fares."""
         return float(self.tips / self.fare) if self.fare > 0 else None
 
 
 @dataclass(frozen=True)
 class MonthMetrics:
-    """All figures of a month of a service, and the headlines of the months that it is compared with."""
+    """All metrics of a month of a service.
+
+    Attributes:
+        service: The service.
+        month: The month.
+        headline: The metrics by which months are compared.
+        month_before: The same of the month before; None if it is not loaded.
+        year_before: The same of the same month a year before; None if it is not loaded.
+        days: Trips by day of the month, from the first.
+        trips_outside: Trips of this month's file that began in a neighboring month.
+        hours: Mean trips by weekday, Monday first, and by hour; None for a weekday without trips.
+        zones: The zones in which most trips begin, the most frequent first.
+        trips_without_zone: Trips whose pickup zone is unknown or outside NYC.
+        fares: Trips and money by fare, in steps; empty if fares are not recorded.
+        tip_by_fare: Mean tip in US dollars by the same steps; of trips paid by card, if payment types are recorded.
+        payments: Trips and money by payment type, the most frequent first; empty if payment types are not recorded.
+    """
 
     service: Service
     month: Month
@@ -139,35 +160,36 @@ class MonthMetrics:
     month_before: Headline | None
     year_before: Headline | None
     days: Sequence[int]
-    """Trips by day of the month."""
     trips_outside: int
-    """Trips of this month's file that began in a neighbouring month."""
     hours: Sequence[Sequence[float | None]]
-    """Trips of such an hour, by weekday, Monday first, and hour; None for a weekday without trips."""
     zones: Sequence[ZoneMetrics]
     trips_without_zone: int
     fares: Sequence[MoneyMetrics]
-    """By fare, in steps; empty where fares are not recorded."""
     tip_by_fare: Sequence[float | None]
-    """The mean tip of a trip, by the same steps: of trips paid by card, where payment types are recorded."""
     payments: Sequence[MoneyMetrics]
-    """By payment type, the most frequent first; empty where it is not recorded."""
 
 
 def compared_months(service: Service, month: Month) -> list[Month]:
-    """The month before, and the same month a year before, as far as the service's history goes."""
+    """Return the month before and the same month a year before, without months before the service's first."""
     return [other for other in (month.shift(-1), month.shift(-12)) if other >= service.first_month]
 
 
 def read_metrics(query: QueryFunction, service: Service, month: Month, zone_names: pd.DataFrame | None) -> MonthMetrics:
-    """The figures of a month whose trips are in the warehouse; `zone_names` is the table of taxi zones, if there."""
-    profile = _exact(
+    """Compute the metrics of a month that is loaded in the warehouse.
+
+    Args:
+        query: Runs a query of the warehouse.
+        service: The service.
+        month: The month.
+        zone_names: The table of taxi zones, or None if it is not loaded: zones then appear by number.
+    """
+    profile = _with_exact_types(
         query(_PROFILE, services=[service], months=[month, *compared_months(service, month)]), _COUNTS, _AMOUNTS
     )
     of_month = profile[profile["data_month"] == month.start]
     hours = _hours_of_week(of_month, month)
-    by_day = _within(of_month, month).groupby("pickup_date")["trips"].sum()
-    zones = _exact(query(_ZONES, services=[service], months=[month]), ["trips"])
+    by_day = _rows_within(of_month, month).groupby("pickup_date")["trips"].sum()
+    zones = _with_exact_types(query(_ZONES, services=[service], months=[month]), ["trips"])
     top, unknown = _top_zones(zones, zone_names)
     fares, tip_by_fare, payments = _money(query(_MONEY, services=[service], months=[month]))
     trips = int(of_month["trips"].sum())
@@ -191,8 +213,8 @@ def read_metrics(query: QueryFunction, service: Service, month: Month, zone_name
 # --- sums --------------------------------------------------------------------------------------------------------
 
 
-def _exact(frame: pd.DataFrame, counts: Sequence[str], amounts: Sequence[str] = ()) -> pd.DataFrame:
-    """The same types from every engine: dates, integers, and exact decimals (None where nothing is recorded)."""
+def _with_exact_types(frame: pd.DataFrame, counts: Sequence[str], amounts: Sequence[str] = ()) -> pd.DataFrame:
+    """Convert columns to the same types for every engine: dates, integers, and decimals (None if not recorded)."""
     exact = frame.copy()
     for name in exact.columns:
         if name in {"data_month", "pickup_date"}:
@@ -253,12 +275,12 @@ def _headline(rows: pd.DataFrame, month: Month) -> Headline:
     )
 
 
-def _within(rows: pd.DataFrame, month: Month) -> pd.DataFrame:
+def _rows_within(rows: pd.DataFrame, month: Month) -> pd.DataFrame:
     return rows[(rows["pickup_date"] >= month.start) & (rows["pickup_date"] < month.end)]
 
 
 def _hours_of_week(rows: pd.DataFrame, month: Month) -> list[list[float | None]]:
-    within = _within(rows, month)
+    within = _rows_within(rows, month)
     days = within.groupby("pickup_isodow")["pickup_date"].nunique()
     trips = within.groupby(["pickup_isodow", "pickup_hour"])["trips"].sum()
     return [
@@ -274,8 +296,8 @@ def _hours_of_week(rows: pd.DataFrame, month: Month) -> list[list[float | None]]
 
 
 def _top_zones(zones: pd.DataFrame, names: pd.DataFrame | None) -> tuple[list[ZoneMetrics], int]:
-    """The zones with the most trips, and how many trips have no known zone in the city."""
-    unknown = zones["pickup_location_id"].isin(_NO_ZONES)
+    """Return the zones with the most trips, and the number of trips whose zone is unknown or outside NYC."""
+    unknown = zones["pickup_location_id"].isin(_OUTSIDE_ZONES)
     known: dict[int, tuple[str, str]] = {}
     if names is not None:
         known = {
@@ -285,29 +307,29 @@ def _top_zones(zones: pd.DataFrame, names: pd.DataFrame | None) -> tuple[list[Zo
     ranked = zones[~unknown & (zones["trips"] > 0)].sort_values(
         ["trips", "pickup_location_id"], ascending=[False, True]
     )
-    figures = []
+    metrics = []
     for number, trips in ranked[["pickup_location_id", "trips"]].head(TOP_ZONES).itertuples(index=False):
         name, borough = known.get(int(number), (f"Zone {number}", ""))
-        figures.append(ZoneMetrics(name, borough, int(trips)))
-    return figures, int(zones.loc[unknown, "trips"].sum())
+        metrics.append(ZoneMetrics(name, borough, int(trips)))
+    return metrics, int(zones.loc[unknown, "trips"].sum())
 
 
 def _money(rows: pd.DataFrame) -> tuple[list[MoneyMetrics], list[float | None], list[MoneyMetrics]]:
-    """By fare, the mean tip by fare, by payment type."""
-    exact = _exact(rows, ["trips", "fare_step"], ["fare", "tips", "revenue"])
+    """Return the metrics by fare, the mean tip by fare, and the metrics by payment type."""
+    exact = _with_exact_types(rows, ["trips", "fare_step"], ["fare", "tips", "revenue"])
     if all(value is None for value in exact["fare"]):
         return [], [], []
     steps = [_money_metrics(_step_name(step), exact[exact["fare_step"] == step]) for step in range(FARE_STEPS + 1)]
     recorded = exact["payment_type"].notna()
     tipping = exact[exact["payment_type"] == CARD] if recorded.any() else exact
     tips = [
-        _ratio(figure.tips, figure.trips)
-        for figure in (_money_metrics("", tipping[tipping["fare_step"] == step]) for step in range(FARE_STEPS + 1))
+        _ratio(group.tips, group.trips)
+        for group in (_money_metrics("", tipping[tipping["fare_step"] == step]) for step in range(FARE_STEPS + 1))
     ]
     names = [PAYMENTS.get(int(code), f"Code {int(code)}") if pd.notna(code) else NOT_RECORDED
              for code in exact["payment_type"]]  # fmt: skip
     payments = [_money_metrics(str(name), group) for name, group in exact.groupby(pd.Series(names, index=exact.index))]
-    payments.sort(key=lambda figure: (-figure.trips, figure.name))
+    payments.sort(key=lambda group: (-group.trips, group.name))
     return steps, tips, payments if recorded.any() else []
 
 

@@ -1,4 +1,4 @@
-"""The month at a glance, and against the month before and the year before: figures as the page writes them."""
+"""Compare a month with the month before and the same month a year before, formatted for the page."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.month import Month
 
 NOT_LOADED = "not loaded"
-NONE = "\N{EN DASH}"
+NO_VALUE = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
-class _Measure:
-    """A figure of the headline: its name, where it is found, how it is written and how it changes."""
+class _ComparedMetric:
+    """A metric that is compared: its name, its value in a headline, and the formats of values and changes."""
 
     name: str
-    of: Callable[[Headline], Any]
-    written: Callable[[Any], str]
-    change: Callable[[Any, Any], str | None] | None = formatting.change
+    value_of: Callable[[Headline], Any]
+    format_value: Callable[[Any], str]
+    format_change: Callable[[Any, Any], str | None] | None = formatting.change
 
 
 def busiest_hour(hour: HourOfWeek) -> str:
-    """Such as Friday 17:00-18:00."""
+    """Return the name of an hour of the week, such as Friday 17:00-18:00."""
     return f"{formatting.WEEKDAYS[hour.isodow - 1]} {formatting.hour_name(hour.hour)}"
 
 
@@ -41,45 +41,47 @@ def _as_float(change: Callable[[float, float], str | None]) -> Callable[[Any, An
     return lambda now, before: change(float(now), float(before))
 
 
-_TRIPS = _Measure("Trips", lambda h: h.trips, formatting.count)
-_REVENUE = _Measure("Revenue", lambda h: h.revenue, formatting.dollars, _as_float(formatting.change))
-_BUSIEST = _Measure("Busiest hour", lambda h: h.busiest, busiest_hour, None)
-_MEASURES = (
+_TRIPS = _ComparedMetric("Trips", lambda h: h.trips, formatting.count)
+_REVENUE = _ComparedMetric("Revenue", lambda h: h.revenue, formatting.dollars, _as_float(formatting.change))
+_BUSIEST = _ComparedMetric("Busiest hour", lambda h: h.busiest, busiest_hour, None)
+_METRICS = (
     _TRIPS,
     _REVENUE,
-    _Measure("Trips a day", lambda h: h.trips_per_day, formatting.count),
+    _ComparedMetric("Trips per day", lambda h: h.trips_per_day, formatting.count),
     _BUSIEST,
-    _Measure(
+    _ComparedMetric(
         "Trips in the busiest hour",
         lambda h: h.busiest and h.busiest.trips,
         formatting.count,
     ),
-    _Measure("Mean distance", lambda h: h.miles_per_trip, lambda value: f"{value:,.2f} miles"),
-    _Measure("Mean duration", lambda h: h.minutes_per_trip, lambda value: f"{value:,.1f} minutes"),
-    _Measure("Mean fare", lambda h: h.fare_per_trip, lambda value: formatting.dollars(value, cents=True)),
-    _Measure("Tips as a share of fares", lambda h: h.tips_per_fare, formatting.percent, formatting.change_of_share),
+    _ComparedMetric("Mean distance", lambda h: h.miles_per_trip, lambda value: f"{value:,.2f} miles"),
+    _ComparedMetric("Mean duration", lambda h: h.minutes_per_trip, lambda value: f"{value:,.1f} minutes"),
+    _ComparedMetric("Mean fare", lambda h: h.fare_per_trip, lambda value: formatting.dollars(value, cents=True)),
+    _ComparedMetric(
+        "Tips as a share of fares", lambda h: h.tips_per_fare, formatting.percent, formatting.change_of_share
+    ),
 )
 
 
-def comparison(metrics: MonthMetrics, months: Sequence[Month]) -> list[dict[str, Any]]:
-    """A row for each figure that the service records, with those of other months and the change since."""
+def comparison_rows(metrics: MonthMetrics, months: Sequence[Month]) -> list[dict[str, Any]]:
+    """Return one row per metric that the service records: its value, the values of other months, and the changes."""
     others = [_headline_of(metrics, month) for month in months]
     rows = []
-    for measure in _MEASURES:
-        now = measure.of(metrics.headline)
+    for metric in _METRICS:
+        now = metric.value_of(metrics.headline)
         if now is not None:
             rows.append(
                 {
-                    "name": measure.name,
-                    "value": measure.written(now),
-                    "others": [_cell(measure, now, other) for other in others],
+                    "name": metric.name,
+                    "value": metric.format_value(now),
+                    "others": [_cell(metric, now, other) for other in others],
                 }
             )
     return rows
 
 
 def tiles(metrics: MonthMetrics, report: CleaningReport) -> list[dict[str, Any]]:
-    """What a reader looks for first: trips, revenue, busiest hour, data quality."""
+    """Return the tiles at the top of the page: trips, revenue, busiest hour and data quality."""
     headline = metrics.headline
     tiles_ = [{"name": "Trips", "value": formatting.count(headline.trips), "more": _changes(metrics, _TRIPS)}]
     if headline.revenue is not None:
@@ -87,29 +89,37 @@ def tiles(metrics: MonthMetrics, report: CleaningReport) -> list[dict[str, Any]]
             {"name": "Revenue", "value": formatting.dollars(headline.revenue), "more": _changes(metrics, _REVENUE)}
         )
     else:
-        a_day = formatting.count(headline.trips_per_day)
-        tiles_.append({"name": "Trips a day", "value": a_day, "more": ["money is not recorded"]})
+        per_day = formatting.count(headline.trips_per_day)
+        tiles_.append({"name": "Trips per day", "value": per_day, "more": ["fares are not recorded"]})
     if headline.busiest is not None:
         busiest = headline.busiest
         tiles_.append(
             {
                 "name": "Busiest hour",
                 "value": _busiest_short(busiest),
-                "more": [f"{formatting.count(busiest.trips)} trips in such an hour", _busiest_before(metrics)],
+                "more": [f"{formatting.count(busiest.trips)} trips per hour", _busiest_before(metrics)],
             }
         )
-    left_out = f"{formatting.count(report.rows_quarantined)} of {formatting.counted(report.rows_raw, 'row')} left out"
+    quarantined = (
+        f"{formatting.count(report.rows_quarantined)} of {formatting.counted(report.rows_raw, 'row')} in quarantine"
+    )
     clean = 1 - report.share_quarantined
-    tiles_.append({"name": "Data quality", "value": f"{_floored(clean)} clean", "more": [left_out, _most(report)]})
+    tiles_.append(
+        {
+            "name": "Data quality",
+            "value": f"{_floored_percent(clean)} clean",
+            "more": [quarantined, _most_frequent_reason(report)],
+        }
+    )
     return [tile | {"more": [line for line in tile["more"] if line]} for tile in tiles_]
 
 
-def _floored(share: float) -> str:
-    # 99.999% is not all.
+def _floored_percent(share: float) -> str:
+    # 99.999% must not be shown as 100%.
     return "100%" if share == 1 else f"{min(share, 0.9999):.2%}"
 
 
-def _most(report: CleaningReport) -> str:
+def _most_frequent_reason(report: CleaningReport) -> str:
     if not report.reasons:
         return ""
     name, _ = min(report.reasons.items(), key=lambda item: (-item[1].rows, item[0]))
@@ -123,13 +133,13 @@ def _busiest_before(metrics: MonthMetrics) -> str:
     return f"{formatting.short_month(before.month)}: {_busiest_short(before.busiest)}"
 
 
-def _changes(metrics: MonthMetrics, measure: _Measure) -> list[str]:
-    now = measure.of(metrics.headline)
+def _changes(metrics: MonthMetrics, metric: _ComparedMetric) -> list[str]:
+    now = metric.value_of(metrics.headline)
     lines = []
     for month in (metrics.month.shift(-1), metrics.month.shift(-12)):
         if month < metrics.service.first_month:
             continue
-        cell = _cell(measure, now, _headline_of(metrics, month))
+        cell = _cell(metric, now, _headline_of(metrics, month))
         message = cell["change"] if cell["value"] != NOT_LOADED else NOT_LOADED
         joined = "on" if cell["value"] != NOT_LOADED else ""
         name = formatting.short_month(month)
@@ -137,14 +147,14 @@ def _changes(metrics: MonthMetrics, measure: _Measure) -> list[str]:
     return lines
 
 
-def _cell(measure: _Measure, now: Any, other: Headline | None) -> dict[str, str]:
+def _cell(metric: _ComparedMetric, now: Any, other: Headline | None) -> dict[str, str]:
     if other is None:
-        return {"value": NOT_LOADED, "change": NONE}
-    before = measure.of(other)
+        return {"value": NOT_LOADED, "change": NO_VALUE}
+    before = metric.value_of(other)
     if before is None:
-        return {"value": NONE, "change": NONE}
-    changed = measure.change(now, before) if measure.change is not None else None
-    return {"value": measure.written(before), "change": changed or NONE}
+        return {"value": NO_VALUE, "change": NO_VALUE}
+    changed = metric.format_change(now, before) if metric.format_change is not None else None
+    return {"value": metric.format_value(before), "change": changed or NO_VALUE}
 
 
 def _headline_of(metrics: MonthMetrics, month: Month) -> Headline | None:

@@ -1,7 +1,7 @@
-"""The page of a month: one HTML file with everything in it, which a browser shows without any network.
+"""Render the page of a month: one HTML file with its charts inside, which a browser shows without a network.
 
-Belongs here: what the page says, in words. The metrics are `metrics.py`'s, the charts `charts.py`'s, the layout
-`page.html.j2`'s, which escapes whatever comes from data.
+Belongs here: the texts of the page. Metrics come from `metrics.py`, charts from `charts.py`, and the layout is
+`page.html.j2`, which escapes all values from data.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import jinja2
 
 from taxi_assets.reports import formatting
 from taxi_assets.reports.metrics import CASH, PAYMENTS
-from taxi_assets.reports.month_comparison import NONE, comparison, tiles
-from taxi_assets.reports.quality_metrics import missed_columns
+from taxi_assets.reports.month_comparison import NO_VALUE, comparison_rows, tiles
+from taxi_assets.reports.quality_metrics import missing_columns
 from taxi_assets.tlc.rules import READING_REASONS
 from taxi_assets.tlc.schema import ColumnType
 
@@ -30,33 +30,40 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.schema import Service
     from taxi_assets.tlc.sources.source_record import SourceRecord
 
-# Bump when the same data gives other metrics or other charts; what the page says is in its digest anyway.
+# Increase it when the same data gives other metrics or charts. The template is part of the digest anyway.
 _VERSION = 2
 _TEMPLATE = "page.html.j2"
 
 
 @cache
 def version() -> str:
-    """Digest of what decides how a month is reported: another one makes other pages."""
+    """Return a digest of the code of reports: part of the data version of each page."""
     return hashlib.sha256(f"{_VERSION} {_template_text()}".encode()).hexdigest()[:16]
 
 
 def render(
     metrics: MonthMetrics, report: CleaningReport, source: SourceRecord | None, charts: Sequence[ChartImage]
 ) -> str:
-    """The page; `source` is what is known of the published file, if it is still there."""
+    """Render the page as HTML.
+
+    Args:
+        metrics: The metrics of the month.
+        report: The cleaning report of the month.
+        source: The record of the published file, or None if the file is no longer in the lake.
+        charts: The charts of the month.
+    """
     service = metrics.service
     months = [month for month in (metrics.month.shift(-1), metrics.month.shift(-12)) if month >= service.first_month]
     return _environment().get_template(_TEMPLATE).render(
         title=f"{service.title}, {formatting.month_name(metrics.month)}",
         lead=f"{service.description[0].upper()}{service.description[1:]}.",
-        generated="These are not TLC's records: they were made up, for trying things out." if report.generated else "",
+        generated="These rows are generated for trials. They are not TLC's records." if report.generated else "",
         tiles=tiles(metrics, report),
         months={
             "this": formatting.short_month(metrics.month),
             "others": [formatting.short_month(month) for month in months],
         },
-        comparison=comparison(metrics, months),
+        comparison=comparison_rows(metrics, months),
         comparison_notes=_comparison_notes(metrics),
         charts={p.name: {"alt": p.alt, "data": base64.b64encode(p.png).decode()} for p in charts},
         captions=_captions(metrics),
@@ -82,24 +89,24 @@ def _template_text() -> str:
     return resources.files("taxi_assets.reports").joinpath(_TEMPLATE).read_text(encoding="utf-8")
 
 
-# --- what the sections say ---------------------------------------------------------------------------------------
+# --- texts of the sections ---------------------------------------------------------------------------------------
 
 
 def _comparison_notes(metrics: MonthMetrics) -> list[str]:
     notes = []
     if metrics.headline.tips_per_fare is not None:
         whose = "trips paid by card" if metrics.payments else "all trips"
-        notes.append(f"Tips as a share of fares: over {whose}, sum by sum.")
+        notes.append(f"Tips as a share of fares: total tips of {whose} divided by their total fares.")
     if metrics.headline.minutes_per_trip is not None:
-        notes.append("Durations: the mean, not the median, over trips of up to 24 hours.")
+        notes.append("Mean duration: over trips of at most 24 hours.")
     return notes
 
 
 def _captions(metrics: MonthMetrics) -> dict[str, str]:
     outside = metrics.trips_outside
     strays = (
-        f" {formatting.counted(outside, 'trip')} of this month's file began in a neighbouring month: counted in the "
-        "month's metrics, not drawn here."
+        f" {formatting.counted(outside, 'trip')} of this month's file began in a neighboring month. They are in the "
+        "month's metrics, but not shown here."
         if outside
         else ""
     )
@@ -109,17 +116,17 @@ def _captions(metrics: MonthMetrics) -> dict[str, str]:
     elif unknown:
         share = formatting.percent(unknown / metrics.headline.trips)
         trips = formatting.counted(unknown, "trip")
-        zones = f"Not drawn: {trips} ({share}) whose pickup zone is unknown, or outside the city."
+        zones = f"Not shown: {trips} ({share}) whose pickup zone is unknown or outside NYC."
     else:
-        zones = "Every trip has a known pickup zone in the city."
+        zones = "Every trip has a known pickup zone in NYC."
     without_fare = metrics.headline.trips - sum(fare.trips for fare in metrics.fares)
     return {
         "days": f"The letters are weekdays, Monday to Sunday.{strays}",
-        "hours": "Trips that begin in such an hour: the mean over the month's days of that weekday.",
+        "hours": "Mean trips per hour of the pickup, over the month's days of each weekday.",
         "zones": zones,
-        "fares": "Fares are those of the meter, or of the company: without tips, tolls, taxes and fees."
+        "fares": "Fares are those of the meter or the company, without tips, tolls, taxes and fees."
         + (
-            f" {formatting.counted(without_fare, 'trip')} without a fare above 0 are not drawn." if without_fare else ""
+            f" {formatting.counted(without_fare, 'trip')} without a fare above 0 are not shown." if without_fare else ""
         ),
     }
 
@@ -140,7 +147,7 @@ def _payments(metrics: MonthMetrics) -> list[dict[str, str]]:
 
 def _tips_text(payment: MoneyMetrics) -> str:
     if payment.name == PAYMENTS[CASH]:
-        return NONE  # they are not recorded, whatever the column says
+        return NO_VALUE  # taxis do not record tips in cash; the column holds 0
     return "" if payment.tips_per_fare is None else formatting.percent(payment.tips_per_fare)
 
 
@@ -151,12 +158,12 @@ def _quality(metrics: MonthMetrics, report: CleaningReport) -> dict[str, Any]:
     unknown = [f"{column.name} ({column.type})" for column in report.unknown_columns]
     days = [formatting.day_name(metrics.month, day) for day, rows in enumerate(report.rows_by_day, start=1) if not rows]
     facts = {
-        "Reversals": f"{formatting.counted(reversals, 'clean row')}: no trips, but charges taken back"
+        "Reversals": f"{formatting.counted(reversals, 'clean row')} that take back a charge; they do not count as trips"
         if reversals
         else "",
         "Days without trips": ", ".join(days) or "none",
-        "Unknown columns": ", ".join(unknown) + ": kept out" if unknown else "none",
-        "Absent columns": ", ".join(missed_columns(report)) or "none",
+        "Unknown columns": ", ".join(unknown) + ", left out" if unknown else "none",
+        "Absent columns": ", ".join(missing_columns(report)) or "none",
     }
     return {
         "row_counts": _row_counts_text(metrics.service, report),
@@ -180,18 +187,18 @@ def _row_counts_text(service: Service, report: CleaningReport) -> str:
         f"Of {formatting.counted(report.rows_raw, 'published row')}, {formatting.count(report.clean.rows)} are clean"
     )
     if not report.rows_quarantined:
-        return f"{message}: nothing was left out."
+        return f"{message}. The quarantine is empty."
     message += (
         f" and {formatting.count(report.rows_quarantined)} ({formatting.percent(report.share_quarantined, 2)}) are in "
-        "quarantine, each with its reasons and its original text"
+        "quarantine, with their reasons and original text"
     )
     if _has_total(service):
-        message += f"; they add up to {formatting.dollars(report.quarantined_total_cents / 100, cents=True)}"
+        message += f"; their total is {formatting.dollars(report.quarantined_total_cents / 100, cents=True)}"
     return message + ". No row is lost."
 
 
 def _has_total(service: Service) -> bool:
-    # For-hire vehicles report no total, so quarantine has no sum of it, not even 0.00.
+    # For-hire vehicles report no total amount, so quarantine has no sum of it either.
     return any(column.name == "total_amount" and column.type is ColumnType.MONEY for column in service.columns)
 
 
@@ -214,11 +221,11 @@ def _provenance(report: CleaningReport, source: SourceRecord | None) -> list[dic
 
 
 def _method(metrics: MonthMetrics) -> list[str]:
-    notes = ["The month is that of the published file. Times are New York's wall-clock times."]
+    notes = ["The month is the month of the published file. Times are local times in New York."]
     if metrics.headline.revenue is not None:
         notes.append(
-            "Trips do not count reversals, which take back a charge; all money is net of them. Revenue is all that "
-            "passengers were charged, tips included where they are recorded."
+            "Reversals take back a charge: they are not counted as trips, and money is net of them. Revenue is the "
+            "total charged to passengers, with recorded tips."
         )
-    notes.append("All metrics come from the clean trips in the warehouse, as the marts do.")
+    notes.append("All metrics are computed from the clean trips in the warehouse.")
     return notes

@@ -1,4 +1,4 @@
-"""The picture of all months: why rows are in quarantine, how many rows there are, and how that changes, over time."""
+"""Draw the quality of all months: rows in quarantine by reason, rows published, and their change over time."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from taxi_assets.reports.chart_style import (
     VERMILION,
     ChartImage,
     chart_style,
-    grid,
     new_figure,
+    show_grid,
     to_png,
 )
 from taxi_assets.tlc.month import Month
@@ -41,16 +41,16 @@ if TYPE_CHECKING:
 
     Reports = Mapping[Month, CleaningReport]
 
-# Told apart by shape as well.
+# Colors and markers: series can be distinguished by shape as well.
 _SERIES_STYLES = (ORANGE, "o"), (GREEN, "s"), (BLUE, "^"), (PURPLE, "D"), (VERMILION, "v"), (SKY, "P")
 _FEW_MONTHS = 36
-_REASONS = 5
+_MAX_REASONS = 5
 _OTHERS = "other reasons"
-_MOST_CHANGE = 1.0  # a service that has just begun would flatten all others
+_MAX_CHANGE = 1.0  # the first months of a new service would flatten all other lines
 
 
 def draw_quality(reports: Sequence[CleaningReport]) -> ChartImage:
-    """Of one month at least; a month that is missing is a gap."""
+    """Draw the quality of one or more months; a missing month is a gap."""
     by_service = {
         service.name: {Month.parse(report.month): report for report in reports if report.service == service.name}
         for service in SERVICES.values()
@@ -67,19 +67,19 @@ def draw_quality(reports: Sequence[CleaningReport]) -> ChartImage:
 
 
 def draw_reasons(figure: Figure | SubFigure, by_service: Mapping[str, Reports]) -> list[Axes]:
-    """Stacks for each service, beside each other."""
-    shown = _frequent([report for months in by_service.values() for report in months.values()])
-    shades = mpl.colormaps["cividis"].resampled(_REASONS)
-    colours = {name: shades(place) for place, name in enumerate(shown)} | {_OTHERS: "#c4c8ce"}
+    """Draw one panel per service, with the shares of the reasons stacked for each month."""
+    shown = _most_frequent_reasons([report for months in by_service.values() for report in months.values()])
+    shades = mpl.colormaps["cividis"].resampled(_MAX_REASONS)
+    colors = {name: shades(place) for place, name in enumerate(shown)} | {_OTHERS: "#c4c8ce"}
     panels = figure.subplots(1, len(by_service), squeeze=False)[0]
     stacks: dict[str, BarContainer] = {}
     for axes, (service, months) in zip(panels, by_service.items(), strict=True):
-        stacks |= _stack(axes, months, {name: colours[name] for name in (*shown, _OTHERS)})
+        stacks |= _stack(axes, months, {name: colors[name] for name in (*shown, _OTHERS)})
         axes.set_title(SERVICES[service].title, loc="left", fontsize=8.5, color=MUTED)
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.yaxis.set_major_locator(MaxNLocator(3))
         _dates(axes, most=4)
-        grid(axes, "y")
+        show_grid(axes, "y")
     panels[0].set_ylabel("rows in quarantine")
     legend = [name for name in (*shown, _OTHERS) if name in stacks]
     message = "Share of the published rows, by reason; a row with two reasons counts under both"
@@ -90,24 +90,24 @@ def draw_reasons(figure: Figure | SubFigure, by_service: Mapping[str, Reports]) 
     return list(panels)
 
 
-def _frequent(reports: Sequence[CleaningReport]) -> list[str]:
-    """The reasons that have their own colour, the most frequent first."""
+def _most_frequent_reasons(reports: Sequence[CleaningReport]) -> list[str]:
+    """Return the reasons that get their own color, the most frequent first."""
     rows: Counter[str] = Counter()
     for report in reports:
         rows.update({name: reason.rows for name, reason in report.reasons.items()})
-    return sorted(rows, key=lambda name: (-rows[name], name))[:_REASONS]
+    return sorted(rows, key=lambda name: (-rows[name], name))[:_MAX_REASONS]
 
 
-def _stack(axes: Axes, months: Reports, colours: Mapping[str, object]) -> dict[str, BarContainer]:
-    """Draw the shares of the reasons on top of each other; what was drawn, by reason."""
+def _stack(axes: Axes, months: Reports, colors: Mapping[str, object]) -> dict[str, BarContainer]:
+    """Stack the shares of the reasons; return the bars by reason, without reasons that have no rows."""
     days = [month.start for month in months]
     base = [0.0] * len(months)
     drawn: dict[str, BarContainer] = {}
-    for name, colour in colours.items():
-        shares = [_share(report, name, colours) for report in months.values()]
+    for name, color in colors.items():
+        shares = [_share(report, name, colors) for report in months.values()]
         if any(shares):
             drawn[name] = axes.bar(
-                days, shares, bottom=base, width=[month.days for month in months], align="edge", color=colour  # type: ignore[arg-type]  # dates are fine
+                days, shares, bottom=base, width=[month.days for month in months], align="edge", color=color  # type: ignore[arg-type]  # dates are fine
             )  # fmt: skip
             base = [low + share for low, share in zip(base, shares, strict=True)]
     axes.set_xlim(min(months).start, max(months).end)  # type: ignore[arg-type]  # and here
@@ -128,54 +128,54 @@ def _share(report: CleaningReport, name: str, named: Mapping[str, object]) -> fl
 def _draw_rows(figure: SubFigure, by_service: Mapping[str, Reports]) -> None:
     change, rows = figure.subplots(2, 1, sharex=True)
     lines = {}
-    for (service, months), (colour, marker) in zip(by_service.items(), cycle(_SERIES_STYLES), strict=False):
+    for (service, months), (color, marker) in zip(by_service.items(), cycle(_SERIES_STYLES), strict=False):
         if months:
-            _line(change, changes(months), colour, marker)
+            _line(change, month_changes(months), color, marker)
             published = {month: report.rows_raw or float("nan") for month, report in months.items()}
-            lines[SERVICES[service].title] = _line(rows, published, colour, marker)
+            lines[SERVICES[service].title] = _line(rows, published, color, marker)
     change.set_title(
-        "Clean rows, change on the month before (more than twice as many is drawn at +100%)",
+        "Clean rows: change from the month before (changes above +100% are shown at +100%)",
         loc="left", fontsize=10, color=MUTED,
     )  # fmt: skip
     change.yaxis.set_major_formatter(FuncFormatter(lambda value, _position: formatting.signed_percent(value)))
     change.yaxis.set_major_locator(MaxNLocator(4))
     change.margins(y=0.15)
-    rows.set_title("Rows published, on a scale of powers of ten", loc="left", fontsize=10, color=MUTED)
+    rows.set_title("Rows published (logarithmic scale)", loc="left", fontsize=10, color=MUTED)
     rows.set_yscale("log")
     rows.margins(y=0.15)
     low, high = (math.log10(end) for end in rows.get_ylim())
-    rows.set_ylim(10 ** math.floor(low), 10 ** math.ceil(high))  # two numbers at least
+    rows.set_ylim(10 ** math.floor(low), 10 ** math.ceil(high))  # at least two labels on the axis
     rows.yaxis.set_major_locator(LogLocator(10, numticks=6))
     rows.yaxis.set_minor_locator(NullLocator())
     rows.yaxis.set_major_formatter(FuncFormatter(lambda value, _position: formatting.count(value)))
     for axes in (change, rows):
-        grid(axes, "y")
+        show_grid(axes, "y")
     _dates(rows, most=9)
     rows.set_xlabel("published month")
     figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=4, frameon=False)
 
 
-def changes(months: Reports) -> dict[Month, float]:
-    """Of the clean rows, a share at most 1; nothing, and so a gap, where the month before is not in the lake."""
+def month_changes(months: Reports) -> dict[Month, float]:
+    """Return the change of clean rows from the month before as a share, at most 1; NaN without that month."""
     found = {}
     for month, report in months.items():
         before = months.get(month.shift(-1))
         known = before is not None and before.clean.rows
-        found[month] = min(report.clean.rows / known - 1, _MOST_CHANGE) if known else float("nan")
+        found[month] = min(report.clean.rows / known - 1, _MAX_CHANGE) if known else float("nan")
     return found
 
 
-def _line(axes: Axes, values: Mapping[Month, float], colour: str, marker: str) -> Line2D:
+def _line(axes: Axes, values: Mapping[Month, float], color: str, marker: str) -> Line2D:
     month, last = min(values), max(values)
     drawn: dict[Month, float] = {}
     while month <= last:
         drawn[month] = values.get(month, float("nan"))
         month = month.shift(1)
-    # Markers show a month between two gaps, and would cover long lines.
+    # Markers show a single month between two gaps; large ones would cover a long line.
     size = 4.5 if len(values) <= _FEW_MONTHS else 2.2
     days = [month.start for month in drawn]
     (line,) = axes.plot(
-        days, list(drawn.values()), color=colour, marker=marker, markersize=size, linewidth=1.4, clip_on=False  # type: ignore[arg-type]  # dates are fine
+        days, list(drawn.values()), color=color, marker=marker, markersize=size, linewidth=1.4, clip_on=False  # type: ignore[arg-type]  # dates are fine
     )  # fmt: skip
     return line
 
@@ -188,10 +188,10 @@ def _dates(axes: Axes, *, most: int) -> None:
 
 def _alt(reports: Sequence[CleaningReport]) -> str:
     worst = max(reports, key=lambda report: report.share_quarantined)
-    frequent = _frequent(reports)
-    often = f" Most often for {frequent[0]}." if frequent else ""
+    frequent = _most_frequent_reasons(reports)
+    often = f" Most frequent reason: {frequent[0]}." if frequent else ""
     return (
-        f"Charts of {formatting.counted(len(reports), 'month')} of all services: the share in quarantine by reason, the "
-        "change of the clean rows on the month before, the rows published. Largest share in quarantine: "
+        f"Charts of {formatting.counted(len(reports), 'month')} of all services: the share in quarantine by reason, "
+        "the change of clean rows from the month before, and the rows published. Largest share in quarantine: "
         f"{worst.service} {worst.month}, {formatting.percent(worst.share_quarantined, 2)}.{often}"
     )

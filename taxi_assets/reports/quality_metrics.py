@@ -1,7 +1,4 @@
-"""Quality over time: what became of every month's rows, as a table and as a picture.
-
-Belongs here: from the months' own reports (`tlc/cleaning/report.py`) to rows and lines. No trip is read.
-"""
+"""Compute the table of quality over time from the cleaning reports of all months; no trips are read."""
 
 from __future__ import annotations
 
@@ -22,39 +19,43 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.cleaning.report import CleaningReport
 
 ALL = "all"
-"""In the place of a reason: the month as a whole."""
+"""The value of the column `reason` in the row of the month as a whole."""
 
 VERSION = 2
-"""Bump when the same reports give another table."""
+"""Increase it when the same reports give another table."""
 
 COLUMNS = (
     Column("service", ColumnType.TEXT, "The service by name, such as yellow."),
     Column("data_month", ColumnType.DATE, "First day of the published month."),
-    Column("reason", ColumnType.TEXT, f"A reason for quarantine; '{ALL}': the month as a whole."),
+    Column("reason", ColumnType.TEXT, f"A reason for quarantine, or '{ALL}' for the month as a whole."),
     Column(
         "rows_quarantined",
         ColumnType.INTEGER,
-        f"Rows left out. One with several reasons counts under each of them, and once under '{ALL}'.",
+        f"Rows in quarantine. A row with several reasons counts under each reason, and once under '{ALL}'.",
         "rows",
     ),
-    Column("share_quarantined", ColumnType.DEGREES, "Of the month's published rows, between 0 and 1.", "share"),
+    Column("share_quarantined", ColumnType.DEGREES, "Share of the month's published rows, from 0 to 1.", "share"),
     Column(
         "dollars_quarantined",
         ColumnType.DEGREES,
-        "Sum of their total_amount where it can be read; null for services that do not record it.",
+        "Sum of their readable total_amount; null for services that do not record it.",
         "US dollars",
     ),
-    Column("rows_raw", ColumnType.INTEGER, f"Rows of the published file; with '{ALL}' only.", "rows"),
-    Column("rows_clean", ColumnType.INTEGER, f"Clean rows; with '{ALL}' only.", "rows"),
+    Column("rows_raw", ColumnType.INTEGER, f"Rows of the published file; only in rows '{ALL}'.", "rows"),
+    Column("rows_clean", ColumnType.INTEGER, f"Clean rows; only in rows '{ALL}'.", "rows"),
     Column(
         "change_of_rows",
         ColumnType.DEGREES,
-        f"Clean rows against those of the month before, 0.1 is 10% more; with '{ALL}' only, and null where the month "
-        "before is not in the lake.",
+        f"Change of clean rows from the month before; 0.1 is 10% more. Only in rows '{ALL}'; null if the month before "
+        "is not in the lake.",
         "share",
     ),
-    Column("unknown_columns", ColumnType.TEXT, f"Published columns that the schema does not know; with '{ALL}' only."),
-    Column("absent_columns", ColumnType.TEXT, f"Columns that the file lacks, of those of its time; with '{ALL}' only."),
+    Column("unknown_columns", ColumnType.TEXT, f"Published columns that are not in the schema; only in rows '{ALL}'."),
+    Column(
+        "absent_columns",
+        ColumnType.TEXT,
+        f"Columns that are missing in the file, but expected in this month; only in rows '{ALL}'.",
+    ),
     Column("generated", ColumnType.BOOLEAN, "True for the generated sample: not TLC's records."),
 )
 _TYPES = {
@@ -67,7 +68,7 @@ _TYPES = {
 
 
 def quality_frame(reports: Iterable[CleaningReport]) -> pd.DataFrame:
-    """A row for each service and month, and one for each of its reasons; by service, month and reason."""
+    """Return one row per service and month, and one per reason of that month, sorted by service, month and reason."""
     known = sorted(reports, key=lambda report: (list(SERVICES).index(report.service), report.month))
     clean = {(report.service, report.month): report.clean.rows for report in known}
     rows = []
@@ -85,19 +86,19 @@ def _month(report: CleaningReport, rows_before: int | None) -> dict[str, object]
         "rows_clean": report.clean.rows,
         "change_of_rows": report.clean.rows / rows_before - 1 if rows_before else None,
         "unknown_columns": ", ".join(column.name for column in report.unknown_columns),
-        "absent_columns": ", ".join(missed_columns(report)),
+        "absent_columns": ", ".join(missing_columns(report)),
     }
 
 
-def missed_columns(report: CleaningReport) -> list[str]:
-    """Columns that the file lacks, though other files of its time have them."""
+def missing_columns(report: CleaningReport) -> list[str]:
+    """Return the columns that are missing in the file, but expected in this month."""
     month = Month.parse(report.month)
-    of_other_times = {
+    not_expected = {
         column.name
         for column in SERVICES[report.service].columns
         if (column.since is not None and month < column.since) or (column.until is not None and column.until < month)
     }
-    return [name for name in report.absent_columns if name not in of_other_times]
+    return [name for name in report.absent_columns if name not in not_expected]
 
 
 def _reason(report: CleaningReport, name: str) -> dict[str, object]:
@@ -120,14 +121,14 @@ def _quarantined(report: CleaningReport, reason: str, rows: int, cents: int) -> 
 
 @dataclass(frozen=True)
 class RecentMonths:
-    """A table for readers: the newest months, by month and service."""
+    """A table of the newest months for readers, one row per month and service."""
 
     headers: Sequence[str]
     rows: Sequence[Sequence[str]]
 
 
 def recent_months(reports: Sequence[CleaningReport], months: int = 12) -> RecentMonths:
-    """The newest months that any service has, the newest first."""
+    """Return the table of the newest months that any service has, the newest first."""
     newest = sorted({report.month for report in reports}, reverse=True)[:months]
     clean = {(report.service, report.month): report.clean.rows for report in reports}
     rows = []
@@ -136,7 +137,7 @@ def recent_months(reports: Sequence[CleaningReport], months: int = 12) -> Recent
             report = next((r for r in reports if (r.service, r.month) == (service, month)), None)
             if report is not None:
                 rows.append(_row(report, clean.get((service, str(Month.parse(month).shift(-1))))))
-    headers = ["month", "service", "rows", "on the month before", "quarantined", "share", "most often"]
+    headers = ["month", "service", "rows", "change from month before", "quarantined", "share", "most frequent reason"]
     return RecentMonths(headers, rows)
 
 

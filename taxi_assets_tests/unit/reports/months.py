@@ -1,4 +1,4 @@
-"""A month to report on, of made-up figures: what tests of pages and pictures share."""
+"""Synthetic metrics and cleaning reports of a month, for tests of pages and charts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def headline(month: Month = MONTH, trips: int = 3100) -> Headline:
     )
 
 
-def figures() -> MonthMetrics:
+def month_metrics() -> MonthMetrics:
     """Of green, with every figure there is."""
     payment = MoneyMetrics("Credit card", 3000, Decimal(48000), Decimal(9600), Decimal(60000))
     return MonthMetrics(
@@ -54,21 +54,21 @@ def figures() -> MonthMetrics:
     )
 
 
-def figures_without_money() -> MonthMetrics:
+def metrics_without_money() -> MonthMetrics:
     """Of fhv in its first years: bases reported pickups and no more."""
     only_trips = replace(
         headline(), revenue=None, fare_per_trip=None, tips_per_fare=None, miles_per_trip=None, minutes_per_trip=None
     )
     return replace(
-        figures(), service=FHV, headline=only_trips, month_before=None, fares=[], tip_by_fare=[], payments=[],
+        month_metrics(), service=FHV, headline=only_trips, month_before=None, fares=[], tip_by_fare=[], payments=[],
         zones=[], trips_without_zone=3100,
     )  # fmt: skip
 
 
-def no_figures() -> MonthMetrics:
+def no_metrics() -> MonthMetrics:
     """Of a month whose rows are all in quarantine."""
-    nothing = replace(figures_without_money().headline, trips=0, trips_per_day=0.0, busiest=None)
-    return replace(figures_without_money(), headline=nothing, days=[0] * 31, trips_without_zone=0,
+    nothing = replace(metrics_without_money().headline, trips=0, trips_per_day=0.0, busiest=None)
+    return replace(metrics_without_money(), headline=nothing, days=[0] * 31, trips_without_zone=0,
                    hours=[[None] * 24 for _ in range(7)])  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Pictures: only of what there is, with words for those who cannot see them, and small enough for the event log."""
+"""Charts: only of recorded data, with alternative text, and small enough for the event log."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from PIL import Image
 from taxi_assets.reports.artifact import CHARTS
 from taxi_assets.reports.charts import draw_charts
 from taxi_assets.reports.metrics import ZoneMetrics
-from taxi_assets.reports.quality_chart import changes, draw_quality, draw_reasons
+from taxi_assets.reports.quality_chart import draw_quality, draw_reasons, month_changes
 from taxi_assets.tlc.cleaning.report import ReasonTotals
 from taxi_assets.tlc.month import Month
-from taxi_assets_tests.unit.reports.months import figures, figures_without_money, no_figures, report
+from taxi_assets_tests.unit.reports.months import metrics_without_money, month_metrics, no_metrics, report
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,26 +33,26 @@ def drawn() -> list[ChartImage]:
     """Of a month with everything, and two days that stand out."""
     days = [100] * 31
     days[19], days[0] = 140, 7
-    return draw_charts(replace(figures(), days=days), report())
+    return draw_charts(replace(month_metrics(), days=days), report())
 
 
 def names(drawn: list[ChartImage]) -> list[str]:
-    return [picture.name for picture in drawn]
+    return [chart.name for chart in drawn]
 
 
-def test_every_picture_of_a_service_that_records_everything(drawn: list[ChartImage]) -> None:
+def test_a_service_that_records_everything_has_every_chart(drawn: list[ChartImage]) -> None:
     assert names(drawn) == list(CHARTS)
-    for picture in drawn:
-        with Image.open(io.BytesIO(picture.png)) as image:
+    for chart in drawn:
+        with Image.open(io.BytesIO(chart.png)) as image:
             assert image.format == "PNG"
             assert image.width == 1440
             assert image.info == {}  # no clock, no version
-        assert len(picture.small()) < SMALL
-        assert len(picture.alt) > 40
+        assert len(chart.thumbnail()) < SMALL
+        assert len(chart.alt) > 40
 
 
-def test_words_name_what_is_to_be_seen(drawn: list[ChartImage]) -> None:
-    words = {picture.name: picture.alt for picture in drawn}
+def test_alternative_text_describes_the_chart(drawn: list[ChartImage]) -> None:
+    words = {chart.name: chart.alt for chart in drawn}
     assert "Most: Friday 20 January, 140. Fewest: Sunday 1 January, 7." in words["trips_per_day"]
     assert "Friday 17:00\N{EN DASH}18:00" in words["hour_by_weekday"]
     assert "East Harlem North, Manhattan, 500 trips" in words["top_zones"]
@@ -60,53 +60,53 @@ def test_words_name_what_is_to_be_seen(drawn: list[ChartImage]) -> None:
     assert "over trips paid by card, tips are 20.0% of fares" in words["fares_and_tips"]
 
 
-def test_where_payments_are_not_recorded_tips_are_of_all_trips() -> None:
-    words = {picture.name: picture.alt for picture in draw_charts(replace(figures(), payments=[]), report())}
+def test_without_payment_types_tips_are_of_all_trips() -> None:
+    words = {chart.name: chart.alt for chart in draw_charts(replace(month_metrics(), payments=[]), report())}
     assert "over all trips, tips are 20.0% of fares" in words["fares_and_tips"]
 
 
-def test_no_picture_of_what_is_not_recorded() -> None:
-    assert names(draw_charts(figures_without_money(), report("fhv"))) == [
+def test_data_that_is_not_recorded_has_no_chart() -> None:
+    assert names(draw_charts(metrics_without_money(), report("fhv"))) == [
         "trips_per_day",
         "hour_by_weekday",
         "quarantine",
     ]
 
 
-def test_a_month_without_trips_has_only_what_was_left_out() -> None:
+def test_a_month_without_trips_has_only_the_chart_of_the_quarantine() -> None:
     month = report("fhv", rows=0)
-    assert names(draw_charts(no_figures(), month)) == ["quarantine"]
-    assert draw_charts(no_figures(), month.model_copy(update={"reasons": {}})) == []
+    assert names(draw_charts(no_metrics(), month)) == ["quarantine"]
+    assert draw_charts(no_metrics(), month.model_copy(update={"reasons": {}})) == []
 
 
-def test_names_from_data_are_drawn_as_they_stand() -> None:
+def test_names_from_data_are_drawn_unchanged() -> None:
     # matplotlib would read what is between dollars as mathematics, and refuse this.
     odd = "$\\frac{1$ _x_ ^{" + "long" * 60
     drawn = draw_charts(
-        replace(no_figures(), zones=[ZoneMetrics(odd, "$", 5)]),
+        replace(no_metrics(), zones=[ZoneMetrics(odd, "$", 5)]),
         report("fhv").model_copy(update={"reasons": {odd: ReasonTotals(rows=1, total_cents=0)}}),
     )
     assert names(drawn) == ["top_zones", "quarantine"]
 
 
-def test_the_machine_s_own_settings_change_nothing() -> None:
+def test_settings_of_the_machine_do_not_change_a_chart() -> None:
     import matplotlib as mpl  # noqa: PLC0415  (as heavy as what it tests)
 
-    (before,) = draw_charts(no_figures(), report("fhv", rows=0))
+    (before,) = draw_charts(no_metrics(), report("fhv", rows=0))
     with mpl.rc_context({"font.size": 20, "axes.facecolor": "red", "savefig.dpi": 30}):
-        assert draw_charts(no_figures(), report("fhv", rows=0)) == [before]
+        assert draw_charts(no_metrics(), report("fhv", rows=0)) == [before]
 
 
-def test_quality_of_all_months_is_one_small_picture() -> None:
+def test_the_quality_of_all_months_is_one_small_chart() -> None:
     months = [
         report(service).model_copy(update={"month": f"{year}-{month:02d}"})
         for service in ("yellow", "green", "fhv", "fhvhv")
         for year in range(2019, 2026)
         for month in range(1, 13)
     ]
-    picture = draw_quality(months)
-    assert len(picture.small()) < SMALL
-    assert "336 months" in picture.alt
+    chart = draw_quality(months)
+    assert len(chart.thumbnail()) < SMALL
+    assert "336 months" in chart.alt
 
 
 def reasons_of(month: str, rows: int, reasons: dict[str, int]) -> CleaningReport:
@@ -120,7 +120,7 @@ def heights(axes: Axes) -> list[list[float]]:
     return [[bar.get_height() for bar in bars] for bars in axes.containers]
 
 
-def test_quarantine_over_time_is_stacked_by_reason_with_the_rare_ones_together() -> None:
+def test_quarantine_over_time_is_stacked_by_reason_and_rare_reasons_are_combined() -> None:
     few = {f"reason_{number}": number for number in range(1, 9)}
     months = {
         Month(2023, 1): reasons_of("2023-01", 950, {"a": 40, **few}),
@@ -136,21 +136,21 @@ def test_quarantine_over_time_is_stacked_by_reason_with_the_rare_ones_together()
     assert tops[-1] == pytest.approx(sum(january for january, _ in shares))
 
 
-def test_the_change_of_the_rows_is_that_on_the_month_before_and_no_other() -> None:
+def test_changes_are_relative_to_the_month_before_only() -> None:
     rows = {Month(2022, 11): 500, Month(2023, 1): 1000, Month(2023, 2): 900, Month(2023, 3): 0, Month(2023, 4): 5}
-    found = changes({month: report(rows=number) for month, number in rows.items()})
+    found = month_changes({month: report(rows=number) for month, number in rows.items()})
     assert [round(value, 3) for value in found.values()] == pytest.approx(
         [math.nan, math.nan, -0.1, -1.0, math.nan], nan_ok=True
     )
-    assert changes({Month(2023, 1): report(rows=10), Month(2023, 2): report(rows=500)})[Month(2023, 2)] == 1.0
+    assert month_changes({Month(2023, 1): report(rows=10), Month(2023, 2): report(rows=500)})[Month(2023, 2)] == 1.0
 
 
-def test_a_lake_of_one_month_without_quarantine_has_its_picture() -> None:
-    picture = draw_quality([report().model_copy(update={"reasons": {}, "rows_quarantined": 0})])
-    assert "1 month of" in picture.alt
-    assert "Most often" not in picture.alt
+def test_a_lake_of_one_month_without_quarantine_has_a_chart() -> None:
+    chart = draw_quality([report().model_copy(update={"reasons": {}, "rows_quarantined": 0})])
+    assert "1 month of" in chart.alt
+    assert "Most often" not in chart.alt
 
 
-def test_a_lake_of_one_empty_month_has_its_picture() -> None:
+def test_a_lake_of_one_empty_month_has_a_chart() -> None:
     empty = report(rows=0).model_copy(update={"reasons": {}, "rows_quarantined": 0, "rows_raw": 0})
     assert "1 month of" in draw_quality([empty]).alt

@@ -1,4 +1,4 @@
-"""How figures are written."""
+"""Formats of numbers, names and changes."""
 
 from __future__ import annotations
 
@@ -34,5 +34,5 @@ from taxi_assets.tlc.month import Month
         (formatting.counted(2000, "row"), "2,000 rows"),
     ],
 )
-def test_figures_are_written_for_readers(written: str | None, expected: str | None) -> None:
+def test_values_are_formatted_for_readers(written: str | None, expected: str | None) -> None:
     assert written == expected

@@ -1,4 +1,4 @@
-"""Quality over time: a row for each month, and for each of its reasons, that can be added up."""
+"""The table of quality over time: one row per month and per reason, with sums that add up."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def row(frame: pd.DataFrame, service: str, key: str, reason: str = ALL) -> pd.Se
     return found
 
 
-def test_a_row_for_the_month_and_one_for_each_reason() -> None:
+def test_there_is_one_row_for_the_month_and_one_for_each_reason() -> None:
     frame = quality_frame([month("2023-02", 1060), month("2023-01", 2060), month("2023-02", 500, "yellow")])
     assert list(frame.columns) == [column.name for column in COLUMNS]
     assert frame[["service", "reason"]].to_numpy().tolist() == [
@@ -50,19 +50,19 @@ def test_months_add_up_without_counting_reasons_twice() -> None:
     assert frame["rows_clean"].sum() == 2000
 
 
-def test_drift_is_against_the_month_before_and_no_other() -> None:
+def test_the_change_of_rows_is_relative_to_the_month_before_only() -> None:
     frame = quality_frame([month("2022-11", 560), month("2023-01", 1060), month("2023-02", 2060)])
     assert pd.isna(row(frame, "green", "2023-01")["change_of_rows"])
     assert row(frame, "green", "2023-02")["change_of_rows"] == pytest.approx(1.0)
 
 
-def test_money_is_null_where_the_service_records_none() -> None:
+def test_money_is_null_for_services_that_do_not_record_it() -> None:
     frame = quality_frame([month("2023-01", 1060), month("2023-01", 1060, "fhv")])
     assert row(frame, "green", "2023-01")["dollars_quarantined"] == pytest.approx(1234.56)
     assert pd.isna(row(frame, "fhv", "2023-01")["dollars_quarantined"])
 
 
-def test_columns_that_changed_are_named_and_not_those_of_other_times() -> None:
+def test_unknown_and_absent_columns_are_named_for_the_month() -> None:
     changed = month("2023-01", 1060).model_copy(
         update={
             "unknown_columns": [UnknownColumn(name="a", type="int", examples=[])],
@@ -73,7 +73,7 @@ def test_columns_that_changed_are_named_and_not_those_of_other_times() -> None:
     assert (whole["unknown_columns"], whole["absent_columns"]) == ("a", "ehail_fee, extra")
 
 
-def test_types_are_the_same_whatever_is_in_the_lake() -> None:
+def test_types_do_not_depend_on_the_months_in_the_lake() -> None:
     only_fhv = quality_frame([month("2023-01", 1060, "fhv").model_copy(update={"reasons": {}})])
     types = pa.Table.from_pandas(only_fhv, preserve_index=False).schema
     assert types.field("data_month").type == pa.date32()
