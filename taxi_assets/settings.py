@@ -1,6 +1,6 @@
-"""What the environment says. The only module that reads it; everything else is handed values.
+"""Settings of a deployment, from environment variables. Only this module reads the environment.
 
-Nothing set means: everything embedded under `./data`, and TLC's published files.
+Without any setting, lake and warehouse are stored under `./data`, and TLC's trip files are downloaded.
 """
 
 from __future__ import annotations
@@ -26,51 +26,54 @@ from taxi_assets.errors import SettingsError
 from taxi_assets.tlc.sources.publishers import resolve_publisher
 from taxi_assets.tlc.sources.validate_file import DEFAULT_LIMITS
 
-# Shown in no way: the others are shown without what may be secret in them.
+# Never shown. Other values are shown without the parts that may hold a secret.
 _SECRETS = {"TAXI_GOOGLE_CREDENTIALS", "TAXI_NOTIFY_URLS"}
 
 _WEEK_SECONDS = 7 * 24 * 3600
 
 
 class Settings(BaseSettings):
-    """The addresses that make a deployment."""
+    """The settings of a deployment: where data comes from, where it is stored, and what runs when."""
 
     model_config = SettingsConfigDict(env_prefix="TAXI_", frozen=True, extra="ignore")
 
-    # The texts are those of docs/settings.md.
+    # `make docs` writes the descriptions to docs/settings.md.
     source: str = Field(
         default="auto",
         repr=False,  # it may hold a password
         description=(
-            "Who publishes: `tlc`; `datatalksclub` (the CSV mirror); `auto` (the mirror where it has the month, "
-            "else TLC); `sample` (generated, offline); or where files are: a folder, `file://…`, `http(s)://…`, "
-            "`gs://bucket/prefix`."
+            "The publisher of the trip files: `tlc`; `datatalksclub` (a mirror with CSV files); `auto` (the mirror for "
+            "the months that it has, otherwise TLC); `sample` (generated data, needs no network); or the location of "
+            "your own files: a folder, `file://…`, `http(s)://…` or `gs://bucket/prefix`."
         ),
     )
     lake: Annotated[LakeAddress, NoDecode] = Field(
         default="./data/lake",
         validate_default=True,
-        description="The lake: a folder, or `gs://bucket/prefix`.",
+        description="Where the lake is stored: in a folder, or in a bucket, `gs://bucket/prefix`.",
     )
     warehouse: Annotated[WarehouseAddress, NoDecode] = Field(
         default="duckdb:///data/warehouse.duckdb",
         validate_default=True,
         description=(
-            "The warehouse: `duckdb:///relative/path.duckdb` or `duckdb:////absolute/path.duckdb`, with "
-            "`?schema=name`; `bigquery://project/dataset`, with `?location=EU&maximum_bytes_billed=…`; "
-            "`postgresql://user@host:5432/database`, with `?schema=name&sslmode=…`."
+            "Where the warehouse is stored: `duckdb:///relative/path.duckdb` or `duckdb:////absolute/path.duckdb`, "
+            "optionally with `?schema=name`; `bigquery://project/dataset`, optionally with "
+            "`?location=EU&maximum_bytes_billed=…`; `postgresql://user@host:5432/database`, optionally with "
+            "`?schema=name&sslmode=…`."
         ),
     )
     google_credentials: SecretStr | None = Field(
         default=None,
         description=(
-            "A service account's key file, or its content in base64. Unset: Google's application default credentials."
+            "The key of a Google service account: the path of the key file, or its content in base64. If not set, "
+            "Google's application default credentials are used."
         ),
     )
     schedule_cron: str = Field(
         default=MONTHLY,
         description=(
-            "When `green_monthly` and the others run, once they are switched on: a cron expression of five fields."
+            "When the monthly schedules run, such as `green_monthly`: a cron expression of five fields. Switch the "
+            "schedules on in the UI."
         ),
     )
     schedule_timezone: str = Field(
@@ -81,7 +84,7 @@ class Settings(BaseSettings):
         default=DEFAULT_INTERVAL_SECONDS,
         ge=1,
         le=_WEEK_SECONDS,
-        description="Seconds between two looks of a publication sensor, from 1 to a week's.",
+        description="Seconds between two scans of a publication sensor, from 1 to 604800 (one week).",
     )
     retry_delay_seconds: float = Field(
         default=30,
@@ -89,40 +92,48 @@ class Settings(BaseSettings):
         le=_WEEK_SECONDS,
         allow_inf_nan=False,
         description=(
-            "Seconds before a step is tried again that failed for what may pass; doubled each time, three times."
+            "Seconds before a step is retried after a transient failure. A step is retried up to three times, and the "
+            "delay doubles each time."
         ),
     )
     max_file_bytes: int = Field(
         default=DEFAULT_LIMITS.max_bytes,
         ge=1,
         description=(
-            "The largest file that is taken from a publisher, in bytes; a larger one is refused. Expanded, it may "
-            "be eight times this."
+            "The largest file that is downloaded, in bytes. A larger file fails its run. A decompressed file may have "
+            "up to eight times this size."
         ),
     )
     max_expansion_ratio: int = Field(
         default=DEFAULT_LIMITS.max_expansion_ratio,
         ge=1,
-        description="How many times its size a file may expand to; beyond that it is refused.",
+        description=(
+            "The largest ratio of a file's decompressed size to its compressed size. A file with a larger ratio fails "
+            "its run."
+        ),
     )
     notify_urls: SecretStr | None = Field(
         default=None,
         description=(
-            "Who is told of failed runs, failed checks and overdue months: addresses as "
-            "[Apprise](https://github.com/caronc/apprise) knows them, such as `slack://…`, `mailto://…`, "
-            "`json://…`, with commas or spaces between; one message a failure, once it is not run again. Unset: "
-            "nobody."
+            "Where alerts about failed runs, failed checks and overdue months are sent: "
+            "[Apprise](https://github.com/caronc/apprise) addresses such as `slack://…`, `mailto://…` or `json://…`, "
+            "separated by commas or spaces. Sends one alert per failed run, unless Dagster will retry it. If not set, "
+            "no alerts are sent."
         ),
     )
-    notify_success: bool = Field(default=False, description="Whether successes are told of, too.")
+    notify_success: bool = Field(default=False, description="Also send a message about successful runs.")
     ui_url: str | None = Field(
         default=None,
-        description="Where the UI is, for links in messages, such as `https://dagster.example.com`.",
+        description="The address of Dagster's UI, such as `https://dagster.example.com`. Alerts link to it.",
     )
 
     @classmethod
     def from_env(cls) -> Self:
-        """Read `TAXI_LAKE` and the others; raises `SettingsError`, one line a mistake."""
+        """Read the settings from the environment.
+
+        Raises:
+            SettingsError: A variable has an invalid value. The message has one line for each such variable.
+        """
         try:
             return cls()
         except ValidationError as error:
@@ -130,9 +141,9 @@ class Settings(BaseSettings):
 
     @classmethod
     def unknown_variables(cls) -> list[str]:
-        """What the environment says under this project's prefix that means nothing: most often a slip of the pen."""
+        """Return the environment variables that begin with TAXI_ but are not settings, which are usually typos."""
         known = {f"TAXI_{name.upper()}" for name in cls.model_fields}
-        # Images give secrets as files; tests have variables of their own.
+        # Container images read secrets from TAXI_…_FILE, and the tests read TAXI_TEST_….
         others = re.compile(r"TAXI_(TEST_\w+|\w+_FILE)")
         return sorted(
             name for name in os.environ if name.startswith("TAXI_") and name not in known and not others.fullmatch(name)
@@ -140,12 +151,12 @@ class Settings(BaseSettings):
 
     @property
     def google_key(self) -> dg.EnvVar | None:
-        """The Google key for a resource, by the variable's name: Dagster looks it up at use, and shows no more."""
+        """The Google key, for a resource; as a variable name, so that Dagster never stores or shows the value."""
         return None if self.google_credentials is None else dg.EnvVar("TAXI_GOOGLE_CREDENTIALS")
 
     @property
     def publisher_source(self) -> str | dg.EnvVar:
-        """The source for a resource: by the variable's name where it may hold a password, as for the Google key."""
+        """The source, for a resource; as a variable name if the value may hold a password, as for `google_key`."""
         return self.source if _without_secrets(self.source) == self.source else dg.EnvVar("TAXI_SOURCE")
 
     @field_validator(
@@ -177,7 +188,7 @@ class Settings(BaseSettings):
     @field_validator("source")
     @classmethod
     def _check_source(cls, value: str) -> str:
-        with os_errors_as_value_errors("Accepted is a publisher's name, a folder that exists, or an address."):
+        with os_errors_as_value_errors("Use the name of a publisher, an existing folder, or an address."):
             resolve_publisher(value)
         return value
 
@@ -186,17 +197,17 @@ class Settings(BaseSettings):
     def _check_google_credentials(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None or not value.get_secret_value().strip():
             return None
-        from taxi_assets.google_auth import read_service_account_key  # noqa: PLC0415  (Google's clients take a while to load)
+        from taxi_assets.google_auth import read_service_account_key  # noqa: PLC0415  (slow to import)
 
         read_service_account_key(value.get_secret_value())
         return value
 
     @field_validator("notify_urls")
     @classmethod
-    def _check_notify(cls, value: SecretStr | None) -> SecretStr | None:
+    def _check_notify_urls(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None or not value.get_secret_value().strip():
             return None
-        from taxi_assets.notifications.client import parse_notify_urls  # noqa: PLC0415  (needed only where it is set)
+        from taxi_assets.notifications.client import parse_notify_urls  # noqa: PLC0415  (slow to import)
 
         parse_notify_urls(value.get_secret_value())
         return value
@@ -207,15 +218,15 @@ class Settings(BaseSettings):
         try:
             dg.ScheduleDefinition(name="any", job_name="any", cron_schedule=value)
         except dg.DagsterInvalidDefinitionError:
-            accepted = f"Accepted is a cron expression of five fields, such as {MONTHLY} (at 5:00 on the first)."
-            raise ValueError(accepted) from None
+            fix = f"Use a cron expression of five fields, such as {MONTHLY} (at 5:00 on the first of each month)."
+            raise ValueError(fix) from None
         return value
 
     @field_validator("schedule_timezone")
     @classmethod
     def _check_timezone(cls, value: str) -> str:
         if value not in available_timezones():
-            raise ValueError("Accepted is the name of a time zone, such as UTC or America/New_York.")
+            raise ValueError("Use the name of a time zone, such as UTC or America/New_York.")
         return value
 
     @field_validator("ui_url")
@@ -223,26 +234,36 @@ class Settings(BaseSettings):
     def _read_ui_url(cls, value: str | None) -> str | None:
         address = (value or "").strip().rstrip("/")
         if address and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#@]*)?", address):
-            raise ValueError("Accepted is where Dagster's UI is, such as https://dagster.example.com.")
+            raise ValueError("Use the address of Dagster's UI, such as https://dagster.example.com.")
         return address or None
 
 
 def resolve_instance_value(value: object) -> str:
-    """What a value in dagster.yaml stands for: itself, or the variable that it names; "" where that is not set."""
+    """Return a value of dagster.yaml; read it from the environment if it is given as `env: VARIABLE`.
+
+    Args:
+        value: The value as parsed from YAML: a string, or `{"env": "VARIABLE"}`.
+
+    Returns:
+        The value as text; empty if the variable is not set.
+    """
     return os.environ.get(str(value["env"]), "") if isinstance(value, dict) else str(value)
 
 
-def _error_line(problem: Any) -> str:
-    """What is wrong with one variable, in one line."""
-    name = f"TAXI_{str(problem['loc'][0]).upper()}"
-    value = str(problem["input"])
-    secret = name in _SECRETS
+def _error_line(error: Any) -> str:
+    """Return one line that names the variable, its value and the reason."""
+    name = f"TAXI_{str(error['loc'][0]).upper()}"
+    value = str(error["input"])
+    is_secret = name in _SECRETS
     shown = _without_secrets(value)
-    reason = str(problem.get("ctx", {}).get("error", problem["msg"])).replace(value, shown)
-    return f"{name}{'' if secret else f'={shown!r}'} is not accepted. {' '.join(reason.split())}"
+    reason = str(error.get("ctx", {}).get("error", error["msg"])).replace(value, shown)
+    return f"{name}{'' if is_secret else f'={shown!r}'} is not accepted. {' '.join(reason.split())}"
 
 
 def _without_secrets(address: str) -> str:
-    """An address without what stands before an @ (user, password) or after a ? (tokens); it may be malformed."""
+    """Return an address without the text before an @ (user, password) and after a ? or # (tokens).
+
+    The address may be malformed.
+    """
     hidden = re.sub(r"^(\w+:/*)?.*@", r"\1…@", address, flags=re.DOTALL)
     return re.sub(r"([?#]).*", r"\1…", hidden, flags=re.DOTALL)

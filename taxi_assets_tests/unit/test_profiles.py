@@ -1,4 +1,4 @@
-"""Profiles: files of settings, accepted as they are, without secrets; and what the environment says wins."""
+"""Profiles: files of valid settings without secrets, which environment variables override."""
 
 from __future__ import annotations
 
@@ -20,34 +20,36 @@ if TYPE_CHECKING:
 
 PROFILES = sorted((REPOSITORY / "deploy" / "profiles").glob("*.env"))
 SETTINGS = {f"TAXI_{name.upper()}" for name in Settings.model_fields}
-OF_DAGSTER = set(re.findall(r"\bDAGSTER_[A-Z_]+", (REPOSITORY / "docs" / "postgres.md").read_text()))
+DAGSTER_VARIABLES = set(re.findall(r"\bDAGSTER_[A-Z_]+", (REPOSITORY / "docs" / "postgres.md").read_text()))
 
 every_profile = pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.stem)
 
 
 def lines(profile: Path) -> Iterator[tuple[str, str]]:
-    """The settings of a profile, as every program takes them that reads such files."""
+    """Yield the settings of a profile, parsed as every program that reads such files does."""
     for line in profile.read_text().splitlines():
         if line and not line.startswith("#"):
             name, _, value = line.partition("=")
             yield name, value
 
 
-def test_there_is_one_for_each_kind_of_deployment() -> None:
+def test_each_kind_of_deployment_has_a_profile() -> None:
     assert [path.stem for path in PROFILES] == ["gcp", "local", "postgres"]
 
 
 @every_profile
-def test_each_line_is_a_setting_or_a_documented_variable_of_dagster_s_once_and_no_secret(profile: Path) -> None:
+def test_each_line_is_a_setting_or_a_documented_dagster_variable_and_no_secret(profile: Path) -> None:
     names = [name for name, _ in lines(profile)]
     assert len(names) == len(set(names)) > 0
-    assert set(names) <= (SETTINGS | OF_DAGSTER) - _SECRETS - {"DAGSTER_POSTGRES_URL"}
-    assert set(re.findall(r"\b(?:TAXI|DAGSTER)_[A-Z_]+", profile.read_text())) <= SETTINGS | OF_DAGSTER
-    assert not [value for _, value in lines(profile) if re.search(r"[\"'$\\]|^\s|\s$", value)], "taken as it is written"
+    assert set(names) <= (SETTINGS | DAGSTER_VARIABLES) - _SECRETS - {"DAGSTER_POSTGRES_URL"}
+    assert set(re.findall(r"\b(?:TAXI|DAGSTER)_[A-Z_]+", profile.read_text())) <= SETTINGS | DAGSTER_VARIABLES
+    assert not [value for _, value in lines(profile) if re.search(r"[\"'$\\]|^\s|\s$", value)], (
+        "values are used as they are written"
+    )
 
 
 @every_profile
-def test_each_line_is_documented_and_the_end_says_where_secrets_come_from(profile: Path) -> None:
+def test_each_setting_has_a_comment_and_the_last_comment_names_the_secrets(profile: Path) -> None:
     blocks = profile.read_text().strip().split("\n\n")
     assert all(block.startswith("# ") for block in blocks)
     assert blocks[-1].startswith("# Secrets, from the environment")
@@ -55,7 +57,7 @@ def test_each_line_is_documented_and_the_end_says_where_secrets_come_from(profil
 
 
 @every_profile
-def test_the_settings_accept_it(profile: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_settings_of_a_profile_are_valid(profile: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in lines(profile):
         monkeypatch.setenv(name, value)
     settings = Settings.from_env()
@@ -66,12 +68,12 @@ def test_the_settings_accept_it(profile: Path, monkeypatch: pytest.MonkeyPatch) 
     }[profile.stem]
 
 
-def test_the_local_one_says_what_holds_with_nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    nothing = Settings.from_env()
+def test_the_local_profile_lists_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    defaults = Settings.from_env()
     local = REPOSITORY / "deploy" / "profiles" / "local.env"
     for name, value in lines(local):
         monkeypatch.setenv(name, value)
-    assert Settings.from_env() == nothing.model_copy(update={"ui_url": "http://127.0.0.1:3000"})
+    assert Settings.from_env() == defaults.model_copy(update={"ui_url": "http://127.0.0.1:3000"})
     assert dict(lines(local)).keys() == SETTINGS - _SECRETS
 
 
@@ -79,7 +81,7 @@ def test_the_local_one_says_what_holds_with_nothing_set(monkeypatch: pytest.Monk
 
 
 def make(target: str, folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a target whose commands write down the environment that they are given."""
+    """Run a make target with commands that only record their environment."""
     (folder / "bin").mkdir(exist_ok=True)
     for command in ("dagster", "python"):
         (folder / "bin" / command).write_text(f"#!/bin/sh\nexec env -0 > {folder}/given\n")
@@ -92,35 +94,35 @@ def make(target: str, folder: Path, *arguments: str, **variables: str) -> subpro
     )  # fmt: skip
 
 
-def given(folder: Path) -> dict[str, str]:
+def recorded_environment(folder: Path) -> dict[str, str]:
     return dict(entry.split("=", 1) for entry in (folder / "given").read_text().split("\0") if entry)
 
 
 @pytest.mark.parametrize("target", ["dev", "backfill", "doctor"])
-def test_every_target_that_reads_settings_takes_those_of_the_profile_which_the_environment_does_not_say(
+def test_every_target_that_reads_settings_uses_the_profile_for_variables_that_are_not_set(
     tmp_path: Path, target: str
 ) -> None:
-    more = {"SERVICE": "green", "FROM": "2020-01", "TO": "2020-02", "DAGSTER_HOME": str(tmp_path / "dagster")}
-    message = {"TAXI_LAKE": "gs://another/lake", "TAXI_SOURCE": ""}
-    done = make(target, tmp_path, "PROFILE=gcp", **more, **message)
-    assert done.returncode == 0, done.stderr
-    settings = {name: value for name, value in given(tmp_path).items() if name.startswith("TAXI_")}
+    variables = {"SERVICE": "green", "FROM": "2020-01", "TO": "2020-02", "DAGSTER_HOME": str(tmp_path / "dagster")}
+    environment = {"TAXI_LAKE": "gs://another/lake", "TAXI_SOURCE": ""}
+    result = make(target, tmp_path, "PROFILE=gcp", **variables, **environment)
+    assert result.returncode == 0, result.stderr
+    settings = {name: value for name, value in recorded_environment(tmp_path).items() if name.startswith("TAXI_")}
     profile = REPOSITORY / "deploy" / "profiles" / "gcp.env"
-    assert settings == dict(lines(profile)) | message
-    assert given(tmp_path)["DAGSTER_HOME"] == str(tmp_path / "dagster")
+    assert settings == dict(lines(profile)) | environment
+    assert recorded_environment(tmp_path)["DAGSTER_HOME"] == str(tmp_path / "dagster")
 
 
-def test_values_arrive_to_the_letter(tmp_path: Path) -> None:
+def test_values_are_passed_on_unchanged(tmp_path: Path) -> None:
     assert make("doctor", tmp_path, "PROFILE=local", DAGSTER_HOME=str(tmp_path / "dagster")).returncode == 0
     profile = dict(lines(REPOSITORY / "deploy" / "profiles" / "local.env"))
-    assert {name: given(tmp_path)[name] for name in profile} == profile
+    assert {name: recorded_environment(tmp_path)[name] for name in profile} == profile
     assert profile["TAXI_SCHEDULE_CRON"] == "0 5 1 * *"
 
 
-def test_an_unknown_profile_is_one_line_that_lists_those_there_are(tmp_path: Path) -> None:
-    refused = make("dev", tmp_path, "PROFILE=nowhere")
-    assert refused.returncode == 2
-    (line,) = refused.stderr.splitlines()
+def test_an_unknown_profile_is_one_line_that_lists_the_profiles(tmp_path: Path) -> None:
+    result = make("dev", tmp_path, "PROFILE=nowhere")
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
     assert "Unknown profile nowhere. Choose one of: gcp local postgres." in line
     assert not (tmp_path / "given").exists()
 
@@ -128,6 +130,6 @@ def test_an_unknown_profile_is_one_line_that_lists_those_there_are(tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "home"), [([], "dagster"), (["PROFILE=local"], "dagster"), (["PROFILE=postgres"], "dagster-postgres")]
 )
-def test_each_profile_has_a_history_of_its_own(tmp_path: Path, arguments: list[str], home: str) -> None:
+def test_each_profile_has_its_own_run_history(tmp_path: Path, arguments: list[str], home: str) -> None:
     shown = make("doctor", tmp_path, "--dry-run", *arguments)
     assert f"DAGSTER_HOME:-{REPOSITORY}/data/{home}}}" in shown.stdout

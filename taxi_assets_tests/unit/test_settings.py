@@ -1,4 +1,4 @@
-"""Settings: nothing set works, a mistake is one line that says what is accepted, and no secret is ever shown."""
+"""Settings: the defaults work, an invalid value is one line with the accepted values, and no secret is ever shown."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def refusal(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[str]:
+def error_lines(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[str]:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError) as error:
@@ -34,18 +34,18 @@ def refusal(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[str]:
     return error.value.problem.split("\n")
 
 
-# --- what is accepted -------------------------------------------------------------------------------------------------
+# --- valid values -----------------------------------------------------------------------------------------------------
 
 
-def test_with_nothing_set_everything_is_embedded_under_data(here: Path) -> None:
+def test_by_default_lake_and_warehouse_are_under_the_data_folder(here: Path) -> None:
     settings = Settings.from_env()
     assert settings.lake == FolderAddress(folder=here / "data/lake")
     assert settings.warehouse == DuckDBAddress(file=here / "data/warehouse.duckdb", schema_name="taxi")
     assert settings.source == "auto"
-    assert list(here.iterdir()) == [], "nothing is made before it is needed"
+    assert list(here.iterdir()) == [], "no folder is created before it is needed"
 
 
-def test_white_space_around_an_address_does_not_matter(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_white_space_around_an_address_is_ignored(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAXI_LAKE", " lake ")
     monkeypatch.setenv("TAXI_WAREHOUSE", " duckdb:///w.duckdb\n")
     settings = Settings.from_env()
@@ -53,7 +53,7 @@ def test_white_space_around_an_address_does_not_matter(here: Path, monkeypatch: 
     assert settings.warehouse == DuckDBAddress(here / "w.duckdb")
 
 
-def test_lake_and_warehouse_may_be_on_google_cloud(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lake_and_warehouse_can_be_on_google_cloud(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAXI_LAKE", "gs://taxi-lake/nyc")
     monkeypatch.setenv("TAXI_WAREHOUSE", "bigquery://taxi-project/taxi?location=EU")
     settings = Settings.from_env()
@@ -61,7 +61,7 @@ def test_lake_and_warehouse_may_be_on_google_cloud(monkeypatch: pytest.MonkeyPat
     assert settings.warehouse == BigQueryAddress("taxi-project", "taxi", "EU")
 
 
-def test_a_lake_may_be_absolute_or_in_the_home_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lake_can_be_an_absolute_path_or_in_the_home_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(here / "home"))
     for value, folder in ((str(here / "lake"), here / "lake"), ("~/lake", here / "home/lake")):
         monkeypatch.setenv("TAXI_LAKE", value)
@@ -69,7 +69,9 @@ def test_a_lake_may_be_absolute_or_in_the_home_folder(here: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("value", ["auto", "datatalksclub", "tlc", "sample", "files", "http://host/x", "https://host"])
-def test_a_source_is_a_name_a_folder_or_an_address(here: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_a_source_is_a_publisher_a_folder_or_an_address(
+    here: Path, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
     (here / "files").mkdir()
     monkeypatch.setenv("TAXI_SOURCE", value)
     assert Settings.from_env().source == value
@@ -81,7 +83,7 @@ def test_an_existing_lake_and_warehouse_are_accepted(here: Path) -> None:
     assert Settings.from_env().lake == FolderAddress(here / "data/lake")
 
 
-# --- what is not ------------------------------------------------------------------------------------------------------
+# --- invalid values ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -109,19 +111,24 @@ def test_an_existing_lake_and_warehouse_are_accepted(here: Path) -> None:
         ("TAXI_WAREHOUSE", "duckdb:///a-file/w.duckdb", "Not a directory.", DUCKDB),
         ("TAXI_SOURCE", "", "It is empty.", SOURCES),
         ("TAXI_SOURCE", "TLC", "There is no such publisher and no such folder: TLC.", SOURCES),
-        ("TAXI_SOURCE", "s3://bucket", "Nothing is known of addresses that begin with s3://.", SOURCES),
+        ("TAXI_SOURCE", "s3://bucket", "URLs that begin with s3:// are not supported.", SOURCES),
         ("TAXI_SOURCE", "a-file", "a-file is a file, not a folder.", SOURCES),
-        ("TAXI_SOURCE", "x" * 300, "File name too long.", "Accepted is a publisher's name, a folder that exists"),
+        (
+            "TAXI_SOURCE",
+            "x" * 300,
+            "File name too long.",
+            "Use the name of a publisher, an existing folder, or an address.",
+        ),
     ],
 )
-def test_a_wrong_value_is_one_line_with_the_variable_the_value_and_what_is_accepted(
+def test_an_invalid_value_is_one_line_with_the_variable_the_value_and_the_accepted_values(
     here: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, reason: str, accepted: str
 ) -> None:
     (here / "a-file").touch()
     (here / "a-folder").mkdir()
-    (line,) = refusal(monkeypatch, **{variable: value})
-    why = f"{reason} {accepted}".strip()
-    assert line.startswith(f"{variable}={value!r} is not accepted. {why}")
+    (line,) = error_lines(monkeypatch, **{variable: value})
+    details = f"{reason} {accepted}".strip()
+    assert line.startswith(f"{variable}={value!r} is not accepted. {details}")
 
 
 @pytest.mark.parametrize(
@@ -139,16 +146,16 @@ def test_a_wrong_value_is_one_line_with_the_variable_the_value_and_what_is_accep
         ("duckdb:///?schema=taxi", DUCKDB),
     ],
 )
-def test_what_follows_the_file_is_a_plain_schema_name_or_refused(
+def test_the_options_of_a_duckdb_address_accept_only_a_plain_schema_name(
     monkeypatch: pytest.MonkeyPatch, value: str, message: str
 ) -> None:
-    (line,) = refusal(monkeypatch, TAXI_WAREHOUSE=value)
+    (line,) = error_lines(monkeypatch, TAXI_WAREHOUSE=value)
     assert line.startswith("TAXI_WAREHOUSE=")
     assert message in line
 
 
-def test_several_mistakes_are_a_line_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = refusal(monkeypatch, TAXI_LAKE="", TAXI_WAREHOUSE="x\ny", TAXI_SOURCE="a\nb")
+def test_each_invalid_variable_has_its_own_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = error_lines(monkeypatch, TAXI_LAKE="", TAXI_WAREHOUSE="x\ny", TAXI_SOURCE="a\nb")
     assert [line.partition(" is not accepted. ")[0] for line in lines] == [
         "TAXI_SOURCE='a\\nb'",
         "TAXI_LAKE=''",
@@ -157,7 +164,7 @@ def test_several_mistakes_are_a_line_each(monkeypatch: pytest.MonkeyPatch) -> No
     assert all("Accepted" in line for line in lines)
 
 
-SECRETIVE = [
+WITH_SECRETS = [
     "s3://user:hunter2@host/x",
     "s3://host/x?token=hunter2",
     "s3://host/x#hunter2",
@@ -173,31 +180,33 @@ SECRETIVE = [
 
 
 @pytest.mark.parametrize("variable", ["TAXI_LAKE", "TAXI_WAREHOUSE", "TAXI_SOURCE"])
-@pytest.mark.parametrize("value", SECRETIVE)
-def test_secrets_in_a_refused_value_are_not_shown(
+@pytest.mark.parametrize("value", WITH_SECRETS)
+def test_secrets_in_an_invalid_value_are_not_shown(
     here: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
-    # A lake may have any of these names, unless something else stands there.
+    # These are valid names of a folder, so a file with that name makes them invalid.
     if variable == "TAXI_LAKE" and "://" not in value:
         monkeypatch.chdir(here)
         path = here / value
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    lines = refusal(monkeypatch, **{variable: value})
+    lines = error_lines(monkeypatch, **{variable: value})
     assert len(lines) == 1
     assert "hunter2" not in lines[0]
     assert lines[0].startswith(f"{variable}=")
 
 
-def test_a_refusal_keeps_no_secret_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_has_no_cause_that_holds_the_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAXI_SOURCE", "s3://user:hunter2@host/x")
     with pytest.raises(SettingsError) as error:
         Settings.from_env()
     assert error.value.__cause__ is None
-    assert error.value.__suppress_context__, "a traceback would show what pydantic says: the value"
+    assert error.value.__suppress_context__, "a traceback would show pydantic's message, which quotes the value"
 
 
-def test_settings_are_shown_without_the_source_which_may_hold_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_repr_of_settings_leaves_out_the_source_because_it_may_hold_a_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("TAXI_SOURCE", "https://user:hunter2@host/x")
     assert "hunter2" not in repr(Settings.from_env())
 
@@ -233,25 +242,25 @@ def test_no_google_key_means_application_default_credentials(monkeypatch: pytest
         ),
     ],
 )
-def test_a_wrong_google_key_is_one_line_that_quotes_nothing_of_it(
+def test_an_invalid_google_key_is_one_line_that_quotes_nothing_of_the_key(
     here: Path, monkeypatch: pytest.MonkeyPatch, value: str, reason: str
 ) -> None:
     (here / "hunter2-file").write_bytes(b"hunter2 \xff")
-    (line,) = refusal(monkeypatch, TAXI_GOOGLE_CREDENTIALS=value)
+    (line,) = error_lines(monkeypatch, TAXI_GOOGLE_CREDENTIALS=value)
     assert line.startswith("TAXI_GOOGLE_CREDENTIALS is not accepted. ")
     assert line.endswith(reason)
     assert "hunter2" not in line
     assert value not in line
 
 
-# --- who reads the environment ----------------------------------------------------------------------------------------
+# --- reads of the environment -----------------------------------------------------------------------------------------
 
-OTHERS = ("DAGSTER_HOME", "ARROW_DEFAULT_MEMORY_POOL")
+FOREIGN = ("DAGSTER_HOME", "ARROW_DEFAULT_MEMORY_POOL")
 READERS = {"environ", "environb", "getenv", "getenvb", "EnvVar", "BaseSettings", "expandvars"}
 
 
 def environment_reads(source: str) -> list[str]:
-    """What of a module looks into the environment; what is Dagster's own, or pyarrow's, apart."""
+    """Return the expressions of a module that read the environment, except variables of Dagster and pyarrow."""
     found = []
     tree = ast.parse(source)
     for parent in ast.walk(tree):
@@ -261,13 +270,13 @@ def environment_reads(source: str) -> list[str]:
                 ast.Name: lambda node: [node.id],
                 ast.ImportFrom: lambda node: [alias.name for alias in node.names],
             }.get(type(node), lambda _node: [])(node)
-            if READERS & set(names) and not _is_of_others(ast.unparse(_call_around(tree, node))):
+            if READERS & set(names) and not _is_foreign(ast.unparse(_call_around(tree, node))):
                 found.append(ast.unparse(node))
     return found
 
 
-def _is_of_others(call: str) -> bool:
-    return any(repr(name) in call for name in OTHERS)
+def _is_foreign(call: str) -> bool:
+    return any(repr(name) in call for name in FOREIGN)
 
 
 def _call_around(tree: ast.AST, node: ast.AST) -> ast.AST:
@@ -287,11 +296,11 @@ def _call_around(tree: ast.AST, node: ast.AST) -> ast.AST:
         "class S(BaseSettings): pass",
     ],
 )
-def test_the_test_below_finds_whoever_reads_the_environment(line: str) -> None:
+def test_environment_reads_finds_every_way_to_read_the_environment(line: str) -> None:
     assert environment_reads(line)
 
 
-def test_only_the_settings_read_the_environment() -> None:
+def test_only_settings_py_reads_the_environment() -> None:
     assert not environment_reads("os.environ.get('DAGSTER_HOME')")
     readers = {
         str(path.relative_to(REPOSITORY))

@@ -78,6 +78,8 @@ def test_the_address_of_the_ui(monkeypatch: pytest.MonkeyPatch, value: str, read
 @pytest.mark.parametrize("value", ["host", "ftp://host", "https://", "https://user:hunter2@host", "https://host?a=b"])
 def test_what_is_no_address_of_a_ui(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("TAXI_UI_URL", value)
-    with pytest.raises(SettingsError, match=r"^TAXI_UI_URL=.* is not accepted\. Accepted is where") as error:
+    with pytest.raises(
+        SettingsError, match=r"^TAXI_UI_URL=.* is not accepted\. Use the address of Dagster's UI"
+    ) as error:
         Settings.from_env()
     assert "hunter2" not in str(error.value)
