@@ -145,7 +145,7 @@ def _replace_month(
             "dagster/table_name": warehouse.table_name(mart.name),
             "dagster/column_lineage": metadata.column_lineage(mart, services),
             **metadata.size_metadata(rows=replaced.rows, seconds=time.monotonic() - started),
-            "preview": metadata.preview(replaced.first),
+            "preview": metadata.preview(replaced.preview),
         },
     )
 

@@ -1,7 +1,8 @@
-"""From our errors to Dagster's failures: one line of text, and marked where no retry policy should repeat them.
+"""Convert errors of this package to failures of a Dagster step, and decide whether the step is retried.
 
-A step that another run has overtaken is retried at once, whatever its retry policy: its inputs are loaded again, so
-that it continues with what the other run has published.
+- Permanent errors are never retried. Transient errors are retried by the retry policy of the step.
+- After a conflict with another run the step is retried at once, whatever its retry policy. The new attempt loads its
+  inputs again, so it continues with the data of the other run.
 """
 
 from __future__ import annotations
@@ -18,21 +19,20 @@ if TYPE_CHECKING:
 
 
 CONCURRENT_UPDATE_RETRIES = 3
-"""How often a step is retried because another run has replaced what it works on. Each time the other run has won."""
+"""How often a step is retried because another run has replaced its inputs or its output."""
 _CONCURRENT_UPDATE_DELAY_SECONDS = 1
 
 
 @contextmanager
 def as_failures(*, retry_number: int = CONCURRENT_UPDATE_RETRIES) -> Iterator[None]:
-    """Turn a named error into a `dagster.Failure` that says what happened and what to do.
+    """Convert a `TaxiAssetsError` to a `dagster.Failure` with the same text, which gives the problem and the remedy.
 
     Args:
-        retry_number: How many attempts of the step have failed already. Given for a step that can be retried when
-            another run has overtaken it; by default it is not retried.
+        retry_number: How many attempts of the step have failed already. By default, no retry is requested.
 
     Raises:
-        dagster.Failure: For every named error.
-        dagster.RetryRequested: Another run has replaced what the step works on, and there are retries left.
+        dagster.Failure: The block raised a `TaxiAssetsError`.
+        dagster.RetryRequested: Another run has replaced inputs or output of the step, and there are retries left.
     """
     try:
         yield

@@ -1,8 +1,8 @@
-"""Small tables on BigQuery, as pandas frames: by dagster-gcp-pandas' IO manager.
+"""Store small tables, given as pandas frames, in BigQuery, with the IO manager of dagster-gcp-pandas.
 
-As it comes, that manager empties the table, then appends, and writes names in upper case; a load that fails leaves an
-empty table. Here a frame is written by one job that replaces all at once, and what is read has the types of every other
-warehouse.
+On its own, that IO manager deletes the rows, then appends new ones: a failed load leaves an empty table. It also
+changes column names to upper case. Here one job replaces the table atomically, and the types that are read are those
+of the other warehouses.
 """
 
 import warnings
@@ -26,20 +26,20 @@ from taxi_assets.storage.warehouse.bigquery import BigQueryWarehouse
 
 
 class BigQueryFrameIOManager(BigQueryPandasIOManager):
-    """Frames as tables of the warehouse's dataset, named after the last part of the asset's key."""
+    """Stores small tables in the warehouse's BigQuery dataset, each named after the last part of its asset key."""
 
     warehouse: dg.ResourceDependency[BigQueryWarehouse]
 
     @staticmethod
     def type_handlers() -> Sequence[DbTypeHandler[Any]]:
-        """None: they need the warehouse, see `create_io_manager`."""
+        """Return no type handlers: `create_io_manager` adds one, because it needs the warehouse."""
         return []
 
     def create_io_manager(self, context: Any) -> DbIOManager:  # noqa: ARG002  (given by Dagster)
-        """The manager at work."""
+        """Return Dagster's database IO manager, with the type handler and the client of this warehouse."""
         return DbIOManager(
-            type_handlers=[_Frames(self.warehouse)],
-            db_client=_Client(self.warehouse),
+            type_handlers=[_FrameTypeHandler(self.warehouse)],
+            db_client=_ReplacingClient(self.warehouse),
             database=self.project,
             schema=self.dataset,
             io_manager_name=type(self).__name__,
@@ -47,13 +47,13 @@ class BigQueryFrameIOManager(BigQueryPandasIOManager):
         )
 
 
-class _Frames(BigQueryPandasTypeHandler):
+class _FrameTypeHandler(BigQueryPandasTypeHandler):
     def __init__(self, warehouse: BigQueryWarehouse) -> None:
         self._warehouse = warehouse
 
     @property
     def supported_types(self) -> Sequence[type[Any]]:
-        """The types of what assets hand over."""
+        """The types that assets may return."""
         return [pd.DataFrame, StagedFrame]
 
     def handle_output(
@@ -67,7 +67,7 @@ class _Frames(BigQueryPandasTypeHandler):
 
     def load_input(self, context: dg.InputContext, table_slice: TableSlice, connection: Any) -> pd.DataFrame:
         with warnings.catch_warnings():
-            # It warns that BigQuery's storage API would be faster, which small tables do not need.
+            # The client warns that BigQuery's Storage API would be faster, which small tables do not need.
             warnings.simplefilter("ignore")
             try:
                 frame = super().load_input(context, table_slice, connection)
@@ -76,8 +76,8 @@ class _Frames(BigQueryPandasTypeHandler):
         return to_frame(pa.Table.from_pandas(frame, preserve_index=False))
 
 
-class _Client(BigQueryClient):
-    """Connects as the warehouse does, with its errors; nothing is deleted, because writing replaces."""
+class _ReplacingClient(BigQueryClient):
+    """Connects with the client and the errors of the warehouse, and deletes nothing, because a write replaces."""
 
     def __init__(self, warehouse: BigQueryWarehouse) -> None:
         super().__init__()

@@ -10,12 +10,12 @@ from taxi_assets.storage.lake.objects import ParquetPartition, StagedParquet
 
 
 class LakeParquetIOManager(dg.ConfigurableIOManager):
-    """Months of trips in the lake, as Parquet."""
+    """Stores months of trips in the lake as Parquet."""
 
     lake: dg.ResourceDependency[Lake]
 
     def handle_output(self, context: dg.OutputContext, obj: StagedParquet | ParquetPartition) -> None:
-        """Publish a staged month. A `ParquetPartition` is in the lake already."""
+        """Publish a staged month. Do nothing for a `ParquetPartition`, which is in the lake already."""
         if isinstance(obj, StagedParquet):
             with as_failures(retry_number=retry_number_of(context)):
                 ParquetPartition.publish(self.lake, object_prefix_of(context), obj, run_id=context.run_id)

@@ -1,4 +1,4 @@
-"""Read the asset, partition and attempt that an IO manager works on from its Dagster context."""
+"""Read the asset, the partition and the attempt from the Dagster context of an IO manager."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ if TYPE_CHECKING:
 
 
 def object_prefix_of(context: dg.OutputContext | dg.InputContext) -> str:
-    """Return the prefix of the asset's objects in the lake, such as "clean/green_trips/2021-01"."""
+    """Return the key of the asset's objects in the lake without the extension, such as "clean/green_trips/2021-01"."""
     partition = [context.partition_key] if context.has_asset_partitions else []
     return "/".join([*context.asset_key.path, *partition])
 
 
 def service_of(context: dg.OutputContext | dg.InputContext) -> Service:
-    """Return the service whose table the asset is."""
+    """Return the service whose table has the name in the last part of the asset key."""
     table = context.asset_key.path[-1]
     return next(service for service in SERVICES.values() if service.table == table)
 
 
 def retry_number_of(context: dg.OutputContext | dg.InputContext) -> int:
-    """Return how many attempts of the step have failed; the maximum if the context has no step to retry."""
+    """Return how many attempts of the step have failed.
+
+    Without a step, as when a script loads an asset, return the maximum, so that no retry is requested.
+    """
     try:
         return context.step_context.previous_attempt_count
     except dg.DagsterInvariantViolationError:

@@ -9,12 +9,12 @@ from taxi_assets.storage.lake.objects import RawFile, StagedRawFile
 
 
 class RawFileIOManager(dg.ConfigurableIOManager):
-    """Published files in the lake, byte for byte, with a record of their source."""
+    """Stores published files in the lake, byte for byte, each with a record of its source."""
 
     lake: dg.ResourceDependency[Lake]
 
     def handle_output(self, context: dg.OutputContext, obj: StagedRawFile | RawFile) -> None:
-        """Publish a downloaded file. A `RawFile` is in the lake already; only its other formats are deleted."""
+        """Publish a downloaded file. A `RawFile` is in the lake already: delete only older files of other formats."""
         with as_failures(retry_number=retry_number_of(context)):
             if isinstance(obj, StagedRawFile):
                 RawFile.publish(self.lake, object_prefix_of(context), obj, run_id=context.run_id)
@@ -22,6 +22,6 @@ class RawFileIOManager(dg.ConfigurableIOManager):
                 obj.delete_other_formats()
 
     def load_input(self, context: dg.InputContext) -> RawFile:
-        """Return a handle to the month's file; no bytes are read yet."""
+        """Return a handle to the stored file, without reading the file."""
         with as_failures():
             return RawFile.get(self.lake, object_prefix_of(context))

@@ -9,12 +9,12 @@ from taxi_assets.storage.lake.base_lake import Lake
 
 
 class ReportIOManager(dg.ConfigurableIOManager):
-    """A folder of the lake for each report: its charts, and the page that shows them."""
+    """Stores each report in a folder of the lake: its charts, and the page that shows them."""
 
     lake: dg.ResourceDependency[Lake]
 
     def handle_output(self, context: dg.OutputContext, obj: StagedReport) -> None:
-        """Publish the files that changed, the page last, and delete charts that the report no longer has."""
+        """Publish the files that changed, the page last; then delete charts that the report no longer has."""
         prefix = object_prefix_of(context)
         with as_failures(retry_number=retry_number_of(context)):
             keys = {file: f"{prefix}/{file.name}" for file in obj.files}

@@ -13,7 +13,7 @@ from taxi_assets.storage.warehouse.base_warehouse import Warehouse, noop
 
 
 class WarehouseFrameIOManager(dg.ConfigurableIOManager):
-    """Small tables without partitions, each named after the last part of its asset key."""
+    """Stores small tables without partitions in the warehouse, each named after the last part of its asset key."""
 
     warehouse: dg.ResourceDependency[Warehouse]
 
@@ -31,13 +31,13 @@ class WarehouseFrameIOManager(dg.ConfigurableIOManager):
 def replace_frame(
     warehouse: Warehouse, name: str, output: StagedFrame | pd.DataFrame, descriptions: Mapping[str, str]
 ) -> None:
-    """Replace a small table.
+    """Replace a small table of the warehouse.
 
     Args:
         warehouse: The warehouse that holds the table.
         name: The table's name, without its schema.
-        output: The rows; a `StagedFrame` is written only if its inputs have not changed.
-        descriptions: Descriptions of columns by name, shown by the warehouse.
+        output: The rows. A `StagedFrame` is written only if its inputs have not changed.
+        descriptions: Descriptions of columns by name; the warehouse stores them as comments.
 
     Raises:
         ConcurrentUpdateError: The inputs of a `StagedFrame` have changed.

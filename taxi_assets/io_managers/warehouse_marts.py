@@ -1,4 +1,4 @@
-"""Store months of marts in the warehouse, which computes them itself."""
+"""Store months of marts in the warehouse, which computes them from the trips that are loaded."""
 
 from typing import NamedTuple
 
@@ -14,25 +14,27 @@ from taxi_assets.tlc.month import Month
 
 
 class WarehouseMartIOManager(dg.ConfigurableIOManager):
-    """Months of marts, each a set of rows of the mart's table in the warehouse."""
+    """Stores months of marts in the warehouse: each is a set of rows of the mart's table."""
 
     warehouse: dg.ResourceDependency[Warehouse]
 
     def handle_output(self, context: dg.OutputContext, obj: MartMonth) -> None:
-        """Do nothing: the asset has replaced the month, in the session in which its checks read it."""
+        """Do nothing: the asset has already replaced the month, to share a warehouse session with its checks."""
 
     def load_input(self, context: dg.InputContext) -> pd.DataFrame:
         """Return the month's rows, ordered by the mart's key."""
         mart = marts()[context.asset_key.path[-1]]
         with as_failures():
-            return self.warehouse.read_portable_frame(_rows_of(mart, Month.parse(context.partition_key)))
+            return self.warehouse.read_portable_frame(_month_query(mart, Month.parse(context.partition_key)))
 
 
 class ReplacedMart(NamedTuple):
-    """A month of a mart that has been written: its number of rows, and the first of them."""
+    """A month of a mart that has been replaced."""
 
     rows: int
-    first: pd.DataFrame
+    """Number of rows."""
+    preview: pd.DataFrame
+    """The first rows."""
 
 
 def replace_mart(warehouse: Warehouse, output: MartMonth, *, run_id: str) -> ReplacedMart:
@@ -48,12 +50,12 @@ def replace_mart(warehouse: Warehouse, output: MartMonth, *, run_id: str) -> Rep
             month,
             output.services,
             run_id=run_id,
-            require_inputs_unchanged=lambda: _require_same(warehouse, output),
+            require_inputs_unchanged=lambda: _require_same_versions(warehouse, output),
         )
-        return ReplacedMart(rows, warehouse.read_portable_frame(_rows_of(mart, month, metadata.PREVIEW_ROWS)))
+        return ReplacedMart(rows, warehouse.read_portable_frame(_month_query(mart, month, metadata.PREVIEW_ROWS)))
 
 
-def _require_same(warehouse: Warehouse, output: MartMonth) -> None:
+def _require_same_versions(warehouse: Warehouse, output: MartMonth) -> None:
     found = warehouse.loaded_versions(output.mart.services, output.month)
     if found != output.versions:
         changed = sorted({name for name, _ in found.items() ^ output.versions.items()})
@@ -64,7 +66,7 @@ def _require_same(warehouse: Warehouse, output: MartMonth) -> None:
         )
 
 
-def _rows_of(mart: Mart, month: Month, rows: int | None = None) -> str:
+def _month_query(mart: Mart, month: Month, rows: int | None = None) -> str:
     columns = ", ".join(column.name for column in mart.columns)
     query = f"SELECT {columns} FROM {mart.name} WHERE data_month = CAST('{month.start}' AS DATE) "  # noqa: S608  (names from the mart's definition)
     return query + f"ORDER BY {', '.join(mart.key)}" + (f" LIMIT {rows}" if rows else "")

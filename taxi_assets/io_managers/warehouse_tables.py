@@ -17,12 +17,12 @@ from taxi_assets.tlc.month import Month
 
 
 class WarehouseTableIOManager(dg.ConfigurableIOManager):
-    """Months of trips, each a partition of the service's table in the warehouse."""
+    """Stores months of trips in the warehouse: each is a partition of the service's table."""
 
     warehouse: dg.ResourceDependency[Warehouse]
 
     def handle_output(self, context: dg.OutputContext, obj: ParquetPartition) -> None:
-        """Replace the month with the trips of the lake, unless the table holds exactly these trips."""
+        """Replace the month by the clean trips in the lake, unless the table contains exactly these trips."""
         with as_failures(retry_number=retry_number_of(context)):
             started = time.monotonic()
             outcome = self._load(context, obj)
@@ -45,13 +45,13 @@ class WarehouseTableIOManager(dg.ConfigurableIOManager):
 
     def _load(self, context: dg.OutputContext, trips: ParquetPartition) -> dict[str, Any]:
         service, month = service_of(context), Month.parse(context.partition_key)
-        # A session keeps other processes waiting, so a remote lake is read without one.
+        # A session blocks other processes, so it does not include a download from a remote lake.
         with nullcontext() if trips.lake.is_remote else self.warehouse.session():
             loaded = self.warehouse.loaded_month(service, month)
             unchanged = (
                 loaded is not None
                 and loaded.data_version == trips.report.data_version
-                and trips.report.clean.rows  # a month without rows looks like a table that was dropped
+                and trips.report.clean.rows  # with no rows, a dropped table would have the same totals
                 and self.warehouse.totals(service, month) == trips.report.clean
             )
             if not unchanged:

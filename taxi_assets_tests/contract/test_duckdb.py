@@ -254,7 +254,7 @@ def test_a_month_is_fetched_from_its_lake_before_the_file_is_held(
     held, local = [], LocalLake.as_local_file
 
     def watched(lake: LocalLake, key: str, version: str | None = None) -> AbstractContextManager[Path]:
-        held.append(bool(connections._OPEN))  # noqa: SLF001  (nothing else tells)
+        held.append(bool(connections._open_connections))  # noqa: SLF001  (nothing else tells)
         return local(lake, key, version)
 
     monkeypatch.setattr(LocalLake, "is_remote", True)

@@ -221,7 +221,7 @@ def test_an_instance_that_failed_worked_long_or_has_temporary_files_is_closed(
     with connections.connect(file, 0):
         (tmp_path / "warehouse.duckdb.tmp").mkdir()
     (tmp_path / "warehouse.duckdb.tmp").rmdir()
-    monkeypatch.setattr(connections, "_KEEP_SECONDS", 0)
+    monkeypatch.setattr(connections, "_MAX_KEEP_SECONDS", 0)
     assert read(file) == 1
     assert read(file) == 1
     assert calls.connects == 4

@@ -111,7 +111,7 @@ def test_a_disk_that_fills_up_leaves_every_shelf_whole(
     (line,) = outcome.failures
     assert line in {
         f"{on_disk.lake} cannot be written to ({FULL}). {REMEDY} [LakeConfigurationError]",
-        f"{on_disk.warehouse} cannot be written to ({FULL}). It is as it was. {REMEDY} [WarehouseConfigurationError]",
+        f"{on_disk.warehouse} cannot be written to ({FULL}). Its contents are unchanged. {REMEDY} [WarehouseConfigurationError]",
     }
     assert_each_shelf_is_old_or_new(look(on_disk, SERVICE, MONTH), republished)
     disk.resize(ROOMY)

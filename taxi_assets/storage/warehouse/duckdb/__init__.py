@@ -1,7 +1,7 @@
-"""The warehouse in a DuckDB file: embedded, no server.
+"""A warehouse in a DuckDB file: embedded, without a server.
 
-DuckDB lets one process at a time open a file for writing, and readers in other processes wait as well. Connections
-here are short, and wait for their turn (`file_lock.py`). The locks die with their process, so none is left behind.
+While one process has the file open for writing, no other process can open it, not even for reading. Therefore
+connections are short, and wait for each other (`file_lock.py`). The kernel releases the locks of a killed process.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pydantic import Field
 from taxi_assets.storage.pandas_types import to_frame
 from taxi_assets.storage.warehouse.base_warehouse import LoadedMonth, Warehouse, noop, reconciliation_error
 from taxi_assets.storage.warehouse.duckdb.connections import connect
-from taxi_assets.storage.warehouse.duckdb.marts import enter, named_errors, replace_mart
+from taxi_assets.storage.warehouse.duckdb.marts import replace_mart, translate_query_errors, use_schema
 from taxi_assets.storage.warehouse.duckdb.tables import TYPES, Schema, Table, literal, quote
 from taxi_assets.tlc.cleaning.report import NO_ROWS, ControlTotals, to_cents
 
@@ -42,17 +42,19 @@ class DuckDBWarehouse(Warehouse):
     kind: ClassVar[str] = "duckdb"
     dialect: ClassVar[str] = "duckdb"
 
-    file: str = Field(description="The database file; it is made on first use.")
+    file: str = Field(description="The database file. It is created on first use.")
     schema_name: str = Field(default="taxi", description="The schema that holds the tables.")
-    wait_seconds: float = Field(default=300, description="How long to wait while another process holds the file.")
+    wait_seconds: float = Field(
+        default=300, description="How long to wait for another process that has the file open, in seconds."
+    )
 
     def replace_month(self, service: Service, month: Month, trips: ParquetPartition, *, run_id: str) -> None:
-        """Delete and insert in one transaction, with the check before the commit."""
+        """Replace the month, verify it and record it in the ledger in one transaction; see `Warehouse`."""
         with trips.as_local_file() as path, self._connect() as connection:
-            table = self._prepare_table(connection, service)
+            table = self._prepare_tables(connection, service)
             connection.begin()
             connection.execute(f"DELETE FROM {table.name} WHERE data_month = ?", [month.start])
-            # The path is one file's: no pattern, and an `a=b` within it is no column.
+            # The path names one file: no glob pattern, and `a=b` in it is not a Hive partition.
             connection.execute(
                 f"INSERT INTO {table.name} BY NAME SELECT * FROM read_parquet(?, hive_partitioning = false)",
                 [glob.escape(str(path))],
@@ -61,16 +63,16 @@ class DuckDBWarehouse(Warehouse):
             if found != trips.report.clean:
                 connection.rollback()
                 raise reconciliation_error(service, month, trips, self.table_name(service.table), found)
-            self._note_loaded(connection, service, month, trips, run_id)
-            # A newer run may have been here while this one waited; it must have the last word.
+            self._record_load(connection, service, month, trips, run_id)
+            # Another run may have published newer trips while this run waited for the file.
             trips.require_current()
             connection.commit()
 
     def loaded_month(self, service: Service, month: Month) -> LoadedMonth | None:
-        """From the table `loaded_months`, which is written in the same transaction as the trips."""
+        """Return the month's row of the table `loaded_months`, which is written together with the trips."""
         if not Path(self.file).exists():
             return None
-        with self._connect() as connection, suppress(duckdb.CatalogException):  # there is no such table yet
+        with self._connect() as connection, suppress(duckdb.CatalogException):  # the table does not exist yet
             row = connection.execute(
                 "SELECT data_version, row_count, cents, source_rows, run_id "
                 f"FROM {Schema(connection, self.schema_name).table_name(_LOADED_MONTHS)} "
@@ -84,7 +86,7 @@ class DuckDBWarehouse(Warehouse):
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        """One connection for all of them, which nobody comes in between."""
+        """Hold one connection for all calls: no other process can use the file meanwhile."""
         if not Path(self.file).exists():
             yield
             return
@@ -92,12 +94,12 @@ class DuckDBWarehouse(Warehouse):
             yield
 
     def totals(self, service: Service, month: Month) -> ControlTotals:
-        """One query; no table, no rows."""
+        """Return the control totals of the month, counted by a query; `NO_ROWS` if there is no table."""
         with self._open_table(service.table) as table:
             return NO_ROWS if table is None else _totals(table, service, month)
 
     def read_month(self, service: Service, month: Month, *, rows: int | None = None) -> pd.DataFrame:
-        """In the schema's column order; a column that the table does not have yet is null."""
+        """Return the month's trips, or the first `rows` of them, in the order of the published file."""
         with self._open_table(service.table) as table:
             if table is None:
                 raise self.missing_error(service.table)
@@ -116,7 +118,7 @@ class DuckDBWarehouse(Warehouse):
         *,
         require_inputs_unchanged: Callable[[], None] = noop,
     ) -> None:
-        """In one transaction."""
+        """Replace the table in one transaction; see `Warehouse`."""
         with self._connect() as connection:
             require_inputs_unchanged()
             connection.register("frame", pa.Table.from_pandas(frame, preserve_index=False))
@@ -131,7 +133,7 @@ class DuckDBWarehouse(Warehouse):
             connection.unregister("frame")
 
     def read_frame(self, name: str) -> pd.DataFrame:
-        """Whole."""
+        """Return all rows of the table."""
         with self._open_table(name) as table:
             if table is None:
                 raise self.missing_error(name)
@@ -143,13 +145,13 @@ class DuckDBWarehouse(Warehouse):
         month: Month,
         services: Sequence[Service],
         *,
-        run_id: str,  # noqa: ARG002  (one transaction needs no name)
+        run_id: str,  # noqa: ARG002  (a transaction needs no name)
         require_inputs_unchanged: Callable[[], None] = noop,
     ) -> int:
-        """In one transaction."""
-        label = f"{mart.name} {month} cannot be made"
-        with self._connect() as connection, named_errors(label, self.missing_error):
-            require_inputs_unchanged()  # the file is this process's alone until the end
+        """Replace the month and the views in one transaction; see `Warehouse`."""
+        label = f"{mart.name} {month} cannot be computed"
+        with self._connect() as connection, translate_query_errors(label, self.missing_error):
+            require_inputs_unchanged()  # no other process can change the file until the commit
             connection.begin()
             schema = Schema(connection, self.schema_name)
             rows = replace_mart(schema, mart, month, services, self.table_name(mart.name))
@@ -157,28 +159,31 @@ class DuckDBWarehouse(Warehouse):
         return rows
 
     def query_native(self, statement: str) -> pa.Table:
-        """Where there is no file yet, nothing is made: the query is told so."""
-        there = self._connect() if Path(self.file).exists() else duckdb.connect()
-        with there as connection, named_errors("The query was refused", self.missing_error):
-            enter(Schema(connection, self.schema_name))
+        """Run a query in DuckDB's SQL. Without a database file, run it on an empty database in memory."""
+        database = self._connect() if Path(self.file).exists() else duckdb.connect()
+        with database as connection, translate_query_errors("The query was rejected", self.missing_error):
+            use_schema(Schema(connection, self.schema_name))
             return connection.sql(statement).to_arrow_table()
 
     def relation(self, name: str) -> str:
-        """Without the schema, which queries are run in: one that is called like the file can't be told from it."""
+        """Return the quoted name without the schema: DuckDB confuses a schema with a database of the same name.
+
+        Queries run with the schema as the default.
+        """
         return quote(name)
 
     def table_name(self, name: str) -> str:
-        """Such as "taxi"."green_trips"."""
+        """Return a name such as "taxi"."green_trips"."""
         return f"{quote(self.schema_name)}.{quote(name)}"
 
     def uri(self) -> str:
-        """The address that TAXI_WAREHOUSE takes."""
+        """Return the address in the form of the setting TAXI_WAREHOUSE."""
         return f"duckdb:///{self.file}?schema={self.schema_name}"
 
     # --- tables ------------------------------------------------------------------------------------------------------
 
-    def _prepare_table(self, connection: duckdb.DuckDBPyConnection, service: Service) -> Table:
-        """In a transaction of its own."""
+    def _prepare_tables(self, connection: duckdb.DuckDBPyConnection, service: Service) -> Table:
+        """Create or alter the ledger and the table of trips, in a separate transaction."""
         schema = Schema(connection, self.schema_name)
         connection.begin()
         schema.create()
@@ -191,7 +196,7 @@ class DuckDBWarehouse(Warehouse):
         connection.commit()
         return table
 
-    def _note_loaded(
+    def _record_load(
         self,
         connection: duckdb.DuckDBPyConnection,
         service: Service,
@@ -219,7 +224,7 @@ class DuckDBWarehouse(Warehouse):
 
     @contextmanager
     def _open_table(self, name: str) -> Iterator[Table | None]:
-        """A table to read from; None where it is not there. Makes nothing."""
+        """Hold a connection to an existing table; yield None if the table or the file does not exist."""
         if not Path(self.file).exists():
             yield None
             return

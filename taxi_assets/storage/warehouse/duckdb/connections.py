@@ -1,9 +1,9 @@
-"""Connections to a DuckDB file: one at a time, each in its turn, short.
+"""Short connections to a DuckDB file, one at a time among all processes.
 
-Belongs here: waiting for the file, and making one that is whole from the start. Does not belong here: what is in it.
+Belongs here: waiting for the file, and creating it. Does not belong here: its tables.
 
-Creating a DuckDB instance takes 40 ms, opening a file in it 4 ms. So a process keeps one instance without a file, and
-attaches the file to it for each connection. Between two connections the file is closed and unlocked.
+Creating a DuckDB instance takes 40 ms, opening a file in it 4 ms. Therefore a process keeps one instance without a
+file, and attaches the file to it for each connection. Between two connections the file is closed and unlocked.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import tenacity
 
 from taxi_assets.errors import WarehouseBusyError, WarehouseConfigurationError
 from taxi_assets.storage.lake.staging import private_folder
-from taxi_assets.storage.warehouse.duckdb.file_lock import UNKNOWN_HOLDER, LockTimeoutError, hold
+from taxi_assets.storage.warehouse.duckdb.file_lock import UNKNOWN_HOLDER, LockTimeoutError, hold_lock
 from taxi_assets.storage.warehouse.duckdb.tables import literal, quote
 
 if TYPE_CHECKING:
@@ -30,23 +30,23 @@ if TYPE_CHECKING:
 
     from taxi_assets.storage.warehouse.duckdb.file_lock import HeldLock
 
-# Memory stays flat only with all three: loading 1.4 and 23 million rows then peaks at 290 and 316 MB.
+# Memory does not grow with the month only with all three: 1.4 million rows peak at 290 MB, 23 million at 316 MB.
 _CONFIG: dict[str, Any] = {"memory_limit": "96MB", "threads": "2", "preserve_insertion_order": "false"}
 
 _DATABASE = quote("warehouse")
-"""What the file is called in a connection, whatever its own name: `memory` and `temp` are DuckDB's."""
+"""The name of the attached file, whatever its path: DuckDB reserves names such as `memory` and `temp`."""
 
-_LOCKED = "Could not set lock on file"
-_UNWRITTEN = re.compile(r'Could not write file ".*?": (?P<why>.*)')
+_LOCKED_MESSAGE = "Could not set lock on file"
+_WRITE_FAILED = re.compile(r'Could not write file ".*?": (?P<reason>.*)')
 _HOLDER = re.compile(r"lock is held in (?P<holder>.*?PID \d+\)?)")
 
-# One thread at a time within this process; between processes `file_lock` and the file's own lock decide.
-_TURN = threading.RLock()
-_OPEN: dict[str, duckdb.DuckDBPyConnection] = {}
-"""What the thread whose turn it is has open: opening a file again takes time."""
+# Admits one thread of this process at a time. `file_lock` and DuckDB's own lock admit one process at a time.
+_PROCESS_LOCK = threading.RLock()
+_open_connections: dict[str, duckdb.DuckDBPyConnection] = {}
+"""Connections of the thread that holds `_PROCESS_LOCK`, by path, for nested calls of `connect`."""
 
-_KEEP_SECONDS = 0.5
-"""An instance that has worked for longer is closed, which returns up to 50 MB to the system."""
+_MAX_KEEP_SECONDS = 0.5
+"""An instance that was used for longer is closed, which frees up to 50 MB."""
 
 
 class _Idle(NamedTuple):
@@ -58,46 +58,53 @@ class _Idle(NamedTuple):
 
 
 _idle: list[_Idle] = []
-"""One at most."""
+"""At most one."""
 _inherited: list[_Idle] = []
-"""Instances of a parent process, whose threads this process does not have: they can neither be used nor closed."""
+"""Instances of a parent process. After a fork their threads are missing, so they can neither be used nor closed."""
 
 
 @contextmanager
 def connect(path: str, wait_seconds: float) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection to the file, made where it is missing.
+    """Hold a connection to a database file, which is created if it is missing.
 
-    Within another one to the same file it costs nothing. Raises `WarehouseBusyError` when it waited too long,
-    `WarehouseConfigurationError` where the file is no database, or its disk is full.
+    A nested call for the same file shares the connection, at no cost.
+
+    Args:
+        path: The database file.
+        wait_seconds: How long to wait for other processes.
+
+    Raises:
+        WarehouseBusyError: Another process had the file open for `wait_seconds`.
+        WarehouseConfigurationError: The file is not a DuckDB database, or its disk is full.
     """
-    with _TURN:
-        if path in _OPEN:
-            with _OPEN[path].cursor() as cursor:
+    with _PROCESS_LOCK:
+        if path in _open_connections:
+            with _open_connections[path].cursor() as cursor:
                 cursor.execute(f"USE {_DATABASE}")
                 yield cursor
             return
         file = Path(path)
         home = file.with_name(f".{file.name}.new")
-        if not file.exists() or home.exists():  # the latter was left by a process that was killed
+        if not file.exists() or home.exists():  # a killed process has left `home`: clean it up
             _create_database(file, home)
-        with _open(path, wait_seconds) as connection:
-            _OPEN[path] = connection
+        with _attached_instance(path, wait_seconds) as connection:
+            _open_connections[path] = connection
             try:
                 yield connection
             except duckdb.Error as error:
-                if not (unwritten := _UNWRITTEN.search(str(error))):
+                if not (failed := _WRITE_FAILED.search(str(error))):
                     raise
                 raise WarehouseConfigurationError(
-                    f"{path} cannot be written to ({unwritten['why']}). It is as it was.",
+                    f"{path} cannot be written to ({failed['reason']}). Its contents are unchanged.",
                     remedy="Make room, then run the month again.",
                 ) from error
             finally:
-                del _OPEN[path]
+                del _open_connections[path]
 
 
 def close_idle() -> None:
-    """Close the instance that is kept for the next connection."""
-    with _TURN:
+    """Close the instance that this process keeps for the next connection."""
+    with _PROCESS_LOCK:
         while _idle:
             kept = _idle.pop()
             if kept.process == os.getpid():
@@ -107,20 +114,20 @@ def close_idle() -> None:
 
 
 @contextmanager
-def _open(path: str, wait_seconds: float) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Attach the file to an instance, and detach it afterwards.
+def _attached_instance(path: str, wait_seconds: float) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Hold the file's lock and an instance with the file attached.
 
-    The instance is kept for the next connection, unless something went wrong.
+    The instance is kept for the next connection, unless an error occurred or `_is_worth_keeping` says no.
     """
     started = time.monotonic()
     try:
-        with hold(path, wait_seconds, lambda holder: _log_wait(path, holder)) as lock:
-            instance, keep = _instance(path), False
+        with hold_lock(path, wait_seconds, lambda holder: _log_wait(path, holder)) as lock:
+            instance, keep = _take_instance(path), False
             try:
                 _attach(instance, path, lock, wait_seconds=wait_seconds, started=started)
                 attached = time.monotonic()
                 yield instance
-                keep = _detach(instance) and _is_small(path, time.monotonic() - attached)
+                keep = _detach(instance) and _is_worth_keeping(path, time.monotonic() - attached)
             finally:
                 if keep:
                     _idle.append(_Idle(path, os.getpid(), instance))
@@ -130,7 +137,7 @@ def _open(path: str, wait_seconds: float) -> Iterator[duckdb.DuckDBPyConnection]
         raise _busy_error(path, error.holder, wait_seconds) from None
 
 
-def _instance(path: str) -> duckdb.DuckDBPyConnection:
+def _take_instance(path: str) -> duckdb.DuckDBPyConnection:
     if _idle and (_idle[0].path, _idle[0].process) == (path, os.getpid()):
         return _idle.pop().instance
     close_idle()
@@ -140,7 +147,7 @@ def _instance(path: str) -> duckdb.DuckDBPyConnection:
 def _attach(
     instance: duckdb.DuckDBPyConnection, path: str, lock: HeldLock, *, wait_seconds: float, started: float
 ) -> None:
-    """Open the file; wait for a process that holds it without the lock, such as a notebook, by trying again."""
+    """Open the file. Retry while a process that does not use the lock, such as a notebook, has it open."""
 
     def note_holder(state: tenacity.RetryCallState) -> None:
         holder = _holder(state)
@@ -151,26 +158,26 @@ def _attach(
     def give_up(state: tenacity.RetryCallState) -> Any:
         raise _busy_error(path, _holder(state), wait_seconds)
 
-    waiting = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(lambda error: _LOCKED in str(error)),
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(lambda error: _LOCKED_MESSAGE in str(error)),
         wait=tenacity.wait_chain(*[tenacity.wait_random(0.01, 0.03)] * 30, tenacity.wait_random(0.05, 0.1)),
         stop=tenacity.stop_after_delay(started + wait_seconds - time.monotonic()),
         before_sleep=note_holder,
         retry_error_callback=give_up,
     )
     try:
-        waiting(instance.execute, f"ATTACH {literal(path)} AS {_DATABASE} (TYPE duckdb)")
+        retrying(instance.execute, f"ATTACH {literal(path)} AS {_DATABASE} (TYPE duckdb)")
         instance.execute(f"USE {_DATABASE}")
     except duckdb.Error as error:
         raise WarehouseConfigurationError(
             f"{path} cannot be opened as a DuckDB database: {str(error).splitlines()[0]}",
-            remedy="Move it away, or close what this process has open of it.",
+            remedy="Move the file away, or close other connections of this process to it.",
         ) from error
 
 
 def _detach(instance: duckdb.DuckDBPyConnection) -> bool:
-    """Close the file; return whether the instance is as new."""
-    with suppress(duckdb.TransactionException):  # there is no transaction, unless the caller left it open
+    """Close the file; return whether that succeeded, so that the instance can be used again."""
+    with suppress(duckdb.TransactionException):  # raised unless the caller has left a transaction open
         instance.rollback()
     with suppress(duckdb.Error):
         instance.execute("USE memory")
@@ -179,9 +186,9 @@ def _detach(instance: duckdb.DuckDBPyConnection) -> bool:
     return False
 
 
-def _is_small(path: str, seconds: float) -> bool:
-    """Whether an instance that has worked so long holds little memory and no temporary files."""
-    return seconds < _KEEP_SECONDS and not Path(_temporary_folder(path)).exists()
+def _is_worth_keeping(path: str, seconds: float) -> bool:
+    """Return whether an instance that was used for so long holds little memory and no temporary files."""
+    return seconds < _MAX_KEEP_SECONDS and not Path(_temporary_folder(path)).exists()
 
 
 def _temporary_folder(path: str) -> str:
@@ -189,20 +196,20 @@ def _temporary_folder(path: str) -> str:
 
 
 def _create_database(file: Path, home: Path) -> None:
-    """An empty database, whole from the start: one whose making was cut short would be refused ever after."""
+    """Create an empty database atomically: DuckDB rejects a file whose creation was interrupted."""
     with private_folder(home) as folder:
         if not file.exists():
             new = folder / "new.duckdb"
             duckdb.connect(new).close()
-            # Another process may have been faster; where there are no links, DuckDB makes the file in place.
+            # Fails if another process was faster, or without hard links: then DuckDB creates the file in place.
             with suppress(OSError):
                 file.hardlink_to(new)
-    with suppress(OSError):  # another process is making one too
+    with suppress(OSError):  # another process uses the folder
         home.rmdir()
 
 
 def _log_wait(path: str, holder: str) -> None:
-    dg.get_dagster_logger().info("waiting for %s, which is held by %s", path, holder)
+    dg.get_dagster_logger().info("waiting for %s, which %s has open", path, holder)
 
 
 def _busy_error(path: str, holder: str, wait_seconds: float) -> WarehouseBusyError:

@@ -1,9 +1,9 @@
-"""The advisory lock that processes of this package take before they open a DuckDB file.
+"""The advisory lock that processes of this package acquire before they open a DuckDB file.
 
-DuckDB's own lock cannot be waited for: a process that finds the file locked has to try again. This one is an exclusive
+A process cannot wait for DuckDB's own lock: if the file is locked, it has to try again. This lock is an exclusive
 `flock` on a hidden file next to the database. The kernel wakes a waiting process as soon as the lock is released, and
-releases the lock of a process that was killed. DuckDB's own lock still protects the data: a file system without `flock`
-costs speed, not safety.
+releases the lock of a killed process. DuckDB's own lock still protects the data: on a file system without `flock`,
+processes wait longer, but no data are lost.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 UNKNOWN_HOLDER = "another process"
 
-# Most waits are shorter, and each line of a run's log is a transaction in Dagster's event log.
 LOG_AFTER_SECONDS = 1.0
+"""Shorter waits are not logged: each line of a run's log is a transaction in Dagster's event log."""
 
 
 class LockTimeoutError(Exception):
     """The lock was not released in time.
 
     Args:
-        holder: The process that holds the database, as far as it is known.
+        holder: The process that has the database open, or `UNKNOWN_HOLDER`.
     """
 
     def __init__(self, holder: str) -> None:
@@ -44,7 +44,9 @@ class LockTimeoutError(Exception):
 class HeldLock:
     """The lock of a database file, held by this process.
 
-    The file descriptor is None where the file system has no such locks.
+    Args:
+        path: The lock file.
+        descriptor: The descriptor of the locked file; None on a file system without such locks.
     """
 
     def __init__(self, path: Path, descriptor: int | None) -> None:
@@ -52,14 +54,14 @@ class HeldLock:
         self._descriptor = descriptor
 
     def set_holder(self, holder: str) -> None:
-        """Store the name of the process that holds the database, for the messages of waiting processes."""
+        """Store which process has the database open, for the messages of waiting processes."""
         if self._descriptor is not None:
             with suppress(OSError):  # such as a full disk
                 os.ftruncate(self._descriptor, 0)
                 os.pwrite(self._descriptor, holder.encode(), 0)
 
     def release(self) -> None:
-        """Remove the lock file, then wake the waiting processes."""
+        """Delete the lock file, then release the lock, which wakes the next waiting process."""
         if self._descriptor is None:
             return
         with suppress(OSError):
@@ -69,13 +71,13 @@ class HeldLock:
 
 
 @contextmanager
-def hold(database: str, wait_seconds: float, on_wait: Callable[[str], None]) -> Iterator[HeldLock]:
+def hold_lock(database: str, wait_seconds: float, on_wait: Callable[[str], None]) -> Iterator[HeldLock]:
     """Hold the lock of a database file.
 
     Args:
         database: The database file. Its folder has to exist.
         wait_seconds: How long to wait for another process.
-        on_wait: Called once with the name of the holder if the wait takes more than `LOG_AFTER_SECONDS`.
+        on_wait: Called once, with the process that holds the lock, if the wait takes longer than `LOG_AFTER_SECONDS`.
 
     Raises:
         LockTimeoutError: Another process held the lock for `wait_seconds`.
@@ -101,26 +103,26 @@ def _acquire(path: Path, wait_seconds: float, on_wait: Callable[[str], None]) ->
     started = time.monotonic()
     try:
         descriptor = _lock(path, blocking=False)
-    except OSError:  # the file system has no such locks, or the folder is read-only
+    except OSError:  # no locks on this file system, or a read-only folder
         return None
     if descriptor is not None:
         return descriptor
-    waiting = _Waiting(path)
+    wait = _BackgroundWait(path)
     try:
-        if not waiting.ended.wait(min(LOG_AFTER_SECONDS, wait_seconds)):
+        if not wait.ended.wait(min(LOG_AFTER_SECONDS, wait_seconds)):
             on_wait(_holder(path))
-            waiting.ended.wait(max(0.0, started + wait_seconds - time.monotonic()))
-    except BaseException:  # a signal
-        HeldLock(path, waiting.take()).release()
+            wait.ended.wait(max(0.0, started + wait_seconds - time.monotonic()))
+    except BaseException:  # such as KeyboardInterrupt, raised by a signal handler
+        HeldLock(path, wait.take()).release()
         raise
-    descriptor = waiting.take()
-    if descriptor is None and not waiting.failed:
+    descriptor = wait.take()
+    if descriptor is None and not wait.failed:
         raise LockTimeoutError(_holder(path))
     return descriptor
 
 
-class _Waiting:
-    """A thread that waits for the lock: a call of `flock` takes no timeout."""
+class _BackgroundWait:
+    """A thread that waits for the lock, because `flock` has no timeout."""
 
     def __init__(self, path: Path) -> None:
         self.ended = threading.Event()
@@ -132,13 +134,13 @@ class _Waiting:
         threading.Thread(target=self._run, name=f"waiting for {path}", daemon=True).start()
 
     def take(self) -> int | None:
-        """Return the lock's descriptor if the lock has been acquired. Otherwise the thread releases it later."""
+        """Return the descriptor of the acquired lock; None if there is none yet, and the thread shall discard it."""
         with self._mutex:
             self._wanted = False
             return self._descriptor
 
     def _run(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # the main thread handles them
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # the main thread handles signals
         try:
             descriptor = _lock(self._path, blocking=True, is_wanted=lambda: self._wanted)
         except OSError:
@@ -152,7 +154,7 @@ class _Waiting:
 
 
 def _lock(path: Path, *, blocking: bool, is_wanted: Callable[[], bool] = lambda: True) -> int | None:
-    """Return the descriptor of the locked file; None if it is locked and the call does not block."""
+    """Return the descriptor of the locked file; None if another process holds the lock and `blocking` is false."""
     while is_wanted():
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
@@ -162,20 +164,22 @@ def _lock(path: Path, *, blocking: bool, is_wanted: Callable[[], bool] = lambda:
         except BlockingIOError:
             os.close(descriptor)
             return None
-        except OSError:  # the file system has no such locks
+        except OSError:  # no locks on this file system
             path.unlink(missing_ok=True)
             os.close(descriptor)
             raise
         except BaseException:
             os.close(descriptor)
             raise
-        _close(descriptor)  # the last holder has removed this file: the next lock is a new file
+        _close(descriptor)  # the last holder has deleted this file, so the lock is on a new file
     return None
 
 
 def _close(descriptor: int) -> None:
     with suppress(OSError):
-        fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child process may have inherited the descriptor
+        fcntl.flock(
+            descriptor, fcntl.LOCK_UN
+        )  # closing is not enough: a child process may have inherited the descriptor
     os.close(descriptor)
 
 

@@ -1,6 +1,6 @@
-"""A month of a mart on its way into its table in a DuckDB file.
+"""Replace a month of a mart in a DuckDB file, and translate the errors of its queries.
 
-Belongs here: what happens within the one transaction, and the names of its errors.
+Belongs here: the statements within the transaction. Does not belong here: the transaction itself (`__init__.py`).
 """
 
 from __future__ import annotations
@@ -27,12 +27,23 @@ _MISSING = re.compile(r"Table with name \"?(?:[^ ]*\.)?(?P<name>[^ .\"]+)\"? doe
 
 
 def replace_mart(schema: Schema, mart: Mart, month: Month, services: Sequence[Service], qualified_name: str) -> int:
-    """Delete and insert, and make the views anew, within the transaction; the number of rows."""
-    from taxi_assets.marts.sql_rendering import mart_queries, month_query, render  # noqa: PLC0415  (a fifth of a second)
+    """Replace the rows of a month and recreate the mart's views, within the caller's transaction.
+
+    Args:
+        schema: The schema that holds the mart's table.
+        mart: The definition of the mart.
+        month: The month to replace.
+        services: The services whose trips the query reads.
+        qualified_name: The name of the table in error messages.
+
+    Returns:
+        The number of rows of the month.
+    """
+    from taxi_assets.marts.sql_rendering import mart_queries, month_query, render  # noqa: PLC0415  (0.2 s)
 
     connection = schema.connection
     schema.create()
-    enter(schema)
+    use_schema(schema)
     table = schema.prepare(mart.name, mart.columns, qualified_name)
     connection.execute(f"COMMENT ON TABLE {table.name} IS {literal(mart.description)}")
     connection.execute(f"DELETE FROM {table.name} WHERE data_month = ?", [month.start])
@@ -43,15 +54,27 @@ def replace_mart(schema: Schema, mart: Mart, month: Month, services: Sequence[Se
     return 0 if rows is None else int(rows[0])
 
 
-def enter(schema: Schema) -> None:
-    """From now on, names without a schema are looked for here. So views do not name the file, which may be renamed."""
+def use_schema(schema: Schema) -> None:
+    """Make the schema, if it exists, the default of the connection.
+
+    Views then refer to tables without the name of the database file, so that the file can be renamed.
+    """
     if schema.exists():
         schema.connection.execute(f"USE {schema.qualified}")
 
 
 @contextmanager
-def named_errors(label: str, missing: Callable[[str], WarehouseTableMissingError]) -> Iterator[None]:
-    """Names what the engine says of a query."""
+def translate_query_errors(label: str, missing: Callable[[str], WarehouseTableMissingError]) -> Iterator[None]:
+    """Turn DuckDB's errors about a query into errors of this package.
+
+    Args:
+        label: What the query was for, as in "zone_day 2021-01 cannot be computed".
+        missing: Builds the error for a table, given its name without the schema.
+
+    Raises:
+        WarehouseTableMissingError: The query reads a table that does not exist.
+        WarehouseSchemaError: DuckDB rejects the query for another reason.
+    """
     try:
         yield
     except duckdb.CatalogException as error:

@@ -1,6 +1,6 @@
-"""Tables in a DuckDB file: what they look like, how one is made, and how it follows the schema.
+"""Create and alter tables in a DuckDB file, so that columns and descriptions match the schema.
 
-Does not belong here: how rows get in.
+Does not belong here: reading and writing rows.
 """
 
 from __future__ import annotations
@@ -34,28 +34,30 @@ TYPES: Mapping[ColumnType, str] = {
 
 @dataclass(frozen=True)
 class Table:
-    """A table as it stands: who to ask, its full name, and type and comment of its columns by name."""
+    """A table of the database, as it is when it is read from the catalog."""
 
     connection: duckdb.DuckDBPyConnection
     name: str
+    """The quoted name with database and schema."""
     columns: Mapping[str, tuple[str, str | None]]
+    """SQL type and comment of each column, by name. Empty if the table does not exist."""
 
 
 @dataclass(frozen=True)
 class Schema:
-    """A schema of the file that a connection has open."""
+    """A schema in the current database of a connection. It need not exist."""
 
     connection: duckdb.DuckDBPyConnection
     name: str
 
     @property
     def qualified(self) -> str:
-        """With the database's name: a schema may be called like the file, or `temp`."""
+        """The quoted name with the database: a schema may have the name of the file, or of DuckDB's database `temp`."""
         ((database,),) = self.connection.execute("SELECT current_database()").fetchall()
         return f"{quote(database)}.{quote(self.name)}"
 
     def exists(self) -> bool:
-        """Whether anybody has made it."""
+        """Return whether the schema exists. DuckDB ignores the case of its name."""
         ((found,),) = self.connection.execute(
             "SELECT count(*) FROM duckdb_schemas() WHERE database_name = current_database() "
             "AND lower(schema_name) = lower(?)",
@@ -64,26 +66,35 @@ class Schema:
         return bool(found)
 
     def create(self) -> None:
-        """Where it is missing."""
+        """Create the schema if it is missing."""
         self.connection.execute(f"CREATE SCHEMA IF NOT EXISTS {self.qualified}")
 
     def table_name(self, name: str) -> str:
-        """A table's full name."""
+        """Return the quoted name of a table, with database and schema."""
         return f"{self.qualified}.{quote(name)}"
 
     def table(self, name: str) -> Table:
-        """A table; one without columns is not there."""
+        """Return a table as the catalog describes it; without columns if it does not exist."""
         columns = self.connection.execute(
             "SELECT column_name, data_type, comment FROM duckdb_columns() WHERE NOT internal "
             "AND database_name = current_database() AND lower(schema_name) = lower(?) AND table_name = ?",
             [self.name, name],
         ).fetchall()
-        return Table(self.connection, self.table_name(name), {c: (type_, about) for c, type_, about in columns})
+        return Table(self.connection, self.table_name(name), {c: (type_, comment) for c, type_, comment in columns})
 
     def prepare(self, name: str, columns: Sequence[Column], qualified_name: str) -> Table:
-        """Make a table, or add what the schema gained; comments follow the schema. Within a transaction.
+        """Create a table, or add missing columns to it, and update its comments, within the caller's transaction.
 
-        Raises `WarehouseSchemaError`, which calls it `shown`, where a column has another type.
+        Args:
+            name: The table's name, without the schema.
+            columns: The columns that the table must have. It may have others.
+            qualified_name: The name of the table in error messages.
+
+        Returns:
+            The table as it is now.
+
+        Raises:
+            WarehouseSchemaError: A column of the table has another type.
         """
         definitions = ", ".join(f"{quote(column.name)} {TYPES[column.type]}" for column in columns)
         self.connection.execute(f"CREATE TABLE IF NOT EXISTS {self.table_name(name)} ({definitions})")
@@ -105,10 +116,10 @@ class Schema:
 
 
 def quote(name: str) -> str:
-    """A name as an SQL identifier."""
+    """Return a name as a quoted SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def literal(text: str) -> str:
-    """A text in SQL: COMMENT takes no parameters."""
+    """Return a text as an SQL literal, for statements such as COMMENT that take no parameters."""
     return "'" + text.replace("'", "''") + "'"
