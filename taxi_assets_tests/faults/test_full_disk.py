@@ -51,7 +51,10 @@ def test_a_full_disk_under_the_warehouse_leaves_it_as_it_was(data: Path, tmp_pat
 
     (line,) = failures(result)
     where = f"{deployment.warehouse} cannot be written to (File too large)."
-    assert line == f"{where} Its contents are unchanged. Make room, then run the month again. [WarehouseConfigurationError]"
+    assert (
+        line
+        == f"{where} Its contents are unchanged. Make room, then run the month again. [WarehouseConfigurationError]"
+    )
     assert look(deployment, SERVICE, "2013-08") == before
     assert not look(deployment, SERVICE, MONTH).warehouse
     assert deployment.run(SERVICE, MONTH).success
