@@ -134,7 +134,9 @@ def test_a_schema_that_others_keep_updating_is_busy_which_may_pass(
     warehouse.replace_month(service, MONTH, trips, run_id="another-run")
     assert bigquery.table(DATASET, "green_trips")["schema"]["fields"][0]["description"] == "New."
     bigquery.script(*[conflict] * 5, method="PATCH")
-    with pytest.raises(WarehouseBusyError, match=r"green_trips` was changed by others .*Try again later"):
+    with pytest.raises(
+        WarehouseBusyError, match=r"green_trips` could not be updated: other runs changed it .*Try again later"
+    ):
         load(warehouse, trips, "a-third-run")
 
 
@@ -234,6 +236,6 @@ def test_a_dataset_that_is_elsewhere_is_refused(
     with pytest.raises(WarehouseConfigurationError) as error:
         load(open_warehouse(bigquery.environment, service_account.base64, location="EU"), published_month(lake))
     assert str(error.value) == (
-        f"The dataset {PROJECT}.{DATASET} is in US, TAXI_WAREHOUSE says EU. "
-        "Say location=US, or use another dataset: one cannot be moved. [WarehouseConfigurationError]"
+        f"The dataset {PROJECT}.{DATASET} is in US, but TAXI_WAREHOUSE has the location EU. "
+        "Set location=US, or use another dataset: a dataset cannot be moved. [WarehouseConfigurationError]"
     )

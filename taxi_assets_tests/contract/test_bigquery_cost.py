@@ -114,7 +114,7 @@ def test_a_project_that_does_not_exist_is_named_and_reading_makes_no_dataset(
     warehouse = BigQueryWarehouse(api=api, project="no-such-project", dataset=DATASET)
     assert warehouse.totals(GREEN, NEXT_MONTH) == NO_ROWS
     assert all(request.method == "GET" for request in bigquery.requests)
-    with pytest.raises(WarehouseConfigurationError, match=r"no-such-project.*: 404 .* Is TAXI_WAREHOUSE right\?"):
+    with pytest.raises(WarehouseConfigurationError, match=r"no-such-project.*: 404 .* Check TAXI_WAREHOUSE\."):
         load(warehouse, published_month(lake))
 
 

@@ -76,7 +76,7 @@ def test_zones_that_cannot_be_written_leave_the_old_ones(definitions: TaxiDefini
     old = zones_of(definitions)
     bigquery.script_job(JobFault("invalid", "No.", writes_first=True), kind="load", destination="taxi_zones")
     (message,) = failures(materialize_zones(definitions))
-    assert message == "taxi_zones cannot be written: 400 No. Is TAXI_WAREHOUSE right? [WarehouseConfigurationError]"
+    assert message == "taxi_zones cannot be written: 400 No. Check TAXI_WAREHOUSE. [WarehouseConfigurationError]"
     pd.testing.assert_frame_equal(zones_of(definitions), old)
 
 

@@ -134,7 +134,7 @@ def test_a_run_whose_jobs_all_failed_may_try_again_with_new_ones(
         (
             JobFault("invalid", "Bad\nfile.", writes_first=True),
             WarehouseConfigurationError,
-            ": 400 Bad file. Is TAXI_WARE",
+            ": 400 Bad file. Check TAXI_WARE",
         ),
         (
             JobFault("accessDenied", "Access Denied: X."),
@@ -173,7 +173,7 @@ def test_a_job_that_somebody_cancelled_says_so(warehouse: BigQueryWarehouse, lak
         destination="green_trips$",
     )
     with pytest.raises(
-        WarehouseConfigurationError, match=r": the job was cancelled \(.*\)\. Materialize it once more\. \["
+        WarehouseConfigurationError, match=r": the job was cancelled \(.*\)\. Materialize the asset again\. \["
     ):
         load(warehouse, published_month(lake))
 

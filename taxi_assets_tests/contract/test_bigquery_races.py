@@ -1,9 +1,7 @@
-"""Objects and partitions that are not what they were: another run was there, or something broke off."""
+"""Loads into BigQuery while another run replaces the same lake object or partition, and loads that fail halfway."""
 
 from __future__ import annotations
 
-import signal
-import uuid
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -18,7 +16,6 @@ from taxi_assets.errors import (
     WarehouseConfigurationError,
     WarehouseUnreachableError,
 )
-from taxi_assets.io_managers.warehouse_tables import WarehouseTableIOManager
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.storage.lake.local_lake import LocalLake
 from taxi_assets.storage.lake.objects import ParquetPartition
@@ -31,25 +28,21 @@ from taxi_assets_tests.contract.bigquery_fixtures import (
     loads,
     warehouse,
 )
-from taxi_assets_tests.contract.stores import child_process
-from taxi_assets_tests.contract.test_any_warehouse import holds_exactly, records, rows_of
+from taxi_assets_tests.contract.test_any_warehouse import holds_exactly
 from taxi_assets_tests.google.bigquery import BigQuery, Fault, JobFault
 from taxi_assets_tests.trips import MONTH, published_month
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from multiprocessing.connection import Connection
     from pathlib import Path
 
     from taxi_assets.storage.lake.base_lake import Lake
     from taxi_assets.storage.lake.gcs_lake import GcsLake
-    from taxi_assets.storage.warehouse.base_warehouse import Warehouse
-    from taxi_assets_tests.contract.stores import ChildProcess, WarehouseBackend
 
 __all__ = ["clients_wait_a_hundredth", "lake", "warehouse"]
 
 
-SUSPECT = r"What `taxi-project\.taxi\.green_trips` holds of 2020-10 is suspect until the next load\."
+SUSPECT = r"The rows of 2020-10 in `taxi-project\.taxi\.green_trips` are suspect until the next load\."
 
 
 def replaced_by(lake: GcsLake, trips: ParquetPartition) -> Callable[[], None]:
@@ -130,48 +123,7 @@ def test_a_job_that_nobody_waits_for_any_more_makes_the_month_suspect(
     assert warehouse.loaded_month(GREEN, MONTH) is None
 
 
-# --- versions of equal totals -----------------------------------------------------------------------------------------
-
-
-def load_and_die(
-    open_warehouse: Callable[[], BigQueryWarehouse], open_lake: Callable[[], Lake], layer: str, _line: Connection
-) -> None:
-    load(open_warehouse(), ParquetPartition.get(open_lake(), f"{layer}/green_trips/{MONTH}"), "killed-run")
-
-
-def run(warehouse: Warehouse, trips: ParquetPartition) -> object:
-    """Whether the asset's run has replaced the month, as it says itself."""
-    context = dg.build_output_context(
-        asset_key=dg.AssetKey(["warehouse", "green_trips"]), partition_key=str(MONTH), run_id=uuid.uuid4().hex
-    )
-    WarehouseTableIOManager(warehouse=warehouse).handle_output(context, trips)
-    return context.get_logged_metadata()["loaded"].value
-
-
-def test_a_load_that_was_killed_before_its_note_is_not_taken_for_the_old_version_when_that_comes_back(
-    bigquery_warehouse: WarehouseBackend, lake: GcsLake, bigquery: BigQuery
-) -> None:
-    warehouse = bigquery_warehouse.open()
-    old, new = published_month(lake), published_month(lake, flag="Y", layer="newer")
-    assert (old.report.clean, old.rows) == (new.report.clean, new.rows)
-    assert run(warehouse, old) == "replaced"
-    assert run(warehouse, old) == "unchanged"
-    running: list[ChildProcess] = []
-
-    def end_it() -> None:
-        running[0].process.kill()  # without waiting for it: of two threads that do, one takes the other's answer
-
-    # The count, the invalidation and the trips' job take effect; at the note's, the process dies.
-    at_the_note = Fault(before=end_it, reset=True)
-    bigquery.script(Fault(), Fault(), Fault(), at_the_note, method="POST", path="/jobs")
-    with child_process(load_and_die, bigquery_warehouse.open, bigquery_warehouse.open_lake, "newer") as process:
-        running.append(process)
-        process.process.join(60)
-        assert process.process.exitcode == -signal.SIGKILL
-    assert records(warehouse.read_month(GREEN, MONTH)) == rows_of(new)
-    assert warehouse.loaded_month(GREEN, MONTH) is None
-    assert run(warehouse, old) == "replaced"
-    assert holds_exactly(warehouse, old)
+# --- two runs at once -------------------------------------------------------------------------------------------------
 
 
 def test_the_note_of_a_newer_load_stands_where_an_older_one_failed_beside_it(

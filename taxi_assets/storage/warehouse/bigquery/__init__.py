@@ -1,9 +1,8 @@
 """The warehouse in a BigQuery dataset, on dagster-gcp's resource.
 
-A month is one load job into its partition, from the lake's `gs://` object where that is one: no trip passes through
-this process. What the month should be is counted beforehand, by a query on the very object. Which data a partition
-holds stands in a table beside it, `green_trips_loads`, written after the trips: after a crash in between the month
-counts as not loaded, and the next run loads it again.
+A month is one load job into its partition. If the lake is in Cloud Storage, BigQuery reads the object itself, and no
+trip passes through this process. A ledger per service, such as `green_trips_loads`, says what data each partition
+holds. `loading.py` keeps the two in line.
 """
 
 import io
@@ -38,9 +37,7 @@ from taxi_assets.storage.warehouse.bigquery.marts import (
     mart_table,
     replace_mart_month,
     replace_view,
-)
-from taxi_assets.storage.warehouse.bigquery.marts import (
-    translate_query_errors as errors_of_queries,
+    translate_query_errors,
 )
 from taxi_assets.storage.warehouse.bigquery.queries import compute_totals, read_rows, run_query
 from taxi_assets.storage.warehouse.bigquery.tables import (
@@ -59,27 +56,30 @@ from taxi_assets.tlc.cleaning.report import NO_ROWS, ControlTotals
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Service
 
-_UPDATES = 5
-"""How often a table's properties are updated while others change them, too."""
+_UPDATE_ATTEMPTS = 5
+"""How often an update of a table is tried while other runs change the table."""
 
 
 class BigQueryWarehouse(Warehouse):
-    """Tables in a BigQuery dataset, partitioned by `data_month`."""
+    """A warehouse in a BigQuery dataset, whose tables of trips are partitioned by `data_month`."""
 
     kind: ClassVar[str] = "bigquery"
     dialect: ClassVar[str] = "bigquery"
 
     api: dg.ResourceDependency[BigQueryClientResource]
-    project: str = Field(description="The project that holds the dataset, and pays for its jobs.")
-    dataset: str = Field(description="The dataset that holds the tables; it is made on first use.")
-    location: str | None = Field(default=None, description="Where the dataset is made, US by default.")
+    project: str = Field(description="The Google Cloud project of the dataset. It pays for the jobs.")
+    dataset: str = Field(description="The dataset that contains the tables. It is created on first use.")
+    location: str | None = Field(default=None, description="The location in which the dataset is created. Default: US.")
 
     _dataset_location: str | None = PrivateAttr(default=None)
 
     # --- months ------------------------------------------------------------------------------------------------------
 
     def replace_month(self, service: Service, month: Month, trips: ParquetPartition, *, run_id: str) -> None:
-        """Made ready here, then see `MonthLoad`."""
+        """Create or update the tables, then load the month in one job.
+
+        `MonthLoad` lists the steps, and what a crash at each of them leaves behind.
+        """
         label = f"{service.name} {month} cannot be loaded into {self.table_name(service.table)}"
         with self.client(label) as client:
             self._prepare(client, service)
@@ -92,51 +92,53 @@ class BigQueryWarehouse(Warehouse):
                 ledger=self._table(ledger_name(service)),
                 location=self._location(client),
                 run_id=run_id,
-                named_errors=lambda: self._named_errors(label),
+                translate_errors=lambda: self._translate_errors(label),
                 log=dg.get_dagster_logger(),
             ).replace()
 
     def loaded_month(self, service: Service, month: Month) -> LoadedMonth | None:
-        """From the table of loads; reading it costs nothing."""
-        note = self._ledger_row(service, month)
-        if note is None or None in note.values():  # invalidated, or of before the ledger had all its columns
+        """Return the month's ledger row, without a query; None if there is no valid row."""
+        row = self._ledger_row(service, month)
+        if row is None or None in row.values():  # invalidated, or written before the ledger had all its columns
             return None
-        totals = ControlTotals(rows=note["row_count"], cents=note["cents"], source_rows=note["source_rows"])
-        return LoadedMonth(note["data_version"], totals, note["run_id"])
+        totals = ControlTotals(rows=row["row_count"], cents=row["cents"], source_rows=row["source_rows"])
+        return LoadedMonth(row["data_version"], totals, row["run_id"])
 
     def replacing_run_id(self, service: Service, month: Month) -> str | None:
-        """The run that has invalidated the month's ledger row, and has not noted its load since."""
-        note = self._ledger_row(service, month)
-        return None if note is None or note["data_version"] is not None else note["run_id"]
+        """Return the run that has invalidated the month's ledger row and has not written a new one since."""
+        row = self._ledger_row(service, month)
+        return None if row is None or row["data_version"] is not None else row["run_id"]
 
     def _ledger_row(self, service: Service, month: Month) -> dict[str, Any] | None:
-        with self.client(f"{service.name} {month} cannot be looked up") as client:
+        with self.client(f"The ledger row of {service.name} {month} cannot be read") as client:
             ledger = self._find(client, ledger_name(service))
             if ledger is None or not {field.name for field in LEDGER_SCHEMA} <= {field.name for field in ledger.schema}:
                 return None
-            notes = read_rows(
-                client, partition_name(self._table(ledger_name(service)), month), LEDGER_SCHEMA
-            ).to_pylist()
-        return notes[0] if notes else None
+            name = partition_name(self._table(ledger_name(service)), month)
+            rows = read_rows(client, name, LEDGER_SCHEMA).to_pylist()
+        return rows[0] if rows else None
 
     def totals(self, service: Service, month: Month) -> ControlTotals:
-        """One query of the partition; no table, no rows."""
+        """Compute the month's control totals by one query of its partition; all zero if there is no table."""
         with self.client(f"{service.name} {month} cannot be counted") as client:
             table = self._find(client, service.table)
             if table is None:
                 return NO_ROWS
-            held = {field.name for field in table.schema}
-            money = [name for name in service.money_columns if name in held]
+            existing = {field.name for field in table.schema}
+            money = [name for name in service.money_columns if name in existing]
             return compute_totals(client, self.table_name(service.table), money, month, location=self._location(client))
 
     def read_month(self, service: Service, month: Month, *, rows: int | None = None) -> pd.DataFrame:
-        """By a query; a few rows come from the partition's beginning, which costs nothing."""
+        """Return the month by a query, or a few rows of its partition without one, which costs nothing.
+
+        Columns that the table does not have yet are null.
+        """
         with self.client(f"{service.name} {month} cannot be read") as client:
             table = self._find(client, service.table)
             if table is None:
                 raise self.missing_error(service.table)
-            held = {field.name for field in table.schema}
-            fields = [field for field in schema_from_service(service) if field.name in held]
+            existing = {field.name for field in table.schema}
+            fields = [field for field in schema_from_service(service) if field.name in existing]
             if rows is not None:
                 found = read_rows(client, partition_name(self._table(service.table), month), fields, rows)
             else:
@@ -160,7 +162,11 @@ class BigQueryWarehouse(Warehouse):
         *,
         require_inputs_unchanged: Callable[[], None] = noop,
     ) -> None:
-        """In one load job."""
+        """Replace a table by a frame in one load job.
+
+        `require_inputs_unchanged` is called before and after the job: BigQuery has no lock that keeps the jobs of two
+        runs apart.
+        """
         with self.client(f"{name} cannot be written") as client:
             self._create_dataset(client)
             config = bigquery.LoadJobConfig(
@@ -169,9 +175,9 @@ class BigQueryWarehouse(Warehouse):
                 write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE,
                 labels=LABELS,
             )
-            where: dict[str, Any] = {"job_config": config, "location": self._location(client)}
+            location = self._location(client)
             with io.BytesIO() as parquet:
-                # BigQuery's times have microseconds, pandas' often nanoseconds.
+                # BigQuery stores microseconds; pandas often has nanoseconds.
                 pyarrow.parquet.write_table(
                     pa.Table.from_pandas(frame, preserve_index=False),
                     parquet,
@@ -179,23 +185,25 @@ class BigQueryWarehouse(Warehouse):
                     allow_truncated_timestamps=True,
                 )
 
-                def start(job_id: str) -> Any:
-                    return client.load_table_from_file(parquet, self._table(name), rewind=True, job_id=job_id, **where)
+                def start_job(job_id: str) -> Any:
+                    return client.load_table_from_file(
+                        parquet, self._table(name), rewind=True, job_id=job_id, job_config=config, location=location
+                    )
 
                 job_id = build_job_id(uuid.uuid4().hex, self._table(name))
                 require_inputs_unchanged()
-                run_job_idempotently(client, start, job_id, location=where["location"], log=dg.get_dagster_logger())
+                run_job_idempotently(client, start_job, job_id, location=location, log=dg.get_dagster_logger())
                 require_inputs_unchanged()
 
     def read_frame(self, name: str) -> pd.DataFrame:
-        """Whole; reading a small table costs nothing."""
+        """Return all rows of a table, without a query."""
         with self.client(f"{name} cannot be read") as client:
             table = self._find(client, name)
             if table is None:
                 raise self.missing_error(name)
             return to_frame(client.list_rows(table).to_arrow(create_bqstorage_client=False))
 
-    # --- marts and questions -----------------------------------------------------------------------------------------
+    # --- marts and queries -------------------------------------------------------------------------------------------
 
     def replace_mart(
         self,
@@ -206,29 +214,33 @@ class BigQueryWarehouse(Warehouse):
         run_id: str,
         require_inputs_unchanged: Callable[[], None] = noop,
     ) -> int:
-        """In one query job; then the views, where they are not yet what the mart says."""
+        """Replace the month in one query job, then create or update the views.
+
+        `require_inputs_unchanged` is called before and after the job: BigQuery has no lock that keeps the jobs of two
+        runs apart.
+        """
         from taxi_assets.marts.sql_rendering import mart_queries, month_query, render  # noqa: PLC0415  (a fifth of a second)
 
-        label = f"{mart.name} {month} cannot be made"
+        label = f"{mart.name} {month} cannot be computed"
         query = render(month_query(mart, month, services), self.dialect, self.relation)
         views = {name: render(view, self.dialect, self.relation) for name, view in mart_queries(mart)[1].items()}
         table = self._table(mart.name)
-        with self.client(label) as client, errors_of_queries(label, self.missing_error):
+        with self.client(label) as client, translate_query_errors(label, self.missing_error):
             self._create_dataset(client)
             self._create_table(client, mart_table(table, mart))
-            where, log = self._location(client), dg.get_dagster_logger()
+            location, log = self._location(client), dg.get_dagster_logger()
             require_inputs_unchanged()
-            rows = replace_mart_month(client, mart, month, query, table, location=where, run_id=run_id, log=log)
+            rows = replace_mart_month(client, mart, month, query, table, location=location, run_id=run_id, log=log)
             for name, view in views.items():
                 replace_view(client, self._table(name), mart, view)
-            # Nothing keeps two jobs apart: where a newer one has ended before this one, its work is gone.
+            # This job may have overwritten the result of a newer one that finished before it.
             require_inputs_unchanged()
         return rows
 
     def query_native(self, statement: str) -> pa.Table:
-        """By a query, with the limit on its cost that all queries have."""
-        label = "The query was refused"
-        with self.client(label) as client, errors_of_queries(label, self.missing_error):
+        """Run a query, which may bill at most `maximum_bytes_billed` of the client, and return its rows."""
+        label = "The query was rejected"
+        with self.client(label) as client, translate_query_errors(label, self.missing_error):
             config = bigquery.QueryJobConfig(labels=LABELS)
             rows = client.query(statement, job_config=config, location=self._location(client)).result()
             return rows.to_arrow(create_bqstorage_client=False)
@@ -236,11 +248,11 @@ class BigQueryWarehouse(Warehouse):
     # --- names -------------------------------------------------------------------------------------------------------
 
     def table_name(self, name: str) -> str:
-        """Such as `project.dataset.green_trips`, in backticks, as queries take it."""
+        """Return the qualified name in backticks, as queries take it: `project.dataset.green_trips`."""
         return f"`{self._table(name)}`"
 
     def uri(self) -> str:
-        """The address that TAXI_WAREHOUSE takes."""
+        """Return the address as TAXI_WAREHOUSE takes it, without its options."""
         return f"bigquery://{self.project}/{self.dataset}"
 
     def _table(self, name: str) -> str:
@@ -249,7 +261,7 @@ class BigQueryWarehouse(Warehouse):
     # --- tables ------------------------------------------------------------------------------------------------------
 
     def _prepare(self, client: bigquery.Client, service: Service) -> None:
-        """Make dataset and tables; add what the schema gained; descriptions follow the schema."""
+        """Create the dataset and the tables, or add the columns and update the descriptions of the schema."""
         self._create_dataset(client)
         self._create_table(client, ledger_table(self._table(ledger_name(service))))
         self._create_table(client, trips_table(self._table(service.table), service))
@@ -259,13 +271,13 @@ class BigQueryWarehouse(Warehouse):
         try:
             for trial in tenacity.Retrying(
                 retry=tenacity.retry_if_exception_type(api_errors.PreconditionFailed),
-                stop=tenacity.stop_after_attempt(_UPDATES),
+                stop=tenacity.stop_after_attempt(_UPDATE_ATTEMPTS),
                 wait=tenacity.wait_random_exponential(multiplier=0.5, max=10),
                 reraise=True,
             ):
                 with trial:
                     if trial.retry_state.attempt_number > 1:
-                        # Another run was here meanwhile; or it was this one, and the answer was lost.
+                        # Another run has updated the table; or this one has, and the answer was lost.
                         found = client.get_table(wanted.reference)
                     require_compatible_table(found, wanted)
                     changed = merge_properties(found, wanted)
@@ -273,8 +285,8 @@ class BigQueryWarehouse(Warehouse):
                         client.update_table(found, changed)
         except api_errors.PreconditionFailed as error:
             raise WarehouseBusyError(
-                f"`{wanted.project}.{wanted.dataset_id}.{wanted.table_id}` was changed by others each of {_UPDATES} "
-                f"times that its columns or descriptions were to be updated ({describe_google_error(error)}).",
+                f"`{wanted.project}.{wanted.dataset_id}.{wanted.table_id}` could not be updated: other runs changed it "
+                f"during each of {_UPDATE_ATTEMPTS} attempts ({describe_google_error(error)}).",
                 remedy="Try again later.",
             ) from error
 
@@ -285,7 +297,7 @@ class BigQueryWarehouse(Warehouse):
             client.create_dataset(dataset, exists_ok=True)
 
     def _location_or_none(self, client: bigquery.Client) -> str | None:
-        """Where the dataset is; None where there is none yet."""
+        """Return the location of the dataset; None if it does not exist yet."""
         if self._dataset_location is None:
             try:
                 self._dataset_location = client.get_dataset(self.dataset).location
@@ -294,8 +306,9 @@ class BigQueryWarehouse(Warehouse):
             if self.location is not None and self._dataset_location.lower() != self.location.lower():
                 found, self._dataset_location = self._dataset_location, None
                 raise WarehouseConfigurationError(
-                    f"The dataset {self.project}.{self.dataset} is in {found}, TAXI_WAREHOUSE says {self.location}.",
-                    remedy=f"Say location={found}, or use another dataset: one cannot be moved.",
+                    f"The dataset {self.project}.{self.dataset} is in {found}, but TAXI_WAREHOUSE has the location "
+                    f"{self.location}.",
+                    remedy=f"Set location={found}, or use another dataset: a dataset cannot be moved.",
                 )
         return self._dataset_location
 
@@ -312,37 +325,43 @@ class BigQueryWarehouse(Warehouse):
 
     @contextmanager
     def client(self, label: str) -> Iterator[bigquery.Client]:
-        """A client whose errors are ours; `what` names what it is for, as in "green 2020-10 cannot be read"."""
-        with self._named_errors(label), self.api.get_client() as client:
+        """Hold a client. Google's errors inside the block become errors of this package.
+
+        Args:
+            label: What failed, as the start of a message: "green 2020-10 cannot be read".
+
+        Raises:
+            WarehouseConfigurationError: The error stays until a setting, a permission or the credentials change.
+            WarehouseUnreachableError: The error may be transient.
+        """
+        with self._translate_errors(label), self.api.get_client() as client:
             yield client
 
-    def _named_errors(self, label: str) -> AbstractContextManager[None]:
+    def _translate_errors(self, label: str) -> AbstractContextManager[None]:
         return translate_google_errors(
             label, permanent=WarehouseConfigurationError, transient=WarehouseUnreachableError, remedy=self._remedy
         )
 
     def _remedy(self, message: str) -> str:
-        """Which role allows what was refused."""
+        """Return the remedy for an error of BigQuery, such as the role that grants a missing permission."""
         editor = f"Grant the account BigQuery Data Editor (roles/bigquery.dataEditor) on the dataset {self.dataset}."
         remedies = {
-            "bigquery.datasets.create": "Make the dataset (deploy/gcp does), or grant BigQuery User "
+            "bigquery.datasets.create": "Create the dataset (deploy/gcp does), or grant BigQuery User "
             f"(roles/bigquery.user) on {self.project}.",
             "bigquery.jobs.create": "Grant the account BigQuery Job User (roles/bigquery.jobUser) on the project "
             f"{self.project}.",
             "storage.objects": "Grant the account Storage Object Viewer (roles/storage.objectViewer) on the lake's "
             "bucket.",
             "bytes billed": "Raise maximum_bytes_billed in TAXI_WAREHOUSE if the query is worth it.",
-            "was cancelled": "Materialize it once more.",
+            "was cancelled": "Materialize the asset again.",
             "permission": editor,
             "access denied": editor,
         }
-        return next(
-            (remedy for part, remedy in remedies.items() if part in message.lower()), "Is TAXI_WAREHOUSE right?"
-        )
+        return next((remedy for part, remedy in remedies.items() if part in message.lower()), "Check TAXI_WAREHOUSE.")
 
 
 def _in_schema(found: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The columns in order and type; null where the table does not have one yet."""
+    """Cast the columns to a schema, in its order; columns that are not found are null."""
     columns = [
         found.column(field.name).cast(field.type)
         if field.name in found.column_names

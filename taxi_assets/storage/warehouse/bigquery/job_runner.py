@@ -1,4 +1,4 @@
-"""Jobs that end, whatever gets lost on the way: found again by their id, tried again where that may help."""
+"""Runs BigQuery jobs so that a lost answer or a transient failure neither fails a load nor runs it twice."""
 
 from __future__ import annotations
 
@@ -20,20 +20,26 @@ if TYPE_CHECKING:
 
 _ATTEMPTS = 4
 _LONGEST_WAIT_SECONDS = 30
-# A job that failed for one of these may succeed as another job. A quota is not tried again: it is for a day.
+# A job that failed for one of these reasons may succeed as another job. Quotas are not retried: they last for a day.
 _TRANSIENT_REASONS = TRANSIENT_REASONS - {"quotaExceeded"}
 
 
 class _TransientJobError(Exception):
-    """A job has failed for a reason that may pass."""
+    """A job has failed for a transient reason."""
 
 
-def build_job_id(run_id: str, destination: str, *data: str) -> str:
-    """An id for all attempts to load this data in this run: a run that tries again finds what it began.
+def build_job_id(run_id: str, destination: str, *inputs: str) -> str:
+    """Return the id prefix of all jobs that write these inputs to this destination in this run.
 
-    Another run, or other data, gets another id, and so loads anew.
+    A retry of the run gets the same id, so it finds the job that its first attempt has started. Another run, or other
+    inputs, get another id.
+
+    Args:
+        run_id: The Dagster run.
+        destination: The destination, as `project.dataset.table$partition`.
+        inputs: Identify the data, such as a data version or a query.
     """
-    digest = hashlib.sha256("|".join([run_id, destination, *data]).encode()).hexdigest()[:24]
+    digest = hashlib.sha256("|".join([run_id, destination, *inputs]).encode()).hexdigest()[:24]
     table = destination.rpartition(".")[2].replace("$", "-")
     return f"taxi_assets-{table}-{digest}"
 
@@ -48,14 +54,29 @@ def run_job_idempotently(
     can_reuse_finished_job: Callable[[], bool] = lambda: True,
     on_job_left_running: Callable[[], None] = lambda: None,
 ) -> Any:
-    """Start a job by `start(id)`, or find it where an earlier attempt has started it, and wait for its end.
+    """Start a job, or attach to the one that an earlier attempt has started, and wait for its end.
 
-    The id of a failed job is never used again: each new job adds its number. So does one whose work does not stand any
-    more, which `stands()` is asked of a job that an earlier attempt has finished. `left()` is called when the wait ends
-    with an error, but the job has not failed: it goes on by itself.
+    BigQuery never accepts a job id twice. So the jobs of one `job_id` are numbered from 1, and the next number is used
+    if a job has failed, or has finished but must not be reused.
 
-    Raises what the job failed of, or `WarehouseUnreachableError` when it failed too often for a reason that might have
-    passed.
+    Args:
+        client: The client.
+        start_job: Inserts the job with the given id and returns it. Called again for each further job.
+        job_id: See `build_job_id`.
+        location: The location in which the job runs.
+        log: Gets a warning for each failed job that is followed by another.
+        can_reuse_finished_job: Called if an earlier attempt's job has finished. Returns whether its result still is
+            in place.
+        on_job_left_running: Called if the wait ends with an error although the job has not failed: BigQuery goes on
+            with it.
+
+    Returns:
+        The result of the finished job: the job itself for a load, the rows for a query.
+
+    Raises:
+        WarehouseUnreachableError: Four jobs have failed for transient reasons.
+        google.api_core.exceptions.GoogleAPICallError: The job failed for another reason, or BigQuery rejected a
+            request.
     """
     ids = (f"{job_id}-{number}" for number in itertools.count(1))
 
@@ -71,7 +92,7 @@ def run_job_idempotently(
                 raise _TransientJobError(f"{job.job_id} failed: {error.get('message', error['reason'])}") from None
             raise
 
-    def tell(state: tenacity.RetryCallState) -> None:
+    def warn(state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         log.warning("%s; trying again", error)
 
@@ -80,7 +101,7 @@ def run_job_idempotently(
             retry=tenacity.retry_if_exception_type(_TransientJobError),
             stop=tenacity.stop_after_attempt(_ATTEMPTS),
             wait=tenacity.wait_random_exponential(multiplier=1, max=_LONGEST_WAIT_SECONDS),
-            before_sleep=tell,
+            before_sleep=warn,
             reraise=True,
         ):
             with trial:
@@ -93,17 +114,17 @@ def run_job_idempotently(
 
 def _start_or_attach(
     client: bigquery.Client,
-    start: Callable[[str], Any],
+    start_job: Callable[[str], Any],
     ids: Iterator[str],
     location: str,
-    is_still_valid: Callable[[], bool],
+    can_reuse_finished_job: Callable[[], bool],
 ) -> Any:
-    """A new job, or an earlier one that has not failed."""
+    """Return a new job, or the earlier one of an id if it still runs or can be reused."""
     while True:
-        this = next(ids)
+        job_id = next(ids)
         try:
-            return start(this)
-        except api_errors.Conflict:
-            job = client.get_job(this, location=location)
-            if job.error_result is None and (job.state != "DONE" or is_still_valid()):
+            return start_job(job_id)
+        except api_errors.Conflict:  # the id is taken
+            job = client.get_job(job_id, location=location)
+            if job.error_result is None and (job.state != "DONE" or can_reuse_finished_job()):
                 return job

@@ -1,17 +1,16 @@
-"""One month on its way into its partition, and its note in the ledger beside it.
+"""The load of one month into BigQuery: its partition, and its row in the ledger.
 
-BigQuery has no transaction over a load job and a note, and another run may load the same month meanwhile. So the old
-note is invalidated before anything is written, and the new one is written last: whatever breaks off in between, the
-month counts as not loaded, and the next run loads it again. The invalidated note has the run's id and no data version,
-so that a check of another run can report which run is replacing the month.
+BigQuery has no transaction over a load job and a ledger row, and another run may load the same month at the same time.
+So a load invalidates the ledger row before it writes anything, and writes the new row last. If it stops in between, the
+month counts as not loaded, and the next run loads it again.
 
-Belongs here: the order of the steps, and what follows when one fails. Does not belong here: jobs (`jobs.py`), tables
-(`tables.py`).
+`job_runner.py` runs the jobs, `tables.py` defines the tables.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import enum
 import os
 import uuid
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -48,75 +47,133 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.schema import Service
 
-# Whoever waits for an error shall not wait for minutes more.
+# For requests after a failure: the error should not wait minutes for them.
 _SHORT_RETRY = DEFAULT_RETRY.with_timeout(30)
+
+_Row = dict[str, Any]
+
+
+class LoadState(enum.IntEnum):
+    """How far a load has come, and so what the ledger and the partition hold."""
+
+    UNCHANGED = 1
+    """Ledger row and partition are as they were."""
+    LEDGER_INVALIDATED = 2
+    """The ledger row names this run and no data version, or is about to. No job has written the partition."""
+    PARTITION_WRITTEN = 3
+    """The partition holds the new trips, or may: a job has finished, still runs, or a deletion has been requested."""
+    LEDGER_WRITTEN = 4
+    """The ledger row names the new data version."""
+    CONFIRMED = 5
+    """The object that was loaded was still the current one after the ledger row had been written."""
 
 
 @dataclass
 class MonthLoad:
-    """Replaces a month by the clean trips; table and ledger are ready for it."""
+    """Replaces a month's partition by the clean trips, and keeps the ledger in line with it.
+
+    `replace` takes these steps, in this order:
+
+    | state before       | step                                                                                      |
+    |--------------------|-------------------------------------------------------------------------------------------|
+    | UNCHANGED          | 1. Count the rows of the lake object and compare them with its report.                    |
+    |                    | 2. Invalidate the ledger row: null data version, id of this run.                          |
+    | LEDGER_INVALIDATED | 3. Replace the partition by one load job. Delete the partition if the month has no rows.  |
+    | PARTITION_WRITTEN  | 4. Check that the object is still current, then write the ledger row.                     |
+    | LEDGER_WRITTEN     | 5. Check the object once more, unless a newer run has written the ledger row since.       |
+    | CONFIRMED          |                                                                                           |
+
+    If the process is killed, nothing is cleaned up:
+
+    | crash point                                | ledger row  | partition    | what the next run does             |
+    |--------------------------------------------|-------------|--------------|------------------------------------|
+    | before step 2                              | old         | old          | loads the month, as this run would |
+    | after step 2, before BigQuery has the job  | invalidated | old          | loads the month                    |
+    | while the job runs, without this process   | invalidated | old, then new| loads the month                    |
+    | after step 3, before step 4 ends           | invalidated | new          | loads the month                    |
+    | after step 4                               | new         | new          | skips the month: it is unchanged   |
+
+    A retry of the same run is special, because it uses the same job id: it waits for the job of the first attempt if
+    that still runs, and reuses it if it has finished and the partition still has the expected totals. An invalidated
+    row makes the month count as not loaded, and `Warehouse.replacing_run_id` names the run that was killed.
+
+    If a step fails, `replace` cleans up by the state it has reached, then raises the error:
+
+    | state              | clean-up                                                                                  |
+    |--------------------|-------------------------------------------------------------------------------------------|
+    | UNCHANGED          | none                                                                                      |
+    | LEDGER_INVALIDATED | Restore the old ledger row, unless another run has written one since. If the run is       |
+    |                    | interrupted, the row stays invalidated.                                                   |
+    | PARTITION_WRITTEN, | Invalidate the ledger row again: another run may have written its own row. The error says |
+    | LEDGER_WRITTEN     | that the partition is suspect. The next run loads the month.                              |
+
+    Two gaps remain; the check `matches_clean` finds both if the totals differ. A job of a killed run may start only
+    after the next run has finished. And if BigQuery accepts a job, but every answer to its insertion is lost, the state
+    stays LEDGER_INVALIDATED, so the old row is restored.
+    """
 
     client: bigquery.Client
     service: Service
     month: Month
     trips: ParquetPartition
     table: str
+    """The table of trips, as `project.dataset.table`. It exists and has the schema of the service."""
     ledger: str
+    """The ledger of the service, in the same form. It exists, too."""
     location: str
+    """The location of the dataset, where all jobs run."""
     run_id: str
-    named_errors: Callable[[], AbstractContextManager[None]]
-    """Turns the client's errors into ours."""
+    """The Dagster run, for job ids and the ledger."""
+    translate_errors: Callable[[], AbstractContextManager[None]]
+    """Builds a context that turns errors of Google's clients into errors of this package."""
     log: logging.Logger
-    _touched: bool = field(default=False, init=False)
-    """Whether the partition may hold something else than before."""
-    _old: list[dict[str, Any]] | None = field(default=None, init=False)
-    """The month's ledger row before this load invalidated it; None if this load has not invalidated it."""
+    _state: LoadState = field(default=LoadState.UNCHANGED, init=False)
+    _previous_rows: list[_Row] | None = field(default=None, init=False)
+    """The ledger row before this load invalidated it: at most one. None until then."""
 
     def replace(self) -> None:
-        """Count in the object, load it into the partition in one job, note what was loaded."""
+        """Load the month; if that fails, bring the ledger in line with the partition.
+
+        Raises:
+            ReconciliationError: The rows of the object, or those that the job wrote, differ from the report.
+            LakeConflictError: Another run has replaced the object.
+            WarehouseUnreachableError: BigQuery kept failing, or cannot be reached.
+            WarehouseConfigurationError: BigQuery rejected a request or a job.
+        """
         try:
-            with self.named_errors():
-                self._replace()
+            with self.translate_errors():
+                self._verify_object()
+                self._write_partition()
+                self._write_ledger()
+                self._confirm()
         except TaxiAssetsError as error:
-            if not self._touched:
+            if self._state < LoadState.PARTITION_WRITTEN:
                 self._restore_ledger()
                 raise
-            self._invalidate_after_failure()
-            remedy = "Materialize it once more." if isinstance(error, LakeConflictError) else error.remedy
-            raise type(error)(
-                f"{error.problem} What `{self.table}` holds of {self.month} is suspect until the next load.",
-                remedy=remedy,
-            ) from error
-        except BaseException:
-            if self._touched:
-                self._invalidate_after_failure()
+            self._invalidate_ledger_again()
+            raise self._suspect_error(error) from error
+        except BaseException:  # such as an interrupted run
+            if self._state >= LoadState.PARTITION_WRITTEN:
+                self._invalidate_ledger_again()
             raise
 
-    def _replace(self) -> None:
-        # A load job names its object, but cannot name the generation: it must be the same before and after.
+    # --- steps -------------------------------------------------------------------------------------------------------
+
+    def _verify_object(self) -> None:
+        # A load job names its object, but not the object's generation. So the object must be the current one before
+        # and after the job.
         self.trips.require_current()
         found = self._count_object()
         if found != self.trips.report.clean:
-            raise self._reconciliation_error(found, "The month was left as it was.")
-        if found.rows:
-            self._load()
+            raise self._reconciliation_error(found, "The month is unchanged.")
+
+    def _write_partition(self) -> None:
+        if self.trips.report.clean.rows:
+            self._load_partition()
         else:
-            self._drop()
-        self.trips.require_current()
-        self._record_in_ledger()
-        # A newer run that published and began its load in between has lost its invalidation to this note.
-        if all(row["run_id"] == self.run_id for row in self._ledger_rows()):
-            self.trips.require_current()
+            self._delete_partition()
 
-    # --- the trips ---------------------------------------------------------------------------------------------------
-
-    def _drop(self) -> None:
-        self.trips.require_current()
-        self._invalidate_ledger()
-        self._touch()  # before, because the answer may be lost
-        self.client.delete_table(partition_name(self.table, self.month), not_found_ok=True)
-
-    def _load(self) -> None:
+    def _load_partition(self) -> None:
         destination = partition_name(self.table, self.month)
         config = bigquery.LoadJobConfig(
             source_format=bigquery.SourceFormat.PARQUET,
@@ -126,39 +183,41 @@ class MonthLoad:
             **table_layout(self.service),
             labels={**LABELS, "service": self.service.name, "month": str(self.month)},
         )
-        where: dict[str, Any] = {"job_config": config, "location": self.location}
+        options: dict[str, Any] = {"job_config": config, "location": self.location}
 
-        def start(job_id: str) -> Any:
+        def start_job(job_id: str) -> Any:
             self.trips.require_current()
             self._invalidate_ledger()
             if self.trips.uri.startswith("gs://"):
-                return self.client.load_table_from_uri(self.trips.uri, destination, job_id=job_id, **where)
+                return self.client.load_table_from_uri(self.trips.uri, destination, job_id=job_id, **options)
             with self.trips.as_local_file() as path, path.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
-                return self.client.load_table_from_file(file, destination, job_id=job_id, size=size, **where)
+                return self.client.load_table_from_file(file, destination, job_id=job_id, size=size, **options)
 
         job = run_job_idempotently(
             self.client,
-            start,
+            start_job,
             build_job_id(self.run_id, destination, self.trips.report.data_version, self.trips.version),
             location=self.location,
             log=self.log,
             can_reuse_finished_job=lambda: self._count_partition() == self.trips.report.clean,
-            on_job_left_running=self._touch,
+            on_job_left_running=lambda: self._enter(LoadState.PARTITION_WRITTEN),
         )
-        self._touch()
+        self._enter(LoadState.PARTITION_WRITTEN)
         if job.output_rows != self.trips.report.clean.rows:
             found = self.trips.report.clean.model_copy(update={"rows": job.output_rows})
-            raise self._reconciliation_error(found, f"The job {job.job_id} says so.")
+            raise self._reconciliation_error(found, f"The job {job.job_id} reports this number of rows.")
 
-    def _touch(self) -> None:
-        self._touched = True
+    def _delete_partition(self) -> None:
+        self.trips.require_current()
+        self._invalidate_ledger()
+        self._enter(LoadState.PARTITION_WRITTEN)  # before the request, because its answer may be lost
+        self.client.delete_table(partition_name(self.table, self.month), not_found_ok=True)
 
-    # --- the ledger --------------------------------------------------------------------------------------------------
-
-    def _record_in_ledger(self) -> None:
+    def _write_ledger(self) -> None:
+        self.trips.require_current()
         report = self.trips.report
-        note: dict[str, Any] = {
+        row: _Row = {
             "data_month": self.month.start.isoformat(),
             "data_version": report.data_version,
             "row_count": report.clean.rows,
@@ -167,20 +226,67 @@ class MonthLoad:
             "loaded_at": _now(),
             "run_id": self.run_id,
         }
-        self._write_and_wait(note)
+        self._replace_ledger_row(row)
+        self._enter(LoadState.LEDGER_WRITTEN)
 
-    def _write_and_wait(self, note: dict[str, Any]) -> None:
-        # Never the job of an earlier attempt: its note may have been invalidated since.
+    def _confirm(self) -> None:
+        # A newer run may have invalidated the row just before this load overwrote it, and then be loading newer trips.
+        if all(row["run_id"] == self.run_id for row in self._read_ledger()):
+            self.trips.require_current()
+        self._enter(LoadState.CONFIRMED)
+
+    def _enter(self, state: LoadState) -> None:
+        self._state = state
+
+    # --- the ledger --------------------------------------------------------------------------------------------------
+
+    def _invalidate_ledger(self) -> None:
+        """Replace the month's ledger row by one that names this run and no data version.
+
+        This happens before each job, because a killed process cannot do it afterwards. With the old row and new trips,
+        a month would pass for loaded if its old version, with the same totals, were published again.
+        """
+        rows = self._read_ledger()
+        if self._previous_rows is None:
+            self._previous_rows = [row for row in rows if not self._is_own_invalidation(row)]
+        self._enter(LoadState.LEDGER_INVALIDATED)
+        self._replace_ledger_row(self._invalid_row())
+
+    def _invalidate_ledger_again(self) -> None:
+        with self._failures_logged("invalidate"):
+            self._load_ledger_rows([self._invalid_row()], None).result(timeout=_SHORT_RETRY.timeout)
+
+    def _restore_ledger(self) -> None:
+        """Restore the row that this load has invalidated, unless another run has written one since."""
+        if self._state is LoadState.UNCHANGED:
+            return
+        with self._failures_logged("restore"):
+            if not any(map(self._is_own_invalidation, self._read_ledger())):
+                return
+            rows = [{name: _to_json_value(value) for name, value in row.items()} for row in self._previous_rows or []]
+            if rows:
+                self._load_ledger_rows(rows, None).result(timeout=_SHORT_RETRY.timeout)
+            else:
+                name = partition_name(self.ledger, self.month)
+                self.client.delete_table(name, not_found_ok=True, retry=_SHORT_RETRY)
+
+    def _read_ledger(self) -> list[_Row]:
+        rows: list[_Row] = read_rows(self.client, partition_name(self.ledger, self.month), LEDGER_SCHEMA).to_pylist()
+        return rows
+
+    def _replace_ledger_row(self, row: _Row) -> None:
+        # A new id each time: the job of an earlier attempt must not be reused, its row may have been replaced since.
         job_id = build_job_id(self.run_id, partition_name(self.ledger, self.month), uuid.uuid4().hex)
         run_job_idempotently(
             self.client,
-            lambda id_: self._write([note], id_),
+            lambda id_: self._load_ledger_rows([row], id_),
             job_id,
             location=self.location,
             log=self.log,
         )
 
-    def _write(self, notes: list[dict[str, Any]], job_id: str | None) -> Any:
+    def _load_ledger_rows(self, rows: list[_Row], job_id: str | None) -> Any:
+        """Start a job that replaces the month's partition of the ledger by these rows."""
         config = bigquery.LoadJobConfig(
             schema=LEDGER_SCHEMA,
             write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE,
@@ -189,65 +295,19 @@ class MonthLoad:
         )
         destination = partition_name(self.ledger, self.month)
         return self.client.load_table_from_json(
-            notes, destination, job_id=job_id, job_config=config, location=self.location
+            rows, destination, job_id=job_id, job_config=config, location=self.location
         )
 
-    def _invalidate_ledger(self) -> None:
-        """Replace the month's ledger row by one that vouches for no data and names this run.
-
-        Before each job, because a process that is killed writes nothing afterwards: with the old note beside the new
-        trips, a month whose old version comes back with the same totals would be taken for loaded.
-        """
-        rows = self._ledger_rows()
-        if self._old is None:
-            self._old = [row for row in rows if not self._is_own_invalidation(row)]
-        self._write_and_wait(self._invalidation())
-
-    def _invalidate_after_failure(self) -> None:
-        """Invalidate again: another run may have noted its own load meanwhile."""
-        with self._only_warns("still notes"):
-            self._write([self._invalidation()], None).result(timeout=_SHORT_RETRY.timeout)
-
-    def _restore_ledger(self) -> None:
-        """Restore the old ledger row, because the partition is as it was; unless another run has written since."""
-        if self._old is None:
-            return
-        with self._only_warns("does not note any more"):
-            if not any(map(self._is_own_invalidation, self._ledger_rows())):
-                return
-            notes = [{name: _as_json_value(value) for name, value in note.items()} for note in self._old]
-            if notes:
-                self._write(notes, None).result(timeout=_SHORT_RETRY.timeout)
-            else:
-                name = partition_name(self.ledger, self.month)
-                self.client.delete_table(name, not_found_ok=True, retry=_SHORT_RETRY)
-
-    def _ledger_rows(self) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = read_rows(
-            self.client, partition_name(self.ledger, self.month), LEDGER_SCHEMA
-        ).to_pylist()
-        return rows
-
-    def _invalidation(self) -> dict[str, Any]:
+    def _invalid_row(self) -> _Row:
         return {"data_month": self.month.start.isoformat(), "loaded_at": _now(), "run_id": self.run_id}
 
-    def _is_own_invalidation(self, row: dict[str, Any]) -> bool:
+    def _is_own_invalidation(self, row: _Row) -> bool:
         return row["data_version"] is None and row["run_id"] == self.run_id
-
-    @contextmanager
-    def _only_warns(self, message: str) -> Iterator[None]:
-        """An error of what follows a failure must not hide it."""
-        try:
-            yield
-        except (api_errors.GoogleAPIError, auth_errors.GoogleAuthError, OSError, FutureTimeoutError) as error:
-            self.log.warning(
-                "%s %s %s %s: %s", self.ledger, message, self.service.name, self.month, describe_google_error(error)
-            )
 
     # --- counting ----------------------------------------------------------------------------------------------------
 
     def _count_object(self) -> ControlTotals:
-        """Control figures of the object: counted by BigQuery in Cloud Storage, or here where the lake is local."""
+        """Compute the control totals of the object: in Cloud Storage by a query, in a local lake by this process."""
         if not self.trips.uri.startswith("gs://"):
             with self.trips.as_local_file() as path:
                 return compute_parquet_totals(path, self.service, self.month)
@@ -263,11 +323,36 @@ class MonthLoad:
             self.client, f"`{self.table}`", self.service.money_columns, self.month, location=self.location
         )
 
+    # --- errors ------------------------------------------------------------------------------------------------------
+
     def _reconciliation_error(self, found: ControlTotals, note: str) -> ReconciliationError:
         return reconciliation_error(self.service, self.month, self.trips, f"`{self.table}`", found, note)
 
+    def _suspect_error(self, error: TaxiAssetsError) -> TaxiAssetsError:
+        """Return the same error, which also says that the partition is suspect."""
+        remedy = "Materialize the asset again." if isinstance(error, LakeConflictError) else error.remedy
+        return type(error)(
+            f"{error.problem} The rows of {self.month} in `{self.table}` are suspect until the next load.",
+            remedy=remedy,
+        )
 
-def _as_json_value(value: Any) -> Any:
+    @contextmanager
+    def _failures_logged(self, action: str) -> Iterator[None]:
+        """Log an error of cleaning up instead of raising it: it must not hide the error that led to it."""
+        try:
+            yield
+        except (api_errors.GoogleAPIError, auth_errors.GoogleAuthError, OSError, FutureTimeoutError) as error:
+            self.log.warning(
+                "could not %s the row of %s %s in %s: %s",
+                action,
+                self.service.name,
+                self.month,
+                self.ledger,
+                describe_google_error(error),
+            )
+
+
+def _to_json_value(value: Any) -> Any:
     return value.isoformat() if isinstance(value, dt.date) else value
 
 

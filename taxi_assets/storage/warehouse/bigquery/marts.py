@@ -1,7 +1,6 @@
-"""Marts in BigQuery: a month is a query job into its partition, which it replaces whole at its end.
+"""Marts in BigQuery: one query job per month, which replaces the month's partition as a whole when it ends.
 
-Belongs here: what tables and views of marts look like, the job, and what its errors are called. Does not belong here:
-what the query of a month is.
+`marts/sql_rendering.py` renders the queries.
 """
 
 from __future__ import annotations
@@ -26,16 +25,20 @@ if TYPE_CHECKING:
     from taxi_assets.marts.mart import Mart
     from taxi_assets.tlc.month import Month
 
-_CLUSTERS = 4
-"""As many columns as a table can be clustered by."""
-_CANNOT_CLUSTER = {ColumnType.DEGREES}
+_MAX_CLUSTERING_COLUMNS = 4  # BigQuery's limit
+_NOT_CLUSTERABLE = {ColumnType.DEGREES}
 _MISSING = re.compile(r"Not found: (?P<kind>Table|Dataset) (?:[^ ]*[:.])?(?P<name>[^ :.]+)")
-# Where the API's name of a type is none in SQL.
-_IN_SQL = {"FLOAT": "FLOAT64", "BOOLEAN": "BOOL", "INTEGER": "INT64"}
+# The SQL names of types that the REST API names otherwise.
+_SQL_TYPES = {"FLOAT": "FLOAT64", "BOOLEAN": "BOOL", "INTEGER": "INT64"}
 
 
 def mart_table(name: str, mart: Mart) -> bigquery.Table:
-    """The table of a mart: a partition a month, clustered by the rest of its key."""
+    """Return the definition of a mart's table: partitioned by month, clustered by the other columns of its key.
+
+    Args:
+        name: The table's name, as `project.dataset.table`.
+        mart: Defines the columns, the key and the description.
+    """
     schema = [bigquery.SchemaField(c.name, TYPES[c.type], description=c.description_with_unit) for c in mart.columns]
     table = bigquery.Table(name, schema)
     table.time_partitioning = monthly_partitioning()
@@ -56,7 +59,21 @@ def replace_mart_month(
     run_id: str,
     log: logging.Logger,
 ) -> int:
-    """Run the query of a month into its partition; the number of rows."""
+    """Run the query of a month with the month's partition as destination.
+
+    Args:
+        client: The client.
+        mart: Defines the columns and the key.
+        month: The month to replace.
+        query: The rendered query of the month.
+        table: The mart's table, as `project.dataset.table`. It exists.
+        location: The location of the dataset.
+        run_id: The Dagster run, for the job id.
+        log: Gets a warning for each failed job that is followed by another.
+
+    Returns:
+        The number of rows of the month.
+    """
     destination = partition_name(table, month)
     config = bigquery.QueryJobConfig(
         destination=destination,
@@ -66,37 +83,60 @@ def replace_mart_month(
         clustering_fields=_clustering(mart),
         labels={**LABELS, "mart": mart.name, "month": str(month)},
     )
-    statement = _in_order(query, mart, client.get_table(table).schema)
+    statement = _with_table_columns(query, mart, client.get_table(table).schema)
 
-    def start(job_id: str) -> Any:
+    def start_job(job_id: str) -> Any:
         return client.query(statement, job_config=config, job_id=job_id, location=location, job_retry=None)
 
-    # Trips may have changed since an earlier attempt of this run: what it has finished is made again.
+    # Trips may have changed since an earlier attempt of this run, so its finished job is not reused.
     job_id = build_job_id(run_id, destination, mart.version, statement)
-    rows = run_job_idempotently(client, start, job_id, location=location, log=log, can_reuse_finished_job=lambda: False)
+    rows = run_job_idempotently(
+        client, start_job, job_id, location=location, log=log, can_reuse_finished_job=lambda: False
+    )
     return int(rows.total_rows)
 
 
 def replace_view(client: bigquery.Client, name: str, mart: Mart, query: str) -> None:
-    """Make a view, or give it this query and description."""
+    """Create a view, or update it if its query or description differs.
+
+    Args:
+        client: The client.
+        name: The view's name, as `project.dataset.view`.
+        mart: The mart that defines the view.
+        query: The rendered query of the view.
+
+    Raises:
+        WarehouseSchemaError: A table has the name of the view.
+    """
     view = bigquery.Table(name)
     view.view_query = query
-    view.description = f"Upon {mart.name}: {mart.description}"
+    view.description = f"View of the mart {mart.name}: {mart.description}"
     view.labels = {**LABELS, "mart": mart.name}
     found = client.create_table(view, exists_ok=True)
     if found.table_type != "VIEW":
         raise WarehouseSchemaError(
-            f"`{name}` is a table; marts/sql/{mart.name}.sql makes a view of that name.",
+            f"`{name}` is a table, but marts/sql/{mart.name}.sql defines a view of this name.",
             remedy="Rename or drop the table, then materialize the mart again.",
         )
     if (found.view_query, found.description) != (view.view_query, view.description):
-        # Whatever its etag is: who is here at the same time writes the same.
+        # Without the etag as a condition: a concurrent run writes the same view.
         client.update_table(view, ["view_query", "description", "labels"])
 
 
 @contextmanager
-def translate_query_errors(label: str, missing: Callable[[str], WarehouseTableMissingError]) -> Iterator[None]:
-    """Names what BigQuery says of tables and columns that a query does not find."""
+def translate_query_errors(
+    label: str, missing_table_error: Callable[[str], WarehouseTableMissingError]
+) -> Iterator[None]:
+    """Turn BigQuery's errors about missing datasets, tables and columns into errors of this package.
+
+    Args:
+        label: What failed, as the start of a message: "od_flows 2020-10 cannot be computed".
+        missing_table_error: Builds the error for a missing table from its name.
+
+    Raises:
+        WarehouseTableMissingError: A table of the query, or its dataset, does not exist.
+        WarehouseSchemaError: A column of the query does not exist.
+    """
     try:
         yield
     except api_errors.NotFound as error:
@@ -105,9 +145,9 @@ def translate_query_errors(label: str, missing: Callable[[str], WarehouseTableMi
             raise
         if found["kind"] == "Dataset":
             raise WarehouseTableMissingError(
-                f"{label}: there is no dataset {found['name']}.", remedy="Materialize what it reads first."
+                f"{label}: there is no dataset {found['name']}.", remedy="Materialize the assets that it reads first."
             ) from error
-        raise missing(found["name"]) from error
+        raise missing_table_error(found["name"]) from error
     except api_errors.BadRequest as error:
         message = re.search(r"Unrecognized name: [^\s;]+|Name \S+ not found inside \S+", str(error))
         if message is None:
@@ -117,16 +157,17 @@ def translate_query_errors(label: str, missing: Callable[[str], WarehouseTableMi
 
 def _clustering(mart: Mart) -> list[str]:
     types = {column.name: column.type for column in mart.columns}
-    return [name for name in mart.key if name != "data_month" and types[name] not in _CANNOT_CLUSTER][:_CLUSTERS]
+    columns = [name for name in mart.key if name != "data_month" and types[name] not in _NOT_CLUSTERABLE]
+    return columns[:_MAX_CLUSTERING_COLUMNS]
 
 
-def _in_order(query: str, mart: Mart, fields: Sequence[bigquery.SchemaField]) -> str:
-    """The query with the table's columns: new ones come last there, and those that the mart has lost are null."""
+def _with_table_columns(query: str, mart: Mart, fields: Sequence[bigquery.SchemaField]) -> str:
+    """Return the query with the columns of the table, in its order; columns that the mart no longer has are null."""
     own = {column.name for column in mart.columns}
     columns = [
         f"`{field.name}`"
         if field.name in own
-        else f"CAST(NULL AS {_IN_SQL.get(field.field_type, field.field_type)}) AS `{field.name}`"
+        else f"CAST(NULL AS {_SQL_TYPES.get(field.field_type, field.field_type)}) AS `{field.name}`"
         for field in fields
     ]
     return f"SELECT {', '.join(columns)} FROM ({query}) AS month"  # noqa: S608  (of our own names)

@@ -1,7 +1,4 @@
-"""What is read from BigQuery: queries about a month, and rows as they stand.
-
-Belongs here: how to ask. Does not belong here: what is asked for, and what its errors mean to whoever asked.
-"""
+"""Reads from BigQuery: queries about one month, control totals, and the rows of a table or partition."""
 
 from __future__ import annotations
 
@@ -28,7 +25,18 @@ def run_query(
     location: str,
     external: Mapping[str, bigquery.ExternalConfig] | None = None,
 ) -> Any:
-    """The rows of a query, in which `@month` is the month's first day; `external`: files that it names as tables."""
+    """Run a query about a month and return its rows.
+
+    Args:
+        client: The client.
+        query: GoogleSQL, in which the parameter `@month` is the first day of the month.
+        month: The month.
+        location: The location in which the query runs.
+        external: Files that the query reads as tables, by the name of the table.
+
+    Returns:
+        A `RowIterator` of the client.
+    """
     config = bigquery.QueryJobConfig(
         query_parameters=[bigquery.ScalarQueryParameter("month", "DATE", month.start)], labels=LABELS
     )
@@ -46,7 +54,16 @@ def compute_totals(
     location: str,
     external: Mapping[str, bigquery.ExternalConfig] | None = None,
 ) -> ControlTotals:
-    """Control figures of a month."""
+    """Compute a month's control totals in one query.
+
+    Args:
+        client: The client.
+        table: The table in the query's own syntax: quoted in backticks, or a name in `external`.
+        money: The names of the money columns to sum. Null counts as zero.
+        month: Only rows with this `data_month` count.
+        location: The location in which the query runs.
+        external: See `run_query`.
+    """
     sums = " + ".join(f"COALESCE(SUM(`{name}`), 0)" for name in money) or "0"
     query = (
         f"SELECT COUNT(*) AS row_count, CAST({sums} AS NUMERIC) AS dollars, "  # noqa: S608  (of our own names)
@@ -59,7 +76,17 @@ def compute_totals(
 def read_rows(
     client: bigquery.Client, table: str, fields: Sequence[bigquery.SchemaField], rows: int | None = None
 ) -> pa.Table:
-    """Rows of a table or partition as they stand, which costs nothing; none where it is not there."""
+    """Return rows of a table or partition without a query, which costs nothing.
+
+    Args:
+        client: The client.
+        table: `project.dataset.table`, or `project.dataset.table$partition`.
+        fields: The columns to return.
+        rows: The number of rows, in no particular order; None returns all of them.
+
+    Returns:
+        An empty table, with columns of type null, if the table or partition does not exist.
+    """
     listed = client.list_rows(bigquery.TableReference.from_string(table), selected_fields=fields, max_results=rows)
     try:
         return listed.to_arrow(create_bqstorage_client=False)

@@ -1,4 +1,4 @@
-"""What BigQuery tables look like: types, partitions, clusters, descriptions."""
+"""The definitions of BigQuery tables: types, partitioning, clustering, descriptions, and their updates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.schema import Service
 
-# As the API names them.
+# Spelled as the REST API returns them, so that they can be compared with existing tables.
 TYPES: Mapping[ColumnType, str] = {
     ColumnType.INTEGER: "INTEGER",
     ColumnType.MONEY: "NUMERIC",
@@ -39,23 +39,31 @@ LABELS: Mapping[str, str] = {"managed-by": "taxi_assets"}
 LEDGER_SCHEMA = [
     bigquery.SchemaField("data_month", "DATE", description="First day of the month that was loaded."),
     bigquery.SchemaField(
-        "data_version", "STRING", description="Digest of what the month was made of; null while it is replaced."
+        "data_version",
+        "STRING",
+        description="Digest of the inputs of the month's trips; null while a run is replacing the month.",
     ),
-    bigquery.SchemaField("row_count", "INTEGER", description="Its rows."),
-    bigquery.SchemaField("cents", "INTEGER", description="Sum of all its money columns."),
-    bigquery.SchemaField("source_rows", "INTEGER", description="Sum of its row numbers."),
-    bigquery.SchemaField("loaded_at", "TIMESTAMP", description="When it was loaded, or its replacement began."),
-    bigquery.SchemaField("run_id", "STRING", description="The Dagster run that loaded it, or is replacing it."),
+    bigquery.SchemaField("row_count", "INTEGER", description="Number of trips."),
+    bigquery.SchemaField("cents", "INTEGER", description="Sum of all money columns, in cents."),
+    bigquery.SchemaField("source_rows", "INTEGER", description="Sum of the trips' row numbers in the published file."),
+    bigquery.SchemaField("loaded_at", "TIMESTAMP", description="Time of the load, or of the start of a replacement."),
+    bigquery.SchemaField("run_id", "STRING", description="The Dagster run that loaded the month, or is replacing it."),
 ]
+"""The ledger of a service: one row per month, which says what data the month's partition holds."""
 
 
 def schema_from_service(service: Service) -> list[bigquery.SchemaField]:
-    """The service's columns."""
+    """Return the columns of a service's trips."""
     return [bigquery.SchemaField(c.name, TYPES[c.type], description=c.description_with_unit) for c in service.columns]
 
 
 def schema_from_frame(frame: pd.DataFrame, descriptions: Mapping[str, str]) -> list[bigquery.SchemaField]:
-    """A frame's columns."""
+    """Return the columns of a frame, without its index; a type with no counterpart becomes STRING.
+
+    Args:
+        frame: The frame.
+        descriptions: Column descriptions by name.
+    """
     return [
         bigquery.SchemaField(field.name, _type_of(field.type), description=descriptions.get(field.name, ""))
         for field in pa.Schema.from_pandas(frame, preserve_index=False)
@@ -71,11 +79,14 @@ def _type_of(type_: Any) -> str:
         pa.types.is_date: "DATE",
         pa.types.is_timestamp: "DATETIME" if getattr(type_, "tz", None) is None else "TIMESTAMP",
     }
-    return next((name for is_it, name in known.items() if is_it(type_)), "STRING")
+    return next((name for matches, name in known.items() if matches(type_)), "STRING")
 
 
 def table_layout(service: Service) -> dict[str, Any]:
-    """By month of `data_month`, within it by time and place of pickup: the same for the table and for every load."""
+    """Return partitioning and clustering of a service's table, as options of a load job.
+
+    BigQuery rejects a load whose layout differs from the table's.
+    """
     names = [column.name for column in service.columns]
     return {
         "time_partitioning": monthly_partitioning(),
@@ -84,12 +95,17 @@ def table_layout(service: Service) -> dict[str, Any]:
 
 
 def monthly_partitioning() -> bigquery.TimePartitioning:
-    """A partition for each month of `data_month`."""
+    """Return partitioning by the month of `data_month`."""
     return bigquery.TimePartitioning(bigquery.TimePartitioningType.MONTH, field="data_month")
 
 
 def trips_table(name: str, service: Service) -> bigquery.Table:
-    """The table of a service's trips."""
+    """Return the definition of a service's table of trips.
+
+    Args:
+        name: The table's name, as `project.dataset.table`.
+        service: Defines the columns and the description.
+    """
     table = bigquery.Table(name, schema_from_service(service))
     table.time_partitioning = monthly_partitioning()
     table.clustering_fields = table_layout(service)["clustering_fields"]
@@ -99,7 +115,7 @@ def trips_table(name: str, service: Service) -> bigquery.Table:
 
 
 def ledger_table(name: str) -> bigquery.Table:
-    """The table of a service's loads."""
+    """Return the definition of a ledger; the name is `project.dataset.table`."""
     table = bigquery.Table(name, LEDGER_SCHEMA)
     table.time_partitioning = monthly_partitioning()
     table.labels = dict(LABELS)
@@ -107,17 +123,20 @@ def ledger_table(name: str) -> bigquery.Table:
 
 
 def partition_name(table: str, month: Month) -> str:
-    """The name of a month's partition, such as project.dataset.green_trips$202010."""
+    """Return the name of a month's partition, such as `project.dataset.green_trips$202010`."""
     return f"{table}${month.year:04d}{month.number:02d}"
 
 
 def ledger_name(service: Service) -> str:
-    """The table that says which data each partition holds."""
+    """Return the table name of a service's ledger, without the dataset."""
     return f"{service.table}_loads"
 
 
 def require_compatible_table(found: bigquery.Table, wanted: bigquery.Table) -> None:
-    """Raises `WarehouseSchemaError` where a table is made otherwise than it is wanted, in what cannot be changed."""
+    """Raise `WarehouseSchemaError` if an existing table differs from its definition in what BigQuery cannot change.
+
+    These are partitioning, clustering and the types of columns.
+    """
     name = f"`{found.project}.{found.dataset_id}.{found.table_id}`"
     if _layout(found) != _layout(wanted):
         raise WarehouseSchemaError(f"{name} is {_layout(found)}; it must be {_layout(wanted)}.", remedy=RECREATE_TABLE)
@@ -135,11 +154,21 @@ def _layout(table: bigquery.Table) -> str:
 
 
 def merge_properties(table: bigquery.Table, wanted: bigquery.Table) -> list[str]:
-    """Make a table as it is wanted; returns which of its properties changed. Columns the schema has lost stay."""
+    """Set the schema, description and labels of a local table object to those wanted. Sends no request.
+
+    Columns and labels that only the existing table has are kept.
+
+    Args:
+        table: The table as BigQuery returned it; it is changed in place.
+        wanted: The definition to follow.
+
+    Returns:
+        The names of the properties that changed, as `Client.update_table` takes them.
+    """
     new = {field.name: field for field in wanted.schema}
-    held = [new.pop(field.name, field) for field in table.schema]
+    existing = [new.pop(field.name, field) for field in table.schema]
     changes = {
-        "schema": [*held, *new.values()],  # new columns come last, where BigQuery puts them
+        "schema": [*existing, *new.values()],  # BigQuery requires new columns at the end
         "description": wanted.description,
         "labels": {**table.labels, **wanted.labels},
     }
