@@ -9,7 +9,7 @@ import dagster as dg
 
 from benchmarks.measure import timed
 from taxi_assets.tlc.month import Month
-from taxi_assets_tests.definitions.publication_harness import Publishing
+from taxi_assets_tests.definitions.publication_harness import PublicationHarness
 
 _LAST = Month(2021, 3)
 
@@ -18,14 +18,14 @@ def main(folder: Path, months: int) -> None:
     """The first tick on this instance: nothing is remembered from one before."""
     (folder / "dagster").mkdir()
     with dg.DagsterInstance.local_temp(str(folder / "dagster")) as instance:
-        scenario = Publishing(folder / "published", instance)
+        harness = PublicationHarness(folder / "published", instance)
         names = [str(_LAST.shift(-number)) for number in range(months)]
-        scenario.publish(*names)
+        harness.publish(*names)
         for name in names:
-            scenario.load(name)
-        timed(scenario.tick)
-        if "nothing new" not in scenario.message:
-            raise SystemExit(f"That was not an idle tick: {scenario.message}")
+            harness.load(name)
+        timed(harness.tick)
+        if "nothing new" not in harness.skip_message:
+            raise SystemExit(f"That was not an idle tick: {harness.skip_message}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,8 @@
-"""When an asset is materialized without anybody asking: when what it is made of has changed."""
+"""Automation conditions: when an asset is rebuilt because its upstream data changed.
+
+Belongs here: one condition per kind of asset, and the sensor that evaluates them. Does not belong here: the request for
+the first layer, the raw file, which needs the publisher (`publication/`).
+"""
 
 from __future__ import annotations
 
@@ -19,32 +23,39 @@ _ZONES = dg.AssetSelection.assets(["reference", ZONES_TABLE])
 
 
 def on_upstream_change() -> dg.AutomationCondition[dg.AssetKey]:
-    """Materialize a month of a shelf when the shelf before it, a month of any age, has other data than before.
+    """Return the condition of a layer: request a month when the layer before it has new data for that month.
 
-    Asks for nothing when a file was fetched again with the same bytes, when a run that goes through the whole chain
-    already does it, before blocking checks upstream have passed, and when switched on over months that are loaded.
+    The month may be of any age. The condition requests nothing
+
+    - if a file was downloaded again with the same bytes,
+    - if a run of the whole pipeline already materializes both layers,
+    - before the blocking checks upstream have passed,
+    - for months that were loaded before the condition was first evaluated.
     """
-    # A shelf that is made counts as handled: in a backfill of the job nothing else says that the run goes on to it.
-    # Should its file be revised in that very moment, the publication sensor finds that they do not agree.
-    by_itself = _AUTOMATION.data_version_changed() & ~_AUTOMATION.executed_with_root_target()
-    changed: dg.AutomationCondition[Any] = _AUTOMATION.any_deps_match(by_itself).since_last_handled()
+    # `since_last_handled()` also counts a materialization of the asset itself as handled. In a backfill of the job,
+    # nothing else shows that the run continues to this layer. If the file is revised at that very moment, the
+    # publication sensor finds that the layers do not agree.
+    changed_alone = _AUTOMATION.data_version_changed() & ~_AUTOMATION.executed_with_root_target()
+    changed: dg.AutomationCondition[Any] = _AUTOMATION.any_deps_match(changed_alone).since_last_handled()
     return (
         changed
         & _AUTOMATION.all_deps_blocking_checks_passed()
         & ~_AUTOMATION.any_deps_missing()
         & ~_AUTOMATION.any_deps_in_progress()
         & ~_AUTOMATION.in_progress()
-    ).with_label("what it is made of has changed")
+    ).with_label("upstream data changed")
 
 
 def on_warehouse_change(service: Service) -> dg.AutomationCondition[dg.AssetKey]:
-    """Materialize a month's report when its table, or that of the month before, has other data than before.
+    """Return the condition of a report: request a month when the warehouse has new data for it or for the month before.
 
-    Waits for the month's own trips and the taxi zones; these alone make no month anew. A month before that is not
-    loaded is not waited for; one that is being loaded, or that failed a blocking check, is.
+    The request waits
+
+    - until the month's own trips and the taxi zones are loaded; revised zones alone rebuild no report,
+    - while the month before is being loaded, or if it failed a blocking check. If it is not loaded, nothing waits.
     """
-    # What changes the clean trips changes the warehouse next, and only then is there something to report. But only by
-    # them can it be seen whether the month's own trips are there: of the table, the month before may be missing.
+    # Changed clean trips change the warehouse next, and the report shows the warehouse. But the clean trips show
+    # whether the month itself is loaded: of the table, the month before may be missing.
     table = dg.AssetSelection.assets(["warehouse", service.table])
     return (
         _not_yet_requested(_AUTOMATION.any_deps_match(_AUTOMATION.data_version_changed()).allow(table))
@@ -52,7 +63,7 @@ def on_warehouse_change(service: Service) -> dg.AutomationCondition[dg.AssetKey]
         & ~_AUTOMATION.any_deps_missing().ignore(table)
         & ~_AUTOMATION.any_deps_in_progress()
         & ~_AUTOMATION.in_progress()
-    ).with_label("the table of the month, or of the month before, has changed")
+    ).with_label("warehouse data of this month or the month before changed")
 
 
 def _check_failed() -> dg.AutomationCondition[Any]:
@@ -60,10 +71,10 @@ def _check_failed() -> dg.AutomationCondition[Any]:
 
 
 def on_service_change() -> dg.AutomationCondition[dg.AssetKey]:
-    """Materialize a month of a mart when a service's month has other data than before, whichever services are loaded.
+    """Return the condition of a mart: request a month when any service has new data for it in the warehouse.
 
-    Waits while others of them are being loaded, until blocking checks have passed, and for the taxi zones; these alone
-    make no month anew.
+    The request does not wait for services that are not loaded. It waits while one of them is being loaded, until the
+    blocking checks have passed, and until the taxi zones are loaded. Revised zones alone rebuild no month.
     """
     return (
         _not_yet_requested(_AUTOMATION.any_deps_match(_AUTOMATION.data_version_changed()).ignore(_ZONES))
@@ -71,32 +82,39 @@ def on_service_change() -> dg.AutomationCondition[dg.AssetKey]:
         & ~_AUTOMATION.any_deps_missing().allow(_ZONES)
         & ~_AUTOMATION.any_deps_in_progress()
         & ~_AUTOMATION.in_progress()
-    ).with_label("a service that it is made of has changed")
+    ).with_label("a service's data in the warehouse changed")
 
 
 def _not_yet_requested(changed: dg.AutomationCondition[Any]) -> dg.AutomationCondition[dg.AssetKey]:
-    # Not `since_last_handled()`: there, whatever changes in the tick after a request, or while the requested run goes,
-    # counts as handled, and is lost. So only a request ends the wait, and no change of its own tick.
-    asked = (_AUTOMATION.newly_requested() & ~changed) | _AUTOMATION.initial_evaluation()
-    return changed.since(asked)
+    """Return the condition that something changed and has not been requested since."""
+    # Not `since_last_handled()`: it loses a change in the tick after a request, or during the requested run, because
+    # its reset wins over its trigger. Here only a request resets, and not if something changed in the same tick.
+    requested = (_AUTOMATION.newly_requested() & ~changed) | _AUTOMATION.initial_evaluation()
+    return changed.since(requested)
 
 
 def on_any_month_change() -> dg.AutomationCondition[dg.AssetKey]:
-    """Materialize what is made of all months when one of them has other data than before: once for many.
+    """Return the condition of an asset computed from all months: request it when any month has new data.
 
-    Waits while any month is being made, so that a backfill of a hundred months asks for one run at its end.
+    The request waits while any month is being materialized, so a backfill of a hundred months causes one run, at its
+    end.
     """
     return (
         _not_yet_requested(_AUTOMATION.any_deps_match(_AUTOMATION.data_version_changed()))
         & ~_AUTOMATION.any_deps_in_progress()
         & ~_AUTOMATION.in_progress()
-    ).with_label("a month of those that it is made of has changed")
+    ).with_label("data of any month changed")
 
 
 def load_once_needed() -> dg.AutomationCondition[dg.AssetKey]:
-    """Load the taxi zones the first time that a service's trips are in the warehouse: the marts need them."""
+    """Return the condition of the taxi zones: request them once, when the first trips are in the warehouse.
+
+    The marts and reports need them.
+    """
     loaded = reduce(or_, (_loaded(service) for service in SERVICES.values()))
-    return (_AUTOMATION.missing() & loaded & ~_AUTOMATION.in_progress()).with_label("there are trips, but no zones yet")
+    return (_AUTOMATION.missing() & loaded & ~_AUTOMATION.in_progress()).with_label(
+        "trips are loaded, but the taxi zones are missing"
+    )
 
 
 def _loaded(service: Service) -> dg.AutomationCondition[dg.AssetKey]:
@@ -104,13 +122,14 @@ def _loaded(service: Service) -> dg.AutomationCondition[dg.AssetKey]:
 
 
 def automation_conditions() -> dg.AutomationConditionSensorDefinition:
-    """The sensor that looks whether the conditions hold.
+    """Return the sensor that evaluates the automation conditions of all assets.
 
-    On from the start: it asks for no month that is not loaded, and downloads nothing but the taxi zones, once.
+    It is on by default: it requests no month that is not loaded yet, and downloads only the taxi zones, once.
     """
     return dg.AutomationConditionSensorDefinition(
         "automation_conditions",
         target=dg.AssetSelection.all(),
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Makes a month anew downstream when what it is made of has changed.",
+        description="Rebuilds downstream assets when their upstream data changes, for the months that changed. It also "
+        "loads the taxi zones once, when the first trips are in the warehouse.",
     )

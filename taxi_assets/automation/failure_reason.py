@@ -1,4 +1,8 @@
-"""Find the reason of a failed run in its events."""
+"""Find out from a run's events why it failed.
+
+Belongs here: reading step failures and failed checks. `make backfill` and the failure notifications show the reason;
+the publication sensors do not retry a permanent failure.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,29 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from taxi_assets import errors
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from taxi_assets.dagster_compat import SerializableErrorInfo
+
+# The event log keeps an error's class name only. Dagster raises the last one when a blocking check fails.
+_PERMANENT_ERRORS = {
+    name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, errors.PermanentError)
+} | {"DagsterAssetCheckFailedError"}
 
 
 def failure_reason(events: Sequence[dg.DagsterEvent]) -> str:
-    """What went wrong in a run, in one line: the blocking check that failed, or the error of the step."""
+    """Return why a run failed, in one line.
+
+    Args:
+        events: The run's events, in the order of the event log. At least its step failures and check evaluations.
+
+    Returns:
+        The first blocking check that failed, with its description; otherwise the first step failure's description or
+        error message.
+    """
     for event in events:
         if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             check = event.asset_check_evaluation_data
@@ -25,3 +46,22 @@ def failure_reason(events: Sequence[dg.DagsterEvent]) -> str:
             error = data.error.cause or data.error if data.error else None
             return error.message.strip().splitlines()[0] if error else "The step failed."
     return "The run failed before its first step."
+
+
+def failed_permanently(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Return whether a retry of a failed run would fail again.
+
+    That is so if a step failed with a `PermanentError`, or if a blocking check failed.
+    """
+    for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
+        event = entry.dagster_event
+        if event is not None and not _PERMANENT_ERRORS.isdisjoint(_error_names(event.step_failure_data.error)):
+            return True
+    return False
+
+
+def _error_names(error: SerializableErrorInfo | None) -> Iterator[str]:
+    """Yield the class names of an error and its causes."""
+    while error is not None:
+        yield error.cls_name or ""
+        error = error.cause

@@ -1,4 +1,7 @@
-"""Jobs by name: the whole chain of one service for one month, the marts of one month, and what has no months."""
+"""The jobs: one per service for all its layers and one for its report, and one each for marts, quality and zones.
+
+Belongs here: asset selections by name. Does not belong here: when a job runs (`schedules.py`, `sensors/`).
+"""
 
 from __future__ import annotations
 
@@ -15,20 +18,23 @@ if TYPE_CHECKING:
 
 
 def service_job(service: Service) -> UnresolvedAssetJobDefinition:
-    """Everything about a service, a month a run: from the publisher to the warehouse, with all checks."""
+    """Return the job that takes one month of a service from the publisher to the warehouse, with all checks."""
     return dg.define_asset_job(
         service.name,
         selection=dg.AssetSelection.groups(service.name) - _reports(service),
-        description=f"{service.title}: fetch a month, clean it, load it, check it.",
+        description=f"{service.title}: downloads one month, cleans it, loads it into the warehouse, and checks it.",
     )
 
 
 def report_job(service: Service) -> UnresolvedAssetJobDefinition:
-    """The report on a service's month: apart from the chain, which neither waits for pictures nor fails for them."""
+    """Return the job that renders the report on one month of a service.
+
+    It is not part of the service's job, so that a run neither waits for charts nor fails because of them.
+    """
     return dg.define_asset_job(
         f"{service.name}_report",
         selection=_reports(service),
-        description=f"{service.title}: draw the report on a month that is in the warehouse.",
+        description=f"{service.title}: renders the report on one month that is in the warehouse.",
     )
 
 
@@ -37,32 +43,34 @@ def _reports(service: Service) -> dg.AssetSelection:
 
 
 def marts_job() -> UnresolvedAssetJobDefinition:
-    """All marts, a month a run, with their checks."""
+    """Return the job that computes one month of all marts, with their checks."""
     return dg.define_asset_job(
         "marts",
         selection=dg.AssetSelection.groups("marts"),
-        description="Make a month of all marts from the services whose trips are in the warehouse.",
+        description="Computes one month of all marts from the services whose trips are in the warehouse.",
     )
 
 
 def quality_job() -> UnresolvedAssetJobDefinition:
-    """What became of the rows of all months."""
+    """Return the job that computes the quality metrics of all months."""
     return dg.define_asset_job(
         "quality",
         selection=dg.AssetSelection.groups("quality"),
-        description="Count what became of the rows of every month that is in the lake.",
+        description="Counts the clean and quarantined rows of every month in the lake, with the reasons.",
     )
 
 
 def reference_job() -> UnresolvedAssetJobDefinition:
-    """The taxi zones."""
+    """Return the job that loads the taxi zones."""
     return dg.define_asset_job(
-        "reference", selection=dg.AssetSelection.groups("reference"), description="Fetch and load the taxi zones."
+        "reference",
+        selection=dg.AssetSelection.groups("reference"),
+        description="Downloads the taxi zones and loads them into the warehouse.",
     )
 
 
 def publication_job() -> UnresolvedAssetJobDefinition:
-    """The checks on what the publishers have: no asset, and so no month."""
+    """Return the job that runs the publication check of every service. It materializes no asset."""
     return dg.define_asset_job(
         "publication",
         selection=dg.AssetSelection.checks(
@@ -71,6 +79,6 @@ def publication_job() -> UnresolvedAssetJobDefinition:
                 for service in SERVICES.values()
             )
         ),
-        description="Ask the publishers of all services: which months are published but not loaded, or loaded but not "
-        "in the warehouse?",
+        description="Checks for every service which published months are not loaded, and which loaded months are not "
+        "in the warehouse.",
     )

@@ -1,4 +1,8 @@
-"""How often things happen by themselves, where settings do not say otherwise; and what is tried again, and when."""
+"""Policies that many definitions share: default times, retries of failed steps, and freshness.
+
+Belongs here: the values and policies that `build.py` applies, and the defaults of `settings.py`. Does not belong here:
+retries of whole runs, which `publication/decision.py` and `dagster.yaml` define.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +12,24 @@ import sys
 import dagster as dg
 
 MONTHLY = "0 5 1 * *"
+"""Default cron expression of the monthly schedules: at 05:00 on the first day of the month."""
 DAILY = "30 5 * * *"
-"""Not with the monthly one: on the first, both would ask for the same month."""
+"""Cron expression of the daily schedules. Half an hour later, so that they do not request the monthly one's run too."""
 DEFAULT_INTERVAL_SECONDS = 3600
-"""Between two looks of a publication sensor."""
+"""Default time between two ticks of a publication sensor."""
 
 _MAX_RETRIES = 3
 
 
 class _RetryUnlessInterrupted(dg.RetryPolicy):
-    """A retry policy that lets go of a run that is ended: Dagster's own takes an interrupt for one more failure.
+    """A retry policy that does not retry a step that was interrupted.
 
-    With it, a run that a person terminates, or interrupts with Ctrl-C, would wait, try again, and load its month.
+    Dagster's own policy treats an interrupt as a failure. A run that a person terminates, or interrupts with Ctrl-C,
+    would then wait, retry the step, and load its month after all.
     """
 
     def calculate_delay(self, attempt_num: int) -> float:
-        """Of the next try; raises what interrupts the run, while that is being handled."""
+        """Return the seconds to wait before the next attempt; raise the interrupt again if one is being handled."""
         handled = sys.exception()
         if handled is not None and not isinstance(handled, Exception):
             raise handled
@@ -31,12 +37,21 @@ class _RetryUnlessInterrupted(dg.RetryPolicy):
 
 
 def retry_policy(delay: float) -> dg.RetryPolicy:
-    """For steps that use a network; a failure that cannot pass says so itself, and is not tried again."""
+    """Return the retry policy for steps that use a network.
+
+    A step is retried three times. Permanent errors are not retried: see `step_failures.py`.
+
+    Args:
+        delay: Seconds before the first retry. Each further retry waits twice as long, with some jitter.
+    """
     return _RetryUnlessInterrupted(
         max_retries=_MAX_RETRIES, delay=delay, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
     )
 
 
 def freshness_policy() -> dg.FreshnessPolicy:
-    """A month comes every month, give or take; only the check on the published months knows what is really there."""
+    """Return the freshness policy of monthly assets: a warning after 45 days without a materialization, then a failure.
+
+    It assumes that one month is loaded per month. The publication check compares with what is really published.
+    """
     return dg.FreshnessPolicy.time_window(fail_window=dt.timedelta(days=62), warn_window=dt.timedelta(days=45))

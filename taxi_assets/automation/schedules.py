@@ -1,6 +1,7 @@
-"""Schedules: the newest published month of a service, once a month or once a day, whether or not a sensor is on.
+"""Schedules: load the newest published month of a service, and run the publication checks.
 
-And the publication checks, once a day.
+Belongs here: times, and the choice of the newest month. Does not belong here: the decision whether that month needs a
+run, which the publication sensors share (`publication/`).
 """
 
 import datetime as dt
@@ -8,7 +9,7 @@ import datetime as dt
 import dagster as dg
 
 from taxi_assets.automation.policies import DAILY, MONTHLY
-from taxi_assets.automation.publication.run_planner import Deferred
+from taxi_assets.automation.publication.decision import Deferred, RunNeeded
 from taxi_assets.automation.publication.status import (
     DEFAULT_SCAN_LIMITS,
     MAX_FAILED_CHECKS,
@@ -16,30 +17,29 @@ from taxi_assets.automation.publication.status import (
     ScanLimits,
 )
 from taxi_assets.errors import TaxiAssetsError
-from taxi_assets.partitions import monthly_partitions
 from taxi_assets.resources.publisher import PublisherResource
 from taxi_assets.tlc.schema import Service
 
 LAG_MONTHS = 2
-"""How long TLC takes to publish a month, roughly."""
+"""How many months after its end TLC publishes a month, roughly."""
 
 _MAX_MONTHS_BACK = 6
-"""How far back the newest published month is looked for."""
+"""How many months to search for the newest published one."""
 
-_DESCRIPTION = """Runs the whole chain of {title} for the newest month that is published, if it is not loaded yet, or
-was revised. TLC publishes about {lag} months later, so in March that is January; a month that is not published is never
-asked for. It downloads by itself, so a person switches it on: {use}."""
+_DESCRIPTION = """Requests a run of the whole {title} pipeline for the newest published month, if that month is not
+loaded yet or was revised. TLC publishes a month about {lag} months later, for example January in March. Months that are
+not published are never requested. The schedule is off until you switch it on, because its runs download files. {use}"""
 
 _USES = {
-    "monthly": "the safety net beside the sensor {name}_publication",
-    "daily": "a look a day, for those who prefer it to the sensor {name}_publication",
+    "monthly": "Use it in addition to the sensor {name}_publication, in case that sensor is off.",
+    "daily": "Use it instead of the sensor {name}_publication if one check a day is enough.",
 }
 
 
 def publication_schedules(
     service: Service, *, cron: str = MONTHLY, timezone: str = "UTC"
 ) -> list[dg.ScheduleDefinition]:
-    """The monthly schedule of a service, at the times of `cron`, and the daily one."""
+    """Return a service's monthly schedule, which runs at `cron`, and its daily one."""
     return [
         _schedule(service, "monthly", cron=cron, timezone=timezone),
         _schedule(service, "daily", cron=DAILY, timezone=timezone),
@@ -47,25 +47,28 @@ def publication_schedules(
 
 
 def publication_check_schedule(*, timezone: str = "UTC") -> dg.ScheduleDefinition:
-    """The publication checks, once a day."""
+    """Return the schedule that runs the publication checks once a day."""
     return dg.ScheduleDefinition(
         name="publication_daily",
         job_name="publication",
         cron_schedule="0 9 * * *",
         execution_timezone=timezone,
         default_status=dg.DefaultScheduleStatus.STOPPED,
-        description="Once a day: which months are overdue? It asks the publishers, so a person switches it on.",
+        description="Checks once a day which published months are not loaded. The schedule is off until you switch it "
+        "on, because it sends requests to the publishers.",
     )
 
 
-def _schedule(service: Service, word: str, *, cron: str, timezone: str) -> dg.ScheduleDefinition:
+def _schedule(service: Service, interval: str, *, cron: str, timezone: str) -> dg.ScheduleDefinition:
+    use = _USES[interval].format(name=service.name)
+
     @dg.schedule(
-        name=f"{service.name}_{word}",
+        name=f"{service.name}_{interval}",
         job_name=service.name,
         cron_schedule=cron,
         execution_timezone=timezone,
         default_status=dg.DefaultScheduleStatus.STOPPED,
-        description=_DESCRIPTION.format(title=service.title, lag=LAG_MONTHS, use=_USES[word].format(name=service.name)),
+        description=_DESCRIPTION.format(title=service.title, lag=LAG_MONTHS, use=use),
     )
     def newest_month(
         context: dg.ScheduleEvaluationContext, publisher: PublisherResource
@@ -86,25 +89,37 @@ def request_newest(
     now: dt.datetime,
     limits: ScanLimits = DEFAULT_SCAN_LIMITS,
 ) -> dg.RunRequest | dg.SkipReason:
-    """The run of the newest published month, or why it needs none; a month that is answered with an error is passed."""
-    keys = monthly_partitions(service).get_partition_keys(current_time=now)
-    comparison = PublicationStatus(instance, service, publisher, keys[-_MAX_MONTHS_BACK:], now, limits)
-    name = comparison.publisher.name
-    for month in comparison.months:
-        published = comparison.published_version(month)
-        if len(comparison.failed_checks) > MAX_FAILED_CHECKS:
-            return _skip_reason(f"That is too many errors of {name} for one look.", comparison)
+    """Return the run request for the newest published month, or the reason why it needs no run.
+
+    Months for which the publisher answers with an error are passed over.
+
+    Args:
+        instance: The instance that knows which months are loaded.
+        service: The service whose months are checked.
+        publisher: The publisher to ask.
+        now: The scheduled time, in UTC.
+        limits: The timeout for each month's version check, and the pause between two checks.
+
+    Raises:
+        PublisherUnreachableError: No connection to the publisher is possible.
+    """
+    status = PublicationStatus(instance, service, publisher, now, limits)
+    name = status.versions.publisher.name
+    months = status.months[:_MAX_MONTHS_BACK]
+    for month in months:
+        published = status.published_version(month)
+        if len(status.versions.errors) > MAX_FAILED_CHECKS:
+            return _skip_reason(f"Stopped after too many errors from {name}.", status)
         if published is None:
             continue
-        decision = comparison.planner.plan(month, published)
-        if isinstance(decision, dg.RunRequest):
-            return decision
-        reason = decision.reason if isinstance(decision, Deferred) else "it is loaded, and unchanged"
-        return _skip_reason(f"{service.name} {month} is the newest month of {name}; {reason}.", comparison)
-    first, last = comparison.months[-1], comparison.months[0]
-    return _skip_reason(f"{name} has published no {service.name} month from {first} to {last}.", comparison)
+        decision = status.decide(month)
+        if isinstance(decision, RunNeeded):
+            return status.run_request(month, decision)
+        reason = decision.reason if isinstance(decision, Deferred) else "it is loaded and unchanged"
+        return _skip_reason(f"{service.name} {month} is the newest month published by {name}: {reason}.", status)
+    return _skip_reason(f"{name} has published no {service.name} month from {months[-1]} to {months[0]}.", status)
 
 
 def _skip_reason(message: str, status: PublicationStatus) -> dg.SkipReason:
-    """The reason, after the months that could not be asked for."""
-    return dg.SkipReason(" ".join([*status.failed_checks.values(), message]))
+    """Return the message, after the errors of months that could not be checked."""
+    return dg.SkipReason(" ".join([*status.versions.errors.values(), message]))

@@ -1,7 +1,7 @@
-"""The check on what a publisher has: is it loaded, and is what is loaded in the warehouse.
+"""The check that every published month is loaded, and that every loaded month is in the warehouse.
 
-It is about a service, not about a month, and it asks the publisher. So it stands on the published months, which no run
-makes: on an asset of the chain it would be a step of every month's run.
+It checks a service, not a month, and it asks the publisher. So it is a check of the `published/…` assets, which no run
+materializes. On an asset of the pipeline, it would be a step of every month's run.
 """
 
 import datetime as dt
@@ -14,45 +14,48 @@ from taxi_assets.automation.publication.status import (
     PUBLISHED_MONTHS_LOADED,
     PublicationStatus,
     ScanLimits,
+    utc_now,
 )
 from taxi_assets.automation.sensors.notification_sensors import MONTHS_BUSY, MONTHS_NOT_CHECKED, OVERDUE_MONTHS
-from taxi_assets.automation.sensors.publication_sensor import now
 from taxi_assets.automation.step_failures import as_failures
-from taxi_assets.partitions import monthly_partitions
 from taxi_assets.resources.publisher import PublisherResource
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Service
 
 _MAX_LISTED = 24
 
+_DESCRIPTION = (
+    "Every published month is loaded, and every loaded month is in the warehouse, from the same file. History does not "
+    "fail the check: missing months before the oldest loaded month of the last year are listed, and you load them with "
+    "a backfill. The check also lists the months that a run is working on, and those for which the publisher answers "
+    "with an error."
+)
+
 
 def publication_check(
-    service: Service, *, limits: ScanLimits = DEFAULT_SCAN_LIMITS, clock: Callable[[], dt.datetime] = now
+    service: Service, *, limits: ScanLimits = DEFAULT_SCAN_LIMITS, clock: Callable[[], dt.datetime] = utc_now
 ) -> dg.AssetChecksDefinition:
-    """Compare what is published, what is loaded, and what is in the warehouse."""
+    """Return the check that compares a service's published months with the loaded ones and with the warehouse.
 
-    @dg.asset_check(
-        asset=["published", service.table],
-        name=PUBLISHED_MONTHS_LOADED,
-        description="Every month that is published is loaded, and every month that is loaded is in the warehouse, from "
-        "the same file. Months before the oldest of the last year's that are loaded are history, which a person loads: "
-        "those missing in between are listed. So are months that a run is working on, and months for which the "
-        "publisher has nothing but an error.",
-    )
+    Args:
+        service: The service whose months are compared.
+        limits: The timeout for each month's version check, and the pause between two checks.
+        clock: Returns the current time in UTC. Tests pass their own.
+    """
+
+    @dg.asset_check(asset=["published", service.table], name=PUBLISHED_MONTHS_LOADED, description=_DESCRIPTION)
     def published_months_loaded(
         context: dg.AssetCheckExecutionContext, publisher: PublisherResource
     ) -> dg.AssetCheckResult:
-        time = clock()
-        keys = monthly_partitions(service).get_partition_keys(current_time=time)
-        comparison = PublicationStatus(context.instance, service, publisher, keys, time, limits)
+        status = PublicationStatus(context.instance, service, publisher, clock(), limits)
         with as_failures():
-            return _result(comparison)
+            return _result(status)
 
     return published_months_loaded
 
 
 def _result(status: PublicationStatus) -> dg.AssetCheckResult:
-    busy = status.planner.in_progress  # before the shelves are looked at: a run may end in between
+    busy = status.state.in_progress
     found = {
         "published_but_not_loaded": status.published_but_not_loaded(),
         "revised_but_not_loaded": status.revised_but_not_loaded(),
@@ -61,18 +64,18 @@ def _result(status: PublicationStatus) -> dg.AssetCheckResult:
     missing = set[Month]().union(*found.values())
     lists = {
         **{name: months - busy for name, months in found.items()},
-        MONTHS_NOT_CHECKED: set(status.failed_checks),
+        MONTHS_NOT_CHECKED: set(status.versions.errors),
         "months_missing_in_between": set(status.missing_in_between),
     }
     return dg.AssetCheckResult(
         passed=missing <= busy,
         severity=dg.AssetCheckSeverity.WARN,
-        description=_description(lists, status),
+        description=_result_description(lists, status),
         metadata={
             **{name: _month_keys(months) for name, months in lists.items()},
             OVERDUE_MONTHS: _month_keys(missing - busy),
             MONTHS_BUSY: _month_keys(missing & busy),
-            "months_loaded": len(status.raw),
+            "months_loaded": len(status.state.raw),
             "newest_loaded": str(status.newest_loaded or "none"),
         },
     )
@@ -84,24 +87,26 @@ def _month_keys(months: Iterable[Month]) -> list[str]:
 
 _LABELS = {
     "published_but_not_loaded": "Published, but not loaded",
-    "revised_but_not_loaded": "Published in a newer version, whose runs failed or were canceled",
+    "revised_but_not_loaded": "Revised, but the run of the newer version failed or was canceled",
     "loaded_but_not_in_the_warehouse": "Loaded, but not in the warehouse",
-    MONTHS_NOT_CHECKED: "Could not be asked for",
-    "months_missing_in_between": "Missing in between, published or not",
+    MONTHS_NOT_CHECKED: "Not checked because of errors",
+    "months_missing_in_between": "Missing between loaded months, published or not",
 }
 
 
-def _description(lists: dict[str, set[Month]], status: PublicationStatus) -> str:
-    told = lists["published_but_not_loaded"]
-    lists = {**lists, "months_missing_in_between": lists["months_missing_in_between"] - told}
-    message = [f"{_LABELS[name]}: {_listed(months)}." for name, months in lists.items() if months]
-    newest = status.newest_loaded or "nothing yet"
-    first_error = next(iter(status.failed_checks.values()), "")
-    nothing = f"All that is published is loaded and in the warehouse, to {newest}."
-    return " ".join([*(message or [nothing]), first_error]).rstrip()
+def _result_description(lists: dict[str, set[Month]], status: PublicationStatus) -> str:
+    """Return a sentence for each list that has months, and the first error of the publisher."""
+    mentioned = lists["published_but_not_loaded"]
+    lists = {**lists, "months_missing_in_between": lists["months_missing_in_between"] - mentioned}
+    sentences = [f"{_LABELS[name]}: {_enumerate(months)}." for name, months in lists.items() if months]
+    if not sentences:
+        newest = status.newest_loaded or "no month is loaded yet"
+        sentences = [f"All published months are loaded and in the warehouse; the newest is {newest}."]
+    first_error = next(iter(status.versions.errors.values()), "")
+    return " ".join([*sentences, first_error]).rstrip()
 
 
-def _listed(months: set[Month]) -> str:
+def _enumerate(months: set[Month]) -> str:
     keys = _month_keys(months)
     more = f" and {len(keys) - _MAX_LISTED} more" if len(keys) > _MAX_LISTED else ""
     return ", ".join(keys[:_MAX_LISTED]) + more

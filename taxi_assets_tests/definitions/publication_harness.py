@@ -1,7 +1,7 @@
-"""A folder that publishes months, an instance that loads them, and a clock: what tests of sensors and schedules share.
+"""What the tests of publication sensors, schedules and checks share: a publisher, an instance and a clock.
 
-The runs are not executed: each leaves the materializations and the status that it would have left. That Dagster's
-daemon does with a request what is done here is shown in `deployments/test_first_month_walkthrough.py`.
+The runs are not executed: each leaves the materializations and the status that a real run would leave. That Dagster's
+daemon treats a run request in the same way is shown in `deployments/test_first_month_walkthrough.py`.
 """
 
 from __future__ import annotations
@@ -36,17 +36,20 @@ if TYPE_CHECKING:
 
     from taxi_assets.tlc.schema import Service
 
-AT_ONCE = ScanLimits(pause_seconds=0)
-_ASKED_BY = {"dagster/sensor_name", "dagster/schedule_name"}
-YEAR = [f"2020-{number:02}" for number in range(1, 13)]
-LONG_AGO = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+NO_PAUSE = ScanLimits(pause_seconds=0)
+_REQUESTER_TAGS = {"dagster/sensor_name", "dagster/schedule_name"}
+MONTHS_OF_2020 = [f"2020-{number:02}" for number in range(1, 13)]
+FETCHED_AT = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
 
 
-class Publishing:
-    """See the module. `now` is the clock; `source` is the folder, unless another publisher is given."""
+class PublicationHarness:
+    """A publisher, an instance and a clock for the sensor, schedules and check of one service.
+
+    `now` is the time of the clock. The publisher is `folder`, unless `source` names another one.
+    """
 
     def __init__(
-        self, folder: Path, instance: dg.DagsterInstance, *, source: str = "", limits: ScanLimits = AT_ONCE
+        self, folder: Path, instance: dg.DagsterInstance, *, source: str = "", limits: ScanLimits = NO_PAUSE
     ) -> None:
         folder.mkdir(exist_ok=True)
         self.folder = folder
@@ -55,14 +58,14 @@ class Publishing:
         self.limits = limits
         self.now = dt.datetime(2021, 5, 10, 12, tzinfo=dt.UTC)
         self.cursor: str | None = None
-        self.message = ""
+        self.skip_message = ""
         self.versions = 0
         self.defs = build_definitions(Settings(source=self.source))
 
     # --- the publisher ---
 
     def publish(self, *months: str, service: Service = GREEN, content: str = "") -> None:
-        """Bring out a month, or a revision of it: another modification time, and so another ETag."""
+        """Publish months, or revisions of them: each gets a new modification time, and so a new ETag."""
         for month in months:
             self.versions += 1
             path = self.folder / f"{service.name}_tripdata_{month}.csv"
@@ -73,10 +76,10 @@ class Publishing:
         found = (self.folder / f"green_tripdata_{month}.csv").stat()
         return f'"{found.st_mtime_ns}-{found.st_size}"'
 
-    # --- the daemon, and the runs ---
+    # --- the daemon and its runs ---
 
     def tick(self, service: Service = GREEN) -> list[dg.RunRequest]:
-        """What the sensor asks for; its cursor moves as the daemon moves it."""
+        """Evaluate the sensor once, with the cursor of the last tick; return its run requests."""
         sensor = publication_sensor(service, limits=self.limits, clock=lambda: self.now)
         with dg.build_sensor_context(
             instance=self.instance,
@@ -85,15 +88,17 @@ class Publishing:
             resources={"publisher": PublisherResource(source=self.source)},
         ) as context:
             result = sensor.evaluate_tick(context)
-        self.cursor, self.message = result.cursor, result.skip_message or ""
+        self.cursor, self.skip_message = result.cursor, result.skip_message or ""
         return [request for request in result.run_requests or [] if self._is_first(request)]
 
-    def on_schedule(self, word: str = "monthly", *, cron: str = MONTHLY, timezone: str = "UTC") -> dg.RunRequest | str:
-        """The run that a schedule asks for when it is evaluated now, or its reason not to."""
+    def evaluate_schedule(
+        self, interval: str = "monthly", *, cron: str = MONTHLY, timezone: str = "UTC"
+    ) -> dg.RunRequest | str:
+        """Evaluate a schedule now; return its run request, or its reason to skip."""
         (schedule,) = (
             schedule
             for schedule in publication_schedules(GREEN, cron=cron, timezone=timezone)
-            if schedule.name == f"green_{word}"
+            if schedule.name == f"green_{interval}"
         )
         with dg.build_schedule_context(
             instance=self.instance,
@@ -105,13 +110,15 @@ class Publishing:
         requests = [request for request in result.run_requests or [] if self._is_first(request)]
         return requests[0] if requests else str(result.skip_message)
 
-    def asked(self, service: Service = GREEN) -> dict[str, str]:
-        """The months that a tick asks for, with the reason; nothing becomes of the runs."""
+    def requested_months(self, service: Service = GREEN) -> dict[str, str]:
+        """Evaluate the sensor once; return the months it requests, with the reasons. The runs never start."""
         requests = self.tick(service)
         return {str(request.partition_key): request.tags["taxi_assets/reason"] for request in requests}
 
-    def run(self, request: dg.RunRequest, *, to: str = "warehouse", status: str = "SUCCESS") -> dg.DagsterRun:
-        """What a run leaves that comes as far as the shelf `to` (none, raw or warehouse), and ends so."""
+    def record_run(
+        self, request: dg.RunRequest, *, last_layer: str = "warehouse", status: str = "SUCCESS"
+    ) -> dg.DagsterRun:
+        """Record a run with this status that materialized the layers up to `last_layer`: none, raw or warehouse."""
         run = dg.DagsterRun(
             job_name="green",
             run_id=str(uuid.uuid4()),
@@ -119,19 +126,19 @@ class Publishing:
             tags={**request.tags, **self._identity(request), "dagster/partition": str(request.partition_key)},
         )
         self.instance.add_run(run)
-        if to != "none":
-            self.load(str(request.partition_key), run_id=run.run_id, to=to)
+        if last_layer != "none":
+            self.load(str(request.partition_key), run_id=run.run_id, last_layer=last_layer)
         return run
 
-    def run_all(self) -> dict[str, str]:
-        """A tick, and a successful run of each month that it asks for; the months with the reason."""
+    def run_requested_months(self) -> dict[str, str]:
+        """Evaluate the sensor once, and record a successful run of each month it requests; return the reasons."""
         requests = self.tick()
         for request in requests:
-            self.run(request)
+            self.record_run(request)
         return {str(request.partition_key): request.tags["taxi_assets/reason"] for request in requests}
 
-    def load(self, month: str, *, run_id: str = "", to: str = "warehouse", service: Service = GREEN) -> None:
-        """The materializations of a month, as it is published now."""
+    def load(self, month: str, *, run_id: str = "", last_layer: str = "warehouse", service: Service = GREEN) -> None:
+        """Record the materializations of a month, as it is published now."""
         publisher = PublisherResource(source=self.source).publisher
         version = check_version(f"{service.name} {month}", publisher.source_urls(service, Month.parse(month)))
         assert version is not None
@@ -145,16 +152,16 @@ class Publishing:
             rows=1,
             etag=version.etag,
             last_modified=version.last_modified,
-            fetched_at=LONG_AGO,
+            fetched_at=FETCHED_AT,
         )
-        message = {"file_bytes": record.bytes, **source_metadata(record, digest="sha256")}
-        self.materialize(["raw", service.table], month, message, run_id)
-        if to == "warehouse":
+        metadata = {"file_bytes": record.bytes, **source_metadata(record, digest="sha256")}
+        self.materialize(["raw", service.table], month, metadata, run_id)
+        if last_layer == "warehouse":
             self.materialize(["warehouse", service.table], month, {"raw_sha256": record.sha256}, run_id)
 
-    def materialize(self, key: list[str], month: str, message: dict[str, Any], run_id: str = "") -> None:
-        """One materialization."""
-        materialization = dg.AssetMaterialization(key, partition=month, metadata=message)
+    def materialize(self, key: list[str], month: str, metadata: dict[str, Any], run_id: str = "") -> None:
+        """Record one materialization."""
+        materialization = dg.AssetMaterialization(key, partition=month, metadata=metadata)
         event = dg.DagsterEvent(
             event_type_value=dg.DagsterEventType.ASSET_MATERIALIZATION.value,
             job_name="green",
@@ -163,14 +170,14 @@ class Publishing:
         self.instance.report_dagster_event(event, run_id=run_id or str(uuid.uuid4()))
 
     def _is_first(self, request: dg.RunRequest) -> bool:
-        """Dagster drops a run key that the same sensor has asked for, or the same schedule at the same time."""
+        """Return whether the run key is new: Dagster drops one that the same sensor, or schedule and time, has used."""
         return not self.instance.get_runs(dg.RunsFilter(tags=self._identity(request)))
 
     def _identity(self, request: dg.RunRequest) -> dict[str, str]:
-        by = {name: value for name, value in request.tags.items() if name in _ASKED_BY}
-        if "dagster/schedule_name" in by:
-            by["dagster/scheduled_execution_time"] = self.now.astimezone(dt.UTC).isoformat()
-        return {**by, "dagster/run_key": str(request.run_key)}
+        requester = {name: value for name, value in request.tags.items() if name in _REQUESTER_TAGS}
+        if "dagster/schedule_name" in requester:
+            requester["dagster/scheduled_execution_time"] = self.now.astimezone(dt.UTC).isoformat()
+        return {**requester, "dagster/run_key": str(request.run_key)}
 
 
 @pytest.fixture
@@ -180,5 +187,5 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 @pytest.fixture
-def scenario(tmp_path: Path, instance: dg.DagsterInstance) -> Publishing:
-    return Publishing(tmp_path / "published", instance)
+def harness(tmp_path: Path, instance: dg.DagsterInstance) -> PublicationHarness:
+    return PublicationHarness(tmp_path / "published", instance)

@@ -1,4 +1,4 @@
-"""The publication sensor: which months it asks for, and when it does not."""
+"""The publication sensor: which months it requests, and when it does not."""
 
 from __future__ import annotations
 
@@ -16,106 +16,106 @@ from dagster._core.remote_origin import (
     RemoteRepositoryOrigin,
 )
 
+from taxi_assets.automation.publication.decision import RETRY_WAITS
 from taxi_assets.automation.publication.materializations import latest_raw_materializations
-from taxi_assets.automation.publication.run_planner import RETRY_WAITS
 from taxi_assets.automation.publication.status import ScanLimits
 from taxi_assets.tlc.services.registry import SERVICES
-from taxi_assets_tests.definitions.publication_harness import YEAR, Publishing, instance, scenario
+from taxi_assets_tests.definitions.publication_harness import MONTHS_OF_2020, PublicationHarness, harness, instance
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["instance", "scenario"]
+__all__ = ["harness", "instance"]
 
 
-# --- what is asked for ------------------------------------------------------------------------------------------------
+# --- requested months -------------------------------------------------------------------------------------------------
 
 
-def test_on_an_empty_instance_only_the_newest_published_month_is_taken(scenario: Publishing) -> None:
-    scenario.publish(*YEAR, "2021-01", "2021-02")
-    assert scenario.run_all() == {"2021-02": "new"}
+def test_an_empty_instance_requests_only_the_newest_published_month(harness: PublicationHarness) -> None:
+    harness.publish(*MONTHS_OF_2020, "2021-01", "2021-02")
+    assert harness.run_requested_months() == {"2021-02": "new"}
     for _ in range(5):
-        assert scenario.run_all() == {}
+        assert harness.run_requested_months() == {}
 
 
-def test_a_new_month_is_asked_for_once_for_the_whole_chain_and_says_why(scenario: Publishing) -> None:
-    scenario.publish("2021-01")
-    scenario.load("2021-01")
-    scenario.publish("2021-02")
-    (request,) = scenario.tick()
+def test_a_new_month_is_requested_once_for_all_layers_with_its_reason(harness: PublicationHarness) -> None:
+    harness.publish("2021-01")
+    harness.load("2021-01")
+    harness.publish("2021-02")
+    (request,) = harness.tick()
     assert request.partition_key == "2021-02"
     assert {key.path[0] for key in request.asset_selection or []} == {
         "raw", "clean", "quarantine", "warehouse",
     }  # fmt: skip
-    assert request.run_key == f"green 2021-02: {scenario.etag('2021-02')} replaces nothing, attempt 1"
+    assert request.run_key == f"green 2021-02: {harness.etag('2021-02')} replaces nothing, attempt 1"
     assert request.tags["taxi_assets/service"] == "green"
     assert request.tags["taxi_assets/month"] == request.tags["dagster/partition"] == "2021-02"
     assert request.tags["taxi_assets/reason"] == "new"
-    scenario.run(request)
-    assert scenario.asked() == {}
+    harness.record_run(request)
+    assert harness.requested_months() == {}
 
 
-def test_several_months_published_at_once_are_all_asked_for(scenario: Publishing) -> None:
-    scenario.publish("2020-12")
-    scenario.load("2020-12")
-    scenario.publish("2021-01", "2021-02", "2021-03")
-    assert list(scenario.asked()) == ["2021-03", "2021-02", "2021-01"]
+def test_several_months_published_at_once_are_all_requested(harness: PublicationHarness) -> None:
+    harness.publish("2020-12")
+    harness.load("2020-12")
+    harness.publish("2021-01", "2021-02", "2021-03")
+    assert list(harness.requested_months()) == ["2021-03", "2021-02", "2021-01"]
 
 
-def test_a_month_that_appears_after_a_later_one_is_asked_for(scenario: Publishing) -> None:
-    scenario.publish("2020-12", "2021-02")
-    scenario.load("2020-12")
-    assert scenario.run_all() == {"2021-02": "new"}
-    scenario.publish("2021-01")
-    assert scenario.run_all() == {"2021-01": "new"}
+def test_a_month_published_after_a_later_one_is_requested(harness: PublicationHarness) -> None:
+    harness.publish("2020-12", "2021-02")
+    harness.load("2020-12")
+    assert harness.run_requested_months() == {"2021-02": "new"}
+    harness.publish("2021-01")
+    assert harness.run_requested_months() == {"2021-01": "new"}
 
 
-def test_after_a_long_gap_only_the_newest_month_is_taken(scenario: Publishing) -> None:
-    scenario.publish("2019-01")
-    scenario.load("2019-01")
-    scenario.publish(*(f"2019-{number:02}" for number in range(2, 13)), *YEAR, "2021-01")
-    assert scenario.run_all() == {"2021-01": "new"}
-    assert scenario.run_all() == {}
+def test_after_a_long_gap_only_the_newest_month_is_requested(harness: PublicationHarness) -> None:
+    harness.publish("2019-01")
+    harness.load("2019-01")
+    harness.publish(*(f"2019-{number:02}" for number in range(2, 13)), *MONTHS_OF_2020, "2021-01")
+    assert harness.run_requested_months() == {"2021-01": "new"}
+    assert harness.run_requested_months() == {}
 
 
-def test_a_revised_month_is_asked_for_once_a_revision_and_an_etag_that_comes_back_is_noticed(
-    scenario: Publishing,
+def test_a_revised_month_is_requested_once_per_revision_even_if_an_old_etag_returns(
+    harness: PublicationHarness,
 ) -> None:
-    scenario.publish("2021-01")
-    scenario.load("2021-01")
-    assert scenario.run_all() == {}
+    harness.publish("2021-01")
+    harness.load("2021-01")
+    assert harness.run_requested_months() == {}
     for _ in range(4):  # a, b, a, b
         for version in (1, 2):
-            scenario.versions = version
-            scenario.publish("2021-01")
-            assert scenario.run_all() == {"2021-01": "revised"}
-            assert scenario.run_all() == {}
+            harness.versions = version
+            harness.publish("2021-01")
+            assert harness.run_requested_months() == {"2021-01": "revised"}
+            assert harness.run_requested_months() == {}
 
 
-def test_a_month_of_another_publisher_is_left_alone(scenario: Publishing, tmp_path: Path) -> None:
-    scenario.publish("2021-01")
-    scenario.load("2021-01")
-    other = Publishing(tmp_path / "other", scenario.instance)
+def test_a_month_loaded_from_another_publisher_is_not_requested(harness: PublicationHarness, tmp_path: Path) -> None:
+    harness.publish("2021-01")
+    harness.load("2021-01")
+    other = PublicationHarness(tmp_path / "other", harness.instance)
     other.publish("2020-12", "2021-01")
-    assert other.asked() == {}
+    assert other.requested_months() == {}
     other.publish("2021-02")
-    assert other.asked() == {"2021-02": "new"}
+    assert other.requested_months() == {"2021-02": "new"}
 
 
-def test_a_month_that_was_reported_by_hand_or_withdrawn_is_left_alone(scenario: Publishing) -> None:
-    scenario.materialize(["raw", "green_trips"], "2021-01", {})
-    scenario.publish("2021-01", "2021-02")
-    scenario.load("2021-02")
-    (scenario.folder / "green_tripdata_2021-02.csv").unlink()
-    assert scenario.asked() == {}
+def test_a_month_reported_by_hand_or_no_longer_published_is_not_requested(harness: PublicationHarness) -> None:
+    harness.materialize(["raw", "green_trips"], "2021-01", {})
+    harness.publish("2021-01", "2021-02")
+    harness.load("2021-02")
+    (harness.folder / "green_tripdata_2021-02.csv").unlink()
+    assert harness.requested_months() == {}
 
 
-# --- runs that are on their way, or failed ----------------------------------------------------------------------------
+# --- runs that are in progress, or failed -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", ["STARTING", "STARTED", "CANCELING"])
-def test_nobody_s_run_is_doubled(scenario: Publishing, status: str) -> None:
-    scenario.publish("2021-01")
+def test_a_month_with_a_run_in_progress_is_not_requested(harness: PublicationHarness, status: str) -> None:
+    harness.publish("2021-01")
     tags = {"dagster/partition": "2021-01"}
     run = dg.DagsterRun(
         job_name="__ASSET_JOB",
@@ -123,54 +123,54 @@ def test_nobody_s_run_is_doubled(scenario: Publishing, status: str) -> None:
         tags=tags,
         asset_selection=frozenset({dg.AssetKey(["raw", "green_trips"])}),
     )
-    scenario.instance.add_run(run)
-    assert scenario.asked() == {}
-    assert "2021-01: a run is on its way" in scenario.message
-    assert scenario.asked(SERVICES["yellow"]) == {}
+    harness.instance.add_run(run)
+    assert harness.requested_months() == {}
+    assert "2021-01: a run is in progress" in harness.skip_message
+    assert harness.requested_months(SERVICES["yellow"]) == {}
 
 
-def test_a_run_of_another_service_holds_nobody(scenario: Publishing) -> None:
-    scenario.publish("2021-01")
+def test_a_run_of_another_service_defers_nothing(harness: PublicationHarness) -> None:
+    harness.publish("2021-01")
     tags = {"dagster/partition": "2021-01"}
-    scenario.instance.add_run(dg.DagsterRun(job_name="yellow", status=dg.DagsterRunStatus.STARTED, tags=tags))
-    assert scenario.asked() == {"2021-01": "new"}
+    harness.instance.add_run(dg.DagsterRun(job_name="yellow", status=dg.DagsterRunStatus.STARTED, tags=tags))
+    assert harness.requested_months() == {"2021-01": "new"}
 
 
 @pytest.mark.parametrize("tag", ["taxi_assets/backfill", "dagster/backfill"])
-def test_while_a_backfill_runs_what_it_brings_home_is_not_asked_for(scenario: Publishing, tag: str) -> None:
-    scenario.now = dt.datetime(2021, 1, 20, tzinfo=dt.UTC)
-    scenario.publish(*YEAR)
-    scenario.load("2020-01")
-    scenario.load("2020-03")
-    scenario.publish("2020-03")
+def test_months_that_are_not_loaded_wait_while_a_backfill_runs(harness: PublicationHarness, tag: str) -> None:
+    harness.now = dt.datetime(2021, 1, 20, tzinfo=dt.UTC)
+    harness.publish(*MONTHS_OF_2020)
+    harness.load("2020-01")
+    harness.load("2020-03")
+    harness.publish("2020-03")
     tags = {"dagster/partition": "2020-02", tag: "abcd"}
     run = dg.DagsterRun(job_name="green", status=dg.DagsterRunStatus.STARTED, tags=tags)
-    scenario.instance.add_run(run)
-    assert scenario.run_all() == {"2020-03": "revised"}
-    assert scenario.asked() == {}
-    assert "wait for the end of backfill abcd" in scenario.message
-    scenario.instance.report_run_failed(run)
-    assert list(scenario.asked()) == [*reversed(YEAR[3:]), "2020-02"]
+    harness.instance.add_run(run)
+    assert harness.run_requested_months() == {"2020-03": "revised"}
+    assert harness.requested_months() == {}
+    assert "wait for the end of backfill abcd" in harness.skip_message
+    harness.instance.report_run_failed(run)
+    assert list(harness.requested_months()) == [*reversed(MONTHS_OF_2020[3:]), "2020-02"]
 
 
 @pytest.mark.parametrize("kind", ["assets", "job"])
-def test_a_backfill_of_dagster_that_has_no_run_at_the_moment_holds_its_months_too(
-    scenario: Publishing, kind: str
+def test_months_of_a_dagster_backfill_without_active_runs_are_not_requested(
+    harness: PublicationHarness, kind: str
 ) -> None:
-    scenario.now = dt.datetime(2021, 1, 20, tzinfo=dt.UTC)
-    scenario.publish(*YEAR)
+    harness.now = dt.datetime(2021, 1, 20, tzinfo=dt.UTC)
+    harness.publish(*MONTHS_OF_2020)
     for month in ("2020-01", "2020-02", "2020-10"):
-        scenario.load(month)
-    scenario.publish("2020-01", "2020-02")
+        harness.load(month)
+    harness.publish("2020-01", "2020-02")
     if kind == "assets":
         key = dg.AssetKey(["raw", "green_trips"])
         months = {AssetKeyPartitionKey(key, month) for month in ("2020-02", "2020-03")}
-        graph = scenario.defs.get_repository_def().asset_graph
+        graph = harness.defs.get_repository_def().asset_graph
         backfill = PartitionBackfill.from_asset_graph_subset(
             "abcd",
             0.0,
             {},
-            scenario.instance,
+            harness.instance,
             AssetGraphSubset.from_asset_partition_set(months, graph),
             None,
             None,
@@ -186,107 +186,117 @@ def test_a_backfill_of_dagster_that_has_no_run_at_the_moment_holds_its_months_to
             ),
             partition_names=["2020-02", "2020-03"],
         )  # fmt: skip
-    scenario.instance.add_backfill(backfill)
-    assert scenario.asked(SERVICES["yellow"]) == {}
-    assert scenario.run_all() == {"2020-01": "revised"}
-    assert scenario.asked() == {}
-    assert "wait for the end of backfill abcd" in scenario.message
-    assert "2020-02: a run is on its way" in scenario.message
-    scenario.instance.update_backfill(backfill.with_status(BulkActionStatus.COMPLETED_SUCCESS))
-    assert set(scenario.asked()) == set(YEAR) - {"2020-01", "2020-10"}
+    harness.instance.add_backfill(backfill)
+    assert harness.requested_months(SERVICES["yellow"]) == {}
+    assert harness.run_requested_months() == {"2020-01": "revised"}
+    assert harness.requested_months() == {}
+    assert "wait for the end of backfill abcd" in harness.skip_message
+    assert "2020-02: a run is in progress" in harness.skip_message
+    harness.instance.update_backfill(backfill.with_status(BulkActionStatus.COMPLETED_SUCCESS))
+    assert set(harness.requested_months()) == set(MONTHS_OF_2020) - {"2020-01", "2020-10"}
 
 
-def test_months_that_are_given_up_do_not_starve_the_others(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    scenario = Publishing(
+def test_months_that_were_given_up_do_not_starve_the_others(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    harness = PublicationHarness(
         tmp_path / "published", instance, limits=ScanLimits(seconds=0.05, pause_seconds=0.06)
-    )  # a question a look
-    scenario.publish("2020-12", "2021-01", "2021-02")
-    scenario.now = dt.datetime(2021, 4, 10, tzinfo=dt.UTC)
+    )  # one version check per group
+    harness.publish("2020-12", "2021-01", "2021-02")
+    harness.now = dt.datetime(2021, 4, 10, tzinfo=dt.UTC)
     for month in ("2020-12", "2021-01", "2021-02"):
-        scenario.load(month, to="raw")
+        harness.load(month, last_layer="raw")
         tags = {"service": "green", "month": month, "reason": "retry", "version": "x", "request": f"green {month}",
                 "attempt": str(len(RETRY_WAITS) + 1), "requested_at": "2021-01-01T00:00:00+00:00"}  # fmt: skip
         given_up = dg.RunRequest(month, partition_key=month, tags={f"taxi_assets/{k}": v for k, v in tags.items()})
-        scenario.run(given_up, to="none", status="FAILURE")
-    scenario.publish("2021-03")
-    assert scenario.asked() == {"2021-03": "new"}
+        harness.record_run(given_up, last_layer="none", status="FAILURE")
+    harness.publish("2021-03")
+    assert harness.requested_months() == {"2021-03": "new"}
 
 
-def test_failed_months_beyond_the_limit_have_their_turn(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    scenario = Publishing(tmp_path / "published", instance, limits=ScanLimits(unfinished=1, history=0, pause_seconds=0))
-    scenario.publish("2021-01", "2021-02")
-    for request in scenario.tick():
-        scenario.run(request, to="raw", status="FAILURE")
-    scenario.publish("2021-03")
-    for request in scenario.tick():
-        scenario.run(request, to="raw", status="FAILURE")
-    scenario.now += dt.timedelta(days=1)
-    assert [scenario.asked() for _ in range(3)] == [{"2021-03": "retry"}, {"2021-02": "retry"}, {"2021-03": "retry"}]
+def test_failed_months_beyond_the_limit_are_requested_by_later_ticks(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    harness = PublicationHarness(
+        tmp_path / "published", instance, limits=ScanLimits(unfinished=1, history=0, pause_seconds=0)
+    )
+    harness.publish("2021-01", "2021-02")
+    for request in harness.tick():
+        harness.record_run(request, last_layer="raw", status="FAILURE")
+    harness.publish("2021-03")
+    for request in harness.tick():
+        harness.record_run(request, last_layer="raw", status="FAILURE")
+    harness.now += dt.timedelta(days=1)
+    assert [harness.requested_months() for _ in range(3)] == [
+        {"2021-03": "retry"},
+        {"2021-02": "retry"},
+        {"2021-03": "retry"},
+    ]
 
 
-@pytest.mark.parametrize("to", ["none", "raw"])
-def test_a_failed_run_is_asked_for_again_ever_later_and_not_for_ever(scenario: Publishing, to: str) -> None:
-    scenario.publish("2021-01")
-    (request,) = scenario.tick()
+@pytest.mark.parametrize("last_layer", ["none", "raw"])
+def test_a_failed_run_is_retried_with_growing_waits_until_it_is_given_up(
+    harness: PublicationHarness, last_layer: str
+) -> None:
+    harness.publish("2021-01")
+    (request,) = harness.tick()
     for number, wait in enumerate(RETRY_WAITS, start=2):
-        scenario.run(request, to=to, status="FAILURE")
-        scenario.now += wait - dt.timedelta(minutes=1)
-        assert scenario.asked() == {}
-        assert "its run failed; again after" in scenario.message
-        scenario.now += dt.timedelta(minutes=1)
-        (request,) = scenario.tick()
+        harness.record_run(request, last_layer=last_layer, status="FAILURE")
+        harness.now += wait - dt.timedelta(minutes=1)
+        assert harness.requested_months() == {}
+        assert "its run failed; the next attempt is due at" in harness.skip_message
+        harness.now += dt.timedelta(minutes=1)
+        (request,) = harness.tick()
         assert request.tags["taxi_assets/reason"] == "retry"
         assert request.tags["taxi_assets/attempt"] == str(number)
-    scenario.run(request, to=to, status="FAILURE")
-    scenario.now += dt.timedelta(days=100)
-    assert scenario.asked() == {}
-    assert "given up after 5 failed runs" in scenario.message
+    harness.record_run(request, last_layer=last_layer, status="FAILURE")
+    harness.now += dt.timedelta(days=100)
+    assert harness.requested_months() == {}
+    assert "given up after 5 failed runs" in harness.skip_message
 
-    scenario.publish("2021-01")
-    assert scenario.run_all() in ({"2021-01": "new"}, {"2021-01": "revised"})
-    assert scenario.asked() == {}
-
-
-def test_a_failed_run_that_somebody_has_made_good_is_not_asked_for_again(scenario: Publishing) -> None:
-    scenario.publish("2021-01")
-    (request,) = scenario.tick()
-    scenario.run(request, to="raw", status="FAILURE")
-    scenario.load("2021-01")
-    scenario.now += dt.timedelta(days=1)
-    assert scenario.asked() == {}
+    harness.publish("2021-01")
+    assert harness.run_requested_months() in ({"2021-01": "new"}, {"2021-01": "revised"})
+    assert harness.requested_months() == {}
 
 
-@pytest.mark.parametrize("to", ["none", "raw"])
-def test_a_run_that_a_person_canceled_is_not_asked_for_again(scenario: Publishing, to: str) -> None:
-    scenario.publish("2021-01")
-    (request,) = scenario.tick()
-    scenario.run(request, to=to, status="CANCELED")
-    loaded = latest_raw_materializations(scenario.instance, SERVICES["green"])
-    scenario.now = max([scenario.now, *(raw.timestamp for raw in loaded.values())]) + dt.timedelta(days=1)
-    assert "2021-01" not in scenario.asked()
-    scenario.publish("2021-01")
-    assert scenario.asked()["2021-01"] == ("new" if to == "none" else "revised")
+def test_a_failed_month_that_was_loaded_by_hand_is_not_requested_again(harness: PublicationHarness) -> None:
+    harness.publish("2021-01")
+    (request,) = harness.tick()
+    harness.record_run(request, last_layer="raw", status="FAILURE")
+    harness.load("2021-01")
+    harness.now += dt.timedelta(days=1)
+    assert harness.requested_months() == {}
 
 
-def test_a_newer_revision_does_not_wait_for_a_failed_one(scenario: Publishing) -> None:
-    scenario.publish("2021-01")
-    scenario.load("2021-01")
-    scenario.publish("2021-01")
-    (request,) = scenario.tick()
-    scenario.run(request, to="none", status="FAILURE")
-    scenario.publish("2021-01")
-    assert scenario.asked() == {"2021-01": "revised"}
+@pytest.mark.parametrize("last_layer", ["none", "raw"])
+def test_a_canceled_run_is_not_requested_again(harness: PublicationHarness, last_layer: str) -> None:
+    harness.publish("2021-01")
+    (request,) = harness.tick()
+    harness.record_run(request, last_layer=last_layer, status="CANCELED")
+    loaded = latest_raw_materializations(harness.instance, SERVICES["green"])
+    harness.now = max([harness.now, *(raw.timestamp for raw in loaded.values())]) + dt.timedelta(days=1)
+    assert "2021-01" not in harness.requested_months()
+    harness.publish("2021-01")
+    assert harness.requested_months()["2021-01"] == ("new" if last_layer == "none" else "revised")
 
 
-def test_a_publisher_that_answers_now_so_now_so_costs_no_more_than_one_run(scenario: Publishing) -> None:
-    scenario.publish("2021-01")
-    scenario.load("2021-01")
-    scenario.versions = 7
-    scenario.publish("2021-01")
-    (request,) = scenario.tick()
-    scenario.versions = 8
-    scenario.publish("2021-01")
-    scenario.run(request)  # what came is another version than the one that was announced
-    scenario.versions = 7
-    scenario.publish("2021-01")
-    assert scenario.asked() == {}
+def test_a_newer_revision_does_not_wait_for_the_retry_of_a_failed_one(harness: PublicationHarness) -> None:
+    harness.publish("2021-01")
+    harness.load("2021-01")
+    harness.publish("2021-01")
+    (request,) = harness.tick()
+    harness.record_run(request, last_layer="none", status="FAILURE")
+    harness.publish("2021-01")
+    assert harness.requested_months() == {"2021-01": "revised"}
+
+
+def test_a_publisher_that_alternates_between_two_versions_causes_only_one_run(harness: PublicationHarness) -> None:
+    harness.publish("2021-01")
+    harness.load("2021-01")
+    harness.versions = 7
+    harness.publish("2021-01")
+    (request,) = harness.tick()
+    harness.versions = 8
+    harness.publish("2021-01")
+    harness.record_run(request)  # the downloaded version is not the announced one
+    harness.versions = 7
+    harness.publish("2021-01")
+    assert harness.requested_months() == {}

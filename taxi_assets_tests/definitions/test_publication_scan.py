@@ -1,4 +1,4 @@
-"""The publication sensor: how far it looks, when it has little time, and two years of it as a whole."""
+"""The publication sensor: the limits of a tick, its cursor, and two years of ticks."""
 
 from __future__ import annotations
 
@@ -15,44 +15,46 @@ from taxi_assets.automation.publication.scan import ScanCursor
 from taxi_assets.automation.publication.status import ScanLimits
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.registry import SERVICES
-from taxi_assets_tests.definitions.publication_harness import YEAR, Publishing, instance, scenario
+from taxi_assets_tests.definitions.publication_harness import MONTHS_OF_2020, PublicationHarness, harness, instance
 from taxi_assets_tests.loopback_publisher import Answer, LoopbackPublisher
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["instance", "scenario"]
+__all__ = ["harness", "instance"]
 
 
-# --- how far a look goes ----------------------------------------------------------------------------------------------
+# --- limits and cursor ------------------------------------------------------------------------------------------------
 
 
-def test_the_history_is_looked_over_in_turn_and_the_cursor_is_small_and_readable(
+def test_loaded_months_are_checked_in_turn_and_the_cursor_is_readable(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    scenario = Publishing(tmp_path / "published", instance, limits=ScanLimits(newer=2, history=5, pause_seconds=0))
-    scenario.publish(*YEAR)
-    for month in YEAR:
-        scenario.load(month)
-    scenario.now = dt.datetime(2021, 1, 15, tzinfo=dt.UTC)
+    harness = PublicationHarness(
+        tmp_path / "published", instance, limits=ScanLimits(newer=2, history=5, pause_seconds=0)
+    )
+    harness.publish(*MONTHS_OF_2020)
+    for month in MONTHS_OF_2020:
+        harness.load(month)
+    harness.now = dt.datetime(2021, 1, 15, tzinfo=dt.UTC)
     seen = []
     for _ in range(3):
-        scenario.asked()
-        seen.append(json.loads(scenario.cursor or ""))
+        harness.requested_months()
+        seen.append(json.loads(harness.cursor or ""))
     assert [cursor["history_from"] for cursor in seen] == ["2020-07", "2020-02", None]
     assert set(seen[0]) == {"version", "newer_from", "gaps_from", "unfinished_from", "history_from"}
 
-    scenario.publish("2020-01")
-    assert [scenario.run_all() for _ in range(3)] == [{}, {}, {"2020-01": "revised"}]
+    harness.publish("2020-01")
+    assert [harness.run_requested_months() for _ in range(3)] == [{}, {}, {"2020-01": "revised"}]
 
 
-def test_a_publisher_that_stopped_years_ago_is_searched_a_part_at_a_time(
+def test_months_of_a_publisher_that_stopped_years_ago_are_searched_over_several_ticks(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    scenario = Publishing(tmp_path / "published", instance, limits=ScanLimits(newer=10, pause_seconds=0))
-    scenario.now = dt.datetime(2024, 1, 15, tzinfo=dt.UTC)
-    scenario.publish("2021-06", "2021-07")
-    assert [scenario.run_all() for _ in range(4)] == [{}, {}, {"2021-07": "new"}, {}]
+    harness = PublicationHarness(tmp_path / "published", instance, limits=ScanLimits(newer=10, pause_seconds=0))
+    harness.now = dt.datetime(2024, 1, 15, tzinfo=dt.UTC)
+    harness.publish("2021-06", "2021-07")
+    assert [harness.run_requested_months() for _ in range(4)] == [{}, {}, {"2021-07": "new"}, {}]
 
 
 @pytest.mark.parametrize(
@@ -60,175 +62,172 @@ def test_a_publisher_that_stopped_years_ago_is_searched_a_part_at_a_time(
     ["", "{", "[]", '"2021-01"', '{"version": 0, "month": "2021-01"}', '{"version": 1, "newer_from": "1999-01"}',
      '{"version": 1, "history_from": 7}'],
 )  # fmt: skip
-def test_an_old_or_broken_cursor_is_rebuilt(scenario: Publishing, cursor: str) -> None:
-    scenario.publish("2021-01", "2021-02")
-    scenario.load("2021-01")
-    scenario.cursor = cursor
-    assert scenario.run_all() == {"2021-02": "new"}
-    assert json.loads(scenario.cursor)["version"] == 1
+def test_an_invalid_cursor_is_replaced(harness: PublicationHarness, cursor: str) -> None:
+    harness.publish("2021-01", "2021-02")
+    harness.load("2021-01")
+    harness.cursor = cursor
+    assert harness.run_requested_months() == {"2021-02": "new"}
+    assert json.loads(harness.cursor)["version"] == 1
 
 
-def test_a_look_ends_when_its_time_is_up_and_the_next_one_goes_on(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    scenario = Publishing(tmp_path / "published", instance, limits=ScanLimits(seconds=0.05, pause_seconds=0.06))
-    scenario.publish("2021-01")
-    looks = 0
-    while not scenario.run_all():
-        assert "Newer months: their time was up; the next look goes on from 2021-0" in scenario.message
-        looks += 1
-        assert looks < 10
-    assert looks >= 1  # 2021-04, 2021-03, 2021-02 come first
+def test_a_tick_stops_when_its_time_is_up_and_the_next_one_resumes(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    harness = PublicationHarness(tmp_path / "published", instance, limits=ScanLimits(seconds=0.05, pause_seconds=0.06))
+    harness.publish("2021-01")
+    ticks = 0
+    while not harness.run_requested_months():
+        assert "Newer months: time limit reached. The next tick resumes at 2021-0" in harness.skip_message
+        ticks += 1
+        assert ticks < 10
+    assert ticks >= 1  # 2021-04, 2021-03, 2021-02 come first
 
 
-def test_a_publisher_that_is_down_gives_a_reason_to_skip_and_the_cursor_stays(
+def test_if_the_publisher_is_down_the_tick_is_skipped_and_the_cursor_kept(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     with LoopbackPublisher({"green_tripdata_2021-01.csv": b"a"}) as publisher:
         base = publisher.base
-        scenario = Publishing(tmp_path / "published", instance, source=base)
-        scenario.cursor = before = '{"version":1,"newer_from":"2021-03","history_from":null}'
+        harness = PublicationHarness(tmp_path / "published", instance, source=base)
+        harness.cursor = before = '{"version":1,"newer_from":"2021-03","history_from":null}'
         publisher.script("green_tripdata_2021-03.csv.gz", Answer(status=503))
-        assert scenario.asked() == {"2021-01": "new"}  # one answer is not the publisher
-        scenario.cursor = before
-    assert scenario.asked() == {}
-    assert f"{base}/green_tripdata_2021-03.csv.gz: connection refused" in scenario.message
-    assert scenario.cursor == before
+        assert harness.requested_months() == {
+            "2021-01": "new"
+        }  # an error for one file does not mean that the publisher is down
+        harness.cursor = before
+    assert harness.requested_months() == {}
+    assert f"{base}/green_tripdata_2021-03.csv.gz: connection refused" in harness.skip_message
+    assert harness.cursor == before
 
 
-def test_a_publisher_s_folder_that_has_gone_gives_a_reason_to_skip(scenario: Publishing) -> None:
-    scenario.publish("2021-01")
-    scenario.load("2021-01")
-    scenario.cursor = before = '{"version":1,"newer_from":"2021-03","history_from":null}'
-    shutil.rmtree(scenario.folder)
-    assert scenario.asked() == {}
-    assert "no such folder" in scenario.message
-    assert "\n" not in scenario.message
-    assert scenario.cursor == before
+def test_if_the_publisher_s_folder_is_gone_the_tick_is_skipped(harness: PublicationHarness) -> None:
+    harness.publish("2021-01")
+    harness.load("2021-01")
+    harness.cursor = before = '{"version":1,"newer_from":"2021-03","history_from":null}'
+    shutil.rmtree(harness.folder)
+    assert harness.requested_months() == {}
+    assert "no such folder" in harness.skip_message
+    assert "\n" not in harness.skip_message
+    assert harness.cursor == before
 
 
 @pytest.mark.parametrize("status", [401, 429, 500, 503])
-def test_a_month_that_is_answered_with_an_error_does_not_hold_up_the_others(
+def test_an_error_for_one_month_does_not_delay_the_others(
     tmp_path: Path, instance: dg.DagsterInstance, status: int
 ) -> None:
     with LoopbackPublisher({"green_tripdata_2021-01.csv": b"a"}) as publisher:
-        scenario = Publishing(tmp_path / "published", instance, source=publisher.base)
+        harness = PublicationHarness(tmp_path / "published", instance, source=publisher.base)
         refused = Answer(status=status)
         publisher.script("green_tripdata_2021-03.csv.gz", then=refused)
-        assert scenario.asked() == {"2021-01": "new"}
-        assert ScanCursor.read(scenario.cursor) == ScanCursor()
+        assert harness.requested_months() == {"2021-01": "new"}
+        assert ScanCursor.read(harness.cursor) == ScanCursor()
         for number in range(1, 5):
             publisher.script(f"green_tripdata_2021-{number:02}.csv.gz", then=refused)
         publisher.requests.clear()
-        assert scenario.asked() == {}
-        assert f"HTTP {status}" in scenario.message
-        assert "2021-03: " in scenario.message
+        assert harness.requested_months() == {}
+        assert f"HTTP {status}" in harness.skip_message
+        assert "2021-03: " in harness.skip_message
         assert len(publisher.requests) == 4
 
 
-def test_a_part_of_the_history_that_fails_does_not_hold_up_the_rest_of_it(
-    tmp_path: Path, instance: dg.DagsterInstance
-) -> None:
-    names = {month: f"green_tripdata_{month}.csv" for month in YEAR}
+def test_errors_for_some_loaded_months_do_not_delay_the_rest(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    names = {month: f"green_tripdata_{month}.csv" for month in MONTHS_OF_2020}
     with LoopbackPublisher(dict.fromkeys(names.values(), b"a")) as publisher:
-        scenario = Publishing(
+        harness = PublicationHarness(
             tmp_path / "published", instance, source=publisher.base, limits=ScanLimits(history=4, pause_seconds=0)
         )
-        scenario.now = dt.datetime(2021, 1, 15, tzinfo=dt.UTC)
+        harness.now = dt.datetime(2021, 1, 15, tzinfo=dt.UTC)
         for month, name in names.items():
             found = publisher.find(name)
             assert found is not None
             etag = '"old"' if month == "2020-01" else found.etag
             message = {"url": publisher.url(name), "publisher": publisher.base, "etag": etag}
-            scenario.materialize(["raw", "green_trips"], month, message)
-        for month in YEAR[4:10]:
+            harness.materialize(["raw", "green_trips"], month, message)
+        for month in MONTHS_OF_2020[4:10]:
             publisher.script(f"{names[month]}.gz", then=Answer(status=503))
-        assert [scenario.asked() for _ in range(3)] == [{}, {}, {"2020-01": "revised"}]
+        assert [harness.requested_months() for _ in range(3)] == [{}, {}, {"2020-01": "revised"}]
 
 
-def test_a_month_whose_answer_does_not_come_holds_up_nobody(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+def test_a_month_whose_check_times_out_does_not_delay_the_others(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     names = [f"green_tripdata_2021-{number:02}.csv" for number in (1, 2, 3)]
     with LoopbackPublisher(dict.fromkeys(names[:2], b"a")) as publisher:
         limits = ScanLimits(pause_seconds=0, seconds_per_month=0.3)
-        scenario = Publishing(tmp_path / "published", instance, source=publisher.base, limits=limits)
+        harness = PublicationHarness(tmp_path / "published", instance, source=publisher.base, limits=limits)
         publisher.script(names[2], then=Answer(delay=60))
-        (request,) = scenario.tick()
+        (request,) = harness.tick()
         assert request.partition_key == "2021-02"
-        scenario.run(request, to="none", status="STARTED")
-        assert scenario.asked() == {}
-        assert f"{names[2]}: the answer was not complete in time" in scenario.message
-        assert ScanCursor.read(scenario.cursor) == ScanCursor()
+        harness.record_run(request, last_layer="none", status="STARTED")
+        assert harness.requested_months() == {}
+        assert f"{names[2]}: the answer was not complete in time" in harness.skip_message
+        assert ScanCursor.read(harness.cursor) == ScanCursor()
 
 
-def test_every_part_of_a_look_has_its_turn_though_the_publisher_is_slow(
+def test_every_group_of_months_is_checked_even_if_the_publisher_is_slow(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    """A question a part: newer months, gaps, failed months and the history, each goes on where it was."""
-    scenario = Publishing(tmp_path / "published", instance, limits=ScanLimits(seconds=0, pause_seconds=0))
-    scenario.now = dt.datetime(2021, 5, 10, tzinfo=dt.UTC)
-    scenario.publish("2020-01", "2020-12")
+    """One version check per group and tick; each group resumes where it stopped."""
+    harness = PublicationHarness(tmp_path / "published", instance, limits=ScanLimits(seconds=0, pause_seconds=0))
+    harness.now = dt.datetime(2021, 5, 10, tzinfo=dt.UTC)
+    harness.publish("2020-01", "2020-12")
     for month in ("2020-01", "2020-12"):
-        scenario.load(month)
-    scenario.publish("2020-01", "2020-02")
-    looks = []
+        harness.load(month)
+    harness.publish("2020-01", "2020-02")
+    ticks = []
     for number in range(11):
-        looks.append(scenario.asked())
+        ticks.append(harness.requested_months())
         if number == 0:
-            place = ScanCursor(newer_from="2021-03", gaps_from="2020-10", history_from="2020-01")
-            assert ScanCursor.read(scenario.cursor) == place
-    assert [number for number, look in enumerate(looks) if "2020-01" in look] == [1, 3, 5, 7, 9]
-    assert [number for number, look in enumerate(looks) if "2020-02" in look] == [9]
+            expected = ScanCursor(newer_from="2021-03", gaps_from="2020-10", history_from="2020-01")
+            assert ScanCursor.read(harness.cursor) == expected
+    assert [number for number, months in enumerate(ticks) if "2020-01" in months] == [1, 3, 5, 7, 9]
+    assert [number for number, months in enumerate(ticks) if "2020-02" in months] == [9]
 
 
-def test_failed_months_have_their_turn_though_newer_months_and_gaps_take_all_the_time(
+def test_failed_months_are_checked_even_if_newer_and_missing_months_take_all_the_time(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    scenario = Publishing(tmp_path / "published", instance, limits=ScanLimits(seconds=0, pause_seconds=0))
-    scenario.publish("2020-11", "2021-01")
-    while not (requests := scenario.tick()):
+    harness = PublicationHarness(tmp_path / "published", instance, limits=ScanLimits(seconds=0, pause_seconds=0))
+    harness.publish("2020-11", "2021-01")
+    while not (requests := harness.tick()):
         pass
-    scenario.run(requests[0], to="none", status="FAILURE")
-    scenario.load("2020-11")
-    scenario.now += dt.timedelta(days=1)
-    assert {"2021-01": "retry"} in [scenario.asked() for _ in range(2)]
+    harness.record_run(requests[0], last_layer="none", status="FAILURE")
+    harness.load("2020-11")
+    harness.now += dt.timedelta(days=1)
+    assert {"2021-01": "retry"} in [harness.requested_months() for _ in range(2)]
 
 
-def test_a_part_whose_months_are_all_answered_with_errors_does_not_hold_up_the_others(
-    tmp_path: Path, instance: dg.DagsterInstance
-) -> None:
+def test_a_group_whose_months_all_fail_does_not_delay_the_others(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     name = "green_tripdata_2019-01.csv"
     with LoopbackPublisher({name: b"a"}) as publisher:
-        scenario = Publishing(tmp_path / "published", instance, source=publisher.base)
+        harness = PublicationHarness(tmp_path / "published", instance, source=publisher.base)
         message = {"url": publisher.url(name), "publisher": publisher.base, "etag": '"old"'}
-        scenario.materialize(["raw", "green_trips"], "2019-01", message)
+        harness.materialize(["raw", "green_trips"], "2019-01", message)
         for month in [Month(2019, 1).shift(months) for months in range(1, 28)]:
             publisher.script(f"green_tripdata_{month}.csv.gz", then=Answer(status=503))
-        (request,) = scenario.tick()
+        (request,) = harness.tick()
         assert request.partition_key == "2019-01"
-        scenario.run(request, to="none", status="STARTED")
-        scenario.cursor = None
-        assert scenario.asked() == {}
-        assert (
-            "Newer months: that is too many errors for one look; the next look goes on from 2020-12."
-            in scenario.message
-        )
-        assert ScanCursor.read(scenario.cursor) == ScanCursor(newer_from="2020-12")
+        harness.record_run(request, last_layer="none", status="STARTED")
+        harness.cursor = None
+        assert harness.requested_months() == {}
+        assert "Newer months: too many errors. The next tick resumes at 2020-12." in harness.skip_message
+        assert ScanCursor.read(harness.cursor) == ScanCursor(newer_from="2020-12")
 
 
-def test_a_cursor_from_before_gaps_had_a_place_is_read() -> None:
+def test_a_cursor_without_a_place_for_missing_months_is_read() -> None:
     old = '{"version":1,"newer_from":"2021-03","unfinished_from":null,"history_from":"2020-01"}'
     assert ScanCursor.read(old) == ScanCursor(newer_from="2021-03", history_from="2020-01")
 
 
-# --- as a whole -------------------------------------------------------------------------------------------------------
+# --- many ticks -------------------------------------------------------------------------------------------------------
 
 
-def test_in_24_months_of_ticks_each_month_is_asked_for_once_a_revision_and_never_before_it_is_published(
-    scenario: Publishing,
+def test_over_24_months_each_version_is_requested_once_and_only_after_it_is_published(
+    harness: PublicationHarness,
 ) -> None:
-    """A month comes out on the 20th two months later, at 23:30 in New York; every third is revised after five weeks."""
-    first, wanted = Month(2019, 1), []
-    asked: list[str] = []
-    scenario.publish(str(first))
-    scenario.load(str(first))
+    """Months are published two months later, on the 20th at 23:30 in New York; every third is revised 5 weeks later."""
+    first, expected = Month(2019, 1), []
+    requested: list[str] = []
+    harness.publish(str(first))
+    harness.load(str(first))
     publications: dict[dt.datetime, Month] = {}
     for index in range(24):
         month = first.shift(index + 1)
@@ -242,41 +241,41 @@ def test_in_24_months_of_ticks_each_month_is_asked_for_once_a_revision_and_never
         due = [at for at in sorted(publications) if at <= clock]
         for at in due:
             month = publications.pop(at)
-            scenario.publish(str(month))
-            wanted.append(str(month))
-        scenario.now = clock
-        asked += scenario.run_all()
+            harness.publish(str(month))
+            expected.append(str(month))
+        harness.now = clock
+        requested += harness.run_requested_months()
         # Every third day, and on both sides of midnight at a month's end, in New York and in UTC.
         ends = dt.datetime.combine(Month(clock.year, clock.month).end, dt.time(), dt.UTC)
         edges = [ends + dt.timedelta(hours=hours) for hours in (-1, 1, 4, 6)]
         clock = min([clock + dt.timedelta(days=3), *(edge for edge in edges if edge > clock)])
-    asked += scenario.run_all()
-    assert asked == wanted
-    assert len(asked) == 24 + 8
+    requested += harness.run_requested_months()
+    assert requested == expected
+    assert len(requested) == 24 + 8
 
 
-def test_a_tick_over_four_services_and_200_months_is_quick_and_its_cursor_small(tmp_path: Path) -> None:
+def test_a_tick_over_four_services_and_200_months_is_fast_and_its_cursor_short(tmp_path: Path) -> None:
     preview = dg.MetadataValue.md("| a column of the file | another |\n" * 150)
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
-        scenario = Publishing(tmp_path / "published", instance)
-        scenario.now = dt.datetime(2026, 1, 15, tzinfo=dt.UTC)
+        harness = PublicationHarness(tmp_path / "published", instance)
+        harness.now = dt.datetime(2026, 1, 15, tzinfo=dt.UTC)
         for service in SERVICES.values():
             for index in range(200):
                 month = str(Month(2009, 5).shift(index))
                 message = {
                     "url": "https://elsewhere/x",
-                    "publisher": scenario.source,
+                    "publisher": harness.source,
                     "etag": '"1"',
                     "preview": preview,
                 }
-                scenario.materialize(["raw", service.table], month, message, run_id="one run")
+                harness.materialize(["raw", service.table], month, message, run_id="one run")
                 if index == 199:
-                    scenario.publish(month, service=service)
+                    harness.publish(month, service=service)
         started, cursors = time.monotonic(), []
         for service in SERVICES.values():
-            scenario.cursor = None  # for each service its own
-            assert scenario.asked(service) == {"2025-12": "revised"}
-            cursors.append(str(scenario.cursor))
+            harness.cursor = None  # every service has its own
+            assert harness.requested_months(service) == {"2025-12": "revised"}
+            cursors.append(str(harness.cursor))
         seconds = time.monotonic() - started
     assert seconds < 5
     assert 0 < max(map(len, cursors)) < 200

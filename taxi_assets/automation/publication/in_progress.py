@@ -1,6 +1,7 @@
-"""What is under way in an instance: the months that a run is working on or will, and the backfills.
+"""Read from the Dagster instance which months runs and backfills are working on.
 
-Belongs here: reading runs and Dagster's backfills, whoever launched them. What follows from it is for others to say.
+Belongs here: reading runs and Dagster's backfills, no matter how they were launched. Does not belong here: what follows
+for a month (`decision.py`).
 """
 
 from __future__ import annotations
@@ -30,49 +31,53 @@ _RUNNING = [
 
 
 def pipeline_assets(service: Service) -> list[dg.AssetKey]:
-    """The assets that a month of a service goes through."""
+    """Return the keys of the assets that a run of the service's job materializes."""
     return [dg.AssetKey([layer, service.table]) for layer in _LAYERS]
 
 
 def months_in_progress(instance: dg.DagsterInstance, service: Service) -> frozenset[Month]:
-    """The months of a service that a run is working on, or will; all of a backfill's, until it has ended."""
-    chain, keys = pipeline_assets(service), set[str | None]()
+    """Return the months of a service that a run is working on, or will.
+
+    While one of Dagster's backfills is active, all of its months are included.
+    """
+    assets, keys = pipeline_assets(service), set[str | None]()
     for run in instance.get_runs(dg.RunsFilter(statuses=[*_RUNNING, dg.DagsterRunStatus.CANCELING])):
-        if _is_about(service, chain, run.job_name, run.asset_selection):
+        if _materializes(service, assets, run.job_name, run.asset_selection):
             keys.add(run.tags.get(PARTITION_TAG))
-    for backfill in _requested_backfills(instance):
-        if _is_about(service, chain, backfill.job_name, backfill.asset_selection):
-            keys.update(_partitions(backfill, chain))
+    for backfill in _active_backfills(instance):
+        if _materializes(service, assets, backfill.job_name, backfill.asset_selection):
+            keys.update(_partitions(backfill, assets))
     return frozenset(month for month in map(parse_month, keys) if month is not None)
 
 
 def running_backfill(instance: dg.DagsterInstance, service: Service) -> str | None:
-    """A backfill that is loading months of a service; one of Dagster's has no run at times."""
+    """Return the ID of a backfill that is loading months of a service; None if there is none."""
     raw = pipeline_assets(service)[:1]
     for run in instance.get_runs(dg.RunsFilter(statuses=_RUNNING)):
-        if _is_about(service, raw, run.job_name, run.asset_selection):
+        if _materializes(service, raw, run.job_name, run.asset_selection):
             for tag in _BACKFILL_TAGS:
                 if tag in run.tags:
                     return run.tags[tag]
-    for backfill in _requested_backfills(instance):
-        if _is_about(service, raw, backfill.job_name, backfill.asset_selection):
+    # One of Dagster's backfills has no runs at times.
+    for backfill in _active_backfills(instance):
+        if _materializes(service, raw, backfill.job_name, backfill.asset_selection):
             return backfill.backfill_id
     return None
 
 
-def _is_about(
+def _materializes(
     service: Service, assets: Iterable[dg.AssetKey], job: str | None, selected: Collection[dg.AssetKey] | None
 ) -> bool:
-    """Whether a job, or the part of it that is selected, makes some of these assets."""
+    """Return whether a job, or the selected part of it, materializes some of these assets."""
     return job == service.name if selected is None else any(key in selected for key in assets)
 
 
-def _requested_backfills(instance: dg.DagsterInstance) -> Sequence[PartitionBackfill]:
+def _active_backfills(instance: dg.DagsterInstance) -> Sequence[PartitionBackfill]:
     return instance.get_backfills(filters=BulkActionsFilter(statuses=[BulkActionStatus.REQUESTED]))
 
 
 def _partitions(backfill: PartitionBackfill, assets: Iterable[dg.AssetKey]) -> Iterable[str]:
-    """The partitions that a backfill of a job names, or one of assets has for any of these."""
+    """Return the partitions of a backfill of a job, or those of any of these assets in a backfill of assets."""
     if backfill.asset_backfill_data is None:
         return backfill.partition_names or ()
     subsets = [backfill.asset_backfill_data.get_target_partitions_subset(key) for key in assets

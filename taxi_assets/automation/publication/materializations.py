@@ -1,6 +1,6 @@
-"""What Dagster knows of the months: which are loaded, and from which version of the published file.
+"""Read from the Dagster instance which months are loaded, and from which version of the published file.
 
-Belongs here: reading the latest materializations. It is they that say what is loaded; neither a cursor nor a run does.
+Belongs here: reading the latest materializations. Only they tell what is loaded; cursors and runs do not.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ if TYPE_CHECKING:
 
     from taxi_assets.tlc.schema import Service
 
-_RECORDS_AT_ONCE = 200
+_BATCH_SIZE = 200
 
 
 def parse_month(partition: str | None) -> Month | None:
-    """The month of a partition key; None where it is none, as an instance that others share may hold."""
+    """Return the month of a partition key; None if the key is not a month.
+
+    An instance shared with other projects may hold other keys.
+    """
     try:
         return None if partition is None else Month.parse(partition)
     except ValueError:
@@ -35,53 +38,60 @@ class RawMaterialization:
     """The latest materialization of a month's raw file."""
 
     event_id: int
-    """Its number in the event log."""
+    """ID of the materialization in the event log."""
     timestamp: dt.datetime
     run_id: str
     version: FileVersion | None
-    """None where it does not say: somebody reported it by hand."""
+    """The version of the published file. None if the materialization was reported by hand, without a URL."""
     sha256: str | None
+    """Digest of the raw file, in hex."""
 
 
 def latest_raw_materializations(
     instance: dg.DagsterInstance, service: Service, only: Iterable[Month] | None = None
 ) -> dict[Month, RawMaterialization]:
-    """The months whose raw file is loaded."""
+    """Return the latest materialization of each month whose raw file is loaded; of `only` these months, if given."""
     return {
         month: RawMaterialization(
             record.storage_id,
             dt.datetime.fromtimestamp(record.timestamp, dt.UTC),
             record.run_id,
-            _version(message),
-            message.get("sha256"),
+            _version(metadata),
+            metadata.get("sha256"),
         )
-        for month, record, message in _latest(instance, dg.AssetKey(["raw", service.table]), only)
+        for month, record, metadata in _latest(instance, dg.AssetKey(["raw", service.table]), only)
     }
 
 
 def warehouse_digests(
     instance: dg.DagsterInstance, service: Service, only: Iterable[Month] | None = None
 ) -> dict[Month, str | None]:
-    """The months in the warehouse, each with the digest of the raw file that it was made from."""
+    """Return the months in the warehouse; of `only` these months, if given.
+
+    Returns:
+        For each month, the sha256 digest of the raw file that its rows come from. None if it is not recorded.
+    """
     warehouse = dg.AssetKey(["warehouse", service.table])
-    return {month: message.get("raw_sha256") for month, _, message in _latest(instance, warehouse, only)}
+    return {month: metadata.get("raw_sha256") for month, _, metadata in _latest(instance, warehouse, only)}
 
 
 def _latest(
     instance: dg.DagsterInstance, key: dg.AssetKey, only: Iterable[Month] | None
 ) -> Iterator[tuple[Month, dg.EventLogRecord, dict[str, Any]]]:
+    """Yield each month's latest materialization with its metadata, in the order of the event log."""
     wanted = None if only is None else {str(month) for month in only}
     if wanted == set():
         return
     materialized = dg.DagsterEventType.ASSET_MATERIALIZATION
     events = sorted(instance.get_latest_storage_id_by_partition(key, materialized, wanted).values())
-    for start in range(0, len(events), _RECORDS_AT_ONCE):
-        numbers = events[start : start + _RECORDS_AT_ONCE]
-        chosen = dg.AssetRecordsFilter(key, storage_ids=numbers)
-        for record in instance.fetch_materializations(chosen, limit=len(numbers)).records:
+    for start in range(0, len(events), _BATCH_SIZE):
+        batch = events[start : start + _BATCH_SIZE]
+        for record in instance.fetch_materializations(
+            dg.AssetRecordsFilter(key, storage_ids=batch), limit=len(batch)
+        ).records:
             month, materialization = parse_month(record.partition_key), record.asset_materialization
             if month is not None and materialization is not None:
-                yield month, record, {n: v.value for n, v in materialization.metadata.items()}
+                yield month, record, {name: entry.value for name, entry in materialization.metadata.items()}
 
 
 def _version(metadata: Mapping[str, Any]) -> FileVersion | None:

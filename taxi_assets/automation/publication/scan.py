@@ -1,7 +1,7 @@
-"""One look at a publisher: which months are asked for, in which order, and how far a look goes.
+"""One tick of a publication sensor: check months until the time is up, and request the runs that they need.
 
-Belongs here: what the publication sensor does in a tick. Does not belong here: which months there are
-(`comparison.py`), and what is made of an answer (`run_planner.py`).
+Belongs here: the order in which months are checked, the limits of one tick, and its cursor and log line. Does not
+belong here: which months belong to a group (`status.py`), and the decision for each month (`decision.py`).
 """
 
 from __future__ import annotations
@@ -10,162 +10,174 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import dagster as dg
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from taxi_assets.automation.publication.decision import Deferred, RunNeeded
 from taxi_assets.automation.publication.in_progress import running_backfill
-from taxi_assets.automation.publication.run_planner import REASON_TAG, Deferred
 from taxi_assets.automation.publication.status import MAX_FAILED_CHECKS
 from taxi_assets.errors import TaxiAssetsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import dagster as dg
+
     from taxi_assets.automation.publication.status import PublicationStatus
     from taxi_assets.tlc.month import Month
-    from taxi_assets.tlc.sources.source_record import FileVersion
 
 _MAX_LISTED = 5
 
-# Named as in `Limits` and `Position`.
-_NOT_LOADED = {"newer": "Newer months", "gaps": "Months in between"}
-_LOADED = {"unfinished": "Failed months", "history": "Loaded months"}
-_PARTS = {**_NOT_LOADED, **_LOADED}
-
 
 class ScanCursor(BaseModel):
-    """What a sensor remembers: where the next look goes on. Whatever else it must know, the instance knows."""
+    """Where the next tick resumes in each group of months.
 
-    model_config = ConfigDict(frozen=False, extra="forbid")
+    A month key, such as "2021-01", or None for the newest month of the group. This is all that a sensor remembers:
+    everything else is read from the instance.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: Literal[1] = 1
     newer_from: str | None = None
-    """Among the months newer than those that are loaded; None: from the newest, here as in the others."""
     gaps_from: str | None = None
-    """Among those missing in between."""
     unfinished_from: str | None = None
-    """Among those whose run failed."""
     history_from: str | None = None
-    """Among the loaded ones."""
 
     @classmethod
     def read(cls, cursor: str | None) -> ScanCursor:
-        """From a cursor; one that cannot be read is begun anew: nothing is lost but the place."""
+        """Parse a sensor's cursor. One that is not valid starts again at the newest months: only the place is lost."""
         try:
             return cls.model_validate_json(cursor or "{}")
         except ValidationError:
             return cls()
 
-    def go_on(self, part: str, month: Month | None) -> None:
-        """From this month, the next time."""
-        setattr(self, f"{part}_from", None if month is None else str(month))
-
-    def first(self, part: str, months: Sequence[Month]) -> int:
-        """Where to go on; at the newest where that month is no longer among them."""
-        key = getattr(self, f"{part}_from")
-        return next((index for index, month in enumerate(months) if str(month) == key), 0)
-
 
 @dataclass(frozen=True)
 class ScanResult:
-    """What came of a look: the runs to ask for, the cursor, and a line for the history of ticks."""
+    """The outcome of one tick."""
 
     requests: Sequence[dg.RunRequest]
     cursor: str | None
     summary: str
+    """One line for the tick history."""
+
+
+@dataclass(frozen=True)
+class _MonthGroup:
+    """Months that one tick checks in order, up to a limit."""
+
+    label: str
+    months: Sequence[Month]
+    """Newest first."""
+    limit: int
+    stops_at_history: bool = False
+    """Whether the months before a published one are history, if that one is far newer than the newest loaded month."""
 
 
 class PublicationScan:
-    """A look at the publisher of a service, at the point in time of a comparison."""
+    """One scan of a service's months. Call `run` once."""
 
-    def __init__(self, comparison: PublicationStatus) -> None:
-        self._status = comparison
-        self._limits = comparison.limits
+    def __init__(self, status: PublicationStatus) -> None:
+        self._status = status
+        self._limits = status.limits
         self._requests: list[dg.RunRequest] = []
+        self._run_labels: list[str] = []
         self._deferred: dict[Month, str] = {}
         self._notes: list[str] = []
 
     def run(self, cursor: str | None) -> ScanResult:
-        """Ask for what is newer, what was left out in between, what failed, and a part of the history.
+        """Check four groups of months, and request the runs that they need.
 
-        Each part has its share of the time, so that none waits for ever behind another.
+        The groups are the newer months, the missing months, the incomplete months and the loaded months, in this order.
+        Each gets an equal share of the remaining time, so that a slow group does not starve the others.
+
+        Args:
+            cursor: The cursor that the last tick returned.
+
+        Returns:
+            The run requests and the new cursor. If the publisher cannot be reached: the requests so far, the old
+            cursor, and the error as the summary.
         """
-        until, position = time.monotonic() + self._limits.seconds, ScanCursor.read(cursor)
         try:
-            parts = self._parts()
-            for left, part in zip(range(len(parts), 0, -1), parts, strict=True):
-                self._go_through(part, position, (until - time.monotonic()) / left)
-            return ScanResult(self._requests, position.model_dump_json(), self._summary())
+            new_cursor = self._scan_groups(ScanCursor.read(cursor))
+            return ScanResult(self._requests, new_cursor.model_dump_json(), self._summary())
         except TaxiAssetsError as error:
             return ScanResult(self._requests, cursor, str(error))
 
-    def _parts(self) -> Sequence[str]:
-        """All of them; but a backfill that is running brings home what we would take for gaps."""
-        backfill = running_backfill(self._status.instance, self._status.service)
+    def _scan_groups(self, cursor: ScanCursor) -> ScanCursor:
+        status, limits = self._status, self._limits
+        deadline = time.monotonic() + limits.seconds
+
+        def share(groups_left: int) -> float:
+            return (deadline - time.monotonic()) / groups_left
+
+        newer_from, gaps_from = cursor.newer_from, cursor.gaps_from
+        backfill = running_backfill(status.instance, status.service)
         if backfill is None:
-            return list(_PARTS)
-        self._notes.append(f"Months that are not loaded wait for the end of backfill {backfill}.")
-        return list(_LOADED)
+            newer = _MonthGroup("Newer months", status.newer, limits.newer, stops_at_history=True)
+            newer_from = self._scan_group(newer, newer_from, share(4))
+            gaps = _MonthGroup("Missing months", status.gaps, limits.gaps)
+            gaps_from = self._scan_group(gaps, gaps_from, share(3))
+        else:  # months that the backfill has yet to load would be taken for missing ones
+            self._notes.append(f"Months that are not loaded wait for the end of backfill {backfill}.")
+        unfinished = _MonthGroup("Incomplete months", status.unfinished, limits.unfinished)
+        unfinished_from = self._scan_group(unfinished, cursor.unfinished_from, share(2))
+        history = _MonthGroup("Loaded months", status.loaded, limits.history)
+        history_from = self._scan_group(history, cursor.history_from, share(1))
+        return ScanCursor(
+            newer_from=newer_from, gaps_from=gaps_from, unfinished_from=unfinished_from, history_from=history_from
+        )
 
-    def _months(self, part: str) -> Sequence[Month]:
-        match part:
-            case "newer":
-                return self._status.newer
-            case "gaps":
-                return self._status.gaps
-            case "unfinished":
-                return [month for month in self._status.planner.unfinished if self._may_be_due(month)]
-            case _:
-                return sorted(self._status.raw, reverse=True)
+    def _scan_group(self, group: _MonthGroup, resume_from: str | None, seconds: float) -> str | None:
+        """Check the months of a group; return where the next tick resumes.
 
-    def _may_be_due(self, month: Month) -> bool:
-        """Whether it is worth a question; where the raw file is held, the desk can tell without one."""
-        raw = self._status.raw
-        held = raw[month].version if month in raw else None
-        return held is None or isinstance(self._status.planner.plan(month, held), dg.RunRequest)
+        Stops at the group's limit, when the time is up, or after too many errors; but checks at least one month.
+        """
+        checked, errors = self._status.versions.checked, self._status.versions.errors
+        checked_before, errors_before = len(checked), len(errors)
+        deadline = time.monotonic() + seconds
+        keys = [str(month) for month in group.months]
+        start = keys.index(resume_from) if resume_from in keys else 0
+        end = start + group.limit
+        for month in group.months[start:end]:
+            if len(checked) > checked_before and time.monotonic() > deadline:
+                return self._stop(group, month, "time limit reached")
+            if len(errors) > errors_before + MAX_FAILED_CHECKS:
+                return self._stop(group, month, "too many errors")
+            is_published = self._check_month(month)
+            if is_published and group.stops_at_history and self._status.is_beyond_history_gap(month):
+                return None
+        return keys[end] if end < len(keys) else None
 
-    def _go_through(self, part: str, position: ScanCursor, seconds: float) -> None:
-        """Go on with a part where the last look came to, for a share of the time, but with one question at least."""
-        comparison, months = self._status, self._months(part)
-        until, asked, refused = time.monotonic() + seconds, len(comparison.checked), len(comparison.failed_checks)
-        first = position.first(part, months)
-        end = first + int(getattr(self._limits, part))
-        for month in months[first:end]:
-            reason = None
-            if len(comparison.checked) > asked and time.monotonic() > until:
-                reason = "their time was up"
-            elif len(comparison.failed_checks) > refused + MAX_FAILED_CHECKS:
-                reason = "that is too many errors for one look"
-            if reason is not None:
-                self._notes.append(f"{_PARTS[part]}: {reason}; the next look goes on from {month}.")
-                position.go_on(part, month)
-                return
-            if self._consider(month) is not None and part == "newer" and comparison.is_beyond_history_gap(month):
-                end = len(months)  # what is before it is history
-                break
-        position.go_on(part, months[end] if end < len(months) else None)
+    def _stop(self, group: _MonthGroup, month: Month, reason: str) -> str:
+        self._notes.append(f"{group.label}: {reason}. The next tick resumes at {month}.")
+        return str(month)
 
-    def _consider(self, month: Month) -> FileVersion | None:
-        """Ask for a month, and for a run of it where it needs one."""
-        comparison = self._status
-        if month in comparison.checked:
-            return comparison.checked[month]
-        published = comparison.published_version(month)
-        if month in comparison.failed_checks:
-            self._deferred[month] = comparison.failed_checks[month].rstrip(".")
-        decision = comparison.planner.plan(month, published)
-        if isinstance(decision, Deferred):
-            self._deferred[month] = decision.reason
-        elif decision is not None:
-            self._requests.append(decision)
-        return published
+    def _check_month(self, month: Month) -> bool:
+        """Request the run that a month needs, or note why it is deferred; return whether the month is published.
+
+        A month that another group has checked in this tick is not checked again.
+        """
+        status = self._status
+        if month not in status.versions.checked:
+            decision = status.decide(month)
+            match decision:
+                case RunNeeded():
+                    self._requests.append(status.run_request(month, decision))
+                    self._run_labels.append(f"{month} ({decision.reason})")
+                case Deferred(reason):
+                    self._deferred[month] = reason
+                case None if month in status.versions.errors:
+                    self._deferred[month] = status.versions.errors[month].rstrip(".")
+        return status.versions.checked[month] is not None
 
     def _summary(self) -> str:
-        asked = sorted(self._status.checked)
-        months = f"{len(asked)} months, {asked[0]} to {asked[-1]}" if asked else "no month"
-        runs = [f"{request.partition_key} ({request.tags[REASON_TAG]})" for request in self._requests]
-        message = [f"Asked {self._status.publisher.name} for {months}: {', '.join(runs) or 'nothing new'}."]
-        message += [f"{month}: {reason}." for month, reason in list(self._deferred.items())[:_MAX_LISTED]]
+        checked = sorted(self._status.versions.checked)
+        months = "1 month" if len(checked) == 1 else f"{len(checked)} months"
+        span = f", {checked[0]} to {checked[-1]}" if checked else ""
+        runs = f"runs requested for {', '.join(self._run_labels)}" if self._run_labels else "nothing new"
+        lines = [f"Checked {months} at {self._status.versions.publisher.name}{span}: {runs}."]
+        lines += [f"{month}: {reason}." for month, reason in list(self._deferred.items())[:_MAX_LISTED]]
         if len(self._deferred) > _MAX_LISTED:
-            message.append(f"{len(self._deferred) - _MAX_LISTED} more months have to wait.")
-        return " ".join([*message, *self._notes])
+            lines.append(f"{len(self._deferred) - _MAX_LISTED} more months are deferred.")
+        return " ".join([*lines, *self._notes])

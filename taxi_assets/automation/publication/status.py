@@ -1,76 +1,79 @@
-"""What a publisher has, compared with what is loaded: which months are newer, missing, or revised.
+"""Compare the published months of a service with the loaded ones: which are newer, missing, revised or incomplete.
 
-Belongs here: asking for a month, and passing those for which a publisher has nothing but an error. Does not belong
-here: how far a look goes (`scan.py`), and which run a month needs (`run_planner.py`).
+Belongs here: what the publication sensors, schedules and check ask about the months of a service. Does not belong here:
+how many months one sensor tick checks (`scan.py`), and the decision for a single month (`decision.py`).
 """
 
 from __future__ import annotations
 
-import time
+import datetime as dt
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from taxi_assets.automation.publication.materializations import (
-    latest_raw_materializations,
-    parse_month,
-    warehouse_digests,
-)
-from taxi_assets.automation.publication.run_planner import MONTH_TAG, SERVICE_TAG, RunPlanner
-from taxi_assets.errors import PublisherRequestError, PublisherServerError
+from taxi_assets.automation.publication.decision import Decision, RunNeeded, decide
+from taxi_assets.automation.publication.instance_state import InstanceState
+from taxi_assets.automation.publication.materializations import parse_month
+from taxi_assets.automation.publication.published_versions import PublishedVersions
+from taxi_assets.automation.publication.run_requests import build_run_request
+from taxi_assets.automation.publication.run_tags import MONTH_TAG, SERVICE_TAG
+from taxi_assets.partitions import monthly_partitions
 from taxi_assets.tlc.month import Month
 
 if TYPE_CHECKING:
-    import datetime as dt
-    from collections.abc import Sequence
-
     from taxi_assets.resources.publisher import PublisherResource
     from taxi_assets.tlc.schema import Service
-    from taxi_assets.tlc.sources.publishers import Publisher
     from taxi_assets.tlc.sources.source_record import FileVersion
 
 PUBLISHED_MONTHS_LOADED = "published_months_loaded"
-"""Name of the asset check that reports missing months; one per service, on its published months."""
+"""Name of the asset check that reports missing months. There is one per service."""
 
 RECENT_MONTHS = 12
-"""A gap of more months is history, which a person loads: only the newest month beyond it is taken."""
+"""A gap of more months than this is history.
+
+A person loads it with a backfill; automatically, only the newest month beyond the gap is loaded.
+"""
 
 MAX_FAILED_CHECKS = 3
-"""After so many months that a publisher has an error for, one more is enough for now."""
+"""If the publisher answers with an error for more months than this, stop asking."""
 
 _MAX_RUNS = 100
 
 
 @dataclass(frozen=True)
 class ScanLimits:
-    """How far one look goes, and how long a publisher has for an answer."""
+    """How many months one scan checks, and how long it may take."""
 
     newer: int = 24
-    """Months newer than all that are loaded."""
+    """Months newer than the newest loaded one."""
     gaps: int = 12
-    """Months missing between loaded ones."""
+    """Missing months between loaded ones."""
     unfinished: int = 12
-    """Months whose run failed and may be tried again."""
+    """Months that have not reached the warehouse."""
     history: int = 12
     """Loaded months."""
     seconds: float = 20
-    """Shared by these four; each may ask one question when they are over. Dagster gives a tick a minute."""
+    """Shared by these four groups; each checks one month even if the time is up. Dagster gives a tick a minute."""
     seconds_per_month: float = 8
-    """Seconds in which a month is answered, at all its addresses."""
+    """Timeout for the version check of one month, over all its addresses."""
     pause_seconds: float = 0.05
-    """Seconds between two questions."""
+    """Pause between two version checks."""
 
 
 DEFAULT_SCAN_LIMITS = ScanLimits()
 
 
-class PublicationStatus:
-    """A service's published and loaded months, at a point in time; nothing is asked twice.
+def utc_now() -> dt.datetime:
+    """Return the current time in UTC."""
+    return dt.datetime.now(dt.UTC)
 
-    A month for which the publisher has an error is passed; where no connection comes about, raises
-    `PublisherUnreachableError`.
+
+class PublicationStatus:
+    """The published and the loaded months of a service, at one point in time.
+
+    The publisher is asked when a month's published version is first needed. Then `PublisherUnreachableError` is raised
+    if no connection to it is possible; an error for a single month is in `versions.errors`.
     """
 
     def __init__(
@@ -78,86 +81,102 @@ class PublicationStatus:
         instance: dg.DagsterInstance,
         service: Service,
         publisher: PublisherResource,
-        keys: Sequence[str],
         now: dt.datetime,
         limits: ScanLimits = DEFAULT_SCAN_LIMITS,
     ) -> None:
+        keys = monthly_partitions(service).get_partition_keys(current_time=now)
         self.instance = instance
         self.service = service
         self.limits = limits
-        self.months = [Month.parse(key) for key in reversed(keys)]  # the newest first
-        self.raw = latest_raw_materializations(instance, service)
-        self.planner = RunPlanner(instance, service, self.raw, now)
-        self.checked: dict[Month, FileVersion | None] = {}
-        self.failed_checks: dict[Month, str] = {}
-        """The months that were passed, each with the error."""
-        self._publisher = publisher
+        self.months = [Month.parse(key) for key in reversed(keys)]
+        """All months of the service that have ended, newest first."""
+        self.state = InstanceState(instance, service, now)
+        self.versions = PublishedVersions(
+            service, publisher, seconds_per_month=limits.seconds_per_month, pause_seconds=limits.pause_seconds
+        )
+        self._now = now
 
-    @cached_property
-    def publisher(self) -> Publisher:
-        """Who is asked."""
-        return self._publisher.publisher
+    # --- one month ---
 
     def published_version(self, month: Month) -> FileVersion | None:
-        """The version of a month that is published now, if it is, and its publisher says so."""
-        if month not in self.checked:
-            if self.checked:
-                time.sleep(self.limits.pause_seconds)
-            self.checked[month] = self._check_version(month)
-        return self.checked[month]
+        """Return the version of a month that is published now; see `PublishedVersions.check`."""
+        return self.versions.check(month, known=self._loaded_version(month))
 
-    def _check_version(self, month: Month) -> FileVersion | None:
-        name = self.service.name
-        known = self.raw[month].version if month in self.raw else None
-        candidates = self.publisher.source_urls(self.service, month)
-        try:
-            return self._publisher.check_version(
-                f"{name} {month}", candidates, known=known, seconds=self.limits.seconds_per_month
-            )
-        except (PublisherRequestError, PublisherServerError) as error:
-            self.failed_checks[month] = str(error)
-            return None
+    def decide(self, month: Month) -> Decision:
+        """Decide whether a month needs a run, given the version that is published now."""
+        return self._decide(month, self.published_version(month))
 
-    # --- which months there are ---
+    def is_due(self, month: Month) -> bool:
+        """Return whether an incomplete month may need a run now; False saves a request to the publisher.
+
+        It may if its raw file is not loaded, or if a run would be due for the loaded version.
+        """
+        loaded = self._loaded_version(month)
+        return loaded is None or isinstance(self._decide(month, loaded), RunNeeded)
+
+    def run_request(self, month: Month, run: RunNeeded) -> dg.RunRequest:
+        """Return the Dagster request for a needed run."""
+        return build_run_request(self.service, month, run, self._now)
+
+    def _decide(self, month: Month, published: FileVersion | None) -> Decision:
+        if published is None:
+            return None  # as `decide` does, without reading the month's state
+        return decide(self.state.month_state(month), published, self._now)
+
+    def _loaded_version(self, month: Month) -> FileVersion | None:
+        raw = self.state.raw.get(month)
+        return None if raw is None else raw.version
+
+    # --- groups of months, newest first ---
 
     @property
     def newest_loaded(self) -> Month | None:
-        """The newest of the loaded months."""
-        return max(self.raw, default=None)
+        """The newest loaded month; None if no month is loaded."""
+        return max(self.state.raw, default=None)
 
     @property
     def newer(self) -> list[Month]:
-        """The months newer than all that are loaded, the newest first."""
+        """Months that are newer than the newest loaded one."""
         newest = self.newest_loaded
         return [month for month in self.months if newest is None or month > newest]
 
     def is_beyond_history_gap(self, month: Month) -> bool:
-        """Whether all that is between this month and the newest loaded one is history."""
+        """Return whether a month is so much newer than the newest loaded one that the months between are history."""
         newest = self.newest_loaded
         return newest is None or month > newest.shift(RECENT_MONTHS)
 
     @property
     def gaps(self) -> list[Month]:
-        """Months between two loaded ones, within the last year of those; earlier ones are history."""
+        """Missing months between loaded ones, without history."""
         newest = self.newest_loaded
         if newest is None:
             return []
         recent = [month for month in self.months if newest.shift(-RECENT_MONTHS) <= month <= newest]
-        first = min((month for month in recent if month in self.raw), default=newest)
-        return [month for month in recent if month > first and month not in self.raw]
+        first = min((month for month in recent if month in self.state.raw), default=newest)
+        return [month for month in recent if month > first and month not in self.state.raw]
+
+    @property
+    def unfinished(self) -> list[Month]:
+        """Months that have not reached the warehouse, and for which a run may be due."""
+        return [month for month in self.state.unfinished if self.is_due(month)]
+
+    @property
+    def loaded(self) -> list[Month]:
+        """Months whose raw file is loaded."""
+        return sorted(self.state.raw, reverse=True)
 
     @property
     def missing_in_between(self) -> list[Month]:
-        """All months between two loaded ones that are not, history or not, published or not."""
-        first, last = min(self.raw, default=None), self.newest_loaded
+        """All missing months between loaded ones: with history, and whether they are published or not."""
+        first, last = min(self.state.raw, default=None), self.newest_loaded
         if first is None or last is None:
             return []
-        return [month for month in self.months if first < month < last and month not in self.raw]
+        return [month for month in self.months if first < month < last and month not in self.state.raw]
 
-    # --- what should have arrived and has not, busy or not ---
+    # --- months that should have been loaded, whether or not a run is working on them ---
 
     def published_but_not_loaded(self) -> set[Month]:
-        """Months that wait to be loaded; history is not among them."""
+        """Return the published months that are not loaded, without history."""
         found = set()
         for month in self.newer:
             if self.published_version(month) is not None:
@@ -167,24 +186,27 @@ class PublicationStatus:
         return found | {month for month in self.gaps if self.published_version(month) is not None}
 
     def revised_but_not_loaded(self) -> set[Month]:
-        """Loaded months with a newer version whose run failed or was canceled; any other is the sensor's to ask for."""
-        chosen = dg.RunsFilter(
+        """Return the loaded months with a newer version whose run failed or was canceled.
+
+        Other revised months are not overdue: the sensor requests their runs.
+        """
+        ended = dg.RunsFilter(
             job_name=self.service.name,
             tags={SERVICE_TAG: self.service.name},
             statuses=[dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED],
         )
-        runs = self.instance.get_runs(chosen, limit=_MAX_RUNS)
-        ended = {parse_month(run.tags.get(MONTH_TAG)) for run in runs}
-        return {month for month in sorted(self.raw) if month in ended and self._is_revised(month)}
+        runs = self.instance.get_runs(ended, limit=_MAX_RUNS)
+        months = {parse_month(run.tags.get(MONTH_TAG)) for run in runs}
+        return {month for month in sorted(self.state.raw) if month in months and self._is_revised(month)}
 
     def _is_revised(self, month: Month) -> bool:
-        held = self.raw[month].version
-        published = self.published_version(month) if held is not None else None
-        if held is None or published is None or published.is_same_as(held):
+        loaded = self._loaded_version(month)
+        published = self.published_version(month) if loaded is not None else None
+        if loaded is None or published is None or published.is_same_as(loaded):
             return False
-        return self.planner.plan(month, published) is not None
+        return self._decide(month, published) is not None
 
     def loaded_but_not_in_the_warehouse(self) -> set[Month]:
-        """Months that are not in the warehouse, or are from another file."""
-        there = warehouse_digests(self.instance, self.service)
-        return {month for month, raw in self.raw.items() if month not in there or there[month] != raw.sha256}
+        """Return the loaded months that are not in the warehouse, or that it has from another file."""
+        digests = self.state.warehouse
+        return {m for m, raw in self.state.raw.items() if m not in digests or digests[m] != raw.sha256}

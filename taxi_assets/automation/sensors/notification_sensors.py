@@ -1,8 +1,9 @@
-"""What is told to the notifiers, and when: sensors that read what has happened, each thing once.
+"""Sensors that send notifications of failed runs, successful runs and overdue months, once each.
 
-Belongs here: runs that have failed, runs that have succeeded, months that are overdue, and the words for them. Who is
-told, and how, is `client.py`. These are plain sensors, not Dagster's run status sensors: those do not see runs of
-the command line, and send 200 messages for a backfill of 200 months whose publisher is down. Here a tick sends one.
+Belongs here: which events are reported, and the text of the messages. Does not belong here: the delivery to the
+notifiers (`notifications/client.py`). These are plain sensors, not Dagster's run status sensors. Those do not see runs
+of the command line, and would send 200 messages for a backfill of 200 months while the publisher is down. Here each
+tick sends one message.
 """
 
 from __future__ import annotations
@@ -16,8 +17,6 @@ import dagster as dg
 
 from taxi_assets.automation.failure_reason import failure_reason
 from taxi_assets.automation.publication.run_tags import PARTITION_TAG, WILL_RETRY_TAG
-
-# Dagster has no public name for them, and its history takes nothing else.
 from taxi_assets.dagster_compat import COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES
 from taxi_assets.notifications.client import Message, notify
 
@@ -28,18 +27,19 @@ if TYPE_CHECKING:
 
 INTERVAL_SECONDS = 10
 OVERDUE_MONTHS = "months_overdue"
-"""A check that has failed and lists months under this name in its metadata makes them overdue; one per service."""
+"""Metadata key under which a failed check lists overdue months. Each service has one such check."""
 MONTHS_BUSY = "months_busy"
+"""Metadata key for months that a run is working on. If they were reported as overdue, they are not reported again."""
 MONTHS_NOT_CHECKED = "could_not_be_asked"
-"""Of months that a check lists under these two names it cannot tell: what was told of them is not forgotten."""
+"""Metadata key for months for which the publisher answered with an error. The same applies to them."""
 
-# All in all, less than the 2,000 characters that the narrowest of the chats take.
+# Together these keep a message below 2,000 characters, the lowest limit among the chat services.
 _RUNS_PER_TICK = 25
 _MAX_RUNS_LISTED = 5
 _MAX_MONTHS_LISTED = 12
 _MAX_TITLE_CHARACTERS = 120
 _MAX_LINE_CHARACTERS = 240
-# Dagster decides about a retry just after it has stored the failure.
+# Dagster decides whether to retry a run shortly after it has stored the failure.
 _RETRY_DECISION_SECONDS = 10
 _MESSAGE_EVENTS = {
     dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_SUCCESS,
@@ -49,53 +49,64 @@ _MESSAGE_EVENTS = {
 
 @dataclass(frozen=True)
 class EndedRun:
-    """A run worth telling of: service and month, how it went in one line, and where to look."""
+    """An ended run to report."""
 
     subject: str
+    """Service and month."""
     message: str
+    """How the run ended, in one line."""
     link: str
+    """URL of the run in the UI; the run's ID if TAXI_UI_URL is not set."""
 
 
 @dataclass(frozen=True)
 class OverdueMonths:
-    """Months of a service that should have arrived somewhere and have not, what is said of it, and where to look."""
+    """Months of a service that a check reports as overdue."""
 
     service: str
     months: Sequence[str]
     message: str
+    """The check's description of its result, in one line."""
     link: str
+    """URL of the check in the UI; the asset's key if TAXI_UI_URL is not set."""
 
 
 def notification_sensors(
     notifiers: SecretStr, *, ui_url: str | None = None, success: bool = False
 ) -> list[dg.SensorDefinition]:
-    """The sensors of a deployment that has notifiers; they run from the start."""
+    """Return the notification sensors, which are on by default.
+
+    Args:
+        notifiers: The notifiers' addresses, as in TAXI_NOTIFY_URLS.
+        ui_url: Base URL of Dagster's UI, for links. None: messages name the run or asset instead.
+        success: Whether to report successful runs, too.
+    """
     failures = _run_sensor(
         "notify_failures", dg.DagsterEventType.RUN_FAILURE, failure_message, notifiers, ui_url,
-        description="Tells of runs that have failed, once each, unless Dagster runs them again by itself.",
+        description="Sends one alert per failed run, unless Dagster will retry it.",
     )  # fmt: skip
     successes = _run_sensor(
         "notify_successes", dg.DagsterEventType.RUN_SUCCESS, success_message, notifiers, ui_url,
-        description="Tells of runs that have succeeded.",
+        description="Sends one message per successful run.",
     )  # fmt: skip
     return [failures, _overdue_sensor(notifiers, ui_url), *([successes] if success else [])]
 
 
-# --- the words --------------------------------------------------------------------------------------------------------
+# --- message texts ----------------------------------------------------------------------------------------------------
 
 
 def failure_message(runs: Sequence[EndedRun]) -> Message:
-    """What is said of runs that have failed."""
+    """Return the message that reports failed runs."""
     return Message("failure", _title(runs, "failed"), _body(runs))
 
 
 def success_message(runs: Sequence[EndedRun]) -> Message:
-    """What is said of runs that have succeeded."""
+    """Return the message that reports successful runs."""
     return Message("success", _title(runs, "succeeded"), _body(runs))
 
 
 def overdue_message(overdue: Sequence[OverdueMonths]) -> Message:
-    """What is said of months that are overdue."""
+    """Return the message that reports overdue months, with a paragraph for each service."""
     paragraphs = [
         f"{each.service} {_enumerated(each.months, _MAX_MONTHS_LISTED)}: {each.message}\n{each.link}"
         for each in overdue
@@ -147,38 +158,41 @@ def _run_sensor(
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=description,
     )
-    def tell_of_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        if not (context.cursor or "").isdecimal():  # switched on just now: what has been is no news
+    def notify_of_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        if not (context.cursor or "").isdecimal():  # the first tick: report only later events
             newest = context.instance.fetch_run_status_changes(event_type, limit=1).records
             context.update_cursor(str(newest[0].storage_id if newest else 0))
-            return dg.SkipReason("It tells of what happens from now on.")
+            return dg.SkipReason("First tick: later events are reported.")
         runs = []
-        for event, run in _settled(context.instance, event_type, after=int(context.cursor or 0)):
+        for event, run in _decided_events(context.instance, event_type, after=int(context.cursor or 0)):
             context.update_cursor(str(event.storage_id))
             if run is not None and _is_of_this_location(context, run) and not _will_be_retried(run):
                 runs += _ended_run(context, event, run, ui_url)
-        return _notify(context, notifiers, message(runs)) if runs else dg.SkipReason("There is nothing to tell.")
+        return _notify(context, notifiers, message(runs)) if runs else dg.SkipReason("Nothing to report.")
 
-    return tell_of_runs
+    return notify_of_runs
 
 
-def _settled(
+def _decided_events(
     instance: dg.DagsterInstance, event_type: Any, *, after: int
 ) -> Iterator[tuple[dg.EventLogRecord, dg.DagsterRun | None]]:
-    """The next events, each with its run, up to one of which it is not yet decided whether it is run again."""
+    """Yield the next events with their runs, in order; stop at a failure for which Dagster may still decide a retry."""
     wanted = dg.RunStatusChangeRecordsFilter(event_type, after_storage_id=after)
     for event in instance.fetch_run_status_changes(wanted, limit=_RUNS_PER_TICK, ascending=True).records:
         run = instance.get_run_by_id(event.run_id)
         decides = event_type == dg.DagsterEventType.RUN_FAILURE and instance.run_retries_enabled
-        # In the future: the clock was set back, nobody knows by how much, and the news would wait for as long.
-        has_time = abs(time.time() - event.timestamp) < _RETRY_DECISION_SECONDS
-        if decides and has_time and run is not None and WILL_RETRY_TAG not in run.tags:
+        # If the failure lies far in the future, the clock was set back. Waiting for that time would delay all reports.
+        is_recent = abs(time.time() - event.timestamp) < _RETRY_DECISION_SECONDS
+        if decides and is_recent and run is not None and WILL_RETRY_TAG not in run.tags:
             return
         yield event, run
 
 
 def _is_of_this_location(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> bool:
-    """Others may share the instance. Runs of the command line do not say whose they are: their job and assets do."""
+    """Return whether a run belongs to this code location; other locations may share the instance.
+
+    Runs of the command line do not name their location, so their job and assets decide.
+    """
     if run.remote_job_origin is not None and context.code_location_origin is not None:
         return bool(run.remote_job_origin.location_name == context.code_location_origin.location_name)
     repository, selected = _repository(context), _selected(run)
@@ -188,17 +202,17 @@ def _is_of_this_location(context: dg.SensorEvaluationContext, run: dg.DagsterRun
 
 
 def _will_be_retried(run: dg.DagsterRun) -> bool:
-    """Whether Dagster runs it again by itself: not what the command line has started, whatever the tag says."""
+    """Return whether Dagster will retry the run. It never retries runs of the command line, whatever their tag says."""
     return run.tags.get(WILL_RETRY_TAG) == "true" and run.remote_job_origin is not None
 
 
 def _ended_run(
     context: dg.SensorEvaluationContext, event: dg.EventLogRecord, run: dg.DagsterRun, ui_url: str | None
 ) -> list[EndedRun]:
-    """What is told of a run; nothing when it had ended before, because two have found the same run dead."""
+    """Return the run to report, or nothing if the run had ended before: two monitors may end the same orphaned run."""
     entries = context.instance.all_logs(run.run_id, of_type=_MESSAGE_EVENTS)
-    ends = [entry for entry in entries if entry.dagster_event_type == event.event_log_entry.dagster_event_type]
-    if not ends or ends[0].timestamp < event.timestamp:
+    end_events = [entry for entry in entries if entry.dagster_event_type == event.event_log_entry.dagster_event_type]
+    if not end_events or end_events[0].timestamp < event.timestamp:
         return []
     message = _run_message([entry.get_dagster_event() for entry in entries])
     link = f"{ui_url}/runs/{run.run_id}" if ui_url else f"Run {run.run_id}"
@@ -206,18 +220,18 @@ def _ended_run(
 
 
 def _run_message(events: Sequence[dg.DagsterEvent]) -> str:
-    """How a run ended: the failed check or step, or what ended the run from outside."""
+    """Return how a run ended: the failed check or step, or the reason why the run was ended from outside."""
     if any(event.is_step_failure for event in events):
         return failure_reason(events)
     end = next(event for event in events if event.is_job_event)
     if end.event_type == dg.DagsterEventType.RUN_SUCCESS:
-        return "Every step has succeeded, every blocking check has passed."
+        return "Every step succeeded, and every blocking check passed."
     error = getattr(end.event_specific_data, "error", None)
     return f"{end.message or ''} {error.message if error else ''}"
 
 
 def _subject(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> str:
-    """Service and month; the service is the job's name, or the group of assets that were materialized ad hoc."""
+    """Return service and month. The service is the job's name, or the group of the assets materialized ad hoc."""
     graph = _repository(context).asset_graph
     groups = {graph.get(key).group_name for key in _selected(run) if graph.has(key)}
     label = ", ".join(sorted(groups)) if _is_ad_hoc(run) else run.job_name
@@ -239,85 +253,86 @@ def _overdue_sensor(notifiers: SecretStr, ui_url: str | None) -> dg.SensorDefini
     @dg.sensor(
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description=f"Tells of months that a failed check lists as `{OVERDUE_MONTHS}`, when one comes in addition.",
+        description="Sends an alert when the publication check of a service finds overdue months that it had not found "
+        "before: months that are published but not loaded, or loaded but not in the warehouse.",
     )
     def notify_overdue_months(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        told, news = _notified(context.cursor), []
+        notified, to_report = _notified_months(context.cursor), []
         for key in _checks_of_whole_services(context):
-            name, found = f"{key.asset_key.to_user_string()} {key.name}", _last_evaluation(context.instance, key)
-            if found is None:
-                continue  # what was told is not forgotten
-            before, overdue = set(told.get(name, ())), _overdue(found)
+            name, evaluation = f"{key.asset_key.to_user_string()} {key.name}", _last_evaluation(context.instance, key)
+            if evaluation is None:
+                continue  # keep the months that were reported
+            before, overdue = set(notified.get(name, ())), _overdue(evaluation)
             if set(overdue) - before:
-                news.append(_overdue_months(context, found, ui_url))
-            undecided = {*_months_in(found, MONTHS_BUSY), *_months_in(found, MONTHS_NOT_CHECKED)}
-            told[name] = sorted({*overdue, *(before & undecided)})
-        context.update_cursor(json.dumps({name: months for name, months in told.items() if months}))
-        return (
-            _notify(context, notifiers, overdue_message(news)) if news else dg.SkipReason("There is nothing to tell.")
-        )
+                to_report.append(_overdue_months(context, evaluation, ui_url))
+            undecided = {*_months_in(evaluation, MONTHS_BUSY), *_months_in(evaluation, MONTHS_NOT_CHECKED)}
+            notified[name] = sorted({*overdue, *(before & undecided)})
+        context.update_cursor(json.dumps({name: months for name, months in notified.items() if months}))
+        if not to_report:
+            return dg.SkipReason("Nothing to report.")
+        return _notify(context, notifiers, overdue_message(to_report))
 
     return notify_overdue_months
 
 
-def _notified(cursor: str | None) -> dict[str, list[str]]:
-    """The months that were told of, by check; none where the cursor is not one of ours."""
+def _notified_months(cursor: str | None) -> dict[str, list[str]]:
+    """Return the reported months of each check; none if the cursor is not valid."""
     try:
-        told = json.loads(cursor or "{}")
+        notified = json.loads(cursor or "{}")
     except ValueError:
         return {}
-    lists = told.items() if isinstance(told, dict) else ()
+    lists = notified.items() if isinstance(notified, dict) else ()
     return {check: [*map(str, months)] for check, months in lists if isinstance(months, list)}
 
 
 def _checks_of_whole_services(context: dg.SensorEvaluationContext) -> list[dg.AssetCheckKey]:
-    """Those of single months list none that are overdue."""
+    """Return the checks without partitions: checks of single months list no overdue months."""
     graph = _repository(context).asset_graph
     return [key for key in sorted(graph.asset_check_keys) if graph.get_check_spec(key).partitions_def is None]
 
 
 def _last_evaluation(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> dg.AssetCheckEvaluation | None:
-    """The last that has come to an end: others may be under way, or their runs failed or were killed."""
+    """Return the last completed evaluation; later ones may be in progress, or their runs failed or were killed."""
     ended = COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES
     records = instance.event_log_storage.get_asset_check_execution_history(key, limit=1, status=ended)
     return records[0].evaluation if records else None
 
 
-def _overdue(found: dg.AssetCheckEvaluation) -> list[str]:
-    return [] if found.passed else _months_in(found, OVERDUE_MONTHS)
+def _overdue(evaluation: dg.AssetCheckEvaluation) -> list[str]:
+    return [] if evaluation.passed else _months_in(evaluation, OVERDUE_MONTHS)
 
 
 def _overdue_months(
-    context: dg.SensorEvaluationContext, found: dg.AssetCheckEvaluation, ui_url: str | None
+    context: dg.SensorEvaluationContext, evaluation: dg.AssetCheckEvaluation, ui_url: str | None
 ) -> OverdueMonths:
-    asset = found.asset_key.to_user_string()
-    message = f"{found.description or 'They are overdue.'} (check {found.check_name})"
+    asset = evaluation.asset_key.to_user_string()
+    message = f"{evaluation.description or 'They are overdue.'} (check {evaluation.check_name})"
     return OverdueMonths(
-        service=_repository(context).asset_graph.get(found.asset_key).group_name,
-        months=_overdue(found),
+        service=_repository(context).asset_graph.get(evaluation.asset_key).group_name,
+        months=_overdue(evaluation),
         message=_one_line(message, _MAX_LINE_CHARACTERS),
         link=f"{ui_url}/assets/{asset}?view=checks" if ui_url else f"Asset {asset}",
     )
 
 
-def _months_in(found: dg.AssetCheckEvaluation, name: str) -> list[str]:
-    listed = found.metadata.get(name)
-    value: Any = listed.value if listed is not None else []
+def _months_in(evaluation: dg.AssetCheckEvaluation, key: str) -> list[str]:
+    entry = evaluation.metadata.get(key)
+    value: Any = entry.value if entry is not None else []
     return [*map(str, value)] if isinstance(value, (list, tuple)) else []
 
 
-# --- both -------------------------------------------------------------------------------------------------------------
+# --- runs and overdue months ------------------------------------------------------------------------------------------
 
 
 def _notify(context: dg.SensorEvaluationContext, notifiers: SecretStr, message: Message) -> dg.SkipReason:
-    """Send a message; who does not take it is named in the tick's log, and changes nothing else."""
-    complaints = notify(notifiers, message)
-    for complaint in complaints:
-        context.log.warning(complaint)
-    return dg.SkipReason(" ".join([f"Told: {message.title}.", *complaints]))
+    """Send a message. A notifier that fails is named in the tick; its message is not sent again."""
+    delivery_errors = notify(notifiers, message)
+    for error in delivery_errors:
+        context.log.warning(error)
+    return dg.SkipReason(" ".join([f"Sent: {message.title}.", *delivery_errors]))
 
 
 def _repository(context: dg.SensorEvaluationContext) -> dg.RepositoryDefinition:
     repository = context.repository_def
-    assert repository is not None  # noqa: S101  (none only where a test gives none)
+    assert repository is not None  # noqa: S101  (None only if a test passes none)
     return repository

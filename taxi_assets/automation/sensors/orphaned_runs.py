@@ -1,9 +1,10 @@
-"""Runs whose process is gone, and what ends them.
+"""Mark runs as failed whose process is gone.
 
-A run that was killed by force, or lost its machine, cannot say so: it stays "started", holds a place in the queue, and
-its month waits for it. Dagster watches the runs that it has launched itself, as long as it runs. Those of the command
-line and of `make backfill`, and those that ended together with Dagster, are found here: while a run works it holds a
-lock that dies with its process, and a sensor looks for locks that nobody holds.
+A run whose process was killed, or whose machine went down, cannot report its end. It stays "started", occupies a slot
+in the run queue, and blocks its month. Dagster monitors the runs that it has launched, while its daemon is running.
+This module covers the others: runs of the command line and of `make backfill`, and runs that were killed together with
+Dagster. Every run holds a file lock, which the operating system releases with the process. A sensor searches for lock
+files that no process holds.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
 INTERVAL_SECONDS = 30
 
 # A worker of `make backfill` holds the lock before it creates its run, which is "not started" for a moment.
-_LOCK_FOLDER = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+_ACTIVE = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 
 
 class _WatchedExecutor(dg.Executor):
-    """Another executor, which holds the run's lock while it works."""
+    """An executor that holds the run's lock while another executor executes its steps."""
 
     def __init__(self, executor: dg.Executor) -> None:
         self._executor = executor
@@ -49,7 +50,10 @@ _CONFIG: Any = dg.in_process_executor.config_schema
 
 @dg.executor(name="in_process", config_schema=_CONFIG)
 def watched_in_process_executor(init_context: dg.InitExecutorContext) -> dg.Executor:
-    """All steps in the run's own process: there one takes 0.06 s, in a process of its own 2 s."""
+    """Return the executor that runs all steps in the run's own process, and holds the run's lock.
+
+    A step takes 0.06 s in that process, and 2 s in a separate one.
+    """
     create: Any = dg.in_process_executor.executor_creation_fn
     return _WatchedExecutor(create(init_context))
 
@@ -57,33 +61,38 @@ def watched_in_process_executor(init_context: dg.InitExecutorContext) -> dg.Exec
 @dg.sensor(
     minimum_interval_seconds=INTERVAL_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Ends runs whose process was killed, so that neither the queue nor their month waits for them.",
+    description="Marks runs as failed whose process was killed, so that they block neither the run queue nor their "
+    "month. It finds the runs whose process was on this machine, within a minute.",
 )
 def fail_orphaned_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-    """Mark as failed what nobody works on any more."""
-    ended = []
-    for run in context.instance.get_runs(dg.RunsFilter(statuses=_LOCK_FOLDER)):
+    """Mark the active runs as failed whose lock file no process holds."""
+    failed = []
+    for run in context.instance.get_runs(dg.RunsFilter(statuses=_ACTIVE)):
         if is_orphaned(context.instance, run.run_id):
             context.instance.report_run_failed(run, "The process of this run is gone: it was killed.")
-            ended.append(run.run_id)
-    return dg.SkipReason(f"Ended {', '.join(ended)}." if ended else "Every run that has started is being worked on.")
+            failed.append(run.run_id)
+    return dg.SkipReason(f"Marked as failed: {', '.join(failed)}." if failed else "No orphaned runs.")
 
 
 def run_lock(instance: dg.DagsterInstance, run_id: str) -> AbstractContextManager[None]:
-    """Hold the run's lock, in the process that works on it."""
+    """Hold the lock of a run, in the process that executes it."""
     return _hold_lock(lock_file(instance, run_id))
 
 
 def is_orphaned(instance: dg.DagsterInstance, run_id: str) -> bool:
-    """Whether somebody held the run's lock and was killed; said once."""
+    """Return whether a process held the run's lock on this machine and was killed.
+
+    Deletes the lock file, so only the first call for a run returns True.
+    """
     return _is_orphaned(lock_file(instance, run_id))
 
 
 def is_lock_held(instance: dg.DagsterInstance, run_id: str) -> bool | None:
-    """Return whether a process works on the run; changes nothing.
+    """Return whether a process is executing the run, without changing anything.
 
-    None if the run has no lock on this machine: then its process is not known here. True if the lock belongs to another
-    user.
+    Returns:
+        True if a process holds the lock, or if the lock file belongs to another user. None if this machine has no lock
+        file of the run, so nothing is known of its process.
     """
     try:
         descriptor = os.open(lock_file(instance, run_id), os.O_RDONLY)
@@ -102,7 +111,7 @@ def is_lock_held(instance: dg.DagsterInstance, run_id: str) -> bool | None:
 
 
 def lock_file(instance: dg.DagsterInstance, run_id: str) -> Path:
-    """What whoever works on the run holds."""
+    """Return the path of the run's lock file. The process that executes the run holds the lock."""
     return Path(instance.root_directory, "running", f"{run_id}.lock")
 
 
@@ -110,8 +119,8 @@ def lock_file(instance: dg.DagsterInstance, run_id: str) -> Path:
 def _hold_lock(path: Path) -> Iterator[None]:
     """Hold the lock.
 
-    Its file is never there without its holder, unless that was killed: it gets its name once it is held, and loses it
-    before it is let go.
+    A lock file that no process holds means that its holder was killed. For this, the file gets its final name only once
+    it is locked, and is deleted before it is unlocked.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_suffix(".new")
@@ -126,14 +135,17 @@ def _hold_lock(path: Path) -> Iterator[None]:
 
 
 def _is_orphaned(path: Path) -> bool:
-    """Whether the file is there and nobody holds it; where there is none, or another user's, the run is not ours."""
+    """Return whether the lock file exists and no process holds it; if so, delete it.
+
+    A missing file, or one of another user, belongs to a run that another machine or user watches.
+    """
     try:
         descriptor = os.open(path, os.O_RDWR)
     except (FileNotFoundError, PermissionError):
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        found = path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino  # it has not just ended
+        found = path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino  # the run has not just ended
     except (BlockingIOError, FileNotFoundError):
         found = False
     finally:

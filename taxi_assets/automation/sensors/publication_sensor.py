@@ -1,4 +1,4 @@
-"""The sensors that notice what a publisher has brought out: new months, and revised ones."""
+"""Sensors that request runs for newly published and revised months."""
 
 import datetime as dt
 from collections.abc import Callable
@@ -7,22 +7,16 @@ import dagster as dg
 
 from taxi_assets.automation.policies import DEFAULT_INTERVAL_SECONDS
 from taxi_assets.automation.publication.scan import PublicationScan
-from taxi_assets.automation.publication.status import DEFAULT_SCAN_LIMITS, PublicationStatus, ScanLimits
-from taxi_assets.partitions import monthly_partitions
+from taxi_assets.automation.publication.status import DEFAULT_SCAN_LIMITS, PublicationStatus, ScanLimits, utc_now
 from taxi_assets.resources.publisher import PublisherResource
 from taxi_assets.tlc.schema import Service
 
-_DESCRIPTION = """Asks the publisher of {title} for months that have appeared or were revised, and runs the whole chain
-for each of them.
+_DESCRIPTION = """Asks the publisher of {title} for new and revised months, and requests a run of the whole pipeline for
+each of them.
 
-It downloads by itself, so a person switches it on. On an instance without any month it takes the newest published one;
-the history is a backfill that a person launches. Each look asks for the months newer than those that are loaded, and
-for some of the history in turn, without fetching anything."""
-
-
-def now() -> dt.datetime:
-    """The time by the clock."""
-    return dt.datetime.now(dt.UTC)
+The sensor is off until you switch it on, because its runs download files. If no month is loaded yet, it requests the
+newest published month only; load older months with a backfill. Each tick checks the months that are newer than the
+loaded ones, and some of the loaded months in turn. The tick itself downloads no trip files."""
 
 
 def publication_sensor(
@@ -30,9 +24,16 @@ def publication_sensor(
     *,
     interval_seconds: int = DEFAULT_INTERVAL_SECONDS,
     limits: ScanLimits = DEFAULT_SCAN_LIMITS,
-    clock: Callable[[], dt.datetime] = now,
+    clock: Callable[[], dt.datetime] = utc_now,
 ) -> dg.SensorDefinition:
-    """The sensor of a service."""
+    """Return the publication sensor of a service.
+
+    Args:
+        service: The service whose months are checked, and whose job is run.
+        interval_seconds: Minimum time between two ticks.
+        limits: How many months one tick checks, and how long it may take.
+        clock: Returns the current time in UTC. Tests pass their own.
+    """
 
     @dg.sensor(
         name=f"{service.name}_publication",
@@ -42,13 +43,11 @@ def publication_sensor(
         description=_DESCRIPTION.format(title=service.title),
     )
     def publication(context: dg.SensorEvaluationContext, publisher: PublisherResource) -> dg.SensorResult:
-        time = clock()
-        keys = monthly_partitions(service).get_partition_keys(current_time=time)
-        comparison = PublicationStatus(context.instance, service, publisher, keys, time, limits)
-        seen = PublicationScan(comparison).run(context.cursor)
-        context.log.info(seen.summary)
-        if seen.requests:
-            return dg.SensorResult(run_requests=seen.requests, cursor=seen.cursor)
-        return dg.SensorResult(skip_reason=seen.summary, cursor=seen.cursor)
+        status = PublicationStatus(context.instance, service, publisher, clock(), limits)
+        result = PublicationScan(status).run(context.cursor)
+        context.log.info(result.summary)
+        if result.requests:
+            return dg.SensorResult(run_requests=result.requests, cursor=result.cursor)
+        return dg.SensorResult(skip_reason=result.summary, cursor=result.cursor)
 
     return publication
