@@ -1,1 +1,5 @@
-"""TODO package taxi_assets/cli."""
+"""Commands that people run: `make backfill`, `make demo`, `make doctor` and `make docs`.
+
+Belongs here: parsing arguments, printing results, and running many months in parallel. Does not belong here: logic that
+a Dagster run, sensor or schedule needs as well; no other package imports this one.
+"""

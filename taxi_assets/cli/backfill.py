@@ -1,4 +1,7 @@
-"""`make backfill SERVICE=green FROM=2020-01 TO=2020-12`: a range of months, and the demo, from the command line."""
+"""The commands `backfill`, for a range of months, and `demo`.
+
+`make backfill SERVICE=green FROM=2020-01 TO=2020-12` and `make demo` call them.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import click
 from tabulate import tabulate
 
 from taxi_assets.assets.reference import ZONES
-from taxi_assets.cli.worker_pool import MonthRun, Workers, is_materialized
+from taxi_assets.cli.worker_pool import JobRun, WorkerPool, is_materialized
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.reports.artifact import PAGE
 from taxi_assets.settings import Settings
@@ -30,9 +33,11 @@ _DEMO_MONTH = "2021-01"
 
 @click.group()
 def cli() -> None:
-    """Run months of trips, several at a time."""
+    """Load months of trips, several at a time."""
     if not os.environ.get("DAGSTER_HOME"):
-        raise click.UsageError("DAGSTER_HOME is not set, so the runs would leave no history. Use make, or set it.")
+        raise click.UsageError(
+            "DAGSTER_HOME is not set, so the runs would leave no history. Use make, or set DAGSTER_HOME."
+        )
 
 
 @cli.command()
@@ -40,51 +45,66 @@ def cli() -> None:
 @click.option("--from", "first", metavar="YYYY-MM", required=True, help="The first month.")
 @click.option("--to", "last", metavar="YYYY-MM", required=True, help="The last month.")
 @click.option(
-    "--workers", type=click.IntRange(1), default=os.cpu_count() or 1, help="Months at a time.", show_default=True
+    "--workers",
+    type=click.IntRange(1),
+    default=os.cpu_count() or 1,
+    help="How many months to run at the same time.",
+    show_default=True,
 )
-@click.option("--module", default="taxi_assets.definitions", help="The module that holds `defs`.", show_default=True)
+@click.option("--module", default="taxi_assets.definitions", help="The module that defines `defs`.", show_default=True)
 def backfill(service: str, first: str, last: str, workers: int, module: str) -> None:
-    """Materialize every shelf for a range of months, then marts and reports of these months."""
+    """Materialize all layers for a range of months, then the marts and reports of these months."""
     _run([(service, month) for month in months_between(service, first, last)], workers=workers, module=module)
 
 
 @cli.command()
 def demo() -> None:
-    """Materialize a generated month of every service, with marts and reports, and say where to look."""
+    """Materialize one generated month of every service, with marts and reports, and print where the results are."""
     from taxi_assets.build import build_lake, build_warehouse  # noqa: PLC0415
-    from taxi_assets.tlc import synthetic  # noqa: PLC0415  (the generator is loaded only where it is asked for)
+    from taxi_assets.tlc import synthetic  # noqa: PLC0415  (only the demo needs the generator)
 
-    click.echo("A month of generated trips of every service, through every shelf, into an embedded warehouse:\n")
+    click.echo(
+        "Loading one month of generated trips of every service, through all layers, into an embedded warehouse:\n"
+    )
     _run([(service, _DEMO_MONTH) for service in synthetic.services()], workers=os.cpu_count() or 1)
     settings = Settings.from_env()
     lake, warehouse = build_lake(settings), build_warehouse(settings)
-    places = {
+    addresses = {
         "quarantine": lake.uri("quarantine"),
         "report": lake.uri(f"{object_prefix('reports', SERVICES['yellow'], _DEMO_MONTH)}/{PAGE}"),
         "warehouse": warehouse.uri(),
     }
-    click.echo(_NEXT.format(**{name: _from_here(place) for name, place in places.items()}))
+    click.echo(_NEXT_STEPS.format(**{name: _relative_to_cwd(address) for name, address in addresses.items()}))
 
 
-def _from_here(address: str) -> str:
+def _relative_to_cwd(address: str) -> str:
     return address.replace(f"{Path.cwd()}/", "")
 
 
-_NEXT = """
-Where to look next:
-  make demo-ui    the same in Dagster's UI: lineage, partitions, previews, checks
-  make dev        your own months, from TLC's real files (TAXI_SOURCE says from where)
+_NEXT_STEPS = """
+Next steps:
+  make demo-ui    shows the same in Dagster's UI: lineage, partitions, previews, checks
+  make dev        starts Dagster for TLC's real files (TAXI_SOURCE selects the publisher)
 
   {report}
-                  a month on one page, for a browser
+                  one month on one page; open it in a browser
   {quarantine}
-                  every row that was left out, with its reasons and its original text
+                  every rejected row, with its reasons and its original text
   {warehouse}
                   the tables, for any DuckDB client: taxi.yellow_trips, taxi.zone_day, taxi.month_quality ..."""
 
 
 def months_between(service: str, first: str, last: str) -> list[str]:
-    """The months of a range; raises a usage error where it is none, or the service has no such months."""
+    """Return the months of a range, oldest first.
+
+    Args:
+        service: Name of the service.
+        first: The first month, such as "2020-01".
+        last: The last month, included.
+
+    Raises:
+        click.UsageError: A month is malformed, the service does not have it, or the range is empty.
+    """
     try:
         start, end = Month.parse(first), Month.parse(last)
     except ValueError as error:
@@ -94,31 +114,33 @@ def months_between(service: str, first: str, last: str) -> list[str]:
         if str(month) not in known:
             raise click.UsageError(f"{service} has no month {month}: it has {known[0]} to {known[-1]}.")
     if start > end:
-        raise click.UsageError(f"The range is empty: it goes from {start} to {end}.")
+        raise click.UsageError(f"The range is empty: {start} is later than {end}.")
     return [month for month in known if start <= Month.parse(month) <= end]
 
 
 def _run(months: Sequence[tuple[str, str]], *, workers: int, module: str = "taxi_assets.definitions") -> None:
     started = time.monotonic()
-    with Workers(workers, backfill=uuid.uuid4().hex[:8], module=module) as pool:
-        layers = _show(pool, months)
+    with WorkerPool(workers, backfill=uuid.uuid4().hex[:8], module=module) as pool:
+        layers = _run_and_print(pool, months)
         click.echo("\n" + summary(layers) + "\n")
-        zones = [] if is_materialized(ZONES) else _show(pool, [("reference", "")])
-        # By month: drawing a report beside making marts, the one writer of an embedded warehouse keeps fewer waiting.
+        zones = [] if is_materialized(ZONES) else _run_and_print(pool, [("reference", "")])
         loaded = [run for run in layers if run.succeeded]
-        after = {("marts", run.month) for run in loaded} | {(f"{run.job}_report", run.month) for run in loaded}
-        made = _show(pool, [("quality", ""), *sorted(after, key=lambda pair: pair[::-1])])
-        ended = [*layers, *zones, *made]
+        derived = {("marts", run.month) for run in loaded} | {(f"{run.job}_report", run.month) for run in loaded}
+        # In the order of months, marts and reports alternate. So fewer runs wait for the embedded warehouse, which has
+        # one writer at a time: reports only read.
+        after = _run_and_print(pool, [("quality", ""), *sorted(derived, key=lambda pair: pair[::-1])])
+        ended = [*layers, *zones, *after]
     failed = sorted((run for run in ended if not run.succeeded), key=lambda run: (run.job, run.month))
-    click.echo(f"\n{len(ended) - len(failed)} of {len(ended)} runs ended well, in {time.monotonic() - started:.0f} s.")
+    click.echo(f"\n{len(ended) - len(failed)} of {len(ended)} runs succeeded, in {time.monotonic() - started:.0f} s.")
     for run in failed:
         click.echo("  " + (run.reason if run.reason.startswith(_name(run)) else f"{_name(run)}: {run.reason}"))
     if failed:
         raise SystemExit(1)
 
 
-def _show(pool: Workers, jobs: Sequence[tuple[str, str]]) -> list[MonthRun]:
-    ended: list[MonthRun] = []
+def _run_and_print(pool: WorkerPool, jobs: Sequence[tuple[str, str]]) -> list[JobRun]:
+    """Run the jobs, and print a line for each run that ends."""
+    ended: list[JobRun] = []
     count = len(jobs)
     for run in pool.run(jobs):
         ended.append(run)
@@ -127,14 +149,14 @@ def _show(pool: Workers, jobs: Sequence[tuple[str, str]]) -> list[MonthRun]:
     return ended
 
 
-def _name(run: MonthRun) -> str:
+def _name(run: JobRun) -> str:
     return f"{run.job} {run.month}".rstrip()
 
 
-def summary(runs: Sequence[MonthRun]) -> str:
-    """The runs as a table: service, month, rows on each shelf."""
+def summary(runs: Sequence[JobRun]) -> str:
+    """Return the runs as a text table: service, month, and the number of rows in each layer."""
     rows = [
-        [run.job, run.month, *(f"{run.rows[s]:,}" if s in run.rows else "-" for s in _LAYERS)]
+        [run.job, run.month, *(f"{run.rows[layer]:,}" if layer in run.rows else "-" for layer in _LAYERS)]
         for run in sorted(runs, key=lambda run: (run.job, run.month))
     ]
     headers = ["service", "month", *_LAYERS.values()]

@@ -1,8 +1,8 @@
-"""Running many months: each one a Dagster run of its service's job, several at a time, in processes of their own.
+"""Run jobs for many months in worker processes, several at a time, without Dagster's daemon.
 
-What Dagster's own backfills do with a daemon, this does without: the runs, their events and their partitions' health
-are in the instance all the same, under one backfill tag. The code is loaded once, in a process that workers are forked
-from; a worker then runs month after month, which costs a fraction of a process for each.
+Each month is a Dagster run of its own. As in a backfill of Dagster's, the instance has the runs, their events and the
+status of each partition; a common tag marks the runs. The code is loaded once, in a process from which the workers are
+forked. Each worker runs one month after another, which takes a fraction of the time of a new process per month.
 """
 
 from __future__ import annotations
@@ -32,30 +32,34 @@ from taxi_assets.automation.sensors.orphaned_runs import is_orphaned, run_lock
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-# A run that is interrupted needs a moment to say so in the instance.
-_LAST_SECONDS = 30
+# An interrupted run needs a moment to record its failure in the instance.
+_SHUTDOWN_SECONDS = 30
 
 
 @dataclass(frozen=True)
-class MonthRun:
-    """How one month of a job went; or a job without months, whose `month` is "".
-
-    `rows` holds the figures by shelf: raw, clean, quarantine, warehouse.
-    """
+class JobRun:
+    """The outcome of one run of a job."""
 
     job: str
     month: str
+    """The partition, such as "2021-01"; empty for a job without partitions."""
     succeeded: bool
     seconds: float
     reason: str = ""
+    """Why the run failed, in one line."""
     rows: Mapping[str, int] = field(default_factory=dict)
+    """Number of rows by layer: raw, clean, quarantine, warehouse."""
 
 
-class Workers:
-    """Processes that run months of jobs, `count` at a time; a context, which ends them.
+class WorkerPool:
+    """Worker processes that run jobs. Use it as a context manager, which ends the processes.
 
-    `module` is the one that holds `defs`, `backfill` the name under which the instance shows the runs. Needs a
-    DAGSTER_HOME, because the workers share the instance.
+    DAGSTER_HOME must be set, because the workers share the instance.
+
+    Args:
+        count: How many runs to execute at the same time.
+        backfill: Value of the tag that marks the runs.
+        module: The module that defines `defs`.
     """
 
     def __init__(self, count: int, *, backfill: str, module: str = "taxi_assets.definitions") -> None:
@@ -63,24 +67,28 @@ class Workers:
         self._pool: ProcessPoolExecutor | None = None
         self._context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
         if sys.platform == "linux":
-            # It loads the code while this process does; all but the definitions, where settings can be wrong.
+            # The fork server imports the code while this process does. It does not import the definitions: an invalid
+            # setting would fail there.
             self._context.set_forkserver_preload(["taxi_assets.build"])
             ensure_running()
 
     def __enter__(self) -> Self:
-        _load(self._module)  # a wrong setting ends it here, with its own error
-        with dg.DagsterInstance.get():  # creates its storage, before the workers would race to
+        _load(self._module)  # an invalid setting raises its own error here
+        with dg.DagsterInstance.get():  # creates the storage before the workers would do so at once
             return self
 
     def __exit__(self, *exception: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=exception[0] is None, cancel_futures=True)
 
-    def run(self, jobs: Sequence[tuple[str, str]]) -> Iterator[MonthRun]:
-        """Run months of jobs, such as ("green", "2021-01"), or jobs without, ("quality", ""); yield each as it ends.
+    def run(self, jobs: Sequence[tuple[str, str]]) -> Iterator[JobRun]:
+        """Run jobs, and yield the outcome of each run as it ends.
 
-        A failed one does not stop the others. Where a worker was killed, those that were being worked on are run
-        again, each by itself: then it is clear which one it was.
+        A failed run does not stop the others. If a worker is killed, the pool breaks. Then the runs that were active
+        are repeated one by one, to find the one whose worker is killed.
+
+        Args:
+            jobs: Pairs of job and month, such as ("green", "2021-01"), or ("quality", "") for a job without partitions.
         """
         waiting = list(jobs)
         while waiting:
@@ -89,26 +97,26 @@ class Workers:
                 yield outcome
             if not waiting:
                 return
-            for suspect in self._end_workers() or waiting[: self._count]:
-                killed = MonthRun(*suspect, succeeded=False, seconds=0, reason="Its process was killed, twice.")
+            for suspect in self._kill_workers() or waiting[: self._count]:
+                killed = JobRun(*suspect, succeeded=False, seconds=0, reason="Its process was killed twice.")
                 outcomes = [*self._run_together([suspect], 1), killed]
-                self._end_workers()
+                self._kill_workers()
                 waiting.remove(suspect)
                 yield outcomes[0]
 
-    def _run_together(self, jobs: Sequence[tuple[str, str]], count: int) -> Iterator[MonthRun]:
-        """Each as it ends; fewer than there are where a worker was killed."""
+    def _run_together(self, jobs: Sequence[tuple[str, str]], count: int) -> Iterator[JobRun]:
+        """Yield the outcome of each run as it ends. If a worker is killed, the active and pending runs have none."""
         if self._pool is None:
             self._pool = ProcessPoolExecutor(count, self._context, initializer=_prepare, initargs=(self._module,))
-        futures: list[Future[MonthRun]] = []
+        futures: list[Future[JobRun]] = []
         with suppress(BrokenProcessPool):
-            futures.extend(self._pool.submit(_run_month, *pair, self._backfill) for pair in jobs)
+            futures.extend(self._pool.submit(_run_job, *pair, self._backfill) for pair in jobs)
         for future in as_completed(futures):
             if not isinstance(future.exception(), BrokenProcessPool):
                 yield future.result()
 
-    def _end_workers(self) -> list[tuple[str, str]]:
-        """End all of them, where they are, and mark their runs as failed; returns what they were at."""
+    def _kill_workers(self) -> list[tuple[str, str]]:
+        """Kill all workers, mark their active runs as failed, and return the job and month of each of these."""
         if self._pool is None:
             return []
         for process in multiprocessing.active_children():
@@ -116,17 +124,17 @@ class Workers:
         self._pool.shutdown(wait=True)
         self._pool = None
         statuses = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.NOT_STARTED]
-        ended = []
+        interrupted = []
         with dg.DagsterInstance.get() as instance:
             for run in instance.get_runs(dg.RunsFilter(tags={BACKFILL_TAG: self._backfill}, statuses=statuses)):
                 instance.report_run_failed(run, "The process of this run was killed.")
-                is_orphaned(instance, run.run_id)  # takes its lock away
-                ended.append((run.job_name, run.tags.get(PARTITION_TAG, "")))
-        return ended
+                is_orphaned(instance, run.run_id)  # deletes its lock file
+                interrupted.append((run.job_name, run.tags.get(PARTITION_TAG, "")))
+        return interrupted
 
 
 def is_materialized(key: dg.AssetKey) -> bool:
-    """Whether the instance knows of a materialization."""
+    """Return whether the instance has a materialization of an asset."""
     with dg.DagsterInstance.get() as instance:
         return instance.get_latest_materialization_event(key) is not None
 
@@ -141,15 +149,15 @@ def _load(module: str) -> None:
 
 
 def _prepare(module: str) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     _load(module)
 
 
-def _end_with_parent() -> None:
-    """A worker that waits for its next month does not see by itself that nobody will ask for one any more."""
+def _exit_with_parent() -> None:
+    """End this worker when its parent process ends: otherwise it would wait forever for its next run."""
     multiprocessing.connection.wait([_parent().sentinel])
-    os.kill(os.getpid(), signal.SIGTERM)  # Dagster marks a run that is being worked on as failed
-    time.sleep(_LAST_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)  # Dagster marks the active run as failed
+    time.sleep(_SHUTDOWN_SECONDS)
     os._exit(1)
 
 
@@ -157,7 +165,7 @@ def _parent() -> Any:
     return multiprocessing.parent_process()
 
 
-def _run_month(job_name: str, month: str, backfill: str) -> MonthRun:
+def _run_job(job_name: str, month: str, backfill: str) -> JobRun:
     if _parent() is not None and not _parent().is_alive():
         os._exit(1)
     started = time.monotonic()
@@ -168,36 +176,36 @@ def _run_month(job_name: str, month: str, backfill: str) -> MonthRun:
             instance=instance,
             run_id=run_id,
             partition_key=month or None,
-            # Said aloud, because the automation conditions ask a run what it was meant to make.
+            # All assets of the job, by name: the automation conditions read a run's asset selection.
             asset_selection=sorted(job.asset_layer.selected_asset_keys) or None,
             tags={BACKFILL_TAG: backfill},
-            # Everything is in the event log; the console is for progress.
+            # The event log has all messages; the console shows the progress only.
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             raise_on_error=False,
         )
-    return MonthRun(
+    return JobRun(
         job_name,
         month,
         succeeded=result.success,
         seconds=time.monotonic() - started,
         reason="" if result.success else failure_reason(result.all_events),
-        rows=_rows(result.all_events),
+        rows=_row_counts(result.all_events),
     )
 
 
-def _rows(events: Sequence[dg.DagsterEvent]) -> dict[str, int]:
+def _row_counts(events: Sequence[dg.DagsterEvent]) -> dict[str, int]:
     rows: dict[str, int] = {}
     for event in events:
         if event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION and event.asset_key is not None:
             layer = event.asset_key.path[0]
             if layer in {"raw", "clean", "quarantine"}:
-                rows[layer] = _value(event.materialization.metadata["dagster/partition_row_count"])
+                rows[layer] = _int_value(event.materialization.metadata["dagster/partition_row_count"])
         elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             check = event.asset_check_evaluation_data
-            if check.asset_key.path[0] == "warehouse":  # counted in the table
-                rows["warehouse"] = _value(check.metadata["rows"])
+            if check.asset_key.path[0] == "warehouse":  # as counted in the table
+                rows["warehouse"] = _int_value(check.metadata["rows"])
     return rows
 
 
-def _value(metadata: Any) -> int:
+def _int_value(metadata: Any) -> int:
     return int(metadata.value)

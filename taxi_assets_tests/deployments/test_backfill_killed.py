@@ -1,4 +1,4 @@
-"""`make backfill` whose workers are killed, or that is killed itself."""
+"""`make backfill` if a worker is killed, and if the command itself is killed."""
 
 from __future__ import annotations
 
@@ -52,28 +52,28 @@ def backfill(environment: dict[str, str], *options: str) -> subprocess.Popen[str
     )  # fmt: skip
 
 
-def test_a_month_whose_process_is_killed_each_time_stops_no_other(
+def test_a_month_whose_process_is_always_killed_does_not_stop_the_others(
     instance: dg.DagsterInstance, environment: dict[str, str]
 ) -> None:
     with backfill(environment, "--module", "taxi_assets_tests.deployments.killing_lake") as process:
         message, _ = process.communicate(timeout=300)
     assert process.returncode == 1
-    assert message.split("runs ended well")[1].splitlines()[1:] == [f"  green {ALWAYS}: Its process was killed, twice."]
+    assert message.split("runs succeeded")[1].splitlines()[1:] == [f"  green {ALWAYS}: Its process was killed twice."]
     assert re.search(rf"green {ONCE}  ok", message)
     assert not instance.get_runs(UNFINISHED)
 
 
-def test_a_backfill_that_is_killed_takes_its_workers_with_it(
+def test_the_workers_of_a_killed_backfill_end_with_it(
     instance: dg.DagsterInstance, environment: dict[str, str]
 ) -> None:
     with backfill(environment) as process:
-        for trial in tenacity.Retrying(wait=tenacity.wait_fixed(0.1), stop=tenacity.stop_after_delay(120)):
-            with trial:
+        for attempt in tenacity.Retrying(wait=tenacity.wait_fixed(0.1), stop=tenacity.stop_after_delay(120)):
+            with attempt:
                 assert instance.get_runs(STARTED)
         family = psutil.Process(process.pid).children(recursive=True)
         process.kill()
         _, alive = psutil.wait_procs(family, timeout=60)
-        assert len(family) >= 3  # a process that they are forked from, and two workers
+        assert len(family) >= 3  # the fork server and two workers
         assert not alive
-    # What is not marked as failed yet is found by the sensor.
+    # The sensor marks the remaining runs as failed.
     assert all(is_orphaned(instance, run.run_id) for run in instance.get_runs(UNFINISHED))

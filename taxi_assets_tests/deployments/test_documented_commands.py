@@ -37,7 +37,7 @@ COMMANDS = {
     ".venv/bin/dagster asset materialize -m taxi_assets.definitions --select group:green --partition 2021-01": (
         'Finished execution of run for "__ASSET_JOB"'
     ),
-    "make backfill SERVICE=green FROM=2021-01 TO=2021-02": "runs ended well",
+    "make backfill SERVICE=green FROM=2021-01 TO=2021-02": "runs succeeded",
     "make doctor": "ok    code location",
     ".venv/bin/dagster schedule start green_monthly -m taxi_assets.definitions": "Started schedule green_monthly",
     ".venv/bin/dagster sensor start green_publication -m taxi_assets.definitions": "Started sensor green_publication",

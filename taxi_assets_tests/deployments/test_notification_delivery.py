@@ -52,15 +52,15 @@ def test_a_failed_month_is_told_of_once_to_whoever_takes_it(tmp_path: Path, monk
                 deployment.wait(lambda: ticks(deployment))
                 deployment.launch(MISSING)
                 deployment.wait(lambda: web.messages and mail.messages)
-                deployment.wait(lambda: any("Told" in said for said in ticks(deployment)[1:]))  # and another tick
+                deployment.wait(lambda: any("Sent" in said for said in ticks(deployment)[1:]))  # and another tick
             (failed,) = deployment.runs("FAILURE")
             history = ticks(deployment)
     assert [message["title"] for message in web.messages] == [f"Run failed: green {MISSING}"]
     assert web.messages[0]["message"].startswith(f"green {MISSING} is not published at http://")
     assert web.messages[0]["message"].endswith(f"\n{UI}/runs/{failed.run_id}")
     assert [message["Subject"] for message in mail.messages] == [f"Run failed: green {MISSING}"]
-    assert [said for said in history if "Told" in said] == [
-        f"SKIPPED Told: Run failed: green {MISSING}. Notifier number 1 of TAXI_NOTIFY_URLS (JSON) did not take the message."
+    assert [said for said in history if "Sent" in said] == [
+        f"SKIPPED Sent: Run failed: green {MISSING}. Notifier number 1 of TAXI_NOTIFY_URLS (JSON) did not take the message."
     ]
     assert not [said for said in history if said.startswith("FAILURE")]
     kept = [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -88,7 +88,7 @@ def test_one_wrong_setting_is_one_line(home: Path) -> None:
 
 
 @pytest.mark.usefixtures("data")
-def test_backfill_goes_on_past_a_missing_month_and_a_failed_check(home: Path) -> None:
+def test_a_backfill_continues_after_a_missing_month_and_a_failed_check(home: Path) -> None:
     ended = run(
         home,
         *(sys.executable, "-m", "taxi_assets.cli.backfill", "backfill"),
@@ -98,8 +98,8 @@ def test_backfill_goes_on_past_a_missing_month_and_a_failed_check(home: Path) ->
     )
 
     assert ended.returncode == 1, ended.stderr
-    assert "runs ended well" in ended.stdout
-    reasons = ended.stdout.split("runs ended well")[1]
+    assert "runs succeeded" in ended.stdout
+    reasons = ended.stdout.split("runs succeeded")[1]
     assert (
         "green 2023-02: clean/green_trips, check row_counts_reconcile: 64,809 raw rows, 64,317 clean + 491" in reasons
     )
@@ -119,7 +119,7 @@ def test_backfill_goes_on_past_a_missing_month_and_a_failed_check(home: Path) ->
 
 
 @pytest.mark.usefixtures("data")
-def test_make_backfill(home: Path) -> None:
+def test_make_backfill_loads_a_month_with_marts_report_and_quality(home: Path) -> None:
     venv = f"VENV={BIN.parent}"
     missing = run(home, "make", "backfill", venv, "SERVICE=green")
     assert missing.returncode == 2
@@ -130,7 +130,7 @@ def test_make_backfill(home: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     for job in ["green 2023-02", "reference", "marts 2023-02", "green_report 2023-02", "quality"]:
         assert f"] {job}  ok  " in ended.stdout
-    assert "5 of 5 runs ended well" in ended.stdout
+    assert "5 of 5 runs succeeded" in ended.stdout
     assert rows_in_warehouse(home) == {"2023-02": 64_317}
 
 
@@ -144,7 +144,7 @@ def test_make_backfill(home: Path) -> None:
         ("purple", "2020-01", "2020-01", "'purple' is not one of 'fhv', 'fhvhv', 'green', 'yellow'"),
     ],
 )
-def test_backfill_of_a_range_that_is_none(home: Path, service: str, first: str, last: str, message: str) -> None:
+def test_a_backfill_of_an_invalid_range_fails(home: Path, service: str, first: str, last: str, message: str) -> None:
     arguments = ["backfill", "--service", service, "--from", first, "--to", last]
     ended = CliRunner().invoke(cli, arguments, env={"DAGSTER_HOME": str(home)})
     assert ended.exit_code == 2
