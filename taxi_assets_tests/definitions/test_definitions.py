@@ -1,4 +1,4 @@
-"""The names that others rely on, and the policy that every asset follows."""
+"""The names that users rely on, and the policies that every asset has."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from taxi_assets.settings import Settings
 from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets_tests.conftest import REPOSITORY
 
-SHELVES = ("raw", "clean", "quarantine", "warehouse", "reports")
+LAYERS = ("raw", "clean", "quarantine", "warehouse", "reports")
 MARTS = tuple(marts())
 FIRST_MONTHS = {
     "yellow": "2009-01",
@@ -42,22 +42,22 @@ def specs(defs: dg.Definitions) -> dict[str, dg.AssetSpec]:
 
 
 def test_asset_keys(specs: dict[str, dg.AssetSpec]) -> None:
-    trips = {f"{layer}/{service}_trips" for layer in SHELVES for service in FIRST_MONTHS}
+    trips = {f"{layer}/{service}_trips" for layer in LAYERS for service in FIRST_MONTHS}
     published = {f"published/{service}_trips" for service in FIRST_MONTHS}
     marts = {f"marts/{mart}" for mart in MARTS}
     assert {"hour_of_week", "market_share", "od_flows", "payment_mix", "zone_day"} <= {*MARTS}
     assert set(specs) == trips | published | marts | {"reference/taxi_zones", "quality/month_quality"}
 
 
-def test_each_shelf_depends_on_the_one_before(specs: dict[str, dg.AssetSpec]) -> None:
+def test_each_layer_depends_on_the_one_before(specs: dict[str, dg.AssetSpec]) -> None:
     upstream = {key: {dep.asset_key.to_user_string() for dep in spec.deps} for key, spec in specs.items()}
     for service in SERVICES:
         assert upstream[f"raw/{service}_trips"] == {f"published/{service}_trips"}
         assert upstream[f"clean/{service}_trips"] == {f"raw/{service}_trips"}
         assert upstream[f"quarantine/{service}_trips"] == {f"raw/{service}_trips"}
         assert upstream[f"warehouse/{service}_trips"] == {f"clean/{service}_trips"}
-        made_of = {f"clean/{service}_trips", f"warehouse/{service}_trips", "reference/taxi_zones"}
-        assert upstream[f"reports/{service}_trips"] == made_of
+        report_inputs = {f"clean/{service}_trips", f"warehouse/{service}_trips", "reference/taxi_zones"}
+        assert upstream[f"reports/{service}_trips"] == report_inputs
 
 
 def test_each_mart_depends_on_the_services_that_record_what_it_needs(specs: dict[str, dg.AssetSpec]) -> None:
@@ -68,16 +68,16 @@ def test_each_mart_depends_on_the_services_that_record_what_it_needs(specs: dict
         assert upstream == (paid if mart == "payment_mix" else tables) | {"reference/taxi_zones"}
 
 
-def test_one_group_a_service(specs: dict[str, dg.AssetSpec]) -> None:
+def test_each_service_has_one_group(specs: dict[str, dg.AssetSpec]) -> None:
     for key, spec in specs.items():
         layer, _, table = key.partition("/")
         service = table.removesuffix("_trips")
         assert spec.group_name == (service if service in SERVICES else layer)
 
 
-def test_months_are_partitions_from_each_service_s_first_month_on(specs: dict[str, dg.AssetSpec]) -> None:
+def test_partitions_are_the_months_since_each_service_s_first_one(specs: dict[str, dg.AssetSpec]) -> None:
     for service, first in FIRST_MONTHS.items():
-        for layer in SHELVES:
+        for layer in LAYERS:
             partitions = specs[f"{layer}/{service}_trips"].partitions_def
             assert isinstance(partitions, dg.MonthlyPartitionsDefinition)
             assert partitions.get_first_partition_key() == first
@@ -87,7 +87,7 @@ def test_months_are_partitions_from_each_service_s_first_month_on(specs: dict[st
         assert partitions.get_first_partition_key() == min(FIRST_MONTHS.values())
 
 
-def test_every_asset_has_owner_kind_tags_and_a_description_for_readers(specs: dict[str, dg.AssetSpec]) -> None:
+def test_every_asset_has_an_owner_a_kind_tags_and_a_description(specs: dict[str, dg.AssetSpec]) -> None:
     for key, spec in specs.items():
         assert spec.owners, key
         assert spec.kinds, key
@@ -95,7 +95,7 @@ def test_every_asset_has_owner_kind_tags_and_a_description_for_readers(specs: di
         assert len(spec.description or "") > 100, key
 
 
-def test_every_asset_leads_to_its_code(specs: dict[str, dg.AssetSpec]) -> None:
+def test_every_asset_links_to_its_code(specs: dict[str, dg.AssetSpec]) -> None:
     for key, spec in specs.items():
         if not key.startswith("published/"):
             references = spec.metadata["dagster/code_references"].code_references
@@ -113,7 +113,7 @@ def test_columns_reach_the_ui_with_unit_and_description(specs: dict[str, dg.Asse
         assert "miles" in described["trip_distance"]
 
 
-def test_checks_and_which_of_them_block(defs: dg.Definitions) -> None:
+def test_which_checks_exist_and_which_are_blocking(defs: dg.Definitions) -> None:
     graph = defs.resolve_asset_graph()
     found = {
         (key.asset_key.to_user_string(), key.name): graph.get_check_spec(key).blocking for key in graph.asset_check_keys
@@ -132,14 +132,14 @@ def test_checks_and_which_of_them_block(defs: dg.Definitions) -> None:
         assert found[f"marts/{mart}", "key_is_unique"] is found[f"marts/{mart}", "totals_match_trips"] is True
 
 
-def test_the_publishers_are_asked_by_no_run_of_a_month(defs: dg.Definitions) -> None:
-    look = {f"published__{service}_trips_published_months_loaded" for service in SERVICES}
-    assert {node.name for node in defs.resolve_job_def("publication").nodes} == look
+def test_no_run_of_a_month_executes_a_publication_check(defs: dg.Definitions) -> None:
+    publication_checks = {f"published__{service}_trips_published_months_loaded" for service in SERVICES}
+    assert {node.name for node in defs.resolve_job_def("publication").nodes} == publication_checks
     for service in SERVICES:
-        assert not look & {node.name for node in defs.resolve_job_def(service).nodes}
+        assert not publication_checks & {node.name for node in defs.resolve_job_def(service).nodes}
 
 
-def test_jobs(defs: dg.Definitions) -> None:
+def test_job_names(defs: dg.Definitions) -> None:
     assert {job.name for job in defs.jobs or []} == {
         *SERVICES,
         *(f"{service}_report" for service in SERVICES),
@@ -147,7 +147,7 @@ def test_jobs(defs: dg.Definitions) -> None:
     }
 
 
-def test_what_downloads_by_itself_is_switched_on_by_a_person_and_what_tidies_is_on(defs: dg.Definitions) -> None:
+def test_automation_that_downloads_files_is_off_by_default_and_the_rest_is_on(defs: dg.Definitions) -> None:
     running, stopped = dg.DefaultSensorStatus.RUNNING, dg.DefaultSensorStatus.STOPPED
     assert {sensor.name: sensor.default_status for sensor in defs.sensors or []} == {
         "fail_orphaned_runs": running,
@@ -163,10 +163,10 @@ def test_what_downloads_by_itself_is_switched_on_by_a_person_and_what_tidies_is_
     for schedule in schedules:
         assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
         assert schedule.execution_timezone == "UTC"
-        assert "switches it on" in schedule.description
+        assert "until you switch it on" in schedule.description
 
 
-def test_every_month_has_a_freshness_policy_and_steps_that_use_a_network_are_tried_again() -> None:
+def test_every_month_has_a_freshness_policy_and_steps_that_use_a_network_are_retried() -> None:
     def policies(settings: Settings) -> dict[str, bool]:
         graph = build_definitions(settings).resolve_asset_graph()
         for key in graph.materializable_asset_keys:
@@ -178,13 +178,12 @@ def test_every_month_has_a_freshness_policy_and_steps_that_use_a_network_are_tri
         }
 
     embedded = policies(Settings())
-    assert {key for key, tried_again in embedded.items() if tried_again} == {"raw/green_trips", "reference/taxi_zones"}
+    assert {key for key, is_retried in embedded.items() if is_retried} == {"raw/green_trips", "reference/taxi_zones"}
     remote = Settings(lake="gs://bucket", warehouse="postgresql://user@host/database")  # type: ignore[arg-type]
     assert all(policies(remote).values())
 
 
-def test_the_location_has_one_name_everywhere() -> None:
-
+def test_the_code_location_has_the_same_name_everywhere() -> None:
     workspace = yaml.safe_load((REPOSITORY / "workspace.yaml").read_text())["load_from"][0]["python_module"]
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["dagster"]
     # The CLI's -m names the location after the module.
@@ -193,23 +192,23 @@ def test_the_location_has_one_name_everywhere() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Property `ScheduleDefinition.environment_vars`")
-def test_no_secret_reaches_what_the_ui_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_secret_reaches_the_ui(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAXI_SOURCE", "http://reader:hidden-1@127.0.0.1:9/files")
     monkeypatch.setenv("TAXI_NOTIFY_URLS", "json://user:hidden-2@127.0.0.1:9/x?token=hidden-3")
     snapshot = RepositorySnap.from_def(build_definitions(Settings.from_env()).get_repository_def())
-    told = serialize_value(snapshot)
-    assert "TAXI_SOURCE" in told
-    assert "hidden" not in told
+    sent_to_ui = serialize_value(snapshot)
+    assert "TAXI_SOURCE" in sent_to_ui
+    assert "hidden" not in sent_to_ui
 
 
 @pytest.mark.filterwarnings("ignore:Property `ScheduleDefinition.environment_vars`")
-def test_a_source_without_a_secret_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_without_a_secret_is_shown_in_the_ui(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAXI_SOURCE", "http://127.0.0.1:9/files")
     snapshot = RepositorySnap.from_def(build_definitions(Settings.from_env()).get_repository_def())
     assert "http://127.0.0.1:9/files" in serialize_value(snapshot)
 
 
-def test_loading_the_code_touches_no_network_and_no_file(tmp_path: Path) -> None:
+def test_importing_the_code_uses_no_network_and_writes_no_file(tmp_path: Path) -> None:
     # In a fresh interpreter, in an empty folder, with sockets and opening for writing forbidden.
     script = """
 import sys
@@ -228,7 +227,7 @@ import taxi_assets.definitions
 found = heavy & set(sys.modules)
 assert not found, f"imported at load: {found}"
 import gc
-assert gc.get_freeze_count(), "the collector still goes through all imports"
+assert gc.get_freeze_count(), "imported objects are still garbage-collected"
 """
     ended = subprocess.run(
         [sys.executable, "-c", script],
@@ -242,7 +241,7 @@ assert gc.get_freeze_count(), "the collector still goes through all imports"
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_domain_knows_no_dagster() -> None:
+def test_the_domain_does_not_import_dagster() -> None:
     package = REPOSITORY / "taxi_assets"
     for path in (path for folder in ("tlc", "marts", "reports") for path in (package / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):

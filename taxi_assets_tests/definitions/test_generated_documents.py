@@ -1,4 +1,4 @@
-"""The documents that are made from the code are current, and leave nothing out."""
+"""The generated documents are current and complete."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from taxi_assets.settings import Settings
 from taxi_assets_tests.conftest import REPOSITORY
 
 SVG = "{http://www.w3.org/2000/svg}"
-MADE = documents()
+GENERATED = documents()
 GRAPH = build_definitions(Settings()).resolve_asset_graph()
 
 
-@pytest.mark.parametrize("name", MADE)
-def test_it_is_current(name: str) -> None:
-    assert (REPOSITORY / "docs" / name).read_text() == MADE[name], "run `make docs`"
+@pytest.mark.parametrize("name", GENERATED)
+def test_a_generated_document_is_current(name: str) -> None:
+    assert (REPOSITORY / "docs" / name).read_text() == GENERATED[name], "run `make docs`"
 
 
-def test_every_setting_has_a_meaning() -> None:
-    rows = dict(re.findall(r"^\| `TAXI_(\w+)` +\|[^|]*\| (.+) \|$", MADE["settings.md"], re.MULTILINE))
+def test_every_setting_is_described() -> None:
+    rows = dict(re.findall(r"^\| `TAXI_(\w+)` +\|[^|]*\| (.+) \|$", GENERATED["settings.md"], re.MULTILINE))
     assert {name.lower() for name in rows} == set(Settings.model_fields)
     assert all(meaning.endswith(".") for meaning in rows.values())
 
 
-def test_no_secret_of_the_environment_gets_into_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_secret_of_the_environment_gets_into_the_documents(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAXI_NOTIFY_URLS", "json://quite-secret.example.com")
     monkeypatch.setenv("TAXI_LAKE", "./elsewhere")
-    assert documents() == MADE
+    assert documents() == GENERATED
 
 
-def test_every_asset_and_every_check_is_in_the_catalogue_with_what_it_is() -> None:
-    rows = dict(re.findall(r"^\| `([\w/]+)` +\| ([^|]*[^| ]) +\|", MADE["assets.md"], re.MULTILINE))
+def test_every_asset_and_check_is_described_in_the_catalogue() -> None:
+    rows = dict(re.findall(r"^\| `([\w/]+)` +\| ([^|]*[^| ]) +\|", GENERATED["assets.md"], re.MULTILINE))
     wanted = {key.to_user_string() for key in GRAPH.get_all_asset_keys()} | {k.name for k in GRAPH.asset_check_keys}
     assert set(rows) == wanted
 
 
-def test_the_picture_shows_every_asset_once_and_none_over_another() -> None:
+def test_the_graph_shows_every_asset_once_without_overlaps() -> None:
     keys = {key.to_user_string() for key in GRAPH.get_all_asset_keys()}
-    drawn = ET.fromstring(MADE["images/graph.svg"])  # noqa: S314  (our own)
+    drawn = ET.fromstring(GENERATED["images/graph.svg"])  # noqa: S314  (our own)
     texts = [text.text for text in drawn.iter(f"{SVG}text")]
     assert sorted(filter(None, texts)) == sorted(keys)
     boxes = [
@@ -55,7 +55,8 @@ def test_the_picture_shows_every_asset_once_and_none_over_another() -> None:
             assert abs(x - other_x) >= width or abs(y - other_y) >= height
 
 
-def test_the_picture_has_a_line_for_what_an_asset_is_made_of_unless_it_follows_from_others() -> None:
+def test_the_graph_has_an_edge_for_each_dependency_that_others_do_not_imply() -> None:
     edges = sum(len(node.parent_keys) for node in GRAPH.asset_nodes)
     services = len({key for key in GRAPH.get_all_asset_keys() if key.path[0] == "reports"})
-    assert MADE["images/graph.svg"].count("<path ") == edges - services  # a report's to the clean trips of its table
+    # The edges through the warehouse imply those from the clean trips to the reports.
+    assert GENERATED["images/graph.svg"].count("<path ") == edges - services

@@ -1,4 +1,4 @@
-"""When quality over time, which is made of all months of all services, is asked for; and when a report is."""
+"""When the automation conditions request the quality table, which covers all months, and when a report."""
 
 from __future__ import annotations
 
@@ -24,38 +24,38 @@ REPORTS = "reports/green_trips"
 CLEAN, WAREHOUSE, REPORT = (dg.AssetKey([layer, "green_trips"]) for layer in ("clean", "warehouse", "reports"))
 
 
-class Story:
-    """An instance in which things are told to have happened, and the ticks of the automation sensor."""
+class AutomationHarness:
+    """An instance to which events are reported, and ticks of the sensor `automation_conditions`."""
 
-    def __init__(self, home: Path, instance: dg.DagsterInstance) -> None:
+    def __init__(self, folder: Path, instance: dg.DagsterInstance) -> None:
         self.instance = instance
         self.defs = build_definitions(
-            Settings(lake=FolderAddress(folder=home / "lake"), warehouse=DuckDBAddress(file=home / "w.duckdb"))
+            Settings(lake=FolderAddress(folder=folder / "lake"), warehouse=DuckDBAddress(file=folder / "w.duckdb"))
         )
         self.cursor: dg.AssetDaemonCursor | None = None
 
-    def made(self, key: dg.AssetKey, month: str | None, data: str) -> None:
-        """The asset was materialized, with this data."""
+    def materialize(self, key: dg.AssetKey, month: str | None, data: str) -> None:
+        """Report a materialization of the asset, with this data version."""
         self.instance.report_runless_asset_event(
             dg.AssetMaterialization(key, partition=month, tags={DATA_VERSION_TAG: data})
         )
 
-    def failed_its_check(self, key: dg.AssetKey, month: str) -> None:
-        """What was materialized last for the month is not what it should be."""
+    def fail_check(self, key: dg.AssetKey, month: str) -> None:
+        """Report a failed blocking check of the month's last materialization."""
         (record,) = self.instance.fetch_materializations(
             dg.AssetRecordsFilter(key, asset_partitions=[month]), limit=1
         ).records
-        of = AssetCheckEvaluationTargetMaterializationData(
+        target = AssetCheckEvaluationTargetMaterializationData(
             storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
         )
         self.instance.report_runless_asset_event(
             dg.AssetCheckEvaluation(
-                key, "matches_clean", passed=False, blocking=True, partition=month, target_materialization_data=of
+                key, "matches_clean", passed=False, blocking=True, partition=month, target_materialization_data=target
             )
         )
 
     def start(self, month: str) -> dg.DagsterRun:
-        """A run is going through the month's chain."""
+        """Report a run in progress that materializes all layers of the month."""
         job = self.defs.resolve_job_def("green")
         keys = frozenset(job.asset_layer.selected_asset_keys)
         run = self.instance.create_run_for_job(job, tags={"dagster/partition": month}, asset_selection=keys)
@@ -65,166 +65,172 @@ class Story:
         return run
 
     def tick(self, *wanted: str) -> set[str]:
-        """What is asked for, of these assets."""
+        """Evaluate the conditions once; return which of the `wanted` assets are requested, with their partitions."""
         result = dg.evaluate_automation_conditions(defs=self.defs, instance=self.instance, cursor=self.cursor)
         self.cursor = result.cursor
-        asked = set()
+        requested = set()
         for name in wanted:
             key = dg.AssetKey.from_user_string(name)
-            asked |= {f"{name} {partition}" for partition in result.get_requested_partitions(key) if partition}
-            asked |= {name} if result.get_num_requested(key) and name not in " ".join(asked) else set()
-        return asked
+            requested |= {f"{name} {partition}" for partition in result.get_requested_partitions(key) if partition}
+            requested |= {name} if result.get_num_requested(key) and name not in " ".join(requested) else set()
+        return requested
 
 
 @pytest.fixture
-def scenario(tmp_path: Path) -> Iterator[Story]:
+def harness(tmp_path: Path) -> Iterator[AutomationHarness]:
     with dg.DagsterInstance.ephemeral() as instance:
-        yield Story(tmp_path, instance)
+        yield AutomationHarness(tmp_path, instance)
 
 
-def test_switched_on_over_loaded_months_it_asks_for_nothing(scenario: Story) -> None:
-    scenario.made(CLEAN, "2023-01", "a")
-    assert scenario.tick(QUALITY) == set()
-    assert scenario.tick(QUALITY) == set()
+def test_months_loaded_before_the_first_tick_cause_no_request(harness: AutomationHarness) -> None:
+    harness.materialize(CLEAN, "2023-01", "a")
+    assert harness.tick(QUALITY) == set()
+    assert harness.tick(QUALITY) == set()
 
 
-def test_one_run_for_all_months_that_changed_and_no_other_until_one_does_again(scenario: Story) -> None:
-    scenario.tick()
+def test_all_changed_months_cause_one_request_and_the_next_change_another(harness: AutomationHarness) -> None:
+    harness.tick()
     for month in ("2023-01", "2023-02"):
-        scenario.made(CLEAN, month, "a")
-    scenario.made(dg.AssetKey(["clean", "fhv_trips"]), "2019-01", "a")
-    assert scenario.tick(QUALITY) == {QUALITY}
-    assert scenario.tick(QUALITY) == set()
+        harness.materialize(CLEAN, month, "a")
+    harness.materialize(dg.AssetKey(["clean", "fhv_trips"]), "2019-01", "a")
+    assert harness.tick(QUALITY) == {QUALITY}
+    assert harness.tick(QUALITY) == set()
 
-    scenario.made(dg.AssetKey(["quality", "month_quality"]), None, "q")
-    assert scenario.tick(QUALITY) == set()
+    harness.materialize(dg.AssetKey(["quality", "month_quality"]), None, "q")
+    assert harness.tick(QUALITY) == set()
 
-    scenario.made(CLEAN, "2023-01", "a")  # cleaned again, with the same result
-    assert scenario.tick(QUALITY) == set()
+    harness.materialize(CLEAN, "2023-01", "a")  # cleaned again, with the same result
+    assert harness.tick(QUALITY) == set()
 
-    scenario.made(CLEAN, "2023-01", "b")
-    assert scenario.tick(QUALITY) == {QUALITY}
+    harness.materialize(CLEAN, "2023-01", "b")
+    assert harness.tick(QUALITY) == {QUALITY}
 
 
-def test_while_months_are_being_made_it_waits_and_then_asks_once(scenario: Story) -> None:
-    scenario.tick()
-    scenario.made(CLEAN, "2023-01", "a")
-    run = scenario.start("2023-02")
-    assert scenario.tick(QUALITY) == set()
-    assert scenario.tick(QUALITY) == set()
+def test_the_request_waits_while_months_are_in_progress_and_then_comes_once(harness: AutomationHarness) -> None:
+    harness.tick()
+    harness.materialize(CLEAN, "2023-01", "a")
+    run = harness.start("2023-02")
+    assert harness.tick(QUALITY) == set()
+    assert harness.tick(QUALITY) == set()
 
-    scenario.made(CLEAN, "2023-02", "a")
-    scenario.instance.report_run_failed(run)
-    assert scenario.tick(QUALITY) == {QUALITY}
-    assert scenario.tick(QUALITY) == set()
+    harness.materialize(CLEAN, "2023-02", "a")
+    harness.instance.report_run_failed(run)
+    assert harness.tick(QUALITY) == {QUALITY}
+    assert harness.tick(QUALITY) == set()
 
 
 @pytest.fixture
-def with_zones(scenario: Story) -> Story:
-    scenario.made(dg.AssetKey.from_user_string(ZONES), None, "z")
-    scenario.tick()
-    return scenario
+def with_zones(harness: AutomationHarness) -> AutomationHarness:
+    harness.materialize(dg.AssetKey.from_user_string(ZONES), None, "z")
+    harness.tick()
+    return harness
 
 
-def loaded(scenario: Story, month: str, data: str = "a") -> None:
-    """A run has gone through the month's chain."""
+def load(harness: AutomationHarness, month: str, data: str = "a") -> None:
+    """Report that a run loaded the month, up to the warehouse."""
     for key in (CLEAN, WAREHOUSE):
-        scenario.made(key, month, data)
+        harness.materialize(key, month, data)
 
 
-def drawn(scenario: Story) -> list[str]:
-    """The reports that are asked for, and made at once."""
-    months = sorted(asked.removeprefix(f"{REPORTS} ") for asked in scenario.tick(REPORTS))
+def requested_reports(harness: AutomationHarness) -> list[str]:
+    """Evaluate the conditions once, and report a materialization of each requested report; return the months."""
+    months = sorted(report.removeprefix(f"{REPORTS} ") for report in harness.tick(REPORTS))
     for month in months:
-        scenario.made(REPORT, month, f"made after tick {id(scenario.cursor)}")
+        harness.materialize(REPORT, month, f"materialized after tick {id(harness.cursor)}")
     return months
 
 
-def test_a_report_follows_the_warehouse_and_not_the_clean_trips_before_it(with_zones: Story) -> None:
-    loaded(with_zones, "2023-01")
-    assert drawn(with_zones) == ["2023-01"]
-    with_zones.made(CLEAN, "2023-01", "b")
-    assert drawn(with_zones) == []
+def test_a_report_is_requested_when_the_warehouse_changes_not_when_the_clean_trips_do(
+    with_zones: AutomationHarness,
+) -> None:
+    load(with_zones, "2023-01")
+    assert requested_reports(with_zones) == ["2023-01"]
+    with_zones.materialize(CLEAN, "2023-01", "b")
+    assert requested_reports(with_zones) == []
 
-    with_zones.made(WAREHOUSE, "2023-01", "b")
-    assert drawn(with_zones) == ["2023-01"]
-    assert drawn(with_zones) == []
-
-
-def test_on_a_fresh_instance_the_first_report_waits_for_the_taxi_zones(scenario: Story) -> None:
-    scenario.tick()
-    loaded(scenario, "2023-02")
-    assert scenario.tick(REPORTS, ZONES) == {ZONES}
-    assert drawn(scenario) == []
-
-    scenario.made(dg.AssetKey.from_user_string(ZONES), None, "z")
-    assert drawn(scenario) == ["2023-02"]
-    assert drawn(scenario) == []
+    with_zones.materialize(WAREHOUSE, "2023-01", "b")
+    assert requested_reports(with_zones) == ["2023-01"]
+    assert requested_reports(with_zones) == []
 
 
-def test_revised_zones_alone_make_no_report_anew(with_zones: Story) -> None:
-    loaded(with_zones, "2023-02")
-    assert drawn(with_zones) == ["2023-02"]
-    with_zones.made(dg.AssetKey.from_user_string(ZONES), None, "revised")
-    assert drawn(with_zones) == []
+def test_on_a_new_instance_the_first_report_waits_for_the_taxi_zones(harness: AutomationHarness) -> None:
+    harness.tick()
+    load(harness, "2023-02")
+    assert harness.tick(REPORTS, ZONES) == {ZONES}
+    assert requested_reports(harness) == []
+
+    harness.materialize(dg.AssetKey.from_user_string(ZONES), None, "z")
+    assert requested_reports(harness) == ["2023-02"]
+    assert requested_reports(harness) == []
 
 
-def test_the_month_before_puts_a_report_right_and_no_later_one(with_zones: Story) -> None:
+def test_revised_zones_alone_request_no_report(with_zones: AutomationHarness) -> None:
+    load(with_zones, "2023-02")
+    assert requested_reports(with_zones) == ["2023-02"]
+    with_zones.materialize(dg.AssetKey.from_user_string(ZONES), None, "revised")
+    assert requested_reports(with_zones) == []
+
+
+def test_a_loaded_month_requests_its_report_and_the_next_month_s_and_no_other(with_zones: AutomationHarness) -> None:
     for month in ("2023-02", "2023-03", "2024-01"):
-        loaded(with_zones, month)
-    assert drawn(with_zones) == ["2023-02", "2023-03", "2024-01"]  # none waits for the month before it
+        load(with_zones, month)
+    assert requested_reports(with_zones) == ["2023-02", "2023-03", "2024-01"]  # none waits for the month before it
 
-    loaded(with_zones, "2023-01")
-    assert drawn(with_zones) == ["2023-01", "2023-02"]
-    assert drawn(with_zones) == []
+    load(with_zones, "2023-01")
+    assert requested_reports(with_zones) == ["2023-01", "2023-02"]
+    assert requested_reports(with_zones) == []
 
-    loaded(with_zones, "2023-01")  # with the same result
-    assert drawn(with_zones) == []
-
-
-def test_a_month_that_is_not_there_gets_no_report_for_the_sake_of_the_one_before(with_zones: Story) -> None:
-    loaded(with_zones, "2023-01")
-    assert drawn(with_zones) == ["2023-01"]
-    assert drawn(with_zones) == []
-    loaded(with_zones, "2023-02")
-    assert drawn(with_zones) == ["2023-02"]
+    load(with_zones, "2023-01")  # with the same result
+    assert requested_reports(with_zones) == []
 
 
-def test_the_first_month_of_a_service_has_a_report(with_zones: Story) -> None:
-    loaded(with_zones, "2013-08")
-    assert drawn(with_zones) == ["2013-08"]
+def test_a_month_that_is_not_loaded_gets_no_report_when_the_month_before_changes(with_zones: AutomationHarness) -> None:
+    load(with_zones, "2023-01")
+    assert requested_reports(with_zones) == ["2023-01"]
+    assert requested_reports(with_zones) == []
+    load(with_zones, "2023-02")
+    assert requested_reports(with_zones) == ["2023-02"]
 
 
-def test_a_report_waits_while_the_month_before_is_being_loaded(with_zones: Story) -> None:
+def test_the_first_month_of_a_service_has_a_report(with_zones: AutomationHarness) -> None:
+    load(with_zones, "2013-08")
+    assert requested_reports(with_zones) == ["2013-08"]
+
+
+def test_a_report_waits_while_the_month_before_is_being_loaded(with_zones: AutomationHarness) -> None:
     run = with_zones.start("2023-01")
-    loaded(with_zones, "2023-02")
-    assert drawn(with_zones) == []
+    load(with_zones, "2023-02")
+    assert requested_reports(with_zones) == []
 
-    loaded(with_zones, "2023-01")
+    load(with_zones, "2023-01")
     with_zones.instance.report_dagster_event(
         dg.DagsterEvent(dg.DagsterEventType.RUN_SUCCESS.value, job_name=run.job_name), run_id=run.run_id
     )
-    assert drawn(with_zones) == ["2023-01", "2023-02"]
-    assert drawn(with_zones) == []
+    assert requested_reports(with_zones) == ["2023-01", "2023-02"]
+    assert requested_reports(with_zones) == []
 
 
-def test_a_table_that_failed_its_check_is_neither_reported_nor_compared_with(with_zones: Story) -> None:
+def test_a_month_that_failed_its_check_gets_no_report_and_neither_does_the_next_one(
+    with_zones: AutomationHarness,
+) -> None:
     for month in ("2023-01", "2023-02", "2023-03"):
-        loaded(with_zones, month)
-    with_zones.failed_its_check(WAREHOUSE, "2023-01")
-    assert drawn(with_zones) == ["2023-03"]
+        load(with_zones, month)
+    with_zones.fail_check(WAREHOUSE, "2023-01")
+    assert requested_reports(with_zones) == ["2023-03"]
 
-    loaded(with_zones, "2023-01", "repaired")
-    assert drawn(with_zones) == ["2023-01", "2023-02"]
+    load(with_zones, "2023-01", "repaired")
+    assert requested_reports(with_zones) == ["2023-01", "2023-02"]
 
 
 @pytest.mark.parametrize(("newest_first", "most"), [(False, 1), (True, 2)])
-def test_of_a_backfill_each_report_is_made_twice_at_most(with_zones: Story, newest_first: bool, most: int) -> None:
+def test_a_backfill_requests_each_report_at_most_twice(
+    with_zones: AutomationHarness, newest_first: bool, most: int
+) -> None:
     months = sorted((f"2022-{number:02d}" for number in range(1, 6)), reverse=newest_first)
-    made: Counter[str] = Counter()
+    requests: Counter[str] = Counter()
     for month in months:
-        loaded(with_zones, month)
-        made.update(drawn(with_zones))
-    made.update(drawn(with_zones))
-    assert made.keys() == set(months)
-    assert max(made.values()) == most
+        load(with_zones, month)
+        requests.update(requested_reports(with_zones))
+    requests.update(requested_reports(with_zones))
+    assert requests.keys() == set(months)
+    assert max(requests.values()) == most

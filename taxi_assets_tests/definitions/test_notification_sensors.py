@@ -1,4 +1,4 @@
-"""Who is told what: runs that really fail, ticks of the sensors, and servers on loopback that take the messages."""
+"""The notification sensors, with runs that really fail and servers on loopback that receive the messages."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ UI = "https://dagster.example.com"
 MISSING = "2020-11"
 
 
-class Story:
-    """A folder that publishes a month, an instance as on a machine of its own, and the ticks of the sensors."""
+class Deployment:
+    """A publisher of one month, a persistent instance, and ticks of the notification sensors."""
 
-    def __init__(self, home: Path, instance: dg.DagsterInstance, *notify: str) -> None:
-        self.home = home
+    def __init__(self, folder: Path, instance: dg.DagsterInstance, *notify: str) -> None:
+        self.folder = folder
         self.instance = instance
         self.cursors: dict[str, str | None] = {}
         self.deploy(*notify)
 
     def deploy(self, *notify: str, success: bool = False, more: dg.Definitions | None = None) -> None:
-        """With these notifiers, and perhaps more definitions."""
+        """Rebuild the definitions with these notifiers, and with `more` definitions."""
         self.notify = SecretStr(",".join(notify))
         settings = Settings(
-            lake=FolderAddress(self.home / "lake"),
-            warehouse=DuckDBAddress(self.home / "warehouse.duckdb"),
-            source=str(self.home / "published"),
+            lake=FolderAddress(self.folder / "lake"),
+            warehouse=DuckDBAddress(self.folder / "warehouse.duckdb"),
+            source=str(self.folder / "published"),
             notify_urls=self.notify,
             notify_success=success,
             ui_url=UI,
@@ -60,7 +60,7 @@ class Story:
 
     def publish(self, rows: int = 20) -> None:
         lines = csv_lines(MONTH, rows)
-        (self.home / "published" / f"green_tripdata_{MONTH}.csv").write_text("\n".join(lines) + "\n")
+        (self.folder / "published" / f"green_tripdata_{MONTH}.csv").write_text("\n".join(lines) + "\n")
 
     def run(self, job: str, month: object, *assets: str) -> str:
         found = self.defs.resolve_implicit_global_asset_job_def() if assets else self.defs.resolve_job_def(job)
@@ -71,7 +71,7 @@ class Story:
         return result.run_id
 
     def killed_run(self, month: object = MISSING, origin: RemoteJobOrigin | None = None) -> dg.DagsterRun:
-        """A run that was ended from outside, as `fail_orphaned_runs` and Dagster's own monitoring do."""
+        """Record a run that was marked as failed from outside, as `fail_orphaned_runs` and Dagster's monitoring do."""
         run = self.instance.create_run_for_job(
             self.defs.resolve_job_def("green"), tags={"dagster/partition": str(month)},
             status=dg.DagsterRunStatus.STARTED, remote_job_origin=origin,
@@ -80,14 +80,14 @@ class Story:
         return run
 
     def tick(self, name: str = "notify_failures") -> str:
-        """Evaluate a sensor once; returns what the tick says."""
+        """Evaluate a sensor once; return its skip message."""
         with dg.build_sensor_context(
             self.instance, cursor=self.cursors.get(name), repository_def=self.repository, sensor_name=name
         ) as context:
-            ticked = self.repository.get_sensor_def(name).evaluate_tick(context)
-        self.cursors[name] = ticked.cursor
-        assert ticked.run_requests == []
-        return ticked.skip_message or ""
+            result = self.repository.get_sensor_def(name).evaluate_tick(context)
+        self.cursors[name] = result.cursor
+        assert result.run_requests == []
+        return result.skip_message or ""
 
 
 @pytest.fixture
@@ -103,19 +103,19 @@ def mail() -> Iterator[MailSink]:
 
 
 @pytest.fixture
-def scenario(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, web: HttpSink, mail: MailSink) -> Iterator[Story]:
-    home = tmp_path / "dagster"
-    home.mkdir()
+def deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, web: HttpSink, mail: MailSink) -> Iterator[Deployment]:
+    dagster_home = tmp_path / "dagster"
+    dagster_home.mkdir()
     (tmp_path / "published").mkdir()
-    shutil.copy(REPOSITORY / "dagster.yaml", home)
-    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    shutil.copy(REPOSITORY / "dagster.yaml", dagster_home)
+    monkeypatch.setenv("DAGSTER_HOME", str(dagster_home))
     with dg.DagsterInstance.get() as instance:
-        scenario = Story(tmp_path, instance, web.address, mail.address)
-        scenario.tick()
-        yield scenario
+        deployment = Deployment(tmp_path, instance, web.address, mail.address)
+        deployment.tick()
+        yield deployment
 
 
-def text(mail: MailSink) -> str:
+def mail_text(mail: MailSink) -> str:
     (message,) = mail.messages
     body = message.get_body(("plain", "html"))
     assert body is not None
@@ -125,102 +125,102 @@ def text(mail: MailSink) -> str:
 # --- runs -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_failed_run_is_told_of_once_to_everybody_with_month_reason_and_link(
-    scenario: Story, web: HttpSink, mail: MailSink
+def test_a_failed_run_is_reported_once_to_every_notifier_with_month_reason_and_link(
+    deployment: Deployment, web: HttpSink, mail: MailSink
 ) -> None:
-    run_id = scenario.run("green", MISSING)
-    assert scenario.tick() == f"Told: Run failed: green {MISSING}."
-    assert scenario.tick() == "There is nothing to tell."
+    run_id = deployment.run("green", MISSING)
+    assert deployment.tick() == f"Sent: Run failed: green {MISSING}."
+    assert deployment.tick() == "Nothing to report."
     (message,) = web.messages
     assert (message["title"], message["type"]) == (f"Run failed: green {MISSING}", "failure")
     first, link = message["message"].split("\n")
     assert first.startswith(f"green {MISSING} is not published at ")
     assert link == f"{UI}/runs/{run_id}"
     assert mail.messages[0]["Subject"] == message["title"]
-    assert "three@example.com" in mail.messages[0]["Cc"], "a comma within an address does not end it"
-    assert link in text(mail)
+    assert "three@example.com" in mail.messages[0]["Cc"], "a comma within an address does not split it"
+    assert link in mail_text(mail)
 
 
-def test_a_failed_blocking_check_is_one_message_that_names_it(scenario: Story, web: HttpSink) -> None:
+def test_a_failed_blocking_check_is_reported_by_name_in_one_message(deployment: Deployment, web: HttpSink) -> None:
     clean, warehouse = dg.AssetKey(["clean", "green_trips"]), dg.AssetKey(["warehouse", "green_trips"])
     selection = dg.AssetSelection.assets(warehouse) | dg.AssetSelection.checks_for_assets(clean, warehouse)
-    scenario.deploy(web.address, more=dg.Definitions(jobs=[dg.define_asset_job("load_again", selection)]))
-    scenario.publish(rows=20)
-    scenario.run("green", MONTH)
-    scenario.publish(rows=21)
-    scenario.run("", MONTH, "raw/green_trips")
-    scenario.run("load_again", MONTH)
-    scenario.tick()
+    deployment.deploy(web.address, more=dg.Definitions(jobs=[dg.define_asset_job("reload", selection)]))
+    deployment.publish(rows=20)
+    deployment.run("green", MONTH)
+    deployment.publish(rows=21)
+    deployment.run("", MONTH, "raw/green_trips")
+    deployment.run("reload", MONTH)
+    deployment.tick()
     (message,) = web.messages
-    assert message["title"] == f"Run failed: load_again {MONTH}"
-    expected = (
-        f"load_again {MONTH}: clean/green_trips, check row_counts_reconcile: The clean trips come from a different file"
-    )
+    assert message["title"] == f"Run failed: reload {MONTH}"
+    expected = f"reload {MONTH}: clean/green_trips, check row_counts_reconcile: The clean trips come from a different file"
     assert message["message"].startswith(expected)
 
 
-def test_what_was_materialized_ad_hoc_is_named_by_its_service(scenario: Story, web: HttpSink) -> None:
-    scenario.run("", MISSING, "raw/green_trips")
-    scenario.tick()
+def test_a_run_of_ad_hoc_assets_is_named_by_its_service(deployment: Deployment, web: HttpSink) -> None:
+    deployment.run("", MISSING, "raw/green_trips")
+    deployment.tick()
     assert web.messages[0]["title"] == f"Run failed: green {MISSING}"
 
 
-def test_a_run_that_two_have_found_dead_is_told_of_once(scenario: Story, web: HttpSink) -> None:
-    run = scenario.killed_run()
-    scenario.tick()
-    scenario.instance.report_run_failed(run, "Found dead once more.")
-    assert scenario.tick() == "There is nothing to tell."
+def test_a_run_that_two_monitors_marked_as_failed_is_reported_once(deployment: Deployment, web: HttpSink) -> None:
+    run = deployment.killed_run()
+    deployment.tick()
+    deployment.instance.report_run_failed(run, "Another monitor found it orphaned.")
+    assert deployment.tick() == "Nothing to report."
     (message,) = web.messages
     assert message["message"].startswith(f"green {MISSING}: The process of this run is gone: it was killed.\n")
 
 
-def test_a_run_that_dagster_runs_again_is_not_told_of(scenario: Story, web: HttpSink) -> None:
+def test_a_run_that_dagster_will_retry_is_not_reported(deployment: Deployment, web: HttpSink) -> None:
     location = RegisteredCodeLocationOrigin("taxi_assets.definitions")
-    run = scenario.killed_run(origin=RemoteJobOrigin(RemoteRepositoryOrigin(location, "__repository__"), "green"))
-    tags = scenario.instance.get_run_by_id(run.run_id)
-    assert tags is not None
-    assert tags.tags["dagster/will_retry"] == "true"
-    scenario.tick()
+    run = deployment.killed_run(origin=RemoteJobOrigin(RemoteRepositoryOrigin(location, "__repository__"), "green"))
+    recorded = deployment.instance.get_run_by_id(run.run_id)
+    assert recorded is not None
+    assert recorded.tags["dagster/will_retry"] == "true"
+    deployment.tick()
     assert web.messages == []
 
 
-def test_one_that_is_not_decided_about_waits_for_the_next_tick(scenario: Story, web: HttpSink) -> None:
-    ended = scenario.killed_run()
-    scenario.tick()
-    (failure,) = scenario.instance.all_logs(ended.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
-    run = scenario.instance.create_run_for_job(
-        scenario.defs.resolve_job_def("green"), tags={"dagster/partition": MISSING}
+def test_a_failure_waits_until_dagster_has_decided_whether_to_retry(deployment: Deployment, web: HttpSink) -> None:
+    ended = deployment.killed_run()
+    deployment.tick()
+    (failure,) = deployment.instance.all_logs(ended.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
+    run = deployment.instance.create_run_for_job(
+        deployment.defs.resolve_job_def("green"), tags={"dagster/partition": MISSING}
     )
-    # What Dagster does first of all when a run fails; it decides a moment later.
-    scenario.instance.event_log_storage.store_event(failure._replace(run_id=run.run_id, timestamp=time.time()))
-    assert scenario.tick() == "There is nothing to tell."
-    scenario.instance.add_run_tags(run.run_id, {"dagster/will_retry": "false"})
-    assert scenario.tick() == f"Told: Run failed: green {MISSING}."
+    # Dagster stores the failure first, and decides about a retry a moment later.
+    deployment.instance.event_log_storage.store_event(failure._replace(run_id=run.run_id, timestamp=time.time()))
+    assert deployment.tick() == "Nothing to report."
+    deployment.instance.add_run_tags(run.run_id, {"dagster/will_retry": "false"})
+    assert deployment.tick() == f"Sent: Run failed: green {MISSING}."
     assert len(web.messages) == 2
 
 
-def test_one_of_before_the_clock_was_set_back_does_not_hold_up_the_news(scenario: Story, web: HttpSink) -> None:
-    ended = scenario.killed_run()
-    scenario.tick()
-    (failure,) = scenario.instance.all_logs(ended.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
-    run = scenario.instance.create_run_for_job(
-        scenario.defs.resolve_job_def("green"), tags={"dagster/partition": MISSING}
+def test_a_failure_from_before_the_clock_was_set_back_does_not_delay_reports(
+    deployment: Deployment, web: HttpSink
+) -> None:
+    ended = deployment.killed_run()
+    deployment.tick()
+    (failure,) = deployment.instance.all_logs(ended.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
+    run = deployment.instance.create_run_for_job(
+        deployment.defs.resolve_job_def("green"), tags={"dagster/partition": MISSING}
     )
     in_a_year = time.time() + 365 * 24 * 3600
-    scenario.instance.event_log_storage.store_event(failure._replace(run_id=run.run_id, timestamp=in_a_year))
-    assert scenario.tick() == f"Told: Run failed: green {MISSING}."
+    deployment.instance.event_log_storage.store_event(failure._replace(run_id=run.run_id, timestamp=in_a_year))
+    assert deployment.tick() == f"Sent: Run failed: green {MISSING}."
     assert len(web.messages) == 2
 
 
-def test_many_failures_at_once_are_few_messages_that_name_every_month(
-    scenario: Story, web: HttpSink, monkeypatch: pytest.MonkeyPatch
+def test_many_failures_are_reported_in_few_messages_that_name_every_month(
+    deployment: Deployment, web: HttpSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(notification_sensors, "_RUNS_PER_TICK", 7)
     months = [f"2020-{month:02d}" for month in range(1, 10)]
     for month in months:
-        scenario.killed_run(month)
-    scenario.tick()
-    scenario.tick()
+        deployment.killed_run(month)
+    deployment.tick()
+    deployment.tick()
     first, second = web.messages
     assert first["title"].startswith("7 runs failed: green 2020-01, green 2020-02, ")
     assert first["title"].endswith(" and 2 more")
@@ -228,15 +228,15 @@ def test_many_failures_at_once_are_few_messages_that_name_every_month(
     assert [month for month in months if f"green {month}" in second["message"]] == months[7:]
 
 
-def test_what_failed_before_it_was_switched_on_is_no_news(scenario: Story, web: HttpSink) -> None:
-    scenario.killed_run()
-    scenario.cursors["notify_failures"] = "no cursor of ours"
-    assert scenario.tick() == "It tells of what happens from now on."
-    assert scenario.tick() == "There is nothing to tell."
+def test_runs_that_failed_before_the_first_tick_are_not_reported(deployment: Deployment, web: HttpSink) -> None:
+    deployment.killed_run()
+    deployment.cursors["notify_failures"] = "not a cursor of this sensor"
+    assert deployment.tick() == "First tick: later events are reported."
+    assert deployment.tick() == "Nothing to report."
     assert web.messages == []
 
 
-def test_runs_of_other_projects_in_the_same_instance_are_not_told_of(scenario: Story, web: HttpSink) -> None:
+def test_runs_of_other_projects_in_the_same_instance_are_not_reported(deployment: Deployment, web: HttpSink) -> None:
     @dg.op
     def fail() -> None:
         raise RuntimeError
@@ -250,95 +250,100 @@ def test_runs_of_other_projects_in_the_same_instance_are_not_told_of(scenario: S
         raise RuntimeError
 
     for job in (another_job, dg.Definitions([another_asset]).resolve_implicit_global_asset_job_def()):
-        assert not job.execute_in_process(instance=scenario.instance, raise_on_error=False).success
-    scenario.tick()
+        assert not job.execute_in_process(instance=deployment.instance, raise_on_error=False).success
+    deployment.tick()
     assert web.messages == []
 
 
-def test_success_is_told_of_where_that_is_wanted(scenario: Story, web: HttpSink) -> None:
-    scenario.deploy(web.address, success=True)
-    scenario.tick("notify_successes")
-    scenario.publish()
-    scenario.run("green", MONTH)
-    scenario.run("green", MISSING)
-    scenario.tick("notify_successes")
+def test_successful_runs_are_reported_if_the_setting_is_on(deployment: Deployment, web: HttpSink) -> None:
+    deployment.deploy(web.address, success=True)
+    deployment.tick("notify_successes")
+    deployment.publish()
+    deployment.run("green", MONTH)
+    deployment.run("green", MISSING)
+    deployment.tick("notify_successes")
     (message,) = web.messages
     assert (message["title"], message["type"]) == (f"Run succeeded: green {MONTH}", "success")
-    assert "every blocking check has passed" in message["message"]
+    assert "every blocking check passed" in message["message"]
 
 
 # --- overdue months ---------------------------------------------------------------------------------------------------
 
 
-def test_months_that_the_check_finds_overdue_are_told_of(scenario: Story, web: HttpSink) -> None:
-    scenario.publish()
-    scenario.run("", MONTH, "raw/green_trips")
-    look = dg.Definitions(
+def test_overdue_months_of_the_publication_check_are_reported(deployment: Deployment, web: HttpSink) -> None:
+    deployment.publish()
+    deployment.run("", MONTH, "raw/green_trips")
+    checks = dg.Definitions(
         [published_asset(GREEN)],
         asset_checks=[publication_check(GREEN, clock=lambda: dt.datetime(2020, 12, 1, tzinfo=dt.UTC))],
-        resources={"publisher": PublisherResource(source=str(scenario.home / "published"))},
-        jobs=[dg.define_asset_job("look", dg.AssetSelection.all_asset_checks())],
+        resources={"publisher": PublisherResource(source=str(deployment.folder / "published"))},
+        jobs=[dg.define_asset_job("run_checks", dg.AssetSelection.all_asset_checks())],
     )
-    assert look.resolve_job_def("look").execute_in_process(instance=scenario.instance).success
-    assert scenario.tick("notify_overdue_months") == "Told: Months are overdue: green."
+    assert checks.resolve_job_def("run_checks").execute_in_process(instance=deployment.instance).success
+    assert deployment.tick("notify_overdue_months") == "Sent: Months are overdue: green."
     (message,) = web.messages
     assert (message["title"], message["type"]) == ("Months are overdue: green", "warning")
-    said, link = message["message"].split("\n")
-    assert said == f"green {MONTH}: Loaded, but not in the warehouse: {MONTH}. (check {PUBLISHED_MONTHS_LOADED})"
+    line, link = message["message"].split("\n")
+    assert line == f"green {MONTH}: Loaded, but not in the warehouse: {MONTH}. (check {PUBLISHED_MONTHS_LOADED})"
     assert link == f"{UI}/assets/published/green_trips?view=checks"
 
 
-def found(scenario: Story, *months: str, **undecided: list[str]) -> str:
-    """An evaluation of the check, and what the next tick says of it."""
+def evaluate_check(deployment: Deployment, *months: str, **undecided: list[str]) -> str:
+    """Report an evaluation of the check that finds these months overdue; return the skip message of the next tick."""
     evaluation = dg.AssetCheckEvaluation(
         asset_key=dg.AssetKey(["published", "green_trips"]), check_name=PUBLISHED_MONTHS_LOADED, passed=not months,
         metadata={OVERDUE_MONTHS: list(months), **undecided},
     )  # fmt: skip
-    scenario.instance.report_runless_asset_event(evaluation)
-    return scenario.tick("notify_overdue_months")
+    deployment.instance.report_runless_asset_event(evaluation)
+    return deployment.tick("notify_overdue_months")
 
 
-QUIET, TOLD = "There is nothing to tell.", "Told: Months are overdue: green."
+NOT_SENT, SENT = "Nothing to report.", "Sent: Months are overdue: green."
 
 
-def test_they_are_told_of_again_only_when_one_comes_in_addition(scenario: Story, web: HttpSink) -> None:
-    assert scenario.tick("notify_overdue_months") == QUIET
-    assert [found(scenario, "2021-01", "2021-02"), found(scenario, "2021-01", "2021-02"), found(scenario, "2021-02")] == [
-        TOLD, QUIET, QUIET,
-    ]  # fmt: skip
-    assert [found(scenario, "2021-02", "2021-03"), found(scenario), found(scenario, "2021-03")] == [TOLD, QUIET, TOLD]
+def test_overdue_months_are_reported_again_only_if_another_one_is_found(deployment: Deployment, web: HttpSink) -> None:
+    assert deployment.tick("notify_overdue_months") == NOT_SENT
+    for overdue, expected in [
+        (["2021-01", "2021-02"], SENT), (["2021-01", "2021-02"], NOT_SENT), (["2021-02"], NOT_SENT),
+        (["2021-02", "2021-03"], SENT), ([], NOT_SENT), (["2021-03"], SENT),
+    ]:  # fmt: skip
+        assert evaluate_check(deployment, *overdue) == expected
     assert [message["message"].partition(":")[0] for message in web.messages] == [
         "green 2021-01, 2021-02", "green 2021-02, 2021-03", "green 2021-03",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [MONTHS_BUSY, MONTHS_NOT_CHECKED])
-def test_a_month_that_is_busy_or_cannot_be_asked_for_at_the_moment_is_not_forgotten(
-    scenario: Story, web: HttpSink, name: str
+def test_a_reported_month_that_is_busy_or_not_checked_is_not_reported_again(
+    deployment: Deployment, web: HttpSink, name: str
 ) -> None:
-    assert found(scenario, "2021-01") == TOLD
-    assert found(scenario, **{name: ["2021-01", "2021-02"]}) == QUIET
-    assert found(scenario, "2021-01") == QUIET
-    assert found(scenario, "2021-01", "2021-02") == TOLD
+    assert evaluate_check(deployment, "2021-01") == SENT
+    assert evaluate_check(deployment, **{name: ["2021-01", "2021-02"]}) == NOT_SENT
+    assert evaluate_check(deployment, "2021-01") == NOT_SENT
+    assert evaluate_check(deployment, "2021-01", "2021-02") == SENT
     assert len(web.messages) == 2
 
 
-def test_what_was_told_is_not_forgotten_while_the_publisher_is_down(scenario: Story, web: HttpSink) -> None:
-    assert found(scenario, "2021-01") == TOLD
-    shutil.rmtree(scenario.home / "published")
+def test_reported_months_are_not_reported_again_after_the_publisher_was_down(
+    deployment: Deployment, web: HttpSink
+) -> None:
+    assert evaluate_check(deployment, "2021-01") == SENT
+    shutil.rmtree(deployment.folder / "published")
     check = dg.AssetCheckKey(dg.AssetKey(["published", "green_trips"]), PUBLISHED_MONTHS_LOADED)
-    look = scenario.defs.resolve_job_def("publication").get_subset(asset_check_selection={check})
+    job = deployment.defs.resolve_job_def("publication").get_subset(asset_check_selection={check})
     for _ in range(11):
-        assert not look.execute_in_process(instance=scenario.instance, raise_on_error=False).success
-        assert scenario.tick("notify_overdue_months") == QUIET
-    assert found(scenario, "2021-01") == QUIET
-    scenario.instance.wipe_assets([dg.AssetKey(["published", "green_trips"])])
-    assert scenario.tick("notify_overdue_months") == QUIET
-    assert found(scenario, "2021-01") == QUIET
+        assert not job.execute_in_process(instance=deployment.instance, raise_on_error=False).success
+        assert deployment.tick("notify_overdue_months") == NOT_SENT
+    assert evaluate_check(deployment, "2021-01") == NOT_SENT
+    deployment.instance.wipe_assets([dg.AssetKey(["published", "green_trips"])])
+    assert deployment.tick("notify_overdue_months") == NOT_SENT
+    assert evaluate_check(deployment, "2021-01") == NOT_SENT
     assert len(web.messages) == 1
 
 
-def test_a_check_under_way_changes_nothing_and_a_broken_cursor_is_made_anew(scenario: Story, web: HttpSink) -> None:
+def test_an_unfinished_check_changes_nothing_and_an_invalid_cursor_is_replaced(
+    deployment: Deployment, web: HttpSink
+) -> None:
     key = dg.AssetKey(["raw", "green_trips"])
     dies = False
 
@@ -348,62 +353,62 @@ def test_a_check_under_way_changes_nothing_and_a_broken_cursor_is_made_anew(scen
             raise RuntimeError
         return dg.AssetCheckResult(passed=False, metadata={OVERDUE_MONTHS: ["2021-01"]})
 
-    job = dg.define_asset_job("look", dg.AssetSelection.checks(published_is_loaded))
-    scenario.deploy(web.address, more=dg.Definitions(asset_checks=[published_is_loaded], jobs=[job]))
+    job = dg.define_asset_job("run_checks", dg.AssetSelection.checks(published_is_loaded))
+    deployment.deploy(web.address, more=dg.Definitions(asset_checks=[published_is_loaded], jobs=[job]))
     for dies in (False, True):
-        look = scenario.defs.resolve_job_def("look")
-        assert look.execute_in_process(instance=scenario.instance, raise_on_error=False).success is not dies
-        scenario.tick("notify_overdue_months")
+        check_job = deployment.defs.resolve_job_def("run_checks")
+        assert check_job.execute_in_process(instance=deployment.instance, raise_on_error=False).success is not dies
+        deployment.tick("notify_overdue_months")
     assert len(web.messages) == 1
-    for messages, broken in enumerate(['["of", "another", "kind"', "[1]", '{"published": {"of": "another"}}'], start=2):
-        scenario.cursors["notify_overdue_months"] = broken
-        scenario.tick("notify_overdue_months")
+    for messages, cursor in enumerate(['["of", "another", "kind"', "[1]", '{"published": {"of": "another"}}'], start=2):
+        deployment.cursors["notify_overdue_months"] = cursor
+        deployment.tick("notify_overdue_months")
         assert len(web.messages) == messages
 
 
 # --- notifiers that fail ----------------------------------------------------------------------------------------------
 
 
-def test_one_that_is_down_is_named_in_the_tick_and_the_others_get_theirs(
-    scenario: Story, web: HttpSink, mail: MailSink
+def test_a_notifier_that_is_down_is_named_in_the_tick_and_the_others_get_the_message(
+    deployment: Deployment, web: HttpSink, mail: MailSink
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as no_one:
         closed = no_one.getsockname()[1]
-    scenario.deploy(f"json://127.0.0.1:{closed}/{SECRET}", web.address, mail.address)
+    deployment.deploy(f"json://127.0.0.1:{closed}/{SECRET}", web.address, mail.address)
     web.status = 500
-    scenario.run("green", MISSING)
-    assert scenario.tick() == (
-        f"Told: Run failed: green {MISSING}. Notifier number 1 of TAXI_NOTIFY_URLS (JSON) did not take the message. "
+    deployment.run("green", MISSING)
+    assert deployment.tick() == (
+        f"Sent: Run failed: green {MISSING}. Notifier number 1 of TAXI_NOTIFY_URLS (JSON) did not take the message. "
         "Notifier number 2 of TAXI_NOTIFY_URLS (JSON) did not take the message."
     )
     assert len(mail.messages) == 1
-    assert scenario.tick() == "There is nothing to tell."
+    assert deployment.tick() == "Nothing to report."
 
 
-def test_no_secret_is_in_any_file_log_or_name(
-    scenario: Story, web: HttpSink, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+def test_no_secret_reaches_a_file_a_log_or_a_name(
+    deployment: Deployment, web: HttpSink, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
     web.status = 500
-    scenario.run("green", MISSING)
-    scenario.tick()
-    said = capfd.readouterr()
-    assert SECRET not in said.out + said.err + caplog.text
-    assert SECRET not in repr(scenario.defs) + str(Settings(notify_urls=scenario.notify))
-    kept = [path for path in scenario.home.rglob("*") if path.is_file()]
-    assert len(kept) > 3
-    assert [path for path in kept if SECRET.encode() in path.read_bytes()] == []
+    deployment.run("green", MISSING)
+    deployment.tick()
+    output = capfd.readouterr()
+    assert SECRET not in output.out + output.err + caplog.text
+    assert SECRET not in repr(deployment.defs) + str(Settings(notify_urls=deployment.notify))
+    files = [path for path in deployment.folder.rglob("*") if path.is_file()]
+    assert len(files) > 3
+    assert [path for path in files if SECRET.encode() in path.read_bytes()] == []
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------
 
 
-def test_without_notifiers_there_is_no_sensor_of_them() -> None:
+def test_without_notifiers_there_are_no_notification_sensors() -> None:
     sensors = build_definitions(Settings()).sensors or []
     assert not [sensor.name for sensor in sensors if sensor.name.startswith("notify")]
 
 
-def test_with_notifiers_the_sensors_run_from_the_start(scenario: Story) -> None:
-    found = {sensor.name: sensor for sensor in scenario.defs.sensors or [] if sensor.name.startswith("notify")}
-    assert set(found) == {"notify_failures", "notify_overdue_months"}
-    assert {sensor.default_status for sensor in found.values()} == {dg.DefaultSensorStatus.RUNNING}
+def test_with_notifiers_the_sensors_are_on_by_default(deployment: Deployment) -> None:
+    sensors = {sensor.name: sensor for sensor in deployment.defs.sensors or [] if sensor.name.startswith("notify")}
+    assert set(sensors) == {"notify_failures", "notify_overdue_months"}
+    assert {sensor.default_status for sensor in sensors.values()} == {dg.DefaultSensorStatus.RUNNING}

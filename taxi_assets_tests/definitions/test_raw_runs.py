@@ -1,4 +1,4 @@
-"""Runs of the raw asset: what can be chosen for one, and when it is tried again."""
+"""Runs of the raw asset: its run config, and its retries."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 MONTH = "2020-10"
 NAME = f"green_tripdata_{MONTH}.csv"
 CONTENT = "".join(f"{line}\n" for line in csv_lines(Month.parse(MONTH), 50)).encode()
-SHELVES = [f"{layer}/green_trips" for layer in ("raw", "quarantine", "clean", "warehouse")]
+LAYER_KEYS = [f"{layer}/green_trips" for layer in ("raw", "quarantine", "clean", "warehouse")]
 
 
-class Runs:
-    """A deployment in a folder, and runs of the green job of a month."""
+class JobRunner:
+    """A deployment in a folder that runs the green job for one month."""
 
-    def __init__(self, home: Path, source: str, instance: dg.DagsterInstance) -> None:
+    def __init__(self, folder: Path, source: str, instance: dg.DagsterInstance) -> None:
         self.instance = instance
         self.defs: TaxiDefinitions = build_definitions(
             Settings(
-                lake=FolderAddress(home / "lake"),
-                warehouse=DuckDBAddress(home / "warehouse.duckdb"),
+                lake=FolderAddress(folder / "lake"),
+                warehouse=DuckDBAddress(folder / "warehouse.duckdb"),
                 source=source,
                 retry_delay_seconds=0,
             )
@@ -58,68 +58,68 @@ def publisher() -> Iterator[LoopbackPublisher]:
 
 
 @pytest.fixture
-def runs(tmp_path: Path, publisher: LoopbackPublisher) -> Iterator[Runs]:
+def runner(tmp_path: Path, publisher: LoopbackPublisher) -> Iterator[JobRunner]:
     with dg.DagsterInstance.ephemeral() as instance:
-        yield Runs(tmp_path, publisher.base, instance)
+        yield JobRunner(tmp_path, publisher.base, instance)
 
 
 # --- run config -------------------------------------------------------------------------------------------------------
 
 
-def test_force_downloads_a_file_that_has_not_changed(runs: Runs, publisher: LoopbackPublisher) -> None:
-    first = runs.run()
+def test_force_downloads_a_file_that_has_not_changed(runner: JobRunner, publisher: LoopbackPublisher) -> None:
+    first = runner.run()
     assert failures(first) == []
-    assert message(runs.run(), "raw/green_trips", "fetched") == "unchanged"
-    forced = runs.run(force=True)
+    assert message(runner.run(), "raw/green_trips", "fetched") == "unchanged"
+    forced = runner.run(force=True)
     assert message(forced, "raw/green_trips", "fetched") == "same bytes again"
     assert "If-None-Match" not in publisher.requests_for(NAME)[-1].headers
     assert data_versions(forced) == data_versions(first)
     assert message(forced, "warehouse/green_trips", "loaded") == "unchanged"
 
 
-def test_only_if_changed_ends_the_run_at_raw_where_the_warehouse_has_these_bytes(
-    runs: Runs, publisher: LoopbackPublisher
+def test_skip_if_unchanged_ends_the_run_after_raw_if_the_warehouse_has_the_same_bytes(
+    runner: JobRunner, publisher: LoopbackPublisher
 ) -> None:
-    first = runs.run()
+    first = runner.run()
     publisher.publish(NAME, CONTENT, etag='"the same bytes"')
-    result = runs.run(skip_downstream_if_unchanged=True)
+    result = runner.run(skip_downstream_if_unchanged=True)
     assert failures(result) == []
     assert list(materializations(result)) == ["raw/green_trips"]
     assert message(result, "raw/green_trips", "etag") == '"the same bytes"'
     assert data_versions(result) == {"raw/green_trips": data_versions(first)["raw/green_trips"]}
-    record = runs.instance.get_latest_data_version_record(dg.AssetKey(["raw", "green_trips"]), partition_key=MONTH)
+    record = runner.instance.get_latest_data_version_record(dg.AssetKey(["raw", "green_trips"]), partition_key=MONTH)
     assert record is not None
     assert record.run_id == result.run_id
-    assert message(runs.run(), "raw/green_trips", "fetched") == "unchanged"  # the lake knows the new ETag
+    assert message(runner.run(), "raw/green_trips", "fetched") == "unchanged"  # the lake knows the new ETag
 
 
-def test_only_if_changed_goes_on_where_the_bytes_are_new_or_the_warehouse_has_others(
-    runs: Runs, publisher: LoopbackPublisher
+def test_skip_if_unchanged_continues_if_the_file_or_the_warehouse_has_other_bytes(
+    runner: JobRunner, publisher: LoopbackPublisher
 ) -> None:
-    assert list(materializations(runs.run(skip_downstream_if_unchanged=True))) == SHELVES
+    assert list(materializations(runner.run(skip_downstream_if_unchanged=True))) == LAYER_KEYS
     publisher.publish(NAME, CONTENT.replace(b"N", b"Y"))
-    assert list(materializations(runs.run(skip_downstream_if_unchanged=True))) == SHELVES
+    assert list(materializations(runner.run(skip_downstream_if_unchanged=True))) == LAYER_KEYS
     publisher.publish(NAME, CONTENT)
-    runs.run("raw")  # a run that ends here, as a killed one does
-    assert list(materializations(runs.run(skip_downstream_if_unchanged=True))) == SHELVES
+    runner.run("raw")  # a run that ends here, as a killed one does
+    assert list(materializations(runner.run(skip_downstream_if_unchanged=True))) == LAYER_KEYS
 
 
-def test_only_if_changed_goes_on_where_clean_holds_another_version_that_never_came_to_the_warehouse(
-    runs: Runs, publisher: LoopbackPublisher
+def test_skip_if_unchanged_continues_if_clean_has_a_version_that_the_warehouse_never_had(
+    runner: JobRunner, publisher: LoopbackPublisher
 ) -> None:
-    first = runs.run()
+    first = runner.run()
     publisher.publish(NAME, CONTENT.replace(b"N", b"Y"))
-    runs.run("raw", "quarantine", "clean")  # a run whose warehouse failed
+    runner.run("raw", "quarantine", "clean")  # a run whose warehouse failed
     publisher.publish(NAME, CONTENT)
-    result = runs.run(skip_downstream_if_unchanged=True)
-    assert list(materializations(result)) == SHELVES
+    result = runner.run(skip_downstream_if_unchanged=True)
+    assert list(materializations(result)) == LAYER_KEYS
     assert data_versions(result) == data_versions(first)
 
 
-def test_what_can_be_chosen_is_validated_and_described(runs: Runs) -> None:
+def test_run_config_is_validated_and_described(runner: JobRunner) -> None:
     with pytest.raises(dg.DagsterInvalidConfigError, match="forse"):
-        runs.run(forse=True)
-    node: Any = runs.defs.resolve_asset_graph().get(dg.AssetKey(["raw", "green_trips"])).assets_def.node_def
+        runner.run(forse=True)
+    node: Any = runner.defs.resolve_asset_graph().get(dg.AssetKey(["raw", "green_trips"])).assets_def.node_def
     fields = node.config_schema.config_type.fields
     assert {name: bool(field.description) for name, field in fields.items()} == {
         "force": True,
@@ -127,7 +127,7 @@ def test_what_can_be_chosen_is_validated_and_described(runs: Runs) -> None:
     }
 
 
-# --- tried again ------------------------------------------------------------------------------------------------------
+# --- retries ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -140,34 +140,36 @@ def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[CloudStorage]:
 
 
 def attempts(result: dg.ExecuteInProcessResult) -> int:
-    """How often the raw step was begun."""
-    begun = {dg.DagsterEventType.STEP_START, dg.DagsterEventType.STEP_RESTARTED}
-    return len([event for event in result.all_events if event.event_type in begun])
+    """Return how often the raw step was started."""
+    starts = {dg.DagsterEventType.STEP_START, dg.DagsterEventType.STEP_RESTARTED}
+    return len([event for event in result.all_events if event.event_type in starts])
 
 
 @pytest.fixture
-def from_a_bucket(tmp_path: Path, storage: CloudStorage) -> Iterator[Runs]:
+def bucket_runner(tmp_path: Path, storage: CloudStorage) -> Iterator[JobRunner]:
     with dg.DagsterInstance.ephemeral() as instance:
-        yield Runs(tmp_path, f"gs://{storage.bucket}/published", instance)
+        yield JobRunner(tmp_path, f"gs://{storage.bucket}/published", instance)
 
 
-def test_what_may_pass_is_tried_again(from_a_bucket: Runs, storage: CloudStorage) -> None:
+def test_a_transient_failure_is_retried(bucket_runner: JobRunner, storage: CloudStorage) -> None:
     storage.script(Fault(corrupt=True), Fault(corrupt=True), method="GET", path="/download/")
-    result = from_a_bucket.run("raw")
+    result = bucket_runner.run("raw")
     assert result.success
     assert attempts(result) == 3
 
 
-def test_what_does_not_pass_ends_after_four_attempts(from_a_bucket: Runs, storage: CloudStorage) -> None:
+def test_a_transient_failure_that_persists_ends_after_four_attempts(
+    bucket_runner: JobRunner, storage: CloudStorage
+) -> None:
     storage.script(*[Fault(corrupt=True)] * 10, method="GET", path="/download/")
-    result = from_a_bucket.run("raw")
+    result = bucket_runner.run("raw")
     assert not result.success
     assert attempts(result) == 4
     assert "was replaced or damaged" in failures(result)[0]
 
 
-def test_what_stays_wrong_is_not_tried_again(from_a_bucket: Runs, storage: CloudStorage) -> None:
+def test_a_permanent_failure_is_not_retried(bucket_runner: JobRunner, storage: CloudStorage) -> None:
     storage.delete(f"published/{NAME}")
-    result = from_a_bucket.run("raw")
+    result = bucket_runner.run("raw")
     assert attempts(result) == 1
     assert "is not published" in failures(result)[0]

@@ -1,4 +1,4 @@
-"""Settings of what runs by itself: when, how often, and how soon something is tried again."""
+"""Settings of the automation: the times of schedules and sensors, and the delay of retries."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from taxi_assets.errors import SettingsError
 from taxi_assets.settings import Settings
 
 
-def test_with_nothing_set_it_is_at_five_on_the_first_in_utc_and_every_hour() -> None:
+def test_by_default_schedules_run_on_the_first_at_five_utc_and_sensors_every_hour() -> None:
     settings = Settings.from_env()
     assert (settings.schedule_cron, settings.schedule_timezone) == ("0 5 1 * *", "UTC")
     assert (settings.publication_interval_seconds, settings.retry_delay_seconds) == (3600, 30)
 
 
 @pytest.mark.parametrize("empty", ["", " "])
-def test_an_empty_value_means_that_nothing_is_set(monkeypatch: pytest.MonkeyPatch, empty: str) -> None:
+def test_an_empty_value_counts_as_not_set(monkeypatch: pytest.MonkeyPatch, empty: str) -> None:
     names = ["SCHEDULE_CRON", "SCHEDULE_TIMEZONE", "PUBLICATION_INTERVAL", "RETRY_DELAY", "NOTIFY", "NOTIFY_SUCCESS"]
     names += ["MAX_FILE_BYTES", "MAX_EXPANSION_RATIO"]
     unset = Settings.from_env()
@@ -26,7 +26,7 @@ def test_an_empty_value_means_that_nothing_is_set(monkeypatch: pytest.MonkeyPatc
     assert Settings.from_env() == unset
 
 
-def test_what_is_set_reaches_schedules_sensors_and_assets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_reach_schedules_sensors_and_assets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAXI_SCHEDULE_CRON", "30 6 2 * *")
     monkeypatch.setenv("TAXI_SCHEDULE_TIMEZONE", "America/New_York")
     monkeypatch.setenv("TAXI_PUBLICATION_INTERVAL_SECONDS", "600")
@@ -60,7 +60,7 @@ def test_what_is_set_reaches_schedules_sensors_and_assets(monkeypatch: pytest.Mo
         ("TAXI_RETRY_DELAY_SECONDS", "1e9", "less than or equal to 604800"),
     ],
 )
-def test_a_wrong_value_is_one_line_that_says_what_is_accepted(
+def test_an_invalid_value_raises_one_line_that_names_the_accepted_values(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, accepted: str
 ) -> None:
     monkeypatch.setenv(name, value)

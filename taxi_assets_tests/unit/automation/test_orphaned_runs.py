@@ -1,4 +1,4 @@
-"""The lock of a run: whoever works on it holds it, and only a killed holder leaves its file behind."""
+"""The lock of a run: the process that executes the run holds it, and only a killed process leaves its file behind."""
 
 from __future__ import annotations
 
@@ -22,48 +22,48 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def work(path: Path, line: Connection) -> None:
+def hold_lock(path: Path, line: Connection) -> None:
     with _hold_lock(path):
-        line.send("working")
+        line.send("holding the lock")
         line.recv()
 
 
-def test_a_run_is_abandoned_when_its_process_was_killed_and_not_before(tmp_path: Path) -> None:
+def test_a_run_is_orphaned_when_its_process_is_killed_and_not_before(tmp_path: Path) -> None:
     path = tmp_path / "running" / "a.lock"
     assert not _is_orphaned(path)
-    with child_process(work, path) as other:
+    with child_process(hold_lock, path) as other:
         other.receive()
         assert not _is_orphaned(path)
         other.kill()
     assert _is_orphaned(path)
-    assert not _is_orphaned(path), "it is ended once"
+    assert not _is_orphaned(path), "a run is found only once"
 
 
-def look_as_another_user(path: Path, line: Connection) -> None:
+def check_as_another_user(path: Path, line: Connection) -> None:
     if os.getuid() == 0:
         os.setuid(65534)
-    line.send("abandoned" if _is_orphaned(path) else "not ours")
+    line.send("orphaned" if _is_orphaned(path) else "not checked")
 
 
-def test_a_lock_of_another_user_is_left_to_that_user(tmp_path: Path) -> None:
+def test_a_lock_file_of_another_user_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "a.lock"
     path.touch()
     path.chmod(0)
-    with child_process(look_as_another_user, path) as other:
-        assert other.receive() == "not ours"
+    with child_process(check_as_another_user, path) as other:
+        assert other.receive() == "not checked"
     assert path.exists()
 
 
-def test_a_run_that_ends_is_never_taken_for_abandoned(tmp_path: Path) -> None:
+def test_a_run_that_ends_is_never_found_orphaned(tmp_path: Path) -> None:
     path = tmp_path / "a.lock"
     ended = threading.Event()
     found: list[bool] = []
 
-    def look() -> None:
+    def check() -> None:
         while not ended.is_set():
             found.append(_is_orphaned(path))
 
-    watcher = threading.Thread(target=look)
+    watcher = threading.Thread(target=check)
     watcher.start()
     for _ in range(2000):
         with _hold_lock(path):
@@ -75,11 +75,11 @@ def test_a_run_that_ends_is_never_taken_for_abandoned(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_that_was_killed_before_it_was_marked_as_started_is_ended(tmp_path: Path) -> None:
+def test_a_run_killed_before_it_was_marked_as_started_is_marked_as_failed(tmp_path: Path) -> None:
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         run = instance.create_run_for_job(nothing)
         assert run.status == dg.DagsterRunStatus.NOT_STARTED
-        with child_process(work, lock_file(instance, run.run_id)) as other:
+        with child_process(hold_lock, lock_file(instance, run.run_id)) as other:
             other.receive()
             fail_orphaned_runs(dg.build_sensor_context(instance))
             assert statuses(instance) == [dg.DagsterRunStatus.NOT_STARTED], "its process is alive"
