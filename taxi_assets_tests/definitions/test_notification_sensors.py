@@ -153,7 +153,9 @@ def test_a_failed_blocking_check_is_reported_by_name_in_one_message(deployment: 
     deployment.tick()
     (message,) = web.messages
     assert message["title"] == f"Run failed: reload {MONTH}"
-    expected = f"reload {MONTH}: clean/green_trips, check row_counts_reconcile: The clean trips come from a different file"
+    expected = (
+        f"reload {MONTH}: clean/green_trips, check row_counts_reconcile: The clean trips come from a different file"
+    )
     assert message["message"].startswith(expected)
 
 
