@@ -211,7 +211,7 @@ def test_a_redirect_to_such_a_server_is_refused_too(
 ) -> None:
     with LoopbackPublisher({NAME: CONTENT}, certificate=certificate) as other:
         publisher.script(NAME, then=Answer(redirect=other.url(NAME)))
-        assert "not to be trusted" in refusal(PublisherRequestError, publisher.url(NAME), output_dir)
+        assert "is not trusted" in refusal(PublisherRequestError, publisher.url(NAME), output_dir)
 
 
 # --- the whole chain, with limits from the environment ----------------------------------------------------------------
