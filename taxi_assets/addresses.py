@@ -1,7 +1,7 @@
-"""Addresses of lakes and warehouses: what may be written, and what it stands for.
+"""Addresses of lakes and warehouses: the accepted forms, and the values that they are parsed into.
 
-Belongs here: from text to a value, or a `ValueError` that says what is accepted. Who reads the text is `settings.py`,
-what is made of the value is `build.py`.
+Belongs here: parsing text into a value, or raising a `ValueError` that lists the accepted forms. Does not belong here:
+reading the environment (`settings.py`), and building lakes and warehouses from the values (`build.py`).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from urllib.parse import parse_qsl, urlencode
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ACCEPTED_LAKES = "Accepted is a folder, such as ./data/lake, or gs://bucket/prefix."
-ACCEPTED_WAREHOUSES = (
-    "Accepted is duckdb:///relative/path.duckdb or duckdb:////absolute/path.duckdb, with ?schema=name if you like; "
-    "bigquery://project/dataset, with ?location=EU&maximum_bytes_billed=10000000000 if you like; or "
-    "postgresql://user@host:5432/database, with ?schema=name&sslmode=verify-full and what else libpq takes."
+LAKE_FORMS = "Use a folder, such as ./data/lake, or gs://bucket/prefix."
+WAREHOUSE_FORMS = (
+    "Use duckdb:///relative/path.duckdb or duckdb:////absolute/path.duckdb, optionally with ?schema=name; "
+    "bigquery://project/dataset, optionally with ?location=EU&maximum_bytes_billed=10000000000; or "
+    "postgresql://user@host:5432/database, optionally with ?schema=name&sslmode=verify-full and other libpq options."
 )
 
 _SCHEMA = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
@@ -33,52 +33,58 @@ _BIGQUERY = re.compile(
 _POSTGRES = re.compile(
     r"(?i:postgres|postgresql)://(?P<authority>[^/?#\s]*)/(?P<database>[^/?#\s]+)(\?(?P<options>[^#]*))?"
 )
-# Of libpq: password, sslpassword, oauth_client_secret, scram_client_key; a passfile is a path.
+# Secret libpq options: password, sslpassword, oauth_client_secret, scram_client_key. A passfile is only a path.
 _SECRET = re.compile(r"passw|passphrase|pwd|secret|token|credential|scram_\w*key", re.IGNORECASE)
 _LOCATION = re.compile(r"[A-Za-z0-9-]+")
 _BYTES = re.compile(r"[1-9][0-9]{0,17}")
-# A mart over years of trips reads some gigabytes; nothing here should read more than this by mistake.
+# A mart over years of trips reads a few gigabytes. The limit stops queries that read far more by mistake.
 _MAXIMUM_BYTES_BILLED = 100_000_000_000
 
 
 @dataclass(frozen=True)
 class FolderAddress:
-    """A folder, absolute."""
+    """A lake in a folder."""
 
     folder: Path
+    """Absolute path."""
 
 
 @dataclass(frozen=True)
 class BucketAddress:
-    """A prefix, without slashes around it, in a bucket of Cloud Storage."""
+    """A lake or a publisher's files in Cloud Storage."""
 
     bucket: str
     prefix: str = ""
+    """Prefix of object names, without a leading or trailing slash."""
 
 
 @dataclass(frozen=True)
 class DuckDBAddress:
-    """A DuckDB file, absolute, and the schema within it."""
+    """A DuckDB file and a schema in it."""
 
     file: Path
+    """Absolute path."""
     schema_name: str = "taxi"
 
 
 @dataclass(frozen=True)
 class BigQueryAddress:
-    """A dataset; where it is, or is to be made if it does not exist; and how many bytes a query may read."""
+    """A BigQuery dataset, and a limit for its queries."""
 
     project: str
     dataset: str
     location: str | None = None
+    """Where the dataset is, or is created if it does not exist. None: the default of BigQuery."""
     maximum_bytes_billed: int = _MAXIMUM_BYTES_BILLED
+    """The most bytes that one query may read."""
 
 
 @dataclass(frozen=True)
 class PostgresAddress:
-    """A database, as libpq takes its address, without a password; and the schema within it."""
+    """A PostgreSQL database and a schema in it."""
 
     url: str
+    """A connection URL for libpq, without a password."""
     schema_name: str = "taxi"
 
 
@@ -87,34 +93,54 @@ WarehouseAddress = DuckDBAddress | BigQueryAddress | PostgresAddress
 
 
 def parse_lake_address(text: str) -> LakeAddress:
-    """What `TAXI_LAKE` says."""
+    """Parse a value of `TAXI_LAKE`.
+
+    Raises:
+        ValueError: The text is not the address of a lake. The message lists the accepted forms.
+    """
     if not text:
-        raise ValueError(f"It is empty. {ACCEPTED_LAKES}")
+        raise ValueError(f"It is empty. {LAKE_FORMS}")
     if text.lower().startswith("gs://"):
-        return parse_bucket_address(text, ACCEPTED_LAKES)
+        return parse_bucket_address(text, LAKE_FORMS)
     if "://" in text or text.lower().startswith("gs:"):
-        raise ValueError(ACCEPTED_LAKES)
-    folder = _absolute_path(text, ACCEPTED_LAKES)
+        raise ValueError(LAKE_FORMS)
+    folder = _absolute_path(text, LAKE_FORMS)
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"It is a file. {ACCEPTED_LAKES}")
+        raise ValueError(f"It is a file. {LAKE_FORMS}")
     return FolderAddress(folder)
 
 
-def parse_bucket_address(text: str, accepted: str) -> BucketAddress:
-    """`gs://bucket/prefix`."""
+def parse_bucket_address(text: str, accepted_forms: str) -> BucketAddress:
+    """Parse `gs://bucket/prefix`.
+
+    Args:
+        text: The address; it must begin with `gs://`.
+        accepted_forms: The last sentence of the error message.
+
+    Raises:
+        ValueError: The bucket's name or the prefix is invalid.
+    """
     bucket, _, prefix = text[len("gs://") :].partition("/")
     prefix = prefix.strip("/")
     if not _BUCKET.fullmatch(bucket):
         raise ValueError(
-            f"It names no bucket: a name has small letters, digits, dots, dashes and underscores. {accepted}"
+            "Its bucket name is missing or invalid: bucket names have lowercase letters, digits, dots, dashes and "
+            f"underscores. {accepted_forms}"
         )
     if re.search(r"[?#*\[\]\s]", prefix) or any(part in {"", ".", ".."} for part in prefix.split("/") if prefix):
-        raise ValueError(f"Its prefix has an empty part, dots alone, white space or one of ? # * [ ]. {accepted}")
+        raise ValueError(
+            f"Its prefix has an empty part, a part of dots alone, white space or one of ? # * [ ]. {accepted_forms}"
+        )
     return BucketAddress(bucket, prefix)
 
 
 def parse_warehouse_address(text: str) -> WarehouseAddress:
-    """What `TAXI_WAREHOUSE` says."""
+    """Parse a value of `TAXI_WAREHOUSE`.
+
+    Raises:
+        ValueError: The text is not the address of a warehouse. The message lists the accepted forms, or names the
+            wrong option. It contains no secrets.
+    """
     if text.lower().startswith("bigquery:"):
         return _parse_bigquery_address(text)
     if text.lower().startswith(("postgresql:", "postgres:")):
@@ -125,11 +151,11 @@ def parse_warehouse_address(text: str) -> WarehouseAddress:
 def _parse_duckdb_address(text: str) -> DuckDBAddress:
     address = _DUCKDB.fullmatch(text)
     if address is None:
-        raise ValueError(ACCEPTED_WAREHOUSES)
+        raise ValueError(WAREHOUSE_FORMS)
     schema = _parse_schema_name(address["schema"])
-    file = _absolute_path(address["path"], ACCEPTED_WAREHOUSES)
+    file = _absolute_path(address["path"], WAREHOUSE_FORMS)
     if file.is_dir():
-        raise ValueError(f"It is a folder. {ACCEPTED_WAREHOUSES}")
+        raise ValueError(f"It is a folder. {WAREHOUSE_FORMS}")
     return DuckDBAddress(file, schema)
 
 
@@ -137,32 +163,33 @@ def _parse_bigquery_address(text: str) -> BigQueryAddress:
     address = _BIGQUERY.fullmatch(text)
     if address is None:
         raise ValueError(
-            f"It names no project and dataset (letters, digits, underscores; in projects dashes). {ACCEPTED_WAREHOUSES}"
+            "Its project or dataset is missing or invalid: both have letters, digits and underscores, projects also "
+            f"dashes. {WAREHOUSE_FORMS}"
         )
     options = _parse_options(address["options"] or "", {"location", "maximum_bytes_billed"})
     location, limit = options.get("location"), options.get("maximum_bytes_billed", str(_MAXIMUM_BYTES_BILLED))
     if location is not None and not _LOCATION.fullmatch(location):
-        raise ValueError(f"{location!r} is no location, such as US, EU or europe-west6. {ACCEPTED_WAREHOUSES}")
+        raise ValueError(f"{location!r} is not a location, such as US, EU or europe-west6. {WAREHOUSE_FORMS}")
     if not _BYTES.fullmatch(limit):
-        raise ValueError(f"{limit!r} is no number of bytes. {ACCEPTED_WAREHOUSES}")
+        raise ValueError(f"{limit!r} is not a number of bytes. {WAREHOUSE_FORMS}")
     return BigQueryAddress(address["project"], address["dataset"], location, int(limit))
 
 
 def _parse_postgres_address(text: str) -> PostgresAddress:
     address = _POSTGRES.fullmatch(text)
     if address is None:
-        raise ValueError(f"It names no database, or has no host and slash before it. {ACCEPTED_WAREHOUSES}")
+        raise ValueError(f"Its database is missing, or has no host and slash before it. {WAREHOUSE_FORMS}")
     options = _parse_options(address["options"] or "")
     password = address["authority"].rpartition("@")[0].partition(":")[2]
     if password or any(map(may_hold_secret, options)):
-        raise ValueError("A secret does not belong into an address: put a password into PGPASSWORD or ~/.pgpass.")
+        raise ValueError("It contains a secret. Put the password into PGPASSWORD or ~/.pgpass.")
     schema = _parse_schema_name(options.pop("schema", None))
     url = f"postgresql://{address['authority']}/{address['database']}"
     return PostgresAddress(f"{url}?{urlencode(options)}" if options else url, schema)
 
 
 def may_hold_secret(option: str) -> bool:
-    """Whether an option of an address may hold a secret, by its name."""
+    """Return whether an option of an address may contain a secret, judging by the option's name."""
     return _SECRET.search(option) is not None
 
 
@@ -171,8 +198,8 @@ def _parse_schema_name(name: str | None) -> str:
         return "taxi"
     if not _SCHEMA.fullmatch(name) or name.lower().startswith(("pg_", "information_schema")):
         raise ValueError(
-            f"{name!r} is no schema name to use: one has letters, digits and underscores, starts with no digit, and is "
-            "none of the engine's own."
+            f"{name!r} is not a valid schema name. Use letters, digits and underscores, without a digit at the start; "
+            "names that the engine reserves are not allowed."
         )
     return name
 
@@ -181,25 +208,29 @@ def _parse_options(query: str, known: set[str] | None = None) -> dict[str, str]:
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
     except ValueError:
-        raise ValueError(ACCEPTED_WAREHOUSES) from None
+        raise ValueError(WAREHOUSE_FORMS) from None
     options = dict(pairs)
     if len(options) < len(pairs) or (known is not None and not options.keys() <= known):
-        raise ValueError(ACCEPTED_WAREHOUSES)
+        raise ValueError(WAREHOUSE_FORMS)
     return options
 
 
 @contextmanager
-def os_errors_as_value_errors(accepted: str) -> Iterator[None]:
-    """What the file system says of a path that nothing could ever stand at becomes a `ValueError`."""
+def os_errors_as_value_errors(accepted_forms: str) -> Iterator[None]:
+    """Raise a `ValueError` if the file system rejects a path, for example because it is too long.
+
+    Args:
+        accepted_forms: The last sentence of the error message.
+    """
     try:
         yield
-    except (OSError, RuntimeError) as error:  # RuntimeError: there is no such user's home
+    except (OSError, RuntimeError) as error:  # RuntimeError: the home folder of `~user` is unknown
         message = getattr(error, "strerror", None) or str(error).rstrip(".")
-        raise ValueError(f"{message}. {accepted}") from None
+        raise ValueError(f"{message}. {accepted_forms}") from None
 
 
-def _absolute_path(text: str, accepted: str) -> Path:
-    with os_errors_as_value_errors(accepted):
+def _absolute_path(text: str, accepted_forms: str) -> Path:
+    with os_errors_as_value_errors(accepted_forms):
         path = Path(text).expanduser().absolute()
         with suppress(FileNotFoundError):
             path.stat()

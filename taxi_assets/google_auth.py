@@ -1,7 +1,7 @@
-"""Google Cloud: who we are there, and what its errors mean.
+"""Google Cloud: credentials, and the translation of its clients' errors.
 
-Belongs here: what all that speaks to Cloud Storage and BigQuery has in common, without Dagster. The resources are in
-`google.py`.
+Belongs here: code that Cloud Storage and BigQuery share, without Dagster. Dagster's resources are in
+`resources/google.py`.
 """
 
 from __future__ import annotations
@@ -31,49 +31,62 @@ TRANSIENT_REASONS = frozenset(
         *("backendError", "internalError", "jobBackendError", "jobInternalError", "tableUnavailable"),
     }
 )
-"""Reasons that may pass, whatever HTTP status they are said with: 403, but nothing is forbidden, or 400."""
-# Said with HTTP 500, but it will not pass; and with 200.
+"""Error reasons that are transient even with the HTTP status 400 or 403."""
+# BigQuery sends this reason with HTTP 500, although it is permanent.
 _TOO_COSTLY = "bytesBilledLimitExceeded"
-_CANCELLED = "stopped"
+# BigQuery sends this reason with HTTP 200.
+_CANCELED = "stopped"
 _NO_CREDENTIALS = "Set TAXI_GOOGLE_CREDENTIALS to a key, or run `gcloud auth application-default login`."
 
 
 def read_service_account_key(text: str) -> dict[str, Any]:
-    """The service account's key that a text stands for: a key file's path, or the key itself in base64.
+    """Return a service account's key.
 
-    Raises `ValueError`, which quotes nothing of it.
+    Args:
+        text: The path of a key file, or the content of one in base64.
+
+    Raises:
+        ValueError: It is not a valid key. The message quotes no part of it.
     """
-    wrong = "What the file holds is not JSON."
+    not_json = "The file is not JSON."
     try:
         content = Path(text.strip()).expanduser().read_bytes()
-    except (OSError, RuntimeError, ValueError):  # for a path, base64 is too long
-        content, wrong = None, "It is neither the path of a file that can be read, nor JSON in base64."
+    except (OSError, RuntimeError, ValueError):  # base64 is too long for a path
+        content, not_json = None, "It is neither the path of a readable file, nor JSON in base64."
     try:
         key = json.loads(base64.b64decode("".join(text.split()), validate=True) if content is None else content)
     except ValueError:
-        raise ValueError(wrong) from None
+        raise ValueError(not_json) from None
     if not isinstance(key, dict) or key.get("type") != "service_account":
-        raise ValueError("What it holds is JSON, but no service account's key.")
+        raise ValueError("It is JSON, but not a service account's key.")
     try:
         _build_credentials(key)
     except ValueError:
-        raise ValueError("What it holds is a service account's key with a part missing or damaged.") from None
+        raise ValueError("It is a service account's key, but a part is missing or damaged.") from None
     return key
 
 
-# They remember their token, which takes a while to get; so they are made once a process.
+# Credentials cache their token, which is slow to get: one object per process.
 @lru_cache(maxsize=8)
 def load_credentials(text: str | None) -> Any:
-    """Of that key; None, which the clients take for application default credentials, for none.
+    """Return credentials for Google's clients.
 
-    Raises google-auth's `DefaultCredentialsError` where it is not a key, or no longer one: settings have looked before.
+    Args:
+        text: A service account's key, as `read_service_account_key` accepts it. None: application default credentials.
+
+    Returns:
+        google-auth's credentials. None for application default credentials: the clients then look for them.
+
+    Raises:
+        DefaultCredentialsError: google-auth's error. The key is not valid, for example because its file was deleted
+            after the settings were validated.
     """
     if text is None:
         return None
     try:
         return _build_credentials(read_service_account_key(text))
     except ValueError as error:
-        missing: Any = auth_errors.DefaultCredentialsError  # it has no types
+        missing: Any = auth_errors.DefaultCredentialsError  # google-auth has no type information
         raise missing(f"TAXI_GOOGLE_CREDENTIALS: {error}") from None
 
 
@@ -83,7 +96,7 @@ def _build_credentials(key: dict[str, Any]) -> Any:
 
 @contextmanager
 def storage_client(key: str | None) -> Iterator[storage.Client]:
-    """A client of Cloud Storage, closed afterwards."""
+    """Yield a client of Cloud Storage, and close it afterwards."""
     client = storage.Client(credentials=load_credentials(key))
     try:
         yield client
@@ -99,9 +112,13 @@ def translate_google_errors(
     transient: Callable[..., TransientError],
     remedy: Callable[[str], str],
 ) -> Iterator[None]:
-    """Turn the errors of Google's clients into ours: one line, with the service's own reason.
+    """Translate errors of Google's clients into errors of this package, with the service's message in one line.
 
-    `what` was being done, as in "gs://bucket/key cannot be read"; `remedy` says, given the reason, what allows it.
+    Args:
+        label: The failed operation, such as "gs://bucket/key cannot be read"; the error begins with it.
+        permanent: Error class for permanent errors, such as missing credentials or permissions.
+        transient: Error class for errors that a retry may solve.
+        remedy: Returns the remedy of a permanent error, given the service's message.
     """
     try:
         yield
@@ -131,38 +148,38 @@ def translate_google_errors(
 
 def _is_transient(error: api_errors.GoogleAPICallError) -> bool:
     reasons = {entry.get("reason") for entry in _error_entries(error)}
-    passing = isinstance(error, api_errors.ServerError | api_errors.TooManyRequests)
-    return bool(reasons & TRANSIENT_REASONS) or (passing and _TOO_COSTLY not in reasons)
+    has_transient_status = isinstance(error, api_errors.ServerError | api_errors.TooManyRequests)
+    return bool(reasons & TRANSIENT_REASONS) or (has_transient_status and _TOO_COSTLY not in reasons)
 
 
 def is_missing_bucket(error: api_errors.NotFound) -> bool:
-    """Whether it is the bucket that is missing, not the object."""
+    """Return whether the bucket is missing, rather than the object."""
     return "specified bucket does not exist" in describe_google_error(error)
 
 
 def describe_google_error(error: BaseException) -> str:
-    """What the service, or the network, said: one line, without what the clients put around it."""
+    """Return the message of the service or the network in one line, without the text that the clients add."""
     response = getattr(error, "response", None)
     message = next((str(entry["message"]) for entry in _error_entries(error) if entry.get("message")), None)
     if message is None and response is not None:
-        # Proxies say it in HTML.
+        # Proxies answer with an HTML page.
         message = response.reason if response.text.lstrip().startswith("<") else response.text
     elif message is None and isinstance(error, http_errors.RequestException):
-        message = "the connection broke off or could not be made"
+        message = "the connection was interrupted or could not be opened"
     elif message is None:
         message = str(error.args[0]) if error.args else type(error).__name__
-    if any(entry.get("reason") == _CANCELLED for entry in _error_entries(error)):
-        return f"the job was cancelled ({' '.join(message.split()).rstrip('.')})"
+    if any(entry.get("reason") == _CANCELED for entry in _error_entries(error)):
+        return f"the job was canceled ({' '.join(message.split()).rstrip('.')})"
     status = getattr(error, "code", None) or getattr(response, "status_code", None)
     return " ".join(f"{int(status) if status else ''} {message}".split()).rstrip(".")
 
 
 def _error_entries(error: BaseException) -> list[dict[str, Any]]:
-    """The service's own account; that of uploads and downloads is in the response only."""
+    """Return the service's error entries. For uploads and downloads they are only in the response."""
     errors = getattr(error, "errors", None)
     if not errors:
         try:
-            body = error.response.json()["error"]  # type: ignore[attr-defined]  # where there is one
+            body = error.response.json()["error"]  # type: ignore[attr-defined]  # not every error has a response
             errors = body.get("errors") or [body]
         except (AttributeError, KeyError, TypeError, ValueError):
             errors = []

@@ -1,7 +1,9 @@
-"""Who is told: the notifiers of `TAXI_NOTIFY_URLS`, each of them an address that the library Apprise knows.
+"""Delivery of messages to the notifiers of `TAXI_NOTIFY_URLS`, through the library Apprise.
 
-Belongs here: from text to notifiers, and handing them a message. What a message says, and when one is sent, is
-`automation/sensors/notification_sensors.py`. Addresses hold tokens and passwords: whatever goes wrong, none of them is quoted.
+Belongs here: parsing the URLs, and delivering a message to each. Does not belong here: the text of a message, and when
+it is sent (`automation/sensors/notification_sensors.py`).
+
+The URLs contain tokens and passwords: no error and no log line quotes them.
 """
 
 from __future__ import annotations
@@ -17,22 +19,22 @@ if TYPE_CHECKING:
     import apprise
     from pydantic import SecretStr
 
-# A tick of a sensor ends after a minute. Apprise itself gives each notifier four seconds to connect, four to answer.
 TIMEOUT_SECONDS = 10
+"""Time limit for all notifiers. Dagster ends a sensor's tick after a minute.
 
-_ACCEPTED = (
-    "Accepted are addresses as the library Apprise knows them, such as slack://…, mailto://… or json://…, with a "
-    "comma or a space between them."
-)
-# As Apprise itself splits: a comma within an address stays. Unlike it, this loses nothing that is no address.
+Apprise itself allows each notifier four seconds to connect, and four to answer.
+"""
+
+_ACCEPTED = "Use URLs of the library Apprise, such as slack://…, mailto://… or json://…, separated by commas or spaces."
+# A comma within a URL does not separate, as in Apprise. Unlike Apprise, this keeps parts that are not URLs.
 _SEPARATOR = re.compile(r"[\s,;]+(?=[a-z0-9]+://)", re.IGNORECASE)
 _SCHEME = re.compile(r"[a-z0-9]{1,32}://", re.IGNORECASE)
-_notifying = ContextVar("_telling", default=False)
+_notifying = ContextVar("_notifying", default=False)
 
 
 @dataclass(frozen=True)
 class Message:
-    """Plain text."""
+    """A notification, in plain text."""
 
     kind: Literal["failure", "warning", "success"]
     title: str
@@ -40,48 +42,65 @@ class Message:
 
 
 def parse_notify_urls(text: str) -> apprise.Apprise:
-    """The notifiers that a text names, tagged by their number; a `ValueError` names the first that is not accepted."""
-    import apprise  # noqa: PLC0415  (takes almost half a second to load, and most deployments have no notifier)
+    """Parse a value of `TAXI_NOTIFY_URLS`.
+
+    Returns:
+        The notifiers in the given order. Each has the tag `number-1`, `number-2` and so on.
+
+    Raises:
+        ValueError: A URL is not accepted. The message gives its position, and does not quote it.
+    """
+    import apprise  # noqa: PLC0415  (takes almost 0.5 s to import, and most deployments have no notifier)
 
     for library in ("apprise", "urllib3.connectionpool"):
         logging.getLogger(library).addFilter(_may_be_logged)
     notifiers = apprise.Apprise(asset=apprise.AppriseAsset(app_id="taxi_assets", app_desc="taxi_assets"))
-    for number, address in enumerate(_SEPARATOR.split(text.strip(" \t\r\n,;")), start=1):
-        notifier = apprise.Apprise.instantiate(address, asset=notifiers.asset, tag=f"number-{number}")
+    for number, url in enumerate(_SEPARATOR.split(text.strip(" \t\r\n,;")), start=1):
+        notifier = apprise.Apprise.instantiate(url, asset=notifiers.asset, tag=f"number-{number}")
         if notifier is None:
-            scheme = _SCHEME.match(address)
-            which = f"Number {number}{f', {scheme[0]}…,' if scheme else ''}"
-            raise ValueError(f"{which} is unknown, incomplete, or needs a library that is not installed. {_ACCEPTED}")
+            scheme = _SCHEME.match(url)
+            position = f"Number {number}{f', {scheme[0]}…,' if scheme else ''}"
+            raise ValueError(
+                f"{position} is unknown, incomplete, or needs a library that is not installed. {_ACCEPTED}"
+            )
         notifiers.add(notifier)
     return notifiers
 
 
-def notify(addresses: SecretStr, message: Message) -> list[str]:
-    """Hand all notifiers a message, side by side; returns a line for each that did not take it, and raises nothing."""
+def notify(urls: SecretStr, message: Message) -> list[str]:
+    """Send a message to all notifiers at the same time.
+
+    Args:
+        urls: A valid value of `TAXI_NOTIFY_URLS`.
+        message: The message to send.
+
+    Returns:
+        One sentence for each notifier that did not accept the message. Failed deliveries raise no error.
+    """
     import apprise  # noqa: PLC0415  (see above)
 
-    notifiers = parse_notify_urls(addresses.get_secret_value())
-    before = _notifying.set(True)  # Apprise hands it on to its threads
+    notifiers = parse_notify_urls(urls.get_secret_value())
+    token = _notifying.set(True)  # Apprise copies the context to its threads
     try:
         result = notifiers.notify(
             title=message.title, body=message.body, notify_type=message.kind, body_format=apprise.NotifyFormat.TEXT,
             timeout=TIMEOUT_SECONDS,
         )  # fmt: skip
     finally:
-        _notifying.reset(before)
+        _notifying.reset(token)
     with closing(result):
-        return [_describe_failure(each) for each in result if not each]
+        return [_describe_failure(delivery) for delivery in result if not delivery]
 
 
 def _describe_failure(result: apprise.NotifyResult) -> str:
     (tag,) = result.tag
-    late = result.status == type(result.status).TIMEOUT
+    timed_out = result.status == type(result.status).TIMEOUT
     return (
         f"Notifier {tag.replace('-', ' ')} of TAXI_NOTIFY_URLS ({result.name}) "
-        f"{f'did not answer within {TIMEOUT_SECONDS} seconds' if late else 'did not take the message'}."
+        f"{f'did not answer within {TIMEOUT_SECONDS} seconds' if timed_out else 'did not accept the message'}."
     )
 
 
 def _may_be_logged(record: logging.LogRecord) -> bool:
-    """Filter out log lines that may hold parts of an address: all of Apprise's, and those of requests that it makes."""
+    """Return whether a log line is free of URLs: not from Apprise, and not from a request that Apprise sends."""
     return record.name != "apprise" and not _notifying.get()

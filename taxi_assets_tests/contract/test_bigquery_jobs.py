@@ -173,7 +173,7 @@ def test_a_job_that_somebody_cancelled_says_so(warehouse: BigQueryWarehouse, lak
         destination="green_trips$",
     )
     with pytest.raises(
-        WarehouseConfigurationError, match=r": the job was cancelled \(.*\)\. Materialize the asset again\. \["
+        WarehouseConfigurationError, match=r": the job was canceled \(.*\)\. Materialize the asset again\. \["
     ):
         load(warehouse, published_month(lake))
 

@@ -229,7 +229,7 @@ def test_what_keeps_failing_is_named_with_the_services_reason_and_leaves_the_old
 def test_a_service_that_is_not_there_is_named(cloud_storage: CloudStorage) -> None:
     lake = impatient(cloud_storage)
     cloud_storage.script(*[Fault(reset=True)] * 1000)
-    with pytest.raises(LakeUnreachableError, match="the connection broke off or could not be made"):
+    with pytest.raises(LakeUnreachableError, match="the connection was interrupted or could not be opened"):
         lake.version(KEY)
 
 

@@ -380,8 +380,8 @@ def test_a_notifier_that_is_down_is_named_in_the_tick_and_the_others_get_the_mes
     web.status = 500
     deployment.run("green", MISSING)
     assert deployment.tick() == (
-        f"Sent: Run failed: green {MISSING}. Notifier number 1 of TAXI_NOTIFY_URLS (JSON) did not take the message. "
-        "Notifier number 2 of TAXI_NOTIFY_URLS (JSON) did not take the message."
+        f"Sent: Run failed: green {MISSING}. Notifier number 1 of TAXI_NOTIFY_URLS (JSON) did not accept the message. "
+        "Notifier number 2 of TAXI_NOTIFY_URLS (JSON) did not accept the message."
     )
     assert len(mail.messages) == 1
     assert deployment.tick() == "Nothing to report."

@@ -119,7 +119,7 @@ def test_a_lake_a_warehouse_and_a_source_may_have_any_name(tmp_path: Path, publi
     # What an address cannot hold is not asked of it: a warehouse is an address, the others are paths.
     deployment = Deployment(home, str(source))
     if set(name) & set("?#"):
-        with pytest.raises(ValueError, match="Accepted is duckdb"):
+        with pytest.raises(ValueError, match="Use duckdb"):
             deployment.definitions()
         return
     result = deployment.run("green", str(MONTH))

@@ -84,7 +84,7 @@ def test_one_wrong_setting_is_one_line(home: Path) -> None:
     ended = run(home, "dagster", "asset", "list", "-m", "taxi_assets.definitions", TAXI_WAREHOUSE="duckdb:trips")
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
-    assert "Error: TAXI_WAREHOUSE='duckdb:trips' is not accepted. Accepted is duckdb:///" in ended.stderr
+    assert "Error: TAXI_WAREHOUSE='duckdb:trips' is not accepted. Use duckdb:///" in ended.stderr
 
 
 @pytest.mark.usefixtures("data")

@@ -132,7 +132,7 @@ def test_a_key_file_that_disappears_is_one_line(
         (WarehouseConfigurationError, lambda: warehouse.totals(GREEN, MONTH)),
     ]
     for error, use in uses:
-        with pytest.raises(error, match=r"TAXI_GOOGLE_CREDENTIALS: It is neither the path of a file that can be read"):
+        with pytest.raises(error, match=r"TAXI_GOOGLE_CREDENTIALS: It is neither the path of a readable file"):
             use()
 
 
@@ -178,7 +178,7 @@ PASSING: list[tuple[Exception, str]] = [
     (_API.from_http_response(answer(502, "<html>Oops</html>")), "502 Bad Gateway"),
     (
         requests.ConnectionError("('Connection aborted.', http://secret)"),
-        "the connection broke off or could not be made",
+        "the connection was interrupted or could not be opened",
     ),
     (_AUTH.TransportError("No route."), "No route"),
     (_AUTH.RefreshError("Token service down.", retryable=True), "Token service down"),
@@ -191,7 +191,7 @@ STAYING: list[tuple[Exception, str]] = [
         _API.Forbidden("…", response=answer(403, '{"error": {"code": 403, "message": "Not\\n you."}}')),
         "x cannot be read: 403 Not you. Do it.",
     ),
-    (_API.from_http_status(200, "", errors=quota("stopped")), "x cannot be read: the job was cancelled (Too much). Do"),
+    (_API.from_http_status(200, "", errors=quota("stopped")), "x cannot be read: the job was canceled (Too much). Do"),
     (_AUTH.RefreshError("invalid_grant: Gone."), "Google does not accept the credentials (invalid_grant: Gone)."),
     (_API.Unauthorized("Who?"), "Google does not accept the credentials (401 Who?)."),
 ]

@@ -15,9 +15,9 @@ from taxi_assets.settings import Settings
 from taxi_assets.tlc.sources.publishers import PUBLISHERS
 
 REPOSITORY = Path(__file__).parents[2]
-FOLDER = "Accepted is a folder, such as ./data/lake, or gs://bucket/prefix."
-DUCKDB = "Accepted is duckdb:///relative/path.duckdb or duckdb:////absolute/path.duckdb, with ?schema=name if you like"
-SOURCES = f"Accepted are {', '.join(PUBLISHERS)}, a folder that exists"
+FOLDER = "Use a folder, such as ./data/lake, or gs://bucket/prefix."
+DUCKDB = "Use duckdb:///relative/path.duckdb or duckdb:////absolute/path.duckdb, optionally with ?schema=name"
+SOURCES = f"Use {', '.join(PUBLISHERS)}, a folder that exists"
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +91,7 @@ def test_an_existing_lake_and_warehouse_are_accepted(here: Path) -> None:
     [
         ("TAXI_LAKE", "", "It is empty.", FOLDER),
         ("TAXI_LAKE", "  ", "It is empty.", FOLDER),
-        ("TAXI_LAKE", "gs://Bucket/prefix", "It names no bucket", ""),
+        ("TAXI_LAKE", "gs://Bucket/prefix", "Its bucket name is missing or invalid", ""),
         ("TAXI_LAKE", "file:///lake", "", FOLDER),
         ("TAXI_LAKE", "http://[", "", FOLDER),
         ("TAXI_LAKE", "a-file", "It is a file.", FOLDER),
@@ -105,7 +105,7 @@ def test_an_existing_lake_and_warehouse_are_accepted(here: Path) -> None:
         ("TAXI_WAREHOUSE", "duckdb:///", "", DUCKDB),
         ("TAXI_WAREHOUSE", "duckdb://[", "", DUCKDB),
         ("TAXI_WAREHOUSE", "mysql://host/taxi", "", DUCKDB),
-        ("TAXI_WAREHOUSE", "bigquery://taxi-project", "It names no project and dataset", ""),
+        ("TAXI_WAREHOUSE", "bigquery://taxi-project", "Its project or dataset is missing or invalid", ""),
         ("TAXI_WAREHOUSE", "duckdb:///a-folder", "It is a folder.", DUCKDB),
         ("TAXI_WAREHOUSE", "duckdb:////", "It is a folder.", DUCKDB),
         ("TAXI_WAREHOUSE", "duckdb:///a-file/w.duckdb", "Not a directory.", DUCKDB),
@@ -134,11 +134,11 @@ def test_an_invalid_value_is_one_line_with_the_variable_the_value_and_the_accept
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("duckdb:///w.duckdb?schema=", "'' is no schema name"),
-        ("duckdb:///w.duckdb?schema=1st", "'1st' is no schema name"),
-        ("duckdb:///w.duckdb?schema=my-taxi", "'my-taxi' is no schema name"),
-        ('duckdb:///w.duckdb?schema=my schema"x', "'my schema\"x' is no schema name"),
-        (f"duckdb:///w.duckdb?schema={'x' * 64}", "is no schema name"),
+        ("duckdb:///w.duckdb?schema=", "'' is not a valid schema name"),
+        ("duckdb:///w.duckdb?schema=1st", "'1st' is not a valid schema name"),
+        ("duckdb:///w.duckdb?schema=my-taxi", "'my-taxi' is not a valid schema name"),
+        ('duckdb:///w.duckdb?schema=my schema"x', "'my schema\"x' is not a valid schema name"),
+        (f"duckdb:///w.duckdb?schema={'x' * 64}", "is not a valid schema name"),
         ("duckdb:///w.duckdb?scheme=taxi", DUCKDB),
         ("duckdb:///w.duckdb?schema", DUCKDB),
         ("duckdb:///w.duckdb?schema=taxi&schema=nyc", DUCKDB),
@@ -161,7 +161,7 @@ def test_each_invalid_variable_has_its_own_line(monkeypatch: pytest.MonkeyPatch)
         "TAXI_LAKE=''",
         "TAXI_WAREHOUSE='x\\ny'",
     ]
-    assert all("Accepted" in line for line in lines)
+    assert all(" Use " in line for line in lines)
 
 
 WITH_SECRETS = [
@@ -228,17 +228,17 @@ def test_no_google_key_means_application_default_credentials(monkeypatch: pytest
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        ("hunter2/no-such-file.json", "It is neither the path of a file that can be read, nor JSON in base64."),
-        ("/hunter2\n{not base64}", "It is neither the path of a file that can be read, nor JSON in base64."),
-        ("hunter2x", "It is neither the path of a file that can be read, nor JSON in base64."),
-        ("hunter2-file", "What the file holds is not JSON."),
+        ("hunter2/no-such-file.json", "It is neither the path of a readable file, nor JSON in base64."),
+        ("/hunter2\n{not base64}", "It is neither the path of a readable file, nor JSON in base64."),
+        ("hunter2x", "It is neither the path of a readable file, nor JSON in base64."),
+        ("hunter2-file", "The file is not JSON."),
         (base64.b64encode(b"hunter2, hunter2").decode(), "nor JSON in base64."),
-        (base64.b64encode(b'"hunter2"').decode(), "What it holds is JSON, but no service account's key."),
-        (key(type="authorized_user", account="hunter2"), "What it holds is JSON, but no service account's key."),
-        (key(type="service_account", private_key="hunter2"), "a service account's key with a part missing or damaged."),
+        (base64.b64encode(b'"hunter2"').decode(), "It is JSON, but not a service account's key."),
+        (key(type="authorized_user", account="hunter2"), "It is JSON, but not a service account's key."),
+        (key(type="service_account", private_key="hunter2"), "a service account's key, but a part is missing or damaged."),
         (
             key(type="service_account", private_key="hunter2", client_email="x", token_uri="x"),  # noqa: S106  (no secret)
-            "a service account's key with a part missing or damaged.",
+            "a service account's key, but a part is missing or damaged.",
         ),
     ],
 )

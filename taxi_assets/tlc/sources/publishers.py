@@ -152,7 +152,9 @@ PUBLISHERS: dict[str, Publisher] = {
     for publisher in (AutoPublisher(), DataTalksClubPublisher(), TlcPublisher(), SyntheticPublisher())
 }
 """By name: the publishers that `TAXI_SOURCE` selects by a name."""
-_ACCEPTED = f"Accepted are {', '.join(PUBLISHERS)}, a folder that exists, file:///..., http://..., https://... or gs://bucket/prefix."
+_ACCEPTED_FORMS = (
+    f"Use {', '.join(PUBLISHERS)}, a folder that exists, file:///..., http://..., https://... or gs://bucket/prefix."
+)
 
 
 def resolve_publisher(source: str) -> Publisher:
@@ -174,9 +176,9 @@ def resolve_publisher(source: str) -> Publisher:
     if source.lower().startswith("gs://"):
         return _bucket_base(source)
     if "://" in source:
-        raise ValueError(f"URLs that begin with {source.partition('://')[0]}:// are not supported. {_ACCEPTED}")
+        raise ValueError(f"URLs that begin with {source.partition('://')[0]}:// are not supported. {_ACCEPTED_FORMS}")
     if not source.strip():
-        raise ValueError(f"It is empty. {_ACCEPTED}")
+        raise ValueError(f"It is empty. {_ACCEPTED_FORMS}")
     return _folder_base(source, Path.cwd() / Path(source).expanduser())
 
 
@@ -195,20 +197,22 @@ def _folder_base(source: str, folder: Path) -> BaseUrlPublisher:
     if folder.is_dir():
         return BaseUrlPublisher(source, folder.resolve().as_uri())
     if folder.exists():
-        raise ValueError(f"{source} is a file, not a folder. {_ACCEPTED}")
-    raise ValueError(f"There is no such publisher and no such folder: {source}. {_ACCEPTED}")
+        raise ValueError(f"{source} is a file, not a folder. {_ACCEPTED_FORMS}")
+    raise ValueError(f"There is no such publisher and no such folder: {source}. {_ACCEPTED_FORMS}")
 
 
 def _file_base(source: str) -> BaseUrlPublisher:
     parts = urlsplit(source)
     path = url2pathname(parts.path)
     if parts.netloc not in {"", "localhost"} or not Path(path).is_absolute():
-        raise ValueError(f"{public_url(source)} is not a folder of this machine: write file:///folder. {_ACCEPTED}")
+        raise ValueError(
+            f"{public_url(source)} is not a folder of this machine: write file:///folder. {_ACCEPTED_FORMS}"
+        )
     return _folder_base(source, Path(path))
 
 
 def _bucket_base(source: str) -> BaseUrlPublisher:
-    address = parse_bucket_address(source, _ACCEPTED)
+    address = parse_bucket_address(source, _ACCEPTED_FORMS)
     return BaseUrlPublisher(source, f"gs://{'/'.join(filter(None, [address.bucket, address.prefix]))}")
 
 
@@ -220,5 +224,5 @@ def _web_base(source: str) -> BaseUrlPublisher:
         usable = False
     if not usable:
         # Not quoted: without a valid host, the end of the password is unknown.
-        raise ValueError(f"It is not a valid http(s):// URL: its host or port cannot be read. {_ACCEPTED}")
+        raise ValueError(f"It is not a valid http(s):// URL: its host or port cannot be read. {_ACCEPTED_FORMS}")
     return BaseUrlPublisher(public_url(source), source)

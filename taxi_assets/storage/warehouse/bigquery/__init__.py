@@ -353,7 +353,7 @@ class BigQueryWarehouse(Warehouse):
             "storage.objects": "Grant the account Storage Object Viewer (roles/storage.objectViewer) on the lake's "
             "bucket.",
             "bytes billed": "Raise maximum_bytes_billed in TAXI_WAREHOUSE if the query is worth it.",
-            "was cancelled": "Materialize the asset again.",
+            "was canceled": "Materialize the asset again.",
             "permission": editor,
             "access denied": editor,
         }

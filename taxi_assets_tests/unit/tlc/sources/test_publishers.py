@@ -161,7 +161,7 @@ def test_addresses_without_secrets_are_shown_as_they_are(url: str) -> None:
     ],
 )
 def test_anything_else_is_refused_with_what_is_accepted(source: str, complaint: str) -> None:
-    with pytest.raises(ValueError, match=f"Accepted are {', '.join(PUBLISHERS)}, a folder that exists") as error:
+    with pytest.raises(ValueError, match=f"Use {', '.join(PUBLISHERS)}, a folder that exists") as error:
         resolve_publisher(source)
     assert complaint in str(error.value)
     assert "hush" not in str(error.value)
