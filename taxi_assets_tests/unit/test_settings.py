@@ -235,7 +235,10 @@ def test_no_google_key_means_application_default_credentials(monkeypatch: pytest
         (base64.b64encode(b"hunter2, hunter2").decode(), "nor JSON in base64."),
         (base64.b64encode(b'"hunter2"').decode(), "It is JSON, but not a service account's key."),
         (key(type="authorized_user", account="hunter2"), "It is JSON, but not a service account's key."),
-        (key(type="service_account", private_key="hunter2"), "a service account's key, but a part is missing or damaged."),
+        (
+            key(type="service_account", private_key="hunter2"),
+            "a service account's key, but a part is missing or damaged.",
+        ),
         (
             key(type="service_account", private_key="hunter2", client_email="x", token_uri="x"),  # noqa: S106  (no secret)
             "a service account's key, but a part is missing or damaged.",
