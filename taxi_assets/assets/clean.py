@@ -14,7 +14,7 @@ from taxi_assets.partitions import monthly_partitions
 from taxi_assets.storage.lake.base_lake import Lake
 from taxi_assets.storage.lake.objects import ParquetPartition, RawFile, StagedParquet, object_prefix
 from taxi_assets.tlc.cleaning.clean_month import clean_month, data_version
-from taxi_assets.tlc.cleaning.split_batch import QUARANTINE_COLUMNS
+from taxi_assets.tlc.cleaning.quarantine import QUARANTINE_COLUMNS
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.rules import READING_REASONS
 from taxi_assets.tlc.schema import Service

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class FileFormat(StrEnum):
-    """The formats TLC and its mirrors publish in; the value is the file name's ending without its first dot."""
+    """A format of published files. The value is the file name extension, without the first dot."""
 
     CSV_GZ = "csv.gz"
     CSV = "csv"

@@ -1,4 +1,4 @@
-"""The calendar month: what a partition, a file name and a table partition are all named after."""
+"""The calendar month, which names partitions, published files and table partitions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ _KEY = re.compile(r"(\d{4})-(\d{2})", re.ASCII)
 class Month:
     """One calendar month of New York's local time.
 
-    `str(month)` is its key, `"2021-01"`: the partition key, and the month in file names and lake objects.
+    `str(month)` is its key, such as `"2021-01"`. The key is the Dagster partition key, and part of file names and lake
+    object keys.
+
+    Attributes:
+        year: The year, with four digits.
+        number: The month of the year, 1 to 12.
     """
 
     year: int
@@ -26,7 +31,14 @@ class Month:
 
     @classmethod
     def parse(cls, key: str) -> Month:
-        """Read a key such as `"2021-01"`; raises `ValueError` on anything else."""
+        """Return the month of a key such as `"2021-01"`.
+
+        Args:
+            key: Four digits, a hyphen, two digits.
+
+        Raises:
+            ValueError: The key has another form, or its month is not 01 to 12.
+        """
         match = _KEY.fullmatch(key)
         if match is None:
             msg = f"A month is written YYYY-MM, such as 2021-01, not {key!r}."
@@ -37,21 +49,21 @@ class Month:
         return f"{self.year:04d}-{self.number:02d}"
 
     def shift(self, months: int) -> Month:
-        """The month so many months later (earlier when negative)."""
+        """Return the month that is `months` later, or earlier where `months` is negative."""
         index = self.year * 12 + self.number - 1 + months
         return Month(index // 12, index % 12 + 1)
 
     @property
     def start(self) -> dt.date:
-        """Its first day."""
+        """The first day of the month."""
         return dt.date(self.year, self.number, 1)
 
     @property
     def end(self) -> dt.date:
-        """The first day after it."""
+        """The first day of the next month."""
         return self.shift(1).start
 
     @property
     def days(self) -> int:
-        """How many days it has."""
+        """The number of days in the month."""
         return (self.end - self.start).days

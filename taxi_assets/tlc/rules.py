@@ -1,7 +1,8 @@
-"""The rules a trip must pass to be clean. A row that breaks one goes to quarantine, with every reason, and is kept.
+"""The rules that a clean trip passes. A row that violates a rule goes to quarantine with all its reasons.
 
-Belongs here: what makes a readable row implausible. Does not belong here: values that cannot be read, rows of another
-shape; those are found while reading and always go to quarantine (see `READING_REASONS`).
+Belongs here: tests that a readable row can fail because it is implausible. The limits are this project's, not TLC's.
+Does not belong here: values that cannot be read and malformed rows. The reader finds those, and they always go to
+quarantine; see `READING_REASONS`.
 """
 
 from __future__ import annotations
@@ -19,38 +20,45 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.month import Month
 
 MAXIMUM_MILES = 500
-MAXIMUM_HOURS = 24
+MAXIMUM_HOURS = 24  # of a trip
 
 UNREADABLE_VALUE = "unreadable_value"
 WRONG_FIELD_COUNT = "wrong_field_count"
 NOT_UTF8 = "not_utf8"
 
-# Reasons that reading itself finds. No run can switch them off: such a row has no canonical form.
 READING_REASONS = {
-    UNREADABLE_VALUE: "A value is not of its column's type; `unreadable_columns` names the columns.",
-    WRONG_FIELD_COUNT: "The row has more or fewer fields than the others.",
-    NOT_UTF8: "The row holds bytes that are not UTF-8; they are shown escaped.",
+    UNREADABLE_VALUE: "A value cannot be read as its column's type. `unreadable_columns` names the columns.",
+    WRONG_FIELD_COUNT: "The row has more or fewer fields than most rows of the file.",
+    NOT_UTF8: "The row holds bytes that are not valid UTF-8. `original` shows them as escapes, such as `\\xff`.",
 }
+"""Quarantine reasons that are not rules, by name. No run can switch them off: such a row has no canonical form."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule as data: `broken(batch, month)` is true where a row breaks it; null counts as not broken.
+    """A test that is true where a row must go to quarantine.
 
-    `batch.column(name)` is one of the service's columns in its canonical type; see `part.Trips`. The name is the reason
-    in quarantine. Name and description are part
-    of the data version, so a limit must be spelled in the description.
+    Attributes:
+        name: The reason in quarantine, and the choice in run config.
+        description: What the rule rejects, in plain English. Dagster's UI and the data dictionary show it.
+        is_violated: Called with a batch and its month; returns one boolean per row, true where the row violates the
+            rule. Null counts as passed. `batch.column(name)` returns a column of the service in its canonical type; see
+            `cleaning.split_batch.RuleInput`.
+        definition: The text by which the data version identifies the rule, with its limits. Change it only together with
+            `is_violated`, because every month is then cleaned again. If it is empty, `description` is used.
     """
 
     name: str
     description: str
     is_violated: Callable[[Any, Month], Any]
+    definition: str = ""
 
 
 def repeated_hour(year: int) -> tuple[dt.datetime, dt.datetime]:
-    """The hour that New York's clocks go through twice in autumn: 01:00 to 02:00 on November's first Sunday.
+    """Return the start and the end of the hour that New York's clocks repeat in autumn.
 
-    True since 2007 (Energy Policy Act of 2005); the first TLC file is of 2009.
+    It is 01:00 to 02:00 on the first Sunday of November, since 2007 (Energy Policy Act of 2005). The first TLC file is
+    from 2009.
     """
     first = dt.date(year, 11, 1)
     sunday = first + dt.timedelta(days=(6 - first.weekday()) % 7)
@@ -59,9 +67,16 @@ def repeated_hour(year: int) -> tuple[dt.datetime, dt.datetime]:
 
 
 def within_repeated_hour(pickup: Any, dropoff: Any, month: Month, *, where: Any) -> Any:
-    """Where pickup and dropoff both fall into the repeated hour, so that their order says nothing.
+    """Return which trips lie within the repeated hour, where a dropoff may be later than it seems.
 
-    Looks at the rows where the mask `where` is true; elsewhere it is false. They are few.
+    Args:
+        pickup: Pickup times, in microseconds of local time.
+        dropoff: Dropoff times, one per pickup.
+        month: The partition. Only the repeated hours of its year and of the neighboring months' years are tested.
+        where: The rows to test, one boolean per row; null counts as false. Few rows are true, which keeps this fast.
+
+    Returns:
+        One boolean per row: true where `where` is true, and both times are known and in the repeated hour.
     """
     if where.null_count:
         where = pc.fill_null(where, pa.scalar(False))
@@ -82,10 +97,10 @@ def within_repeated_hour(pickup: Any, dropoff: Any, month: Month, *, where: Any)
 
 
 def _pickup_outside_month(batch: Any, month: Month) -> Any:
-    first = dt.datetime.combine(month.shift(-1).start, dt.time())
-    after = dt.datetime.combine(month.end + dt.timedelta(days=1), dt.time())
+    earliest = dt.datetime.combine(month.shift(-1).start, dt.time())
+    end = dt.datetime.combine(month.end + dt.timedelta(days=1), dt.time())
     pickup = batch.column("pickup_datetime")
-    return pc.or_(pc.less(pickup, pa.scalar(first)), pc.greater_equal(pickup, pa.scalar(after)))
+    return pc.or_(pc.less(pickup, pa.scalar(earliest)), pc.greater_equal(pickup, pa.scalar(end)))
 
 
 def _dropoff_not_after_pickup(batch: Any, month: Month) -> Any:
@@ -99,40 +114,48 @@ def _distance_out_of_range(batch: Any, _month: Month) -> Any:
     return pc.or_(pc.less(miles, pa.scalar(0)), pc.greater(miles, pa.scalar(MAXIMUM_MILES)))
 
 
+# Each `definition` keeps the wording that data versions were made with. Reword only the description.
 PICKUP_MISSING = Rule(
     "pickup_missing",
-    "The trip has no pickup time.",
+    "The pickup time is missing.",
     lambda batch, _month: pc.is_null(batch.column("pickup_datetime")),
+    definition="The trip has no pickup time.",
 )
 PICKUP_OUTSIDE_MONTH = Rule(
     "pickup_outside_month",
-    "The pickup lies before the first day of the month before, or later than the day after the month's end. "
-    "Trips reported a month late are kept.",
+    "The pickup is before the start of the previous month, or after the first day of the next month. "
+    "Trips that were reported a month late pass.",
     _pickup_outside_month,
+    definition="The pickup lies before the first day of the month before, or later than the day after the month's end. "
+    "Trips reported a month late are kept.",
 )
 DROPOFF_NOT_AFTER_PICKUP = Rule(
     "dropoff_not_after_pickup",
-    "The dropoff is at or before the pickup, other than within the hour that clocks repeat in autumn. "
-    "A missing dropoff passes.",
+    "The dropoff is not after the pickup. A missing dropoff passes, and so does a trip within the hour that clocks "
+    "repeat in autumn.",
     _dropoff_not_after_pickup,
+    definition="The dropoff is at or before the pickup, other than within the hour that clocks repeat in autumn. "
+    "A missing dropoff passes.",
 )
 ZERO_PASSENGERS = Rule(
     "zero_passengers",
     "The driver entered zero passengers. A missing count passes.",
     lambda batch, _month: pc.equal(batch.column("passenger_count"), pa.scalar(0)),
+    definition="The driver entered zero passengers. A missing count passes.",
 )
 DISTANCE_OUT_OF_RANGE = Rule(
     "distance_out_of_range",
-    f"The distance is below 0 or above {MAXIMUM_MILES} miles.",
+    f"The distance is below 0 or above {MAXIMUM_MILES} miles. A missing distance passes.",
     _distance_out_of_range,
+    definition=f"The distance is below 0 or above {MAXIMUM_MILES} miles.",
 )
 LONGER_THAN_A_DAY = Rule(
     "longer_than_24_hours",
-    f"The trip took longer than {MAXIMUM_HOURS} hours.",
+    f"The trip took longer than {MAXIMUM_HOURS} hours. A missing dropoff passes.",
     lambda batch, _month: pc.greater(batch.column("trip_seconds"), pa.scalar(MAXIMUM_HOURS * 3600)),
+    definition=f"The trip took longer than {MAXIMUM_HOURS} hours.",
 )
 
-# Street-hail services (yellow, green) report passengers and distance.
 STREET_HAIL_RULES = (
     PICKUP_MISSING,
     PICKUP_OUTSIDE_MONTH,
@@ -141,3 +164,4 @@ STREET_HAIL_RULES = (
     DISTANCE_OUT_OF_RANGE,
     LONGER_THAN_A_DAY,
 )
+"""The rules of yellow and green taxis, which report passengers and distance."""

@@ -1,7 +1,7 @@
-"""What a service's trips look like once they are clean: columns, types, units, and the names they were published under.
+"""Types that describe a service: its canonical columns, and the names under which they were published.
 
-Belongs here: the vocabulary (`Column`, `ColumnType`, `Service`). The columns themselves stand in `schemas/`, the rules
-in `rules.py`, how text becomes a value in `values.py`.
+Belongs here: `Column`, `ColumnType` and `Service`. Does not belong here: the columns of a service (`services/`), rules
+(`rules.py`), and the conversion of published values (`cleaning/values.py`).
 """
 
 from __future__ import annotations
@@ -22,12 +22,15 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.rules import Rule
 
-# Bump when reading, parsing or deriving gives other values for the same file: every month is then cleaned anew.
 CLEANING_VERSION = 1
+"""Part of every data version. Raise it when reading, parsing or deriving gives other values for the same file."""
 
 
 class ColumnType(StrEnum):
-    """The types of canonical columns. Exact: money and miles are decimals, times are wall-clock times without zone."""
+    """A type of canonical columns.
+
+    Money and miles are exact decimals. Times are New York wall-clock times, without a time zone.
+    """
 
     INTEGER = "integer"
     MONEY = "decimal(12,2)"
@@ -38,18 +41,18 @@ class ColumnType(StrEnum):
     DATETIME = "datetime"
     DATE = "date"
     BOOLEAN = "boolean"
-    # Sums, in marts.
+    # Sums of trips, in marts: six more digits.
     MONEY_SUM = "decimal(18,2)"
     MILES_SUM = "decimal(18,3)"
 
     @property
     def arrow(self) -> Any:
-        """The pyarrow type that batches and Parquet files hold."""
+        """The pyarrow type of the column in clean and quarantine Parquet files."""
         return _ARROW_TYPES[self]
 
     @property
     def working(self) -> Any:
-        """The pyarrow type of the same values while a month is cleaned: smaller than `arrow`, so cleaning is faster."""
+        """The pyarrow type of the column during cleaning. It is smaller than `arrow`, so cleaning is faster."""
         return _WORKING_TYPES.get(self, self.arrow)
 
 
@@ -68,7 +71,7 @@ _ARROW_TYPES: Mapping[ColumnType, Any] = {
 }
 
 
-# Parquet stores the same bytes for these as for the canonical types.
+# Parquet files store these with the same bytes as the canonical types.
 _WORKING_TYPES: Mapping[ColumnType, Any] = {
     ColumnType.MONEY: pa.decimal64(12, 2),
     ColumnType.MILES: pa.decimal64(12, 3),
@@ -78,13 +81,20 @@ _WORKING_TYPES: Mapping[ColumnType, Any] = {
 
 @dataclass(frozen=True)
 class Column:
-    """One canonical column.
+    """One canonical column of a service, a mart or another table.
 
-    `aliases` are the names it was published under, besides its own, lower case. A `required` column must be in every
-    file; any other one that a file lacks is null. `codes` maps published text (lower case) to today's value; where it
-    is set, other values must already be of the column's type. `since` and `until` say in which months it was published,
-    where that is not all of the service's. `merge_aliases`: a file may have it under several names, of which a row fills
-    in one. `derived` columns are computed, not read.
+    Attributes:
+        name: The column's name in Parquet files and in the warehouse, in snake_case.
+        type: The canonical type.
+        description: What the values mean. Dagster's UI, the warehouse and the data dictionary show it.
+        unit: The unit of the values, such as "US dollars"; None where there is none.
+        aliases: Other names under which the column was published, in lower case.
+        required: Whether every published file must have the column. Where an optional column is absent, it is null.
+        codes: Published text (in lower case) to today's value. If not empty, other text must be of the column's type.
+        since: The first month that has the column; None for the first month of the service.
+        until: The last month that has the column; None where it is still published.
+        merge_aliases: Whether one file may hold several of the column's names, of which each row fills in one.
+        derived: Whether cleaning computes the column, so that it is not read from files.
     """
 
     name: str
@@ -101,22 +111,30 @@ class Column:
 
     @property
     def description_with_unit(self) -> str:
-        """Description with unit, as shown in the UI and in column comments."""
+        """The description, with the unit in brackets, as Dagster's UI and column comments show it."""
         return f"{self.description} [{self.unit}]" if self.unit else self.description
 
 
 def arrow_schema(columns: Sequence[Column]) -> Any:
-    """Columns as a pyarrow schema."""
+    """Return a pyarrow schema of these columns, in their canonical types and in this order."""
     return pa.schema([pa.field(column.name, column.type.arrow) for column in columns])
 
 
 @dataclass(frozen=True)
 class Service:
-    """One TLC service: its name in file names and asset keys, its columns in table order, and its rules.
+    """One service that publishes a file of trips per month.
 
-    `measures` says in SQL what marts count as its fare, revenue and so on, where that is not the column of the usual
-    name; see `marts/all_trips.py`. `file_name` is what its files are called, less the ending, where somebody else than
-    TLC publishes them: a pattern such as `{month.start:%Y%m}-citibike-tripdata`.
+    Attributes:
+        name: The name in asset keys, file names and run config, such as "yellow".
+        title: The name in prose, such as "Yellow taxi".
+        description: What the service is, as a noun phrase that follows the title. Dagster's UI shows it.
+        first_month: The first month that was published. It is the first partition.
+        columns: The canonical columns, in the order of the table.
+        rules: The rules that a clean trip passes, in the order in which quarantine lists them.
+        measures: The SQL of a measure of the marts, such as "fare", where it is not the column of the usual name; see
+            `marts/all_trips.py`.
+        file_name: The name of a month's file, without its extension, if the publisher does not use TLC's pattern. It is
+            a format string with `month`, such as "{month.start:%Y%m}-citibike-tripdata".
     """
 
     name: str
@@ -130,31 +148,41 @@ class Service:
 
     @property
     def table(self) -> str:
-        """The name of its trips: last part of the asset keys, folder in the lake, table in the warehouse."""
+        """The name of the service's trips: last part of asset keys, lake folder, and warehouse table."""
         return f"{self.name}_trips"
 
     @property
     def published_columns(self) -> list[Column]:
-        """The columns that are read from files."""
+        """The columns that are read from published files."""
         return [column for column in self.columns if not column.derived]
 
     @property
     def money_columns(self) -> list[str]:
-        """The columns whose cents add up to the control sum."""
+        """The names of the money columns. Control totals add up their cents."""
         return [column.name for column in self.columns if column.type is ColumnType.MONEY]
 
     @property
     def arrow_schema(self) -> Any:
-        """The schema of clean Parquet files."""
+        """The pyarrow schema of clean Parquet files."""
         return arrow_schema(self.columns)
 
     @property
     def working_schema(self) -> Any:
-        """The same columns in their working types; a Parquet file written with it has the types of `arrow_schema`."""
+        """The pyarrow schema of clean batches, in working types.
+
+        A Parquet file written with it has the types of `arrow_schema`.
+        """
         return pa.schema([pa.field(column.name, column.type.working) for column in self.columns])
 
     def select_rules(self, names: Sequence[str] | None) -> list[Rule]:
-        """The rules of these names, in the service's order; all of them for None, none for an empty list."""
+        """Return the rules of these names, in the service's order.
+
+        Args:
+            names: Names of rules. None selects all rules; an empty list selects none.
+
+        Raises:
+            RunConfigError: The service has no rule of one of these names.
+        """
         if names is None:
             return list(self.rules)
         known = [rule.name for rule in self.rules]
@@ -166,13 +194,24 @@ class Service:
         return [rule for rule in self.rules if rule.name in names]
 
     def version(self, rules: Sequence[Rule]) -> str:
-        """Digest of all that decides what a clean month looks like, given its file: columns, parsing and rules."""
+        """Return a digest of the service's part of the data version.
+
+        It covers whatever changes the clean rows of a file: `CLEANING_VERSION`, the columns (name, type, aliases,
+        whether they are required or merged, codes) and the rules (name and definition). Descriptions of columns, and of
+        rules that have a definition, can be reworded without cleaning months again.
+
+        Args:
+            rules: The rules that a run applies, in order.
+
+        Returns:
+            16 hexadecimal digits.
+        """
         content = {
             "cleaning": CLEANING_VERSION,
             "columns": [
                 [c.name, c.type, [*c.aliases], c.required, c.merge_aliases, sorted(map(str, c.codes.items()))]
                 for c in self.columns
             ],
-            "rules": [[rule.name, rule.description] for rule in rules],
+            "rules": [[rule.name, rule.definition or rule.description] for rule in rules],
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""The taxi zones: what the location ids of trips mean."""
+"""The taxi zone table, which gives the place of each location id in trips."""
 
 from __future__ import annotations
 
@@ -10,30 +10,59 @@ import pandas as pd
 from taxi_assets.errors import ColumnMismatchError, InvalidFileError
 from taxi_assets.tlc.readers.header import normalize
 from taxi_assets.tlc.schema import Column, ColumnType
+from taxi_assets.tlc.services.shared_columns import OUTSIDE_NYC_ZONE, SPECIAL_ZONES, UNKNOWN_ZONE
 
 if TYPE_CHECKING:
     from typing import BinaryIO
 
 ZONES_TABLE = "taxi_zones"
-"""The last part of the asset's key, and the table's name in the warehouse."""
+"""The last part of the asset key, and the name of the warehouse table."""
 
 ZONE_COLUMNS = (
-    Column("location_id", ColumnType.INTEGER, "Number of the zone, as in pickup_location_id.", aliases=("locationid",)),
-    Column("borough", ColumnType.TEXT, "Borough; EWR for Newark Airport, Unknown and N/A for zones 264 and 265."),
-    Column("zone", ColumnType.TEXT, "Name of the zone."),
-    Column("service_zone", ColumnType.TEXT, "Yellow Zone, Boro Zone, Airports or EWR."),
+    Column(
+        "location_id",
+        ColumnType.INTEGER,
+        f"TLC's number of the zone, as in pickup_location_id. {SPECIAL_ZONES}",
+        aliases=("locationid",),
+    ),
+    Column(
+        "borough",
+        ColumnType.TEXT,
+        f"Borough of the zone, EWR for Newark Airport. As published, {UNKNOWN_ZONE} has Unknown and "
+        f"{OUTSIDE_NYC_ZONE} has N/A.",
+    ),
+    Column(
+        "zone",
+        ColumnType.TEXT,
+        f"Name of the zone. As published, {UNKNOWN_ZONE} has N/A and {OUTSIDE_NYC_ZONE} has Outside of NYC.",
+    ),
+    Column(
+        "service_zone",
+        ColumnType.TEXT,
+        "TLC's group of zones: Yellow Zone, Boro Zone, Airports, EWR, or N/A for the zones without a place.",
+    ),
 )
+"""The columns of the zone table. Source: TLC's taxi_zone_lookup.csv."""
 
 MAX_BYTES = 4_000_000
-"""The table as published has 12,331 bytes."""
-_REMEDY = "Is this TLC's taxi_zone_lookup.csv?"
+"""The largest file that is read. TLC's file has 12,331 bytes."""
+_REMEDY = "Use TLC's taxi_zone_lookup.csv."
 
 
 def read_zones(file: BinaryIO) -> pd.DataFrame:
-    """The table as published, with this project's column names.
+    """Read TLC's zone table.
 
-    "NA" and "N/A" are values of this table, not missing ones. Raises `ColumnMismatchError` for other columns, and
-    `InvalidFileError` for what is no table of zones: every trip is joined to it, so each id must stand there once.
+    Every trip is joined to this table, so each zone number must occur exactly once.
+
+    Args:
+        file: The CSV file, open for reading bytes.
+
+    Returns:
+        One row per zone, in file order, with `ZONE_COLUMNS`. "NA" and "N/A" are values of this table, not nulls.
+
+    Raises:
+        ColumnMismatchError: A column is missing.
+        InvalidFileError: The file is too large or malformed, or a zone number is invalid or repeated.
     """
     content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
@@ -41,8 +70,8 @@ def read_zones(file: BinaryIO) -> pd.DataFrame:
     try:
         return _read(io.BytesIO(content))
     except (ValueError, TypeError) as error:
-        finding = " ".join(str(error).split())
-        raise InvalidFileError(f"taxi zones: the file cannot be read: {finding}.", remedy=_REMEDY) from error
+        cause = " ".join(str(error).split())
+        raise InvalidFileError(f"taxi zones: the file cannot be read: {cause}.", remedy=_REMEDY) from error
 
 
 def _read(file: BinaryIO) -> pd.DataFrame:
@@ -57,23 +86,23 @@ def _read(file: BinaryIO) -> pd.DataFrame:
                 remedy=_REMEDY,
             )
         found[column.name] = frame[published]
-    _require_ids(found["location_id"])
+    _require_unique_ids(found["location_id"])
     return pd.DataFrame(found).astype({"location_id": "Int64"})
 
 
-def _require_ids(ids: pd.Series[str]) -> None:
-    rows_of: dict[int, int] = {}
-    for row, text in enumerate(ids.fillna("").str.strip(), start=1):  # a row that ends too early has no value there
+def _require_unique_ids(ids: pd.Series[str]) -> None:
+    first_rows: dict[int, int] = {}
+    for row, text in enumerate(ids.fillna("").str.strip(), start=1):  # a row that ends too early has no value here
         if not (text.isascii() and text.isdigit() and len(text) < 10):
             shown = repr(text[:40]) if text else "nothing"
             raise _invalid_row_error(row, f"has {shown} as its location id, which must be a whole number")
-        first = rows_of.setdefault(int(text), row)
+        first = first_rows.setdefault(int(text), row)
         if first != row:
-            raise _invalid_row_error(row, f"has the location id {int(text)}, as row {first} has it already")
+            raise _invalid_row_error(row, f"repeats the location id {int(text)} of row {first}")
 
 
-def _invalid_row_error(row: int, finding: str) -> InvalidFileError:
+def _invalid_row_error(row: int, problem: str) -> InvalidFileError:
     return InvalidFileError(
-        f"taxi zones: row {row} below the header {finding}.",
-        remedy=f"Correct this row of the file, or take TLC's own. {_REMEDY}",
+        f"taxi zones: data row {row} {problem}.",
+        remedy="Correct this row, or use TLC's taxi_zone_lookup.csv.",
     )

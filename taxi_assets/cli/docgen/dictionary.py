@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from taxi_assets.cli.docgen import table
-from taxi_assets.tlc.cleaning.split_batch import QUARANTINE_COLUMNS
+from taxi_assets.tlc.cleaning.quarantine import QUARANTINE_COLUMNS
 from taxi_assets.tlc.rules import READING_REASONS
 from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets.tlc.zones import ZONE_COLUMNS

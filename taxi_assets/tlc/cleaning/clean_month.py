@@ -1,7 +1,7 @@
-"""From a published file to two Parquet files: the clean trips, and the quarantine. No row is lost on the way.
+"""The cleaning of one published file into two Parquet files: clean trips and quarantine. No row is lost.
 
-Belongs here: the order of the work, and the counting. Reading is `read.py`, one batch is `split_batch.py`, values are
-`values.py`, rules are `rules.py`.
+Belongs here: the order of the steps, and the counting of rows. Does not belong here: reading (`readers/`), the split of
+one batch (`split_batch.py`), values (`values.py`) and rules (`rules.py`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from taxi_assets.errors import InvalidFileError, ReconciliationError, TooManyQuarantinedError
+from taxi_assets.tlc.cleaning.quarantine import QUARANTINE_SCHEMA
 from taxi_assets.tlc.cleaning.report import (
     NO_ROWS,
     CleaningReport,
@@ -27,7 +28,7 @@ from taxi_assets.tlc.cleaning.report import (
     compute_totals,
     to_cents,
 )
-from taxi_assets.tlc.cleaning.split_batch import QUARANTINE_SCHEMA, SplitBatch, split_batch
+from taxi_assets.tlc.cleaning.split_batch import SplitBatch, split_batch
 from taxi_assets.tlc.parquet_io import QUARANTINE_ROW_GROUP_ROWS, ROW_GROUP_ROWS, TripWriter
 from taxi_assets.tlc.readers.csv_blocks import DECOMPRESSION_ERRORS
 from taxi_assets.tlc.readers.json_text import to_json_value
@@ -44,16 +45,25 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.schema import Service
     from taxi_assets.tlc.sources.source_record import SourceRecord
 
-# Real months have 0.5 to 1.4 %. Beyond this it is not dirt: the file's format has changed.
 MAXIMUM_SHARE_QUARANTINED = 0.5
+"""The largest share of quarantined rows that is published, 0 to 1. Real months have 0.005 to 0.014.
 
-# Of a column that is not known: so many different values, of so many characters, from so many rows of a batch.
-_EXAMPLES, _EXAMPLE_LENGTH, _EXAMPLES_FROM = 3, 80, 1000
+A larger share means that the file's format has changed.
+"""
+
+# Examples of an unknown column: distinct values, their maximum length in characters, and the rows read per batch.
+_EXAMPLES, _EXAMPLE_LENGTH, _EXAMPLE_ROWS = 3, 80, 1000
 
 
 @dataclass(frozen=True)
 class CleanedMonth:
-    """Two finished files that belong together, and what is in them."""
+    """The two files of a cleaned month, and their report.
+
+    Attributes:
+        clean: The path of the Parquet file of clean trips.
+        quarantine: The path of the Parquet file of quarantined rows.
+        report: The report, which is also in the footers of both files.
+    """
 
     clean: Path
     quarantine: Path
@@ -61,36 +71,58 @@ class CleanedMonth:
 
 
 def data_version(record: SourceRecord, service: Service, rules: Sequence[Rule]) -> str:
-    """Digest of all that decides what a month's clean rows are: its bytes, the schema, the rules."""
+    """Return the data version of a clean month: a digest of the file's bytes, the schema and the rules.
+
+    Args:
+        record: The record of the published file, for its sha256.
+        service: The service, for its columns.
+        rules: The rules that the run applies.
+
+    Returns:
+        64 hexadecimal digits.
+    """
     return hashlib.sha256(json.dumps([record.sha256, service.version(rules)]).encode()).hexdigest()
 
 
 def clean_month(
     path: Path, record: SourceRecord, service: Service, month: Month, rules: Sequence[Rule], output_dir: Path
 ) -> CleanedMonth:
-    """Clean one month's file into `into/clean.parquet` and `into/quarantine.parquet`.
+    """Clean one published file into `output_dir/clean.parquet` and `output_dir/quarantine.parquet`.
 
-    Streams: memory does not grow with the month. Raises `InvalidFileError` for a file that cannot be read,
-    `ColumnMismatchError` for columns of no known era, `TooManyQuarantinedError` beyond half of the rows, `ReconciliationError`
-    where the rows do not add up to those that were counted when the file arrived.
+    Rows are processed in batches, so memory does not grow with the month. Every published row is in exactly one of the
+    two files, in file order. Both footers hold the report, and are written only after all checks have passed.
+
+    Args:
+        path: The published file.
+        record: Its record from the download, with its format, sha256 and independently counted rows.
+        service: Defines the canonical columns.
+        month: The partition.
+        rules: The rules to apply.
+        output_dir: An existing folder.
+
+    Raises:
+        InvalidFileError: The file cannot be read.
+        ColumnMismatchError: The columns match no known layout of the service.
+        TooManyQuarantinedError: More than half of the rows would be quarantined.
+        ReconciliationError: Clean and quarantined rows do not add up to the rows that were counted at the download.
     """
     label = f"{service.name} {month}"
     clean_path, quarantine_path = output_dir / "clean.parquet", output_dir / "quarantine.parquet"
-    tally = _ReportBuilder(service, month)
-    with ExitStack() as files:
-        with _named_errors(record, label):
-            reader = files.enter_context(open_trips(path, record.format, service, label=label))
-        clean_writer = files.enter_context(TripWriter(clean_path, service.working_schema, ROW_GROUP_ROWS))
-        quarantine_writer = files.enter_context(
+    report_builder = _ReportBuilder(service, month)
+    with ExitStack() as stack:
+        with _reading_errors_named(record, label):
+            reader = stack.enter_context(open_trips(path, record.format, service, label=label))
+        clean_writer = stack.enter_context(TripWriter(clean_path, service.working_schema, ROW_GROUP_ROWS))
+        quarantine_writer = stack.enter_context(
             TripWriter(quarantine_path, QUARANTINE_SCHEMA, QUARANTINE_ROW_GROUP_ROWS)
         )
-        reading = files.enter_context(ThreadPoolExecutor(1, "read"))
-        for published in _prefetch(reader.batches(), reading, record, label):
-            parted = split_batch(published, reader, service, month, rules)
-            tally.add(published, parted, reader)
-            clean_writer.write(parted.clean)
-            quarantine_writer.write(parted.quarantine)
-        report = tally.report(reader, record, rules)
+        reader_thread = stack.enter_context(ThreadPoolExecutor(1, "read"))
+        for raw in _prefetch(reader.batches(), reader_thread, record, label):
+            split = split_batch(raw, service, month, rules, reader=reader)
+            report_builder.add(raw, split, reader)
+            clean_writer.write(split.clean)
+            quarantine_writer.write(split.quarantine)
+        report = report_builder.build(reader, record, rules)
         _check_totals_and_quarantine_rate(report, label)
         clean_writer.finish(report.footer())
         quarantine_writer.finish(report.footer())
@@ -98,27 +130,27 @@ def clean_month(
 
 
 @contextmanager
-def _named_errors(record: SourceRecord, label: str) -> Iterator[None]:
-    # Only what reading raises says something about the file; a full disk, say, does not.
+def _reading_errors_named(record: SourceRecord, label: str) -> Iterator[None]:
+    # Only errors of reading concern the file. An error of writing, such as a full disk, does not.
     try:
         yield
     except (pa.ArrowException, OSError, *DECOMPRESSION_ERRORS) as error:
-        finding = " ".join(str(error).split()).rstrip(".")
+        cause = " ".join(str(error).split()).rstrip(".")
         raise InvalidFileError(
-            f"{label}: the file cannot be read as {record.format}: {finding}.",
-            remedy=f"Fetch it again; when that does not help, look at what {record.url} sends.",
+            f"{label}: the file cannot be read as {record.format}: {cause}.",
+            remedy=f"Fetch it again. If that does not help, check what {record.url} sends.",
         ) from error
 
 
 def _prefetch(batches: Iterator[RawBatch], thread: Executor, record: SourceRecord, label: str) -> Iterator[RawBatch]:
-    """The batches, of which the next one is read while one is worked on."""
-    coming = thread.submit(next, batches, None)
+    """Yield the batches, and read the next batch in a thread while the caller processes one."""
+    next_batch = thread.submit(next, batches, None)
     while True:
-        with _named_errors(record, label):
-            batch = coming.result()
+        with _reading_errors_named(record, label):
+            batch = next_batch.result()
         if batch is None:
             return
-        coming = thread.submit(next, batches, None)
+        next_batch = thread.submit(next, batches, None)
         yield batch
 
 
@@ -126,21 +158,21 @@ def _check_totals_and_quarantine_rate(report: CleaningReport, label: str) -> Non
     found = report.clean.rows + report.rows_quarantined
     if found != report.rows_raw:
         raise ReconciliationError(
-            f"{label}: {found:,} rows were read ({report.clean.rows:,} clean, {report.rows_quarantined:,} quarantined), "
-            f"but the file has {report.rows_raw:,}. Nothing was published.",
-            remedy="The file contradicts itself, or the reader has a defect: fetch it again, or report it.",
+            f"{label}: {found:,} rows were read ({report.clean.rows:,} clean, {report.rows_quarantined:,} quarantined),"
+            f" but the file has {report.rows_raw:,}. Nothing was published.",
+            remedy="Fetch the file again. If the error persists, report it: the file or the reader is faulty.",
         )
     if report.share_quarantined > MAXIMUM_SHARE_QUARANTINED:
         reasons = ", ".join(f"{name} {reason.rows:,}" for name, reason in report.reasons.items())
         raise TooManyQuarantinedError(
             f"{label}: {report.rows_quarantined:,} of {report.rows_raw:,} rows would be quarantined ({reasons}). "
             "Nothing was published.",
-            remedy="Look at the file: its format may have changed. Rules can be left out by run config.",
+            remedy="Check the file: its format may have changed. To skip rules, choose them in the run config.",
         )
 
 
 class _ReportBuilder:
-    """Counts what goes by."""
+    """Builds the report of a month from its batches."""
 
     def __init__(self, service: Service, month: Month) -> None:
         self._service = service
@@ -152,15 +184,16 @@ class _ReportBuilder:
         self._by_day = np.zeros(month.days, np.int64)
         self._examples: dict[int, dict[str, None]] = {}
 
-    def add(self, published: RawBatch, parted: SplitBatch, reader: TripReader) -> None:
-        clean = parted.clean
+    def add(self, raw: RawBatch, split: SplitBatch, reader: TripReader) -> None:
+        """Count the rows of a batch."""
+        clean = split.clean
         self._clean += compute_totals(clean, self._service.money_columns)
         for day in pc.value_counts(clean.column("pickup_date")).to_pylist():
-            place = (day["values"] - self._month.start).days if day["values"] else -1
-            if 0 <= place < self._month.days:
-                self._by_day[place] += day["counts"]
-        self._add_quarantined(parted.quarantine)
-        self._add_examples(published, reader)
+            index = (day["values"] - self._month.start).days if day["values"] else -1
+            if 0 <= index < self._month.days:
+                self._by_day[index] += day["counts"]
+        self._add_quarantined(split.quarantine)
+        self._add_examples(raw, reader)
 
     def _add_quarantined(self, quarantine: Any) -> None:
         reasons, totals = quarantine.column("reasons"), quarantine.column("total_amount")
@@ -170,18 +203,19 @@ class _ReportBuilder:
         cents = pc.cast(totals, ColumnType.MONEY.working).view(pa.int64()).fill_null(0)
         cents = np.asarray(cents.take(pc.list_parent_indices(reasons)))
         for code, name in enumerate(names.dictionary.to_pylist()):
-            holds = np.asarray(names.indices) == code
-            self._reasons[name] += int(np.count_nonzero(holds))
-            self._reason_cents[name] += int(cents[holds].sum())
+            has_reason = np.asarray(names.indices) == code
+            self._reasons[name] += int(np.count_nonzero(has_reason))
+            self._reason_cents[name] += int(cents[has_reason].sum())
 
-    def _add_examples(self, published: RawBatch, reader: TripReader) -> None:
+    def _add_examples(self, raw: RawBatch, reader: TripReader) -> None:
         for position in reader.match.unknown:
             examples = self._examples.setdefault(position, {})
             if len(examples) < _EXAMPLES:
-                values = published.arrays[position].drop_null()[:_EXAMPLES_FROM]
+                values = raw.arrays[position].drop_null()[:_EXAMPLE_ROWS]
                 examples.update(dict.fromkeys(str(to_json_value(value))[:_EXAMPLE_LENGTH] for value in values))
 
-    def report(self, reader: TripReader, record: SourceRecord, rules: Sequence[Rule]) -> CleaningReport:
+    def build(self, reader: TripReader, record: SourceRecord, rules: Sequence[Rule]) -> CleaningReport:
+        """Return the report of all batches that were added."""
         unknown = [
             UnknownColumn(
                 name=reader.names[position] or f"(field {position + 1})",
@@ -189,7 +223,7 @@ class _ReportBuilder:
                 examples=list(examples)[:_EXAMPLES],
             )
             for position, examples in self._examples.items()
-            # Fields that no header names are empty in all eras known: drift only when they hold something.
+            # In known layouts, fields that the header does not name are empty. They matter only if they have values.
             if reader.names[position] or examples
         ]
         return CleaningReport(

@@ -1,7 +1,7 @@
-"""What became of a month: how many rows and how much money are clean, how many are in quarantine and why.
+"""The report of a cleaned month: how many rows and how much money are clean, and how many are quarantined and why.
 
-The report is stored in the footers of both Parquet files of a month, so that either tells whether they belong together.
-It holds nothing that changes between two runs over the same bytes: same input, same file.
+The report is stored in the footers of both Parquet files of a month, so that a reader can tell whether the two belong
+together. It has no value that differs between two runs over the same file: the same input gives the same bytes.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.schema import Service
 
 FOOTER_KEY = b"taxi_assets"
+"""The key of the report in Parquet key-value metadata."""
 
 
 class ControlTotals(BaseModel):
-    """Control figures of a set of rows: what must be equal wherever these rows stand."""
+    """The control totals of a set of rows. They must be the same wherever these rows are stored."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -51,58 +52,69 @@ NO_ROWS = ControlTotals(rows=0, cents=0, source_rows=0)
 
 
 class ReasonTotals(BaseModel):
-    """One reason for quarantine. A row that has several is counted under each."""
+    """The rows with one quarantine reason. A row with several reasons counts for each."""
 
     model_config = ConfigDict(frozen=True)
 
-    rows: int
-    total_cents: int = Field(description="Sum of their total_amount, in cents; 0 where it cannot be read.")
+    rows: int = Field(description="Number of rows.")
+    total_cents: int = Field(description="Sum of total_amount, in cents. Amounts that cannot be read count as 0.")
 
 
 class UnknownColumn(BaseModel):
-    """A published column that the schema does not know; it is kept out."""
+    """A published column that matches no canonical column. Its values are not stored."""
 
     model_config = ConfigDict(frozen=True)
 
-    name: str
-    type: str
-    examples: Sequence[str]
+    name: str = Field(description="Name as published, or the position of a field that the header does not name.")
+    type: str = Field(description="Type in the file.")
+    examples: Sequence[str] = Field(description="Up to three distinct values.")
 
 
 class CleaningReport(BaseModel):
-    """What cleaning made of one month's file."""
+    """The outcome of cleaning one month's file."""
 
     model_config = ConfigDict(frozen=True)
 
-    service: str
-    month: str
+    service: str = Field(description="Name of the service.")
+    month: str = Field(description="The partition key, such as 2021-01.")
     data_version: str = Field(
-        description="Digest of the raw bytes, the schema, the rules: names both halves of a pair."
+        description="Digest of the raw bytes, the schema and the rules. Both files of a month have the same one."
     )
-    raw_sha256: str
-    generated: bool = Field(description="True for the generated sample: not TLC's records.")
-    rules: Sequence[str] = Field(description="The rules that were applied.")
-    rows_raw: int
-    rows_quarantined: int
-    clean: ControlTotals
-    quarantined_total_cents: int = Field(description="Sum of total_amount over quarantined rows where it can be read.")
-    reasons: dict[str, ReasonTotals]
-    rows_by_day: Sequence[int] = Field(description="Clean rows by day of pickup, first to last day of the month.")
-    unknown_columns: Sequence[UnknownColumn]
-    absent_columns: Sequence[str]
+    raw_sha256: str = Field(description="SHA-256 digest of the published file.")
+    generated: bool = Field(description="Whether the rows are the synthetic sample, not TLC's records.")
+    rules: Sequence[str] = Field(description="Names of the rules that were applied.")
+    rows_raw: int = Field(description="Rows of the published file, counted without the reader.")
+    rows_quarantined: int = Field(description="Quarantined rows.")
+    clean: ControlTotals = Field(description="Control totals of the clean trips.")
+    quarantined_total_cents: int = Field(
+        description="Sum of total_amount over quarantined rows, in cents. Amounts that cannot be read count as 0."
+    )
+    reasons: dict[str, ReasonTotals] = Field(description="Quarantined rows by reason, sorted by name.")
+    rows_by_day: Sequence[int] = Field(
+        description="Clean trips by day of pickup, one number per day of the month. Other pickup days are not counted."
+    )
+    unknown_columns: Sequence[UnknownColumn] = Field(description="Published columns that match no canonical column.")
+    absent_columns: Sequence[str] = Field(description="Canonical columns that the file does not have.")
 
     @property
     def share_quarantined(self) -> float:
-        """Between 0 and 1."""
+        """The share of quarantined rows, from 0 to 1."""
         return self.rows_quarantined / self.rows_raw if self.rows_raw else 0.0
 
     def footer(self) -> dict[bytes, bytes]:
-        """As Parquet key-value metadata."""
+        """Return the report as Parquet key-value metadata."""
         return {FOOTER_KEY: self.model_dump_json().encode()}
 
     @classmethod
     def from_footer(cls, metadata: dict[bytes, bytes] | None) -> CleaningReport | None:
-        """Read it back; None where a file has none, or one of another version of this package."""
+        """Return the report from a file's Parquet key-value metadata.
+
+        Args:
+            metadata: The key-value metadata, or None if the file has none.
+
+        Returns:
+            The report, or None if there is none or another version of this package has written it.
+        """
         text = (metadata or {}).get(FOOTER_KEY)
         try:
             return None if text is None else cls.model_validate_json(text)
@@ -111,7 +123,7 @@ class CleaningReport(BaseModel):
 
 
 def to_cents(total: Any) -> int:
-    """Cents of a decimal sum as pyarrow gives it; 0 for the sum of nothing."""
+    """Return a decimal sum of dollars in cents. pyarrow returns None as the sum of no values; this returns 0."""
     return 0 if total is None else int(total.scaleb(2))
 
 
@@ -122,7 +134,12 @@ def _cents_of(money: Any) -> int:
 
 
 def compute_totals(batch: Any, money_columns: Sequence[str]) -> ControlTotals:
-    """Control figures of a batch of clean trips."""
+    """Compute the control totals of a batch of clean trips.
+
+    Args:
+        batch: A record batch in canonical or working types.
+        money_columns: The names of the service's money columns.
+    """
     return ControlTotals(
         rows=batch.num_rows,
         cents=sum(_cents_of(batch.column(name)) for name in money_columns),
@@ -131,12 +148,19 @@ def compute_totals(batch: Any, money_columns: Sequence[str]) -> ControlTotals:
 
 
 def compute_parquet_totals(path: Path, service: Service, month: Month) -> ControlTotals:
-    """Control figures of a month in a file of clean trips, counted from its rows."""
+    """Compute the control totals of a month from the rows of a Parquet file of clean trips.
+
+    Args:
+        path: The Parquet file.
+        service: Names the money columns.
+        month: Only rows with this `data_month` count.
+    """
     totals = NO_ROWS
     columns = [*service.money_columns, "source_row", "data_month"]
     with open_parquet_stream(path) as file:
         for batch in file.iter_batches(columns=columns, use_threads=False):
             of_month = pc.equal(batch.column("data_month"), pa.scalar(month.start))
-            whole = of_month.true_count == batch.num_rows  # nearly always, and filtering takes a fifth of the time
-            totals += compute_totals(batch if whole else batch.filter(of_month), service.money_columns)
+            # Nearly every batch has only this month. Filtering it would take a fifth of the time.
+            rows = batch if of_month.true_count == batch.num_rows else batch.filter(of_month)
+            totals += compute_totals(rows, service.money_columns)
     return totals

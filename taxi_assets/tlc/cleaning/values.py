@@ -1,8 +1,8 @@
-"""From published values to canonical ones: whole columns at once, value by value only where that fails.
+"""The conversion of published values to canonical ones, a whole column at a time where possible.
 
-A value that cannot be read becomes null and is marked; the row then goes to quarantine. Nothing is guessed: `0x1F` is
-no number, `2021-01-01` is no time, 1.5 is no count. Decimals are rounded half away from zero, so that a charge and its
-reversal always cancel. What a value means never depends on the values around it.
+A value that cannot be read becomes null and is marked as unreadable; its row then goes to quarantine. Nothing is
+guessed: `0x1F` is not a number, `2021-01-01` is not a time, and 1.5 is not a count. Decimals are rounded half away from
+zero, so that a charge and its reversal always cancel. The meaning of a value never depends on other rows.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
     _Converter = Callable[[Any], Any]
 
 _TIME_FORMATS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M:%S.%f", "%Y-%m-%d %H:%M")
-# `YYYY-MM-DD HH:MM` to `YYYY-MM-DD HH:MM:SS.ffffff`; a bare date has no time in it.
+# `YYYY-MM-DD HH:MM` to `YYYY-MM-DD HH:MM:SS.ffffff`. A shorter text is a date without a time.
 _TIME_LENGTHS = (16, 26)
 _TRIMMED_CHARACTERS = " \t\"'"
 _MAXIMUM_WHOLE_FLOAT = 2**53
 _SCALE = {ColumnType.MONEY: 2, ColumnType.MILES: 3}
 _MAXIMUM_DECIMAL_DIGITS = 12
-# So far from a whole number of cents a double no longer tells on which side of a half its text was.
+# A double this close to a whole number of cents rounds to it. Otherwise the text may be near a half and has to decide.
 _ROUNDING_TOLERANCE = 1e-4
 _MAXIMUM_INTEGER = 2**63 - 1
-# Doubles that are rounded at a time: they stay in the processor's cache.
+# Doubles are rounded in blocks that fit into the processor's cache.
 _ROUNDING_BLOCK = 16_384
-# The years that Python, pandas and warehouses know: 1 to 9999.
+# Python, pandas and the warehouses support the years 1 to 9999.
 _FIRST_TIME = pa.scalar(dt.datetime.combine(dt.date.min, dt.time.min), pa.timestamp("us"))
 _LAST_TIME = pa.scalar(dt.datetime.combine(dt.date.max, dt.time.max), pa.timestamp("us"))
 
@@ -61,7 +61,7 @@ def _parse(column: Column, published: Any, as_text: Callable[[], Any] | None) ->
     if as_text is not None and published.type == numeric_type(column):
         return _parse_numeric(column, published, as_text)
     distinct_texts = pa.types.is_dictionary(published.type) and pa.types.is_string(published.type.value_type)
-    if pa.types.is_dictionary(published.type) and not (distinct_texts and _reads_each_text_once(column)):
+    if pa.types.is_dictionary(published.type) and not (distinct_texts and _accepts_dictionary(column)):
         published = published.dictionary_decode()
         distinct_texts = False
     if pa.types.is_null(published.type):
@@ -91,13 +91,13 @@ def _parse_numeric(column: Column, numbers: Any, as_text: Callable[[], Any]) -> 
 
 
 def _reject_text(_index: int) -> str:
-    raise pa.ArrowInvalid("a double is too coarse to tell")
+    raise pa.ArrowInvalid("the double does not determine the decimal")
 
 
 # --- text ------------------------------------------------------------------------------------------------------------
 
 
-def _reads_each_text_once(column: Column) -> bool:
+def _accepts_dictionary(column: Column) -> bool:
     return bool(column.codes) or column.type is ColumnType.TEXT
 
 
@@ -108,15 +108,15 @@ def _parse_text(column: Column, text: Any) -> tuple[Any, Any | None]:
     try:
         return convert(text), None
     except pa.ArrowInvalid:
-        return _convert_distinct(_trim(text), convert, lambda one: _parse_single(column, one))
+        return _convert_by_halving(_trim(text), convert, lambda one: _parse_single(column, one))
 
 
 def _parse_codes(column: Column, text: Any) -> tuple[Any, Any | None]:
-    # Few distinct values: look each up once.
+    # There are few distinct texts, so each is decoded once.
     encoded = text if pa.types.is_dictionary(text.type) else text.dictionary_encode()
-    meanings = [_decode(column, value) for value in encoded.dictionary.to_pylist()]
-    unreadable_codes = [code for code, (_, readable) in enumerate(meanings) if not readable]
-    values = pa.array([value for value, _ in meanings], column.type.arrow)
+    decoded = [_decode(column, text) for text in encoded.dictionary.to_pylist()]
+    unreadable_codes = [code for code, (_, readable) in enumerate(decoded) if not readable]
+    values = pa.array([value for value, _ in decoded], column.type.arrow)
     values = (
         dictionary_array(values, encoded.indices) if column.type is ColumnType.TEXT else values.take(encoded.indices)
     )
@@ -126,6 +126,7 @@ def _parse_codes(column: Column, text: Any) -> tuple[Any, Any | None]:
 
 
 def _decode(column: Column, text: str | None) -> tuple[Any, bool]:
+    """Return the value of a text, and whether the text can be read."""
     trimmed = (text or "").strip(_TRIMMED_CHARACTERS)
     if not trimmed:
         return None, True
@@ -144,10 +145,18 @@ def _trim(text: Any) -> Any:
     return pc.if_else(pc.equal(trimmed, pa.scalar("")), pa.scalar(None, pa.string()), trimmed)
 
 
-def _convert_distinct(published: Any, convert: _Converter, convert_one: _Converter) -> tuple[Any, Any | None]:
-    """Convert what converts, by ever smaller pieces; `convert_one` has the last word on a value that does not.
+def _convert_by_halving(published: Any, convert: _Converter, convert_one: _Converter) -> tuple[Any, Any | None]:
+    """Convert a column in which some values cannot be converted.
 
-    One bad value fails a whole cast: halving finds it in a few dozen casts.
+    One bad value fails the cast of a whole array. Halving the array finds the bad value in a few dozen casts.
+
+    Args:
+        published: The values to convert.
+        convert: Converts an array, or raises `pyarrow.ArrowInvalid`.
+        convert_one: Converts an array of one value that `convert` rejects; returns null if it cannot be read.
+
+    Returns:
+        The values, and the mask of unreadable values (None if all can be read).
     """
 
     def halve(chunk: Any) -> list[Any]:
@@ -165,18 +174,18 @@ def _convert_distinct(published: Any, convert: _Converter, convert_one: _Convert
 
 
 def _text_to_integer(text: Any) -> Any:
-    # Arrow reads 0x1F as 31.
+    # pyarrow would read 0x1F as 31.
     if _is_hexadecimal(text):
         raise pa.ArrowInvalid("hexadecimal")
     try:
         return pc.cast(text, pa.int64())
     except pa.ArrowInvalid:
-        # 1.0 is a count that went through a float.
+        # A publisher may have stored a count as a float: 1.0.
         return pc.cast(pc.replace_substring_regex(text, r"\.0*$", ""), pa.int64())
 
 
 def _is_hexadecimal(text: Any) -> bool:
-    # The buffer may be shared with other slices: it rules out quickly, and only then is each text looked at.
+    # Searching the whole buffer is fast. It may be shared with other slices, so a hit is confirmed on the texts.
     buffer = text.buffers()[2]
     raw = b"" if buffer is None else buffer.to_pybytes()
     if b"x" not in raw and b"X" not in raw:
@@ -230,9 +239,9 @@ _TEXT_CONVERTERS: dict[ColumnType, _Converter] = {
 
 def _parse_single(column: Column, one: Any) -> Any:
     text = one[0].as_py()
-    # Python would read digits of any script, and numbers with a form feed beside them.
-    plain = text.isascii() and text == text.strip()
-    return pa.array([_SINGLE_READERS[column.type](text) if plain else None], _converted_type(column))
+    # Python would accept digits of any script, and numbers surrounded by form feeds.
+    acceptable = text.isascii() and text == text.strip()
+    return pa.array([_SINGLE_READERS[column.type](text) if acceptable else None], _converted_type(column))
 
 
 def _read_integer(text: str) -> int | None:
@@ -247,7 +256,7 @@ def _read_decimal(scale: int) -> Callable[[str], Decimal | None]:
     def read(text: str) -> Decimal | None:
         try:
             exact = Decimal(text)
-            # adjusted() first: quantizing 1E+400 would be slow or fail, and does not fit anyway.
+            # adjusted() comes first: quantizing 1E+400 would be slow or fail, and the value does not fit anyway.
             if not exact.is_finite() or exact.adjusted() >= _MAXIMUM_DECIMAL_DIGITS or "_" in text:
                 return None
             rounded = exact.quantize(quantum, ROUND_HALF_UP)
@@ -285,7 +294,7 @@ _SINGLE_READERS: dict[ColumnType, Callable[[str], Any]] = {
 }
 
 
-# --- typed values, as Parquet has them -------------------------------------------------------------------------------
+# --- typed values of Parquet files -----------------------------------------------------------------------------------
 
 
 def _parse_native(column: Column, published: Any) -> tuple[Any, Any | None]:
@@ -295,9 +304,9 @@ def _parse_native(column: Column, published: Any) -> tuple[Any, Any | None]:
         return _convert_native(column, published), None
     except pa.ArrowInvalid:
         if pa.types.is_floating(published.type):
-            # Files written by pandas have NaN for missing.
+            # pandas writes missing values as NaN.
             published = pc.if_else(pc.is_nan(published), pa.scalar(None, pa.float64()), published)
-        return _convert_distinct(
+        return _convert_by_halving(
             published,
             lambda chunk: _convert_native(column, chunk),
             lambda one: pa.nulls(len(one), _converted_type(column)),
@@ -305,7 +314,7 @@ def _parse_native(column: Column, published: Any) -> tuple[Any, Any | None]:
 
 
 def _converted_type(column: Column) -> Any:
-    """What a converter returns: the working type, but plain strings for text."""
+    """Return the type that converters return: the working type, but plain strings for text."""
     return pa.string() if column.type is ColumnType.TEXT else column.type.working
 
 
@@ -317,19 +326,19 @@ def _is_convertible(published: Any, wanted: ColumnType) -> bool:
 
 def _convert_native(column: Column, published: Any) -> Any:
     if column.type is ColumnType.DATETIME:
-        # Nanoseconds are cut off: no clock of a taxi has them.
+        # Nanoseconds are truncated: taxi meters do not record them.
         return _require_calendar_year(pc.cast(published, pa.timestamp("us"), safe=published.type.unit != "ns"))
     if pa.types.is_floating(published.type):
         if column.type is ColumnType.INTEGER:
             return _floats_to_integer(published)
         if column.type in _SCALE:
-            # repr() is the shortest text that means this float: what the publisher wrote before it became binary.
+            # repr() is the shortest text of this float: what the publisher had before the conversion to binary.
             return _floats_to_decimal(published, _SCALE[column.type], lambda index: repr(published[index].as_py()))
         if column.type is ColumnType.DEGREES:
             return _require_finite(published)
     if column.type in _SCALE and pa.types.is_integer(published.type):
         published = pc.cast(published, pa.decimal128(21, 0))
-    # By way of the canonical type, which checks that the value fits its digits.
+    # The cast to the canonical type checks that the value fits its digits.
     return pc.cast(pc.cast(published, column.type.arrow), column.type.working)
 
 
@@ -341,9 +350,17 @@ def _floats_to_integer(floats: Any) -> Any:
 
 
 def _floats_to_decimal(floats: Any, scale: int, exact_text: Callable[[int], str]) -> Any:
-    """Round doubles to decimal64 of 12 digits; where a double is too coarse to tell, by its exact text.
+    """Round doubles to decimal64 with 12 digits, half away from zero.
 
-    pc.round on floats is wrong (1.005 becomes 1.00) and a cast of text to decimal refuses excess digits.
+    pc.round is wrong on floats: 1.005 becomes 1.00. A cast of text to decimal rejects excess digits.
+
+    Args:
+        floats: An array of doubles.
+        scale: The number of decimal places.
+        exact_text: Returns the text of the value at an index, for doubles that do not determine the decimal.
+
+    Raises:
+        pyarrow.ArrowInvalid: A value is not finite or has too many digits.
     """
     limit = 10**_MAXIMUM_DECIMAL_DIGITS
     doubles = np.asarray(floats.fill_null(0.0) if floats.null_count else floats)
@@ -352,13 +369,13 @@ def _floats_to_decimal(floats: Any, scale: int, exact_text: Callable[[int], str]
     with np.errstate(invalid="ignore", over="ignore"):
         for start in range(0, len(doubles), _ROUNDING_BLOCK):
             block = doubles[start : start + _ROUNDING_BLOCK]
-            away, whole = scratch[:, : len(block)]
-            np.rint(np.multiply(block, 10.0**scale, out=away), out=whole)
-            np.subtract(away, whole, out=away)
-            # Most often all are near, and then no value is looked at by itself; NaN is near nothing.
-            near = away.min() > -_ROUNDING_TOLERANCE and away.max() < _ROUNDING_TOLERANCE
-            if not (near and whole.min() > -limit and whole.max() < limit):
-                doubtful = ~((np.abs(away) < _ROUNDING_TOLERANCE) & (np.abs(whole) < limit))
+            distance, whole = scratch[:, : len(block)]
+            np.rint(np.multiply(block, 10.0**scale, out=distance), out=whole)
+            np.subtract(distance, whole, out=distance)
+            # In most blocks all values are close, and none is tested by itself. A NaN makes this false.
+            all_close = distance.min() > -_ROUNDING_TOLERANCE and distance.max() < _ROUNDING_TOLERANCE
+            if not (all_close and whole.min() > -limit and whole.max() < limit):
+                doubtful = ~((np.abs(distance) < _ROUNDING_TOLERANCE) & (np.abs(whole) < limit))
                 _round_exactly(whole, doubtful, start, scale, exact_text)
             wholes[start : start + _ROUNDING_BLOCK] = whole
     integers = pa.array(wholes)

@@ -1,4 +1,4 @@
-"""Arrays of working types, which columns have while a month is cleaned (`ColumnType.working`)."""
+"""Arrow arrays in working types (`ColumnType.working`), which columns have during cleaning."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ import pyarrow as pa
 
 
 def to_canonical(values: Any) -> Any:
-    """Convert an array of a working type to the canonical one (`ColumnType.arrow`)."""
+    """Return an array of a working type in the canonical type (`ColumnType.arrow`). Other arrays stay as they are."""
     if pa.types.is_decimal64(values.type):
         return values.cast(pa.decimal128(values.type.precision, values.type.scale))
     return values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
 
 
 def drop_empty_bitmap(array: Any) -> Any:
-    """Drop a validity bitmap that marks no null: Arrow's kernels are several times slower on arrays that have one."""
+    """Return the array without its validity bitmap if it has no nulls.
+
+    Arrow's kernels are several times slower on arrays with a bitmap.
+    """
     if pa.types.is_dictionary(array.type):
         return pa.DictionaryArray.from_arrays(drop_empty_bitmap(array.indices), array.dictionary)
     buffers = array.buffers()
@@ -25,7 +28,12 @@ def drop_empty_bitmap(array: Any) -> Any:
 
 
 def dictionary_array(values: Any, indices: Any) -> Any:
-    """Build a dictionary array; `values` may hold equal values and nulls, the result's dictionary holds neither."""
+    """Build a dictionary array whose dictionary has neither duplicates nor nulls.
+
+    Args:
+        values: The dictionary, which may have duplicates and nulls.
+        indices: One index into `values` per row, or null.
+    """
     distinct = values.dictionary_encode()
     if distinct.null_count or len(distinct.dictionary) < len(values):
         return pa.DictionaryArray.from_arrays(distinct.indices.take(indices), distinct.dictionary)

@@ -1,12 +1,9 @@
-"""What every reader of published files returns: batches of raw rows, each row with its number in the file."""
+"""The interface of readers: batches of rows as published, each row with its number in the file."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
-
-from taxi_assets.tlc.readers.csv_blocks import Block
-from taxi_assets.tlc.readers.header import ColumnMatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MalformedRow:
-    """A row that does not have the shape of the others: it never becomes values, and goes to quarantine as text."""
+    """A row with another number of fields than most rows. It has no values, and goes to quarantine as text.
+
+    Attributes:
+        source_row: The number of the row in the file; the first data row is 1.
+        reasons: The reasons for quarantine, from `rules.READING_REASONS`.
+        text: The line as published, without its line end.
+    """
 
     source_row: int
     reasons: Sequence[str]
@@ -28,9 +31,15 @@ class MalformedRow:
 
 @dataclass(frozen=True)
 class RawBatch:
-    """Rows as published: `arrays` by position in the file, `source_rows` (from 1) as int64, and what did not fit.
+    """Consecutive rows of a published file.
 
-    `texts` are those behind a CSV's numbers.
+    Attributes:
+        arrays: One Arrow array per column of the file, in file order, in the types of the file. Malformed rows are not
+            in them.
+        source_rows: The row number of each row in `arrays`. The first data row of the file is 1.
+        malformed_rows: The malformed rows among these rows, in file order.
+        not_utf8: The row numbers of rows that had bytes that are not UTF-8.
+        texts: The text behind a CSV file's numbers; None for Parquet.
     """
 
     arrays: Sequence[Any]
@@ -42,9 +51,12 @@ class RawBatch:
 
 @dataclass(frozen=True)
 class CsvTexts:
-    """The text behind a batch of a CSV, whose columns of numbers its parser has read as numbers.
+    """The text of a batch of a CSV file, in which the parser has read numeric columns as numbers.
 
-    `column` gives a column's text, by its position in the file.
+    Attributes:
+        first_row: The row number of the block's first row.
+        block: The lines of the batch.
+        column: Returns the text of a column, given its position in the file.
     """
 
     first_row: int
@@ -52,21 +64,35 @@ class CsvTexts:
     column: Callable[[int], Any]
 
     def lines(self, source_rows: np.ndarray[Any, np.dtype[np.int64]]) -> list[str]:
-        """The lines of these rows, as they stand in the file."""
+        """Return the lines with these row numbers, as published."""
         return self.block.lines(source_rows - self.first_row)
 
 
 class TripReader(Protocol):
-    """An open file."""
+    """An open file of trips.
+
+    Attributes:
+        names: The published column names, in file order; "" for a field that the header does not name.
+        types: The type of each column, as text.
+        match: The positions of the service's columns in the file.
+    """
 
     names: Sequence[str]
     types: Sequence[str]
     match: ColumnMatch
 
     def batches(self) -> Iterator[RawBatch]:
-        """All rows, in the file's order."""
+        """Yield all rows, in file order."""
         ...
 
     def original_texts(self, batch: RawBatch, indices: Any) -> Any:
-        """The texts of these rows as they stand in the file (for Parquet: as JSON), as an array of strings."""
+        """Return the rows at these indices of a batch as published, for quarantine.
+
+        Args:
+            batch: A batch of this reader.
+            indices: Positions within the batch, as an Arrow array of integers.
+
+        Returns:
+            One string per index: the line of a CSV file, or a JSON object for Parquet.
+        """
         ...

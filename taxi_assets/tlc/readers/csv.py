@@ -1,4 +1,4 @@
-"""Read comma-separated files: every physical line is one row, and columns are arrays of numbers or text."""
+"""The reader of CSV files: each physical line is one row, and each column is an array of numbers or text."""
 
 from __future__ import annotations
 
@@ -23,19 +23,28 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.schema import Service
 
 
-# Rows of another shape that are held back until they are written; a file that has more in one go is another file.
+# Per block, to limit memory. A block with more malformed rows means that the file is not a trip file.
 _MAXIMUM_MALFORMED_ROWS = 200_000
 
 
 class CsvReader:
-    """Comma-separated values, of any era.
+    """A reader of CSV files, of any layout that TLC has published.
 
-    One physical line is one row: with quoting on, one stray quote has swallowed thousands of rows into one. Rows are
-    matched to the header by the number of fields that most rows have, because several eras have data fields that the
-    header does not name.
+    One physical line is one row. With quoting on, one stray quote has merged thousands of rows into one.
 
-    Columns of numbers are parsed as numbers at once (see `numeric_type`), which takes a third of the time that text
-    takes. Where that fails, a block is parsed as text, and so is, from then on, each column whose text was needed.
+    The field count that most rows have is the right one. It can exceed the header's, because some published layouts
+    have data fields that the header does not name.
+
+    Numeric columns are parsed as numbers (see `numeric_type`), which takes a third of the time of text. If that fails,
+    the block is parsed as text. From then on, each column whose text was needed is parsed as text.
+
+    Args:
+        lines: The file's lines, after the header.
+        service: The service whose columns the file should have.
+        label: Names the file in errors, such as "green 2020-10".
+
+    Raises:
+        ColumnMismatchError: The columns are not those of the service.
     """
 
     def __init__(self, lines: CsvBlockReader, service: Service, *, label: str) -> None:
@@ -53,7 +62,12 @@ class CsvReader:
         self._numeric = {position: type_ for position, type_ in types.items() if type_ is not None}
 
     def batches(self) -> Iterator[RawBatch]:
-        """All rows; numbers or texts, with null for empty fields."""
+        """Yield all rows, in file order. Arrays hold numbers or text, and null for empty fields.
+
+        Raises:
+            InvalidFileError: A line is too long.
+            pyarrow.ArrowInvalid: A block has too many malformed rows.
+        """
         while (block := self._lines.read()) is not None:
             malformed_rows: list[MalformedRow] = []
             first = self._lines.rows + 1
@@ -61,24 +75,22 @@ class CsvReader:
             self._lines.rows += table.num_rows + len(malformed_rows)
             source_rows = np.arange(first, self._lines.rows + 1, dtype=np.int64)
             if malformed_rows:
-                source_rows = np.delete(
-                    source_rows, [malformed_row.source_row - first for malformed_row in malformed_rows]
-                )
+                source_rows = np.delete(source_rows, [row.source_row - first for row in malformed_rows])
             arrays = [column.chunk(0) for column in table.columns]
-            not_utf8 = frozenset(first + place for place in block.not_utf8)
+            not_utf8 = frozenset(first + index for index in block.not_utf8)
             texts = CsvTexts(first, block, partial(self._column_as_text, block))
             yield RawBatch(arrays, source_rows, malformed_rows, not_utf8, texts)
 
     def _parse(self, block: Block, malformed_rows: list[MalformedRow], first: int) -> Any:
-        # Arrow reads 0x1F as 31.
+        # pyarrow would read 0x1F as 31.
         numeric = {} if b"x" in block.content or b"X" in block.content else self._numeric
-        set_aside = partial(_collect_malformed_row, malformed_rows, first, block.not_utf8)
+        collect = partial(_collect_malformed_row, malformed_rows, first, block.not_utf8)
         if numeric:
             try:
-                return self._parse_as(numeric, block, set_aside)
+                return self._parse_as(numeric, block, collect)
             except pa.ArrowInvalid:
                 malformed_rows.clear()
-        table = self._parse_as({}, block, set_aside)
+        table = self._parse_as({}, block, collect)
         if numeric:
             self._keep_as_text([position for position in numeric if not _can_cast(table[position], numeric[position])])
         return table
@@ -88,7 +100,8 @@ class CsvReader:
         return self._parse_as({}, block, lambda _: "skip", only=position)[0].chunk(0)
 
     def _keep_as_text(self, positions: Sequence[int]) -> None:
-        # Asked for by the thread that works, and by the one that reads: what one of them misses only costs time.
+        # If no column fails on its own, all are kept as text: otherwise every block would be parsed twice.
+        # The cleaning thread and the reading thread both call this. A lost update only costs time.
         self._numeric = {key: type_ for key, type_ in self._numeric.items() if positions and key not in positions}
 
     def _parse_as(
@@ -101,13 +114,13 @@ class CsvReader:
     ) -> Any:
         keys = [str(i) for i in range(len(self.names))]
         content = block.content
-        if content.startswith(BYTE_ORDER_MARK):  # pyarrow leaves out one, at the start of whatever it is given
+        if content.startswith(BYTE_ORDER_MARK):  # pyarrow drops one at the start of its input; here it is data
             content = BYTE_ORDER_MARK + content
         return pyarrow.csv.read_csv(
             pa.BufferReader(content),
             pyarrow.csv.ReadOptions(
-                block_size=len(content) + 1,  # in one piece
-                use_threads=False,  # only so does pyarrow tell the row numbers of misfits
+                block_size=len(content) + 1,  # one chunk per column
+                use_threads=False,  # otherwise pyarrow does not report the numbers of malformed rows
                 column_names=keys,
             ),
             pyarrow.csv.ParseOptions(quote_char=False, invalid_row_handler=on_malformed_row),
@@ -116,12 +129,12 @@ class CsvReader:
                 include_columns=keys if only is None else [keys[only]],
                 strings_can_be_null=True,
                 null_values=[""],
-                check_utf8=False,  # `CsvBlockReader` has
+                check_utf8=False,  # `CsvBlockReader` has checked it
             ),
         )
 
     def original_texts(self, batch: RawBatch, indices: Any) -> Any:
-        """The lines."""
+        """Return the lines at these indices of a batch."""
         return pa.array(batch.texts.lines(batch.source_rows[np.asarray(indices)]) if batch.texts else [], pa.string())
 
 
@@ -134,12 +147,11 @@ def _can_cast(text: Any, type_: Any) -> bool:
 
 
 def _collect_malformed_row(malformed_rows: list[MalformedRow], first: int, not_utf8: frozenset[int], row: Any) -> str:
-    # Its number counts from 1 within the block, and no lines that are blank.
     if len(malformed_rows) >= _MAXIMUM_MALFORMED_ROWS:
         return "error"
-    place = row.number - 1
-    reasons = [WRONG_FIELD_COUNT, NOT_UTF8] if place in not_utf8 else [WRONG_FIELD_COUNT]
-    malformed_rows.append(MalformedRow(first + place, reasons, row.text.rstrip("\r")))
+    index = row.number - 1  # pyarrow counts from 1 within the block, without blank lines
+    reasons = [WRONG_FIELD_COUNT, NOT_UTF8] if index in not_utf8 else [WRONG_FIELD_COUNT]
+    malformed_rows.append(MalformedRow(first + index, reasons, row.text.rstrip("\r")))
     return "skip"
 
 

@@ -1,7 +1,7 @@
-"""Bytes of a CSV made fit for the parser: whole lines, valid UTF-8, no byte order mark.
+"""Blocks of a CSV file that pyarrow can parse: complete lines of valid UTF-8, without a byte order mark.
 
-Belongs here: what stands between the file and pyarrow's parser. pyarrow fails a whole month for one bad byte, and
-does not say where; this says which rows had one.
+Belongs here: the preparation of bytes for pyarrow's parser. One invalid byte makes pyarrow fail the whole file, without
+saying where. Here it is escaped, and its row is recorded.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from taxi_assets.tlc.file_format import FileFormat
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# The largest piece handed to the parser at once, and so the longest line.
 BLOCK_BYTES = 1 << 22
+"""The size of the largest block that is parsed at once. No line may be longer."""
 
-# Where a gzip ends too early, and where it is damaged.
 DECOMPRESSION_ERRORS: tuple[type[Exception], ...] = (EOFError, gzip.BadGzipFile, cast("Any", isal_zlib.error))
+"""Raised while a gzip file is read that is truncated or damaged."""
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"\r\n|\n|\r")
@@ -34,29 +34,40 @@ _LINE_FEED, _CARRIAGE_RETURN = b"\n\r"
 
 
 def open_bytes(file: Path | BinaryIO, format_: FileFormat) -> BinaryIO:
-    """Open a CSV for reading, decompressed; reading may raise `UNPACKING_ERRORS`."""
+    """Open a CSV file for reading its bytes, decompressed.
+
+    Args:
+        file: A path, or a file that is open for reading bytes.
+        format_: `CSV` or `CSV_GZ`.
+
+    Returns:
+        A binary file. Reading a damaged gzip file raises one of `DECOMPRESSION_ERRORS`.
+    """
     if format_ is FileFormat.CSV_GZ:
-        # As Python's own, in a third of the time.
-        unpacked = igzip.IGzipFile(file) if isinstance(file, Path) else igzip.IGzipFile(fileobj=file)
-        return cast("BinaryIO", unpacked)
+        # Does the same as Python's gzip, in a third of the time.
+        decompressed = igzip.IGzipFile(file) if isinstance(file, Path) else igzip.IGzipFile(fileobj=file)
+        return cast("BinaryIO", decompressed)
     return file.open("rb") if isinstance(file, Path) else file
 
 
 @dataclass(frozen=True)
 class Block:
-    r"""Whole lines of a file, in valid UTF-8.
+    r"""Complete lines of a file, in valid UTF-8.
 
-    `not_utf8`: the places, among the lines that are not blank, of those that held bytes that are not UTF-8; these bytes
-    are escaped, as in `\xff`.
+    Lines are counted from 0. Blank lines are not counted.
+
+    Attributes:
+        content: The lines. Bytes that were not UTF-8 are escaped, as in `\xff`.
+        not_utf8: The indices of lines that had bytes that are not UTF-8.
     """
 
     content: bytes
     not_utf8: frozenset[int] = frozenset()
 
-    def lines(self, places: np.ndarray[Any, np.dtype[np.int64]]) -> list[str]:
-        """The lines of these places, counted from 0 and without those that are blank; without what ends them."""
+    def lines(self, indices: np.ndarray[Any, np.dtype[np.int64]]) -> list[str]:
+        """Return the lines at these indices, without their line ends."""
         starts, ends = self._bounds
-        bounds = zip(starts[places].tolist(), ends[places].tolist(), strict=True)
+        bounds = zip(starts[indices].tolist(), ends[indices].tolist(), strict=True)
         return [self.content[start:end].decode() for start, end in bounds]
 
     @cached_property
@@ -64,56 +75,69 @@ class Block:
         content = np.frombuffer(self.content, np.uint8)
         ends = np.flatnonzero(content == _LINE_FEED)
         if np.count_nonzero(content == _CARRIAGE_RETURN) != np.count_nonzero(content[ends - 1] == _CARRIAGE_RETURN):
-            # Some end lines by themselves. Nothing lies between the others and their line feeds.
+            # Some carriage returns end a line alone. The text between the others and their line feeds is empty.
             ends = np.flatnonzero((content == _LINE_FEED) | (content == _CARRIAGE_RETURN))
         starts = np.concatenate([[0], ends + 1])
         ends = np.append(ends, len(content))
         ends = ends - (content[ends - 1] == _CARRIAGE_RETURN)
-        filled = ends > starts  # others are blank
-        return starts[filled], ends[filled]
+        not_blank = ends > starts
+        return starts[not_blank], ends[not_blank]
 
 
 class CsvBlockReader:
-    """The lines of a binary file, a block at a time; the header is taken off first.
+    """A reader of a binary file in blocks of complete lines, after the header.
 
-    `header` is the first line's text. `rows`: how many data rows have been parsed; whoever parses a block says so.
+    Args:
+        file: The CSV file, decompressed and open for reading bytes.
+        label: Names the file in errors, such as "green 2020-10".
+
+    Attributes:
+        header: The text of the first line that is not blank.
+        rows: The number of data rows parsed so far. The parser of the blocks updates it.
+
+    Raises:
+        InvalidFileError: The header is longer than `BLOCK_BYTES`.
     """
 
     def __init__(self, file: BinaryIO, *, label: str) -> None:
         self._file = file
-        self._what = label
-        self._blocks = self._whole_lines()
+        self._label = label
+        self._blocks = self._read_lines()
         self.rows = 0
         first = b""
         while not first and (block := next(self._blocks, b"")):
             first = block.removeprefix(BYTE_ORDER_MARK).lstrip(b"\r\n")
-        # The first block is read ahead: it holds the header, and what the reader looks at to learn the field count.
+        # The first block has the header, and the rows that tell the field count; see `peek`.
         header, *rest = _LINE_END.split(first, maxsplit=1)
         self.header = header.decode("utf-8", "backslashreplace")
-        self._ahead = rest[0] if rest else b""
-        if not self._ahead:
-            self._ahead = next(self._blocks, b"")
+        self._next_content = rest[0] if rest else b""
+        if not self._next_content:
+            self._next_content = next(self._blocks, b"")
 
     def peek(self) -> bytes:
-        """The first lines of data, without taking them; only before the first `read`."""
-        return _escape_invalid_utf8(self._ahead).content
+        """Return the first data lines without consuming them. After the first `read` it returns nothing."""
+        return _escape_invalid_utf8(self._next_content).content
 
     def read(self) -> Block | None:
-        """The next whole lines, read as `BLOCK_BYTES` at most; None at the end."""
-        content, self._ahead = self._ahead or next(self._blocks, b""), b""
+        """Return the next block, or None at the end of the file.
+
+        Raises:
+            InvalidFileError: A line is longer than `BLOCK_BYTES`.
+        """
+        content, self._next_content = self._next_content or next(self._blocks, b""), b""
         return _escape_invalid_utf8(content) if content else None
 
-    def _whole_lines(self) -> Iterator[bytes]:
+    def _read_lines(self) -> Iterator[bytes]:
         rest = b""
         while data := self._file.read(BLOCK_BYTES - len(rest)):
             lines = rest + data
-            # A carriage return that comes last may be half of a line end.
+            # A carriage return at the end may be the first half of a line end.
             end = max(lines.rfind(b"\n"), lines.rfind(b"\r", 0, -1)) + 1
             rest = lines[end:]
             if len(rest) >= BLOCK_BYTES:
                 raise InvalidFileError(
-                    f"{self._what}: the line after data row {self.rows:,} is longer than {BLOCK_BYTES:,} bytes.",
-                    remedy="That is no trip file: look at what the publisher sent.",
+                    f"{self._label}: the line after data row {self.rows:,} is longer than {BLOCK_BYTES:,} bytes.",
+                    remedy="Check what the publisher sent: this is not a trip file.",
                 )
             if end:
                 yield lines[:end]
@@ -132,5 +156,5 @@ def _escape_invalid_utf8(content: bytes) -> Block:
         return Block(content)
     lines = list(filter(None, _LINE_END.split(content)))
     escaped = [line.decode("utf-8", "backslashreplace").encode() for line in lines]
-    places = (place for place, (line, text) in enumerate(zip(lines, escaped, strict=True)) if line != text)
-    return Block(b"\n".join([*escaped, b""]), frozenset(places))
+    not_utf8 = (index for index, (line, text) in enumerate(zip(lines, escaped, strict=True)) if line != text)
+    return Block(b"\n".join([*escaped, b""]), frozenset(not_utf8))

@@ -1,8 +1,7 @@
-"""Matching the columns of a published file to the canonical ones, by name and never by position."""
+"""Matching of a file's columns to the canonical columns of a service, by name and never by position."""
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,11 +15,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ColumnMatch:
-    """Which published column holds which canonical one.
+    """The positions of a service's columns in a file.
 
-    `positions`: canonical name to its index in the file (or indices, see `Column.merge_aliases`). `unknown`: names as
-    published that no canonical column claims, by index. `absent`: canonical columns that the file does not have; they
-    are null.
+    Attributes:
+        positions: Canonical column name to its positions in the file: one, or several with `Column.merge_aliases`.
+        unknown: Position to published name, for columns that match no canonical column.
+        absent: Names of canonical columns that the file does not have. Their values are null.
     """
 
     positions: Mapping[str, Sequence[int]]
@@ -29,39 +29,54 @@ class ColumnMatch:
 
 
 def normalize(name: str) -> str:
-    """A published column name without what varies from year to year: spaces, quotes, case, a byte order mark."""
+    """Return a published column name in lower case, without surrounding spaces, quotes and byte order mark."""
     return name.strip(" \t\r\n\"'\ufeff").lower()
 
 
 def match_columns(service: Service, published: Sequence[str], *, label: str) -> ColumnMatch:
-    """Match the names of a file's columns; raises `ColumnMismatchError` where a required one is missing or one comes twice.
+    """Match a file's columns to the canonical columns of a service, by name and never by position.
 
-    An empty name (a field that rows have and the header does not) belongs to no canonical column.
+    Args:
+        service: Defines the canonical columns and their aliases.
+        published: The column names in file order; "" for a field that the header does not name.
+        label: Names the file in errors, such as "green 2020-10".
+
+    Raises:
+        ColumnMismatchError: A required column is missing, or two columns mean the same one.
     """
     names = [normalize(name) for name in published]
-    claims = {alias: column.name for column in service.published_columns for alias in (column.name, *column.aliases)}
-    claimed = [claims.get(name) for name in names]
-    several = {column.name for column in service.published_columns if column.merge_aliases}
-    twice = [name for name, count in Counter(claimed).items() if name is not None and count > 1 and name not in several]
-    if twice:
-        sources = [published[i] for i, name in enumerate(claimed) if name == twice[0]]
-        raise ColumnMismatchError(
-            f"{label}: the columns {', '.join(map(repr, sources))} all mean {twice[0]}.",
-            remedy="Say in the service's schema which one holds the value.",
-        )
+    by_alias = {alias: column.name for column in service.published_columns for alias in (column.name, *column.aliases)}
+    canonical = [by_alias.get(name) for name in names]
     positions: dict[str, list[int]] = {}
-    for index, name in enumerate(claimed):
-        if name is not None:
-            positions.setdefault(name, []).append(index)
-    unknown = {i: published[i] for i, name in enumerate(claimed) if name is None}
-    missing = [c.name for c in service.published_columns if c.required and c.name not in positions]
+    for index, column_name in enumerate(canonical):
+        if column_name is not None:
+            positions.setdefault(column_name, []).append(index)
+    unknown = {index: published[index] for index, column_name in enumerate(canonical) if column_name is None}
+    mergeable = {column.name for column in service.published_columns if column.merge_aliases}
+    for column_name, indices in positions.items():
+        if len(indices) > 1 and column_name not in mergeable:
+            raise _duplicate_column_error(column_name, [published[index] for index in indices], label)
+    missing = [column.name for column in service.published_columns if column.required and column.name not in positions]
     if missing:
-        strangers = [name for name in unknown.values() if name.strip()]
-        raise ColumnMismatchError(
-            f"{label}: the file has no column for {', '.join(missing)}"
-            + (f"; unknown are {', '.join(map(repr, strangers))}." if strangers else "."),
-            remedy=f"Is this a {service.title.lower()} file? A column that was renamed needs an alias in "
-            f"tlc/services/: in {service.name}.py, or in what that imports.",
-        )
-    absent = [c.name for c in service.published_columns if c.name not in positions]
+        raise _missing_column_error(service, missing, unknown, label)
+    absent = [column.name for column in service.published_columns if column.name not in positions]
     return ColumnMatch(positions, unknown, absent)
+
+
+def _duplicate_column_error(name: str, published: Sequence[str], label: str) -> ColumnMismatchError:
+    return ColumnMismatchError(
+        f"{label}: the columns {', '.join(map(repr, published))} all mean {name}.",
+        remedy="Remove one of them from the file, or set merge_aliases on the column if each row fills in only one.",
+    )
+
+
+def _missing_column_error(
+    service: Service, missing: Sequence[str], unknown: Mapping[int, str], label: str
+) -> ColumnMismatchError:
+    unknown_names = [repr(name) for name in unknown.values() if name.strip()]
+    return ColumnMismatchError(
+        f"{label}: the file has no column for {', '.join(missing)}"
+        + (f"; unknown columns: {', '.join(unknown_names)}." if unknown_names else "."),
+        remedy=f"Check that this is a {service.title.lower()} file. If a column was renamed, add an alias in "
+        f"tlc/services/{service.name}.py or in a module that it imports.",
+    )

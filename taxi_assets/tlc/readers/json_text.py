@@ -1,4 +1,4 @@
-"""Values of published Parquet as JSON: the `original` text of a quarantined row."""
+"""JSON text of published Parquet values: the `original` of a quarantined row."""
 
 from __future__ import annotations
 
@@ -13,24 +13,28 @@ import pyarrow.compute as pc
 
 _ZERO_FRACTION = re.compile(r"\.0+$")
 encode_json = json.JSONEncoder(default=str, ensure_ascii=False).encode
+"""Return a value as JSON text. Types that JSON does not have become their `str`."""
 
 
 def json_texts(array: Any) -> Any:
-    """The JSON of each value, as `plain` gives it: by whole columns where possible, else once per distinct value."""
+    """Return the JSON of each value, as `to_json_value` converts it, as an array of strings.
+
+    Whole columns are converted at once where possible, otherwise each distinct value once.
+    """
     types = pa.types
     if types.is_integer(array.type):
         return array.cast(pa.string()).fill_null("null")
     if types.is_timestamp(array.type) and array.type.tz is None:
-        with suppress(pa.ArrowInvalid):  # some have a fraction of a second
+        with suppress(pa.ArrowInvalid):  # a value has a fraction of a second
             texts = array.cast(pa.timestamp("s")).cast(pa.string())
             return pc.binary_join_element_wise(pa.scalar('"'), texts, pa.scalar('"'), pa.scalar("")).fill_null("null")
     if types.is_float64(array.type):
-        bits = array.view(pa.int64()).dictionary_encode()  # -0.0 equals 0.0, but not in its bits
+        bits = array.view(pa.int64()).dictionary_encode()  # bits tell -0.0 from 0.0
         distinct = map(_json_number, bits.dictionary.view(pa.float64()).to_pylist())
         return pa.array(distinct, pa.string()).take(bits.indices).fill_null("null")
     if types.is_dictionary(array.type) or types.is_string(array.type):
         texts = array.dictionary_decode() if types.is_dictionary(array.type) else array
-        texts = texts.dictionary_encode()  # of these rows alone
+        texts = texts.dictionary_encode()  # only of these rows
         distinct = map(encode_json, texts.dictionary.to_pylist())
         return pa.array(distinct, pa.string()).take(texts.indices).fill_null("null")
     return pa.array([encode_json(to_json_value(value)) for value in array], pa.string())
@@ -41,10 +45,13 @@ def _json_number(number: float) -> str:
 
 
 def to_json_value(scalar: Any) -> Any:
-    """A value as JSON can hold it; as text where Python has no such time, or JSON no such number."""
+    """Return an Arrow scalar as a Python value that JSON can hold.
+
+    Times outside Python's calendar, and numbers that are not finite, become text.
+    """
     try:
         value = scalar.as_py()
     except (OverflowError, ValueError):
-        # Like Python's own times: without a fraction of a second that is zero.
+        # Python's times are also shown without a fraction of a second that is zero.
         return _ZERO_FRACTION.sub("", scalar.cast(pa.string()).as_py())
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""Decide which columns of a CSV file may be parsed as numbers at once."""
+"""The choice of CSV columns that can be parsed directly as numbers."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.schema import Column
 
 WHOLE_NUMBER = re.compile(r"([+-]?)0*(\d{1,19})(\.0*)?", re.ASCII)
+"""Matches the text of a whole number: its sign and its digits, without leading zeros and a zero fraction."""
+
 _PARSED_AS_FLOAT = {ColumnType.MONEY, ColumnType.MILES, ColumnType.DEGREES}
 
 
 def numeric_type(column: Column) -> Any | None:
-    """What a CSV parser may read the column's text as; None where only the text tells what is meant.
+    """Return the numeric type as which a CSV parser may read a column, or None if only its text has the meaning.
 
-    `parse` makes of these numbers what it makes of their text.
+    `cleaning.values.parse_column` gives the same values for these numbers as for their text.
     """
     if column.type in _PARSED_AS_FLOAT:
         return pa.float64()
-    means_no_number = not any(map(WHOLE_NUMBER.fullmatch, column.codes))
-    return pa.int64() if column.type is ColumnType.INTEGER and means_no_number else None
+    has_numeric_codes = any(map(WHOLE_NUMBER.fullmatch, column.codes))
+    return pa.int64() if column.type is ColumnType.INTEGER and not has_numeric_codes else None

@@ -1,4 +1,4 @@
-"""Open a published file with the reader of its format."""
+"""Opening of a published file with the reader of its format."""
 
 from __future__ import annotations
 
@@ -23,9 +23,17 @@ if TYPE_CHECKING:
 
 @contextmanager
 def open_trips(path: Path, format_: FileFormat, service: Service, *, label: str) -> Iterator[TripReader]:
-    """Open a published file of a service; `what` names it in errors, as in "green 2020-10".
+    """Hold a published file of a service open for reading.
 
-    Raises `ColumnMismatchError` where its columns are not the service's.
+    Args:
+        path: The file.
+        format_: Its format, which decides the reader.
+        service: The service whose trips the file should contain.
+        label: Names the file in errors, such as "green 2020-10".
+
+    Raises:
+        ColumnMismatchError: The columns are not those of the service.
+        InvalidFileError: The header is too long, or a Parquet file has an unsupported text type.
     """
     if format_ is FileFormat.PARQUET:
         with open_parquet_stream(path, text_as_dictionary=True) as file:
@@ -36,7 +44,16 @@ def open_trips(path: Path, format_: FileFormat, service: Service, *, label: str)
 
 
 def first_rows(file: BinaryIO, format_: FileFormat, rows: int) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
-    """The column names and the first rows of a published file, as they stand there; for a look, not for work."""
+    """Return the column names and the first rows of a published file, as published, for a preview.
+
+    Args:
+        file: The file, open for reading bytes.
+        format_: Its format.
+        rows: The maximum number of rows.
+
+    Returns:
+        The names ("" for fields that the header does not name), and one sequence of values per row.
+    """
     if format_ is FileFormat.PARQUET:
         with open_parquet_stream(file) as parquet:
             batch = next(parquet.iter_batches(batch_size=rows, use_threads=False), None)

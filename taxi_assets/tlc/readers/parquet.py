@@ -1,4 +1,4 @@
-"""Read Parquet files of any layout, in the types of the file."""
+"""The reader of Parquet files of any layout. Batches have the types of the file."""
 
 from __future__ import annotations
 
@@ -22,31 +22,46 @@ if TYPE_CHECKING:
 
 
 PARQUET_BATCH_ROWS = 65_536
-# And the most that their texts take, or their values of a fixed size; real ones take a hundredth.
+"""The maximum number of rows per batch."""
+
+# The maximum size of a batch's texts, and of its values of fixed size. Real batches have a hundredth of it.
 _PARQUET_BATCH_BYTES = 64 << 20
 
 
 class ParquetReader:
-    """Parquet, with whatever types the month happens to have."""
+    """A reader of Parquet files, in the types of the file. Types differ from month to month.
+
+    Args:
+        file: A file from `open_parquet_stream`, with text as dictionaries.
+        service: The service whose columns the file should have.
+        label: Names the file in errors, such as "green 2020-10".
+
+    Raises:
+        ColumnMismatchError: The columns are not those of the service.
+        InvalidFileError: A text column has an unsupported type.
+    """
 
     def __init__(self, file: Any, service: Service, *, label: str) -> None:
-        """`file`: from `open_parquet_stream`, each text once."""
         self._file = file
-        self._what = label
+        self._label = label
         self._schema = file.metadata.schema.to_arrow_schema()
         self.names: Sequence[str] = list(self._schema.names)
         self.types: Sequence[str] = [str(type_) for type_ in self._schema.types]
         self.match = match_columns(service, self.names, label=label)
         if sum(map(_count_dictionaries, file.schema_arrow.types)) < len(text_columns(file.metadata)):
-            raise self._invalid_file_error("it has texts in columns of a type that is not known")
+            raise self._invalid_file_error("it has text in columns of an unsupported type")
 
     def batches(self) -> Iterator[RawBatch]:
-        """All rows, in the file's types."""
+        """Yield all rows, in file order.
+
+        Raises:
+            InvalidFileError: Rows take more memory than real trip files need.
+        """
         next_row = 1
         for batch in self._file.iter_batches(batch_size=self._batch_rows(), use_threads=False):
             source_rows = np.arange(next_row, next_row + batch.num_rows, dtype=np.int64)
             next_row += batch.num_rows
-            # First at most, which takes no look at the rows.
+            # The upper bound is fast, because it does not depend on the rows.
             if all(
                 sum(_text_bytes(column, measure) for column in batch.columns) > _PARQUET_BATCH_BYTES
                 for measure in (_upper_bound, _exact_size)
@@ -57,21 +72,21 @@ class ParquetReader:
             yield RawBatch(arrays, source_rows, [], frozenset(source_rows[bad].tolist()))
 
     def _batch_rows(self) -> int:
-        """As many as do not take too much where values have a size of their own."""
+        """Return the number of rows per batch that keeps values of fixed size within the limit."""
         columns = map(self._file.metadata.schema.column, range(self._file.metadata.num_columns))
         row_bytes = sum(column.length if column.length > 0 else 8 for column in columns)
         if row_bytes > _PARQUET_BATCH_BYTES:
             raise self._invalid_file_error(f"each row takes more than {_PARQUET_BATCH_BYTES:,} bytes")
         return min(PARQUET_BATCH_ROWS, _PARQUET_BATCH_BYTES // max(row_bytes, 1))
 
-    def _invalid_file_error(self, finding: str) -> InvalidFileError:
+    def _invalid_file_error(self, problem: str) -> InvalidFileError:
         return InvalidFileError(
-            f"{self._what}: {finding}.", remedy="That is no trip file: look at what the publisher sent."
+            f"{self._label}: {problem}.", remedy="Check what the publisher sent: this is not a trip file."
         )
 
     def original_texts(self, batch: RawBatch, indices: Any) -> Any:
-        """The rows as JSON objects, with the published names."""
-        # By column, not by row, in a tenth of the time. If two columns have one name, the last one counts.
+        """Return the rows at these indices as JSON objects with the published names."""
+        # By column takes a tenth of the time of by row. If two columns have the same name, the last one counts.
         positions = {name: position for position, name in enumerate(self.names)}
         chunks: list[Any] = []
         for name, position in positions.items():
@@ -81,14 +96,14 @@ class ParquetReader:
 
 
 def _count_dictionaries(type_: Any) -> int:
-    """How many there are in a type, however deep."""
+    """Return the number of dictionary types within a type, at any depth."""
     if pa.types.is_nested(type_):
         return sum(_count_dictionaries(type_.field(place).type) for place in range(type_.num_fields))
     return int(pa.types.is_dictionary(type_))
 
 
 def _text_bytes(array: Any, measure: Callable[[Any], int]) -> int:
-    """The bytes that the texts of a column take if each row has its own; `measure` counts those of a dictionary."""
+    """Return the size in bytes of a column's texts if each row held its own; `measure` sizes a dictionary array."""
     if pa.types.is_dictionary(array.type):
         return measure(array)
     if pa.types.is_map(array.type):
@@ -108,9 +123,9 @@ def _exact_size(texts: Any) -> int:
 
 
 def _as_published(array: Any, type_: Any) -> Any:
-    """A column in the type of its file; texts that repeat stay a dictionary, in which each is read once.
+    """Return a column in the type of its file, but texts that repeat as a dictionary, so that each is parsed once.
 
-    Texts within lists and structures stay as they are: those are no trip data.
+    Texts within lists and structs are left as they are: trip columns are never nested.
     """
     if not _is_text(type_):
         return array
@@ -120,17 +135,24 @@ def _as_published(array: Any, type_: Any) -> Any:
 
 def _is_text(type_: Any) -> bool:
     kinds = pa.types
-    asked = [kinds.is_string, kinds.is_large_string, kinds.is_string_view]
-    asked += [kinds.is_binary, kinds.is_large_binary, kinds.is_binary_view]
-    return any(is_kind(type_) for is_kind in asked)
+    tests = [kinds.is_string, kinds.is_large_string, kinds.is_string_view]
+    tests += [kinds.is_binary, kinds.is_large_binary, kinds.is_binary_view]
+    return any(is_kind(type_) for is_kind in tests)
 
 
 def escape_invalid_utf8(columns: Iterable[Any]) -> tuple[Sequence[Any], list[int]]:
-    """The columns, with bytes that are not UTF-8 escaped, as in a CSV; and the places of rows that had any."""
+    """Escape bytes that are not UTF-8 in text columns, as the CSV reader does.
+
+    Args:
+        columns: The Arrow arrays of a batch.
+
+    Returns:
+        The columns, and the sorted indices of rows that had such bytes.
+    """
     published_columns = list(columns)
     try:
         for array in published_columns:
-            array.validate(full=True)  # or they would be noticed, or not, wherever they are first looked at
+            array.validate(full=True)  # otherwise invalid bytes fail, or pass, wherever they are first read
     except pa.ArrowInvalid:
         pass
     else:

@@ -1,7 +1,8 @@
-"""For-hire vehicles: car services, black cars and, until January 2019, the app companies, by dispatching base.
+"""For-hire vehicles (FHV): car services, black cars and, until January 2019, app companies, by dispatching base.
 
-TLC asked the bases for little: until 2016 only base, pickup time and zone, from 2017 on dropoffs. Exact duplicates are
-legitimate (times were rounded to the minute), and a quarter of some months' trips end more than a day after they began.
+Files until 2016 hold only base, pickup time and zone; dropoffs follow from 2017 on. Exact duplicates are legitimate,
+because times were rounded to the minute. No rule limits the duration: in some months, a quarter of the trips end more
+than a day after they started. Source: TLC's data dictionary of FHV trip records (2025-03).
 """
 
 from __future__ import annotations
@@ -16,31 +17,33 @@ DROPOFFS_SINCE = Month(2017, 1)
 FHV = Service(
     name="fhv",
     title="For-hire vehicle",
-    description="car services and black cars, as their bases dispatched them",
+    description="car services and black cars, as reported by the bases that dispatched them",
     first_month=Month(2015, 1),
     columns=(
         Column(
             "dispatching_base_num",
             ColumnType.TEXT,
-            "TLC licence of the base that sent the car, such as B02764.",
+            "TLC license number of the base that dispatched the trip, such as B02764.",
             aliases=("dispatching_base_number",),
             required=True,
-            # Files of 2018 have both names, and the one that other years use is empty.
+            # Files of 2018 have both names. The column with the name of the other years is empty there.
             merge_aliases=True,
         ),
         Column(
             "affiliated_base_number",
             ColumnType.TEXT,
-            "TLC licence of the base that the car belongs to; not in the CSV files.",
+            "TLC license number of the base that the vehicle belongs to. Only Parquet files have it.",
         ),
-        local_time("pickup_datetime", "When the trip began.", required=True, aliases=("pickup_date",)),
-        local_time("dropoff_datetime", "When the trip ended; null where the base did not say.", since=DROPOFFS_SINCE),
+        local_time("pickup_datetime", "Time when the trip started.", required=True, aliases=("pickup_date",)),
+        local_time(
+            "dropoff_datetime", "Time when the trip ended. Null if the base did not report it.", since=DROPOFFS_SINCE
+        ),
         zone("pickup", aliases=("locationid",)),
         zone("dropoff", since=DROPOFFS_SINCE),
         Column(
             "sr_flag",
             ColumnType.INTEGER,
-            "1 for a trip in a shared-ride chain, null for one that was not; other numbers occur.",
+            "1 if the trip was part of a shared ride, null if not. Other numbers occur.",
             since=Month(2017, 7),
         ),
         *DERIVED_TIMES,

@@ -1,6 +1,7 @@
-"""High-volume for-hire vehicles: Uber, Lyft and the like (10,000 trips a day and more), since they report apart.
+"""High-volume for-hire vehicles (FHVHV): companies with at least 10,000 trips a day, such as Uber and Lyft.
 
-The CSV files of 2019 to 2021 have 7 columns; TLC's Parquet files have 24 for all months, and 25 since 2025.
+The CSV files of 2019 to 2021 have 7 columns. TLC's Parquet files have 24 columns, and 25 from 2025 on. Source: TLC's
+data dictionary of high-volume FHV trip records (2025-03).
 """
 
 from __future__ import annotations
@@ -14,7 +15,15 @@ from taxi_assets.tlc.rules import (
     PICKUP_OUTSIDE_MONTH,
 )
 from taxi_assets.tlc.schema import Column, ColumnType, Service
-from taxi_assets.tlc.services.shared_columns import DERIVED_TIMES, ORIGIN, local_time, money, zone
+from taxi_assets.tlc.services.shared_columns import (
+    CBD_FEE_DESCRIPTION,
+    CONGESTION_SURCHARGE_DESCRIPTION,
+    DERIVED_TIMES,
+    ORIGIN,
+    local_time,
+    money,
+    zone,
+)
 
 
 def _flag(name: str, description: str) -> Column:
@@ -24,43 +33,61 @@ def _flag(name: str, description: str) -> Column:
 FHVHV = Service(
     name="fhvhv",
     title="High-volume for-hire vehicle",
-    description="Uber, Lyft, and until 2019 and 2021 Juno and Via",
+    description="trips of Uber, Lyft, Juno (until 2019) and Via (until 2021)",
     first_month=Month(2019, 2),
     columns=(
         Column(
             "hvfhs_license_num",
             ColumnType.TEXT,
-            "TLC licence of the company: HV0002 Juno, HV0003 Uber, HV0004 Via, HV0005 Lyft.",
+            "TLC license number of the company: HV0002 Juno, HV0003 Uber, HV0004 Via, HV0005 Lyft.",
             required=True,
         ),
-        Column("dispatching_base_num", ColumnType.TEXT, "TLC licence of the base that sent the car.", required=True),
-        Column("originating_base_num", ColumnType.TEXT, "TLC licence of the base that received the request."),
-        local_time("request_datetime", "When the passenger asked for the ride."),
-        local_time("on_scene_datetime", "When the driver arrived; wheelchair-accessible vehicles, and Uber."),
-        local_time("pickup_datetime", "When the trip began.", required=True),
-        local_time("dropoff_datetime", "When the trip ended.", required=True),
+        Column(
+            "dispatching_base_num",
+            ColumnType.TEXT,
+            "TLC license number of the base that dispatched the trip.",
+            required=True,
+        ),
+        Column(
+            "originating_base_num",
+            ColumnType.TEXT,
+            "TLC license number of the base that received the passenger's request.",
+        ),
+        local_time("request_datetime", "Time when the passenger requested the trip."),
+        local_time(
+            "on_scene_datetime",
+            "Time when the driver arrived at the pickup. Only Uber and wheelchair-accessible vehicles report it.",
+        ),
+        local_time("pickup_datetime", "Time when the trip started.", required=True),
+        local_time("dropoff_datetime", "Time when the trip ended.", required=True),
         zone("pickup"),
         zone("dropoff"),
-        Column("trip_distance", ColumnType.MILES, "Distance of the trip.", "miles", aliases=("trip_miles",)),
-        Column("trip_time", ColumnType.INTEGER, "Duration as the company reports it.", "seconds"),
+        Column(
+            "trip_distance",
+            ColumnType.MILES,
+            "Trip distance that the company reported.",
+            "miles",
+            aliases=("trip_miles",),
+        ),
+        Column("trip_time", ColumnType.INTEGER, "Trip duration that the company reported.", "seconds"),
         money("base_passenger_fare", "Fare before tolls, tips, taxes and fees."),
-        money("tolls_amount", "Tolls paid on the trip.", aliases=("tolls",)),
+        money("tolls_amount", "All tolls paid during the trip.", aliases=("tolls",)),
         money("black_car_fund", "Surcharge for the Black Car Fund.", aliases=("bcf",)),
         money("sales_tax", "New York State sales tax."),
-        money("congestion_surcharge", "State congestion surcharge, Manhattan south of 96th Street."),
-        money("airport_fee", "Pickup or dropoff at LaGuardia, JFK or Newark."),
-        money("tip_amount", "Tip that the passenger gave.", aliases=("tips",)),
-        money("driver_pay", "What the driver was paid, without tolls and tips, after commission and taxes."),
-        money("cbd_congestion_fee", "Fee for the Congestion Relief Zone.", since=Month(2025, 1)),
-        _flag("shared_request_flag", "The passenger agreed to share the ride"),
-        _flag("shared_match_flag", "The ride was shared"),
-        _flag("access_a_ride_flag", "The trip was for the Metropolitan Transportation Authority's Access-A-Ride"),
-        _flag("wav_request_flag", "The passenger asked for a wheelchair-accessible vehicle"),
-        _flag("wav_match_flag", "The vehicle was wheelchair-accessible"),
+        money("congestion_surcharge", CONGESTION_SURCHARGE_DESCRIPTION),
+        money("airport_fee", "Fee for pickups and dropoffs at LaGuardia, JFK and Newark airports."),
+        money("tip_amount", "Tip from the passenger.", aliases=("tips",)),
+        money("driver_pay", "Pay of the driver, after commission, surcharges and taxes, without tolls and tips."),
+        money("cbd_congestion_fee", CBD_FEE_DESCRIPTION, since=Month(2025, 1)),
+        _flag("shared_request_flag", "Whether the passenger agreed to share the ride"),
+        _flag("shared_match_flag", "Whether the passenger shared the ride with another party"),
+        _flag("access_a_ride_flag", "Whether the trip was made for the MTA's Access-A-Ride program"),
+        _flag("wav_request_flag", "Whether the passenger requested a wheelchair-accessible vehicle"),
+        _flag("wav_match_flag", "Whether the vehicle was wheelchair-accessible"),
         Column(
             "sr_flag",
             ColumnType.INTEGER,
-            "1 for a trip in a shared-ride chain, null for one that was not; in CSV files only.",
+            "1 if the trip was part of a shared ride, null if not. Only CSV files have it.",
         ),
         *DERIVED_TIMES,
         *ORIGIN,
@@ -74,7 +101,7 @@ FHVHV = Service(
     ),
     measures={
         "fare": "base_passenger_fare",
-        # What the passenger paid in all; no column says it.
+        # All that the passenger paid. Files have no column for it.
         "revenue": "base_passenger_fare + COALESCE(tolls_amount, 0) + COALESCE(black_car_fund, 0)"
         " + COALESCE(sales_tax, 0) + COALESCE(congestion_surcharge, 0) + COALESCE(airport_fee, 0)"
         " + COALESCE(cbd_congestion_fee, 0) + COALESCE(tip_amount, 0)",

@@ -1,4 +1,7 @@
-"""Green taxis: street hail livery, for the boroughs and upper Manhattan."""
+"""Green taxis: street hail liveries, for the outer boroughs and upper Manhattan.
+
+Source: TLC's data dictionary of green taxi trip records (2025-03).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from taxi_assets.tlc.services.shared_columns import money
 GREEN = Service(
     name="green",
     title="Green taxi",
-    description="street hail livery, for the outer boroughs and upper Manhattan",
+    description="street hail liveries, for the outer boroughs and upper Manhattan",
     first_month=Month(2013, 8),
     columns=(
         street_hail.VENDOR_ID,
@@ -24,13 +27,13 @@ GREEN = Service(
         street_hail.DROPOFF_LOCATION_ID,
         *street_hail.COORDINATES,
         street_hail.PAYMENT_TYPE,
-        Column("trip_type", ColumnType.INTEGER, "1 hailed on the street, 2 dispatched."),
+        Column("trip_type", ColumnType.INTEGER, "How the passenger got the taxi: 1 street hail, 2 dispatch."),
         street_hail.FARE_AMOUNT,
         street_hail.EXTRA,
         street_hail.MTA_TAX,
         street_hail.TIP_AMOUNT,
         street_hail.TOLLS_AMOUNT,
-        money("ehail_fee", "Fee for hailing by app; never filled in."),
+        money("ehail_fee", "Fee for hailing by app. No known file has a value."),
         street_hail.IMPROVEMENT_SURCHARGE,
         street_hail.TOTAL_AMOUNT,
         street_hail.CONGESTION_SURCHARGE,

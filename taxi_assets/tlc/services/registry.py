@@ -1,6 +1,6 @@
-"""The services that this platform knows. A new one is a file in `schemas/` and a line here: docs/add-a-dataset.md.
+"""The registry of services. To add one, write a module in this package and add a line here; see docs/add-a-dataset.md.
 
-Belongs here: what cleaning, warehouses and marts expect of every service, whatever else it records.
+Belongs here: what cleaning, warehouses and marts require of every service, in addition to its own columns.
 """
 
 from __future__ import annotations
@@ -22,61 +22,74 @@ if TYPE_CHECKING:
 
     from taxi_assets.tlc.schema import Service
 
-# Asset keys, jobs, folders and tables are named after it.
+# Asset keys, job names, lake folders and tables contain it.
 _NAME = re.compile("[a-z][a-z0-9_]*")
 _TYPES = {
     "pickup_datetime": ColumnType.DATETIME,
     "dropoff_datetime": ColumnType.DATETIME,
     **{column.name: column.type for column in (*DERIVED_TIMES, *ORIGIN)},
 }
-_COMPUTED = {column.name for column in (*DERIVED_TIMES, *ORIGIN)} | {"is_reversal"}
+_COMPUTED_COLUMNS = {column.name for column in (*DERIVED_TIMES, *ORIGIN)} | {"is_reversal"}
 
 
 def validate_services(services: Iterable[Service]) -> Mapping[str, Service]:
-    """The services by their names; raises `ServiceDefinitionError` for one that the platform could not carry."""
-    found: dict[str, Service] = {}
+    """Validate service definitions and return them by name.
+
+    Args:
+        services: Definitions, in the order in which assets and pages list them.
+
+    Raises:
+        ServiceDefinitionError: A name is malformed or taken, or a column is missing, repeated or of the wrong type.
+    """
+    by_name: dict[str, Service] = {}
     for service in services:
-        _require_name(service, found)
-        _require_columns(service)
-        found[service.name] = service
-    return found
+        _require_valid_name(service, by_name)
+        _require_valid_columns(service)
+        by_name[service.name] = service
+    return by_name
 
 
-def _require_name(service: Service, others: Mapping[str, Service]) -> None:
+def _require_valid_name(service: Service, others: Mapping[str, Service]) -> None:
     if not _NAME.fullmatch(service.name):
-        raise _definition_error(service, "its name is not made of lower-case letters, digits and underscores")
+        raise _definition_error(
+            service, "the name must be lower-case letters, digits and underscores, and start with a letter"
+        )
     if service.name in others:
-        raise _definition_error(service, "there is another service of that name")
+        raise _definition_error(service, "another service has the same name")
 
 
-def _require_columns(service: Service) -> None:
+def _require_valid_columns(service: Service) -> None:
     types = {column.name: column.type for column in service.columns}
-    claims = Counter(name for column in service.published_columns for name in {column.name, *column.aliases})
-    claims |= Counter(column.name for column in service.columns)
-    if twice := [name for name, count in claims.items() if count > 1]:
-        raise _definition_error(service, f"more than one of its columns is called {', '.join(twice)}")
+    names = Counter(name for column in service.published_columns for name in {column.name, *column.aliases})
+    names |= Counter(column.name for column in service.columns)
+    if duplicates := [name for name, count in names.items() if count > 1]:
+        raise _definition_error(service, f"more than one column is called {', '.join(duplicates)}")
     missing = [f"{name} ({type_})" for name, type_ in _TYPES.items() if types.get(name) is not type_]
     if missing:
-        raise _definition_error(service, f"it has no column {', '.join(missing)}, as every service has")
-    derived = {column.name for column in service.columns if column.derived}
-    if strange := derived - _COMPUTED:
-        raise _definition_error(service, f"nothing computes its derived column {', '.join(sorted(strange))}")
-    if unread := _COMPUTED & {*types} - derived:
-        raise _definition_error(
-            service, f"its column {', '.join(sorted(unread))} is computed, and must say that it is derived"
-        )
+        raise _definition_error(service, f"every service needs the columns {', '.join(missing)}")
+    _require_valid_derived_columns(service)
     if types.get("total_amount", ColumnType.MONEY) is not ColumnType.MONEY:
-        raise _definition_error(service, "its total_amount is not money")
+        raise _definition_error(service, "total_amount must have the type ColumnType.MONEY")
     if ("total_amount" in types) is not ("is_reversal" in types):
         raise _definition_error(
-            service, "a service has both total_amount and is_reversal, or neither: marts count no reversals"
+            service, "it needs both total_amount and is_reversal, or neither, because marts do not count reversals"
         )
 
 
-def _definition_error(service: Service, label: str) -> ServiceDefinitionError:
+def _require_valid_derived_columns(service: Service) -> None:
+    derived = {column.name for column in service.columns if column.derived}
+    if not_computed := derived - _COMPUTED_COLUMNS:
+        raise _definition_error(service, f"no code computes the derived column {', '.join(sorted(not_computed))}")
+    if not_derived := _COMPUTED_COLUMNS & {column.name for column in service.columns} - derived:
+        raise _definition_error(
+            service, f"{', '.join(sorted(not_derived))} is a computed column, and needs derived=True"
+        )
+
+
+def _definition_error(service: Service, problem: str) -> ServiceDefinitionError:
     return ServiceDefinitionError(
-        f"The service {service.name!r} cannot be carried: {label}.",
-        remedy="Mend its file in tlc/services/; docs/add-a-dataset.md shows a whole one.",
+        f"Invalid service definition {service.name!r}: {problem}.",
+        remedy="Fix it in tlc/services/. See docs/add-a-dataset.md for a complete example.",
     )
 
 

@@ -1,4 +1,7 @@
-"""Columns that all services share: what they mean is the same, the names they were published under are not."""
+"""Columns that all services have, and constructors of columns.
+
+The columns mean the same for every service. The names under which they were published differ.
+"""
 
 from __future__ import annotations
 
@@ -21,53 +24,80 @@ OUTSIDE_NYC_ZONE = 265
 SPECIAL_ZONES = f"{UNKNOWN_ZONE} means unknown, {OUTSIDE_NYC_ZONE} means outside of NYC."
 """What the two numbers without a place mean. Descriptions of all location columns use this sentence."""
 
+CONGESTION_SURCHARGE_DESCRIPTION = "New York State congestion surcharge, for trips in Manhattan south of 96th Street."
+CBD_FEE_DESCRIPTION = "MTA fee for trips in the Congestion Relief Zone, charged since 2025-01-05."
+
 
 def money(name: str, description: str, **options: Any) -> Column:
-    """An amount; `options` are those of `Column`."""
+    """Return a column of amounts in US dollars.
+
+    Args:
+        name: The column's name.
+        description: What the amount is for.
+        options: Further attributes of `Column`.
+    """
     return Column(name, ColumnType.MONEY, description, "US dollars", **options)
 
 
 def local_time(name: str, description: str, **options: Any) -> Column:
-    """A moment, as New York's clocks showed it; `options` are those of `Column`."""
+    """Return a column of times as New York's clocks showed them, without a time zone.
+
+    Args:
+        name: The column's name.
+        description: What happened at that time.
+        options: Further attributes of `Column`.
+    """
     return Column(name, ColumnType.DATETIME, description, "local time", **options)
 
 
 def zone(event: str, *, since: Month | None = None, aliases: Sequence[str] = ()) -> Column:
-    """The taxi zone of the pickup or the dropoff (`event`)."""
+    """Return the column of pickup or dropoff zones.
+
+    Args:
+        event: "pickup" or "dropoff".
+        since: The first month whose file has the column; None for the service's first month.
+        aliases: Names in files, in lower case, in addition to TLC's `pulocationid` or `dolocationid`.
+    """
     description = f"TLC taxi zone of the {event}; see taxi_zones. {SPECIAL_ZONES}"
     published = (f"{event[0]}{'u' if event == 'pickup' else 'o'}locationid", *aliases)
     return Column(f"{event}_location_id", ColumnType.INTEGER, description, aliases=published, since=since)
 
 
-# Computed, not read (`split_batch.py`): what marts need and engines spell differently.
 DERIVED_TIMES = (
-    Column("pickup_date", ColumnType.DATE, "Day of the pickup.", "local date", derived=True),
+    Column("pickup_date", ColumnType.DATE, "Date of the pickup.", "local date", derived=True),
     Column("pickup_hour", ColumnType.INTEGER, "Hour of the pickup, 0 to 23.", "hour of the day", derived=True),
-    Column("pickup_isodow", ColumnType.INTEGER, "Day of the week, 1 Monday to 7 Sunday.", "weekday", derived=True),
+    Column(
+        "pickup_isodow",
+        ColumnType.INTEGER,
+        "Weekday of the pickup, from 1 for Monday to 7 for Sunday (ISO 8601).",
+        "weekday",
+        derived=True,
+    ),
     Column(
         "trip_seconds",
         ColumnType.INTEGER,
-        "From pickup to dropoff by the clock; an hour more where both stand in the hour that clocks repeat in autumn "
-        "and the dropoff not after the pickup.",
+        "Time from pickup to dropoff by local clocks. One hour is added if both are in the hour that clocks repeat in "
+        "autumn, and the dropoff is not after the pickup.",
         "seconds",
         derived=True,
     ),
 )
+"""Columns that marts need of every trip. Cleaning computes them, because warehouses would differ."""
 
-# Where the row came from.
 ORIGIN = (
     Column(
         "data_month",
         ColumnType.DATE,
-        "First day of the month whose file holds the row: the partition. Not the month of the pickup, which may be a "
-        "neighbouring one.",
+        "First day of the month in whose file the row was published: the partition. The pickup may be in a neighboring "
+        "month.",
         derived=True,
     ),
     Column(
         "source_row",
         ColumnType.INTEGER,
-        "The row's place in the published file: data rows from 1, blank lines not counted.",
+        "Number of the row in the published file. The first data row is 1; blank lines are not counted.",
         "row number",
         derived=True,
     ),
 )
+"""Where a row comes from: its file and its place in the file."""

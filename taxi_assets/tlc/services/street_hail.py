@@ -1,15 +1,23 @@
-"""Columns that yellow and green taxis share, under every name they were ever published with.
+"""Columns that yellow and green taxis share, with all names under which they were published.
 
-Sources: TLC's data dictionaries for yellow and green trip records, and the header eras of the published files.
+Sources: TLC's data dictionaries of yellow and green trip records (2025-03), and the headers of the published files.
 """
 
 from __future__ import annotations
 
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Column, ColumnType
-from taxi_assets.tlc.services.shared_columns import DERIVED_TIMES, ORIGIN, local_time, money, zone
+from taxi_assets.tlc.services.shared_columns import (
+    CBD_FEE_DESCRIPTION,
+    CONGESTION_SURCHARGE_DESCRIPTION,
+    DERIVED_TIMES,
+    ORIGIN,
+    local_time,
+    money,
+    zone,
+)
 
-# Until 2014 vendors and payment types were published as text.
+# Until 2014, files held vendors and payment types as text.
 VENDORS = {"cmt": 1, "vts": 2, "dds": 3}
 PAYMENT_TYPES = {
     **dict.fromkeys(("credit", "crd", "cre"), 1),
@@ -27,8 +35,8 @@ COORDINATES_UNTIL = Month(2016, 6)
 VENDOR_ID = Column(
     "vendor_id",
     ColumnType.INTEGER,
-    "Provider of the meter and the record: 1 Creative Mobile Technologies, 2 VeriFone (Curb), 3 Digital Dispatch "
-    "Systems (to 2010), 6 Myle, 7 Helix.",
+    "Vendor of the meter system that sent the record: 1 Creative Mobile Technologies, 2 Curb Mobility (formerly "
+    "VeriFone), 3 Digital Dispatch Systems (until 2010), 6 Myle Technologies, 7 Helix.",
     aliases=("vendorid", "vendor_name"),
     required=True,
     codes=VENDORS,
@@ -36,11 +44,15 @@ VENDOR_ID = Column(
 
 
 def pickup_and_dropoff(prefix: str) -> tuple[Column, Column]:
-    """Pickup and dropoff time; `prefix` is the service's in the published names (`tpep`, `lpep`)."""
+    """Return the columns of pickup and dropoff times.
+
+    Args:
+        prefix: What the service's published names begin with: "tpep" (yellow) or "lpep" (green).
+    """
     pickup, dropoff = (
         local_time(
             f"{event}_datetime",
-            f"When the meter was {switched}: New York wall-clock time.",
+            f"Time when the meter was {switched}, as New York's clocks showed it.",
             aliases=(f"{prefix}_{event}_datetime", f"trip_{event}_datetime"),
             required=True,
         )
@@ -50,20 +62,22 @@ def pickup_and_dropoff(prefix: str) -> tuple[Column, Column]:
 
 
 PASSENGER_COUNT = Column(
-    "passenger_count", ColumnType.INTEGER, "Passengers, as the driver entered them.", "persons", required=True
+    "passenger_count", ColumnType.INTEGER, "Number of passengers, as the driver entered it.", "persons", required=True
 )
-TRIP_DISTANCE = Column("trip_distance", ColumnType.MILES, "Distance that the meter reported.", "miles", required=True)
+TRIP_DISTANCE = Column(
+    "trip_distance", ColumnType.MILES, "Trip distance that the meter reported.", "miles", required=True
+)
 RATE_CODE_ID = Column(
     "rate_code_id",
     ColumnType.INTEGER,
-    "Rate in effect at the end of the trip: 1 standard, 2 JFK, 3 Newark, 4 Nassau or Westchester, 5 negotiated, "
+    "Rate in effect at the end of the trip: 1 standard, 2 JFK, 3 Newark, 4 Nassau or Westchester, 5 negotiated fare, "
     "6 group ride, 99 unknown.",
     aliases=("ratecodeid", "rate_code"),
 )
 STORE_AND_FWD_FLAG = Column(
     "store_and_fwd_flag",
     ColumnType.TEXT,
-    "Y when the record was held in the vehicle for want of a connection and sent later, N when not.",
+    "Y if the vehicle had no connection and stored the record before sending it, N if not.",
     aliases=("store_and_forward",),
     codes=STORE_AND_FORWARD,
 )
@@ -73,7 +87,7 @@ COORDINATES = tuple(
     Column(
         f"{event}_{axis}",
         ColumnType.DEGREES,
-        f"{axis.capitalize()} of the {event} as published (0 where unknown); later files have taxi zones instead.",
+        f"{axis.capitalize()} of the {event}, 0 if unknown. Files from {ZONES_SINCE} on have taxi zones instead.",
         "degrees, WGS 84",
         (f"{short}_{axis[:3]}",),
         until=COORDINATES_UNTIL,
@@ -84,35 +98,38 @@ COORDINATES = tuple(
 PAYMENT_TYPE = Column(
     "payment_type",
     ColumnType.INTEGER,
-    "How the passenger paid: 0 flex fare, 1 credit card, 2 cash, 3 no charge, 4 dispute, 5 unknown, 6 voided.",
+    "How the passenger paid: 0 flex fare, 1 credit card, 2 cash, 3 no charge, 4 dispute, 5 unknown, 6 voided trip.",
     required=True,
     codes=PAYMENT_TYPES,
 )
-FARE_AMOUNT = money("fare_amount", "Time-and-distance fare of the meter.", required=True, aliases=("fare_amt",))
-EXTRA = money("extra", "Rush hour, overnight and other extras and surcharges.", required=True, aliases=("surcharge",))
-MTA_TAX = money("mta_tax", "Tax of the Metropolitan Transportation Authority.", required=True)
-TIP_AMOUNT = money("tip_amount", "Tip by card; cash tips are not recorded.", required=True, aliases=("tip_amt",))
-TOLLS_AMOUNT = money("tolls_amount", "Tolls paid on the trip.", required=True, aliases=("tolls_amt",))
-IMPROVEMENT_SURCHARGE = money("improvement_surcharge", "Improvement surcharge at flag drop.", since=Month(2015, 1))
+FARE_AMOUNT = money(
+    "fare_amount", "Fare that the meter computed from time and distance.", required=True, aliases=("fare_amt",)
+)
+EXTRA = money("extra", "Rush hour, overnight and other surcharges.", required=True, aliases=("surcharge",))
+MTA_TAX = money("mta_tax", "Tax for the Metropolitan Transportation Authority (MTA).", required=True)
+TIP_AMOUNT = money("tip_amount", "Tip paid by card. Cash tips are not recorded.", required=True, aliases=("tip_amt",))
+TOLLS_AMOUNT = money("tolls_amount", "All tolls paid during the trip.", required=True, aliases=("tolls_amt",))
+IMPROVEMENT_SURCHARGE = money(
+    "improvement_surcharge", "Improvement surcharge, charged when the trip starts.", since=Month(2015, 1)
+)
 TOTAL_AMOUNT = money(
     "total_amount",
-    "All that was charged; without cash tips. Negative for a reversal.",
+    "Total charged to the passenger, without cash tips. Negative if the row reverses a charge.",
     required=True,
     aliases=("total_amt",),
 )
-CONGESTION_SURCHARGE = money(
-    "congestion_surcharge", "State congestion surcharge, Manhattan south of 96th Street.", since=Month(2019, 1)
-)
-CBD_CONGESTION_FEE = money("cbd_congestion_fee", "Fee for the Congestion Relief Zone.", since=Month(2025, 1))
-
+CONGESTION_SURCHARGE = money("congestion_surcharge", CONGESTION_SURCHARGE_DESCRIPTION, since=Month(2019, 1))
+CBD_CONGESTION_FEE = money("cbd_congestion_fee", CBD_FEE_DESCRIPTION, since=Month(2025, 1))
 
 DERIVED = (
     *DERIVED_TIMES,
     Column(
         "is_reversal",
         ColumnType.BOOLEAN,
-        "Whether the total is negative: the row takes a charge back. Count trips without it, sum money with it.",
+        "Whether the total is negative, so that the row reverses a charge. Exclude reversals when you count trips, and "
+        "include them when you sum money.",
         derived=True,
     ),
     *ORIGIN,
 )
+"""The columns that cleaning computes for yellow and green trips."""

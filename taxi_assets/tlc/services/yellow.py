@@ -1,4 +1,7 @@
-"""Yellow taxis: medallion cabs, hailed on the street anywhere in the city."""
+"""Yellow taxis: medallion cabs, which passengers hail on the street anywhere in the city.
+
+Source: TLC's data dictionary of yellow taxi trip records (2025-03).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from taxi_assets.tlc.services.shared_columns import money
 YELLOW = Service(
     name="yellow",
     title="Yellow taxi",
-    description="medallion cabs, hailed on the street anywhere in the city",
+    description="medallion cabs, which passengers hail on the street anywhere in the city",
     first_month=Month(2009, 1),
     columns=(
         street_hail.VENDOR_ID,
@@ -32,7 +35,7 @@ YELLOW = Service(
         street_hail.IMPROVEMENT_SURCHARGE,
         street_hail.TOTAL_AMOUNT,
         street_hail.CONGESTION_SURCHARGE,
-        money("airport_fee", "Pickup at LaGuardia or JFK.", since=Month(2021, 1)),
+        money("airport_fee", "Fee for pickups at LaGuardia and JFK airports.", since=Month(2021, 1)),
         street_hail.CBD_CONGESTION_FEE,
         *street_hail.DERIVED,
     ),

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from taxi_assets.tlc.cleaning.split_batch import QUARANTINE_SCHEMA
+from taxi_assets.tlc.cleaning.quarantine import QUARANTINE_SCHEMA
 from taxi_assets.tlc.parquet_io import ROW_GROUP_ROWS, TripWriter
 from taxi_assets.tlc.services.green import GREEN
 

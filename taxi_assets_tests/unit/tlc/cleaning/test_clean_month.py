@@ -19,8 +19,8 @@ import pytest
 from taxi_assets.errors import ColumnMismatchError, InvalidFileError, ReconciliationError, TooManyQuarantinedError
 from taxi_assets.tlc.cleaning import clean_month as clean_module
 from taxi_assets.tlc.cleaning.clean_month import CleanedMonth, clean_month, data_version
+from taxi_assets.tlc.cleaning.quarantine import QUARANTINE_SCHEMA
 from taxi_assets.tlc.cleaning.report import CleaningReport, ReasonTotals, compute_parquet_totals
-from taxi_assets.tlc.cleaning.split_batch import QUARANTINE_SCHEMA
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.readers import csv as csv_reader
 from taxi_assets.tlc.readers import csv_blocks

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
-from taxi_assets.tlc.cleaning.split_batch import QUARANTINE_SCHEMA, split_batch
+from taxi_assets.tlc.cleaning.quarantine import QUARANTINE_SCHEMA
+from taxi_assets.tlc.cleaning.split_batch import split_batch
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.readers.open_trips import open_trips
 from taxi_assets.tlc.services.registry import SERVICES
@@ -33,19 +34,19 @@ OCTOBER = Month(2020, 10)
 at = dt.datetime.fromisoformat
 
 
-def part_file(
+def split_file(
     path: Path, layout: str = LAYOUT, month: Month = OCTOBER, rules: Sequence[str] | None = None
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Clean and quarantined rows of a file, in order."""
     service = SERVICES[service_of(layout)]
     clean, quarantine = [], []
     with open_trips(path, format_of(path), service, label="") as reader:
-        for published in reader.batches():
-            parted = split_batch(published, reader, service, month, service.select_rules(rules))
-            assert parted.clean.schema == service.working_schema
-            assert parted.quarantine.schema == QUARANTINE_SCHEMA
-            clean += parted.clean.to_pylist()
-            quarantine += parted.quarantine.to_pylist()
+        for raw in reader.batches():
+            split = split_batch(raw, service, month, service.select_rules(rules), reader=reader)
+            assert split.clean.schema == service.working_schema
+            assert split.quarantine.schema == QUARANTINE_SCHEMA
+            clean += split.clean.to_pylist()
+            quarantine += split.quarantine.to_pylist()
     return clean, quarantine
 
 
@@ -59,7 +60,7 @@ def csv(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_trip_is_the_same_in_every_era(csv: Path, layout: str) -> None:
-    clean, quarantine = part_file(write_trips(csv, layout, [trip()]), layout)
+    clean, quarantine = split_file(write_trips(csv, layout, [trip()]), layout)
     assert quarantine == []
     (row,) = clean
     expected = {
@@ -95,7 +96,7 @@ def test_a_trip_is_the_same_in_every_era(csv: Path, layout: str) -> None:
 
 
 def derived_of(csv: Path, month: Month = OCTOBER, **changes: str) -> dict[str, Any]:
-    clean, quarantine = part_file(write_trips(csv, LAYOUT, [trip(**changes)]), month=month, rules=[])
+    clean, quarantine = split_file(write_trips(csv, LAYOUT, [trip(**changes)]), month=month, rules=[])
     assert quarantine == []
     return clean[0]
 
@@ -153,7 +154,7 @@ def test_a_trip_of_a_minute_within_the_hour_that_comes_twice_does_not_lengthen_i
         trip(pickup_datetime="2020-11-01 01:10:00", dropoff_datetime="2020-11-01 01:11:00"),
         trip(pickup_datetime="2020-10-05 01:10:00", dropoff_datetime="2020-10-05 01:11:00"),
     ]
-    clean, _ = part_file(write_trips(csv, LAYOUT, trips))
+    clean, _ = split_file(write_trips(csv, LAYOUT, trips))
     assert [row["trip_seconds"] for row in clean] == [1200, 60, 60]
 
 
@@ -161,7 +162,7 @@ def test_a_trip_of_a_minute_within_the_hour_that_comes_twice_does_not_lengthen_i
     ("total", "reversal"), [("-13.03", True), ("-0.01", True), ("-0.004", False), ("0", False), ("", False)]
 )
 def test_a_negative_total_is_a_reversal_and_stays(csv: Path, total: str, reversal: bool) -> None:
-    clean, quarantine = part_file(write_trips(csv, LAYOUT, [trip(total_amount=total)]))
+    clean, quarantine = split_file(write_trips(csv, LAYOUT, [trip(total_amount=total)]))
     assert quarantine == []
     assert clean[0]["is_reversal"] is reversal
 
@@ -179,7 +180,7 @@ def test_a_row_goes_to_quarantine_with_every_reason_and_its_text(csv: Path) -> N
         rate_code_id="1e3",
         total_amount="-7.005",
     )
-    clean, quarantine = part_file(write_trips(csv, LAYOUT, [trip(), bad, trip()]))
+    clean, quarantine = split_file(write_trips(csv, LAYOUT, [trip(), bad, trip()]))
     assert [row["source_row"] for row in clean] == [1, 3]
     assert quarantine == [
         {
@@ -202,7 +203,7 @@ def test_a_row_goes_to_quarantine_with_every_reason_and_its_text(csv: Path) -> N
 
 @pytest.mark.parametrize("column", [name for name in LAYOUTS[LAYOUT].columns if name])
 def test_an_unreadable_value_in_any_column_is_named(csv: Path, column: str) -> None:
-    clean, quarantine = part_file(write_trips(csv, LAYOUT, [trip(), trip(**{column: "?"})]))
+    clean, quarantine = split_file(write_trips(csv, LAYOUT, [trip(), trip(**{column: "?"})]))
     assert len(clean) == 1
     assert "unreadable_value" in quarantine[0]["reasons"]
     assert quarantine[0]["unreadable_columns"] == [column]
@@ -210,7 +211,7 @@ def test_an_unreadable_value_in_any_column_is_named(csv: Path, column: str) -> N
 
 @pytest.mark.parametrize("column", [name for name in LAYOUTS[LAYOUT].columns if name])
 def test_an_empty_value_is_null_and_only_a_pickup_must_be_there(csv: Path, column: str) -> None:
-    clean, quarantine = part_file(write_trips(csv, LAYOUT, [trip(**{column: ""})]))
+    clean, quarantine = split_file(write_trips(csv, LAYOUT, [trip(**{column: ""})]))
     if column == "pickup_datetime":
         assert [row["reasons"] for row in quarantine] == [["pickup_missing"]]
     else:
@@ -224,7 +225,7 @@ def test_a_rule_left_out_keeps_its_rows(csv: Path) -> None:
         LAYOUT,
         [trip(passenger_count="0"), trip(trip_distance="-1"), trip(passenger_count="0", trip_distance="-1")],
     )
-    clean, quarantine = part_file(path, rules=["distance_out_of_range"])
+    clean, quarantine = split_file(path, rules=["distance_out_of_range"])
     assert [row["source_row"] for row in clean] == [1]
     assert [row["reasons"] for row in quarantine] == [["distance_out_of_range"]] * 2
 
@@ -239,7 +240,7 @@ def test_without_rules_only_what_cannot_be_read_is_left_out(csv: Path) -> None:
         LAYOUTS[LAYOUT].line(trip()).encode().replace(b",N,", b",\xff,"),
         LAYOUTS[LAYOUT].line(trip(store_and_fwd_flag="")).encode() + b",\xff",
     ]
-    clean, quarantine = part_file(write_trips(csv, LAYOUT, lines), rules=[])
+    clean, quarantine = split_file(write_trips(csv, LAYOUT, lines), rules=[])
     assert [row["source_row"] for row in clean] == [1, 2, 4]
     assert {row["source_row"]: row["reasons"] for row in quarantine} == {
         3: ["unreadable_value"],
@@ -252,7 +253,7 @@ def test_without_rules_only_what_cannot_be_read_is_left_out(csv: Path) -> None:
 def test_bad_bytes_in_a_column_that_nobody_reads_send_the_row_to_quarantine(csv: Path) -> None:
     layout = "green 2013"  # two fields without a name
     row = LAYOUTS[layout].line(trip()).encode()
-    clean, quarantine = part_file(write_trips(csv, layout, [row, row[:-1] + b"\xe9,", row]), layout)
+    clean, quarantine = split_file(write_trips(csv, layout, [row, row[:-1] + b"\xe9,", row]), layout)
     assert [row["source_row"] for row in clean] == [1, 3]
     assert [(row["reasons"], row["original"]) for row in quarantine] == [(["not_utf8"], row[:-1].decode() + "\\xe9,")]
 
@@ -269,7 +270,7 @@ def test_quarantine_keeps_the_file_s_order_with_malformed_rows_in_between(csv: P
         "1,2",
     ]
     path = write_csv(csv, LAYOUTS[LAYOUT].file([*[trip()] * 20, *lines]))
-    _, quarantine = part_file(path)
+    _, quarantine = split_file(path)
     assert [row["source_row"] for row in quarantine] == [21, 22, 24, 25, 26, 28]
     malformed_rows = [row for row in quarantine if row["reasons"] == ["wrong_field_count"]]
     assert [row["original"] for row in malformed_rows] == ["x", "y", "z", "1,2"]
@@ -289,7 +290,7 @@ def test_a_row_of_parquet_goes_to_quarantine_as_json(tmp_path: Path) -> None:
         "total_amount": pa.array([10.005, -3.5]),
         "store_and_fwd_flag": pa.array(["N", "Y"], pa.large_string()),
     }
-    clean, quarantine = part_file(write_parquet(tmp_path / "m.parquet", LAYOUT, columns))
+    clean, quarantine = split_file(write_parquet(tmp_path / "m.parquet", LAYOUT, columns))
     assert [(row["trip_distance"], row["total_amount"]) for row in clean] == [(Decimal("1.005"), Decimal("10.01"))]
     (row,) = quarantine
     assert (row["source_row"], row["reasons"], row["unreadable_columns"]) == (

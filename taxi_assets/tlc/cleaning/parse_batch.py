@@ -1,0 +1,114 @@
+"""The conversion of a batch of published rows to the service's columns, including the derived ones."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from taxi_assets.tlc.cleaning.values import parse_column
+from taxi_assets.tlc.cleaning.working_types import drop_empty_bitmap, to_canonical
+from taxi_assets.tlc.rules import within_repeated_hour
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from taxi_assets.tlc.month import Month
+    from taxi_assets.tlc.readers.base_reader import RawBatch
+    from taxi_assets.tlc.readers.header import ColumnMatch
+    from taxi_assets.tlc.schema import Column, Service
+
+    Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
+_MICROSECONDS_PER_SECOND = 1_000_000
+_SECONDS_PER_HOUR = 3600
+
+
+def parse_batch(raw: RawBatch, service: Service, month: Month, match: ColumnMatch) -> tuple[Any, Mapping[str, Mask]]:
+    """Parse published rows into the service's columns, and compute the derived columns.
+
+    Args:
+        raw: Rows as published, one Arrow array per column in the file.
+        service: Defines the canonical columns and their types.
+        month: The partition, which becomes `data_month`.
+        match: The positions of the canonical columns in the file.
+
+    Returns:
+        A record batch in `service.working_schema`, one row per row of `raw` (without malformed rows). A value that is
+        missing or cannot be read is null. Then the masks of unreadable values: column name to one boolean per row, for
+        those columns that have any.
+    """
+    columns: dict[str, Any] = {}
+    unreadable: dict[str, Mask] = {}
+    for column in service.published_columns:
+        positions = match.positions.get(column.name, ())
+        if not positions:
+            columns[column.name] = pa.nulls(len(raw.source_rows), column.type.working)
+            continue
+        columns[column.name], masks = _parse_and_merge(column, raw, positions)
+        if masks:
+            unreadable[column.name] = np.logical_or.reduce(masks)
+    columns["source_row"] = pa.array(raw.source_rows)
+    columns["data_month"] = pa.repeat(pa.scalar(month.start), len(raw.source_rows))
+    columns.update(_derive_columns(columns, month))
+    schema = service.working_schema
+    return pa.record_batch([drop_empty_bitmap(columns[name]) for name in schema.names], schema=schema), unreadable
+
+
+def _parse_and_merge(column: Column, raw: RawBatch, positions: Sequence[int]) -> tuple[Any, list[Mask]]:
+    """Return a column's values and its masks of unreadable values, from one or more published columns.
+
+    Each row has the value of the first published column that has one. If two have different values, the row counts as
+    unreadable, because either may be meant.
+    """
+    values, mask = _parse_at(column, raw, positions[0])
+    masks = [] if mask is None else [np.asarray(mask)]
+    for position in positions[1:]:
+        others, mask = _parse_at(column, raw, position)
+        masks += [] if mask is None else [np.asarray(mask)]
+        values, others = to_canonical(values), to_canonical(others)
+        masks.append(np.asarray(pc.fill_null(pc.not_equal(values, others), pa.scalar(False))))
+        values = pc.coalesce(values, others)
+    return values.cast(column.type.working), masks
+
+
+def _parse_at(column: Column, raw: RawBatch, position: int) -> tuple[Any, Any | None]:
+    as_text = partial(raw.texts.column, position) if raw.texts else None
+    return parse_column(column, raw.arrays[position], as_text)
+
+
+def _derive_columns(columns: Mapping[str, Any], month: Month) -> dict[str, Any]:
+    pickup = columns["pickup_datetime"]
+    derived = {
+        "pickup_date": pc.cast(pickup, pa.date32(), safe=False),
+        "pickup_hour": pc.hour(pickup),
+        "pickup_isodow": pc.day_of_week(pickup, count_from_zero=False, week_start=1),
+        "trip_seconds": _trip_seconds(pickup, columns["dropoff_datetime"], month),
+    }
+    if "total_amount" in columns:
+        negative = pc.less(columns["total_amount"].view(pa.int64()), pa.scalar(0))  # cents: faster than decimals
+        derived["is_reversal"] = pc.fill_null(negative, pa.scalar(False))
+    return derived
+
+
+def _trip_seconds(pickup: Any, dropoff: Any, month: Month) -> Any:
+    seconds = _whole_seconds(pc.cast(pc.subtract(dropoff, pickup), pa.int64()))
+    # During these trips the clocks went back by an hour.
+    repeated = within_repeated_hour(pickup, dropoff, month, where=pc.less_equal(dropoff, pickup))
+    if not repeated.true_count:
+        return seconds
+    return pc.if_else(repeated, pc.add(seconds, _SECONDS_PER_HOUR), seconds)
+
+
+def _whole_seconds(microseconds: Any) -> Any:
+    """Divide by a million and round towards zero, in a third of the time that pc.divide takes."""
+    counts = np.asarray(microseconds.fill_null(0))
+    seconds = np.floor_divide(counts, _MICROSECONDS_PER_SECOND)
+    if seconds.min(initial=0) < 0:
+        seconds += (seconds < 0) & (counts % _MICROSECONDS_PER_SECOND != 0)
+    if microseconds.null_count:
+        return pc.if_else(microseconds.is_valid(), pa.array(seconds), pa.scalar(None, pa.int64()))
+    return pa.array(seconds)
