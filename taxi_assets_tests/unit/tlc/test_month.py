@@ -1,4 +1,4 @@
-"""Months: their keys, their days, and arithmetic across years."""
+"""Months: keys, days, and arithmetic across years."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MONTHS = st.builds(Month, st.integers(1, 9998), st.integers(1, 12))
 
 
 @given(MONTHS)
-def test_a_key_reads_back_as_the_same_month(month: Month) -> None:
+def test_a_key_is_parsed_to_the_same_month(month: Month) -> None:
     assert Month.parse(str(month)) == month
 
 
@@ -33,7 +33,7 @@ def test_a_key_reads_back_as_the_same_month(month: Month) -> None:
         "\N{FULLWIDTH DIGIT TWO}021-01",
     ],
 )
-def test_anything_else_than_a_key_is_refused(key: str) -> None:
+def test_a_malformed_key_is_rejected(key: str) -> None:
     with pytest.raises(ValueError, match=r"[Mm]onth"):
         Month.parse(key)
 
@@ -47,7 +47,7 @@ def test_a_month_ends_where_the_next_one_starts(month: Month) -> None:
 
 
 @given(st.builds(Month, st.integers(1000, 3000), st.integers(1, 12)), st.integers(-500, 500))
-def test_shifting_there_and_back_changes_nothing(month: Month, months: int) -> None:
+def test_a_shift_forth_and_back_gives_the_same_month(month: Month, months: int) -> None:
     assert month.shift(months).shift(-months) == month
 
 
@@ -55,10 +55,10 @@ def test_shifting_there_and_back_changes_nothing(month: Month, months: int) -> N
     ("month", "months", "shifted"),
     [("2021-01", -1, "2020-12"), ("2020-12", 1, "2021-01"), ("2021-03", -15, "2019-12"), ("2021-03", 0, "2021-03")],
 )
-def test_shifts_across_years(month: str, months: int, shifted: str) -> None:
+def test_a_shift_crosses_years(month: str, months: int, shifted: str) -> None:
     assert str(Month.parse(month).shift(months)) == shifted
 
 
 @pytest.mark.parametrize(("month", "days"), [("2020-02", 29), ("2021-02", 28), ("2000-02", 29), ("2020-12", 31)])
-def test_knows_how_many_days_it_has(month: str, days: int) -> None:
+def test_a_month_has_the_right_number_of_days(month: str, days: int) -> None:
     assert Month.parse(month).days == days

@@ -1,4 +1,4 @@
-"""How trips are written: the same rows give the same bytes, in row groups of one size, however they arrive."""
+"""The Parquet writer: the same rows give the same bytes and row groups, in any batches."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def row_groups(metadata: Any) -> list[int]:
         ([131_073], [131_072, 1]),
     ],
 )
-def test_row_groups_are_of_one_size_and_only_the_last_is_smaller(
+def test_row_groups_have_one_size_and_only_the_last_is_smaller(
     tmp_path: Path, counts: list[int], groups: list[int]
 ) -> None:
     path = tmp_path / "trips.parquet"
@@ -62,7 +62,7 @@ def test_row_groups_are_of_one_size_and_only_the_last_is_smaller(
     assert pyarrow.parquet.read_table(path).equals(pa.Table.from_batches([rows(0, sum(counts))]))
 
 
-def test_the_same_rows_give_the_same_bytes_however_they_are_cut(tmp_path: Path) -> None:
+def test_the_same_rows_give_the_same_bytes_in_any_batches(tmp_path: Path) -> None:
     pick = random.Random(5)  # noqa: S311  (no secret)
     cuts = [pick.randint(0, 9_000) for _ in range(30)]
     write(tmp_path / "one.parquet", [sum(cuts)])
@@ -70,7 +70,7 @@ def test_the_same_rows_give_the_same_bytes_however_they_are_cut(tmp_path: Path) 
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "many.parquet").read_bytes()
 
 
-def test_long_texts_end_a_row_group_by_their_bytes_however_they_are_cut(tmp_path: Path) -> None:
+def test_long_texts_end_a_row_group_early_in_any_batches(tmp_path: Path) -> None:
     texts = ["x" * size for size in [16 << 20, 16 << 20, 1, 40 << 20, 40 << 20, (32 << 20) - 1, 0, 1, 5]]
     batch = pa.record_batch([pa.nulls(9, SCHEMA[0].type), pa.array(range(9)), pa.array(texts)], SCHEMA)
     for name, cuts in {"one": [9], "some": [1, 4, 4], "many": [1] * 9}.items():
@@ -88,7 +88,7 @@ def test_the_footer_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("schema", [GREEN.arrow_schema, QUARANTINE_SCHEMA], ids=["clean", "quarantine"])
-def test_types_come_back_as_they_were_written(tmp_path: Path, schema: Any) -> None:
+def test_types_are_read_back_as_written(tmp_path: Path, schema: Any) -> None:
     path = tmp_path / "trips.parquet"
     nothing = pa.record_batch([pa.nulls(2, field.type) for field in schema], schema)
     with TripWriter(path, schema) as writer:
@@ -97,7 +97,7 @@ def test_types_come_back_as_they_were_written(tmp_path: Path, schema: Any) -> No
     assert pyarrow.parquet.read_table(path).equals(pa.Table.from_batches([nothing]))
 
 
-def test_a_file_that_was_not_finished_carries_no_footer(tmp_path: Path) -> None:
+def test_an_unfinished_file_has_no_footer_metadata(tmp_path: Path) -> None:
     path = tmp_path / "trips.parquet"
 
     def fail_in_the_middle() -> None:
@@ -115,7 +115,7 @@ def column_chunk(metadata: Any, name: str) -> Any:
     return metadata.row_group(0).column(index)
 
 
-# RLE is how Parquet stores which values are null. All engines read these three: DESIGN.md, decision 15.
+# Parquet stores nulls as RLE. All engines read these three encodings; see docs/decisions.md.
 READ_BY_EVERY_ENGINE = {"PLAIN", "RLE_DICTIONARY", "RLE"}
 
 
@@ -132,7 +132,7 @@ def test_every_column_has_encodings_that_every_engine_reads(tmp_path: Path, sche
     assert {encoding for chunk in chunks for encoding in chunk.encodings} <= READ_BY_EVERY_ENGINE
 
 
-def test_times_and_row_numbers_are_plain_and_what_repeats_is_a_dictionary(tmp_path: Path) -> None:
+def test_times_and_row_numbers_are_plain_and_repeated_values_a_dictionary(tmp_path: Path) -> None:
     metadata = write(tmp_path / "trips.parquet", [200_000])
     for name in ("pickup_datetime", "source_row"):
         assert set(column_chunk(metadata, name).encodings) == {"PLAIN", "RLE"}
@@ -140,13 +140,13 @@ def test_times_and_row_numbers_are_plain_and_what_repeats_is_a_dictionary(tmp_pa
     assert {column_chunk(metadata, name).compression for name in SCHEMA.names} == {"ZSTD"}
 
 
-# --- working types --------------------------------------------------------------------------------------------------
+# --- working types ---------------------------------------------------------------------------------------------------
 
 TEXTS = pa.schema([("text", pa.dictionary(pa.int32(), pa.string()))])
 
 
 def write_texts(path: Path, texts: Sequence[str | None], cuts: Sequence[int] = ()) -> Any:
-    """Write a column of texts in batches that end at these places, each with a dictionary of its own."""
+    """Write a column of texts in batches that end at these indices, each with its own dictionary."""
     bounds = itertools.pairwise([0, *cuts, len(texts)])
     with TripWriter(path, TEXTS) as writer:
         for start, stop in bounds:
@@ -178,7 +178,7 @@ def test_texts_that_hardly_repeat_are_plain_and_not_a_large_dictionary(tmp_path:
 
 
 @pytest.mark.parametrize("distinct", [3, 5_000, 60_000])
-def test_the_same_texts_give_the_same_bytes_however_they_are_cut(tmp_path: Path, distinct: int) -> None:
+def test_the_same_texts_give_the_same_bytes_in_any_batches(tmp_path: Path, distinct: int) -> None:
     pick = random.Random(distinct)  # noqa: S311  (no secret)
     texts = [None if pick.random() < 0.1 else f"{pick.randrange(distinct):040d}" for _ in range(150_000)]
     write_texts(tmp_path / "one.parquet", texts)
@@ -200,7 +200,7 @@ def test_short_texts_count_towards_the_limit_of_a_row_group(tmp_path: Path) -> N
     assert sum(groups) == len(codes)
 
 
-def test_no_more_than_a_row_group_is_held_back(tmp_path: Path) -> None:
+def test_at_most_one_row_group_is_buffered(tmp_path: Path) -> None:
     path = tmp_path / "trips.parquet"
     sizes = []
     with TripWriter(path, SCHEMA) as writer:
@@ -208,6 +208,6 @@ def test_no_more_than_a_row_group_is_held_back(tmp_path: Path) -> None:
             writer.write(rows(index * ROW_GROUP_ROWS, ROW_GROUP_ROWS))
             sizes.append(path.stat().st_size)
         writer.finish({})
-    # One of them may be written already, or not yet.
+    # The thread may have written one of them already, or not yet.
     assert sizes[0] < sizes[2]
     assert sizes == sorted(sizes)

@@ -1,4 +1,4 @@
-"""Every rule at its exact limits, and that what is missing breaks none but its own."""
+"""Every rule at its exact limits. A missing value violates only the rule for missing values."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FINE: dict[str, Any] = {
 
 
 def batch(*rows: dict[str, Any]) -> Any:
-    """Canonical rows; times and decimals may be given as text. Columns that are not given are null."""
+    """Return canonical rows. Times and decimals may be given as text; other columns are null."""
 
     def value(name: str, given: Any) -> Any:
         if isinstance(given, str):
@@ -45,11 +45,11 @@ def reasons(month: Month = OCTOBER, **changes: Any) -> list[str]:
     return [rule.name for rule in STREET_HAIL_RULES if pc.fill_null(rule.is_violated(rows, month), False)[0].as_py()]
 
 
-def test_an_ordinary_trip_breaks_no_rule() -> None:
+def test_an_ordinary_trip_violates_no_rule() -> None:
     assert reasons() == []
 
 
-def test_a_missing_value_breaks_no_rule_but_its_own() -> None:
+def test_a_missing_value_violates_only_the_rule_for_missing_values() -> None:
     missing: dict[str, Any] = dict.fromkeys(FINE)
     assert reasons(**missing) == ["pickup_missing"]
     for name in missing:
@@ -58,7 +58,7 @@ def test_a_missing_value_breaks_no_rule_but_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("month", "pickup", "broken"),
+    ("month", "pickup", "violated"),
     [
         ("2020-10", "2020-09-01 00:00:00", False),
         ("2020-10", "2020-08-31 23:59:59", True),
@@ -76,14 +76,16 @@ def test_a_missing_value_breaks_no_rule_but_its_own() -> None:
         ("2020-02", "2020-03-02 00:00:00", True),
     ],
 )
-def test_a_pickup_may_be_of_the_month_before_and_of_the_day_after(month: str, pickup: str, broken: bool) -> None:
+def test_a_pickup_may_be_in_the_previous_month_or_on_the_day_after_the_month(
+    month: str, pickup: str, violated: bool
+) -> None:
     dropoff = str(dt.datetime.fromisoformat(pickup) + dt.timedelta(minutes=5))
     found = reasons(Month.parse(month), pickup_datetime=pickup, dropoff_datetime=dropoff)
-    assert found == (["pickup_outside_month"] if broken else [])
+    assert found == (["pickup_outside_month"] if violated else [])
 
 
 @pytest.mark.parametrize(
-    ("dropoff", "broken"),
+    ("dropoff", "violated"),
     [
         ("2020-10-05 10:00:00", True),
         ("2020-10-05 09:59:59.999999", True),
@@ -93,12 +95,12 @@ def test_a_pickup_may_be_of_the_month_before_and_of_the_day_after(month: str, pi
         (None, False),
     ],
 )
-def test_a_dropoff_must_be_later_than_its_pickup(dropoff: str | None, broken: bool) -> None:
-    assert reasons(dropoff_datetime=dropoff) == (["dropoff_not_after_pickup"] if broken else [])
+def test_a_dropoff_must_be_later_than_its_pickup(dropoff: str | None, violated: bool) -> None:
+    assert reasons(dropoff_datetime=dropoff) == (["dropoff_not_after_pickup"] if violated else [])
 
 
 @pytest.mark.parametrize("year", range(2007, 2038))
-def test_the_hour_that_comes_twice_is_the_one_of_new_york(year: int) -> None:
+def test_the_repeated_hour_is_that_of_new_york(year: int) -> None:
     start, end = repeated_hour(year)
 
     def comes_twice(time: dt.datetime) -> bool:
@@ -111,7 +113,7 @@ def test_the_hour_that_comes_twice_is_the_one_of_new_york(year: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("month", "pickup", "dropoff", "broken"),
+    ("month", "pickup", "dropoff", "violated"),
     [
         ("2020-11", "2020-11-01 01:50:00", "2020-11-01 01:10:00", False),
         ("2020-11", "2020-11-01 01:00:00", "2020-11-01 01:00:00", False),
@@ -120,7 +122,7 @@ def test_the_hour_that_comes_twice_is_the_one_of_new_york(year: int) -> None:
         ("2020-11", "2020-11-01 01:50:00", "2020-11-01 00:59:59", True),
         ("2020-11", "2020-11-02 01:50:00", "2020-11-02 01:10:00", True),
         ("2020-11", "2020-11-08 01:50:00", "2020-11-08 01:10:00", True),
-        # November's first day in the file of October, and late in that of December.
+        # The first of November in the file of October, and reported late in that of December.
         ("2020-10", "2020-11-01 01:50:00", "2020-11-01 01:10:00", False),
         ("2020-12", "2020-11-01 01:50:00", "2020-11-01 01:10:00", False),
         ("2009-11", "2009-11-01 01:50:00", "2009-11-01 01:10:00", False),
@@ -130,14 +132,14 @@ def test_the_hour_that_comes_twice_is_the_one_of_new_york(year: int) -> None:
         ("2021-03", "2021-03-14 01:50:00", "2021-03-14 01:10:00", True),
     ],
 )
-def test_within_the_hour_that_comes_twice_a_dropoff_may_seem_too_early(
-    month: str, pickup: str, dropoff: str, broken: bool
+def test_within_the_repeated_hour_a_dropoff_may_seem_too_early(
+    month: str, pickup: str, dropoff: str, violated: bool
 ) -> None:
     found = reasons(Month.parse(month), pickup_datetime=pickup, dropoff_datetime=dropoff)
-    assert found == (["dropoff_not_after_pickup"] if broken else [])
+    assert found == (["dropoff_not_after_pickup"] if violated else [])
 
 
-def test_the_hour_that_comes_twice_takes_both_times_and_neither_its_end_nor_what_is_missing() -> None:
+def test_a_trip_is_within_the_repeated_hour_only_if_both_times_are() -> None:
     rows = batch(
         {"pickup_datetime": None, "dropoff_datetime": "2020-11-01 01:10:00"},
         {"pickup_datetime": "2020-11-01 01:10:00", "dropoff_datetime": None},
@@ -149,25 +151,25 @@ def test_the_hour_that_comes_twice_takes_both_times_and_neither_its_end_nor_what
     assert inside.to_pylist() == [False, False, True, False]
 
 
-@pytest.mark.parametrize(("count", "broken"), [(0, True), (1, False), (-1, False), (9, False), (None, False)])
-def test_zero_passengers_and_only_zero(count: int | None, broken: bool) -> None:
-    assert reasons(passenger_count=count) == (["zero_passengers"] if broken else [])
+@pytest.mark.parametrize(("count", "violated"), [(0, True), (1, False), (-1, False), (9, False), (None, False)])
+def test_only_zero_passengers_violate_the_rule(count: int | None, violated: bool) -> None:
+    assert reasons(passenger_count=count) == (["zero_passengers"] if violated else [])
 
 
 @pytest.mark.parametrize(
-    ("miles", "broken"),
+    ("miles", "violated"),
     [("0.000", False), ("-0.001", True), ("500.000", False), ("500.001", True), ("224481.360", True), (None, False)],
 )
-def test_distances_from_0_to_500_miles(miles: str | None, broken: bool) -> None:
-    assert reasons(trip_distance=miles) == (["distance_out_of_range"] if broken else [])
+def test_distances_from_0_to_500_miles_pass(miles: str | None, violated: bool) -> None:
+    assert reasons(trip_distance=miles) == (["distance_out_of_range"] if violated else [])
 
 
-@pytest.mark.parametrize(("seconds", "broken"), [(86_400, False), (86_401, True), (1, False), (None, False)])
-def test_trips_of_up_to_24_hours(seconds: int | None, broken: bool) -> None:
-    assert reasons(trip_seconds=seconds) == (["longer_than_24_hours"] if broken else [])
+@pytest.mark.parametrize(("seconds", "violated"), [(86_400, False), (86_401, True), (1, False), (None, False)])
+def test_trips_of_up_to_24_hours_pass(seconds: int | None, violated: bool) -> None:
+    assert reasons(trip_seconds=seconds) == (["longer_than_24_hours"] if violated else [])
 
 
-def test_all_the_rules_that_a_row_breaks_are_found() -> None:
+def test_all_rules_that_a_row_violates_are_found() -> None:
     assert reasons(
         pickup_datetime="2008-12-31 10:00:00",
         dropoff_datetime="2008-12-31 09:00:00",
@@ -183,25 +185,27 @@ def test_all_the_rules_that_a_row_breaks_are_found() -> None:
     ]
 
 
-def test_a_rule_judges_each_row_of_a_batch_by_itself() -> None:
+def test_a_rule_tests_each_row_of_a_batch_by_itself() -> None:
     rows = batch({}, {"passenger_count": 0}, {"passenger_count": None}, {"trip_distance": "501"}, {})
-    broken = {rule.name: pc.fill_null(rule.is_violated(rows, OCTOBER), False).to_pylist() for rule in STREET_HAIL_RULES}
-    assert broken.pop("zero_passengers") == [False, True, False, False, False]
-    assert broken.pop("distance_out_of_range") == [False, False, False, True, False]
-    assert not any(any(marks) for marks in broken.values())
+    violated = {
+        rule.name: pc.fill_null(rule.is_violated(rows, OCTOBER), False).to_pylist() for rule in STREET_HAIL_RULES
+    }
+    assert violated.pop("zero_passengers") == [False, True, False, False, False]
+    assert violated.pop("distance_out_of_range") == [False, False, False, True, False]
+    assert not any(any(marks) for marks in violated.values())
 
 
-def test_no_rule_takes_the_name_of_what_reading_finds() -> None:
+def test_no_rule_has_the_name_of_a_reading_error() -> None:
     for service in SERVICES.values():
         names = [rule.name for rule in service.rules]
         assert len(set(names)) == len(names)
         assert not set(names) & set(READING_REASONS)
 
 
-# --- choosing rules -------------------------------------------------------------------------------------------------
+# --- choosing rules --------------------------------------------------------------------------------------------------
 
 
-def test_rules_are_chosen_by_name_and_kept_in_order() -> None:
+def test_rules_are_selected_by_name_and_kept_in_order() -> None:
     names = [rule.name for rule in GREEN.rules]
     assert [rule.name for rule in GREEN.select_rules(None)] == names
     assert [rule.name for rule in GREEN.select_rules(names[::-1])] == names
@@ -209,6 +213,6 @@ def test_rules_are_chosen_by_name_and_kept_in_order() -> None:
     assert GREEN.select_rules([]) == []
 
 
-def test_an_unknown_rule_is_named_with_those_there_are() -> None:
+def test_an_unknown_rule_is_named_along_with_the_known_ones() -> None:
     with pytest.raises(RunConfigError, match=r"green has no rule 'no_tips'\. Choose from: pickup_missing, "):
         GREEN.select_rules(["zero_passengers", "no_tips"])

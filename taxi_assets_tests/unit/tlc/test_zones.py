@@ -1,4 +1,4 @@
-"""The table of taxi zones, as published."""
+"""The taxi zone table, as published."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read(path: Path) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("path", [LOOKUP, SAMPLE])
-def test_every_zone_is_read_as_it_stands(path: Path) -> None:
+def test_every_zone_is_read_as_published(path: Path) -> None:
     with path.open(newline="") as file:
         published = list(csv.DictReader(file))
     frame = read(path)
@@ -56,7 +56,7 @@ def test_header_quirks_do_not_matter(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"<html><body>No such key</body></html>\n", b"LocationID,Borough,service_zone\n"])
-def test_another_table_is_refused_by_its_header(content: bytes, tmp_path: Path) -> None:
+def test_a_zone_file_with_other_columns_is_rejected(content: bytes, tmp_path: Path) -> None:
     with pytest.raises(ColumnMismatchError, match="taxi zones: the file has no column for"):
         zones(content, tmp_path)
 
@@ -69,14 +69,14 @@ def test_another_table_is_refused_by_its_header(content: bytes, tmp_path: Path) 
         HEADER + b"1,EWR,Newark \xff,EWR\n",
     ],
 )
-def test_what_cannot_be_read_is_refused_in_one_line(content: bytes, tmp_path: Path) -> None:
+def test_an_unreadable_zone_file_is_rejected_with_a_one_line_error(content: bytes, tmp_path: Path) -> None:
     with pytest.raises(InvalidFileError, match="taxi zones: the file cannot be read: ") as error:
         zones(content, tmp_path)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("third", "finding"),
+    ("third", "problem"),
     [
         (b"one,EWR,Newark Airport,EWR", "has 'one' as its location id, which must be a whole number"),
         (b"1.5,EWR,Newark Airport,EWR", "has '1.5' as its location id"),
@@ -84,20 +84,20 @@ def test_what_cannot_be_read_is_refused_in_one_line(content: bytes, tmp_path: Pa
         (b"12345678901234567890,EWR,Newark Airport,EWR", "has '12345678901234567890' as its location id"),
         (b",EWR,Newark Airport,EWR", "has nothing as its location id"),
         (b" ,EWR,Newark Airport,EWR", "has nothing as its location id"),
-        (b"01,EWR,Newark Airport,EWR", "has the location id 1, as row 1 has it already"),
+        (b"01,EWR,Newark Airport,EWR", "repeats the location id 1 of row 1"),
     ],
 )
-def test_an_id_that_trips_cannot_be_joined_by_once_is_refused_with_its_row(
-    third: bytes, finding: str, tmp_path: Path
+def test_an_invalid_or_repeated_location_id_is_rejected_with_its_row(
+    third: bytes, problem: str, tmp_path: Path
 ) -> None:
     content = HEADER + b"1,EWR,Newark Airport,EWR\n2,Queens,Jamaica Bay,Boro Zone\n" + third + b"\n"
     with pytest.raises(InvalidFileError) as error:
         zones(content, tmp_path)
-    assert f"taxi zones: row 3 below the header {finding}" in error.value.problem
+    assert f"taxi zones: data row 3 {problem}" in error.value.problem
     assert "Correct this row" in error.value.remedy
 
 
-def test_a_file_too_large_for_a_table_of_zones_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
-    row = b"1,EWR,Newark Airport,EWR\n"  # one more of it is refused by its id
+def test_a_zone_file_that_is_too_large_is_rejected_before_it_is_parsed(tmp_path: Path) -> None:
+    row = b"1,EWR,Newark Airport,EWR\n"  # repeated, so parsing would raise another error
     with pytest.raises(InvalidFileError, match="the file is larger than 4,000,000 bytes"):
         zones(HEADER + row * (MAX_BYTES // len(row) + 1), tmp_path)

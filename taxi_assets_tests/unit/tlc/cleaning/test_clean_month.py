@@ -1,4 +1,4 @@
-"""A month's file becomes two: every real file, value by value, against a plain reading; and what is refused."""
+"""Cleaning a month: every real file, value by value, compared with Python's csv module; and rejected files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pyarrow.parquet
 import pytest
 
 from taxi_assets.errors import ColumnMismatchError, InvalidFileError, ReconciliationError, TooManyQuarantinedError
-from taxi_assets.tlc.cleaning import clean_month as clean_module
+from taxi_assets.tlc.cleaning import clean_month as clean_month_module
 from taxi_assets.tlc.cleaning.clean_month import CleanedMonth, clean_month, data_version
 from taxi_assets.tlc.cleaning.quarantine import QUARANTINE_SCHEMA
 from taxi_assets.tlc.cleaning.report import CleaningReport, ReasonTotals, compute_parquet_totals
@@ -53,23 +53,23 @@ def clean(path: Path, output_dir: Path, rules: Sequence[str] | None = None, **re
     return clean_month(path, source_record(path, **record), GREEN, OCTOBER, GREEN.select_rules(rules), output_dir)
 
 
-# --- every real file, value by value --------------------------------------------------------------------------------
+# --- every real file, value by value ---------------------------------------------------------------------------------
 
 
 def plain_reasons(trips: Mapping[str, list[Any]], month: Month) -> Iterator[list[str]]:
-    """The rules once more, a row at a time."""
+    """Yield the names of violated rules for each row. This repeats the rules in plain Python."""
     first = dt.datetime.combine((month.start - dt.timedelta(days=1)).replace(day=1), dt.time())
     last = dt.datetime.combine(month.end, dt.time.max)
     columns = ("pickup_datetime", "dropoff_datetime", "passenger_count", "trip_distance")
     for pickup, dropoff, passengers, miles in zip(*(trips[name] for name in columns), strict=True):
-        broken = {
+        violated = {
             "pickup_outside_month": not first <= pickup <= last,
             "dropoff_not_after_pickup": dropoff <= pickup,
             "zero_passengers": passengers == 0,
             "distance_out_of_range": not 0 <= miles <= 500,
             "longer_than_24_hours": dropoff - pickup > dt.timedelta(days=1),
         }
-        yield [name for name, is_broken in broken.items() if is_broken]
+        yield [name for name, is_violated in violated.items() if is_violated]
 
 
 def plain_derived(trips: Mapping[str, list[Any]], month: Month) -> dict[str, list[Any]]:
@@ -87,17 +87,17 @@ def plain_derived(trips: Mapping[str, list[Any]], month: Month) -> dict[str, lis
     }
 
 
-def assert_cleaned_as_read_plainly(path: Path, output_dir: Path) -> CleaningReport:
+def assert_equals_plain_reading(path: Path, output_dir: Path) -> CleaningReport:
     name, month = service_and_month(path)
     service, trips = SERVICES[name], plain_reading(name, path)
     record = source_record(path)
-    made = clean_month(path, record, service, month, service.rules, output_dir)
-    kept, left = pyarrow.parquet.read_table(made.clean), pyarrow.parquet.read_table(made.quarantine)
+    cleaned = clean_month(path, record, service, month, service.rules, output_dir)
+    kept, rejected = pyarrow.parquet.read_table(cleaned.clean), pyarrow.parquet.read_table(cleaned.quarantine)
     reasons = dict(enumerate(plain_reasons(trips, month), 1))
-    assert left["source_row"].to_pylist() == [row for row, broken in reasons.items() if broken]
-    assert left["reasons"].to_pylist() == [broken for broken in reasons.values() if broken]
-    assert kept["source_row"].to_pylist() == [row for row, broken in reasons.items() if not broken]
-    assert len(kept) + len(left) == record.rows == len(reasons)
+    assert rejected["source_row"].to_pylist() == [row for row, violated in reasons.items() if violated]
+    assert rejected["reasons"].to_pylist() == [violated for violated in reasons.values() if violated]
+    assert kept["source_row"].to_pylist() == [row for row, violated in reasons.items() if not violated]
+    assert len(kept) + len(rejected) == record.rows == len(reasons)
 
     everything = {**trips, **plain_derived(trips, month)}
     for field in service.arrow_schema:
@@ -105,23 +105,23 @@ def assert_cleaned_as_read_plainly(path: Path, output_dir: Path) -> CleaningRepo
         expected = pa.nulls(record.rows, field.type) if values is None else pa.array(values, field.type)
         expected = expected.take(pa.array(np.asarray(kept["source_row"]) - 1))
         assert kept[field.name].combine_chunks().equals(expected), field.name
-    assert left["total_amount"].to_pylist() == [
-        trips["total_amount"][row - 1] for row in left["source_row"].to_pylist()
+    assert rejected["total_amount"].to_pylist() == [
+        trips["total_amount"][row - 1] for row in rejected["source_row"].to_pylist()
     ]
-    assert left["pickup_datetime"].to_pylist() == [
-        trips["pickup_datetime"][row - 1] for row in left["source_row"].to_pylist()
+    assert rejected["pickup_datetime"].to_pylist() == [
+        trips["pickup_datetime"][row - 1] for row in rejected["source_row"].to_pylist()
     ]
     total = sum(trips["total_amount"], Decimal(0))
     kept_total = sum(kept["total_amount"].to_pylist(), Decimal(0))
-    assert kept_total + Decimal(made.report.quarantined_total_cents) / 100 == total
-    assert made.report.clean == compute_parquet_totals(made.clean, service, Month.parse(made.report.month))
-    return made.report
+    assert kept_total + Decimal(cleaned.report.quarantined_total_cents) / 100 == total
+    assert cleaned.report.clean == compute_parquet_totals(cleaned.clean, service, Month.parse(cleaned.report.month))
+    return cleaned.report
 
 
 @pytest.mark.parametrize("path", real_files("first100", "samples"), ids=lambda path: path.name)
-def test_the_start_of_every_era_is_read_as_python_reads_it(path: Path, tmp_path: Path) -> None:
-    report = assert_cleaned_as_read_plainly(path, tmp_path)
-    # More than one in twenty only here, where six trips of the first hundred have no passenger.
+def test_the_first_rows_of_every_layout_equal_those_of_the_csv_module(path: Path, tmp_path: Path) -> None:
+    report = assert_equals_plain_reading(path, tmp_path)
+    # Only this file has more than 5 %: six of its first hundred trips have no passenger.
     exceptions = {"yellow_tripdata_2019-07.csv": {"zero_passengers": 6}}
     if path.name in exceptions:
         assert {name: reason.rows for name, reason in report.reasons.items()} == exceptions[path.name]
@@ -130,8 +130,8 @@ def test_the_start_of_every_era_is_read_as_python_reads_it(path: Path, tmp_path:
 
 
 @pytest.mark.parametrize("path", real_files("months"), ids=lambda path: path.name)
-def test_full_months_are_read_as_python_reads_them(path: Path, tmp_path: Path) -> None:
-    assert assert_cleaned_as_read_plainly(path, tmp_path).share_quarantined < 0.015
+def test_full_months_equal_those_of_the_csv_module(path: Path, tmp_path: Path) -> None:
+    assert assert_equals_plain_reading(path, tmp_path).share_quarantined < 0.015
     for name in ("clean.parquet", "quarantine.parquet"):
         group = pyarrow.parquet.read_metadata(tmp_path / name).row_group(0)
         chunks = [group.column(index) for index in range(group.num_columns)]
@@ -139,13 +139,13 @@ def test_full_months_are_read_as_python_reads_them(path: Path, tmp_path: Path) -
         assert {chunk.compression for chunk in chunks} == {"ZSTD"}
 
 
-def test_there_are_real_files_of_every_era() -> None:
+def test_real_files_of_every_year_are_tested() -> None:
     names = [path.name for path in real_files("first100", "samples", "months")]
     assert {name[:20] for name in names} >= {f"yellow_tripdata_{year}" for year in [*range(2009, 2022), 2025]}
     assert {name[:19] for name in names} >= {f"green_tripdata_{year}" for year in [*range(2013, 2021), 2023, 2024]}
 
 
-# --- the report and the two files -----------------------------------------------------------------------------------
+# --- the report and the two files ------------------------------------------------------------------------------------
 
 
 def test_the_report_counts_rows_and_money_by_reason_and_by_day(tmp_path: Path) -> None:
@@ -230,16 +230,16 @@ def parquet_trips(rows: int, **changes: Any) -> dict[str, Any]:
 
 
 def test_the_two_files_are_a_pair_that_carries_the_report(tmp_path: Path) -> None:
-    made = clean(write_trips(tmp_path / "m.csv", LAYOUT, [trip(), trip(passenger_count="0"), trip()]), tmp_path)
-    for path, schema, rows in ((made.clean, GREEN.arrow_schema, 2), (made.quarantine, QUARANTINE_SCHEMA, 1)):
+    cleaned = clean(write_trips(tmp_path / "m.csv", LAYOUT, [trip(), trip(passenger_count="0"), trip()]), tmp_path)
+    for path, schema, rows in ((cleaned.clean, GREEN.arrow_schema, 2), (cleaned.quarantine, QUARANTINE_SCHEMA, 1)):
         file = pyarrow.parquet.ParquetFile(path)
         assert file.schema_arrow.equals(schema)
         assert file.metadata.num_rows == rows
-        assert CleaningReport.from_footer(file.metadata.metadata) == made.report
+        assert CleaningReport.from_footer(file.metadata.metadata) == cleaned.report
         file.close()
 
 
-def test_a_footer_of_no_report_is_none() -> None:
+def test_a_footer_without_a_report_gives_none() -> None:
     assert CleaningReport.from_footer(None) is None
     assert CleaningReport.from_footer({b"other": b"{}"}) is None
     assert CleaningReport.from_footer({b"taxi_assets": b'{"month": "2020-10"}'}) is None
@@ -261,24 +261,24 @@ def test_the_same_bytes_give_the_same_files(tmp_path: Path) -> None:
     assert once.quarantine.read_bytes() == again.quarantine.read_bytes()
 
 
-def test_rows_fill_row_groups_across_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_group_takes_rows_from_several_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv_blocks, "BLOCK_BYTES", 1000)
-    monkeypatch.setattr(clean_module, "ROW_GROUP_ROWS", 50)
+    monkeypatch.setattr(clean_month_module, "ROW_GROUP_ROWS", 50)
     path = write_trips(tmp_path / "m.csv.gz", LAYOUT, [trip()] * 130)
     metadata = pyarrow.parquet.read_metadata(clean(path, tmp_path).clean)
     assert [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)] == [50, 50, 30]
 
 
-def test_a_month_without_rows_is_an_empty_pair(tmp_path: Path) -> None:
-    made = clean(write_trips(tmp_path / "m.csv", LAYOUT, []), tmp_path)
-    assert (made.report.clean.rows, made.report.rows_quarantined, made.report.share_quarantined) == (0, 0, 0.0)
-    assert pyarrow.parquet.read_table(made.clean).schema.equals(GREEN.arrow_schema)
+def test_a_month_without_rows_gives_two_empty_files(tmp_path: Path) -> None:
+    cleaned = clean(write_trips(tmp_path / "m.csv", LAYOUT, []), tmp_path)
+    assert (cleaned.report.clean.rows, cleaned.report.rows_quarantined, cleaned.report.share_quarantined) == (0, 0, 0.0)
+    assert pyarrow.parquet.read_table(cleaned.clean).schema.equals(GREEN.arrow_schema)
 
 
-# --- the data version -----------------------------------------------------------------------------------------------
+# --- the data version ------------------------------------------------------------------------------------------------
 
 
-def test_the_data_version_follows_bytes_rules_and_schema_and_nothing_else(tmp_path: Path) -> None:
+def test_the_data_version_depends_only_on_bytes_rules_and_schema(tmp_path: Path) -> None:
     path = write_trips(tmp_path / "m.csv", LAYOUT, [trip()])
     record = source_record(path)
     version = data_version(record, GREEN, GREEN.rules)
@@ -293,6 +293,8 @@ def test_the_data_version_follows_bytes_rules_and_schema_and_nothing_else(tmp_pa
     )
     assert data_version(later, GREEN, GREEN.rules) == version
     assert data_version(record, replace(GREEN, description="other words"), GREEN.rules) == version
+    reworded = [replace(rule, description="other words") for rule in GREEN.rules]
+    assert data_version(record, GREEN, reworded) == version
 
     def changed(index: int, **changes: Any) -> str:
         columns = list(GREEN.columns)
@@ -303,7 +305,10 @@ def test_the_data_version_follows_bytes_rules_and_schema_and_nothing_else(tmp_pa
         data_version(record.model_copy(update={"sha256": hashlib.sha256(b"").hexdigest()}), GREEN, GREEN.rules),
         data_version(record, GREEN, GREEN.rules[1:]),
         data_version(record, GREEN, []),
-        data_version(record, GREEN, [replace(GREEN.rules[0], description="other limit"), *GREEN.rules[1:]]),
+        data_version(record, GREEN, [replace(GREEN.rules[0], definition="other limit"), *GREEN.rules[1:]]),
+        data_version(
+            record, GREEN, [replace(GREEN.rules[0], definition="", description="the limit"), *GREEN.rules[1:]]
+        ),
         data_version(record, replace(GREEN, columns=GREEN.columns[1:]), GREEN.rules),
         changed(0, name="vendor"),
         changed(0, aliases=("vendorid", "vendor")),
@@ -323,7 +328,7 @@ def test_the_report_carries_the_data_version(tmp_path: Path) -> None:
     assert report.rules == ["zero_passengers"]
 
 
-# --- refused --------------------------------------------------------------------------------------------------------
+# --- rejected files --------------------------------------------------------------------------------------------------
 
 
 def assert_nothing_published(folder: Path) -> None:
@@ -333,7 +338,7 @@ def assert_nothing_published(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("rows", [2, 4])
-def test_rows_that_do_not_add_up_are_refused(tmp_path: Path, rows: int) -> None:
+def test_a_month_whose_rows_do_not_add_up_is_rejected(tmp_path: Path, rows: int) -> None:
     path = write_trips(tmp_path / "m.csv", LAYOUT, [trip(), trip(passenger_count="0"), trip()])
     expected = rf"green 2020-10: 3 rows were read \(2 clean, 1 quarantined\), but the file has {rows}\."
     with pytest.raises(ReconciliationError, match=expected):
@@ -341,7 +346,7 @@ def test_rows_that_do_not_add_up_are_refused(tmp_path: Path, rows: int) -> None:
     assert_nothing_published(tmp_path)
 
 
-def test_more_than_half_in_quarantine_is_refused_with_the_reasons(tmp_path: Path) -> None:
+def test_a_month_with_more_than_half_in_quarantine_is_rejected_with_the_reasons(tmp_path: Path) -> None:
     path = write_trips(tmp_path / "m.csv", LAYOUT, [trip(), trip(passenger_count="0"), trip(tip_amount="?")])
     with pytest.raises(TooManyQuarantinedError) as error:
         clean(path, tmp_path)
@@ -352,11 +357,11 @@ def test_more_than_half_in_quarantine_is_refused_with_the_reasons(tmp_path: Path
 
 
 def test_exactly_half_in_quarantine_is_published(tmp_path: Path) -> None:
-    made = clean(write_trips(tmp_path / "m.csv", LAYOUT, [trip(), trip(passenger_count="0")]), tmp_path)
-    assert made.report.share_quarantined == clean_module.MAXIMUM_SHARE_QUARANTINED
+    cleaned = clean(write_trips(tmp_path / "m.csv", LAYOUT, [trip(), trip(passenger_count="0")]), tmp_path)
+    assert cleaned.report.share_quarantined == clean_month_module.MAXIMUM_SHARE_QUARANTINED
 
 
-def test_rows_of_another_shape_without_end_are_refused_in_one_line(
+def test_too_many_malformed_rows_are_rejected_with_a_one_line_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(csv_reader, "_MAXIMUM_MALFORMED_ROWS", 10)
@@ -387,7 +392,7 @@ PACKED = gzip.compress(TRIPS, mtime=0)
         ("m.parquet", b"PAR1" + b"\0" * 100 + b"PAR1"),
     ],
 )
-def test_a_damaged_file_is_refused_in_one_line(tmp_path: Path, name: str, content: bytes) -> None:
+def test_a_damaged_file_is_rejected_with_a_one_line_error(tmp_path: Path, name: str, content: bytes) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(
@@ -399,7 +404,7 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path: Path, name: str, conten
     assert_nothing_published(tmp_path)
 
 
-def test_damage_late_in_a_long_file_is_refused(tmp_path: Path) -> None:
+def test_a_long_file_that_is_damaged_near_its_end_is_rejected(tmp_path: Path) -> None:
     path = write_trips(tmp_path / "m.csv.gz", LAYOUT, [trip(tip_amount=f"{cents / 100}") for cents in range(15_000)])
     content = path.read_bytes()
     path.write_bytes(content[: len(content) * 9 // 10])
@@ -408,7 +413,7 @@ def test_damage_late_in_a_long_file_is_refused(tmp_path: Path) -> None:
     assert_nothing_published(tmp_path)
 
 
-def test_damage_within_parquet_is_refused(tmp_path: Path) -> None:
+def test_a_parquet_file_with_damaged_pages_is_rejected(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "m.parquet", LAYOUT, parquet_trips(5000))
     content = bytearray(path.read_bytes())
     content[10:200] = b"\xff" * 190
@@ -418,21 +423,21 @@ def test_damage_within_parquet_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"<html>\n<body>\n", b"a,b\n1,2\n", b"\xff\xfeV\0e\0n\0\n\0"])
-def test_a_file_of_other_columns_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_with_other_columns_is_rejected(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(ColumnMismatchError, match="green 2020-10: the file has no column for vendor_id"):
         clean(write_csv(tmp_path / "m.csv", content), tmp_path, rows=1)
 
 
-def test_a_line_without_end_is_refused(tmp_path: Path) -> None:
+def test_a_line_that_is_too_long_is_rejected(tmp_path: Path) -> None:
     path = write_trips(tmp_path / "m.csv", LAYOUT, [trip(), "x" * (1 << 22), trip()])
     with pytest.raises(InvalidFileError, match="green 2020-10: the line after data row 1 is longer than 4,194,304"):
         clean(path, tmp_path, rows=3)
 
 
-# --- oddities, end to end -------------------------------------------------------------------------------------------
+# --- unusual files ---------------------------------------------------------------------------------------------------
 
 
-def test_nothing_of_a_row_s_text_is_lost_in_quarantine(tmp_path: Path) -> None:
+def test_quarantine_keeps_the_exact_text_of_a_row(tmp_path: Path) -> None:
     line = LAYOUTS[LAYOUT].line(trip(passenger_count="0"))
     odd = [line.replace(",N,", f",{flag},") for flag in ("", " ", '"', "é", "\x0b", "N ")]
     path = write_trips(tmp_path / "m.csv", LAYOUT, [*[trip()] * 10, *odd])
@@ -449,18 +454,18 @@ def test_whole_fields_may_be_quoted(tmp_path: Path) -> None:
     assert pyarrow.parquet.read_table(one).equals(pyarrow.parquet.read_table(other))
 
 
-def test_python_s_csv_module_would_have_lost_rows_to_a_stray_quote(tmp_path: Path) -> None:
+def test_a_stray_quote_loses_no_row(tmp_path: Path) -> None:
     line = LAYOUTS[LAYOUT].line(trip())
     content = LAYOUTS[LAYOUT].file([line.replace(",N,", ',"N,'), *[line] * 5])
     assert len(list(csv.reader(content.decode().splitlines(keepends=True)))) == 2
-    made = clean(write_csv(tmp_path / "m.csv", content), tmp_path)
-    assert made.report.clean.rows == 6
+    cleaned = clean(write_csv(tmp_path / "m.csv", content), tmp_path)
+    assert cleaned.report.clean.rows == 6
 
 
-def test_a_time_beyond_all_calendars_goes_to_quarantine(tmp_path: Path) -> None:
+def test_a_time_after_the_year_9999_goes_to_quarantine(tmp_path: Path) -> None:
     times = pa.array([1_601_892_000_000_000, 1_601_892_000_000_000, 253_402_300_800_000_000], pa.timestamp("us"))
     path = write_parquet(tmp_path / "m.parquet", LAYOUT, parquet_trips(3, dropoff_datetime=times))
-    made = clean(path, tmp_path, rules=[])
-    (row,) = pyarrow.parquet.read_table(made.quarantine).to_pylist()
+    cleaned = clean(path, tmp_path, rules=[])
+    (row,) = pyarrow.parquet.read_table(cleaned.quarantine).to_pylist()
     assert (row["source_row"], row["unreadable_columns"]) == (3, ["dropoff_datetime"])
     assert '"10000-01-01 00:00:00' in row["original"]

@@ -1,4 +1,4 @@
-"""Whatever a file holds: no row is lost, no value lands in another column, and what is refused is refused by name."""
+"""For any file: no row is lost, no value gets into another column, and every rejection has a named error."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cleaned")
 
 
-# --- what texts mean, by the kind of a column -----------------------------------------------------------------------
+# --- the meaning of texts, by kind of column -------------------------------------------------------------------------
 
 NEVER = dict.fromkeys(["x", "1_000", "0x1F", "é1", "nan", "--1", "٣", "1\x00", "\x0b", "\u2028", "NULL"], UNREADABLE)
 MEANINGS: Mapping[str, Mapping[str, Any]] = {
@@ -98,12 +98,12 @@ def cells_of(column: str) -> st.SearchStrategy[str]:
     return known
 
 
-# --- files ----------------------------------------------------------------------------------------------------------
+# --- files -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A file, with the canonical column of each of its fields ("" for none), and the size of the blocks to read."""
+    """A generated file: the canonical column of each of its fields ("" for none), and the block size for reading."""
 
     service: str
     columns: Sequence[str]
@@ -113,19 +113,19 @@ class Drawn:
 
 @st.composite
 def headers(draw: st.DrawFn) -> tuple[str, list[str], list[str]]:
-    """The service, its published names and their meaning: in any order and case, spaced, with strangers in between."""
-    name = draw(st.sampled_from(list(LAYOUTS)))
-    strangers = draw(st.lists(st.sampled_from(["New_Fee", "id2", "é", '"x"']), max_size=2))
-    named = list(zip(LAYOUTS[name].header.split(","), LAYOUTS[name].columns, strict=True))
-    shuffled = draw(st.permutations([*named, *((wrong_format, "") for wrong_format in strangers)]))
-    spoils: list[Callable[[str], str]] = [str, str.upper, str.lower, " {}".format, '"{}"'.format, "{}\t".format]
-    spoil = draw(st.lists(st.sampled_from(spoils), min_size=1, max_size=5))
-    published = [spoil[index % len(spoil)](name) for index, (name, _) in enumerate(shuffled)]
-    return service_of(name), published, [column for _, column in shuffled]
+    """Draw a service, its published names and their meaning: any order and case, spaces, and unknown columns."""
+    layout = draw(st.sampled_from(list(LAYOUTS)))
+    unknown = draw(st.lists(st.sampled_from(["New_Fee", "id2", "é", '"x"']), max_size=2))
+    named = list(zip(LAYOUTS[layout].header.split(","), LAYOUTS[layout].columns, strict=True))
+    shuffled = draw(st.permutations([*named, *((name, "") for name in unknown)]))
+    changes: list[Callable[[str], str]] = [str, str.upper, str.lower, " {}".format, '"{}"'.format, "{}\t".format]
+    chosen = draw(st.lists(st.sampled_from(changes), min_size=1, max_size=5))
+    published = [chosen[index % len(chosen)](name) for index, (name, _) in enumerate(shuffled)]
+    return service_of(layout), published, [column for _, column in shuffled]
 
 
 def rows_of(columns: Sequence[str]) -> st.SearchStrategy[bytes]:
-    """Lines: ordinary, blank, with odd values, with other numbers of fields, with bytes that are not UTF-8."""
+    """Draw lines: ordinary, blank, with odd values, with other field counts, or with invalid UTF-8."""
     cells = [TRIP.get(column, "") for column in columns]
     line = ",".join(cells).encode()
 
@@ -148,7 +148,7 @@ def files(draw: st.DrawFn) -> Drawn:
     service, published, named = draw(headers())
     columns = [*named, *[""] * draw(st.integers(0, 2))]
     ordinary = ",".join(TRIP.get(column, "") for column in columns).encode()
-    # Enough of the ordinary to fill the first block, so that it tells the number of fields, and to outweigh the odd.
+    # Enough ordinary rows to fill the first block, which tells the field count, and to outnumber the odd rows.
     rows = [*[ordinary] * 20, *draw(st.lists(rows_of(columns), max_size=18))]
     line_end = draw(st.sampled_from([b"\n", b"\r\n", b"\r"]))
     start, gap = draw(st.sampled_from([b"", b"\xef\xbb\xbf", b"\n"])), draw(st.sampled_from([b"", b"\r\n", b"\n\n"]))
@@ -159,11 +159,11 @@ def files(draw: st.DrawFn) -> Drawn:
 
 @dataclass(frozen=True)
 class Row:
-    """What is expected of a row; it has values if nothing is wrong with the line itself."""
+    """The expectation for a row. It has values only if the line itself is regular."""
 
     text: str
     values: Mapping[str, Any]
-    wrong_with_line: set[str]
+    line_errors: set[str]
 
     @property
     def unreadable(self) -> list[str]:
@@ -180,18 +180,18 @@ def expected_of(drawn: Drawn, path: Path) -> Iterator[Row]:
         yield Row(",".join(fields), {column: meaning_of(column, text) for column, text in named}, wrong)
 
 
-def assert_quarantined_rightly(found: Mapping[str, Any], row: Row) -> None:
+def assert_quarantined_as_expected(found: Mapping[str, Any], row: Row) -> None:
     reasons = set(found["reasons"])
     assert found["original"] == row.text
-    assert reasons & {"wrong_field_count", "not_utf8"} == row.wrong_with_line
-    if not row.wrong_with_line:
+    assert reasons & {"wrong_field_count", "not_utf8"} == row.line_errors
+    if not row.line_errors:
         assert sorted(found["unreadable_columns"]) == row.unreadable
         assert bool(row.unreadable) == ("unreadable_value" in reasons)
 
 
 @MANY
 @given(drawn=files(), rules=st.sampled_from([None, ()]))
-def test_every_row_is_on_one_side_with_each_value_in_its_column(
+def test_every_row_is_clean_or_quarantined_with_each_value_in_its_column(
     folder: Path, drawn: Drawn, rules: Sequence[str] | None
 ) -> None:
     path = write_csv(folder / "m.csv", drawn.content)
@@ -199,28 +199,28 @@ def test_every_row_is_on_one_side_with_each_value_in_its_column(
     expected = dict(enumerate(expected_of(drawn, path), 1))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(csv_blocks, "BLOCK_BYTES", drawn.block)
-        made = clean_month(path, source_record(path), service, OCTOBER, service.select_rules(rules), folder)
-    clean = {row["source_row"]: row for row in pyarrow.parquet.read_table(made.clean).to_pylist()}
-    left = {row["source_row"]: row for row in pyarrow.parquet.read_table(made.quarantine).to_pylist()}
-    assert sorted([*clean, *left]) == list(expected)
-    assert (list(clean), list(left)) == (sorted(clean), sorted(left))
+        cleaned = clean_month(path, source_record(path), service, OCTOBER, service.select_rules(rules), folder)
+    clean = {row["source_row"]: row for row in pyarrow.parquet.read_table(cleaned.clean).to_pylist()}
+    rejected = {row["source_row"]: row for row in pyarrow.parquet.read_table(cleaned.quarantine).to_pylist()}
+    assert sorted([*clean, *rejected]) == list(expected)
+    assert (list(clean), list(rejected)) == (sorted(clean), sorted(rejected))
     for number, row in expected.items():
         if number in clean:
-            assert not row.wrong_with_line
+            assert not row.line_errors
             assert {column: clean[number][column] for column in row.values} == row.values
         else:
-            assert_quarantined_rightly(left[number], row)
-            assert rules is None or row.unreadable or row.wrong_with_line
+            assert_quarantined_as_expected(rejected[number], row)
+            assert rules is None or row.unreadable or row.line_errors
 
 
-# --- files that are none --------------------------------------------------------------------------------------------
+# --- corrupted files -------------------------------------------------------------------------------------------------
 
 WHOLE = LAYOUTS["green 2019"].file([TRIP] * 60)
 
 
 @st.composite
-def spoilt_files(draw: st.DrawFn) -> bytes:
-    """A whole file with pieces cut out, put in or doubled; the header only now and then."""
+def corrupted_files(draw: st.DrawFn) -> bytes:
+    """Draw a complete file with parts cut out, inserted or doubled, rarely in the header."""
     content = WHOLE
     first = draw(st.sampled_from([0, 300, 300, 300, 300]))
     for _ in range(draw(st.integers(1, 6))):
@@ -231,36 +231,36 @@ def spoilt_files(draw: st.DrawFn) -> bytes:
     return content
 
 
-def assert_cleaned_or_refused_by_name(path: Path, rows: int, folder: Path, *, rows_known: bool = True) -> None:
+def assert_reconciled_or_named_error(path: Path, rows: int, folder: Path, *, rows_known: bool = True) -> None:
     green = SERVICES["green"]
-    refusal = None
+    rejection = None
     try:
-        made = clean_month(path, source_record(path, rows=rows), green, OCTOBER, green.rules, folder)
+        cleaned = clean_month(path, source_record(path, rows=rows), green, OCTOBER, green.rules, folder)
     except TaxiAssetsError as error:
-        refusal = error
-    event(type(refusal).__name__)
-    if refusal is None:
-        assert made.report.clean.rows + made.report.rows_quarantined == rows
+        rejection = error
+    event(type(rejection).__name__)
+    if rejection is None:
+        assert cleaned.report.clean.rows + cleaned.report.rows_quarantined == rows
     else:
-        assert re.fullmatch("green 2020-10: .+", str(refusal))
-        assert not (rows_known and isinstance(refusal, ReconciliationError))
+        assert re.fullmatch("green 2020-10: .+", str(rejection))
+        assert not (rows_known and isinstance(rejection, ReconciliationError))
 
 
 @MANY
-@given(content=spoilt_files() | spoilt_files() | st.binary(max_size=300))
-def test_a_spoilt_csv_is_conserved_or_refused_by_name(folder: Path, content: bytes) -> None:
+@given(content=corrupted_files() | corrupted_files() | st.binary(max_size=300))
+def test_a_corrupted_csv_is_reconciled_or_rejected_with_a_named_error(folder: Path, content: bytes) -> None:
     text = content.removeprefix(b"\xef\xbb\xbf")
     rows = max(0, len([line for line in re.split(rb"\r\n|\n|\r", text) if line]) - 1)
-    assert_cleaned_or_refused_by_name(write_csv(folder / "s.csv", content), rows, folder)
+    assert_reconciled_or_named_error(write_csv(folder / "s.csv", content), rows, folder)
 
 
 @MANY
 @given(start=st.integers(0, 700), cut=st.integers(0, 40), put=st.binary(max_size=40))
-def test_a_spoilt_gzip_is_refused_by_name(folder: Path, start: int, cut: int, put: bytes) -> None:
+def test_a_corrupted_gzip_is_rejected_with_a_named_error(folder: Path, start: int, cut: int, put: bytes) -> None:
     packed = gzip.compress(WHOLE, mtime=0)
     path = folder / "s.csv.gz"
     path.write_bytes(packed[:start] + put + packed[start + cut :])
-    assert_cleaned_or_refused_by_name(path, 60, folder, rows_known=False)
+    assert_reconciled_or_named_error(path, 60, folder, rows_known=False)
 
 
 PARQUET_VALUES: Mapping[str, tuple[Any, st.SearchStrategy[Any]]] = {
@@ -282,7 +282,7 @@ PARQUET_VALUES: Mapping[str, tuple[Any, st.SearchStrategy[Any]]] = {
 
 @st.composite
 def tables(draw: st.DrawFn) -> Any:
-    """A month in Parquet, some of whose columns are of unheard-of types."""
+    """Draw a month in Parquet in which some columns have unexpected types."""
     rows = draw(st.integers(0, 4))
     named = zip(LAYOUTS["green 2019"].header.split(","), LAYOUTS["green 2019"].columns, strict=True)
     arrays = {published: pa.array([TRIP.get(column)] * rows, pa.string()) for published, column in named}
@@ -294,7 +294,7 @@ def tables(draw: st.DrawFn) -> Any:
 
 @MANY
 @given(table=tables())
-def test_parquet_of_any_types_is_conserved_or_refused_by_name(folder: Path, table: Any) -> None:
+def test_parquet_of_any_types_is_reconciled_or_rejected_with_a_named_error(folder: Path, table: Any) -> None:
     path = folder / "p.parquet"
     pyarrow.parquet.write_table(table, path)
-    assert_cleaned_or_refused_by_name(path, len(table), folder)
+    assert_reconciled_or_named_error(path, len(table), folder)

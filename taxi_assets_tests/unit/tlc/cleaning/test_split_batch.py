@@ -1,4 +1,4 @@
-"""A batch is parted into clean trips and quarantined rows: each on one side, with what is derived, and all reasons."""
+"""The split of a batch: each row is clean, with derived columns, or quarantined with all reasons."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ at = dt.datetime.fromisoformat
 def split_file(
     path: Path, layout: str = LAYOUT, month: Month = OCTOBER, rules: Sequence[str] | None = None
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Clean and quarantined rows of a file, in order."""
+    """Return the clean and the quarantined rows of a file, in order."""
     service = SERVICES[service_of(layout)]
     clean, quarantine = [], []
     with open_trips(path, format_of(path), service, label="") as reader:
@@ -55,11 +55,11 @@ def csv(tmp_path: Path) -> Path:
     return tmp_path / "month.csv"
 
 
-# --- values and what is derived from them ---------------------------------------------------------------------------
+# --- values and derived columns --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_trip_is_the_same_in_every_era(csv: Path, layout: str) -> None:
+def test_a_trip_has_the_same_values_in_every_layout(csv: Path, layout: str) -> None:
     clean, quarantine = split_file(write_trips(csv, layout, [trip()]), layout)
     assert quarantine == []
     (row,) = clean
@@ -111,7 +111,7 @@ def derived_of(csv: Path, month: Month = OCTOBER, **changes: str) -> dict[str, A
         ("2020-10-05 10:59:59.999999", "2020-10-05", 10, 1),
     ],
 )
-def test_day_hour_and_weekday_are_those_of_the_pickup(
+def test_date_hour_and_weekday_are_those_of_the_pickup(
     csv: Path, pickup: str, date: str, hour: int, weekday: int
 ) -> None:
     row = derived_of(csv, pickup_datetime=pickup)
@@ -143,12 +143,12 @@ def test_day_hour_and_weekday_are_those_of_the_pickup(
         ("2020-11-02 01:50:00", "2020-11-02 01:10:00", -40 * 60),
     ],
 )
-def test_trip_seconds_over_the_clock_change(csv: Path, pickup: str, dropoff: str, seconds: int | None) -> None:
+def test_trip_seconds_across_the_change_of_clocks(csv: Path, pickup: str, dropoff: str, seconds: int | None) -> None:
     row = derived_of(csv, pickup_datetime=pickup, dropoff_datetime=dropoff)
     assert row["trip_seconds"] == seconds
 
 
-def test_a_trip_of_a_minute_within_the_hour_that_comes_twice_does_not_lengthen_its_neighbours(csv: Path) -> None:
+def test_a_trip_within_the_repeated_hour_does_not_lengthen_other_trips(csv: Path) -> None:
     trips = [
         trip(pickup_datetime="2020-11-01 01:50:00", dropoff_datetime="2020-11-01 01:10:00"),
         trip(pickup_datetime="2020-11-01 01:10:00", dropoff_datetime="2020-11-01 01:11:00"),
@@ -161,13 +161,13 @@ def test_a_trip_of_a_minute_within_the_hour_that_comes_twice_does_not_lengthen_i
 @pytest.mark.parametrize(
     ("total", "reversal"), [("-13.03", True), ("-0.01", True), ("-0.004", False), ("0", False), ("", False)]
 )
-def test_a_negative_total_is_a_reversal_and_stays(csv: Path, total: str, reversal: bool) -> None:
+def test_a_trip_with_a_negative_total_is_a_clean_reversal(csv: Path, total: str, reversal: bool) -> None:
     clean, quarantine = split_file(write_trips(csv, LAYOUT, [trip(total_amount=total)]))
     assert quarantine == []
     assert clean[0]["is_reversal"] is reversal
 
 
-# --- who goes to quarantine -----------------------------------------------------------------------------------------
+# --- quarantine ------------------------------------------------------------------------------------------------------
 
 
 def test_a_row_goes_to_quarantine_with_every_reason_and_its_text(csv: Path) -> None:
@@ -210,7 +210,7 @@ def test_an_unreadable_value_in_any_column_is_named(csv: Path, column: str) -> N
 
 
 @pytest.mark.parametrize("column", [name for name in LAYOUTS[LAYOUT].columns if name])
-def test_an_empty_value_is_null_and_only_a_pickup_must_be_there(csv: Path, column: str) -> None:
+def test_an_empty_value_is_null_and_only_the_pickup_is_required(csv: Path, column: str) -> None:
     clean, quarantine = split_file(write_trips(csv, LAYOUT, [trip(**{column: ""})]))
     if column == "pickup_datetime":
         assert [row["reasons"] for row in quarantine] == [["pickup_missing"]]
@@ -219,7 +219,7 @@ def test_an_empty_value_is_null_and_only_a_pickup_must_be_there(csv: Path, colum
         assert clean[0][column] is None
 
 
-def test_a_rule_left_out_keeps_its_rows(csv: Path) -> None:
+def test_a_rule_that_is_not_applied_rejects_no_rows(csv: Path) -> None:
     path = write_trips(
         csv,
         LAYOUT,
@@ -230,7 +230,7 @@ def test_a_rule_left_out_keeps_its_rows(csv: Path) -> None:
     assert [row["reasons"] for row in quarantine] == [["distance_out_of_range"]] * 2
 
 
-def test_without_rules_only_what_cannot_be_read_is_left_out(csv: Path) -> None:
+def test_without_rules_only_unreadable_rows_are_quarantined(csv: Path) -> None:
     lines: list[dict[str, str] | str | bytes] = [
         trip(pickup_datetime="1999-01-01 00:00:00", passenger_count="0", trip_distance="-1"),
         trip(pickup_datetime="", dropoff_datetime=""),
@@ -250,15 +250,15 @@ def test_without_rules_only_what_cannot_be_read_is_left_out(csv: Path) -> None:
     }
 
 
-def test_bad_bytes_in_a_column_that_nobody_reads_send_the_row_to_quarantine(csv: Path) -> None:
-    layout = "green 2013"  # two fields without a name
+def test_invalid_utf8_in_an_unnamed_field_sends_the_row_to_quarantine(csv: Path) -> None:
+    layout = "green 2013"  # has two fields without a name
     row = LAYOUTS[layout].line(trip()).encode()
     clean, quarantine = split_file(write_trips(csv, layout, [row, row[:-1] + b"\xe9,", row]), layout)
     assert [row["source_row"] for row in clean] == [1, 3]
     assert [(row["reasons"], row["original"]) for row in quarantine] == [(["not_utf8"], row[:-1].decode() + "\\xe9,")]
 
 
-def test_quarantine_keeps_the_file_s_order_with_malformed_rows_in_between(csv: Path) -> None:
+def test_quarantine_is_in_file_order_including_malformed_rows(csv: Path) -> None:
     lines: list[dict[str, str] | str] = [
         "x",
         trip(passenger_count="0"),
@@ -280,7 +280,7 @@ def test_quarantine_keeps_the_file_s_order_with_malformed_rows_in_between(csv: P
         assert row["pickup_datetime"] is row["total_amount"] is None
 
 
-def test_a_row_of_parquet_goes_to_quarantine_as_json(tmp_path: Path) -> None:
+def test_a_parquet_row_goes_to_quarantine_as_json(tmp_path: Path) -> None:
     columns = {
         "vendor_id": pa.array([1, 2]),
         "pickup_datetime": pa.array([at("2020-10-05 10:00:00")] * 2),

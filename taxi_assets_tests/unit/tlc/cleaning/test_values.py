@@ -1,4 +1,4 @@
-"""What a published value means, or that it cannot be read; and that its neighbours have no say in it."""
+"""Published values: what each means, or that it cannot be read, whatever other rows hold."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ at = dt.datetime.fromisoformat
 
 
 def read(column: Column, published: Any) -> list[Any]:
-    """Values, with `UNREADABLE` where there is none because it could not be read."""
+    """Return the values, with `UNREADABLE` where a value could not be read."""
     working, unreadable = parse_column(column, published)
     assert working.type == column.type.working
     values = to_canonical(working)
@@ -51,7 +51,7 @@ def texts(values: Sequence[str | None]) -> Any:
     return pa.array(values, pa.string())
 
 
-# --- text -----------------------------------------------------------------------------------------------------------
+# --- text ------------------------------------------------------------------------------------------------------------
 
 EMPTY = {None: None, "": None, " ": None, '""': None, "\t ' ": None}
 NO_NUMBER = [
@@ -79,7 +79,7 @@ AMOUNTS: dict[str | None, Any] = {
     '"7.25"': Decimal("7.25"),
     "1e3": Decimal("1000.00"), "1.5E-1": Decimal("0.15"), "1e-400": Decimal("0.00"), "0e50": Decimal("0.00"),
     "2.6299999999999999": Decimal("2.63"), "8.9000000000000004": Decimal("8.90"),
-    # Halves go away from zero, and by the digits as published: as doubles most of these lie below the half.
+    # Halves are rounded away from zero by the published digits. As doubles, most of these are below the half.
     "1.005": Decimal("1.01"), "-1.005": Decimal("-1.01"), "2.675": Decimal("2.68"), "-2.675": Decimal("-2.68"),
     "0.005": Decimal("0.01"), "-0.005": Decimal("-0.01"), "0.0049999": Decimal("0.00"), "-0.0049999": Decimal("0.00"),
     "1.00499999999999999999999": Decimal("1.00"), "1.00500000000000000000001": Decimal("1.01"),
@@ -162,12 +162,12 @@ CASES = [
 
 
 @pytest.mark.parametrize(("column", "text", "value"), CASES)
-def test_a_text_means_a_value_or_cannot_be_read(column: Column, text: str | None, value: Any) -> None:
+def test_a_text_is_read_as_a_value_or_marked_unreadable(column: Column, text: str | None, value: Any) -> None:
     assert read(column, texts([text])) == [value]
 
 
 @pytest.mark.parametrize("kind", TABLES)
-def test_good_and_bad_texts_together_mean_what_they_mean_alone(kind: str) -> None:
+def test_good_and_bad_texts_are_read_together_as_they_are_alone(kind: str) -> None:
     column, table = TABLES[kind]
     shuffled = random.Random(kind).sample(list(table), len(table))  # noqa: S311  (no secret)
     assert read(column, texts(shuffled)) == [table[text] for text in shuffled]
@@ -175,7 +175,7 @@ def test_good_and_bad_texts_together_mean_what_they_mean_alone(kind: str) -> Non
 
 @pytest.mark.parametrize("kind", TABLES)
 @pytest.mark.parametrize("type_", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())])
-def test_text_of_any_make_means_the_same(kind: str, type_: Any) -> None:
+def test_every_arrow_text_type_is_read_the_same_way(kind: str, type_: Any) -> None:
     column, table = TABLES[kind]
     assert read(column, texts(list(table)).cast(type_)) == list(table.values())
 
@@ -204,14 +204,14 @@ ANY_TEXT = st.one_of(
 @pytest.mark.parametrize("kind", TABLES)
 @settings(max_examples=25, deadline=None)
 @given(st.lists(ANY_TEXT, min_size=1, max_size=20))
-def test_a_value_never_depends_on_its_neighbours(kind: str, values: list[str | None]) -> None:
+def test_a_value_never_depends_on_other_rows(kind: str, values: list[str | None]) -> None:
     column, _ = TABLES[kind]
     assert read(column, texts(values)) == [read(column, texts([value]))[0] for value in values]
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(NUMBERS))
-def test_amounts_are_rounded_as_decimals_are(values: list[str]) -> None:
+def test_amounts_are_rounded_like_decimals(values: list[str]) -> None:
     def rounded(value: str) -> Any:
         try:
             exact = Decimal(value)
@@ -240,20 +240,20 @@ def test_a_few_bad_texts_among_very_many_are_found() -> None:
 
 
 @pytest.mark.parametrize("kind", TABLES)
-def test_nothing_is_parsed_to_nothing(kind: str) -> None:
+def test_an_empty_array_is_parsed_to_an_empty_array(kind: str) -> None:
     column, _ = TABLES[kind]
     assert read(column, texts([])) == []
     assert read(column, pa.nulls(3)) == [None, None, None]
 
 
-def test_a_slice_is_parsed_as_itself() -> None:
+def test_a_slice_is_parsed_without_the_values_around_it() -> None:
     values = texts(["x", "1.005", None, "2.675", "nan"])
     assert read(MONEY, values.slice(1, 3)) == [Decimal("1.01"), None, Decimal("2.68")]
     floats = pa.array([np.nan, 1.005, None, 2.675, np.inf]).slice(1, 3)
     assert read(MONEY, floats) == [Decimal("1.01"), None, Decimal("2.68")]
 
 
-# --- typed values ---------------------------------------------------------------------------------------------------
+# --- typed values ----------------------------------------------------------------------------------------------------
 
 NOON = at("2023-01-31 12:00")
 US, NS, SECONDS = pa.timestamp("us"), pa.timestamp("ns"), pa.timestamp("s")
@@ -285,7 +285,7 @@ NATIVE: list[tuple[Column, Any, list[Any], list[Any]]] = [
     (DEGREES, pa.int64(), [-73, 2**53 + 1], [-73.0, UNREADABLE]),
     (TIME, US, [NOON, None], [NOON, None]),
     (TIME, SECONDS, [NOON, None], [NOON, None]),
-    # One value with a rest of nanoseconds, and all its neighbours: one and the same reading.
+    # A value with nanoseconds does not change how the others are read.
     (TIME, NS, [NOON, np.datetime64("2023-01-31T12:00:00.000000999", "ns")], [NOON, NOON]),
     (TIME, US, [0, MICROSECONDS_TO_YEAR_10000], [at("1970-01-01"), UNREADABLE]),
     (TIME, US, [0, -(2**63) + 1, 2**63 - 1], [at("1970-01-01"), UNREADABLE, UNREADABLE]),
@@ -312,7 +312,7 @@ NATIVE: list[tuple[Column, Any, list[Any], list[Any]]] = [
 @pytest.mark.parametrize(
     ("column", "type_", "values", "expected"), NATIVE, ids=[f"{c.name} {t} {v!s:.40}" for c, t, v, _ in NATIVE]
 )
-def test_a_typed_value_means_the_same_alone_and_with_others(
+def test_a_typed_value_is_read_with_others_as_it_is_alone(
     column: Column, type_: Any, values: list[Any], expected: list[Any]
 ) -> None:
     published = pa.array(values, type_)
@@ -323,14 +323,14 @@ def test_a_typed_value_means_the_same_alone_and_with_others(
 @pytest.mark.parametrize("column", [COUNT, MONEY, MILES, DEGREES], ids=lambda column: column.name)
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.one_of(st.none(), st.floats(), st.integers(-9, 9).map(float), st.floats(-1e9, 1e9)), min_size=1))
-def test_a_double_never_depends_on_its_neighbours(column: Column, values: list[float | None]) -> None:
+def test_a_double_never_depends_on_other_rows(column: Column, values: list[float | None]) -> None:
     published = pa.array(values, pa.float64())
     assert read(column, published) == [read(column, published[i : i + 1])[0] for i in range(len(values))]
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(-(10**9), 10**9)))
-def test_a_double_that_was_a_decimal_is_that_decimal_again(thousandths: list[int]) -> None:
+def test_a_double_made_from_a_decimal_is_read_as_that_decimal(thousandths: list[int]) -> None:
     exact = [Decimal(value) / 1000 for value in thousandths]
     floats = pa.array([float(value) for value in exact], pa.float64())
     assert read(MILES, floats) == exact

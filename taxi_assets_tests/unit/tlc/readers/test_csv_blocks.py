@@ -1,4 +1,4 @@
-"""Bytes made fit for the parser: whole lines of valid UTF-8, and the numbers of the rows that were not."""
+"""CSV blocks: complete lines of valid UTF-8, and the rows that had invalid bytes."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 MARK = b"\xef\xbb\xbf"
 
 
-class Trickle(io.BytesIO):
-    """A file that never gives more than so many bytes at once."""
+class SlowFile(io.BytesIO):
+    """A file that never returns more than `most` bytes at once."""
 
     def __init__(self, content: bytes, most: int) -> None:
         super().__init__(content)
@@ -35,7 +35,7 @@ class Trickle(io.BytesIO):
 
 
 def source(content: bytes, most: int = BLOCK_BYTES) -> CsvBlockReader:
-    return CsvBlockReader(Trickle(content, most), label="green 2020-10")
+    return CsvBlockReader(SlowFile(content, most), label="green 2020-10")
 
 
 def blocks_of(opened: CsvBlockReader) -> list[Block]:
@@ -43,7 +43,7 @@ def blocks_of(opened: CsvBlockReader) -> list[Block]:
 
 
 def drain(opened: CsvBlockReader) -> bytes:
-    """All lines of all blocks, which each block finds by their places, too."""
+    """Return the content of all blocks, after a check that each block finds its lines by index."""
     blocks = blocks_of(opened)
     assert all(block.content.endswith((b"\n", b"\r")) for block in blocks[:-1])
     for block in blocks:
@@ -56,17 +56,17 @@ def numbers_of_bad_rows(opened: CsvBlockReader) -> set[int]:
     numbers: set[int] = set()
     rows = 0
     for block in blocks_of(opened):
-        numbers |= {rows + place + 1 for place in block.not_utf8}
+        numbers |= {rows + index + 1 for index in block.not_utf8}
         rows += len(rows_of(block.content))
     return numbers
 
 
 def rows_of(content: bytes) -> list[bytes]:
-    """Lines that are not blank, split in the plainest way."""
+    """Return the lines that are not blank, by a plain split."""
     return [line for line in re.split(rb"\r\n|\n|\r", content) if line]
 
 
-# --- lines ----------------------------------------------------------------------------------------------------------
+# --- lines -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 7, BLOCK_BYTES])
@@ -94,7 +94,7 @@ def rows_of(content: bytes) -> list[bytes]:
         (b"\n\r\n\n", "", []),
     ],
 )
-def test_header_and_rows_whatever_ends_lines_and_however_they_arrive(
+def test_header_and_rows_are_found_with_any_line_end_and_any_read_size(
     content: bytes, header: str, rows: list[bytes], most: int
 ) -> None:
     opened = source(content, most)
@@ -104,27 +104,27 @@ def test_header_and_rows_whatever_ends_lines_and_however_they_arrive(
 
 
 @given(st.lists(st.sampled_from([b"1,2", b"x", b" ", b"\n", b"\r", b"\r\n", b"\n\n", b"\xff", b"\xc3\xa9"])))
-def test_rows_are_found_as_they_are_split(chunks: list[bytes]) -> None:
+def test_blocks_have_the_same_rows_as_a_plain_split(chunks: list[bytes]) -> None:
     content = b"".join(chunks)
     drained = drain(source(b"header\n" + content, most=5))
     assert rows_of(drained) == [row.decode("utf-8", "backslashreplace").encode() for row in rows_of(content)]
 
 
-def test_peeking_takes_nothing() -> None:
+def test_peek_consumes_nothing() -> None:
     opened = source(b"a,b\n1,2\n3,4\n")
     assert opened.peek() == b"1,2\n3,4\n"
     assert drain(opened) == b"1,2\n3,4\n"
     assert opened.peek() == b""
 
 
-def test_a_file_of_many_blocks_comes_out_as_it_went_in() -> None:
+def test_a_file_of_many_blocks_is_read_unchanged() -> None:
     body = b"".join(b"%d,%s\r\n" % (i, b"x" * (i % 97)) for i in range(260_000))
     opened = source(b"a,b\n" + body)
     assert len(body) > 3 * BLOCK_BYTES
     assert drain(opened) == body
 
 
-def test_a_block_may_end_between_the_two_halves_of_a_line_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_block_may_end_within_a_line_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv_blocks, "BLOCK_BYTES", 8)
     for padding in range(7):
         body = b"x" * padding + b"\r\n" + b"1\r\n22\r\n333\r\n4444\r\n"
@@ -132,26 +132,26 @@ def test_a_block_may_end_between_the_two_halves_of_a_line_end(monkeypatch: pytes
         assert rows_of(drain(opened)) == rows_of(body), padding
 
 
-def test_carriage_returns_alone_may_end_all_lines_of_a_large_file() -> None:
+def test_a_large_file_may_have_only_carriage_returns_as_line_ends() -> None:
     body = b"1,2\r" * 600_000
     assert drain(source(b"a,b\r" + body)) == body
 
 
-def test_blank_lines_may_fill_the_blocks_before_the_header(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blank_lines_may_fill_whole_blocks_before_the_header(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv_blocks, "BLOCK_BYTES", 8)
     opened = source(b"\r\n" * 50 + b"a,b\n" + b"\n" * 50 + b"1,2\n")
     assert opened.header == "a,b"
     assert rows_of(drain(opened)) == [b"1,2"]
 
 
-def test_reads_what_gzip_holds(tmp_path: Path) -> None:
+def test_a_gzip_file_is_decompressed(tmp_path: Path) -> None:
     path = tmp_path / "month.csv.gz"
     path.write_bytes(gzip.compress(b"a,b\n1,2\n"))
     with open_bytes(path, FileFormat.CSV_GZ) as file:
         assert drain(CsvBlockReader(file, label="")) == b"1,2\n"
 
 
-# --- too long -------------------------------------------------------------------------------------------------------
+# --- long lines ------------------------------------------------------------------------------------------------------
 
 
 def test_a_line_as_long_as_a_block_is_read() -> None:
@@ -159,7 +159,7 @@ def test_a_line_as_long_as_a_block_is_read() -> None:
     assert drain(source(b"a\n" + line + b"1\n")) == line + b"1\n"
 
 
-def test_a_line_longer_than_a_block_is_refused_by_its_place() -> None:
+def test_a_line_longer_than_a_block_is_rejected_with_its_row() -> None:
     opened = source(b"a,b\n1,2\n\n3,4\n" + b"x" * BLOCK_BYTES + b"\n5,6\n")
     assert opened.read() is not None
     opened.rows = 2
@@ -167,22 +167,22 @@ def test_a_line_longer_than_a_block_is_refused_by_its_place() -> None:
         opened.read()
 
 
-def test_an_endless_header_is_refused() -> None:
+def test_a_header_longer_than_a_block_is_rejected() -> None:
     with pytest.raises(InvalidFileError, match="longer than"):
         source(b"x" * (BLOCK_BYTES + 1))
 
 
-def test_escaping_may_make_a_block_larger_than_was_asked_for() -> None:
+def test_escapes_may_make_a_block_larger_than_the_limit() -> None:
     content = b"a\n" + (b"\xff" * 1000 + b"\n") * 1000
     assert drain(source(content)) == (rb"\xff" * 1000 + b"\n") * 1000
     assert numbers_of_bad_rows(source(content)) == set(range(1, 1001))
 
 
-# --- not UTF-8 ------------------------------------------------------------------------------------------------------
+# --- not UTF-8 -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("most", [1, 4, BLOCK_BYTES])
-def test_bytes_that_are_not_utf8_are_escaped_and_their_rows_named(most: int) -> None:
+def test_invalid_utf8_is_escaped_and_its_rows_are_reported(most: int) -> None:
     good = "7,é€\U0001f695\r\n".encode()
     content = b"a,b\n\r\n1,2\n\n3,\xff\n" + good + b"5,\xe9\r\n\r\n\xf0\x9f\n7,\xed\xa0\x80"
     drained = drain(source(content, most))
@@ -191,7 +191,7 @@ def test_bytes_that_are_not_utf8_are_escaped_and_their_rows_named(most: int) -> 
     drained.decode()
 
 
-def test_a_character_may_lie_across_two_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_character_may_extend_across_two_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv_blocks, "BLOCK_BYTES", 16)
     for padding in range(11):
         content = b"h\n" + b"x" * padding + "é€\n".encode() * 9

@@ -1,4 +1,4 @@
-"""Published columns find their canonical one by name, whatever varied from year to year."""
+"""Published columns are matched to canonical ones by name, in every layout."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HEADER = LAYOUTS["green 2019"].header.split(",")
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_every_era_is_matched_as_written_down_by_hand(name: str) -> None:
+def test_every_layout_is_matched_as_expected(name: str) -> None:
     layout = LAYOUTS[name]
     match = match_columns(SERVICES[service_of(name)], layout.header.split(","), label="")
     assert match.positions == {column: [index] for index, column in enumerate(layout.columns) if column}
@@ -25,7 +25,7 @@ def test_every_era_is_matched_as_written_down_by_hand(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_what_an_era_does_not_have_is_absent(name: str) -> None:
+def test_columns_that_a_layout_lacks_are_absent(name: str) -> None:
     service, layout = SERVICES[service_of(name)], LAYOUTS[name]
     match = match_columns(service, layout.header.split(","), label="")
     assert {*match.absent, *layout.columns} - {""} == {column.name for column in service.published_columns}
@@ -33,8 +33,8 @@ def test_what_an_era_does_not_have_is_absent(name: str) -> None:
 
 
 def test_spaces_quotes_case_and_a_byte_order_mark_do_not_matter() -> None:
-    spoilt = [f'\ufeff "{name.upper()}"\t' if index % 2 else f" '{name}'\r" for index, name in enumerate(HEADER)]
-    assert match_columns(GREEN, spoilt, label="").positions == match_columns(GREEN, HEADER, label="").positions
+    decorated = [f'\ufeff "{name.upper()}"\t' if index % 2 else f" '{name}'\r" for index, name in enumerate(HEADER)]
+    assert match_columns(GREEN, decorated, label="").positions == match_columns(GREEN, HEADER, label="").positions
 
 
 def test_order_does_not_matter() -> None:
@@ -44,24 +44,25 @@ def test_order_does_not_matter() -> None:
         assert shuffled[index] == HEADER[straight[canonical][0]]
 
 
-def test_every_alias_is_written_as_it_is_compared() -> None:
+def test_every_alias_is_normalized() -> None:
     for service in SERVICES.values():
         for column in service.columns:
             assert all(alias == normalize(alias) for alias in (column.name, *column.aliases))
 
 
-def test_new_columns_are_kept_out_by_their_published_names() -> None:
+def test_new_columns_are_reported_under_their_published_names() -> None:
     match = match_columns(GREEN, ["", *HEADER, " New_Fee", "", "new_fee"], label="")
     assert match.unknown == {0: "", len(HEADER) + 1: " New_Fee", len(HEADER) + 2: "", len(HEADER) + 3: "new_fee"}
 
 
-def test_a_missing_required_column_is_named_with_those_that_are_strange() -> None:
+def test_a_missing_required_column_is_named_along_with_unknown_columns() -> None:
     published = ["fare" if name == "fare_amount" else name for name in HEADER]
     with pytest.raises(ColumnMismatchError) as error:
         match_columns(GREEN, published, label="green 2020-10")
     assert str(error.value) == (
-        "green 2020-10: the file has no column for fare_amount; unknown are 'fare'. Is this a green taxi file? "
-        "A column that was renamed needs an alias in tlc/services/: in green.py, or in what that imports. [ColumnMismatchError]"
+        "green 2020-10: the file has no column for fare_amount; unknown columns: 'fare'. Check that this is a green "
+        "taxi file. If a column was renamed, add an alias in tlc/services/green.py or in a module that it imports. "
+        "[ColumnMismatchError]"
     )
 
 
@@ -71,7 +72,7 @@ def test_an_optional_column_may_be_missing() -> None:
     assert {"ehail_fee", "trip_type"} <= set(absent)
 
 
-def test_two_columns_that_mean_the_same_are_refused() -> None:
+def test_two_columns_with_the_same_meaning_are_rejected() -> None:
     with pytest.raises(
         ColumnMismatchError, match=r"green 2020-10: the columns 'PULocationID', 'pickup_location_id' all mean"
     ):
@@ -79,13 +80,13 @@ def test_two_columns_that_mean_the_same_are_refused() -> None:
 
 
 @pytest.mark.parametrize("published", [[""], ["<html>"], LAYOUTS["green 2019"].header.replace(",", ";").split(",")])
-def test_what_is_no_header_is_refused(published: list[str]) -> None:
+def test_a_file_without_a_header_is_rejected(published: list[str]) -> None:
     with pytest.raises(ColumnMismatchError, match="the file has no column for vendor_id, pickup_datetime"):
         match_columns(GREEN, published, label="green 2020-10")
 
 
-def test_a_file_of_another_service_is_refused() -> None:
-    with pytest.raises(ColumnMismatchError, match="Is this a yellow taxi file"):
+def test_a_file_of_another_service_is_rejected() -> None:
+    with pytest.raises(ColumnMismatchError, match="Check that this is a yellow taxi file"):
         match_columns(YELLOW, HEADER, label="yellow 2020-10")
-    with pytest.raises(ColumnMismatchError, match="unknown are 'tpep_pickup_datetime', 'tpep_dropoff_datetime'"):
+    with pytest.raises(ColumnMismatchError, match="unknown columns: 'tpep_pickup_datetime', 'tpep_dropoff_datetime'"):
         match_columns(GREEN, LAYOUTS["yellow 2019"].header.split(","), label="green 2020-10")

@@ -1,4 +1,4 @@
-"""Rows as published: every line is one row, rightly numbered, with its text exact, whatever shape it has."""
+"""Readers: every line is one row with the right number and its exact text, even if it is malformed."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ Read = tuple[dict[int, str], dict[int, tuple[str, list[str]]], set[int]]
 
 
 def read_all(reader: Any) -> Read:
-    """Texts of the rows that fit, by number; text and reasons of those that do not; numbers of those not UTF-8."""
-    fitting: dict[int, str] = {}
+    """Return regular rows by number, malformed rows with their reasons by number, and the numbers of invalid UTF-8."""
+    regular: dict[int, str] = {}
     malformed_rows: dict[int, tuple[str, list[str]]] = {}
     not_utf8: set[int] = set()
     for batch in reader.batches():
         numbers = batch.source_rows.tolist()
         assert all(len(array) == len(numbers) for array in batch.arrays)
         together = [*numbers, *(malformed_row.source_row for malformed_row in batch.malformed_rows)]
-        assert not set(together) & {*fitting, *malformed_rows}
-        assert min(together, default=np.inf) > max([0, *fitting, *malformed_rows]), "batches are in the file's order"
+        assert not set(together) & {*regular, *malformed_rows}
+        assert min(together, default=np.inf) > max([0, *regular, *malformed_rows]), "batches are in the file's order"
         originals = reader.original_texts(batch, pa.array(range(len(numbers)), pa.int64())).to_pylist()
-        fitting.update(zip(numbers, originals, strict=True))
+        regular.update(zip(numbers, originals, strict=True))
         malformed_rows.update(
             {
                 malformed_row.source_row: (malformed_row.text, list(malformed_row.reasons))
@@ -64,7 +64,7 @@ def read_all(reader: Any) -> Read:
             }
         )
         not_utf8 |= batch.not_utf8
-    return fitting, malformed_rows, not_utf8
+    return regular, malformed_rows, not_utf8
 
 
 def read_csv(content: bytes) -> Read:
@@ -72,7 +72,7 @@ def read_csv(content: bytes) -> Read:
 
 
 def expected(content: str, width: int = 2) -> tuple[dict[int, str], dict[int, tuple[str, list[str]]]]:
-    """The same by splitting: at line ends, then at commas."""
+    """Return regular and malformed rows by a plain split: at line ends, then at commas."""
     rows = [line for line in content.replace("\r\n", "\n").split("\n") if line][1:]
     numbered = dict(enumerate(rows, 1))
     return (
@@ -90,21 +90,21 @@ def set_block(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     monkeypatch.setattr(csv_blocks, "BLOCK_BYTES", size)
 
 
-# --- CSV: rows that fit and rows that do not ------------------------------------------------------------------------
+# --- CSV: regular and malformed rows ---------------------------------------------------------------------------------
 
 SHAPES = {
-    "all fit": "a,b\n1,2\n3,4\n",
+    "all regular": "a,b\n1,2\n3,4\n",
     "no line end": "a,b\n1,2\n3,4",
     "blank lines": "a,b\n\r\n\n1,2\r\n\n\n\n3,4\n\r\n\r\n",
-    "too few at the start": "a,b\n1,2\n" + "x\n" + "3,4\n5,6\n7,8\n",
-    "too many at the end": "a,b\n1,2\n3,4\n5,6\n7,8,9\n",
-    "too few at the end, no line end": "a,b\n1,2\n3,4\n5,6\n7",
-    "in between, CRLF": "a,b\r\n1,2\r\n3\r\n4,5\r\n6,7,8\r\n\r\n9,10\r\n",
+    "too few fields at the start": "a,b\n1,2\n" + "x\n" + "3,4\n5,6\n7,8\n",
+    "too many fields at the end": "a,b\n1,2\n3,4\n5,6\n7,8,9\n",
+    "too few fields at the end, no line end": "a,b\n1,2\n3,4\n5,6\n7",
+    "malformed rows in between, CRLF": "a,b\r\n1,2\r\n3\r\n4,5\r\n6,7,8\r\n\r\n9,10\r\n",
     "long runs": "a,b\n" + "1,2\n" * 25 + "1,2,3\n" * 20 + "1,2\n" * 45 + "x\n" * 19 + "3,4\n",
-    "every other": "a,b\n1,2\n" + "1,2\nx\n" * 30 + "1,2\n1,2\n",
+    "every other row": "a,b\n1,2\n" + "1,2\nx\n" * 30 + "1,2\n1,2\n",
     "stray quotes": 'a,b\n"1,2\n3,"4\n5,6"\n"7","8"\n9,""\n"\n',
     "empty and blank fields": "a,b\n,\n , \n1,\n,2\n  \n",
-    "other separators of lines": "a,b\n1,\x0b\x0c2\n3,\x1c4\n5,\u2028\u00856\n",
+    "line separators of Unicode": "a,b\n1,\x0b\x0c2\n3,\x1c4\n5,\u2028\u00856\n",
     "null bytes": "a,b\n\x00,2\n3,\x004\n",
     "no rows": "a,b\n",
     "only blank lines": "a,b\n\n\r\n\n",
@@ -113,9 +113,9 @@ SHAPES = {
 
 @pytest.mark.usefixtures("_block")
 @pytest.mark.parametrize("shape", SHAPES)
-def test_every_row_is_there_once_by_its_number_and_with_its_text(shape: str) -> None:
-    fitting, malformed_rows, not_utf8 = read_csv(SHAPES[shape].encode())
-    assert (fitting, malformed_rows) == expected(SHAPES[shape])
+def test_every_row_is_read_once_with_its_number_and_text(shape: str) -> None:
+    regular, malformed_rows, not_utf8 = read_csv(SHAPES[shape].encode())
+    assert (regular, malformed_rows) == expected(SHAPES[shape])
     assert not_utf8 == set()
 
 
@@ -129,37 +129,37 @@ def test_a_block_may_end_anywhere(rows: list[str], line_end: str, size: int) -> 
     content = line_end.join(["a,b", *["1,2"] * len(rows), *rows])
     with pytest.MonkeyPatch.context() as patch:
         set_block(patch, size)
-        fitting, malformed_rows, _ = read_csv(content.encode())
-    assert (fitting, malformed_rows) == expected(content)
+        regular, malformed_rows, _ = read_csv(content.encode())
+    assert (regular, malformed_rows) == expected(content)
 
 
-def test_rows_keep_their_numbers_over_several_megabytes() -> None:
+def test_row_numbers_are_right_in_a_file_of_several_megabytes() -> None:
     pick = random.Random(3)  # noqa: S311  (no secret)
     rows = pick.choices(["1,2", "x", "1,2,3", "", f"{'y' * 90},{'z' * 90}"], [50, 1, 1, 1, 20], k=280_000)
     content = "\r\n".join(["a,b", "", *["1,2"] * 1000, *rows])
     assert len(content) > 2 * BLOCK_BYTES
-    fitting, malformed_rows, _ = read_csv(content.encode())
-    assert (fitting, malformed_rows) == expected(content)
+    regular, malformed_rows, _ = read_csv(content.encode())
+    assert (regular, malformed_rows) == expected(content)
     assert len(malformed_rows) > 1000
 
 
 def test_a_run_of_malformed_rows_may_fill_whole_blocks() -> None:
     content = "a,b\n" + "1,2\n" * 2000 + f"1,2,{'x' * 90}\n" * 160_000 + "3,4\n"
     assert len(content) > 3 * BLOCK_BYTES
-    fitting, malformed_rows, _ = read_csv(content.encode())
-    assert list(fitting) == [*range(1, 2001), 162_001]
+    regular, malformed_rows, _ = read_csv(content.encode())
+    assert list(regular) == [*range(1, 2001), 162_001]
     assert list(malformed_rows) == list(range(2001, 162_001))
 
 
-def test_too_many_malformed_rows_in_one_go_stop_the_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_malformed_rows_in_one_block_stop_the_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv, "_MAXIMUM_MALFORMED_ROWS", 10)
-    fitting, malformed_rows, _ = read_csv(b"a,b\n" + b"1,2\n" * 20 + b"x\n" * 10)
-    assert (len(fitting), len(malformed_rows)) == (20, 10)
+    regular, malformed_rows, _ = read_csv(b"a,b\n" + b"1,2\n" * 20 + b"x\n" * 10)
+    assert (len(regular), len(malformed_rows)) == (20, 10)
     with pytest.raises(pa.ArrowInvalid, match="Expected 2 columns, got 1"):
         read_csv(b"a,b\n" + b"1,2\n" * 20 + b"x\n" * 11)
 
 
-# --- CSV: header and fields -----------------------------------------------------------------------------------------
+# --- CSV: header and fields ------------------------------------------------------------------------------------------
 
 
 def test_fields_that_the_header_does_not_name_are_read_by_position() -> None:
@@ -173,55 +173,55 @@ def test_fields_that_the_header_does_not_name_are_read_by_position() -> None:
         [None, "5"],
     ]
     reader = CsvReader(CsvBlockReader(io.BytesIO(b"b,a\n\n1,2,,\n3,4,,5\n6,7\n"), label=""), TWO, label="")
-    fitting, malformed_rows, _ = read_all(reader)
-    assert fitting == {1: "1,2,,", 2: "3,4,,5"}
+    regular, malformed_rows, _ = read_all(reader)
+    assert regular == {1: "1,2,,", 2: "3,4,,5"}
     assert malformed_rows == {3: ("6,7", ["wrong_field_count"])}
 
 
-def test_rows_with_fewer_fields_than_the_header_are_not_guessed_at() -> None:
-    fitting, malformed_rows, _ = read_csv(b"a,b,c\n1,2\n3,4\n5,6,7\n")
-    assert fitting == {3: "5,6,7"}
+def test_rows_with_fewer_fields_than_the_header_are_malformed() -> None:
+    regular, malformed_rows, _ = read_csv(b"a,b,c\n1,2\n3,4\n5,6,7\n")
+    assert regular == {3: "5,6,7"}
     assert set(malformed_rows) == {1, 2}
 
 
-def test_what_most_rows_have_counts_and_not_what_the_first_has() -> None:
-    fitting, malformed_rows, _ = read_csv(b"a,b\n1,2,3,4\n" + b"1,2,3\n" * 5)
-    assert set(fitting) == {2, 3, 4, 5, 6}
+def test_the_field_count_is_that_of_most_rows_not_of_the_first() -> None:
+    regular, malformed_rows, _ = read_csv(b"a,b\n1,2,3,4\n" + b"1,2,3\n" * 5)
+    assert set(regular) == {2, 3, 4, 5, 6}
     assert set(malformed_rows) == {1}
 
 
-def test_a_quoted_header_over_quoted_rows_is_read() -> None:
-    fitting, malformed_rows, _ = read_csv(b'"A","B"\r\n"1","2"\r\n"3","4"\r\n')
-    assert fitting == {1: '"1","2"', 2: '"3","4"'}
+def test_a_quoted_header_with_quoted_rows_is_read() -> None:
+    regular, malformed_rows, _ = read_csv(b'"A","B"\r\n"1","2"\r\n"3","4"\r\n')
+    assert regular == {1: '"1","2"', 2: '"3","4"'}
     assert malformed_rows == {}
 
 
-def test_a_mark_at_the_start_does_not_hide_a_column() -> None:
+def test_a_byte_order_mark_does_not_hide_a_column() -> None:
     assert read_csv(b"\xef\xbb\xbfa,b\n1,2\n")[0] == {1: "1,2"}
 
 
-def test_a_mark_at_the_start_of_a_row_is_a_part_of_it_wherever_a_block_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_byte_order_mark_at_the_start_of_a_row_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     for size in (16, 1 << 16):
         set_block(monkeypatch, size)
-        fitting, malformed_rows, _ = read_csv(b"a,b\n" + "\ufeff1,2\n".encode() * 3 + "\ufeff\n".encode() + b"3,4\n")
-        assert fitting == {1: "\ufeff1,2", 2: "\ufeff1,2", 3: "\ufeff1,2", 5: "3,4"}
+        regular, malformed_rows, _ = read_csv(b"a,b\n" + "\ufeff1,2\n".encode() * 3 + "\ufeff\n".encode() + b"3,4\n")
+        assert regular == {1: "\ufeff1,2", 2: "\ufeff1,2", 3: "\ufeff1,2", 5: "3,4"}
         assert malformed_rows == {4: ("\ufeff", ["wrong_field_count"])}
 
 
-# --- CSV: not UTF-8 -------------------------------------------------------------------------------------------------
+# --- CSV: not UTF-8 --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("_block")
-def test_bad_bytes_are_found_in_rows_that_fit_and_in_rows_that_do_not() -> None:
+def test_invalid_utf8_is_found_in_regular_and_malformed_rows() -> None:
     content = b"a,b\n\n1,2\n\xff,2\n\n3\xfe\n4,5,\xe9\n\xc3\xa9,6\n7,\xe2\x82\n1,2\nx\n8,\xff"
-    fitting, malformed_rows, not_utf8 = read_csv(content)
-    assert fitting == {1: "1,2", 2: r"\xff,2", 5: "é,6", 6: r"7,\xe2\x82", 7: "1,2", 9: r"8,\xff"}
+    regular, malformed_rows, not_utf8 = read_csv(content)
+    assert regular == {1: "1,2", 2: r"\xff,2", 5: "é,6", 6: r"7,\xe2\x82", 7: "1,2", 9: r"8,\xff"}
     both = ["wrong_field_count", "not_utf8"]
     assert malformed_rows == {3: (r"3\xfe", both), 4: (r"4,5,\xe9", both), 8: ("x", ["wrong_field_count"])}
-    assert not_utf8 & set(fitting) == {2, 6, 9}
+    assert not_utf8 & set(regular) == {2, 6, 9}
 
 
-def test_numbers_are_parsed_as_numbers_until_their_text_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_column_is_parsed_as_numbers_until_its_text_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     set_block(monkeypatch, 16)
     path = io.BytesIO(b"b,a\n" + b"1,2\n" * 3 + b"3,y\n" * 4 + b"5,6\n" * 8)
     reader = CsvReader(CsvBlockReader(path, label=""), NUMBERS, label="")
@@ -231,28 +231,28 @@ def test_numbers_are_parsed_as_numbers_until_their_text_is_needed(monkeypatch: p
         if batch.source_rows[0] == 8:
             assert batch.texts is not None
             assert batch.texts.column(0).to_pylist() == ["5"] * 4
-    # Before a value that is none; with it; one column is known to have one; the other one's text was asked for.
+    # Before the value y; the block with y; column a stays text; the text of column b was requested too.
     assert found == [["int64", "double"], ["string", "string"], ["int64", "string"], ["string", "string"]]
 
 
-# --- errors and files -----------------------------------------------------------------------------------------------
+# --- errors and files ------------------------------------------------------------------------------------------------
 
 
-def test_a_line_that_is_too_long_is_our_error_though_found_while_pyarrow_reads() -> None:
+def test_a_line_that_is_too_long_raises_invalid_file_error() -> None:
     content = b"a,b\n" + b"1,2\n" * 600_000 + b"x" * (BLOCK_BYTES + 1)
     with pytest.raises(InvalidFileError, match="two 2020-10: the line after data row 600,000 is longer"):
         read_csv(content)
 
 
 @pytest.mark.parametrize("name", ["month.csv", "month.csv.gz", "month.parquet"])
-def test_a_file_of_other_columns_is_refused_and_closed(tmp_path: Path, name: str) -> None:
+def test_a_file_with_other_columns_is_rejected_and_closed(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     if path.suffix == ".parquet":
         pyarrow.parquet.write_table(pa.table({"x": [1]}), path)
     else:
         write_csv(path, b"x,y\n1,2\n")
     format_ = next(ending for ending in FileFormat if name.endswith(f".{ending}"))
-    # A file left open would fail this test: warnings are errors.
+    # If the file were left open, this test would fail, because warnings are errors.
     with pytest.raises(ColumnMismatchError, match="two 2020-10"), open_trips(path, format_, TWO, label="two 2020-10"):
         pass
 
@@ -274,7 +274,7 @@ def test_reading_may_stop_in_the_middle(tmp_path: Path) -> None:
     assert next(first_batch()) > 0
 
 
-# --- Parquet --------------------------------------------------------------------------------------------------------
+# --- Parquet ---------------------------------------------------------------------------------------------------------
 
 
 def open_table(table: Any, folder: Path, **options: Any) -> Any:
@@ -349,7 +349,7 @@ def test_numbers_of_an_original_are_as_published(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("type_", [pa.string(), pa.large_string()], ids=str)
-def test_texts_that_repeat_are_read_once_each(tmp_path: Path, type_: pa.DataType) -> None:
+def test_repeated_texts_stay_a_dictionary(tmp_path: Path, type_: pa.DataType) -> None:
     table = pa.table({"a": pa.array(["Y", "N", None] * 1_000, type_), "b": range(3_000)})
     with open_table(table, tmp_path) as reader:
         (batch,) = reader.batches()
@@ -358,7 +358,7 @@ def test_texts_that_repeat_are_read_once_each(tmp_path: Path, type_: pa.DataType
 
 
 def test_many_short_texts_are_within_the_limit_of_a_batch(tmp_path: Path) -> None:
-    """One long text in each column must not make all of its rows count as long."""
+    """One long text in a column must not make all of its rows count as long."""
     texts = pa.array(["x" * 2_000, *["y"] * 9_999]).dictionary_encode()
     table = pa.table({f"text_{number}": texts for number in range(20)} | {"a": texts, "b": texts})
     with open_table(table, tmp_path) as reader:
@@ -366,7 +366,7 @@ def test_many_short_texts_are_within_the_limit_of_a_batch(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("type_", [pa.string(), pa.large_string()], ids=str)
-def test_parquet_text_that_is_not_utf8_is_escaped_and_its_row_named(tmp_path: Path, type_: pa.DataType) -> None:
+def test_invalid_utf8_in_parquet_is_escaped_and_its_row_is_reported(tmp_path: Path, type_: pa.DataType) -> None:
     binary = pa.large_binary() if type_ == pa.large_string() else pa.binary()
     broken = pa.array([b"fine", b"B\xff\xfe", None, "é".encode()], binary).view(type_)
     with open_table(pa.table({"a": broken, "b": [1, 2, 3, 4]}), tmp_path) as reader:
@@ -381,7 +381,7 @@ def test_parquet_without_rows_has_no_batches(tmp_path: Path) -> None:
         assert read_all(reader) == ({}, {}, set())
 
 
-# --- a first look ---------------------------------------------------------------------------------------------------
+# --- previews --------------------------------------------------------------------------------------------------------
 
 
 def first_rows_of(path: Path, format_: FileFormat, rows: int) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
@@ -389,21 +389,21 @@ def first_rows_of(path: Path, format_: FileFormat, rows: int) -> tuple[Sequence[
         return first_rows(file, format_, rows)
 
 
-def test_the_first_rows_of_a_csv_as_they_stand(tmp_path: Path) -> None:
+def test_the_first_rows_of_a_csv_are_shown_as_published(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "m.csv.gz", b'a,b\r\n\r\n"1",2,,\r\n3,\x1c4,,\r\nx\r\n5,6,,\r\n')
     names, rows = first_rows_of(path, FileFormat.CSV_GZ, 3)
     assert names == ["a", "b", "", ""]
     assert rows == [['"1"', "2", "", ""], ["3", "\x1c4", "", ""], ["x", "", "", ""]]
 
 
-def test_the_first_rows_of_parquet_as_they_stand(tmp_path: Path) -> None:
+def test_the_first_rows_of_parquet_are_shown_as_published(tmp_path: Path) -> None:
     path = tmp_path / "m.parquet"
     pyarrow.parquet.write_table(pa.table({"A": [1, None, 3], "b": ["x", "y", "z"]}), path)
     assert first_rows_of(path, FileFormat.PARQUET, 2) == (["A", "b"], [(1, "x"), (None, "y")])
     assert first_rows_of(path, FileFormat.PARQUET, 9)[1][-1] == (3, "z")
 
 
-def test_a_look_at_the_first_rows_fails_on_no_value(tmp_path: Path) -> None:
+def test_no_value_makes_the_preview_fail(tmp_path: Path) -> None:
     path = tmp_path / "m.parquet"
     late = pa.array([2**62], pa.timestamp("us"))
     pyarrow.parquet.write_table(pa.table({"a": late, "b": pa.array([b"\xff"]).view(pa.string())}), path)
@@ -412,7 +412,7 @@ def test_a_look_at_the_first_rows_fails_on_no_value(tmp_path: Path) -> None:
     assert text == "\\xff"
 
 
-def test_a_file_without_rows_has_no_first_rows_of(tmp_path: Path) -> None:
+def test_a_file_without_rows_has_an_empty_preview(tmp_path: Path) -> None:
     assert first_rows_of(write_csv(tmp_path / "m.csv", b"a,b\n"), FileFormat.CSV, 3) == (["a", "b"], [])
     empty = tmp_path / "m.parquet"
     pyarrow.parquet.write_table(pa.table({"a": pa.array([], pa.string())}), empty)

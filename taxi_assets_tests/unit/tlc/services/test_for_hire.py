@@ -1,4 +1,4 @@
-"""For-hire vehicles, of bases and of the app companies: every era, value by value, against a plain reading."""
+"""FHV and FHVHV: every layout, value by value, compared with Python's csv module."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from taxi_assets_tests.trip_files import REAL, service_and_month, source_record
 if TYPE_CHECKING:
     from pathlib import Path
 
-# What the published names mean, whatever their case: written down a second time, on purpose.
+# What the published names mean, in lower case. This repeats the service definitions, to be independent of them.
 MEANING = {
     "hvfhs_license_num": "hvfhs_license_num",
     "dispatching_base_num": "dispatching_base_num",
@@ -51,7 +51,7 @@ def plain_rows(path: Path) -> list[dict[str, Any]]:
     for row in rows:
         values: dict[str, Any] = {}
         for column, text in zip(columns, row, strict=True):
-            # Of two columns with the same meaning, one is empty.
+            # If two columns have the same meaning, one of them is empty.
             values[column] = values.get(column) or plain_value(column, text)
         read.append(values)
     return read
@@ -64,15 +64,15 @@ def clean(path: Path, output_dir: Path, service: str = "", **record: Any) -> Cle
 
 
 @pytest.mark.parametrize("path", REAL_FILES, ids=lambda path: path.name)
-def test_the_start_of_every_era_is_read_as_python_reads_it(path: Path, tmp_path: Path) -> None:
-    made = clean(path, tmp_path)
+def test_the_first_rows_of_every_layout_equal_those_of_the_csv_module(path: Path, tmp_path: Path) -> None:
+    cleaned = clean(path, tmp_path)
     expected = plain_rows(path)
-    kept = pyarrow.parquet.read_table(made.clean).to_pylist()
+    kept = pyarrow.parquet.read_table(cleaned.clean).to_pylist()
 
-    assert made.report.rows_raw == len(expected) == 100
-    assert made.report.clean.rows + made.report.rows_quarantined == 100
-    assert made.report.clean.rows >= 95
-    assert made.report.unknown_columns == []
+    assert cleaned.report.rows_raw == len(expected) == 100
+    assert cleaned.report.clean.rows + cleaned.report.rows_quarantined == 100
+    assert cleaned.report.clean.rows >= 95
+    assert cleaned.report.unknown_columns == []
     for row in kept:
         published = expected[row["source_row"] - 1]
         for column in set(MEANING.values()) & row.keys():
@@ -82,7 +82,7 @@ def test_the_start_of_every_era_is_read_as_python_reads_it(path: Path, tmp_path:
             assert row["trip_seconds"] == (row["dropoff_datetime"] - row["pickup_datetime"]).total_seconds()
 
 
-def test_there_are_real_files_of_every_year() -> None:
+def test_real_files_of_every_year_are_tested() -> None:
     assert {path.name[:17] for path in REAL_FILES} >= {f"fhv_tripdata_{year}" for year in range(2015, 2021)}
     assert {path.name[:19] for path in REAL_FILES} >= {f"fhvhv_tripdata_{year}" for year in (2019, 2020)}
 
@@ -92,21 +92,21 @@ HEADER_2018 += "Dispatching_base_num"
 TIMES = "2018-01-30 21:06:50,2018-01-30 21:15:34,56,129,,"
 
 
-def test_the_base_is_taken_from_whichever_column_has_it(tmp_path: Path) -> None:
+def test_the_base_is_read_from_the_column_that_has_it(tmp_path: Path) -> None:
     path = tmp_path / "fhv_tripdata_2018-01.csv"
     rows = [f"{TIMES}B02884,", f"{TIMES},B00001", f"{TIMES}B02884,B02884", f"{TIMES},", f"{TIMES}B02884,B00001"]
     path.write_text("\n".join([HEADER_2018, *rows]) + "\n")
 
-    made = clean(path, tmp_path)
+    cleaned = clean(path, tmp_path)
 
-    kept = pyarrow.parquet.read_table(made.clean)
+    kept = pyarrow.parquet.read_table(cleaned.clean)
     assert kept["dispatching_base_num"].to_pylist() == ["B02884", "B00001", "B02884", None]
-    # Two different ones: nobody can tell which is meant.
-    left = pyarrow.parquet.read_table(made.quarantine).to_pylist()
-    assert [(row["source_row"], row["unreadable_columns"]) for row in left] == [(5, ["dispatching_base_num"])]
+    # With two different bases, either may be meant.
+    rejected = pyarrow.parquet.read_table(cleaned.quarantine).to_pylist()
+    assert [(row["source_row"], row["unreadable_columns"]) for row in rejected] == [(5, ["dispatching_base_num"])]
 
 
-def test_the_base_is_taken_from_whichever_column_has_it_in_parquet_too(tmp_path: Path) -> None:
+def test_the_base_is_read_from_the_column_that_has_it_in_parquet(tmp_path: Path) -> None:
     path = tmp_path / "fhv_tripdata_2018-01.parquet"
     rows = 3_000
     table = pa.table(
@@ -119,20 +119,20 @@ def test_the_base_is_taken_from_whichever_column_has_it_in_parquet_too(tmp_path:
     )
     pyarrow.parquet.write_table(table, path)
 
-    made = clean(path, tmp_path)
+    cleaned = clean(path, tmp_path)
 
-    kept = pyarrow.parquet.read_table(made.clean)
+    kept = pyarrow.parquet.read_table(cleaned.clean)
     assert kept["dispatching_base_num"].to_pylist() == ["B02884", "B00001"] * (rows // 3)
-    assert made.report.rows_quarantined == rows // 3
+    assert cleaned.report.rows_quarantined == rows // 3
 
 
-def test_exact_duplicates_stay(tmp_path: Path) -> None:
+def test_exact_duplicates_are_clean(tmp_path: Path) -> None:
     path = tmp_path / "fhv_tripdata_2015-03.csv"
     path.write_text("Dispatching_base_num,Pickup_date,locationID\r\n" + "B00013,2015-03-01 00:30:00,\r\n" * 50)
     assert clean(path, tmp_path).report.clean.rows == 50
 
 
-def test_a_trip_of_days_stays_where_the_service_has_no_rule_against_it(tmp_path: Path) -> None:
+def test_a_trip_of_several_days_is_clean_if_the_service_has_no_rule_against_it(tmp_path: Path) -> None:
     row = "2019-03-01 00:30:00,2019-03-05 02:51:55,1,2,"
     names = "pickup_datetime,dropoff_datetime,PULocationID,DOLocationID,SR_Flag"
     fhv = tmp_path / "fhv_tripdata_2019-03.csv"
@@ -152,7 +152,7 @@ def test_a_trip_of_days_stays_where_the_service_has_no_rule_against_it(tmp_path:
 
 
 def official_parquet(path: Path, *, rows: int = 4, cbd: bool = False) -> Path:
-    """A month of fhvhv as TLC publishes it today: 24 columns, 25 since 2025."""
+    """Write a month of FHVHV as TLC publishes it today: 24 columns, 25 from 2025 on."""
     year = 2025 if cbd else 2023
     at = dt.datetime.fromisoformat(f"{year}-02-01 00:10:00")
     minutes = [at + dt.timedelta(minutes=m) for m in (0, 3, 5, 20)]
@@ -188,16 +188,16 @@ def official_parquet(path: Path, *, rows: int = 4, cbd: bool = False) -> Path:
 
 
 @pytest.mark.parametrize("cbd", [False, True], ids=["24 columns", "25 columns"])
-def test_the_app_companies_parquet(tmp_path: Path, cbd: bool) -> None:
+def test_official_fhvhv_parquet_is_read(tmp_path: Path, cbd: bool) -> None:
     month = Month(2025 if cbd else 2023, 2)
-    made = clean(official_parquet(tmp_path / f"fhvhv_tripdata_{month}.parquet", cbd=cbd), tmp_path)
+    cleaned = clean(official_parquet(tmp_path / f"fhvhv_tripdata_{month}.parquet", cbd=cbd), tmp_path)
 
-    assert made.report.unknown_columns == []
-    assert made.report.absent_columns == (["sr_flag"] if cbd else ["cbd_congestion_fee", "sr_flag"])
-    assert {name: reason.rows for name, reason in made.report.reasons.items()} == {"distance_out_of_range": 1}
-    first, second, third = pyarrow.parquet.read_table(made.clean).to_pylist()
+    assert cleaned.report.unknown_columns == []
+    assert cleaned.report.absent_columns == (["sr_flag"] if cbd else ["cbd_congestion_fee", "sr_flag"])
+    assert {name: reason.rows for name, reason in cleaned.report.reasons.items()} == {"distance_out_of_range": 1}
+    first, second, third = pyarrow.parquet.read_table(cleaned.clean).to_pylist()
     assert (first["trip_distance"], third["trip_distance"]) == (Decimal("2.830"), Decimal("1.235"))  # miles
-    assert (first["trip_time"], first["trip_seconds"]) == (900, 900)  # seconds, theirs and ours
+    assert (first["trip_time"], first["trip_seconds"]) == (900, 900)  # seconds, as published and as computed
     assert (first["tip_amount"], second["tolls_amount"]) == (Decimal("5.22"), Decimal("6.55"))
     assert (first["black_car_fund"], second["driver_pay"]) == (Decimal("0.78"), Decimal("-50.15"))
     assert (first["airport_fee"], third["airport_fee"]) == (Decimal("0.00"), None)

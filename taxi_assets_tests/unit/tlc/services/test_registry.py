@@ -1,4 +1,4 @@
-"""A service that the platform could not carry is refused when the code is loaded, with what it lacks."""
+"""An invalid service definition is rejected when the code is loaded, with the cause."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def without(service: Service, name: str) -> Service:
 
 
 def changed(service: Service, name: str, **changes: object) -> Service:
-    columns = [replace(c, **changes) if c.name == name else c for c in service.columns]  # type: ignore[arg-type]  # as the caller says
+    columns = [replace(c, **changes) if c.name == name else c for c in service.columns]  # type: ignore[arg-type]  # the caller passes the right types
     return replace(service, columns=columns)
 
 
-def refused(*services: Service) -> str:
+def rejection(*services: Service) -> str:
     with pytest.raises(ServiceDefinitionError) as error:
         validate_services(services)
     assert "docs/add-a-dataset.md" in error.value.remedy
@@ -40,49 +40,50 @@ def test_a_service_is_found_by_its_name() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "Green", "2wheels", "e-bike", "grün", "a b"])
-def test_a_name_that_cannot_be_a_table_s_is_refused(name: str) -> None:
-    assert refused(replace(GREEN, name=name)) == (
-        f"The service {name!r} cannot be carried: its name is not made of lower-case letters, digits and underscores."
+def test_a_name_that_cannot_be_a_table_name_is_rejected(name: str) -> None:
+    assert rejection(replace(GREEN, name=name)) == (
+        f"Invalid service definition {name!r}: the name must be lower-case letters, digits and underscores, and start "
+        "with a letter."
     )
 
 
-def test_two_services_of_one_name_are_refused() -> None:
-    assert "there is another service of that name" in refused(GREEN, replace(FHV, name="green"))
+def test_two_services_with_the_same_name_are_rejected() -> None:
+    assert "another service has the same name" in rejection(GREEN, replace(FHV, name="green"))
 
 
 @pytest.mark.parametrize("name", ["pickup_datetime", "dropoff_datetime", "pickup_hour", "data_month", "source_row"])
-def test_a_column_that_every_service_has_is_missed(name: str) -> None:
-    assert f"has no column {name} (" in refused(without(FHV, name))
+def test_a_service_without_a_common_column_is_rejected(name: str) -> None:
+    assert f"every service needs the columns {name} (" in rejection(without(FHV, name))
 
 
-def test_a_column_that_every_service_has_is_of_one_type() -> None:
-    message = refused(changed(FHV, "dropoff_datetime", type=ColumnType.TEXT))
-    assert message.endswith("it has no column dropoff_datetime (datetime), as every service has.")
+def test_a_common_column_of_another_type_is_rejected() -> None:
+    message = rejection(changed(FHV, "dropoff_datetime", type=ColumnType.TEXT))
+    assert message.endswith("every service needs the columns dropoff_datetime (datetime).")
 
 
-def test_a_column_that_comes_twice_is_refused_by_name_and_by_alias() -> None:
-    again = Column("sr_flag", ColumnType.TEXT, "Again.")
-    assert refused(replace(FHV, columns=[*FHV.columns, again])).endswith(
-        "more than one of its columns is called sr_flag."
-    )
-    alias = Column("base", ColumnType.TEXT, "Again.", aliases=("dispatching_base_number",))
-    assert "is called dispatching_base_number" in refused(replace(FHV, columns=[*FHV.columns, alias]))
+def test_a_repeated_column_name_or_alias_is_rejected() -> None:
+    repeated = Column("sr_flag", ColumnType.TEXT, "Repeated name.")
+    assert rejection(replace(FHV, columns=[*FHV.columns, repeated])).endswith("more than one column is called sr_flag.")
+    alias = Column("base", ColumnType.TEXT, "Repeated alias.", aliases=("dispatching_base_number",))
+    assert "is called dispatching_base_number" in rejection(replace(FHV, columns=[*FHV.columns, alias]))
 
 
-def test_a_column_that_nothing_computes_is_refused() -> None:
+def test_a_derived_column_that_no_code_computes_is_rejected() -> None:
     speed = Column("speed", ColumnType.DEGREES, "Miles per hour.", derived=True)
-    assert "nothing computes its derived column speed" in refused(replace(FHV, columns=[*FHV.columns, speed]))
-    assert "its column pickup_hour is computed" in refused(changed(FHV, "pickup_hour", derived=False))
+    assert "no code computes the derived column speed" in rejection(replace(FHV, columns=[*FHV.columns, speed]))
+    assert "pickup_hour is a computed column" in rejection(changed(FHV, "pickup_hour", derived=False))
 
 
-def test_where_money_is_charged_reversals_are_told_apart() -> None:
-    assert "both total_amount and is_reversal, or neither" in refused(without(GREEN, "is_reversal"))
-    assert "both total_amount and is_reversal, or neither" in refused(without(GREEN, "total_amount"))
-    assert "its total_amount is not money" in refused(changed(GREEN, "total_amount", type=ColumnType.DEGREES))
+def test_total_amount_and_is_reversal_require_each_other() -> None:
+    assert "both total_amount and is_reversal, or neither" in rejection(without(GREEN, "is_reversal"))
+    assert "both total_amount and is_reversal, or neither" in rejection(without(GREEN, "total_amount"))
+    assert "total_amount must have the type ColumnType.MONEY" in rejection(
+        changed(GREEN, "total_amount", type=ColumnType.DEGREES)
+    )
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_every_rule_of_a_service_finds_its_columns(name: str) -> None:
+def test_every_service_has_the_columns_of_its_rules(name: str) -> None:
     service = SERVICES[name]
     batch = pa.RecordBatch.from_pylist([], schema=service.arrow_schema)
     for rule in service.rules:
