@@ -1,4 +1,4 @@
-"""What the tests of the warehouse in BigQuery share: its double with a lake, and a month's load."""
+"""Fixtures and helpers of the tests of the BigQuery warehouse."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def load(warehouse: BigQueryWarehouse, trips: ParquetPartition, run: str = "a-ru
 
 
 def loads(bigquery: BigQuery) -> list[Job]:
-    """The jobs that loaded trips."""
+    """Return the jobs that loaded trips, in order."""
     return [job for job in bigquery.jobs if job.settings["destinationTable"]["tableId"].startswith("green_trips$")]
 
 

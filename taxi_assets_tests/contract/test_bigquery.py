@@ -1,4 +1,4 @@
-"""What the warehouse in BigQuery promises besides: what its tables and jobs look like, and where they are."""
+"""The BigQuery warehouse beyond the common contract: its tables, its jobs and their locations."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["clients_wait_a_hundredth", "lake", "warehouse"]
 
 
-def test_a_table_is_partitioned_by_published_month_clustered_labelled_and_described(
+def test_a_table_is_partitioned_by_published_month_clustered_labeled_and_described(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
     load(warehouse, published_month(lake))
@@ -79,9 +79,9 @@ def test_no_trip_passes_through_this_process_on_its_way_from_bucket_to_table(
     cloud_storage.requests.clear()
     load(warehouse, trips)
     assert max(len(request.body_bytes) for request in bigquery.requests) < 10_000 < trips.bytes
-    ours = [r for r in cloud_storage.requests if "gcloud-python" in r.headers.get("User-Agent", "")]
-    assert ours
-    assert all(request.sent_bytes < 2_000 for request in ours)
+    own = [r for r in cloud_storage.requests if "gcloud-python" in r.headers.get("User-Agent", "")]
+    assert own
+    assert all(request.sent_bytes < 2_000 for request in own)
 
 
 def test_from_a_folder_the_trips_are_uploaded_in_the_load_job(
@@ -94,7 +94,7 @@ def test_from_a_folder_the_trips_are_uploaded_in_the_load_job(
     assert holds_exactly(warehouse, trips)
 
 
-def test_metadata_is_patched_only_where_it_differs_and_labels_of_others_stay(
+def test_metadata_is_patched_only_if_it_differs_and_labels_of_users_stay(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
     trips = published_month(lake)
@@ -110,7 +110,7 @@ def test_metadata_is_patched_only_where_it_differs_and_labels_of_others_stay(
 
 
 @pytest.mark.parametrize("fault", [Fault(status=503, after=True), Fault(status=412, reason="conditionNotMet")])
-def test_a_schema_that_another_run_updates_at_the_same_time_is_no_error(
+def test_a_concurrent_schema_update_of_another_run_is_not_an_error(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery, fault: Fault
 ) -> None:
     trips = published_month(lake)
@@ -122,7 +122,7 @@ def test_a_schema_that_another_run_updates_at_the_same_time_is_no_error(
     assert fields[0]["description"] == "New."
 
 
-def test_a_schema_that_others_keep_updating_is_busy_which_may_pass(
+def test_a_schema_that_other_runs_keep_updating_is_a_transient_error(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
     trips = published_month(lake)
@@ -140,7 +140,7 @@ def test_a_schema_that_others_keep_updating_is_busy_which_may_pass(
         load(warehouse, trips, "a-third-run")
 
 
-def test_a_month_without_rows_is_a_dropped_partition_that_is_known_to_be_loaded(
+def test_a_month_without_rows_is_a_deleted_partition_with_a_ledger_row(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
     load(warehouse, published_month(lake))
@@ -152,7 +152,7 @@ def test_a_month_without_rows_is_a_dropped_partition_that_is_known_to_be_loaded(
     assert holds_exactly(warehouse, empty)
 
 
-SHAPES = {
+LAYOUTS = {
     "not partitioned": (None, ["pickup_datetime", "pickup_location_id"], "not partitioned by time"),
     "by day": (("DAY", "data_month"), ["pickup_datetime", "pickup_location_id"], "partitioned by DAY of data_month"),
     "by another column": (
@@ -166,8 +166,8 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("rows", [20, 0])
-@pytest.mark.parametrize(("parts", "clusters", "message"), SHAPES.values(), ids=SHAPES)
-def test_a_table_made_otherwise_is_refused_by_name_and_not_touched(
+@pytest.mark.parametrize(("parts", "clusters", "message"), LAYOUTS.values(), ids=LAYOUTS)
+def test_a_table_with_another_layout_is_rejected_and_not_changed(
     warehouse: BigQueryWarehouse,
     lake: GcsLake,
     bigquery: BigQuery,
@@ -192,7 +192,7 @@ def test_a_table_made_otherwise_is_refused_by_name_and_not_touched(
     assert not [request for request in bigquery.requests if request.method in {"PATCH", "DELETE"}]
 
 
-def test_a_ledger_of_an_older_shape_knows_nothing_and_gains_its_columns_before_trips_are_loaded(
+def test_an_older_ledger_counts_as_empty_and_gains_its_new_columns_before_trips_are_loaded(
     warehouse: BigQueryWarehouse, lake: GcsLake
 ) -> None:
     make_dataset(warehouse, "US")
@@ -206,10 +206,10 @@ def test_a_ledger_of_an_older_shape_knows_nothing_and_gains_its_columns_before_t
     assert holds_exactly(warehouse, trips)
 
 
-# --- where ------------------------------------------------------------------------------------------------------------
+# --- locations --------------------------------------------------------------------------------------------------------
 
 
-def test_a_dataset_is_made_and_used_where_it_was_asked_for(
+def test_a_dataset_is_created_and_used_in_the_configured_location(
     bigquery: BigQuery, service_account: ServiceAccount, lake: GcsLake
 ) -> None:
     trips = published_month(lake)
@@ -219,7 +219,7 @@ def test_a_dataset_is_made_and_used_where_it_was_asked_for(
     assert {job.location for job in bigquery.jobs} == {"europe-west6"}
 
 
-def test_a_dataset_that_exists_is_used_where_it_is(
+def test_an_existing_dataset_is_used_in_its_own_location(
     warehouse: BigQueryWarehouse, bigquery: BigQuery, lake: GcsLake
 ) -> None:
     make_dataset(warehouse, "EU")
@@ -229,7 +229,7 @@ def test_a_dataset_that_exists_is_used_where_it_is(
     assert {job.location for job in bigquery.jobs} == {"EU"}
 
 
-def test_a_dataset_that_is_elsewhere_is_refused(
+def test_a_dataset_in_another_location_is_rejected(
     warehouse: BigQueryWarehouse, bigquery: BigQuery, service_account: ServiceAccount, lake: GcsLake
 ) -> None:
     make_dataset(warehouse, "US")

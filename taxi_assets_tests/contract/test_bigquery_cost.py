@@ -1,4 +1,4 @@
-"""What the warehouse in BigQuery may cost, and who may use it."""
+"""Cost limits, permissions and credentials of the BigQuery warehouse."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ if TYPE_CHECKING:
 __all__ = ["clients_wait_a_hundredth", "lake", "warehouse"]
 
 
-def frugal(account: ServiceAccount, limit: int) -> BigQueryWarehouse:
+def with_cost_limit(account: ServiceAccount, limit: int) -> BigQueryWarehouse:
     api = BigQueryClientResource(project=PROJECT, credentials=account.base64, maximum_bytes_billed=limit)
     return BigQueryWarehouse(api=api, project=PROJECT, dataset=DATASET)
 
 
-def test_every_query_has_a_limit_and_one_that_is_too_small_is_an_error_that_stays(
+def test_every_query_has_a_cost_limit_and_exceeding_it_is_a_permanent_error(
     bigquery: BigQuery, service_account: ServiceAccount, lake: GcsLake
 ) -> None:
     trips = published_month(lake)
-    warehouse = frugal(service_account, 123_456_789)
+    warehouse = with_cost_limit(service_account, 123_456_789)
     load(warehouse, trips)
     assert holds_exactly(warehouse, trips)
     queries = [job for job in bigquery.jobs if job.kind == "query"]
     assert queries
     assert {job.settings.get("maximumBytesBilled") for job in queries} == {"123456789"}
-    tiny = frugal(service_account, 1)
+    tiny = with_cost_limit(service_account, 1)
     uses: list[Callable[[], object]] = [
         lambda: load(tiny, trips, "another-run"),
         lambda: tiny.totals(GREEN, MONTH),
@@ -105,7 +105,7 @@ def test_reading_without_permission_names_the_role_too(
             use()
 
 
-def test_a_project_that_does_not_exist_is_named_and_reading_makes_no_dataset(
+def test_a_missing_project_is_named_and_reading_creates_no_dataset(
     bigquery: BigQuery, service_account: ServiceAccount, lake: GcsLake
 ) -> None:
     api = BigQueryClientResource(
@@ -118,7 +118,7 @@ def test_a_project_that_does_not_exist_is_named_and_reading_makes_no_dataset(
         load(warehouse, published_month(lake))
 
 
-def test_a_key_that_google_refuses_is_one_line(bigquery: BigQuery) -> None:
+def test_a_rejected_key_is_one_line(bigquery: BigQuery) -> None:
     with ServiceAccount(refuses=True) as account:
         warehouse = open_warehouse(bigquery.environment, account.base64)
         with pytest.raises(

@@ -1,4 +1,4 @@
-"""Small tables of the warehouse in BigQuery."""
+"""Frames in BigQuery: small tables that are not tables of trips."""
 
 from __future__ import annotations
 
@@ -51,9 +51,7 @@ def zones_of(definitions: TaxiDefinitions) -> pd.DataFrame:
     return frame.sort_values("location_id", ignore_index=True)
 
 
-def test_zones_come_back_as_they_were_with_their_names_and_types(
-    definitions: TaxiDefinitions, bigquery: BigQuery
-) -> None:
+def test_zones_are_read_back_with_their_names_and_types(definitions: TaxiDefinitions, bigquery: BigQuery) -> None:
     result = materialize_zones(definitions)
     assert result.success, failures(result)
     expected = result.output_for_node("reference__taxi_zones").sort_values("location_id", ignore_index=True)
@@ -71,7 +69,7 @@ def test_zones_come_back_as_they_were_with_their_names_and_types(
     assert all(job.settings.get("maximumBytesBilled") for job in bigquery.jobs if job.kind == "query")
 
 
-def test_zones_that_cannot_be_written_leave_the_old_ones(definitions: TaxiDefinitions, bigquery: BigQuery) -> None:
+def test_a_failed_write_of_zones_leaves_the_old_ones(definitions: TaxiDefinitions, bigquery: BigQuery) -> None:
     assert materialize_zones(definitions).success
     old = zones_of(definitions)
     bigquery.script_job(JobFault("invalid", "No.", writes_first=True), kind="load", destination="taxi_zones")
@@ -80,14 +78,14 @@ def test_zones_that_cannot_be_written_leave_the_old_ones(definitions: TaxiDefini
     pd.testing.assert_frame_equal(zones_of(definitions), old)
 
 
-def test_a_frame_that_was_never_written_says_what_to_do(definitions: TaxiDefinitions) -> None:
+def test_reading_a_missing_frame_names_the_asset_to_materialize(definitions: TaxiDefinitions) -> None:
     with pytest.raises(
         dg.Failure, match=r"no table `taxi-project\.taxi\.taxi_zones` in .*\. Materialize the asset taxi_zones first\."
     ):
         zones_of(definitions)
 
 
-def test_what_others_may_overtake_is_written_and_comes_back_as_well(definitions: TaxiDefinitions) -> None:
+def test_a_frame_whose_inputs_may_change_is_written_and_read_back(definitions: TaxiDefinitions) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         for job, month in (("green", "2020-10"), ("quality", None)):
             result = definitions.resolve_job_def(job).execute_in_process(
@@ -99,20 +97,22 @@ def test_what_others_may_overtake_is_written_and_comes_back_as_well(definitions:
     assert [*quality[quality["reason"] == "all"]["service"]] == ["green"]
 
 
-def test_a_frame_and_no_trips_are_made_where_the_address_says(warehouse: BigQueryWarehouse, bigquery: BigQuery) -> None:
+def test_a_frame_is_written_in_the_location_of_the_dataset(warehouse: BigQueryWarehouse, bigquery: BigQuery) -> None:
     make_dataset(warehouse, "EU")
     warehouse.replace_frame("taxi_zones", ZONES, {})
     assert {job.location for job in bigquery.jobs} == {"EU"}
 
 
 @pytest.mark.parametrize("unit", ["ns", "us", "ms"])
-def test_times_come_back_whatever_pandas_counts_them_in(warehouse: BigQueryWarehouse, unit: str) -> None:
+def test_times_of_every_pandas_unit_are_read_back(warehouse: BigQueryWarehouse, unit: str) -> None:
     times = pd.to_datetime(["2020-10-01 00:26:00.123", "NaT"])
     warehouse.replace_frame("seen", pd.DataFrame({"at": times.astype(f"datetime64[{unit}]")}), {})
     pd.testing.assert_frame_equal(warehouse.read_frame("seen"), pd.DataFrame({"at": times.astype("datetime64[us]")}))
 
 
-def test_a_frame_whose_acceptance_was_lost_is_written_once(warehouse: BigQueryWarehouse, bigquery: BigQuery) -> None:
+def test_a_frame_whose_job_insertion_was_not_answered_is_written_once(
+    warehouse: BigQueryWarehouse, bigquery: BigQuery
+) -> None:
     bigquery.script(Fault(status=503, after=True), method="POST", path="/jobs")
     warehouse.replace_frame("taxi_zones", ZONES, {})
     pd.testing.assert_frame_equal(warehouse.read_frame("taxi_zones"), ZONES)

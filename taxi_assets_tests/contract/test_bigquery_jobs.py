@@ -1,4 +1,4 @@
-"""Load jobs that are asked for again, get lost on the way, or fail."""
+"""Load jobs that are retried, whose answers are lost, or that fail."""
 
 from __future__ import annotations
 
@@ -32,12 +32,10 @@ if TYPE_CHECKING:
 __all__ = ["clients_wait_a_hundredth", "lake", "warehouse"]
 
 
-# --- the same again ---------------------------------------------------------------------------------------------------
+# --- retries of a run -------------------------------------------------------------------------------------------------
 
 
-def test_a_run_that_asks_again_finds_its_finished_job(
-    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
-) -> None:
+def test_a_retry_reuses_the_finished_job(warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery) -> None:
     trips = published_month(lake)
     for _ in range(2):
         load(warehouse, trips)
@@ -46,7 +44,7 @@ def test_a_run_that_asks_again_finds_its_finished_job(
 
 
 @pytest.mark.parametrize("by_another", [True, False], ids=["replaced", "dropped"])
-def test_a_run_that_asks_again_loads_anew_where_its_finished_job_does_not_stand_any_more(
+def test_a_retry_loads_again_if_the_result_of_its_finished_job_is_gone(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery, by_another: bool
 ) -> None:
     trips = published_month(lake)
@@ -61,9 +59,7 @@ def test_a_run_that_asks_again_loads_anew_where_its_finished_job_does_not_stand_
     assert holds_exactly(warehouse, trips)
 
 
-def test_a_run_that_asks_again_finds_its_running_job(
-    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
-) -> None:
+def test_a_retry_attaches_to_the_running_job(warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery) -> None:
     trips = published_month(lake)
     bigquery.script_job(JobFault(after_polls=3), kind="load", destination="green_trips$")
     bigquery.script(Fault(reason="quotaExceeded"), method="GET", path="/jobs/taxi_assets-green_trips-")
@@ -75,7 +71,7 @@ def test_a_run_that_asks_again_finds_its_running_job(
     assert holds_exactly(warehouse, trips)
 
 
-def test_a_later_run_of_the_same_data_loads_anew(
+def test_another_run_of_the_same_data_loads_again(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
     trips = published_month(lake)
@@ -86,11 +82,11 @@ def test_a_later_run_of_the_same_data_loads_anew(
 
 @pytest.mark.parametrize("lost", [Fault(status=503, after=True), Fault(reset=True, after=True)], ids=["503", "reset"])
 @pytest.mark.parametrize("upload", [False, True], ids=["from the bucket", "by upload"])
-def test_a_job_whose_acceptance_was_lost_is_found_again(
+def test_a_job_whose_insertion_was_not_answered_is_found(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery, tmp_path: Path, lost: Fault, upload: bool
 ) -> None:
     trips = published_month(LocalLake(folder=str(tmp_path)) if upload else lake)
-    # Before it is the invalidation of the ledger; from the bucket, also the query that counts.
+    # The job before it invalidates the ledger row. From the bucket, there also is the query that counts.
     bigquery.script(*[Fault()] * (1 if upload else 2), lost, method="POST", path="/jobs")
     load(warehouse, trips)
     assert [job.id[-2:] for job in loads(bigquery)] == ["-1"]
@@ -100,7 +96,7 @@ def test_a_job_whose_acceptance_was_lost_is_found_again(
 # --- jobs that fail ---------------------------------------------------------------------------------------------------
 
 
-def test_a_job_that_fails_late_for_a_reason_that_may_pass_is_followed_by_another(
+def test_a_job_that_fails_late_for_a_transient_reason_is_retried(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
     trips = published_month(lake)
@@ -112,7 +108,7 @@ def test_a_job_that_fails_late_for_a_reason_that_may_pass_is_followed_by_another
     assert holds_exactly(warehouse, trips)
 
 
-def test_a_run_whose_jobs_all_failed_may_try_again_with_new_ones(
+def test_a_retry_of_a_run_whose_jobs_all_failed_starts_new_jobs(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
     old, new = published_month(lake), published_month(lake, rows=90, seed=1, layer="newer")
@@ -148,7 +144,7 @@ def test_a_run_whose_jobs_all_failed_may_try_again_with_new_ones(
         ),
     ],
 )
-def test_a_job_that_fails_otherwise_is_named_with_the_services_text_and_the_old_month_stays(
+def test_a_permanent_job_error_quotes_the_service_and_the_old_month_stays(
     warehouse: BigQueryWarehouse,
     lake: GcsLake,
     bigquery: BigQuery,
@@ -166,7 +162,9 @@ def test_a_job_that_fails_otherwise_is_named_with_the_services_text_and_the_old_
     assert holds_exactly(warehouse, old)
 
 
-def test_a_job_that_somebody_cancelled_says_so(warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery) -> None:
+def test_a_canceled_job_is_reported_as_canceled(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
+) -> None:
     bigquery.script_job(
         JobFault("stopped", "Job execution was cancelled: User requested cancellation"),
         kind="load",
@@ -179,7 +177,7 @@ def test_a_job_that_somebody_cancelled_says_so(warehouse: BigQueryWarehouse, lak
 
 
 @pytest.mark.parametrize("reason", ["backendError", "tableUnavailable", "jobInternalError"])
-def test_a_note_that_fails_for_a_reason_that_may_pass_is_written_again(
+def test_a_ledger_row_that_fails_for_a_transient_reason_is_retried(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery, reason: str
 ) -> None:
     trips = published_month(lake)
@@ -188,7 +186,7 @@ def test_a_note_that_fails_for_a_reason_that_may_pass_is_written_again(
     assert holds_exactly(warehouse, trips)
 
 
-def test_a_quota_that_refuses_the_job_is_transient_and_a_rate_limit_is_waited_for(
+def test_a_quota_error_is_transient_and_a_rate_limit_is_waited_for(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
     trips = published_month(lake)
@@ -204,7 +202,7 @@ def test_a_quota_that_refuses_the_job_is_transient_and_a_rate_limit_is_waited_fo
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_service_that_fails_once_at_every_kind_of_request_is_asked_again(
+def test_every_kind_of_request_is_retried_after_a_transient_failure(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery, method: str
 ) -> None:
     trips = published_month(lake)

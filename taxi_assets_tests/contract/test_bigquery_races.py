@@ -46,7 +46,7 @@ SUSPECT = r"The rows of 2020-10 in `taxi-project\.taxi\.green_trips` are suspect
 
 
 def replaced_by(lake: GcsLake, trips: ParquetPartition) -> Callable[[], None]:
-    """Another run publishes other trips under the same key."""
+    """Return an action in which another run publishes other trips under the same key."""
 
     def act() -> None:
         published_month(lake, rows=trips.rows, seed=99)
@@ -54,7 +54,7 @@ def replaced_by(lake: GcsLake, trips: ParquetPartition) -> Callable[[], None]:
     return act
 
 
-def test_an_object_replaced_between_count_and_load_is_never_taken_for_the_old_one(
+def test_an_object_replaced_between_count_and_load_is_not_recorded_as_the_counted_one(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
     old, new = published_month(lake, rows=10), published_month(lake, rows=20)
@@ -70,7 +70,7 @@ def test_an_object_replaced_between_count_and_load_is_never_taken_for_the_old_on
     assert holds_exactly(warehouse, current)
 
 
-def test_an_object_replaced_while_it_is_loaded_is_never_taken_for_the_old_one(
+def test_an_object_replaced_during_its_load_is_not_recorded_as_the_counted_one(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
     trips = published_month(lake)
@@ -80,7 +80,7 @@ def test_an_object_replaced_while_it_is_loaded_is_never_taken_for_the_old_one(
     assert warehouse.loaded_month(GREEN, MONTH) is None
 
 
-def test_a_job_that_wrote_another_number_of_rows_is_never_taken_for_good(
+def test_a_job_that_wrote_another_number_of_rows_is_an_error(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
     trips = published_month(lake)
@@ -94,13 +94,13 @@ def test_a_job_that_wrote_another_number_of_rows_is_never_taken_for_good(
     assert warehouse.loaded_month(GREEN, MONTH) is None
 
 
-def test_a_month_that_could_not_be_noted_counts_as_not_loaded_and_the_next_load_heals(
+def test_a_month_whose_ledger_row_failed_counts_as_not_loaded_and_is_loaded_again(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
     old, new = published_month(lake), published_month(lake, rows=90, seed=1, layer="newer")
     load(warehouse, old)
-    note = JobFault(), JobFault("invalid", "No.")  # the first of the two jobs invalidates
-    bigquery.script_job(*note, kind="load", destination="green_trips_loads")
+    ledger_jobs = JobFault(), JobFault("invalid", "No.")  # the first one invalidates the row
+    bigquery.script_job(*ledger_jobs, kind="load", destination="green_trips_loads")
     with pytest.raises(WarehouseConfigurationError, match=f"400 No. {SUSPECT}"):
         load(warehouse, new, "another-run")
     assert warehouse.loaded_month(GREEN, MONTH) is None
@@ -109,7 +109,7 @@ def test_a_month_that_could_not_be_noted_counts_as_not_loaded_and_the_next_load_
     assert holds_exactly(warehouse, new)
 
 
-def test_a_job_that_nobody_waits_for_any_more_makes_the_month_suspect(
+def test_a_job_left_running_makes_the_month_suspect(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
     old, new = published_month(lake), published_month(lake, rows=90, seed=1, layer="newer")
@@ -126,7 +126,7 @@ def test_a_job_that_nobody_waits_for_any_more_makes_the_month_suspect(
 # --- two runs at once -------------------------------------------------------------------------------------------------
 
 
-def test_the_note_of_a_newer_load_stands_where_an_older_one_failed_beside_it(
+def test_a_failed_older_load_keeps_the_ledger_row_of_a_newer_one(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
     load(warehouse, published_month(lake))
@@ -138,11 +138,11 @@ def test_the_note_of_a_newer_load_stands_where_an_older_one_failed_beside_it(
     assert holds_exactly(warehouse, new)
 
 
-# --- an older run beside a newer one ----------------------------------------------------------------------------------
+# --- an older run and a newer one -------------------------------------------------------------------------------------
 
 
 def newer_run(warehouse: BigQueryWarehouse, lake: Lake) -> Callable[[], None]:
-    """Another run publishes newer trips, and loads them."""
+    """Return an action in which another run publishes newer trips and loads them."""
 
     def act() -> None:
         load(warehouse, published_month(lake, rows=30, seed=4), "newer-run")
@@ -151,36 +151,36 @@ def newer_run(warehouse: BigQueryWarehouse, lake: Lake) -> Callable[[], None]:
     return act
 
 
-def heals(warehouse: BigQueryWarehouse, lake: Lake) -> bool:
-    """Whether nothing is said of the month, until it is loaded once more."""
+def is_loaded_again(warehouse: BigQueryWarehouse, lake: Lake) -> bool:
+    """Return whether the month counts as not loaded, and the next run loads the current trips."""
     assert warehouse.loaded_month(GREEN, MONTH) is None
     current = ParquetPartition.get(lake, f"clean/green_trips/{MONTH}")
     load(warehouse, current, "next-run")
     return holds_exactly(warehouse, current)
 
 
-def test_an_older_month_without_rows_does_not_drop_a_newer_one_that_was_loaded_since_it_was_counted(
+def test_an_older_empty_month_does_not_delete_a_newer_one_that_was_loaded_after_the_count(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
     old = published_month(lake, rows=0)
-    # When the result of the count is fetched: nothing is asked between that and the deletion.
+    # When the result of the count is fetched: BigQuery gets no other request before the deletion.
     bigquery.script(Fault(before=newer_run(warehouse, lake)), method="GET", path="/queries/")
     with pytest.raises(LakeConflictError):
         load(warehouse, old)
     assert holds_exactly(warehouse, ParquetPartition.get(lake, f"clean/green_trips/{MONTH}"))
 
 
-def test_an_older_month_without_rows_that_drops_a_newer_one_leaves_nothing_noted(
+def test_an_older_empty_month_that_deletes_a_newer_one_leaves_no_valid_ledger_row(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
     old = published_month(lake, rows=0)
     bigquery.script(Fault(before=newer_run(warehouse, lake)), method="DELETE", path="green_trips$")
     with pytest.raises(LakeConflictError, match=SUSPECT):
         load(warehouse, old)
-    assert heals(warehouse, lake)
+    assert is_loaded_again(warehouse, lake)
 
 
-def test_an_older_upload_that_ends_after_a_newer_one_leaves_nothing_noted(
+def test_an_older_upload_that_ends_after_a_newer_one_leaves_no_valid_ledger_row(
     warehouse: BigQueryWarehouse, bigquery: BigQuery, tmp_path: Path
 ) -> None:
     lake = LocalLake(folder=str(tmp_path))
@@ -189,17 +189,17 @@ def test_an_older_upload_that_ends_after_a_newer_one_leaves_nothing_noted(
     bigquery.script_job(job, kind="load", destination="green_trips$")
     with pytest.raises(LakeConflictError, match=SUSPECT):
         load(warehouse, old)
-    assert heals(warehouse, lake)
+    assert is_loaded_again(warehouse, lake)
 
 
 @pytest.mark.parametrize("upload", [False, True], ids=["from the bucket", "by upload"])
-def test_an_older_job_is_not_begun_where_a_newer_month_was_published_since_it_was_counted(
+def test_an_older_job_is_not_started_if_a_newer_month_was_published_after_the_count(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery, tmp_path: Path, upload: bool
 ) -> None:
     layer = LocalLake(folder=str(tmp_path)) if upload else lake
     load(warehouse, published_month(layer))
     old = published_month(layer, rows=20)
-    # The last that is asked before the job is begun.
+    # The last request before the insertion of the job.
     last = Fault(before=newer_run(warehouse, layer))
     bigquery.script(Fault(), Fault(), last, method="GET", path="/tables/green_trips")
     with pytest.raises(LakeConflictError):
@@ -212,7 +212,7 @@ def test_an_older_job_is_not_begun_where_a_newer_month_was_published_since_it_wa
 
 
 def check_in(instance: dg.DagsterInstance, warehouse: BigQueryWarehouse, lake: GcsLake) -> dg.AssetCheckEvaluation:
-    """The check of the table, by itself."""
+    """Run the check of the table alone; return its evaluation."""
 
     @dg.asset(key=["warehouse", "green_trips"], partitions_def=monthly_partitions(GREEN))
     def table() -> None:
@@ -233,7 +233,7 @@ def check_in(instance: dg.DagsterInstance, warehouse: BigQueryWarehouse, lake: G
 
 
 @pytest.mark.parametrize("is_known", [True, False], ids=["known", "unknown"])
-def test_a_check_does_not_pass_while_a_run_replaces_the_month_and_fails_unless_that_is_known_to_be_at_work(
+def test_a_check_warns_while_a_known_run_replaces_the_month_and_fails_if_the_run_is_unknown(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery, monkeypatch: pytest.MonkeyPatch, is_known: bool
 ) -> None:
     monkeypatch.setattr(concurrent_runs, "WAIT_SECONDS", 0)
@@ -254,7 +254,7 @@ def test_a_check_does_not_pass_while_a_run_replaces_the_month_and_fails_unless_t
 
 
 def loading_run(instance: dg.DagsterInstance) -> str:
-    """A run that has started, and is going to materialize the table."""
+    """Return the id of a run that has started and will materialize the table."""
 
     @dg.asset(key=["warehouse", "green_trips"], partitions_def=monthly_partitions(GREEN))
     def table() -> None:
@@ -267,7 +267,7 @@ def loading_run(instance: dg.DagsterInstance) -> str:
     return run.run_id
 
 
-def test_a_reader_of_the_ledger_waits_for_a_run_that_replaces_the_month_and_names_it_in_the_end(
+def test_a_reader_of_the_ledger_waits_for_the_replacing_run_and_names_it_on_timeout(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(BigQueryWarehouse, "replacement_wait_seconds", 0.0)
@@ -286,7 +286,7 @@ def test_a_reader_of_the_ledger_waits_for_a_run_that_replaces_the_month_and_name
     assert warehouse.loaded_versions([GREEN], MONTH) == {"green": trips.report.data_version}
 
 
-def test_a_first_load_that_fails_before_it_changes_the_month_leaves_no_ledger_row(
+def test_a_failed_first_load_leaves_no_ledger_row(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
     bigquery.script_job(JobFault("invalid", "No."), kind="load", destination="green_trips$")

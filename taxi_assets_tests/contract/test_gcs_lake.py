@@ -335,7 +335,7 @@ def test_overwriting_needs_the_permission_to_delete_and_says_so(lake: GcsLake, c
     assert read(lake) == b"old"
 
 
-def test_a_key_that_google_refuses_is_one_line(cloud_storage: CloudStorage) -> None:
+def test_a_rejected_key_is_one_line(cloud_storage: CloudStorage) -> None:
     with ServiceAccount(refuses=True) as account:
         storage = CloudStorageResource(credentials=account.base64)
         lake = GcsLake(storage=storage, bucket=cloud_storage.bucket)

@@ -1,4 +1,4 @@
-"""What the warehouse on a Postgres server promises besides: partitions, any schema, every value."""
+"""The Postgres warehouse beyond the common contract: partitions, schema names, tables changed by users, exact values."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 __all__ = ["lake", "warehouse"]
 
-PASSWORD = "a-secret-of-this-test"  # noqa: S105  (of a role in a database of our own)
+PASSWORD = "a-secret-of-this-test"  # noqa: S105  (of a role in a test database)
 
 
-# --- what stands there ------------------------------------------------------------------------------------------------
+# --- tables and partitions --------------------------------------------------------------------------------------------
 
 
 def test_a_month_is_a_partition_that_was_complete_before_it_was_attached(
@@ -54,7 +54,7 @@ def test_a_month_is_a_partition_that_was_complete_before_it_was_attached(
     assert bound == "FOR VALUES IN ('2020-10-01')"
     assert rule == "CHECK ((data_month = '2020-10-01'::date))"
     assert not_null
-    # Those that were made beforehand; attaching makes what is missing, under the table's final name.
+    # Their names show that they were created before the swap: ATTACH creates missing ones under the final name.
     indexes = run(warehouse.url, "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'green_trips_2020_10'")
     assert len(indexes) == 2
     assert all("_staged_" in name for name, _ in indexes)
@@ -73,13 +73,13 @@ def test_a_query_for_a_month_reads_the_table_of_that_month_alone(warehouse: Post
     assert "green_trips_2020_10" not in plan
 
 
-def test_tables_tell_what_they_hold(warehouse: PostgresWarehouse, lake: LocalLake) -> None:
+def test_tables_have_comments(warehouse: PostgresWarehouse, lake: LocalLake) -> None:
     replace_month(warehouse, published_month(lake))
     assert run(warehouse.url, "SELECT obj_description('taxi.green_trips'::regclass)") == [(GREEN.description,)]
 
 
 @pytest.mark.parametrize("schema", ['my schema"x', "select", "Größe"])
-def test_any_schema_will_do(postgres_url: str, lake: LocalLake, schema: str) -> None:
+def test_any_schema_name_works(postgres_url: str, lake: LocalLake, schema: str) -> None:
     trips = published_month(lake, rows=5)
     warehouse = PostgresWarehouse(url=postgres_url, schema_name=schema)
     for _ in range(2):
@@ -89,7 +89,7 @@ def test_any_schema_will_do(postgres_url: str, lake: LocalLake, schema: str) -> 
     assert len(warehouse.read_frame("taxi_zones")) == len(ZONES)
 
 
-def test_the_address_holds_no_secret_and_is_the_one_that_the_setting_takes() -> None:
+def test_the_uri_contains_no_secret_and_is_a_valid_setting() -> None:
     address = "postgresql://me@db.example:5433/rides"
     assert PostgresWarehouse(url=address).uri() == f"{address}?schema=taxi"
     with_tls = PostgresWarehouse(url=f"{address}?sslmode=verify-full", schema_name="other")
@@ -105,7 +105,7 @@ def test_the_address_holds_no_secret_and_is_the_one_that_the_setting_takes() -> 
         assert PASSWORD not in PostgresWarehouse(url=url).uri()
 
 
-# --- a table that somebody has changed --------------------------------------------------------------------------------
+# --- tables that a user has changed -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_the_address_holds_no_secret_and_is_the_one_that_the_setting_takes() -> 
         'ALTER store_and_fwd_flag TYPE text COLLATE "C"',
     ],
 )
-def test_months_follow_what_somebody_has_changed_in_the_whole_table(
+def test_new_months_follow_a_users_changes_of_the_whole_table(
     warehouse: PostgresWarehouse, lake: LocalLake, change: str
 ) -> None:
     trips = published_month(lake)
@@ -131,7 +131,7 @@ def test_months_follow_what_somebody_has_changed_in_the_whole_table(
         assert holds_exactly(warehouse, new, month)
 
 
-def test_indexes_that_somebody_has_added_are_built_before_the_month_is_attached(
+def test_indexes_that_a_user_has_added_are_built_before_the_month_is_attached(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
     replace_month(warehouse, published_month(lake))
@@ -150,11 +150,11 @@ def test_indexes_that_somebody_has_added_are_built_before_the_month_is_attached(
     replace_month(warehouse, published_month(lake, NEXT_MONTH), NEXT_MONTH)
     indexes = run(warehouse.url, "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'green_trips_2020_11'")
     assert len(indexes) == 5
-    assert all("_staged_" in name for name, _ in indexes)  # what attaching makes has the table's final name
+    assert all("_staged_" in name for name, _ in indexes)  # those that ATTACH creates have the final name
     assert added <= {re.sub(".* USING ", "", definition) for _, definition in indexes}
 
 
-def test_a_row_that_breaks_a_rule_of_somebody_else_leaves_the_old_month_and_the_rule_is_named(
+def test_a_row_that_violates_a_users_constraint_keeps_the_old_month_and_names_the_constraint(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
     old = published_month(lake)
@@ -174,7 +174,7 @@ def test_a_row_that_breaks_a_rule_of_somebody_else_leaves_the_old_month_and_the_
     ],
     ids=["whole table renamed", "month detached"],
 )
-def test_a_month_beside_a_table_that_has_its_name_gets_another_and_that_table_is_left_alone(
+def test_a_month_gets_another_name_if_a_foreign_table_has_its_name(
     warehouse: PostgresWarehouse, lake: LocalLake, change: str
 ) -> None:
     replace_month(warehouse, published_month(lake))
@@ -200,7 +200,7 @@ def test_a_time_with_an_offset_stays_the_same_instant(warehouse: PostgresWarehou
     assert warehouse.read_frame("times")["at"].tolist() == times.tolist()
 
 
-def test_a_category_is_what_it_stands_for(warehouse: PostgresWarehouse) -> None:
+def test_a_categorical_column_is_stored_as_its_values(warehouse: PostgresWarehouse) -> None:
     warehouse.replace_frame("kinds", pd.DataFrame({"kind": pd.Categorical(["b", "a", "b"])}), {})
     assert warehouse.read_frame("kinds")["kind"].tolist() == ["b", "a", "b"]
 
@@ -214,7 +214,7 @@ def test_a_category_is_what_it_stands_for(warehouse: PostgresWarehouse) -> None:
     ],
     ids=["lists", "bytes", "a mixture"],
 )
-def test_a_column_that_no_table_can_hold_is_named_and_the_old_frame_stays(
+def test_an_unsupported_column_is_named_and_the_old_frame_stays(
     warehouse: PostgresWarehouse, values: list[Any], message: str
 ) -> None:
     warehouse.replace_frame("taxi_zones", ZONES, {})
@@ -223,7 +223,7 @@ def test_a_column_that_no_table_can_hold_is_named_and_the_old_frame_stays(
     assert len(warehouse.read_frame("taxi_zones")) == len(ZONES)
 
 
-def test_what_depends_on_a_frame_whose_columns_change_is_named(warehouse: PostgresWarehouse) -> None:
+def test_a_view_that_depends_on_changed_columns_of_a_frame_is_named(warehouse: PostgresWarehouse) -> None:
     warehouse.replace_frame("taxi_zones", ZONES, {})
     run(warehouse.url, "CREATE VIEW public.my_view AS SELECT * FROM taxi.taxi_zones")
     with pytest.raises(WarehouseSchemaError, match="view my_view depends on table") as error:
@@ -237,7 +237,7 @@ def test_what_depends_on_a_frame_whose_columns_change_is_named(warehouse: Postgr
 
 
 def published_rows(lake: LocalLake, rows: list[dict[str, Any]]) -> ParquetPartition:
-    """A month of rows made to measure: null, or what is given."""
+    """Publish a month of these rows; columns that are not given are null."""
     model = published_month(lake, layer="model", rows=len(rows))
     same = {"data_month": MONTH.start, "is_reversal": False}
     full = [same | {"source_row": number} | row for number, row in enumerate(rows, 1)]
@@ -271,7 +271,7 @@ EXTREMES: dict[ColumnType, list[Any]] = {
 FREE_COLUMNS = [column for column in GREEN.columns if column.name not in {"data_month", "source_row"}]
 
 
-def test_every_value_comes_back_as_it_was(warehouse: PostgresWarehouse, lake: LocalLake) -> None:
+def test_every_value_is_read_back_unchanged(warehouse: PostgresWarehouse, lake: LocalLake) -> None:
     rows: list[dict[str, Any]] = [
         {
             column.name: EXTREMES[column.type][(number + turn) % len(EXTREMES[column.type])]
@@ -285,7 +285,7 @@ def test_every_value_comes_back_as_it_was(warehouse: PostgresWarehouse, lake: Lo
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["all null", "none null"])
-def test_columns_without_any_value_and_without_any_null_come_back(
+def test_columns_of_only_nulls_and_columns_without_nulls_are_read_back(
     warehouse: PostgresWarehouse, lake: LocalLake, number: int
 ) -> None:
     row = {column.name: EXTREMES[column.type][number] for column in FREE_COLUMNS}
@@ -294,7 +294,7 @@ def test_columns_without_any_value_and_without_any_null_come_back(
     assert holds_exactly(warehouse, trips)
 
 
-def test_a_text_that_postgres_cannot_hold_is_named_and_the_old_month_stays(
+def test_a_column_with_a_nul_byte_is_named_and_the_old_month_stays(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
     old = published_month(lake)
@@ -304,7 +304,7 @@ def test_a_text_that_postgres_cannot_hold_is_named_and_the_old_month_stays(
     assert holds_exactly(warehouse, old)
 
 
-def test_trips_made_with_another_schema_are_refused_and_the_old_month_stays(
+def test_trips_with_another_schema_are_rejected_and_the_old_month_stays(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
     old = published_month(lake)
@@ -314,9 +314,7 @@ def test_trips_made_with_another_schema_are_refused_and_the_old_month_stays(
     assert holds_exactly(warehouse, old)
 
 
-def test_how_a_database_or_a_role_likes_to_see_values_changes_nothing(
-    warehouse: PostgresWarehouse, lake: LocalLake
-) -> None:
+def test_display_settings_of_the_database_do_not_change_values(warehouse: PostgresWarehouse, lake: LocalLake) -> None:
     ((database,),) = run(warehouse.url, "SELECT current_database()")
     for setting in ("DateStyle = 'German, DMY'", "extra_float_digits = 0", "TimeZone = 'Asia/Tokyo'"):
         run(warehouse.url, f"ALTER DATABASE {database} SET {setting}")

@@ -1,4 +1,4 @@
-"""What a fault leaves on a Postgres server, and who is told what: in one line, without a password."""
+"""Faults on a Postgres server: the data that they leave, and error messages in one line without a password."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ if TYPE_CHECKING:
 
 __all__ = ["lake", "warehouse"]
 
-PASSWORD = "a-secret-of-this-test"  # noqa: S105  (of a role in a database of our own)
+PASSWORD = "a-secret-of-this-test"  # noqa: S105  (of a role in a test database)
 
 
 @pytest.fixture
 def own_server(postgres_server: Server) -> Server:
-    if postgres_server.ours is None:
-        pytest.skip("TAXI_TEST_POSTGRES names a server that is not ours to stop or to set up")
+    if postgres_server.process is None:
+        pytest.skip("TAXI_TEST_POSTGRES names a server that the tests must not stop or configure")
     return postgres_server
 
 
@@ -70,7 +70,7 @@ def one_line(error: TaxiAssetsError) -> str:
 
 
 @pytest.mark.parametrize("fault", ["restarted", "stopped at once", "killed", "its process killed"])
-def test_a_server_that_goes_away_in_the_middle_of_a_load_has_the_old_month_and_the_next_load_heals(
+def test_a_server_that_fails_during_a_load_keeps_the_old_month_and_the_next_load_succeeds(
     own_server: Server, warehouse: PostgresWarehouse, lake: LocalLake, fault: str
 ) -> None:
     old, new = published_month(lake), published_month(lake, rows=3000, seed=1, layer="newer")
@@ -97,7 +97,7 @@ def test_a_server_that_goes_away_in_the_middle_of_a_load_has_the_old_month_and_t
     assert not {name for name in tables(warehouse) if "staged" in name}
 
 
-def test_a_time_limit_for_the_statements_of_a_role_does_not_cut_a_load_short(
+def test_a_statement_timeout_of_the_database_does_not_cut_a_load_short(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
     ((database,),) = run(warehouse.url, "SELECT current_database()")
@@ -108,7 +108,7 @@ def test_a_time_limit_for_the_statements_of_a_role_does_not_cut_a_load_short(
     assert holds_exactly(warehouse, trips)
 
 
-def test_an_administrator_who_ends_the_session_in_a_copy_is_named(
+def test_the_error_says_that_an_administrator_ended_the_session_during_the_copy(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
     old = published_month(lake)
@@ -126,7 +126,7 @@ def test_an_administrator_who_ends_the_session_in_a_copy_is_named(
     assert holds_exactly(warehouse, old)
 
 
-def test_an_administrator_who_ends_the_session_while_it_waits_is_named(
+def test_the_error_says_that_an_administrator_ended_the_waiting_session(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
     old, new = published_month(lake), published_month(lake, rows=30, seed=1, layer="newer")
@@ -151,7 +151,7 @@ def test_an_administrator_who_ends_the_session_while_it_waits_is_named(
     assert holds_exactly(warehouse, old)
 
 
-def test_a_role_whose_sessions_are_limited_in_time_has_no_limit_here(warehouse: PostgresWarehouse) -> None:
+def test_session_timeouts_of_the_database_are_switched_off(warehouse: PostgresWarehouse) -> None:
     ((database,),) = run(warehouse.url, "SELECT current_database()")
     limits = run(
         warehouse.url,
@@ -165,7 +165,7 @@ def test_a_role_whose_sessions_are_limited_in_time_has_no_limit_here(warehouse: 
         assert dict(cursor.fetchall()) == {name: "0" for (name,) in limits}
 
 
-def test_what_a_killed_load_left_and_somebody_reads_holds_no_other_month_up(
+def test_an_abandoned_table_that_another_session_reads_does_not_block_other_months(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
     trips = published_month(lake)
@@ -182,7 +182,7 @@ def test_what_a_killed_load_left_and_somebody_reads_holds_no_other_month_up(
     assert "green_trips_2020_11_staged" not in tables(warehouse)
 
 
-def test_a_table_that_gains_a_column_while_a_month_is_built_is_worth_another_try(
+def test_a_column_added_while_a_month_is_being_built_is_a_transient_error(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
     old, new = published_month(lake), published_month(lake, rows=3000, seed=1, layer="newer")
@@ -200,20 +200,20 @@ def test_a_table_that_gains_a_column_while_a_month_is_built_is_worth_another_try
 
 
 def load_and_wait(url: str, folder: str, line: Connection) -> None:
-    """Load the newer trips; says so as soon as it waits for a reader."""
+    """Load the newer trips, and send the log message about its wait for a reader."""
 
-    class Tell(logging.Handler):
+    class PipeHandler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             line.send(record.getMessage())
 
-    dg.get_dagster_logger().addHandler(Tell())
+    dg.get_dagster_logger().addHandler(PipeHandler())
     dg.get_dagster_logger().setLevel("INFO")
     replace_month(
         PostgresWarehouse(url=url), ParquetPartition.get(LocalLake(folder=folder), f"newer/green_trips/{MONTH}")
     )
 
 
-def test_what_a_killed_load_leaves_blocks_nobody_and_the_next_load_of_any_month_drops_it(
+def test_the_staged_table_of_a_killed_load_is_dropped_by_the_next_load_of_any_month(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
     old, new = published_month(lake), published_month(lake, rows=30, seed=1, layer="newer")
@@ -231,13 +231,13 @@ def test_what_a_killed_load_leaves_blocks_nobody_and_the_next_load_of_any_month_
 
 
 def wait_for_end_of_sessions(warehouse: PostgresWarehouse) -> None:
-    """Until the server has noticed that a client is gone."""
+    """Wait until the server has noticed that the client is gone."""
     ends = time.monotonic() + 30
     while run(warehouse.url, "SELECT 1 FROM pg_stat_activity WHERE application_name = 'taxi_assets' LIMIT 1"):
         assert time.monotonic() < ends
 
 
-def test_a_table_of_somebody_else_in_the_way_is_named_and_left_alone(
+def test_a_foreign_table_of_the_same_name_is_named_and_left_alone(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
     run(warehouse.url, "CREATE SCHEMA taxi", "CREATE TABLE taxi.green_trips AS SELECT 1 AS theirs")
@@ -249,12 +249,12 @@ def test_a_table_of_somebody_else_in_the_way_is_named_and_left_alone(
     assert warehouse.loaded_month(GREEN, MONTH) is None
 
 
-# --- refused ----------------------------------------------------------------------------------------------------------
+# --- rejected connections and statements ------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def role(own_server: Server, postgres_url: str) -> Iterator[str]:
-    """A role that has to give its password, and may do nothing yet."""
+    """Hold a role that needs a password and has no privileges yet."""
     name = "with_password"
     run(own_server.url, f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'")
     yield name
@@ -267,7 +267,7 @@ def as_role(server: Server, warehouse: PostgresWarehouse, role: str) -> Postgres
     return PostgresWarehouse(url=server.address(database, role), wait_seconds=60)
 
 
-def test_the_password_comes_from_the_environment_or_from_a_pgpass_file_and_a_wrong_one_is_not_told(
+def test_the_password_comes_from_the_environment_or_a_pgpass_file_and_no_error_quotes_it(
     own_server: Server,
     warehouse: PostgresWarehouse,
     lake: LocalLake,
@@ -296,28 +296,28 @@ def test_the_password_comes_from_the_environment_or_from_a_pgpass_file_and_a_wro
     assert PASSWORD not in repr(limited) + limited.uri()
 
 
-def test_a_missing_privilege_is_named_with_the_grant_that_gives_it(
+def test_a_missing_privilege_is_named_with_its_grant_statement(
     own_server: Server, warehouse: PostgresWarehouse, lake: LocalLake, role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trips, limited = published_month(lake), as_role(own_server, warehouse, role)
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
 
-    def refused() -> str:
+    def grant_from_the_error() -> str:
         with pytest.raises(WarehouseConfigurationError, match="permission denied") as error:
             replace_month(limited, trips)
         assert "run: GRANT" in one_line(error.value)
         return error.value.remedy.partition("run: ")[2]
 
-    assert "CREATE ON DATABASE" in refused()
+    assert "CREATE ON DATABASE" in grant_from_the_error()
     run(warehouse.url, "CREATE SCHEMA taxi")
-    grant = refused()
+    grant = grant_from_the_error()
     assert grant == 'GRANT USAGE, CREATE ON SCHEMA "taxi" TO "with_password";'
     run(warehouse.url, grant)
     replace_month(limited, trips)
     assert holds_exactly(limited, trips)
 
     run(warehouse.url, "DROP SCHEMA taxi CASCADE")
-    run(warehouse.url, refused())
+    run(warehouse.url, grant_from_the_error())
     replace_month(limited, trips)
     assert holds_exactly(limited, trips)
 
@@ -347,13 +347,13 @@ def test_a_database_or_a_role_that_does_not_exist_is_named(postgres_server: Serv
 @pytest.mark.parametrize(
     "address", ["postgresql://me@localhost/db?shema=taxi", "postgresql://me@localhost:port/db", "db"]
 )
-def test_an_address_that_is_none_is_refused_in_one_line(address: str) -> None:
+def test_an_invalid_address_is_rejected_in_one_line(address: str) -> None:
     with pytest.raises(WarehouseConfigurationError) as error:
         PostgresWarehouse(url=address).totals(GREEN, MONTH)
     assert "Correct the address." in one_line(error.value)
 
 
-def test_a_database_that_cannot_hold_all_texts_is_refused(postgres_server: Server, postgres_url: str) -> None:
+def test_a_database_without_utf8_is_rejected(postgres_server: Server, postgres_url: str) -> None:
     name = postgres_url.partition("/test_")[2].partition("?")[0]
     run(postgres_url, f"CREATE DATABASE latin_{name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
     try:
@@ -363,7 +363,7 @@ def test_a_database_that_cannot_hold_all_texts_is_refused(postgres_server: Serve
         run(postgres_url, f"DROP DATABASE latin_{name}")
 
 
-def test_a_server_that_is_not_there_is_worth_another_try() -> None:
+def test_an_unreachable_server_is_a_transient_error() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
@@ -373,7 +373,7 @@ def test_a_server_that_is_not_there_is_worth_another_try() -> None:
     one_line(error.value)
 
 
-def test_tls_that_the_address_asks_for_is_not_gone_without() -> None:
+def test_a_server_without_tls_is_rejected_if_the_address_requires_tls() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def refuse() -> None:

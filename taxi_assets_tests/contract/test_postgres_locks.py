@@ -1,4 +1,4 @@
-"""Who waits for whom on a Postgres server: readers, loads of other months, loads of the same one."""
+"""Locks on a Postgres server: readers, loads of other months, and loads of the same month."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ __all__ = ["lake", "warehouse"]
 
 
 @pytest.mark.parametrize("read", [MONTH, NEXT_MONTH], ids=["of this month", "of another month"])
-def test_a_swap_that_a_reader_keeps_out_gives_up_by_name_and_succeeds_once_the_reader_is_gone(
+def test_a_swap_that_a_reader_blocks_fails_with_the_readers_name_and_succeeds_once_the_reader_is_gone(
     warehouse: PostgresWarehouse, lake: LocalLake, read: Month
 ) -> None:
     old, other = published_month(lake), published_month(lake, NEXT_MONTH)
@@ -64,8 +64,8 @@ def test_a_swap_that_a_reader_keeps_out_gives_up_by_name_and_succeeds_once_the_r
     assert holds_exactly(warehouse, other, NEXT_MONTH)
 
 
-class Heard(logging.Handler):
-    """Sets an event once something is logged."""
+class LogWaiter(logging.Handler):
+    """Sets an event when something is logged, and keeps the message."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,30 +79,30 @@ class Heard(logging.Handler):
 
 @contextlib.contextmanager
 def loading(warehouse: PostgresWarehouse, trips: ParquetPartition, month: Month = MONTH) -> Iterator[str]:
-    """Load in another thread; gives what the log says of its waiting. At the end the load must have ended well."""
-    log, heard = dg.get_dagster_logger(), Heard()
+    """Load in another thread; yield the log message about its wait for a lock. The load must succeed in the end."""
+    log, waiter = dg.get_dagster_logger(), LogWaiter()
     failures: list[BaseException] = []
 
     def load() -> None:
         try:
             replace_month(warehouse, trips, month)
-        except BaseException as error:  # noqa: BLE001  (whatever it is, it must reach the test)
+        except BaseException as error:  # noqa: BLE001  (every error must reach the test)
             failures.append(error)
 
     thread = threading.Thread(target=load)
-    log.addHandler(heard)
+    log.addHandler(waiter)
     try:
         thread.start()
-        assert heard.event.wait(60)
-        yield heard.text
+        assert waiter.event.wait(60)
+        yield waiter.text
     finally:
-        log.removeHandler(heard)
+        log.removeHandler(waiter)
         thread.join(60)
     assert not thread.is_alive()
     assert not failures
 
 
-def test_no_reader_is_queued_for_longer_than_a_try_and_each_sees_the_old_month_until_the_new_one_is_in(
+def test_readers_wait_at_most_one_attempt_and_see_the_old_month_until_the_swap(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
     old, new = published_month(lake), published_month(lake, rows=30, seed=1, layer="newer")
@@ -124,7 +124,9 @@ def test_no_reader_is_queued_for_longer_than_a_try_and_each_sees_the_old_month_u
     assert holds_exactly(warehouse, new)
 
 
-def test_a_transaction_older_than_the_swap_finds_no_empty_month(warehouse: PostgresWarehouse, lake: LocalLake) -> None:
+def test_a_transaction_older_than_the_swap_does_not_see_an_empty_month(
+    warehouse: PostgresWarehouse, lake: LocalLake
+) -> None:
     replace_month(warehouse, published_month(lake))
     new = published_month(lake, rows=30, seed=1, layer="newer")
     with connect(warehouse.url) as reader, reader.cursor() as cursor:
@@ -135,7 +137,7 @@ def test_a_transaction_older_than_the_swap_finds_no_empty_month(warehouse: Postg
         assert cursor.fetchone()[0] == 30
 
 
-def test_a_first_load_of_a_month_waits_for_no_reader(warehouse: PostgresWarehouse, lake: LocalLake) -> None:
+def test_the_first_load_of_a_month_does_not_wait_for_readers(warehouse: PostgresWarehouse, lake: LocalLake) -> None:
     replace_month(warehouse, published_month(lake))
     trips = published_month(lake, NEXT_MONTH)
     with long_query(warehouse, MONTH):
@@ -143,7 +145,7 @@ def test_a_first_load_of_a_month_waits_for_no_reader(warehouse: PostgresWarehous
         assert holds_exactly(warehouse, trips, NEXT_MONTH)
 
 
-def test_a_column_that_a_reader_keeps_out_is_added_once_the_reader_is_gone(
+def test_a_new_column_that_a_reader_blocks_is_added_once_the_reader_is_gone(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
     narrow = published_month(lake, service=NARROW)
@@ -155,7 +157,7 @@ def test_a_column_that_a_reader_keeps_out_is_added_once_the_reader_is_gone(
     assert holds_exactly(warehouse, wide, NEXT_MONTH)
 
 
-def test_a_month_that_another_load_holds_is_busy_after_the_wait_and_the_error_names_that_load(
+def test_a_month_that_another_load_has_locked_is_busy_and_the_error_names_that_load(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
     replace_month(warehouse, published_month(lake))
@@ -173,7 +175,7 @@ def test_a_month_that_another_load_holds_is_busy_after_the_wait_and_the_error_na
     assert holds_exactly(warehouse, new)
 
 
-# --- several at once --------------------------------------------------------------------------------------------------
+# --- several loads at once --------------------------------------------------------------------------------------------
 
 
 def load_twice(url: str, folder: str, month: Month, line: Connection) -> None:
@@ -184,7 +186,7 @@ def load_twice(url: str, folder: str, month: Month, line: Connection) -> None:
         replace_month(PostgresWarehouse(url=url, wait_seconds=60), trips, month)
 
 
-def test_eight_processes_that_make_the_tables_and_load_overlapping_months_all_end_well(
+def test_eight_processes_that_create_the_tables_and_load_overlapping_months_all_succeed(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
     trips = {month: published_month(lake, month, rows=500) for month in (MONTH, NEXT_MONTH, NEXT_MONTH.shift(1))}
@@ -201,7 +203,7 @@ def test_eight_processes_that_make_the_tables_and_load_overlapping_months_all_en
     assert not {name for name in tables(warehouse) if "staged" in name}
 
 
-def test_what_a_live_load_has_built_is_left_alone_by_the_next_one(
+def test_the_staged_table_of_a_running_load_is_not_dropped_by_another_load(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
     replace_month(warehouse, published_month(lake))

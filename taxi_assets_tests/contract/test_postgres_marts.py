@@ -1,4 +1,4 @@
-"""Marts on a Postgres server: their keys, views that others depend on, and who is held up by whom."""
+"""Marts on a Postgres server: their keys, views with dependents, and locks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MART = marts()["od_flows"]
 
 @pytest.fixture(scope="module")
 def warehouse(postgres_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresWarehouse]:
-    """With a month of green, and the zones; a test has marts of its own."""
+    """Hold a warehouse with a month of green and the zones, shared by the tests; each test uses its own marts."""
     with database(postgres_server) as url:
         warehouse = PostgresWarehouse(url=url, wait_seconds=30)
         lake = LocalLake(folder=str(tmp_path_factory.mktemp("lake")))
@@ -38,31 +38,33 @@ def warehouse(postgres_server: Server, tmp_path_factory: pytest.TempPathFactory)
 
 
 def named(name: str, mart: Mart = MART) -> Mart:
-    """The mart under another name, and its view."""
+    """Return the mart and its view under another name."""
     return dataclasses.replace(mart, name=name, sql=mart.sql.replace(mart.name, name))
 
 
-def make(warehouse: PostgresWarehouse, mart: Mart) -> int:
+def compute(warehouse: PostgresWarehouse, mart: Mart) -> int:
     return warehouse.replace_mart(mart, MONTH, [GREEN], run_id="a run")
 
 
-def test_what_is_loaded_is_looked_at_again_where_no_other_run_can_write_the_month(warehouse: PostgresWarehouse) -> None:
-    asked: list[str] = []
+def test_the_inputs_are_checked_again_while_the_mart_is_locked(warehouse: PostgresWarehouse) -> None:
+    calls: list[str] = []
 
-    def look() -> None:
-        hasty = PostgresWarehouse(url=warehouse.url, wait_seconds=0.2)
+    def check_that_both_are_locked() -> None:
+        other = with_short_wait(warehouse, 0.2)
         with pytest.raises(WarehouseBusyError):
-            make(hasty, MART)
+            compute(other, MART)
         with pytest.raises(WarehouseBusyError):
-            hasty.replace_frame("month_quality", ZONES, {})
-        asked.append("looked")
+            other.replace_frame("month_quality", ZONES, {})
+        calls.append("checked")
 
-    def make_meanwhile() -> None:
-        warehouse.replace_mart(MART, MONTH, [GREEN], run_id="a run", require_inputs_unchanged=look)
+    def replace_mart() -> None:
+        warehouse.replace_mart(
+            MART, MONTH, [GREEN], run_id="a run", require_inputs_unchanged=check_that_both_are_locked
+        )
 
-    make(warehouse, MART)
-    warehouse.replace_frame("month_quality", ZONES, {}, require_inputs_unchanged=make_meanwhile)
-    assert asked == ["looked"]
+    compute(warehouse, MART)
+    warehouse.replace_frame("month_quality", ZONES, {}, require_inputs_unchanged=replace_mart)
+    assert calls == ["checked"]
 
 
 def keys(warehouse: PostgresWarehouse, name: str) -> list[tuple[Any, ...]]:
@@ -73,55 +75,55 @@ def keys(warehouse: PostgresWarehouse, name: str) -> list[tuple[Any, ...]]:
     )
 
 
-def test_a_mart_has_its_key_as_primary_key_where_none_of_it_can_be_null(warehouse: PostgresWarehouse) -> None:
-    make(warehouse, MART)
+def test_a_marts_key_is_its_primary_key_if_no_column_of_it_can_be_null(warehouse: PostgresWarehouse) -> None:
+    compute(warehouse, MART)
     ((definition, is_primary, nulls_not_distinct),) = keys(warehouse, "od_flows")
     assert "od_flows_key" in definition
     assert definition.endswith("(data_month, service, pickup_borough, dropoff_borough)")
     assert (is_primary, nulls_not_distinct) == (True, False)
 
 
-def test_a_key_that_can_be_null_is_unique_all_the_same(warehouse: PostgresWarehouse) -> None:
-    make(warehouse, marts()["zone_day"])
+def test_a_key_with_nullable_columns_is_unique_too(warehouse: PostgresWarehouse) -> None:
+    compute(warehouse, marts()["zone_day"])
     ((definition, is_primary, nulls_not_distinct),) = keys(warehouse, "zone_day")
     assert "(data_month, service, pickup_date, pickup_location_id)" in definition
     assert (is_primary, nulls_not_distinct) == (False, True)
 
 
-def test_a_mart_that_is_not_unique_by_its_key_is_refused_by_name(warehouse: PostgresWarehouse) -> None:
+def test_a_mart_that_is_not_unique_by_its_key_is_rejected(warehouse: PostgresWarehouse) -> None:
     text = "/*\ndescription: By day.\nkey: [data_month, service]\nmeasures: [trips]\n*/\n"
     sql = "SELECT data_month, service, SUM(trips) AS trips FROM all_trips GROUP BY data_month, service, pickup_date"
     with pytest.raises(MartDefinitionError, match=r"by_day 2020-10 .* is not unique by data_month, service") as error:
-        make(warehouse, read_mart("by_day", text + sql))
+        compute(warehouse, read_mart("by_day", text + sql))
     assert "marts/sql/by_day.sql" in error.value.remedy
     assert run(warehouse.url, "SELECT count(*) FROM taxi.by_day") == [(0,)]
 
 
-def test_a_key_that_old_months_do_not_have_is_refused(warehouse: PostgresWarehouse) -> None:
+def test_a_new_key_that_old_months_violate_is_rejected(warehouse: PostgresWarehouse) -> None:
     mart = named("flows")
-    make(warehouse, mart)
+    compute(warehouse, mart)
     rows = run(warehouse.url, "SELECT * FROM taxi.flows ORDER BY pickup_borough, dropoff_borough")
     with pytest.raises(WarehouseSchemaError, match="not unique by its new key, data_month, service"):
-        make(warehouse, dataclasses.replace(mart, key=("data_month", "service")))
+        compute(warehouse, dataclasses.replace(mart, key=("data_month", "service")))
     assert run(warehouse.url, "SELECT * FROM taxi.flows ORDER BY pickup_borough, dropoff_borough") == rows
     assert len(keys(warehouse, "flows")) == 1
 
 
-def test_a_view_that_somebody_depends_on_is_not_dropped(warehouse: PostgresWarehouse) -> None:
+def test_a_view_with_dependents_is_not_dropped(warehouse: PostgresWarehouse) -> None:
     mart = named("owned")
-    make(warehouse, mart)
+    compute(warehouse, mart)
     run(warehouse.url, "CREATE VIEW report AS SELECT trips, share_of_pickups FROM taxi.owned_ratios")
     wider = mart.sql.replace("AS revenue_per_trip", "AS revenue_per_trip, CAST(tips AS DOUBLE) AS tips")
-    make(warehouse, dataclasses.replace(mart, sql=wider))  # more columns at the end disturb nobody
+    compute(warehouse, dataclasses.replace(mart, sql=wider))  # columns added at the end do not affect dependents
     assert run(warehouse.url, "SELECT tips FROM taxi.owned_ratios LIMIT 1")
     other = mart.sql.replace("AS share_of_pickups", "AS share")
     with pytest.raises(WarehouseSchemaError, match=r"owned_ratios.*view report depends on") as error:
-        make(warehouse, dataclasses.replace(mart, sql=other))
+        compute(warehouse, dataclasses.replace(mart, sql=other))
     assert "Drop the objects that depend on it" in error.value.remedy
     assert run(warehouse.url, "SELECT count(*) FROM report")[0][0] > 0
 
 
-def test_what_is_as_it_should_be_is_not_made_again(warehouse: PostgresWarehouse) -> None:
+def test_an_up_to_date_mart_is_not_recreated(warehouse: PostgresWarehouse) -> None:
     def versions() -> list[tuple[Any, ...]]:
         return run(
             warehouse.url,
@@ -130,32 +132,32 @@ def test_what_is_as_it_should_be_is_not_made_again(warehouse: PostgresWarehouse)
         )
 
     mart = named("still")
-    make(warehouse, mart)
+    compute(warehouse, mart)
     before = versions()
     assert len(before) == 3
-    make(warehouse, mart)
+    compute(warehouse, mart)
     assert versions() == before
 
 
-def test_a_reader_does_not_hold_up_a_month_and_is_not_held_up(warehouse: PostgresWarehouse) -> None:
+def test_a_reader_and_a_replacement_of_the_month_do_not_block_each_other(warehouse: PostgresWarehouse) -> None:
     mart = named("read")
-    rows = make(warehouse, mart)
+    rows = compute(warehouse, mart)
     with connect(warehouse.url) as connection, connection.cursor() as cursor:
         cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         cursor.execute("SELECT count(*) FROM taxi.read_ratios")
-        assert make(with_short_wait(warehouse), mart) == rows
+        assert compute(with_short_wait(warehouse), mart) == rows
         cursor.execute("SELECT count(*), count(DISTINCT xmin::text) FROM taxi.read")
         assert cursor.fetchone() == (rows, 1)
 
 
-def test_a_reader_that_holds_up_new_columns_is_named(warehouse: PostgresWarehouse) -> None:
+def test_a_reader_that_blocks_new_columns_is_named(warehouse: PostgresWarehouse) -> None:
     mart = named("held")
-    make(warehouse, mart)
+    compute(warehouse, mart)
     text = mart.sql.replace("AS share_of_pickups", "AS share")
     with connect(warehouse.url, application_name="slow_report") as connection, connection.cursor() as cursor:
         cursor.execute("BEGIN")
         cursor.execute("SELECT count(*) FROM taxi.held_ratios")
         with pytest.raises(WarehouseBusyError, match="slow_report"):
-            make(with_short_wait(warehouse, 0.5), dataclasses.replace(mart, sql=text))
-    make(warehouse, dataclasses.replace(mart, sql=text))
+            compute(with_short_wait(warehouse, 0.5), dataclasses.replace(mart, sql=text))
+    compute(warehouse, dataclasses.replace(mart, sql=text))
     assert run(warehouse.url, "SELECT share FROM taxi.held_ratios LIMIT 1")

@@ -1,4 +1,4 @@
-"""Runs that get in each other's way on a Postgres server, loading from a folder or a bucket: the newer one counts."""
+"""Concurrent runs of one month on a Postgres server, from a lake in a folder or a bucket: the newer run wins."""
 
 from __future__ import annotations
 
@@ -47,19 +47,19 @@ def test_a_month_is_loaded_and_replaced(warehouse: PostgresWarehouse, lake: Lake
         assert holds_exactly(warehouse, trips)
 
 
-def test_a_run_that_has_its_file_and_stalls_does_not_undo_what_a_newer_run_has_loaded_since(
+def test_a_stalled_run_does_not_overwrite_the_month_of_a_newer_run(
     warehouse: PostgresWarehouse, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     older = published_month(lake, rows=50, seed=1)
     newer = older
-    at_once = psycopg2.connect
+    connect_now = psycopg2.connect
 
     def connect_late(**options: str) -> Any:
         nonlocal newer
-        monkeypatch.setattr(CONNECT, at_once)
+        monkeypatch.setattr(CONNECT, connect_now)
         newer = published_month(lake, rows=70, seed=2)
         replace_month(warehouse, newer)
-        return at_once(**options)
+        return connect_now(**options)
 
     monkeypatch.setattr(CONNECT, connect_late)
     with pytest.raises(LakeConflictError, match="2020-10"):
@@ -68,7 +68,7 @@ def test_a_run_that_has_its_file_and_stalls_does_not_undo_what_a_newer_run_has_l
     assert holds_exactly(warehouse, newer)
 
 
-def test_a_month_that_is_replaced_in_the_lake_while_it_is_copied_is_not_swapped_in(
+def test_a_month_that_is_replaced_in_the_lake_during_the_copy_is_not_swapped_in(
     warehouse: PostgresWarehouse, lake: Lake
 ) -> None:
     before = published_month(lake, rows=20, layer="before")
@@ -86,7 +86,7 @@ def test_a_month_that_is_replaced_in_the_lake_while_it_is_copied_is_not_swapped_
 WAITING = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
-def test_a_step_that_finds_the_month_busy_is_tried_again_and_the_run_succeeds(
+def test_a_step_that_finds_the_month_busy_is_retried_and_the_run_succeeds(
     warehouse: PostgresWarehouse, tmp_path: Path
 ) -> None:
     lake = LocalLake(folder=str(tmp_path / "lake"))
@@ -97,21 +97,21 @@ def test_a_step_that_finds_the_month_busy_is_tried_again_and_the_run_succeeds(
         retry_delay_seconds=0,
     )
     defs = build_definitions(settings, resources={"warehouse": with_short_wait(warehouse)})
-    taken = threading.Event()
+    locked = threading.Event()
 
-    def hold_the_month_for_one_try() -> None:
+    def lock_the_month_for_one_attempt() -> None:
         key = month_lock_key("taxi", "green_trips", MONTH)
         with connect(warehouse.url) as connection, connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_lock(%s)", [key])
-            taken.set()
+            locked.set()
             while not (waiting := run(warehouse.url, WAITING)):
                 pass
             while run(warehouse.url, WAITING) == waiting:
                 pass
 
-    blocker = threading.Thread(target=hold_the_month_for_one_try, daemon=True)
+    blocker = threading.Thread(target=lock_the_month_for_one_attempt, daemon=True)
     blocker.start()
-    assert taken.wait(60)
+    assert locked.wait(60)
     with dg.DagsterInstance.ephemeral() as instance:
         result = defs.resolve_job_def("green").execute_in_process(
             instance=instance,
@@ -121,6 +121,6 @@ def test_a_step_that_finds_the_month_busy_is_tried_again_and_the_run_succeeds(
         )
     blocker.join(60)
     assert result.success, failures(result)
-    (again,) = [event for event in result.all_events if event.event_type is dg.DagsterEventType.STEP_UP_FOR_RETRY]
-    assert "is locked by" in str(again.event_specific_data)
+    (retry,) = [event for event in result.all_events if event.event_type is dg.DagsterEventType.STEP_UP_FOR_RETRY]
+    assert "is locked by" in str(retry.event_specific_data)
     assert holds_exactly(warehouse, trips)

@@ -1,4 +1,4 @@
-"""Whether the batteries can run on the real Google Cloud: they do where a project for tests is named."""
+"""The preconditions for running the contract tests on the real Google Cloud, if a project for tests is named."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from taxi_assets_tests.contract.stores import child_process
-from taxi_assets_tests.contract.stores.real_google import HERE, Place, location_of, open_lake, open_warehouse
+from taxi_assets_tests.contract.stores.real_google import TARGET, GoogleTarget, location_of, open_lake, open_warehouse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
     from taxi_assets.storage.warehouse.bigquery import BigQueryWarehouse
 
 
-def test_bigquery_can_load_from_the_bucket_for_tests_where_the_datasets_are_made() -> None:
-    if not HERE.project:
-        pytest.skip("TAXI_TEST_GCP_PROJECT is not set: the doubles stand for Google (docs/google-cloud.md)")
-    bucket = location_of(dataclasses.replace(HERE, location=None))
-    assert bucket.upper().startswith(location_of(HERE).upper())  # EUROPE-WEST6 is in EUROPE-WEST6, and in EU
+def test_the_test_bucket_and_the_test_datasets_have_compatible_locations() -> None:
+    if not TARGET.project:
+        pytest.skip("TAXI_TEST_GCP_PROJECT is not set: the tests use doubles instead of Google (docs/google-cloud.md)")
+    bucket = location_of(dataclasses.replace(TARGET, location=None))
+    assert bucket.upper().startswith(location_of(TARGET).upper())  # EUROPE-WEST6 is in EUROPE-WEST6, and in EU
 
 
-def say_where(lake: Callable[[], GcsLake], warehouse: Callable[[], BigQueryWarehouse], line: Connection) -> None:
+def send_addresses(lake: Callable[[], GcsLake], warehouse: Callable[[], BigQueryWarehouse], pipe: Connection) -> None:
     opened = warehouse()
-    line.send((lake().uri("key"), lake().storage.credentials, opened.uri(), opened.location, opened.api.credentials))
+    pipe.send((lake().uri("key"), lake().storage.credentials, opened.uri(), opened.location, opened.api.credentials))
 
 
-def test_another_process_opens_what_this_one_was_told_by_variables() -> None:
-    place = Place("a-project", "a-bucket", key="a-key")
+def test_another_process_opens_the_same_stores_without_the_variables() -> None:
+    target = GoogleTarget("a-project", "a-bucket", key="a-key")
     with child_process(
-        say_where, partial(open_lake, place, "a-prefix"), partial(open_warehouse, place, "EU", "trips")
+        send_addresses, partial(open_lake, target, "a-prefix"), partial(open_warehouse, target, "EU", "trips")
     ) as other:
-        message = other.receive()
+        addresses = other.receive()
         assert other.wait_for_exit() == 0
-    assert message == ("gs://a-bucket/a-prefix/key", "a-key", "bigquery://a-project/trips", "EU", "a-key")
+    assert addresses == ("gs://a-bucket/a-prefix/key", "a-key", "bigquery://a-project/trips", "EU", "a-key")

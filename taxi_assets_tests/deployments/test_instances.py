@@ -83,7 +83,7 @@ def test_a_run_whose_process_is_killed_is_ended_and_run_again_and_its_history_su
     if "DAGSTER_POSTGRES_URL" in deployment.environment:
         server: Server = request.getfixturevalue("postgres_server")
         url: str = request.getfixturevalue("postgres_url")
-        if server.ours is not None:
+        if server.process is not None:
             server.restart()
         query = f"SELECT dagster_event_type FROM event_logs WHERE run_id = '{again.run_id}' ORDER BY id"
         assert [name for (name,) in run(url, query) if name] == events

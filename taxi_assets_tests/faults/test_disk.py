@@ -171,12 +171,12 @@ def test_a_postgres_server_whose_disk_is_full_keeps_the_old_month(
     tmp_path: Path,
     record_property: Callable[[str, object], None],
 ) -> None:
-    if postgres_server.ours is None:
+    if postgres_server.process is None:
         pytest.skip("TAXI_TEST_POSTGRES names a server whose disk is not ours to fill")
     folder, space = disk.folder / "tables", f"small_{tmp_path.name}".replace("-", "_")
     folder.mkdir()
-    if postgres_server.ours.system_user is not None:
-        shutil.chown(folder, postgres_server.ours.system_user)
+    if postgres_server.process.system_user is not None:
+        shutil.chown(folder, postgres_server.process.system_user)
     for above in (tmp_path, *tmp_path.parents[:3]):
         above.chmod(above.stat().st_mode | 0o011)  # the server is another user, and must get there
     run(postgres_server.url, f"CREATE TABLESPACE {space} LOCATION '{folder}'")

@@ -101,13 +101,13 @@ class BigQuery:
         self.requests: list[Request] = []
         self._lock = threading.Lock()
         self._faults: list[tuple[str | None, str, Fault]] = []
-        self._catalogue = Catalog(project, lambda text: Translator(project).translate(text).sql)
+        self._catalog = Catalog(project, lambda text: Translator(project).translate(text).sql)
         self._permissions = Permissions(project)
-        loads = Loads(self._catalogue, storage_endpoint.rstrip("/"), self._permissions)
-        queries = Queries(self._catalogue, storage_endpoint.rstrip("/"), self._permissions)
+        loads = Loads(self._catalog, storage_endpoint.rstrip("/"), self._permissions)
+        queries = Queries(self._catalog, storage_endpoint.rstrip("/"), self._permissions)
         self._jobs = Jobs(project, self._permissions, {"load": loads, "query": queries}, polls_until_done)
-        pages = Pages(self._catalogue, rows_per_page)
-        self._api = Api(project, self._catalogue, self._jobs, pages, self._permissions)
+        pages = Pages(self._catalog, rows_per_page)
+        self._api = Api(project, self._catalog, self._jobs, pages, self._permissions)
 
     def __enter__(self) -> Self:
         self._server = HttpServer(self._answer)
@@ -116,7 +116,7 @@ class BigQuery:
 
     def __exit__(self, *_: object) -> None:
         self._server.stop()
-        self._catalogue.close()
+        self._catalog.close()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -159,8 +159,8 @@ class BigQuery:
 
     def sql(self, query: str, parameters: Any = None) -> list[tuple[Any, ...]]:
         """Rows of a query in DuckDB's SQL over `dataset.table`."""
-        with self._catalogue.lock:
-            return self._catalogue.duckdb.execute(query, parameters).fetchall()
+        with self._catalog.lock:
+            return self._catalog.duckdb.execute(query, parameters).fetchall()
 
     def rows(self, name: str) -> list[tuple[Any, ...]]:
         """All rows of `dataset.table`."""
@@ -169,7 +169,7 @@ class BigQuery:
 
     def table(self, dataset: str, table: str) -> Resource:
         """The REST resource of a table, or of `table$partition`."""
-        return self._catalogue.describe(dataset, table)
+        return self._catalog.describe(dataset, table)
 
     # Requests
 

@@ -29,7 +29,7 @@ class Api:
     """The API of one project."""
 
     project: str
-    catalogue: Catalog
+    catalog: Catalog
     jobs: Jobs
     pages: Pages
     permissions: Permissions
@@ -54,7 +54,7 @@ class Api:
             return Answer(200, self.jobs.describe(self.jobs.insert(request.body, media)))
         with self._lock:
             if request.method == "POST":
-                token = str(self.catalogue.number())
+                token = str(self.catalog.number())
                 self._uploads[token] = Upload.begin(request)
                 where = f"http://{request.headers['Host']}{request.path}?uploadType=resumable&upload_id={token}"
                 return Answer(200, None, {"Location": where})
@@ -70,56 +70,56 @@ class Api:
 
     def insert_dataset(self, request: Request) -> Resource:
         self.permissions.demand("bigquery.datasets.create")
-        return self.catalogue.insert_dataset(request.body)
+        return self.catalog.insert_dataset(request.body)
 
     def list_datasets(self, request: Request) -> Resource:  # noqa: ARG002  (a route)
         keys = ("kind", "id", "datasetReference", "labels", "location")
-        found = [{key: one[key] for key in keys if key in one} for one in self.catalogue.datasets.values()]
+        found = [{key: one[key] for key in keys if key in one} for one in self.catalog.datasets.values()]
         return {"kind": "bigquery#datasetList", "datasets": found}
 
     def get_dataset(self, request: Request, dataset: str) -> Resource:  # noqa: ARG002  (a route)
         self.permissions.demand("bigquery.datasets.get", f"Dataset {self.project}:{dataset}")
-        return self.catalogue.dataset(dataset)
+        return self.catalog.dataset(dataset)
 
     def patch_dataset(self, request: Request, dataset: str) -> Resource:
         self.permissions.demand("bigquery.datasets.update", f"Dataset {self.project}:{dataset}")
-        return self.catalogue.patch_dataset(dataset, request.body)
+        return self.catalog.patch_dataset(dataset, request.body)
 
     def delete_dataset(self, request: Request, dataset: str) -> None:
         self.permissions.demand("bigquery.datasets.delete", f"Dataset {self.project}:{dataset}")
-        self.catalogue.delete_dataset(dataset, with_contents=request.query.get("deleteContents", "").lower() == "true")
+        self.catalog.delete_dataset(dataset, with_contents=request.query.get("deleteContents", "").lower() == "true")
 
     # Tables
 
     def insert_table(self, request: Request, dataset: str) -> Resource:
         self.permissions.demand("bigquery.tables.create", f"Dataset {self.project}:{dataset}")
-        return self.catalogue.insert_table(dataset, request.body)
+        return self.catalog.insert_table(dataset, request.body)
 
     def list_tables(self, request: Request, dataset: str) -> Resource:  # noqa: ARG002  (a route)
         self.permissions.demand("bigquery.tables.list", f"Dataset {self.project}:{dataset}")
-        found = self.catalogue.list_tables(dataset)
+        found = self.catalog.list_tables(dataset)
         return {"kind": "bigquery#tableList", "tables": found, "totalItems": len(found)}
 
     def get_table(self, request: Request, dataset: str, table: str) -> Resource:  # noqa: ARG002  (a route)
         self._demand_on_table("bigquery.tables.get", dataset, table)
-        return self.catalogue.describe(dataset, table)
+        return self.catalog.describe(dataset, table)
 
     def patch_table(self, request: Request, dataset: str, table: str) -> Resource:
         self._demand_on_table("bigquery.tables.update", dataset, table)
-        return self.catalogue.patch_table(dataset, table, request.body, request.headers.get("If-Match"))
+        return self.catalog.patch_table(dataset, table, request.body, request.headers.get("If-Match"))
 
     def delete_table(self, request: Request, dataset: str, table: str) -> None:  # noqa: ARG002  (a route)
         self._demand_on_table("bigquery.tables.delete", dataset, table)
-        self.catalogue.delete_table(dataset, table)
+        self.catalog.delete_table(dataset, table)
 
     def list_rows(self, request: Request, dataset: str, table: str) -> Resource:
         self._demand_on_table("bigquery.tables.getData", dataset, table)
         name, partition = split_partition_decorator(table)
-        page = self.pages.read(self.catalogue.get(dataset, name), partition, request.query)
+        page = self.pages.read(self.catalog.get(dataset, name), partition, request.query)
         return {"kind": "bigquery#tableDataList", "etag": "etag"} | page
 
     def _demand_on_table(self, permission: str, dataset: str, table: str) -> None:
-        self.permissions.demand(permission, f"Table {self.catalogue.full_name(dataset, table)}")
+        self.permissions.demand(permission, f"Table {self.catalog.full_name(dataset, table)}")
 
     # Jobs
 

@@ -241,16 +241,16 @@ class Jobs:
 class Loads:
     """Runs load jobs."""
 
-    catalogue: Catalog
+    catalog: Catalog
     storage_endpoint: str
     permissions: Permissions
 
     def location(self, settings: Resource, given: str | None) -> str:
         dataset = settings["destinationTable"]["datasetId"]
-        location = self.catalogue.location_of(dataset)
+        location = self.catalog.location_of(dataset)
         if given is not None and given.lower() != location.lower():
             raise GoogleError(
-                "notFound", f"Not found: Dataset {self.catalogue.project}:{dataset} was not found in location {given}"
+                "notFound", f"Not found: Dataset {self.catalog.project}:{dataset} was not found in location {given}"
             )
         if settings.get("sourceFormat", "CSV") not in {"PARQUET", "NEWLINE_DELIMITED_JSON"}:
             raise GoogleError("notImplemented", f"This double loads no {settings.get('sourceFormat', 'CSV')}.")
@@ -260,9 +260,9 @@ class Loads:
         settings = job.settings
         destination = settings["destinationTable"]
         name = split_partition_decorator(destination["tableId"])[0]
-        table = self.catalogue.full_name(destination["datasetId"], name)
+        table = self.catalog.full_name(destination["datasetId"], name)
         self.permissions.demand("bigquery.tables.updateData", f"Table {table}")
-        if self.catalogue.find(destination["datasetId"], name) is None:
+        if self.catalog.find(destination["datasetId"], name) is None:
             self.permissions.demand("bigquery.tables.create", f"Dataset {table.rpartition('.')[0]}")
         with tempfile.TemporaryDirectory() as folder:
             if job.upload is None:
@@ -270,13 +270,13 @@ class Loads:
             else:
                 files = [SourceFile(Path(folder, "upload"), "uploaded file")]
                 files[0].path.write_bytes(job.upload)
-            with self.catalogue.lock:
+            with self.catalog.lock:
                 self._load(job, files, before_commit)
 
     def _load(self, job: Job, files: list[SourceFile], before_commit: Callable[[], None] | None) -> None:
-        settings, connection = job.settings, self.catalogue.duckdb
+        settings, connection = job.settings, self.catalog.duckdb
         fields = self._fields(settings, files)
-        relation = f"{RESULTS}.load_{self.catalogue.number()}"
+        relation = f"{RESULTS}.load_{self.catalog.number()}"
         ignore_unknown = bool(settings.get("ignoreUnknownValues"))
         try:
             if settings["sourceFormat"] == "PARQUET":
@@ -287,7 +287,7 @@ class Loads:
                 rows = json_rows(files, fields, ignore_unknown=ignore_unknown)
                 if rows:
                     connection.executemany(f"INSERT INTO {relation} VALUES ({', '.join('?' * len(fields))})", rows)
-            write = Write(self.catalogue, relation, fields, settings, "WRITE_APPEND", before_commit=before_commit)
+            write = Write(self.catalog, relation, fields, settings, "WRITE_APPEND", before_commit=before_commit)
             written = write.run()
         finally:
             connection.execute(f"DROP TABLE IF EXISTS {relation}")
@@ -306,7 +306,7 @@ class Loads:
             return normalized_fields(settings["schema"]["fields"])
         destination = settings["destinationTable"]
         name, partition = split_partition_decorator(destination["tableId"])
-        table = self.catalogue.find(destination["datasetId"], name)
+        table = self.catalog.find(destination["datasetId"], name)
         replaces = settings.get("writeDisposition") == "WRITE_TRUNCATE" and partition is None
         known = [] if table is None or replaces else table.fields
         if settings["sourceFormat"] != "PARQUET":

@@ -36,7 +36,7 @@ _CHANGES: Final = (exp.Insert, exp.Update, exp.Delete, exp.Merge, exp.TruncateTa
 class Queries:
     """Runs query jobs."""
 
-    catalogue: Catalog
+    catalog: Catalog
     storage_endpoint: str
     permissions: Permissions
 
@@ -47,7 +47,7 @@ class Queries:
         datasets = [settings.get("destinationTable", {}).get("datasetId")]
         with contextlib.suppress(GoogleError):
             datasets += [dataset for dataset, _ in self._translate(settings).tables]
-        found = [self.catalogue.datasets[name]["location"] for name in datasets if name in self.catalogue.datasets]
+        found = [self.catalog.datasets[name]["location"] for name in datasets if name in self.catalog.datasets]
         return str(found[0]) if found else "US"
 
     def run(self, job: Job, before_commit: Callable[[], None] | None) -> None:
@@ -59,7 +59,7 @@ class Queries:
         external = settings.get("tableDefinitions", {})
         with tempfile.TemporaryDirectory() as folder:
             files = {name: self._fetch(external[name], Path(folder, name)) for name in sorted(statement.local)}
-            with self.catalogue.lock:
+            with self.catalog.lock:
                 self._account(job, statement, files)
                 if not job.configuration.get("dryRun"):
                     self._execute(job, statement, files, before_commit)
@@ -67,18 +67,18 @@ class Queries:
     def _translate(self, settings: Resource) -> Statement:
         default = settings.get("defaultDataset", {}).get("datasetId")
         names = set(settings.get("tableDefinitions", {}))
-        return Translator(self.catalogue.project, default, names).translate(settings["query"])
+        return Translator(self.catalog.project, default, names).translate(settings["query"])
 
     def _check_tables(self, statement: Statement, location: str) -> None:
         makes = isinstance(statement.tree, exp.Create | exp.Drop)
         dates: set[str] = set()
         for dataset, table in statement.tables:
-            place = self.catalogue.datasets.get(dataset, {}).get("location", "")
+            place = self.catalog.datasets.get(dataset, {}).get("location", "")
             if place.lower() != location.lower():
-                name = f"{self.catalogue.project}:{dataset}"
+                name = f"{self.catalog.project}:{dataset}"
                 raise GoogleError("notFound", f"Not found: Dataset {name} was not found in location {location}")
-            full_name = self.catalogue.full_name(dataset, table)
-            found = self.catalogue.find(dataset, table)
+            full_name = self.catalog.full_name(dataset, table)
+            found = self.catalog.find(dataset, table)
             if found is None and not makes:
                 raise GoogleError("notFound", f"Not found: Table {full_name} was not found in location {location}")
             self.permissions.demand("bigquery.tables.getData", f"Table {full_name}")
@@ -93,7 +93,7 @@ class Queries:
 
     def _account(self, job: Job, statement: Statement, files: dict[str, list[SourceFile]]) -> None:
         """Bytes: of all columns of every table named, rounded up as billing does."""
-        tables = {name: self.catalogue.find(*name) for name in statement.tables}
+        tables = {name: self.catalog.find(*name) for name in statement.tables}
         sizes = [table.bytes for table in tables.values() if table is not None]
         sizes += [sum(file.size for file in found) for found in files.values()]
         billed = sum(max(10 * _MEBIBYTE, -(-size // _MEBIBYTE) * _MEBIBYTE) for size in sizes)
@@ -136,9 +136,9 @@ class Queries:
         files: dict[str, list[SourceFile]],
         before_commit: Callable[[], None] | None,
     ) -> None:
-        connection = self.catalogue.duckdb
+        connection = self.catalog.duckdb
         parameters = parameters_of(job.settings, statement.parameters)
-        result = Table(RESULTS, f"anon{self.catalogue.number()}", {}, job.location)
+        result = Table(RESULTS, f"anon{self.catalog.number()}", {}, job.location)
         try:
             for name, found in files.items():
                 declared = normalized_fields(job.settings["tableDefinitions"][name].get("schema", {}).get("fields", []))
@@ -150,22 +150,22 @@ class Queries:
         finally:
             for name in files:
                 connection.execute(f"DROP VIEW IF EXISTS {quoted(name)}")
-        fields = self.catalogue.columns_of(result.sql)
+        fields = self.catalog.columns_of(result.sql)
         result.resource = {"schema": {"fields": fields}}
-        self.catalogue.touch(result)
+        self.catalog.touch(result)
         if "destinationTable" in job.settings:
-            write = Write(self.catalogue, result.sql, fields, job.settings, "WRITE_EMPTY", False, before_commit)
+            write = Write(self.catalog, result.sql, fields, job.settings, "WRITE_EMPTY", False, before_commit)
             write.run()
         else:
-            self.catalogue.tables[RESULTS, result.name] = result
-            reference = {"projectId": self.catalogue.project, "datasetId": RESULTS, "tableId": result.name}
+            self.catalog.tables[RESULTS, result.name] = result
+            reference = {"projectId": self.catalog.project, "datasetId": RESULTS, "tableId": result.name}
             job.settings["destinationTable"] = reference
         job.result = result
 
     def _change(self, job: Job, statement: Statement, before_commit: Callable[[], None] | None) -> None:
         dataset, name = statement.tables[0]
-        self.permissions.demand("bigquery.tables.updateData", f"Table {self.catalogue.full_name(dataset, name)}")
-        connection = self.catalogue.duckdb
+        self.permissions.demand("bigquery.tables.updateData", f"Table {self.catalog.full_name(dataset, name)}")
+        connection = self.catalog.duckdb
         connection.execute("BEGIN")
         try:
             changed = connection.execute(statement.sql, parameters_of(job.settings, statement.parameters)).fetchone()
@@ -175,7 +175,7 @@ class Queries:
         except BaseException:
             connection.execute("ROLLBACK")
             raise
-        self.catalogue.touch(self.catalogue.get(dataset, name))
+        self.catalog.touch(self.catalog.get(dataset, name))
         if changed is not None and not isinstance(statement.tree, exp.TruncateTable):
             job.statistics["query"]["numDmlAffectedRows"] = str(changed[0])
 
@@ -188,29 +188,29 @@ class Queries:
             self._create_view(tree, job.settings["query"])
         elif isinstance(tree, exp.Drop) and kind in {"TABLE", "VIEW"}:
             dataset, name = statement.tables[0]
-            if self.catalogue.find(dataset, name) is not None or not tree.args.get("exists"):
-                self.catalogue.delete_table(dataset, name)
+            if self.catalog.find(dataset, name) is not None or not tree.args.get("exists"):
+                self.catalog.delete_table(dataset, name)
         else:
             raise GoogleError("notImplemented", f"This double runs no {type(tree).__name__} {kind}.")
 
     def _create_schema(self, tree: exp.Create, location: str) -> None:
         name = tree.this.db or tree.this.name
-        if name not in self.catalogue.datasets or not tree.args.get("exists"):
+        if name not in self.catalog.datasets or not tree.args.get("exists"):
             self.permissions.demand("bigquery.datasets.create")
-            self.catalogue.insert_dataset({"datasetReference": {"datasetId": name}, "location": location})
+            self.catalog.insert_dataset({"datasetReference": {"datasetId": name}, "location": location})
 
     def _create_view(self, tree: exp.Create, text: str) -> None:
         source: Any = sqlglot.parse_one(text, read="bigquery")
         query = source.expression.sql(dialect="bigquery")
         dataset, name = tree.this.db, tree.this.name
         body = {"tableReference": {"tableId": name}, "view": {"query": query, "useLegacySql": False}}
-        exists = self.catalogue.find(dataset, name) is not None
+        exists = self.catalog.find(dataset, name) is not None
         if exists and tree.args.get("exists"):
             return
         if exists and tree.args.get("replace"):
-            self.catalogue.patch_table(dataset, name, {"view": body["view"]}, None)
+            self.catalog.patch_table(dataset, name, {"view": body["view"]}, None)
         else:
-            self.catalogue.insert_table(dataset, body)
+            self.catalog.insert_table(dataset, body)
 
 
 def _readable(error: duckdb.Error) -> str:
@@ -240,17 +240,17 @@ def rows_in_json(
 class Pages:
     """Reads rows page by page, for tabledata.list and getQueryResults."""
 
-    catalogue: Catalog
+    catalog: Catalog
     rows_per_page: int
 
     def read(self, table: Table, partition: str | None, query: dict[str, str]) -> Resource:
         """`rows`, `totalRows` and `pageToken` of the page asked for."""
-        with self.catalogue.lock:
-            total = table.rows if partition is None else self.catalogue.measure(table, partition)[0]
+        with self.catalog.lock:
+            total = table.rows if partition is None else self.catalog.measure(table, partition)[0]
             start = int(query.get("pageToken") or query.get("startIndex") or 0)
             count = min(int(query.get("maxResults", self.rows_per_page)), self.rows_per_page)
             fields = selected(table.fields, query.get("selectedFields"))
-            rows = self.catalogue.page(table, partition, fields, start, count)
+            rows = self.catalog.page(table, partition, fields, start, count)
         int64 = query.get("formatOptions.useInt64Timestamp", "").lower() == "true"
         page: Resource = {"totalRows": str(total)}
         if rows:

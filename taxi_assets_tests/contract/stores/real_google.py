@@ -1,8 +1,10 @@
-"""The real Google Cloud, where TAXI_TEST_GCP_PROJECT and TAXI_TEST_GCP_BUCKET name a project and a bucket for tests.
+"""Fixtures for the real Google Cloud: a project and a bucket for tests.
 
-Datasets are made in TAXI_TEST_GCP_LOCATION, or where the bucket is. Credentials are TAXI_GOOGLE_CREDENTIALS, or
-application default ones. Every test has a prefix and a dataset of its own, which it removes. What breaks there cannot
-be asked of Google, so the client's connection is what breaks.
+They are named by TAXI_TEST_GCP_PROJECT and TAXI_TEST_GCP_BUCKET. Datasets are created in TAXI_TEST_GCP_LOCATION, or in
+the location of the bucket. Credentials are TAXI_GOOGLE_CREDENTIALS, or the application default credentials. Every test
+uses its own prefix and dataset, and removes them.
+
+The real service cannot be made to fail, so faults are simulated in the client's connection.
 """
 
 from __future__ import annotations
@@ -33,8 +35,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the tests are, and as whom; handed to other processes, which have none of the variables."""
+class GoogleTarget:
+    """The project, bucket and credentials of the tests. Passed to other processes, which do not have the variables."""
 
     project: str
     bucket: str
@@ -42,42 +44,42 @@ class Place:
     key: str | None = field(default=None, repr=False)
 
 
-# Read here, because tests run without any TAXI_ variable.
-HERE = Place(
+# Read at import: the tests themselves run without TAXI_ variables.
+TARGET = GoogleTarget(
     project=os.environ.get("TAXI_TEST_GCP_PROJECT", ""),
     bucket=os.environ.get("TAXI_TEST_GCP_BUCKET", ""),
     location=os.environ.get("TAXI_TEST_GCP_LOCATION"),
     key=os.environ.get("TAXI_GOOGLE_CREDENTIALS"),
 )
-PROJECT = HERE.project
+PROJECT = TARGET.project
 
 
-def open_lake(place: Place, prefix: str) -> GcsLake:
+def open_lake(target: GoogleTarget, prefix: str) -> GcsLake:
     return GcsLake(
-        storage=CloudStorageResource(project=place.project, credentials=place.key),
-        bucket=place.bucket,
+        storage=CloudStorageResource(project=target.project, credentials=target.key),
+        bucket=target.bucket,
         prefix=prefix,
         timeout_seconds=20,
     )
 
 
-def open_warehouse(place: Place, location: str, dataset: str) -> BigQueryWarehouse:
-    api = BigQueryClientResource(project=place.project, credentials=place.key, maximum_bytes_billed=10**9)
-    return BigQueryWarehouse(api=api, project=place.project, dataset=dataset, location=location)
+def open_warehouse(target: GoogleTarget, location: str, dataset: str) -> BigQueryWarehouse:
+    api = BigQueryClientResource(project=target.project, credentials=target.key, maximum_bytes_billed=10**9)
+    return BigQueryWarehouse(api=api, project=target.project, dataset=dataset, location=location)
 
 
 @cache
-def location_of(place: Place) -> str:
-    """Where datasets are made: as was asked for, else where the bucket is."""
-    if place.location is not None:
-        return place.location
-    with _storage(place) as client:
-        return str(client.get_bucket(place.bucket).location)
+def location_of(target: GoogleTarget) -> str:
+    """Return the configured location of datasets, or else the location of the bucket."""
+    if target.location is not None:
+        return target.location
+    with _storage(target) as client:
+        return str(client.get_bucket(target.bucket).location)
 
 
 @contextmanager
-def _storage(place: Place) -> Iterator[storage.Client]:
-    client = storage.Client(project=place.project, credentials=load_credentials(place.key))
+def _storage(target: GoogleTarget) -> Iterator[storage.Client]:
+    client = storage.Client(project=target.project, credentials=load_credentials(target.key))
     try:
         yield client
     finally:
@@ -92,8 +94,8 @@ def _fail(*_args: object, **_named: object) -> None:
 def real_gcs_prefix() -> Iterator[str]:
     prefix = f"taxi-test-{uuid.uuid4().hex}"
     yield prefix
-    with _storage(HERE) as client:
-        for blob in client.list_blobs(HERE.bucket, prefix=prefix, versions=True):
+    with _storage(TARGET) as client:
+        for blob in client.list_blobs(TARGET.bucket, prefix=prefix, versions=True):
             blob.delete()
 
 
@@ -102,13 +104,13 @@ def real_gcs_lake(real_gcs_prefix: str) -> LakeBackend:
     def break_uploads(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(storage.Blob, "upload_from_filename", _fail)
 
-    return LakeBackend(partial(open_lake, HERE, real_gcs_prefix), {"the upload": break_uploads}, LakeUnreachableError)
+    return LakeBackend(partial(open_lake, TARGET, real_gcs_prefix), {"the upload": break_uploads}, LakeUnreachableError)
 
 
 @contextmanager
 def backend(open_its_lake: Callable[[], Lake]) -> Iterator[WarehouseBackend]:
     dataset = f"taxi_test_{uuid.uuid4().hex}"
-    client = bigquery.Client(project=PROJECT, credentials=load_credentials(HERE.key))
+    client = bigquery.Client(project=PROJECT, credentials=load_credentials(TARGET.key))
 
     def columns(table: str) -> dict[str, str | None]:
         return {field.name: field.description for field in client.get_table(f"{PROJECT}.{dataset}.{table}").schema}
@@ -121,7 +123,7 @@ def backend(open_its_lake: Callable[[], Lake]) -> Iterator[WarehouseBackend]:
         monkeypatch.setattr(bigquery.Client, "query", _fail)
 
     yield WarehouseBackend(
-        open=partial(open_warehouse, HERE, location_of(HERE), dataset),
+        open=partial(open_warehouse, TARGET, location_of(TARGET), dataset),
         open_lake=open_its_lake,
         columns=columns,
         break_commit=break_commit,
@@ -135,7 +137,7 @@ def backend(open_its_lake: Callable[[], Lake]) -> Iterator[WarehouseBackend]:
 
 @pytest.fixture
 def real_bigquery_warehouse(real_gcs_prefix: str) -> Iterator[WarehouseBackend]:
-    with backend(partial(open_lake, HERE, real_gcs_prefix)) as real:
+    with backend(partial(open_lake, TARGET, real_gcs_prefix)) as real:
         yield real
 
 

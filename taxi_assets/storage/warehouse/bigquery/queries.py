@@ -66,7 +66,7 @@ def compute_totals(
     """
     sums = " + ".join(f"COALESCE(SUM(`{name}`), 0)" for name in money) or "0"
     query = (
-        f"SELECT COUNT(*) AS row_count, CAST({sums} AS NUMERIC) AS dollars, "  # noqa: S608  (of our own names)
+        f"SELECT COUNT(*) AS row_count, CAST({sums} AS NUMERIC) AS dollars, "  # noqa: S608  (identifiers are quoted constants)
         f"COALESCE(SUM(source_row), 0) AS source_rows FROM {table} WHERE data_month = @month"
     )
     (row,) = run_query(client, query, month, location=location, external=external)
