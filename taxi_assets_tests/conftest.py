@@ -1,4 +1,4 @@
-"""What all tests share: where the real files are, and that nothing leaks in from the machine's environment."""
+"""Fixtures of all tests: the folder of real TLC files, and an environment without the machine's settings."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ DATA = REPOSITORY / ".." / "shared" / "data"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--long", action="store_true", help="faults: the long form, as `make reliability` runs it")
+    parser.addoption("--long", action="store_true", help="faults: run the long form, as `make reliability` does")
     parser.addoption(
-        "--fuzz", type=int, metavar="SECONDS", help="faults: spoil real files for so long, for each reader"
+        "--fuzz", type=int, metavar="SECONDS", help="faults: corrupt real files for this long, for each reader"
     )
 
 
 @pytest.fixture(scope="session")
 def long(pytestconfig: pytest.Config) -> bool:
-    """Whether faults are tried in their long form: hundreds of kills, minutes of fuzzing."""
+    """Return whether fault tests run in their long form: hundreds of kills, minutes of fuzzing."""
     return bool(pytestconfig.getoption("--long"))
 
 
@@ -36,18 +36,18 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _dagster_is_quicker() -> Iterator[None]:
-    # Five seconds to import, which the process that only hands out the tests can do without.
-    from taxi_assets_tests.dagster_speedups import engines_made_once, migrations_read_once  # noqa: PLC0415
+def _speed_up_dagster() -> Iterator[None]:
+    # The import takes five seconds, which the process that only distributes the tests can save.
+    from taxi_assets_tests.dagster_speedups import cached_engines, cached_migrations  # noqa: PLC0415
 
-    with migrations_read_once(), engines_made_once():
+    with cached_migrations(), cached_engines():
         yield
 
 
 @pytest.fixture(scope="session")
 def data(*, long: bool) -> Path:
-    """The folder of real TLC files."""
+    """Return the folder of real TLC files."""
     if not DATA.is_dir():
-        # Figures of the long form would be of next to nothing.
+        # Without real files, the numbers of the long form would mean nothing.
         (pytest.fail if long else pytest.skip)("the real TLC files are missing: ../shared/data")
     return DATA.resolve()

@@ -1,7 +1,7 @@
-"""The whole chain of a service for a month: running it, and looking at what then stands on every shelf.
+"""Run the jobs of a deployment for a month, and read what every layer stores afterwards.
 
-Belongs here: what tests of more than one module need. Shelves are read by pyarrow and DuckDB, not by the package's own
-code, so that a mistake in the one cannot hide in the other. Does not belong here: ways to fail (`faults/`).
+Layers are read with pyarrow and DuckDB, not with the package's own code, so that a mistake in the package cannot hide
+itself. Ways to make a run fail are in `faults/`.
 """
 
 from __future__ import annotations
@@ -32,14 +32,16 @@ _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 @dataclass(frozen=True)
 class Deployment:
-    """A lake and a warehouse in a folder of their own, or elsewhere, and who publishes (as in TAXI_SOURCE)."""
+    """The lake, the warehouse and the source of a deployment."""
 
     home: Path
+    """The folder of the lake and the warehouse, unless their addresses are given."""
     source: str
+    """As in TAXI_SOURCE."""
     lake_address: str | None = None
-    """As in TAXI_LAKE; None: a folder of `home`."""
+    """As in TAXI_LAKE; None means a folder in `home`."""
     warehouse_address: str | None = None
-    """As in TAXI_WAREHOUSE; None: a DuckDB file in `home`."""
+    """As in TAXI_WAREHOUSE; None means a DuckDB file in `home`."""
 
     @property
     def lake(self) -> Path:
@@ -49,9 +51,9 @@ class Deployment:
     def warehouse(self) -> Path:
         return self.home / "warehouse.duckdb"
 
-    @lru_cache(maxsize=4)  # noqa: B019  (few; a code location keeps its definitions as well)
+    @lru_cache(maxsize=4)  # noqa: B019  (there are few deployments)
     def definitions(self) -> TaxiDefinitions:
-        """With the environment of the first call."""
+        """Return the definitions, built once with the environment of the first call."""
         return build_definitions(
             Settings(
                 lake=self.lake_address or str(self.lake),  # type: ignore[arg-type]  # read by its validators
@@ -61,7 +63,7 @@ class Deployment:
         )
 
     def copy_to(self, home: Path) -> Deployment:
-        """The same, elsewhere: times and all."""
+        """Copy all files, with their times, and return the deployment of the copy."""
         if self.home.exists():
             shutil.copytree(self.home, home, dirs_exist_ok=True)
         return Deployment(home, self.source)
@@ -75,9 +77,14 @@ class Deployment:
         only: Sequence[str] = (),
         rules: Sequence[str] | None = None,
     ) -> dg.ExecuteInProcessResult:
-        """Run a month of a service's job, or of another by name; `only` these assets, with these rules, if given.
+        """Run a job in this process; errors of steps are not raised.
 
-        None for a job that has no months.
+        Args:
+            service: The name of a service, or of another job.
+            month: The partition; None for a job without partitions.
+            instance: The Dagster instance; a new one if not given.
+            only: The keys of the assets to materialize; all assets of the job if empty.
+            rules: The rules that cleaning applies; all rules of the service if not given.
         """
         cleaning = {} if rules is None else {"ops": {f"clean_{service}": {"config": {"rules": list(rules)}}}}
         with nullcontext(instance) if instance else dg.DagsterInstance.ephemeral() as used:
@@ -94,17 +101,17 @@ class Deployment:
             )
 
     def report(self, service: str, month: str) -> dg.ExecuteInProcessResult:
-        """Run the job that draws a service's month, in this process."""
+        """Run the report job of a service's month."""
         return self.run(f"{service}_report", month)
 
     def check(self, service: str, month: str) -> dict[str, bool]:
-        """Run the checks of a service's month alone, without any asset: which of them passed."""
+        """Run only the checks of a service's month, without its assets, and return whether each passed, by name."""
         keys = [dg.AssetKey([layer, f"{service}_trips"]) for layer in ("clean", "warehouse")]
-        job = dg.define_asset_job("look", dg.AssetSelection.checks_for_assets(*keys))
+        job = dg.define_asset_job("only_checks", dg.AssetSelection.checks_for_assets(*keys))
         with dg.DagsterInstance.ephemeral() as instance:
             result = (
                 dg.Definitions.merge(self.definitions(), dg.Definitions(jobs=[job]))
-                .resolve_job_def("look")
+                .resolve_job_def("only_checks")
                 .execute_in_process(
                     instance=instance, tags={"dagster/partition": month}, run_config=_QUIET, raise_on_error=False
                 )
@@ -112,11 +119,11 @@ class Deployment:
         return checks(result)
 
 
-# --- what a run said --------------------------------------------------------------------------------------------------
+# --- results of a run -------------------------------------------------------------------------------------------------
 
 
 def failures(result: dg.ExecuteInProcessResult) -> list[str]:
-    """What every failed step said, one text a step."""
+    """Return the error message of each failed step."""
     texts = []
     for event in result.all_events:
         if event.is_step_failure:
@@ -127,106 +134,118 @@ def failures(result: dg.ExecuteInProcessResult) -> list[str]:
 
 
 def checks(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
-    """Which checks passed."""
+    """Return whether each check passed, by its name."""
     return {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
 
 
 def materializations(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetMaterialization]:
-    """By asset."""
+    """Return the materializations by asset."""
     events = [event.materialization for event in result.all_events if event.is_step_materialization]
     return {event.asset_key.to_user_string(): event for event in events}
 
 
 def data_versions(result: dg.ExecuteInProcessResult) -> dict[str, str]:
-    """By asset."""
+    """Return the data versions by asset."""
     return {key: (event.tags or {})["dagster/data_version"] for key, event in materializations(result).items()}
 
 
-def message(result: dg.ExecuteInProcessResult, asset: str, name: str) -> Any:
-    """A piece of metadata of an asset's materialization."""
+def metadata_value(result: dg.ExecuteInProcessResult, asset: str, name: str) -> Any:
+    """Return one metadata value of an asset's materialization."""
     return materializations(result)[asset].metadata[name].value
 
 
-# --- what stands where ------------------------------------------------------------------------------------------------
+# --- stored data ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Half:
-    """A Parquet object: its bytes, rows, and what its footer says of the pair it belongs to."""
+class ParquetContent:
+    """The content of a Parquet object of the lake, and the report in its footer."""
 
     sha256: str
     rows: int
-    pair: str
+    data_version: str
+    """The same in the clean and the quarantine object of a month that belong together."""
     raw_sha256: str
     source_rows: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Shelves:
-    """All that is held of a month. None, or nothing, where a shelf does not hold it."""
+class StoredMonth:
+    """Everything that the layers store of a month. A layer that does not store it is None or empty."""
 
     raw: Mapping[str, str]
-    """Digests of the published file, by its ending: one, unless something went wrong."""
+    """SHA-256 digests of the raw files by extension. There is one file, unless something went wrong."""
     record: Mapping[str, Any] | None
-    """What is known of it; without the time."""
-    quarantine: Half | None
-    clean: Half | None
+    """The source record of the raw file, without the download time."""
+    quarantine: ParquetContent | None
+    clean: ParquetContent | None
     warehouse: tuple[tuple[Any, ...], ...]
     loaded: tuple[Any, ...] | None
-    """The data version, and the rows, that the warehouse says it holds."""
+    """The data version and the number of rows in the warehouse's ledger."""
 
     @property
     def agree(self) -> bool:
-        """Whether every shelf holds the same version, with no row lost."""
+        """Whether every layer stores the same version, without a lost row."""
         if self.record is None or self.clean is None or self.quarantine is None:
             return False
-        pair = (self.record["sha256"], self.clean.pair)
-        rows = sorted((*self.clean.source_rows, *self.quarantine.source_rows))
+        clean, quarantine = self.clean, self.quarantine
+        source_rows = sorted((*clean.source_rows, *quarantine.source_rows))
         return (
             self.raw == {self.record["format"]: self.record["sha256"]}
-            and pair == (self.clean.raw_sha256, self.clean.pair) == (self.quarantine.raw_sha256, self.quarantine.pair)
-            and rows == list(range(1, self.record["rows"] + 1))
-            and sorted(row[-1] for row in self.warehouse) == sorted(self.clean.source_rows)
-            and self.loaded == (self.clean.pair, self.clean.rows)
+            and clean.raw_sha256 == quarantine.raw_sha256 == self.record["sha256"]
+            and clean.data_version == quarantine.data_version
+            and source_rows == list(range(1, self.record["rows"] + 1))
+            and sorted(row[-1] for row in self.warehouse) == sorted(clean.source_rows)
+            and self.loaded == (clean.data_version, clean.rows)
         )
 
 
-def look(deployment: Deployment, service: str, month: str) -> Shelves:
-    """Read everything of a month, to its last row; raises where an object is not whole. Changes nothing."""
+def read_stored_month(deployment: Deployment, service: str, month: str) -> StoredMonth:
+    """Read everything that is stored of a month, and change nothing.
+
+    Raises an error if an object is incomplete.
+    """
 
     def read(key: str) -> bytes | None:
         path = deployment.lake / key
         return path.read_bytes() if path.exists() else None
 
-    rows, loaded = _look_into_warehouse(deployment.warehouse, f"{service}_trips", f"{month}-01")
-    return shelves_of(read, f"{service}_trips/{month}", rows, loaded)
+    rows, loaded = _read_warehouse(deployment.warehouse, f"{service}_trips", f"{month}-01")
+    return stored_month_from(read, f"{service}_trips/{month}", rows, loaded)
 
 
-def shelves_of(
+def stored_month_from(
     read: Callable[[str], bytes | None],
     prefix: str,
     warehouse: tuple[tuple[Any, ...], ...],
     loaded: tuple[Any, ...] | None,
-) -> Shelves:
-    """The same of any lake, whose objects `read` gives by key, and of what a warehouse was found to hold."""
+) -> StoredMonth:
+    """Return what is stored of a month in any lake and warehouse.
+
+    Args:
+        read: Returns the bytes of a lake object by its key; None if there is no such object.
+        prefix: The table and the month, such as "green_trips/2021-01".
+        warehouse: The rows of the month, `source_row` last.
+        loaded: The month's data version and number of rows in the warehouse's ledger.
+    """
     raw = {
-        ending: hashlib.sha256(content).hexdigest()
-        for ending in ("csv.gz", "csv", "parquet")
-        if (content := read(f"raw/{prefix}.{ending}")) is not None
+        extension: hashlib.sha256(content).hexdigest()
+        for extension in ("csv.gz", "csv", "parquet")
+        if (content := read(f"raw/{prefix}.{extension}")) is not None
     }
     record = read(f"raw/{prefix}.source.json")
-    known = None if record is None else json.loads(record)
-    return Shelves(
+    fields = None if record is None else json.loads(record)
+    return StoredMonth(
         raw=raw,
-        record=known and {name: value for name, value in known.items() if name != "fetched_at"},
-        quarantine=_half(read(f"quarantine/{prefix}.parquet")),
-        clean=_half(read(f"clean/{prefix}.parquet")),
+        record=fields and {name: value for name, value in fields.items() if name != "fetched_at"},
+        quarantine=_parquet_content(read(f"quarantine/{prefix}.parquet")),
+        clean=_parquet_content(read(f"clean/{prefix}.parquet")),
         warehouse=warehouse,
         loaded=loaded,
     )
 
 
-def _half(content: bytes | None) -> Half | None:
+def _parquet_content(content: bytes | None) -> ParquetContent | None:
     if content is None:
         return None
     with pyarrow.parquet.ParquetFile(io.BytesIO(content)) as file:
@@ -234,15 +253,13 @@ def _half(content: bytes | None) -> Half | None:
         report = json.loads(file.metadata.metadata[b"taxi_assets"])
     digest = hashlib.sha256(content).hexdigest()
     source_rows = tuple(table.column("source_row").to_pylist())
-    return Half(digest, table.num_rows, report["data_version"], report["raw_sha256"], source_rows)
+    return ParquetContent(digest, table.num_rows, report["data_version"], report["raw_sha256"], source_rows)
 
 
-def _look_into_warehouse(
-    file: Path, table: str, month: str
-) -> tuple[tuple[tuple[Any, ...], ...], tuple[Any, ...] | None]:
-    """The month's rows, `source_row` last, and the month's line in `loaded_months`."""
+def _read_warehouse(file: Path, table: str, month: str) -> tuple[tuple[tuple[Any, ...], ...], tuple[Any, ...] | None]:
+    """Return the month's rows, `source_row` last, and the month's row in `loaded_months`."""
     with tempfile.TemporaryDirectory() as folder:
-        # A copy: opening the file itself would already heal it.
+        # Read a copy, because opening the file would recover it.
         for path in (file, file.with_name(f"{file.name}.wal")):
             if path.exists():
                 shutil.copy(path, folder)
@@ -261,8 +278,8 @@ def _look_into_warehouse(
     return tuple(rows), (tuple(loaded[0]) if len(loaded) == 1 else tuple(loaded) or None)
 
 
-def leftovers(deployment: Deployment) -> list[str]:
-    """Files and folders of the lake that are no object on a shelf, and what DuckDB has not tidied away."""
+def stray_files(deployment: Deployment) -> list[str]:
+    """Return files that should not remain after a run: in the lake outside its layers, or next to the warehouse."""
     strays = list((deployment.lake / ".staging").rglob("*"))
     for path in deployment.lake.rglob("*"):
         layer, *_ = path.relative_to(deployment.lake).parts
@@ -272,8 +289,8 @@ def leftovers(deployment: Deployment) -> list[str]:
     return sorted(str(path.relative_to(deployment.home)) for path in strays)
 
 
-def footprints(deployment: Deployment) -> dict[str, tuple[int, int, str]]:
-    """Inode, time and digest of every object and of the warehouse's file: equal as long as nothing is written."""
+def file_states(deployment: Deployment) -> dict[str, tuple[int, int, str]]:
+    """Return inode, time and digest of every file by path; a file that is not written again keeps them."""
     files = [path for path in deployment.home.rglob("*") if path.is_file()]
     return {
         str(path.relative_to(deployment.home)): (

@@ -13,7 +13,7 @@ from taxi_assets.settings import Settings
 from taxi_assets.tlc.month import Month
 from taxi_assets_tests.google.cloud_storage import CloudStorage, Fault
 from taxi_assets_tests.loopback_publisher import LoopbackPublisher
-from taxi_assets_tests.pipeline_harness import data_versions, failures, materializations, message
+from taxi_assets_tests.pipeline_harness import data_versions, failures, materializations, metadata_value
 from taxi_assets_tests.trips import csv_lines
 
 if TYPE_CHECKING:
@@ -69,12 +69,12 @@ def runner(tmp_path: Path, publisher: LoopbackPublisher) -> Iterator[JobRunner]:
 def test_force_downloads_a_file_that_has_not_changed(runner: JobRunner, publisher: LoopbackPublisher) -> None:
     first = runner.run()
     assert failures(first) == []
-    assert message(runner.run(), "raw/green_trips", "fetched") == "unchanged"
+    assert metadata_value(runner.run(), "raw/green_trips", "fetched") == "unchanged"
     forced = runner.run(force=True)
-    assert message(forced, "raw/green_trips", "fetched") == "same bytes again"
+    assert metadata_value(forced, "raw/green_trips", "fetched") == "same bytes again"
     assert "If-None-Match" not in publisher.requests_for(NAME)[-1].headers
     assert data_versions(forced) == data_versions(first)
-    assert message(forced, "warehouse/green_trips", "loaded") == "unchanged"
+    assert metadata_value(forced, "warehouse/green_trips", "loaded") == "unchanged"
 
 
 def test_skip_if_unchanged_ends_the_run_after_raw_if_the_warehouse_has_the_same_bytes(
@@ -85,12 +85,12 @@ def test_skip_if_unchanged_ends_the_run_after_raw_if_the_warehouse_has_the_same_
     result = runner.run(skip_downstream_if_unchanged=True)
     assert failures(result) == []
     assert list(materializations(result)) == ["raw/green_trips"]
-    assert message(result, "raw/green_trips", "etag") == '"the same bytes"'
+    assert metadata_value(result, "raw/green_trips", "etag") == '"the same bytes"'
     assert data_versions(result) == {"raw/green_trips": data_versions(first)["raw/green_trips"]}
     record = runner.instance.get_latest_data_version_record(dg.AssetKey(["raw", "green_trips"]), partition_key=MONTH)
     assert record is not None
     assert record.run_id == result.run_id
-    assert message(runner.run(), "raw/green_trips", "fetched") == "unchanged"  # the lake knows the new ETag
+    assert metadata_value(runner.run(), "raw/green_trips", "fetched") == "unchanged"  # the lake knows the new ETag
 
 
 def test_skip_if_unchanged_continues_if_the_file_or_the_warehouse_has_other_bytes(

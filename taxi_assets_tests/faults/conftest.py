@@ -15,7 +15,7 @@ from taxi_assets_tests.faults.reliability_metrics import Figures
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from taxi_assets_tests.pipeline_harness import Deployment, Shelves
+    from taxi_assets_tests.pipeline_harness import Deployment, StoredMonth
 
 SHORT_SEEDS, LONG_SEEDS = 1, 4
 LONG_SECONDS = 1800
@@ -98,14 +98,14 @@ class Republished:
     """Holds the newer version on every shelf."""
     older_file: bytes
     newer_file: bytes
-    older: Shelves
-    newer: Shelves
+    older: StoredMonth
+    newer: StoredMonth
 
 
 @pytest.fixture(scope="session")
 def republished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Republished:
     """Made once; tests work on copies of its deployments."""
-    from taxi_assets_tests.pipeline_harness import Deployment, look  # noqa: PLC0415
+    from taxi_assets_tests.pipeline_harness import Deployment, read_stored_month  # noqa: PLC0415
 
     home = tmp_path_factory.mktemp("republished")
     published = home / "published"
@@ -118,12 +118,12 @@ def republished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Republi
     held = Deployment(home / "held", str(published))
     assert held.run(SERVICE, NEIGHBOUR).success
     assert held.run(SERVICE, MONTH).success
-    older = look(held, SERVICE, MONTH)
+    older = read_stored_month(held, SERVICE, MONTH)
 
     (published / FILE).write_bytes(newer_file)
     current = held.copy_to(home / "current")
     assert current.run(SERVICE, MONTH).success
-    newer = look(current, SERVICE, MONTH)
+    newer = read_stored_month(current, SERVICE, MONTH)
 
     # Otherwise a mixture could look like one of them.
     assert older.agree

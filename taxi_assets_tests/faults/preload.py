@@ -13,7 +13,7 @@ import dagster as dg
 
 from taxi_assets.build import build_definitions
 from taxi_assets.settings import Settings
-from taxi_assets_tests.dagster_speedups import migrations_read_once
+from taxi_assets_tests.dagster_speedups import cached_migrations
 
 for module in (
     "tabulate",
@@ -37,7 +37,7 @@ def nothing() -> None:
 
 
 _for_good = ExitStack()  # kept: what is let go of would undo its patch
-_for_good.enter_context(migrations_read_once())
+_for_good.enter_context(cached_migrations())
 build_definitions(Settings(source="sample")).resolve_job_def("green")
 with dg.DagsterInstance.ephemeral() as instance:
     dg.materialize(

@@ -27,7 +27,7 @@ from taxi_assets_tests.faults.conftest import FILE, MONTH, SERVICE
 from taxi_assets_tests.google.bigquery import BigQuery
 from taxi_assets_tests.google.cloud_storage import CloudStorage
 from taxi_assets_tests.google.service_account import ServiceAccount
-from taxi_assets_tests.pipeline_harness import Deployment, Shelves, shelves_of
+from taxi_assets_tests.pipeline_harness import Deployment, StoredMonth, stored_month_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -92,12 +92,12 @@ class Place:
         assert outcome.succeeded, outcome
         return outcome
 
-    def look(self, month: str = MONTH) -> Shelves:
+    def look(self, month: str = MONTH) -> StoredMonth:
         """Every shelf, to its last row."""
         objects, (tables,) = self.objects(), self.select([_TABLES])
         held = {name for (name,) in tables}
         trips, notes = self.select(_of_trips(self.ledger, month)) if "green_trips" in held else ((), ())
-        return shelves_of(
+        return stored_month_from(
             objects.get, f"{SERVICE}_trips/{month}", trips, notes[0] if len(notes) == 1 else notes or None
         )
 

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from taxi_assets_tests.loopback_publisher import LoopbackPublisher
-from taxi_assets_tests.pipeline_harness import Deployment, Shelves, failures, footprints, leftovers, look
+from taxi_assets_tests.pipeline_harness import (
+    Deployment,
+    StoredMonth,
+    failures,
+    file_states,
+    read_stored_month,
+    stray_files,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +30,7 @@ FINDINGS = {
     "git_lfs_pointer.csv.gz": "a git-LFS pointer",
     "no_footer.parquet": "Parquet without a footer",
 }
-NOTHING = Shelves(raw={}, record=None, quarantine=None, clean=None, warehouse=(), loaded=None)
+NOTHING = StoredMonth(raw={}, record=None, quarantine=None, clean=None, warehouse=(), loaded=None)
 
 
 @pytest.fixture(params=["folder", "http"])
@@ -60,9 +67,9 @@ def test_nothing_is_stored(data: Path, tmp_path: Path, source: str, name: str) -
     publish(data / "broken" / name, tmp_path / "published")
     deployment = Deployment(tmp_path / "home", source)
     assert_refused(deployment, data / "broken" / name)
-    assert look(deployment, SERVICE, MONTH) == NOTHING
-    assert footprints(deployment) == {}
-    assert leftovers(deployment) == []
+    assert read_stored_month(deployment, SERVICE, MONTH) == NOTHING
+    assert file_states(deployment) == {}
+    assert stray_files(deployment) == []
 
 
 def test_an_earlier_good_month_stays(data: Path, tmp_path: Path, source: str) -> None:
@@ -70,13 +77,13 @@ def test_an_earlier_good_month_stays(data: Path, tmp_path: Path, source: str) ->
     publish(tmp_path / "good.csv", tmp_path / "published")
     deployment = Deployment(tmp_path / "home", source)
     assert failures(deployment.run(SERVICE, MONTH)) == []
-    held, before = look(deployment, SERVICE, MONTH), footprints(deployment)
+    held, before = read_stored_month(deployment, SERVICE, MONTH), file_states(deployment)
     assert held.agree
 
     for name in FINDINGS:
         publish(data / "broken" / name, tmp_path / "published")
         assert_refused(deployment, data / "broken" / name)
-        assert footprints(deployment) == before, name
+        assert file_states(deployment) == before, name
 
-    assert look(deployment, SERVICE, MONTH) == held
-    assert leftovers(deployment) == []
+    assert read_stored_month(deployment, SERVICE, MONTH) == held
+    assert stray_files(deployment) == []

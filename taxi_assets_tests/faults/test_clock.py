@@ -16,7 +16,7 @@ import pytest
 
 from taxi_assets_tests.faults.children import Child, Plan
 from taxi_assets_tests.faults.conftest import FILE, MONTH, SERVICE
-from taxi_assets_tests.pipeline_harness import Deployment, failures, leftovers, look
+from taxi_assets_tests.pipeline_harness import Deployment, failures, read_stored_month, stray_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,8 +45,8 @@ def test_what_a_killed_run_left_in_the_future_is_swept_and_healed(
     assert Child(deployment, SERVICE, MONTH, Plan(dies=died)).end().killed
     set_back_the_clock(deployment.home)
     assert failures(deployment.run(SERVICE, MONTH)) == []
-    assert look(deployment, SERVICE, MONTH) == republished.newer
-    assert leftovers(deployment) == []
+    assert read_stored_month(deployment, SERVICE, MONTH) == republished.newer
+    assert stray_files(deployment) == []
     record_property("faults", 1)
 
 
@@ -57,5 +57,5 @@ def test_a_version_that_is_published_with_an_older_time_is_a_new_version(
     (tmp_path / FILE).write_bytes(republished.newer_file)
     os.utime(tmp_path / FILE, (0, 0))
     assert failures(deployment.run(SERVICE, MONTH)) == []
-    assert look(deployment, SERVICE, MONTH).clean == republished.newer.clean
+    assert read_stored_month(deployment, SERVICE, MONTH).clean == republished.newer.clean
     record_property("faults", 1)

@@ -24,7 +24,7 @@ from taxi_assets_tests.faults.conftest import FILE, MONTH, NEIGHBOUR, SERVICE
 from taxi_assets_tests.faults.crash_points import STEPS
 from taxi_assets_tests.faults.stores import KINDS, place_of
 from taxi_assets_tests.google.bigquery import Fault
-from taxi_assets_tests.pipeline_harness import Deployment, failures, leftovers, look
+from taxi_assets_tests.pipeline_harness import Deployment, failures, read_stored_month, stray_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -57,8 +57,8 @@ def test_the_same_month_twice(
 ) -> None:
     deployment = copy_of(getattr(republished, start))
     run_at_once(deployment, [MONTH, MONTH], meets=meets)
-    assert look(deployment, SERVICE, MONTH) == republished.newer
-    assert leftovers(deployment) == []
+    assert read_stored_month(deployment, SERVICE, MONTH) == republished.newer
+    assert stray_files(deployment) == []
 
 
 @pytest.mark.parametrize(
@@ -73,9 +73,9 @@ def test_two_months_of_a_service(
 ) -> None:
     deployment = copy_of(republished.empty)
     run_at_once(deployment, months, meets=meets)
-    assert look(deployment, SERVICE, MONTH) == republished.newer
-    assert look(deployment, SERVICE, NEIGHBOUR) == look(republished.held, SERVICE, NEIGHBOUR)
-    assert leftovers(deployment) == []
+    assert read_stored_month(deployment, SERVICE, MONTH) == republished.newer
+    assert read_stored_month(deployment, SERVICE, NEIGHBOUR) == read_stored_month(republished.held, SERVICE, NEIGHBOUR)
+    assert stray_files(deployment) == []
 
 
 @pytest.mark.parametrize("waits", ["publishing quarantine", "publishing clean", "before loading"])
@@ -96,10 +96,10 @@ def test_a_run_with_an_older_file_is_overtaken_by_one_with_a_newer(
     assert failures(overtaking) == []
     assert outcome.succeeded, outcome
     assert blocking_checks_passed(outcome)
-    found = look(deployment, SERVICE, MONTH)
+    found = read_stored_month(deployment, SERVICE, MONTH)
     assert found.agree
     assert found.clean == republished.newer.clean
-    assert leftovers(deployment) == []
+    assert stray_files(deployment) == []
 
 
 def test_a_run_with_a_newer_file_succeeds_where_one_with_an_older_file_publishes_first(
@@ -114,14 +114,14 @@ def test_a_run_with_a_newer_file_succeeds_where_one_with_an_older_file_publishes
         runs.append(Child(deployment, SERVICE, MONTH, Plan(meets="publishing quarantine", gate=gate, stays=True)))
         gate.wait()
     gates[0].wait()
-    wait_until(lambda: look(deployment, SERVICE, MONTH).clean is not None or not runs[0].lives)
+    wait_until(lambda: read_stored_month(deployment, SERVICE, MONTH).clean is not None or not runs[0].lives)
     gates[1].wait()
     for outcome in [run.end() for run in runs]:
         assert outcome.succeeded, outcome
-    found = look(deployment, SERVICE, MONTH)
+    found = read_stored_month(deployment, SERVICE, MONTH)
     assert found.agree
     assert found.clean == republished.newer.clean
-    assert leftovers(deployment) == []
+    assert stray_files(deployment) == []
 
 
 def blocking_checks_passed(outcome: Outcome) -> bool:

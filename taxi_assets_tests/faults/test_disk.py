@@ -19,14 +19,14 @@ from taxi_assets_tests.contract.stores.postgres import postgres_server, run
 from taxi_assets_tests.faults.children import Child, Plan, meeting
 from taxi_assets_tests.faults.conftest import MONTH, NEIGHBOUR, SERVICE
 from taxi_assets_tests.faults.stores import in_postgres
-from taxi_assets_tests.pipeline_harness import Deployment, failures, leftovers, look
+from taxi_assets_tests.pipeline_harness import Deployment, failures, read_stored_month, stray_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from taxi_assets_tests.contract.stores.postgres import Server
     from taxi_assets_tests.faults.conftest import Republished
-    from taxi_assets_tests.pipeline_harness import Shelves
+    from taxi_assets_tests.pipeline_harness import StoredMonth
 
 __all__ = ["postgres_server"]
 
@@ -86,7 +86,7 @@ def on_disk(disk: Disk, republished: Republished) -> Deployment:
     return republished.held.copy_to(disk.folder / "home")
 
 
-def assert_each_shelf_is_old_or_new(found: Shelves, versions: Republished) -> None:
+def assert_each_shelf_is_old_or_new(found: StoredMonth, versions: Republished) -> None:
     older, newer = versions.older, versions.newer
     assert found.raw in (older.raw, newer.raw)
     assert found.quarantine in (older.quarantine, newer.quarantine)
@@ -96,9 +96,9 @@ def assert_each_shelf_is_old_or_new(found: Shelves, versions: Republished) -> No
 
 def assert_heals(deployment: Deployment, versions: Republished) -> None:
     assert failures(deployment.run(SERVICE, MONTH)) == []
-    assert look(deployment, SERVICE, MONTH) == versions.newer
-    assert look(deployment, SERVICE, NEIGHBOUR) == look(versions.held, SERVICE, NEIGHBOUR)
-    assert leftovers(deployment) == []
+    assert read_stored_month(deployment, SERVICE, MONTH) == versions.newer
+    assert read_stored_month(deployment, SERVICE, NEIGHBOUR) == read_stored_month(versions.held, SERVICE, NEIGHBOUR)
+    assert stray_files(deployment) == []
 
 
 @pytest.mark.parametrize("room", [0, 60_000, 230_000])
@@ -113,7 +113,7 @@ def test_a_disk_that_fills_up_leaves_every_shelf_whole(
         f"{on_disk.lake} cannot be written to ({FULL}). {REMEDY} [LakeConfigurationError]",
         f"{on_disk.warehouse} cannot be written to ({FULL}). Its contents are unchanged. {REMEDY} [WarehouseConfigurationError]",
     }
-    assert_each_shelf_is_old_or_new(look(on_disk, SERVICE, MONTH), republished)
+    assert_each_shelf_is_old_or_new(read_stored_month(on_disk, SERVICE, MONTH), republished)
     disk.resize(ROOMY)
     assert_heals(on_disk, republished)
     record_property("faults", 1)
@@ -126,7 +126,7 @@ def test_a_read_only_disk_is_one_line_and_changes_nothing(
     outcome = Child(on_disk, SERVICE, MONTH).end()
     (line,) = outcome.failures
     assert line.startswith(f"{on_disk.lake} cannot be written to (Read-only file system). Let this account write to it")
-    assert look(on_disk, SERVICE, MONTH) == republished.older
+    assert read_stored_month(on_disk, SERVICE, MONTH) == republished.older
     disk.allow_writing()
     assert_heals(on_disk, republished)
     record_property("faults", 1)
@@ -150,7 +150,7 @@ def test_a_permission_that_is_lost_in_the_middle_of_a_run(
         path.chmod(modes[path] & ~0o222)
     gate.wait()
     outcome = child.end()
-    found = look(deployment, SERVICE, MONTH)
+    found = read_stored_month(deployment, SERVICE, MONTH)
     for path in filter(Path.exists, paths):
         path.chmod(modes[path])
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taxi_assets_tests.pipeline_harness import Deployment, failures, footprints, leftovers, look
+from taxi_assets_tests.pipeline_harness import Deployment, failures, file_states, read_stored_month, stray_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,15 +37,15 @@ def test_a_full_disk_is_one_line_and_the_next_run_heals(data: Path, tmp_path: Pa
     (line,) = failures(result)
     wanted = f"{deployment.lake} cannot be written to (File too large). Make room, then run the month again."
     assert line == f"{wanted} [LakeConfigurationError]"
-    assert not footprints(deployment)
+    assert not file_states(deployment)
     assert deployment.run(SERVICE, MONTH).success
-    assert look(deployment, SERVICE, MONTH).agree
+    assert read_stored_month(deployment, SERVICE, MONTH).agree
 
 
 def test_a_full_disk_under_the_warehouse_leaves_it_as_it_was(data: Path, tmp_path: Path) -> None:
     deployment = Deployment(tmp_path, str(data / "months"))
     assert deployment.run(SERVICE, "2013-08").success
-    before = look(deployment, SERVICE, "2013-08")
+    before = read_stored_month(deployment, SERVICE, "2013-08")
     with room_for(2_100_000):  # more than any file of the lake
         result = deployment.run(SERVICE, MONTH)
 
@@ -55,8 +55,8 @@ def test_a_full_disk_under_the_warehouse_leaves_it_as_it_was(data: Path, tmp_pat
         line
         == f"{where} Its contents are unchanged. Make room, then run the month again. [WarehouseConfigurationError]"
     )
-    assert look(deployment, SERVICE, "2013-08") == before
-    assert not look(deployment, SERVICE, MONTH).warehouse
+    assert read_stored_month(deployment, SERVICE, "2013-08") == before
+    assert not read_stored_month(deployment, SERVICE, MONTH).warehouse
     assert deployment.run(SERVICE, MONTH).success
-    assert look(deployment, SERVICE, MONTH).agree
-    assert not leftovers(deployment)
+    assert read_stored_month(deployment, SERVICE, MONTH).agree
+    assert not stray_files(deployment)

@@ -17,7 +17,7 @@ import pytest
 
 from taxi_assets_tests.faults.children import Child, Plan
 from taxi_assets_tests.faults.conftest import FILE, MONTH, NEIGHBOUR, SERVICE
-from taxi_assets_tests.pipeline_harness import Deployment, Shelves, failures, leftovers, look
+from taxi_assets_tests.pipeline_harness import Deployment, StoredMonth, failures, read_stored_month, stray_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,12 +79,12 @@ TOLD = {
     "after warehouse month": set(),
 }
 
-NOTHING = Shelves(raw={}, record=None, quarantine=None, clean=None, warehouse=(), loaded=None)
+NOTHING = StoredMonth(raw={}, record=None, quarantine=None, clean=None, warehouse=(), loaded=None)
 
 
-def progressed(older: Shelves, newer: Shelves, steps: int) -> Shelves:
+def progressed(older: StoredMonth, newer: StoredMonth, steps: int) -> StoredMonth:
     """The shelves after so many of the five writes."""
-    return Shelves(
+    return StoredMonth(
         raw=(older, newer)[steps >= 1].raw,
         record=(older, newer)[steps >= 2].record,
         quarantine=(older, newer)[steps >= 3].quarantine,
@@ -94,12 +94,12 @@ def progressed(older: Shelves, newer: Shelves, steps: int) -> Shelves:
     )
 
 
-def assert_next_run_heals(deployment: Deployment, newer: Shelves) -> None:
+def assert_next_run_heals(deployment: Deployment, newer: StoredMonth) -> None:
     result = deployment.run(SERVICE, MONTH)
     assert failures(result) == []
     assert result.success
-    assert look(deployment, SERVICE, MONTH) == newer
-    assert leftovers(deployment) == []
+    assert read_stored_month(deployment, SERVICE, MONTH) == newer
+    assert stray_files(deployment) == []
 
 
 @pytest.mark.parametrize("moments", [FIRST, REPLACING])
@@ -129,7 +129,7 @@ def test_killed_in_a_first_run(
 ) -> None:
     deployment = copy_of(republished.empty)
     assert Child(deployment, SERVICE, MONTH, Plan(dies=first_moment)).end().exit_code == -signal.SIGKILL
-    assert look(deployment, SERVICE, MONTH) == progressed(NOTHING, republished.newer, FIRST[first_moment])
+    assert read_stored_month(deployment, SERVICE, MONTH) == progressed(NOTHING, republished.newer, FIRST[first_moment])
     assert_next_run_heals(deployment, republished.newer)
 
 
@@ -138,18 +138,18 @@ def test_killed_while_replacing_an_older_version(
 ) -> None:
     deployment, moment = copy_of(republished.held), moment_replacing
     steps = REPLACING[moment]
-    neighbour = look(deployment, SERVICE, NEIGHBOUR)
+    neighbour = read_stored_month(deployment, SERVICE, NEIGHBOUR)
 
     assert Child(deployment, SERVICE, MONTH, Plan(dies=moment)).end().exit_code == -signal.SIGKILL
 
-    found = look(deployment, SERVICE, MONTH)
+    found = read_stored_month(deployment, SERVICE, MONTH)
     assert found == progressed(republished.older, republished.newer, steps)
     assert found.agree == (steps in {0, 5})
     if moment in TOLD:
         checks = deployment.check(SERVICE, MONTH)
         assert {name for name in ("row_counts_reconcile", "matches_clean") if not checks[name]} == TOLD[moment]
     assert_next_run_heals(deployment, republished.newer)
-    assert look(deployment, SERVICE, NEIGHBOUR) == neighbour
+    assert read_stored_month(deployment, SERVICE, NEIGHBOUR) == neighbour
 
 
 @pytest.mark.parametrize("moment", ["after raw record", "after quarantine", "after clean"])
@@ -159,14 +159,14 @@ def test_versions_of_as_many_rows_are_told_apart(republished: Republished, tmp_p
     corrected = republished.newer_file.replace(b"2013-08-01 09:13:00", b"2013-08-01 09:13:01", 1)
     (tmp_path / FILE).write_bytes(corrected)
     Child(deployment, SERVICE, MONTH, Plan(dies=moment)).end()
-    found = look(deployment, SERVICE, MONTH)
+    found = read_stored_month(deployment, SERVICE, MONTH)
     assert not found.agree
     checks = deployment.check(SERVICE, MONTH)
     assert checks["row_counts_reconcile"] == (moment == "after clean")
     assert checks["matches_clean"] == (moment != "after clean")
     assert found.clean is not None
     assert found.loaded is not None
-    assert (found.loaded[0] != found.clean.pair) == (moment == "after clean")
+    assert (found.loaded[0] != found.clean.data_version) == (moment == "after clean")
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_killed_in_the_middle_of_a_write(
     assert Child(deployment, SERVICE, MONTH, Plan(dies_writing=size)).end().exit_code == -signal.SIGXFSZ
 
     assert list(deployment.home.glob(half_written))
-    assert look(deployment, SERVICE, MONTH) == progressed(republished.older, republished.newer, steps)
+    assert read_stored_month(deployment, SERVICE, MONTH) == progressed(republished.older, republished.newer, steps)
     assert_next_run_heals(deployment, republished.newer)
 
 
@@ -210,7 +210,7 @@ def test_killed_again_and_again_at_random(republished: Republished, tmp_path: Pa
 
         Child(deployment, SERVICE, MONTH).end(kill_after=chance.uniform(0.1, 0.9))
 
-        found = look(deployment, SERVICE, MONTH)
+        found = read_stored_month(deployment, SERVICE, MONTH)
         assert found.raw in [version.raw for version in versions]
         assert found.record is not None
         assert found.record["sha256"] in [digest for version in versions for digest in version.raw.values()]
@@ -219,10 +219,10 @@ def test_killed_again_and_again_at_random(republished: Republished, tmp_path: Pa
         assert (found.warehouse, found.loaded) in [(version.warehouse, version.loaded) for version in versions]
     result = deployment.run(SERVICE, MONTH)
     assert failures(result) == []
-    found = look(deployment, SERVICE, MONTH)
+    found = read_stored_month(deployment, SERVICE, MONTH)
     assert found.agree
     assert (found.raw, found.clean, found.warehouse) == (versions[0].raw, versions[0].clean, versions[0].warehouse)
-    assert leftovers(deployment) == []
+    assert stray_files(deployment) == []
 
 
 def test_killed_between_raw_object_and_record_and_then_published_as_before(
@@ -233,12 +233,12 @@ def test_killed_between_raw_object_and_record_and_then_published_as_before(
     file.write_bytes(republished.older_file)
     published = file.stat()
     assert failures(deployment.run(SERVICE, MONTH)) == []
-    older = look(deployment, SERVICE, MONTH)
+    older = read_stored_month(deployment, SERVICE, MONTH)
     file.write_bytes(republished.newer_file)
     Child(deployment, SERVICE, MONTH, Plan(dies="after raw object")).end()
     file.write_bytes(republished.older_file)
     os.utime(file, ns=(published.st_atime_ns, published.st_mtime_ns))
-    assert look(deployment, SERVICE, MONTH) == replace(older, raw=republished.newer.raw)
+    assert read_stored_month(deployment, SERVICE, MONTH) == replace(older, raw=republished.newer.raw)
 
     assert_next_run_heals(deployment, older)
 
@@ -252,7 +252,7 @@ def test_killed_run_in_the_history_does_not_hinder_the_next(
         result = deployment.run(SERVICE, MONTH, instance=instance)
         statuses = [run.status for run in instance.get_runs()]
     assert failures(result) == []
-    assert look(deployment, SERVICE, MONTH) == republished.newer
+    assert read_stored_month(deployment, SERVICE, MONTH) == republished.newer
     assert statuses == [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.STARTED]
 
 
@@ -268,6 +268,6 @@ def test_killed_before_the_object_of_an_older_format_is_removed(republished: Rep
     assert Child(deployment, SERVICE, MONTH, Plan(dies="before removing csv.gz")).end().exit_code == -signal.SIGKILL
 
     assert failures(deployment.run(SERVICE, MONTH)) == []
-    assert look(deployment, SERVICE, MONTH).raw == republished.newer.raw
-    assert look(deployment, SERVICE, MONTH).agree
-    assert leftovers(deployment) == []
+    assert read_stored_month(deployment, SERVICE, MONTH).raw == republished.newer.raw
+    assert read_stored_month(deployment, SERVICE, MONTH).agree
+    assert stray_files(deployment) == []

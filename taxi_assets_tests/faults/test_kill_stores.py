@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from taxi_assets_tests.faults.children import Child, Outcome
     from taxi_assets_tests.faults.conftest import Republished
     from taxi_assets_tests.faults.stores import Place
-    from taxi_assets_tests.pipeline_harness import Shelves
+    from taxi_assets_tests.pipeline_harness import StoredMonth
 
 __all__ = ["postgres_server"]
 
@@ -91,7 +91,7 @@ class Battery:
     healed: int = 0
     takes: float = 0
     """How many seconds the last good run took."""
-    _good: list[Shelves | None] = field(default_factory=lambda: [None, None])
+    _good: list[StoredMonth | None] = field(default_factory=lambda: [None, None])
     _names: set[str] = field(default_factory=set)
     _holds: int = 0
 
@@ -127,7 +127,7 @@ class Battery:
         self.run()
         self.healed += 1
 
-    def _assert_old_or_new(self, found: Shelves) -> None:
+    def _assert_old_or_new(self, found: StoredMonth) -> None:
         older, newer = self._good
         assert older is not None
         assert newer is not None

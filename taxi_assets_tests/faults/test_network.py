@@ -38,7 +38,7 @@ from taxi_assets_tests.faults.subprocess_runner import forget_peak, peak_megabyt
 from taxi_assets_tests.google.cloud_storage import CloudStorage, Fault
 from taxi_assets_tests.google.service_account import ServiceAccount
 from taxi_assets_tests.loopback_publisher import HTML_PAGE, Answer, LoopbackPublisher
-from taxi_assets_tests.pipeline_harness import Deployment, failures, leftovers
+from taxi_assets_tests.pipeline_harness import Deployment, failures, stray_files
 from taxi_assets_tests.trips import MONTH, csv_lines
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ def test_nothing_is_stored_and_the_setting_that_would_allow_it_is_named(
     assert "\n" not in text
     assert sent.startswith("redirected") or "TAXI_MAX_" in text
     assert [path for path in deployment.home.rglob("*") if path.is_file()] == []
-    assert leftovers(deployment) == []
+    assert stray_files(deployment) == []
 
 
 def test_a_genuine_file_of_that_kind_is_taken_once_the_limit_is_raised(

@@ -9,7 +9,7 @@ import pytest
 
 from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets_tests.faults.conftest import MONTH, SERVICE
-from taxi_assets_tests.pipeline_harness import Deployment, failures, look, message
+from taxi_assets_tests.pipeline_harness import Deployment, failures, metadata_value, read_stored_month
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,15 +23,15 @@ def test_without_rules_every_readable_row_is_loaded_and_with_them_again_as_befor
     deployment = copy_of(republished.current)
     result = deployment.run(SERVICE, MONTH, rules=[])
     assert failures(result) == []
-    assert message(result, "raw/green_trips", "fetched") == "unchanged"
-    found = look(deployment, SERVICE, MONTH)
+    assert metadata_value(result, "raw/green_trips", "fetched") == "unchanged"
+    found = read_stored_month(deployment, SERVICE, MONTH)
     assert found.agree
     assert found.clean is not None
     assert found.quarantine is not None
     assert (found.clean.rows, found.quarantine.rows, len(found.warehouse)) == (1400, 0, 1400)
 
     assert failures(deployment.run(SERVICE, MONTH)) == []
-    assert look(deployment, SERVICE, MONTH) == republished.newer
+    assert read_stored_month(deployment, SERVICE, MONTH) == republished.newer
 
 
 def test_an_unknown_rule_is_refused_before_anything_runs(

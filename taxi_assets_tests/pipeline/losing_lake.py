@@ -1,7 +1,7 @@
-"""Definitions with a lake that loses a row: a double for a fault that cannot be had from a real disk on demand.
+"""Definitions with a lake that loses a row, to simulate a disk fault.
 
-Of green 2023-02 it keeps one quarantined row too few, footer and all. Cleaning has verified the file before, so only
-the blocking check downstream can tell.
+The lake stores the quarantine of green 2023-02 without its first row, but with the original footer. Cleaning has
+verified the file before, so only the blocking check after it can find the loss.
 """
 
 from __future__ import annotations

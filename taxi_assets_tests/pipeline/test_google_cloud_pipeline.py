@@ -17,7 +17,7 @@ from taxi_assets_tests.contract.stores.gcs import cloud_storage
 from taxi_assets_tests.google.bigquery import Fault as BigQueryFault
 from taxi_assets_tests.google.bigquery import JobFault
 from taxi_assets_tests.google.cloud_storage import Fault
-from taxi_assets_tests.pipeline_harness import failures, message
+from taxi_assets_tests.pipeline_harness import failures, metadata_value
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -154,4 +154,4 @@ def test_what_does_not_pass_fails_the_run_with_the_services_own_reason_and_the_o
 
 
 def rows_clean(result: dg.ExecuteInProcessResult) -> int:
-    return int(message(result, "clean/green_trips", "rows_clean"))
+    return int(metadata_value(result, "clean/green_trips", "rows_clean"))

@@ -10,7 +10,7 @@ import pandas as pd
 from taxi_assets.build import build_definitions
 from taxi_assets.settings import Settings
 from taxi_assets_tests.contract.stores.postgres import postgres_server, postgres_url, run
-from taxi_assets_tests.pipeline_harness import checks, failures, message
+from taxi_assets_tests.pipeline_harness import checks, failures, metadata_value
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +36,7 @@ def test_a_real_month_is_what_the_clean_shelf_holds(
             )
             assert result.success, failures(result)
             assert checks(result)["matches_clean"]
-            assert message(result, "warehouse/green_trips", "loaded") == loaded
+            assert metadata_value(result, "warehouse/green_trips", "loaded") == loaded
         assert defs.resolve_job_def("reference").execute_in_process(instance=instance).success
 
     table = defs.load_asset_value("warehouse/green_trips", partition_key=MONTH)

@@ -22,10 +22,10 @@ from taxi_assets_tests.pipeline_harness import (
     Deployment,
     data_versions,
     failures,
-    footprints,
-    leftovers,
-    look,
-    message,
+    file_states,
+    metadata_value,
+    read_stored_month,
+    stray_files,
 )
 
 if TYPE_CHECKING:
@@ -49,24 +49,28 @@ def server(republished: Republished, data: Path) -> Iterator[LoopbackPublisher]:
 
 
 def how_it_went(result: dg.ExecuteInProcessResult) -> list[str]:
-    return [message(result, RAW, "fetched"), message(result, CLEAN, "cleaned"), message(result, WAREHOUSE, "loaded")]
+    return [
+        metadata_value(result, RAW, "fetched"),
+        metadata_value(result, CLEAN, "cleaned"),
+        metadata_value(result, WAREHOUSE, "loaded"),
+    ]
 
 
 def test_unchanged_at_the_publisher_nothing_is_written(server: LoopbackPublisher, tmp_path: Path) -> None:
     deployment = Deployment(tmp_path / "home", server.base)
     first = deployment.run(SERVICE, MONTH)
     assert how_it_went(first) == ["new bytes", "rebuilt", "replaced"]
-    before, requests = footprints(deployment), len(server.requests_for(FILE))
+    before, requests = file_states(deployment), len(server.requests_for(FILE))
 
     again = deployment.run(SERVICE, MONTH)
 
     assert failures(again) == []
     assert how_it_went(again) == ["unchanged", "unchanged", "unchanged"]
-    assert footprints(deployment) == before
+    assert file_states(deployment) == before
     assert data_versions(again) == data_versions(first)
     (request,) = server.requests_for(FILE)[requests:]
     assert request.headers["If-None-Match"]
-    assert leftovers(deployment) == []
+    assert stray_files(deployment) == []
 
 
 def test_published_again_with_the_same_bytes_only_the_record_is_written(
@@ -74,15 +78,15 @@ def test_published_again_with_the_same_bytes_only_the_record_is_written(
 ) -> None:
     deployment = Deployment(tmp_path / "home", server.base)
     first = deployment.run(SERVICE, MONTH)
-    before = footprints(deployment)
+    before = file_states(deployment)
     server.publish(FILE, republished.older_file, etag='"again"')
 
     again = deployment.run(SERVICE, MONTH)
 
     assert how_it_went(again) == ["same bytes again", "unchanged", "unchanged"]
-    after = footprints(deployment)
+    after = file_states(deployment)
     assert {path for path in before | after if before.get(path) != after.get(path)} == {RECORD}
-    record = look(deployment, SERVICE, MONTH).record
+    record = read_stored_month(deployment, SERVICE, MONTH).record
     assert record is not None
     assert record["etag"] == '"again"'
     assert data_versions(again) == data_versions(first)
@@ -97,13 +101,13 @@ def test_published_again_with_other_bytes_every_shelf_is_replaced_and_no_other_m
     deployment = Deployment(tmp_path / "home", server.base)
     assert failures(deployment.run(SERVICE, NEIGHBOUR)) == []
     first = deployment.run(SERVICE, MONTH)
-    before, neighbour = footprints(deployment), look(deployment, SERVICE, NEIGHBOUR)
+    before, neighbour = file_states(deployment), read_stored_month(deployment, SERVICE, NEIGHBOUR)
     server.publish(FILE, republished.newer_file)
 
     again = deployment.run(SERVICE, MONTH)
 
     assert how_it_went(again) == ["new bytes", "rebuilt", "replaced"]
-    found = look(deployment, SERVICE, MONTH)
+    found = read_stored_month(deployment, SERVICE, MONTH)
     assert found.agree
     # Byte for byte what another lake holds, whoever published it.
     assert (found.raw, found.quarantine, found.clean) == (
@@ -111,12 +115,12 @@ def test_published_again_with_other_bytes_every_shelf_is_replaced_and_no_other_m
     )  # fmt: skip
     assert found.warehouse == republished.newer.warehouse
     assert not set(data_versions(first).values()) & set(data_versions(again).values())
-    after = footprints(deployment)
+    after = file_states(deployment)
     assert {PurePath(path).name.partition(".")[0] for path in before if before[path] != after[path]} == {
         MONTH,
         "warehouse",
     }
-    assert look(deployment, SERVICE, NEIGHBOUR) == neighbour
+    assert read_stored_month(deployment, SERVICE, NEIGHBOUR) == neighbour
 
 
 def test_published_in_another_format_the_older_object_goes(
@@ -132,7 +136,7 @@ def test_published_in_another_format_the_older_object_goes(
     deployment = Deployment(tmp_path / "home", server.base)
     assert failures(deployment.run(SERVICE, NEIGHBOUR)) == []
     assert failures(deployment.run(SERVICE, month)) == []
-    held, neighbour = look(deployment, SERVICE, month), look(deployment, SERVICE, NEIGHBOUR)
+    held, neighbour = read_stored_month(deployment, SERVICE, month), read_stored_month(deployment, SERVICE, NEIGHBOUR)
     assert held.agree
     assert len(held.warehouse) > 500
     server.withdraw(f"{prefix}.csv.gz")
@@ -141,13 +145,13 @@ def test_published_in_another_format_the_older_object_goes(
     result = deployment.run(SERVICE, month)
 
     assert how_it_went(result) == ["new bytes", "rebuilt", "replaced"]
-    found = look(deployment, SERVICE, month)
+    found = read_stored_month(deployment, SERVICE, month)
     assert list(found.raw) == ["parquet"]
     assert found.agree
     assert found.record is not None
     assert found.record["rows"] == 500
-    assert look(deployment, SERVICE, NEIGHBOUR) == neighbour
-    assert leftovers(deployment) == []
+    assert read_stored_month(deployment, SERVICE, NEIGHBOUR) == neighbour
+    assert stray_files(deployment) == []
 
 
 def test_downstream_is_asked_for_only_when_the_bytes_changed(
@@ -161,7 +165,7 @@ def test_downstream_is_asked_for_only_when_the_bytes_changed(
 
         server.publish(FILE, republished.older_file, etag='"again"')
         again = deployment.run(SERVICE, MONTH, instance=instance, only=[RAW])
-        assert message(again, RAW, "fetched") == "same bytes again"
+        assert metadata_value(again, RAW, "fetched") == "same bytes again"
         assert data_versions(again) == {RAW: data_versions(first)[RAW]}
         tick = dg.evaluate_automation_conditions(definitions, instance, cursor=tick.cursor)
         assert tick.total_requested == 0
