@@ -1,7 +1,7 @@
-"""Trip files for tests: the layouts TLC has published in, files written in one of them, and the record of a file.
+"""Trip files for tests: the layouts that TLC has published, files in these layouts, and their source records.
 
-The layouts are written down here a second time, by position, and nothing here imports what reads files: what a test
-expects of a file must not come from the code it tests.
+The layouts repeat the service definitions, by position, and nothing here imports the readers. The expectations of a
+test must not come from the code under test.
 """
 
 from __future__ import annotations
@@ -28,15 +28,19 @@ if TYPE_CHECKING:
 REAL = Path(__file__).parents[1] / ".." / "shared" / "data"
 
 
-# --- layouts --------------------------------------------------------------------------------------------------------
+# --- layouts ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The header of an era, and what each of its fields is called today ("" for what has no canonical column).
+    """The layout of published CSV files in some period.
 
-    `unnamed` fields follow in every row that the header does not name; `gap` is what stands between the header's line
-    and the first row; rows end with `line_end`.
+    Attributes:
+        header: The header line.
+        columns: The canonical column of each field; "" for a field without one.
+        unnamed: The number of further fields in each row that the header does not name.
+        gap: The bytes between the header line and the first row.
+        line_end: The line end of rows.
     """
 
     header: str
@@ -46,11 +50,11 @@ class Layout:
     line_end: bytes = b"\r\n"
 
     def line(self, trip: Mapping[str, str]) -> str:
-        """A row, without its line end; a column that the trip lacks is empty."""
+        """Return a row without its line end. Columns that the trip lacks are empty."""
         return ",".join([trip.get(name, "") for name in self.columns] + [""] * self.unnamed)
 
     def file(self, trips: Sequence[Mapping[str, str] | str | bytes]) -> bytes:
-        """A whole CSV; a trip that is text or bytes is put as it is."""
+        """Return a complete CSV file. A trip that is text or bytes becomes a line as it is."""
         header_end = b"\n" if self.gap else self.line_end
         return self.header.encode() + header_end + self.gap + b"".join(self._bytes(t) + self.line_end for t in trips)
 
@@ -167,37 +171,41 @@ TRIP: Mapping[str, str] = {
     "improvement_surcharge": "0.3",
     "total_amount": "13.03",
 }
-"""A trip of October 2020 that no rule objects to, as published text by canonical column."""
+"""A trip of October 2020 that violates no rule: canonical column to published text."""
 
 
 def trip(**changes: str) -> dict[str, str]:
-    """`TRIP`, with other texts for some columns."""
+    """Return `TRIP` with other texts for some columns."""
     return {**TRIP, **changes}
 
 
 def service_of(layout_name: str) -> str:
-    """The service that publishes in a layout of `LAYOUTS`."""
+    """Return the service of a layout in `LAYOUTS`."""
     return layout_name.split(maxsplit=1)[0]
 
 
-# --- files ----------------------------------------------------------------------------------------------------------
+# --- files -----------------------------------------------------------------------------------------------------------
 
 
 def write_csv(path: Path, content: bytes) -> Path:
-    """Write it, compressed when the name says so (with no time in it: same content, same bytes)."""
+    """Write a CSV file, compressed if its name ends in `.gz`. The same content always gives the same bytes."""
     path.write_bytes(gzip.compress(content, 1, mtime=0) if path.suffix == ".gz" else content)
     return path
 
 
 def write_trips(path: Path, layout_name: str, trips: Sequence[Mapping[str, str] | str | bytes]) -> Path:
-    """Write a month's `.csv` or `.csv.gz` in a layout of `LAYOUTS`; a trip may also be a line as it should stand."""
+    """Write a month as `.csv` or `.csv.gz` in a layout of `LAYOUTS`. A trip may also be a complete line."""
     return write_csv(path, LAYOUTS[layout_name].file(trips))
 
 
 def write_parquet(path: Path, layout_name: str, columns: Mapping[str, Any], **options: Any) -> Path:
-    """Write a month's Parquet under the published names of a layout; `columns` by canonical name, as pyarrow arrays.
+    """Write a month as Parquet with the published names of a layout.
 
-    A column that is not given is null, of no type, as `ehail_fee` was.
+    Args:
+        path: The file to write.
+        layout_name: A layout of `LAYOUTS`.
+        columns: Canonical column name to Arrow array. Other columns have Arrow's null type, as `ehail_fee` has had.
+        options: Further arguments of `pyarrow.parquet.write_table`.
     """
     layout = LAYOUTS[layout_name]
     rows = len(next(iter(columns.values())))
@@ -208,11 +216,12 @@ def write_parquet(path: Path, layout_name: str, columns: Mapping[str, Any], **op
 
 
 def format_of(path: Path) -> FileFormat:
+    """Return the format that a file name has."""
     return next(ending for ending in FileFormat if path.name.endswith(f".{ending}"))
 
 
 def source_record(path: Path, **changes: Any) -> SourceRecord:
-    """What a download would have recorded of the file; its rows are counted by Python's csv module."""
+    """Return the record that a download of the file would have made. Python's csv module counts the rows."""
     content = path.read_bytes()
     format_ = format_of(path)
     if "rows" not in changes:
@@ -230,15 +239,15 @@ def source_record(path: Path, **changes: Any) -> SourceRecord:
 
 
 def csv_rows(path: Path) -> list[list[str]]:
-    """Header and rows of a CSV as Python's csv module reads them, without blank lines; bad UTF-8 is escaped."""
+    """Return header and rows as Python's csv module reads them, without blank lines. Invalid UTF-8 is escaped."""
     content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    # Lines end as in a file opened for text; str.splitlines would also split at form feeds and the like.
+    # Lines end as in a file that is open for text. str.splitlines would also split at form feeds and the like.
     text = content.decode("utf-8-sig", "backslashreplace").replace("\r\n", "\n").replace("\r", "\n")
     return [row for row in csv.reader(text.split("\n"), quoting=csv.QUOTE_NONE) if row]
 
 
 def real_files(*folders: str) -> list[Path]:
-    """The real files of yellow and green in folders of the shared data, by name."""
+    """Return the real yellow and green files in these folders of the shared data, sorted by name."""
     return sorted(
         path
         for folder in folders
@@ -248,12 +257,12 @@ def real_files(*folders: str) -> list[Path]:
 
 
 def service_and_month(path: Path) -> tuple[str, Month]:
-    """What a file's name says: `green_tripdata_2020-10.csv.gz` is ("green", 2020-10)."""
+    """Return the service and month in a file name: `green_tripdata_2020-10.csv.gz` gives ("green", 2020-10)."""
     service, _, rest = path.name.partition("_tripdata_")
     return service, Month.parse(rest[:7])
 
 
-# --- a plain reading -----------------------------------------------------------------------------------------------
+# --- a plain reading -------------------------------------------------------------------------------------------------
 
 _CODES: Mapping[str, Mapping[str, str]] = {
     "vendor_id": {"CMT": "1", "VTS": "2", "DDS": "3"},
@@ -270,7 +279,7 @@ _AMOUNTS = {
 
 
 def _plain_value(column: str, text: str) -> Any:
-    """A value of the real files, which are all readable, by Python's own means."""
+    """Return the value of a text, converted by Python's standard library. Real files have no unreadable values."""
     text = text.strip()
     if column in _CODES and text:
         codes = _CODES[column]
@@ -289,7 +298,7 @@ def _plain_value(column: str, text: str) -> Any:
 
 
 def _plain_columns(service: str, path: Path) -> dict[str, list[str]]:
-    """The texts of a file by canonical column: what `LAYOUTS` says its published names mean."""
+    """Return the texts of a file by canonical column, with published names matched by `LAYOUTS`."""
     meaning = {
         published.strip().lower(): canonical
         for name, layout in LAYOUTS.items()
@@ -306,13 +315,13 @@ def _plain_columns(service: str, path: Path) -> dict[str, list[str]]:
     else:
         header, *rows = csv_rows(path)
         named = [name.strip().lower() for name in header]
-        # Fields beyond the header are named by nobody; zip leaves them out.
+        # zip omits fields that the header does not name.
         published = dict(zip(named, map(list, zip(*rows, strict=True)), strict=False))
     return {meaning[name]: texts for name, texts in published.items() if name in meaning}
 
 
 def plain_reading(service: str, path: Path) -> dict[str, list[Any]]:
-    """Every value of a real file by canonical column, read by Python's own means: what ours is compared with."""
+    """Return every value of a real file by canonical column, read with Python's standard library for comparison."""
 
     def values(column: str, texts: list[str]) -> list[Any]:
         meanings = {text: _plain_value(column, text) for text in set(texts)}

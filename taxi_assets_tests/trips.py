@@ -1,7 +1,7 @@
-"""Months of trips made to measure: the same arguments always give the same file, in milliseconds.
+"""Small generated months for tests. The same arguments always give the same file, in milliseconds.
 
-Belongs here: what tests need that are about where trips stand, not about what TLC published. The rows go through the
-package's own cleaning, so that files, footers and reports are real ones.
+Belongs here: data for tests of storage and runs, where the published layouts do not matter. The package cleans the
+rows, so files, footers and reports are those of a real run.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.schema import Service
 
 MONTH = Month(2020, 10)
-CENT_STEPS = 7919  # a prime: no two rows of a small month have the same total
+CENT_STEPS = 7919  # a prime, so that no two rows of a small month have the same total
 
 _HEADER = (
     "VendorID,lpep_pickup_datetime,lpep_dropoff_datetime,store_and_fwd_flag,RatecodeID,PULocationID,DOLocationID,"
@@ -36,9 +36,16 @@ _HEADER = (
 
 
 def csv_lines(month: Month, rows: int, *, dirty: int = 0, seed: int = 0, flag: str = "N") -> Iterator[str]:
-    """The lines of a green month: `rows` clean ones, then `dirty` ones with zero passengers.
+    """Yield the lines of a green month, header first.
 
-    Every fifth row takes a charge back, every third lacks what real rows lack. `flag` stands in the one column of text.
+    Every fifth row is a reversal. Every third row lacks the values that real rows often lack.
+
+    Args:
+        month: The month of the pickups.
+        rows: The number of clean rows.
+        dirty: The number of rows with zero passengers, after the clean ones.
+        seed: Changes the pickup times and amounts.
+        flag: The value of the only text column, `store_and_fwd_flag`.
     """
     yield _HEADER
     start = dt.datetime.combine(month.start, dt.time())
@@ -57,7 +64,7 @@ def csv_lines(month: Month, rows: int, *, dirty: int = 0, seed: int = 0, flag: s
 
 
 def fetched(content: bytes, folder: Path, *, ending: FileFormat = FileFormat.CSV, etag: str = '"1"') -> DownloadedFile:
-    """A file as if it had just arrived in `folder`; its rows are the lines after the first."""
+    """Write a file to `folder`, and return it like a download. Its rows are the lines after the first."""
     path = folder / f"download.{ending}"
     path.write_bytes(content)
     record = SourceRecord(
@@ -83,7 +90,7 @@ def cleaned_month(
     flag: str = "N",
     service: Service = GREEN,
 ) -> CleanedMonth:
-    """A month of green trips as clean and quarantined Parquet, in `folder`; see `csv_lines`."""
+    """Write a green month to `folder` as clean and quarantine Parquet files; see `csv_lines`."""
     text = "".join(f"{line}\n" for line in csv_lines(month, rows, dirty=dirty, seed=seed, flag=flag))
     file = fetched(text.encode(), folder)
     return clean_month(file.path, file.record, service, month, service.rules, folder)
@@ -100,7 +107,7 @@ def published_month(
     service: Service = GREEN,
     layer: str = "clean",
 ) -> ParquetPartition:
-    """A month of green trips on the clean shelf of a lake (or on another one, to have several of a month)."""
+    """Publish a green month to a layer of a lake. Another `layer` than "clean" allows several versions of a month."""
     prefix = f"{layer}/{service.table}/{month}"
     with lake.staging() as folder:
         replaces = lake.version(f"{prefix}.parquet")
