@@ -1,4 +1,4 @@
-"""The Postgres warehouse beyond the common contract: partitions, schema names, tables changed by users, exact values."""
+"""The Postgres warehouse beyond the common contract: partitions, schemas, tables changed by users, exact values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A double of BigQuery: its REST API on loopback, for the official client by BIGQUERY_EMULATOR_HOST.
+"""A test double of BigQuery: its REST API v2 on loopback. BIGQUERY_EMULATOR_HOST points the official client to it.
 
     with BigQuery(storage_endpoint=storage.endpoint, project="taxi-project") as bigquery:
         monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", bigquery.endpoint)
@@ -6,27 +6,35 @@
         ...
         assert bigquery.rows("trips.yellow") == [...]
 
-It is not BigQuery. It has these documented semantics, and is strict where the service refuses:
+It follows Google's BigQuery documentation: the REST API v2 reference (datasets, tables, tabledata, jobs), and the pages
+"Error messages", "Loading Parquet data from Cloud Storage", "Manage partitioned tables", "Modify table schemas" and
+"Managing jobs". It is strict where the service rejects a request. It implements:
 
-- datasets with a location; jobs run only there; what exists already answers 409, what is missing 404;
-- tables partitioned by time on a column, clustered; schema patches add nullable columns, relax modes, change
-  descriptions, and nothing else; labels are patched one by one; `If-Match` against the etag;
-- `table$partition` as destination of loads and queries, in tables.get, tables.delete, tabledata.list; never in
-  tables.insert, never in SQL;
-- load jobs from gs:// or uploaded (multipart, resumable), Parquet and newline-delimited JSON, read when the job runs,
-  columns matched by name, no casts; write and create dispositions, schema update options; all at the end, or nothing;
-- query jobs: standard SQL with parameters, destination tables, external Parquet tables, maximumBytesBilled, dry run,
-  results page by page; views; DELETE, TRUNCATE and the like; CREATE SCHEMA, CREATE VIEW, DROP TABLE;
-- job ids are burnt once used; jobs.get without a location looks in US and EU only; a failed query is an error of
-  getQueryResults, too; a job goes on when nobody polls it (`settle`).
+- Datasets with a location, in which their jobs must run. What exists already is answered with 409, what is missing
+  with 404.
+- Tables partitioned by a time column, and clustered. A patch of the schema may add nullable columns, relax modes and
+  change descriptions, nothing else. Labels are patched one by one. `If-Match` is compared with the etag.
+- `table$partition` as the destination of loads and queries, in tables.get, tables.delete and tabledata.list; but not
+  in tables.insert or in SQL.
+- Load jobs from gs:// or uploaded (multipart, resumable), of Parquet and newline-delimited JSON. They read the file
+  when they run, match columns by name, and cast nothing. Write and create dispositions, schema update options. A job
+  writes everything at its end, or nothing.
+- Query jobs: GoogleSQL with parameters, destination tables, external Parquet tables, maximumBytesBilled, dry runs,
+  paged results; views; DELETE, TRUNCATE and similar statements; CREATE SCHEMA, CREATE VIEW, DROP TABLE.
+- Job ids that can be used once. jobs.get without a location searches US and EU only. A failed query is also an error
+  of getQueryResults. A job that no client polls still ends (`settle`).
 
-Only the real service shows: its words and codes in every corner (those here are from its documentation and from public
-reports); which mistakes of a load it already refuses at jobs.insert; its SQL where DuckDB's differs (NUMERIC division
-and AVG, string functions, casts, names of columns in another case); what pruning saves (here a query pays for whole
-tables); quotas; inherited permissions; time, eventual consistency; whether a load or a query into a partition
-changes descriptions; requirePartitionFilter; NUMERIC(p, s) and REPEATED or RECORD columns; wildcards in URIs.
+Only the real service can show:
 
-Belongs here: the public class and its faults. Does not belong here: how any of it is done (`bigquery_*`).
+- its messages and codes in every case (those here come from the documentation and from public reports);
+- which errors of a load jobs.insert already rejects;
+- its SQL where DuckDB's differs: division and AVG of NUMERIC, string functions, casts, column names in another case;
+- what partition pruning saves (here a query is billed for whole tables), quotas, inherited permissions, latency and
+  eventual consistency;
+- whether a load or a query into a partition changes descriptions;
+- requirePartitionFilter, NUMERIC(p, s), REPEATED and RECORD columns, wildcards in URIs.
+
+This module has the public class and its faults; the modules `bigquery_*` implement them.
 """
 
 from __future__ import annotations
@@ -55,24 +63,24 @@ _REASONS: Final = {429: "rateLimitExceeded", 500: "internalError", 502: "badGate
 
 @dataclass(frozen=True)
 class Fault:
-    """How one request goes wrong; with `before` alone it goes well, after that was called."""
+    """How one request fails. `Fault()` lets it succeed; with only `before`, it succeeds after that has been called."""
 
     status: int | None = None
-    """Answer with this status, and no effect."""
+    """Answer with this status. The request has no effect."""
     reason: str | None = None
-    """Google's reason, such as `quotaExceeded`; None: the one that goes with the status."""
+    """Google's reason, such as `quotaExceeded`. None selects the usual one for the status."""
     message: str = "The service is currently unavailable."
     headers: Mapping[str, str] = field(default_factory=dict)
     reset: bool = False
-    """Close by TCP reset instead of answering."""
+    """Close the connection by TCP reset instead of answering."""
     after: bool = False
-    """Let the request take effect first: only its answer is lost."""
+    """Let the request take effect first, so that only its answer is lost."""
     before: Callable[[], None] | None = None
-    """Called before anything else."""
+    """Called before the request is handled."""
 
     @property
     def answer(self) -> Answer | None:
-        """What is answered instead; None: nothing else."""
+        """The answer instead of the real one; None keeps the real one."""
         if self.reset:
             return Answer(reset=True)
         if self.status is None and self.reason is None:
@@ -83,10 +91,13 @@ class Fault:
 
 
 class BigQuery:
-    """Serves one project on 127.0.0.1 while its `with` block lasts.
+    """The test double: serves one project on 127.0.0.1 during its `with` block.
 
-    `storage_endpoint`: where gs:// objects are read from, by Cloud Storage's JSON API.
-    `polls_until_done`: at which poll jobs end. `rows_per_page`: the longest page of rows.
+    Args:
+        storage_endpoint: The endpoint of Cloud Storage's JSON API from which gs:// objects are read.
+        project: The id of the project.
+        polls_until_done: The number of the poll at which a job ends.
+        rows_per_page: The maximum number of rows in a page.
     """
 
     def __init__(
@@ -120,55 +131,64 @@ class BigQuery:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process needs in its environment to talk to this one."""
+        """The environment variables with which a process uses this double."""
         return {"BIGQUERY_EMULATOR_HOST": self.endpoint}
 
-    # What a test says to it
+    # Control
 
     def script(self, *faults: Fault, method: str | None = None, path: str = "") -> None:
-        """Let the next requests of the method (None: any) whose path contains `path` go wrong, one fault each."""
+        """Apply the faults to the next requests, one each.
+
+        Args:
+            faults: In order of the requests.
+            method: Only requests of this method count.
+            path: Only requests whose decoded path contains this text count.
+        """
         with self._lock:
             self._faults += [(method, path, fault) for fault in faults]
 
     def script_job(self, *faults: JobFault, kind: str | None = None, destination: str = "") -> None:
-        """Let the next jobs of the kind (`load`, `query`; None: any) go wrong, one fault each.
+        """Apply the faults to the next jobs, one each.
 
-        `destination`: only those that write to a table whose `dataset.table$partition` contains this.
+        Args:
+            faults: In order of the jobs.
+            kind: Only jobs of this kind count: `load` or `query`.
+            destination: Only jobs whose destination `dataset.table$partition` contains this text count.
         """
         with self._jobs.lock:
             self._jobs.faults += [(kind, destination, fault) for fault in faults]
 
     def forbid(self, *permissions: str) -> None:
-        """Take permissions away, such as `bigquery.datasets.create`."""
+        """Revoke permissions, such as `bigquery.datasets.create`."""
         self._permissions.forbidden.update(permissions)
 
     def allow(self, *permissions: str) -> None:
-        """Give them back."""
+        """Grant permissions again."""
         self._permissions.forbidden.difference_update(permissions)
 
     def settle(self) -> None:
-        """Let all jobs end that nobody polls any more."""
+        """Run all jobs that no client polls any more."""
         self._jobs.settle()
 
-    # What a test sees from outside
+    # Inspection
 
     @property
     def jobs(self) -> list[Job]:
-        """Every job, in the order they came."""
+        """All jobs, in the order of their insertion."""
         return list(self._jobs.all)
 
     def sql(self, query: str, parameters: Any = None) -> list[tuple[Any, ...]]:
-        """Rows of a query in DuckDB's SQL over `dataset.table`."""
+        """Return the rows of a query in DuckDB's SQL, in which tables are named `dataset.table`."""
         with self._catalog.lock:
             return self._catalog.duckdb.execute(query, parameters).fetchall()
 
     def rows(self, name: str) -> list[tuple[Any, ...]]:
-        """All rows of `dataset.table`."""
+        """Return all rows of `dataset.table`."""
         dataset, _, table = name.partition(".")
         return self.sql(f"SELECT * FROM {quoted(dataset)}.{quoted(table)}")
 
     def table(self, dataset: str, table: str) -> Resource:
-        """The REST resource of a table, or of `table$partition`."""
+        """Return the REST resource of a table, or of `table$partition`."""
         return self._catalog.describe(dataset, table)
 
     # Requests

@@ -1,6 +1,6 @@
-"""The methods of BigQuery's REST API: which request means what.
+"""The BigQuery double's REST methods: routes, the permissions that they require, and the form of answers.
 
-Belongs here: routes, permissions asked for, the shape of answers. Does not belong here: HTTP, and how it is done.
+It follows the reference of BigQuery's REST API v2, and for permissions the page "BigQuery IAM roles and permissions".
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from taxi_assets_tests.google.bigquery_http import Answer, Request, Upload, multipart
+from taxi_assets_tests.google.bigquery_http import Answer, Request, Upload, split_multipart
 from taxi_assets_tests.google.bigquery_tables import Catalog, split_partition_decorator
 from taxi_assets_tests.google.bigquery_values import GoogleError, Resource
 
@@ -26,7 +26,7 @@ _UPLOADS: Final = "/upload/bigquery/v2/projects/{project}/jobs"
 
 @dataclass
 class Api:
-    """The API of one project."""
+    """The REST API of one project."""
 
     project: str
     catalog: Catalog
@@ -37,7 +37,7 @@ class Api:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def dispatch(self, request: Request) -> Answer:
-        """Do what a request says."""
+        """Handle a request."""
         if request.path == _UPLOADS.format(project=self.project):
             return self._upload(request)
         _, found, path = request.path.partition(f"/bigquery/v2/projects/{self.project}/")
@@ -50,7 +50,7 @@ class Api:
 
     def _upload(self, request: Request) -> Answer:
         if request.query.get("uploadType") == "multipart":
-            media = multipart(request.body_bytes, request.headers.get("Content-Type", ""))[1]
+            media = split_multipart(request.body_bytes, request.headers.get("Content-Type", ""))[1]
             return Answer(200, self.jobs.describe(self.jobs.insert(request.body, media)))
         with self._lock:
             if request.method == "POST":
@@ -137,7 +137,7 @@ class Api:
         return {"kind": "bigquery#jobCancelResponse", "job": self.jobs.describe(job)}
 
     def query(self, request: Request) -> Resource:
-        settings = {key: value for key, value in request.body.items() if key not in _NOT_OF_THE_QUERY}
+        settings = {key: value for key, value in request.body.items() if key not in _REQUEST_ONLY_KEYS}
         reference = {"location": request.body["location"]} if request.body.get("location") else {}
         configuration = {"query": settings} | ({"dryRun": True} if request.body.get("dryRun") else {})
         job = self.jobs.insert({"jobReference": reference, "configuration": configuration})
@@ -153,7 +153,7 @@ class Api:
         return self._results(job, request.query) | {"kind": "bigquery#getQueryResultsResponse"}
 
     def _results(self, job: Job, query: dict[str, str]) -> Resource:
-        """getQueryResults: a failed job is an error of the request, too."""
+        """Return the answer of getQueryResults. A failed job is an error of this request, too."""
         if job.error is not None:
             raise GoogleError(job.error["reason"], job.error["message"])
         described = self.jobs.describe(job)
@@ -161,14 +161,14 @@ class Api:
         if job.state != "DONE":
             return known
         statistics = job.statistics.get("query", {})
-        passed_on = ("totalBytesProcessed", "cacheHit", "numDmlAffectedRows")
-        known |= {key: statistics[key] for key in passed_on if key in statistics}
+        copied = ("totalBytesProcessed", "cacheHit", "numDmlAffectedRows")
+        known |= {key: statistics[key] for key in copied if key in statistics}
         if job.result is None:
             return known | {"totalRows": "0", "schema": {"fields": []}}
         return known | {"schema": {"fields": job.result.fields}} | self.pages.read(job.result, None, query)
 
 
-_NOT_OF_THE_QUERY: Final = {
+_REQUEST_ONLY_KEYS: Final = {
     "location",
     "dryRun",
     "formatOptions",

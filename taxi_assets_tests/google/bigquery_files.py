@@ -1,6 +1,6 @@
-"""Files that jobs read: fetched from Cloud Storage or uploaded, and their rows on the way into DuckDB.
+"""The BigQuery double's source files: gs:// objects or uploads, as Parquet or newline-delimited JSON.
 
-Belongs here: gs:// objects, Parquet and newline-delimited JSON. Does not belong here: the tables they go to.
+Types and errors follow the pages "Loading Parquet data from Cloud Storage" and "Loading JSON data from Cloud Storage".
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ if TYPE_CHECKING:
 
 _READING: Final = "Error while reading data, error message:"
 _TARGETS: Final = {"INTEGER": "INT64", "FLOAT": "DOUBLE", "BOOLEAN": "BOOL"}
-# Loopback only: a proxy in the environment has no business here.
+# All addresses are on loopback, so proxies in the environment are ignored.
 _OPENER: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file at hand, and the address it is known by."""
+    """A local copy of a file, and the address that messages name."""
 
     path: Path
     uri: str
 
     @property
     def size(self) -> int:
-        """Its bytes."""
+        """The number of bytes."""
         return self.path.stat().st_size
 
 
-def fetch(endpoint: str, uris: Iterable[str], folder: Path) -> list[SourceFile]:
-    """The objects as they are at this moment."""
-    return [_fetch_one(endpoint, uri, folder / f"{number}") for number, uri in enumerate(uris)]
+def download(endpoint: str, uris: Iterable[str], folder: Path) -> list[SourceFile]:
+    """Download the current versions of objects."""
+    return [_download_one(endpoint, uri, folder / f"{number}") for number, uri in enumerate(uris)]
 
 
-def _fetch_one(endpoint: str, uri: str, path: Path) -> SourceFile:
+def _download_one(endpoint: str, uri: str, path: Path) -> SourceFile:
     scheme, _, rest = uri.partition("://")
     bucket, _, name = rest.partition("/")
     if scheme != "gs" or not name:
@@ -82,14 +82,15 @@ def _unreadable(status: int, uri: str) -> GoogleError:
 
 
 def parquet_fields(file: SourceFile) -> list[Resource]:
-    """The schema BigQuery derives from a Parquet file."""
+    """Return the schema that BigQuery derives from a Parquet file."""
     return [{"name": column.name, "type": _type_of(column.type), "mode": "NULLABLE"} for column in _schema(file)]
 
 
 def parquet_query(files: Sequence[SourceFile], fields: Sequence[Resource], *, ignore_unknown: bool = False) -> str:
-    """SQL for the rows of Parquet files in these columns, matched by name; a column the files lack is null.
+    """Return a SQL query for the rows of Parquet files.
 
-    A column of another type is refused: BigQuery doesn't cast what it loads.
+    Columns are matched by name; those that the files lack are null. A column of another type is rejected, because
+    BigQuery casts nothing that it loads.
     """
     for file in files:
         _check_parquet(file, fields, ignore_unknown=ignore_unknown)
@@ -132,7 +133,7 @@ def _check_parquet(file: SourceFile, fields: Sequence[Resource], *, ignore_unkno
 
 
 def _type_of(kind: pa.DataType) -> str:
-    """The BigQuery type of a Parquet column; another one than any column's when BigQuery has none here."""
+    """Return the BigQuery type of a Parquet column; an unsupported one gets a name that matches no column."""
     tests = (
         (pa.types.is_integer, "INTEGER"),
         (pa.types.is_floating, "FLOAT"),
@@ -152,7 +153,7 @@ def _type_of(kind: pa.DataType) -> str:
 
 
 def json_rows(files: Sequence[SourceFile], fields: Sequence[Resource], *, ignore_unknown: bool) -> list[list[Any]]:
-    """The rows of newline-delimited JSON, converted to the columns' types."""
+    """Return the rows of newline-delimited JSON, converted to the types of the columns."""
     rows = []
     for file in files:
         position = 0
@@ -187,6 +188,6 @@ def _json_row(line: bytes, position: int, fields: Sequence[Resource], *, ignore_
     return row
 
 
-def table_of(relation: str, fields: Sequence[Resource]) -> str:
-    """SQL that makes an empty table for them."""
+def create_table_sql(relation: str, fields: Sequence[Resource]) -> str:
+    """Return the SQL statement that creates an empty table with these columns."""
     return f"CREATE TABLE {relation} ({column_definitions(fields)})"

@@ -1,6 +1,6 @@
-"""The HTTP side of the BigQuery double: requests in, answers out, uploads, and broken connections.
+"""The BigQuery double's HTTP server: requests, answers, uploads, and broken connections.
 
-Belongs here: HTTP. Does not belong here: what a request means (`bigquery`).
+Uploads follow the page "Upload media" of the BigQuery documentation (multipart and resumable uploads).
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """A request as it came in."""
+    """A request as it was received."""
 
     method: str
     path: str
-    """Without the query, percent signs decoded: `/bigquery/v2/projects/p/jobs`."""
+    """The path, without the query and percent-decoded: `/bigquery/v2/projects/p/jobs`."""
     query: dict[str, str]
     headers: Message
     body: Any
-    """The JSON of the body, or of the metadata part of an upload; None if there is none."""
+    """The JSON of the body, or of an upload's metadata part; None if there is none."""
     body_bytes: bytes
-    """The body as sent."""
+    """The body as it was sent."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer: JSON or nothing."""
+    """An answer with a JSON body or none."""
 
     status: int = 200
     body: Resource | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     reset: bool = False
-    """Close by TCP reset instead."""
+    """Close the connection by TCP reset instead."""
 
 
 class HttpServer:
-    """Serves `answer` on a free port of 127.0.0.1; `stop` leaves no thread and no socket behind."""
+    """Serves the function `answer` on a free port of 127.0.0.1. `stop` leaves no thread and no socket behind."""
 
     def __init__(self, answer: Callable[[Request], Answer]) -> None:
         self._server = _Server(("127.0.0.1", 0), _Handler)
@@ -60,7 +60,7 @@ class HttpServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop listening and hang up on whoever is still connected."""
+        """Stop listening, and close the connections that clients keep open."""
         self._server.shutdown()
         self._server.hang_up()
         self._server.server_close()
@@ -79,7 +79,7 @@ class _Server(ThreadingHTTPServer):
         self._open_lock = threading.Lock()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # Clients hang up in the middle: that is what many tests are about.
+        # Many tests break connections on purpose.
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -94,7 +94,7 @@ class _Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def hang_up(self) -> None:
-        """Wake the threads that wait for a next request on connections kept alive."""
+        """Wake the threads that wait for the next request of a kept-alive connection."""
         with self._open_lock:
             for connection in self._open:
                 try:
@@ -131,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         content = self.rfile.read(length)
         if len(content) < length:
-            # The client died while it was sending: half a request has no effect.
+            # The client broke off while sending: an incomplete request has no effect.
             self.close_connection = True
             return
         query = dict(parse_qsl(target.query, keep_blank_values=True))
@@ -164,7 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _json_of(content: bytes, content_type: str) -> Any:
     if content_type.startswith("multipart/related"):
-        content = multipart(content, content_type)[0]
+        content = split_multipart(content, content_type)[0]
     elif not content_type.startswith("application/json"):
         return None
     try:
@@ -173,32 +173,32 @@ def _json_of(content: bytes, content_type: str) -> Any:
         raise GoogleError("parseError", f"Invalid JSON payload received. {error}") from error
 
 
-def multipart(content: bytes, content_type: str) -> tuple[bytes, bytes]:
-    """The metadata and the media of a multipart upload."""
+def split_multipart(content: bytes, content_type: str) -> tuple[bytes, bytes]:
+    """Split a multipart upload into its metadata and its media."""
     boundary = re.search(r'boundary="?([^";]+)', content_type)
     if boundary is None:
         raise GoogleError("badRequest", "Missing boundary in multipart body.")
     parts = content.split(b"--" + boundary[1].encode())
     metadata = parts[1].split(b"\r\n\r\n", 1)[1].strip()
-    # The media may itself contain anything, so only its own line ends are taken away.
+    # The media may contain any bytes, so only the line break that ends it is removed.
     media = (b"--" + boundary[1].encode()).join(parts[2:-1]).split(b"\r\n\r\n", 1)[1]
     return metadata, media.removesuffix(b"\r\n")
 
 
 @dataclass
 class Upload:
-    """A resumable upload under way."""
+    """A resumable upload in progress."""
 
     metadata: Resource
     content: bytearray = field(default_factory=bytearray)
 
     @classmethod
     def begin(cls, request: Request) -> Self:
-        """Of the request that starts it."""
+        """Start an upload from its first request."""
         return cls(request.body or {})
 
     def add(self, request: Request) -> bool:
-        """Take a chunk; True when it was the last one."""
+        """Add a chunk; return whether it was the last one."""
         span = re.fullmatch(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)", request.headers.get("Content-Range", ""))
         if span is None:
             raise GoogleError("badRequest", "Invalid Content-Range header.")
@@ -210,6 +210,6 @@ class Upload:
 
     @property
     def incomplete(self) -> Answer:
-        """Says how much has arrived."""
+        """The answer that says how many bytes have arrived."""
         headers = {"Range": f"bytes=0-{len(self.content) - 1}"} if self.content else {}
         return Answer(308, None, headers)

@@ -1,6 +1,7 @@
-"""Jobs: accepted, polled, run, cancelled; and what a load job does.
+"""The BigQuery double's jobs: their life from insertion to their end, and load jobs.
 
-Belongs here: the life of a job, and loads. Does not belong here: queries, and how rows are written.
+It follows the REST reference of jobs.*, and the pages "Managing jobs" and "Loading Parquet data from Cloud Storage".
+`bigquery_queries.py` implements query jobs, `bigquery_writes.py` the writes.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ import duckdb
 
 from taxi_assets_tests.google.bigquery_files import (
     SourceFile,
-    fetch,
+    create_table_sql,
+    download,
     json_rows,
     parquet_fields,
     parquet_query,
-    table_of,
 )
 from taxi_assets_tests.google.bigquery_schemas import normalized_fields
 from taxi_assets_tests.google.bigquery_tables import RESULTS, Catalog, Table, split_partition_decorator
@@ -38,22 +39,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class JobFault:
-    """What becomes of one job, other than well and at once."""
+    """How one job fails or is delayed. `JobFault()` lets it run normally."""
 
     reason: str | None = None
-    """It fails with this reason, such as `backendError`; None: it ends as it would."""
+    """The job fails with this reason, such as `backendError`; None lets it end normally."""
     message: str = "Error encountered during execution. Retrying may solve the problem."
     after_polls: int | None = None
-    """It ends at this poll, and is RUNNING until then; None: when others do."""
+    """The job is RUNNING until this poll, and then ends; None uses the default of the double."""
     writes_first: bool = False
-    """It fails at the very end, its rows read and written but not committed; False: before it reads anything."""
+    """The job fails at its end, after writing but before the commit; False: it fails before it reads anything."""
     before_run: Callable[[], None] | None = None
-    """Called when the job starts to run, before it reads anything: to change the world since it was inserted."""
+    """Called when the job starts to run, before it reads anything: to change tables or objects after the insertion."""
 
 
 @dataclass
 class Job:
-    """A job as the service knows it."""
+    """A job, as the service keeps it."""
 
     id: str
     location: str
@@ -65,11 +66,12 @@ class Job:
     error: Resource | None = None
     """`{"reason": …, "message": …}` of a job that failed."""
     polls: int = 0
-    """How often it was asked for before it was done."""
+    """How often clients have polled it before it was done."""
     statistics: Resource = field(default_factory=dict)
     result: Table | None = None
     """The rows of a query."""
     claimed: bool = False
+    """Whether a thread has started to run it, or it was canceled."""
 
     @property
     def kind(self) -> str:
@@ -78,7 +80,7 @@ class Job:
 
     @property
     def settings(self) -> Resource:
-        """Its load or query configuration."""
+        """The load or query configuration."""
         found: Resource = self.configuration[self.kind]
         return found
 
@@ -87,15 +89,15 @@ class Runner(Protocol):
     """Runs one kind of job."""
 
     def location(self, settings: Resource, given: str | None) -> str:
-        """Where the job runs; GoogleError if it can't even be accepted."""
+        """Return where the job runs; raise `GoogleError` if the service rejects the job at its insertion."""
 
     def run(self, job: Job, before_commit: Callable[[], None] | None) -> None:
-        """Do it, and fill in statistics and result."""
+        """Run the job, and set its statistics and result."""
 
 
 @dataclass
 class Jobs:
-    """All jobs, in the order they came."""
+    """All jobs, in the order of their insertion."""
 
     project: str
     permissions: Permissions
@@ -106,7 +108,7 @@ class Jobs:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def insert(self, body: Resource, upload: bytes | None = None) -> Job:
-        """jobs.insert: accepted, not yet run."""
+        """Handle jobs.insert: accept the job without running it."""
         self.permissions.demand("bigquery.jobs.create")
         configuration = copy.deepcopy(body.get("configuration", {}))
         kinds = {"load", "query"} & set(configuration)
@@ -149,16 +151,16 @@ class Jobs:
         return JobFault()
 
     def find(self, job_id: str, location: str | None) -> Job:
-        """The job; without a location it is looked for in the multi-regions only, as the real service does."""
-        places = {location.lower()} if location else {"us", "eu"}
+        """Return the job. Without a location only the multi-regions are searched, as by the real service."""
+        locations = {location.lower()} if location else {"us", "eu"}
         with self.lock:
             for job in self.all:
-                if job.id == job_id and job.location.lower() in places:
+                if job.id == job_id and job.location.lower() in locations:
                     return job
         raise GoogleError("notFound", f"Not found: Job {self.project}:{location + '.' if location else ''}{job_id}")
 
     def poll(self, job: Job) -> None:
-        """Somebody asks for the job: it comes nearer to its end, or runs."""
+        """Handle a poll of a job: count it, and run the job at its last poll."""
         with self.lock:
             if job.state == "DONE":
                 return
@@ -171,7 +173,7 @@ class Jobs:
         self._run(job)
 
     def settle(self) -> None:
-        """Run whatever nobody polls any more: on the real service, jobs outlive those who asked for them."""
+        """Run all jobs that no client polls any more. On the real service, jobs outlive their clients."""
         for job in list(self.all):
             with self.lock:
                 if job.claimed or job.state == "DONE":
@@ -181,7 +183,7 @@ class Jobs:
             self._run(job)
 
     def cancel(self, job: Job) -> None:
-        """jobs.cancel: whatever has not run yet, never will."""
+        """Handle jobs.cancel: a job that has not started never runs."""
         with self.lock:
             if job.state != "DONE" and not job.claimed:
                 job.claimed = True
@@ -221,7 +223,7 @@ class Jobs:
         job.state = "DONE"
 
     def describe(self, job: Job) -> Resource:
-        """jobs.get's answer."""
+        """Return the answer of jobs.get."""
         status: Resource = {"state": job.state}
         if job.error is not None:
             status |= {"errorResult": job.error, "errors": [job.error]}
@@ -266,7 +268,7 @@ class Loads:
             self.permissions.demand("bigquery.tables.create", f"Dataset {table.rpartition('.')[0]}")
         with tempfile.TemporaryDirectory() as folder:
             if job.upload is None:
-                files = fetch(self.storage_endpoint, settings.get("sourceUris", []), Path(folder))
+                files = download(self.storage_endpoint, settings.get("sourceUris", []), Path(folder))
             else:
                 files = [SourceFile(Path(folder, "upload"), "uploaded file")]
                 files[0].path.write_bytes(job.upload)
@@ -283,7 +285,7 @@ class Loads:
                 query = parquet_query(files, fields, ignore_unknown=ignore_unknown)
                 connection.execute(f"CREATE TABLE {relation} AS {query}")
             else:
-                connection.execute(table_of(relation, fields))
+                connection.execute(create_table_sql(relation, fields))
                 rows = json_rows(files, fields, ignore_unknown=ignore_unknown)
                 if rows:
                     connection.executemany(f"INSERT INTO {relation} VALUES ({', '.join('?' * len(fields))})", rows)
@@ -301,7 +303,7 @@ class Loads:
         }
 
     def _fields(self, settings: Resource, files: list[SourceFile]) -> list[Resource]:
-        """The schema of the load: the one given, or the table's, or the file's."""
+        """Return the schema of the load: that of the job, or else of the table, or else of the file."""
         if settings.get("schema", {}).get("fields"):
             return normalized_fields(settings["schema"]["fields"])
         destination = settings["destinationTable"]

@@ -1,6 +1,6 @@
-"""Who may do what: everything, until a test forbids a permission.
+"""The BigQuery double's permissions: all are granted until a test revokes one.
 
-Belongs here: permissions and the service's words for a missing one. Does not belong here: what needs which.
+Permission names follow the page "BigQuery IAM roles and permissions", messages the page "Error messages".
 """
 
 from __future__ import annotations
@@ -12,13 +12,18 @@ from taxi_assets_tests.google.bigquery_values import GoogleError
 
 @dataclass
 class Permissions:
-    """The permissions the caller lacks."""
+    """The permissions that the caller lacks."""
 
     project: str
     forbidden: set[str] = field(default_factory=set)
 
     def demand(self, permission: str, resource: str | None = None) -> None:
-        """Refuse without the permission; `resource`: `Table p:d.t` or `Dataset p:d`, the project if None."""
+        """Raise the service's error if the caller lacks a permission.
+
+        Args:
+            permission: Such as `bigquery.tables.get`.
+            resource: `Table p:d.t` or `Dataset p:d`; None means the project.
+        """
         if permission not in self.forbidden:
             return
         if resource is None:

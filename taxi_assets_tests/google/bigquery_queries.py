@@ -1,6 +1,8 @@
-"""What a query job does, and how its results are read page by page.
+"""The BigQuery double's query jobs, and the pages of their results.
 
-Belongs here: SELECT, a little DML and DDL, external tables, bytes billed. Does not belong here: the SQL dialect.
+It implements SELECT, some DML and DDL, external tables and billed bytes. It follows the REST reference of
+`JobConfigurationQuery` and jobs.getQueryResults, and the page "Estimate and control costs". `bigquery_sql.py`
+translates the SQL dialect.
 """
 
 from __future__ import annotations
@@ -15,11 +17,11 @@ import duckdb
 import sqlglot
 from sqlglot import exp
 
-from taxi_assets_tests.google.bigquery_files import SourceFile, fetch, parquet_fields, parquet_query
+from taxi_assets_tests.google.bigquery_files import SourceFile, download, parquet_fields, parquet_query
 from taxi_assets_tests.google.bigquery_schemas import normalized_fields, quoted
 from taxi_assets_tests.google.bigquery_sql import Statement, Translator, check_date_literals, parameters_of
 from taxi_assets_tests.google.bigquery_tables import RESULTS, Catalog, Table
-from taxi_assets_tests.google.bigquery_values import GoogleError, Resource, in_json
+from taxi_assets_tests.google.bigquery_values import GoogleError, Resource, to_json_value
 from taxi_assets_tests.google.bigquery_writes import Write
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ class Queries:
     permissions: Permissions
 
     def location(self, settings: Resource, given: str | None) -> str:
-        """Where it is asked to run, or where the data is; a query with a mistake is accepted and fails later."""
+        """Return the requested location, or else that of the data. An invalid query is accepted and fails later."""
         if given:
             return given
         datasets = [settings.get("destinationTable", {}).get("datasetId")]
@@ -58,7 +60,7 @@ class Queries:
         self._check_tables(statement, job.location)
         external = settings.get("tableDefinitions", {})
         with tempfile.TemporaryDirectory() as folder:
-            files = {name: self._fetch(external[name], Path(folder, name)) for name in sorted(statement.local)}
+            files = {name: self._download(external[name], Path(folder, name)) for name in sorted(statement.local)}
             with self.catalog.lock:
                 self._account(job, statement, files)
                 if not job.configuration.get("dryRun"):
@@ -70,29 +72,29 @@ class Queries:
         return Translator(self.catalog.project, default, names).translate(settings["query"])
 
     def _check_tables(self, statement: Statement, location: str) -> None:
-        makes = isinstance(statement.tree, exp.Create | exp.Drop)
+        is_ddl = isinstance(statement.tree, exp.Create | exp.Drop)
         dates: set[str] = set()
         for dataset, table in statement.tables:
-            place = self.catalog.datasets.get(dataset, {}).get("location", "")
-            if place.lower() != location.lower():
+            actual = self.catalog.datasets.get(dataset, {}).get("location", "")
+            if actual.lower() != location.lower():
                 name = f"{self.catalog.project}:{dataset}"
                 raise GoogleError("notFound", f"Not found: Dataset {name} was not found in location {location}")
             full_name = self.catalog.full_name(dataset, table)
             found = self.catalog.find(dataset, table)
-            if found is None and not makes:
+            if found is None and not is_ddl:
                 raise GoogleError("notFound", f"Not found: Table {full_name} was not found in location {location}")
             self.permissions.demand("bigquery.tables.getData", f"Table {full_name}")
             dates |= {field["name"].lower() for field in (found.fields if found else ()) if field["type"] == "DATE"}
         check_date_literals(statement.tree, dates)
 
-    def _fetch(self, definition: Resource, folder: Path) -> list[SourceFile]:
+    def _download(self, definition: Resource, folder: Path) -> list[SourceFile]:
         if definition.get("sourceFormat") != "PARQUET":
             raise GoogleError("notImplemented", f"This double reads no external {definition.get('sourceFormat')}.")
         folder.mkdir()
-        return fetch(self.storage_endpoint, definition["sourceUris"], folder)
+        return download(self.storage_endpoint, definition["sourceUris"], folder)
 
     def _account(self, job: Job, statement: Statement, files: dict[str, list[SourceFile]]) -> None:
-        """Bytes: of all columns of every table named, rounded up as billing does."""
+        """Compute processed and billed bytes, of all columns of every table, rounded up as BigQuery bills them."""
         tables = {name: self.catalog.find(*name) for name in statement.tables}
         sizes = [table.bytes for table in tables.values() if table is not None]
         sizes += [sum(file.size for file in found) for found in files.values()]
@@ -214,7 +216,7 @@ class Queries:
 
 
 def _readable(error: duckdb.Error) -> str:
-    """DuckDB's words for a mistake in a query; the commonest one in BigQuery's."""
+    """Return DuckDB's message for an invalid query; the most common one as BigQuery words it."""
     text = str(error).splitlines()[0]
     _, found, rest = text.partition('Referenced column "')
     return f"Unrecognized name: {rest.partition(chr(34))[0]}" if found else text
@@ -223,12 +225,12 @@ def _readable(error: duckdb.Error) -> str:
 def rows_in_json(
     rows: Iterable[Sequence[Any]], fields: Sequence[Resource], *, int64_timestamps: bool
 ) -> list[Resource]:
-    """Rows in the form `{"f": [{"v": …}, …]}`."""
+    """Return rows in the form `{"f": [{"v": …}, …]}`."""
     kinds = [field["type"] for field in fields]
     return [
         {
             "f": [
-                {"v": in_json(value, kind, int64_timestamps=int64_timestamps)}
+                {"v": to_json_value(value, kind, int64_timestamps=int64_timestamps)}
                 for value, kind in zip(row, kinds, strict=True)
             ]
         }
@@ -238,13 +240,13 @@ def rows_in_json(
 
 @dataclass(frozen=True)
 class Pages:
-    """Reads rows page by page, for tabledata.list and getQueryResults."""
+    """Reads pages of rows for tabledata.list and getQueryResults."""
 
     catalog: Catalog
     rows_per_page: int
 
     def read(self, table: Table, partition: str | None, query: dict[str, str]) -> Resource:
-        """`rows`, `totalRows` and `pageToken` of the page asked for."""
+        """Return `rows`, `totalRows` and `pageToken` of the requested page."""
         with self.catalog.lock:
             total = table.rows if partition is None else self.catalog.measure(table, partition)[0]
             start = int(query.get("pageToken") or query.get("startIndex") or 0)
@@ -261,6 +263,6 @@ class Pages:
 
 
 def selected(fields: list[Resource], names: str | None) -> list[Resource]:
-    """The fields named in `selectedFields`, in the schema's order."""
+    """Return the fields named in `selectedFields`, in the order of the schema."""
     wanted = {name.lower() for name in names.split(",")} if names else {field["name"].lower() for field in fields}
     return [field for field in fields if field["name"].lower() in wanted]

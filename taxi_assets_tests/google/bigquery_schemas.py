@@ -1,6 +1,7 @@
-"""The rules of schemas and of partitioning: what may be declared, and what may change.
+"""The BigQuery double's rules for schemas and partitioning: which declarations and which changes are valid.
 
-Belongs here: judgements on REST resources alone. Does not belong here: rows.
+They follow the pages "Specifying a schema", "Modify table schemas", "Introduction to partitioned tables" and
+"Introduction to clustered tables".
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ NULL_PARTITION: Final = "__NULL__"
 
 
 def quoted(name: str) -> str:
-    """A name as an SQL identifier."""
+    """Return a name as a quoted SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def normalized_fields(fields: Sequence[Resource]) -> list[Resource]:
-    """A schema's fields as BigQuery answers them: canonical type names, every mode said."""
+    """Return the fields of a schema as BigQuery answers them: with canonical type names and explicit modes."""
     seen: set[str] = set()
     result = []
     for field in fields:
@@ -53,14 +54,18 @@ def normalized_fields(fields: Sequence[Resource]) -> list[Resource]:
 
 
 def column_definitions(fields: Sequence[Resource]) -> str:
-    """The columns of a DuckDB table."""
+    """Return the column list of a DuckDB table."""
     return ", ".join(f"{quoted(field['name'])} {DUCKDB_TYPES[field['type']]}" for field in fields)
 
 
 def check_change(table: str, old: Sequence[Resource], new: Sequence[Resource], allowed: Collection[str]) -> None:
-    """Refuse to turn one schema into another, unless only by what is allowed.
+    """Reject a change of a schema that is not allowed.
 
-    `allowed`: ALLOW_FIELD_ADDITION, ALLOW_FIELD_RELAXATION, as a job's `schemaUpdateOptions` has them.
+    Args:
+        table: The table's name, for the message.
+        old: The current fields.
+        new: The fields wanted.
+        allowed: Values of a job's `schemaUpdateOptions`: ALLOW_FIELD_ADDITION, ALLOW_FIELD_RELAXATION.
     """
     mismatch = f"Provided Schema does not match Table {table}."
     after = {field["name"].lower(): field for field in new}
@@ -83,7 +88,7 @@ def check_change(table: str, old: Sequence[Resource], new: Sequence[Resource], a
 
 
 def check_layout(fields: Sequence[Resource], partitioning: Resource | None, clustering: Resource | None) -> None:
-    """Refuse partitioning or clustering that a table of these columns can't have."""
+    """Reject partitioning or clustering that is invalid for a table of these columns."""
     types = {field["name"].lower(): field["type"] for field in fields}
     if partitioning is not None:
         if partitioning.get("type", "").upper() not in _PARTITION_ID:
@@ -112,7 +117,7 @@ def check_layout(fields: Sequence[Resource], partitioning: Resource | None, clus
 
 
 def layout_text(partitioning: Resource | None, clustering: Resource | None) -> str:
-    """Partitioning and clustering as BigQuery spells them in messages."""
+    """Return partitioning and clustering as BigQuery's messages spell them."""
     if partitioning is None and not clustering:
         return "none"
     parts = []
@@ -125,7 +130,7 @@ def layout_text(partitioning: Resource | None, clustering: Resource | None) -> s
 
 
 def check_same_layout(table: Resource, partitioning: Resource | None, clustering: Resource | None) -> None:
-    """Refuse a job whose layout is said, and isn't the table's."""
+    """Reject a job that specifies another layout than the table's."""
     if partitioning is None and clustering is None:
         return
     expected = layout_text(table.get("timePartitioning"), table.get("clustering"))
@@ -139,7 +144,7 @@ def check_same_layout(table: Resource, partitioning: Resource | None, clustering
 
 
 def check_partition_id(table: Resource, partition: str) -> None:
-    """Refuse a decorator that the table can't have."""
+    """Reject a partition decorator that does not fit the table."""
     partitioning = table.get("timePartitioning")
     name = f"{table['tableReference']['tableId']}${partition}"
     if partitioning is None:
@@ -151,7 +156,7 @@ def check_partition_id(table: Resource, partition: str) -> None:
 
 
 def partition_expression(partitioning: Resource) -> str:
-    """SQL for the partition a row belongs to."""
+    """Return a SQL expression for the partition of a row."""
     style = _PARTITION_ID[partitioning["type"]][1]
     column = quoted(partitioning["field"])
     return f"coalesce(strftime({column}::TIMESTAMP, '{style}'), '{NULL_PARTITION}')"

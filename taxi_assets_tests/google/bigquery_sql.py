@@ -1,6 +1,6 @@
-"""BigQuery's SQL as DuckDB's, by sqlglot.
+"""The BigQuery double's translation of GoogleSQL into DuckDB's SQL, with sqlglot.
 
-Belongs here: names of tables and columns, types, parameters. Does not belong here: running anything.
+Names, types and parameters follow the GoogleSQL reference and the page "Run parameterized queries".
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ _DATE: Final = re.compile(r"\d{4}-\d{1,2}-\d{1,2}")
 
 @dataclass
 class Statement:
-    """A statement in DuckDB's SQL, and what it touches."""
+    """A translated statement, with the tables and parameters that it uses."""
 
     sql: str
     tree: exp.Expression
     tables: list[tuple[str, str]] = field(default_factory=list)
-    """(dataset, table), as often as they are named."""
+    """Pairs of dataset and table, one per mention."""
     local: set[str] = field(default_factory=set)
-    """Names of `tableDefinitions` used."""
+    """The names of the `tableDefinitions` that it uses."""
     parameters: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Translator:
-    """Translates for one job: its project, its default dataset, and the names of its external tables."""
+    """Translates the statements of one job, which has a project, a default dataset and external tables."""
 
     project: str
     default_dataset: str | None = None
     local_tables: Collection[str] = ()
 
     def translate(self, text: str) -> Statement:
-        """The statement; GoogleError if it can't be read."""
+        """Translate a statement; raise `GoogleError` if it cannot be parsed or translated."""
         try:
             trees = [tree for tree in sqlglot.parse(text, read="bigquery") if tree is not None]
         except SqlglotError as error:
@@ -95,14 +95,14 @@ class Translator:
 
 
 def _fix_types(tree: exp.Expression) -> None:
-    """NUMERIC has 9 decimals in BigQuery, 3 in DuckDB."""
+    """Give NUMERIC 9 decimals, as in BigQuery; DuckDB's has 3."""
     for kind in tree.find_all(exp.DataType):
         if kind.this in {exp.DataType.Type.DECIMAL, exp.DataType.Type.BIGDECIMAL} and not kind.expressions:
             kind.replace(exp.DataType.build("DECIMAL(38, 9)", dialect="duckdb"))
 
 
 def _name_columns(tree: exp.Expression) -> None:
-    """Columns without a name are f0_, f1_, … in BigQuery."""
+    """Name columns without a name f0_, f1_, …, as BigQuery does."""
     select = tree
     while isinstance(select, exp.SetOperation):
         select = select.this
@@ -116,7 +116,7 @@ def _name_columns(tree: exp.Expression) -> None:
 
 
 def check_date_literals(tree: exp.Expression, dates: Collection[str]) -> None:
-    """Refuse to compare a DATE column with text that has a time: DuckDB would cut it off, BigQuery does not."""
+    """Reject the comparison of a DATE column with text that has a time, as BigQuery does; DuckDB would truncate it."""
     for comparison in tree.find_all(exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE):
         for column, literal in (
             (comparison.this, comparison.expression),
@@ -129,7 +129,7 @@ def check_date_literals(tree: exp.Expression, dates: Collection[str]) -> None:
 
 
 def parameters_of(query: Resource, wanted: list[str]) -> dict[str, Any] | list[Any]:
-    """The values of a query job's parameters, as Python's."""
+    """Return the values of a query job's parameters as Python values."""
     given = query.get("queryParameters", [])
     if query.get("parameterMode", "NAMED").upper() == "POSITIONAL":
         return [_value(parameter) for parameter in given]

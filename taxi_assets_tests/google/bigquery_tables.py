@@ -1,6 +1,7 @@
-"""Datasets and tables: their REST resources, and their rows in DuckDB.
+"""The BigQuery double's datasets and tables: their REST resources, and their rows in DuckDB.
 
-Belongs here: what datasets.*, tables.* and tabledata.list do. Does not belong here: how jobs write.
+It follows the REST reference of datasets.*, tables.* and tabledata.list, and the page "Manage partitioned tables".
+`bigquery_writes.py` implements the writes of jobs.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ RESULTS = "_results"
 
 @dataclass
 class Table:
-    """A table or view: what was declared of it, and how much it holds."""
+    """A table or view: its declared properties and its size."""
 
     dataset: str
     name: str
@@ -54,17 +55,17 @@ class Table:
 
     @property
     def sql(self) -> str:
-        """Its name in DuckDB."""
+        """The quoted name in DuckDB."""
         return f"{quoted(self.dataset)}.{quoted(self.name)}"
 
     @property
     def partitioning(self) -> Resource | None:
-        """Its `timePartitioning`."""
+        """The `timePartitioning` of the resource."""
         found: Resource | None = self.resource.get("timePartitioning")
         return found
 
     def where(self, partition: str | None) -> str:
-        """SQL for the rows of a partition; of all partitions if None."""
+        """Return a SQL condition for the rows of a partition; None selects all rows."""
         if partition is None or self.partitioning is None:
             return "true"
         return f"{partition_expression(self.partitioning)} = '{partition}'"
@@ -72,7 +73,7 @@ class Table:
 
 @dataclass
 class Catalog:
-    """All datasets and tables of a project; every method may be called from any thread."""
+    """All datasets and tables of a project. Every method may be called from any thread."""
 
     project: str
     translate_view: Callable[[str], str]
@@ -82,18 +83,18 @@ class Catalog:
 
     def __post_init__(self) -> None:
         self.duckdb = duckdb.connect(":memory:")
-        # Nothing here may depend on the machine's zone, nor reach for the network.
+        # Results must not depend on the machine's time zone, and DuckDB must not use the network.
         self.duckdb.execute("SET TimeZone = 'UTC'; SET autoinstall_known_extensions = false")
         self.duckdb.execute(f"CREATE SCHEMA {RESULTS}")
         self._numbers = itertools.count(1)
 
     def close(self) -> None:
-        """Forget everything."""
+        """Discard all data."""
         with self.lock:
             self.duckdb.close()
 
     def number(self) -> int:
-        """A number never given before."""
+        """Return a number that was not returned before."""
         return next(self._numbers)
 
     # Datasets
@@ -152,22 +153,22 @@ class Catalog:
             del self.datasets[name]
 
     def location_of(self, dataset: str) -> str:
-        """Where a dataset is."""
+        """Return the location of a dataset."""
         return str(self.dataset(dataset)["location"])
 
     # Tables
 
     def full_name(self, dataset: str, table: str) -> str:
-        """The name of a table as messages have it."""
+        """Return the name of a table as the service's messages spell it."""
         return f"{self.project}:{dataset}.{table}"
 
     def find(self, dataset: str, table: str) -> Table | None:
-        """The table, if there is one."""
+        """Return the table, or None."""
         with self.lock:
             return self.tables.get((dataset, table))
 
     def get(self, dataset: str, table: str) -> Table:
-        """The table; 404 without one."""
+        """Return the table; raise the service's 404 if there is none."""
         found = self.find(dataset, table)
         if found is None:
             if dataset != RESULTS:
@@ -191,7 +192,7 @@ class Catalog:
             return self.describe(dataset, name)
 
     def add(self, dataset: str, name: str, body: Resource, location: str) -> Table:
-        """Make a table or view, without looking whether it exists."""
+        """Create a table or view that does not exist yet."""
         resource = _kept(body)
         table = Table(dataset, name, resource, location, created=_now())
         if "view" in resource:
@@ -204,19 +205,19 @@ class Catalog:
                 resource["timePartitioning"]["type"] = resource["timePartitioning"]["type"].upper()
             if fields:
                 resource["schema"] = {"fields": fields}
-            # DuckDB has no table without a column.
+            # DuckDB does not allow a table without columns.
             self.duckdb.execute(f"CREATE TABLE {table.sql} ({column_definitions(fields) or '_none BOOLEAN'})")
         self.tables[dataset, name] = table
         self.touch(table)
         return table
 
     def columns_of(self, relation: str) -> list[Resource]:
-        """The columns of something in DuckDB, as a schema's fields."""
+        """Return the columns of a DuckDB relation as the fields of a schema."""
         found = self.duckdb.execute(f"DESCRIBE {relation}").fetchall()
         return [{"name": row[0], "type": type_of_duckdb(row[1]), "mode": "NULLABLE"} for row in found]
 
     def describe(self, dataset: str, table_id: str) -> Resource:
-        """tables.get, of a table or of `table$partition`."""
+        """Return the answer of tables.get for a table or `table$partition`."""
         name, partition = split_partition_decorator(table_id)
         with self.lock:
             table = self.get(dataset, name)
@@ -276,7 +277,7 @@ class Catalog:
         check_layout(table.fields, None, body.get("clustering"))
 
     def set_fields(self, table: Table, fields: list[Resource]) -> None:
-        """Give a table a schema that `check_change` let pass: columns are only added."""
+        """Set the schema of a table; `check_change` has made sure that it only adds columns."""
         known = {old["name"].lower() for old in table.fields}
         added = [new for new in fields if new["name"].lower() not in known]
         for new in added:
@@ -286,7 +287,7 @@ class Catalog:
         table.resource["schema"] = {"fields": fields}
 
     def delete_table(self, dataset: str, table_id: str) -> None:
-        """tables.delete; of `table$partition`: its rows go, the table stays."""
+        """Delete a table; for `table$partition`, delete the rows of the partition and keep the table."""
         name, partition = split_partition_decorator(table_id)
         with self.lock:
             table = self.get(dataset, name)
@@ -299,7 +300,7 @@ class Catalog:
             del self.tables[dataset, name]
 
     def list_tables(self, dataset: str) -> list[Resource]:
-        """tables.list's entries: less than tables.get says."""
+        """Return the entries of tables.list, which have fewer keys than tables.get."""
         with self.lock:
             self.dataset(dataset)
             names = sorted(name for owner, name in self.tables if owner == dataset)
@@ -310,7 +311,7 @@ class Catalog:
     # Rows
 
     def measure(self, table: Table, partition: str | None = None) -> tuple[int, int]:
-        """Rows and logical bytes, of a table or of a partition."""
+        """Return the number of rows and of logical bytes of a table or a partition."""
         if "view" in table.resource:
             return 0, 0
         sizes = ["0"]
@@ -326,13 +327,13 @@ class Catalog:
         return (int(found[0]), int(found[1])) if found else (0, 0)
 
     def touch(self, table: Table) -> None:
-        """After a change: a new etag and time, rows and bytes counted anew."""
+        """Update the etag, the modification time and the size after a change."""
         table.rows, table.bytes = self.measure(table)
         table.modified = _now()
         table.version = self.number()
 
     def page(self, table: Table, partition: str | None, fields: list[Resource], start: int, count: int) -> list[Any]:
-        """Rows of a table in the order they came, as tuples."""
+        """Return rows of a table as tuples, in the order of their insertion."""
         columns = ", ".join(quoted(one["name"]) for one in fields)
         where = table.where(partition)
         return self.duckdb.execute(
@@ -344,13 +345,13 @@ class Catalog:
 
 
 def split_partition_decorator(table_id: str) -> tuple[str, str | None]:
-    """`table$partition` as its two parts."""
+    """Split `table$partition` into its two parts; the second is None without a decorator."""
     name, dollar, partition = table_id.partition("$")
     return name, (partition if dollar else None)
 
 
 def merged(resource: Resource, patch: Resource) -> Resource:
-    """A resource with a patch applied: null takes a key away, labels are patched one by one, the rest is replaced."""
+    """Return a resource with a patch applied: null removes a key, labels are patched one by one, others replaced."""
     result = dict(resource)
     for key, value in patch.items():
         if value is None:
@@ -363,8 +364,8 @@ def merged(resource: Resource, patch: Resource) -> Resource:
 
 
 def _kept(body: Resource) -> Resource:
-    """What a resource keeps of a request: not what the service itself says, and no nulls."""
-    own = {
+    """Return the part of a request's body that a resource keeps: no nulls, and no keys that the service sets."""
+    set_by_service = {
         "kind",
         "id",
         "etag",
@@ -377,7 +378,7 @@ def _kept(body: Resource) -> Resource:
         "location",
         "numLongTermBytes",
     }
-    return {key: copy.deepcopy(value) for key, value in body.items() if key not in own and value is not None}
+    return {key: copy.deepcopy(value) for key, value in body.items() if key not in set_by_service and value is not None}
 
 
 def _now() -> int:

@@ -1,7 +1,4 @@
-"""A small table of trips, its files, and a place to keep them: what the tests of the BigQuery double share.
-
-Belongs here: data and objects. Does not belong here: assertions.
-"""
+"""Test data of the BigQuery double's own tests: a small table of trips, its files, and a server for the files."""
 
 from __future__ import annotations
 
@@ -33,8 +30,11 @@ BY_MONTH = google.TimePartitioning("MONTH", field="data_month")
 CLUSTERING = ["pickup_datetime"]
 
 
-class Objects:
-    """Serves objects by Cloud Storage's `alt=media`; a status instead of bytes is answered as that error."""
+class ObjectServer:
+    """A minimal double of Cloud Storage that serves objects for `alt=media`.
+
+    It follows the JSON API reference of objects.get. A status in `contents` instead of bytes is answered as that error.
+    """
 
     def __init__(self) -> None:
         self.contents: dict[str, bytes | int] = {}
@@ -67,12 +67,12 @@ class Objects:
 
 
 def client_of(location: str | None = "EU") -> Any:
-    """The official client, without credentials."""
+    """Return the official client, without credentials."""
     return google.Client(project=PROJECT, credentials=AnonymousCredentials(), location=location)  # type: ignore[no-untyped-call]  # google's
 
 
 def make_table(client: Any, location: str = "EU", schema: list[Any] | None = None) -> Any:
-    """Dataset and table, as the product makes them."""
+    """Create the dataset and the table, as the product does."""
     dataset = google.Dataset(f"{PROJECT}.trips")
     dataset.location = location
     client.create_dataset(dataset)
@@ -85,7 +85,7 @@ def make_table(client: Any, location: str = "EU", schema: list[Any] | None = Non
 
 
 def trips(month: dt.date = JANUARY, fares: tuple[str, ...] = ("1.50", "-2.00"), **columns: Any) -> bytes:
-    """A Parquet file of trips; `columns`: further or other ones, None takes one away."""
+    """Return a Parquet file of trips. `columns` adds or replaces columns; None removes one."""
     count = len(fares)
     data = {
         "data_month": pa.array([month] * count, pa.date32()),
@@ -101,7 +101,7 @@ def trips(month: dt.date = JANUARY, fares: tuple[str, ...] = ("1.50", "-2.00"), 
 
 
 def load_config(**options: Any) -> Any:
-    """How the product loads a month."""
+    """Return the job configuration with which the product loads a month; None removes an option."""
     defaults = {
         "source_format": "PARQUET",
         "write_disposition": "WRITE_TRUNCATE",

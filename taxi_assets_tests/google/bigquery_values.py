@@ -1,6 +1,7 @@
-"""BigQuery's errors and types, and how its REST API writes values.
+"""The BigQuery double's errors and types, and the REST API's representation of values.
 
-Belongs here: what needs neither a table nor a job. Does not belong here: storage, SQL, HTTP.
+It follows the pages "Error messages" and "Data types" of the BigQuery documentation, and the REST reference of
+tabledata.list.
 """
 
 from __future__ import annotations
@@ -69,14 +70,14 @@ DUCKDB_TYPES: Final = {
     "TIME": "TIME",
     "BOOLEAN": "BOOLEAN",
 }
-"""The columns this double knows, and what keeps them."""
+"""The column types that this double supports, and the DuckDB types that store them."""
 
 LOGICAL_BYTES: Final = {"BOOLEAN": 1, "NUMERIC": 16}
-"""Bytes of a value where they are not 8, as BigQuery counts table sizes (strings: 2 and their length)."""
+"""Bytes per value where they are not 8, from "Data size calculation" in BigQuery's pricing (strings: length + 2)."""
 
 
 class GoogleError(Exception):
-    """An error in Google's form: of a request, or of a job."""
+    """An error of a request or a job, in Google's form."""
 
     def __init__(self, reason: str, message: str, status: int | None = None) -> None:
         super().__init__(message)
@@ -86,19 +87,19 @@ class GoogleError(Exception):
 
     @property
     def body(self) -> Resource:
-        """As an answer's body."""
+        """The error as the body of an answer."""
         error = {"message": self.message, "domain": "global", "reason": self.reason}
         name = _STATUS_NAMES.get(self.status, "UNKNOWN")
         return {"error": {"code": self.status, "message": self.message, "errors": [error], "status": name}}
 
     @property
     def proto(self) -> Resource:
-        """As a job's `errorResult`."""
+        """The error as the `errorResult` of a job."""
         return {"reason": self.reason, "message": self.message}
 
 
 def canonical_type(name: str) -> str:
-    """INTEGER for INT64 and so on, as BigQuery answers; an unknown type is refused."""
+    """Return a type as BigQuery answers it, such as INTEGER for INT64; raise `GoogleError` for an unknown one."""
     upper = name.upper()
     canonical = _STANDARD_NAMES.get(upper, upper)
     if canonical not in DUCKDB_TYPES:
@@ -107,7 +108,7 @@ def canonical_type(name: str) -> str:
 
 
 def type_of_duckdb(name: str) -> str:
-    """The BigQuery type of a DuckDB type's name."""
+    """Return the BigQuery type of a DuckDB type."""
     upper = name.upper()
     if upper.startswith("DECIMAL"):
         return "NUMERIC"
@@ -119,8 +120,8 @@ def type_of_duckdb(name: str) -> str:
     return canonical_type(plain.get(upper, upper))
 
 
-def in_json(value: Any, kind: str, *, int64_timestamps: bool = True) -> str | None:
-    """One value as `rows[].f[].v` has it: text always, or null."""
+def to_json_value(value: Any, kind: str, *, int64_timestamps: bool = True) -> str | None:
+    """Return a value as it is in `rows[].f[].v`: text, or null."""
     if value is None:
         return None
     if kind == "TIMESTAMP":
@@ -159,7 +160,7 @@ _TO_TEXT: Final[dict[str, Callable[[Any], str]]] = {
 
 
 def from_text(text: Any, kind: str) -> Any:
-    """A value of a query parameter or of a JSON file as Python's; ValueError if it isn't one."""
+    """Convert the text of a query parameter or a JSON file to a Python value; raise `ValueError` if it is invalid."""
     return None if text is None else _FROM_TEXT[kind](text)
 
 
@@ -176,7 +177,7 @@ def _numeric(text: Any) -> Decimal:
         raise ValueError(f"not a number: {text}") from error
     if not value.is_finite() or abs(value) >= Decimal("1e29"):
         raise ValueError(f"out of range: {text}")
-    # 29 digits before the point and 9 behind it; BigQuery rounds half away from zero.
+    # 29 digits before the decimal point and 9 after it; BigQuery rounds half away from zero.
     return value.quantize(Decimal("1e-9"), rounding=ROUND_HALF_UP, context=Context(prec=40))
 
 

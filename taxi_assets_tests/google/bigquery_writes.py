@@ -1,6 +1,7 @@
-"""How a job's rows get into a table: all of them at the end, or none.
+"""The BigQuery double's writes: all rows of a job get into its destination at the end, or none.
 
-Belongs here: dispositions, partition decorators, schema updates. Does not belong here: where the rows come from.
+Dispositions, partition decorators and schema updates follow the REST reference of `JobConfigurationLoad` and
+`JobConfigurationQuery`.
 """
 
 from __future__ import annotations
@@ -27,25 +28,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Write:
-    """Rows on their way: `relation` holds them in DuckDB, `settings` is the job's load or query configuration."""
+    """A write of rows into the destination of a job."""
 
     catalog: Catalog
     relation: str
+    """The DuckDB relation that has the rows."""
     fields: list[Resource]
+    """The columns of the rows."""
     settings: Resource
+    """The job's load or query configuration."""
     default_disposition: str
     modes_matter: bool = True
+    """Whether the modes of `fields` must be those of the table: so for loads, not for queries."""
     before_commit: Callable[[], None] | None = None
 
     def run(self) -> int:
-        """Write them; returns how many. Whatever is wrong: nothing has changed."""
+        """Write the rows and return their number. On an error nothing has changed."""
         destination = self.settings["destinationTable"]
         name, partition = split_partition_decorator(destination["tableId"])
         with self.catalog.lock:
             existing = self.catalog.find(destination["datasetId"], name)
             table = existing or self._create(destination["datasetId"], name, partition)
             try:
-                return self._into(table, partition)
+                return self._write(table, partition)
             except BaseException:
                 if existing is None:
                     self.catalog.delete_table(table.dataset, name)
@@ -66,7 +71,7 @@ class Write:
         self.catalog.insert_table(dataset, body)
         return self.catalog.get(dataset, name)
 
-    def _into(self, table: Table, partition: str | None) -> int:
+    def _write(self, table: Table, partition: str | None) -> int:
         disposition = self.settings.get("writeDisposition") or self.default_disposition
         check_same_layout(table.resource, self.settings.get("timePartitioning"), self.settings.get("clustering"))
         if partition is not None:
@@ -80,7 +85,7 @@ class Write:
         return self._replace(table, fields, replaces_schema, disposition, partition)
 
     def _updated_fields(self, table: Table) -> list[Resource]:
-        """The schema the table has afterwards."""
+        """Return the schema that the table has afterwards."""
         old = {field["name"].lower(): field for field in table.fields}
         given = normalized_fields(self.fields)
         if not self.modes_matter:
@@ -103,8 +108,8 @@ class Write:
                     f"index: {fields.index(field)} is missing: {name}",
                 )
         if partition is not None and table.partitioning is not None:
-            belongs = partition_expression(table.partitioning)
-            if self._count(f"{belongs} <> '{partition}'"):
+            expression = partition_expression(table.partitioning)
+            if self._count(f"{expression} <> '{partition}'"):
                 raise GoogleError(
                     "invalid", f"Some rows belong to different partitions rather than destination partition {partition}"
                 )

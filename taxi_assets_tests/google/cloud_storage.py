@@ -1,4 +1,4 @@
-"""Google Cloud Storage on loopback: gcp-storage-emulator, and what the real JSON API does beyond it.
+"""A test double of Google Cloud Storage on loopback: gcp-storage-emulator, completed to what the real JSON API does.
 
     with CloudStorage() as storage:
         ...set storage.environment...
@@ -6,10 +6,10 @@
         ...the official client writes to storage.bucket...
         assert storage.objects() == {"raw/2021-01.parquet": generation}
 
-The emulator keeps the objects and serves listings, buckets, sessions, copies. Added here: generations and their
-preconditions, old versions, checksums, atomic reads, ranges, permissions, the service's own errors, and faults.
-
-Belongs here: how the service behaves, well and badly. Does not belong here: anything about taxi trips or our lake.
+The emulator stores the objects and serves listings, buckets, upload sessions and copies. This module adds generations
+and their preconditions, old versions, checksums, atomic reads, ranges, permissions, the service's errors, and faults.
+The additions follow Google's Cloud Storage documentation: the JSON API reference (objects), and the pages "Request
+preconditions", "Resumable uploads", "Object Versioning", "Data validation" and "HTTP status and error codes for JSON".
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from gcp_storage_emulator.handlers import buckets, objects
 from gcp_storage_emulator.server import Router
 
-from taxi_assets_tests.google.cloud_storage_objects import ACCOUNT, Answer, Objects, RefusedError, Request, in_json
+from taxi_assets_tests.google.cloud_storage_objects import ACCOUNT, Answer, Objects, RefusedError, Request, json_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -46,33 +46,33 @@ _VERBS = {
     4: {"GET": "objects.list", "POST": "objects.create"},
     5: {"GET": "objects.get", "PATCH": "objects.update", "DELETE": "objects.delete"},
 }
-"""The permission a method needs, by the length of `/b/<bucket>/o/<object>`."""
+"""The permission that a method needs, by the number of parts in the path `/b/<bucket>/o/<object>`."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """How one request goes wrong; `Fault()` lets it through, to reach the ones behind it."""
+    """How one request fails. `Fault()` lets it succeed, so that a later one can fail."""
 
     status: int | None = None
-    """Answer with this and Google's error body, the request without effect."""
+    """Answer with this status and Google's error body. The request has no effect."""
     message: str | None = None
     reason: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Added to the answer, such as Retry-After."""
+    """Headers added to the answer, such as Retry-After."""
     reset: bool = False
     """Close the connection by TCP reset, without an answer and without effect."""
     after: bool = False
-    """Let the request take effect, then answer with the status, or reset: its own answer is lost."""
+    """Let the request take effect first, so that only its answer is lost."""
     before: Callable[[], object] | None = None
     """Called before the request is handled, for example to replace the object."""
     cut_after: int | None = None
-    """Send only so many bytes of the body, then close the connection."""
+    """Send only this many bytes of the body, then close the connection."""
     corrupt: bool = False
-    """Flip a byte of a downloaded body; its x-goog-hash stays that of the true content."""
+    """Change a byte of a downloaded body; its x-goog-hash stays that of the real content."""
 
 
 class _Exchange:
-    """One request as the emulator's router wants it: a request handler that reads and writes memory."""
+    """A request handler for the emulator's router, which reads from and writes to memory."""
 
     def __init__(self, handler: BaseHTTPRequestHandler, storage: Objects, body: bytes) -> None:
         self.path, self.headers, self.server, self.storage = handler.path, handler.headers, handler.server, storage
@@ -87,11 +87,11 @@ class _Exchange:
             self.answer.headers[name] = value
 
     def end_headers(self) -> None:
-        """Nothing to do: they are not sent from here."""
+        """Do nothing: the server sends the headers."""
 
 
 class CloudStorage:
-    """A Cloud Storage service on 127.0.0.1 while its `with` block lasts, with one bucket."""
+    """The test double: serves one bucket on 127.0.0.1 during its `with` block."""
 
     def __init__(self, *, versioning: bool = False) -> None:
         self.bucket = BUCKET
@@ -118,21 +118,30 @@ class CloudStorage:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that send the official client here, and keep it from asking for the bucket in a thread."""
+        """The environment variables with which the official client uses this double.
+
+        The second one keeps the client from requesting the bucket's metadata in a background thread.
+        """
         return {"STORAGE_EMULATOR_HOST": self.endpoint, "DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA": "true"}
 
     def script(self, *faults: Fault, method: str | None = None, path: str = "") -> None:
-        """Let the next requests of that method with that text in their unquoted path go wrong so, one by one."""
+        """Apply the faults to the next requests, one each.
+
+        Args:
+            faults: In order of the requests.
+            method: Only requests of this method count.
+            path: Only requests whose decoded path contains this text count.
+        """
         with self._lock:
             self._script += [(method, path, fault) for fault in faults]
 
     def forbid(self, *permissions: str) -> None:
-        """Refuse what needs these permissions, such as "storage.objects.create", from now on; none: refuse nothing."""
+        """Reject requests that need these permissions, such as `storage.objects.create`. Replaces the previous ones."""
         with self._lock:
             self._store.forbidden = frozenset(permissions)
 
     def object(self, key: str, generation: int | None = None) -> bytes:
-        """The bytes of an object, or of an old version of it."""
+        """Return the bytes of an object, or of an old version of it."""
         with self._lock:
             found = self._store.find(BUCKET, key, None if generation is None else str(generation))
         if found is None:
@@ -140,12 +149,12 @@ class CloudStorage:
         return found[1]
 
     def objects(self) -> dict[str, int]:
-        """The generations of all objects, by key."""
+        """Return the generations of all objects by key."""
         with self._lock:
             return {key: int(found["generation"]) for key, found in self._store.objects.get(BUCKET, {}).items()}
 
     def put(self, key: str, content: bytes, metadata: Mapping[str, str] | None = None) -> int:
-        """Put an object there from outside, whatever is there; its generation."""
+        """Store an object without a request, replacing any old one; return its generation."""
         made = objects._make_object_resource(  # noqa: SLF001  (the emulator has no public way)
             self.endpoint, BUCKET, key, "application/octet-stream", len(content), {"metadata": dict(metadata or {})}
         )
@@ -155,12 +164,12 @@ class CloudStorage:
         return int(resource["generation"])
 
     def delete(self, key: str) -> None:
-        """Take an object away from outside."""
+        """Delete an object without a request."""
         with self._lock:
             self._store.delete_file(BUCKET, key)
 
     def record(self, request: Request) -> Fault:
-        """Note a request, and say how it goes wrong (for the server)."""
+        """Record a request and return its fault. Called by the server."""
         with self._lock:
             self.requests.append(request)
             for entry in self._script:
@@ -171,7 +180,7 @@ class CloudStorage:
         return Fault()
 
     def answer(self, request: Request, exchange: _Exchange) -> Answer:
-        """Do what the request asks (for the server). One at a time: so no reader sees half a replacement."""
+        """Handle a request. Called by the server. One at a time, so that no reader sees half a replacement."""
         with self._lock:
             self._store.request = request
             try:
@@ -192,7 +201,7 @@ class CloudStorage:
             self._store.demand(f"storage.{permission}")
         finished = self._store.finished.get(request.query.get("upload_id", ""))
         if finished is not None:
-            return in_json(finished)
+            return json_answer(finished)
         if len(parts) == 5 and parts[3] == "o" and request.method in _VERBS[5]:
             return self._act_on_object(request, exchange, parts[2], unquote(parts[4]))
         return self._emulate(request, exchange)
@@ -207,11 +216,11 @@ class CloudStorage:
         if request.method == "PATCH":
             return self._emulate(request, exchange)
         if request.method == "GET":
-            return _media(request, resource, content) if request.query.get("alt") == "media" else in_json(resource)
+            return _media(request, resource, content) if request.query.get("alt") == "media" else json_answer(resource)
         if generation is None or resource is self._store.objects.get(bucket, {}).get(name):
             self._store.delete_file(bucket, name)
         if generation is not None:
-            # A named generation is gone for good, versioning or not.
+            # Deleting a generation by its number is final, with and without versioning.
             self._store.archived[bucket, name].pop(generation, None)
         return Answer(204)
 
@@ -232,7 +241,7 @@ def _media(request: Request, resource: Mapping[str, Any], content: bytes) -> Ans
         "ETag": resource["etag"],
         "X-Goog-Generation": resource["generation"],
         "X-Goog-Metageneration": resource["metageneration"],
-        # Of the whole object, also for a range of it.
+        # The hash of the whole object, also for a range.
         "X-Goog-Hash": f"crc32c={resource['crc32c']},md5={resource['md5Hash']}",
         "X-Goog-Storage-Class": resource["storageClass"],
         "X-Goog-Stored-Content-Encoding": "identity",
@@ -268,13 +277,13 @@ class _Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def hang_up(self) -> None:
-        """End the connections that clients keep open, so that their threads end."""
+        """Close the connections that clients keep open, so that their threads end."""
         for connection in self._connections.copy():
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # Clients hang up in the middle: that is what some tests are about.
+        # Some tests break connections on purpose.
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 

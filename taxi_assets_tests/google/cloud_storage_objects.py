@@ -1,6 +1,7 @@
-"""The objects that `CloudStorage` holds: generations, preconditions, old versions, checksums, permissions.
+"""The Cloud Storage double's objects: generations, preconditions, old versions, checksums, permissions and errors.
 
-Belongs here: what the service knows of objects, and its refusals. Does not belong here: HTTP, routes, faults.
+They follow the JSON API reference of objects, and the pages "Request preconditions", "Object Versioning", "IAM
+permissions for JSON methods" and "HTTP status and error codes for JSON" of Google's Cloud Storage documentation.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 ACCOUNT = "taxi-assets@taxi-tests.iam.gserviceaccount.com"
 
-# Each 404 is an error to the emulator's log; to these tests it is an answer.
+# The emulator logs each 404 as an error; the tests expect them.
 for _name in ("gcp_storage_emulator", "api"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
@@ -38,22 +39,23 @@ _ERRORS = {
     416: ("requestedRangeNotSatisfiable", "Request range not satisfiable"),
     429: ("rateLimitExceeded", "The object exceeded the rate limit for object mutation operations."),
 }
-"""Reason and message by status; all others are said to be the backend's fault."""
+"""Reason and message by status. Every other status is answered with `backendError`."""
 
 
 @dataclass
 class Request:
-    """A request as it came in, and how it was answered; `path` is unquoted."""
+    """A request as it was received, and how it was answered."""
 
     method: str
     path: str
+    """The path, without the query and percent-decoded."""
     query: Mapping[str, str]
     headers: Message
     body_bytes: int
     status: int | None = None
-    """None: not answered."""
+    """The status of the answer; None if there was no answer."""
     sent_bytes: int = 0
-    """Of the answer's body."""
+    """The number of bytes of the answer's body."""
 
 
 @dataclass
@@ -74,20 +76,20 @@ class RefusedError(Exception):
         if self.status == 304:
             return Answer(304)
         if request.query.get("alt") == "media":
-            # The real service says it in plain text to a download.
+            # The real service answers a download with the bare message.
             return Answer(self.status, {"Content-Type": "text/html; charset=UTF-8"}, message.encode())
         error: dict[str, str] = {"message": message, "domain": "global", "reason": self.reason}
         if self.status == 412:
             error |= {"locationType": "header", "location": "If-Match"}
-        return in_json({"error": {"code": self.status, "message": message, "errors": [error]}}, self.status)
+        return json_answer({"error": {"code": self.status, "message": message, "errors": [error]}}, self.status)
 
 
-def in_json(content: object, status: int = 200) -> Answer:
+def json_answer(content: object, status: int = 200) -> Answer:
     return Answer(status, {"Content-Type": "application/json; charset=UTF-8"}, json.dumps(content).encode())
 
 
 class Objects(Storage):  # type: ignore[misc]  # the emulator's store, untyped
-    """The emulator's store, with generations. To be used under the lock, `request` being the one in hand."""
+    """The emulator's store with generations. Use it under the lock, and set `request` to the current request."""
 
     def __init__(self) -> None:
         super().__init__(use_memory_fs=True)
@@ -98,7 +100,7 @@ class Objects(Storage):  # type: ignore[misc]  # the emulator's store, untyped
         self._generation = 0
 
     def demand(self, permission: str) -> None:
-        """Refuse the request if the permission is forbidden."""
+        """Reject the request if the permission is revoked."""
         if self.request is not None and permission in self.forbidden:
             thing = "object" if permission.startswith("storage.objects.") else "bucket"
             thing = "bucket" if permission == "storage.objects.list" else thing
@@ -109,7 +111,7 @@ class Objects(Storage):  # type: ignore[misc]  # the emulator's store, untyped
             raise RefusedError(403, message)
 
     def check(self, resource: Mapping[str, Any] | None, *, reading: bool = False) -> None:
-        """Refuse the request if its preconditions don't hold for that object, or for none."""
+        """Reject the request if the object, or its absence (None), does not meet the request's preconditions."""
         query = self.request.query if self.request is not None else {}
         for kind in ("Generation", "Metageneration"):
             actual = "0" if resource is None else str(resource[kind.lower()])
@@ -119,7 +121,7 @@ class Objects(Storage):  # type: ignore[misc]  # the emulator's store, untyped
                 raise RefusedError(304 if reading else 412)
 
     def find(self, bucket: str, name: str, generation: str | None = None) -> tuple[dict[str, Any], bytes] | None:
-        """The object and its bytes: the current ones, or those of a generation, if still kept."""
+        """Return the object and its bytes: the current version, or the given generation if it is still kept."""
         current = self.objects.get(bucket, {}).get(name)
         if current is not None and generation in {None, current["generation"]}:
             return current, self.get_file(bucket, name)
@@ -128,7 +130,7 @@ class Objects(Storage):  # type: ignore[misc]  # the emulator's store, untyped
     def create_file(
         self, bucket_name: str, file_name: str, content: bytes, file_obj: dict[str, Any], file_id: str | None = None
     ) -> None:
-        """Put an object there at once, as a new generation."""
+        """Store an object atomically as a new generation."""
         self._check_write(bucket_name, file_name)
         self._verify(file_obj)
         self._archive(bucket_name, file_name)
@@ -140,7 +142,7 @@ class Objects(Storage):  # type: ignore[misc]  # the emulator's store, untyped
             "metageneration": "1",
             "etag": base64.b64encode(generation.encode()).decode(),
             "size": str(len(content)),
-            # The name in one piece, as the real service has it; the emulator leaves its slashes as they are.
+            # The real service escapes slashes in the name; the emulator does not.
             "mediaLink": file_obj["mediaLink"].partition("/o/")[0]
             + f"/o/{quote(file_name, safe='')}?generation={generation}&alt=media",
         }
@@ -149,27 +151,27 @@ class Objects(Storage):  # type: ignore[misc]  # the emulator's store, untyped
             self.finished[file_id] = file_obj
 
     def create_resumable_upload(self, bucket_name: str, file_name: str, file_obj: dict[str, Any]) -> str:
-        """Preconditions are checked at the start of a session too, not only at its end."""
+        """Start a session, after checking the preconditions. They are checked again at its end."""
         self._check_write(bucket_name, file_name)
         return str(super().create_resumable_upload(bucket_name, file_name, file_obj))
 
     def add_to_resumable_upload(
         self, file_id: str, content: bytes, total_size: int | None = None, expected_start: int | None = None
     ) -> bytes | None:
-        """Bytes sent again are passed over: that is how a client retries a chunk whose answer was lost."""
-        have = self.get_resumable_byte_count(file_id)
-        if expected_start is not None and expected_start < have:
-            content, expected_start = content[have - expected_start :], have
+        """Add a chunk, without the bytes that have arrived before: a client resends a chunk if its answer was lost."""
+        received = self.get_resumable_byte_count(file_id)
+        if expected_start is not None and expected_start < received:
+            content, expected_start = content[received - expected_start :], received
         whole: bytes | None = super().add_to_resumable_upload(file_id, content, total_size, expected_start)
         return whole
 
     def delete_file(self, bucket_name: str, file_name: str) -> None:
-        """Take it away; the bucket's versioning decides whether it is kept as an old version."""
+        """Delete an object; a bucket with versioning keeps it as an old version."""
         self._archive(bucket_name, file_name)
         self._hard_delete_file(bucket_name, file_name)
 
     def _write_config_to_file(self) -> None:
-        """Nothing to do: nobody reads it back, and it grows with each object."""
+        """Do nothing: the file is never read, and it would grow with each object."""
 
     def _list_live_candidates(self, bucket_name: str, prefix: str | None = None) -> list[tuple[str, dict[str, Any]]]:
         live: list[tuple[str, dict[str, Any]]] = super()._list_live_candidates(bucket_name, prefix)
@@ -190,7 +192,7 @@ class Objects(Storage):  # type: ignore[misc]  # the emulator's store, untyped
         self.check(current)
 
     def _verify(self, resource: Mapping[str, Any]) -> None:
-        """The emulator has checked the hashes in the metadata; those in the header are left."""
+        """Check the hashes in the header; the emulator has checked those in the metadata."""
         header = self.request.headers.get("X-Goog-Hash", "") if self.request is not None else ""
         for kind, provided in re.findall(r"(crc32c|md5)=([\w+/]+=*)", header):
             calculated = resource["crc32c" if kind == "crc32c" else "md5Hash"]

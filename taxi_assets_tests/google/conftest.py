@@ -1,4 +1,4 @@
-"""BigQuery's double on loopback, for the official client: what tests of it share unless they set it up otherwise."""
+"""Fixtures of the tests of the BigQuery double: the double on loopback, and the official client for it."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from taxi_assets_tests.google.bigquery import BigQuery
-from taxi_assets_tests.google.bigquery_trips import Objects, client_of, make_table
+from taxi_assets_tests.google.bigquery_trips import ObjectServer, client_of, make_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 @pytest.fixture
-def objects() -> Iterator[Objects]:
-    with Objects() as objects:
+def objects() -> Iterator[ObjectServer]:
+    with ObjectServer() as objects:
         yield objects
 
 
 @pytest.fixture
-def bigquery(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> Iterator[BigQuery]:
+def bigquery(objects: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[BigQuery]:
     with BigQuery(storage_endpoint=objects.endpoint) as bigquery:
         monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", bigquery.endpoint)
         yield bigquery

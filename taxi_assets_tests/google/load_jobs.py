@@ -1,4 +1,4 @@
-"""Load jobs as the product inserts them, of an object that is there: what tests of jobs and of loads share."""
+"""Fixtures of the double's tests of jobs and loads: load jobs of an existing object, inserted as the product does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from google.cloud.bigquery.retry import DEFAULT_RETRY
 from taxi_assets_tests.google.bigquery_trips import TABLE, load_config, trips
 
 if TYPE_CHECKING:
-    from taxi_assets_tests.google.bigquery_trips import Objects
+    from taxi_assets_tests.google.bigquery_trips import ObjectServer
 
 Load = Callable[..., Any]
 
@@ -21,14 +21,14 @@ SOON = DEFAULT_RETRY.with_delay(initial=0.01, maximum=0.02)
 
 
 @pytest.fixture
-def objects(objects: Objects) -> Objects:
+def objects(objects: ObjectServer) -> ObjectServer:
     objects.contents[KEY] = trips()
     return objects
 
 
 @pytest.fixture
 def load(client: Any) -> Load:
-    """Insert a load job of the object."""
+    """Return a function that inserts a load job of the object."""
 
     def insert(destination: str = f"{TABLE}$202101", *, job_id: str | None = None, **options: Any) -> Any:
         config = load_config(**options)

@@ -1,7 +1,7 @@
-"""A service account for tests: a real key, and the token endpoint that takes it, on loopback.
+"""A test double of a Google service account: a real key, and its OAuth token endpoint on loopback.
 
-The official clients sign with the key and fetch a token, as they do with Google. What the key gives access to are the
-doubles, which take any token.
+The official clients sign with the key and fetch a token, as they do from Google. The other doubles accept any token.
+The endpoint follows Google's documentation "Using OAuth 2.0 for Server to Server Applications".
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from google.auth.credentials import CredentialsWithRegionalAccessBoundary
 
-# In the background google-auth asks Google itself in which regions a token is good; here there is nobody to ask. For
-# good, since every process that has a key imports this module.
-setattr(  # noqa: B010  (for the type checker it is no attribute to be set)
+# In the background google-auth asks Google in which regions a token is valid. Tests must not ask. It is not restored,
+# because every process that has a key imports this module.
+setattr(  # noqa: B010  (the type checker does not know the attribute)
     CredentialsWithRegionalAccessBoundary, "_is_regional_access_boundary_lookup_required", lambda _: False
 )
 
@@ -42,11 +42,15 @@ class _TokenEndpoint(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 class ServiceAccount:
-    """A key whose tokens come from here; `refuses` makes the endpoint answer as Google does to a revoked key."""
+    """A service account's key with its token endpoint, during a `with` block.
+
+    Args:
+        refuses: Whether the endpoint answers as Google does to a revoked key.
+    """
 
     def __init__(self, *, refuses: bool = False) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _TokenEndpoint)
@@ -59,7 +63,7 @@ class ServiceAccount:
 
     @property
     def json(self) -> str:
-        """The key file's content."""
+        """The content of the key file."""
         return json.dumps(
             {
                 "type": "service_account",
@@ -73,7 +77,7 @@ class ServiceAccount:
 
     @property
     def base64(self) -> str:
-        """The same as TAXI_GOOGLE_CREDENTIALS takes it."""
+        """The key file in base64, as TAXI_GOOGLE_CREDENTIALS takes it."""
         return base64.b64encode(self.json.encode()).decode()
 
     def __enter__(self) -> Self:

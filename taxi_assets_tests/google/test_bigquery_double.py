@@ -14,7 +14,7 @@ from taxi_assets_tests.google.bigquery_trips import (
     PROJECT,
     SCHEMA,
     TABLE,
-    Objects,
+    ObjectServer,
     client_of,
     load_config,
     make_table,
@@ -22,7 +22,7 @@ from taxi_assets_tests.google.bigquery_trips import (
 )
 
 
-def _load(client: Any, objects: Objects, **options: Any) -> Any:
+def _load(client: Any, objects: ObjectServer, **options: Any) -> Any:
     objects.contents["m.parquet"] = trips(**options)
     config = load_config()
     return client.load_table_from_uri("gs://lake/m.parquet", f"{TABLE}$202101", job_config=config).result()
@@ -41,7 +41,7 @@ def test_a_dataset_keeps_its_location_and_labels(client: Any) -> None:
 
 
 @pytest.mark.usefixtures("table")
-def test_a_dataset_exists_once(client: Any) -> None:
+def test_a_dataset_is_created_only_once(client: Any) -> None:
     with pytest.raises(exceptions.Conflict, match=f"Already Exists: Dataset {PROJECT}:trips"):
         client.create_dataset("trips")
     assert client.create_dataset("trips", exists_ok=True).location == "EU"
@@ -56,7 +56,7 @@ def test_a_missing_dataset_is_not_found(client: Any) -> None:
 
 
 @pytest.mark.usefixtures("table")
-def test_a_dataset_with_tables_goes_only_with_its_contents(client: Any) -> None:
+def test_a_dataset_with_tables_is_deleted_only_with_its_contents(client: Any) -> None:
     with pytest.raises(exceptions.BadRequest, match="still in use"):
         client.delete_dataset("trips")
     client.delete_dataset("trips", delete_contents=True)
@@ -65,7 +65,7 @@ def test_a_dataset_with_tables_goes_only_with_its_contents(client: Any) -> None:
 
 
 @pytest.mark.usefixtures("table")
-def test_a_dataset_does_not_move(client: Any) -> None:
+def test_a_dataset_cannot_be_moved(client: Any) -> None:
     dataset = client.get_dataset("trips")
     dataset.description = "All trips."
     assert client.update_dataset(dataset, ["description"]).description == "All trips."
@@ -78,7 +78,7 @@ def test_a_dataset_does_not_move(client: Any) -> None:
 
 
 @pytest.mark.usefixtures("table")
-def test_a_table_keeps_what_was_declared(client: Any, bigquery: BigQuery) -> None:
+def test_a_table_keeps_its_declared_properties(client: Any, bigquery: BigQuery) -> None:
     found = client.get_table(TABLE)
     assert [(field.name, field.field_type, field.mode) for field in found.schema] == [
         ("data_month", "DATE", "REQUIRED"),
@@ -96,7 +96,7 @@ def test_a_table_keeps_what_was_declared(client: Any, bigquery: BigQuery) -> Non
 
 
 @pytest.mark.usefixtures("table")
-def test_a_table_exists_once(client: Any) -> None:
+def test_a_table_is_created_only_once(client: Any) -> None:
     with pytest.raises(exceptions.Conflict, match=rf"Already Exists: Table {PROJECT}:trips\.yellow"):
         client.create_table(google.Table(TABLE, SCHEMA))
 
@@ -130,7 +130,7 @@ def test_no_table_is_created_with_a_decorator(client: Any) -> None:
     ],
 )
 @pytest.mark.usefixtures("table")
-def test_a_table_that_cannot_be_is_refused(
+def test_an_invalid_table_is_rejected(
     client: Any, schema: Any, partitioning: str | None, clustering: list[str], message: str
 ) -> None:
     wanted = google.Table("taxi-project.trips.other", [google.SchemaField(*field) for field in schema])
@@ -143,7 +143,7 @@ def test_a_table_that_cannot_be_is_refused(
 
 
 def test_a_patch_adds_nullable_columns_and_descriptions(
-    client: Any, table: Any, objects: Objects, bigquery: BigQuery
+    client: Any, table: Any, objects: ObjectServer, bigquery: BigQuery
 ) -> None:
     _load(client, objects)
     tip = google.SchemaField("tip_amount", "NUMERIC", description="US dollars.")
@@ -164,7 +164,7 @@ def test_a_patch_adds_nullable_columns_and_descriptions(
         ([*SCHEMA, google.SchemaField("tip", "NUMERIC", "REQUIRED")], "Cannot add required fields"),
     ],
 )
-def test_a_patch_changes_nothing_else(client: Any, table: Any, schema: Any, message: str) -> None:
+def test_other_changes_of_the_schema_are_rejected(client: Any, table: Any, schema: Any, message: str) -> None:
     table.schema = schema
     expected = rf"Provided Schema does not match Table {PROJECT}:trips\.yellow\. .*{message}"
     with pytest.raises(exceptions.BadRequest, match=expected):
@@ -177,7 +177,7 @@ def test_labels_are_patched_one_by_one(client: Any, table: Any) -> None:
     assert client.update_table(table, ["labels"]).labels == {"month": "all"}
 
 
-def test_a_patch_of_a_changed_table_is_refused(client: Any, table: Any, objects: Objects) -> None:
+def test_a_patch_of_a_changed_table_is_rejected(client: Any, table: Any, objects: ObjectServer) -> None:
     _load(client, objects)
     table.description = "Too late."
     with pytest.raises(exceptions.PreconditionFailed):
@@ -197,8 +197,8 @@ def test_partitioning_does_not_change_but_clustering_may(client: Any, table: Any
 
 
 @pytest.mark.usefixtures("table")
-def test_a_partition_is_asked_for_listed_and_dropped_by_its_decorator(
-    client: Any, objects: Objects, bigquery: BigQuery
+def test_a_partition_is_described_listed_and_deleted_by_its_decorator(
+    client: Any, objects: ObjectServer, bigquery: BigQuery
 ) -> None:
     _load(client, objects)
     january, february = client.get_table(f"{TABLE}$202101"), client.get_table(f"{TABLE}$202102")
@@ -214,12 +214,12 @@ def test_a_partition_is_asked_for_listed_and_dropped_by_its_decorator(
 
 @pytest.mark.parametrize("partition", ["2021", "20210101", "202113", "january"])
 @pytest.mark.usefixtures("table")
-def test_a_decorator_fits_the_partitioning(client: Any, partition: str) -> None:
+def test_a_decorator_must_fit_the_partitioning(client: Any, partition: str) -> None:
     with pytest.raises(exceptions.BadRequest, match="partition"):
         client.get_table(f"{TABLE}${partition}")
 
 
-def test_rows_come_in_pages(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_paged(objects: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> None:
     with BigQuery(storage_endpoint=objects.endpoint, rows_per_page=2) as bigquery:
         monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", bigquery.endpoint)
         with contextlib.closing(client_of()) as client:

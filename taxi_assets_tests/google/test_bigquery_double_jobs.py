@@ -13,7 +13,7 @@ from taxi_assets_tests.google.bigquery import BigQuery, Fault, JobFault
 from taxi_assets_tests.google.bigquery_trips import (
     PROJECT,
     TABLE,
-    Objects,
+    ObjectServer,
     load_config,
     trips,
 )
@@ -28,7 +28,7 @@ def _count(bigquery: BigQuery) -> int:
     return len(bigquery.rows("trips.yellow"))
 
 
-def test_a_job_id_is_burnt(load: Load, client: Any, objects: Objects) -> None:
+def test_a_job_id_can_be_used_only_once(load: Load, client: Any, objects: ObjectServer) -> None:
     objects.contents[KEY] = 404
     with pytest.raises(exceptions.NotFound):
         load(job_id="run-yellow-2021-01").result()
@@ -40,7 +40,7 @@ def test_a_job_id_is_burnt(load: Load, client: Any, objects: Objects) -> None:
         load(job_id="2021/01")
 
 
-def test_an_insert_whose_answer_was_lost_left_a_job(load: Load, client: Any, bigquery: BigQuery) -> None:
+def test_an_insert_whose_answer_is_lost_creates_a_job(load: Load, client: Any, bigquery: BigQuery) -> None:
     bigquery.script(Fault(status=503, after=True), method="POST", path="/jobs")
     with pytest.raises(exceptions.Conflict):
         load(job_id="mine")
@@ -48,7 +48,7 @@ def test_an_insert_whose_answer_was_lost_left_a_job(load: Load, client: Any, big
     assert len(bigquery.jobs) == 1
 
 
-def test_a_job_runs_after_so_many_polls(load: Load, bigquery: BigQuery) -> None:
+def test_a_job_runs_at_the_configured_poll(load: Load, bigquery: BigQuery) -> None:
     bigquery.script_job(JobFault(after_polls=3))
     job = load()
     states = [job.state]
@@ -73,7 +73,7 @@ def test_a_failing_job_writes_nothing(load: Load, bigquery: BigQuery, writes_fir
     assert bigquery.jobs[-1].error == {"reason": "backendError", "message": "Try again."}
 
 
-def test_a_fault_waits_for_its_job(load: Load, client: Any, bigquery: BigQuery) -> None:
+def test_a_fault_applies_to_the_next_matching_job(load: Load, client: Any, bigquery: BigQuery) -> None:
     bigquery.script_job(JobFault("backendError"), kind="load", destination="trips.new")
     client.query("SELECT 1").result()
     load().result()
@@ -81,7 +81,7 @@ def test_a_fault_waits_for_its_job(load: Load, client: Any, bigquery: BigQuery) 
         load("trips.new$202101").result()
 
 
-def test_a_cancelled_job_writes_nothing(load: Load, bigquery: BigQuery) -> None:
+def test_a_canceled_job_writes_nothing(load: Load, bigquery: BigQuery) -> None:
     job = load()
     job.cancel()
     assert job.done()
@@ -90,7 +90,7 @@ def test_a_cancelled_job_writes_nothing(load: Load, bigquery: BigQuery) -> None:
     assert bigquery.rows("trips.yellow") == []
 
 
-def test_a_job_ends_even_if_nobody_polls_it(load: Load, bigquery: BigQuery) -> None:
+def test_a_job_ends_without_polls(load: Load, bigquery: BigQuery) -> None:
     load()
     assert bigquery.rows("trips.yellow") == []
     bigquery.settle()

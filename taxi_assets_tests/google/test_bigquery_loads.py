@@ -21,7 +21,7 @@ from taxi_assets_tests.google.bigquery_trips import (
     PROJECT,
     SCHEMA,
     TABLE,
-    Objects,
+    ObjectServer,
     load_config,
     trips,
 )
@@ -40,7 +40,7 @@ def _fares(bigquery: BigQuery) -> list[tuple[str, str]]:
 # Replacing a month
 
 
-def test_a_month_is_replaced_and_its_neighbours_stay(load: Load, objects: Objects, bigquery: BigQuery) -> None:
+def test_a_month_is_replaced_and_its_neighbors_stay(load: Load, objects: ObjectServer, bigquery: BigQuery) -> None:
     objects.contents[KEY] = trips(FEBRUARY, ("7",))
     load(f"{TABLE}$202102").result()
     for fares in (("1", "2"), ("3",)):
@@ -50,7 +50,7 @@ def test_a_month_is_replaced_and_its_neighbours_stay(load: Load, objects: Object
     assert _fares(bigquery) == [("2021-01", "3"), ("2021-02", "7")]
 
 
-def test_values_come_back_as_they_went(load: Load, client: Any) -> None:
+def test_values_are_read_back_unchanged(load: Load, client: Any) -> None:
     load().result()
     assert [tuple(row) for row in client.list_rows(TABLE)] == [
         (JANUARY, dt.datetime(2021, 1, 5, 7, 8, 9), Decimal("1.5"), 0, "Zoë"),  # noqa: DTZ001  (local time)
@@ -58,8 +58,8 @@ def test_values_come_back_as_they_went(load: Load, client: Any) -> None:
     ]
 
 
-def test_rows_of_another_month_are_refused_and_nothing_changes(
-    load: Load, objects: Objects, bigquery: BigQuery
+def test_rows_of_another_month_are_rejected_and_nothing_changes(
+    load: Load, objects: ObjectServer, bigquery: BigQuery
 ) -> None:
     load().result()
     objects.contents[KEY] = trips(FEBRUARY)
@@ -70,7 +70,7 @@ def test_rows_of_another_month_are_refused_and_nothing_changes(
     assert bigquery.jobs[-1].error["reason"] == "invalid"
 
 
-def test_append_and_empty(load: Load, bigquery: BigQuery) -> None:
+def test_write_append_and_write_empty(load: Load, bigquery: BigQuery) -> None:
     load(write_disposition="WRITE_EMPTY").result()
     load(write_disposition="WRITE_APPEND").result()
     assert len(_fares(bigquery)) == 4
@@ -80,7 +80,7 @@ def test_append_and_empty(load: Load, bigquery: BigQuery) -> None:
 
 
 def test_without_a_decorator_the_whole_table_is_replaced_with_its_schema(
-    load: Load, objects: Objects, client: Any, bigquery: BigQuery
+    load: Load, objects: ObjectServer, client: Any, bigquery: BigQuery
 ) -> None:
     load().result()
     objects.contents[KEY] = trips(FEBRUARY, ("5",), note=None)
@@ -90,7 +90,7 @@ def test_without_a_decorator_the_whole_table_is_replaced_with_its_schema(
     assert client.get_table(TABLE).labels == {"service": "yellow"}
 
 
-def test_a_load_may_make_its_table(load: Load, client: Any) -> None:
+def test_a_load_may_create_its_table(load: Load, client: Any) -> None:
     with pytest.raises(exceptions.NotFound, match=r"Not found: Table taxi-project:trips\.new"):
         load("trips.new$202101", create_disposition="CREATE_NEVER").result()
     load("trips.new$202101").result()
@@ -100,7 +100,7 @@ def test_a_load_may_make_its_table(load: Load, client: Any) -> None:
         load("trips.newer$202101", time_partitioning=None, clustering_fields=None).result()
 
 
-def test_a_failed_load_makes_no_table(load: Load, objects: Objects, client: Any) -> None:
+def test_a_failed_load_creates_no_table(load: Load, objects: ObjectServer, client: Any) -> None:
     objects.contents[KEY] = trips(FEBRUARY)
     with pytest.raises(exceptions.BadRequest, match="different partitions"):
         load("trips.new$202101").result()
@@ -123,7 +123,7 @@ def test_a_failed_load_makes_no_table(load: Load, objects: Objects, client: Any)
         ),
     ],
 )
-def test_another_layout_is_refused(load: Load, options: dict[str, Any], given: str) -> None:
+def test_another_layout_is_rejected(load: Load, options: dict[str, Any], given: str) -> None:
     expected = r"interval\(type:month,field:data_month\) clustering\(pickup_datetime\)"
     message = (
         f"Incompatible table partitioning specification. Expects partitioning specification {expected}, "
@@ -133,7 +133,7 @@ def test_another_layout_is_refused(load: Load, options: dict[str, Any], given: s
         load(**options).result()
 
 
-def test_no_layout_at_all_is_the_tables(load: Load, bigquery: BigQuery) -> None:
+def test_a_load_without_a_layout_uses_the_tables(load: Load, bigquery: BigQuery) -> None:
     load(time_partitioning=None, clustering_fields=None).result()
     assert len(_fares(bigquery)) == 2
 
@@ -150,13 +150,13 @@ def test_no_layout_at_all_is_the_tables(load: Load, bigquery: BigQuery) -> None:
         ),
     ],
 )
-def test_another_schema_is_refused(load: Load, objects: Objects, schema: Any, message: str) -> None:
+def test_another_schema_is_rejected(load: Load, objects: ObjectServer, schema: Any, message: str) -> None:
     objects.contents[KEY] = trips(note=None)
     with pytest.raises(exceptions.BadRequest, match=rf"Provided Schema does not match Table .*yellow\. {message}"):
         load(schema=schema).result()
 
 
-def test_fields_are_added_where_the_job_allows_it(load: Load, client: Any, bigquery: BigQuery) -> None:
+def test_fields_are_added_if_the_job_allows_it(load: Load, client: Any, bigquery: BigQuery) -> None:
     options = ["ALLOW_FIELD_ADDITION", "ALLOW_FIELD_RELAXATION"]
     relaxed = [google.SchemaField("data_month", "DATE"), *SCHEMA[1:], google.SchemaField("tip", "NUMERIC")]
     load(schema=relaxed, schema_update_options=options).result()
@@ -179,8 +179,8 @@ def test_fields_are_added_where_the_job_allows_it(load: Load, client: Any, bigqu
         ({"data_month": None}, "Required column value .* is missing: data_month"),
     ],
 )
-def test_a_file_that_does_not_fit_is_refused(
-    load: Load, objects: Objects, bigquery: BigQuery, columns: Any, message: str
+def test_a_file_with_other_columns_is_rejected(
+    load: Load, objects: ObjectServer, bigquery: BigQuery, columns: Any, message: str
 ) -> None:
     objects.contents[KEY] = trips(**columns)
     with pytest.raises(exceptions.BadRequest, match=message):
@@ -188,14 +188,16 @@ def test_a_file_that_does_not_fit_is_refused(
     assert bigquery.rows("trips.yellow") == []
 
 
-def test_columns_go_by_name_and_missing_ones_are_null(load: Load, objects: Objects, bigquery: BigQuery) -> None:
+def test_columns_are_matched_by_name_and_missing_ones_are_null(
+    load: Load, objects: ObjectServer, bigquery: BigQuery
+) -> None:
     count = pa.array([7, 8], pa.int64())
     objects.contents[KEY] = trips(passengers=None, note=None, PASSENGERS=count)
     load().result()
     assert [row[2:] for row in bigquery.rows("trips.yellow")] == [(Decimal("1.5"), 7, None), (Decimal(-2), 8, None)]
 
 
-def test_timestamps_are_datetimes_unless_adjusted_to_utc(load: Load, objects: Objects, client: Any) -> None:
+def test_timestamps_are_datetimes_unless_adjusted_to_utc(load: Load, objects: ObjectServer, client: Any) -> None:
     moment = pa.array([dt.datetime(2021, 1, 1, 12, tzinfo=dt.UTC)] * 2, pa.timestamp("us", "UTC"))
     objects.contents[KEY] = trips(seen=moment)
     load("trips.derived", schema=None).result()
@@ -206,13 +208,13 @@ def test_timestamps_are_datetimes_unless_adjusted_to_utc(load: Load, objects: Ob
     ] * 2
 
 
-def test_what_is_no_parquet_is_refused(load: Load, objects: Objects) -> None:
+def test_a_file_that_is_not_parquet_is_rejected(load: Load, objects: ObjectServer) -> None:
     objects.contents[KEY] = b"<html>"
     with pytest.raises(exceptions.BadRequest, match=r"not in Parquet format\. File: gs://lake/clean/yellow 2021-01"):
         load().result()
 
 
-# Objects
+# ObjectServer
 
 
 @pytest.mark.parametrize(
@@ -224,7 +226,7 @@ def test_what_is_no_parquet_is_refused(load: Load, objects: Objects) -> None:
     ],
 )
 def test_an_object_that_cannot_be_read_fails_the_job(
-    load: Load, objects: Objects, status: int, error: type[Exception], message: str
+    load: Load, objects: ObjectServer, status: int, error: type[Exception], message: str
 ) -> None:
     objects.contents[KEY] = status
     job = load()
@@ -232,7 +234,7 @@ def test_an_object_that_cannot_be_read_fails_the_job(
         job.result()
 
 
-def test_the_object_is_read_when_the_job_runs(load: Load, objects: Objects, bigquery: BigQuery) -> None:
+def test_the_object_is_read_when_the_job_runs(load: Load, objects: ObjectServer, bigquery: BigQuery) -> None:
     job = load()
     objects.contents[KEY] = trips(fares=("9",))
     job.result()
@@ -259,7 +261,7 @@ def test_a_file_is_uploaded_in_the_job(client: Any, bigquery: BigQuery, size: st
     assert content in bigquery.requests[-2].body_bytes
 
 
-def test_an_upload_goes_on_after_a_fault(client: Any, bigquery: BigQuery, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_upload_continues_after_a_fault(client: Any, bigquery: BigQuery, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("google.cloud.bigquery.client._DEFAULT_CHUNKSIZE", 256 << 10)
     monkeypatch.setattr("google.resumable_media.requests._request_helpers.time.sleep", lambda _: None)
     fares = tuple(str(number * 7919 % 100_003) for number in range(200_000))
@@ -283,7 +285,7 @@ def test_a_frame_is_loaded_and_read(client: Any) -> None:
 # JSON
 
 
-def test_json_goes_into_a_partition(client: Any, bigquery: BigQuery) -> None:
+def test_json_is_loaded_into_a_partition(client: Any, bigquery: BigQuery) -> None:
     row = {"DATA_MONTH": "2021-01-01", "Fare_Amount": "1.25", "passengers": 3, "pickup_datetime": "2021-01-01 10:00:00"}
     client.load_table_from_json([row], f"{TABLE}$202101", job_config=load_config(source_format=None)).result()
     assert bigquery.rows("trips.yellow") == [
@@ -301,7 +303,7 @@ def test_json_goes_into_a_partition(client: Any, bigquery: BigQuery) -> None:
         ([1], "not an object"),
     ],
 )
-def test_json_that_does_not_fit_is_refused(client: Any, bigquery: BigQuery, line: Any, message: str) -> None:
+def test_json_with_other_fields_is_rejected(client: Any, bigquery: BigQuery, line: Any, message: str) -> None:
     config = load_config(source_format="NEWLINE_DELIMITED_JSON")
     file = io.BytesIO(json.dumps(line).encode())
     with pytest.raises(exceptions.BadRequest, match=message):

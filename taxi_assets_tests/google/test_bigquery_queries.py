@@ -19,7 +19,7 @@ from taxi_assets_tests.google.bigquery_trips import (
     JANUARY,
     PROJECT,
     TABLE,
-    Objects,
+    ObjectServer,
     client_of,
     load_config,
     make_table,
@@ -33,21 +33,21 @@ MEBIBYTE = 1 << 20
 
 
 @pytest.fixture
-def objects() -> Iterator[Objects]:
-    with Objects() as objects:
+def objects() -> Iterator[ObjectServer]:
+    with ObjectServer() as objects:
         objects.contents["m.parquet"] = trips()
         yield objects
 
 
 @pytest.fixture
-def bigquery(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> Iterator[BigQuery]:
+def bigquery(objects: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[BigQuery]:
     with BigQuery(storage_endpoint=objects.endpoint, rows_per_page=3) as bigquery:
         monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", bigquery.endpoint)
         yield bigquery
 
 
 @pytest.fixture
-def client(bigquery: BigQuery, objects: Objects) -> Iterator[Any]:
+def client(bigquery: BigQuery, objects: ObjectServer) -> Iterator[Any]:
     """With two trips of January and three of February."""
     client = client_of()
     make_table(client)
@@ -92,14 +92,14 @@ def test_a_month_is_counted_and_summed_by_named_parameters(client: Any) -> None:
         ("BYTES", b"\x00\xff"),
     ],
 )
-def test_values_go_and_come_back_the_same(client: Any, kind: str, value: Any) -> None:
+def test_parameters_and_results_keep_their_values(client: Any, kind: str, value: Any) -> None:
     parameters = [google.ScalarQueryParameter("x", kind, value), google.ScalarQueryParameter("none", kind, None)]
     rows = client.query("SELECT @x AS x", job_config=google.QueryJobConfig(query_parameters=parameters)).result()
     assert [row["x"] for row in rows] == [value]
 
 
 @pytest.mark.usefixtures("client")
-def test_values_are_written_as_bigquery_writes_them(bigquery: BigQuery) -> None:
+def test_values_are_represented_as_in_bigquery(bigquery: BigQuery) -> None:
     query = (
         "SELECT NUMERIC '2.500', CAST(0 AS NUMERIC), 100, CAST(1 AS FLOAT64), TRUE, DATETIME '2021-01-01 00:00:00', "
         "TIMESTAMP '2021-01-01 00:00:00+00', CAST('nan' AS FLOAT64), CAST('-inf' AS FLOAT64), CAST(NULL AS STRING)"
@@ -112,7 +112,7 @@ def test_values_are_written_as_bigquery_writes_them(bigquery: BigQuery) -> None:
     ]
 
 
-def test_arrays_and_positions_as_parameters(client: Any) -> None:
+def test_array_and_positional_parameters(client: Any) -> None:
     query = f"SELECT passengers FROM `{TABLE}` WHERE passengers IN UNNEST(@some) AND data_month = @month ORDER BY 1"
     some = google.ArrayQueryParameter("some", "INT64", [0, 2, 9])
     month = google.ScalarQueryParameter("month", "DATE", FEBRUARY)
@@ -131,7 +131,7 @@ def test_rows_keep_their_order_over_pages(client: Any, bigquery: BigQuery) -> No
     assert (rows.total_rows, len(list(rows))) == (5, 5)
 
 
-def test_all_columns_come_as_arrow_and_as_a_frame(client: Any) -> None:
+def test_all_columns_are_read_as_arrow_and_as_a_frame(client: Any) -> None:
     rows = client.query(f"SELECT * FROM trips.yellow AS y WHERE y.data_month = '{JANUARY}'").result()
     table = rows.to_arrow(create_bqstorage_client=False)
     assert table.column_names == ["data_month", "pickup_datetime", "Fare_Amount", "passengers", "note"]
@@ -141,7 +141,7 @@ def test_all_columns_come_as_arrow_and_as_a_frame(client: Any) -> None:
     assert str(frame["pickup_datetime"].dtype) == "datetime64[us]"
 
 
-def test_jobs_query_answers_at_once(client: Any, bigquery: BigQuery) -> None:
+def test_jobs_query_returns_the_rows(client: Any, bigquery: BigQuery) -> None:
     rows = client.query_and_wait(f"SELECT passengers FROM `{TABLE}` ORDER BY 1 DESC LIMIT 4")
     assert [tuple(row) for row in rows] == [(2,), (1,), (1,), (0,)]
     asked = [request.path for request in bigquery.requests if request.method == "POST"]
@@ -163,7 +163,7 @@ def _external(uri: str = "gs://lake/m.parquet", schema: Any = ()) -> Any:
     return external
 
 
-def test_a_parquet_object_is_queried_where_it_lies(client: Any, objects: Objects, bigquery: BigQuery) -> None:
+def test_a_parquet_object_is_queried_in_place(client: Any, objects: ObjectServer, bigquery: BigQuery) -> None:
     query = f"SELECT COUNT(*), SUM(l.Fare_Amount) FROM lake AS l JOIN `{TABLE}` USING (data_month, passengers)"
     assert _all(client, query, table_definitions={"lake": _external()}) == [(2, Decimal("-0.5"))]
     objects.contents["m.parquet"] = trips(fares=("5",))
@@ -192,7 +192,7 @@ def test_bytes_are_counted_and_billed(client: Any) -> None:
     assert client.get_table(TABLE).num_bytes == job.total_bytes_processed
 
 
-def test_a_query_over_its_limit_is_refused(client: Any) -> None:
+def test_a_query_over_its_limit_is_rejected(client: Any) -> None:
     message = re.escape(f"Query exceeded limit for bytes billed: 1000000. {10 * MEBIBYTE} or higher required.")
     # The client knows no such reason, so its error is a 500.
     with pytest.raises(exceptions.InternalServerError, match=message) as caught:
@@ -238,7 +238,7 @@ def test_a_query_replaces_a_partition(client: Any, bigquery: BigQuery) -> None:
     assert len(bigquery.rows("trips.marts")) == 2
 
 
-def test_views_are_made_read_and_replaced(client: Any) -> None:
+def test_views_are_created_read_and_replaced(client: Any) -> None:
     view = google.Table("taxi-project.trips.totals")
     view.view_query = f"SELECT data_month, SUM(Fare_Amount) AS fares FROM `{TABLE}` GROUP BY data_month"
     made = client.create_table(view)
@@ -295,7 +295,7 @@ def test_the_statements_of_the_pandas_io_manager(client: Any, bigquery: BigQuery
         ("SELECT 1 / CAST('x' AS INT64)", exceptions.BadRequest, "Could not convert"),
     ],
 )
-def test_a_query_with_a_mistake_fails_as_a_job(
+def test_an_invalid_query_fails_as_a_job(
     client: Any, bigquery: BigQuery, query: str, error: type[Exception], message: str
 ) -> None:
     job = client.query(query, job_retry=None)
@@ -309,7 +309,7 @@ def test_a_query_runs_where_the_data_is(client: Any) -> None:
         client.query(f"SELECT 1 FROM `{TABLE}`", location="US").result()
 
 
-def test_a_default_dataset_and_common_tables_are_names_too(client: Any) -> None:
+def test_names_resolve_to_the_default_dataset_and_to_common_table_expressions(client: Any) -> None:
     query = "WITH some AS (SELECT * FROM yellow LIMIT 2) SELECT COUNT(*) FROM some, (SELECT 1)"
     assert _all(client, query, default_dataset="taxi-project.trips") == [(2,)]
 

@@ -20,7 +20,7 @@ from taxi_assets_tests.google.bigquery_trips import (
     JANUARY,
     PROJECT,
     TABLE,
-    Objects,
+    ObjectServer,
     client_of,
     load_config,
     make_table,
@@ -81,7 +81,7 @@ def test_a_missing_permission_is_named(
 
 
 @pytest.mark.parametrize("fault", [Fault(status=503), Fault(status=429), Fault(reset=True)])
-def test_a_fault_meets_one_request_and_has_no_effect(client: Any, bigquery: BigQuery, fault: Fault) -> None:
+def test_a_fault_applies_to_one_request_which_has_no_effect(client: Any, bigquery: BigQuery, fault: Fault) -> None:
     bigquery.script(fault, method="POST", path="/datasets")
     client.create_dataset("trips", retry=SOON)
     assert [request.method for request in bigquery.requests] == ["POST", "POST"]
@@ -98,20 +98,20 @@ def test_faults_queue_up_and_wait_for_their_request(client: Any, bigquery: BigQu
 
 
 @pytest.mark.parametrize("fault", [Fault(status=503, after=True), Fault(reset=True, after=True)])
-def test_a_lost_answer_had_its_effect(client: Any, bigquery: BigQuery, fault: Fault) -> None:
+def test_a_request_whose_answer_is_lost_takes_effect(client: Any, bigquery: BigQuery, fault: Fault) -> None:
     bigquery.script(fault, method="POST", path="/datasets")
     with pytest.raises(exceptions.Conflict, match="Already Exists"):
         client.create_dataset("trips", retry=SOON)
 
 
 @pytest.mark.usefixtures("table")
-def test_the_world_can_change_before_a_request(client: Any, bigquery: BigQuery) -> None:
+def test_an_action_can_run_before_a_request(client: Any, bigquery: BigQuery) -> None:
     bigquery.script(Fault(before=lambda: client.delete_table(TABLE)), method="GET", path="/tables/yellow")
     with pytest.raises(exceptions.NotFound):
         client.get_table(TABLE)
 
 
-def test_requests_are_noted_as_sent(client: Any, bigquery: BigQuery) -> None:
+def test_requests_are_recorded_as_sent(client: Any, bigquery: BigQuery) -> None:
     client.create_dataset("trips")
     request = bigquery.requests[-1]
     assert (request.method, request.path) == ("POST", f"/bigquery/v2/projects/{PROJECT}/datasets")
@@ -121,7 +121,7 @@ def test_requests_are_noted_as_sent(client: Any, bigquery: BigQuery) -> None:
     assert request.headers["Content-Type"] == "application/json"
 
 
-def test_half_a_request_has_no_effect(bigquery: BigQuery, client: Any) -> None:
+def test_an_incomplete_request_has_no_effect(bigquery: BigQuery, client: Any) -> None:
     body = b'{"datasetReference": {"datasetId": "trips"}}'
     target = urlsplit(bigquery.endpoint)
     with socket.create_connection((target.hostname, target.port)) as connection:
@@ -136,7 +136,7 @@ def test_half_a_request_has_no_effect(bigquery: BigQuery, client: Any) -> None:
 
 
 @pytest.mark.usefixtures("table")
-def test_many_clients_at_once(objects: Objects, bigquery: BigQuery) -> None:
+def test_many_clients_at_once(objects: ObjectServer, bigquery: BigQuery) -> None:
     def replace(number: int) -> int:
         uri, month = f"gs://lake/{number}.parquet", f"{TABLE}$2021{number:02}"
         objects.contents[f"{number}.parquet"] = trips(JANUARY.replace(month=number))

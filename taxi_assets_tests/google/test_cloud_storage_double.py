@@ -1,4 +1,4 @@
-"""Cloud Storage on loopback behaves as the service does, seen through the official client."""
+"""The Cloud Storage double behaves as the service does; seen through the official client."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def client(storage: CloudStorage) -> Iterator[Any]:
 
 
 @pytest.fixture
-def hasty_threads() -> Iterator[None]:
-    """Threads take turns so often that what isn't done at once is seen half done."""
+def frequent_thread_switches() -> Iterator[None]:
+    """Switch between threads so often that other threads see every change that is not atomic."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -65,7 +65,7 @@ def _upload(bucket: Any, content: bytes, **options: Any) -> Any:
 
 
 def _upload_in_chunks(bucket: Any, content: bytes, **options: Any) -> None:
-    # Of unknown size: the client sends small files in one request otherwise.
+    # Without a size; otherwise the client sends a small file in one request.
     bucket.blob(KEY, chunk_size=CHUNK).upload_from_file(io.BytesIO(content), retry=RETRY, **options)
 
 
@@ -73,7 +73,7 @@ def _error(raised: pytest.ExceptionInfo[Any]) -> Any:
     return json.loads(raised.value.response.text)["error"]
 
 
-def test_starts_and_stops_at_once_with_a_client_still_connected() -> None:
+def test_it_starts_and_stops_quickly_with_a_connected_client() -> None:
     threads = threading.active_count()
     started = time.perf_counter()
     with requests.Session() as session:
@@ -85,7 +85,7 @@ def test_starts_and_stops_at_once_with_a_client_still_connected() -> None:
         assert threading.active_count() == threads
 
 
-def test_what_was_written_is_read_back_with_its_metadata(storage: CloudStorage, bucket: Any) -> None:
+def test_an_object_is_read_back_with_its_metadata(storage: CloudStorage, bucket: Any) -> None:
     content = bytes(range(256)) * 100 + b"\r\n\n\r--==\r\n"
     blob = bucket.blob(KEY)
     blob.metadata = {"sha256": "ab", "run": "1"}
@@ -104,7 +104,9 @@ def test_generations_increase(storage: CloudStorage, bucket: Any) -> None:
 
 
 @pytest.mark.parametrize("upload", [_upload, _upload_in_chunks])
-def test_an_upload_for_none_is_refused_when_there_is_one(storage: CloudStorage, bucket: Any, upload: Any) -> None:
+def test_an_upload_of_a_new_object_is_rejected_if_the_object_exists(
+    storage: CloudStorage, bucket: Any, upload: Any
+) -> None:
     storage.put(KEY, b"theirs")
     with pytest.raises(exceptions.PreconditionFailed) as raised:
         upload(bucket, b"ours", if_generation_match=0)
@@ -124,7 +126,7 @@ def test_an_upload_replaces_only_the_generation_it_names(storage: CloudStorage, 
     assert storage.objects() == {KEY: second}
 
 
-def test_a_resumable_upload_in_chunks_survives_refusals_and_a_lost_answer(storage: CloudStorage, bucket: Any) -> None:
+def test_a_resumable_upload_in_chunks_survives_errors_and_lost_answers(storage: CloudStorage, bucket: Any) -> None:
     content = bytes(range(256)) * 3000
     faults = Fault(), Fault(status=503), Fault(status=503, after=True), Fault(reset=True), Fault(reset=True, after=True)
     storage.script(*faults, method="PUT")
@@ -148,7 +150,7 @@ def test_an_object_that_appears_during_a_resumable_upload_is_not_replaced(storag
     assert storage.object(KEY) == b"theirs"
 
 
-def test_a_status_query_says_how_much_has_arrived(storage: CloudStorage) -> None:
+def test_a_status_query_reports_how_much_has_arrived(storage: CloudStorage) -> None:
     url = f"{storage.endpoint}/upload/storage/v1/b/{storage.bucket}/o?uploadType=resumable"
     with requests.Session() as session:
         session_url = session.post(url, json={"name": KEY}, timeout=5).headers["Location"]
@@ -159,7 +161,7 @@ def test_a_status_query_says_how_much_has_arrived(storage: CloudStorage) -> None
     assert (chunk.status_code, chunk.headers["Range"]) == (308, f"bytes=0-{CHUNK - 1}")
 
 
-def test_an_upload_whose_answer_was_lost_is_refused_when_retried(storage: CloudStorage, bucket: Any) -> None:
+def test_a_retry_of_an_upload_whose_answer_was_lost_is_rejected(storage: CloudStorage, bucket: Any) -> None:
     storage.script(Fault(status=503, after=True), method="POST", path="/upload/")
     with pytest.raises(exceptions.PreconditionFailed):
         _upload(bucket, b"ours", if_generation_match=0)
@@ -167,7 +169,7 @@ def test_an_upload_whose_answer_was_lost_is_refused_when_retried(storage: CloudS
     assert storage.object(KEY) == b"ours"
 
 
-def test_a_retried_upload_lands_once(storage: CloudStorage, bucket: Any) -> None:
+def test_a_retried_upload_is_stored_once(storage: CloudStorage, bucket: Any) -> None:
     storage.script(Fault(status=503), Fault(status=429, headers={"Retry-After": "1"}), Fault(reset=True), method="POST")
     generation = _upload(bucket, b"ours", if_generation_match=0).generation
     assert [request.status for request in storage.requests] == [503, 429, None, 200]
@@ -187,7 +189,7 @@ def test_a_fault_has_googles_error_body(storage: CloudStorage, client: Any, stat
     assert (own.value.message.endswith("Quota."), own.value.errors[0]["reason"]) == (True, "quotaExceeded")
 
 
-def test_faults_wait_for_the_requests_they_are_for(storage: CloudStorage, bucket: Any) -> None:
+def test_faults_apply_to_the_next_matching_request(storage: CloudStorage, bucket: Any) -> None:
     storage.script(Fault(status=500), method="DELETE")
     storage.script(Fault(status=500), path="quarantine/")
     _upload(bucket, b"1")
@@ -197,7 +199,7 @@ def test_faults_wait_for_the_requests_they_are_for(storage: CloudStorage, bucket
     assert storage.objects() == {}
 
 
-def test_wrong_checksums_are_refused(storage: CloudStorage, bucket: Any) -> None:
+def test_wrong_checksums_are_rejected(storage: CloudStorage, bucket: Any) -> None:
     blob = bucket.blob(KEY)
     blob.crc32c = "AAAAAA=="
     with pytest.raises(exceptions.BadRequest, match=r"Provided CRC32C .*AAAAAA=="):
@@ -248,7 +250,7 @@ def test_preconditions_hold_for_reading_and_deleting(storage: CloudStorage, buck
     assert storage.objects() == {}
 
 
-def test_ranges_are_as_the_client_reads_them(storage: CloudStorage, bucket: Any) -> None:
+def test_ranges_are_read_as_the_client_requests_them(storage: CloudStorage, bucket: Any) -> None:
     storage.put(KEY, b"0123456789")
     blob = bucket.blob(KEY)
     assert blob.download_as_bytes(start=2, end=4) == b"234"
@@ -273,7 +275,7 @@ def test_a_download_names_its_generation_and_hashes(storage: CloudStorage) -> No
             assert headers["x-goog-stored-content-length"] == "9"
 
 
-def test_a_download_cut_short_goes_on_with_the_same_generation(storage: CloudStorage, bucket: Any) -> None:
+def test_an_interrupted_download_continues_with_the_same_generation(storage: CloudStorage, bucket: Any) -> None:
     content = b"0" * 100_000
     first = storage.put(KEY, content)
     storage.script(Fault(cut_after=50_000), Fault(before=lambda: storage.put(KEY, b"1" * 100_000)), method="GET")
@@ -285,14 +287,14 @@ def test_a_download_cut_short_goes_on_with_the_same_generation(storage: CloudSto
     assert rest.query["generation"] == str(first)
 
 
-def test_a_corrupt_download_is_seen(storage: CloudStorage, bucket: Any) -> None:
+def test_a_corrupt_download_is_detected(storage: CloudStorage, bucket: Any) -> None:
     storage.put(KEY, b"0123456789")
     storage.script(Fault(corrupt=True))
     with pytest.raises(DataCorruption):
         bucket.blob(KEY).download_as_bytes(checksum="crc32c")
 
 
-def test_what_is_missing_is_said(storage: CloudStorage, client: Any, bucket: Any) -> None:
+def test_missing_objects_and_buckets_are_named(storage: CloudStorage, client: Any, bucket: Any) -> None:
     with pytest.raises(exceptions.NotFound, match=r"No such object: taxi-lake/nothing") as missing:
         bucket.blob("nothing").reload()
     assert missing.value.errors[0]["reason"] == "notFound"
@@ -308,7 +310,7 @@ def test_what_is_missing_is_said(storage: CloudStorage, client: Any, bucket: Any
     assert storage.objects() == {}
 
 
-def test_a_missing_permission_is_said(storage: CloudStorage, bucket: Any) -> None:
+def test_a_missing_permission_is_named_in_the_error(storage: CloudStorage, bucket: Any) -> None:
     storage.forbid("storage.objects.create", "storage.objects.get")
     with pytest.raises(exceptions.Forbidden) as raised:
         _upload(bucket, b"1")
@@ -332,7 +334,7 @@ def test_replacing_needs_the_permission_to_delete(storage: CloudStorage, bucket:
     assert storage.object(KEY) == b"1"
 
 
-@pytest.mark.usefixtures("hasty_threads")
+@pytest.mark.usefixtures("frequent_thread_switches")
 def test_of_many_writers_for_the_same_generation_one_wins(storage: CloudStorage) -> None:
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         results = list(pool.map(_race, [(storage.endpoint, number) for number in range(8)]))
@@ -346,8 +348,8 @@ def _race(work: tuple[str, int]) -> int:
     return requests.post(url, str(number).encode(), params={"name": KEY}, timeout=5).status_code
 
 
-@pytest.mark.usefixtures("hasty_threads")
-def test_a_reader_sees_one_version_whole_while_others_replace_it(storage: CloudStorage, bucket: Any) -> None:
+@pytest.mark.usefixtures("frequent_thread_switches")
+def test_a_reader_sees_one_complete_version_while_others_replace_it(storage: CloudStorage, bucket: Any) -> None:
     contents = {storage.put(KEY, b"0" * 100_000): b"0"}
     done = threading.Event()
 
