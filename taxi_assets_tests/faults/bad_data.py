@@ -1,7 +1,7 @@
-"""Real files spoilt, and a second reading of whatever they then say: what `test_bad_data.py` is made of.
+"""Corruptions of real files, and an independent reader of the corrupted files, for `test_bad_data.py`.
 
-The reading goes by Python's own means, line by line and value by value, and imports nothing that reads files. A file is
-taken as the platform takes it: fetched from a folder, verified, cleaned.
+The independent reader uses only Python's standard library, line by line and value by value. The platform gets each file
+in the normal way: it downloads the file from a folder, validates it and cleans it.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.cleaning.clean_month import CleanedMonth
 
 LOG = logging.getLogger("bad data")
-LONGEST_SECONDS = 30.0
-"""A file that takes longer hangs; these take hundredths of a second."""
+MAX_CPU_SECONDS = 30.0
+"""A file that takes longer counts as a hang. These files take hundredths of a second."""
 
-# --- spoiling ---------------------------------------------------------------------------------------------------------
+# --- corruption -------------------------------------------------------------------------------------------------------
 
-ABSURD = [
+EXTREME_VALUES = [
     "1e308", "-1e308", "1e309", "1e-400", "1" + "0" * 30, "-1" + "0" * 30, "NaN", "nan", "-nan", "inf", "-Infinity",
     "-0", "-0.00", "+0", "+7", "007", "1.", ".", "-", "e", "1e", "1e3", "1e+00000000000002", "0x1F", "1_000",
     "\uff11\uff12",
@@ -61,7 +61,7 @@ ABSURD = [
     " ", "\t", '"', '""', '"1"', "'1'", "\x00", "1\x00", "\x0b", "\x0c", "\x1a", "\x85", "\u2028", "é", "\U0001f695",
     "x" * 70_000,
 ]  # fmt: skip
-BYTES = [
+EXTREME_BYTES = [
     b'"', b'"\n', b',"', b"\r", b"\n", b"\r\n", b"\n\n", b"\r\r\n", b",", b",,", b"\x00", b"\xff", b"\xfe\xff", b"\xc3",
     b"\xc3\x28",
     b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xef\xbb\xbf", b"\xe2\x82", b"\\", b"\x1f\x8b", b"PAR1", b"#", b";", b"\t",
@@ -69,22 +69,20 @@ BYTES = [
 
 
 @dataclass(frozen=True)
-class Spoiling:
-    """One change to a file's bytes: `how`, at which share of its length, over how many bytes, with what put in.
+class Corruption:
+    """One change to the bytes of a file."""
 
-    A negative share is one of the first line, others are of all that follows.
-    """
-
-    how: str
-    place: float
+    kind: str
+    position: float
+    """Share of the length of the header line if negative, otherwise of the length of all rows."""
     length: int
-    put: bytes
+    inserted: bytes
 
     def apply(self, content: bytes) -> bytes:
         header = content.find(b"\n") + 1
-        start = int(-self.place * header if self.place < 0 else header + self.place * (len(content) - header))
-        put, end = self.put, start
-        match self.how:
+        start = int(-self.position * header if self.position < 0 else header + self.position * (len(content) - header))
+        put, end = self.inserted, start
+        match self.kind:
             case "overwrite":
                 end = start + len(put)
             case "cut out":
@@ -96,38 +94,38 @@ class Spoiling:
             case "flip a bit":
                 end = start + 1
                 put = bytes(byte ^ (1 << self.length % 8) for byte in content[start:end])
-            case "field":  # the next one
+            case "field":  # replace the next field
                 field = re.compile(rb"(?<=,)[^,\r\n]*(?=[,\r\n])").search(content, start)
                 start, end = field.span() if field else (len(content), len(content))
         return content[:start] + put + content[end:]
 
 
-def _spoilings(hows: Sequence[str], puts: st.SearchStrategy[bytes], *, in_header: bool = False) -> Any:
+def _corruptions(kinds: Sequence[str], inserted: st.SearchStrategy[bytes], *, in_header: bool = False) -> Any:
     return st.builds(
-        Spoiling,
-        st.sampled_from(hows),
+        Corruption,
+        st.sampled_from(kinds),
         st.integers(0, 999).map(lambda place: (place - 1000) / 1000 if in_header else place / 1000),
         st.sampled_from([1, 2, 7, 40, 100, 1000, 5000]),
-        puts,
+        inserted,
     )
 
 
 _NOTHING = st.just(b"")
-_BYTES = st.sampled_from(BYTES) | st.binary(max_size=20)
+_BYTES = st.sampled_from(EXTREME_BYTES) | st.binary(max_size=20)
 _IN_ROWS = st.one_of(
-    _spoilings(["field"], st.sampled_from(ABSURD).map(str.encode)),
-    _spoilings(["put in", "overwrite", "field"], _BYTES),
-    _spoilings(["cut out", "double", "flip a bit"], _NOTHING),
+    _corruptions(["field"], st.sampled_from(EXTREME_VALUES).map(str.encode)),
+    _corruptions(["put in", "overwrite", "field"], _BYTES),
+    _corruptions(["cut out", "double", "flip a bit"], _NOTHING),
 )
 _ANYWHERE = st.one_of(
-    _spoilings(["cut off"], _NOTHING),
-    _spoilings(["put in", "overwrite", "field"], _BYTES, in_header=True),
-    _spoilings(["cut out", "double", "flip a bit"], _NOTHING, in_header=True),
+    _corruptions(["cut off"], _NOTHING),
+    _corruptions(["put in", "overwrite", "field"], _BYTES, in_header=True),
+    _corruptions(["cut out", "double", "flip a bit"], _NOTHING, in_header=True),
 )
-SPOILINGS = st.sampled_from([_IN_ROWS] * 19 + [_ANYWHERE]).flatmap(lambda one: one)
+CORRUPTIONS = st.sampled_from([_IN_ROWS] * 19 + [_ANYWHERE]).flatmap(lambda one: one)
 
 
-# --- a second reading -------------------------------------------------------------------------------------------------
+# --- the independent reader -------------------------------------------------------------------------------------------
 
 _NAMES: Mapping[str, Mapping[str, str]] = {
     service: {
@@ -140,7 +138,7 @@ _NAMES: Mapping[str, Mapping[str, str]] = {
     for service in ("yellow", "green")
 } | {"fhv": MEANING, "fhvhv": MEANING}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-# As in 2:52 or " 1" for 02:52 or 01, which nobody takes for anything else.
+# Accepts 2:52 for 02:52 and " 1" for 01, which are unambiguous.
 _TIME = re.compile(r"(\d{4})-(\d\d?)-(\d\d?| \d)(?:T|\s+)(\d\d?):(\d\d?)(?::(\d\d?)(?:\.(\d{1,6}))?)?", re.ASCII)
 _CODES: Mapping[str, Mapping[str, Any]] = {
     "vendor_id": {"cmt": 1, "vts": 2, "dds": 3},
@@ -151,12 +149,12 @@ _CODES: Mapping[str, Mapping[str, Any]] = {
     },
     "store_and_fwd_flag": {"y": "Y", "n": "N", "1": "Y", "0": "N", "1.0": "Y", "0.0": "N"},
 }  # fmt: skip
-UNREADABLE = object()
+INVALID = object()
 
 
 @functools.cache
-def reading(column: str, text: str) -> Any:
-    """What a text means in a column, or that it means nothing."""
+def expected_value(column: str, text: str) -> Any:
+    """Return the value of a text in a column, None for a null, or INVALID."""
     text = text.strip(" \t\"'")
     if not text:
         return None
@@ -171,39 +169,39 @@ def reading(column: str, text: str) -> Any:
 
 def _number(column: str, text: str) -> Any:
     if column == "store_and_fwd_flag" or _NUMBER.fullmatch(text) is None:
-        return UNREADABLE
+        return INVALID
     if column.endswith("tude"):
         return float(text)
     number = Decimal(text)
     if column.endswith(("_id", "_count", "_type", "sr_flag")):
-        return int(number) if -(2**63) <= number < 2**63 and number == int(number) else UNREADABLE
+        return int(number) if -(2**63) <= number < 2**63 and number == int(number) else INVALID
     quantum = Decimal("0.001" if column == "trip_distance" else "0.01")
     fits = number.adjusted() < 12
-    return number.quantize(quantum, ROUND_HALF_UP, Context(prec=10_000)) if fits else UNREADABLE
+    return number.quantize(quantum, ROUND_HALF_UP, Context(prec=10_000)) if fits else INVALID
 
 
 def _time(text: str) -> Any:
     parts = _TIME.fullmatch(text)
     if parts is None:
-        return UNREADABLE
+        return INVALID
     *until_minute, second, fraction = parts.groups(default="0")
     try:
         return dt.datetime(*map(int, [*until_minute, second, fraction.ljust(6, "0")]))  # type: ignore[arg-type]  # noqa: DTZ001  (local times have no zone)
     except ValueError:
-        return UNREADABLE
+        return INVALID
 
 
-def lines_of(content: bytes) -> list[str]:
-    """The lines that are not blank, header first; bytes that are not UTF-8 are escaped."""
+def split_lines(content: bytes) -> list[str]:
+    """Return the lines that are not blank, header first. Bytes that are not UTF-8 are escaped."""
     lines = re.split(rb"\r\n|\n|\r", content.removeprefix(b"\xef\xbb\xbf"))
     return [line.decode("utf-8", "backslashreplace") for line in lines if line]
 
 
-def assert_every_row_is_kept(service: str, content: bytes, made: CleanedMonth) -> None:
-    """Each row is on one side; what is clean says what the file says, what is not has its text."""
-    header, *lines = lines_of(content)
-    clean = pyarrow.parquet.read_table(made.clean)
-    left = pyarrow.parquet.read_table(made.quarantine)
+def assert_every_row_is_kept(service: str, content: bytes, cleaned: CleanedMonth) -> None:
+    """Assert that each row is clean or quarantined, with the file's values if clean and its text if quarantined."""
+    header, *lines = split_lines(content)
+    clean = pyarrow.parquet.read_table(cleaned.clean)
+    left = pyarrow.parquet.read_table(cleaned.quarantine)
     rows = clean["source_row"].to_pylist()
     assert sorted([*rows, *left["source_row"].to_pylist()]) == list(range(1, len(lines) + 1))
     assert left["original"].to_pylist() == [lines[row - 1] for row in left["source_row"].to_pylist()]
@@ -218,54 +216,54 @@ def assert_every_row_is_kept(service: str, content: bytes, made: CleanedMonth) -
     for column in SERVICES[service].published_columns:
         read_from = places.get(column.name, [])
         texts = [[row[place] for place in read_from] for row in fields]
-        # Of two columns with the same meaning, one is empty, or they agree.
-        expected = [next((v for t in row if (v := reading(column.name, t)) is not None), None) for row in texts]
+        # If two columns have the same meaning, one is empty or they are equal.
+        expected = [next((v for t in row if (v := expected_value(column.name, t)) is not None), None) for row in texts]
         assert clean[column.name].to_pylist() == expected, column.name
 
 
-# --- taking it in -----------------------------------------------------------------------------------------------------
+# --- download and cleaning --------------------------------------------------------------------------------------------
 
 
-def take_in(path: Path, folder: Path, service: str = "") -> CleanedMonth:
-    """Fetch, verify and clean a file that stands under its published name; raises one of the project's errors."""
-    named, month = service_and_month(path)
-    known = SERVICES[service or named]
+def fetch_and_clean(path: Path, folder: Path, service: str = "") -> CleanedMonth:
+    """Download, validate and clean a file with a published name. Raises only errors of this project."""
+    service_in_name, month = service_and_month(path)
+    schema = SERVICES[service or service_in_name]
     candidate = SourceUrl(path.as_uri(), "test", format_of(path))
-    fetched = download(f"{known.name} {month}", [candidate], known=None, output_dir=folder, log=LOG)
+    fetched = download(f"{schema.name} {month}", [candidate], known=None, output_dir=folder, log=LOG)
     assert isinstance(fetched, DownloadedFile)
-    return clean_month(fetched.path, fetched.record, known, month, known.rules, folder)
+    return clean_month(fetched.path, fetched.record, schema, month, schema.rules, folder)
 
 
-def refusal_of(error: TaxiAssetsError, path: Path) -> str:
-    """What kind of error it is; it names the file, in one line.
+def error_name(error: TaxiAssetsError, path: Path) -> str:
+    """Return the error's class name, after asserting that the error is allowed, is one line and names the month.
 
-    Rows that do not add up are the reader's fault, unless Parquet's footer has lied about them.
+    A `ReconciliationError` is allowed only for Parquet, whose footer may state a wrong number of rows.
     """
     service, month = service_and_month(path)
-    named = (InvalidFileError, ColumnMismatchError, TooManyQuarantinedError)
-    assert isinstance(error, (*named, ReconciliationError) if path.suffix == ".parquet" else named), error
+    allowed = (InvalidFileError, ColumnMismatchError, TooManyQuarantinedError)
+    assert isinstance(error, (*allowed, ReconciliationError) if path.suffix == ".parquet" else allowed), error
     assert str(error).startswith(f"{service} {month}"), error
     assert "\n" not in str(error), error
     return type(error).__name__
 
 
-def try_csv(path: Path, folder: Path) -> str:
-    """Take a CSV in: "kept" with every row and value right, or the kind of the one error."""
+def clean_corrupt_csv(path: Path, folder: Path) -> str:
+    """Clean a CSV file: return "kept" if every row and value is right, or the name of the error."""
     service, _ = service_and_month(path)
-    started = time.process_time()  # of the CPU: a busy machine makes it no longer
+    started = time.process_time()  # CPU time, which does not depend on the load of the machine
     try:
-        made = take_in(path, folder)
+        cleaned = fetch_and_clean(path, folder)
     except TaxiAssetsError as error:
-        return refusal_of(error, path)
+        return error_name(error, path)
     finally:
-        assert time.process_time() - started < LONGEST_SECONDS
+        assert time.process_time() - started < MAX_CPU_SECONDS
         assert pa.total_allocated_bytes() < 500 << 20
-    assert_every_row_is_kept(service, path.read_bytes(), made)
+    assert_every_row_is_kept(service, path.read_bytes(), cleaned)
     return "kept"
 
 
-def spoil(content: bytes, spoilings: Sequence[Spoiling]) -> bytes:
-    """Apply one after the other."""
-    for spoiling in spoilings:
-        content = spoiling.apply(content)
+def corrupt(content: bytes, corruptions: Sequence[Corruption]) -> bytes:
+    """Apply corruptions in order."""
+    for corruption in corruptions:
+        content = corruption.apply(content)
     return content

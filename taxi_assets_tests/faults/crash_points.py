@@ -1,8 +1,12 @@
-"""The moments of a run: the points before and after something durable happens, told by name as they are reached.
+"""Crash points of a run: the points before and after each durable write, reported by name when the run reaches them.
 
-They are told from around the calls that do it; what is called is the real thing. `WRITES` are those of a lake in a
-folder and of DuckDB, `STEPS` the ends and beginnings of Dagster's steps, `STATEMENTS` what a Postgres server is told to
-change. What Google is asked, its doubles see by themselves.
+The code under test is real: wrappers around its calls report the points.
+
+- `WRITES`: writes of a lake in a folder, and of DuckDB.
+- `STEPS`: start and end of each Dagster step.
+- `STATEMENTS`: statements that change something on a Postgres server.
+
+Google's test doubles see every request, so they need no crash points.
 """
 
 from __future__ import annotations
@@ -28,57 +32,57 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def _telling_writes(home: Path, reached: Callable[[str], None]) -> Iterator[None]:
+def _report_writes(home: Path, reached: Callable[[str], None]) -> Iterator[None]:
     replace, link, unlink, connect = Path.replace, Path.hardlink_to, Path.unlink, duckdb.connect
     publish, load = LocalLake.publish, DuckDBWarehouse.replace_month
 
     @contextmanager
-    def told(name: str | None) -> Iterator[None]:
+    def around(name: str | None) -> Iterator[None]:
         if name is not None:
             reached(f"before {name}")
         yield
         if name is not None:
             reached(f"after {name}")
 
-    def told_replace(path: Path, target: Path) -> Path:
-        with told(_name(Path(target), home)):
+    def reporting_replace(path: Path, target: Path) -> Path:
+        with around(_crash_point_name(Path(target), home)):
             return replace(path, target)
 
-    def told_publish(lake: LocalLake, file: Path, key: str, **options: Any) -> None:
-        reached(f"publishing {_name(Path(lake.folder, key), home)}")  # before anything is locked
+    def reporting_publish(lake: LocalLake, file: Path, key: str, **options: Any) -> None:
+        reached(f"publishing {_crash_point_name(Path(lake.folder, key), home)}")  # before the lake takes its lock
         publish(lake, file, key, **options)
 
-    def told_link(path: Path, target: Path) -> None:
-        with told(_name(path, home)):
+    def reporting_link(path: Path, target: Path) -> None:
+        with around(_crash_point_name(path, home)):
             link(path, target)
 
-    def told_unlink(path: Path, missing_ok: bool = False) -> None:
+    def reporting_unlink(path: Path, missing_ok: bool = False) -> None:
         held = path.is_relative_to(home / "lake" / "raw") and path.exists()
-        with told(f"removing {path.name.partition('.')[2]}" if held else None):
+        with around(f"removing {path.name.partition('.')[2]}" if held else None):
             unlink(path, missing_ok=missing_ok)
 
-    def told_load(*args: Any, **options: Any) -> None:
-        with told("loading"):
+    def reporting_load(*args: Any, **options: Any) -> None:
+        with around("loading"):
             load(*args, **options)
 
-    def told_connect(*args: Any, **options: Any) -> Any:
-        return _ToldConnection(connect(*args, **options), reached)
+    def reporting_connect(*args: Any, **options: Any) -> Any:
+        return _ReportingConnection(connect(*args, **options), reached)
 
     with (
-        mock.patch.object(Path, "replace", told_replace),
-        mock.patch.object(Path, "hardlink_to", told_link),
-        mock.patch.object(Path, "unlink", told_unlink),
-        mock.patch.object(LocalLake, "publish", told_publish),
-        mock.patch.object(DuckDBWarehouse, "replace_month", told_load),
-        mock.patch.object(duckdb, "connect", told_connect),
+        mock.patch.object(Path, "replace", reporting_replace),
+        mock.patch.object(Path, "hardlink_to", reporting_link),
+        mock.patch.object(Path, "unlink", reporting_unlink),
+        mock.patch.object(LocalLake, "publish", reporting_publish),
+        mock.patch.object(DuckDBWarehouse, "replace_month", reporting_load),
+        mock.patch.object(duckdb, "connect", reporting_connect),
     ):
-        connections.close_idle()  # made by the real `duckdb.connect`
+        connections.close_idle()  # these were opened by the real `duckdb.connect`
         yield
         connections.close_idle()
 
 
-def _name(target: Path, home: Path) -> str | None:
-    """What comes to be when a file gets this name; None for what is not yet where it will be looked for."""
+def _crash_point_name(target: Path, home: Path) -> str | None:
+    """Name the object that a rename to `target` publishes; None for a temporary file."""
     layer = target.parent.parent.name if target.is_relative_to(home / "lake") else ""
     if layer == "raw":
         return "raw record" if target.name.endswith(".source.json") else "raw object"
@@ -87,8 +91,8 @@ def _name(target: Path, home: Path) -> str | None:
     return layer or None
 
 
-class _ToldConnection:
-    """A DuckDB connection that tells of its transactions: those that only make tables, and those that replace rows."""
+class _ReportingConnection:
+    """A DuckDB connection that reports its commits, and the statements that replace rows."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, reached: Callable[[str], None]) -> None:
         self._connection = connection
@@ -105,7 +109,7 @@ class _ToldConnection:
         verb, _, table = [*statement.split(), "", "", ""][:3]
         if verb in {"DELETE", "INSERT"}:
             self._wrote = True
-            self._reached(f"after {verb} {'note' if 'loaded_months' in table else 'trips'}")
+            self._reached(f"after {verb} {'ledger' if 'loaded_months' in table else 'trips'}")
         return result
 
     def commit(self) -> Self:
@@ -129,23 +133,23 @@ class _ToldConnection:
 
 
 @contextmanager
-def _telling_steps(_home: Path, reached: Callable[[str], None]) -> Iterator[None]:
+def _report_steps(_home: Path, reached: Callable[[str], None]) -> Iterator[None]:
     log = dg.DagsterEvent.from_step
 
-    def told(event_type: Any, step_context: Any, *args: Any, **options: Any) -> dg.DagsterEvent:
+    def reporting_from_step(event_type: Any, step_context: Any, *args: Any, **options: Any) -> dg.DagsterEvent:
         if event_type.value in {"STEP_START", "STEP_SUCCESS"}:
             reached(f"{'before' if event_type.value == 'STEP_START' else 'after'} {step_context.step.key}")
         return log(event_type, step_context, *args, **options)
 
-    with mock.patch.object(dg.DagsterEvent, "from_step", told):
+    with mock.patch.object(dg.DagsterEvent, "from_step", reporting_from_step):
         yield
 
 
 @contextmanager
-def _telling_statements(_home: Path, reached: Callable[[str], None]) -> Iterator[None]:
+def _report_statements(_home: Path, reached: Callable[[str], None]) -> Iterator[None]:
     class Cursor(psycopg2.extensions.cursor):  # type: ignore[misc]  # psycopg2 has no types
         def execute(self, query: Any, parameters: Any = None) -> None:
-            name = _change(query, self)
+            name = _changing_verb(query, self)
             super().execute(query, parameters)
             if name:
                 reached(f"after {name}")
@@ -164,15 +168,15 @@ def _telling_statements(_home: Path, reached: Callable[[str], None]) -> Iterator
 
     connect = psycopg2.connect
 
-    def told_connect(*args: Any, **options: Any) -> Any:
+    def reporting_connect(*args: Any, **options: Any) -> Any:
         return connect(*args, cursor_factory=Cursor, connection_factory=Connection, **options)
 
-    with mock.patch("taxi_assets.storage.warehouse.postgres.session.psycopg2.connect", told_connect):
+    with mock.patch("taxi_assets.storage.warehouse.postgres.session.psycopg2.connect", reporting_connect):
         yield
 
 
-def _change(query: Any, cursor: Any) -> str | None:
-    """What a statement changes, such as DETACH PARTITION; None for one that only looks."""
+def _changing_verb(query: Any, cursor: Any) -> str | None:
+    """Return what a statement changes, such as DETACH PARTITION; None for a statement that only reads."""
     text = query.as_string(cursor) if isinstance(query, sql.Composable) else str(query)
     found = re.match(r"\s*(CREATE|DROP|ALTER|DELETE|INSERT|LOCK|COMMENT)\b", text)
     if found is None:
@@ -182,13 +186,13 @@ def _change(query: Any, cursor: Any) -> str | None:
 
 
 WRITES, STEPS, STATEMENTS = "writes", "steps", "statements"
-_TELLING: Mapping[str, Callable[[Path, Callable[[str], None]], AbstractContextManager[None]]] = {
-    WRITES: _telling_writes,
-    STEPS: _telling_steps,
-    STATEMENTS: _telling_statements,
+_REPORTERS: Mapping[str, Callable[[Path, Callable[[str], None]], AbstractContextManager[None]]] = {
+    WRITES: _report_writes,
+    STEPS: _report_steps,
+    STATEMENTS: _report_statements,
 }
 
 
-def telling(which: str, home: Path, reached: Callable[[str], None]) -> AbstractContextManager[None]:
-    """Tell each moment of a kind, by name."""
-    return _TELLING[which](home, reached)
+def report_crash_points(kind: str, home: Path, on_reached: Callable[[str], None]) -> AbstractContextManager[None]:
+    """Call `on_reached` with the name of each crash point of a kind, as the run reaches it."""
+    return _REPORTERS[kind](home, on_reached)

@@ -1,6 +1,6 @@
-"""What a session of faults has tried, summed up: printed at its end, and kept in docs/reliability.md by the long form.
+"""Metrics of a session of fault tests: printed at its end, and written to docs/reliability.md by the long form.
 
-A test says what it tried by `record_property(name, number)`, in its last line, or at least after it has looked.
+A test reports what it tried with `record_property(name, number)`, after its assertions.
 """
 
 from __future__ import annotations
@@ -20,38 +20,38 @@ if TYPE_CHECKING:
 
 NAMES = (
     *("kills", "faults", "bad inputs", "hostile names", "planted secrets"),
-    *("rows lost", "rows doubled", "hangs", "reader crashes"),
+    *("rows lost", "rows duplicated", "hangs", "reader crashes"),
 )
-BEGIN, END = "<!-- figures: written by make reliability -->", "<!-- end of figures -->"
+BEGIN, END = "<!-- metrics: written by make reliability -->", "<!-- end of metrics -->"
 
 
-class Figures:
-    """Sums, over all workers."""
+class ReliabilityMetrics:
+    """Sums of the metrics over all pytest workers."""
 
     def __init__(self) -> None:
         self._sums: Counter[str] = Counter()
         self._tests: Counter[str] = Counter()
 
     def add(self, properties: Iterable[tuple[str, object]], outcome: str) -> None:
-        """What one test has recorded, once it is over, and how it ended."""
+        """Add what one test recorded, and its outcome."""
         self._tests[outcome] += 1
         for name, number in properties:
             if name in NAMES and isinstance(number, int):
                 self._sums[name] += number
 
     def table(self, style: str = "simple") -> str:
-        """One line a figure."""
+        """Return a table with one line per metric."""
         rows = [(name, self._sums[name]) for name in NAMES if name in self._sums]
         tests = [(f"tests {outcome}", number) for outcome, number in sorted(self._tests.items())]
-        return tabulate.tabulate([*rows, *tests], headers=["tried", "figure"], tablefmt=style, intfmt=",")
+        return tabulate.tabulate([*rows, *tests], headers=["metric", "value"], tablefmt=style, intfmt=",")
 
-    def keep(self, page: Path) -> None:
-        """Write them into the page, between its two markers, with when and on what they were measured."""
+    def write_to(self, page: Path) -> None:
+        """Write the table between the page's two markers, with date, commit and number of cores."""
         text = page.read_text()
         lines = f"{BEGIN}\n{_provenance(page.parent)}\n\n{self.table('github')}\n{END}"
         kept, times = re.subn(rf"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: lines, text, flags=re.DOTALL)
         if times != 1:
-            raise ValueError(f"{page} does not have the two markers, once: {BEGIN} and {END}")
+            raise ValueError(f"{page} must have the two markers once: {BEGIN} and {END}")
         page.write_text(kept)
 
 

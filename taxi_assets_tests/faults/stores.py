@@ -1,7 +1,7 @@
-"""Where runs are killed: the kinds of lake and warehouse, and how to look at each from outside.
+"""Deployments on each kind of store, with readers that do not use the code of this package.
 
-A place holds one version of a month on every shelf; its publisher can offer the other one. Looked at is with the
-engines' own clients, not with the package's code. Google's services are doubles (`taxi_assets_tests/google/`).
+Every layer of a deployment has one version of a month; the publisher can publish the other one. Readers use the clients
+of the engines. Google's services are test doubles (`taxi_assets_tests/google/`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import tenacity
 from taxi_assets.marts.mart import marts
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets_tests.contract.stores.postgres import Server, connect, database
-from taxi_assets_tests.faults.children import Child, Outcome, Plan
+from taxi_assets_tests.faults.child_runs import ChildRun, Outcome, Plan
 from taxi_assets_tests.faults.conftest import FILE, MONTH, SERVICE
 from taxi_assets_tests.google.bigquery import BigQuery
 from taxi_assets_tests.google.cloud_storage import CloudStorage
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
 
 _COLUMNS = ", ".join([*(column.name for column in GREEN.columns if column.name != "source_row"), "source_row"])
 _TRIPS = f"SELECT {_COLUMNS} FROM taxi.green_trips WHERE data_month = DATE '{{}}-01' ORDER BY source_row"
-# Without what BigQuery's ledger says of a month that is being replaced.
-_NOTED = "SELECT data_version, row_count FROM taxi.{} WHERE data_month = DATE '{}-01' AND data_version IS NOT NULL"
+# Without rows of months that are being replaced: only BigQuery's ledger has such rows.
+_LEDGER = "SELECT data_version, row_count FROM taxi.{} WHERE data_month = DATE '{}-01' AND data_version IS NOT NULL"
 _TABLES = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'taxi'"
 
-# The page says when the file was fetched.
-_FETCHED = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d UTC")
+# The page shows the time of the download, which differs between runs.
+_FETCH_TIME = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d UTC")
 
 KINDS = ["duckdb", "postgres", "google"]
 
@@ -51,8 +51,8 @@ Rows = tuple[tuple[Any, ...], ...]
 
 
 @dataclass(frozen=True)
-class Derived:
-    """What is made of the trips: rows of marts and of the table of quality, digests of the report's files."""
+class DerivedData:
+    """Data computed from the trips: rows of marts and of the quality table, digests of report files."""
 
     marts: Mapping[str, Rows]
     quality: Rows
@@ -60,105 +60,112 @@ class Derived:
 
 
 @dataclass(frozen=True)
-class Place:
-    """A deployment, and how to look at it without it."""
+class ObservedDeployment:
+    """A deployment, and independent readers of its stores."""
 
     deployment: Deployment
     versions: Republished
     environment: Mapping[str, str]
-    """What a run needs in its environment."""
-    select: Callable[[Sequence[str]], list[Rows]]
-    """The rows of queries, in one transaction, where nobody writes."""
-    query: Callable[[Sequence[str]], list[Rows]]
-    """The same beside others who write, as any client of the engine finds them."""
+    """Environment variables for a run."""
+    query_idle: Callable[[Sequence[str]], list[Rows]]
+    """Return the rows of queries, in one transaction, while no run is writing."""
+    query_during_writes: Callable[[Sequence[str]], list[Rows]]
+    """Return the rows of queries while runs are writing, as any client of the engine sees them."""
     objects: Callable[[], Mapping[str, bytes]]
-    """Everything in the lake, by key."""
+    """Return all objects in the lake, by key."""
     ledger: str = "loaded_months"
     google: tuple[CloudStorage, BigQuery] | None = None
 
-    def offer(self, content: bytes) -> None:
-        """Publish this version, under a time of its own: so that the same version is known by the same ETag."""
+    def publish(self, content: bytes) -> None:
+        """Publish this version. Its file time depends on its size, so that a version always has the same ETag."""
         file = Path(self.deployment.source, FILE)
         file.write_bytes(content)
         os.utime(file, (len(content), len(content)))
 
-    def start(self, job: str = SERVICE, month: str | None = MONTH, **plan: Any) -> Child:
-        """Start a run of a job in a process of its own."""
-        return Child(self.deployment, job, month, Plan(environment=self.environment, **plan))
+    def start(self, job: str = SERVICE, month: str | None = MONTH, **plan: Any) -> ChildRun:
+        """Start a run of a job in a child process."""
+        return ChildRun(self.deployment, job, month, Plan(environment=self.environment, **plan))
 
     def run(self, job: str = SERVICE, month: str | None = MONTH, **plan: Any) -> Outcome:
-        """Run a job to its end, which must be a good one."""
-        outcome = self.start(job, month, **plan).end()
+        """Run a job, which must succeed."""
+        outcome = self.start(job, month, **plan).wait()
         assert outcome.succeeded, outcome
         return outcome
 
-    def look(self, month: str = MONTH) -> StoredMonth:
-        """Every shelf, to its last row."""
-        objects, (tables,) = self.objects(), self.select([_TABLES])
-        held = {name for (name,) in tables}
-        trips, notes = self.select(_of_trips(self.ledger, month)) if "green_trips" in held else ((), ())
+    def read_layers(self, month: str = MONTH) -> StoredMonth:
+        """Read every layer of a month completely."""
+        objects, (tables,) = self.objects(), self.query_idle([_TABLES])
+        existing = {name for (name,) in tables}
+        trips, ledger_rows = (
+            self.query_idle(_trips_queries(self.ledger, month)) if "green_trips" in existing else ((), ())
+        )
         return stored_month_from(
-            objects.get, f"{SERVICE}_trips/{month}", trips, notes[0] if len(notes) == 1 else notes or None
+            objects.get,
+            f"{SERVICE}_trips/{month}",
+            trips,
+            ledger_rows[0] if len(ledger_rows) == 1 else ledger_rows or None,
         )
 
-    def read(self, month: str = MONTH) -> list[Rows]:
-        """The trips of a month, and what is noted of them, beside others who write."""
-        return self.query(_of_trips(self.ledger, month))
+    def read_during_writes(self, month: str = MONTH) -> list[Rows]:
+        """Read the trips of a month and its ledger rows while runs are writing."""
+        return self.query_during_writes(_trips_queries(self.ledger, month))
 
-    def look_at_derived(self) -> Derived:
-        """Marts, quality, report: all rows and files."""
+    def read_derived(self) -> DerivedData:
+        """Read all rows of marts and quality, and all files of reports."""
         names = [*marts()]
         month = f"WHERE data_month = DATE '{MONTH}-01'"
-        *of_marts, quality = self.select(
+        *mart_rows, quality = self.query_idle(
             [*(f"SELECT * FROM taxi.{name} {month}" for name in names), "SELECT * FROM taxi.month_quality"]
         )
         report = {
-            key: hashlib.sha256(_FETCHED.sub(b"", content)).hexdigest()
+            key: hashlib.sha256(_FETCH_TIME.sub(b"", content)).hexdigest()
             for key, content in self.objects().items()
             if key.startswith("reports/")
         }
-        unordered = {name: tuple(sorted(rows, key=repr)) for name, rows in zip(names, of_marts, strict=True)}
-        return Derived(unordered, tuple(sorted(quality, key=repr)), report)
+        unordered = {name: tuple(sorted(rows, key=repr)) for name, rows in zip(names, mart_rows, strict=True)}
+        return DerivedData(unordered, tuple(sorted(quality, key=repr)), report)
 
-    def names(self) -> set[str]:
-        """Everything there is, by name: objects, tables, files. A run that has ended well leaves no other ones."""
-        (tables,) = self.select([_TABLES])
+    def inventory(self) -> set[str]:
+        """Return the names of all objects, tables and files. A successful run leaves no other ones."""
+        (tables,) = self.query_idle([_TABLES])
         home = self.deployment.home
         files = {str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()}
         folders = {str(path) for path in home.rglob(".staging/*")}
         return {f"table {name}" for (name,) in tables} | {f"object {key}" for key in self.objects()} | files | folders
 
 
-def _of_trips(ledger: str, month: str) -> list[str]:
-    return [_TRIPS.format(month), _NOTED.format(ledger, month)]
+def _trips_queries(ledger: str, month: str) -> list[str]:
+    return [_TRIPS.format(month), _LEDGER.format(ledger, month)]
 
 
 @contextmanager
-def place_of(kind: str, folder: Path, versions: Republished, request: pytest.FixtureRequest) -> Iterator[Place]:
-    """A place of a kind, empty."""
+def observed_deployment(
+    kind: str, folder: Path, versions: Republished, request: pytest.FixtureRequest
+) -> Iterator[ObservedDeployment]:
+    """Create an empty deployment on a kind of store."""
     with ExitStack() as stack:
         match kind:
             case "duckdb":
-                place = in_duckdb(folder, versions)
+                observed = observed_on_duckdb(folder, versions)
             case "postgres":
-                place = in_postgres(folder, versions, request.getfixturevalue("postgres_server"))
+                observed = observed_on_postgres(folder, versions, request.getfixturevalue("postgres_server"))
             case _:
-                place = in_google(folder, versions)
-        yield stack.enter_context(place)
+                observed = observed_on_google(folder, versions)
+        yield stack.enter_context(observed)
 
 
 @contextmanager
-def in_duckdb(folder: Path, versions: Republished) -> Iterator[Place]:
-    """A lake in a folder, a DuckDB file."""
+def observed_on_duckdb(folder: Path, versions: Republished) -> Iterator[ObservedDeployment]:
+    """Create a deployment with a lake in a folder and a DuckDB file."""
     deployment = _deployment(folder)
 
     def select(queries: Sequence[str]) -> list[Rows]:
-        with tempfile.TemporaryDirectory() as there:
-            # A copy: opening the file itself would already heal it.
+        with tempfile.TemporaryDirectory() as copies:
+            # Read a copy, because opening the original would replay its write-ahead log.
             for path in (deployment.warehouse, deployment.warehouse.with_name(f"{deployment.warehouse.name}.wal")):
                 if path.exists():
-                    copy(path, there)
-            with duckdb.connect(str(Path(there) / deployment.warehouse.name)) as connection:
+                    copy(path, copies)
+            with duckdb.connect(str(Path(copies) / deployment.warehouse.name)) as connection:
                 return [tuple(connection.execute(query).fetchall()) for query in queries]
 
     @tenacity.retry(retry=tenacity.retry_if_exception_type(duckdb.IOException), stop=tenacity.stop_after_delay(300))
@@ -166,12 +173,12 @@ def in_duckdb(folder: Path, versions: Republished) -> Iterator[Place]:
         with duckdb.connect(str(deployment.warehouse), read_only=True) as connection:
             return [tuple(connection.execute(query).fetchall()) for query in queries]
 
-    yield Place(deployment, versions, {}, select, query, _files_of(deployment))
+    yield ObservedDeployment(deployment, versions, {}, select, query, _files_of(deployment))
 
 
 @contextmanager
-def in_postgres(folder: Path, versions: Republished, server: Server) -> Iterator[Place]:
-    """A lake in a folder, a database of its own on a server."""
+def observed_on_postgres(folder: Path, versions: Republished, server: Server) -> Iterator[ObservedDeployment]:
+    """Create a deployment with a lake in a folder and a new database on a server."""
     with database(server) as url:
         deployment = _deployment(folder, warehouse_address=url)
 
@@ -185,12 +192,12 @@ def in_postgres(folder: Path, versions: Republished, server: Server) -> Iterator
                     found.append(tuple(cursor.fetchall()))
             return found
 
-        yield Place(deployment, versions, {}, select, select, _files_of(deployment))
+        yield ObservedDeployment(deployment, versions, {}, select, select, _files_of(deployment))
 
 
 @contextmanager
-def in_google(folder: Path, versions: Republished) -> Iterator[Place]:
-    """A bucket and a dataset of doubles."""
+def observed_on_google(folder: Path, versions: Republished) -> Iterator[ObservedDeployment]:
+    """Create a deployment on test doubles of Cloud Storage and BigQuery."""
     with ExitStack() as stack:
         account = stack.enter_context(ServiceAccount())
         storage = stack.enter_context(CloudStorage(versioning=True))
@@ -216,7 +223,7 @@ def in_google(folder: Path, versions: Republished) -> Iterator[Place]:
         def select(queries: Sequence[str]) -> list[Rows]:
             return [tuple(bigquery.sql(query)) for query in queries]
 
-        yield Place(
+        yield ObservedDeployment(
             deployment,
             versions,
             environment,

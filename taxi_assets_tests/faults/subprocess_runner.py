@@ -1,9 +1,7 @@
-"""A process of its own for what may crash, hang, or eat all memory: the reading of a file that lies.
+"""A worker process for functions that may crash, hang or exhaust memory, such as reading a hostile file.
 
-    with Solitary(look_at) as reader:
-        outcome = reader.try_(path)   # what look_at(path) returned, or how the process died
-
-Belongs here: seeing how a process ends. What is done in it is the caller's.
+with IsolatedWorker(read_file) as reader:
+    outcome = reader.call(path)   # the return value of read_file(path), or how the process ended
 """
 
 from __future__ import annotations
@@ -23,17 +21,17 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 _PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["taxi_assets_tests.faults.preload"])
+_PROCESSES.set_forkserver_preload(["taxi_assets_tests.faults.forkserver_preload"])
 _ADDRESS_SPACE = 8 << 30
 
 
-class Solitary:
-    """Calls `work(argument)` in another process, one call at a time; a new process takes over from a dead one."""
+class IsolatedWorker:
+    """Calls `work(argument)` in a worker process, one call at a time. Replaces a worker that has died."""
 
-    def __init__(self, work: Callable[[str], str], *, deadline: float = 30.0, megabytes: int = 1000) -> None:
+    def __init__(self, work: Callable[[str], str], *, timeout_seconds: float = 30.0, max_megabytes: int = 1000) -> None:
         self._work = work
-        self._deadline = deadline
-        self._megabytes = megabytes
+        self._deadline = timeout_seconds
+        self._megabytes = max_megabytes
 
     def __enter__(self) -> Self:
         self._start()
@@ -49,15 +47,15 @@ class Solitary:
         self._process = _PROCESSES.Process(target=_serve, args=(self._work, there), daemon=True)
         self._process.start()
         there.close()
-        self._here.recv()  # it has imported what it needs
+        self._here.recv()  # the worker has finished its imports
 
     def cpu_seconds(self) -> float:
-        """Return how long the other process has computed so far, however busy the machine is."""
+        """Return the CPU seconds of the worker so far, which do not depend on the load of the machine."""
         times = psutil.Process(self._process.pid).cpu_times()
         return float(times.user + times.system)
 
-    def try_(self, argument: str) -> str:
-        """What the work returned; or "hang", "too much memory", "killed by SIG…", or a traceback."""
+    def call(self, argument: str) -> str:
+        """Return the result of the work; or "hang", "too much memory…", "killed by SIG…", or a traceback."""
         if self._here.closed:
             self._start()
         self._here.send(argument)
@@ -71,9 +69,9 @@ class Solitary:
                     self._process.join()
                     outcome = f"killed by {signal.Signals(-(self._process.exitcode or 0)).name}"
                 break
-            if peak_megabytes(self._process.pid) > self._megabytes:
+            if peak_memory_megabytes(self._process.pid) > self._megabytes:
                 break
-        if self._process.is_alive() and peak_megabytes(self._process.pid) > self._megabytes:
+        if self._process.is_alive() and peak_memory_megabytes(self._process.pid) > self._megabytes:
             outcome = f"too much memory (then {outcome})"
         if outcome == "hang" or outcome.startswith(("too much", "killed")):
             self.__exit__()
@@ -91,12 +89,12 @@ def _serve(work: Callable[[str], str], pipe: Connection) -> None:
             return
         try:
             pipe.send(work(argument))
-        except BaseException:  # noqa: BLE001  (whatever it is, the test must hear of it)
+        except BaseException:  # noqa: BLE001  (every exception is reported to the test)
             pipe.send(traceback.format_exc())
 
 
-def peak_megabytes(process: int | str | None = "self") -> float:
-    """The most memory that a process has held at once, so far or since `forget_peak`; 0 where it has ended."""
+def peak_memory_megabytes(process: int | str | None = "self") -> float:
+    """Return the peak memory of a process, so far or since `reset_peak_memory`; 0 if the process has ended."""
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:
@@ -104,7 +102,7 @@ def peak_megabytes(process: int | str | None = "self") -> float:
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
 
 
-def forget_peak() -> float:
-    """Begin to measure this process's peak anew; returns what it holds now, in megabytes."""
+def reset_peak_memory() -> float:
+    """Reset the peak memory of this process, and return its current memory in megabytes."""
     Path("/proc/self/clear_refs").write_text("5")
-    return peak_megabytes()
+    return peak_memory_megabytes()

@@ -1,4 +1,4 @@
-"""What people really got instead of a file: one clear error, nothing stored, and what was held stays as it was."""
+"""Real broken downloads: each gives one clear error, nothing is stored, and an earlier month is unchanged."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NOTHING = StoredMonth(raw={}, record=None, quarantine=None, clean=None, warehous
 
 @pytest.fixture(params=["folder", "http"])
 def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """TAXI_SOURCE: the folder `published`, or a server that serves it."""
+    """TAXI_SOURCE: the folder `published`, or a web server of it."""
     folder = tmp_path / "published"
     folder.mkdir()
     with ExitStack() as stack:
@@ -43,7 +43,7 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 def publish(file: Path, folder: Path) -> None:
-    """Publish this as the month, and nothing else."""
+    """Publish only this file, as the month."""
     shutil.rmtree(folder)
     folder.mkdir()
     shutil.copyfile(file, folder / f"{STEM}.{file.name.partition('.')[2]}")
@@ -58,12 +58,12 @@ def assert_refused(deployment: Deployment, file: Path) -> None:
         assert part in line
 
 
-def test_every_broken_file_is_here(data: Path) -> None:
+def test_every_broken_file_is_tested(data: Path) -> None:
     assert sorted(path.name for path in (data / "broken").iterdir()) == sorted(FINDINGS)
 
 
 @pytest.mark.parametrize("name", FINDINGS)
-def test_nothing_is_stored(data: Path, tmp_path: Path, source: str, name: str) -> None:
+def test_a_broken_file_is_refused_and_nothing_is_stored(data: Path, tmp_path: Path, source: str, name: str) -> None:
     publish(data / "broken" / name, tmp_path / "published")
     deployment = Deployment(tmp_path / "home", source)
     assert_refused(deployment, data / "broken" / name)
@@ -72,18 +72,18 @@ def test_nothing_is_stored(data: Path, tmp_path: Path, source: str, name: str) -
     assert stray_files(deployment) == []
 
 
-def test_an_earlier_good_month_stays(data: Path, tmp_path: Path, source: str) -> None:
+def test_a_broken_file_does_not_change_a_month_that_was_loaded(data: Path, tmp_path: Path, source: str) -> None:
     shutil.copyfile(data / "samples" / f"{STEM}.head99.csv", tmp_path / "good.csv")
     publish(tmp_path / "good.csv", tmp_path / "published")
     deployment = Deployment(tmp_path / "home", source)
     assert failures(deployment.run(SERVICE, MONTH)) == []
-    held, before = read_stored_month(deployment, SERVICE, MONTH), file_states(deployment)
-    assert held.agree
+    loaded, before = read_stored_month(deployment, SERVICE, MONTH), file_states(deployment)
+    assert loaded.agree
 
     for name in FINDINGS:
         publish(data / "broken" / name, tmp_path / "published")
         assert_refused(deployment, data / "broken" / name)
         assert file_states(deployment) == before, name
 
-    assert read_stored_month(deployment, SERVICE, MONTH) == held
+    assert read_stored_month(deployment, SERVICE, MONTH) == loaded
     assert stray_files(deployment) == []

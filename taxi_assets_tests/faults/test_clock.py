@@ -1,8 +1,8 @@
-"""A clock that is set back: what was written lies in the future then, and nothing is taken for older than it is.
+"""A clock that is set back, so that existing files have times in the future.
 
-Nothing here is decided by which of two times is the later one: versions are told apart by being another, the leftovers
-of dead runs by their locks. How long a failed run is waited for, and when it is told of, is tried in
-`definitions/test_run_planner.py` and `test_notifications.py`.
+The code does not compare times: versions are compared for equality, and temporary files of dead runs are found by their
+locks. The delay before a failed run is retried, and its notification, are tested in
+`definitions/test_run_planner.py` and `definitions/test_notification_sensors.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taxi_assets_tests.faults.children import Child, Plan
+from taxi_assets_tests.faults.child_runs import ChildRun, Plan
 from taxi_assets_tests.faults.conftest import FILE, MONTH, SERVICE
 from taxi_assets_tests.pipeline_harness import Deployment, failures, read_stored_month, stray_files
 
@@ -28,21 +28,21 @@ YEAR = 365 * 24 * 3600
 
 
 def set_back_the_clock(folder: Path) -> None:
-    """Everything that is there was written in a year from now."""
+    """Move the times of all files one year into the future."""
     later = time.time() + YEAR
     for path in [folder, *folder.rglob("*")]:
         os.utime(path, (later, later))
 
 
-@pytest.mark.parametrize("died", ["before raw object", "after quarantine", "before warehouse month"])
-def test_what_a_killed_run_left_in_the_future_is_swept_and_healed(
+@pytest.mark.parametrize("crash_point", ["before raw object", "after quarantine", "before warehouse month"])
+def test_files_that_a_killed_run_left_in_the_future_are_deleted_or_replaced(
     republished: Republished,
     copy_of: Callable[[Deployment], Deployment],
     record_property: Callable[[str, object], None],
-    died: str,
+    crash_point: str,
 ) -> None:
-    deployment = copy_of(republished.held)
-    assert Child(deployment, SERVICE, MONTH, Plan(dies=died)).end().killed
+    deployment = copy_of(republished.outdated)
+    assert ChildRun(deployment, SERVICE, MONTH, Plan(dies_at=crash_point)).wait().killed
     set_back_the_clock(deployment.home)
     assert failures(deployment.run(SERVICE, MONTH)) == []
     assert read_stored_month(deployment, SERVICE, MONTH) == republished.newer
@@ -50,10 +50,10 @@ def test_what_a_killed_run_left_in_the_future_is_swept_and_healed(
     record_property("faults", 1)
 
 
-def test_a_version_that_is_published_with_an_older_time_is_a_new_version(
+def test_a_version_with_an_older_time_is_loaded_as_a_new_version(
     republished: Republished, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    deployment = replace(republished.held.copy_to(tmp_path / "home"), source=str(tmp_path))
+    deployment = replace(republished.outdated.copy_to(tmp_path / "home"), source=str(tmp_path))
     (tmp_path / FILE).write_bytes(republished.newer_file)
     os.utime(tmp_path / FILE, (0, 0))
     assert failures(deployment.run(SERVICE, MONTH)) == []

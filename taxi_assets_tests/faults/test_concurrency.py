@@ -1,6 +1,6 @@
-"""Runs beside each other, in processes of their own: they end well, and the data is as after one run.
+"""Concurrent runs in child processes: all succeed, and the data is the same as after one run.
 
-They meet at a gate at the worst moments: when all have made something, and none has published it.
+A barrier stops them at the worst crash points: all have computed their result, and none has published it.
 """
 
 from __future__ import annotations
@@ -19,81 +19,83 @@ import pytest
 
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.contract.stores.postgres import postgres_server
-from taxi_assets_tests.faults.children import Child, Plan, meeting
-from taxi_assets_tests.faults.conftest import FILE, MONTH, NEIGHBOUR, SERVICE
+from taxi_assets_tests.faults.child_runs import ChildRun, Plan, barrier
+from taxi_assets_tests.faults.conftest import FILE, MONTH, OTHER_MONTH, SERVICE
 from taxi_assets_tests.faults.crash_points import STEPS
-from taxi_assets_tests.faults.stores import KINDS, place_of
+from taxi_assets_tests.faults.stores import KINDS, observed_deployment
 from taxi_assets_tests.google.bigquery import Fault
 from taxi_assets_tests.pipeline_harness import Deployment, failures, read_stored_month, stray_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from taxi_assets_tests.faults.children import Outcome
+    from taxi_assets_tests.faults.child_runs import Outcome
     from taxi_assets_tests.faults.conftest import Republished
-    from taxi_assets_tests.faults.stores import Place, Rows
+    from taxi_assets_tests.faults.stores import ObservedDeployment, Rows
 
 __all__ = ["postgres_server"]
 
 
-def run_at_once(deployment: Deployment, months: Sequence[str], *, meets: str) -> None:
-    gate = meeting(len(months))
-    children = [Child(deployment, SERVICE, month, Plan(meets=meets, gate=gate)) for month in months]
-    for outcome in [child.end() for child in children]:
+def run_concurrently(deployment: Deployment, months: Sequence[str], *, waits_at: str) -> None:
+    shared = barrier(len(months))
+    children = [ChildRun(deployment, SERVICE, month, Plan(waits_at=waits_at, barrier=shared)) for month in months]
+    for outcome in [child.wait() for child in children]:
         assert outcome.succeeded, outcome
-        assert meets in outcome.moments
+        assert waits_at in outcome.crash_points
 
 
 @pytest.mark.parametrize(
-    ("start", "meets"),
+    ("start", "waits_at"),
     [
         ("empty", "publishing raw object"),
         ("empty", "before loading"),
-        ("held", "publishing quarantine"),
+        ("outdated", "publishing quarantine"),
     ],
 )
-def test_the_same_month_twice(
-    republished: Republished, copy_of: Callable[[Deployment], Deployment], start: str, meets: str
+def test_two_runs_of_one_month_leave_the_result_of_one(
+    republished: Republished, copy_of: Callable[[Deployment], Deployment], start: str, waits_at: str
 ) -> None:
     deployment = copy_of(getattr(republished, start))
-    run_at_once(deployment, [MONTH, MONTH], meets=meets)
+    run_concurrently(deployment, [MONTH, MONTH], waits_at=waits_at)
     assert read_stored_month(deployment, SERVICE, MONTH) == republished.newer
     assert stray_files(deployment) == []
 
 
 @pytest.mark.parametrize(
-    ("months", "meets"),
+    ("months", "waits_at"),
     [
-        ([MONTH, NEIGHBOUR], "before loading"),
-        ([MONTH, NEIGHBOUR, MONTH, NEIGHBOUR], "publishing raw object"),
+        ([MONTH, OTHER_MONTH], "before loading"),
+        ([MONTH, OTHER_MONTH, MONTH, OTHER_MONTH], "publishing raw object"),
     ],
 )
-def test_two_months_of_a_service(
-    republished: Republished, copy_of: Callable[[Deployment], Deployment], months: list[str], meets: str
+def test_runs_of_two_months_of_a_service_do_not_affect_each_other(
+    republished: Republished, copy_of: Callable[[Deployment], Deployment], months: list[str], waits_at: str
 ) -> None:
     deployment = copy_of(republished.empty)
-    run_at_once(deployment, months, meets=meets)
+    run_concurrently(deployment, months, waits_at=waits_at)
     assert read_stored_month(deployment, SERVICE, MONTH) == republished.newer
-    assert read_stored_month(deployment, SERVICE, NEIGHBOUR) == read_stored_month(republished.held, SERVICE, NEIGHBOUR)
+    assert read_stored_month(deployment, SERVICE, OTHER_MONTH) == read_stored_month(
+        republished.outdated, SERVICE, OTHER_MONTH
+    )
     assert stray_files(deployment) == []
 
 
-@pytest.mark.parametrize("waits", ["publishing quarantine", "publishing clean", "before loading"])
-def test_a_run_with_an_older_file_is_overtaken_by_one_with_a_newer(
-    republished: Republished, tmp_path: Path, waits: str
+@pytest.mark.parametrize("waits_at", ["publishing quarantine", "publishing clean", "before loading"])
+def test_a_run_continues_with_the_newer_file_that_another_run_has_published(
+    republished: Republished, tmp_path: Path, waits_at: str
 ) -> None:
-    """The slow run retries the step that was overtaken, and continues with the newer file."""
+    """The slow run retries its step, which then loads the newer file."""
     deployment = Deployment(tmp_path / "home", str(tmp_path))
     (tmp_path / FILE).write_bytes(republished.older_file)
-    gate = meeting(2)
-    slow = Child(deployment, SERVICE, MONTH, Plan(meets=waits, gate=gate, stays=True))
-    gate.wait()
+    shared = barrier(2)
+    slow = ChildRun(deployment, SERVICE, MONTH, Plan(waits_at=waits_at, barrier=shared, waits_twice=True))
+    shared.wait()
     (tmp_path / FILE).write_bytes(republished.newer_file)
-    overtaking = deployment.run(SERVICE, MONTH)
-    gate.wait()
-    outcome = slow.end()
+    newer = deployment.run(SERVICE, MONTH)
+    shared.wait()
+    outcome = slow.wait()
 
-    assert failures(overtaking) == []
+    assert failures(newer) == []
     assert outcome.succeeded, outcome
     assert blocking_checks_passed(outcome)
     found = read_stored_month(deployment, SERVICE, MONTH)
@@ -102,21 +104,22 @@ def test_a_run_with_an_older_file_is_overtaken_by_one_with_a_newer(
     assert stray_files(deployment) == []
 
 
-def test_a_run_with_a_newer_file_succeeds_where_one_with_an_older_file_publishes_first(
+def test_a_run_with_a_newer_file_succeeds_if_the_older_file_is_published_first(
     republished: Republished, tmp_path: Path
 ) -> None:
-    """Both have cleaned their file when the older run publishes what the newer run is about to replace."""
+    """Both runs have cleaned their file when the older run publishes the object that the newer run will replace."""
     deployment = Deployment(tmp_path / "home", str(tmp_path))
-    gates = meeting(2), meeting(2)
+    barriers = barrier(2), barrier(2)
     runs = []
-    for gate, content in zip(gates, (republished.older_file, republished.newer_file), strict=True):
+    for own_barrier, content in zip(barriers, (republished.older_file, republished.newer_file), strict=True):
         (tmp_path / FILE).write_bytes(content)
-        runs.append(Child(deployment, SERVICE, MONTH, Plan(meets="publishing quarantine", gate=gate, stays=True)))
-        gate.wait()
-    gates[0].wait()
-    wait_until(lambda: read_stored_month(deployment, SERVICE, MONTH).clean is not None or not runs[0].lives)
-    gates[1].wait()
-    for outcome in [run.end() for run in runs]:
+        plan = Plan(waits_at="publishing quarantine", barrier=own_barrier, waits_twice=True)
+        runs.append(ChildRun(deployment, SERVICE, MONTH, plan))
+        own_barrier.wait()
+    barriers[0].wait()
+    wait_until(lambda: read_stored_month(deployment, SERVICE, MONTH).clean is not None or not runs[0].is_running)
+    barriers[1].wait()
+    for outcome in [run.wait() for run in runs]:
         assert outcome.succeeded, outcome
     found = read_stored_month(deployment, SERVICE, MONTH)
     assert found.agree
@@ -137,27 +140,30 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 # --- on every kind of store, with readers -----------------------------------------------------------------------------
 
-WAIT_SECONDS = 600  # on a machine that is busy with other things; seconds otherwise
+WAIT_SECONDS = 600  # for a machine under load; otherwise it takes seconds
 
 
 @pytest.fixture
-def place(kind: str, tmp_path: Path, republished: Republished, request: pytest.FixtureRequest) -> Iterator[Place]:
-    """Holds the older version of a month, and the neighbour; the newer version is published."""
-    with place_of(kind, tmp_path, republished, request) as place:
-        neighbour = f"{SERVICE}_tripdata_{NEIGHBOUR}.csv"
-        Path(place.deployment.source, neighbour).write_bytes(Path(republished.held.source, neighbour).read_bytes())
-        place.offer(republished.older_file)
-        place.run()
-        place.run(SERVICE, NEIGHBOUR)
-        place.offer(republished.newer_file)
-        yield place
+def observed(
+    kind: str, tmp_path: Path, republished: Republished, request: pytest.FixtureRequest
+) -> Iterator[ObservedDeployment]:
+    """Every layer has the older version of a month, and another month. The newer version is published."""
+    with observed_deployment(kind, tmp_path, republished, request) as observed:
+        other_file = f"{SERVICE}_tripdata_{OTHER_MONTH}.csv"
+        content = Path(republished.outdated.source, other_file).read_bytes()
+        Path(observed.deployment.source, other_file).write_bytes(content)
+        observed.publish(republished.older_file)
+        observed.run()
+        observed.run(SERVICE, OTHER_MONTH)
+        observed.publish(republished.newer_file)
+        yield observed
 
 
-STEPS_OF_CHECKS = {
+REPLACING_STEPS = {
     "check_clean_green": "clean_green",
     "warehouse__green_trips_matches_clean": "warehouse__green_trips",
 }
-"""Each step that checks a layer, and the step that replaces the layer."""
+"""The step that checks a layer, and the step that replaces the layer."""
 
 
 @pytest.fixture
@@ -177,39 +183,39 @@ def logged(history: Path, text: str) -> bool:
 
 @pytest.mark.timeout(3 * WAIT_SECONDS)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("check", STEPS_OF_CHECKS)
+@pytest.mark.parametrize("check", REPLACING_STEPS)
 def test_a_check_waits_for_a_newer_run_that_is_replacing_the_month(
-    place: Place, republished: Republished, history: Path, check: str
+    observed: ObservedDeployment, republished: Republished, history: Path, check: str
 ) -> None:
-    """The newer run pauses between the two layers that the older run's check compares."""
-    checking, replacing = meeting(2), meeting(2)
-    plan: dict[str, Any] = {"moments": STEPS, "stays": True, "instance": history}
-    place.offer(republished.newer_file + republished.newer_file[-1:])
-    older = place.start(meets=f"before {check}", gate=checking, **plan)
+    """The newer run pauses after the first of the two layers that the older run's check compares."""
+    checking, replacing = barrier(2), barrier(2)
+    plan: dict[str, Any] = {"crash_points": STEPS, "waits_twice": True, "instance": history}
+    observed.publish(republished.newer_file + republished.newer_file[-1:])
+    older = observed.start(waits_at=f"before {check}", barrier=checking, **plan)
     checking.wait()
-    place.offer(republished.newer_file)
-    newer = place.start(meets=f"before {STEPS_OF_CHECKS[check]}", gate=replacing, **plan)
+    observed.publish(republished.newer_file)
+    newer = observed.start(waits_at=f"before {REPLACING_STEPS[check]}", barrier=replacing, **plan)
     replacing.wait()
     checking.wait()
-    wait_until(lambda: logged(history, "is replacing the month; waiting.") or not older.lives)
+    wait_until(lambda: logged(history, "is replacing the month; waiting.") or not older.is_running)
     replacing.wait()
-    for outcome in (older.end(), newer.end()):
+    for outcome in (older.wait(), newer.wait()):
         assert outcome.succeeded, outcome
         assert blocking_checks_passed(outcome)
-    assert place.look().agree
-    assert place.look().clean == republished.newer.clean
+    assert observed.read_layers().agree
+    assert observed.read_layers().clean == republished.newer.clean
 
 
 @contextmanager
-def invalidated_ledger(place: Place) -> Iterator[tuple[Child, Child, threading.Event]]:
-    """Two runs load the same data into BigQuery: the first is at its check, the second has begun to replace the month.
+def invalidated_ledger(observed: ObservedDeployment) -> Iterator[tuple[ChildRun, ChildRun, threading.Event]]:
+    """Run the same load twice: the first run is at its check, the second has started to replace the month.
 
-    Gives both runs, and the event that lets the second one go on.
+    Yields both runs, and the event that lets the second one continue.
     """
-    assert place.google is not None
-    service = place.google[1]
-    looked, noted, invalidated, goes_on = (threading.Event() for _ in range(4))
-    checking = meeting(2)
+    assert observed.google is not None
+    service = observed.google[1]
+    counting, counted, invalidated, resume = (threading.Event() for _ in range(4))
+    checking = barrier(2)
 
     def pause(reached: threading.Event, until: threading.Event) -> Callable[[], None]:
         def act() -> None:
@@ -218,100 +224,109 @@ def invalidated_ledger(place: Place) -> Iterator[tuple[Child, Child, threading.E
 
         return act
 
-    # The second run has found the old version in the ledger when it counts the new one.
-    service.script(Fault(before=pause(looked, noted)), method="POST", path="/jobs")
-    second = place.start()
-    assert looked.wait(WAIT_SECONDS)
-    first = place.start(moments=STEPS, meets="before warehouse__green_trips_matches_clean", gate=checking, stays=True)
+    # When the second run counts the new version, it has already read the old version in the ledger.
+    service.script(Fault(before=pause(counting, counted)), method="POST", path="/jobs")
+    second = observed.start()
+    assert counting.wait(WAIT_SECONDS)
+    first = observed.start(
+        crash_points=STEPS,
+        waits_at="before warehouse__green_trips_matches_clean",
+        barrier=checking,
+        waits_twice=True,
+    )
     checking.wait()
     # Its next job invalidates the ledger row; the one after that loads the trips.
-    service.script(Fault(), Fault(before=pause(invalidated, goes_on)), method="POST", path="/jobs")
-    noted.set()
+    service.script(Fault(), Fault(before=pause(invalidated, resume)), method="POST", path="/jobs")
+    counted.set()
     assert invalidated.wait(WAIT_SECONDS)
     checking.wait()
     try:
-        yield first, second, goes_on
+        yield first, second, resume
     finally:
-        goes_on.set()
+        resume.set()
 
 
 @pytest.mark.timeout(3 * WAIT_SECONDS)
 @pytest.mark.parametrize("kind", ["google"])
-def test_a_check_waits_for_a_run_that_is_replacing_the_month_by_the_same_data(
-    place: Place, republished: Republished
+def test_a_check_waits_for_a_run_that_is_replacing_the_month_with_the_same_data(
+    observed: ObservedDeployment, republished: Republished
 ) -> None:
-    assert place.google is not None
-    service = place.google[1]
-    with invalidated_ledger(place) as (first, second, goes_on):
+    assert observed.google is not None
+    service = observed.google[1]
+    with invalidated_ledger(observed) as (first, second, resume):
         known = len(service.requests)
 
         def times_read() -> int:
             return sum("green_trips_loads$" in request.path for request in service.requests[known:])
 
-        wait_until(lambda: times_read() > 5 or not first.lives)
-        goes_on.set()
-        for outcome in (first.end(), second.end()):
+        wait_until(lambda: times_read() > 5 or not first.is_running)
+        resume.set()
+        for outcome in (first.wait(), second.wait()):
             assert outcome.succeeded, outcome
             assert blocking_checks_passed(outcome)
-    assert place.look().agree
-    assert place.look().clean == republished.newer.clean
+    assert observed.read_layers().agree
+    assert observed.read_layers().clean == republished.newer.clean
 
 
-def read_while(running: Callable[[], bool], place: Place, older: Rows) -> int:
-    """Read over and over: the month is the old one or the new one, each time. Returns how often it was read."""
+def read_while(running: Callable[[], bool], observed: ObservedDeployment, older: Rows) -> int:
+    """Read the month repeatedly, assert that it is always the old or the new version, and count the reads."""
     seen: list[Rows] = []
-    looks, ends = 0, time.monotonic() + WAIT_SECONDS
+    reads, ends = 0, time.monotonic() + WAIT_SECONDS
     while running():
         assert time.monotonic() < ends, "a hang: the runs have not ended"
-        trips, notes = place.read()
+        trips, ledger_rows = observed.read_during_writes()
         if trips not in seen:
             seen.append(trips)
-        if place.deployment.warehouse_address is None:  # others have no one moment for both: docs/postgres.md
-            assert notes[0][1] == len(trips)
-        looks += 1
-        time.sleep(0.1)  # a look takes as long
-    newer = place.read()[0]
+        if observed.deployment.warehouse_address is None:  # only DuckDB updates both atomically: docs/postgres.md
+            assert ledger_rows[0][1] == len(trips)
+        reads += 1
+        time.sleep(0.1)  # as long as a read
+    newer = observed.read_during_writes()[0]
     assert newer != older
     assert all(trips in (older, newer) for trips in seen)
-    return looks
+    return reads
 
 
-def assert_all_is_well(place: Place, republished: Republished, names: set[str]) -> None:
-    for month in (MONTH, NEIGHBOUR):
-        assert place.look(month).agree
-    assert place.look().clean == republished.newer.clean
-    assert place.names() == names
+def assert_newer_version_loaded(observed: ObservedDeployment, republished: Republished, names: set[str]) -> None:
+    for month in (MONTH, OTHER_MONTH):
+        assert observed.read_layers(month).agree
+    assert observed.read_layers().clean == republished.newer.clean
+    assert observed.inventory() == names
 
 
 @pytest.mark.timeout(3 * WAIT_SECONDS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_processes_that_load_overlapping_months_beside_readers(
-    place: Place, republished: Republished, record_property: Callable[[str, object], None], *, long: bool
+def test_concurrent_loads_of_overlapping_months_never_show_a_reader_a_mixture(
+    observed: ObservedDeployment,
+    republished: Republished,
+    record_property: Callable[[str, object], None],
+    *,
+    long: bool,
 ) -> None:
-    names, older = place.names(), place.read()[0]
-    children = [place.start(SERVICE, month) for month in [MONTH, NEIGHBOUR] * (4 if long else 2)]
-    looks = read_while(lambda: any(child.lives for child in children), place, older)
+    names, older = observed.inventory(), observed.read_during_writes()[0]
+    children = [observed.start(SERVICE, month) for month in [MONTH, OTHER_MONTH] * (4 if long else 2)]
+    reads = read_while(lambda: any(child.is_running for child in children), observed, older)
     for child in children:
-        outcome = child.end()
+        outcome = child.wait()
         assert outcome.succeeded, outcome
-    assert looks > 0
-    assert_all_is_well(place, republished, names)
-    for name in ("rows lost", "rows doubled"):
+    assert reads > 0
+    assert_newer_version_loaded(observed, republished, names)
+    for name in ("rows lost", "rows duplicated"):
         record_property(name, 0)
 
 
 @pytest.mark.timeout(3 * WAIT_SECONDS)
 @pytest.mark.parametrize("kind", ["duckdb"])
-def test_a_backfill_beside_a_run_that_a_sensor_launched_beside_readers(
-    place: Place, republished: Republished, tmp_path: Path
+def test_a_backfill_and_runs_of_a_sensor_never_show_a_reader_a_mixture(
+    observed: ObservedDeployment, republished: Republished, tmp_path: Path
 ) -> None:
-    """The backfill is the real command; one of its months is not published."""
-    names, older, history = place.names(), place.read()[0], tmp_path / "history"
+    """The backfill is the real command. One of its months is not published."""
+    names, older, history = observed.inventory(), observed.read_during_writes()[0], tmp_path / "history"
     history.mkdir()
     settings = {
-        "TAXI_LAKE": str(place.deployment.lake),
-        "TAXI_WAREHOUSE": f"duckdb:///{place.deployment.warehouse}",
-        "TAXI_SOURCE": place.deployment.source,
+        "TAXI_LAKE": str(observed.deployment.lake),
+        "TAXI_WAREHOUSE": f"duckdb:///{observed.deployment.warehouse}",
+        "TAXI_SOURCE": observed.deployment.source,
         "DAGSTER_HOME": str(history),
     }
     months = ["--service", SERVICE, "--from", MONTH, "--to", "2013-09"]
@@ -320,14 +335,14 @@ def test_a_backfill_beside_a_run_that_a_sensor_launched_beside_readers(
         command, cwd=REPOSITORY, env={**os.environ, **settings}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as backfill:
         try:
-            beside = [place.start(SERVICE, month) for month in (MONTH, NEIGHBOUR)]
-            read_while(lambda: any(child.lives for child in beside), place, older)
-            assert all(child.end().succeeded for child in beside)
+            other_runs = [observed.start(SERVICE, month) for month in (MONTH, OTHER_MONTH)]
+            read_while(lambda: any(child.is_running for child in other_runs), observed, older)
+            assert all(child.wait().succeeded for child in other_runs)
             message = backfill.communicate(timeout=WAIT_SECONDS)[0].decode()
         finally:
             backfill.kill()
     assert "runs succeeded" in message
     assert "green 2013-09 is not published" in message
-    made_besides = place.names() - names  # marts and reports, which a backfill makes too
-    assert all(name.startswith(("table ", "lake/re", "object re")) for name in made_besides), made_besides
-    assert_all_is_well(place, republished, names | made_besides)
+    added = observed.inventory() - names  # marts and reports, which a backfill computes too
+    assert all(name.startswith(("table ", "lake/re", "object re")) for name in added), added
+    assert_newer_version_loaded(observed, republished, names | added)

@@ -1,7 +1,7 @@
-"""Real disks that fill up, or are read-only, file systems of a few hundred KB; and rights that are lost in the middle.
+"""Full disks, read-only disks, and permissions that are lost during a run, on real file systems of a few hundred KB.
 
-One clear line, every shelf old or new, and the month is whole once the disk is well again. What needs a root that may
-mount is skipped where there is none; `test_full_disk.py` tries the same by a limit on the size of files.
+Each gives one clear error and leaves every layer old or new, and the next run repairs the month. Tests that must mount
+a file system are skipped without that permission; `test_full_disk.py` uses a limit on the size of files instead.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from taxi_assets_tests.contract.stores.postgres import postgres_server, run
-from taxi_assets_tests.faults.children import Child, Plan, meeting
-from taxi_assets_tests.faults.conftest import MONTH, NEIGHBOUR, SERVICE
-from taxi_assets_tests.faults.stores import in_postgres
+from taxi_assets_tests.faults.child_runs import ChildRun, Plan, barrier
+from taxi_assets_tests.faults.conftest import MONTH, OTHER_MONTH, SERVICE
+from taxi_assets_tests.faults.stores import observed_on_postgres
 from taxi_assets_tests.pipeline_harness import Deployment, failures, read_stored_month, stray_files
 
 if TYPE_CHECKING:
@@ -30,22 +30,22 @@ if TYPE_CHECKING:
 
 __all__ = ["postgres_server"]
 
-ROOMY = 64_000_000
+LARGE = 64_000_000
 FULL, REMEDY = "No space left on device", "Make room, then run the month again."
 
 
 @dataclass(frozen=True)
 class Disk:
-    """A file system of its own, in memory, as large as is said."""
+    """A file system in memory, of a size that can change."""
 
     folder: Path
 
     def resize(self, size: int) -> None:
         self._remount(f"size={size}")
 
-    def leave(self, room: int) -> None:
-        """Make it so small that this is all the room left."""
-        self.resize(shutil.disk_usage(self.folder).used + room)
+    def shrink_to_free(self, free_bytes: int) -> None:
+        """Shrink the disk to this much free space."""
+        self.resize(shutil.disk_usage(self.folder).used + free_bytes)
 
     def forbid_writing(self) -> None:
         self._remount("ro")
@@ -61,13 +61,13 @@ class Disk:
 def mounted(folder: Path) -> Iterator[Disk]:
     folder.mkdir()
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={ROOMY},mode=0755", "taxi-test", folder],
+        ["mount", "-t", "tmpfs", "-o", f"size={LARGE},mode=0755", "taxi-test", folder],
         check=False,
         capture_output=True,
         text=True,
     )
     if done.returncode != 0:
-        pytest.skip(f"a small disk takes the right to mount one (CAP_SYS_ADMIN): {done.stderr.strip()}")
+        pytest.skip(f"mounting a small disk requires CAP_SYS_ADMIN: {done.stderr.strip()}")
     try:
         yield Disk(folder)
     finally:
@@ -81,12 +81,12 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 
 @pytest.fixture
-def on_disk(disk: Disk, republished: Republished) -> Deployment:
-    """Holds the older version; its publisher, elsewhere, offers the newer one."""
-    return republished.held.copy_to(disk.folder / "home")
+def deployment(disk: Disk, republished: Republished) -> Deployment:
+    """Every layer has the older version. The publisher is not on this disk and has the newer one."""
+    return republished.outdated.copy_to(disk.folder / "home")
 
 
-def assert_each_shelf_is_old_or_new(found: StoredMonth, versions: Republished) -> None:
+def assert_each_layer_is_old_or_new(found: StoredMonth, versions: Republished) -> None:
     older, newer = versions.older, versions.newer
     assert found.raw in (older.raw, newer.raw)
     assert found.quarantine in (older.quarantine, newer.quarantine)
@@ -94,62 +94,72 @@ def assert_each_shelf_is_old_or_new(found: StoredMonth, versions: Republished) -
     assert (found.warehouse, found.loaded) in ((older.warehouse, older.loaded), (newer.warehouse, newer.loaded))
 
 
-def assert_heals(deployment: Deployment, versions: Republished) -> None:
+def assert_next_run_repairs(deployment: Deployment, versions: Republished) -> None:
     assert failures(deployment.run(SERVICE, MONTH)) == []
     assert read_stored_month(deployment, SERVICE, MONTH) == versions.newer
-    assert read_stored_month(deployment, SERVICE, NEIGHBOUR) == read_stored_month(versions.held, SERVICE, NEIGHBOUR)
+    assert read_stored_month(deployment, SERVICE, OTHER_MONTH) == read_stored_month(
+        versions.outdated, SERVICE, OTHER_MONTH
+    )
     assert stray_files(deployment) == []
 
 
-@pytest.mark.parametrize("room", [0, 60_000, 230_000])
-def test_a_disk_that_fills_up_leaves_every_shelf_whole(
-    on_disk: Deployment, disk: Disk, republished: Republished, record_property: Callable[[str, object], None], room: int
+@pytest.mark.parametrize("free_bytes", [0, 60_000, 230_000])
+def test_a_disk_that_fills_up_leaves_every_layer_old_or_new(
+    deployment: Deployment,
+    disk: Disk,
+    republished: Republished,
+    record_property: Callable[[str, object], None],
+    free_bytes: int,
 ) -> None:
-    """From no room for anything to room for all of the lake, and too little for the warehouse."""
-    disk.leave(room)
-    outcome = Child(on_disk, SERVICE, MONTH).end()
+    """From no free space at all to enough for the lake but not for the warehouse."""
+    disk.shrink_to_free(free_bytes)
+    outcome = ChildRun(deployment, SERVICE, MONTH).wait()
     (line,) = outcome.failures
+    lake, warehouse = (f"{store} cannot be written to ({FULL})." for store in (deployment.lake, deployment.warehouse))
     assert line in {
-        f"{on_disk.lake} cannot be written to ({FULL}). {REMEDY} [LakeConfigurationError]",
-        f"{on_disk.warehouse} cannot be written to ({FULL}). Its contents are unchanged. {REMEDY} [WarehouseConfigurationError]",
+        f"{lake} {REMEDY} [LakeConfigurationError]",
+        f"{warehouse} Its contents are unchanged. {REMEDY} [WarehouseConfigurationError]",
     }
-    assert_each_shelf_is_old_or_new(read_stored_month(on_disk, SERVICE, MONTH), republished)
-    disk.resize(ROOMY)
-    assert_heals(on_disk, republished)
+    assert_each_layer_is_old_or_new(read_stored_month(deployment, SERVICE, MONTH), republished)
+    disk.resize(LARGE)
+    assert_next_run_repairs(deployment, republished)
     record_property("faults", 1)
 
 
-def test_a_read_only_disk_is_one_line_and_changes_nothing(
-    on_disk: Deployment, disk: Disk, republished: Republished, record_property: Callable[[str, object], None]
+def test_a_read_only_disk_is_one_clear_error_and_changes_nothing(
+    deployment: Deployment, disk: Disk, republished: Republished, record_property: Callable[[str, object], None]
 ) -> None:
     disk.forbid_writing()
-    outcome = Child(on_disk, SERVICE, MONTH).end()
+    outcome = ChildRun(deployment, SERVICE, MONTH).wait()
     (line,) = outcome.failures
-    assert line.startswith(f"{on_disk.lake} cannot be written to (Read-only file system). Let this account write to it")
-    assert read_stored_month(on_disk, SERVICE, MONTH) == republished.older
+    assert line.startswith(
+        f"{deployment.lake} cannot be written to (Read-only file system). Let this account write to it"
+    )
+    assert read_stored_month(deployment, SERVICE, MONTH) == republished.older
     disk.allow_writing()
-    assert_heals(on_disk, republished)
+    assert_next_run_repairs(deployment, republished)
     record_property("faults", 1)
 
 
 @pytest.mark.parametrize(
-    "moment", ["publishing raw object", "publishing quarantine", "publishing clean", "before loading"]
+    "crash_point", ["publishing raw object", "publishing quarantine", "publishing clean", "before loading"]
 )
-def test_a_permission_that_is_lost_in_the_middle_of_a_run(
+def test_a_permission_that_is_lost_during_a_run_is_one_clear_error(
     copy_of: Callable[[Deployment], Deployment],
     republished: Republished,
     record_property: Callable[[str, object], None],
-    moment: str,
+    crash_point: str,
 ) -> None:
-    deployment, gate = copy_of(republished.held), meeting(2)
-    child = Child(deployment, SERVICE, MONTH, Plan(meets=moment, gate=gate, stays=True, heeds_modes=True))
-    gate.wait()
+    deployment, shared = copy_of(republished.outdated), barrier(2)
+    plan = Plan(waits_at=crash_point, barrier=shared, waits_twice=True, obeys_file_modes=True)
+    child = ChildRun(deployment, SERVICE, MONTH, plan)
+    shared.wait()
     paths = [deployment.home, *deployment.home.rglob("*")]
     modes = {path: path.stat().st_mode for path in paths}
     for path in paths:
         path.chmod(modes[path] & ~0o222)
-    gate.wait()
-    outcome = child.end()
+    shared.wait()
+    outcome = child.wait()
     found = read_stored_month(deployment, SERVICE, MONTH)
     for path in filter(Path.exists, paths):
         path.chmod(modes[path])
@@ -159,8 +169,8 @@ def test_a_permission_that_is_lost_in_the_middle_of_a_run(
     assert "\n" not in line
     assert str(deployment.home) in line
     assert "Permission denied" in line
-    assert_each_shelf_is_old_or_new(found, republished)
-    assert_heals(deployment, republished)
+    assert_each_layer_is_old_or_new(found, republished)
+    assert_next_run_repairs(deployment, republished)
     record_property("faults", 1)
 
 
@@ -172,36 +182,37 @@ def test_a_postgres_server_whose_disk_is_full_keeps_the_old_month(
     record_property: Callable[[str, object], None],
 ) -> None:
     if postgres_server.process is None:
-        pytest.skip("TAXI_TEST_POSTGRES names a server whose disk is not ours to fill")
+        pytest.skip("TAXI_TEST_POSTGRES names an external server, whose disk must not be filled")
     folder, space = disk.folder / "tables", f"small_{tmp_path.name}".replace("-", "_")
     folder.mkdir()
     if postgres_server.process.system_user is not None:
         shutil.chown(folder, postgres_server.process.system_user)
-    for above in (tmp_path, *tmp_path.parents[:3]):
-        above.chmod(above.stat().st_mode | 0o011)  # the server is another user, and must get there
+    for parent in (tmp_path, *tmp_path.parents[:3]):
+        parent.chmod(parent.stat().st_mode | 0o011)  # the server runs as another user
     run(postgres_server.url, f"CREATE TABLESPACE {space} LOCATION '{folder}'")
     try:
-        with in_postgres(tmp_path / "place", republished, postgres_server) as place:
-            url = str(place.deployment.warehouse_address)
+        with observed_on_postgres(tmp_path / "observed", republished, postgres_server) as observed:
+            url = str(observed.deployment.warehouse_address)
             ((name,),) = run(url, "SELECT current_database()")
             run(url, f"ALTER DATABASE {name} SET default_tablespace = {space}")
-            place.offer(republished.older_file)
-            place.run()
-            before, names = place.look(), place.names()
-            place.offer(republished.newer_file)
-            disk.leave(40_000)
+            observed.publish(republished.older_file)
+            observed.run()
+            before, names = observed.read_layers(), observed.inventory()
+            observed.publish(republished.newer_file)
+            disk.shrink_to_free(40_000)
 
-            outcome = place.start().end()
+            outcome = observed.start().wait()
 
             (line,) = outcome.failures
             assert "No space left on device" in line
             assert line.endswith("Free space on the server's disk. [WarehouseConfigurationError]")
-            assert (place.look().warehouse, place.look().loaded) == (before.warehouse, before.loaded)
-            disk.resize(ROOMY)
-            place.run()
-            assert place.look().agree
-            assert place.look().clean == republished.newer.clean
-            assert place.names() == names
+            after = observed.read_layers()
+            assert (after.warehouse, after.loaded) == (before.warehouse, before.loaded)
+            disk.resize(LARGE)
+            observed.run()
+            assert observed.read_layers().agree
+            assert observed.read_layers().clean == republished.newer.clean
+            assert observed.inventory() == names
     finally:
         run(postgres_server.url, f"DROP TABLESPACE IF EXISTS {space}")
     record_property("faults", 1)

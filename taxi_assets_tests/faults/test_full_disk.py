@@ -1,4 +1,4 @@
-"""A lake that cannot be written to: one clear line, nothing half-written, and the month is whole once it can."""
+"""A store that cannot be written to: one clear error, nothing half-written, and the next run repairs the month."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ SERVICE, MONTH = "green", "2020-10"
 
 
 @contextmanager
-def room_for(bytes_: int) -> Iterator[None]:
-    """No file may grow beyond this: what a full disk says, without one."""
+def file_size_limit(bytes_: int) -> Iterator[None]:
+    """Limit the size of files, which has the same effect as a full disk."""
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_, hard))
     try:
@@ -29,9 +29,9 @@ def room_for(bytes_: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("bytes_", [100_000, 1_500_000])
-def test_a_full_disk_is_one_line_and_the_next_run_heals(data: Path, tmp_path: Path, bytes_: int) -> None:
+def test_a_full_disk_is_one_clear_error_and_the_next_run_succeeds(data: Path, tmp_path: Path, bytes_: int) -> None:
     deployment = Deployment(tmp_path, str(data / "months"))
-    with room_for(bytes_):
+    with file_size_limit(bytes_):
         result = deployment.run(SERVICE, MONTH)
 
     (line,) = failures(result)
@@ -42,11 +42,11 @@ def test_a_full_disk_is_one_line_and_the_next_run_heals(data: Path, tmp_path: Pa
     assert read_stored_month(deployment, SERVICE, MONTH).agree
 
 
-def test_a_full_disk_under_the_warehouse_leaves_it_as_it_was(data: Path, tmp_path: Path) -> None:
+def test_a_full_disk_under_the_warehouse_leaves_it_unchanged(data: Path, tmp_path: Path) -> None:
     deployment = Deployment(tmp_path, str(data / "months"))
     assert deployment.run(SERVICE, "2013-08").success
     before = read_stored_month(deployment, SERVICE, "2013-08")
-    with room_for(2_100_000):  # more than any file of the lake
+    with file_size_limit(2_100_000):  # larger than any file of the lake
         result = deployment.run(SERVICE, MONTH)
 
     (line,) = failures(result)

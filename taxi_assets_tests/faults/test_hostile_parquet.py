@@ -1,6 +1,6 @@
-"""Parquet that lies: read in a process of its own, where a crash, a hang, or all memory eaten would be seen.
+"""Hostile Parquet files, read in a worker process so that crashes, hangs and excessive memory are detected.
 
-Months of unheard-of types are in `unit/tlc/cleaning/test_clean_properties.py`.
+Months with unusual types are in `unit/tlc/cleaning/test_clean_properties.py`.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ import pyarrow.parquet
 import pytest
 
 from taxi_assets.errors import InvalidFileError, TaxiAssetsError
-from taxi_assets_tests.faults.bad_data import refusal_of, take_in
+from taxi_assets_tests.faults.bad_data import error_name, fetch_and_clean
 from taxi_assets_tests.faults.conftest import LONG_SECONDS
-from taxi_assets_tests.faults.subprocess_runner import Solitary
+from taxi_assets_tests.faults.subprocess_runner import IsolatedWorker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 NAME = "green_tripdata_2023-01.parquet"
 ROWS, ROW_GROUP = 4999, 2501
-INPUTS_A_ROUND = 150
+INPUTS_PER_ROUND = 150
 ALLOWED = {"kept", "InvalidFileError", "ColumnMismatchError", "TooManyQuarantinedError", "ReconciliationError"}
-ABSURD = [0, 1, -1, ROW_GROUP - 1, 16_383, 2**31 - 1, 2**31, 2**40, 2**62, -(2**62)]
+EXTREME_NUMBERS = [0, 1, -1, ROW_GROUP - 1, 16_383, 2**31 - 1, 2**31, 2**40, 2**62, -(2**62)]
 FOOTER_END = 8
-"""The footer's length, and PAR1."""
+"""Bytes after the footer: its length, and PAR1."""
 
 
-def take(path: str) -> str:
-    """In the other process: "kept" with each row on one side, or the kind of the one error."""
+def clean(path: str) -> str:
+    """Clean a file: return "kept" if each row is clean or quarantined, or the name of the error. Runs in the worker."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            made = take_in(Path(path), Path(folder))
+            made = fetch_and_clean(Path(path), Path(folder))
         except TaxiAssetsError as error:
-            return refusal_of(error, Path(path))
+            return error_name(error, Path(path))
         rows = [
             row
             for half in (made.clean, made.quarantine)
@@ -52,9 +52,9 @@ def take(path: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def reader() -> Iterator[Solitary]:
-    # For a page that lies about its size pyarrow takes up to 2 GiB, before it sees that there is less.
-    with Solitary(take, megabytes=2500) as reader:
+def reader() -> Iterator[IsolatedWorker]:
+    # pyarrow allocates up to 2 GiB for a page with a wrong size before it detects the error.
+    with IsolatedWorker(clean, max_megabytes=2500) as reader:
         yield reader
 
 
@@ -64,9 +64,9 @@ def real(data: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def whole(real: Any, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The start of a real month as Parquet, in two row groups of many pages; its numbers of rows are unmistakable."""
-    path = tmp_path_factory.mktemp("whole") / NAME
+def parquet(real: Any, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The first rows of a real month as Parquet, in two row groups of many pages, with unambiguous row counts."""
+    path = tmp_path_factory.mktemp("parquet") / NAME
     pyarrow.parquet.write_table(real, path, row_group_size=ROW_GROUP, data_page_size=2000)
     return path.read_bytes()
 
@@ -76,7 +76,7 @@ def footer_length(content: bytes) -> int:
 
 
 def varint(number: int) -> bytes:
-    """A whole number as Thrift's compact protocol writes it."""
+    """Encode an integer as Thrift's compact protocol does."""
     rest = ((number << 1) ^ (number >> 63)) & (2**64 - 1)
     written = bytearray()
     while rest > 127:
@@ -90,43 +90,47 @@ def with_footer(content: bytes, footer: bytes) -> bytes:
     return rows + footer + len(footer).to_bytes(4, "little") + b"PAR1"
 
 
-def test_what_lies_here_is_taken_in_when_it_does_not(reader: Solitary, whole: bytes, tmp_path: Path) -> None:
-    (tmp_path / NAME).write_bytes(whole)
-    assert reader.try_(str(tmp_path / NAME)) == "kept"
+def test_the_unchanged_file_is_kept(reader: IsolatedWorker, parquet: bytes, tmp_path: Path) -> None:
+    (tmp_path / NAME).write_bytes(parquet)
+    assert reader.call(str(tmp_path / NAME)) == "kept"
 
 
 # --- bytes ------------------------------------------------------------------------------------------------------------
 
 
-def spoilt(whole: bytes, seed: int) -> bytes:
-    """A few bytes changed, in the pages or in the footer."""
+def corrupt(parquet: bytes, seed: int) -> bytes:
+    """Change a few bytes, in the pages or in the footer."""
     chance = np.random.default_rng(seed)
-    content = bytearray(whole)
-    pages_end = len(whole) - FOOTER_END - footer_length(whole)
-    low, high = [(4, pages_end), (pages_end, len(whole))][seed % 2]
+    content = bytearray(parquet)
+    pages_end = len(parquet) - FOOTER_END - footer_length(parquet)
+    low, high = [(4, pages_end), (pages_end, len(parquet))][seed % 2]
     for _ in range([1, 1, 2, 4, 8][chance.integers(5)]):
         place = int(chance.integers(low, high))
         flipped = bytes([content[place] ^ (1 << int(chance.integers(8)))])
-        puts = [flipped, flipped, b"\0", b"\xff", b"\x7f", b"\0" * 4, b"\xff" * 4, *map(varint, ABSURD)]
+        puts = [flipped, flipped, b"\0", b"\xff", b"\x7f", b"\0" * 4, b"\xff" * 4, *map(varint, EXTREME_NUMBERS)]
         put = puts[chance.integers(len(puts))]
         content[place : place + len(put)] = put
-    return bytes(content[: len(whole)])
+    return bytes(content[: len(parquet)])
 
 
 @pytest.mark.fuzz
 @pytest.mark.timeout(2 * LONG_SECONDS)
-def test_parquet_with_spoilt_bytes_is_kept_or_refused_by_name(
-    reader: Solitary, whole: bytes, tmp_path: Path, fuzz_seconds: int, record_property: Callable[[str, object], None]
+def test_corrupted_parquet_is_kept_or_refused(
+    reader: IsolatedWorker,
+    parquet: bytes,
+    tmp_path: Path,
+    fuzz_seconds: int,
+    record_property: Callable[[str, object], None],
 ) -> None:
     outcomes: Counter[str] = Counter()
     ends = time.monotonic() + fuzz_seconds
     for number in itertools.count():
-        content = spoilt(whole, number)
+        content = corrupt(parquet, number)
         (tmp_path / NAME).write_bytes(content)
-        outcome = reader.try_(str(tmp_path / NAME))
+        outcome = reader.call(str(tmp_path / NAME))
         assert outcome in ALLOWED, (number, outcome)
         outcomes[outcome] += 1
-        if outcomes.total() >= INPUTS_A_ROUND and time.monotonic() >= ends:
+        if outcomes.total() >= INPUTS_PER_ROUND and time.monotonic() >= ends:
             break
     assert {"kept", "InvalidFileError"} <= set(outcomes), outcomes
     record_property("bad inputs", outcomes.total())
@@ -134,81 +138,80 @@ def test_parquet_with_spoilt_bytes_is_kept_or_refused_by_name(
     record_property("hangs", 0)
 
 
-def test_a_column_that_contradicts_the_schema_is_refused_where_pyarrow_would_end_the_process(
-    reader: Solitary, whole: bytes, tmp_path: Path
+def test_a_column_that_contradicts_the_schema_is_refused_instead_of_crashing_pyarrow(
+    reader: IsolatedWorker, parquet: bytes, tmp_path: Path
 ) -> None:
-    """By its size statistics; the 24,096th of half an hour's spoilt files was the first that did."""
+    """Its size statistics contradict the schema. Fuzzing found this file as number 24,096."""
     path = tmp_path / NAME
-    path.write_bytes(spoilt(whole, 24_095))
-    assert reader.try_(str(path)) == "InvalidFileError"
+    path.write_bytes(corrupt(parquet, 24_095))
+    assert reader.call(str(path)) == "InvalidFileError"
     with pytest.raises(InvalidFileError, match=r"cannot be read \(row group 1: Definition level histogram size"):
-        take_in(path, tmp_path)
+        fetch_and_clean(path, tmp_path)
 
 
-def test_rows_without_columns_are_refused(reader: Solitary, tmp_path: Path) -> None:
-    """As many as it likes: pyarrow keeps a place for each batch of them."""
+def test_rows_without_columns_are_refused(reader: IsolatedWorker, tmp_path: Path) -> None:
+    """pyarrow would allocate memory for each batch of rows, and the file can claim any number of rows."""
     path = tmp_path / NAME
     pyarrow.parquet.write_table(pa.table({}), path)
     content = path.read_bytes()
-    # Rows of the file; bytes, then rows of its one group.
+    # The rows of the file, then the bytes and the rows of its only row group.
     start, bytes_, rows, end = content[-FOOTER_END - footer_length(content) : -FOOTER_END].split(b"\x16\0", 3)
     many = b"\x16" + varint(2**62)
     path.write_bytes(with_footer(content, start + many + bytes_ + b"\x16\0" + rows + many + end))
     assert pyarrow.parquet.read_metadata(path).num_rows == 2**62
-    assert reader.try_(str(path)) == "InvalidFileError"
+    assert reader.call(str(path)) == "InvalidFileError"
     with pytest.raises(InvalidFileError, match="it is Parquet without columns"):
-        take_in(path, tmp_path)
+        fetch_and_clean(path, tmp_path)
 
 
-def test_fixed_lengths_are_no_reason_to_take_memory(real: Any, tmp_path: Path) -> None:
-    """A first column of bytes of a fixed length, nearly all null: a batch of many rows would reserve all of them."""
+def test_a_column_of_long_fixed_length_bytes_is_read_in_little_memory(real: Any, tmp_path: Path) -> None:
+    """The column is all null, but a batch of many rows would reserve the full length for each of them."""
     path = tmp_path / NAME
     rows = pa.concat_tables([real] * (1 + 65_536 // len(real))).slice(0, 65_536)
     wide = pa.nulls(len(rows), pa.binary(20_000))
     pyarrow.parquet.write_table(rows.add_column(0, "x", wide), path)
-    with Solitary(take, megabytes=700) as reader:
-        assert reader.try_(str(path)) == "kept"
+    with IsolatedWorker(clean, max_megabytes=700) as reader:
+        assert reader.call(str(path)) == "kept"
 
 
 # --- metadata ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", ["rows", "rows of a group", "bytes of a group", "bytes of a column", "place"])
-def test_a_number_in_the_footer_that_is_absurd(
-    reader: Solitary, whole: bytes, tmp_path: Path, number: str, record_property: Callable[[str, object], None]
+def test_an_extreme_number_in_the_footer_is_kept_or_refused(
+    reader: IsolatedWorker, parquet: bytes, tmp_path: Path, number: str, record_property: Callable[[str, object], None]
 ) -> None:
-    group = pyarrow.parquet.read_metadata(pa.BufferReader(whole)).row_group(0)
+    group = pyarrow.parquet.read_metadata(pa.BufferReader(parquet)).row_group(0)
     column = group.column(2)
-    message = varint(
+    encoded = varint(
         {
             "rows": ROWS, "rows of a group": ROW_GROUP, "bytes of a group": group.total_byte_size,
             "bytes of a column": column.total_compressed_size, "place": column.data_page_offset,
         }[number]
     )  # fmt: skip
-    footer = whole[-FOOTER_END - footer_length(whole) : -FOOTER_END]
-    places = [place for place in range(len(footer)) if footer.startswith(message, place)]
+    footer = parquet[-FOOTER_END - footer_length(parquet) : -FOOTER_END]
+    places = [place for place in range(len(footer)) if footer.startswith(encoded, place)]
     assert places
-    tried = [(place, absurd) for place in places[:4] for absurd in ABSURD]
-    for place, absurd in tried:
-        lying = footer[:place] + varint(absurd) + footer[place + len(message) :]
-        (tmp_path / NAME).write_bytes(with_footer(whole, lying))
-        assert reader.try_(str(tmp_path / NAME)) in ALLOWED, (place, absurd)
+    tried = [(place, extreme) for place in places[:4] for extreme in EXTREME_NUMBERS]
+    for place, extreme in tried:
+        changed = footer[:place] + varint(extreme) + footer[place + len(encoded) :]
+        (tmp_path / NAME).write_bytes(with_footer(parquet, changed))
+        assert reader.call(str(tmp_path / NAME)) in ALLOWED, (place, extreme)
     record_property("bad inputs", len(tried))
 
 
 @pytest.mark.parametrize("rows", [ROW_GROUP + 1, 2 * ROW_GROUP, 10**5])
-def test_more_rows_than_there_are_said_everywhere_alike(
-    reader: Solitary, whole: bytes, tmp_path: Path, rows: int
+def test_a_consistently_wrong_row_count_is_detected_by_reading_the_file(
+    reader: IsolatedWorker, parquet: bytes, tmp_path: Path, rows: int
 ) -> None:
-    footer = whole[-FOOTER_END - footer_length(whole) : -FOOTER_END]
-    lying = footer.replace(varint(ROWS), varint(rows + ROWS - ROW_GROUP)).replace(varint(ROW_GROUP), varint(rows))
-    (tmp_path / NAME).write_bytes(with_footer(whole, lying))
-    # Only reading it all tells.
-    assert reader.try_(str(tmp_path / NAME)) == "ReconciliationError"
+    footer = parquet[-FOOTER_END - footer_length(parquet) : -FOOTER_END]
+    changed = footer.replace(varint(ROWS), varint(rows + ROWS - ROW_GROUP)).replace(varint(ROW_GROUP), varint(rows))
+    (tmp_path / NAME).write_bytes(with_footer(parquet, changed))
+    assert reader.call(str(tmp_path / NAME)) == "ReconciliationError"
 
 
 def test_millions_of_rows_in_some_kilobytes_are_refused_before_they_are_read(
-    reader: Solitary, real: Any, tmp_path: Path
+    reader: IsolatedWorker, real: Any, tmp_path: Path
 ) -> None:
     rows = 3_000_000
     one = pa.array(np.zeros(rows, np.int8))
@@ -218,14 +221,14 @@ def test_millions_of_rows_in_some_kilobytes_are_refused_before_they_are_read(
         if real[name].null_count == 0
     }
     pyarrow.parquet.write_table(pa.table(columns), tmp_path / NAME, row_group_size=rows)
-    assert reader.try_(str(tmp_path / NAME)) == "InvalidFileError"
+    assert reader.call(str(tmp_path / NAME)) == "InvalidFileError"
     before = reader.cpu_seconds()
-    assert reader.try_(str(tmp_path / NAME)) == "InvalidFileError"
+    assert reader.call(str(tmp_path / NAME)) == "InvalidFileError"
     assert reader.cpu_seconds() - before < 5
 
 
 LONG = "".join(map(chr, np.random.default_rng(5).integers(32, 127, 1 << 20)))
-"""A text of a megabyte that nothing makes shorter."""
+"""An incompressible text of one megabyte."""
 
 
 def repeated(value: Any, rows: int) -> Any:
@@ -233,7 +236,7 @@ def repeated(value: Any, rows: int) -> Any:
 
 
 def many_texts(rows: int) -> Any:
-    """Each of a megabyte, and another one."""
+    """Return different texts of one megabyte each."""
     return pa.array([np.random.default_rng(number).bytes(8000).hex() + "x" * (1 << 20) for number in range(rows)])
 
 
@@ -245,7 +248,7 @@ BOMBS: dict[str, tuple[Callable[[int], Any], dict[str, Any]]] = {
         {},
     ),
     "in a dictionary, in structures": (lambda rows: pa.StructArray.from_arrays([repeated(LONG, rows)], ["x"]), {}),
-    "said to be as the one before": (
+    "as an equal prefix": (
         lambda rows: repeated(LONG, min(rows, 300)).dictionary_decode(),
         {"use_dictionary": False, "column_encoding": {"x": "DELTA_BYTE_ARRAY"}},
     ),
@@ -255,36 +258,38 @@ BOMBS: dict[str, tuple[Callable[[int], Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_an_unknown_column_that_stands_for_gigabytes_is_refused_in_little_memory(
+def test_an_unknown_column_that_expands_to_gigabytes_is_refused_in_little_memory(
     real: Any, tmp_path: Path, bomb: str
 ) -> None:
-    make, how = BOMBS[bomb]
+    make, write_options = BOMBS[bomb]
     column = make(16_000)
     rows = pa.concat_tables([real] * 4).slice(0, len(column))
     path = tmp_path / NAME
-    pyarrow.parquet.write_table(rows.append_column("x", column), path, dictionary_pagesize_limit=1 << 30, **how)
+    pyarrow.parquet.write_table(
+        rows.append_column("x", column), path, dictionary_pagesize_limit=1 << 30, **write_options
+    )
     assert path.stat().st_size < 4_000_000
-    with Solitary(take, megabytes=400) as reader:
-        assert reader.try_(str(path)) == "InvalidFileError"
+    with IsolatedWorker(clean, max_megabytes=400) as reader:
+        assert reader.call(str(path)) == "InvalidFileError"
 
 
 @pytest.mark.parametrize("encoding", ["DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"])
-def test_texts_packed_as_deltas_are_refused_with_what_to_do(real: Any, tmp_path: Path, encoding: str) -> None:
+def test_texts_packed_as_deltas_are_refused_with_a_fix(real: Any, tmp_path: Path, encoding: str) -> None:
     path, name = tmp_path / NAME, "store_and_fwd_flag"
     pyarrow.parquet.write_table(real, path, use_dictionary=False, column_encoding={name: encoding})
     with pytest.raises(InvalidFileError, match=rf"strings are encoded as {encoding} \(column {name}\)\. Rewrite it"):
-        take_in(path, tmp_path)
+        fetch_and_clean(path, tmp_path)
 
 
-def test_values_of_a_megabyte_that_are_few_are_kept_in_little_memory(real: Any, tmp_path: Path) -> None:
-    """Also where their type says how long they are."""
+def test_a_few_values_of_a_megabyte_are_kept_in_little_memory(real: Any, tmp_path: Path) -> None:
+    """One column has variable length, the other a fixed length."""
     column = repeated(LONG.encode(), 60).cast(pa.binary(1 << 20))
     path = tmp_path / NAME
     pyarrow.parquet.write_table(
         real.slice(0, 60).append_column("x", repeated(LONG, 60)).append_column("y", column), path
     )
-    with Solitary(take, megabytes=600) as reader:
-        assert reader.try_(str(path)) == "kept"
+    with IsolatedWorker(clean, max_megabytes=600) as reader:
+        assert reader.call(str(path)) == "kept"
 
 
 def nested(real: Any, depth: int) -> Any:
@@ -295,7 +300,7 @@ def nested(real: Any, depth: int) -> Any:
 
 
 SHAPES: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "10,000 columns more": (
+    "10,000 additional columns": (
         lambda real: pa.table(
             {**dict(zip(real.column_names, real.columns, strict=True)), **{f"x{i}": real[0] for i in range(10_000)}}
         ),
@@ -309,7 +314,7 @@ SHAPES: dict[str, tuple[Callable[[Any], Any], str]] = {
         lambda real: real.append_column("s", pa.array([{"a": 1, "b": [2]}] * len(real))),
         "kept",
     ),
-    "an unknown column of texts that are no dictionary": (
+    "an unknown column of an extension type": (
         lambda real: real.append_column("x", pa.ExtensionArray.from_storage(pa.json_(), pa.array(["{}"] * len(real)))),
         "InvalidFileError",
     ),
@@ -332,26 +337,28 @@ SHAPES: dict[str, tuple[Callable[[Any], Any], str]] = {
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_columns_of_unheard_of_shapes(reader: Solitary, real: Any, tmp_path: Path, shape: str) -> None:
+def test_a_column_of_an_unusual_type_is_kept_or_refused(
+    reader: IsolatedWorker, real: Any, tmp_path: Path, shape: str
+) -> None:
     make, expected = SHAPES[shape]
     pyarrow.parquet.write_table(make(real.slice(0, 30)), tmp_path / NAME)
-    assert reader.try_(str(tmp_path / NAME)) == expected
+    assert reader.call(str(tmp_path / NAME)) == expected
 
 
-def test_many_row_groups_of_no_row_or_one(reader: Solitary, real: Any, tmp_path: Path) -> None:
+def test_many_row_groups_of_at_most_one_row_are_kept(reader: IsolatedWorker, real: Any, tmp_path: Path) -> None:
     with pyarrow.parquet.ParquetWriter(tmp_path / NAME, real.schema) as writer:
         for row in range(300):
             writer.write_table(real.slice(row, row % 2))
-    assert reader.try_(str(tmp_path / NAME)) == "kept"
+    assert reader.call(str(tmp_path / NAME)) == "kept"
 
 
-# --- the other process ------------------------------------------------------------------------------------------------
+# --- the worker process -----------------------------------------------------------------------------------------------
 
 
-def misbehave(how: str) -> str:
-    import ctypes  # noqa: PLC0415  (in the other process alone)
+def misbehave(kind: str) -> str:
+    import ctypes  # noqa: PLC0415  (imported in the worker only)
 
-    match how:
+    match kind:
         case "crash":
             ctypes.string_at(0)
         case "hang":
@@ -359,15 +366,15 @@ def misbehave(how: str) -> str:
         case "eat":
             return str(len(b"x" * (500 << 20)))
         case "fail":
-            raise RuntimeError("no error of ours")
+            raise RuntimeError("unexpected error")
     return "fine"
 
 
-def test_how_the_other_process_ends_is_seen() -> None:
-    with Solitary(misbehave, deadline=2) as process:
-        assert process.try_("hang") == "hang"
-    with Solitary(misbehave, megabytes=500) as process:
-        assert process.try_("crash") == "killed by SIGSEGV"
-        assert process.try_("fine") == "fine"
-        assert process.try_("eat").startswith("too much memory")
-        assert "no error of ours" in process.try_("fail")
+def test_the_worker_reports_crashes_hangs_excessive_memory_and_exceptions() -> None:
+    with IsolatedWorker(misbehave, timeout_seconds=2) as process:
+        assert process.call("hang") == "hang"
+    with IsolatedWorker(misbehave, max_megabytes=500) as process:
+        assert process.call("crash") == "killed by SIGSEGV"
+        assert process.call("fine") == "fine"
+        assert process.call("eat").startswith("too much memory")
+        assert "unexpected error" in process.call("fail")

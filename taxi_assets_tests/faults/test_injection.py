@@ -1,6 +1,6 @@
-"""Names and texts that want to be more than that: refused or quoted everywhere, and the lake is not left.
+"""Injection: names and texts that contain code, paths or markup are refused or quoted, and files stay in the lake.
 
-A lake's own keys are in `contract/test_any_lake.py`, addresses in `unit/test_addresses.py` and `unit/test_settings.py`,
+Keys of a lake are in `contract/test_any_lake.py`, addresses in `unit/test_addresses.py` and `unit/test_settings.py`,
 Markdown cells in `unit/test_metadata.py`, pages in `unit/reports/test_page.py`, SQL of marts in
 `unit/marts/test_sql_rendering.py`.
 """
@@ -57,7 +57,7 @@ HOSTILE = [
 MARKUP = "<script>alert(1)</script>|`x`[a](javascript:alert(1))![i](http://t/x.png)'\"; DROP TABLE x"
 
 
-def everything(folder: Path) -> dict[str, bytes]:
+def all_files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -73,29 +73,29 @@ def published(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("by", ["partition_key", "tag"])
-def test_a_month_that_is_none_runs_nothing_and_writes_nothing(
+def test_an_invalid_month_runs_nothing_and_writes_nothing(
     tmp_path: Path, published: Path, by: str, record_property: Callable[[str, object], None]
 ) -> None:
     deployment = Deployment(tmp_path / "home", str(published))
     job = deployment.definitions().resolve_job_def("green")
-    before = everything(tmp_path)
+    before = all_files(tmp_path)
     tried = HOSTILE if by == "partition_key" else HOSTILE[::3]
     for key in tried:
-        asked: dict[str, Any] = (
+        arguments: dict[str, Any] = (
             {"partition_key": key} if by == "partition_key" else {"tags": {"dagster/partition": key}}
         )
         with dg.DagsterInstance.ephemeral() as instance, pytest.raises((dg.DagsterError, ValueError)):
-            job.execute_in_process(instance=instance, **asked)
-    assert everything(tmp_path) == before
+            job.execute_in_process(instance=instance, **arguments)
+    assert all_files(tmp_path) == before
     record_property("hostile names", len(tried))
 
 
-def test_a_rule_that_is_none_starts_no_run(
+def test_an_invalid_rule_starts_no_run(
     tmp_path: Path, published: Path, record_property: Callable[[str, object], None]
 ) -> None:
     deployment = Deployment(tmp_path / "home", str(published))
     job = deployment.definitions().resolve_job_def("green")
-    before = everything(tmp_path)
+    before = all_files(tmp_path)
     for name in [*HOSTILE, MARKUP]:
         config = {"ops": {"clean_green": {"config": {"rules": [name]}}}}
         with (
@@ -103,7 +103,7 @@ def test_a_rule_that_is_none_starts_no_run(
             pytest.raises(dg.DagsterInvalidConfigError, match="not in enum type green_rule"),
         ):
             job.execute_in_process(instance=instance, partition_key=str(MONTH), run_config=config)
-    assert everything(tmp_path) == before
+    assert all_files(tmp_path) == before
     record_property("hostile names", len(HOSTILE) + 1)
 
 
@@ -113,10 +113,10 @@ FOLDERS = ['it\'s a "b"', "semi;colon -- {x}", "new\nline $(touch outside)", "* 
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_a_lake_a_warehouse_and_a_source_may_have_any_name(tmp_path: Path, published: Path, name: str) -> None:
+def test_folders_of_lake_warehouse_and_source_may_have_any_name(tmp_path: Path, published: Path, name: str) -> None:
     home, source = tmp_path / name, tmp_path / f"source {name}"
     shutil.copytree(published, source)
-    # What an address cannot hold is not asked of it: a warehouse is an address, the others are paths.
+    # The warehouse is an address, which cannot contain these characters. Lake and source are paths.
     deployment = Deployment(home, str(source))
     if set(name) & set("?#"):
         with pytest.raises(ValueError, match="Use duckdb"):
@@ -131,14 +131,14 @@ def test_a_lake_a_warehouse_and_a_source_may_have_any_name(tmp_path: Path, publi
 
 
 def quoted(text: str) -> str:
-    """A field as CSV wants it."""
+    """Quote a field as in CSV."""
     return '"{}"'.format(text.replace('"', '""'))
 
 
-# --- what comes from data ---------------------------------------------------------------------------------------------
+# --- data -------------------------------------------------------------------------------------------------------------
 
 
-def test_column_names_values_and_zones_stay_text_on_every_shelf_and_in_every_report(
+def test_column_names_values_and_zones_stay_text_in_every_layer_and_report(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     folder = tmp_path / "published"
@@ -164,15 +164,15 @@ def test_column_names_values_and_zones_stay_text_on_every_shelf_and_in_every_rep
     with duckdb.connect(str(deployment.warehouse), read_only=True) as connection:
         assert connection.execute("SELECT count(*) FROM taxi.green_trips").fetchall() == [(200,)]
         assert connection.execute("SELECT DISTINCT borough, zone FROM taxi.taxi_zones").fetchall() == [(MARKUP, markup)]
-    message = [
+    markdown = [
         value.md_str or ""
         for run in (reference, result, report)
         for event in materializations(run).values()
         for value in event.metadata.values()
         if isinstance(value, dg.MarkdownMetadataValue)
     ]
-    assert any("alert" in text for text in message)
-    for text in message:
+    assert any("alert" in text for text in markdown)
+    for text in markdown:
         assert re.search(r"(?<!\\)(<script|\[a\]|`x|!\[i)", text) is None
     (page,) = deployment.lake.rglob("*.html")
     read = Page(page.read_text())
@@ -185,20 +185,20 @@ def test_column_names_values_and_zones_stay_text_on_every_shelf_and_in_every_rep
 
 # --- publishers -------------------------------------------------------------------------------------------------------
 
-HASTY = RetrySettings(attempts=1, first_wait_seconds=0, max_wait_seconds=0)
+NO_RETRY = RetrySettings(attempts=1, first_wait_seconds=0, max_wait_seconds=0)
 
 
 def get(url: str, output_dir: Path) -> Path:
     output_dir.mkdir()
     candidate = SourceUrl(url, "test", FileFormat.CSV)
     fetched = download(
-        "green 2020-10", [candidate], known=None, output_dir=output_dir, log=logging.getLogger("x"), retry=HASTY
+        "green 2020-10", [candidate], known=None, output_dir=output_dir, log=logging.getLogger("x"), retry=NO_RETRY
     )
     assert isinstance(fetched, DownloadedFile)
     return fetched.path
 
 
-def test_a_server_has_no_say_in_where_a_file_is_kept(tmp_path: Path) -> None:
+def test_a_server_cannot_choose_where_a_file_is_stored(tmp_path: Path) -> None:
     content = ("\n".join(LINES) + "\n").encode()
     with LoopbackPublisher({NAME: content}) as publisher:
         publisher.script(
@@ -211,16 +211,16 @@ def test_a_server_has_no_say_in_where_a_file_is_kept(tmp_path: Path) -> None:
                 }
             ),
         )
-        path = get(publisher.url(NAME), tmp_path / "into")
-    assert path == tmp_path / "into" / "download.csv"
+        path = get(publisher.url(NAME), tmp_path / "output")
+    assert path == tmp_path / "output" / "download.csv"
     assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["download.csv"]
 
 
 @pytest.mark.parametrize("url", ["/x\r\nX-Evil: yes", "/x\nX-Evil: yes", "/x HTTP/1.1\r\nHost: evil\r\n\r\n"])
-def test_an_address_adds_no_line_to_a_request(tmp_path: Path, url: str) -> None:
+def test_an_address_cannot_add_a_line_to_a_request(tmp_path: Path, url: str) -> None:
     with LoopbackPublisher({NAME: b"x"}) as publisher:
         with pytest.raises(TaxiAssetsError) as error:
-            get(publisher.base + url, tmp_path / "into")
+            get(publisher.base + url, tmp_path / "output")
         assert "\n" not in str(error.value)
         for request in publisher.requests:
             assert "X-Evil" not in request.headers
@@ -228,17 +228,17 @@ def test_an_address_adds_no_line_to_a_request(tmp_path: Path, url: str) -> None:
 
 
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "//etc/passwd:99999/", "ftp://127.0.0.1/x", "http://[bad"])
-def test_a_redirect_leads_nowhere_else_than_to_the_web(tmp_path: Path, target: str) -> None:
+def test_a_redirect_leads_only_to_http_or_https(tmp_path: Path, target: str) -> None:
     with LoopbackPublisher({NAME: b"x"}) as publisher:
         publisher.script(NAME, then=Answer(redirect=target))
         with pytest.raises(TaxiAssetsError, match=r"^green 2020-10 could not be fetched from [^\n]*$"):
-            get(publisher.url(NAME), tmp_path / "into")
-    assert list((tmp_path / "into").iterdir()) == []
+            get(publisher.url(NAME), tmp_path / "output")
+    assert list((tmp_path / "output").iterdir()) == []
 
 
-def test_an_error_page_is_quoted_in_one_line_that_commands_no_terminal(tmp_path: Path) -> None:
+def test_an_error_page_is_quoted_in_one_line_without_control_characters(tmp_path: Path) -> None:
     page = f"<html><title>\x1b[31mred\x07\r\n{MARKUP}\u202e&#27;[2J</title></html>".encode()
     with LoopbackPublisher({NAME: page}) as publisher, pytest.raises(InvalidFileError) as error:
-        get(publisher.url(NAME), tmp_path / "into")
+        get(publisher.url(NAME), tmp_path / "output")
     assert str(error.value).isprintable()
     assert "[31mred" in str(error.value)

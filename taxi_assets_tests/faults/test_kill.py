@@ -1,6 +1,7 @@
-"""kill -9, at every moment at which something durable happens, in the middle of a write, and at random.
+"""kill -9 at every crash point, in the middle of a write, and at random.
 
-No mixture ever, what differs can be told, and the next run succeeds by itself.
+Each layer has the old or the new version, the checks detect layers of different versions, and the next run succeeds
+without any manual step.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import pytest
 
-from taxi_assets_tests.faults.children import Child, Plan
-from taxi_assets_tests.faults.conftest import FILE, MONTH, NEIGHBOUR, SERVICE
+from taxi_assets_tests.faults.child_runs import ChildRun, Plan
+from taxi_assets_tests.faults.conftest import FILE, MONTH, OTHER_MONTH, SERVICE
 from taxi_assets_tests.pipeline_harness import Deployment, StoredMonth, failures, read_stored_month, stray_files
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
     from taxi_assets_tests.faults.conftest import Republished
 
-# Every moment of a run that replaces an older version, and how many of the five things it writes are then of the newer
-# one; in this order: raw object, its record, quarantine, clean, warehouse.
+# Every crash point of a run that replaces an older version, and how many of its five writes are published by then. The
+# writes are, in this order: raw object, its record, quarantine, clean, warehouse.
 REPLACING = {
     "publishing raw object": 0,
     "before raw object": 0,
@@ -45,33 +46,33 @@ REPLACING = {
     "after warehouse table": 4,
     "after DELETE trips": 4,
     "after INSERT trips": 4,
-    "after DELETE note": 4,
-    "after INSERT note": 4,
+    "after DELETE ledger": 4,
+    "after INSERT ledger": 4,
     "before warehouse month": 4,
     "after warehouse month": 5,
     "after loading": 5,
 }
-# The same of a first run, which makes the database file as well.
+# The same for a first run, which also creates the database file.
 FIRST = {
-    moment: steps
-    for known, steps in REPLACING.items()
-    for moment in (
+    point: writes
+    for known, writes in REPLACING.items()
+    for point in (
         (known, "before making warehouse.duckdb", "after making warehouse.duckdb")
         if known == "before loading"
         else (known,)
     )
 }
-# Where between two moments nothing durable happens, one of them is enough.
-ALIKE = {
+# Between these and the neighboring crash point nothing durable happens, so one of the two is enough.
+REDUNDANT = {
     *("publishing raw object", "publishing raw record", "publishing quarantine", "publishing clean"),
     *("before raw object", "before raw record", "before quarantine", "before clean"),
-    *("before loading", "before warehouse table", "after DELETE note", "after INSERT note", "after loading"),
+    *("before loading", "before warehouse table", "after DELETE ledger", "after INSERT ledger", "after loading"),
 }
-# A first run has no old rows that its transaction could lose.
-ALIKE_FIRST = ALIKE | {"after clean", "after DELETE trips", "before warehouse month"}
+# In a first run there are no old rows that its transaction could lose.
+REDUNDANT_IN_FIRST_RUN = REDUNDANT | {"after clean", "after DELETE trips", "before warehouse month"}
 
-# The blocking checks that fail when run alone afterwards. Of a raw object its own record tells.
-TOLD = {
+# The blocking checks that fail if they run alone after the kill. A raw object is compared with its own record instead.
+FAILING_CHECKS = {
     "after raw object": set(),
     "after raw record": {"row_counts_reconcile"},
     "after quarantine": {"row_counts_reconcile"},
@@ -82,19 +83,19 @@ TOLD = {
 NOTHING = StoredMonth(raw={}, record=None, quarantine=None, clean=None, warehouse=(), loaded=None)
 
 
-def progressed(older: StoredMonth, newer: StoredMonth, steps: int) -> StoredMonth:
-    """The shelves after so many of the five writes."""
+def after_writes(older: StoredMonth, newer: StoredMonth, writes: int) -> StoredMonth:
+    """Return the layers after this many of the five writes."""
     return StoredMonth(
-        raw=(older, newer)[steps >= 1].raw,
-        record=(older, newer)[steps >= 2].record,
-        quarantine=(older, newer)[steps >= 3].quarantine,
-        clean=(older, newer)[steps >= 4].clean,
-        warehouse=(older, newer)[steps >= 5].warehouse,
-        loaded=(older, newer)[steps >= 5].loaded,
+        raw=(older, newer)[writes >= 1].raw,
+        record=(older, newer)[writes >= 2].record,
+        quarantine=(older, newer)[writes >= 3].quarantine,
+        clean=(older, newer)[writes >= 4].clean,
+        warehouse=(older, newer)[writes >= 5].warehouse,
+        loaded=(older, newer)[writes >= 5].loaded,
     )
 
 
-def assert_next_run_heals(deployment: Deployment, newer: StoredMonth) -> None:
+def assert_next_run_repairs(deployment: Deployment, newer: StoredMonth) -> None:
     result = deployment.run(SERVICE, MONTH)
     assert failures(result) == []
     assert result.success
@@ -102,113 +103,123 @@ def assert_next_run_heals(deployment: Deployment, newer: StoredMonth) -> None:
     assert stray_files(deployment) == []
 
 
-@pytest.mark.parametrize("moments", [FIRST, REPLACING])
+@pytest.mark.parametrize("crash_points", [FIRST, REPLACING])
 def test_every_durable_write_has_a_crash_point(
-    republished: Republished, copy_of: Callable[[Deployment], Deployment], moments: dict[str, int]
+    republished: Republished, copy_of: Callable[[Deployment], Deployment], crash_points: dict[str, int]
 ) -> None:
-    """Whoever adds a write adds its moments here, and so has it killed there."""
-    deployment = copy_of(republished.empty if moments is FIRST else republished.held)
-    outcome = Child(deployment, SERVICE, MONTH).end()
+    """Fails if a durable write is added without its crash points above, where the other tests kill the run."""
+    deployment = copy_of(republished.empty if crash_points is FIRST else republished.outdated)
+    outcome = ChildRun(deployment, SERVICE, MONTH).wait()
     assert outcome.succeeded, outcome.failures
-    assert outcome.moments == list(moments)
+    assert outcome.crash_points == list(crash_points)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """The short form tries every second moment."""
-    of_both = {
-        "first_moment": [moment for moment in FIRST if moment not in ALIKE_FIRST],
-        "moment_replacing": [moment for moment in REPLACING if moment not in ALIKE],
+    """The short form tries every second crash point."""
+    crash_points = {
+        "crash_point_in_first_run": [point for point in FIRST if point not in REDUNDANT_IN_FIRST_RUN],
+        "crash_point_in_replacement": [point for point in REPLACING if point not in REDUNDANT],
     }
-    for name, moments in of_both.items():
+    for name, points in crash_points.items():
         if name in metafunc.fixturenames:
-            metafunc.parametrize(name, moments if metafunc.config.getoption("--long") else moments[::2])
+            metafunc.parametrize(name, points if metafunc.config.getoption("--long") else points[::2])
 
 
-def test_killed_in_a_first_run(
-    republished: Republished, copy_of: Callable[[Deployment], Deployment], first_moment: str
+def test_the_next_run_repairs_a_first_run_that_was_killed(
+    republished: Republished, copy_of: Callable[[Deployment], Deployment], crash_point_in_first_run: str
 ) -> None:
     deployment = copy_of(republished.empty)
-    assert Child(deployment, SERVICE, MONTH, Plan(dies=first_moment)).end().exit_code == -signal.SIGKILL
-    assert read_stored_month(deployment, SERVICE, MONTH) == progressed(NOTHING, republished.newer, FIRST[first_moment])
-    assert_next_run_heals(deployment, republished.newer)
+    assert (
+        ChildRun(deployment, SERVICE, MONTH, Plan(dies_at=crash_point_in_first_run)).wait().exit_code == -signal.SIGKILL
+    )
+    assert read_stored_month(deployment, SERVICE, MONTH) == after_writes(
+        NOTHING, republished.newer, FIRST[crash_point_in_first_run]
+    )
+    assert_next_run_repairs(deployment, republished.newer)
 
 
-def test_killed_while_replacing_an_older_version(
-    republished: Republished, copy_of: Callable[[Deployment], Deployment], moment_replacing: str
+def test_the_next_run_repairs_a_replacement_that_was_killed(
+    republished: Republished, copy_of: Callable[[Deployment], Deployment], crash_point_in_replacement: str
 ) -> None:
-    deployment, moment = copy_of(republished.held), moment_replacing
-    steps = REPLACING[moment]
-    neighbour = read_stored_month(deployment, SERVICE, NEIGHBOUR)
+    deployment, crash_point = copy_of(republished.outdated), crash_point_in_replacement
+    writes = REPLACING[crash_point]
+    other_month = read_stored_month(deployment, SERVICE, OTHER_MONTH)
 
-    assert Child(deployment, SERVICE, MONTH, Plan(dies=moment)).end().exit_code == -signal.SIGKILL
+    assert ChildRun(deployment, SERVICE, MONTH, Plan(dies_at=crash_point)).wait().exit_code == -signal.SIGKILL
 
     found = read_stored_month(deployment, SERVICE, MONTH)
-    assert found == progressed(republished.older, republished.newer, steps)
-    assert found.agree == (steps in {0, 5})
-    if moment in TOLD:
+    assert found == after_writes(republished.older, republished.newer, writes)
+    assert found.agree == (writes in {0, 5})
+    if crash_point in FAILING_CHECKS:
         checks = deployment.check(SERVICE, MONTH)
-        assert {name for name in ("row_counts_reconcile", "matches_clean") if not checks[name]} == TOLD[moment]
-    assert_next_run_heals(deployment, republished.newer)
-    assert read_stored_month(deployment, SERVICE, NEIGHBOUR) == neighbour
+        assert {name for name in ("row_counts_reconcile", "matches_clean") if not checks[name]} == FAILING_CHECKS[
+            crash_point
+        ]
+    assert_next_run_repairs(deployment, republished.newer)
+    assert read_stored_month(deployment, SERVICE, OTHER_MONTH) == other_month
 
 
-@pytest.mark.parametrize("moment", ["after raw record", "after quarantine", "after clean"])
-def test_versions_of_as_many_rows_are_told_apart(republished: Republished, tmp_path: Path, moment: str) -> None:
-    """One time is corrected: rows, and dollars, are the same in every mixture."""
+@pytest.mark.parametrize("crash_point", ["after raw record", "after quarantine", "after clean"])
+def test_checks_detect_mixed_versions_with_equal_row_counts(
+    republished: Republished, tmp_path: Path, crash_point: str
+) -> None:
+    """The versions differ in one pickup time only, so rows and dollars are equal in every mixture."""
     deployment = replace(republished.current.copy_to(tmp_path / "home"), source=str(tmp_path))
     corrected = republished.newer_file.replace(b"2013-08-01 09:13:00", b"2013-08-01 09:13:01", 1)
     (tmp_path / FILE).write_bytes(corrected)
-    Child(deployment, SERVICE, MONTH, Plan(dies=moment)).end()
+    ChildRun(deployment, SERVICE, MONTH, Plan(dies_at=crash_point)).wait()
     found = read_stored_month(deployment, SERVICE, MONTH)
     assert not found.agree
     checks = deployment.check(SERVICE, MONTH)
-    assert checks["row_counts_reconcile"] == (moment == "after clean")
-    assert checks["matches_clean"] == (moment != "after clean")
+    assert checks["row_counts_reconcile"] == (crash_point == "after clean")
+    assert checks["matches_clean"] == (crash_point != "after clean")
     assert found.clean is not None
     assert found.loaded is not None
-    assert (found.loaded[0] != found.clean.data_version) == (moment == "after clean")
+    assert (found.loaded[0] != found.clean.data_version) == (crash_point == "after clean")
 
 
 @pytest.mark.parametrize(
-    ("already", "size", "half_written", "steps"),
+    ("already", "size", "half_written", "writes"),
     [
         (None, 50_000, "lake/.staging/*/download.csv", 0),
         ("after raw record", 20_000, "lake/.staging/*/clean.parquet", 2),
-        # DuckDB writes what is committed into its log first, and from there into its file.
+        # DuckDB first writes a commit to its write-ahead log, and from there to its file.
         ("after clean", 100_000, "warehouse.duckdb.wal", 4),
         ("after clean", 600_000, "warehouse.duckdb.wal", 5),
     ],
 )
-def test_killed_in_the_middle_of_a_write(
+def test_a_write_that_was_interrupted_leaves_the_old_or_the_new_version(
     republished: Republished,
     copy_of: Callable[[Deployment], Deployment],
     already: str | None,
     size: int,
     half_written: str,
-    steps: int,
+    writes: int,
 ) -> None:
-    """The kernel ends the run when a file reaches the size; shorter ones were written by a run that died `already`."""
-    deployment = copy_of(republished.held)
+    """The kernel kills the run when a file reaches the size. A run killed at `already` has written smaller files."""
+    deployment = copy_of(republished.outdated)
     if already is not None:
-        Child(deployment, SERVICE, MONTH, Plan(dies=already)).end()
+        ChildRun(deployment, SERVICE, MONTH, Plan(dies_at=already)).wait()
 
-    assert Child(deployment, SERVICE, MONTH, Plan(dies_writing=size)).end().exit_code == -signal.SIGXFSZ
+    assert ChildRun(deployment, SERVICE, MONTH, Plan(max_file_bytes=size)).wait().exit_code == -signal.SIGXFSZ
 
     assert list(deployment.home.glob(half_written))
-    assert read_stored_month(deployment, SERVICE, MONTH) == progressed(republished.older, republished.newer, steps)
-    assert_next_run_heals(deployment, republished.newer)
+    assert read_stored_month(deployment, SERVICE, MONTH) == after_writes(republished.older, republished.newer, writes)
+    assert_next_run_repairs(deployment, republished.newer)
 
 
-def test_killed_again_and_again_at_random(republished: Republished, tmp_path: Path, kill_seed: int) -> None:
-    """With the other version published each time, and nothing healed in between."""
-    chance = random.Random(kill_seed)  # noqa: S311  (no secret)
+def test_random_kills_without_repair_in_between_leave_old_or_new_layers(
+    republished: Republished, tmp_path: Path, kill_seed: int
+) -> None:
+    """The publisher alternates between the two versions, and no run finishes in between."""
+    chance = random.Random(kill_seed)  # noqa: S311  (not a secret)
     versions = (republished.older, republished.newer)
     files = (republished.older_file, republished.newer_file)
-    deployment = replace(republished.held.copy_to(tmp_path / "home"), source=str(tmp_path))
+    deployment = replace(republished.outdated.copy_to(tmp_path / "home"), source=str(tmp_path))
     for kill in range(1, 9):
         (tmp_path / FILE).write_bytes(files[kill % 2])
 
-        Child(deployment, SERVICE, MONTH).end(kill_after=chance.uniform(0.1, 0.9))
+        ChildRun(deployment, SERVICE, MONTH).wait(kill_after=chance.uniform(0.1, 0.9))
 
         found = read_stored_month(deployment, SERVICE, MONTH)
         assert found.raw in [version.raw for version in versions]
@@ -225,29 +236,27 @@ def test_killed_again_and_again_at_random(republished: Republished, tmp_path: Pa
     assert stray_files(deployment) == []
 
 
-def test_killed_between_raw_object_and_record_and_then_published_as_before(
-    republished: Republished, tmp_path: Path
-) -> None:
-    """To the publisher the record is current, but the object beside it is the other version's."""
+def test_a_raw_object_that_contradicts_its_record_is_replaced(republished: Republished, tmp_path: Path) -> None:
+    """A run dies between object and record, then the old file is published again, so the record seems current."""
     deployment, file = Deployment(tmp_path / "home", str(tmp_path)), tmp_path / FILE
     file.write_bytes(republished.older_file)
     published = file.stat()
     assert failures(deployment.run(SERVICE, MONTH)) == []
     older = read_stored_month(deployment, SERVICE, MONTH)
     file.write_bytes(republished.newer_file)
-    Child(deployment, SERVICE, MONTH, Plan(dies="after raw object")).end()
+    ChildRun(deployment, SERVICE, MONTH, Plan(dies_at="after raw object")).wait()
     file.write_bytes(republished.older_file)
     os.utime(file, ns=(published.st_atime_ns, published.st_mtime_ns))
     assert read_stored_month(deployment, SERVICE, MONTH) == replace(older, raw=republished.newer.raw)
 
-    assert_next_run_heals(deployment, older)
+    assert_next_run_repairs(deployment, older)
 
 
-def test_killed_run_in_the_history_does_not_hinder_the_next(
+def test_a_killed_run_in_the_history_does_not_block_the_next_run(
     republished: Republished, copy_of: Callable[[Deployment], Deployment], tmp_path: Path
 ) -> None:
-    deployment = copy_of(republished.held)
-    Child(deployment, SERVICE, MONTH, Plan(dies="after quarantine", instance=tmp_path)).end()
+    deployment = copy_of(republished.outdated)
+    ChildRun(deployment, SERVICE, MONTH, Plan(dies_at="after quarantine", instance=tmp_path)).wait()
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         result = deployment.run(SERVICE, MONTH, instance=instance)
         statuses = [run.status for run in instance.get_runs()]
@@ -256,8 +265,8 @@ def test_killed_run_in_the_history_does_not_hinder_the_next(
     assert statuses == [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.STARTED]
 
 
-def test_killed_before_the_object_of_an_older_format_is_removed(republished: Republished, tmp_path: Path) -> None:
-    """The next run removes it, though to that run the newer one is unchanged."""
+def test_the_next_run_removes_the_object_of_an_older_format(republished: Republished, tmp_path: Path) -> None:
+    """The first run is killed before the removal. For the next run the newer object is unchanged."""
     deployment = Deployment(tmp_path / "home", str(tmp_path))
     older = tmp_path / f"{FILE}.gz"
     older.write_bytes(gzip.compress(republished.older_file))
@@ -265,7 +274,9 @@ def test_killed_before_the_object_of_an_older_format_is_removed(republished: Rep
     older.unlink()
     (tmp_path / FILE).write_bytes(republished.newer_file)
 
-    assert Child(deployment, SERVICE, MONTH, Plan(dies="before removing csv.gz")).end().exit_code == -signal.SIGKILL
+    assert (
+        ChildRun(deployment, SERVICE, MONTH, Plan(dies_at="before removing csv.gz")).wait().exit_code == -signal.SIGKILL
+    )
 
     assert failures(deployment.run(SERVICE, MONTH)) == []
     assert read_stored_month(deployment, SERVICE, MONTH).raw == republished.newer.raw

@@ -1,6 +1,6 @@
-"""kill -9 while marts, report and quality are made: at everything that changes something, and at random.
+"""kill -9 while marts, the report and the quality table are computed: at every change, and at random.
 
-What is found is compared with what runs made of both versions that were never killed.
+The results are compared with those of runs that were never killed, for both versions of the trips.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import pytest
 from taxi_assets_tests.contract.stores.postgres import postgres_server
 from taxi_assets_tests.faults.conftest import LONG_SEEDS, MONTH, SERVICE
 from taxi_assets_tests.faults.crash_points import STATEMENTS, WRITES
-from taxi_assets_tests.faults.stores import KINDS, place_of
-from taxi_assets_tests.faults.test_kill_stores import after, at_moment
+from taxi_assets_tests.faults.stores import KINDS, observed_deployment
+from taxi_assets_tests.faults.test_kill_stores import after_seconds, at_crash_point
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from taxi_assets_tests.faults.children import Outcome
+    from taxi_assets_tests.faults.child_runs import Outcome
     from taxi_assets_tests.faults.conftest import Republished
-    from taxi_assets_tests.faults.stores import Derived, Place
+    from taxi_assets_tests.faults.stores import DerivedData, ObservedDeployment
     from taxi_assets_tests.faults.test_kill_stores import Kill
 
 __all__ = ["postgres_server"]
@@ -31,106 +31,114 @@ __all__ = ["postgres_server"]
 pytestmark = pytest.mark.timeout(1800)
 
 CHANGES = {"duckdb": WRITES, "postgres": STATEMENTS, "google": WRITES}
-"""What changes something in the warehouse. In Google's no run tells of it: there it is killed at random alone."""
+"""The crash points at changes of the warehouse. BigQuery has none, so its runs are killed only at random."""
 
 JOBS: list[tuple[str, str | None]] = [("marts", MONTH), (f"{SERVICE}_report", MONTH), ("quality", None)]
 
 
 @dataclass
-class Made:
-    """A place, what good runs make of each version, and which version it was last made of."""
+class DerivedKillTester:
+    """Kills runs that compute derived data, and compares the result with that of runs that were never killed."""
 
-    place: Place
-    good: list[Derived]
-    names: set[str]
+    observed: ObservedDeployment
+    expected: list[DerivedData]
+    inventory: set[str]
     seconds: dict[str, float]
-    """Of the last good run of each job."""
-    moments: list[int]
-    """How many changes each of them told of."""
-    holds: int = 0
+    """Duration of the last successful run, by job."""
+    crash_points: list[int]
+    """Number of crash points in that run, by job."""
+    loaded_version: int = 0
     kills: int = 0
 
-    def load_the_other(self) -> None:
-        """The trips alone."""
-        self.holds = 1 - self.holds
-        self.place.offer((self.place.versions.older_file, self.place.versions.newer_file)[self.holds])
-        self.place.run()
+    def load_other_version(self) -> None:
+        """Load the other version of the trips, without derived data."""
+        self.loaded_version = 1 - self.loaded_version
+        self.observed.publish(
+            (self.observed.versions.older_file, self.observed.versions.newer_file)[self.loaded_version]
+        )
+        self.observed.run()
 
     def kill(self, kill: Kill, job: str, month: str | None) -> Outcome:
-        """Kill a run of a job, or let it end; a reader finds the old or the new of each."""
-        outcome = kill(self.place, job, month)
+        """Kill a run of a job, or let it finish, and check that each table and file is old or new."""
+        outcome = kill(self.observed, job, month)
         assert outcome.killed or outcome.succeeded, outcome
         self.kills += outcome.killed
-        found, (older, newer) = self.place.look_at_derived(), (self.good[1 - self.holds], self.good[self.holds])
+        found, (older, newer) = (
+            self.observed.read_derived(),
+            (self.expected[1 - self.loaded_version], self.expected[self.loaded_version]),
+        )
         for name, rows in found.marts.items():
             assert rows in (older.marts[name], newer.marts[name]), name
         assert found.quality in (older.quality, newer.quality)
         for key, digest in found.report.items():
             assert digest in (older.report.get(key), newer.report.get(key)), key
         page = next(key for key in found.report if key.endswith("report.html"))
-        if found.report[page] != older.report[page]:  # the page comes last
+        if found.report[page] != older.report[page]:  # the page is published last
             assert found.report == newer.report
         return outcome
 
-    def heal(self, job: str, month: str | None) -> None:
-        """The next run does it."""
-        self.place.run(job, month)
+    def repair(self, job: str, month: str | None) -> None:
+        """Run the job without a kill."""
+        self.observed.run(job, month)
 
 
 @pytest.fixture
-def made(
+def tester(
     kind: str,
     tmp_path: Path,
     republished: Republished,
     request: pytest.FixtureRequest,
     record_property: Callable[[str, object], None],
-) -> Iterator[Made]:
-    """Made of the older version, and has been made of the newer one."""
-    with place_of(kind, tmp_path, republished, request) as place:
-        place.offer(republished.older_file)
-        place.run()
-        place.run("reference", None)
-        made = Made(place, [], set(), {}, [])
+) -> Iterator[DerivedKillTester]:
+    """Derived data of the older version is stored; the results of both versions are known."""
+    with observed_deployment(kind, tmp_path, republished, request) as observed:
+        observed.publish(republished.older_file)
+        observed.run()
+        observed.run("reference", None)
+        tester = DerivedKillTester(observed, [], set(), {}, [])
         for _ in range(2):
-            outcomes = [place.run(job, month, moments=CHANGES[kind]) for job, month in JOBS]
-            made.seconds = {job: outcome.seconds for (job, _), outcome in zip(JOBS, outcomes, strict=True)}
-            made.moments = [len(outcome.moments) for outcome in outcomes]
-            made.good.append(place.look_at_derived())
-            made.names = place.names()
-            made.load_the_other()
-        assert made.moments[0] or kind == "google"
-        older, newer = made.good
+            outcomes = [observed.run(job, month, crash_points=CHANGES[kind]) for job, month in JOBS]
+            tester.seconds = {job: outcome.seconds for (job, _), outcome in zip(JOBS, outcomes, strict=True)}
+            tester.crash_points = [len(outcome.crash_points) for outcome in outcomes]
+            tester.expected.append(observed.read_derived())
+            tester.inventory = observed.inventory()
+            tester.load_other_version()
+        assert tester.crash_points[0] or kind == "google"
+        older, newer = tester.expected
         assert older.marts != newer.marts
         assert older.quality != newer.quality
         assert older.report != newer.report
-        yield made
-        assert made.kills
-        assert place.look_at_derived() == made.good[made.holds]
-        assert place.names() == made.names  # what is left over goes when its store is next used
-        for name in ("rows lost", "rows doubled"):
+        yield tester
+        assert tester.kills
+        assert observed.read_derived() == tester.expected[tester.loaded_version]
+        assert observed.inventory() == tester.inventory  # the next use of a store deletes stray_files
+        for name in ("rows lost", "rows duplicated"):
             record_property(name, 0)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """The short form is DuckDB's alone."""
+    """The short form tests only DuckDB."""
     if "kind" in metafunc.fixturenames:
         metafunc.parametrize("kind", KINDS if metafunc.config.getoption("--long") else ["duckdb"])
 
 
-def test_killed_at_every_change_and_at_random(made: Made, kind: str, kill_seed: int, *, long: bool) -> None:
-    """One after the other, each where the one before was killed; healed at the end. Then at random, healed at once.
+def test_derived_data_survives_kills_at_every_change_and_at_random(
+    tester: DerivedKillTester, kind: str, kill_seed: int, *, long: bool
+) -> None:
+    """Kill consecutive runs at consecutive changes, then repair. Then kill at random and repair each time.
 
-    The short form: before the last change alone, when all before it are made.
+    The short form kills one run, before its last change.
     """
-    for (job, month), count in zip(JOBS, made.moments, strict=True):
+    for (job, month), count in zip(JOBS, tester.crash_points, strict=True):
         for number in range(kill_seed, count, LONG_SEEDS) if long else range(count - 2, count - 1):
-            outcome = made.kill(at_moment(CHANGES[kind], number), job, month)
-            assert outcome.killed or len(outcome.moments) <= number  # what runs before it have made is not made again
+            outcome = tester.kill(at_crash_point(CHANGES[kind], number), job, month)
+            # A run does not repeat the changes that killed runs have completed.
+            assert outcome.killed or len(outcome.crash_points) <= number
     for job, month in JOBS:
-        made.heal(job, month)
-    chance = random.Random(f"{kill_seed} {kind}")  # noqa: S311  (no secret)
+        tester.repair(job, month)
+    chance = random.Random(f"{kill_seed} {kind}")  # noqa: S311  (not a secret)
     for _ in range(3 if long else 0):
-        made.load_the_other()
+        tester.load_other_version()
         for job, month in JOBS:
-            made.kill(after(chance.uniform(0.4, 1) * made.seconds[job]), job, month)
-            made.heal(job, month)
+            tester.kill(after_seconds(chance.uniform(0.4, 1) * tester.seconds[job]), job, month)
+            tester.repair(job, month)

@@ -1,7 +1,8 @@
 """kill -9 on every kind of store: at changes of a Postgres server, at requests to Google, between steps, at random.
 
-After each a reader sees old or new, the next run heals, and leaves nothing that a run which was never killed would not.
-Versions alternate, so every kill is one while a month is replaced. The short form takes some of the moments.
+After each kill, readers see the old or the new version, and the next run repairs the month and leaves no other objects,
+files or tables than a run that was never killed. The published version alternates, so that every kill interrupts the
+replacement of a month. The short form tries some of the crash points.
 """
 
 from __future__ import annotations
@@ -16,64 +17,67 @@ import pytest
 from taxi_assets_tests.contract.stores.postgres import postgres_server
 from taxi_assets_tests.faults.conftest import LONG_SEEDS, MONTH, SERVICE
 from taxi_assets_tests.faults.crash_points import STATEMENTS, STEPS
-from taxi_assets_tests.faults.stores import KINDS, place_of
+from taxi_assets_tests.faults.stores import KINDS, observed_deployment
 from taxi_assets_tests.google import bigquery, cloud_storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from taxi_assets_tests.faults.children import Child, Outcome
+    from taxi_assets_tests.faults.child_runs import ChildRun, Outcome
     from taxi_assets_tests.faults.conftest import Republished
-    from taxi_assets_tests.faults.stores import Place
+    from taxi_assets_tests.faults.stores import ObservedDeployment
     from taxi_assets_tests.pipeline_harness import StoredMonth
 
 __all__ = ["postgres_server"]
 
-# Many kills in one test; each wait within has an end of its own.
+# A test has many kills. Each wait within has its own timeout.
 pytestmark = pytest.mark.timeout(1800)
 
-# How a run is killed: gives what became of it.
-Kill = Callable[["Place", str, "str | None"], "Outcome"]
+# Runs a job, kills it, and returns its outcome.
+Kill = Callable[["ObservedDeployment", str, "str | None"], "Outcome"]
 
 
-def at_moment(moments: str, number: int) -> Kill:
-    """By itself, at the moment of this number."""
+def at_crash_point(kind: str, number: int) -> Kill:
+    """Return a kill by the run itself, at the crash point of this number."""
 
-    def kill(place: Place, job: str, month: str | None) -> Outcome:
-        return place.start(job, month, moments=moments, dies=number).end()
+    def kill(observed: ObservedDeployment, job: str, month: str | None) -> Outcome:
+        return observed.start(job, month, crash_points=kind, dies_at=number).wait()
 
     return kill
 
 
 def at_request(service: str, path: str, number: int, *, method: str = "POST", effect: bool) -> Kill:
-    """By a double, at the request of this number: before it answers, with the request in effect or without."""
+    """Return a kill by a test double, before it answers the request of this number.
 
-    def kill(place: Place, job: str, month: str | None) -> Outcome:
-        assert place.google is not None
-        running: list[Child] = []
+    `effect` decides whether the request takes effect.
+    """
 
-        def end_it() -> None:
+    def kill(observed: ObservedDeployment, job: str, month: str | None) -> Outcome:
+        assert observed.google is not None
+        running: list[ChildRun] = []
+
+        def kill_run() -> None:
             running[0].kill()
 
-        storage, warehouse = place.google
+        storage, warehouse = observed.google
         if service == "storage":
-            fault = cloud_storage.Fault(before=end_it, reset=not effect)
+            fault = cloud_storage.Fault(before=kill_run, reset=not effect)
             storage.script(*[cloud_storage.Fault()] * number, fault, method=method, path=path)
         else:
-            job_fault = bigquery.Fault(before=end_it, reset=not effect)
+            job_fault = bigquery.Fault(before=kill_run, reset=not effect)
             warehouse.script(*[bigquery.Fault()] * number, job_fault, method=method, path=path)
-        running.append(place.start(job, month))
-        return running[0].end()
+        running.append(observed.start(job, month))
+        return running[0].wait()
 
     return kill
 
 
-def after(seconds: float) -> Kill:
-    """From outside, after so many seconds."""
+def after_seconds(seconds: float) -> Kill:
+    """Return a kill from outside, after this time."""
 
-    def kill(place: Place, job: str, month: str | None) -> Outcome:
-        return place.start(job, month).end(kill_after=seconds)
+    def kill(observed: ObservedDeployment, job: str, month: str | None) -> Outcome:
+        return observed.start(job, month).wait(kill_after=seconds)
 
     return kill
 
@@ -82,53 +86,53 @@ def after(seconds: float) -> Kill:
 
 
 @dataclass
-class Battery:
-    """A place, which version it holds, and what good runs have made of each."""
+class KillTester:
+    """Kills runs of a deployment, and compares the result with that of runs that were never killed."""
 
-    place: Place
+    observed: ObservedDeployment
     kills: int = 0
-    tries: int = 0
-    healed: int = 0
-    takes: float = 0
-    """How many seconds the last good run took."""
-    _good: list[StoredMonth | None] = field(default_factory=lambda: [None, None])
-    _names: set[str] = field(default_factory=set)
-    _holds: int = 0
+    attempts: int = 0
+    repairs: int = 0
+    last_run_seconds: float = 0
+    """Duration of the last successful run."""
+    _expected: list[StoredMonth | None] = field(default_factory=lambda: [None, None])
+    _inventory: set[str] = field(default_factory=set)
+    _published_version: int = 0
 
     def run(self, **plan: Any) -> Outcome:
-        """Bring home what is offered."""
-        outcome = self.place.run(**plan)
-        self.takes = outcome.seconds
-        found = self.place.look()
+        """Load the published version, and check the result."""
+        outcome = self.observed.run(**plan)
+        self.last_run_seconds = outcome.seconds
+        found = self.observed.read_layers()
         assert found.agree
-        if self._good[self._holds] is None:
-            self._good[self._holds] = found
-            self._names = self.place.names()
-        assert found == self._good[self._holds]
-        assert self.place.names() == self._names
+        if self._expected[self._published_version] is None:
+            self._expected[self._published_version] = found
+            self._inventory = self.observed.inventory()
+        assert found == self._expected[self._published_version]
+        assert self.observed.inventory() == self._inventory
         return outcome
 
-    def offer_the_other(self) -> None:
-        self._holds = 1 - self._holds
-        versions = self.place.versions
-        self.place.offer((versions.older_file, versions.newer_file)[self._holds])
+    def publish_other_version(self) -> None:
+        self._published_version = 1 - self._published_version
+        versions = self.observed.versions
+        self.observed.publish((versions.older_file, versions.newer_file)[self._published_version])
 
-    def kill(self, kill: Kill, *, surely: bool = True) -> None:
-        """Kill a run that replaces the month, look, and let the next one heal."""
-        self.tries += 1
-        self.offer_the_other()
-        outcome = kill(self.place, SERVICE, MONTH)
-        assert outcome.killed or (outcome.succeeded and not surely), outcome
+    def kill(self, kill: Kill, *, may_finish: bool = False) -> None:
+        """Kill a run that replaces the month, check that each layer is old or new, and repair the month by a run."""
+        self.attempts += 1
+        self.publish_other_version()
+        outcome = kill(self.observed, SERVICE, MONTH)
+        assert outcome.killed or (outcome.succeeded and may_finish), outcome
         self.kills += outcome.killed
-        self._assert_old_or_new(self.place.look())
-        if self.place.google is not None:
-            self.place.google[1].settle()  # jobs end by themselves
-            self._assert_old_or_new(self.place.look())
+        self._assert_old_or_new(self.observed.read_layers())
+        if self.observed.google is not None:
+            self.observed.google[1].settle()  # jobs finish without the run
+            self._assert_old_or_new(self.observed.read_layers())
         self.run()
-        self.healed += 1
+        self.repairs += 1
 
     def _assert_old_or_new(self, found: StoredMonth) -> None:
-        older, newer = self._good
+        older, newer = self._expected
         assert older is not None
         assert newer is not None
         assert found.raw in (older.raw, newer.raw)
@@ -137,33 +141,35 @@ class Battery:
         assert found.quarantine in (older.quarantine, newer.quarantine)
         assert found.clean in (older.clean, newer.clean)
         assert found.warehouse in (older.warehouse, newer.warehouse)
-        if self.place.google is None:
-            assert (found.warehouse, found.loaded) in [(one.warehouse, one.loaded) for one in (older, newer)]
-        else:  # no transaction over both: what the note does not vouch for is loaded anew
+        if self.observed.google is None:
+            assert (found.warehouse, found.loaded) in [
+                (version.warehouse, version.loaded) for version in (older, newer)
+            ]
+        else:  # BigQuery has no transaction over both: a month without a ledger row is loaded again
             assert found.loaded in (older.loaded, newer.loaded, None)
 
 
 @pytest.fixture
-def battery(
+def tester(
     kind: str,
     tmp_path: Path,
     republished: Republished,
     request: pytest.FixtureRequest,
     record_property: Callable[[str, object], None],
-) -> Iterator[Battery]:
-    """Holds the older version, and has held the newer one."""
-    with place_of(kind, tmp_path, republished, request) as place:
-        started = Battery(place)
+) -> Iterator[KillTester]:
+    """Every layer has the older version; the results of both versions are known."""
+    with observed_deployment(kind, tmp_path, republished, request) as observed:
+        tester = KillTester(observed)
         for _ in range(2):
-            started.offer_the_other()
-            started.run()
-        yield started
-        if started.tries == started.healed:
+            tester.publish_other_version()
+            tester.run()
+        yield tester
+        if tester.attempts == tester.repairs:
             record_property("rows lost", 0)
-            record_property("rows doubled", 0)
+            record_property("rows duplicated", 0)
 
 
-# What a Postgres server is told to change, in this order, while a month is replaced.
+# The statements that change something on a Postgres server while a month is replaced, in this order.
 CHANGES = [
     *(
         "after DROP",
@@ -177,27 +183,27 @@ CHANGES = [
     *("before COMMIT", "after COMMIT", "after LOCK", "after LOCK", "after DETACH PARTITION", "after DROP"),
     *("after RENAME TO", "after ATTACH PARTITION", "after DELETE", "after INSERT", "before COMMIT", "after COMMIT"),
     "after DROP",
-    *("before COPY", "after COPY"),  # a look at the first rows
+    *("before COPY", "after COPY"),  # the preview of the first rows
 ]
 CHOSEN_CHANGES = [3, 11]
 
 
 @pytest.mark.parametrize("kind", ["postgres"])
-def test_killed_at_every_change_of_a_postgres_server(battery: Battery, *, long: bool) -> None:
-    battery.offer_the_other()
-    assert battery.run(moments=STATEMENTS).moments == CHANGES
+def test_a_month_survives_a_kill_at_every_change_of_a_postgres_server(tester: KillTester, *, long: bool) -> None:
+    tester.publish_other_version()
+    assert tester.run(crash_points=STATEMENTS).crash_points == CHANGES
     for number in range(len(CHANGES)) if long else CHOSEN_CHANGES:
-        battery.kill(at_moment(STATEMENTS, number))
+        tester.kill(at_crash_point(STATEMENTS, number))
 
 
-# What changes something in Cloud Storage or BigQuery, by method and path, and how often a run asks for it.
+# The requests of a run that change something in Cloud Storage or BigQuery: method, path and number.
 REQUESTS = {
     ("storage", "POST", "/upload/"): 4,  # raw, its record, quarantine, clean
-    ("storage", "DELETE", "/raw/"): 2,  # of other formats
+    ("storage", "DELETE", "/raw/"): 2,  # objects in other formats
     ("bigquery", "POST", "/tables"): 2,
-    ("bigquery", "POST", "/jobs"): 5,  # count, invalidation of the ledger row, load, note, count
+    ("bigquery", "POST", "/jobs"): 5,  # count, invalidation of the ledger row, load, ledger row, count
 }
-# In the short form these, with the request in effect or without.
+# The requests of the short form; the boolean says whether the request takes effect.
 CHOSEN_REQUESTS = {
     ("/jobs", 1, True),
     ("/jobs", 2, True),
@@ -206,24 +212,24 @@ CHOSEN_REQUESTS = {
 
 
 @pytest.mark.parametrize("kind", ["google"])
-def test_killed_at_every_request_to_google(battery: Battery, *, long: bool) -> None:
-    assert battery.place.google is not None
-    storage, warehouse = battery.place.google
+def test_a_month_survives_a_kill_at_every_request_to_google(tester: KillTester, *, long: bool) -> None:
+    assert tester.observed.google is not None
+    storage, warehouse = tester.observed.google
     known = len(storage.requests), len(warehouse.requests)
-    battery.offer_the_other()
-    battery.run()
-    asked = {
+    tester.publish_other_version()
+    tester.run()
+    requests = {
         "storage": [(r.method, r.path) for r in storage.requests[known[0] :] if r.method != "GET"],
         "bigquery": [(r.method, r.path) for r in warehouse.requests[known[1] :] if r.method != "GET"],
     }
     for (service, method, path), times in REQUESTS.items():
-        assert len([where for by, where in asked[service] if by == method and path in where]) == times
-    assert sum(map(len, asked.values())) == sum(REQUESTS.values())
+        assert len([called for verb, called in requests[service] if verb == method and path in called]) == times
+    assert sum(map(len, requests.values())) == sum(REQUESTS.values())
     for (service, method, path), times in REQUESTS.items():
         for number in range(times):
             for effect in (True, False):
                 if long or (path, number, effect) in CHOSEN_REQUESTS:
-                    battery.kill(at_request(service, path, number, method=method, effect=effect))
+                    tester.kill(at_request(service, path, number, method=method, effect=effect))
 
 
 STEPS_OF_A_RUN = [
@@ -240,46 +246,48 @@ STEPS_OF_A_RUN = [
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """In the short form without what it tries on another kind of store, or in `test_kill.py`."""
+    """The short form leaves out what it tests on another kind of store or in `test_kill.py`."""
     long = metafunc.config.getoption("--long")
     if "kill_seed" in metafunc.fixturenames:
         metafunc.parametrize("kind", KINDS if long else KINDS[1:])
-    elif "moments" in metafunc.fixturenames:
+    elif "crash_points" in metafunc.fixturenames:
         first_runs = [("postgres", STATEMENTS, 4), ("google", STEPS, 7)]
-        metafunc.parametrize(("kind", "moments", "number"), first_runs if long else first_runs[:1])
+        metafunc.parametrize(("kind", "crash_points", "number"), first_runs if long else first_runs[:1])
 
 
-def test_killed_between_two_steps_and_at_random(battery: Battery, kind: str, kill_seed: int, *, long: bool) -> None:
-    battery.offer_the_other()
-    assert battery.run(moments=STEPS).moments == STEPS_OF_A_RUN
+def test_a_month_survives_kills_between_steps_and_at_random(
+    tester: KillTester, kind: str, kill_seed: int, *, long: bool
+) -> None:
+    tester.publish_other_version()
+    assert tester.run(crash_points=STEPS).crash_points == STEPS_OF_A_RUN
     for number in range(kill_seed, len(STEPS_OF_A_RUN), LONG_SEEDS) if long else (7,):
-        battery.kill(at_moment(STEPS, number))
-    chance = random.Random(f"{kill_seed} {kind}")  # noqa: S311  (no secret)
+        tester.kill(at_crash_point(STEPS, number))
+    chance = random.Random(f"{kill_seed} {kind}")  # noqa: S311  (not a secret)
     for _ in range(12 if long else 1):
-        battery.kill(after(chance.uniform(0.05, battery.takes)), surely=False)
+        tester.kill(after_seconds(chance.uniform(0.05, tester.last_run_seconds)), may_finish=True)
 
 
-def test_killed_in_a_first_run(
+def test_the_next_run_repairs_a_first_run_that_was_killed(
     kind: str,
-    moments: str,
+    crash_points: str,
     number: int,
     tmp_path: Path,
     republished: Republished,
     request: pytest.FixtureRequest,
 ) -> None:
-    """Where schema, dataset and tables are made as well; of DuckDB: `test_kill.py`."""
-    with place_of(kind, tmp_path / "clean", republished, request) as place:
-        place.offer(republished.newer_file)
-        whole = place.start(moments=moments).end()
-        good, names = place.look(), place.names()
-    with place_of(kind, tmp_path / "killed", republished, request) as place:
-        place.offer(republished.newer_file)
-        assert at_moment(moments, range(len(whole.moments))[number])(place, SERVICE, MONTH).killed
-        found = place.look()
-        assert found.warehouse in ((), good.warehouse)
-        assert found.clean in (None, good.clean)
-        place.run()
-        found = place.look()
+    """A first run also creates schema, dataset and tables. For DuckDB, see `test_kill.py`."""
+    with observed_deployment(kind, tmp_path / "clean", republished, request) as observed:
+        observed.publish(republished.newer_file)
+        complete = observed.start(crash_points=crash_points).wait()
+        expected, inventory = observed.read_layers(), observed.inventory()
+    with observed_deployment(kind, tmp_path / "killed", republished, request) as observed:
+        observed.publish(republished.newer_file)
+        assert at_crash_point(crash_points, range(len(complete.crash_points))[number])(observed, SERVICE, MONTH).killed
+        found = observed.read_layers()
+        assert found.warehouse in ((), expected.warehouse)
+        assert found.clean in (None, expected.clean)
+        observed.run()
+        found = observed.read_layers()
         assert found.agree
-        assert replace(found, record=good.record) == good  # which names the folder that it came from
-        assert place.names() == names
+        assert replace(found, record=expected.record) == expected  # the record has the folder of the source
+        assert observed.inventory() == inventory

@@ -1,8 +1,8 @@
-"""A publisher that is slow, lies, or is somebody else: one clear error, nothing stored, and no run that never ends.
+"""Publishers that are slow, wrong or false: one clear error, nothing is stored, and every run ends.
 
-Cut and resumed connections, lying lengths, replaced files, redirects away from HTTP and what services answer are in
-`unit/tlc/sources/test_download.py`; the same for Google's services in `contract/test_gcs_lake.py`, `test_bigquery_jobs.py` and
-`pipeline/test_google_cloud_pipeline.py`.
+Cut and resumed connections, wrong lengths, replaced files, redirects away from HTTP and error responses are in
+`unit/tlc/sources/test_download.py`; the same for Google's services in `contract/test_gcs_lake.py`,
+`contract/test_bigquery_jobs.py` and `pipeline/test_google_cloud_pipeline.py`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from taxi_assets.tlc.sources.source_record import SourceUrl
 from taxi_assets.tlc.sources.transports.base_transport import VersionRequest
 from taxi_assets.tlc.sources.transports.http_transport import HttpTransport
 from taxi_assets_tests.contract.test_any_lake import KEY, put, read
-from taxi_assets_tests.faults.subprocess_runner import forget_peak, peak_megabytes
+from taxi_assets_tests.faults.subprocess_runner import peak_memory_megabytes, reset_peak_memory
 from taxi_assets_tests.google.cloud_storage import CloudStorage, Fault
 from taxi_assets_tests.google.service_account import ServiceAccount
 from taxi_assets_tests.loopback_publisher import HTML_PAGE, Answer, LoopbackPublisher
@@ -49,7 +49,7 @@ pytestmark = pytest.mark.timeout(150)
 
 NAME = "green_tripdata_2020-10.csv"
 CONTENT = "".join(f"{line}\n" for line in csv_lines(MONTH, 3000)).encode()
-HASTY = RetrySettings(
+NO_RETRY = RetrySettings(
     attempts=2, first_wait_seconds=0, max_wait_seconds=0, max_retry_after_seconds=0, connect_timeout=10, read_timeout=2
 )
 
@@ -62,7 +62,7 @@ def publisher() -> Iterator[LoopbackPublisher]:
 
 @pytest.fixture
 def output_dir(tmp_path: Path) -> Path:
-    folder = tmp_path / "into"
+    folder = tmp_path / "output"
     folder.mkdir()
     return folder
 
@@ -70,15 +70,15 @@ def output_dir(tmp_path: Path) -> Path:
 def get(url: str, output_dir: Path) -> bytes:
     candidate = SourceUrl(url, "test", FileFormat.CSV)
     fetched = download(
-        "green 2020-10", [candidate], known=None, output_dir=output_dir, log=logging.getLogger("x"), retry=HASTY
+        "green 2020-10", [candidate], known=None, output_dir=output_dir, log=logging.getLogger("x"), retry=NO_RETRY
     )
     assert isinstance(fetched, DownloadedFile)
     return fetched.path.read_bytes()
 
 
-def refusal(kind: type[TaxiAssetsError], url: str, output_dir: Path) -> str:
+def download_error(error_class: type[TaxiAssetsError], url: str, output_dir: Path) -> str:
     started = time.monotonic()
-    with pytest.raises(kind) as error:
+    with pytest.raises(error_class) as error:
         get(url, output_dir)
     assert time.monotonic() - started < 60
     assert "\n" not in str(error.value)
@@ -90,64 +90,62 @@ def refusal(kind: type[TaxiAssetsError], url: str, output_dir: Path) -> str:
 # --- slow -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_publisher_that_drips_does_not_keep_a_run_for_days(publisher: LoopbackPublisher, output_dir: Path) -> None:
+def test_a_publisher_that_sends_slowly_does_not_block_a_run(publisher: LoopbackPublisher, output_dir: Path) -> None:
     publisher.script(NAME, then=Answer(drip=0.02))
-    text = refusal(PublisherUnreachableError, publisher.url(NAME), output_dir)
+    text = download_error(PublisherUnreachableError, publisher.url(NAME), output_dir)
     assert "too little data arrived in time (tried 2 times" in text
 
 
-def test_what_dripped_at_first_and_then_flows_arrives(publisher: LoopbackPublisher, output_dir: Path) -> None:
+def test_a_download_that_is_slow_at_first_succeeds(publisher: LoopbackPublisher, output_dir: Path) -> None:
     publisher.script(NAME, Answer(drip=0.02))
     assert get(publisher.url(NAME), output_dir) == CONTENT
 
 
-def test_a_chunked_body_that_drips_and_is_cut_is_not_taken_for_the_whole(
+def test_a_slow_chunked_body_that_is_cut_is_not_accepted_as_complete(
     publisher: LoopbackPublisher, output_dir: Path
 ) -> None:
     publisher.script(NAME, then=Answer(drip=0.001, chunked=True))
-    refusal(PublisherUnreachableError, publisher.url(NAME), output_dir)
+    download_error(PublisherUnreachableError, publisher.url(NAME), output_dir)
 
 
-def test_a_publisher_that_sends_one_byte_each_time_it_is_asked_does_not_keep_a_run(
+def test_a_publisher_that_sends_one_byte_per_request_does_not_block_a_run(
     publisher: LoopbackPublisher, output_dir: Path
 ) -> None:
     publisher.script(NAME, then=Answer(cut_after=1))
-    assert "tried 2 times, 0.0 MB arrived" in refusal(PublisherUnreachableError, publisher.url(NAME), output_dir)
+    assert "tried 2 times, 0.0 MB arrived" in download_error(PublisherUnreachableError, publisher.url(NAME), output_dir)
     assert [request.headers["Range"] for request in publisher.requests] == [None, "bytes=1-"]
 
 
-def test_what_breaks_off_more_often_than_it_may_arrives_where_enough_comes_each_time(
+def test_a_download_with_many_interruptions_succeeds_if_each_attempt_makes_progress(
     publisher: LoopbackPublisher, output_dir: Path
 ) -> None:
-    publisher.script(NAME, then=Answer(cut_after=HASTY.minimum_progress_bytes // 2 + 1))
+    publisher.script(NAME, then=Answer(cut_after=NO_RETRY.minimum_progress_bytes // 2 + 1))
     assert get(publisher.url(NAME), output_dir) == CONTENT
-    assert len(publisher.requests) > 2 * HASTY.attempts
+    assert len(publisher.requests) > 2 * NO_RETRY.attempts
 
 
-# --- lies -------------------------------------------------------------------------------------------------------------
+# --- wrong ------------------------------------------------------------------------------------------------------------
 
 
-def test_one_etag_for_two_contents_is_found_out_by_what_arrived(publisher: LoopbackPublisher, output_dir: Path) -> None:
+def test_two_contents_under_one_etag_are_detected_by_validation(publisher: LoopbackPublisher, output_dir: Path) -> None:
     other = CONTENT[: len(CONTENT) // 2] + b"\n<html>"
     etag = '"the same"'
     publisher.publish(NAME, CONTENT, etag=etag)
     publisher.script(
         NAME, Answer(cut_after=len(other)), Answer(before=lambda: publisher.publish(NAME, other, etag=etag))
     )
-    # It resumes beyond the end of the other one: begins anew, and takes what there is, which is no trip file.
-    text = refusal(InvalidFileError, publisher.url(NAME), output_dir)
+    # The download resumes beyond the end of the other content, so it restarts, and gets a file that is not a trip file.
+    text = download_error(InvalidFileError, publisher.url(NAME), output_dir)
     assert "truncated in the middle of its last line" in text
 
 
 @pytest.mark.parametrize("type_", ["application/parquet", "image/png", "text/html"])
-def test_what_a_server_calls_a_file_is_neither_believed_nor_held_against_it(
-    publisher: LoopbackPublisher, output_dir: Path, type_: str
-) -> None:
+def test_the_content_type_of_a_response_is_ignored(publisher: LoopbackPublisher, output_dir: Path, type_: str) -> None:
     publisher.script(NAME, Answer(headers={"Content-Type": type_}))
     assert get(publisher.url(NAME), output_dir) == CONTENT
     (output_dir / f"download.{FileFormat.CSV}").unlink()
     publisher.script(NAME, Answer(body=HTML_PAGE, headers={"Content-Type": "text/csv"}))
-    assert 'an HTML page ("Maintenance & repair")' in refusal(InvalidFileError, publisher.url(NAME), output_dir)
+    assert 'an HTML page ("Maintenance & repair")' in download_error(InvalidFileError, publisher.url(NAME), output_dir)
 
 
 REDIRECTS = {
@@ -159,31 +157,33 @@ REDIRECTS = {
 
 
 @pytest.mark.parametrize("body", REDIRECTS)
-@pytest.mark.parametrize("asks", [False, True], ids=["fetched", "asked for"])
-def test_nothing_is_read_of_what_comes_with_a_redirect(
-    publisher: LoopbackPublisher, output_dir: Path, body: str, *, asks: bool
+@pytest.mark.parametrize("checks_version", [False, True], ids=["download", "version check"])
+def test_the_body_of_a_redirect_is_not_read(
+    publisher: LoopbackPublisher, output_dir: Path, body: str, *, checks_version: bool
 ) -> None:
-    publisher.script("moved.csv", *[Answer(status=405)] * asks, then=REDIRECTS[body])
+    publisher.script("moved.csv", *[Answer(status=405)] * checks_version, then=REDIRECTS[body])
     candidate = SourceUrl(publisher.url("moved.csv"), "test", FileFormat.CSV)
-    before = forget_peak()
-    if asks:
+    before = reset_peak_memory()
+    if checks_version:
         ends = time.monotonic() + 60
-        asked = VersionRequest(label="green 2020-10", source=candidate, retry=HASTY, stored=None, deadline=ends)
-        version = HttpTransport().check_version(asked)
+        version_request = VersionRequest(
+            label="green 2020-10", source=candidate, retry=NO_RETRY, stored=None, deadline=ends
+        )
+        version = HttpTransport().check_version(version_request)
         assert version is not None
         assert version.bytes == len(CONTENT)
     else:
         assert get(candidate.url, output_dir) == CONTENT
-    assert peak_megabytes() - before < 50
+    assert peak_memory_megabytes() - before < 50
     assert [request.path for request in publisher.requests][-2:] == ["moved.csv", NAME]
 
 
-# --- somebody else ----------------------------------------------------------------------------------------------------
+# --- false ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=["self-signed", "expired"])
 def certificate(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A key, and a certificate that nobody vouches for."""
+    """A PEM file with a key and an untrusted certificate."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     now = dt.datetime.now(dt.UTC)
@@ -198,23 +198,23 @@ def certificate(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return path
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused_at_once(certificate: Path, output_dir: Path) -> None:
+def test_an_untrusted_certificate_is_refused_at_once(certificate: Path, output_dir: Path) -> None:
     with LoopbackPublisher({NAME: CONTENT}, certificate=certificate) as publisher:
-        text = refusal(PublisherRequestError, publisher.url(NAME), output_dir)
+        text = download_error(PublisherRequestError, publisher.url(NAME), output_dir)
         assert publisher.requests == []
     assert "its certificate is not trusted (" in text
     assert text.endswith("Check the address, and which certificates this machine trusts. [PublisherRequestError]")
 
 
-def test_a_redirect_to_such_a_server_is_refused_too(
+def test_a_redirect_to_a_server_with_an_untrusted_certificate_is_refused(
     publisher: LoopbackPublisher, certificate: Path, output_dir: Path
 ) -> None:
     with LoopbackPublisher({NAME: CONTENT}, certificate=certificate) as other:
         publisher.script(NAME, then=Answer(redirect=other.url(NAME)))
-        assert "is not trusted" in refusal(PublisherRequestError, publisher.url(NAME), output_dir)
+        assert "is not trusted" in download_error(PublisherRequestError, publisher.url(NAME), output_dir)
 
 
-# --- the whole chain, with limits from the environment ----------------------------------------------------------------
+# --- all layers, with limits from the environment ---------------------------------------------------------------------
 
 BOMB = gzip.compress(CONTENT + CONTENT.splitlines(keepends=True)[1] * 100_000, compresslevel=1, mtime=0)
 SENT: dict[str, tuple[str, Answer, bytes, str]] = {
@@ -226,7 +226,7 @@ SENT: dict[str, tuple[str, Answer, bytes, str]] = {
 
 
 @pytest.mark.parametrize("sent", SENT)
-def test_nothing_is_stored_and_the_setting_that_would_allow_it_is_named(
+def test_a_file_over_a_limit_is_not_stored_and_the_error_names_the_setting(
     publisher: LoopbackPublisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: str
 ) -> None:
     name, answer, content, finding = SENT[sent]
@@ -244,7 +244,7 @@ def test_nothing_is_stored_and_the_setting_that_would_allow_it_is_named(
     assert stray_files(deployment) == []
 
 
-def test_a_genuine_file_of_that_kind_is_taken_once_the_limit_is_raised(
+def test_a_file_over_a_limit_is_accepted_after_the_limit_is_raised(
     publisher: LoopbackPublisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publisher.withdraw(NAME)
@@ -258,7 +258,7 @@ def test_a_genuine_file_of_that_kind_is_taken_once_the_limit_is_raised(
 # --- Google: a token that expires -------------------------------------------------------------------------------------
 
 
-def test_a_token_that_expires_is_replaced_and_one_that_is_never_accepted_is_named(
+def test_an_expired_token_is_replaced_and_rejected_credentials_are_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with ServiceAccount() as account, CloudStorage() as storage:

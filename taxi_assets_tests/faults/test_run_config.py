@@ -1,4 +1,4 @@
-"""Rules chosen for a run: none is plain extract and load; an unknown one ends the run before it begins."""
+"""Rules in the run config: an empty list loads every readable row, and an unknown rule prevents the run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from taxi_assets_tests.faults.conftest import Republished
 
 
-def test_without_rules_every_readable_row_is_loaded_and_with_them_again_as_before(
+def test_an_empty_list_of_rules_loads_every_readable_row_for_one_run_only(
     republished: Republished, copy_of: Callable[[Deployment], Deployment]
 ) -> None:
     deployment = copy_of(republished.current)
@@ -34,13 +34,13 @@ def test_without_rules_every_readable_row_is_loaded_and_with_them_again_as_befor
     assert read_stored_month(deployment, SERVICE, MONTH) == republished.newer
 
 
-def test_an_unknown_rule_is_refused_before_anything_runs(
+def test_an_unknown_rule_prevents_the_run(
     republished: Republished, copy_of: Callable[[Deployment], Deployment]
 ) -> None:
     deployment = copy_of(republished.empty)
-    with pytest.raises(dg.DagsterInvalidConfigError) as refusal:
+    with pytest.raises(dg.DagsterInvalidConfigError) as error:
         deployment.run(SERVICE, MONTH, rules=["zero_passengers", "zero_pasengers"])
     assert not deployment.home.exists()
-    assert "zero_pasengers" in str(refusal.value)
+    assert "zero_pasengers" in str(error.value)
     for rule in SERVICES[SERVICE].rules:
-        assert rule.name in str(refusal.value)
+        assert rule.name in str(error.value)

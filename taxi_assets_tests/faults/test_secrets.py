@@ -1,7 +1,7 @@
-"""A secret planted in every setting is seen nowhere: not in errors, logs, events, records, reports, nor by the doctor.
+"""Secrets in settings are not shown in errors, logs, events, records, reports or the output of `make doctor`.
 
-The settings are those of the model: one that is added later is planted here by itself. A Google key in use is in
-`unit/test_google_auth.py`, passwords of Postgres are in `contract/test_postgres.py`, those of notifiers in
+The settings are those of the model, so a new setting is tested automatically. Google keys in use are tested in
+`unit/test_google_auth.py`, passwords of Postgres in `contract/test_postgres.py`, those of notifiers in
 `definitions/test_notification_sensors.py`.
 """
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.timeout(300)
 
-SECRET = "s3cr3t-0f-n0b0dy"  # noqa: S105  (the one that must not be seen)
+SECRET = "s3cr3t-0f-n0b0dy"  # noqa: S105  (a test value)
 NAMES = [f"TAXI_{name.upper()}" for name in Settings.model_fields]
 SHAPES = [
     "https://user:{}@host/x?token={}#{}", "x://user:{}@host:port/x", "postgresql://taxi:{}@localhost/db?password={}",
@@ -47,7 +47,7 @@ def _in_a_folder_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_secret_in_a_setting_is_not_shown_by_whoever_reads_it(
+def test_reading_a_setting_does_not_show_its_secret(
     monkeypatch: pytest.MonkeyPatch, name: str, record_property: Callable[[str, object], None]
 ) -> None:
     for shape in SHAPES:
@@ -69,16 +69,16 @@ def test_a_secret_in_a_setting_is_not_shown_by_whoever_reads_it(
 
 
 @dataclass(frozen=True)
-class Planted:
-    """The publisher, who is told of them, and what must not be seen."""
+class PlantedSecrets:
+    """The publisher that receives the secrets, and the secrets that must not be shown."""
 
     publisher: LoopbackPublisher
     secrets: list[str]
 
 
 @pytest.fixture
-def planted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Planted]:
-    """A deployment each of whose settings holds a secret, where it can hold one at all and still work."""
+def planted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[PlantedSecrets]:
+    """Set a secret in every setting that can contain one and still work."""
     name = f"green_tripdata_{MONTH}.csv"
     content = ("\n".join(csv_lines(MONTH, 60, dirty=2)) + "\n").encode()
     with LoopbackPublisher({name: content}) as publisher, HttpSink() as sink, ServiceAccount() as account:
@@ -97,19 +97,19 @@ def planted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Planted
                 try:
                     Settings.from_env()
                 except SettingsError:
-                    monkeypatch.delenv(setting)  # it takes no such thing
-        yield Planted(publisher, [SECRET, OF_SINK, account.base64[:60], account.private_key.splitlines()[3]])
+                    monkeypatch.delenv(setting)  # this setting does not accept such a value
+        yield PlantedSecrets(publisher, [SECRET, OF_SINK, account.base64[:60], account.private_key.splitlines()[3]])
 
 
-def seen(secrets: list[str], shown: Mapping[str, bytes]) -> set[str]:
+def leaks(secrets: list[str], shown: Mapping[str, bytes]) -> set[str]:
     return {where for where, content in shown.items() for secret in secrets if secret.encode() in content}
 
 
 @pytest.mark.parametrize(
     "answer", [Answer(), Answer(status=401), Answer(body=b"<html>no</html>")], ids=["ok", "401", "page"]
 )
-def test_a_run_and_the_doctor_show_none_of_the_secrets_that_they_use(
-    planted: Planted,
+def test_a_run_and_the_doctor_do_not_show_the_secrets_that_they_use(
+    planted: PlantedSecrets,
     tmp_path: Path,
     answer: Answer,
     caplog: pytest.LogCaptureFixture,
@@ -142,6 +142,6 @@ def test_a_run_and_the_doctor_show_none_of_the_secrets_that_they_use(
     shown |= {"log": caplog.text.encode(), "output": (captured.out + captured.err).encode()}
     assert result.run_id.encode() in b"".join(shown.values())
     assert answer != Answer() or "FAULT publisher" in captured.out or "ok    publisher" in captured.out
-    assert seen(planted.secrets, shown) == set()
-    assert seen(planted.secrets, {"a trap": f"x{SECRET}y".encode()}) == {"a trap"}
+    assert leaks(planted.secrets, shown) == set()
+    assert leaks(planted.secrets, {"self-test": f"x{SECRET}y".encode()}) == {"self-test"}
     record_property("planted secrets", len(planted.secrets))

@@ -1,7 +1,7 @@
-"""What every child needs, done once: the fork server imports this module, and forks the children from there.
+"""Imports and caches that all child processes share: the fork server imports this module before it forks them.
 
-A process started anew spends three seconds on importing; a forked one hundredths. Nothing here may start a thread, or
-use pyarrow or DuckDB: threads do not survive a fork. Hence the warming up with an asset that does nothing.
+A new process takes three seconds to import; a forked one takes hundredths of a second. This module must not start a
+thread or use pyarrow or DuckDB, because threads do not survive a fork. So it warms up Dagster with an empty asset.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ for module in (
     "taxi_assets.reports.page",
     "taxi_assets.reports.charts",
     "taxi_assets.reports.quality_chart",
-    "taxi_assets_tests.faults.children",
+    "taxi_assets_tests.faults.child_runs",
     "taxi_assets_tests.google.service_account",
 ):
     importlib.import_module(module)
 
 
 @dg.asset
-def nothing() -> None:
+def empty() -> None:
     pass
 
 
-_for_good = ExitStack()  # kept: what is let go of would undo its patch
-_for_good.enter_context(cached_migrations())
+_never_closed = ExitStack()  # a global, because closing it would undo its patches
+_never_closed.enter_context(cached_migrations())
 build_definitions(Settings(source="sample")).resolve_job_def("green")
 with dg.DagsterInstance.ephemeral() as instance:
     dg.materialize(
-        [nothing], instance=instance, run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+        [empty], instance=instance, run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     )
