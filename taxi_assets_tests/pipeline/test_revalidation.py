@@ -16,7 +16,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from taxi_assets_tests.faults.conftest import FILE, MONTH, NEIGHBOUR, SERVICE, republished
+from taxi_assets_tests.faults.conftest import FILE, MONTH, OTHER_MONTH, SERVICE, republished
 from taxi_assets_tests.loopback_publisher import LoopbackPublisher
 from taxi_assets_tests.pipeline_harness import (
     Deployment,
@@ -42,7 +42,7 @@ RECORD = f"lake/raw/{SERVICE}_trips/{MONTH}.source.json"
 
 @pytest.fixture
 def server(republished: Republished, data: Path) -> Iterator[LoopbackPublisher]:
-    neighbour = f"{SERVICE}_tripdata_{NEIGHBOUR}.csv"
+    neighbour = f"{SERVICE}_tripdata_{OTHER_MONTH}.csv"
     files = {FILE: republished.older_file, neighbour: (data / "first100" / neighbour).read_bytes()}
     with LoopbackPublisher(files) as publisher:
         yield publisher
@@ -99,9 +99,9 @@ def test_published_again_with_other_bytes_every_shelf_is_replaced_and_no_other_m
     server: LoopbackPublisher, republished: Republished, tmp_path: Path
 ) -> None:
     deployment = Deployment(tmp_path / "home", server.base)
-    assert failures(deployment.run(SERVICE, NEIGHBOUR)) == []
+    assert failures(deployment.run(SERVICE, OTHER_MONTH)) == []
     first = deployment.run(SERVICE, MONTH)
-    before, neighbour = file_states(deployment), read_stored_month(deployment, SERVICE, NEIGHBOUR)
+    before, neighbour = file_states(deployment), read_stored_month(deployment, SERVICE, OTHER_MONTH)
     server.publish(FILE, republished.newer_file)
 
     again = deployment.run(SERVICE, MONTH)
@@ -120,7 +120,7 @@ def test_published_again_with_other_bytes_every_shelf_is_replaced_and_no_other_m
         MONTH,
         "warehouse",
     }
-    assert read_stored_month(deployment, SERVICE, NEIGHBOUR) == neighbour
+    assert read_stored_month(deployment, SERVICE, OTHER_MONTH) == neighbour
 
 
 def test_published_in_another_format_the_older_object_goes(
@@ -134,9 +134,9 @@ def test_published_in_another_format_the_older_object_goes(
     pyarrow.parquet.write_table(trips.slice(0, 500), parquet)
     server.publish(f"{prefix}.csv.gz", gzip.compress(text.getvalue()))
     deployment = Deployment(tmp_path / "home", server.base)
-    assert failures(deployment.run(SERVICE, NEIGHBOUR)) == []
+    assert failures(deployment.run(SERVICE, OTHER_MONTH)) == []
     assert failures(deployment.run(SERVICE, month)) == []
-    held, neighbour = read_stored_month(deployment, SERVICE, month), read_stored_month(deployment, SERVICE, NEIGHBOUR)
+    held, neighbour = read_stored_month(deployment, SERVICE, month), read_stored_month(deployment, SERVICE, OTHER_MONTH)
     assert held.agree
     assert len(held.warehouse) > 500
     server.withdraw(f"{prefix}.csv.gz")
@@ -150,7 +150,7 @@ def test_published_in_another_format_the_older_object_goes(
     assert found.agree
     assert found.record is not None
     assert found.record["rows"] == 500
-    assert read_stored_month(deployment, SERVICE, NEIGHBOUR) == neighbour
+    assert read_stored_month(deployment, SERVICE, OTHER_MONTH) == neighbour
     assert stray_files(deployment) == []
 
 
