@@ -1,4 +1,4 @@
-"""Which stores the contract batteries run against: a new one is a module in `stores/`, and its name here."""
+"""The stores on which the contract tests run. To add one, write a module in `stores/`, and add its name here."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def warehouse_backend(request: pytest.FixtureRequest) -> WarehouseBackend:
 def shared_warehouse(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[WarehouseBackend]:
-    """A warehouse that the tests of a module share, loading from a folder: tables of their own keep them apart."""
+    """A warehouse that the tests of a module share, with a local lake. Each test uses tables with other names."""
     folder = tmp_path_factory.mktemp("warehouse")
     lake = partial(LocalLake, folder=str(folder / "lake"))
     match request.param:

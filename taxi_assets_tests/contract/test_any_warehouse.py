@@ -1,4 +1,4 @@
-"""What every warehouse promises: a month is replaced whole or not at all, and comes back as it went in."""
+"""The contract of every warehouse for trips and small tables: atomic replacement, exact values, schema changes."""
 
 from __future__ import annotations
 
@@ -64,15 +64,15 @@ def lake(warehouse_backend: WarehouseBackend) -> Lake:
 
 
 def replace_month(warehouse: Warehouse, trips: ParquetPartition, month: Month = MONTH) -> None:
-    warehouse.replace_month(GREEN, month, trips, run_id=a_run())
+    warehouse.replace_month(GREEN, month, trips, run_id=new_run_id())
 
 
-def a_run() -> str:
+def new_run_id() -> str:
     return uuid.uuid4().hex
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows in plain Python values."""
+    """Return rows as dictionaries of Python values."""
     plain = frame.astype(object).where(frame.notna(), None)
     return [
         {str(name): v.to_pydatetime() if isinstance(v, pd.Timestamp) else v for name, v in row.items()}
@@ -81,14 +81,14 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def rows_of(trips: ParquetPartition) -> list[dict[str, Any]]:
-    """Rows of a Parquet month, by pyarrow alone."""
+    """Return the rows of a month in the lake, read with pyarrow only."""
     with trips.as_local_file() as path:
         rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
     return rows
 
 
 def holds_exactly(warehouse: Warehouse, trips: ParquetPartition, month: Month = MONTH) -> bool:
-    """Whether the month's rows, totals and ledger are those of the trips, and of nothing else."""
+    """Return whether rows, totals and ledger of the month are exactly those of the trips."""
     return (
         records(warehouse.read_month(GREEN, month)) == rows_of(trips)
         and warehouse.totals(GREEN, month) == trips.report.clean
@@ -99,34 +99,32 @@ def holds_exactly(warehouse: Warehouse, trips: ParquetPartition, month: Month = 
 # --- replacing a month ------------------------------------------------------------------------------------------------
 
 
-def test_a_month_comes_back_row_for_row(warehouse: Warehouse, lake: Lake) -> None:
+def test_a_loaded_month_is_read_back_row_for_row(warehouse: Warehouse, lake: Lake) -> None:
     trips = published_month(lake, rows=300, dirty=7)
     assert trips.rows == 300
     replace_month(warehouse, trips)
     assert holds_exactly(warehouse, trips)
 
 
-def test_a_month_replaced_twice_is_there_once(warehouse: Warehouse, lake: Lake) -> None:
+def test_loading_a_month_twice_leaves_its_rows_once(warehouse: Warehouse, lake: Lake) -> None:
     trips = published_month(lake)
     replace_month(warehouse, trips)
     replace_month(warehouse, trips)
     assert holds_exactly(warehouse, trips)
 
 
-def test_a_month_is_replaced_by_fewer_or_no_rows_and_its_neighbours_are_not_touched(
-    warehouse: Warehouse, lake: Lake
-) -> None:
-    neighbours = {
+def test_a_month_can_shrink_or_become_empty_and_other_months_stay(warehouse: Warehouse, lake: Lake) -> None:
+    other_months = {
         month: published_month(lake, month, rows=40, seed=month.number) for month in (MONTH.shift(-1), NEXT_MONTH)
     }
-    for month, trips in neighbours.items():
+    for month, trips in other_months.items():
         replace_month(warehouse, trips, month)
     for rows in (100, 30, 0):
         new = published_month(lake, rows=rows, seed=rows)
         replace_month(warehouse, new)
         assert len(warehouse.read_month(GREEN, MONTH)) == rows
         assert holds_exactly(warehouse, new)
-    assert all(holds_exactly(warehouse, trips, month) for month, trips in neighbours.items())
+    assert all(holds_exactly(warehouse, trips, month) for month, trips in other_months.items())
 
 
 def test_an_empty_month_keeps_its_columns_and_types(warehouse: Warehouse, lake: Lake) -> None:
@@ -136,7 +134,7 @@ def test_an_empty_month_keeps_its_columns_and_types(warehouse: Warehouse, lake: 
     assert warehouse.totals(GREEN, MONTH) == NO_ROWS
 
 
-def test_another_client_sees_what_was_loaded(warehouse_backend: WarehouseBackend, lake: Lake) -> None:
+def test_another_client_sees_the_loaded_month(warehouse_backend: WarehouseBackend, lake: Lake) -> None:
     trips = published_month(lake)
     replace_month(warehouse_backend.open(), trips)
     assert holds_exactly(warehouse_backend.open(), trips)
@@ -145,14 +143,14 @@ def test_another_client_sees_what_was_loaded(warehouse_backend: WarehouseBackend
 # --- values -----------------------------------------------------------------------------------------------------------
 
 
-def test_values_come_back_equal_and_as_the_types_that_were_meant(warehouse: Warehouse, lake: Lake) -> None:
+def test_values_are_read_back_equal_and_with_the_types_of_the_schema(warehouse: Warehouse, lake: Lake) -> None:
     free_text = [dataclasses.replace(c, codes={}) for c in GREEN.columns]
     trips = published_month(lake, rows=60, flag=UTF8, service=dataclasses.replace(GREEN, columns=free_text))
     replace_month(warehouse, trips)
     frame = warehouse.read_month(GREEN, MONTH)
     assert {name: str(type_) for name, type_ in frame.dtypes.items()} == {c.name: DTYPES[c.type] for c in GREEN.columns}
     assert records(frame) == rows_of(trips)
-    third, fifth = records(frame)[2], records(frame)[4]  # one lacks what real rows lack, one takes a charge back
+    third, fifth = records(frame)[2], records(frame)[4]  # the third row has nulls, the fifth is a reversal
     assert third["passenger_count"] is third["trip_type"] is third["congestion_surcharge"] is None
     assert third["store_and_fwd_flag"] == UTF8
     assert third["pickup_datetime"] == dt.datetime(2020, 10, 1, 0, 26)  # noqa: DTZ001  (wall-clock time)
@@ -163,7 +161,9 @@ def test_values_come_back_equal_and_as_the_types_that_were_meant(warehouse: Ware
     assert fifth["is_reversal"] is True
 
 
-def test_rows_come_in_the_order_of_the_published_file_however_they_are_stored(warehouse: Warehouse, lake: Lake) -> None:
+def test_rows_are_read_in_the_order_of_the_published_file_whatever_their_order_in_the_lake(
+    warehouse: Warehouse, lake: Lake
+) -> None:
     trips = published_month(lake, rows=50)
     with lake.staging() as folder, TripWriter(folder / "backwards.parquet", GREEN.arrow_schema) as writer:
         backwards = pa.Table.from_pylist(rows_of(trips)[::-1], GREEN.arrow_schema)
@@ -174,63 +174,63 @@ def test_rows_come_in_the_order_of_the_published_file_however_they_are_stored(wa
     assert warehouse.read_month(GREEN, MONTH)["source_row"].tolist() == list(range(1, 51))
 
 
-def test_columns_keep_the_case_of_their_names_and_tell_their_units(
+def test_columns_keep_the_case_of_their_names_and_have_descriptions_with_units(
     warehouse_backend: WarehouseBackend, lake: Lake
 ) -> None:
     replace_month(warehouse_backend.open(), published_month(lake))
     assert dict(warehouse_backend.columns(GREEN.table)) == {c.name: c.description_with_unit for c in GREEN.columns}
 
 
-def test_a_comment_follows_the_schema(warehouse_backend: WarehouseBackend, lake: Lake) -> None:
+def test_a_changed_description_updates_the_comment(warehouse_backend: WarehouseBackend, lake: Lake) -> None:
     warehouse, trips = warehouse_backend.open(), published_month(lake)
     replace_month(warehouse, trips)
     columns = [
         dataclasses.replace(c, description='the driver\'s, "said" so.') if c.name == "vendor_id" else c
         for c in GREEN.columns
     ]
-    warehouse.replace_month(dataclasses.replace(GREEN, columns=columns), MONTH, trips, run_id=a_run())
+    warehouse.replace_month(dataclasses.replace(GREEN, columns=columns), MONTH, trips, run_id=new_run_id())
     assert warehouse_backend.columns(GREEN.table)["vendor_id"] == 'the driver\'s, "said" so.'
 
 
-# --- failures: the old month, or nothing ------------------------------------------------------------------------------
+# --- failures leave the old month, or nothing -------------------------------------------------------------------------
 
 
-def lying(trips: ParquetPartition, **figures: int) -> ParquetPartition:
-    """The same trips with a report that says otherwise."""
-    totals = trips.report.clean.model_copy(update=figures)
-    report = trips.report.model_copy(update={"clean": totals, "data_version": "a lie"})
+def with_wrong_report(trips: ParquetPartition, **totals_changes: int) -> ParquetPartition:
+    """Return the same trips with wrong totals in their report."""
+    totals = trips.report.clean.model_copy(update=totals_changes)
+    report = trips.report.model_copy(update={"clean": totals, "data_version": "wrong"})
     return dataclasses.replace(trips, report=report)
 
 
-def test_a_month_that_does_not_add_up_never_becomes_visible(warehouse: Warehouse, lake: Lake) -> None:
+def test_a_month_with_wrong_totals_never_becomes_visible(warehouse: Warehouse, lake: Lake) -> None:
     old = published_month(lake, rows=100)
-    neighbour = published_month(lake, NEXT_MONTH, rows=50)
+    other_trips = published_month(lake, NEXT_MONTH, rows=50)
     replace_month(warehouse, old)
-    replace_month(warehouse, neighbour, NEXT_MONTH)
+    replace_month(warehouse, other_trips, NEXT_MONTH)
     new = published_month(lake, rows=90, seed=1, layer="newer")
-    truth = new.report.clean
-    for lie in ({"rows": truth.rows - 1}, {"cents": truth.cents + 1}, {"source_rows": truth.source_rows + 1}):
-        false = lying(new, **lie)
+    actual = new.report.clean
+    for change in ({"rows": actual.rows - 1}, {"cents": actual.cents + 1}, {"source_rows": actual.source_rows + 1}):
+        wrong = with_wrong_report(new, **change)
         with pytest.raises(ReconciliationError) as error:
-            replace_month(warehouse, false)
+            replace_month(warehouse, wrong)
         table = warehouse.table_name("green_trips")
-        assert str(error.value).startswith(f"green {MONTH}: loading {new.uri} into {table} gave {truth}")
-        assert str(false.report.clean) in error.value.problem
+        assert str(error.value).startswith(f"green {MONTH}: loading {new.uri} into {table} gave {actual}")
+        assert str(wrong.report.clean) in error.value.problem
         assert "Materialize" in error.value.remedy
         assert holds_exactly(warehouse, old)
-    assert holds_exactly(warehouse, neighbour, NEXT_MONTH)
+    assert holds_exactly(warehouse, other_trips, NEXT_MONTH)
     replace_month(warehouse, new)
     assert holds_exactly(warehouse, new)
 
 
-def test_a_first_month_that_does_not_add_up_leaves_nothing(warehouse: Warehouse, lake: Lake) -> None:
+def test_a_first_month_with_wrong_totals_leaves_nothing(warehouse: Warehouse, lake: Lake) -> None:
     with pytest.raises(ReconciliationError):
-        replace_month(warehouse, lying(published_month(lake), rows=1))
+        replace_month(warehouse, with_wrong_report(published_month(lake), rows=1))
     assert warehouse.loaded_month(GREEN, MONTH) is None
     assert warehouse.totals(GREEN, MONTH) == NO_ROWS
 
 
-def test_the_trips_of_another_month_are_refused_and_that_month_is_not_doubled(warehouse: Warehouse, lake: Lake) -> None:
+def test_trips_of_another_month_are_rejected_and_that_month_stays(warehouse: Warehouse, lake: Lake) -> None:
     trips = published_month(lake)
     replace_month(warehouse, trips)
     with pytest.raises(ReconciliationError):
@@ -239,7 +239,7 @@ def test_the_trips_of_another_month_are_refused_and_that_month_is_not_doubled(wa
     assert warehouse.loaded_month(GREEN, NEXT_MONTH) is None
 
 
-def test_a_missing_object_is_named_and_the_old_month_stays(warehouse: Warehouse, lake: Lake) -> None:
+def test_the_error_for_a_deleted_lake_object_names_it_and_the_old_month_stays(warehouse: Warehouse, lake: Lake) -> None:
     old = published_month(lake)
     replace_month(warehouse, old)
     new = published_month(lake, rows=5, layer="newer")
@@ -249,7 +249,7 @@ def test_a_missing_object_is_named_and_the_old_month_stays(warehouse: Warehouse,
     assert holds_exactly(warehouse, old)
 
 
-def test_a_month_whose_commit_fails_leaves_the_old_one_with_its_ledger(
+def test_a_failed_commit_leaves_the_old_month_and_its_ledger_entry(
     warehouse_backend: WarehouseBackend, lake: Lake
 ) -> None:
     old, new = published_month(lake), published_month(lake, rows=90, seed=1, layer="newer")
@@ -263,7 +263,7 @@ def test_a_month_whose_commit_fails_leaves_the_old_one_with_its_ledger(
     assert holds_exactly(warehouse_backend.open(), new)
 
 
-def test_a_load_that_began_before_a_newer_one_does_not_undo_it(warehouse: Warehouse, lake: Lake) -> None:
+def test_an_older_load_does_not_overwrite_a_newer_one(warehouse: Warehouse, lake: Lake) -> None:
     for newer, older in ((30, 50), (30, 0), (0, 50)):
         earlier = published_month(lake, rows=older, seed=older)
         latest = published_month(lake, rows=newer, seed=newer + 1)
@@ -273,20 +273,20 @@ def test_a_load_that_began_before_a_newer_one_does_not_undo_it(warehouse: Wareho
         assert holds_exactly(warehouse, latest)
 
 
-# --- several at once --------------------------------------------------------------------------------------------------
+# --- concurrent loads -------------------------------------------------------------------------------------------------
 
 
 def load(
-    open_warehouse: Callable[[], Warehouse], open_lake: Callable[[], Lake], month: Month, line: Connection
+    open_warehouse: Callable[[], Warehouse], open_lake: Callable[[], Lake], month: Month, pipe: Connection
 ) -> None:
     trips = ParquetPartition.get(open_lake(), f"clean/green_trips/{month}")
-    line.send("ready")
-    line.recv()
+    pipe.send("ready")
+    pipe.recv()
     replace_month(open_warehouse(), trips, month)
 
 
 @pytest.mark.parametrize("second", [MONTH, NEXT_MONTH], ids=["the same month", "two months"])
-def test_two_processes_that_make_the_warehouse_and_load_it_at_once_both_end_well(
+def test_two_processes_that_create_the_warehouse_and_load_it_concurrently_both_succeed(
     warehouse_backend: WarehouseBackend, lake: Lake, second: Month
 ) -> None:
     trips = {month: published_month(lake, month, rows=500) for month in (MONTH, second)}
@@ -301,7 +301,7 @@ def test_two_processes_that_make_the_warehouse_and_load_it_at_once_both_end_well
     assert all(holds_exactly(warehouse_backend.open(), trips[month], month) for month in trips)
 
 
-def test_threads_that_load_and_read_at_once_all_end_well(warehouse_backend: WarehouseBackend, lake: Lake) -> None:
+def test_threads_that_load_and_read_concurrently_all_succeed(warehouse_backend: WarehouseBackend, lake: Lake) -> None:
     months = [MONTH, NEXT_MONTH]
     trips = {month: published_month(lake, month, rows=50) for month in months}
     failures: list[BaseException] = []
@@ -312,7 +312,7 @@ def test_threads_that_load_and_read_at_once_all_end_well(warehouse_backend: Ware
             replace_month(warehouse, trips[month], month)
             assert holds_exactly(warehouse, trips[month], month)
             replace_month(warehouse, trips[month], month)
-        except BaseException as error:  # noqa: BLE001  (whatever it is, it must reach the test)
+        except BaseException as error:  # noqa: BLE001  (every error must reach the test)
             failures.append(error)
 
     workers = [threading.Thread(target=work, args=(month,)) for month in months]
@@ -324,26 +324,26 @@ def test_threads_that_load_and_read_at_once_all_end_well(warehouse_backend: Ware
     assert all(holds_exactly(warehouse_backend.open(), trips[month], month) for month in months)
 
 
-def read_on(open_warehouse: Callable[[], Warehouse], line: Connection) -> None:
-    """Read the month over and over, and say what was seen, once each, until told to end."""
+def read_repeatedly(open_warehouse: Callable[[], Warehouse], pipe: Connection) -> None:
+    """Read the month until a message arrives, and send each different result once."""
     warehouse = open_warehouse()
     seen: set[tuple[int, Decimal]] = set()
-    while not line.poll():
+    while not pipe.poll():
         totals = warehouse.read_month(GREEN, MONTH)["total_amount"]
         found = (len(totals), sum(totals, Decimal(0)))
         if found not in seen:
-            line.send(found)
+            pipe.send(found)
         seen.add(found)
 
 
-def test_a_reader_sees_the_old_month_or_the_new_one_while_they_are_replaced(
+def test_a_reader_sees_the_old_or_the_new_month_during_replacements(
     warehouse_backend: WarehouseBackend, lake: Lake
 ) -> None:
     months = [published_month(lake, rows=rows, seed=rows, layer=f"of {rows} rows") for rows in (400, 300)]
     wanted = {(trips.rows, sum((row["total_amount"] for row in rows_of(trips)), Decimal(0))) for trips in months}
     warehouse = warehouse_backend.open()
     replace_month(warehouse, months[0])
-    with child_process(read_on, warehouse_backend.open) as reader:
+    with child_process(read_repeatedly, warehouse_backend.open) as reader:
         seen = {reader.receive()}
         for turn in range(1, 200):
             replace_month(warehouse, months[turn % 2])
@@ -356,26 +356,26 @@ def test_a_reader_sees_the_old_month_or_the_new_one_while_they_are_replaced(
     assert seen == wanted
 
 
-# --- the schema changes -----------------------------------------------------------------------------------------------
+# --- schema changes ---------------------------------------------------------------------------------------------------
 
-GAINED = ("trip_type", "congestion_surcharge")
-NARROW = dataclasses.replace(GREEN, columns=[c for c in GREEN.columns if c.name not in GAINED])
+ADDED_COLUMNS = ("trip_type", "congestion_surcharge")
+NARROW = dataclasses.replace(GREEN, columns=[c for c in GREEN.columns if c.name not in ADDED_COLUMNS])
 RETYPED = dataclasses.replace(
     GREEN,
     columns=[dataclasses.replace(c, type=ColumnType.TEXT) if c.name == "trip_type" else c for c in GREEN.columns],
 )
 
 
-def test_a_column_that_the_schema_gains_is_null_in_months_loaded_before(
+def test_a_column_added_to_the_schema_is_null_in_months_loaded_before(
     warehouse_backend: WarehouseBackend, lake: Lake
 ) -> None:
     warehouse = warehouse_backend.open()
     narrow = published_month(lake, rows=60, service=NARROW)
-    warehouse.replace_month(NARROW, MONTH, narrow, run_id=a_run())
+    warehouse.replace_month(NARROW, MONTH, narrow, run_id=new_run_id())
     wide = published_month(lake, NEXT_MONTH, rows=60)
-    expected = [row | dict.fromkeys(GAINED) for row in rows_of(narrow)]
+    expected = [row | dict.fromkeys(ADDED_COLUMNS) for row in rows_of(narrow)]
 
-    # Before any month is loaded with the new schema, and afterwards.
+    # The same before and after a month is loaded with the new schema.
     assert records(warehouse.read_month(GREEN, MONTH)) == expected
     assert warehouse.totals(GREEN, MONTH) == narrow.report.clean
     replace_month(warehouse, wide, NEXT_MONTH)
@@ -385,17 +385,17 @@ def test_a_column_that_the_schema_gains_is_null_in_months_loaded_before(
     assert dict(warehouse_backend.columns(GREEN.table)) == {c.name: c.description_with_unit for c in GREEN.columns}
 
 
-def test_a_column_that_the_schema_lost_is_null_in_months_loaded_since(warehouse: Warehouse, lake: Lake) -> None:
+def test_a_column_removed_from_the_schema_is_null_in_months_loaded_since(warehouse: Warehouse, lake: Lake) -> None:
     wide = published_month(lake, rows=60)
     replace_month(warehouse, wide)
     narrow = published_month(lake, NEXT_MONTH, rows=60, service=NARROW)
-    warehouse.replace_month(NARROW, NEXT_MONTH, narrow, run_id=a_run())
+    warehouse.replace_month(NARROW, NEXT_MONTH, narrow, run_id=new_run_id())
     assert holds_exactly(warehouse, wide)
     assert records(warehouse.read_month(NARROW, NEXT_MONTH)) == rows_of(narrow)
-    assert warehouse.read_month(GREEN, NEXT_MONTH)[list(GAINED)].isna().all(axis=None)
+    assert warehouse.read_month(GREEN, NEXT_MONTH)[list(ADDED_COLUMNS)].isna().all(axis=None)
 
 
-def test_a_column_of_another_type_is_refused_by_name_and_the_old_months_stay(
+def test_the_error_for_a_changed_column_type_names_the_column_and_the_old_months_stay(
     warehouse_backend: WarehouseBackend, lake: Lake
 ) -> None:
     warehouse, old = warehouse_backend.open(), published_month(lake)
@@ -403,7 +403,7 @@ def test_a_column_of_another_type_is_refused_by_name_and_the_old_months_stay(
     columns = dict(warehouse_backend.columns(GREEN.table))
     retyped = published_month(lake, rows=5, service=RETYPED, layer="newer")
     with pytest.raises(WarehouseSchemaError) as error:
-        warehouse.replace_month(RETYPED, MONTH, retyped, run_id=a_run())
+        warehouse.replace_month(RETYPED, MONTH, retyped, run_id=new_run_id())
     for part in (warehouse.table_name("green_trips"), "trip_type", *warehouse_backend.types):
         assert part in error.value.problem
     assert error.value.remedy
@@ -411,23 +411,23 @@ def test_a_column_of_another_type_is_refused_by_name_and_the_old_months_stay(
     assert dict(warehouse_backend.columns(GREEN.table)) == columns
 
 
-# --- nothing there ----------------------------------------------------------------------------------------------------
+# --- missing data -----------------------------------------------------------------------------------------------------
 
 
-def test_a_warehouse_that_does_not_exist_yet_holds_nothing(warehouse: Warehouse) -> None:
+def test_a_warehouse_that_does_not_exist_yet_is_empty(warehouse: Warehouse) -> None:
     assert warehouse.loaded_month(GREEN, MONTH) is None
     assert warehouse.totals(GREEN, MONTH) == NO_ROWS
 
 
 @pytest.mark.parametrize("exists", [False, True], ids=["no warehouse", "no table"])
-def test_a_table_that_does_not_exist_is_named_with_what_to_do(warehouse: Warehouse, exists: bool) -> None:
+def test_the_error_for_a_missing_table_names_it_and_the_remedy(warehouse: Warehouse, exists: bool) -> None:
     if exists:
         warehouse.replace_frame("taxi_zones", ZONES, {})
-    with pytest.raises(WarehouseTableMissingError) as of_trips:
+    with pytest.raises(WarehouseTableMissingError) as trips_error:
         warehouse.read_month(GREEN, MONTH)
-    with pytest.raises(WarehouseTableMissingError) as of_frame:
+    with pytest.raises(WarehouseTableMissingError) as frame_error:
         warehouse.read_frame("other_zones")
-    for error, name in ((of_trips, "green_trips"), (of_frame, "other_zones")):
+    for error, name in ((trips_error, "green_trips"), (frame_error, "other_zones")):
         assert warehouse.table_name(name) in error.value.problem
         assert "Materialize" in error.value.remedy
 
@@ -450,12 +450,12 @@ ZONES = pd.DataFrame(
 )
 
 
-def test_a_frame_comes_back_equal_and_na_is_a_value(warehouse: Warehouse) -> None:
+def test_a_frame_is_read_back_equal_and_the_text_na_is_not_null(warehouse: Warehouse) -> None:
     warehouse.replace_frame("taxi_zones", ZONES, {})
     pd.testing.assert_frame_equal(warehouse.read_frame("taxi_zones"), ZONES)
 
 
-def test_a_frame_is_replaced_whole_by_one_with_other_columns(warehouse_backend: WarehouseBackend) -> None:
+def test_a_frame_can_be_replaced_by_one_with_other_columns(warehouse_backend: WarehouseBackend) -> None:
     warehouse = warehouse_backend.open()
     warehouse.replace_frame("taxi_zones", ZONES, {"zone": "A name."})
     warehouse.replace_frame("taxi_zones", ZONES[["zone"]].head(2), {"zone": "The zone's name."})
@@ -463,7 +463,7 @@ def test_a_frame_is_replaced_whole_by_one_with_other_columns(warehouse_backend: 
     assert dict(warehouse_backend.columns("taxi_zones")) == {"zone": "The zone's name."}
 
 
-def test_a_frame_whose_commit_fails_leaves_the_old_one(warehouse_backend: WarehouseBackend) -> None:
+def test_a_failed_commit_of_a_frame_leaves_the_old_rows(warehouse_backend: WarehouseBackend) -> None:
     warehouse_backend.open().replace_frame("taxi_zones", ZONES, {})
     with pytest.MonkeyPatch.context() as monkeypatch:
         warehouse_backend.break_commit(monkeypatch)
@@ -472,17 +472,17 @@ def test_a_frame_whose_commit_fails_leaves_the_old_one(warehouse_backend: Wareho
     pd.testing.assert_frame_equal(warehouse_backend.open().read_frame("taxi_zones"), ZONES)
 
 
-def test_a_frame_whose_making_was_overtaken_leaves_the_old_one(warehouse: Warehouse) -> None:
-    def overtaken() -> None:
-        raise ConcurrentUpdateError("Another run was here.", remedy="Look again.")
+def test_a_frame_whose_inputs_have_changed_leaves_the_old_rows(warehouse: Warehouse) -> None:
+    def fail() -> None:
+        raise ConcurrentUpdateError("Another run has changed the inputs.", remedy="Try again.")
 
     warehouse.replace_frame("taxi_zones", ZONES, {})
     with pytest.raises(ConcurrentUpdateError):
-        warehouse.replace_frame("taxi_zones", ZONES.head(1), {}, require_inputs_unchanged=overtaken)
+        warehouse.replace_frame("taxi_zones", ZONES.head(1), {}, require_inputs_unchanged=fail)
     pd.testing.assert_frame_equal(warehouse.read_frame("taxi_zones"), ZONES)
 
 
-def test_frames_and_trips_do_not_touch_each_other(warehouse: Warehouse, lake: Lake) -> None:
+def test_loading_trips_and_replacing_frames_do_not_affect_each_other(warehouse: Warehouse, lake: Lake) -> None:
     trips = published_month(lake)
     replace_month(warehouse, trips)
     warehouse.replace_frame("taxi_zones", ZONES, {})

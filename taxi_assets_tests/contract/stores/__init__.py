@@ -1,7 +1,7 @@
-"""The stores that the contract batteries run against, a module each, and what a battery must know of them all.
+"""The stores on which the contract tests run, one module each.
 
-Belongs here: what a battery needs besides the contract, such as how to break a store. Does not belong here: promises;
-they stand in `test_any_lake.py` and `test_any_warehouse.py`, the same for all.
+Belongs here: what the contract tests need in addition to a store's interface, such as how to make a write fail.
+Does not belong here: the contract, which is the same for all stores (`test_any_lake.py`, `test_any_warehouse.py`).
 """
 
 from __future__ import annotations
@@ -26,64 +26,66 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LakeBackend:
-    """`open` makes a client of one and the same lake, and can be sent to other processes."""
+    """A lake to test."""
 
     open: Callable[[], Lake]
+    """Returns a new client of the same lake. Can be pickled."""
     faults: Mapping[str, Callable[[pytest.MonkeyPatch], None]]
-    """What can break in the middle of a publish."""
+    """Functions that make the next publish fail, by description."""
     publish_error: type[Exception] = LakeConfigurationError
-    """What a publish raises then."""
+    """The error that such a publish raises."""
 
 
 @dataclass(frozen=True)
 class WarehouseBackend:
-    """`open` makes a client of one and the same warehouse, and can be sent to other processes; so can `open_lake`."""
+    """A warehouse to test."""
 
     open: Callable[[], Warehouse]
+    """Returns a new client of the same warehouse. Can be pickled."""
     open_lake: Callable[[], Lake]
-    """A lake that it loads from."""
+    """Returns a new client of the lake from which it loads. Can be pickled."""
     columns: Callable[[str], Mapping[str, str | None]]
-    """The comments on a table's columns, by name, as the engine itself has them."""
+    """Returns the comments on a table's columns, by column, read without this package."""
     break_commit: Callable[[pytest.MonkeyPatch], None]
-    """From now on, nothing that was written becomes visible."""
+    """Makes every later load of trips or of a frame fail when it commits."""
     break_mart: Callable[[pytest.MonkeyPatch], None]
-    """The same, of what marts write."""
+    """Makes every later replacement of a mart fail when it commits."""
     types: tuple[str, str]
-    """What the engine calls an integer and a text."""
+    """The database's names for the types of integers and of texts."""
     load_error: type[Exception] = OSError
-    """What a load raises that cannot become visible."""
+    """The error that such a load raises."""
 
 
 @dataclass(frozen=True)
 class ChildProcess:
-    """Another process, which runs a function of the tests, and a line to it."""
+    """Another process that runs a function of the tests, and a pipe to it."""
 
     process: BaseProcess
     pipe: Connection
 
     def receive(self) -> Any:
-        """What it says next; an error when it says nothing for a minute, or is gone."""
+        """Return the next message of the process; raise an error after a minute, or if the process has ended."""
         if not self.pipe.poll(60):
-            raise TimeoutError("the other process says nothing")
+            raise TimeoutError("the other process has sent nothing for a minute")
         return self.pipe.recv()
 
-    def send(self, label: object = "go on") -> None:
-        self.pipe.send(label)
+    def send(self, message: object = "continue") -> None:
+        self.pipe.send(message)
 
     def kill(self) -> None:
         self.process.kill()
         self.process.join(60)
 
     def wait_for_exit(self) -> int | None:
-        """Its exit code."""
+        """Wait for the end of the process, and return its exit code."""
         self.process.join(60)
         return self.process.exitcode
 
 
 @contextmanager
 def child_process(function: Callable[..., None], *args: object) -> Iterator[ChildProcess]:
-    """Run `function(*args, line)` in another process; it does not outlive the context."""
-    # Forked from a server that has loaded the package once: 0.02 s a process instead of several seconds.
+    """Run `function(*args, pipe)` in another process, which is killed at the end of the context."""
+    # Forked from a server that has imported the package once: 0.02 s for each process instead of several seconds.
     context = multiprocessing.get_context("forkserver")
     engines = [f"taxi_assets.storage.warehouse.{name}" for name in ("bigquery", "duckdb", "postgres")]
     context.set_forkserver_preload([*engines, "taxi_assets.marts.sql_rendering", "taxi_assets_tests.trips"])

@@ -1,4 +1,4 @@
-"""The warehouse in a DuckDB file, loading from a folder and from a bucket."""
+"""The warehouse in a DuckDB file, with a lake in a folder and in a bucket."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from taxi_assets_tests.google.cloud_storage import CloudStorage
 
 
-class _BreaksAtCommit:
-    """A DuckDB connection that loses its disk when it commits a month of trips or of a mart, or a frame."""
+class _FailingConnection:
+    """A DuckDB connection whose commit fails after it has written trips, a mart or a frame."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
-        self._at_the_end = False
+        self._has_written = False
 
     def execute(self, query: str, *args: Any) -> Any:
-        self._at_the_end |= query.startswith("INSERT") and "loaded_months" in query
-        self._at_the_end |= query.startswith("CREATE OR REPLACE") or ' BY NAME SELECT "' in query
+        self._has_written |= query.startswith("INSERT") and "loaded_months" in query
+        self._has_written |= query.startswith("CREATE OR REPLACE") or ' BY NAME SELECT "' in query
         return self._connection.execute(query, *args)
 
     def commit(self) -> None:
-        if self._at_the_end:
+        if self._has_written:
             raise OSError(28, "No space left on device")
         self._connection.commit()
 
@@ -42,7 +42,7 @@ class _BreaksAtCommit:
         return getattr(self._connection, name)
 
 
-def backend(folder: Path, open_its_lake: Callable[[], Lake]) -> WarehouseBackend:
+def backend(folder: Path, open_lake_of_warehouse: Callable[[], Lake]) -> WarehouseBackend:
     file = folder / "warehouse.duckdb"
 
     def columns(table: str) -> dict[str, str | None]:
@@ -53,11 +53,11 @@ def backend(folder: Path, open_its_lake: Callable[[], Lake]) -> WarehouseBackend
     def break_commit(monkeypatch: pytest.MonkeyPatch) -> None:
         connections.close_idle()
         connect = duckdb.connect
-        monkeypatch.setattr(duckdb, "connect", lambda *args, **named: _BreaksAtCommit(connect(*args, **named)))
+        monkeypatch.setattr(duckdb, "connect", lambda *args, **named: _FailingConnection(connect(*args, **named)))
 
     return WarehouseBackend(
         open=partial(DuckDBWarehouse, file=str(file), wait_seconds=60),
-        open_lake=open_its_lake,
+        open_lake=open_lake_of_warehouse,
         columns=columns,
         break_commit=break_commit,
         break_mart=break_commit,

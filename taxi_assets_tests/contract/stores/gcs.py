@@ -1,4 +1,4 @@
-"""The lake in a bucket of the Cloud Storage double."""
+"""The lake in a bucket of the fake Cloud Storage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def cloud_storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[CloudStorage]:
-    """A bucket with versioning, as deploy/gcp makes it."""
+    """A bucket with versioning, as deploy/gcp creates it."""
     with CloudStorage(versioning=True) as storage:
         for name, value in storage.environment.items():
             monkeypatch.setenv(name, value)
@@ -27,14 +27,14 @@ def cloud_storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[CloudStorage]:
 
 
 def open_lake(environment: Mapping[str, str], bucket: str) -> GcsLake:
-    """A client of the bucket, in whichever process this is."""
+    """Return a client of the bucket, in this or another process."""
     os.environ.update(environment)
     return GcsLake(storage=CloudStorageResource(), bucket=bucket, prefix="nyc/taxi", timeout_seconds=20)
 
 
 @pytest.fixture
 def gcs_lake(cloud_storage: CloudStorage) -> LakeBackend:
-    def refuse(_monkeypatch: pytest.MonkeyPatch) -> None:
+    def reject(_monkeypatch: pytest.MonkeyPatch) -> None:
         cloud_storage.script(Fault(status=400, message="Invalid argument."), method="POST", path="/upload/")
 
     def forbid(_monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,5 +42,5 @@ def gcs_lake(cloud_storage: CloudStorage) -> LakeBackend:
 
     return LakeBackend(
         open=partial(open_lake, cloud_storage.environment, cloud_storage.bucket),
-        faults={"the upload is refused": refuse, "the upload is forbidden": forbid},
+        faults={"the upload is rejected": reject, "the upload is forbidden": forbid},
     )

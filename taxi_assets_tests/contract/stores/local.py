@@ -1,4 +1,4 @@
-"""The lake in a folder."""
+"""The lake in a local folder."""
 
 from __future__ import annotations
 
