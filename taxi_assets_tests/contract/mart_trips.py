@@ -1,6 +1,6 @@
-"""Trips of all services for the tests of marts, and what marts say of them, computed a second time in pandas.
+"""Trips of all services for the tests of marts, and the expected contents of marts, computed with pandas.
 
-Belongs here: trips with all that marts have to cope with, and their sums. Does not belong here: SQL.
+Belongs here: trips with every special case of marts, and their sums. Does not belong here: SQL.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ ZONES = pd.DataFrame(
     }
 )
 _NAMES = {number: names for number, *names in ZONES.drop(columns="service_zone").itertuples(index=False)}
-_PLACES_THAT_ARE_NONE = {264: ("Unknown", "Unknown"), 265: ("Outside of NYC", "Outside of NYC")}
-_PLACES = (1, 2, 3, 4, 264, 265, None, 999)  # 999 is in no table of zones
+_UNKNOWN_PLACES = {264: ("Unknown", "Unknown"), 265: ("Outside of NYC", "Outside of NYC")}
+_PLACES = (1, 2, 3, 4, 264, 265, None, 999)  # 999 is not in the table of zones
 
 
 def trips_of(service: Service, month: Month, count: int) -> Trips:
-    """Trips of a service: reversals, strays, nulls, days-long trips, zones that nobody knows, all that it records."""
+    """Return trips of a service: reversals, strays, nulls, trips of several days and unknown zones among them."""
     recorded = {column.name for column in service.columns}
     return [{k: v for k, v in _trip(month, i).items() if k in recorded} for i in range(count)]
 
 
 def _trip(month: Month, i: int) -> dict[str, Any]:
     start = dt.datetime.combine(month.start, dt.time())
-    # Every 41st is a stray, of the month before or the day after.
+    # Every 41st trip is a stray: it begins before the month, or on the day after it.
     minutes = (i * 977) % (month.days * 1440) if i % 41 else (month.days * 1440 + 5 if i % 2 else -3000)
     pickup = start + dt.timedelta(minutes=minutes)
-    # Every 17th ends days later, as its base wrote down, or after a day to the second.
-    late = (0, 86_400, 90_000, 172_800)[i % 4] if i % 17 == 6 else 0
-    seconds = None if i % 11 == 3 else (late or 60 + i * 37 % 5000)
+    # Every 17th trip lasts for days, as some bases report, or for exactly one day.
+    long = (0, 86_400, 90_000, 172_800)[i % 4] if i % 17 == 6 else 0
+    seconds = None if i % 11 == 3 else (long or 60 + i * 37 % 5000)
     cents = (i * 7919 % 10_000) + 1
     is_reversal = i % 13 == 5
     sign = -1 if is_reversal else 1
@@ -81,7 +81,7 @@ def _trip(month: Month, i: int) -> dict[str, Any]:
 
 
 def publish_trips(lake: Lake, service: Service, month: Month, trips: Trips) -> ParquetPartition:
-    """These trips on the clean shelf of a lake."""
+    """Publish trips in the clean layer of a lake, and return a handle to them."""
     rows = pa.Table.from_pylist(trips, service.arrow_schema)
     report = CleaningReport(
         service=service.name,
@@ -109,15 +109,15 @@ def publish_trips(lake: Lake, service: Service, month: Month, trips: Trips) -> P
         return ParquetPartition.publish(lake, prefix, staged, run_id="a run")
 
 
-# --- what marts say of them -------------------------------------------------------------------------------------------
+# --- expected contents of marts ---------------------------------------------------------------------------------------
 
 MEASURES = ("trips_within_month", "trips", "passengers", "miles", "seconds", "timed_trips", "fare", "tips", "revenue")
-"""Money in cents, miles in thousandths."""
+"""Measures of marts; in this module, money is in cents and miles in thousandths."""
 _PAYMENTS = {-1: "Not recorded", 0: "Flex fare", 1: "Credit card", 2: "Cash", 5: "Unknown"}
 
 
 def common(trips: Mapping[str, Trips]) -> pd.DataFrame:
-    """The trips of all services, row by row, with what they count for in every mart."""
+    """Return one row for each trip, with its keys and its contribution to each measure."""
     return pd.DataFrame([_common(service, trip) for service, rows in trips.items() for trip in rows]).convert_dtypes()
 
 
@@ -156,11 +156,11 @@ def _scaled(value: Decimal | None, places: int) -> int | None:
 
 def _place(number: int | None) -> tuple[int, str, str]:
     number = 264 if number is None else number
-    return number, *_PLACES_THAT_ARE_NONE.get(number, _NAMES.get(number, ("Unknown", "Unknown")))
+    return number, *_UNKNOWN_PLACES.get(number, _NAMES.get(number, ("Unknown", "Unknown")))
 
 
 def expected(mart: str, rows: pd.DataFrame, columns: Sequence[str], key: Sequence[str]) -> pd.DataFrame:
-    """What the mart has to hold of these trips, as `common` gives them: its columns in order, its rows by key."""
+    """Return the expected rows of a mart, ordered by key, from trips as returned by `common`."""
     if mart == "payment_mix":
         rows = rows[rows["service"].isin(["yellow", "green"])]
     measures = [name for name in MEASURES if name in columns]
@@ -175,7 +175,7 @@ def expected(mart: str, rows: pd.DataFrame, columns: Sequence[str], key: Sequenc
 
 
 def _days(rows: pd.DataFrame) -> dict[Any, int]:
-    """On how many days of the month a service had trips, by weekday."""
+    """Return the number of days with trips, by service and weekday, counting only days of the month."""
     trips = rows[rows["trips"] > 0]
     inside = trips[
         [day.month == month.month for day, month in zip(trips["pickup_date"], trips["data_month"], strict=True)]

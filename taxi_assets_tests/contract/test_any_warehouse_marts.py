@@ -1,4 +1,4 @@
-"""What every warehouse promises of marts: the same rows and sums everywhere, a month replaced whole or not at all."""
+"""The contract of every warehouse for marts: the same rows in every database, atomic replacement, schema changes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ PLACES = {ColumnType.MONEY_SUM: 2, ColumnType.MILES_SUM: 3}
 
 @pytest.fixture(scope="module")
 def backend(shared_warehouse: WarehouseBackend) -> WarehouseBackend:
-    """A warehouse with a month of all services, another of green alone, one of fhv without rows, and all marts."""
+    """A warehouse with a month of all services and its marts; in the next month, green, and fhv without rows."""
     warehouse, lake = shared_warehouse.open(), shared_warehouse.open_lake()
     warehouse.replace_frame("taxi_zones", ZONES, {})
     for service in SERVICES.values():
@@ -66,8 +66,8 @@ def backend(shared_warehouse: WarehouseBackend) -> WarehouseBackend:
 
 
 @cache
-def whole() -> pd.DataFrame:
-    """All trips of the month."""
+def all_trips() -> pd.DataFrame:
+    """Return all trips of the month."""
     return common(TRIPS)
 
 
@@ -81,27 +81,27 @@ def load(warehouse: Warehouse, lake: Any, service: Service, month: Month, trips:
 
 
 def rows_of(warehouse: Warehouse, mart: Mart, month: Month | None = None) -> pd.DataFrame:
-    """By key; of all months, unless one is named."""
+    """Return the mart's rows of one month, or of all, ordered by key."""
     columns = ", ".join(column.name for column in mart.columns)
     where = "" if month is None else f"WHERE data_month = CAST('{month.start}' AS DATE)"
     return warehouse.read_portable_frame(f"SELECT {columns} FROM {mart.name} {where} ORDER BY {', '.join(mart.key)}")
 
 
 def plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows in plain Python values: money in cents, miles in thousandths, as the pandas computation has them."""
+    """Return rows as Python values, with money in cents and miles in thousandths, as `mart_trips.expected` has them."""
 
-    def value(name: str, one: Any) -> Any:
-        if one is None or one is pd.NA:
+    def plain_value(name: str, value: Any) -> Any:
+        if value is None or value is pd.NA:
             return None
-        if not isinstance(one, Decimal):
-            return one
-        # BigQuery's client leaves zeros at the end away.
-        units = one.scaleb(3 if name in {"miles", "longest"} else 2)
+        if not isinstance(value, Decimal):
+            return value
+        # BigQuery's client omits trailing zeros.
+        units = value.scaleb(3 if name in {"miles", "longest"} else 2)
         assert units == int(units)
         return int(units)
 
     return [
-        {str(name): value(str(name), one) for name, one in row.items()}
+        {str(name): plain_value(str(name), value) for name, value in row.items()}
         for row in frame.astype(object).to_dict("records")
     ]
 
@@ -112,23 +112,23 @@ def by_key(rows: list[dict[str, Any]], mart: Mart) -> dict[tuple[Any, ...], dict
     return found
 
 
-# --- what they say ----------------------------------------------------------------------------------------------------
+# --- contents ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", marts())
-def test_a_mart_equals_a_computation_over_the_trips_that_were_loaded(warehouse: Warehouse, name: str) -> None:
+def test_a_mart_equals_the_same_computation_in_pandas(warehouse: Warehouse, name: str) -> None:
     mart = marts()[name]
-    wanted = expected(name, whole(), [column.name for column in mart.columns], mart.key)
+    wanted = expected(name, all_trips(), [column.name for column in mart.columns], mart.key)
     found = by_key(plain(rows_of(warehouse, mart)), mart)
     assert found == by_key(plain(wanted), mart)
     assert len(found) > 5
 
 
 @pytest.mark.parametrize("name", marts())
-def test_a_mart_comes_back_with_the_same_types_everywhere(warehouse: Warehouse, name: str) -> None:
+def test_a_mart_is_read_with_the_same_types_from_every_database(warehouse: Warehouse, name: str) -> None:
     mart = marts()[name]
     kinds = {column.name: DTYPES[column.type] for column in mart.columns}
-    for month in (MONTH, NEXT_MONTH):  # the latter has no rows
+    for month in (MONTH, NEXT_MONTH):  # the mart has no rows of the latter
         frame = rows_of(warehouse, mart, month)
         assert {column: str(type_) for column, type_ in frame.dtypes.items()} == kinds
         assert bool(len(frame)) == (month == MONTH)
@@ -142,14 +142,14 @@ def test_a_mart_comes_back_with_the_same_types_everywhere(warehouse: Warehouse, 
             assert {type(value) for value in values} == {dt.date}
 
 
-def test_all_marts_agree_on_the_whole(warehouse: Warehouse) -> None:
-    wanted = [{"trips": int(whole()["trips"].sum()), "revenue": int(whole()["revenue"].sum())}]
+def test_all_marts_have_the_same_totals(warehouse: Warehouse) -> None:
+    wanted = [{"trips": int(all_trips()["trips"].sum()), "revenue": int(all_trips()["revenue"].sum())}]
     for name in ("zone_day", "od_flows", "market_share", "hour_of_week"):
         frame = warehouse.read_portable_frame(f"SELECT SUM(trips) AS trips, SUM(revenue) AS revenue FROM {name}")
         assert plain(frame) == wanted
 
 
-def test_a_service_without_money_has_none_and_its_trips_count(warehouse: Warehouse) -> None:
+def test_a_service_without_money_has_null_money_and_its_trips_are_counted(warehouse: Warehouse) -> None:
     frame = warehouse.read_portable_frame(
         "SELECT trips, seconds, fare, tips, revenue, miles FROM od_flows WHERE service = 'fhv'"
     )
@@ -158,7 +158,7 @@ def test_a_service_without_money_has_none_and_its_trips_count(warehouse: Warehou
     assert frame["seconds"].notna().all()
 
 
-def test_trips_of_places_that_are_no_zone_have_a_name_all_the_same(warehouse: Warehouse) -> None:
+def test_trips_outside_known_zones_have_a_borough_and_a_zone(warehouse: Warehouse) -> None:
     frame = warehouse.read_portable_frame(
         "SELECT pickup_location_id, pickup_borough, pickup_zone, SUM(trips) AS trips FROM zone_day "
         "WHERE pickup_location_id > 263 GROUP BY pickup_location_id, pickup_borough, pickup_zone "
@@ -182,7 +182,7 @@ def test_trips_of_places_that_are_no_zone_have_a_name_all_the_same(warehouse: Wa
     ]
 
 
-def test_ratios_are_in_the_views_and_null_where_there_is_nothing_to_divide_by(warehouse: Warehouse) -> None:
+def test_ratios_in_views_are_null_if_the_divisor_is_zero(warehouse: Warehouse) -> None:
     view = warehouse.read_portable_frame(
         "SELECT * FROM zone_day_ratios ORDER BY data_month, service, pickup_date, pickup_location_id"
     )
@@ -194,36 +194,36 @@ def test_ratios_are_in_the_views_and_null_where_there_is_nothing_to_divide_by(wa
     found = [None if pd.isna(value) else value for value in view["revenue_per_trip"]]
     assert found == pytest.approx(wanted, nan_ok=True)
     assert str(view["revenue_per_trip"].dtype) == "float64"
-    assert 0 in mart["trips"].tolist()  # reversals alone
+    assert 0 in mart["trips"].tolist()  # a group of reversals only
 
 
 @pytest.mark.parametrize(
-    ("view", "share", "whole"),
+    ("view", "share", "keys"),
     [
         ("market_share_ratios", "share_of_trips", ["pickup_date", "pickup_borough"]),
         ("od_flows_ratios", "share_of_pickups", ["service", "pickup_borough"]),
         ("payment_mix_ratios", "share_of_trips", ["service"]),
     ],
 )
-def test_shares_add_up_to_one(warehouse: Warehouse, view: str, share: str, whole: list[str]) -> None:
-    sums = warehouse.read_portable_frame(f"SELECT * FROM {view}").groupby(whole)[[share, "trips"]].sum()
+def test_shares_add_up_to_one(warehouse: Warehouse, view: str, share: str, keys: list[str]) -> None:
+    sums = warehouse.read_portable_frame(f"SELECT * FROM {view}").groupby(keys)[[share, "trips"]].sum()
     assert sums.loc[sums["trips"] > 0, share].tolist() == pytest.approx([1.0] * int((sums["trips"] > 0).sum()))
 
 
-def test_demand_is_trips_by_the_days_that_were_such_a_weekday(warehouse: Warehouse) -> None:
+def test_trips_per_hour_are_divided_by_the_number_of_days_with_that_weekday(warehouse: Warehouse) -> None:
     frame = warehouse.read_portable_frame(
         "SELECT trips, trips_within_month AS within, days, trips_per_hour FROM hour_of_week_ratios "
         "WHERE service = 'yellow'"
     )
-    assert set(frame["days"]) <= {4, 5}  # January 2021 has no more of any weekday
+    assert set(frame["days"]) <= {4, 5}  # January 2021 has four or five days of each weekday
     assert frame["trips_per_hour"].tolist() == pytest.approx((frame["within"] / frame["days"]).tolist())
-    assert frame["within"].sum() < frame["trips"].sum()  # the file's trips of neighbouring months
+    assert frame["within"].sum() < frame["trips"].sum()  # the file also has trips of adjacent months
 
 
-# --- questions --------------------------------------------------------------------------------------------------------
+# --- queries ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_question_about_the_trips_themselves_is_answered_alike(warehouse: Warehouse) -> None:
+def test_a_query_on_all_trips_has_the_same_result_in_every_database(warehouse: Warehouse) -> None:
     frame = warehouse.read_portable_frame(
         "SELECT service, COUNT(*) AS n, SUM(trips) AS trips, SUM(revenue) AS revenue, MAX(miles) AS longest, "
         "MIN(pickup_date) AS first_day, CAST(SUM(tips) AS DOUBLE) / NULLIF(SUM(fare), 0) AS tips_per_fare "
@@ -234,19 +234,22 @@ def test_a_question_about_the_trips_themselves_is_answered_alike(warehouse: Ware
     assert [str(type_) for type_ in frame.dtypes] == ["string", "Int64", "Int64", *["object"] * 3, "float64"]
     rows = common({"green": TRIPS["green"] + FEWER, "fhv": TRIPS["fhv"]})
     rows = rows[[day.month in {1, 2} for day in rows["pickup_date"]]]
-    for found, (service, own) in zip(plain(frame), rows.groupby("service"), strict=True):
+    for found, (service, expected_rows) in zip(plain(frame), rows.groupby("service"), strict=True):
         assert found["service"] == service
-        assert (found["n"], found["trips"]) == (len(own), int(own["trips"].sum()))
-        assert found["first_day"] == min(own["pickup_date"])
+        assert (found["n"], found["trips"]) == (len(expected_rows), int(expected_rows["trips"].sum()))
+        assert found["first_day"] == min(expected_rows["pickup_date"])
         if service == "fhv":
             assert found["revenue"] is found["longest"] is None
             assert pd.isna(found["tips_per_fare"])
         else:
-            assert (found["revenue"], found["longest"]) == (int(own["revenue"].sum()), int(own["miles"].max()))
-            assert found["tips_per_fare"] == pytest.approx(own["tips"].sum() / own["fare"].sum())
+            assert (found["revenue"], found["longest"]) == (
+                int(expected_rows["revenue"].sum()),
+                int(expected_rows["miles"].max()),
+            )
+            assert found["tips_per_fare"] == pytest.approx(expected_rows["tips"].sum() / expected_rows["fare"].sum())
 
 
-def test_what_engines_write_differently_comes_out_alike(warehouse: Warehouse) -> None:
+def test_sql_that_databases_spell_differently_has_the_same_result(warehouse: Warehouse) -> None:
     frame = warehouse.read_portable_frame(
         "WITH fares AS (SELECT fare FROM all_trips WHERE fare > 0) "
         "SELECT COUNT(*) AS n, SUM(CASE WHEN fare < 10 THEN 1 ELSE 0 END) AS cheap, CAST(7 AS DOUBLE) / 2 AS half, "
@@ -270,14 +273,14 @@ def test_what_engines_write_differently_comes_out_alike(warehouse: Warehouse) ->
     assert (second["n"], second["cheap"], second["dearest"], second["varied"]) == (0, None, None, False)
 
 
-def test_what_engines_understand_differently_is_refused_before_it_is_run(warehouse: Warehouse) -> None:
+def test_sql_that_is_not_portable_is_rejected_before_it_runs(warehouse: Warehouse) -> None:
     with pytest.raises(MartDefinitionError, match="MEDIAN"):
         warehouse.read_portable_frame("SELECT MEDIAN(trips) AS m FROM zone_day")
     with pytest.raises(MartDefinitionError, match="which services and months"):
         warehouse.read_portable_frame("SELECT COUNT(*) AS n FROM all_trips", services=[GREEN])
 
 
-def test_a_table_or_a_column_that_is_not_there_is_named(warehouse: Warehouse) -> None:
+def test_the_error_for_a_missing_table_or_column_names_it(warehouse: Warehouse) -> None:
     with pytest.raises(WarehouseTableMissingError) as error:
         warehouse.read_portable_frame("SELECT COUNT(*) AS n FROM boroughs")
     assert warehouse.table_name("boroughs") in error.value.problem
@@ -287,7 +290,7 @@ def test_a_table_or_a_column_that_is_not_there_is_named(warehouse: Warehouse) ->
         warehouse.read_portable_frame("SELECT boroughs FROM taxi_zones")
 
 
-def test_a_warehouse_that_does_not_exist_yet_answers_nothing_and_is_not_made(
+def test_a_query_does_not_create_a_warehouse_that_does_not_exist(
     warehouse_backend: WarehouseBackend,
 ) -> None:
     for _ in range(2):
@@ -309,14 +312,14 @@ FROM {name}
 
 
 def small(name: str, *measures: str, ratio: str = "mean", description: str = "It's small.") -> Mart:
-    """A mart of one row for a service."""
+    """Return a mart with one row for each service and month."""
     wanted = measures or ("trips", "revenue")
     sums = ", ".join(f"SUM({measure}) AS {measure}" for measure in wanted)
     text = _SQL.format(name=name, measures=", ".join(wanted), sums=sums, ratio=ratio, description=description)
     return read_mart(name, text)
 
 
-def made(warehouse: Warehouse, mart: Mart, month: Month, *services: Service) -> int:
+def replace_mart(warehouse: Warehouse, mart: Mart, month: Month, *services: Service) -> int:
     return warehouse.replace_mart(mart, month, services, run_id="a run")
 
 
@@ -329,117 +332,119 @@ def count_of(trips: Trips) -> int:
     return sum(not trip.get("is_reversal") for trip in trips)
 
 
-def test_a_month_is_replaced_whole_and_others_are_not_touched(warehouse: Warehouse) -> None:
+def test_a_month_is_replaced_and_other_months_stay(warehouse: Warehouse) -> None:
     mart = small("mart_replaced")
-    assert made(warehouse, mart, NEXT_MONTH, GREEN, FHV) == 1  # fhv has no trips in it
-    assert made(warehouse, mart, MONTH, YELLOW, GREEN) == 2
+    assert replace_mart(warehouse, mart, NEXT_MONTH, GREEN, FHV) == 1  # fhv has no trips in this month
+    assert replace_mart(warehouse, mart, MONTH, YELLOW, GREEN) == 2
     both = {("2021-01", name): count_of(TRIPS[name]) for name in ("yellow", "green")}
     other = {("2021-02", "green"): count_of(FEWER)}
     assert trips_in(warehouse, mart) == both | other
-    assert made(warehouse, mart, MONTH, YELLOW, GREEN) == 2
+    assert replace_mart(warehouse, mart, MONTH, YELLOW, GREEN) == 2
     assert trips_in(warehouse, mart) == both | other
-    assert made(warehouse, mart, MONTH, GREEN) == 1
+    assert replace_mart(warehouse, mart, MONTH, GREEN) == 1
     assert trips_in(warehouse, mart) == {("2021-01", "green"): count_of(TRIPS["green"])} | other
-    assert made(warehouse, mart, NEXT_MONTH, FHV) == 0
+    assert replace_mart(warehouse, mart, NEXT_MONTH, FHV) == 0
     assert trips_in(warehouse, mart) == {("2021-01", "green"): count_of(TRIPS["green"])}
 
 
-def test_a_month_that_cannot_be_made_leaves_the_old_one(backend: WarehouseBackend) -> None:
+def test_a_failed_replacement_leaves_the_old_month(backend: WarehouseBackend) -> None:
     warehouse, mart = backend.open(), small("mart_failing")
-    made(warehouse, mart, MONTH, GREEN)
+    replace_mart(warehouse, mart, MONTH, GREEN)
     old = trips_in(warehouse, mart)
     lost = dataclasses.replace(GREEN, name="lost")
     with pytest.raises(WarehouseTableMissingError) as error:
-        made(warehouse, mart, MONTH, GREEN, lost)
+        replace_mart(warehouse, mart, MONTH, GREEN, lost)
     assert warehouse.table_name("lost_trips") in error.value.problem
     assert "lost_trips" in error.value.remedy
     assert trips_in(warehouse, mart) == old
     with pytest.MonkeyPatch.context() as monkeypatch:
         backend.break_mart(monkeypatch)
         with pytest.raises(backend.load_error):
-            made(backend.open(), mart, MONTH, GREEN, YELLOW)
+            replace_mart(backend.open(), mart, MONTH, GREEN, YELLOW)
     assert trips_in(warehouse, mart) == old
-    assert made(warehouse, mart, MONTH, GREEN, YELLOW) == 2
+    assert replace_mart(warehouse, mart, MONTH, GREEN, YELLOW) == 2
 
 
-def overtaken() -> None:
-    raise ConcurrentUpdateError("Another run was here.", remedy="Look again.")
+def fail() -> None:
+    raise ConcurrentUpdateError("Another run has changed the inputs.", remedy="Try again.")
 
 
-def test_a_run_that_was_overtaken_leaves_the_month_of_the_other(warehouse: Warehouse) -> None:
-    mart = small("mart_overtaken")
-    made(warehouse, mart, MONTH, GREEN, YELLOW)
+def test_a_run_whose_inputs_have_changed_leaves_the_old_month(warehouse: Warehouse) -> None:
+    mart = small("mart_conflict")
+    replace_mart(warehouse, mart, MONTH, GREEN, YELLOW)
     old = trips_in(warehouse, mart)
     with pytest.raises(ConcurrentUpdateError):
-        warehouse.replace_mart(mart, MONTH, [GREEN], run_id="a run", require_inputs_unchanged=overtaken)
+        warehouse.replace_mart(mart, MONTH, [GREEN], run_id="a run", require_inputs_unchanged=fail)
     assert trips_in(warehouse, mart) == old
-    asked: list[str] = []
-    warehouse.replace_mart(mart, MONTH, [GREEN], run_id="a run", require_inputs_unchanged=lambda: asked.append("once"))
-    assert asked
+    calls: list[str] = []
+    warehouse.replace_mart(mart, MONTH, [GREEN], run_id="a run", require_inputs_unchanged=lambda: calls.append("call"))
+    assert calls
     assert len(trips_in(warehouse, mart)) == 1
 
 
-def test_a_first_month_that_cannot_be_made_leaves_no_rows(warehouse: Warehouse) -> None:
+def test_a_failed_first_month_leaves_no_rows(warehouse: Warehouse) -> None:
     mart = small("mart_first")
     with pytest.raises(WarehouseTableMissingError):
-        made(warehouse, mart, MONTH, dataclasses.replace(GREEN, name="lost"))
-    assert made(warehouse, mart, MONTH, GREEN) == 1
+        replace_mart(warehouse, mart, MONTH, dataclasses.replace(GREEN, name="lost"))
+    assert replace_mart(warehouse, mart, MONTH, GREEN) == 1
     assert len(trips_in(warehouse, mart)) == 1
 
 
-# --- the mart changes -------------------------------------------------------------------------------------------------
+# --- changes of a mart ------------------------------------------------------------------------------------------------
 
 
-def test_columns_are_described_and_follow_the_mart(backend: WarehouseBackend) -> None:
+def test_column_comments_are_the_descriptions_of_the_mart(backend: WarehouseBackend) -> None:
     warehouse, mart = backend.open(), small("mart_described")
-    made(warehouse, mart, MONTH, GREEN)
+    replace_mart(warehouse, mart, MONTH, GREEN)
     assert dict(backend.columns(mart.name)) == {column.name: column.description_with_unit for column in mart.columns}
     columns = tuple(dataclasses.replace(c, description='the driver\'s, "said" so.') for c in mart.columns)
-    made(warehouse, dataclasses.replace(mart, columns=columns), MONTH, GREEN)
+    replace_mart(warehouse, dataclasses.replace(mart, columns=columns), MONTH, GREEN)
     assert dict(backend.columns(mart.name)) == {column.name: column.description_with_unit for column in columns}
 
 
-def test_a_column_that_a_mart_gains_is_null_in_months_made_before(backend: WarehouseBackend) -> None:
+def test_a_column_added_to_a_mart_is_null_in_months_computed_before(backend: WarehouseBackend) -> None:
     warehouse, old = backend.open(), small("mart_wide")
     new = small("mart_wide", "miles", "trips", "tips", "revenue")
     for month in (MONTH, NEXT_MONTH):
-        made(warehouse, old, month, GREEN)
-    made(warehouse, new, MONTH, GREEN)
+        replace_mart(warehouse, old, month, GREEN)
+    replace_mart(warehouse, new, MONTH, GREEN)
     first, second = plain(rows_of(warehouse, new))
     miles = common({"green": TRIPS["green"]})["miles"].sum()
     assert (first["miles"], first["trips"]) == (int(miles), count_of(TRIPS["green"]))
     assert (second["miles"], second["tips"], second["trips"]) == (None, None, count_of(FEWER))
     assert backend.columns(old.name)["miles"] == "Distance of the trips. [miles]"
-    made(warehouse, old, MONTH, GREEN)  # a column that a mart has lost is null in months made since
+    replace_mart(warehouse, old, MONTH, GREEN)  # a removed column is null in months computed since
     assert [row["miles"] for row in plain(rows_of(warehouse, new))] == [None, None]
 
 
-def test_a_column_of_another_type_is_refused_by_name_and_the_old_months_stay(backend: WarehouseBackend) -> None:
+def test_the_error_for_a_changed_column_type_names_the_column_and_the_old_months_stay(
+    backend: WarehouseBackend,
+) -> None:
     warehouse, mart = backend.open(), small("mart_typed")
-    made(warehouse, mart, MONTH, GREEN)
+    replace_mart(warehouse, mart, MONTH, GREEN)
     old = trips_in(warehouse, mart)
     columns = tuple(dataclasses.replace(c, type=ColumnType.TEXT) if c.name == "trips" else c for c in mart.columns)
     with pytest.raises(WarehouseSchemaError) as error:
-        made(warehouse, dataclasses.replace(mart, columns=columns), MONTH, GREEN)
+        replace_mart(warehouse, dataclasses.replace(mart, columns=columns), MONTH, GREEN)
     for part in (warehouse.table_name(mart.name), "trips", *backend.types):
         assert part in error.value.problem
     assert trips_in(warehouse, mart) == old
 
 
-def test_a_view_follows_the_mart(warehouse: Warehouse) -> None:
+def test_a_changed_view_is_recreated(warehouse: Warehouse) -> None:
     query = "SELECT * FROM mart_viewed_ratios"
     mart = small("mart_viewed")
     for ratio in ("mean", "average", "average"):
-        made(warehouse, small("mart_viewed", ratio=ratio), MONTH, GREEN)
+        replace_mart(warehouse, small("mart_viewed", ratio=ratio), MONTH, GREEN)
         assert list(warehouse.read_portable_frame(query)) == ["data_month", "service", "trips", ratio]
     swapped = mart.sql.replace("CAST(revenue AS DOUBLE) / NULLIF(trips, 0) AS mean", "revenue")
-    made(warehouse, dataclasses.replace(mart, sql=swapped), MONTH, GREEN)
+    replace_mart(warehouse, dataclasses.replace(mart, sql=swapped), MONTH, GREEN)
     assert list(warehouse.read_portable_frame(query)) == ["data_month", "service", "trips", "revenue"]
 
 
-def test_a_key_that_has_gained_a_column_holds_in_old_months_as_well(warehouse: Warehouse) -> None:
+def test_a_column_added_to_the_key_applies_to_old_months(warehouse: Warehouse) -> None:
     old = small("mart_keyed")
-    made(warehouse, old, MONTH, GREEN)
+    replace_mart(warehouse, old, MONTH, GREEN)
     extended = dataclasses.replace(
         old,
         columns=(*old.columns[:2], Column("pickup_hour", ColumnType.INTEGER, "The hour."), *old.columns[2:]),
@@ -448,37 +453,40 @@ def test_a_key_that_has_gained_a_column_holds_in_old_months_as_well(warehouse: W
             "GROUP BY data_month, service", "GROUP BY data_month, service, pickup_hour"
         ),
     )
-    if made_anew := _cannot_be_clustered_anew(warehouse):
-        with pytest.raises(WarehouseSchemaError, match=made_anew):
-            made(warehouse, extended, NEXT_MONTH, GREEN)
+    if message := _clustering_error(warehouse):
+        with pytest.raises(WarehouseSchemaError, match=message):
+            replace_mart(warehouse, extended, NEXT_MONTH, GREEN)
         return
-    assert made(warehouse, extended, NEXT_MONTH, GREEN) > 1
+    assert replace_mart(warehouse, extended, NEXT_MONTH, GREEN) > 1
     assert count_of(FEWER) + count_of(TRIPS["green"]) == rows_of(warehouse, extended)["trips"].sum()
 
 
-def _cannot_be_clustered_anew(warehouse: Warehouse) -> str:
+def _clustering_error(warehouse: Warehouse) -> str:
+    """Return the error of a database that cannot change the key of a table; empty if it can."""
     return "clustered by" if warehouse.dialect == "bigquery" else ""
 
 
-# --- several at once --------------------------------------------------------------------------------------------------
+# --- concurrent runs --------------------------------------------------------------------------------------------------
 
 
-def make(open_warehouse: Callable[[], Warehouse], name: str, month: Month, line: Connection) -> None:
+def replace_when_told(open_warehouse: Callable[[], Warehouse], name: str, month: Month, pipe: Connection) -> None:
     warehouse, mart = open_warehouse(), small(name)
-    line.send("ready")
-    line.recv()
-    made(warehouse, mart, month, GREEN)
+    pipe.send("ready")
+    pipe.recv()
+    replace_mart(warehouse, mart, month, GREEN)
 
 
-@pytest.mark.parametrize("exists", [False, True], ids=["the first two months", "months that are there"])
-def test_two_processes_that_make_two_months_at_once_both_end_well(backend: WarehouseBackend, exists: bool) -> None:
+@pytest.mark.parametrize("exists", [False, True], ids=["new table", "existing months"])
+def test_two_processes_that_replace_two_months_concurrently_both_succeed(
+    backend: WarehouseBackend, exists: bool
+) -> None:
     mart = small(f"mart_twice_{exists}".lower())
     if exists:
         for month in (MONTH, NEXT_MONTH):
-            made(backend.open(), mart, month, GREEN)
+            replace_mart(backend.open(), mart, month, GREEN)
     with (
-        child_process(make, backend.open, mart.name, MONTH) as one,
-        child_process(make, backend.open, mart.name, NEXT_MONTH) as other,
+        child_process(replace_when_told, backend.open, mart.name, MONTH) as one,
+        child_process(replace_when_told, backend.open, mart.name, NEXT_MONTH) as other,
     ):
         assert [one.receive(), other.receive()] == ["ready", "ready"]
         one.send()

@@ -1,4 +1,4 @@
-"""Every query of docs/questions.md, as it stands there, on every engine: the same answers."""
+"""Every query in docs/questions.md has the same result in every database."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ if TYPE_CHECKING:
     from taxi_assets_tests.contract.stores import WarehouseBackend
 
 MONTHS = {Month(2021, 1): 600, Month(2021, 2): 200}
-LICENCES = ("HV0002", "HV0003", "HV0003", "HV0003", "HV0004", "HV0005", "HV0005")
+LICENSES = ("HV0002", "HV0003", "HV0003", "HV0003", "HV0004", "HV0005", "HV0005")
 DOCUMENT = (REPOSITORY / "docs/questions.md").read_text()
 QUERIES = dict(re.findall(r"^## (\d+\. .*?)$.*?```sql\n(.*?)```", DOCUMENT, re.MULTILINE | re.DOTALL))
 
 
 @pytest.fixture(scope="module")
 def warehouse(shared_warehouse: WarehouseBackend) -> Warehouse:
-    """A warehouse of each kind."""
-    return filled(shared_warehouse)
+    """The warehouse to test, with data."""
+    return fill(shared_warehouse)
 
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
-    """Another, on the engine that the documents begin with."""
+    """A DuckDB warehouse with the same data, whose results the others must have."""
     folder = tmp_path_factory.mktemp("reference")
-    return filled(duckdb_store.backend(folder, partial(LocalLake, folder=str(folder / "lake"))))
+    return fill(duckdb_store.backend(folder, partial(LocalLake, folder=str(folder / "lake"))))
 
 
-def filled(backend: WarehouseBackend) -> Warehouse:
-    """Two months of all services and marts."""
+def fill(backend: WarehouseBackend) -> Warehouse:
+    """Load two months of all services and their marts."""
     warehouse, lake = backend.open(), backend.open_lake()
     warehouse.replace_frame("taxi_zones", ZONES, {})
     for month, count in MONTHS.items():
         for service in SERVICES.values():
             trips = (
-                licensed(trips_of(service, month, count))
+                with_licenses(trips_of(service, month, count))
                 if service.name == "fhvhv"
                 else trips_of(service, month, count)
             )
@@ -57,30 +57,32 @@ def filled(backend: WarehouseBackend) -> Warehouse:
     return warehouse
 
 
-def licensed(trips: Trips) -> Trips:
-    """Each by some company; of services without licences it is no column."""
-    return [{**trip, "hvfhs_license_num": LICENCES[i % len(LICENCES)]} for i, trip in enumerate(trips)]
+def with_licenses(trips: Trips) -> Trips:
+    """Return the trips with a license number of a company each."""
+    return [{**trip, "hvfhs_license_num": LICENSES[i % len(LICENSES)]} for i, trip in enumerate(trips)]
 
 
-def answers(warehouse: Warehouse, query: str) -> list[dict[str, Any]]:
-    """The rows, in an order of their own: engines do not agree on where a missing value comes."""
+def results(warehouse: Warehouse, query: str) -> list[dict[str, Any]]:
+    """Return the rows sorted in Python: databases sort nulls differently."""
     rows = [{name: plain(value) for name, value in row.items()} for row in warehouse.query_native(query).to_pylist()]
     return sorted(rows, key=repr)
 
 
 def plain(value: Any) -> Any:
-    """Numbers by their first six digits, whatever type the engine gives them."""
+    """Round numbers to six digits, whatever their type in the database."""
     return f"{float(value):.6g}" if isinstance(value, int | float | Decimal) else value
 
 
-def test_there_are_ten_questions() -> None:
+def test_the_document_has_ten_queries() -> None:
     assert len(QUERIES) == 10
-    assert DOCUMENT.count("```sql") == 10  # none without a heading of its own
+    assert DOCUMENT.count("```sql") == 10  # each has its own heading
 
 
 @pytest.mark.parametrize("question", QUERIES)
-def test_a_question_has_the_same_answer_everywhere(warehouse: Warehouse, reference: Warehouse, question: str) -> None:
-    found = answers(warehouse, QUERIES[question])
-    assert found == answers(reference, QUERIES[question])
+def test_a_query_has_the_same_result_in_every_database(
+    warehouse: Warehouse, reference: Warehouse, question: str
+) -> None:
+    found = results(warehouse, QUERIES[question])
+    assert found == results(reference, QUERIES[question])
     assert len(found) > 1
     assert all(any(row[name] is not None for row in found) for name in found[0])
