@@ -1,4 +1,4 @@
-"""What the warehouse in a DuckDB file promises besides: any file and schema, and who waits for whom."""
+"""The warehouse in a DuckDB file: names of file and schema, waits for other processes, and kills during a write."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def embedded(tmp_path: Path) -> DuckDBWarehouse:
     return DuckDBWarehouse(file=str(tmp_path / "new" / "warehouse.duckdb"), wait_seconds=60)
 
 
-def test_looking_into_a_duckdb_warehouse_makes_no_file(embedded: DuckDBWarehouse) -> None:
+def test_reading_creates_no_file(embedded: DuckDBWarehouse) -> None:
     assert embedded.totals(GREEN, MONTH) == NO_ROWS
     assert embedded.loaded_month(GREEN, MONTH) is None
     with pytest.raises(WarehouseTableMissingError):
@@ -53,7 +53,7 @@ def test_looking_into_a_duckdb_warehouse_makes_no_file(embedded: DuckDBWarehouse
     assert not Path(embedded.file).parent.exists()
 
 
-def test_a_duckdb_warehouse_leaves_nothing_beside_its_file(embedded: DuckDBWarehouse, lake: LocalLake) -> None:
+def test_a_load_leaves_only_the_database_file(embedded: DuckDBWarehouse, lake: LocalLake) -> None:
     replace_month(embedded, published_month(lake))
     assert list(Path(embedded.file).parent.iterdir()) == [Path(embedded.file)]
 
@@ -62,12 +62,12 @@ def test_a_duckdb_warehouse_leaves_nothing_beside_its_file(embedded: DuckDBWareh
     ("file", "schema"),
     [
         ("taxi.duckdb", "taxi"),  # DuckDB names a database after its file
-        ("warehouse.duckdb", "temp"),  # and has databases of its own
+        ("warehouse.duckdb", "temp"),  # a database that DuckDB itself has
         ("warehouse.duckdb", 'my schema"x'),
         ("ware'house \"[*].duckdb", "select"),
     ],
 )
-def test_any_file_goes_with_any_schema(tmp_path: Path, lake: LocalLake, file: str, schema: str) -> None:
+def test_file_and_schema_may_have_any_names(tmp_path: Path, lake: LocalLake, file: str, schema: str) -> None:
     trips = published_month(lake, rows=5)
     warehouse = DuckDBWarehouse(file=str(tmp_path / file), schema_name=schema)
     for _ in range(2):
@@ -77,7 +77,7 @@ def test_any_file_goes_with_any_schema(tmp_path: Path, lake: LocalLake, file: st
     assert len(warehouse.read_frame("taxi_zones")) == len(ZONES)
 
 
-def test_a_schema_is_the_same_in_upper_and_lower_case(tmp_path: Path, lake: LocalLake) -> None:
+def test_the_schema_name_is_not_case_sensitive(tmp_path: Path, lake: LocalLake) -> None:
     trips = published_month(lake, rows=5)
     lower, upper = (DuckDBWarehouse(file=str(tmp_path / "w.duckdb"), schema_name=name) for name in ("taxi", "TAXI"))
     replace_month(lower, trips)
@@ -86,29 +86,27 @@ def test_a_schema_is_the_same_in_upper_and_lower_case(tmp_path: Path, lake: Loca
     assert holds_exactly(lower, trips)
 
 
-def test_the_address_is_the_one_that_the_setting_takes(embedded: DuckDBWarehouse) -> None:
+def test_the_uri_is_accepted_by_the_setting(embedded: DuckDBWarehouse) -> None:
     address = parse_warehouse_address(embedded.uri())
     assert address == DuckDBAddress(Path(embedded.file), embedded.schema_name)
 
 
-def test_any_folder_can_hold_the_lake(embedded: DuckDBWarehouse, tmp_path: Path) -> None:
+def test_the_lake_folder_may_have_any_name(embedded: DuckDBWarehouse, tmp_path: Path) -> None:
     names = ["env=prod", "st*r", "what?", "[1]", "{x,y}", "a b'c"]
-    others = ["star", "whats", "1", "x"]  # what they would find besides, as patterns
+    others = ["star", "whats", "1", "x"]  # what the names would match as glob patterns
     trips = {name: published_month(LocalLake(folder=str(tmp_path / name)), rows=7) for name in [*names, *others]}
     for number, name in enumerate(names):
         replace_month(embedded, trips[name])
         assert embedded.totals(GREEN, MONTH).rows == 7, f"{number}: {name}"
 
 
-def hold(file: str, line: Connection) -> None:
+def hold(file: str, pipe: Connection) -> None:
     with duckdb.connect(file):
-        line.send(os.getpid())
-        line.recv()
+        pipe.send(os.getpid())
+        pipe.recv()
 
 
-def test_a_file_that_another_process_holds_is_busy_after_the_wait_and_the_error_names_that_process(
-    embedded: DuckDBWarehouse, lake: LocalLake
-) -> None:
+def test_a_timeout_names_the_process_that_has_the_file_open(embedded: DuckDBWarehouse, lake: LocalLake) -> None:
     old, new = published_month(lake), published_month(lake, rows=5, layer="newer")
     replace_month(embedded, old)
     with child_process(hold, embedded.file) as other:
@@ -122,8 +120,8 @@ def test_a_file_that_another_process_holds_is_busy_after_the_wait_and_the_error_
     assert holds_exactly(embedded, old)
 
 
-class Heard(logging.Handler):
-    """Sets an event once something is logged."""
+class LogListener(logging.Handler):
+    """Sets an event when something is logged."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,28 +133,30 @@ class Heard(logging.Handler):
         self.event.set()
 
 
-def test_a_held_file_is_waited_for_and_the_log_says_for_whom(embedded: DuckDBWarehouse, lake: LocalLake) -> None:
+def test_a_load_waits_for_the_file_and_logs_which_process_has_it_open(
+    embedded: DuckDBWarehouse, lake: LocalLake
+) -> None:
     trips = published_month(lake)
     replace_month(embedded, published_month(lake, rows=5, layer="older"))
-    log, heard = dg.get_dagster_logger(), Heard()
-    log.addHandler(heard)
+    log, listener = dg.get_dagster_logger(), LogListener()
+    log.addHandler(listener)
     waiting = threading.Thread(target=replace_month, args=(embedded, trips))
     try:
         with child_process(hold, embedded.file) as other:
             pid = other.receive()
             waiting.start()
-            assert heard.event.wait(60)
-            assert f"(PID {pid})" in heard.text
+            assert listener.event.wait(60)
+            assert f"(PID {pid})" in listener.text
             assert waiting.is_alive()
             other.send()
             waiting.join(60)
     finally:
-        log.removeHandler(heard)
+        log.removeHandler(listener)
     assert holds_exactly(embedded, trips)
 
 
 @pytest.mark.parametrize("content", [b"", b"no database" * 2000], ids=["empty", "garbage"])
-def test_a_file_that_is_no_database_is_refused_in_one_line_and_left_alone(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_database_is_rejected_in_one_line_and_not_changed(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "warehouse.duckdb"
     file.write_bytes(content)
     with pytest.raises(WarehouseConfigurationError) as error:
@@ -166,7 +166,7 @@ def test_a_file_that_is_no_database_is_refused_in_one_line_and_left_alone(tmp_pa
     assert file.read_bytes() == content
 
 
-def test_a_file_that_this_process_has_open_otherwise_is_refused_in_one_line(embedded: DuckDBWarehouse) -> None:
+def test_a_file_that_this_process_has_open_with_other_settings_is_rejected(embedded: DuckDBWarehouse) -> None:
     embedded.replace_frame("taxi_zones", ZONES, {})
     with (
         duckdb.connect(embedded.file, config={"memory_limit": "1GB"}),
@@ -175,17 +175,17 @@ def test_a_file_that_this_process_has_open_otherwise_is_refused_in_one_line(embe
         embedded.read_frame("taxi_zones")
 
 
-def load_until_killed(file: str, lake_folder: str, limit: int, line: Connection) -> None:
-    """Load the newer trips; the system kills this process at the write that makes a file longer than the limit."""
+def load_until_killed(file: str, lake_folder: str, limit: int, pipe: Connection) -> None:
+    """Load the newer trips. The system kills this process when it writes a file beyond the limit, in bytes."""
     trips = ParquetPartition.get(LocalLake(folder=lake_folder), f"newer/green_trips/{MONTH}")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     replace_month(DuckDBWarehouse(file=file), trips)
-    line.close()
+    pipe.close()
 
 
-def test_a_process_killed_in_the_middle_of_a_write_leaves_the_old_month_or_the_new_one(
+def test_a_process_killed_during_a_write_leaves_the_old_or_the_new_month(
     embedded: DuckDBWarehouse, lake: LocalLake, tmp_path: Path
 ) -> None:
     old, new = published_month(lake, rows=300), published_month(lake, rows=1000, seed=1, layer="newer")
@@ -205,7 +205,7 @@ def test_a_process_killed_in_the_middle_of_a_write_leaves_the_old_month_or_the_n
 
 
 @pytest.mark.parametrize("limit", [0, 4096])
-def test_a_process_killed_while_it_makes_the_file_leaves_none_and_what_it_leaves_is_swept(
+def test_a_process_killed_while_it_creates_the_file_leaves_no_file_and_the_next_load_cleans_up(
     embedded: DuckDBWarehouse, lake: LocalLake, limit: int
 ) -> None:
     trips = published_month(lake, layer="newer")
@@ -220,21 +220,21 @@ def test_a_process_killed_while_it_makes_the_file_leaves_none_and_what_it_leaves
 # --- marts ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_mart_is_found_in_a_schema_called_like_the_file_and_after_the_file_was_renamed(tmp_path: Path) -> None:
+def test_marts_can_be_read_if_schema_and_file_have_the_same_name_and_after_the_file_is_renamed(tmp_path: Path) -> None:
     lake = LocalLake(folder=str(tmp_path / "lake"))
     warehouse = DuckDBWarehouse(file=str(tmp_path / "taxi.duckdb"))
     warehouse.replace_month(GREEN, MONTH, published_month(lake), run_id="a run")
     mart = marts()["payment_mix"]
     assert warehouse.replace_mart(mart, MONTH, [GREEN], run_id="a run") == 5
-    question = "SELECT SUM(trips) AS trips, SUM(share_of_trips) AS whole FROM payment_mix_ratios"
-    assert warehouse.read_portable_frame(question).to_dict("records") == [{"trips": 80, "whole": pytest.approx(1)}]
+    query = "SELECT SUM(trips) AS trips, SUM(share_of_trips) AS whole FROM payment_mix_ratios"
+    assert warehouse.read_portable_frame(query).to_dict("records") == [{"trips": 80, "whole": pytest.approx(1)}]
     (tmp_path / "taxi.duckdb").rename(tmp_path / "other.duckdb")
     renamed = DuckDBWarehouse(file=str(tmp_path / "other.duckdb"))
-    assert renamed.read_portable_frame(question)["trips"].tolist() == [80]
+    assert renamed.read_portable_frame(query)["trips"].tolist() == [80]
     assert renamed.read_native_frame("SELECT trips FROM taxi.payment_mix_ratios")["trips"].sum() == 80
 
 
-def test_a_mart_is_described_by_its_table(tmp_path: Path) -> None:
+def test_the_description_of_a_mart_is_the_comment_of_its_table(tmp_path: Path) -> None:
     lake = LocalLake(folder=str(tmp_path / "lake"))
     warehouse = DuckDBWarehouse(file=str(tmp_path / "warehouse.duckdb"))
     warehouse.replace_month(GREEN, MONTH, published_month(lake), run_id="a run")
@@ -245,20 +245,20 @@ def test_a_mart_is_described_by_its_table(tmp_path: Path) -> None:
         assert connection.execute(query).fetchall() == [(mart.description,)]
 
 
-def test_a_month_is_fetched_from_its_lake_before_the_file_is_held(
+def test_a_month_is_downloaded_from_the_lake_before_the_database_is_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From a lake in the cloud that may take minutes, in which all others would wait."""
+    """A download may take minutes, during which other processes would wait."""
     deployment = Deployment(tmp_path, "sample")
     assert deployment.run("fhv", "2021-01").success
-    held, local = [], LocalLake.as_local_file
+    was_open, as_local_file = [], LocalLake.as_local_file
 
-    def watched(lake: LocalLake, key: str, version: str | None = None) -> AbstractContextManager[Path]:
-        held.append(bool(connections._open_connections))  # noqa: SLF001  (nothing else tells)
-        return local(lake, key, version)
+    def record_and_download(lake: LocalLake, key: str, version: str | None = None) -> AbstractContextManager[Path]:
+        was_open.append(bool(connections._open_connections))  # noqa: SLF001  (there is no public way)
+        return as_local_file(lake, key, version)
 
     monkeypatch.setattr(LocalLake, "is_remote", True)
-    monkeypatch.setattr(LocalLake, "as_local_file", watched)
+    monkeypatch.setattr(LocalLake, "as_local_file", record_and_download)
     assert deployment.run("green", "2021-01").success
-    assert held
-    assert not any(held)
+    assert was_open
+    assert not any(was_open)

@@ -1,4 +1,4 @@
-"""How processes share a DuckDB file: who waits, who wakes them, and how often the file is opened."""
+"""How processes share a DuckDB file: waiting, timeouts, and how often the file is opened."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Iterator[str]:
-    """A database with one number; in the end nothing else is in its folder."""
+    """A database with one number. At the end its folder must contain no other file."""
     path = tmp_path / "warehouse.duckdb"
     with connections.connect(str(path), 0) as connection:
         connection.execute("CREATE TABLE numbers AS SELECT 1 AS number")
@@ -45,32 +45,32 @@ def read(file: str, wait_seconds: float = 60) -> int:
     return int(number)
 
 
-def hold(file: str, line: Connection) -> None:
+def hold(file: str, pipe: Connection) -> None:
     with connections.connect(file, 60):
-        line.send(os.getpid())
-        line.recv()
+        pipe.send(os.getpid())
+        pipe.recv()
 
 
-def hold_for(file: str, seconds: float, line: Connection) -> None:
+def hold_for(file: str, seconds: float, pipe: Connection) -> None:
     with connections.connect(file, 60):
-        line.send(os.getpid())
+        pipe.send(os.getpid())
         time.sleep(seconds)
 
 
-def wait_and_read(file: str, line: Connection) -> None:
-    line.send(os.getpid())
-    line.send(read(file))
+def wait_and_read(file: str, pipe: Connection) -> None:
+    pipe.send(os.getpid())
+    pipe.send(read(file))
 
 
 class Calls:
-    """The calls of `duckdb.connect`, and the statements of its connections that open a file."""
+    """Counts calls of `duckdb.connect`, and statements that open a file."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.connects, self.attaches = 0, 0
         connections.close_idle()
         connect, calls = duckdb.connect, self
 
-        class Counted:
+        class CountingConnection:
             def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
                 self._connection = connection
 
@@ -81,17 +81,17 @@ class Calls:
             def __getattr__(self, name: str) -> Any:
                 return getattr(self._connection, name)
 
-        def counted(*args: Any, **options: Any) -> Any:
+        def connect_and_count(*args: Any, **options: Any) -> Any:
             self.connects += 1
-            return Counted(connect(*args, **options))
+            return CountingConnection(connect(*args, **options))
 
-        monkeypatch.setattr(duckdb, "connect", counted)
+        monkeypatch.setattr(duckdb, "connect", connect_and_count)
 
 
 # --- waiting ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_waiting_process_is_woken_and_does_not_poll(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_waiting_process_does_not_poll(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = Calls(monkeypatch)
     with child_process(hold_for, file, 0.5) as other:
         other.receive()
@@ -99,7 +99,7 @@ def test_a_waiting_process_is_woken_and_does_not_poll(file: str, monkeypatch: py
     assert calls.attaches == 1
 
 
-def test_many_processes_take_turns(file: str) -> None:
+def test_several_waiting_processes_all_get_the_file(file: str) -> None:
     with (
         child_process(wait_and_read, file) as first,
         child_process(wait_and_read, file) as second,
@@ -112,7 +112,7 @@ def test_many_processes_take_turns(file: str) -> None:
         assert [first.receive(), second.receive(), read(file)] == [1, 1, 1]
 
 
-def test_the_lock_of_a_killed_process_is_free(file: str) -> None:
+def test_the_lock_of_a_killed_process_is_released(file: str) -> None:
     with child_process(hold, file) as other:
         other.receive()
         killer = threading.Timer(0.3, other.process.kill)
@@ -132,7 +132,7 @@ def test_a_timeout_names_the_process_that_holds_the_lock(file: str) -> None:
     assert read(file) == 1
 
 
-def test_a_timeout_names_another_program_that_holds_the_file_also_behind_a_process_that_waits_for_it(
+def test_a_timeout_names_the_other_program_that_has_the_file_open_not_a_process_that_waits_for_it(
     file: str,
 ) -> None:
     with child_process(hold_with_duckdb, file) as notebook:
@@ -150,7 +150,7 @@ def test_a_timeout_names_another_program_that_holds_the_file_also_behind_a_proce
             assert other.receive() == 1
 
 
-def test_a_signal_interrupts_the_wait_and_the_lock_is_free_afterwards(file: str) -> None:
+def test_a_signal_interrupts_the_wait_and_leaves_no_lock(file: str) -> None:
     with child_process(hold, file) as other:
         other.receive()
         alarm = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
@@ -181,7 +181,7 @@ def test_without_file_locks_a_process_polls(file: str, monkeypatch: pytest.Monke
         monkeypatch.undo()
 
 
-def test_a_link_and_its_file_have_one_lock(file: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_symlink_and_its_target_share_one_lock(file: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     link = tmp_path_factory.mktemp("link") / "linked.duckdb"
     link.symlink_to(file)
     assert file_lock.lock_path(str(link)) == file_lock.lock_path(file)
@@ -206,13 +206,13 @@ def test_one_instance_serves_many_connections_and_the_file_is_closed_between_the
     assert (calls.connects, calls.attaches) == (1, 3)
 
 
-def write(file: str, number: int, line: Connection) -> None:
+def write(file: str, number: int, pipe: Connection) -> None:
     with duckdb.connect(file) as connection:
         connection.execute("UPDATE numbers SET number = ?", [number])
-    line.send("written")
+    pipe.send("written")
 
 
-def test_an_instance_that_failed_worked_long_or_has_temporary_files_is_closed(
+def test_an_instance_is_closed_after_an_error_after_long_use_and_if_it_has_temporary_files(
     file: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     calls = Calls(monkeypatch)
@@ -227,7 +227,7 @@ def test_an_instance_that_failed_worked_long_or_has_temporary_files_is_closed(
     assert calls.connects == 4
 
 
-def test_a_transaction_that_was_left_open_is_rolled_back(file: str) -> None:
+def test_an_open_transaction_is_rolled_back(file: str) -> None:
     with connections.connect(file, 0) as connection:
         connection.begin()
         connection.execute("DELETE FROM numbers")
@@ -235,7 +235,7 @@ def test_a_transaction_that_was_left_open_is_rolled_back(file: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_a_forked_process_makes_its_own_instance(file: str) -> None:
+def test_a_forked_process_creates_its_own_instance(file: str) -> None:
     assert read(file) == 1
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
@@ -248,10 +248,10 @@ def test_a_forked_process_makes_its_own_instance(file: str) -> None:
     assert read(file) == 1
 
 
-# --- openings ---------------------------------------------------------------------------------------------------------
+# --- how often the file is opened -------------------------------------------------------------------------------------
 
 
-def test_a_month_opens_the_file_once_for_each_asset_and_once_for_the_check_of_the_load(
+def test_a_month_opens_the_file_once_for_each_asset_and_once_for_the_check_after_the_load(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deployment = Deployment(tmp_path, "sample")

@@ -1,4 +1,4 @@
-"""What the lake in Cloud Storage promises besides: nothing is lost on the way, nor overwritten, nor badly explained."""
+"""The lake in Cloud Storage: checksums, conflicts, retries and error messages."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ if TYPE_CHECKING:
     from taxi_assets_tests.google.cloud_storage import Request
 
 NAME = f"nyc/taxi/{KEY}"
-PIECE = 8 << 20
-LARGE = bytes(range(256)) * (17 << 12)  # 17 MiB: two pieces and a bit
-RANGED = bytes(range(256)) * (3 << 12)  # 3 MiB: read in parts
-STEM = "raw/green_trips/2020-10"
+CHUNK_BYTES = 8 << 20
+LARGE = bytes(range(256)) * (17 << 12)  # 17 MiB: two chunks and a part
+RANGED = bytes(range(256)) * (3 << 12)  # 3 MiB: read in ranges
+PREFIX = "raw/green_trips/2020-10"
 
 
 @pytest.fixture(autouse=True)
-def _clients_wait_a_hundredth(monkeypatch: pytest.MonkeyPatch) -> None:
+def _shorten_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
     sleep = time.sleep
     monkeypatch.setattr(time, "sleep", lambda seconds: sleep(seconds / 100))
 
 
-# Google's client drops the connection of a download's error answer without closing it.
-_DROPS_SOCKETS = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+# Google's client does not close the connection after an error response to a download.
+_IGNORE_UNCLOSED_SOCKETS = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
 
 @pytest.fixture
-def _dropped_sockets_are_gone_with_their_test() -> Iterator[None]:
+def _collect_unclosed_sockets() -> Iterator[None]:
     yield
     gc.collect()
 
@@ -64,11 +64,11 @@ def lake(cloud_storage: CloudStorage) -> GcsLake:
     return open_lake(cloud_storage.environment, cloud_storage.bucket)
 
 
-def impatient(storage: CloudStorage) -> GcsLake:
+def open_lake_with_short_timeout(storage: CloudStorage) -> GcsLake:
     return GcsLake(storage=CloudStorageResource(), bucket=storage.bucket, prefix="nyc/taxi", timeout_seconds=0.3)
 
 
-def local(lake: GcsLake, version: str | None = None) -> bytes:
+def download(lake: GcsLake, version: str | None = None) -> bytes:
     with lake.as_local_file(KEY, version) as path:
         return path.read_bytes()
 
@@ -78,7 +78,7 @@ def uploads(storage: CloudStorage) -> list[Request]:
 
 
 def versions(lake: GcsLake) -> list[Any]:
-    """Every version of every object, by the client itself."""
+    """Return every generation of every object, listed with Google's client."""
     return list(lake.storage.get_client().list_blobs(lake.bucket, versions=True))
 
 
@@ -86,7 +86,7 @@ def versions(lake: GcsLake) -> list[Any]:
 
 
 @pytest.mark.parametrize("content", [b"new", LARGE], ids=["small", "large"])
-def test_every_request_of_an_upload_names_the_generation_it_replaces(
+def test_every_request_of_an_upload_names_the_generation_that_it_replaces(
     lake: GcsLake, cloud_storage: CloudStorage, content: bytes
 ) -> None:
     for replaces in ("0", None):
@@ -96,31 +96,31 @@ def test_every_request_of_an_upload_names_the_generation_it_replaces(
         assert {request.query["ifGenerationMatch"] for request in uploads(cloud_storage)} == {expected}
 
 
-class Garbling(HTTPAdapter):
-    """A network that changes what is sent."""
+class CorruptingAdapter(HTTPAdapter):
+    """A network that corrupts requests."""
 
     def send(self, request: Any, *args: Any, **named: Any) -> Any:
-        if request.body and b"truth" in request.body:
-            request.body = request.body.replace(b"truth", b"trash")
+        if request.body and b"right" in request.body:
+            request.body = request.body.replace(b"right", b"wrong")
         return super().send(request, *args, **named)
 
 
-@pytest.mark.parametrize("content", [b"truth", LARGE + b"truth"], ids=["small", "large"])
-def test_bytes_that_changed_on_their_way_up_are_refused_by_their_checksum(
+@pytest.mark.parametrize("content", [b"right", LARGE + b"right"], ids=["small", "large"])
+def test_an_upload_corrupted_by_the_network_is_rejected_by_its_checksum(
     lake: GcsLake, cloud_storage: CloudStorage, content: bytes
 ) -> None:
     put(lake, b"old")
     with pytest.MonkeyPatch.context() as monkeypatch:
         session = lake.storage.get_client()._http  # noqa: SLF001  (the client has no public way)
         monkeypatch.setattr(session, "adapters", session.adapters.copy())
-        session.mount(cloud_storage.endpoint, Garbling())
+        session.mount(cloud_storage.endpoint, CorruptingAdapter())
         with pytest.raises(LakeConfigurationError, match="CRC32C"):
             put(lake, content)
         session.get_adapter(cloud_storage.endpoint).close()
     assert cloud_storage.object(NAME) == b"old"
 
 
-def test_an_object_tells_its_digest_and_the_run_that_wrote_it(lake: GcsLake) -> None:
+def test_the_metadata_of_an_object_hold_its_digest_and_its_run(lake: GcsLake) -> None:
     put(lake, b"new", run="the-run")
     (blob,) = versions(lake)
     assert blob.metadata == {
@@ -130,7 +130,7 @@ def test_an_object_tells_its_digest_and_the_run_that_wrote_it(lake: GcsLake) -> 
 
 
 @pytest.mark.parametrize("lost", [Fault(status=503, after=True), Fault(reset=True, after=True)], ids=["503", "reset"])
-def test_an_upload_whose_answer_was_lost_ends_well_and_is_there_once(
+def test_an_upload_whose_response_was_lost_succeeds_and_is_stored_once(
     lake: GcsLake, cloud_storage: CloudStorage, lost: Fault
 ) -> None:
     cloud_storage.script(lost, method="POST")
@@ -140,7 +140,7 @@ def test_an_upload_whose_answer_was_lost_ends_well_and_is_there_once(
     assert read(lake) == b"new"
 
 
-def test_what_another_wrote_at_the_same_time_is_not_taken_for_ones_own(
+def test_an_object_written_concurrently_by_another_run_is_a_conflict(
     lake: GcsLake, cloud_storage: CloudStorage
 ) -> None:
     put(lake, b"old")
@@ -151,83 +151,87 @@ def test_what_another_wrote_at_the_same_time_is_not_taken_for_ones_own(
 
 
 @pytest.mark.parametrize(
-    ("faults", "sent_again"),
+    ("faults", "resent_bytes"),
     [
-        ([Fault(), Fault(status=503), Fault(reset=True)], 2 * PIECE),
-        ([Fault(), Fault(status=503, after=True)], PIECE),
-        ([Fault(), Fault(), Fault(reset=True, after=True)], len(LARGE) - 2 * PIECE),
+        ([Fault(), Fault(status=503), Fault(reset=True)], 2 * CHUNK_BYTES),
+        ([Fault(), Fault(status=503, after=True)], CHUNK_BYTES),
+        ([Fault(), Fault(), Fault(reset=True, after=True)], len(LARGE) - 2 * CHUNK_BYTES),
     ],
-    ids=["pieces are lost", "an answer is lost", "the last answer is lost"],
+    ids=["chunks are lost", "a response is lost", "the last response is lost"],
 )
-def test_a_large_upload_goes_on_from_where_it_broke_off(
-    lake: GcsLake, cloud_storage: CloudStorage, faults: Sequence[Fault], sent_again: int
+def test_an_interrupted_large_upload_resumes(
+    lake: GcsLake, cloud_storage: CloudStorage, faults: Sequence[Fault], resent_bytes: int
 ) -> None:
     cloud_storage.script(*faults, method="PUT")
     put(lake, LARGE)
     assert cloud_storage.object(NAME) == LARGE
     assert len(versions(lake)) == 1
     chunks = [request.body_bytes for request in uploads(cloud_storage) if request.method == "PUT"]
-    assert sum(chunks) == len(LARGE) + sent_again
+    assert sum(chunks) == len(LARGE) + resent_bytes
 
 
-# --- a service that fails for a while, or for long --------------------------------------------------------------------
+# --- failures of the service ------------------------------------------------------------------------------------------
 
 
 def failing(status: int) -> Fault:
-    return Fault(status=status, message="The zone is\non fire.")
+    return Fault(status=status, message="The zone is\nunavailable.")
 
 
 ACTIONS: dict[str, tuple[str, str, Callable[[GcsLake], object], object]] = {
     "metadata": ("GET", "/storage/v1", lambda lake: lake.size(KEY), len(RANGED)),
-    "download": ("GET", "/download/", local, RANGED),
+    "download": ("GET", "/download/", download, RANGED),
     "range read": ("GET", "/download/", read, RANGED),
     "upload": ("POST", "/upload/", lambda lake: put(lake, b"new"), None),
     "delete": ("DELETE", "", lambda lake: lake.delete(KEY), None),
 }
 
 
-@_DROPS_SOCKETS
-@pytest.mark.usefixtures("_dropped_sockets_are_gone_with_their_test")
+@_IGNORE_UNCLOSED_SOCKETS
+@pytest.mark.usefixtures("_collect_unclosed_sockets")
 @pytest.mark.parametrize(
-    "fault", [failing(503), failing(429), Fault(reset=True), Fault(cut_after=1)], ids=["503", "429", "reset", "cut"]
+    "fault",
+    [failing(503), failing(429), Fault(reset=True), Fault(cut_after=1)],
+    ids=["503", "429", "reset", "truncated"],
 )
 @pytest.mark.parametrize("action", ACTIONS)
-def test_what_fails_once_is_asked_again(lake: GcsLake, cloud_storage: CloudStorage, fault: Fault, action: str) -> None:
+def test_a_request_that_fails_once_is_retried(
+    lake: GcsLake, cloud_storage: CloudStorage, fault: Fault, action: str
+) -> None:
     method, path, act, expected = ACTIONS[action]
     put(lake, RANGED)
     cloud_storage.requests.clear()
-    # An answer without a body cannot be cut.
+    # A response without a body cannot be truncated.
     cloud_storage.script(
         fault if action != "delete" or fault.cut_after is None else failing(502), method=method, path=path
     )
     assert act(lake) == expected
-    asked = [request for request in cloud_storage.requests if request.method == method and path in request.path]
-    assert len(asked) > 1
+    sent = [request for request in cloud_storage.requests if request.method == method and path in request.path]
+    assert len(sent) > 1
     if action == "upload":
         assert read(lake) == b"new"
     if action == "delete":
         assert lake.size(KEY) is None
 
 
-@_DROPS_SOCKETS
-@pytest.mark.usefixtures("_dropped_sockets_are_gone_with_their_test")
+@_IGNORE_UNCLOSED_SOCKETS
+@pytest.mark.usefixtures("_collect_unclosed_sockets")
 @pytest.mark.parametrize("action", ACTIONS)
-def test_what_keeps_failing_is_named_with_the_services_reason_and_leaves_the_old_object(
+def test_the_error_after_all_retries_gives_the_services_reason_and_the_old_object_stays(
     cloud_storage: CloudStorage, action: str
 ) -> None:
     method, path, act, _ = ACTIONS[action]
-    lake = impatient(cloud_storage)
+    lake = open_lake_with_short_timeout(cloud_storage)
     put(lake, RANGED)
     cloud_storage.script(*[failing(503)] * 1000, method=method, path=path)
     with pytest.raises(LakeUnreachableError) as error:
         act(lake)
     assert str(error.value).startswith(lake.uri(KEY))
-    assert str(error.value).endswith(": 503 The zone is on fire. Try again later. [LakeUnreachableError]")
+    assert str(error.value).endswith(": 503 The zone is unavailable. Try again later. [LakeUnreachableError]")
     assert cloud_storage.object(NAME) == RANGED
 
 
-def test_a_service_that_is_not_there_is_named(cloud_storage: CloudStorage) -> None:
-    lake = impatient(cloud_storage)
+def test_the_error_for_an_unreachable_service_says_so(cloud_storage: CloudStorage) -> None:
+    lake = open_lake_with_short_timeout(cloud_storage)
     cloud_storage.script(*[Fault(reset=True)] * 1000)
     with pytest.raises(LakeUnreachableError, match="the connection was interrupted or could not be opened"):
         lake.version(KEY)
@@ -236,8 +240,8 @@ def test_a_service_that_is_not_there_is_named(cloud_storage: CloudStorage) -> No
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("access", [read, local])
-def test_a_download_that_does_not_fit_its_checksum_is_named_and_its_bytes_are_not_to_be_had(
+@pytest.mark.parametrize("access", [read, download])
+def test_a_download_that_does_not_match_its_checksum_raises_and_returns_nothing(
     lake: GcsLake, cloud_storage: CloudStorage, access: Callable[[GcsLake], bytes]
 ) -> None:
     put(lake, b"0123456789")
@@ -248,11 +252,11 @@ def test_a_download_that_does_not_fit_its_checksum_is_named_and_its_bytes_are_no
     assert access(lake) == b"0123456789"
 
 
-@_DROPS_SOCKETS
-@pytest.mark.usefixtures("_dropped_sockets_are_gone_with_their_test")
-@pytest.mark.parametrize("access", [read, local])
-@pytest.mark.parametrize("content", [b"old", RANGED], ids=["small", "read in parts"])
-def test_an_object_replaced_between_looking_and_downloading_is_the_old_one_or_none(
+@_IGNORE_UNCLOSED_SOCKETS
+@pytest.mark.usefixtures("_collect_unclosed_sockets")
+@pytest.mark.parametrize("access", [read, download])
+@pytest.mark.parametrize("content", [b"old", RANGED], ids=["small", "read in ranges"])
+def test_an_object_replaced_before_its_download_is_read_in_the_old_version_or_is_a_conflict(
     monkeypatch: pytest.MonkeyPatch, content: bytes, access: Callable[[GcsLake], bytes]
 ) -> None:
     for versioning in (True, False):
@@ -271,54 +275,54 @@ def test_an_object_replaced_between_looking_and_downloading_is_the_old_one_or_no
             lake.storage.get_client().close()
 
 
-# --- what is missing --------------------------------------------------------------------------------------------------
+# --- missing buckets and permissions ----------------------------------------------------------------------------------
 
-USES: dict[str, Callable[[GcsLake], object]] = {
-    "look": lambda lake: lake.version(KEY),
+CALLS: dict[str, Callable[[GcsLake], object]] = {
+    "version": lambda lake: lake.version(KEY),
     "open": read,
-    "download": local,
+    "download": download,
     "write": lambda lake: put(lake, b"new", replaces=None),
-    "write much": lambda lake: put(lake, LARGE, replaces=None),
+    "write large": lambda lake: put(lake, LARGE, replaces=None),
     "delete": lambda lake: lake.delete(KEY),
 }
 
 
-@pytest.mark.parametrize("use", USES)
-def test_a_missing_bucket_is_named_whatever_is_done_with_it(cloud_storage: CloudStorage, use: str) -> None:
-    assert cloud_storage.bucket != "not-made"
-    lake = GcsLake(storage=CloudStorageResource(), bucket="not-made")
+@pytest.mark.parametrize("name", CALLS)
+def test_every_call_names_a_missing_bucket(cloud_storage: CloudStorage, name: str) -> None:
+    assert cloud_storage.bucket != "missing-bucket"
+    lake = GcsLake(storage=CloudStorageResource(), bucket="missing-bucket")
     with pytest.raises(LakeConfigurationError) as error:
-        USES[use](lake)
+        CALLS[name](lake)
     assert str(error.value) == (
-        "There is no bucket not-made. Create it (deploy/gcp does), or name another one in TAXI_LAKE. "
+        "There is no bucket missing-bucket. Create it (deploy/gcp does), or name another one in TAXI_LAKE. "
         "[LakeConfigurationError]"
     )
 
 
-def test_a_bucket_may_be_called_a_bucket(lake: GcsLake) -> None:
+def test_the_name_of_a_bucket_may_contain_the_word_bucket(lake: GcsLake) -> None:
     lake.storage.get_client().create_bucket("taxi-bucket", project="taxi-project")
-    named_so = GcsLake(storage=lake.storage, bucket="taxi-bucket")
-    assert named_so.version(KEY) is None
-    named_so.delete(KEY)
-    put(named_so, b"new")
-    assert read(named_so) == b"new"
+    lake_in_bucket = GcsLake(storage=lake.storage, bucket="taxi-bucket")
+    assert lake_in_bucket.version(KEY) is None
+    lake_in_bucket.delete(KEY)
+    put(lake_in_bucket, b"new")
+    assert read(lake_in_bucket) == b"new"
 
 
 @pytest.mark.parametrize(
-    ("permission", "uses"),
+    ("permission", "calls"),
     [
-        ("storage.objects.get", ["look", "open", "download"]),
-        ("storage.objects.create", ["write", "write much"]),
+        ("storage.objects.get", ["version", "open", "download"]),
+        ("storage.objects.create", ["write", "write large"]),
         ("storage.objects.delete", ["delete"]),
     ],
 )
-def test_a_missing_permission_is_one_line_with_the_role_that_grants_it(
-    lake: GcsLake, cloud_storage: CloudStorage, permission: str, uses: Sequence[str]
+def test_the_error_for_a_missing_permission_names_the_role_in_one_line(
+    lake: GcsLake, cloud_storage: CloudStorage, permission: str, calls: Sequence[str]
 ) -> None:
     cloud_storage.forbid(permission)
-    for use in uses:
+    for name in calls:
         with pytest.raises(LakeConfigurationError) as error:
-            USES[use](lake)
+            CALLS[name](lake)
         line = str(error.value)
         assert line.startswith(lake.uri(KEY))
         assert permission in line
@@ -327,7 +331,9 @@ def test_a_missing_permission_is_one_line_with_the_role_that_grants_it(
         assert "{" not in line
 
 
-def test_overwriting_needs_the_permission_to_delete_and_says_so(lake: GcsLake, cloud_storage: CloudStorage) -> None:
+def test_the_error_for_overwriting_without_permission_to_delete_says_so(
+    lake: GcsLake, cloud_storage: CloudStorage
+) -> None:
     put(lake, b"old")
     cloud_storage.forbid("storage.objects.delete")
     with pytest.raises(LakeConfigurationError, match=r"storage\.objects\.delete.*roles/storage\.objectAdmin"):
@@ -335,7 +341,7 @@ def test_overwriting_needs_the_permission_to_delete_and_says_so(lake: GcsLake, c
     assert read(lake) == b"old"
 
 
-def test_a_rejected_key_is_one_line(cloud_storage: CloudStorage) -> None:
+def test_the_error_for_rejected_credentials_is_one_line(cloud_storage: CloudStorage) -> None:
     with ServiceAccount(refuses=True) as account:
         storage = CloudStorageResource(credentials=account.base64)
         lake = GcsLake(storage=storage, bucket=cloud_storage.bucket)
@@ -346,35 +352,33 @@ def test_a_rejected_key_is_one_line(cloud_storage: CloudStorage) -> None:
     assert error.value.remedy.endswith("or run `gcloud auth application-default login`.")
 
 
-# --- shelves on it ----------------------------------------------------------------------------------------------------
+# --- months in the lake -----------------------------------------------------------------------------------------------
 
 
 def published(lake: GcsLake, content: bytes, ending: FileFormat) -> RawFile:
     with lake.staging() as folder:
-        staged = StagedRawFile(fetched(content, folder, ending=ending), RawFile.current_versions(lake, STEM))
-        return RawFile.publish(lake, STEM, staged, run_id="a")
+        staged = StagedRawFile(fetched(content, folder, ending=ending), RawFile.current_versions(lake, PREFIX))
+        return RawFile.publish(lake, PREFIX, staged, run_id="a")
 
 
-def test_a_published_file_is_found_again_and_its_other_formats_are_tidied_away(
-    lake: GcsLake, cloud_storage: CloudStorage
-) -> None:
+def test_publishing_another_format_deletes_the_old_file(lake: GcsLake, cloud_storage: CloudStorage) -> None:
     first = published(lake, b"header\n1\n", FileFormat.CSV)
-    assert RawFile.find(lake, STEM) == first
+    assert RawFile.find(lake, PREFIX) == first
     second = published(lake, b"PAR1PAR1", FileFormat.PARQUET)
-    assert RawFile.get(lake, STEM) == second
-    assert set(cloud_storage.objects()) == {f"nyc/taxi/{STEM}.parquet", f"nyc/taxi/{STEM}.source.json"}
+    assert RawFile.get(lake, PREFIX) == second
+    assert set(cloud_storage.objects()) == {f"nyc/taxi/{PREFIX}.parquet", f"nyc/taxi/{PREFIX}.source.json"}
     with second.as_local_file() as path:
         assert path.read_bytes() == b"PAR1PAR1"
 
 
-def test_the_same_published_file_again_is_not_uploaded_again(lake: GcsLake, cloud_storage: CloudStorage) -> None:
+def test_publishing_the_same_file_again_does_not_upload_it(lake: GcsLake, cloud_storage: CloudStorage) -> None:
     published(lake, b"header\n1\n", FileFormat.CSV)
-    seen = cloud_storage.objects()[f"nyc/taxi/{STEM}.csv"]
+    before = cloud_storage.objects()[f"nyc/taxi/{PREFIX}.csv"]
     published(lake, b"header\n1\n", FileFormat.CSV)
-    assert cloud_storage.objects()[f"nyc/taxi/{STEM}.csv"] == seen
+    assert cloud_storage.objects()[f"nyc/taxi/{PREFIX}.csv"] == before
 
 
-def test_finding_a_month_reads_its_footer_only(lake: GcsLake, cloud_storage: CloudStorage) -> None:
+def test_finding_a_month_reads_only_its_footer(lake: GcsLake, cloud_storage: CloudStorage) -> None:
     report = published_month(lake).report
     with lake.staging() as folder:
         rows = pa.table({"noise": [os.urandom(1 << 16) for _ in range(100)]})
@@ -390,20 +394,20 @@ def test_finding_a_month_reads_its_footer_only(lake: GcsLake, cloud_storage: Clo
 # --- staging ----------------------------------------------------------------------------------------------------------
 
 
-def test_unfinished_files_are_nobody_elses_business(
+def test_other_accounts_cannot_read_staging_folders(
     lake: GcsLake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     home = tmp_path / f"taxi-assets-{os.getuid()}"
-    for made_by_another_hand in (False, True):
-        if made_by_another_hand:
+    for has_wrong_mode in (False, True):
+        if has_wrong_mode:
             home.chmod(0o777)
         with lake.staging() as folder:
             assert folder.parent == home
             assert stat.S_IMODE(home.stat().st_mode) == 0o700
 
 
-def test_a_link_in_the_place_of_unfinished_files_is_refused(
+def test_a_symlink_in_place_of_the_staging_folder_is_rejected(
     lake: GcsLake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

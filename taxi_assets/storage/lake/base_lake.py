@@ -33,7 +33,7 @@ class Lake(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dagster's
     """
 
     verifies_checksums: ClassVar[bool]
-    """Whether the lake verifies by checksums that the bytes read are those that were written."""
+    """Whether the lake itself keeps checksums, so that stored bytes need not be verified again by reading them."""
     is_remote: ClassVar[bool]
     """Whether `as_local_file` downloads the object."""
 
