@@ -1,4 +1,4 @@
-"""The same months on Google Cloud, with the doubles in Google's place: equal to the embedded warehouse, row by row."""
+"""Real months on test doubles of Google Cloud: equal to the embedded warehouse, row by row."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["bigquery", "cloud_storage", "service_account"]
 
 FOOTER = 65_536
-MONTHS = ["2013-08", "2020-10", "2023-01"]  # a CSV, a compressed CSV, Parquet
+MONTHS = ["2013-08", "2020-10", "2023-01"]  # CSV, compressed CSV, Parquet
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def table(defs: TaxiDefinitions, month: str) -> pd.DataFrame:
     return frame
 
 
-def test_three_real_months_are_equal_to_the_embedded_ones_and_no_trip_comes_back_to_the_worker(
+def test_three_real_months_equal_those_of_duckdb_and_bigquery_loads_them_without_the_worker(
     on_google: TaxiDefinitions, cloud_storage: CloudStorage, bigquery: BigQuery, data: Path, tmp_path: Path
 ) -> None:
     embedded = build_definitions(
@@ -77,7 +77,7 @@ def test_three_real_months_are_equal_to_the_embedded_ones_and_no_trip_comes_back
         assert all(check.passed for check in result.get_asset_check_evaluations() if check.blocking)
         assert run(embedded, month).success
 
-        # BigQuery reads the clean Parquet whole; this process, which says so in a header, only its footer.
+        # BigQuery reads the whole clean Parquet file. The worker, which sends the header, reads only its footer.
         reads = [r for r in cloud_storage.requests if f"clean/green_trips/{month}" in r.path and r.method == "GET"]
         size = len(cloud_storage.object(f"nyc/clean/green_trips/{month}.parquet"))
         by_worker = [r.sent_bytes for r in reads if "X-Goog-API-Client" in r.headers]
@@ -88,13 +88,13 @@ def test_three_real_months_are_equal_to_the_embedded_ones_and_no_trip_comes_back
     query = f"SELECT {columns} FROM taxi.green_trips WHERE data_month = ? ORDER BY source_row"
     with duckdb.connect(str(tmp_path / "w.duckdb"), read_only=True) as connection:
         for month in MONTHS:
-            theirs = connection.execute(query, [f"{month}-01"]).fetchall()
-            ours = bigquery.sql(query, [f"{month}-01"])
-            assert len(ours) == len(theirs) > 0
-            assert ours == theirs
+            expected = connection.execute(query, [f"{month}-01"]).fetchall()
+            loaded = bigquery.sql(query, [f"{month}-01"])
+            assert len(loaded) == len(expected) > 0
+            assert loaded == expected
     loads = [job.configuration["load"] for job in bigquery.jobs if "load" in job.configuration]
-    output_dir = [load["destinationTable"]["tableId"] for load in loads]
-    assert sorted(name for name in output_dir if name.startswith("green_trips$")) == [
+    loaded_tables = [load["destinationTable"]["tableId"] for load in loads]
+    assert sorted(name for name in loaded_tables if name.startswith("green_trips$")) == [
         f"green_trips${month.replace('-', '')}" for month in MONTHS
     ]
     pd.testing.assert_frame_equal(table(on_google, MONTHS[0]), table(embedded, MONTHS[0]))
@@ -107,13 +107,13 @@ def test_three_real_months_are_equal_to_the_embedded_ones_and_no_trip_comes_back
         pytest.param([Fault(status=429)] * 3, [BigQueryFault(status=429)] * 3, [], id="429"),
         pytest.param([Fault(reset=True)] * 3, [BigQueryFault(reset=True)] * 3, [], id="dropped"),
         pytest.param(
-            [Fault(status=503, after=True)] * 2, [BigQueryFault(status=503, after=True)] * 2, [], id="answer lost"
+            [Fault(status=503, after=True)] * 2, [BigQueryFault(status=503, after=True)] * 2, [], id="response lost"
         ),
         pytest.param([], [], [JobFault(reason="backendError", after_polls=2)], id="job fails late"),
         pytest.param([], [], [JobFault(reason="rateLimitExceeded")], id="job exceeds a rate"),
     ],
 )
-def test_what_passes_is_tried_again_until_the_run_succeeds(
+def test_transient_failures_are_retried_until_the_run_succeeds(
     on_google: TaxiDefinitions,
     cloud_storage: CloudStorage,
     bigquery: BigQuery,
@@ -142,7 +142,7 @@ def test_what_passes_is_tried_again_until_the_run_succeeds(
         ),
     ],
 )
-def test_what_does_not_pass_fails_the_run_with_the_services_own_reason_and_the_old_month_stays(
+def test_a_permanent_failure_fails_the_run_with_the_reason_from_google_and_loads_nothing(
     on_google: TaxiDefinitions, bigquery: BigQuery, fault: JobFault, tries: int, reason: str
 ) -> None:
     bigquery.script_job(*[fault] * tries, kind="load", destination="green_trips$")

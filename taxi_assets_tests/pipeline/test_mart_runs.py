@@ -1,4 +1,4 @@
-"""The marts of a real month, against sums that pandas computes from the published file by other means."""
+"""The marts of a real month, compared with sums that pandas computes from the published file."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ __all__ = ["postgres_server", "postgres_url"]
 MONTH = "2023-01"
 DAY = pd.Timedelta("1D")
 PAYMENTS = {1: "Credit card", 2: "Cash", 3: "No charge", 4: "Dispute", 5: "Unknown", -1: "Not recorded"}
-NO_PLACES = {264: "Unknown", 265: "Outside of NYC"}
+UNKNOWN_ZONES = {264: "Unknown", 265: "Outside of NYC"}
 Rows = dict[tuple[Any, ...], dict[str, Any]]
 
 
-# --- by pandas, from the file -----------------------------------------------------------------------------------------
+# --- expected: computed by pandas from the file -----------------------------------------------------------------------
 
 
 def counted(folder: Path) -> pd.DataFrame:
-    """The month's good rows, each with what it counts for in every mart."""
+    """Return the month's valid rows, each with what it adds to every mart."""
     rows = pd.read_parquet(folder / f"green_tripdata_{MONTH}.parquet")
     start = pd.Timestamp(f"{MONTH}-01")
     end = start + pd.offsets.MonthBegin()
     pickup, dropoff = rows["lpep_pickup_datetime"], rows["lpep_dropoff_datetime"]
-    broken = (
+    violated = (
         (pickup < start - pd.offsets.MonthBegin())
         | (pickup >= end + DAY)
         | (dropoff <= pickup)
@@ -54,10 +54,10 @@ def counted(folder: Path) -> pd.DataFrame:
         | (rows["passenger_count"] == 0)
         | ~rows["trip_distance"].between(0, 500)
     )
-    rows, pickup, dropoff = rows[~broken], pickup[~broken], dropoff[~broken]
+    rows, pickup, dropoff = rows[~violated], pickup[~violated], dropoff[~violated]
     is_trip = ~(rows["total_amount"] < 0)
     zones = pd.read_csv(folder / "taxi_zone_lookup.csv", keep_default_na=False).set_index("LocationID")
-    boroughs, names = ({**zones[column], **NO_PLACES} for column in ("Borough", "Zone"))
+    boroughs, names = ({**zones[column], **UNKNOWN_ZONES} for column in ("Borough", "Zone"))
     payment = rows["payment_type"].fillna(-1).astype(int)
     return pd.DataFrame(
         {
@@ -91,7 +91,7 @@ def exact(values: pd.Series[Any], places: str) -> pd.Series[Any]:
 
 
 def computed(rows: pd.DataFrame, mart: Mart) -> Rows:
-    """What the mart has to say of these rows, by its key."""
+    """Return the rows that the mart must have, by its key."""
     labels = [column.name for column in mart.columns if column.name not in {*mart.key, *mart.measures}]
     found = {}
     for key, group in rows.groupby([*mart.key, *labels]):
@@ -105,11 +105,11 @@ def total(values: pd.Series[Any]) -> Decimal | None:
     return sum(recorded, Decimal(0)) if recorded else None
 
 
-# --- by the platform --------------------------------------------------------------------------------------------------
+# --- found: computed by the platform ----------------------------------------------------------------------------------
 
 
-def made(home: Path, data: Path, warehouse: str, *, only: str | None = None) -> TaxiDefinitions:
-    """With the month (or `only` this shelf of it, where the lake has the others), the zones and all marts."""
+def materialized(home: Path, data: Path, warehouse: str, *, only: str | None = None) -> TaxiDefinitions:
+    """Materialize the month, the zones and all marts; of the month `only` one layer, if the lake has the others."""
     definitions = build_definitions(
         Settings(lake=str(home / "lake"), warehouse=warehouse, source=str(data / "months"))  # type: ignore[arg-type]  # read by its validators
     )
@@ -126,7 +126,7 @@ def made(home: Path, data: Path, warehouse: str, *, only: str | None = None) -> 
 
 
 def stored(definitions: TaxiDefinitions, mart: Mart) -> Rows:
-    """What stands in the mart, by its key."""
+    """Return the rows of the mart, by its key."""
     frame = definitions.load_asset_value(f"marts/{mart.name}", partition_key=MONTH)
     assert isinstance(frame, pd.DataFrame)
     records: list[dict[Any, Any]] = frame.astype(object).to_dict("records")
@@ -150,18 +150,18 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def definitions(home: Path, data: Path) -> TaxiDefinitions:
-    """On DuckDB."""
-    return made(home, data, f"duckdb:///{home / 'warehouse.duckdb'}")
+    """Return definitions with a materialized month on DuckDB."""
+    return materialized(home, data, f"duckdb:///{home / 'warehouse.duckdb'}")
 
 
 @pytest.mark.parametrize("name", marts())
-def test_a_mart_is_what_pandas_finds_in_the_file_to_the_cent(
+def test_a_mart_equals_what_pandas_computes_from_the_file_to_the_cent(
     definitions: TaxiDefinitions, rows: pd.DataFrame, name: str
 ) -> None:
     assert stored(definitions, marts()[name]) == computed(rows, marts()[name])
 
 
-def test_the_file_has_what_marts_have_to_tell_apart(rows: pd.DataFrame) -> None:
+def test_the_file_has_the_special_cases_of_marts(rows: pd.DataFrame) -> None:
     assert 0 < (rows["trips"] == 0).sum() < len(rows)  # reversals
     assert rows["trips_within_month"].sum() < rows["trips"].sum()
     assert {"Unknown", "Outside of NYC"} <= {*rows["pickup_borough"]}
@@ -169,7 +169,7 @@ def test_the_file_has_what_marts_have_to_tell_apart(rows: pd.DataFrame) -> None:
 
 
 @pytest.mark.usefixtures("definitions")
-def test_demand_is_of_the_trips_within_the_month(home: Path, rows: pd.DataFrame) -> None:
+def test_trips_per_hour_count_only_pickups_within_the_month(home: Path, rows: pd.DataFrame) -> None:
     warehouse = DuckDBWarehouse(file=str(home / "warehouse.duckdb"))
     found = warehouse.read_portable_frame("SELECT pickup_isodow, pickup_hour, trips_per_hour FROM hour_of_week_ratios")
     hours = rows.groupby(["pickup_isodow", "pickup_hour"])
@@ -179,13 +179,15 @@ def test_demand_is_of_the_trips_within_the_month(home: Path, rows: pd.DataFrame)
     )
 
 
-def test_postgres_has_the_same(definitions: TaxiDefinitions, home: Path, data: Path, postgres_url: str) -> None:
-    on_postgres = made(home, data, postgres_url, only="warehouse")
+def test_the_marts_on_postgres_equal_those_on_duckdb(
+    definitions: TaxiDefinitions, home: Path, data: Path, postgres_url: str
+) -> None:
+    on_postgres = materialized(home, data, postgres_url, only="warehouse")
     for mart in marts().values():
         assert stored(on_postgres, mart) == stored(definitions, mart)
 
 
-# --- a mart more ------------------------------------------------------------------------------------------------------
+# --- custom marts -----------------------------------------------------------------------------------------------------
 
 AIRPORTS = """/*
 description: Trips from the airports, and what they cost beyond the fare.
@@ -206,7 +208,7 @@ SELECT data_month, pickup_location_id, CAST(extras AS DOUBLE) / NULLIF(trips, 0)
 
 
 def run(mart: Mart, home: Path, *others: dg.AssetsDefinition) -> dg.ExecuteInProcessResult:
-    """Make the month, as the deployment would, with its checks; and other assets."""
+    """Materialize the month of a mart and other assets, as a deployment would, with the mart's checks."""
     warehouse = DuckDBWarehouse(file=str(home / "warehouse.duckdb"))
     retry = dg.RetryPolicy(max_retries=2)
     with dg.DagsterInstance.ephemeral() as instance:
@@ -221,9 +223,7 @@ def run(mart: Mart, home: Path, *others: dg.AssetsDefinition) -> dg.ExecuteInPro
 
 
 @pytest.mark.usefixtures("definitions")
-def test_a_mart_of_some_trips_with_a_measure_of_its_own_is_its_file_and_nothing_else(
-    home: Path, rows: pd.DataFrame
-) -> None:
+def test_a_mart_with_a_custom_measure_over_some_trips_needs_only_its_sql_file(home: Path, rows: pd.DataFrame) -> None:
     mart = read_mart("airports", AIRPORTS)
     result = run(mart, home)
     assert result.success, failures(result)
@@ -236,14 +236,14 @@ def test_a_mart_of_some_trips_with_a_measure_of_its_own_is_its_file_and_nothing_
 
 
 @pytest.mark.usefixtures("definitions")
-def test_of_a_mart_of_all_trips_its_own_measures_are_not_added_up(home: Path) -> None:
+def test_custom_measures_are_not_compared_with_the_trips(home: Path) -> None:
     text = AIRPORTS.replace("counts: some\n", "").replace("WHERE pickup_location_id IN (1, 132, 138)\n", "")
     result = run(read_mart("extras", text.replace("airports", "extras")), home)
     assert checks(result) == {"key_is_unique": True, "totals_match_trips": True}
 
 
 @pytest.mark.usefixtures("definitions")
-def test_a_mart_that_does_not_tell_services_apart_adds_up_all_the_same(home: Path) -> None:
+def test_a_mart_without_a_service_column_is_compared_with_the_trips_of_all_services(home: Path) -> None:
     text = AIRPORTS.replace("counts: some\n", "").replace("service, ", "").replace("airports", "together")
     fewer = read_mart("together", text)
     whole = read_mart("together", text.replace("WHERE pickup_location_id IN (1, 132, 138)\n", ""))
@@ -252,13 +252,13 @@ def test_a_mart_that_does_not_tell_services_apart_adds_up_all_the_same(home: Pat
 
 
 @pytest.mark.usefixtures("definitions")
-def test_a_mart_that_leaves_trips_out_and_does_not_say_so_is_found(home: Path) -> None:
+def test_a_mart_that_leaves_trips_out_without_declaring_it_fails_its_check(home: Path) -> None:
     result = run(read_mart("fewer", AIRPORTS.replace("counts: some\n", "").replace("airports", "fewer")), home)
     assert checks(result) == {"key_is_unique": True, "totals_match_trips": False}
 
 
 @pytest.mark.usefixtures("definitions")
-def test_a_failed_check_stops_what_is_downstream_and_is_not_retried(home: Path) -> None:
+def test_a_failed_check_stops_downstream_assets_and_is_not_retried(home: Path) -> None:
     mart = read_mart("stopped", AIRPORTS.replace("counts: some\n", "").replace("airports", "stopped"))
 
     @dg.asset(deps=[mart_key(mart)], partitions_def=all_services_partitions())
@@ -311,26 +311,26 @@ def test_a_mart_whose_check_cannot_be_evaluated_is_materialized_and_the_run_fail
 
 @pytest.mark.usefixtures("definitions")
 @pytest.mark.parametrize(
-    ("right", "wrong", "told"),
+    ("right", "wrong", "message"),
     [
         ("SELECT data_month, service", "SELEC data_month, service", "cannot be parsed"),
         ("SUM(revenue - fare - tips)", "SUM(revenue - fare - tolls)", "Column 'tolls' could not be resolved"),
     ],
 )
-def test_a_mistake_in_a_mart_is_told_once_and_leaves_nothing(home: Path, right: str, wrong: str, told: str) -> None:
+def test_an_sql_error_in_a_mart_fails_the_run_without_a_retry(home: Path, right: str, wrong: str, message: str) -> None:
     result = run(read_mart("mistaken", AIRPORTS.replace(right, wrong).replace("airports", "mistaken")), home)
     (failure,) = failures(result)
     assert "mistaken: " in failure
-    assert told in failure
+    assert message in failure
     assert not [event for event in result.all_events if event.is_step_up_for_retry]
 
 
-def test_of_a_service_that_a_mart_does_not_count_nothing_is_made_and_nothing_fails(tmp_path: Path) -> None:
+def test_a_mart_is_skipped_if_only_services_are_loaded_that_it_does_not_count(tmp_path: Path) -> None:
     deployment = Deployment(tmp_path, "sample")
     DuckDBWarehouse(file=str(deployment.warehouse)).replace_frame("taxi_zones", ZONES, {})
-    told = failures(deployment.run("marts", "2021-01"))
-    assert len(told) == len(marts())
-    assert all("2021-01: the warehouse has no trips of " in each for each in told)
+    messages = failures(deployment.run("marts", "2021-01"))
+    assert len(messages) == len(marts())
+    assert all("2021-01: the warehouse has no trips of " in each for each in messages)
     assert deployment.run("fhv", "2021-01").success
     result = deployment.run("marts", "2021-01")
     assert result.success, failures(result)

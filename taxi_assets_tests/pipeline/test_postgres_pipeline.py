@@ -1,4 +1,4 @@
-"""A real month, and the zones, with Postgres as the warehouse: equal to the clean shelf, row by row."""
+"""A real month and the taxi zones with Postgres as the warehouse: equal to the clean trips, row by row."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["postgres_server", "postgres_url"]
 MONTH = "2013-08"
 
 
-def test_a_real_month_is_what_the_clean_shelf_holds(
+def test_a_real_month_equals_the_clean_trips(
     data: Path, tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TAXI_LAKE", str(tmp_path / "lake"))

@@ -1,4 +1,4 @@
-"""The five full months that TLC published, through the whole chain: no row and no cent is lost."""
+"""Five full months as published by TLC, from raw to warehouse: no row and no cent is lost."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CENT = Decimal("0.01")
 
 @pytest.fixture(scope="module")
 def loaded(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TaxiDefinitions:
-    """Definitions whose lake and warehouse hold all five months."""
+    """Return definitions whose lake and warehouse hold all five months."""
     home = tmp_path_factory.mktemp("months")
     settings = Settings(
         lake=FolderAddress(folder=home / "lake"),
@@ -47,7 +47,7 @@ def loaded(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TaxiDefiniti
 
 
 def published_totals(path: Path) -> list[Decimal]:
-    """total_amount of every row, read by other means than ours."""
+    """Return the total_amount of every row, read without the package's own code."""
     if path.suffix == ".parquet":
         values = [repr(v) for v in pyarrow.parquet.read_table(path, columns=["total_amount"])[0].to_pylist()]
     else:
@@ -70,14 +70,14 @@ def test_no_row_and_no_cent_is_lost(loaded: TaxiDefinitions, data: Path, month: 
     assert isinstance(quarantine, pd.DataFrame)
 
     assert sorted([*table["source_row"], *quarantine["source_row"]]) == list(range(1, rows + 1))
-    left_out = sum((totals[row - 1] for row in quarantine["source_row"]), Decimal(0))
-    assert table["total_amount"].sum() == sum(totals, Decimal(0)) - left_out
+    quarantined = sum((totals[row - 1] for row in quarantine["source_row"]), Decimal(0))
+    assert table["total_amount"].sum() == sum(totals, Decimal(0)) - quarantined
     assert all(len(reasons) > 0 for reasons in quarantine["reasons"])
     assert len(quarantine) < 0.02 * rows
 
 
 @pytest.mark.parametrize("month", MONTHS)
-def test_the_warehouse_holds_the_clean_shelf(loaded: TaxiDefinitions, month: str) -> None:
+def test_the_warehouse_holds_the_clean_trips(loaded: TaxiDefinitions, month: str) -> None:
     table = loaded.load_asset_value("warehouse/green_trips", partition_key=month)
     clean = loaded.load_asset_value("clean/green_trips", partition_key=month, python_type=pd.DataFrame)
     assert isinstance(table, pd.DataFrame)
@@ -85,7 +85,7 @@ def test_the_warehouse_holds_the_clean_shelf(loaded: TaxiDefinitions, month: str
     pd.testing.assert_frame_equal(table, clean)
 
 
-def test_a_month_that_was_never_loaded_is_no_empty_frame(loaded: TaxiDefinitions) -> None:
+def test_a_month_that_was_never_loaded_is_an_error_not_an_empty_frame(loaded: TaxiDefinitions) -> None:
     with pytest.raises(dg.Failure, match=r'"green_trips" does not hold green 2020-05\. Materialize'):
         loaded.load_asset_value("warehouse/green_trips", partition_key="2020-05")
 
@@ -96,9 +96,9 @@ def test_reversals_cancel_their_charge_to_the_cent(loaded: TaxiDefinitions) -> N
     pair = ["vendor_id", "pickup_datetime", "dropoff_datetime", "pickup_location_id", "dropoff_location_id"]
     reversals = trips[trips["is_reversal"]]
     charges = trips[~trips["is_reversal"]].set_index(pair)["total_amount"]
-    cancelled = [
+    canceled = [
         -total in set(charges.loc[[tuple(key)]]) if tuple(key) in charges.index else False
         for *key, total in reversals[[*pair, "total_amount"]].itertuples(index=False)
     ]
     assert len(reversals) > 150
-    assert sum(cancelled) > 0.95 * len(reversals)
+    assert sum(canceled) > 0.95 * len(reversals)

@@ -1,6 +1,7 @@
-"""A month that was run before, run again: what has not changed is not written, and nothing downstream is asked for.
+"""A month that is run again: unchanged data is not written, and nothing downstream is requested.
 
-Through the whole chain, with a real HTTP server that publishes, publishes again, and changes its mind on the format.
+The tests run the whole service job against a real HTTP server, which publishes a month several times: unchanged, with
+other bytes, and in another format.
 """
 
 from __future__ import annotations
@@ -42,13 +43,13 @@ RECORD = f"lake/raw/{SERVICE}_trips/{MONTH}.source.json"
 
 @pytest.fixture
 def server(republished: Republished, data: Path) -> Iterator[LoopbackPublisher]:
-    neighbour = f"{SERVICE}_tripdata_{OTHER_MONTH}.csv"
-    files = {FILE: republished.older_file, neighbour: (data / "first100" / neighbour).read_bytes()}
+    other_month = f"{SERVICE}_tripdata_{OTHER_MONTH}.csv"
+    files = {FILE: republished.older_file, other_month: (data / "first100" / other_month).read_bytes()}
     with LoopbackPublisher(files) as publisher:
         yield publisher
 
 
-def how_it_went(result: dg.ExecuteInProcessResult) -> list[str]:
+def outcomes(result: dg.ExecuteInProcessResult) -> list[str]:
     return [
         metadata_value(result, RAW, "fetched"),
         metadata_value(result, CLEAN, "cleaned"),
@@ -56,16 +57,16 @@ def how_it_went(result: dg.ExecuteInProcessResult) -> list[str]:
     ]
 
 
-def test_unchanged_at_the_publisher_nothing_is_written(server: LoopbackPublisher, tmp_path: Path) -> None:
+def test_if_the_publisher_reports_no_change_nothing_is_written(server: LoopbackPublisher, tmp_path: Path) -> None:
     deployment = Deployment(tmp_path / "home", server.base)
     first = deployment.run(SERVICE, MONTH)
-    assert how_it_went(first) == ["new bytes", "rebuilt", "replaced"]
+    assert outcomes(first) == ["new bytes", "rebuilt", "replaced"]
     before, requests = file_states(deployment), len(server.requests_for(FILE))
 
     again = deployment.run(SERVICE, MONTH)
 
     assert failures(again) == []
-    assert how_it_went(again) == ["unchanged", "unchanged", "unchanged"]
+    assert outcomes(again) == ["unchanged", "unchanged", "unchanged"]
     assert file_states(deployment) == before
     assert data_versions(again) == data_versions(first)
     (request,) = server.requests_for(FILE)[requests:]
@@ -73,7 +74,7 @@ def test_unchanged_at_the_publisher_nothing_is_written(server: LoopbackPublisher
     assert stray_files(deployment) == []
 
 
-def test_published_again_with_the_same_bytes_only_the_record_is_written(
+def test_if_the_same_bytes_are_published_again_only_the_source_record_is_written(
     server: LoopbackPublisher, republished: Republished, tmp_path: Path
 ) -> None:
     deployment = Deployment(tmp_path / "home", server.base)
@@ -83,33 +84,33 @@ def test_published_again_with_the_same_bytes_only_the_record_is_written(
 
     again = deployment.run(SERVICE, MONTH)
 
-    assert how_it_went(again) == ["same bytes again", "unchanged", "unchanged"]
+    assert outcomes(again) == ["same bytes again", "unchanged", "unchanged"]
     after = file_states(deployment)
     assert {path for path in before | after if before.get(path) != after.get(path)} == {RECORD}
     record = read_stored_month(deployment, SERVICE, MONTH).record
     assert record is not None
     assert record["etag"] == '"again"'
     assert data_versions(again) == data_versions(first)
-    # The next run asks with the new one.
-    assert how_it_went(deployment.run(SERVICE, MONTH)) == ["unchanged", "unchanged", "unchanged"]
+    # The next run sends the new ETag.
+    assert outcomes(deployment.run(SERVICE, MONTH)) == ["unchanged", "unchanged", "unchanged"]
     assert server.requests_for(FILE)[-1].headers["If-None-Match"] == '"again"'
 
 
-def test_published_again_with_other_bytes_every_shelf_is_replaced_and_no_other_month(
+def test_if_other_bytes_are_published_every_layer_of_the_month_is_replaced_and_no_other_month(
     server: LoopbackPublisher, republished: Republished, tmp_path: Path
 ) -> None:
     deployment = Deployment(tmp_path / "home", server.base)
     assert failures(deployment.run(SERVICE, OTHER_MONTH)) == []
     first = deployment.run(SERVICE, MONTH)
-    before, neighbour = file_states(deployment), read_stored_month(deployment, SERVICE, OTHER_MONTH)
+    before, other_month = file_states(deployment), read_stored_month(deployment, SERVICE, OTHER_MONTH)
     server.publish(FILE, republished.newer_file)
 
     again = deployment.run(SERVICE, MONTH)
 
-    assert how_it_went(again) == ["new bytes", "rebuilt", "replaced"]
+    assert outcomes(again) == ["new bytes", "rebuilt", "replaced"]
     found = read_stored_month(deployment, SERVICE, MONTH)
     assert found.agree
-    # Byte for byte what another lake holds, whoever published it.
+    # The objects do not depend on the publisher: another lake has the same, byte for byte.
     assert (found.raw, found.quarantine, found.clean) == (
         republished.newer.raw, republished.newer.quarantine, republished.newer.clean,
     )  # fmt: skip
@@ -120,10 +121,10 @@ def test_published_again_with_other_bytes_every_shelf_is_replaced_and_no_other_m
         MONTH,
         "warehouse",
     }
-    assert read_stored_month(deployment, SERVICE, OTHER_MONTH) == neighbour
+    assert read_stored_month(deployment, SERVICE, OTHER_MONTH) == other_month
 
 
-def test_published_in_another_format_the_older_object_goes(
+def test_if_another_format_is_published_the_older_raw_object_is_deleted(
     server: LoopbackPublisher, data: Path, tmp_path: Path
 ) -> None:
     month, prefix = "2023-01", f"{SERVICE}_tripdata_2023-01"
@@ -136,25 +137,28 @@ def test_published_in_another_format_the_older_object_goes(
     deployment = Deployment(tmp_path / "home", server.base)
     assert failures(deployment.run(SERVICE, OTHER_MONTH)) == []
     assert failures(deployment.run(SERVICE, month)) == []
-    held, neighbour = read_stored_month(deployment, SERVICE, month), read_stored_month(deployment, SERVICE, OTHER_MONTH)
-    assert held.agree
-    assert len(held.warehouse) > 500
+    stored, other_month = (
+        read_stored_month(deployment, SERVICE, month),
+        read_stored_month(deployment, SERVICE, OTHER_MONTH),
+    )
+    assert stored.agree
+    assert len(stored.warehouse) > 500
     server.withdraw(f"{prefix}.csv.gz")
     server.publish(f"{prefix}.parquet", parquet.getvalue())
 
     result = deployment.run(SERVICE, month)
 
-    assert how_it_went(result) == ["new bytes", "rebuilt", "replaced"]
+    assert outcomes(result) == ["new bytes", "rebuilt", "replaced"]
     found = read_stored_month(deployment, SERVICE, month)
     assert list(found.raw) == ["parquet"]
     assert found.agree
     assert found.record is not None
     assert found.record["rows"] == 500
-    assert read_stored_month(deployment, SERVICE, OTHER_MONTH) == neighbour
+    assert read_stored_month(deployment, SERVICE, OTHER_MONTH) == other_month
     assert stray_files(deployment) == []
 
 
-def test_downstream_is_asked_for_only_when_the_bytes_changed(
+def test_downstream_assets_are_requested_only_if_the_bytes_changed(
     server: LoopbackPublisher, republished: Republished, tmp_path: Path
 ) -> None:
     deployment = Deployment(tmp_path / "home", server.base)
@@ -171,7 +175,7 @@ def test_downstream_is_asked_for_only_when_the_bytes_changed(
         assert tick.total_requested == 0
 
         server.publish(FILE, republished.newer_file)
-        anew = deployment.run(SERVICE, MONTH, instance=instance, only=[RAW])
-        assert data_versions(anew) != data_versions(again)
+        changed = deployment.run(SERVICE, MONTH, instance=instance, only=[RAW])
+        assert data_versions(changed) != data_versions(again)
         tick = dg.evaluate_automation_conditions(definitions, instance, cursor=tick.cursor)
         assert tick.get_requested_partitions(clean) == {MONTH}
