@@ -80,7 +80,7 @@ def mart_asset(mart: Mart, kind: str, retry: dg.RetryPolicy | None = None) -> dg
         ],
         retry_policy=retry,
     )
-    def month_of_mart(
+    def compute_mart(
         context: dg.AssetExecutionContext, warehouse: Warehouse
     ) -> Iterator[dg.Output[Any] | dg.AssetCheckResult]:
         month = Month.parse(context.partition_key)
@@ -93,8 +93,10 @@ def mart_asset(mart: Mart, kind: str, retry: dg.RetryPolicy | None = None) -> dg
                 if output is None:
                     return
             try:
-                made = None if output is None else output.value
-                results = evaluate_mart(warehouse, mart, month, check_names, made=made, run_id=context.run.run_id)
+                computed = None if output is None else output.value
+                results = evaluate_mart(
+                    warehouse, mart, month, check_names, computed=computed, run_id=context.run.run_id
+                )
             except Exception as raised:  # noqa: BLE001  (first report the month that has been replaced)
                 error = raised
         if output is not None:
@@ -103,13 +105,13 @@ def mart_asset(mart: Mart, kind: str, retry: dg.RetryPolicy | None = None) -> dg
             with as_failures(retry_number=context.retry_number):
                 raise error
         yield from results
-        failed = [one for one in results if not one.passed and one.severity == dg.AssetCheckSeverity.ERROR]
+        failed = [result for result in results if not result.passed and result.severity == dg.AssetCheckSeverity.ERROR]
         if failed:
             # Dagster also fails a step whose blocking check fails, but it would retry the step.
             messages = [f"check {result.check_name}: {result.description}" for result in failed]
             raise dg.Failure(f"marts/{mart.name} {month}, {' '.join(messages)}", allow_retries=False)
 
-    return month_of_mart
+    return compute_mart
 
 
 def _replace_month(
@@ -130,13 +132,15 @@ def _replace_month(
         if not others:
             raise NoTripsLoadedError(message, remedy="Materialize the month of one of these services first.")
         # Not an error: the job of all marts also runs for months of services that this mart does not count.
-        context.log.warning("%s The month is skipped: %s cannot fill it.", message, _names(others))
+        context.log.warning(
+            "%s The mart skips this month, because %s does not record what it counts.", message, _names(others)
+        )
         return None
     started = time.monotonic()
-    made = MartMonth(mart, month, services, versions)
-    replaced = replace_mart(warehouse, made, run_id=context.run.run_id)
+    mart_month = MartMonth(mart, month, services, versions)
+    replaced = replace_mart(warehouse, mart_month, run_id=context.run.run_id)
     return dg.Output(
-        made,
+        mart_month,
         output_name=mart.name,
         data_version=dg.DataVersion(_data_version(mart, versions)),
         metadata={

@@ -38,7 +38,7 @@ def evaluate_mart(
     month: Month,
     names: Collection[str],
     *,
-    made: MartMonth | None,
+    computed: MartMonth | None,
     run_id: str,
 ) -> list[dg.AssetCheckResult]:
     """Evaluate checks on a month that is in the warehouse.
@@ -48,17 +48,17 @@ def evaluate_mart(
         mart: The mart.
         month: The month to check.
         names: The checks to evaluate.
-        made: The inputs of the month that this run has just computed; None if this run only checks the mart.
+        computed: The inputs of the month that this run has just computed; None if this run only checks the mart.
         run_id: The id of this run.
 
     Returns:
-        One result per name. A failed `totals_match_trips` is a warning if other runs have loaded trips since `made`.
+        One result per name. A failed `totals_match_trips` is a warning if other runs have loaded trips since `computed`.
     """
     checks = {"key_is_unique": _key_is_unique, "totals_match_trips": _totals_match_trips}
     results = [check(warehouse, mart, month) for name, check in checks.items() if name in names]
     return [
-        _superseded(result, _runs_that_loaded_since(warehouse, made, run_id))
-        if made is not None and result.check_name == "totals_match_trips" and not result.passed
+        _superseded(result, _runs_that_loaded_since(warehouse, computed, run_id))
+        if computed is not None and result.check_name == "totals_match_trips" and not result.passed
         else result
         for result in results
     ]
@@ -79,12 +79,12 @@ def _key_is_unique(warehouse: Warehouse, mart: Mart, month: Month) -> dg.AssetCh
     )
 
 
-def _runs_that_loaded_since(warehouse: Warehouse, made: MartMonth, run_id: str) -> list[str]:
+def _runs_that_loaded_since(warehouse: Warehouse, computed: MartMonth, run_id: str) -> list[str]:
     """Return the other runs that have loaded trips of the month since the mart was computed."""
-    services = made.mart.services
-    if warehouse.loaded_versions(services, made.month) == made.versions:
+    services = computed.mart.services
+    if warehouse.loaded_versions(services, computed.month) == computed.versions:
         return []
-    loaded = [warehouse.loaded_month(service, made.month) for service in services]
+    loaded = [warehouse.loaded_month(service, computed.month) for service in services]
     return sorted({month.run_id for month in loaded if month is not None} - {run_id, ""})
 
 

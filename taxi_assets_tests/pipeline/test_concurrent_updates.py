@@ -45,10 +45,10 @@ def change_inputs(monkeypatch: pytest.MonkeyPatch, *others: Callable[[], object]
     """
     waiting = [*others]
 
-    def replace_later(warehouse: Warehouse, made: MartMonth, *, run_id: str) -> ReplacedMart:
+    def replace_later(warehouse: Warehouse, output: MartMonth, *, run_id: str) -> ReplacedMart:
         if waiting:
             waiting.pop()()
-        return replace_mart(warehouse, made, run_id=run_id)
+        return replace_mart(warehouse, output, run_id=run_id)
 
     monkeypatch.setattr(DuckDBWarehouse, "session", lambda _: nullcontext())
     monkeypatch.setattr("taxi_assets.assets.mart_tables.replace_mart", replace_later)
