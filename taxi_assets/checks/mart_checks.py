@@ -52,7 +52,7 @@ def evaluate_mart(
         run_id: The id of this run.
 
     Returns:
-        One result per name. A failed `totals_match_trips` is a warning if other runs have loaded trips since `computed`.
+        One result per name. A failed `totals_match_trips` is a warning if other runs have loaded trips meanwhile.
     """
     checks = {"key_is_unique": _key_is_unique, "totals_match_trips": _totals_match_trips}
     results = [check(warehouse, mart, month) for name, check in checks.items() if name in names]
