@@ -83,13 +83,13 @@ class MonthLoad:
     | LEDGER_WRITTEN     | 5. Check the object once more, unless a newer run has written the ledger row since.       |
     | CONFIRMED          |                                                                                           |
 
-    If the process is killed, nothing is cleaned up:
+    If the process is killed, nothing is cleaned up (tested in `contract/test_bigquery_crashes.py`):
 
     | crash point                                | ledger row  | partition    | what the next run does             |
     |--------------------------------------------|-------------|--------------|------------------------------------|
     | before step 2                              | old         | old          | loads the month, as this run would |
     | after step 2, before BigQuery has the job  | invalidated | old          | loads the month                    |
-    | while the job runs, without this process   | invalidated | old, then new| loads the month                    |
+    | after BigQuery has the job, which goes on  | invalidated | old, then new| loads the month                    |
     | after step 3, before step 4 ends           | invalidated | new          | loads the month                    |
     | after step 4                               | new         | new          | skips the month: it is unchanged   |
 
