@@ -34,7 +34,7 @@ def test_no_secret_of_the_environment_gets_into_the_documents(monkeypatch: pytes
     assert documents() == GENERATED
 
 
-def test_every_asset_and_check_is_described_in_the_catalogue() -> None:
+def test_every_asset_and_check_is_in_the_asset_catalog() -> None:
     rows = dict(re.findall(r"^\| `([\w/]+)` +\| ([^|]*[^| ]) +\|", GENERATED["assets.md"], re.MULTILINE))
     wanted = {key.to_user_string() for key in GRAPH.get_all_asset_keys()} | {k.name for k in GRAPH.asset_check_keys}
     assert set(rows) == wanted

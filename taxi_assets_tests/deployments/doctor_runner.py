@@ -1,4 +1,4 @@
-"""The doctor, asked in this process or in one of its own, and what it found by part."""
+"""Run the doctor in this process or in a new one, and parse its findings by part."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ PARTS = [
     *("versions", "DAGSTER_HOME", "runs", "run launcher", "compute logs", "settings", "Google account", "lake"),
     *("warehouse", "publisher", "schedules", "notifiers", "code location"),
 ]
-WITHOUT_INSTANCE = dict.fromkeys(["runs", "run launcher", "compute logs"], "not looked at: DAGSTER_HOME first")
+WITHOUT_INSTANCE = dict.fromkeys(["runs", "run launcher", "compute logs"], "skipped: fix DAGSTER_HOME first")
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """With an instance as `make` sets it up."""
+    """A folder with an instance as `make` sets it up."""
     (tmp_path / "dagster").mkdir()
     shutil.copy(REPOSITORY / "dagster.yaml", tmp_path / "dagster")
     return tmp_path
 
 
 def environment(home: Path, **variables: str) -> dict[str, str]:
-    """Of a process that has its data in `home`."""
+    """Environment of a process that keeps its data in `home`."""
     return {
         "PATH": f"{BIN}:{os.environ['PATH']}",
         "HOME": str(home),
@@ -52,7 +52,7 @@ def environment(home: Path, **variables: str) -> dict[str, str]:
 
 
 def findings(message: str) -> dict[str, list[str]]:
-    """What was said of each part: its state, and the lines."""
+    """Return the state and the lines of each part."""
     parts: dict[str, list[str]] = {}
     for line in message.splitlines():
         state, part, text = line[:6].strip(), line[6:21].strip(), line[21:]
@@ -61,7 +61,7 @@ def findings(message: str) -> dict[str, list[str]]:
 
 
 def doctor(home: Path, *arguments: str, **variables: str) -> dict[str, list[str]]:
-    """What it finds; what must hold of it whatever it finds is held here."""
+    """Run the doctor in this process, and check the form of its output."""
     message = io.StringIO()
     with pytest.MonkeyPatch.context() as monkeypatch, redirect_stdout(message):
         for name, value in environment(home, **variables).items():
@@ -71,7 +71,7 @@ def doctor(home: Path, *arguments: str, **variables: str) -> dict[str, list[str]
 
 
 def doctor_process(home: Path, *arguments: str, folder: Path = REPOSITORY, **variables: str) -> dict[str, list[str]]:
-    """The same, in a process of its own; the code is that in `folder`."""
+    """Run the doctor in a new process, with the code in `folder`."""
     ended = subprocess.run(
         [sys.executable, "-m", "taxi_assets.cli.doctor", *arguments],
         cwd=folder, env=environment(home, **variables), capture_output=True, text=True, check=False, timeout=120,
@@ -91,17 +91,17 @@ def checked(message: str, code: int) -> dict[str, list[str]]:
 
 
 def faults(found: Mapping[str, list[str]]) -> dict[str, str]:
-    """Without the name that an error ends with."""
+    """Return the faults by part, without the name of the error at the end."""
     message = {part: "\n".join(lines) for part, (state, *lines) in found.items() if state == "FAULT"}
     return {part: re.sub(r" \[\w+Error\]$", "", text) for part, text in message.items()}
 
 
-def not_looked_at(found: Mapping[str, list[str]]) -> dict[str, str]:
+def skipped(found: Mapping[str, list[str]]) -> dict[str, str]:
     return {part: lines[0] for part, (state, *lines) in found.items() if state == "-"}
 
 
 @contextmanager
 def silent_server() -> Iterator[int]:
-    """The port of a server that takes connections, and never says a word."""
+    """The port of a server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]

@@ -1,4 +1,4 @@
-"""`make doctor` on right, half-right and wrong environments: each fault once, by exit code too, no stack trace."""
+"""`make doctor` on correct, partly wrong and wrong environments: each fault once, exit code 1, no stack trace."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taxi_assets.cli.doctor.check_runner import TIMEOUT_MARGIN
+from taxi_assets.cli.doctor.check_runner import UNREACHABLE_HINT
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.deployments.doctor_runner import (
     BIN,
@@ -22,8 +22,8 @@ from taxi_assets_tests.deployments.doctor_runner import (
     environment,
     faults,
     home,
-    not_looked_at,
     silent_server,
+    skipped,
 )
 from taxi_assets_tests.loopback_publisher import Answer, LoopbackPublisher
 
@@ -40,32 +40,32 @@ def publisher() -> Iterator[LoopbackPublisher]:
         yield publisher
 
 
-# --- right ------------------------------------------------------------------------------------------------------------
+# --- correct ---------------------------------------------------------------------------------------------------------
 
 
-def test_where_all_is_right_each_part_is_ok_and_says_what_it_is(home: Path, publisher: LoopbackPublisher) -> None:
+def test_every_part_of_a_correct_deployment_is_ok_and_described(home: Path, publisher: LoopbackPublisher) -> None:
     source = publisher.base.replace("http://", f"http://me:{SECRET}@")
     found = doctor_process(
         home, TAXI_SOURCE=source, TAXI_NOTIFY_URLS=f"json://me:{SECRET}@127.0.0.1:9", TAXI_UI_URL="http://ui"
     )
-    assert faults(found) == not_looked_at(found) == {}
+    assert faults(found) == skipped(found) == {}
     assert re.match(r"Python 3\.\d+\.\d+, dagster 1\.", found["versions"][1])
     assert found["DAGSTER_HOME"][1] == f"{home / 'dagster'}, 0 runs in Sqlite"
     assert found["run launcher"][1] == "DefaultRunLauncher, behind QueuedRunCoordinator"
     assert found["compute logs"][1] == "LocalComputeLogManager"
-    assert found["settings"][1].endswith("says TAXI_LAKE, TAXI_NOTIFY_URLS, TAXI_SOURCE, TAXI_UI_URL, TAXI_WAREHOUSE")
-    assert found["lake"][1] == f"{home / 'lake'}: an object was written, read and removed"
-    assert found["warehouse"][1] == f"DuckDB, {home / 'warehouse.duckdb'}, schema taxi: is made on first use"
+    assert found["settings"][1].endswith("set: TAXI_LAKE, TAXI_NOTIFY_URLS, TAXI_SOURCE, TAXI_UI_URL, TAXI_WAREHOUSE")
+    assert found["lake"][1] == f"{home / 'lake'}: an object was written, read and deleted"
+    assert found["warehouse"][1] == f"DuckDB, {home / 'warehouse.duckdb'}, schema taxi: will be created on first use"
     assert found["publisher"][1] == f"{publisher.base}: has yellow 2021-01"
-    assert found["schedules"][1].startswith("monthly at 0 5 1 * * (UTC), looks at the publisher every 3600 s")
-    assert found["notifiers"][1] == "JSON: told of failures (not tried), with links to http://ui"
+    assert found["schedules"][1].startswith("monthly at 0 5 1 * * (UTC), sensors every 3600 s")
+    assert found["notifiers"][1] == "JSON: notified of failures (not tried), with links to http://ui"
     assert found["code location"][1].startswith("taxi_assets.definitions: ")
     assert {request.method for request in publisher.requests} == {"HEAD"}
     assert [path for path in (home / "lake").rglob("*") if path.is_file()] == []
     assert not (home / "warehouse.duckdb").exists()
 
 
-def test_make_doctor_sets_an_instance_up_as_make_dev_would(tmp_path: Path) -> None:
+def test_make_doctor_sets_up_an_instance_like_make_dev(tmp_path: Path) -> None:
     ended = subprocess.run(
         ["make", "doctor", f"VENV={BIN.parent}"],
         cwd=REPOSITORY, env=environment(tmp_path), capture_output=True, text=True, check=False, timeout=120,
@@ -74,10 +74,10 @@ def test_make_doctor_sets_an_instance_up_as_make_dev_would(tmp_path: Path) -> No
     assert (tmp_path / "dagster" / "dagster.yaml").read_text() == (REPOSITORY / "dagster.yaml").read_text()
 
 
-# --- half right -------------------------------------------------------------------------------------------------------
+# --- partly wrong ----------------------------------------------------------------------------------------------------
 
 
-def test_what_cannot_be_written_to_is_named_once_and_the_rest_is_looked_at(home: Path) -> None:
+def test_a_store_that_cannot_be_written_is_one_fault_and_other_parts_are_checked(home: Path) -> None:
     (home / "file").touch()
     found = doctor(home, TAXI_LAKE=str(home / "file/lake"), TAXI_WAREHOUSE=f"duckdb:///{home / 'file/w.duckdb'}")
     assert faults(found).keys() == {"settings"}, "such paths are refused at once"
@@ -89,7 +89,7 @@ def test_what_cannot_be_written_to_is_named_once_and_the_rest_is_looked_at(home:
     assert "cannot be opened as a DuckDB database" in faults(found)["warehouse"]
 
 
-def test_a_warehouse_that_is_in_use_is_no_fault(home: Path) -> None:
+def test_a_warehouse_in_use_is_not_a_fault(home: Path) -> None:
     code = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print(flush=True); sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", code, home / "warehouse.duckdb"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -102,7 +102,7 @@ def test_a_warehouse_that_is_in_use_is_no_fault(home: Path) -> None:
     assert f"PID {holder.pid}" in found["warehouse"][1]
 
 
-def test_servers_that_are_down_or_say_nothing_are_faults_after_a_few_seconds(home: Path) -> None:
+def test_servers_that_are_down_or_silent_are_faults_after_a_few_seconds(home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as no_one:
         down = no_one.getsockname()[1]
     with silent_server() as port:
@@ -113,12 +113,12 @@ def test_servers_that_are_down_or_say_nothing_are_faults_after_a_few_seconds(hom
             PGPASSWORD=SECRET,
         )  # fmt: skip
     assert faults(found).keys() == {"warehouse", "publisher"}
-    assert "There was no answer within 8 seconds. Is what stands there up" in faults(found)["warehouse"]
+    assert "No answer within 8 seconds. Check that the service runs" in faults(found)["warehouse"]
     assert "connection refused" in faults(found)["publisher"].lower()
-    assert not_looked_at(found) == {}
+    assert skipped(found) == {}
 
 
-def test_a_publisher_that_fails_is_a_fault_and_one_that_has_other_months_is_not(
+def test_a_publisher_that_fails_is_a_fault_and_one_with_other_months_is_not(
     home: Path, publisher: LoopbackPublisher
 ) -> None:
     publisher.script("yellow_tripdata_2021-01.csv.gz", Answer(status=503))
@@ -126,13 +126,13 @@ def test_a_publisher_that_fails_is_a_fault_and_one_that_has_other_months_is_not(
     publisher.withdraw("yellow_tripdata_2021-01.csv")
     found = doctor(home, TAXI_SOURCE=publisher.base)
     assert faults(found) == {}
-    assert "has neither yellow 2021-01 nor 2023-01; is it the right place?" in found["publisher"][1]
+    assert "has neither yellow 2021-01 nor 2023-01; check the address" in found["publisher"][1]
 
 
 # --- wrong ------------------------------------------------------------------------------------------------------------
 
 
-def test_settings_that_are_wrong_are_a_line_each_and_what_they_are_for_is_not_looked_at(tmp_path: Path) -> None:
+def test_each_invalid_setting_is_one_line_and_checks_that_need_settings_are_skipped(tmp_path: Path) -> None:
     found = doctor_process(
         tmp_path,
         DAGSTER_HOME="",
@@ -142,43 +142,43 @@ def test_settings_that_are_wrong_are_a_line_each_and_what_they_are_for_is_not_lo
     )
     assert faults(found).keys() == {"DAGSTER_HOME", "settings"}
     assert len(found["settings"]) == 1 + 3
-    assert not_looked_at(found) == WITHOUT_INSTANCE | dict.fromkeys(
+    assert skipped(found) == WITHOUT_INSTANCE | dict.fromkeys(
         ["Google account", "lake", "warehouse", "publisher", "schedules", "notifiers", "code location"],
-        "not looked at: settings first",
+        "skipped: fix settings first",
     )
 
 
 @pytest.mark.parametrize(
     ("yaml", "message"),
     [
-        ("storage: [\n", "its dagster.yaml is no YAML from line 2 on"),
+        ("storage: [\n", "its dagster.yaml is not valid YAML from line 2"),
         ("no_such_key: 1\n", 'Received unexpected config entry "no_such_key" at the root'),
         ("storage: {postgres: {postgres_url: {env: DAGSTER_POSTGRES_URL}}}\n", "DAGSTER_POSTGRES_URL is not set"),
     ],
 )
-def test_an_instance_that_does_not_open_is_one_line(home: Path, yaml: str, message: str) -> None:
+def test_an_instance_that_cannot_be_opened_is_one_line(home: Path, yaml: str, message: str) -> None:
     (home / "dagster" / "dagster.yaml").write_text(yaml)
     found = doctor(home)
     assert faults(found) == {
-        "DAGSTER_HOME": f"The instance in {home / 'dagster'} does not open: {message}. Correct its dagster.yaml, or what "
-        "that names."
+        "DAGSTER_HOME": f"The instance in {home / 'dagster'} cannot be opened: {message}. "
+        "Correct its dagster.yaml, or the service that it names."
     }
-    assert not_looked_at(found) == WITHOUT_INSTANCE
+    assert skipped(found) == WITHOUT_INSTANCE
 
 
 @pytest.mark.parametrize(
     "address",
     ["nonsense", f"postgresql+psycopg2://dagster:{SECRET}@host:port/dagster", "no-such-engine://host/dagster"],
 )
-def test_an_address_of_dagsters_storage_that_is_none_is_said_of_its_variable(home: Path, address: str) -> None:
+def test_an_invalid_address_of_dagsters_storage_names_its_variable(home: Path, address: str) -> None:
     shutil.copy(REPOSITORY / "deploy/postgres/dagster.yaml", home / "dagster")
     assert faults(doctor(home, DAGSTER_POSTGRES_URL=address)) == {
-        "DAGSTER_HOME": "DAGSTER_POSTGRES_URL is no address of a database. Write it as "
+        "DAGSTER_HOME": "DAGSTER_POSTGRES_URL is not the address of a database. Write it as "
         "postgresql+psycopg2://user:password@host:5432/database."
     }
 
 
-def test_storage_of_dagster_that_is_down_is_named_without_its_password(home: Path) -> None:
+def test_dagster_storage_that_is_down_is_reported_without_its_password(home: Path) -> None:
     shutil.copy(REPOSITORY / "deploy/postgres/dagster.yaml", home / "dagster")
     with socket.create_server(("127.0.0.1", 0)) as no_one:
         down = no_one.getsockname()[1]
@@ -188,9 +188,9 @@ def test_storage_of_dagster_that_is_down_is_named_without_its_password(home: Pat
     assert "Connection refused. Correct" in faults(found)["DAGSTER_HOME"]
 
 
-def test_a_warehouse_that_refuses_is_said_with_what_to_look_at(home: Path) -> None:
+def test_a_warehouse_that_refuses_connections_is_reported_with_the_fix(home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as no_one:
         down = no_one.getsockname()[1]
     message = faults(doctor(home, TAXI_WAREHOUSE=f"postgresql://taxi@127.0.0.1:{down}/nyc"))["warehouse"]
     assert "failed: Connection refused" in message
-    assert message.endswith(f"accepting TCP/IP connections. {TIMEOUT_MARGIN}")
+    assert message.endswith(f"accepting TCP/IP connections. {UNREACHABLE_HINT}")

@@ -1,4 +1,4 @@
-"""`make doctor` where runs, logs and data are elsewhere: containers, buckets, Postgres, Google Cloud, an image."""
+"""`make doctor` with runs, logs and data in containers, buckets, Postgres, Google Cloud, and in an image."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from taxi_assets_tests.deployments.doctor_runner import (
     environment,
     faults,
     home,
-    not_looked_at,
+    skipped,
 )
 from taxi_assets_tests.deployments.files import read_yaml
 from taxi_assets_tests.google.cloud_storage import Fault
@@ -47,15 +47,19 @@ if TYPE_CHECKING:
 __all__ = ["bigquery", "cloud_storage", "home", "postgres_server", "postgres_url", "service_account"]
 
 
-# --- what Dagster loads only once it is used --------------------------------------------------------------------------
+# --- parts that Dagster loads on first use --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("key", "named", "message"),
     [
-        ("run_launcher", "{module: no_such_module, class: Any}", "it names no_such_module.Any, which is not there"),
-        ("run_launcher", "{module: dagster, class: NoSuch}", "it names dagster.NoSuch, which is not there"),
-        ("run_coordinator", "{module: no_such_module, class: Any}", "it names no_such_module.Any, which is not there"),
+        ("run_launcher", "{module: no_such_module, class: Any}", "it names no_such_module.Any, which does not exist"),
+        ("run_launcher", "{module: dagster, class: NoSuch}", "it names dagster.NoSuch, which does not exist"),
+        (
+            "run_coordinator",
+            "{module: no_such_module, class: Any}",
+            "it names no_such_module.Any, which does not exist",
+        ),
         (
             "run_launcher",
             "{module: dagster, class: DefaultRunLauncher, config: {no_such_key: 1}}",
@@ -63,24 +67,24 @@ __all__ = ["bigquery", "cloud_storage", "home", "postgres_server", "postgres_url
         ),
     ],
 )
-def test_what_starts_runs_is_loaded(home: Path, key: str, named: str, message: str) -> None:
+def test_run_coordinator_and_run_launcher_are_loaded(home: Path, key: str, named: str, message: str) -> None:
     (home / "dagster" / "dagster.yaml").write_text(f"{key}: {named}\n")
     assert faults(doctor(home)) == {
-        "run launcher": f"{key} of the instance cannot be used: {message}. Correct {key} in its dagster.yaml, or install "
-        "what it names."
+        "run launcher": f"{key} of the instance cannot be used: {message}. "
+        f"Correct {key} in its dagster.yaml, or install the package that it names."
     }
 
 
 @pytest.fixture
 def in_containers(home: Path) -> Path:
-    """With the run launcher of docker-compose.yaml."""
+    """A home with the run launcher of docker-compose.yaml."""
     pytest.importorskip("dagster_docker", reason="dagster-docker (requirements/docker.lock) is not installed")
     launcher = read_yaml("deploy/docker/dagster.yaml")["run_launcher"]
     (home / "dagster" / "dagster.yaml").write_text(dump({"run_launcher": launcher}))
     return home
 
 
-def test_where_runs_are_containers_docker_is_asked(in_containers: Path) -> None:
+def test_docker_is_checked_if_runs_are_containers(in_containers: Path) -> None:
     class Docker(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             content = b'{"ApiVersion": "1.47", "Version": "28.2.2"}'
@@ -107,14 +111,14 @@ def test_docker_that_does_not_answer_is_a_fault(in_containers: Path) -> None:
         down = no_one.getsockname()[1]
     message = faults(doctor(in_containers, DOCKER_HOST=f"tcp://127.0.0.1:{down}"))
     assert message.keys() == {"run launcher"}
-    assert "does not answer: Connection refused. Is it running" in message["run launcher"]
+    assert "does not answer: Connection refused. Start Docker" in message["run launcher"]
     message = faults(doctor_process(in_containers, DOCKER_HOST=f"unix://{in_containers / 'no.sock'}"))
     assert "does not answer: No such file or directory." in message["run launcher"]
 
 
 @pytest.fixture
 def logs_in_bucket(home: Path) -> Path:
-    """With compute logs as docs/google-cloud.md has them."""
+    """A home with the compute logs of docs/google-cloud.md."""
     logs = {
         "module": "dagster_gcp.gcs.compute_log_manager",
         "class": "GCSComputeLogManager",
@@ -124,7 +128,7 @@ def logs_in_bucket(home: Path) -> Path:
     return home
 
 
-def test_the_bucket_for_what_runs_print_is_looked_for(logs_in_bucket: Path, cloud_storage: CloudStorage) -> None:
+def test_the_bucket_of_compute_logs_is_checked(logs_in_bucket: Path, cloud_storage: CloudStorage) -> None:
     look = partial(doctor_process, STORAGE_EMULATOR_HOST=cloud_storage.endpoint, GOOGLE_CLOUD_PROJECT="any")
     found = look(logs_in_bucket, BUCKET=cloud_storage.bucket)
     assert faults(found) == {}
@@ -132,7 +136,7 @@ def test_the_bucket_for_what_runs_print_is_looked_for(logs_in_bucket: Path, clou
     message = faults(look(logs_in_bucket, BUCKET="no-such-bucket"))
     assert message.keys() == {"compute logs"}
     assert message["compute logs"].startswith(
-        "gs://no-such-bucket, where what runs print is kept, cannot be used: there is"
+        "gs://no-such-bucket, the bucket of compute logs, cannot be used: it does not exist"
     )
 
 
@@ -145,23 +149,23 @@ def test_logs_in_a_bucket_without_credentials_are_a_fault(logs_in_bucket: Path) 
 # --- in an image ------------------------------------------------------------------------------------------------------
 
 
-def test_in_the_image_it_knows_which_versions_there_must_be(home: Path) -> None:
+def test_the_image_knows_the_required_versions(home: Path) -> None:
     app = home / "app"
     for source in re.findall(r"^COPY (\S+) /app/", (REPOSITORY / "Dockerfile").read_text(), re.MULTILINE):
         copy = shutil.copytree if (REPOSITORY / source).is_dir() else shutil.copy2
         copy(REPOSITORY / source, app / source)
     found = doctor_process(home, folder=app)
-    assert faults(found) == not_looked_at(found) == {}
-    assert re.search(r"\d\d libraries as they must be$", found["versions"][1])
+    assert faults(found) == skipped(found) == {}
+    assert re.search(r"\d\d packages in allowed versions$", found["versions"][1])
 
     (app / "pyproject.toml").unlink()
     found = doctor_process(home, folder=app)
     assert faults(found).keys() == {"versions"}
-    assert f"there is no {app / 'pyproject.toml'}. Put" in faults(found)["versions"]
-    assert not_looked_at(found) == {}
+    assert f"{app / 'pyproject.toml'} does not exist. Copy" in faults(found)["versions"]
+    assert skipped(found) == {}
 
 
-# --- runs that nobody works on ---------------------------------------------------------------------------------------
+# --- orphaned runs ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -174,7 +178,7 @@ def test_in_the_image_it_knows_which_versions_there_must_be(home: Path) -> None:
     ],
     ids=["materialize", "backfill"],
 )  # fmt: skip
-def test_a_run_is_a_fault_once_its_process_is_killed_and_not_before(home: Path, command: tuple[str, ...]) -> None:
+def test_a_run_is_a_fault_only_after_its_process_was_killed(home: Path, command: tuple[str, ...]) -> None:
     name, gate, begun = f"green_tripdata_{MONTH}.csv.gz", threading.Event(), threading.Event()
 
     def wait() -> None:
@@ -188,13 +192,13 @@ def test_a_run_is_a_fault_once_its_process_is_killed_and_not_before(home: Path, 
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         ) as process:  # fmt: skip
             assert begun.wait(60)
-            assert doctor(home)["runs"] == ["ok", "1 started, none left over"]
+            assert doctor(home)["runs"] == ["ok", "1 started, all with a process"]
             family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
             for member in family:
                 member.kill()
             psutil.wait_procs(family, 20)
         gate.set()
-    for _ in range(2):  # to look takes nothing away from who ends such runs
+    for _ in range(2):  # a check must not release the lock that the sensor needs
         found = doctor(home)
         assert faults(found).keys() == {"runs"}
         assert f" {MONTH} (run " in faults(found)["runs"]
@@ -203,14 +207,14 @@ def test_a_run_is_a_fault_once_its_process_is_killed_and_not_before(home: Path, 
 # --- Postgres ---------------------------------------------------------------------------------------------------------
 
 
-def test_postgres_is_looked_at_and_left_as_it_was(home: Path, postgres_url: str) -> None:
+def test_checking_postgres_leaves_it_unchanged(home: Path, postgres_url: str) -> None:
     found = doctor(home, TAXI_WAREHOUSE=postgres_url)
     assert faults(found) == {}
-    assert found["warehouse"][1].endswith(": tables can be made")
+    assert found["warehouse"][1].endswith(": tables can be created")
     assert run(postgres_url, "SELECT count(*) FROM pg_namespace WHERE nspname = 'taxi'") == [(0,)]
 
 
-def test_a_role_that_may_not_create_is_told_what_to_be_granted(
+def test_a_role_without_the_right_to_create_gets_the_grant_to_run(
     home: Path, postgres_server: Server, postgres_url: str
 ) -> None:
     role = f"reader_{os.getpid()}"
@@ -231,7 +235,7 @@ def test_a_role_that_may_not_create_is_told_what_to_be_granted(
 
 @pytest.fixture
 def on_google(cloud_storage: CloudStorage, bigquery: BigQuery, service_account: ServiceAccount) -> dict[str, str]:
-    """Never in a process of its own: there google-auth would ask Google for the regions of a token."""
+    """Settings for Google; for the same process only, because google-auth queries Google in a new process."""
     return {
         "TAXI_LAKE": f"gs://{cloud_storage.bucket}/nyc",
         "TAXI_WAREHOUSE": f"bigquery://{bigquery.project}/taxi?location=EU",
@@ -239,19 +243,19 @@ def on_google(cloud_storage: CloudStorage, bigquery: BigQuery, service_account: 
     }
 
 
-def test_bucket_and_dataset_are_looked_at_and_left_as_they_were(
+def test_checking_bucket_and_dataset_leaves_them_unchanged(
     home: Path, on_google: dict[str, str], cloud_storage: CloudStorage, bigquery: BigQuery
 ) -> None:
     found = doctor(home, **on_google)
     assert faults(found) == {}
     assert found["Google account"][1] == f"{EMAIL}, by TAXI_GOOGLE_CREDENTIALS"
-    assert found["lake"][1] == f"gs://{cloud_storage.bucket}/nyc: an object was written, read and removed"
-    assert found["warehouse"][1].endswith(": is made on first use, in EU")
+    assert found["lake"][1] == f"gs://{cloud_storage.bucket}/nyc: an object was written, read and deleted"
+    assert found["warehouse"][1].endswith(": will be created on first use, in EU")
     assert cloud_storage.objects() == {}
     assert [request.method for request in bigquery.requests if request.path.endswith("/datasets")] == ["POST"]
 
 
-def test_each_right_that_is_missing_is_said_with_the_role_that_gives_it(
+def test_each_missing_permission_is_reported_with_the_role_that_grants_it(
     home: Path, on_google: dict[str, str], cloud_storage: CloudStorage, bigquery: BigQuery
 ) -> None:
     cloud_storage.forbid("storage.objects.create")
@@ -262,7 +266,7 @@ def test_each_right_that_is_missing_is_said_with_the_role_that_gives_it(
     assert "roles/bigquery.user" in found["warehouse"]
 
 
-def test_a_dataset_that_is_there_is_tried_and_one_elsewhere_is_a_fault(
+def test_an_existing_dataset_is_tried_and_one_in_another_location_is_a_fault(
     home: Path, on_google: dict[str, str], bigquery: BigQuery
 ) -> None:
     with Client(project=bigquery.project, credentials=AnonymousCredentials()) as client:  # type: ignore[no-untyped-call]  # it has no types
@@ -271,28 +275,28 @@ def test_a_dataset_that_is_there_is_tried_and_one_elsewhere_is_a_fault(
         client.create_dataset(dataset)
         found = doctor(home, **on_google)
         assert faults(found) == {}
-        assert found["warehouse"][1].endswith(": is there, in EU; tables can be made")
+        assert found["warehouse"][1].endswith(": exists, in EU; tables can be created")
         assert list(client.list_tables("taxi")) == []
         bigquery.forbid("bigquery.tables.create")
         assert "roles/bigquery.dataEditor" in faults(doctor(home, **on_google))["warehouse"]
         on_google["TAXI_WAREHOUSE"] = f"bigquery://{bigquery.project}/taxi?location=US"
         message = faults(doctor(home, **on_google))["warehouse"]
-        assert message.startswith("The dataset taxi-project.taxi is in EU, TAXI_WAREHOUSE")
+        assert message.startswith("The dataset taxi-project.taxi is in EU, but TAXI_WAREHOUSE")
 
 
-def test_a_bucket_that_fails_for_a_while_is_a_fault_in_seconds(
+def test_a_bucket_that_keeps_failing_is_a_fault_within_seconds(
     home: Path, on_google: dict[str, str], cloud_storage: CloudStorage
 ) -> None:
     cloud_storage.script(*[Fault(status=503)] * 50)
     assert faults(doctor(home, "--seconds", "5", **on_google)).keys() == {"lake"}
 
 
-def test_a_key_that_google_refuses_is_named_once_and_what_is_not_on_google_is_looked_at(
+def test_a_revoked_google_key_is_one_fault_and_parts_outside_google_are_checked(
     home: Path, on_google: dict[str, str]
 ) -> None:
     with ServiceAccount(refuses=True) as revoked:
         on_google |= {"TAXI_GOOGLE_CREDENTIALS": revoked.base64, "TAXI_LAKE": str(home / "lake")}
         found = doctor(home, **on_google)
     assert faults(found).keys() == {"Google account"}
-    assert not_looked_at(found) == {"warehouse": "not looked at: Google account first"}
+    assert skipped(found) == {"warehouse": "skipped: fix Google account first"}
     assert found["lake"][0] == "ok"

@@ -59,10 +59,11 @@ def test_a_failed_month_is_told_of_once_to_whoever_takes_it(tmp_path: Path, monk
     assert web.messages[0]["message"].startswith(f"green {MISSING} is not published at http://")
     assert web.messages[0]["message"].endswith(f"\n{UI}/runs/{failed.run_id}")
     assert [message["Subject"] for message in mail.messages] == [f"Run failed: green {MISSING}"]
-    assert [said for said in history if "Sent" in said] == [
-        f"SKIPPED Sent: Run failed: green {MISSING}. Notifier number 1 of TAXI_NOTIFY_URLS (JSON) did not accept the message."
+    assert [tick for tick in history if "Sent" in tick] == [
+        f"SKIPPED Sent: Run failed: green {MISSING}. "
+        "Notifier number 1 of TAXI_NOTIFY_URLS (JSON) did not accept the message."
     ]
-    assert not [said for said in history if said.startswith("FAILURE")]
+    assert not [tick for tick in history if tick.startswith("FAILURE")]
     kept = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert [path for path in kept if b"did not accept the message" in path.read_bytes()]
     assert not [path for path in kept if SECRET.encode() in path.read_bytes()]

@@ -1,6 +1,7 @@
-"""The documents that are made from the code: `make docs` writes them, a test holds that they are current.
+"""Generate documentation from the code: `make docs` writes the pages, and a test checks that they are current.
 
-Belongs here: text and pictures of what the code says of itself. What a person writes stands in docs/.
+Belongs here: pages and images that are derived from definitions, schemas and settings. Pages that people write are in
+`docs/`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,6 @@ if TYPE_CHECKING:
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    # Not padded: a longer text would otherwise change every line of its table.
+    """Return a table in Markdown."""
+    # Cells are not padded: otherwise one longer text would change every line of the table.
     return tabulate(list(rows), headers, tablefmt="pipe", disable_numparse=True, stralign=None)

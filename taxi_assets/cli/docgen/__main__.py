@@ -1,4 +1,4 @@
-"""`make docs`: write them into the folder that is named."""
+"""`make docs`: write the generated pages into a folder."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import sys
 from pathlib import Path
 
 from taxi_assets.build import build_definitions
-from taxi_assets.cli.docgen.catalogue import catalogue
-from taxi_assets.cli.docgen.dictionary import data_dictionary
+from taxi_assets.cli.docgen.asset_catalog import asset_catalog
+from taxi_assets.cli.docgen.data_dictionary import data_dictionary
 from taxi_assets.cli.docgen.graph import graph
 from taxi_assets.cli.docgen.settings_table import settings
 from taxi_assets.settings import Settings
 
 
 def documents() -> dict[str, str]:
-    """The documents, by their path in docs/."""
+    """Return the content of each generated page, by its path in docs/."""
     definitions = build_definitions(Settings.from_env())
     return {
-        "assets.md": catalogue(definitions),
+        "assets.md": asset_catalog(definitions),
         "data-dictionary.md": data_dictionary(),
         "images/graph.svg": graph(definitions),
         "settings.md": settings(),

@@ -1,6 +1,6 @@
-"""The asset graph as a picture (SVG), from the definitions: a band for each service, a column for each step.
+"""Draw the asset graph as SVG: one band per service, one column per step.
 
-Drawn by itself rather than by Graphviz, which would have to be installed, and draws another picture in each version.
+It does not use Graphviz, which must be installed separately, and whose output differs between versions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Places = dict[dg.AssetKey, tuple[int, int]]
 
-_COLOURS = {
+_COLORS = {
     "published": "#eceff1",
     "raw": "#d7ccc8",
     "clean": "#c8e6c9",
@@ -30,19 +30,19 @@ _WIDTH, _HEIGHT, _ACROSS, _DOWN, _MARGIN, _BETWEEN = 152, 28, 190, 38, 14, 14
 
 
 def graph(definitions: dg.Definitions) -> str:
-    """The picture; an edge that follows from others is left out, as a report's to the clean trips of its table."""
+    """Return the SVG. Indirect edges are left out, such as the edge from clean trips to a report."""
     nodes = definitions.resolve_asset_graph().asset_nodes
     parents = {node.key: set(node.parent_keys) for node in nodes}
     groups = {node.key: node.group_name for node in nodes}
-    places = _places(parents, groups)
-    edges = [(a, b) for b in sorted(parents) for a in sorted(_direct(b, parents))]
+    places = _positions(parents, groups)
+    edges = [(a, b) for b in sorted(parents) for a in sorted(_direct_parents(b, parents))]
     right, bottom = (max(place[i] for place in places.values()) for i in (0, 1))
     width, height = right + _WIDTH + _MARGIN, bottom + _HEIGHT + _MARGIN
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif"'
     return "\n".join(
         [
             f'{head} width="{width}" height="{height}" font-size="13">',
-            "<title>The assets of taxi_assets, and what is made of what</title>",
+            "<title>The assets of taxi_assets and their dependencies</title>",
             f'<rect width="{width}" height="{height}" rx="8" fill="#ffffff"/>',
             '<g fill="none" stroke="#90a4ae">',
             *(_line(places[a], places[b]) for a, b in edges),
@@ -54,18 +54,18 @@ def graph(definitions: dg.Definitions) -> str:
     )
 
 
-def _direct(key: dg.AssetKey, parents: Mapping[dg.AssetKey, set[dg.AssetKey]]) -> set[dg.AssetKey]:
-    """The parents of an asset that none of its other parents is made of."""
-    indirect = {above for parent in parents[key] for above in _above(parent, parents)}
+def _direct_parents(key: dg.AssetKey, parents: Mapping[dg.AssetKey, set[dg.AssetKey]]) -> set[dg.AssetKey]:
+    """Return the parents of an asset that are not ancestors of its other parents."""
+    indirect = {above for parent in parents[key] for above in _all_ancestors(parent, parents)}
     return parents[key] - indirect
 
 
-def _above(key: dg.AssetKey, parents: Mapping[dg.AssetKey, set[dg.AssetKey]]) -> set[dg.AssetKey]:
-    return parents[key] | {above for parent in parents[key] for above in _above(parent, parents)}
+def _all_ancestors(key: dg.AssetKey, parents: Mapping[dg.AssetKey, set[dg.AssetKey]]) -> set[dg.AssetKey]:
+    return parents[key] | {above for parent in parents[key] for above in _all_ancestors(parent, parents)}
 
 
-def _places(parents: Mapping[dg.AssetKey, set[dg.AssetKey]], groups: Mapping[dg.AssetKey, str]) -> Places:
-    """Where each asset's left upper corner is: services one below the other, what is made of several beside them."""
+def _positions(parents: Mapping[dg.AssetKey, set[dg.AssetKey]], groups: Mapping[dg.AssetKey, str]) -> Places:
+    """Return the upper left corner of each asset: services below each other, shared assets to the right or below."""
 
     def depth(key: dg.AssetKey) -> int:
         return 1 + max(map(depth, parents[key]), default=-1)
@@ -88,7 +88,7 @@ def _places(parents: Mapping[dg.AssetKey, set[dg.AssetKey]], groups: Mapping[dg.
     free = (top - _MARGIN - len(aside) * _DOWN) // 2
     places.update({key: (_MARGIN + _ACROSS * last, _MARGIN + free + i * _DOWN) for i, key in enumerate(aside)})
     below = [key for key in rest if key not in aside]
-    # What is made of nothing stands as far to the right as what is made of it allows.
+    # An asset without parents is placed directly to the left of its first child.
     for row, key in enumerate(below):
         before = min((depth(child) for child in parents if key in parents[child]), default=0) - 1
         places[key] = (_MARGIN + _ACROSS * max(depth(key), before), top + row * _DOWN)
@@ -103,7 +103,7 @@ def _by_depth(keys: Iterable[dg.AssetKey], depth: Callable[[dg.AssetKey], int]) 
 
 
 def _line(start: tuple[int, int], end: tuple[int, int]) -> str:
-    """From the right side of one to the left side of the other: level as long as it can be."""
+    """Return the line between two boxes: horizontal, with a curve before the second box."""
     x, y, to_x, to_y = start[0] + _WIDTH, start[1] + _HEIGHT // 2, end[0], end[1] + _HEIGHT // 2
     bend = to_x - (_ACROSS - _WIDTH)
     middle = (bend + to_x) // 2
@@ -111,8 +111,8 @@ def _line(start: tuple[int, int], end: tuple[int, int]) -> str:
 
 
 def _box(key: dg.AssetKey, place: tuple[int, int]) -> str:
-    (x, y), colour = place, _COLOURS.get(key.path[0], "#ffffff")
+    (x, y), color = place, _COLORS.get(key.path[0], "#ffffff")
     return (
-        f'<rect x="{x}" y="{y}" width="{_WIDTH}" height="{_HEIGHT}" rx="5" fill="{colour}"/>'
+        f'<rect x="{x}" y="{y}" width="{_WIDTH}" height="{_HEIGHT}" rx="5" fill="{color}"/>'
         f'<text x="{x + _WIDTH // 2}" y="{y + 18}" stroke="none" fill="#263238">{escape(key.to_user_string())}</text>'
     )

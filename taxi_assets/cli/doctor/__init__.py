@@ -1,5 +1,5 @@
-"""`make doctor`: what the present settings mean, whether each part can be reached, and what to do where it cannot.
+"""`make doctor`: show what the settings mean, check each part of the deployment, and name the fix.
 
-`check_runner.py` is how parts are looked at, `__main__.py` the command, the other modules are the parts. Belongs here:
-looking. What is looked at is left as it was, and what is wrong is said in the words of `errors.py` where they fit.
+`check_runner.py` runs the checks, `__main__.py` is the command, and the other modules hold one check per part. A check
+leaves everything as it found it. Its errors are those of `errors.py` where one fits.
 """

@@ -1,4 +1,4 @@
-"""`python -m taxi_assets.cli.doctor`: a line for each part, and exit code 1 where one of them is at fault."""
+"""`python -m taxi_assets.cli.doctor`: print one line per part; exit with code 1 if a check fails."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import sys
 import threading
 import warnings
 
-from taxi_assets.cli.doctor.check_runner import Check, CheckRunner
+from taxi_assets.cli.doctor.check_runner import CHECK_THREAD, CheckRunner
 
-_SECONDS = 10
-_PARTS = {
+_DEFAULT_TIMEOUT_SECONDS = 10
+_CHECKS = {
     "versions": "versions:versions",
     "DAGSTER_HOME": "instance:home",
     "runs": "instance:runs",
@@ -27,34 +27,36 @@ _PARTS = {
     "notifiers": "configuration:notifiers",
     "code location": "configuration:code_location",
 }
-# Dagster tries for 13 seconds, give or take, before it says why its storage cannot be reached; Google's
-# clients ask the machine who it is.
-_TIMEOUT_SECONDS = {"DAGSTER_HOME": 2, "compute logs": 2}
+# Dagster tries for about 13 seconds before it reports that its storage cannot be reached, and Google's clients query
+# the metadata server of the machine first.
+_TIMEOUT_FACTORS = {"DAGSTER_HOME": 2, "compute logs": 2}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Look at every part, and say what was found as it is found; returns the exit code."""
-    visit = CheckRunner(_seconds(arguments))
-    for part, at in _PARTS.items():
-        print(visit.run(part, at, retry=_TIMEOUT_SECONDS.get(part, 1)), flush=True)  # noqa: T201  (what a command says)
-    return 0 if visit.is_ok else 1
+    """Run all checks, print each finding at once, and return the exit code."""
+    checks = CheckRunner(_timeout_seconds(arguments))
+    for part, function in _CHECKS.items():
+        print(checks.run(part, function, timeout_factor=_TIMEOUT_FACTORS.get(part, 1)), flush=True)  # noqa: T201  (output)
+    return 0 if checks.is_ok else 1
 
 
-def _seconds(arguments: list[str] | None) -> float:
+def _timeout_seconds(arguments: list[str] | None) -> float:
     parser = argparse.ArgumentParser(
         prog="python -m taxi_assets.cli.doctor",
-        description="Say what the present settings mean, and whether each part can be reached.",
+        description="Show what the settings mean, and check whether each part can be reached.",
     )
-    parser.add_argument("--seconds", type=float, default=_SECONDS, help="how long one part may take (default: 10)")
+    parser.add_argument(
+        "--seconds", type=float, default=_DEFAULT_TIMEOUT_SECONDS, help="time limit of each check (default: 10)"
+    )
     return float(parser.parse_args(arguments).seconds)
 
 
 if __name__ == "__main__":
-    # The libraries' own complaints would stand between the lines.
+    # Log lines and warnings of libraries would appear between the findings.
     logging.disable()
     warnings.simplefilter("ignore")
     code = main()
-    if any(thread.name == Check for thread in threading.enumerate()):
+    if any(thread.name == CHECK_THREAD for thread in threading.enumerate()):
         sys.stdout.flush()
-        os._exit(code)  # a look that has not come back might hold up an orderly end, too
+        os._exit(code)  # a check that hangs could also block an orderly exit
     sys.exit(code)

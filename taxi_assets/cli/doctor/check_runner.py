@@ -1,7 +1,7 @@
-"""A visit to a deployment: part after part is looked at, each for some seconds at most, and comes out as one finding.
+"""Run the checks of `make doctor`, each with a time limit, and turn each result into one finding.
 
-Belongs here: what all parts have in common, with nothing but Python itself, because libraries may be what is missing.
-A look returns what is well, in a line, or raises; errors that are not ours may quote secrets, and are not quoted.
+This module imports only the standard library, because a missing library is one of the faults to find. A check returns
+one line that describes the part, or raises. Texts of foreign errors are not shown, because they may contain secrets.
 """
 
 from __future__ import annotations
@@ -20,95 +20,109 @@ if TYPE_CHECKING:
 
     from taxi_assets.settings import Settings
 
-Check = "taxi_assets look"
-"""The name of the threads that look."""
+CHECK_THREAD = "taxi_assets check"
+"""Name of the threads that run checks."""
 
-TIMEOUT_MARGIN = "Is what stands there up, and the way to it open (address, proxy, firewall)?"
-"""What to ask where nobody answers."""
+UNREACHABLE_HINT = "Check that the service runs, and that it can be reached (address, proxy, firewall)."
+"""The fix for a service that does not answer."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What came of a part: well, at fault, or not looked at because of another fault."""
+    """The result of one check: the part is ok, has a fault, or was skipped (`-`) because another part has one."""
 
     part: str
     state: Literal["ok", "FAULT", "-"]
     message: str
 
     def __str__(self) -> str:
-        """A line; where there are several mistakes, a line each."""
+        """Return one line, or one line per mistake if there are several."""
         return "\n".join(f"{self.state:<6}{self.part:<15}{line}" for line in self.message.splitlines())
 
 
 class CheckSkippedError(Exception):
-    """Another part comes first: its fault is named there."""
+    """The check needs another part, whose fault is reported there."""
 
 
 class CheckRunner:
-    """What was found so far; `seconds` is how long one part may take."""
+    """Runs checks one after the other and keeps their findings.
+
+    Attributes:
+        timeout_seconds: Time limit of one check.
+    """
 
     def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+        self.timeout_seconds = seconds
         self._findings: dict[str, Finding] = {}
 
-    def run(self, part: str, at: str, *, retry: float = 1) -> Finding:
-        """Look at a part; `at` is the module and the function that do, as in `stores:lake`."""
-        finding = self._finding(part, partial(self._run_check, part, at, retry * self.seconds))
+    def run(self, part: str, function: str, *, timeout_factor: float = 1) -> Finding:
+        """Check one part.
+
+        Args:
+            part: Name of the part.
+            function: Module and name of the check in this package, such as `stores:lake`.
+            timeout_factor: Multiplies the time limit for a slow check.
+        """
+        finding = self._finding(part, partial(self._run_check, part, function, timeout_factor * self.timeout_seconds))
         self._findings[part] = finding
         return finding
 
     def require(self, *parts: str) -> None:
-        """Raises `NotLookedAtError` unless these parts are well."""
+        """Raise `CheckSkippedError` unless these parts are ok."""
         for part in parts:
             if self._findings[part].state != "ok":
-                raise CheckSkippedError(f"not looked at: {part} first")
+                raise CheckSkippedError(f"skipped: fix {part} first")
 
     def settings(self) -> Settings:
-        """The settings, where they are accepted; a variable too many keeps nothing from being looked at."""
-        from taxi_assets.errors import SettingsError  # noqa: PLC0415  (see above)
+        """Return the settings; unknown variables are ignored here.
+
+        Raises:
+            CheckSkippedError: A variable has an invalid value.
+        """
+        from taxi_assets.errors import SettingsError  # noqa: PLC0415  (see the module's docstring)
         from taxi_assets.settings import Settings  # noqa: PLC0415
 
         try:
             return Settings.from_env()
         except SettingsError:
-            raise CheckSkippedError("not looked at: settings first") from None
+            raise CheckSkippedError("skipped: fix settings first") from None
 
     @property
     def is_ok(self) -> bool:
-        """Whether no fault was found."""
+        """Whether no check has found a fault."""
         return all(finding.state != "FAULT" for finding in self._findings.values())
 
-    def _run_check(self, part: str, at: str, seconds: float) -> Finding:
-        module, _, name = at.partition(":")
-        look: Callable[[CheckRunner], str] = getattr(import_module(f"taxi_assets.cli.doctor.{module}"), name)
-        answers: queue.SimpleQueue[Finding] = queue.SimpleQueue()
-        # A thread: what hangs may be in C, where no signal is heard. The clock does not run while libraries are loaded.
-        looking = partial(self._finding, part, lambda: Finding(part, "ok", look(self)))
-        threading.Thread(target=lambda: answers.put(looking()), name=Check, daemon=True).start()
+    def _run_check(self, part: str, function: str, seconds: float) -> Finding:
+        module, _, name = function.partition(":")
+        check: Callable[[CheckRunner], str] = getattr(import_module(f"taxi_assets.cli.doctor.{module}"), name)
+        results: queue.SimpleQueue[Finding] = queue.SimpleQueue()
+        # A thread, because code in C that hangs handles no signal. The import above does not count toward the limit.
+        run_check = partial(self._finding, part, lambda: Finding(part, "ok", check(self)))
+        threading.Thread(target=lambda: results.put(run_check()), name=CHECK_THREAD, daemon=True).start()
         try:
-            return answers.get(timeout=seconds)
+            return results.get(timeout=seconds)
         except queue.Empty:
-            return Finding(part, "FAULT", f"There was no answer within {seconds:g} seconds. {TIMEOUT_MARGIN}")
+            return Finding(part, "FAULT", f"No answer within {seconds:g} seconds. {UNREACHABLE_HINT}")
 
-    def _finding(self, part: str, look: Callable[[], Finding]) -> Finding:
+    def _finding(self, part: str, check: Callable[[], Finding]) -> Finding:
         try:
-            return look()
+            return check()
         except CheckSkippedError as error:
             return Finding(part, "-", str(error))
-        except Exception as error:  # noqa: BLE001  (whatever it is, it is what was to be found)
-            if self._follows_from_versions(error):
-                return Finding(part, "-", "not looked at: versions first")
+        except Exception as error:  # noqa: BLE001  (any error is a finding)
+            if self._may_follow_from_versions(error):
+                return Finding(part, "-", "skipped: fix versions first")
             return Finding(part, "FAULT", _error_text(error))
 
-    def _follows_from_versions(self, error: Exception) -> bool:
-        """Whether a library that is not as it must be, which has been named, may be what is behind an error."""
+    def _may_follow_from_versions(self, error: Exception) -> bool:
+        """Return whether a missing or wrong library, which is reported already, may have caused an error."""
         versions = self._findings.get("versions")
         if versions is None or versions.state == "ok":
             return False
-        return not hasattr(error, "remedy") or _is_of_import(error)
+        return not hasattr(error, "remedy") or _is_caused_by_import(error)
 
 
-def _is_of_import(error: BaseException | None) -> bool:
+def _is_caused_by_import(error: BaseException | None) -> bool:
     while error is not None and not isinstance(error, ImportError):
         error = error.__cause__ or error.__context__
     return error is not None
@@ -118,7 +132,7 @@ def _error_text(error: Exception) -> str:
     if hasattr(error, "remedy"):
         return str(error)
     if isinstance(error, ImportError):
-        return f"The library {error.name} is missing, or cannot be loaded. Run `make setup`."
+        return f"The library {error.name} is missing or cannot be imported. Run `make setup`."
     place = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{Path(place.filename).name}, line {place.lineno}"
-    return f"{type(error).__name__} in {where}. `dagster definitions validate` shows more of what loads, or does not."
+    return f"{type(error).__name__} in {where}. Run `dagster definitions validate` to see the whole error."

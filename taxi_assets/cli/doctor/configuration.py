@@ -1,6 +1,6 @@
-"""What the settings say, and the code that reads them: parts that nothing need be reached for.
+"""Check the settings, and that the code location loads with them. These checks need no network.
 
-Does not belong here: where trips are (`stores.py`, `warehouses.py`), and where history is (`instance.py`).
+Does not belong here: stores of trips (`stores.py`, `warehouses.py`), and Dagster's history of runs (`instance.py`).
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from taxi_assets.cli.doctor.check_runner import CheckRunner
 
 
-def settings(_visit: CheckRunner) -> str:
-    """All variables are accepted, and none is left over."""
+def settings(_checks: CheckRunner) -> str:
+    """Check that all values are valid and no variable is unknown; return the names of the set variables."""
     unknown = ", ".join(Settings.unknown_variables())
     wrong = (
-        [f"{unknown} means nothing. Is it misspelt? deploy/profiles/local.env has all there are."] if unknown else []
+        [f"{unknown} is not a setting. Correct the name; deploy/profiles/local.env lists all settings."]
+        if unknown
+        else []
     )
     try:
         names = sorted(f"TAXI_{name.upper()}" for name in Settings.from_env().model_fields_set)
@@ -29,33 +31,34 @@ def settings(_visit: CheckRunner) -> str:
         raise SettingsError("\n".join([*wrong, error.problem]), remedy="") from None
     if wrong:
         raise SettingsError(*wrong, remedy="")
-    return f"the environment says {', '.join(names)}" if names else "the environment says nothing: all is as by default"
+    return f"set: {', '.join(names)}" if names else "no TAXI_* variables are set; using the defaults"
 
 
-def schedules(visit: CheckRunner) -> str:
-    """When things happen by themselves."""
-    settings = visit.settings()
+def schedules(checks: CheckRunner) -> str:
+    """Return when schedules, sensors and retries run."""
+    settings = checks.settings()
     return (
-        f"monthly at {settings.schedule_cron} ({settings.schedule_timezone}), looks at the publisher every "
-        f"{settings.publication_interval_seconds} s, once switched on in the UI; what fails for a while is tried again after "
-        f"{settings.retry_delay_seconds:g} s"
+        f"monthly at {settings.schedule_cron} ({settings.schedule_timezone}), sensors every "
+        f"{settings.publication_interval_seconds} s, if switched on in the UI; steps that fail for a transient reason "
+        f"are retried after {settings.retry_delay_seconds:g} s"
     )
 
 
-def notifiers(visit: CheckRunner) -> str:
-    """Who is told; they are not tried, which would tell them something."""
-    settings = visit.settings()
+def notifiers(checks: CheckRunner) -> str:
+    """Return the notifiers. They are not tried, because that would send a message."""
+    settings = checks.settings()
     if settings.notify_urls is None:
-        return "nobody is told: TAXI_NOTIFY_URLS is not set"
+        return "none: TAXI_NOTIFY_URLS is not set"
     names = [str(notifier.service_name) for notifier in parse_notify_urls(settings.notify_urls.get_secret_value())]
-    of = "failures and successes" if settings.notify_success else "failures"
-    return f"{', '.join(names)}: told of {of} (not tried), with links to {settings.ui_url or 'nowhere: no TAXI_UI_URL'}"
+    events = "failures and successes" if settings.notify_success else "failures"
+    links = f"links to {settings.ui_url}" if settings.ui_url else "no links, because TAXI_UI_URL is not set"
+    return f"{', '.join(names)}: notified of {events} (not tried), with {links}"
 
 
-def code_location(visit: CheckRunner) -> str:
-    """It loads."""
-    visit.settings()
-    from taxi_assets.definitions import defs  # noqa: PLC0415  (it reads the settings at once)
+def code_location(checks: CheckRunner) -> str:
+    """Check that Dagster can load the definitions; return how many there are."""
+    checks.settings()
+    from taxi_assets.definitions import defs  # noqa: PLC0415  (it reads the settings when it is imported)
 
     dg.Definitions.validate_loadable(defs)
     found = defs.get_repository_def()

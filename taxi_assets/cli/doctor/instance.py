@@ -1,4 +1,4 @@
-"""Dagster's instance: whether it opens, and whether runs are marked as started in it that nobody works on."""
+"""Check Dagster's instance: that it opens, and that no run is marked as started without a process."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ _LIBPQ_PROMPT = re.compile(r"\s*Is the server running [^?]*\?")
 _PROCESS = re.compile(r"\(pid: (\d+)\)")
 
 
-def home(_visit: CheckRunner) -> str:
-    """DAGSTER_HOME is set, can be written to, and holds an instance that opens."""
+def home(_checks: CheckRunner) -> str:
+    """Check that DAGSTER_HOME is a writable folder with an instance that opens; return its number of runs."""
     folder = Path(os.environ.get("DAGSTER_HOME", "").strip() or ".").expanduser()
     if not folder.is_absolute():
         raise SettingsError(
-            "It is not set, or no absolute path: runs would leave no history.",
-            remedy="Set it to an absolute folder; make takes data/dagster where it is not set.",
+            "DAGSTER_HOME is not an absolute path, so the history of runs would be lost.",
+            remedy="Set it to the absolute path of a folder. `make` uses data/dagster if it is not set.",
         )
     if not folder.is_dir():
-        raise SettingsError(f"{folder} is no folder.", remedy="Make it, or name another.")
+        raise SettingsError(f"{folder} is not a folder.", remedy="Create it, or choose another.")
     try:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         label = f"{folder} cannot be written to ({error.strerror})."
-        raise SettingsError(label, remedy="Let this account write to it, or name another.") from None
+        raise SettingsError(label, remedy="Allow this account to write to it, or choose another.") from None
     with _open_instance(folder) as instance:
         engine = type(instance.run_storage).__name__.removesuffix("RunStorage")
         return f"{folder}, {instance.get_runs_count()} runs in {engine}"
@@ -59,16 +59,16 @@ def _open_instance(folder: Path) -> Iterator[dg.DagsterInstance]:
     try:
         with dg.DagsterInstance.get() as instance:
             yield instance
-    except Exception as error:  # noqa: BLE001  (Dagster's own, of its storage, of YAML)
-        if variable := _unreadable_address(folder):
+    except Exception as error:  # noqa: BLE001  (errors of Dagster, of its storage or of YAML)
+        if variable := _invalid_address_variable(folder):
             remedy = "Write it as postgresql+psycopg2://user:password@host:5432/database."
-            raise SettingsError(f"{variable} is no address of a database.", remedy=remedy) from None
-        label = f"The instance in {folder} does not open: {reason(error)}."
-        raise PermanentError(label, remedy="Correct its dagster.yaml, or what that names.") from None
+            raise SettingsError(f"{variable} is not the address of a database.", remedy=remedy) from None
+        label = f"The instance in {folder} cannot be opened: {reason(error)}."
+        raise PermanentError(label, remedy="Correct its dagster.yaml, or the service that it names.") from None
 
 
-def _unreadable_address(folder: Path) -> str | None:
-    """The variable that dagster.yaml takes its storage's address from, where that is set but no address."""
+def _invalid_address_variable(folder: Path) -> str | None:
+    """Return the variable with the address of Dagster's storage, if its value is not a valid address."""
     try:
         named = yaml.safe_load((folder / "dagster.yaml").read_text())["storage"]["postgres"]["postgres_url"]
         variable, address = named["env"], resolve_instance_value(named)
@@ -82,7 +82,7 @@ def _unreadable_address(folder: Path) -> str | None:
 
 
 def reason(error: BaseException) -> str:
-    """Why, without anything that may be part of an address with a password."""
+    """Return the reason of an error on one line, without parts of addresses, which may contain passwords."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, psycopg2.Error):
@@ -90,29 +90,30 @@ def reason(error: BaseException) -> str:
             return _LIBPQ_PROMPT.sub(";", message).rstrip(";. ")
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        return f"its dagster.yaml is no YAML from line {error.problem_mark.line + 1} on"
+        return f"its dagster.yaml is not valid YAML from line {error.problem_mark.line + 1}"
     if unloadable := _UNLOADABLE.search(str(error)):
-        return f"it names {unloadable[1]}, which is not there"
+        return f"it names {unloadable[1]}, which does not exist"
     if unset := _UNSET.search(str(error)):
         return f"{unset[1]} is not set"
     mistake = _FIRST_MISTAKE.search(str(error)) if isinstance(error, dg.DagsterInvalidConfigError) else None
     return mistake[1] if mistake else type(error).__name__
 
 
-def runs(visit: CheckRunner) -> str:
+def runs(checks: CheckRunner) -> str:
     """None is marked as started that nobody works on."""
-    visit.require("DAGSTER_HOME")
+    checks.require("DAGSTER_HOME")
     with dg.DagsterInstance.get() as instance:
         started = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
-        left = [run for run in started if _is_orphaned(instance, run)]
-    if left:
-        shown = ", ".join(map(_name, left[:_MAX_LISTED]))
-        more = f" and {len(left) - _MAX_LISTED} more" if len(left) > _MAX_LISTED else ""
+        orphaned = [run for run in started if _is_orphaned(instance, run)]
+    if orphaned:
+        shown = ", ".join(map(_name, orphaned[:_MAX_LISTED]))
+        more = f" and {len(orphaned) - _MAX_LISTED} more" if len(orphaned) > _MAX_LISTED else ""
         raise PermanentError(
-            f"Marked as started, but nobody works on them: {shown}{more}.",
-            remedy="A running daemon (make dev) ends those it knows of within a minute; the UI the others (Terminate).",
+            f"Marked as started, but their processes are gone: {shown}{more}.",
+            remedy="Start the daemon (`make dev`): it marks runs of this machine as failed within a minute. "
+            "Terminate the others in the UI.",
         )
-    return f"{len(started)} started, none left over" if started else "none is started"
+    return f"{len(started)} started, all with a process" if started else "none is started"
 
 
 def _name(run: dg.DagsterRun) -> str:
@@ -120,19 +121,20 @@ def _name(run: dg.DagsterRun) -> str:
 
 
 def _is_orphaned(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
-    """Whether its process is gone, as far as that can be told here.
+    """Return whether the run's process is known to be gone.
 
-    While a run works it holds a lock (`automation/sensors/orphaned_runs.py`), unless the command line runs it in a process of its
-    own (`cli/worker_pool.py`). Where several machines share the instance, a run without a lock here may be elsewhere.
+    A running process holds the lock of its run (`automation/sensors/orphaned_runs.py`), except a run of the command
+    line in its own process (`cli/worker_pool.py`). If several machines share the instance, a run without a lock may
+    run on another machine.
     """
     held = is_lock_held(instance, run.run_id)
     if held is None:
-        return stores_runs_in_sqlite(instance) and not _is_process_alive(instance, run)
+        return stores_runs_in_sqlite(instance) and not _may_process_be_alive(instance, run)
     return not held
 
 
-def _is_process_alive(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
-    """Whether there is a process of the number that the run's events name; unless it says none, or has just ended."""
+def _may_process_be_alive(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Return whether the process that the run's events name may exist. A run that has just finished counts as alive."""
     message = " ".join(entry.message or entry.user_message for entry in instance.all_logs(run.run_id))
     named = _PROCESS.search(message)
     if named is None:

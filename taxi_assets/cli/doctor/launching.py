@@ -1,6 +1,6 @@
-"""What Dagster's instance names, and loads only once it is used: what starts runs, and where goes what they print.
+"""Check the parts of Dagster's instance that it loads on first use: run coordinator, run launcher and compute logs.
 
-Does not belong here: whether the instance opens, and its runs (`instance.py`).
+Does not belong here: opening the instance, and its runs (`instance.py`).
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ if TYPE_CHECKING:
 
     from taxi_assets.cli.doctor.check_runner import CheckRunner
 
-_ROLE = (
+_GRANT_ROLES = (
     "Grant the account roles/storage.objectAdmin and roles/storage.legacyBucketReader on it, or correct compute_logs."
 )
 
 
-def launcher(visit: CheckRunner) -> str:
-    """It loads, as the queue does; and Docker answers, where runs are containers."""
-    visit.require("DAGSTER_HOME")
+def launcher(checks: CheckRunner) -> str:
+    """Check that run coordinator and launcher load, and that Docker answers if runs are containers."""
+    checks.require("DAGSTER_HOME")
     with dg.DagsterInstance.get() as instance:
-        with _loading("run_coordinator"):
+        with _translate_loading_errors("run_coordinator"):
             queue = type(instance.run_coordinator).__name__
-        with _loading("run_launcher"):
+        with _translate_loading_errors("run_launcher"):
             starts = type(instance.run_launcher)
-    by = f", Docker {_docker(visit.seconds)}" if starts.__module__.startswith("dagster_docker") else ""
+    by = f", Docker {_docker_version(checks.timeout_seconds)}" if starts.__module__.startswith("dagster_docker") else ""
     return f"{starts.__name__}{by}, behind {queue}"
 
 
-def compute_logs(visit: CheckRunner) -> str:
-    """What keeps them loads; one that keeps them in a bucket looks for that."""
-    visit.require("DAGSTER_HOME")
+def compute_logs(checks: CheckRunner) -> str:
+    """Check that the compute log manager loads, and that its bucket exists if it uses one."""
+    checks.require("DAGSTER_HOME")
     with dg.DagsterInstance.get() as instance:
         named = instance.get_ref().compute_logs_data
         bucket = (
@@ -48,56 +48,60 @@ def compute_logs(visit: CheckRunner) -> str:
             if named.module_name.startswith("dagster_gcp")
             else None
         )
-        with _loading("compute_logs"), _in_bucket(bucket):
+        with _translate_loading_errors("compute_logs"), _translate_bucket_errors(bucket):
             manager = type(instance.compute_log_manager).__name__
     return f"{manager}, gs://{bucket}" if bucket else manager
 
 
 @contextmanager
-def _loading(key: str) -> Iterator[None]:
+def _translate_loading_errors(key: str) -> Iterator[None]:
     try:
         yield
     except TaxiAssetsError:
         raise
-    except Exception as error:  # noqa: BLE001  (Dagster's own, of whatever is loaded)
+    except Exception as error:  # noqa: BLE001  (errors of Dagster, or of the class that it loads)
         label = f"{key} of the instance cannot be used: {reason(error)}."
-        raise PermanentError(label, remedy=f"Correct {key} in its dagster.yaml, or install what it names.") from None
+        raise PermanentError(
+            label, remedy=f"Correct {key} in its dagster.yaml, or install the package that it names."
+        ) from None
 
 
 @contextmanager
-def _in_bucket(bucket: str | None) -> Iterator[None]:
-    """Google's errors in our words; Dagster's own, where there is no such bucket, says nothing at all."""
+def _translate_bucket_errors(bucket: str | None) -> Iterator[None]:
+    """Translate errors of Google's client, and Dagster's error without a text for a bucket that does not exist."""
     if bucket is None:
         yield
         return
     from taxi_assets.google_auth import translate_google_errors  # noqa: PLC0415  (Google's clients take a while to load)
 
-    label = f"gs://{bucket}, where what runs print is kept, cannot be used"
+    label = f"gs://{bucket}, the bucket of compute logs, cannot be used"
     try:
-        with translate_google_errors(label, permanent=PermanentError, transient=TransientError, remedy=lambda _: _ROLE):
+        with translate_google_errors(
+            label, permanent=PermanentError, transient=TransientError, remedy=lambda _: _GRANT_ROLES
+        ):
             yield
     except CheckError as error:
         if "Invariant failed" not in str(error):
             raise
-        raise PermanentError(f"{label}: there is no such bucket.", remedy="Make it, or correct compute_logs.") from None
+        raise PermanentError(f"{label}: it does not exist.", remedy="Create it, or correct compute_logs.") from None
 
 
-def _docker(seconds: float) -> str:
-    """Its version; the launcher finds it by the environment, too."""
-    import docker  # type: ignore[import-untyped]  # noqa: PLC0415  (it has no types; whoever has the launcher has it)
+def _docker_version(seconds: float) -> str:
+    """Return Docker's version. Like the run launcher, this reads Docker's address from the environment."""
+    import docker  # type: ignore[import-untyped]  # noqa: PLC0415  (without types; installed with the launcher)
 
     try:
         with closing(docker.from_env(timeout=seconds / 2)) as client:
             return str(client.version()["Version"])
     except (docker.errors.DockerException, requests.RequestException) as error:
         raise TransientError(
-            f"Docker, which is to run the runs, does not answer: {_reason(error)}.",
-            remedy="Is it running, where DOCKER_HOST says, and may this account use it (DAGSTER_DOCKER_GROUP)?",
+            f"Docker, which runs the containers of runs, does not answer: {_reason(error)}.",
+            remedy="Start Docker at DOCKER_HOST, and allow this account to use it (DAGSTER_DOCKER_GROUP).",
         ) from None
 
 
 def _reason(error: BaseException) -> str:
-    """What the system said first."""
+    """Return the first error of the operating system in the chain of causes."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:

@@ -1,4 +1,4 @@
-"""Where trips come from and where their files are: the publisher, the lake, and the Google account for both.
+"""Check the publisher, the lake, and the Google account that both may need.
 
 Does not belong here: the warehouse (`warehouses.py`).
 """
@@ -32,23 +32,23 @@ if TYPE_CHECKING:
     from taxi_assets.settings import Settings
     from taxi_assets.storage.lake.base_lake import Lake
 
-_PROBE = b"The doctor of taxi_assets was here, and removes this.\n"
-_KNOWN = (YELLOW, (Month(2021, 1), Month(2023, 1)))
-"""A service with months that TLC has long published; its mirror has the first of them only."""
+_PROBE = b"A test object of `make doctor`, which deletes it.\n"
+_KNOWN_MONTHS = (YELLOW, (Month(2021, 1), Month(2023, 1)))
+"""A service, with months that TLC published years ago; the mirror has only the first of them."""
 
 
-def google_account(visit: CheckRunner) -> str:
-    """Google gives it a token."""
-    settings = visit.settings()
+def google_account(checks: CheckRunner) -> str:
+    """Check that Google issues a token for the account; return the account."""
+    settings = checks.settings()
     if not _is_on_google(settings):
-        return "none is needed: nothing is on Google Cloud"
+        return "not needed: no store is on Google Cloud"
     import google.auth  # noqa: PLC0415  (Google's clients take a while to load)
     from google.auth.transport.requests import Request  # noqa: PLC0415
 
     from taxi_assets.google_auth import SCOPES, load_credentials, translate_google_errors  # noqa: PLC0415
 
     with translate_google_errors(
-        "Google gives no token", permanent=PermanentError, transient=TransientError, remedy=lambda _: ""
+        "Google issues no token", permanent=PermanentError, transient=TransientError, remedy=lambda _: ""
     ):
         key = _google_key(settings)
         account = load_credentials(key) if key else google.auth.default(SCOPES)[0]
@@ -69,19 +69,19 @@ def _google_key(settings: Settings) -> str | None:
 # --- lake ------------------------------------------------------------------------------------------------------------
 
 
-def lake(visit: CheckRunner) -> str:
-    """An object can be written and removed."""
-    settings = visit.settings()
+def lake(checks: CheckRunner) -> str:
+    """Check that an object can be written, read and deleted."""
+    settings = checks.settings()
     address = settings.lake
     if isinstance(address, BucketAddress):
-        visit.require("Google account")
+        checks.require("Google account")
         where = "/".join(filter(None, [f"gs://{address.bucket}", address.prefix]))
-        with dg.build_resources({"lake": build_lake(settings)}) as resources:  # the key is looked up
-            _probe(resources.lake.model_copy(update={"patience_seconds": visit.seconds / 2}))
+        with dg.build_resources({"lake": build_lake(settings)}) as resources:  # resolves the variable of the key
+            _probe(resources.lake.model_copy(update={"timeout_seconds": checks.timeout_seconds / 2}))
     else:
         where = str(address.folder)
         _probe(build_lake(settings))
-    return f"{where}: an object was written, read and removed"
+    return f"{where}: an object was written, read and deleted"
 
 
 def _probe(lake: Lake) -> None:
@@ -99,32 +99,32 @@ def _probe(lake: Lake) -> None:
     lake.delete(key)
     if not arrived:
         raise LakeConfigurationError(
-            f"{lake.uri(key)} did not hold what was written to it.", remedy="Is its disk well?"
+            f"{lake.uri(key)} did not contain the bytes that were written.", remedy="Check the disk."
         )
 
 
 # --- publisher -------------------------------------------------------------------------------------------------------
 
 
-def publisher(visit: CheckRunner) -> str:
-    """It can be asked for months that have long been published; a folder or server of one's own may have others."""
-    settings = visit.settings()
+def publisher(checks: CheckRunner) -> str:
+    """Check that the publisher answers for months that were published years ago; a custom folder may lack them."""
+    settings = checks.settings()
     if settings.source.lower().startswith("gs://"):
-        visit.require("Google account")
-    by = PublisherResource(source=settings.source).publisher
-    service, months = _KNOWN
+        checks.require("Google account")
+    source = PublisherResource(source=settings.source).publisher
+    service, months = _KNOWN_MONTHS
     found = {
         month: check_version(
-            f"{service.name} {month}", by.source_urls(service, month), google_key=_google_key(settings)
+            f"{service.name} {month}", source.source_urls(service, month), google_key=_google_key(settings)
         )
         for month in months
     }
-    there = [f"{service.name} {month}" for month, version in found.items() if version is not None]
-    if there:
-        return f"{by.name}: has {' and '.join(there)}"
-    if not isinstance(by, BaseUrlPublisher):
+    published = [f"{service.name} {month}" for month, version in found.items() if version is not None]
+    if published:
+        return f"{source.name}: has {' and '.join(published)}"
+    if not isinstance(source, BaseUrlPublisher):
         raise PublisherRequestError(
-            f"{by.name} says that {service.name} {months[0]} is not published, which it has been for years.",
-            remedy="Is there a proxy in between, or another server under its name?",
+            f"{source.name} answers that {service.name} {months[0]} is not published, but it was published years ago.",
+            remedy="Check for a proxy, or another server under its name.",
         )
-    return f"{by.name}: answers, but has neither {service.name} {months[0]} nor {months[1]}; is it the right place?"
+    return f"{source.name}: answers, but has neither {service.name} {months[0]} nor {months[1]}; check the address"

@@ -1,4 +1,4 @@
-"""Python and libraries: whether they are what `pyproject.toml` asks for."""
+"""Check Python and installed packages against `pyproject.toml`."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ if TYPE_CHECKING:
 
     from taxi_assets.cli.doctor.check_runner import CheckRunner
 
-_LABELS = ("dagster", "pyarrow", "duckdb")
-_REMEDY = "Run `make setup`; an image is built anew."
+_SHOWN_PACKAGES = ("dagster", "pyarrow", "duckdb")
+_REMEDY = "Run `make setup`, or rebuild the image."
 _PROJECT = Path(__file__).parents[3] / "pyproject.toml"
 
 
-def versions(_visit: CheckRunner) -> str:
-    """All that is asked for is there, in a version that will do."""
+def versions(_checks: CheckRunner) -> str:
+    """Check that every required package is installed in an allowed version; return the main versions."""
     python, requirements = _requirements()
     wrong = [] if python.contains(platform.python_version()) else [f"Python {platform.python_version()} ({python})"]
-    wrong += [complaint for text in requirements if (complaint := _problem(Requirement(text)))]
+    wrong += [problem for text in requirements if (problem := _problem(Requirement(text)))]
     if wrong:
-        raise PermanentError(f"Not as it must be: {', '.join(wrong)}.", remedy=_REMEDY)
-    told = [f"{name} {metadata.version(name)}" for name in _LABELS]
-    return f"Python {platform.python_version()}, {', '.join(told)}, {len(requirements)} libraries as they must be"
+        raise PermanentError(f"Missing or in a wrong version: {', '.join(wrong)}.", remedy=_REMEDY)
+    shown = [f"{name} {metadata.version(name)}" for name in _SHOWN_PACKAGES]
+    return f"Python {platform.python_version()}, {', '.join(shown)}, {len(requirements)} packages in allowed versions"
 
 
 def _requirements() -> tuple[SpecifierSet, Sequence[str]]:
-    """Of the source tree, else of the installed package."""
+    """Return the requirements of the source tree, or of the installed package if there is no source tree."""
     if _PROJECT.is_file():
         project = tomllib.loads(_PROJECT.read_text())["project"]
         return SpecifierSet(project["requires-python"]), project["dependencies"]
     try:
         installed = metadata.distribution("taxi-assets")
     except metadata.PackageNotFoundError:
-        label = f"Which versions it takes is not known here: there is no {_PROJECT}."
-        raise PermanentError(label, remedy="Put the repository's there.") from None
+        label = f"The required versions are not known: {_PROJECT} does not exist."
+        raise PermanentError(label, remedy="Copy pyproject.toml of the repository there.") from None
     return SpecifierSet(installed.metadata["Requires-Python"]), installed.requires or []
 
 

@@ -1,4 +1,4 @@
-"""The warehouse, by engine: whether it opens, and lets this account make tables."""
+"""Check the warehouse of each engine: that it opens, and that this account may create tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import dagster as dg
 
 from taxi_assets.addresses import BigQueryAddress, DuckDBAddress, PostgresAddress
 from taxi_assets.build import build_warehouse
-from taxi_assets.cli.doctor.check_runner import TIMEOUT_MARGIN
+from taxi_assets.cli.doctor.check_runner import UNREACHABLE_HINT
 from taxi_assets.errors import WarehouseBusyError, WarehouseConfigurationError, WarehouseUnreachableError
 from taxi_assets.storage.warehouse.duckdb import DuckDBWarehouse
 from taxi_assets.tlc.month import Month
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 _ANY_MONTH = Month(2021, 1)
 
 
-def warehouse(visit: CheckRunner) -> str:
-    """It opens, and tables can be made."""
-    settings = visit.settings()
+def warehouse(checks: CheckRunner) -> str:
+    """Check that the warehouse opens and that tables can be created."""
+    settings = checks.settings()
     address = settings.warehouse
     if isinstance(address, DuckDBAddress):
         return _duckdb(address)
     try:
         if isinstance(address, PostgresAddress):
-            return _postgres(address, visit.seconds)
-        visit.require("Google account")
-        return _bigquery(settings, address, visit.seconds)
-    except WarehouseUnreachableError as error:  # its own advice is for whoever loads a month
-        raise WarehouseUnreachableError(error.problem, remedy=TIMEOUT_MARGIN) from None
+            return _postgres(address, checks.timeout_seconds)
+        checks.require("Google account")
+        return _bigquery(settings, address, checks.timeout_seconds)
+    except WarehouseUnreachableError as error:  # its own fix is for a run that loads a month
+        raise WarehouseUnreachableError(error.problem, remedy=UNREACHABLE_HINT) from None
 
 
 def _duckdb(address: DuckDBAddress) -> str:
-    """The folder too must be writable: beside the file stands what is not committed yet."""
+    """Check the file and its folder: DuckDB writes its write-ahead log next to the file."""
     where = f"DuckDB, {address.file}, schema {address.schema_name}"
     place = next(folder for folder in address.file.parents if folder.exists())
     try:
@@ -47,12 +47,12 @@ def _duckdb(address: DuckDBAddress) -> str:
     except OSError as error:
         raise WarehouseConfigurationError(
             f"{place} cannot be written to ({error.strerror}).",
-            remedy="Let this account write to it, or name another file in TAXI_WAREHOUSE.",
+            remedy="Allow this account to write to it, or choose another file in TAXI_WAREHOUSE.",
         ) from None
     if not address.file.exists():
-        return f"{where}: is made on first use"
+        return f"{where}: will be created on first use"
     try:
-        # Opened for writing, as every connection here.
+        # Opens the file for writing, as every run does.
         DuckDBWarehouse(file=str(address.file), wait_seconds=1).totals(GREEN, _ANY_MONTH)
     except WarehouseBusyError as error:
         return f"{where}: in use ({error.problem.rstrip('.')})"
@@ -60,8 +60,8 @@ def _duckdb(address: DuckDBAddress) -> str:
 
 
 def _postgres(address: PostgresAddress, seconds: float) -> str:
-    """A table is made as a first load would, and taken back."""
-    from psycopg2 import sql  # noqa: PLC0415  (where it is used)
+    """Create a table as a first load would, and roll it back."""
+    from psycopg2 import sql  # noqa: PLC0415  (only needed here)
 
     from taxi_assets.storage.warehouse.postgres.session import open_session, without_secrets  # noqa: PLC0415
 
@@ -74,11 +74,11 @@ def _postgres(address: PostgresAddress, seconds: float) -> str:
         cursor.execute(sql.SQL("CREATE TABLE {} ()").format(sql.Identifier(schema, probe)))
         cursor.execute("ROLLBACK")
         version = connection.info.parameter_status("server_version").partition(" ")[0]
-    return f"Postgres {version}, {without_secrets(address.url)}, schema {schema}: tables can be made"
+    return f"Postgres {version}, {without_secrets(address.url)}, schema {schema}: tables can be created"
 
 
 def _bigquery(settings: Settings, address: BigQueryAddress, seconds: float) -> str:
-    """A table is made and removed, in the dataset, or in one that is made and removed as well; and a query may run."""
+    """Create and delete a table, or a dataset if the configured one does not exist, and plan a query."""
     from google.api_core.exceptions import NotFound  # noqa: PLC0415  (Google's clients take a while to load)
     from google.cloud import bigquery  # noqa: PLC0415
 
@@ -95,20 +95,20 @@ def _bigquery(settings: Settings, address: BigQueryAddress, seconds: float) -> s
             dataset.location = place = address.location or "US"
             client.create_dataset(dataset, **once)
             client.delete_dataset(dataset, **once)
-            state = f"is made on first use, in {place}"
+            state = f"will be created on first use, in {place}"
         else:
             _require_location(name, place, address.location)
             client.create_table(bigquery.Table(f"{name}.{probe}"), **once)
             client.delete_table(f"{name}.{probe}", **once)
-            state = f"is there, in {place}; tables can be made"
+            state = f"exists, in {place}; tables can be created"
         dry = bigquery.QueryJobConfig(dry_run=True)
         client.query("SELECT 1", job_config=dry, location=place, job_retry=None, **once)
-    return f"BigQuery, {name}, at most {address.maximum_bytes_billed:,} bytes a query: {state}"
+    return f"BigQuery, {name}, at most {address.maximum_bytes_billed:,} bytes per query: {state}"
 
 
 def _require_location(name: str, found: str, wanted: str | None) -> None:
     if wanted is not None and found.lower() != wanted.lower():
         raise WarehouseConfigurationError(
-            f"The dataset {name} is in {found}, TAXI_WAREHOUSE says {wanted}.",
-            remedy=f"Say location={found}, or use another dataset: one cannot be moved.",
+            f"The dataset {name} is in {found}, but TAXI_WAREHOUSE has location={wanted}.",
+            remedy=f"Set location={found}, or use another dataset: a dataset cannot be moved.",
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taxi_assets.cli.docgen.dictionary import data_dictionary
+from taxi_assets.cli.docgen.data_dictionary import data_dictionary
 from taxi_assets.tlc.services.registry import SERVICES
 
 

@@ -1,4 +1,4 @@
-"""The doctor's own bearing: whatever a part does, it comes out as one finding, in time, quoting no secret."""
+"""Every check of the doctor ends in one finding, in time, and without a secret."""
 
 from __future__ import annotations
 
@@ -25,120 +25,118 @@ SECRET = "quite-secret"  # noqa: S105  (of nobody)
 
 
 @pytest.fixture
-def look(monkeypatch: pytest.MonkeyPatch) -> Callable[[CheckRunner, str, Callable[[CheckRunner], str]], str]:
-    """Look at a part that is made for the test; gives the line that it comes out as."""
+def run_check(monkeypatch: pytest.MonkeyPatch) -> Callable[[CheckRunner, str, Callable[[CheckRunner], str]], str]:
+    """Return a function that runs a check written for the test, and returns its line."""
 
-    def look(visit: CheckRunner, part: str, at: Callable[[CheckRunner], str]) -> str:
+    def run_check(checks: CheckRunner, part: str, at: Callable[[CheckRunner], str]) -> str:
         module = types.ModuleType("taxi_assets.cli.doctor.made")
         setattr(module, "part", at)  # noqa: B010  (no attribute, for the type checker)
         monkeypatch.setitem(sys.modules, module.__name__, module)
-        return str(visit.run(part, "made:part"))
+        return str(checks.run(part, "made:part"))
 
-    return look
+    return run_check
 
 
 @pytest.fixture
-def visit(look: Callable[[CheckRunner, str, Callable[[CheckRunner], str]], str]) -> CheckRunner:
-    visit = CheckRunner(20)
-    assert look(visit, "versions", lambda _: "as they must be") == "ok    versions       as they must be"
-    return visit
+def checks(run_check: Callable[[CheckRunner, str, Callable[[CheckRunner], str]], str]) -> CheckRunner:
+    checks = CheckRunner(20)
+    assert run_check(checks, "versions", lambda _: "as required") == "ok    versions       as required"
+    return checks
 
 
-def test_what_is_well_is_a_line_and_no_fault(visit: CheckRunner, look: Callable[..., str]) -> None:
-    assert look(visit, "lake", lambda _: "a folder") == "ok    lake           a folder"
-    assert visit.is_ok
+def test_a_part_without_faults_is_one_line(checks: CheckRunner, run_check: Callable[..., str]) -> None:
+    assert run_check(checks, "lake", lambda _: "a folder") == "ok    lake           a folder"
+    assert checks.is_ok
 
 
-def test_a_named_error_is_a_fault_with_its_remedy_a_line_for_each_of_its_lines(
-    visit: CheckRunner, look: Callable[..., str]
+def test_a_known_error_is_a_fault_with_its_fix_and_one_line_per_mistake(
+    checks: CheckRunner, run_check: Callable[..., str]
 ) -> None:
-    def fail(_visit: CheckRunner) -> str:
+    def fail(_checks: CheckRunner) -> str:
         raise LakeConfigurationError("One.\nTwo.", remedy="Do it.")
 
     assert (
-        look(visit, "lake", fail)
+        run_check(checks, "lake", fail)
         == "FAULT lake           One.\nFAULT lake           Two. Do it. [LakeConfigurationError]"
     )
-    assert not visit.is_ok
+    assert not checks.is_ok
 
 
-def test_an_error_that_nobody_has_foreseen_is_named_by_its_place_and_not_quoted(
-    visit: CheckRunner, look: Callable[..., str]
+def test_an_unexpected_error_is_reported_by_its_place_and_not_quoted(
+    checks: CheckRunner, run_check: Callable[..., str]
 ) -> None:
-    def fail(_visit: CheckRunner) -> str:
+    def fail(_checks: CheckRunner) -> str:
         raise RuntimeError(f"postgresql://me:{SECRET}@host")
 
-    message = look(visit, "lake", fail)
+    message = run_check(checks, "lake", fail)
     assert message.startswith("FAULT lake           RuntimeError in test_doctor.py, line ")
     assert SECRET not in message
     assert "\n" not in message
 
 
-def test_a_library_that_is_missing_is_named(visit: CheckRunner, look: Callable[..., str]) -> None:
-    def fail(_visit: CheckRunner) -> str:
+def test_a_missing_library_is_named(checks: CheckRunner, run_check: Callable[..., str]) -> None:
+    def fail(_checks: CheckRunner) -> str:
         import no_such_library  # type: ignore[import-not-found]  # noqa: PLC0415  (that is what it is about)
 
         return str(no_such_library)
 
-    assert "The library no_such_library is missing, or cannot be loaded." in look(visit, "lake", fail)
+    assert "The library no_such_library is missing or cannot be imported." in run_check(checks, "lake", fail)
 
 
-def test_what_hangs_is_a_fault_when_its_time_is_up(look: Callable[..., str]) -> None:
+def test_a_check_that_hangs_is_a_fault_after_its_time_limit(run_check: Callable[..., str]) -> None:
     end = threading.Event()
-    visit = CheckRunner(0.05)
-    message = look(visit, "versions", lambda _: str(end.wait(60)))
+    checks = CheckRunner(0.05)
+    message = run_check(checks, "versions", lambda _: str(end.wait(60)))
     end.set()
-    assert message.startswith("FAULT versions       There was no answer within 0.05 seconds.")
-    assert not visit.is_ok
+    assert message.startswith("FAULT versions       No answer within 0.05 seconds.")
+    assert not checks.is_ok
 
 
-def test_what_waits_for_another_part_is_not_looked_at_and_no_fault_of_its_own(
-    visit: CheckRunner, look: Callable[..., str]
-) -> None:
-    def fail(_visit: CheckRunner) -> str:
+def test_a_check_that_needs_a_faulty_part_is_skipped(checks: CheckRunner, run_check: Callable[..., str]) -> None:
+    def fail(_checks: CheckRunner) -> str:
         raise LakeConfigurationError("It is wrong.", remedy="Change it.")
 
-    def needs_account(visit: CheckRunner) -> str:
-        visit.require("account")
+    def needs_account(checks: CheckRunner) -> str:
+        checks.require("account")
         return "a bucket"
 
-    look(visit, "account", fail)
-    assert look(visit, "lake", needs_account) == "-     lake           not looked at: account first"
+    run_check(checks, "account", fail)
+    assert run_check(checks, "lake", needs_account) == "-     lake           skipped: fix account first"
 
 
-def test_what_needs_settings_is_not_looked_at_where_a_value_is_not_accepted(
-    visit: CheckRunner, look: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+def test_a_check_that_needs_settings_is_skipped_if_a_value_is_invalid(
+    checks: CheckRunner, run_check: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def needs_settings(visit: CheckRunner) -> str:
-        return visit.settings().schedule_timezone
+    def needs_settings(checks: CheckRunner) -> str:
+        return checks.settings().schedule_timezone
 
     monkeypatch.setenv("TAXI_WAREHOSE", "duckdb:///trips.duckdb")
-    assert look(visit, "schedules", needs_settings) == "ok    schedules      UTC", "misspelt: it means nothing"
+    assert run_check(checks, "schedules", needs_settings) == "ok    schedules      UTC", "misspelt: it means nothing"
     monkeypatch.setenv("TAXI_RETRY_DELAY_SECONDS", "soon")
-    assert look(visit, "schedules", needs_settings) == "-     schedules      not looked at: settings first"
+    assert run_check(checks, "schedules", needs_settings) == "-     schedules      skipped: fix settings first"
 
 
-def test_of_a_library_that_is_missing_only_what_needs_it_is_not_looked_at(look: Callable[..., str]) -> None:
-    def fail(_visit: CheckRunner) -> str:
+def test_only_checks_that_need_a_missing_library_are_skipped(run_check: Callable[..., str]) -> None:
+    def fail(_checks: CheckRunner) -> str:
         raise LakeConfigurationError("no-such-library is missing.", remedy="Install it.")
 
-    def needs_it(_visit: CheckRunner) -> str:
+    def needs_it(_checks: CheckRunner) -> str:
         import no_such_library  # noqa: PLC0415  (that is what it is about)
 
         return str(no_such_library)
 
-    def needs_it_and_says_so(visit: CheckRunner) -> str:
+    def needs_it_and_says_so(checks: CheckRunner) -> str:
         try:
-            return needs_it(visit)
+            return needs_it(checks)
         except ImportError:
             raise LakeConfigurationError("It does not open.", remedy="Open it.") from None
 
-    visit = CheckRunner(20)
-    look(visit, "versions", fail)
-    assert look(visit, "lake", lambda _: "a folder") == "ok    lake           a folder"
-    assert look(visit, "warehouse", needs_it) == "-     warehouse      not looked at: versions first"
-    assert look(visit, "publisher", needs_it_and_says_so) == "-     publisher      not looked at: versions first"
-    assert look(visit, "runs", fail).startswith("FAULT runs"), "a fault of its own is still one"
+    checks = CheckRunner(20)
+    run_check(checks, "versions", fail)
+    assert run_check(checks, "lake", lambda _: "a folder") == "ok    lake           a folder"
+    assert run_check(checks, "warehouse", needs_it) == "-     warehouse      skipped: fix versions first"
+    assert run_check(checks, "publisher", needs_it_and_says_so) == "-     publisher      skipped: fix versions first"
+    assert run_check(checks, "runs", fail).startswith("FAULT runs"), "a fault of its own is still one"
 
 
 # --- versions ---------------------------------------------------------------------------------------------------------
@@ -153,7 +151,7 @@ def test_of_a_library_that_is_missing_only_what_needs_it_is_not_looked_at(look: 
         ("no-such-library>=1; python_version < '3'", None),
     ],
 )
-def test_a_library_is_there_in_a_version_that_will_do(requirement: str, complaint: str | None) -> None:
+def test_an_installed_library_is_compared_with_its_requirement(requirement: str, complaint: str | None) -> None:
     message = _problem(Requirement(requirement))
     assert (message is None) if complaint is None else re.fullmatch(complaint, message or "")
 
@@ -161,26 +159,26 @@ def test_a_library_is_there_in_a_version_that_will_do(requirement: str, complain
 # --- why an instance does not open -----------------------------------------------------------------------------------
 
 
-def test_of_an_address_that_stands_in_an_error_nothing_before_its_host_is_quoted() -> None:
+def test_an_address_in_an_error_is_quoted_without_user_and_password() -> None:
     error = RuntimeError("too many retries")
     error.__cause__ = psycopg2.OperationalError(f'could not translate host name "{SECRET}@host"\n  to address')
     assert reason(error) == 'could not translate host name …@host" to address'
     assert reason(ValueError(SECRET)) == "ValueError"
 
 
-def test_libpqs_own_question_is_left_out_of_its_answer() -> None:
+def test_the_question_in_errors_of_libpq_is_left_out() -> None:
     asked = "\n\tIs the server running on that host and accepting TCP/IP connections?\n"
     error = psycopg2.OperationalError(f"first failed: Connection refused{asked}second failed: timeout expired{asked}")
     assert reason(error) == "first failed: Connection refused; second failed: timeout expired"
 
 
-def test_a_misspelt_variable_is_a_fault(visit: CheckRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_misspelt_variable_is_a_fault(checks: CheckRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAXI_WAREHOSE", "duckdb:///trips.duckdb")
     monkeypatch.setenv("TAXI_NOTIFY_URLS_FILE", "/run/secrets/taxi_notify_urls")  # how images are told a secret
-    with pytest.raises(SettingsError, match=r"^TAXI_WAREHOSE means nothing\. Is it misspelt"):
-        configuration.settings(visit)
+    with pytest.raises(SettingsError, match=r"^TAXI_WAREHOSE is not a setting\. Correct the name"):
+        configuration.settings(checks)
     monkeypatch.setenv("TAXI_RETRY_DELAY_SECONDS", "soon")
     with pytest.raises(
-        SettingsError, match=r"^TAXI_WAREHOSE means nothing\..*\nTAXI_RETRY_DELAY_SECONDS='soon' is not"
+        SettingsError, match=r"^TAXI_WAREHOSE is not a setting\..*\nTAXI_RETRY_DELAY_SECONDS='soon' is not"
     ):
-        configuration.settings(visit)
+        configuration.settings(checks)
