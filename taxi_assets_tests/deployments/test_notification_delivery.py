@@ -60,8 +60,10 @@ def test_a_failed_month_is_told_of_once_to_whoever_takes_it(tmp_path: Path, monk
     assert web.messages[0]["message"].endswith(f"\n{UI}/runs/{failed.run_id}")
     assert [message["Subject"] for message in mail.messages] == [f"Run failed: green {MISSING}"]
     assert [tick for tick in history if "Sent" in tick] == [
-        f"SKIPPED Sent: Run failed: green {MISSING}. "
-        "Notifier number 1 of TAXI_NOTIFY_URLS (JSON) did not accept the message."
+        (
+            f"SKIPPED Sent: Run failed: green {MISSING}. "
+            "Notifier number 1 of TAXI_NOTIFY_URLS (JSON) did not accept the message."
+        )
     ]
     assert not [tick for tick in history if tick.startswith("FAILURE")]
     kept = [path for path in tmp_path.rglob("*") if path.is_file()]
