@@ -203,7 +203,7 @@ def _row_counts(events: Sequence[dg.DagsterEvent]) -> dict[str, int]:
         elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             check = event.asset_check_evaluation_data
             if check.asset_key.path[0] == "warehouse":  # as counted in the table
-                rows["warehouse"] = _int_value(check.metadata["rows"])
+                rows["warehouse"] = _int_value(check.metadata["rows_table"])
     return rows
 
 
