@@ -8,15 +8,21 @@ zero, so that a charge and its reversal always cancel. The meaning of a value ne
 from __future__ import annotations
 
 import datetime as dt
-from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from taxi_assets.tlc.cleaning.single_values import (
+    MAXIMUM_DECIMAL_DIGITS,
+    SCALE,
+    decimal_reader,
+    read_integer,
+    read_value,
+)
 from taxi_assets.tlc.cleaning.working_types import dictionary_array, drop_empty_bitmap
-from taxi_assets.tlc.readers.numeric_columns import WHOLE_NUMBER, numeric_type
+from taxi_assets.tlc.readers.numeric_columns import numeric_type
 from taxi_assets.tlc.schema import Column, ColumnType
 
 if TYPE_CHECKING:
@@ -24,16 +30,12 @@ if TYPE_CHECKING:
 
     _Converter = Callable[[Any], Any]
 
-_TIME_FORMATS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M:%S.%f", "%Y-%m-%d %H:%M")
 # `YYYY-MM-DD HH:MM` to `YYYY-MM-DD HH:MM:SS.ffffff`. A shorter text is a date without a time.
 _TIME_LENGTHS = (16, 26)
 _TRIMMED_CHARACTERS = " \t\"'"
 _MAXIMUM_WHOLE_FLOAT = 2**53
-_SCALE = {ColumnType.MONEY: 2, ColumnType.MILES: 3}
-_MAXIMUM_DECIMAL_DIGITS = 12
 # A double this close to a whole number of cents rounds to it. Otherwise the text may be near a half and has to decide.
 _ROUNDING_TOLERANCE = 1e-4
-_MAXIMUM_INTEGER = 2**63 - 1
 # Doubles are rounded in blocks that fit into the processor's cache.
 _ROUNDING_BLOCK = 16_384
 # Python, pandas and the warehouses support the years 1 to 9999.
@@ -81,8 +83,8 @@ def _parse(column: Column, published: Any, as_text: Callable[[], Any] | None) ->
 
 def _parse_numeric(column: Column, numbers: Any, as_text: Callable[[], Any]) -> tuple[Any, Any | None]:
     try:
-        if column.type in _SCALE:
-            return _floats_to_decimal(numbers, _SCALE[column.type], _reject_text), None
+        if column.type in SCALE:
+            return _floats_to_decimal(numbers, SCALE[column.type], _reject_text), None
         if column.type is ColumnType.DEGREES:
             return _require_finite(numbers), None
     except pa.ArrowInvalid:
@@ -108,13 +110,17 @@ def _parse_text(column: Column, text: Any) -> tuple[Any, Any | None]:
     try:
         return convert(text), None
     except pa.ArrowInvalid:
-        return _convert_by_halving(_trim(text), convert, lambda one: _parse_single(column, one))
+        return _convert_by_halving(_trim(text), convert, lambda one: _read_single(column, one))
+
+
+def _read_single(column: Column, one: Any) -> Any:
+    return pa.array([read_value(column.type, one[0].as_py())], _converted_type(column))
 
 
 def _parse_codes(column: Column, text: Any) -> tuple[Any, Any | None]:
     # There are few distinct texts, so each is decoded once.
     encoded = text if pa.types.is_dictionary(text.type) else text.dictionary_encode()
-    decoded = [_decode(column, text) for text in encoded.dictionary.to_pylist()]
+    decoded = [_decode(column, value) for value in encoded.dictionary.to_pylist()]
     unreadable_codes = [code for code, (_, readable) in enumerate(decoded) if not readable]
     values = pa.array([value for value, _ in decoded], column.type.arrow)
     values = (
@@ -133,7 +139,7 @@ def _decode(column: Column, text: str | None) -> tuple[Any, bool]:
     if trimmed.lower() in column.codes:
         return column.codes[trimmed.lower()], True
     if column.type is ColumnType.INTEGER:
-        value = _read_integer(trimmed)
+        value = read_integer(trimmed)
         return value, value is not None
     return None, False
 
@@ -226,71 +232,11 @@ def _require_finite(values: Any) -> Any:
 
 _TEXT_CONVERTERS: dict[ColumnType, _Converter] = {
     ColumnType.INTEGER: _text_to_integer,
-    ColumnType.MONEY: _text_to_decimal(_SCALE[ColumnType.MONEY]),
-    ColumnType.MILES: _text_to_decimal(_SCALE[ColumnType.MILES]),
+    ColumnType.MONEY: _text_to_decimal(SCALE[ColumnType.MONEY]),
+    ColumnType.MILES: _text_to_decimal(SCALE[ColumnType.MILES]),
     ColumnType.DATETIME: _text_to_datetime,
     ColumnType.DEGREES: _text_to_degrees,
     ColumnType.TEXT: _trim,
-}
-
-
-# --- one value -------------------------------------------------------------------------------------------------------
-
-
-def _parse_single(column: Column, one: Any) -> Any:
-    text = one[0].as_py()
-    # Python would accept digits of any script, and numbers surrounded by form feeds.
-    acceptable = text.isascii() and text == text.strip()
-    return pa.array([_SINGLE_READERS[column.type](text) if acceptable else None], _converted_type(column))
-
-
-def _read_integer(text: str) -> int | None:
-    match = WHOLE_NUMBER.fullmatch(text)
-    value = int(match[1] + match[2]) if match else None
-    return value if value is not None and abs(value) <= _MAXIMUM_INTEGER else None
-
-
-def _read_decimal(scale: int) -> Callable[[str], Decimal | None]:
-    quantum = Decimal(1).scaleb(-scale)
-
-    def read(text: str) -> Decimal | None:
-        try:
-            exact = Decimal(text)
-            # adjusted() comes first: quantizing 1E+400 would be slow or fail, and the value does not fit anyway.
-            if not exact.is_finite() or exact.adjusted() >= _MAXIMUM_DECIMAL_DIGITS or "_" in text:
-                return None
-            rounded = exact.quantize(quantum, ROUND_HALF_UP)
-        except InvalidOperation:
-            return None
-        return rounded if rounded.adjusted() < _MAXIMUM_DECIMAL_DIGITS - scale or rounded.is_zero() else None
-
-    return read
-
-
-def _read_datetime(text: str) -> dt.datetime | None:
-    for format_ in _TIME_FORMATS:
-        try:
-            return dt.datetime.strptime(text.replace("T", " ", 1), format_)  # noqa: DTZ007  (local times have no zone)
-        except ValueError:
-            continue
-    return None
-
-
-def _read_degrees(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if np.isfinite(value) and "_" not in text else None
-
-
-_SINGLE_READERS: dict[ColumnType, Callable[[str], Any]] = {
-    ColumnType.INTEGER: _read_integer,
-    ColumnType.MONEY: _read_decimal(_SCALE[ColumnType.MONEY]),
-    ColumnType.MILES: _read_decimal(_SCALE[ColumnType.MILES]),
-    ColumnType.DATETIME: _read_datetime,
-    ColumnType.DEGREES: _read_degrees,
-    ColumnType.TEXT: str,
 }
 
 
@@ -331,12 +277,12 @@ def _convert_native(column: Column, published: Any) -> Any:
     if pa.types.is_floating(published.type):
         if column.type is ColumnType.INTEGER:
             return _floats_to_integer(published)
-        if column.type in _SCALE:
+        if column.type in SCALE:
             # repr() is the shortest text of this float: what the publisher had before the conversion to binary.
-            return _floats_to_decimal(published, _SCALE[column.type], lambda index: repr(published[index].as_py()))
+            return _floats_to_decimal(published, SCALE[column.type], lambda index: repr(published[index].as_py()))
         if column.type is ColumnType.DEGREES:
             return _require_finite(published)
-    if column.type in _SCALE and pa.types.is_integer(published.type):
+    if column.type in SCALE and pa.types.is_integer(published.type):
         published = pc.cast(published, pa.decimal128(21, 0))
     # The cast to the canonical type checks that the value fits its digits.
     return pc.cast(pc.cast(published, column.type.arrow), column.type.working)
@@ -362,7 +308,7 @@ def _floats_to_decimal(floats: Any, scale: int, exact_text: Callable[[int], str]
     Raises:
         pyarrow.ArrowInvalid: A value is not finite or has too many digits.
     """
-    limit = 10**_MAXIMUM_DECIMAL_DIGITS
+    limit = 10**MAXIMUM_DECIMAL_DIGITS
     doubles = np.asarray(floats.fill_null(0.0) if floats.null_count else floats)
     wholes = np.empty(len(doubles), np.int64)
     scratch = np.empty((2, min(_ROUNDING_BLOCK, len(doubles))))
@@ -383,7 +329,7 @@ def _floats_to_decimal(floats: Any, scale: int, exact_text: Callable[[int], str]
         integers = pa.Array.from_buffers(integers.type, len(integers), [floats.buffers()[0], integers.buffers()[1]])
     elif floats.null_count:
         integers = pc.if_else(pc.is_valid(floats), integers, pa.scalar(None, integers.type))
-    return integers.view(pa.decimal64(_MAXIMUM_DECIMAL_DIGITS, scale))
+    return integers.view(pa.decimal64(MAXIMUM_DECIMAL_DIGITS, scale))
 
 
 def _round_exactly(
@@ -393,7 +339,7 @@ def _round_exactly(
     scale: int,
     exact_text: Callable[[int], str],
 ) -> None:
-    read = _read_decimal(scale)
+    read = decimal_reader(scale)
     for index in np.flatnonzero(doubtful).tolist():
         exact = read(exact_text(first + index))
         if exact is None:

@@ -27,7 +27,9 @@ GREEN = Service(
         street_hail.DROPOFF_LOCATION_ID,
         *street_hail.COORDINATES,
         street_hail.PAYMENT_TYPE,
-        Column("trip_type", ColumnType.INTEGER, "How the passenger got the taxi: 1 street hail, 2 dispatch."),
+        Column(
+            "trip_type", ColumnType.INTEGER, "How the passenger got the taxi, by TLC code: 1 street hail, 2 dispatch."
+        ),
         street_hail.FARE_AMOUNT,
         street_hail.EXTRA,
         street_hail.MTA_TAX,

@@ -64,20 +64,20 @@ def zone(event: str, *, since: Month | None = None, aliases: Sequence[str] = ())
 
 
 DERIVED_TIMES = (
-    Column("pickup_date", ColumnType.DATE, "Date of the pickup.", "local date", derived=True),
-    Column("pickup_hour", ColumnType.INTEGER, "Hour of the pickup, 0 to 23.", "hour of the day", derived=True),
+    Column("pickup_date", ColumnType.DATE, "Date of pickup_datetime.", "local date", derived=True),
+    Column("pickup_hour", ColumnType.INTEGER, "Hour of pickup_datetime, 0 to 23.", "hour of the day", derived=True),
     Column(
         "pickup_isodow",
         ColumnType.INTEGER,
-        "Weekday of the pickup, from 1 for Monday to 7 for Sunday (ISO 8601).",
+        "Weekday of pickup_datetime, from 1 for Monday to 7 for Sunday (ISO 8601).",
         "weekday",
         derived=True,
     ),
     Column(
         "trip_seconds",
         ColumnType.INTEGER,
-        "Time from pickup to dropoff by local clocks. One hour is added if both are in the hour that clocks repeat in "
-        "autumn, and the dropoff is not after the pickup.",
+        "Time from pickup_datetime to dropoff_datetime. One hour is added if both are in the hour that clocks repeat "
+        "in autumn, and the dropoff is not after the pickup.",
         "seconds",
         derived=True,
     ),

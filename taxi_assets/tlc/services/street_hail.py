@@ -35,8 +35,8 @@ COORDINATES_UNTIL = Month(2016, 6)
 VENDOR_ID = Column(
     "vendor_id",
     ColumnType.INTEGER,
-    "Vendor of the meter system that sent the record: 1 Creative Mobile Technologies, 2 Curb Mobility (formerly "
-    "VeriFone), 3 Digital Dispatch Systems (until 2010), 6 Myle Technologies, 7 Helix.",
+    "Vendor of the meter system that sent the record, by TLC code: 1 Creative Mobile Technologies, 2 Curb Mobility "
+    "(formerly VeriFone), 3 Digital Dispatch Systems (until 2010), 6 Myle Technologies, 7 Helix.",
     aliases=("vendorid", "vendor_name"),
     required=True,
     codes=VENDORS,
@@ -70,8 +70,8 @@ TRIP_DISTANCE = Column(
 RATE_CODE_ID = Column(
     "rate_code_id",
     ColumnType.INTEGER,
-    "Rate in effect at the end of the trip: 1 standard, 2 JFK, 3 Newark, 4 Nassau or Westchester, 5 negotiated fare, "
-    "6 group ride, 99 unknown.",
+    "Rate in effect at the end of the trip, by TLC code: 1 standard, 2 JFK, 3 Newark, 4 Nassau or Westchester, "
+    "5 negotiated fare, 6 group ride, 99 unknown.",
     aliases=("ratecodeid", "rate_code"),
 )
 STORE_AND_FWD_FLAG = Column(
@@ -98,7 +98,8 @@ COORDINATES = tuple(
 PAYMENT_TYPE = Column(
     "payment_type",
     ColumnType.INTEGER,
-    "How the passenger paid: 0 flex fare, 1 credit card, 2 cash, 3 no charge, 4 dispute, 5 unknown, 6 voided trip.",
+    "How the passenger paid, by TLC code: 0 flex fare, 1 credit card, 2 cash, 3 no charge, 4 dispute, 5 unknown, "
+    "6 voided trip.",
     required=True,
     codes=PAYMENT_TYPES,
 )
@@ -126,8 +127,8 @@ DERIVED = (
     Column(
         "is_reversal",
         ColumnType.BOOLEAN,
-        "Whether the total is negative, so that the row reverses a charge. Exclude reversals when you count trips, and "
-        "include them when you sum money.",
+        "Whether total_amount is negative, so that the row reverses a charge. Exclude reversals when you count trips, "
+        "and include them when you sum money.",
         derived=True,
     ),
     *ORIGIN,

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
+from taxi_assets.tlc.cleaning.parse_batch import parse_batch
 from taxi_assets.tlc.cleaning.quarantine import QUARANTINE_SCHEMA
-from taxi_assets.tlc.cleaning.split_batch import split_batch
+from taxi_assets.tlc.cleaning.split_batch import evaluate_rules, split_batch
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.readers.open_trips import open_trips
+from taxi_assets.tlc.services.green import GREEN
 from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets_tests.trip_files import (
     LAYOUTS,
@@ -217,6 +219,17 @@ def test_an_empty_value_is_null_and_only_the_pickup_is_required(csv: Path, colum
     else:
         assert quarantine == []
         assert clean[0][column] is None
+
+
+def test_each_rule_gives_one_boolean_per_row(csv: Path) -> None:
+    path = write_trips(csv, LAYOUT, [trip(), trip(passenger_count="0"), trip(passenger_count="")])
+    with open_trips(path, format_of(path), GREEN, label="") as reader:
+        (raw,) = reader.batches()
+        batch, _ = parse_batch(raw, GREEN, OCTOBER, reader.match)
+    violations = evaluate_rules(batch, OCTOBER, GREEN.rules)
+    assert {name: mask.to_pylist() for name, mask in violations.items()} == {
+        rule.name: [False, rule.name == "zero_passengers", False] for rule in GREEN.rules
+    }
 
 
 def test_a_rule_that_is_not_applied_rejects_no_rows(csv: Path) -> None:
