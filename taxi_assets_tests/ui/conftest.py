@@ -1,4 +1,4 @@
-"""Dagster's UI on a fresh instance with generated trips, and a browser: Debian's chromium, or another that is here."""
+"""Dagster's UI on a new instance with generated trips, and a browser: Chromium or Chrome."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 @pytest.fixture(scope="session")
 def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of `dagster dev`: nothing has been materialized yet."""
+    """Run `dagster dev` on an instance without materializations, and return its address."""
     home = tmp_path_factory.mktemp("ui")
     (home / "dagster").mkdir()
     shutil.copy(REPOSITORY / "dagster.yaml", home / "dagster")
-    with create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    with create_server(("127.0.0.1", 0)) as free_socket:
+        port = free_socket.getsockname()[1]
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("TAXI_", "DAGSTER_"))},
         "DAGSTER_HOME": str(home / "dagster"),
@@ -48,37 +48,37 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         _wait_for(f"{address}/server_info", home / "log")
         yield address
     finally:
-        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        processes = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
         process.send_signal(signal.SIGINT)
-        _, left = psutil.wait_procs(family, 10)
-        for member in left:
-            member.kill()
+        _, remaining = psutil.wait_procs(processes, 10)
+        for survivor in remaining:
+            survivor.kill()
         process.wait(20)
 
 
 def _wait_for(address: str, log: Path) -> None:
-    for trial in tenacity.Retrying(
+    for attempt in tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(OSError),
         wait=tenacity.wait_fixed(0.5),
         stop=tenacity.stop_after_delay(120),
         retry_error_callback=lambda _: pytest.fail(log.read_text()),
     ):
-        with trial, urllib.request.urlopen(address, timeout=5):  # noqa: S310  (our own server)
+        with attempt, urllib.request.urlopen(address, timeout=5):  # noqa: S310  (a local server)
             pass
 
 
 @pytest.fixture(scope="session")
 def page(ui: str) -> Iterator[Page]:
-    """A tab of a browser that has never been there."""
+    """Return a tab of a new browser profile."""
     browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if browser is None:
-        pytest.skip(f"no browser is here: none of {', '.join(BROWSERS)}; on Debian: apt-get install chromium")
+        pytest.skip(f"none of {', '.join(BROWSERS)} is installed; on Debian: apt-get install chromium")
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         tab = chromium.new_page(viewport={"width": 1500, "height": 940}, base_url=ui)
         tab.set_default_timeout(60_000)
         expect.set_options(timeout=30_000)
         tab.goto("/")
-        tab.get_by_text("Skip", exact=True).click()  # what a fresh instance greets with
+        tab.get_by_text("Skip", exact=True).click()  # the welcome dialog of a new instance
         yield tab
         chromium.close()

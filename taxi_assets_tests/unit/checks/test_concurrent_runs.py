@@ -1,4 +1,4 @@
-"""A check next to another run of the same month: it waits for a run at work, and never excuses a mismatch otherwise."""
+"""A check while another run replaces the same month: it waits for that run, and any other mismatch is an error."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ JOB = dg.Definitions([target], jobs=[dg.define_asset_job("job", [target])]).reso
 
 @pytest.fixture(autouse=True)
 def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses of a check; none takes any time, except that the clock goes on."""
+    """Record the pauses of a check; they take no time, but advance the clock."""
     slept: list[float] = []
     monkeypatch.setattr(concurrent_runs, "time", SimpleNamespace(sleep=slept.append, monotonic=lambda: sum(slept)))
     return slept
@@ -52,7 +52,7 @@ def context_in(instance: dg.DagsterInstance, run_id: str = "the checking run") -
 
 
 def started_run(instance: dg.DagsterInstance) -> dg.DagsterRun:
-    """A run that has planned to materialize the target."""
+    """Return a started run that has planned to materialize the target."""
     run = instance.create_run_for_job(JOB, tags={"dagster/partition": MONTH}, asset_selection=frozenset([TARGET]))
     instance.report_dagster_event(dg.DagsterEvent("PIPELINE_START", "job"), run.run_id)
     found = instance.get_run_by_id(run.run_id)
@@ -70,16 +70,19 @@ def materialize(instance: dg.DagsterInstance, run_id: str, asset: dg.AssetKey, d
 
 
 def mismatch_next_to(
-    instance: dg.DagsterInstance, run_id: str | None, *, after_looks: dict[int, Callable[[], object]] | None = None
+    instance: dg.DagsterInstance,
+    run_id: str | None,
+    *,
+    actions: dict[int, Callable[[], object]] | None = None,
 ) -> Settled[bool]:
-    """Compare two sides that differ until an action says otherwise, at the given comparison."""
-    agree, looks = False, 0
+    """Compare two layers that differ, until the action for the given number of comparisons has been called."""
+    agree, comparisons = False, 0
 
     def compare() -> bool:
-        nonlocal agree, looks
-        looks += 1
-        if after_looks is not None and looks in after_looks:
-            after_looks[looks]()
+        nonlocal agree, comparisons
+        comparisons += 1
+        if actions is not None and comparisons in actions:
+            actions[comparisons]()
             agree = True
         return agree
 
@@ -89,14 +92,16 @@ def mismatch_next_to(
     return compare_when_settled(context_in(instance), TARGET, compare, find)
 
 
-def test_a_check_waits_for_a_run_at_work_and_compares_again(instance: dg.DagsterInstance, sleeps: list[float]) -> None:
+def test_a_check_waits_for_a_run_in_progress_and_compares_again(
+    instance: dg.DagsterInstance, sleeps: list[float]
+) -> None:
     run = started_run(instance)
-    settled = mismatch_next_to(instance, run.run_id, after_looks={5: lambda: None})
+    settled = mismatch_next_to(instance, run.run_id, actions={5: lambda: None})
     assert settled == Settled(compared=True)
     assert len(sleeps) == 4
 
 
-def test_a_run_that_is_still_at_work_after_the_wait_is_a_warning_that_names_it(
+def test_a_run_still_in_progress_after_the_wait_is_a_warning_that_names_the_run(
     instance: dg.DagsterInstance, sleeps: list[float]
 ) -> None:
     run = started_run(instance)
@@ -107,7 +112,7 @@ def test_a_run_that_is_still_at_work_after_the_wait_is_a_warning_that_names_it(
     assert sum(sleeps) > concurrent_runs.WAIT_SECONDS
 
 
-def test_a_run_of_another_instance_is_waited_for_and_excuses_nothing(
+def test_a_check_waits_for_a_run_of_another_instance_and_then_reports_an_error(
     instance: dg.DagsterInstance, sleeps: list[float]
 ) -> None:
     settled = mismatch_next_to(instance, "of another instance")
@@ -121,7 +126,7 @@ def fails(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
 
 
 def is_killed(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
-    """Only its lock file remains, which no process holds."""
+    """Leave only the lock file of the run, which no process holds."""
     path = lock_file(instance, run.run_id)
     path.parent.mkdir(parents=True)
     path.touch()
@@ -132,7 +137,7 @@ def has_materialized(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
 
 
 @pytest.mark.parametrize("ends", [fails, is_killed, has_materialized])
-def test_a_run_that_will_not_replace_the_layer_any_more_excuses_nothing_and_is_not_waited_for(
+def test_a_run_that_can_no_longer_replace_the_layer_is_an_error_without_a_wait(
     instance: dg.DagsterInstance, sleeps: list[float], ends: Callable[[dg.DagsterInstance, dg.DagsterRun], None]
 ) -> None:
     run = started_run(instance)
@@ -141,19 +146,19 @@ def test_a_run_that_will_not_replace_the_layer_any_more_excuses_nothing_and_is_n
     assert sleeps == []
 
 
-def test_a_run_that_ends_well_between_the_comparison_and_the_question_is_no_mismatch(
+def test_a_run_that_ends_right_after_the_comparison_leads_to_another_comparison(
     instance: dg.DagsterInstance, sleeps: list[float]
 ) -> None:
     run = started_run(instance)
     fails(instance, run)
-    assert mismatch_next_to(instance, run.run_id, after_looks={2: lambda: None}) == Settled(compared=True)
+    assert mismatch_next_to(instance, run.run_id, actions={2: lambda: None}) == Settled(compared=True)
     assert sleeps == []
 
 
-def test_a_mismatch_that_no_other_run_has_made_is_an_error_at_once(
+def test_a_mismatch_that_no_other_run_has_caused_is_an_error_without_a_wait(
     instance: dg.DagsterInstance, sleeps: list[float]
 ) -> None:
-    started_run(instance)  # is at work on the month, but has not written anything
+    started_run(instance)  # in progress, but has not written anything
     checking = started_run(instance)
     materialize(instance, checking.run_id, OTHER, "1")
     context = context_in(instance, checking.run_id)
