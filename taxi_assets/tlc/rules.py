@@ -44,8 +44,8 @@ class Rule:
         is_violated: Called with a batch and its month; returns one boolean per row, true where the row violates the
             rule. Null counts as passed. `batch.column(name)` returns a column of the service in its canonical type; see
             `cleaning.split_batch.RuleInput`.
-        definition: The text by which the data version identifies the rule, with its limits. Change it only together with
-            `is_violated`, because every month is then cleaned again. If it is empty, `description` is used.
+        definition: The text by which the data version identifies the rule, with its limits. Change it only together
+            with `is_violated`, because every month is then cleaned again. If it is empty, `description` is used.
     """
 
     name: str
