@@ -1,14 +1,17 @@
-"""How many trips the generated months have, when, and from where to where, whoever drives.
+"""How many trips each service has, at which times, and between which zones, whichever vehicle serves them.
 
-Belongs here: volumes, hours, days of the week and zones, with their origin, and the small functions that read them.
-Does not belong here: what a service's records look like (`metered_distributions.py`, `fhv.py`,
-`fhvhv.py`), and the dice (`rides.py`).
+Belongs here: volumes, hours, days of the week and zones, each with its origin, and the functions that read them. Does
+not belong here: the records of a service (`metered_distributions.py`, `fhv_trips.py`, `fhvhv_trips.py`), and drawing
+single rides (`rides.py`).
 
-Where a comment names no other origin, a figure of green was measured on 2020-10 (95,120 rows, the CSV era the samples
-imitate) and compared with 2023-01, 2023-02 and 2024-01. Of the other services there is no full month here: the figures
-of yellow are estimates from 5,000 rows of 2025-02, the first rows of files of 2017 to 2021, and what is generally known
-of 2021-01; those of fhv and fhvhv from the first 100 rows of published files, all of the hour after midnight, and what
-is generally known.
+Origin of the numbers, where a comment names no other:
+
+- green: measured on 2020-10 (95,120 rows, the CSV era that the synthetic sample imitates) and compared with 2023-01,
+  2023-02 and 2024-01.
+- yellow: estimates from 5,000 rows of 2025-02, the first rows of files of 2017 to 2021, and general knowledge of
+  2021-01.
+- fhv and fhvhv: estimates from the first 100 rows of published files, all within the hour after midnight, and general
+  knowledge.
 """
 
 from __future__ import annotations
@@ -31,15 +34,15 @@ if TYPE_CHECKING:
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
-_Rule = TypeVar("_Rule")
+_Value = TypeVar("_Value")
 
 ZONE_TABLE = Path(__file__).with_name("taxi_zone_lookup.csv")
 _ZONE_STATISTICS = Path(__file__).with_name("zones.csv")
 
-# ---------------------------------------------------------------------------------------------------- how many ride
+# ---------------------------------------------------------------------------------------------------- trips per month
 
-# A demonstration needs no million rows: above this many a month (in a season like any other), rows grow as the fifth
-# root of the trips.
+# A demonstration does not need millions of rows. In months above this size, without the seasonal factor, rows grow with
+# the fifth root of the trips.
 _DAMPED_ABOVE_ROWS = 110_000
 _DAMPING_EXPONENT = 0.2
 
@@ -49,39 +52,41 @@ def _series(text: str) -> dict[str, float]:
     return {month: float(value) for month, value in zip(months, values, strict=True)}
 
 
-# January to December: an estimate of an ordinary year.
+# Seasonal factors from January to December: an estimate of an ordinary year.
 _SEASON = (0.97, 0.94, 1.07, 1.05, 1.06, 1.01, 0.94, 0.91, 0.96, 1.05, 0.99, 1.02)
 
 
 @dataclass(frozen=True)
 class Volume:
-    """How many trips a service has."""
+    """The monthly volume of a service."""
 
-    known: dict[str, float]  # thousands of published trips, by month
-    trips_per_row: float  # one row stands for so many
+    known: dict[str, float]
+    """Thousands of published trips, by month."""
+    trips_per_row: float
+    """How many published trips one row represents."""
 
     def rows(self, month: Month) -> int:
-        """How many rows the generated month has: at most 200,000.
+        """Return the number of rows of a month: at most 200,000.
 
-        Between two known months the volume follows their trend; the season is that of an ordinary year. A trend above
-        110,000 rows is damped (`_GROWTH_ABOVE`), the season is not: a summer stays as quiet as it was.
+        Between two known months, the volume follows their trend and the season of an ordinary year. A trend above
+        110,000 rows is damped (`_DAMPING_EXPONENT`). The season is not damped.
         """
-        usual = math.exp(np.interp(month.year * 12 + month.number, *self._trend))
-        if usual > _DAMPED_ABOVE_ROWS:
-            usual = _DAMPED_ABOVE_ROWS * (usual / _DAMPED_ABOVE_ROWS) ** _DAMPING_EXPONENT
-        return round(usual * _SEASON[month.number - 1])
+        trend_rows = math.exp(np.interp(month.year * 12 + month.number, *self._trend))
+        if trend_rows > _DAMPED_ABOVE_ROWS:
+            trend_rows = _DAMPED_ABOVE_ROWS * (trend_rows / _DAMPED_ABOVE_ROWS) ** _DAMPING_EXPONENT
+        return round(trend_rows * _SEASON[month.number - 1])
 
     @functools.cached_property
     def _trend(self) -> tuple[FloatArray, FloatArray]:
-        """The known months, counted from year 0, and the logarithms of the rows they had in a season like any other."""
+        """The known months, counted from year 0, and the logarithms of their rows without the seasonal factor."""
         months = [Month.parse(key) for key in self.known]
         season = np.array([_SEASON[month.number - 1] for month in months])
         rows = np.array(list(self.known.values())) * 1000 / self.trips_per_row
         return np.array([month.year * 12.0 + month.number for month in months]), np.log(rows / season)
 
 
-# As they are generally known (checked here: yellow 2021-01; green 2013-08, 2020-10, 2023-01, 2024-01; fhvhv 2025-01).
-# One row of yellow stands for 13.7 trips, and so on, so that 2021-01 has 100,000, 25,000, 25,000 and 85,000 rows.
+# General knowledge; verified: yellow 2021-01; green 2013-08, 2020-10, 2023-01, 2024-01; fhvhv 2025-01.
+# The trips per row are chosen so that 2021-01 has 100,000, 25,000, 25,000 and 85,000 rows.
 YELLOW_VOLUME = Volume(
     _series("""
         2009-01 14092  2012-01 14970  2014-01 13783  2015-01 12742  2016-01 10906  2017-01 9711  2018-01 8760
@@ -101,7 +106,7 @@ GREEN_VOLUME = Volume(
     """),
     trips_per_row=3.06,
 )
-# Until January 2019 Uber, Lyft, Juno and Via were in these files as well.
+# Until January 2019, these files also contained the trips of Uber, Lyft, Juno and Via.
 FHV_VOLUME = Volume(
     _series("""
         2015-01 2746  2016-01 8600  2017-01 13600  2018-01 19800  2018-12 23900  2019-01 23143  2019-02 1708
@@ -122,33 +127,38 @@ FHVHV_VOLUME = Volume(
 
 
 def days_of(month: Month) -> list[dt.date]:
-    """The days of the month, in order."""
+    """Return the days of a month, in order."""
     return [month.start + dt.timedelta(days=n) for n in range(month.days)]
 
 
 def draw_day_factors(rng: np.random.Generator, month: Month) -> FloatArray:
-    """How much more or less people ride than usual, on each day of the month."""
+    """Draw a random factor around 1 for each day of a month, by which the trips of that day vary."""
     return np.asarray(np.exp(0.04 * rng.standard_normal(month.days)))
 
 
 def apportion(total: int, weights: FloatArray) -> list[int]:
-    """Whole numbers in about the ratio of the weights, that sum to `total`."""
+    """Return integers that sum to `total`, in about the ratio of the weights."""
     ends = np.rint(np.cumsum(weights) / weights.sum() * total).astype(np.int64)
     return [int(count) for count in np.diff(ends, prepend=0)]
 
 
-def value_in_force(rules: Sequence[tuple[str, _Rule]], date: dt.date) -> _Rule:
-    """The last of the rules that hold since a month or day not after the date; they stand in order."""
+def value_in_force(rules: Sequence[tuple[str, _Value]], date: dt.date) -> _Value:
+    """Return the value that is in force on a date.
+
+    Args:
+        rules: Pairs of the first month or day (`2019-02` or `2019-02-01`) and the value from then on, in order.
+        date: The date. It must not be before the first pair.
+    """
     return [rule for since, rule in rules if since <= date.isoformat()][-1]
 
 
-# ----------------------------------------------------------------------------------------------- when people ride
+# ----------------------------------------------------------------------------------------------- times
 
 _DAY_KIND = (0, 0, 0, 0, 1, 2, 3)  # Monday to Thursday, Friday, Saturday, Sunday
 _SATURDAY, _SUNDAY = 5, 6
-_HOLIDAYS = ((1, 1), (7, 4), (12, 25))  # as quiet as a Sunday, and no rush hour surcharge
+_HOLIDAYS = ((1, 1), (7, 4), (12, 25))  # trips as on a Sunday, and no rush hour surcharge
 
-# Minutes a trip takes, by the hour of its pickup, relative to 08:00.
+# Duration of a trip by the hour of its pickup, relative to 08:00.
 _SLOWNESS = (
     (0.76, 0.78, 0.71, 0.67, 0.66, 0.73, 0.85, 0.92, 1.00, 0.98, 0.99, 1.01),
     (1.03, 1.06, 1.12, 1.15, 1.14, 1.10, 1.03, 0.96, 0.90, 0.85, 0.81, 0.79),
@@ -157,37 +167,47 @@ SLOWNESS_BY_HOUR: FloatArray = np.ravel(_SLOWNESS)
 
 
 def is_workday(day: dt.date) -> bool:
-    """Whether the rush hour surcharge is asked for."""
+    """Return whether the rush hour surcharge applies."""
     return day.weekday() < _SATURDAY and (day.month, day.day) not in _HOLIDAYS
 
 
 @dataclass(frozen=True)
 class Demand:
-    """One way of taking a car (hailed, dispatched, by app): when, and from where to where."""
+    """The demand for one kind of ride (hailed, dispatched or by app): its times and its zones."""
 
-    hours: tuple[tuple[int, ...], ...]  # pickups of a thousand: Monday to Thursday, Friday, Saturday, Sunday
-    weekdays: tuple[float, ...]  # Monday to Sunday, around 1
-    zones: str  # which columns of zones.csv
-    near_miles: float  # how fast a destination's pull fades with distance: most trips,
-    far_share: float  # and some,
-    far_miles: float  # that go anywhere
-    own_zone: float  # the pull of staying within the zone
+    hours: tuple[tuple[int, ...], ...]
+    """Pickups per hour, per thousand of the day: Monday to Thursday, Friday, Saturday, Sunday."""
+    weekdays: tuple[float, ...]
+    """Factors around 1 for Monday to Sunday."""
+    zones: str
+    """Prefix of the columns of zones.csv."""
+    near_miles: float
+    """Distance over which the attraction of a destination falls to 1/e, for most trips."""
+    far_share: float
+    """Weight of the trips that go anywhere."""
+    far_miles: float
+    """The same distance for these."""
+    own_zone: float
+    """Attraction of destinations within the zone of the pickup."""
 
     def weights(self, days: Sequence[dt.date]) -> FloatArray:
-        """How many trips each day has, relative to an average one."""
-        holiday = [(day.month, day.day) in _HOLIDAYS for day in days]
+        """Return the trips of each day, relative to an average day."""
+        holidays = [(day.month, day.day) in _HOLIDAYS for day in days]
         return np.array(
-            [self.weekdays[_SUNDAY if off else day.weekday()] for day, off in zip(days, holiday, strict=True)]
+            [
+                self.weekdays[_SUNDAY if is_holiday else day.weekday()]
+                for day, is_holiday in zip(days, holidays, strict=True)
+            ]
         )
 
     def hourly(self, day: dt.date) -> FloatArray:
-        """Shape (24,): the chance that a trip of the day begins in the hour."""
+        """Return the probability that a trip of the day begins in each hour; shape (24,)."""
         pickups = self.hours[_DAY_KIND[day.weekday()]]
         return np.array(pickups) / sum(pickups)
 
 
-# The yellow hours are the mean of the (smoothed) 2025 sample and of green 2020-10: in early 2021 the city went to bed
-# earlier than in 2025.
+# The hours of yellow are the mean of the smoothed rows of 2025 and of green 2020-10: in early 2021, nights were quieter
+# than in 2025.
 HAILED_YELLOW = Demand(
     (
         (12, 6, 3, 3, 3, 7, 21, 41, 55, 56, 55, 56, 58, 59, 64, 70, 72, 76, 71, 61, 51, 43, 34, 22),
@@ -230,7 +250,8 @@ DISPATCHED_TAXIS = Demand(
     far_miles=12,
     own_zone=0.9,
 )
-# Liveries and black cars: to work, to school and to the doctor. Estimates; the zones are those of dispatched taxis.
+# Liveries and black cars: trips to work, school and medical appointments. Estimates, with the zones of dispatched
+# taxis.
 FOR_HIRE_CARS = Demand(
     (
         (10, 7, 6, 7, 15, 28, 50, 72, 76, 60, 53, 50, 50, 56, 68, 70, 62, 56, 48, 40, 34, 28, 22, 15),
@@ -245,7 +266,7 @@ FOR_HIRE_CARS = Demand(
     far_miles=12,
     own_zone=0.9,
 )
-# Estimates: busiest on Friday and Saturday evenings and in the nights after them.
+# Estimates: busiest on Friday and Saturday evenings, and in the nights that follow.
 APPS = Demand(
     (
         (17, 10, 7, 7, 11, 19, 34, 51, 57, 46, 41, 41, 42, 44, 50, 54, 57, 62, 62, 56, 51, 48, 42, 31),
@@ -262,52 +283,54 @@ APPS = Demand(
 )
 
 
-# ------------------------------------------------------------------------------------------------- where they ride
+# ------------------------------------------------------------------------------------------------- zones
 
 NEWARK, JFK, LAGUARDIA, OUTSIDE = 1, 132, 138, 265
 AIRPORTS = (NEWARK, JFK, LAGUARDIA)
-# Zones of Manhattan that TLC counts to yellow taxis' own, but that lie (mostly) beyond the congestion surcharge,
+# Zones of Manhattan in the yellow service zone that are (mostly) outside the area of the congestion surcharge.
 _ABOVE_96TH = (24, 43, 151)
-# and those that lie beyond the business district as well, which ends at 60th Street.
+# Zones that are also outside the business district, which ends at 60th Street.
 _ABOVE_60TH = (140, 141, 142, 143, 194, 202, 236, 237, 238, 239, 262, 263)
 
 
 class OriginDestinationModel:
-    """The taxi zones as a demand sees them: `draw` trips between them, and the `miles` of each.
+    """Draws pairs of pickup and dropoff zones for a demand, and the miles driven between them.
 
-    `zones.csv` holds, per zone, a place on a plane (in road miles east and north of Midtown Center, fitted to
-    the median distances of 13,415 pairs of zones in the real months: median error 9 %), its pickups and its pull as a
-    destination (fitted so that dropoffs come out as measured), per million. Yellow's are those of 2025-02, with the
-    airports at about half of them, as few people flew in 2021. Those of fhvhv are estimates: the boroughs' shares are
-    as generally known (Manhattan 38, Brooklyn 28, Queens 20, Bronx 13, Staten Island 2 %), and within a borough the
-    zones share as in a flattened mix of the other services.
+    `zones.csv` holds for each zone:
+
+    - A position on a plane, in road miles east and north of Midtown Center. Fitted to the median distances of 13,415
+      pairs of zones in published months, with a median error of 9 %.
+    - Its pickups and its attraction as a destination, per million. The attraction is fitted so that dropoffs match the
+      measured ones. Those of yellow are from 2025-02, with airports at about half, because fewer people flew in 2021.
+      Those of fhvhv are estimates: the shares of the boroughs are general knowledge (Manhattan 38 %, Brooklyn 28,
+      Queens 20, Bronx 13, Staten Island 2), and within a borough, zones share as in a flattened mix of other services.
     """
 
     def __init__(self, demand: Demand) -> None:
         with _ZONE_STATISTICS.open(encoding="utf-8") as file:
             names = file.readline().strip().split(",")
-            figures = dict(zip(names, np.loadtxt(file, delimiter=",", unpack=True), strict=True))
-        place = np.column_stack([figures["x_miles"], figures["y_miles"]])
+            statistics = dict(zip(names, np.loadtxt(file, delimiter=",", unpack=True), strict=True))
+        place = np.column_stack([statistics["x_miles"], statistics["y_miles"]])
         self._distance: FloatArray = np.hypot(*(place[:, None, :] - place[None, :, :]).transpose(2, 0, 1))
         reach = np.exp(-self._distance / demand.near_miles)
         reach += demand.far_share * np.exp(-self._distance / demand.far_miles)
-        # Airports draw from the whole city, and hardly anybody rides within one.
-        airports = np.isin(figures["LocationID"], AIRPORTS)
+        # Airports attract trips from the whole city; few trips stay within one.
+        airports = np.isin(statistics["LocationID"], AIRPORTS)
         reach[airports, :] = np.exp(-self._distance[airports, :] / 20)
         reach[:, airports] = np.exp(-self._distance[:, airports] / 20)
         np.fill_diagonal(reach, np.where(airports, 0.1, 1.0) * demand.own_zone)
-        trips = reach * figures[f"{demand.zones}_pull"]
-        trips *= (figures[f"{demand.zones}_pickups"] / trips.sum(axis=1))[:, None]
+        trips = reach * statistics[f"{demand.zones}_pull"]
+        trips *= (statistics[f"{demand.zones}_pickups"] / trips.sum(axis=1))[:, None]
         self._cumulative: FloatArray = np.cumsum(trips.ravel() / trips.sum())
 
     def draw_pairs(self, rng: np.random.Generator, count: int) -> tuple[IntArray, IntArray]:
-        """Origins and destinations: LocationIDs, 1 to 265."""
-        # Rounding may leave the last sum a hair below 1.
+        """Draw `count` pickup and dropoff zones, as LocationIDs from 1 to 265."""
+        # Rounding can make the last cumulative sum slightly less than 1.
         pair = np.minimum(np.searchsorted(self._cumulative, rng.random(count)), self._cumulative.size - 1)
         return pair // len(self._distance) + 1, pair % len(self._distance) + 1
 
     def draw_miles(self, rng: np.random.Generator, origin: IntArray, destination: IntArray) -> FloatArray:
-        """Driven miles: spread around the distance of the zones; within a zone around 0.82 miles."""
+        """Draw the miles driven, around the distance between the zones, or around 0.82 miles within a zone."""
         noise = rng.standard_normal(len(origin))
         within = 0.82 * np.exp(0.62 * noise)
         return np.where(
@@ -317,22 +340,22 @@ class OriginDestinationModel:
 
 @functools.cache
 def origin_destination_model(demand: Demand) -> OriginDestinationModel:
-    """The zones for a demand (some 10 ms to build, hence kept)."""
+    """Return the model for a demand, cached because it takes 10 ms to build."""
     return OriginDestinationModel(demand)
 
 
 @functools.cache
 def below_96th() -> BoolArray:
-    """Shape (266,), indexed by LocationID: Manhattan below 96th Street, where trips pay the congestion surcharge."""
+    """Return flags for zones below 96th Street, where the congestion surcharge applies; indexed by LocationID."""
     rows = [line.split(",") for line in ZONE_TABLE.read_text(encoding="utf-8").splitlines()]
-    below = np.array([row[-1] == '"Yellow Zone"' for row in rows])  # the header stands at index 0
+    below = np.array([row[-1] == '"Yellow Zone"' for row in rows])  # index 0 is the header
     below[list(_ABOVE_96TH)] = False
     return below
 
 
 @functools.cache
 def below_60th() -> BoolArray:
-    """Shape (266,), indexed by LocationID: the business district, where trips pay a fee since January 2025."""
+    """Return flags for zones in the business district, with a fee since 2025; indexed by LocationID."""
     below = below_96th().copy()
     below[list(_ABOVE_60TH)] = False
     return below

@@ -1,14 +1,21 @@
-"""The generated records of fhvhv: the trips of Uber, Lyft, Via and Juno, as TLC publishes them today.
+"""The generated records of fhvhv: the trips of Uber, Lyft, Via and Juno, as TLC publishes them now.
 
-Belongs here: the companies, what a trip costs and pays, and the columns. Does not belong here: what a ride is
-(`rides.py`), how many there are (`demand.py`) and the file (`__init__.py`).
+Belongs here: the companies, fares and pay, and the columns. Does not belong here: drawing rides (`rides.py`), their
+number (`demand.py`), and writing the file (`__init__.py`).
 
-Known: the columns; the companies' bases and, until 2020-04, their shares (600 published rows); the fund's 2.5 %, 3 %
-from 2020-11-01 and 2.75 % in published rows of 2024; sales tax 8.875 %; the surcharge of 2.75, of a shared ride 0.75;
-the airports' fee of 2.50 an end from 2021-04-05, of a shared ride 1.25, and that its column was empty before; the
-business district's fee of 1.50 from 2025-01-05; that the driver's pay follows the city's minimum per mile and minute;
-that Lyft reports neither the originating base nor when a car is on the scene. The rest are estimates: waits, fares,
-tips, shares of rides and flags, the dates between which a rule changed, and all dirt.
+Known facts:
+
+- the columns
+- the bases of each company, and their shares until 2020-04 (600 published rows)
+- the Black Car Fund's 2.5 %, 3 % from 2020-11-01, and 2.75 % in published rows of 2024; sales tax of 8.875 %
+- the congestion surcharge of 2.75, or 0.75 for shared rides
+- the airport fee of 2.50 per end from 2021-04-05, or 1.25 for shared rides; its column was empty before
+- the business district's fee of 1.50 from 2025-01-05
+- the driver's pay follows the city's minimum per mile and minute
+- Lyft reports neither the originating base nor when a car is on the scene
+
+Estimates: waiting times, fares, tips, shares of rides and flags, the dates between which a rule changed, and all data
+errors.
 """
 
 from __future__ import annotations
@@ -46,7 +53,7 @@ _UBERS_BASES = (
     *("B02879", "B02880", "B02887", "B02864", "B02871", "B02877", "B02884", "B02866", "B02878", "B02888"),
     *("B02870", "B02889", "B02867", "B02876", "B02865", "B02883"),
 )
-# Of each company: its bases, the larger first. Uber and Lyft have had one each since 2022.
+# The bases of each company, the largest first. Uber and Lyft have had one each since 2022.
 _BASES = (
     ("2019-02", (("B03035", "B02914"), _UBERS_BASES, ("B02800",), ("B02510",))),
     ("2022-01", (("B03035",), ("B03404",), ("B02800",), ("B03406",))),
@@ -59,7 +66,7 @@ _SALES_TAX = 0.08875
 _CONGESTION, _CONGESTION_SHARED = 275, 75
 _AIRPORT, _AIRPORT_SHARED, _AIRPORT_SINCE = 250, 125, "2021-04-05"
 _DISTRICT, _DISTRICT_SINCE, _DISTRICT_COLUMN = 150, "2025-01-05", Month(2025, 1)
-_PAY = (  # the driver's minimum, in cents per mile and per minute
+_PAY = (  # the driver's minimum pay, in cents per mile and per minute
     *(("2019-02", (109, 50)), ("2021-01", (116, 53)), ("2022-03", (122, 56)), ("2023-03", (131, 57))),
 )
 _LEAST_FARE = 700
@@ -67,16 +74,16 @@ _TIPPED = 0.17
 
 # ------------------------------------------------------------------------------------------------------- the flags
 
-# How many ask to share, and of those how many find somebody. In the spring of 2020 the apps stopped it; Via never did.
+# Share of trips that request sharing. In March 2020 the apps stopped it, except Via.
 _SHARED = (("2019-02", 0.22), ("2019-10", 0.15), ("2020-03-17", 0.0), ("2022-06", 0.015))
 _VIAS_SHARED = 0.9
-_MATCHED = 0.55
+_MATCHED = 0.55  # share of the requests that find another passenger
 _WHEELCHAIR = 2e-3
-_IN_ACCESSIBLE_CAR = (("2019-02", 0.0), ("2022-01", 0.05))  # though none was asked for
-# Rows of 2021 and 2022 have a blank, those of 2024 an N.
+_IN_ACCESSIBLE_CAR = (("2019-02", 0.0), ("2022-01", 0.05))  # without a request
+# Published rows of 2021 and 2022 have a blank, those of 2024 an N.
 _UBERS_ACCESS_A_RIDE = (("2019-02", " "), ("2024-01", "N"))
 
-# -------------------------------------------------------------------------------------------------------- the dirt
+# -------------------------------------------------------------------------------------------------------- data errors
 
 _UNPAID = 1.5e-3
 _PAY_TAKEN_BACK = 1.5e-4
@@ -89,7 +96,7 @@ _TIMES = ("request_datetime", "on_scene_datetime", "pickup_datetime", "dropoff_d
 
 
 def schema(month: Month) -> pa.Schema:
-    """The columns and types of the month; zones became 32 bits wide when green's did, in February 2023."""
+    """Return the columns and types of a month. Since February 2023, zones have 32 bits, as in green."""
     text, number, time = pa.string(), pa.float64(), pa.timestamp("us")
     zone = pa.int64() if month < Month(2023, 2) else pa.int32()
     names = ("hvfhs_license_num", "dispatching_base_num", "originating_base_num")
@@ -106,7 +113,7 @@ def schema(month: Month) -> pa.Schema:
 
 
 def record_batches(month: Month, rng: np.random.Generator) -> Iterator[pa.RecordBatch]:
-    """The trips by day, in the schema of the month."""
+    """Yield the trips of each day, in the month's schema."""
     days = demands.days_of(month)
     weights = demands.draw_day_factors(rng, month) * APPS.weights(days)
     for day, count in zip(days, demands.apportion(FHVHV_VOLUME.rows(month), weights), strict=True):
@@ -115,19 +122,19 @@ def record_batches(month: Month, rng: np.random.Generator) -> Iterator[pa.Record
 
 
 def draw_day_batch(rng: np.random.Generator, month: Month, date: dt.date, count: int) -> pa.RecordBatch:
-    """`count` trips of a day of the month, in the order of the file."""
+    """Return `count` trips of a day of the month, in the order of the file."""
     rides = draw_rides(rng, APPS, date, count)
     company = draw_indices(rng, count, value_in_force(_COMPANIES, date))
-    asked = draw_flags(rng, count, np.where(company == _VIA, _VIAS_SHARED, value_in_force(_SHARED, date)))
-    matched = asked & draw_flags(rng, count, _MATCHED)
-    texts = _draw_bases(rng, date, company) | _draw_flag_columns(rng, date, company, asked, matched)
-    numbers = _draw_times_and_places(rng, rides, company) | _draw_amounts(rng, rides, asked)
+    is_requested = draw_flags(rng, count, np.where(company == _VIA, _VIAS_SHARED, value_in_force(_SHARED, date)))
+    is_matched = is_requested & draw_flags(rng, count, _MATCHED)
+    texts = _draw_bases(rng, date, company) | _draw_flag_columns(rng, date, company, is_requested, is_matched)
+    numbers = _draw_times_and_places(rng, rides, company) | _draw_amounts(rng, rides, is_requested)
     _add_recording_errors(rng, month, numbers)
-    # By the true hour of the pickup, in any order within.
+    # By the hour of the pickup without recording errors, in random order within the hour.
     order = pa.array(np.lexsort((rng.random(count), rides.pickup // 3600)))
-    wanted = schema(month)
-    columns = [texts[f.name] if f.name in texts else _to_arrow(numbers[f.name], f.type) for f in wanted]
-    return pa.RecordBatch.from_arrays([column.take(order) for column in columns], schema=wanted)
+    month_schema = schema(month)
+    columns = [texts[f.name] if f.name in texts else _to_arrow(numbers[f.name], f.type) for f in month_schema]
+    return pa.RecordBatch.from_arrays([column.take(order) for column in columns], schema=month_schema)
 
 
 # ----------------------------------------------------------------------------------------------- the parts of a row
@@ -152,12 +159,12 @@ def _draw_bases(rng: np.random.Generator, date: dt.date, company: IntArray) -> d
 def _draw_times_and_places(
     rng: np.random.Generator, rides: Rides, company: IntArray
 ) -> dict[str, IntArray | FloatArray]:
-    """Times in seconds of New York's wall clock since 1970, zones, miles and seconds."""
+    """Draw times in seconds of New York's wall clock since 1970, and return them with zones, miles and durations."""
     count = len(rides.start_seconds)
-    waited = draw_lognormal(rng, count, 50, 0.9)  # the car, for the passenger
-    under_way = draw_lognormal(rng, count, 240, 0.6)  # to the passenger
+    waited = draw_lognormal(rng, count, 50, 0.9)  # seconds that the car waits for the passenger
+    under_way = draw_lognormal(rng, count, 240, 0.6)  # seconds from the request until the car is on the scene
     on_scene = rides.start_seconds - waited
-    grain = np.where(company == _LYFT, 1000, 100)
+    units_per_mile = np.where(company == _LYFT, 1000, 100)
     return {
         "request_datetime": rides.day.wall_clock(on_scene - under_way),
         "on_scene_datetime": np.where(company == _LYFT, np.nan, rides.day.wall_clock(on_scene)),
@@ -165,17 +172,17 @@ def _draw_times_and_places(
         "dropoff_datetime": rides.dropoff,
         "PULocationID": rides.origin,
         "DOLocationID": rides.destination,
-        "trip_miles": np.rint(rides.miles * grain) / grain,
+        "trip_miles": np.rint(rides.miles * units_per_mile) / units_per_mile,
         "trip_time": rides.duration_seconds,
     }
 
 
 def _draw_amounts(rng: np.random.Generator, rides: Rides, shared: BoolArray) -> dict[str, IntArray | FloatArray]:
-    """Dollars: made of whole cents, divided last, so that each is the number that its two decimals mean."""
+    """Draw the amounts in dollars: integer cents, divided last, so that each float is the nearest to its decimals."""
     date, count = rides.day.date, len(rides.start_seconds)
     ends = np.stack([rides.origin, rides.destination])
     per_mile, per_minute = value_in_force(_PAY, date)
-    # Mostly the minimum; more when cars are scarce.
+    # Mostly the minimum pay; more if cars are scarce.
     scarcity = np.exp(np.maximum(0.15 * rng.standard_normal(count), 0.01))
     pay = (per_mile * rides.miles + per_minute * rides.duration_minutes) * scarcity
     fare = np.rint(np.maximum(pay * np.exp(0.15 + 0.25 * rng.standard_normal(count)), _LEAST_FARE))
@@ -200,7 +207,7 @@ def _draw_amounts(rng: np.random.Generator, rides: Rides, shared: BoolArray) -> 
 
 
 def _draw_tips(rng: np.random.Generator, fare: FloatArray) -> FloatArray:
-    """Half of them whole dollars, half a share of the fare."""
+    """Draw tips: half of them whole dollars, half a share of the fare."""
     count = len(fare)
     dollars = 100.0 * (1 + draw_indices(rng, count, (0.25, 0.3, 0.2, 0.06, 0.19)))
     share = np.rint(
@@ -210,14 +217,14 @@ def _draw_tips(rng: np.random.Generator, fare: FloatArray) -> FloatArray:
 
 
 def _draw_flag_columns(
-    rng: np.random.Generator, date: dt.date, company: IntArray, asked: BoolArray, matched: BoolArray
+    rng: np.random.Generator, date: dt.date, company: IntArray, is_requested: BoolArray, is_matched: BoolArray
 ) -> dict[str, pa.Array]:
     count = len(company)
     wheelchair = draw_flags(rng, count, _WHEELCHAIR)
     accessible = draw_flags(rng, count, np.where(wheelchair, 0.9, value_in_force(_IN_ACCESSIBLE_CAR, date)))
     return {
-        "shared_request_flag": _format_flags(asked),
-        "shared_match_flag": _format_flags(matched),
+        "shared_request_flag": _format_flags(is_requested),
+        "shared_match_flag": _format_flags(is_matched),
         "access_a_ride_flag": pc.if_else(pa.array(company == _UBER), value_in_force(_UBERS_ACCESS_A_RIDE, date), "N"),
         "wav_request_flag": _format_flags(wheelchair),
         "wav_match_flag": _format_flags(accessible),
@@ -228,11 +235,11 @@ def _format_flags(flags: BoolArray) -> pa.Array:
     return pc.if_else(pa.array(flags), "Y", "N")
 
 
-# ------------------------------------------------------------------------------------------------------- the dirt
+# ------------------------------------------------------------------------------------------------------- data errors
 
 
 def _add_recording_errors(rng: np.random.Generator, month: Month, columns: dict[str, IntArray | FloatArray]) -> None:
-    """What the companies get wrong."""
+    """Change a few values as the companies misreport them."""
     pay, pickup, dropoff, on_scene = (
         columns[name] for name in ("driver_pay", "pickup_datetime", "dropoff_datetime", "on_scene_datetime")
     )
@@ -252,9 +259,9 @@ def _add_recording_errors(rng: np.random.Generator, month: Month, columns: dict[
         columns[name] = columns[name] + later
 
 
-def _to_arrow(column: IntArray | FloatArray, written_as: pa.DataType) -> pa.Array:
-    """A column as published; NaN stands for what nobody reported."""
-    if pa.types.is_timestamp(written_as):
+def _to_arrow(column: IntArray | FloatArray, arrow_type: pa.DataType) -> pa.Array:
+    """Return a column in its published type. NaN becomes null: not reported."""
+    if pa.types.is_timestamp(arrow_type):
         seconds = pa.array(column, from_pandas=True).cast(pa.int64())
-        return seconds.cast(pa.timestamp("s")).cast(written_as)
-    return pa.array(column, from_pandas=True).cast(written_as)
+        return seconds.cast(pa.timestamp("s")).cast(arrow_type)
+    return pa.array(column, from_pandas=True).cast(arrow_type)

@@ -1,8 +1,7 @@
-"""What the records of metered taxis look like, in figures: tariffs, payment, and the share of every kind of dirt.
+"""The numbers behind the records of yellow and green: tariffs, payment, and the share of each kind of data error.
 
-Belongs here: figures of yellow and green, with their origin. Does not belong here: making records of them
-(`metered_trips.py`), and how many trips there are (`demand.py`, which also says what was measured and what is
-estimated).
+Belongs here: the numbers of metered taxis, with their origin. Does not belong here: generating records
+(`metered_trips.py`), and the number of trips (`demand.py`, which also says what was measured and what is estimated).
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
     from taxi_assets.tlc.month import Month
 
-# --------------------------------------------------------------------------------------------------- what it costs
+# --------------------------------------------------------------------------------------------------- tariffs
 
 OVERNIGHT_HOURS = (20, 21, 22, 23, 0, 1, 2, 3, 4, 5)
 RUSH_HOURS = (16, 17, 18, 19)
@@ -39,11 +38,12 @@ RUSH_HOURS = (16, 17, 18, 19)
 
 @dataclass(frozen=True)
 class Tariff:
-    """What the meter and the law ask for, in cents."""
+    """Fares, taxes and surcharges in cents, from the month `since`."""
 
     since: str
     drop: int
-    unit: int  # per fifth of a mile, or per minute when slow
+    unit: int
+    """Per fifth of a mile, or per minute in slow traffic."""
     overnight: int
     rush: int
     jfk_flat: int
@@ -63,23 +63,23 @@ _TARIFFS = (
 
 
 def tariff_of(month: Month) -> Tariff:
-    """The tariff in force in the month."""
+    """Return the tariff in force in a month."""
     return [tariff for tariff in _TARIFFS if tariff.since <= str(month)][-1]
 
 
-# ------------------------------------------------------------------------------------------------------- the dirt
+# ------------------------------------------------------------------------------------------------------- data errors
 
-# Of all rows of the four green months: 41 pickups of another month in 284,691 rows.
+# Share of all rows: 41 pickups in other months among the 284,691 rows of four green months.
 STRAYS = 1.44e-4
-# Of vendor 2's hailed rows: meters left running until the taxi was next used, for almost a day or a little more.
+# Share of vendor 2's hailed rows: the meter ran until the taxi was used again, for about a day.
 METER_LEFT_ON = 4.9e-3
 DROPOFF_AT_PICKUP = 1.5e-3
 DROPOFF_BEFORE_PICKUP = 2e-5
 RATE_UNKNOWN = 1e-4  # RatecodeID 99
-# Of dispatched rows.
+# Shares of dispatched rows.
 DISPATCHED_WITHOUT_DISTANCE = 1.3e-2
-DISPATCHED_TO_THE_SECOND = 7e-3  # the others carry whole minutes
-# Rows stand in the hour of their pickup, unsorted; some in the next hour, and some were uploaded hours later.
+DISPATCHED_TO_THE_SECOND = 7e-3  # the others have whole minutes
+# Rows are in the order of their pickup hour, unsorted within it. This share was uploaded hours later.
 UPLOADED_LATE = 8e-3
 
 # ---------------------------------------------------------------------------------------------------- the services
@@ -87,37 +87,47 @@ UPLOADED_LATE = 8e-3
 
 @dataclass(frozen=True)
 class MeteredService:
-    """One service of metered taxis. Shares are of the metered rows, unless they say otherwise."""
+    """The distributions of one service. Shares are of the metered rows, unless stated otherwise."""
 
     volume: Volume
     hailed: Demand
     dispatched: Demand
-    dispatched_share: tuple[tuple[str, float], ...]  # of all rows, from the month on
+    dispatched_share: tuple[tuple[str, float], ...]
+    """Share of all rows, by the month from which it applies."""
     vendor_1: float
-    passengers: tuple[float, ...]  # the shares of 1, 2, 3, … (a driver counts)
+    passengers: tuple[float, ...]
+    """Shares of 1, 2, 3, … passengers, as counted by the driver."""
     zero_passengers: float
-    payment_types: tuple[float, ...]  # credit card, cash, no charge, dispute, unknown
-    tips: tuple[float, ...]  # on cards: none, 20 %, 25 %, 30 %, whole dollars, any
-    negotiated: float  # RatecodeID 5
-    odometer_failed: float  # distance 0 on a real trip
-    aborted: float  # distance 0, over within seconds
+    payment_types: tuple[float, ...]
+    """Shares of credit card, cash, no charge, dispute, unknown."""
+    tips: tuple[float, ...]
+    """Shares of the tips on cards: none, 20 %, 25 %, 30 %, whole dollars, any amount."""
+    negotiated: float
+    """RatecodeID 5."""
+    odometer_failed: float
+    """Distance 0 on a real trip."""
+    aborted: float
+    """Distance 0, and over within a minute."""
     reversal_share: float
     congestion_cents: int
-    dispatch_fee: float  # the share of dispatched rows whose `tip` is a fee of 2.75
+    dispatch_fee: float
+    """Share of the dispatched rows whose `tip_amount` is a fee of 2.75."""
     dispatch_mta_tax: bool
-    absurd_distance: float  # of dispatched rows, hailed ones have none: 600 to 225,000 miles
-    stored: float  # store_and_fwd_flag Y
+    absurd_distance: float
+    """Share of the dispatched rows with 600 to 225,000 miles. Hailed rows have none."""
+    stored: float
+    """store_and_fwd_flag Y."""
 
     def rows_by_day(self, rng: np.random.Generator, month: Month) -> list[tuple[dt.date, int, int]]:
-        """Day, hailed rows, dispatched rows; they sum to the month's rows."""
+        """Return each day with its hailed and its dispatched rows, which sum to the rows of the month."""
         rows = self.volume.rows(month)
         dispatched = round(rows * value_in_force(self.dispatched_share, month.start))
-        days, fine = days_of(month), draw_day_factors(rng, month)
+        days, factors = days_of(month), draw_day_factors(rng, month)
         return list(
             zip(
                 days,
-                apportion(rows - dispatched, fine * self.hailed.weights(days)),
-                apportion(dispatched, fine * self.dispatched.weights(days)),
+                apportion(rows - dispatched, factors * self.hailed.weights(days)),
+                apportion(dispatched, factors * self.dispatched.weights(days)),
                 strict=True,
             )
         )
@@ -131,7 +141,7 @@ YELLOW = MeteredService(
     dispatched_share=(("0000-00", 0.0), ("2019-07", 0.008), ("2020-04", 0.0718), ("2022-01", 0.035)),
     vendor_1=0.33,
     passengers=(0.735, 0.15, 0.04, 0.016, 0.03, 0.0289, 0.0001),
-    # 2021-01 had 26,726 rows, 1.95 % of all: kept a little below, so that at most 2 % fail any rule.
+    # 2021-01 had 26,726 rows, 1.95 % of all. A little less here, so that at most 2 % of the rows violate any rule.
     zero_passengers=0.0185,
     payment_types=(0.738, 0.2505, 0.0068, 0.0047, 0.00002),
     tips=(0.07, 0.38, 0.14, 0.08, 0.18, 0.15),
@@ -150,7 +160,8 @@ GREEN = MeteredService(
     volume=GREEN_VOLUME,
     hailed=HAILED_GREEN,
     dispatched=DISPATCHED_TAXIS,
-    # 44.7 % in 2020-10, 6.0 to 7.4 % in 2023 and 2024; there were none before July 2019. That year's is an estimate.
+    # 44.7 % in 2020-10, 6.0 to 7.4 % in 2023 and 2024; there were none before July 2019. The share of 2019 is an
+    # estimate.
     dispatched_share=(("0000-00", 0.0), ("2019-07", 0.18), ("2020-04", 0.447), ("2022-01", 0.065)),
     vendor_1=0.19,
     passengers=(0.8777, 0.0586, 0.0094, 0.0097, 0.0274, 0.0171, 0.0001),
