@@ -2,12 +2,12 @@
 
     with LoopbackPublisher({"green_tripdata_2020-10.csv": b"..."}) as publisher:
         publisher.script("green_tripdata_2020-10.csv", Answer(status=503), Answer(cut_after=1000))
-        ...fetch publisher.url("green_tripdata_2020-10.csv")...
+        ...download publisher.url("green_tripdata_2020-10.csv")...
         assert publisher.requests[-1].headers["Range"] == "bytes=1000-"
 
-Left alone it does what a good server does: ETag, Last-Modified, conditional requests, ranges with If-Range, HEAD.
+Without a script it is a well-behaved server: ETag, Last-Modified, conditional requests, ranges with If-Range, HEAD.
 
-Belongs here: how servers behave, well and badly. Does not belong here: anything about taxi trips.
+Belongs here: the behavior of HTTP servers, good and bad. Does not belong here: anything about taxi trips.
 """
 
 from __future__ import annotations
@@ -35,48 +35,48 @@ if TYPE_CHECKING:
 
 HTML_PAGE = b"<!DOCTYPE html>\n<html><head><title>Maintenance &amp; repair</title></head><body>Sorry.</body></html>\n"
 FIRST_PUBLISHED = 1_600_000_000
-"""The Last-Modified of files given as bytes, in seconds since 1970; a second more with each `publish`."""
+"""Last-Modified of the first file given as bytes, in seconds since 1970. Each `publish` adds a second."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """How one request is answered; the defaults are what a good server does."""
+    """The answer to one request. The defaults are those of a well-behaved server."""
 
     status: int | None = None
-    """Answer with this and a short text, instead of the file."""
+    """Send this status and a short text instead of the file."""
     body: bytes | None = None
-    """Send these bytes with status 200 instead of the file, such as `HTML_PAGE`; no validators."""
+    """Send these bytes instead of the file, such as `HTML_PAGE`, with status 200 and without ETag or Last-Modified."""
     headers: Mapping[str, str | None] = field(default_factory=dict)
-    """Added to the answer, or replacing its own; None takes one away."""
+    """Headers to add or replace. None removes a header."""
     redirect: str | None = None
-    """Answer 302 with this Location, and with `body`."""
+    """Send status 302 with this Location, and `body`."""
     delay: float = 0.0
     """Seconds to wait before answering."""
     stall_after: int | None = None
-    """Send only so many bytes of the body, then nothing more, the connection left open."""
+    """Send only this many bytes of the body, and leave the connection open."""
     drip: float = 0.0
-    """Send the answer, its head too, a byte at a time, with so many seconds in between."""
+    """Send the headers and the body one byte at a time, with this many seconds in between."""
     cut_after: int | None = None
-    """Send only so many bytes of the body, then close the connection cleanly."""
+    """Send only this many bytes of the body, then close the connection cleanly."""
     reset: bool = False
-    """Close by TCP reset instead, as when the other side crashed."""
+    """Close the connection with a TCP reset, as after a crash of the server."""
     content_length: int | None = None
-    """Claim this length, whatever the body's."""
+    """Send this Content-Length, whatever the length of the body."""
     chunked: bool = False
-    """Send it chunked, without a Content-Length."""
+    """Send the body chunked, without a Content-Length."""
     endless: bool = False
-    """After the body, send zeros for ever; no Content-Length."""
+    """Send zeros forever after the body, without a Content-Length."""
     ranges: bool = True
-    """False: ignore Range, always send the whole."""
-    heed_if_range: bool = True
-    """False: send the range even when the file is another one by now, as some servers do."""
+    """False: ignore Range, and always send the complete file."""
+    honor_if_range: bool = True
+    """False: send the range even if the file has changed, as some servers do."""
     before: Callable[[], None] | None = None
     """Called before answering, for example to publish another version."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request as it came in; `path` without leading slash and query, `query` as sent."""
+    """A received request: `path` without the leading slash and the query, `query` as sent."""
 
     method: str
     path: str
@@ -92,10 +92,11 @@ class _File:
 
 
 class LoopbackPublisher:
-    """Serves files on 127.0.0.1 while its `with` block lasts.
+    """Serves files on 127.0.0.1 within its `with` block.
 
-    `files`: contents by path (`"a/b.csv"`), or a folder, whose files are read anew at each request. `certificate`: a
-    PEM file with a key, to be spoken to in TLS.
+    Args:
+        files: Contents by path (`"a/b.csv"`), or a folder, whose files are read at each request.
+        certificate: A PEM file with a key and a certificate, to serve HTTPS.
     """
 
     def __init__(self, files: Mapping[str, bytes] | Path | None = None, *, certificate: Path | None = None) -> None:
@@ -105,7 +106,7 @@ class LoopbackPublisher:
         self._certificate = certificate
         self._files: dict[str, _File] = {}
         self._scripts: dict[str, list[Answer]] = {}
-        self._thereafter: dict[str, Answer] = {}
+        self._later_answers: dict[str, Answer] = {}
         self._lock = threading.Lock()
         self._versions = 0
         for path, content in ({} if files is None or isinstance(files, Path) else files).items():
@@ -130,49 +131,49 @@ class LoopbackPublisher:
 
     @property
     def base(self) -> str:
-        """Its address, without a slash at the end."""
+        """The URL of the server, without a slash at the end."""
         return f"http{'s' if self._certificate else ''}://127.0.0.1:{self.port}"
 
     @property
     def port(self) -> int:
-        """The port it listens on."""
+        """The port of the server."""
         return int(self._server.server_address[1])
 
     def url(self, path: str) -> str:
-        """The address of a file."""
+        """Return the URL of a file."""
         return f"{self.base}/{path}"
 
     def publish(self, path: str, content: bytes, *, etag: str | None = None) -> None:
-        """Put a file there, or another version of it; the ETag is made from the content if none is given."""
+        """Publish a file, or a new version of it. Without `etag`, the ETag is a digest of the content."""
         with self._lock:
             modified = email.utils.formatdate(FIRST_PUBLISHED + self._versions, usegmt=True)
             self._versions += 1
             self._files[path] = _File(content, etag or _etag_of(content), modified)
 
     def withdraw(self, path: str) -> None:
-        """Take a file away: 404 from now on."""
+        """Remove a file: requests for it then return 404."""
         with self._lock:
             del self._files[path]
 
     def script(self, path: str, *answers: Answer, then: Answer | None = None) -> None:
-        """Answer the next requests for the path like this, one by one, and all later ones like `then`."""
+        """Use these answers for the next requests for the path, in order, and `then` for all later ones."""
         with self._lock:
             self._scripts[path] = list(answers)
-            self._thereafter[path] = then or Answer()
+            self._later_answers[path] = then or Answer()
 
     def requests_for(self, path: str) -> list[Request]:
-        """The requests for one path, in order."""
+        """Return the requests for a path, in order."""
         return [request for request in self.requests if request.path == path]
 
     def record(self, request: Request) -> Answer:
-        """Note a request, and say how to answer it (for the server)."""
+        """Record a request, and return the answer to it. Used by the server."""
         with self._lock:
             self.requests.append(request)
             script = self._scripts.get(request.path)
-            return script.pop(0) if script else self._thereafter.get(request.path, Answer())
+            return script.pop(0) if script else self._later_answers.get(request.path, Answer())
 
     def find(self, path: str) -> _File | None:
-        """The file of that path (for the server)."""
+        """Return the file at a path. Used by the server."""
         with self._lock:
             found = self._files.get(path)
         if found is not None or self._folder is None:
@@ -194,13 +195,13 @@ class _Server(ThreadingHTTPServer):
     publisher: LoopbackPublisher
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # Clients hang up in the middle: that is what many tests are about.
+        # Many tests are about clients that close the connection early.
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
 
 class _Dripping(io.BufferedIOBase):
-    """A file that is written a byte at a time."""
+    """A file that writes one byte at a time, with pauses."""
 
     def __init__(self, file: Any, pause: float, stopping: threading.Event) -> None:
         self._file = file
@@ -255,7 +256,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         same = self.headers.get("If-Range") in {None, file.etag, file.last_modified}
-        if span is None or not answer.ranges or (answer.heed_if_range and not same):
+        if span is None or not answer.ranges or (answer.honor_if_range and not same):
             self._send(HTTPStatus.OK, validators, file.content, answer)
             return
         size = len(file.content)
@@ -304,7 +305,7 @@ class _Handler(BaseHTTPRequestHandler):
         while answer.endless and not self.server.publisher.stopping.is_set():
             self.wfile.write(bytes(64 << 10))
         if answer.reset:
-            # Give what was sent time to arrive: a reset throws away what the other side has not read yet.
+            # Wait until the client has read the bytes: a reset discards unread ones.
             time.sleep(0.05)
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()

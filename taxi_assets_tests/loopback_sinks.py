@@ -1,10 +1,10 @@
-"""Where messages arrive, on loopback: a real HTTP server and a real SMTP server that keep what they are sent.
+"""Receivers of notifications on loopback: a real HTTP server and a real SMTP server that keep all messages.
 
     with HttpSink() as web, MailSink() as mail:
         ...notify f"{web.address},{mail.address}"...
         assert web.messages[0]["title"] == mail.messages[0]["Subject"]
 
-Their addresses are those of `TAXI_NOTIFY_URLS`, and hold `SECRET`: it must turn up nowhere else.
+Their addresses are values for `TAXI_NOTIFY_URLS`, and contain `SECRET`, which must not appear anywhere else.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from email.message import EmailMessage
 
-SECRET = "hunter2hunter2"  # noqa: S105  (the one that must not be seen)
+SECRET = "hunter2hunter2"  # noqa: S105  (a fake password)
 
 
 class HttpSink:
-    """Takes JSON; `status` is its answer, which it holds back while `answers` is not set."""
+    """Receives JSON over HTTP. Answers with `status`, but not before `answers` is set."""
 
     def __init__(self, status: int = 200) -> None:
         self.status = status
@@ -48,7 +48,7 @@ class _HttpServer(ThreadingHTTPServer):
     sink: HttpSink
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        pass  # who has waited for an answer too long is gone
+        pass  # a client whose timeout has passed has closed the connection
 
 
 class _HttpHandler(BaseHTTPRequestHandler):
@@ -68,7 +68,7 @@ class _HttpHandler(BaseHTTPRequestHandler):
 
 
 class MailSink:
-    """Takes mail, from whoever has a name and a password."""
+    """Receives mail over SMTP, from any user with any password."""
 
     def __init__(self) -> None:
         self.messages: list[EmailMessage] = []

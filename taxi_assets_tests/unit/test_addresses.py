@@ -1,4 +1,4 @@
-"""Addresses: from text to what it stands for, or a reason that says what is accepted."""
+"""Parsing of addresses, and errors that list the accepted forms."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ def test_a_relative_lake_becomes_absolute(here: Path, text: str, folder: str) ->
         ("GS://taxi-lake/NYC", "taxi-lake", "NYC"),
     ],
 )
-def test_a_lake_is_a_bucket_and_a_prefix_without_slashes_around_it(text: str, bucket: str, prefix: str) -> None:
+def test_a_gcs_address_is_a_bucket_and_a_prefix_without_surrounding_slashes(
+    text: str, bucket: str, prefix: str
+) -> None:
     assert parse_lake_address(text) == BucketAddress(bucket, prefix)
 
 
@@ -72,7 +74,7 @@ def test_a_lake_is_a_bucket_and_a_prefix_without_slashes_around_it(text: str, bu
         ("s3://bucket", "Use "),
     ],
 )
-def test_what_is_no_lake_is_refused_with_what_is_accepted(text: str, reason: str) -> None:
+def test_an_invalid_lake_address_is_rejected_with_the_accepted_forms(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason) as error:
         parse_lake_address(text)
     assert str(error.value).endswith(LAKE_FORMS)
@@ -93,7 +95,7 @@ def test_what_is_no_lake_is_refused_with_what_is_accepted(text: str, reason: str
         ("duckdb:///a b%20c.db", "a b%20c.db", "taxi"),
     ],
 )
-def test_a_warehouse_is_a_file_and_a_schema(
+def test_a_duckdb_address_is_a_file_and_a_schema(
     here: Path, monkeypatch: pytest.MonkeyPatch, text: str, file: str, schema: str
 ) -> None:
     monkeypatch.setenv("HOME", str(here / "home"))
@@ -113,7 +115,9 @@ def test_a_warehouse_is_a_file_and_a_schema(
         ),
     ],
 )
-def test_a_warehouse_is_a_project_and_a_dataset_with_a_place_and_a_limit(text: str, address: BigQueryAddress) -> None:
+def test_a_bigquery_address_is_a_project_and_a_dataset_with_a_location_and_a_limit(
+    text: str, address: BigQueryAddress
+) -> None:
     assert parse_warehouse_address(text) == address
 
 
@@ -136,12 +140,12 @@ def test_a_warehouse_is_a_project_and_a_dataset_with_a_place_and_a_limit(text: s
         ("postgresql://taxi@[::1]:5432/nyc", "postgresql://taxi@[::1]:5432/nyc", "taxi"),
     ],
 )
-def test_a_warehouse_is_a_database_as_libpq_takes_it_and_a_schema(text: str, url: str, schema: str) -> None:
+def test_a_postgres_address_is_a_libpq_url_and_a_schema(text: str, url: str, schema: str) -> None:
     assert parse_warehouse_address(text) == PostgresAddress(url, schema)
 
 
 @pytest.mark.parametrize("text", ["postgresql:", "postgresql://taxi@host", "postgresql://host/", "postgres://h/nyc#x"])
-def test_what_is_no_database_is_refused_with_what_is_accepted(text: str) -> None:
+def test_a_postgres_address_without_a_database_is_rejected_with_the_accepted_forms(text: str) -> None:
     with pytest.raises(ValueError, match="Its database is missing") as error:
         parse_warehouse_address(text)
     assert str(error.value).endswith(WAREHOUSE_FORMS)
@@ -161,7 +165,7 @@ def test_what_is_no_database_is_refused_with_what_is_accepted(text: str) -> None
         "postgresql://taxi@host/nyc?SCRAM_server_key=hunter2",
     ],
 )
-def test_a_secret_in_an_address_is_refused_and_not_shown(text: str) -> None:
+def test_an_address_with_a_secret_is_rejected_and_the_secret_is_not_shown(text: str) -> None:
     with pytest.raises(ValueError, match="PGPASSWORD") as error:
         parse_warehouse_address(text)
     assert "ter2" not in str(error.value)
@@ -169,12 +173,12 @@ def test_a_secret_in_an_address_is_refused_and_not_shown(text: str) -> None:
 
 @pytest.mark.parametrize("schema", ["pg_catalog", "PG_temp", "information_schema", "1st", "my-taxi", ""])
 @pytest.mark.parametrize("address", ["postgresql://host/nyc?schema=", "duckdb:///w.duckdb?schema="])
-def test_a_schema_is_a_plain_name_and_none_of_the_engines_own(address: str, schema: str) -> None:
+def test_an_invalid_or_reserved_schema_name_is_rejected(address: str, schema: str) -> None:
     with pytest.raises(ValueError, match=f"'{schema}' is not a valid schema name"):
         parse_warehouse_address(address + schema)
 
 
-def test_a_limit_stands_where_none_is_named() -> None:
+def test_a_bigquery_address_has_a_default_limit() -> None:
     address = parse_warehouse_address("bigquery://taxi-project/taxi")
     assert isinstance(address, BigQueryAddress)
     assert address.maximum_bytes_billed == 100_000_000_000
@@ -212,7 +216,7 @@ def test_a_limit_stands_where_none_is_named() -> None:
         ("mysql://host/taxi", "Use "),
     ],
 )
-def test_what_is_no_warehouse_is_refused_with_what_is_accepted(text: str, reason: str) -> None:
+def test_an_invalid_warehouse_address_is_rejected_with_the_accepted_forms(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason) as error:
         parse_warehouse_address(text)
     assert str(error.value).endswith(WAREHOUSE_FORMS)
@@ -226,12 +230,12 @@ def test_what_is_no_warehouse_is_refused_with_what_is_accepted(text: str, reason
         "gs://u:hunter2@b",
     ],
 )
-def test_a_refusal_quotes_no_secret(text: str) -> None:
+def test_the_error_quotes_no_secret(text: str) -> None:
     with pytest.raises(ValueError, match="Use ") as error:
         (parse_lake_address if text.startswith("gs") else parse_warehouse_address)(text)
     assert "hunter2" not in str(error.value)
 
 
-def test_addresses_that_are_equal_say_the_same() -> None:
+def test_equivalent_addresses_are_equal() -> None:
     assert parse_lake_address("gs://bucket/x") == parse_lake_address("gs://bucket/x/")
     assert parse_lake_address("gs://bucket/x") != parse_lake_address("gs://bucket/y")

@@ -1,4 +1,4 @@
-"""Google Cloud: who we are there, what its errors mean, and that a key is never shown."""
+"""Google Cloud: credentials, translation of errors, and keys that are never shown."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def warehouse_of(key: str | None) -> BigQueryWarehouse:
 # --- keys -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_key_is_a_files_path_or_the_key_itself_in_base64(
+def test_a_key_is_a_file_path_or_its_content_in_base64(
     service_account: ServiceAccount, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Three letters and a slash are base64, too.
+    # Letters and a slash are also valid base64.
     (tmp_path / "abc").mkdir()
     for name in ("key.json", "abc/beef"):
         (tmp_path / name).write_text(service_account.json)
@@ -95,14 +95,14 @@ def test_the_resources_use_the_key_they_are_given(
 
 
 @pytest.mark.parametrize("file", [None, "no-such-key.json"])
-def test_no_credentials_at_all_are_one_line_at_once(
+def test_missing_credentials_are_one_line_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str | None
 ) -> None:
     for name in ("GOOGLE_APPLICATION_CREDENTIALS", "STORAGE_EMULATOR_HOST", "BIGQUERY_EMULATOR_HOST"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
-    monkeypatch.setenv("NO_GCE_CHECK", "true")  # nobody is asked over the network
+    monkeypatch.setenv("NO_GCE_CHECK", "true")  # no metadata server is queried
     if file is not None:
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", file)
     started = time.monotonic()
@@ -119,7 +119,7 @@ def test_no_credentials_at_all_are_one_line_at_once(
         assert "\n" not in line
 
 
-def test_a_key_file_that_disappears_is_one_line(
+def test_a_deleted_key_file_is_one_line(
     service_account: ServiceAccount, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
@@ -139,7 +139,7 @@ def test_a_key_file_that_disappears_is_one_line(
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 
-def named(error: Exception) -> Exception:
+def translated(error: Exception) -> Exception:
     def fail() -> None:
         with translate_google_errors(
             "x cannot be read",
@@ -168,7 +168,7 @@ def quota(name: str) -> list[dict[str, str]]:
 _API: Any = api_errors  # they have no types
 _AUTH: Any = auth_errors
 
-PASSING: list[tuple[Exception, str]] = [
+TRANSIENT: list[tuple[Exception, str]] = [
     (_API.ServiceUnavailable("Down."), "503 Down"),
     (_API.TooManyRequests("Slow."), "429 Slow"),
     (_API.Forbidden("No.", errors=quota("quotaExceeded")), "403 Too much"),
@@ -184,7 +184,7 @@ PASSING: list[tuple[Exception, str]] = [
     (_AUTH.RefreshError("Token service down.", retryable=True), "Token service down"),
     (TimeoutError("timed out"), "timed out"),
 ]
-STAYING: list[tuple[Exception, str]] = [
+PERMANENT: list[tuple[Exception, str]] = [
     (_API.Forbidden("No."), "x cannot be read: 403 No. Do it."),
     (_API.InternalServerError("No.", errors=quota("bytesBilledLimitExceeded")), "500 Too much. Do it."),
     (
@@ -197,22 +197,22 @@ STAYING: list[tuple[Exception, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("error", "message"), PASSING, ids=lambda value: type(value).__name__)
-def test_what_may_pass_is_transient_with_the_reason_in_one_line(error: Exception, message: str) -> None:
-    found = named(error)
+@pytest.mark.parametrize(("error", "message"), TRANSIENT, ids=lambda value: type(value).__name__)
+def test_a_transient_error_has_its_cause_in_one_line(error: Exception, message: str) -> None:
+    found = translated(error)
     assert isinstance(found, LakeUnreachableError)
     assert str(found) == f"x cannot be read: {message}. Try again later. [LakeUnreachableError]"
 
 
-@pytest.mark.parametrize(("error", "message"), STAYING, ids=lambda value: type(value).__name__)
-def test_what_will_not_pass_is_permanent_with_the_reason_in_one_line(error: Exception, message: str) -> None:
-    found = named(error)
+@pytest.mark.parametrize(("error", "message"), PERMANENT, ids=lambda value: type(value).__name__)
+def test_a_permanent_error_has_its_cause_in_one_line(error: Exception, message: str) -> None:
+    found = translated(error)
     assert isinstance(found, LakeConfigurationError)
     assert message in str(found)
     assert "\n" not in str(found)
 
 
-def test_a_reason_is_there_even_where_nothing_was_said() -> None:
+def test_an_error_without_a_message_is_described_by_its_class() -> None:
     assert describe_google_error(TimeoutError()) == "TimeoutError"
 
 
@@ -220,11 +220,11 @@ def test_a_reason_is_there_even_where_nothing_was_said() -> None:
 
 
 def chunks(account: ServiceAccount) -> list[str]:
-    """Of the key's text and of its base64, enough to find any part of it."""
+    """Return chunks of the key's text and of its base64 form that cover the whole key."""
     return [*account.private_key.splitlines()[1:-1], *textwrap.wrap(account.base64, 60)[:-1]]
 
 
-def test_a_key_is_not_in_what_resources_and_settings_say_of_themselves(
+def test_a_key_is_not_in_the_text_of_resources_and_settings(
     service_account: ServiceAccount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TAXI_GOOGLE_CREDENTIALS", service_account.base64)
@@ -262,7 +262,7 @@ def test_a_key_is_in_no_file_of_the_instance_and_in_no_log(
     home = tmp_path / "dagster"
     home.mkdir()
     with dg.DagsterInstance.local_temp(str(home), overrides={"telemetry": {"enabled": False}}) as instance:
-        bigquery.forbid("bigquery.jobs.create")  # what is said of a failure is looked at, too
+        bigquery.forbid("bigquery.jobs.create")  # error messages are also searched for the key
         (message,) = failures(run(Settings.from_env(), instance))
         assert "roles/bigquery.jobUser" in message
         bigquery.allow("bigquery.jobs.create")
@@ -280,7 +280,7 @@ def test_a_key_is_in_no_file_of_the_instance_and_in_no_log(
     assert not found
 
 
-def test_the_pieces_of_a_key_would_be_found(service_account: ServiceAccount) -> None:
+def test_the_chunks_would_find_a_key(service_account: ServiceAccount) -> None:
     assert len(chunks(service_account)) > 20
     for text in (service_account.json, service_account.base64):
         assert any(chunk in text for chunk in chunks(service_account))

@@ -1,4 +1,4 @@
-"""What TAXI_NOTIFY_URLS and TAXI_UI_URL may say, and that no notifier is waited for."""
+"""Accepted values of TAXI_NOTIFY_URLS and TAXI_UI_URL, and the time limit for notifiers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from taxi_assets.settings import Settings
 from taxi_assets_tests.loopback_sinks import SECRET, HttpSink, MailSink
 
 
-def test_one_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_notifier_that_does_not_answer_is_abandoned_at_the_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "TIMEOUT_SECONDS", 1)
     with HttpSink() as web, MailSink() as mail:
         web.answers.clear()
         started = time.monotonic()
         message = Message("failure", "Something", "happened.")
-        complaints = notify(SecretStr(f"{web.address},{mail.address}"), message)
-    assert complaints == ["Notifier number 1 of TAXI_NOTIFY_URLS (JSON) did not answer within 1 seconds."]
+        failures = notify(SecretStr(f"{web.address},{mail.address}"), message)
+    assert failures == ["Notifier number 1 of TAXI_NOTIFY_URLS (JSON) did not answer within 1 seconds."]
     assert time.monotonic() - started < 15  # it never answers
     assert len(mail.messages) == 1
 
@@ -35,12 +35,12 @@ def test_one_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPa
         ("json://a/,b,c", 1),
     ],
 )
-def test_notifiers_stand_between_commas_or_spaces(value: str, number: int) -> None:
+def test_notifiers_are_separated_by_commas_or_spaces(value: str, number: int) -> None:
     assert len(parse_notify_urls(value)) == number
 
 
 @pytest.mark.parametrize(
-    ("value", "which"),
+    ("value", "position"),
     [
         (SECRET, "Number 1 is unknown"),
         (f"json//{SECRET}", "Number 1 is unknown"),
@@ -49,20 +49,20 @@ def test_notifiers_stand_between_commas_or_spaces(value: str, number: int) -> No
         (f"json://host,jsno://{SECRET}\nnext", "Number 2, jsno://…, is unknown"),
     ],
 )
-def test_a_wrong_notifier_is_one_line_that_does_not_quote_it(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], value: str, which: str
+def test_an_invalid_notifier_is_one_line_that_does_not_quote_it(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], value: str, position: str
 ) -> None:
     monkeypatch.setenv("TAXI_NOTIFY_URLS", value)
     with pytest.raises(SettingsError) as error:
         Settings.from_env()
-    assert str(error.value).startswith(f"TAXI_NOTIFY_URLS is not accepted. {which}")
+    assert str(error.value).startswith(f"TAXI_NOTIFY_URLS is not accepted. {position}")
     message = capfd.readouterr()
     assert "\n" not in str(error.value)
     assert SECRET not in f"{error.value}{message.out}{message.err}"
 
 
 @pytest.mark.parametrize("value", ["", "  "])
-def test_no_notifier_is_none(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_an_empty_value_means_no_notifiers(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("TAXI_NOTIFY_URLS", value)
     assert Settings.from_env().notify_urls is None
 
@@ -70,13 +70,15 @@ def test_no_notifier_is_none(monkeypatch: pytest.MonkeyPatch, value: str) -> Non
 @pytest.mark.parametrize(
     ("value", "read"), [("https://host/", "https://host"), ("http://host:3000/dagster/", "http://host:3000/dagster")]
 )
-def test_the_address_of_the_ui(monkeypatch: pytest.MonkeyPatch, value: str, read: str) -> None:
+def test_a_ui_address_is_accepted_without_its_last_slash(
+    monkeypatch: pytest.MonkeyPatch, value: str, read: str
+) -> None:
     monkeypatch.setenv("TAXI_UI_URL", value)
     assert Settings.from_env().ui_url == read
 
 
 @pytest.mark.parametrize("value", ["host", "ftp://host", "https://", "https://user:hunter2@host", "https://host?a=b"])
-def test_what_is_no_address_of_a_ui(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_an_invalid_ui_address_is_rejected(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("TAXI_UI_URL", value)
     with pytest.raises(
         SettingsError, match=r"^TAXI_UI_URL=.* is not accepted\. Use the address of Dagster's UI"

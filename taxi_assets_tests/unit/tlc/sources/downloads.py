@@ -1,4 +1,4 @@
-"""Downloading from a publisher on loopback that does as it is told: a file that came, or the one clear error."""
+"""Helpers for downloads from a scripted publisher on loopback: the record of a file, or the error."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 DATA = Path(__file__).parents[4] / ".." / "shared" / "data"
 LOG = logging.getLogger("test_download")
 NAME = "green_tripdata_2020-10.csv"
-HASTY = RetrySettings(attempts=3, first_wait_seconds=0, max_wait_seconds=0, max_retry_after_seconds=0)
-IMPATIENT = replace(HASTY, read_timeout=0.3)
+NO_WAIT = RetrySettings(attempts=3, first_wait_seconds=0, max_wait_seconds=0, max_retry_after_seconds=0)
+SHORT_TIMEOUT = replace(NO_WAIT, read_timeout=0.3)
 CSV_FILE = b"a,b,c\r\n" + b"".join(b"%d,2020-10-01 00:31:19,%d\r\n" % (row, row * 7919) for row in range(40_000))
 ROWS = 40_000
 OTHER_CSV = b"a,b,c\r\n" + b"".join(b"%d,2020-10-31 23:59:59,%d\r\n" % (row, row * 104729) for row in range(30_000))
@@ -39,24 +39,24 @@ def publisher() -> Iterator[LoopbackPublisher]:
 
 @pytest.fixture
 def output_dir(tmp_path: Path) -> Path:
-    folder = tmp_path / "into"
+    folder = tmp_path / "output"
     folder.mkdir()
     return folder
 
 
-def get(
+def download_csv(
     url: str,
     output_dir: Path,
     *,
     known: SourceRecord | None = None,
     limits: FileLimits | None = None,
-    retry: RetrySettings = HASTY,
+    retry: RetrySettings = NO_WAIT,
     file_format: FileFormat = FileFormat.CSV,
 ) -> DownloadedFile | UnchangedFile:
-    candidate = SourceUrl(url, "somebody", file_format)
+    source = SourceUrl(url, "a publisher", file_format)
     return download(
         "green 2020-10",
-        [candidate],
+        [source],
         known=known,
         output_dir=output_dir,
         limits=limits or FileLimits(),
@@ -65,8 +65,8 @@ def get(
     )
 
 
-def fetched(result: DownloadedFile | UnchangedFile, content: bytes) -> SourceRecord:
-    """The record of a file that has come whole."""
+def downloaded_record(result: DownloadedFile | UnchangedFile, content: bytes) -> SourceRecord:
+    """Check that the file was downloaded completely, and return its record."""
     assert isinstance(result, DownloadedFile)
     assert result.path.read_bytes() == content
     assert result.record.bytes == len(content)
@@ -74,16 +74,16 @@ def fetched(result: DownloadedFile | UnchangedFile, content: bytes) -> SourceRec
     return result.record
 
 
-def refuse(
+def download_error(
     error_class: type[TaxiAssetsError],
     url: str,
     output_dir: Path,
     limits: FileLimits | None = None,
-    retry: RetrySettings = HASTY,
+    retry: RetrySettings = NO_WAIT,
 ) -> str:
-    """The text of the one clear error; nothing is left behind."""
+    """Return the message of the one-line error, and check that no file is left."""
     with pytest.raises(error_class) as error:
-        get(url, output_dir, limits=limits, retry=retry)
+        download_csv(url, output_dir, limits=limits, retry=retry)
     assert list(output_dir.iterdir()) == []
     assert "green 2020-10" in str(error.value)
     assert "\n" not in str(error.value)

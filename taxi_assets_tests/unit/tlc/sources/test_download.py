@@ -1,4 +1,4 @@
-"""Fetching from a real HTTP server, from folders, and from the sample: what arrives, and what is refused."""
+"""Downloads from a real HTTP server, from folders and from the synthetic sample: results and rejected files."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from taxi_assets_tests.loopback_publisher import HTML_PAGE, Answer, LoopbackPubl
 from taxi_assets_tests.unit.tlc.sources.downloads import (
     CSV_FILE,
     DATA,
-    HASTY,
-    IMPATIENT,
     LOG,
     NAME,
+    NO_WAIT,
     OTHER_CSV,
     ROWS,
-    fetched,
-    get,
+    SHORT_TIMEOUT,
+    download_csv,
+    download_error,
+    downloaded_record,
     output_dir,
     publisher,
-    refuse,
 )
 
 if TYPE_CHECKING:
@@ -50,15 +50,15 @@ if TYPE_CHECKING:
 __all__ = ["output_dir", "publisher"]
 
 
-# --- a good server --------------------------------------------------------------------------------------------------
+# --- a well-behaved server --------------------------------------------------------------------------------------------
 
 
-def test_a_file_arrives_byte_for_byte_with_everything_known_of_it(
+def test_a_file_is_downloaded_byte_for_byte_with_a_complete_record(
     publisher: LoopbackPublisher, output_dir: Path
 ) -> None:
-    record = fetched(get(publisher.url(NAME), output_dir), CSV_FILE)
+    record = downloaded_record(download_csv(publisher.url(NAME), output_dir), CSV_FILE)
     assert record.url == publisher.url(NAME)
-    assert record.publisher == "somebody"
+    assert record.publisher == "a publisher"
     assert record.format is FileFormat.CSV
     assert record.rows == ROWS
     assert record.etag is not None
@@ -71,8 +71,8 @@ def test_a_file_arrives_byte_for_byte_with_everything_known_of_it(
 
 
 def test_an_unchanged_file_is_not_sent_again(publisher: LoopbackPublisher, output_dir: Path) -> None:
-    known = fetched(get(publisher.url(NAME), output_dir), CSV_FILE)
-    result = get(publisher.url(NAME), output_dir, known=known)
+    known = downloaded_record(download_csv(publisher.url(NAME), output_dir), CSV_FILE)
+    result = download_csv(publisher.url(NAME), output_dir, known=known)
     assert isinstance(result, UnchangedFile)
     assert result.record.fetched_at > known.fetched_at
     assert result.record == known.model_copy(update={"fetched_at": result.record.fetched_at})
@@ -82,112 +82,119 @@ def test_an_unchanged_file_is_not_sent_again(publisher: LoopbackPublisher, outpu
 
 def test_last_modified_alone_is_enough_to_revalidate(publisher: LoopbackPublisher, output_dir: Path) -> None:
     publisher.script(NAME, Answer(headers={"ETag": None}))
-    known = fetched(get(publisher.url(NAME), output_dir), CSV_FILE)
+    known = downloaded_record(download_csv(publisher.url(NAME), output_dir), CSV_FILE)
     assert known.etag is None
-    assert isinstance(get(publisher.url(NAME), output_dir, known=known), UnchangedFile)
+    assert isinstance(download_csv(publisher.url(NAME), output_dir, known=known), UnchangedFile)
 
 
-def test_a_changed_file_is_fetched_anew(publisher: LoopbackPublisher, output_dir: Path) -> None:
-    known = fetched(get(publisher.url(NAME), output_dir), CSV_FILE)
+def test_a_changed_file_is_downloaded_again(publisher: LoopbackPublisher, output_dir: Path) -> None:
+    known = downloaded_record(download_csv(publisher.url(NAME), output_dir), CSV_FILE)
     publisher.publish(NAME, OTHER_CSV)
-    record = fetched(get(publisher.url(NAME), output_dir, known=known), OTHER_CSV)
+    record = downloaded_record(download_csv(publisher.url(NAME), output_dir, known=known), OTHER_CSV)
     assert record.etag != known.etag
 
 
-def test_what_came_from_elsewhere_is_no_reason_to_skip(publisher: LoopbackPublisher, output_dir: Path) -> None:
-    known = fetched(get(publisher.url(NAME), output_dir), CSV_FILE)
-    fetched(
-        get(publisher.url(NAME), output_dir, known=known.model_copy(update={"url": "http://elsewhere/x"})), CSV_FILE
+def test_a_record_from_another_url_does_not_skip_the_download(publisher: LoopbackPublisher, output_dir: Path) -> None:
+    known = downloaded_record(download_csv(publisher.url(NAME), output_dir), CSV_FILE)
+    downloaded_record(
+        download_csv(publisher.url(NAME), output_dir, known=known.model_copy(update={"url": "http://elsewhere/x"})),
+        CSV_FILE,
     )
     assert "If-None-Match" not in publisher.requests[-1].headers
 
 
-def test_published_bytes_are_kept_even_when_the_server_calls_them_an_encoding(
+def test_published_bytes_are_kept_even_if_the_server_declares_a_content_encoding(
     publisher: LoopbackPublisher, output_dir: Path
 ) -> None:
     content = gzip.compress(CSV_FILE)
     publisher.publish("month.csv.gz", content)
     publisher.script("month.csv.gz", then=Answer(headers={"Content-Encoding": "gzip"}))
-    record = fetched(get(publisher.url("month.csv.gz"), output_dir, file_format=FileFormat.CSV_GZ), content)
+    record = downloaded_record(
+        download_csv(publisher.url("month.csv.gz"), output_dir, file_format=FileFormat.CSV_GZ), content
+    )
     assert record.rows == ROWS
 
 
-def test_a_redirect_is_followed_and_the_address_asked_is_the_one_recorded(
+def test_a_redirect_is_followed_and_the_requested_url_is_recorded(
     publisher: LoopbackPublisher, output_dir: Path
 ) -> None:
     publisher.script("moved.csv", then=Answer(redirect=f"/{NAME}?signature=s3cret"))
-    assert fetched(get(publisher.url("moved.csv"), output_dir), CSV_FILE).url == publisher.url("moved.csv")
+    assert downloaded_record(download_csv(publisher.url("moved.csv"), output_dir), CSV_FILE).url == publisher.url(
+        "moved.csv"
+    )
 
 
 @pytest.mark.parametrize("answer", [Answer(chunked=True), Answer(headers={"Content-Length": None})])
-def test_a_body_without_a_length_is_fine(publisher: LoopbackPublisher, output_dir: Path, answer: Answer) -> None:
+def test_a_body_without_a_length_is_accepted(publisher: LoopbackPublisher, output_dir: Path, answer: Answer) -> None:
     if not answer.chunked:
         answer = Answer(headers={"Content-Length": None, "Connection": "close"}, cut_after=len(CSV_FILE))
     publisher.script(NAME, answer)
-    fetched(get(publisher.url(NAME), output_dir), CSV_FILE)
+    downloaded_record(download_csv(publisher.url(NAME), output_dir), CSV_FILE)
 
 
-# --- what arrives ---------------------------------------------------------------------------------------------------
+# --- rejected content -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", sorted((DATA / "broken").iterdir()), ids=lambda path: path.name)
-def test_what_real_people_got_instead_is_refused_and_nothing_is_left(path: Path, output_dir: Path) -> None:
+def test_files_that_real_users_received_instead_are_rejected_and_removed(path: Path, output_dir: Path) -> None:
     file_format = next(ending for ending in FileFormat if path.name.endswith(f".{ending}"))
     with LoopbackPublisher(path.parent) as publisher:
         with pytest.raises(InvalidFileError, match=r"green 2020-10 from http\S+ was rejected: it is "):
-            get(publisher.url(path.name), output_dir, file_format=file_format)
+            download_csv(publisher.url(path.name), output_dir, file_format=file_format)
         assert len(publisher.requests) == 1
     assert list(output_dir.iterdir()) == []
 
 
-def test_an_html_page_with_status_200_is_refused_without_a_retry(
+def test_an_html_page_with_status_200_is_rejected_without_a_retry(
     publisher: LoopbackPublisher, output_dir: Path
 ) -> None:
     publisher.script(NAME, then=Answer(body=HTML_PAGE))
-    assert 'an HTML page ("Maintenance & repair")' in refuse(InvalidFileError, publisher.url(NAME), output_dir)
+    assert 'an HTML page ("Maintenance & repair")' in download_error(InvalidFileError, publisher.url(NAME), output_dir)
     assert len(publisher.requests) == 1
 
 
 def test_an_endless_body_is_stopped_at_the_limit(publisher: LoopbackPublisher, output_dir: Path) -> None:
     publisher.script(NAME, then=Answer(endless=True))
-    text = refuse(InvalidFileError, publisher.url(NAME), output_dir, FileLimits(max_bytes=5_000_000))
+    text = download_error(InvalidFileError, publisher.url(NAME), output_dir, FileLimits(max_bytes=5_000_000))
     assert "larger than 5,000,000 bytes" in text
 
 
-def test_a_file_announced_as_too_large_is_not_even_begun(publisher: LoopbackPublisher, output_dir: Path) -> None:
+def test_a_file_with_a_too_large_content_length_is_not_downloaded(
+    publisher: LoopbackPublisher, output_dir: Path
+) -> None:
     publisher.script(NAME, then=Answer(content_length=1 << 50))
-    assert "larger than" in refuse(InvalidFileError, publisher.url(NAME), output_dir)
+    assert "larger than" in download_error(InvalidFileError, publisher.url(NAME), output_dir)
 
 
-def test_a_bomb_is_refused(publisher: LoopbackPublisher, output_dir: Path) -> None:
+def test_a_decompression_bomb_is_rejected(publisher: LoopbackPublisher, output_dir: Path) -> None:
     publisher.publish("bomb.csv.gz", gzip.compress(b"a,b\n" + b"1,2\n" * 1_000_000))
     with pytest.raises(InvalidFileError, match="expands to more than 200 times its size"):
-        get(publisher.url("bomb.csv.gz"), output_dir, file_format=FileFormat.CSV_GZ)
+        download_csv(publisher.url("bomb.csv.gz"), output_dir, file_format=FileFormat.CSV_GZ)
     assert list(output_dir.iterdir()) == []
 
 
-# --- several candidates ---------------------------------------------------------------------------------------------
+# --- several sources --------------------------------------------------------------------------------------------------
 
 
-def fetch_first(
+def download_first(
     publisher: LoopbackPublisher, output_dir: Path, *names: str, known: SourceRecord | None = None
 ) -> SourceRecord:
-    candidates = [SourceUrl(publisher.url(name), "somebody", FileFormat.CSV) for name in names]
-    return download("yellow 2031-01", candidates, known=known, output_dir=output_dir, log=LOG, retry=HASTY).record
+    sources = [SourceUrl(publisher.url(name), "a publisher", FileFormat.CSV) for name in names]
+    return download("yellow 2031-01", sources, known=known, output_dir=output_dir, log=LOG, retry=NO_WAIT).record
 
 
-def test_the_next_candidate_is_taken_when_one_is_not_published(publisher: LoopbackPublisher, output_dir: Path) -> None:
-    known = fetch_first(publisher, output_dir, "nothing.csv", NAME)
+def test_the_next_source_is_used_if_one_has_no_file(publisher: LoopbackPublisher, output_dir: Path) -> None:
+    known = download_first(publisher, output_dir, "nothing.csv", NAME)
     assert known.url == publisher.url(NAME)
-    assert fetch_first(publisher, output_dir, "nothing.csv", NAME, known=known).etag == known.etag
+    assert download_first(publisher, output_dir, "nothing.csv", NAME, known=known).etag == known.etag
     assert publisher.requests[-1].headers["If-None-Match"] == known.etag
     assert "If-None-Match" not in publisher.requests[-2].headers
 
 
-def test_when_none_is_published_every_address_is_named(publisher: LoopbackPublisher, output_dir: Path) -> None:
+def test_if_no_source_has_the_file_the_error_names_every_url(publisher: LoopbackPublisher, output_dir: Path) -> None:
     publisher.script("b.csv", then=Answer(status=403))
     with pytest.raises(NotPublishedError) as error:
-        fetch_first(publisher, output_dir, "a.csv", "b.csv")
+        download_first(publisher, output_dir, "a.csv", "b.csv")
     base = publisher.base
     assert error.value.problem == (
         f"yellow 2031-01 is not published at {base}/a.csv (HTTP 404), nor at {base}/b.csv (HTTP 403)."
@@ -202,17 +209,17 @@ def test_when_none_is_published_every_address_is_named(publisher: LoopbackPublis
         (Answer(body=HTML_PAGE), InvalidFileError),
     ],
 )
-def test_a_failing_candidate_is_never_silently_replaced_by_the_next(
+def test_a_failing_source_is_never_silently_replaced_by_the_next(
     publisher: LoopbackPublisher, output_dir: Path, answer: Answer, error: type[TaxiAssetsError]
 ) -> None:
     publisher.script("failing.csv", then=answer)
     with pytest.raises(error):
-        fetch_first(publisher, output_dir, "failing.csv", NAME)
+        download_first(publisher, output_dir, "failing.csv", NAME)
     assert publisher.requests_for(NAME) == []
     assert list(output_dir.iterdir()) == []
 
 
-# --- secrets and logs -----------------------------------------------------------------------------------------------
+# --- secrets and logs -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -236,9 +243,11 @@ def test_no_secret_reaches_records_logs_or_errors(
     caplog.set_level(logging.DEBUG)
     publisher.script(NAME, then=answer)
     base = f"http://me:hush@127.0.0.1:{publisher.port}?sig=s3cret"
-    candidates = [c for c in resolve_publisher(base).source_urls(GREEN, Month(2020, 10)) if c.format is FileFormat.CSV]
+    sources = [c for c in resolve_publisher(base).source_urls(GREEN, Month(2020, 10)) if c.format is FileFormat.CSV]
     try:
-        shown = repr(download("green 2020-10", candidates, known=None, output_dir=output_dir, log=LOG, retry=IMPATIENT))
+        shown = repr(
+            download("green 2020-10", sources, known=None, output_dir=output_dir, log=LOG, retry=SHORT_TIMEOUT)
+        )
     except TaxiAssetsError as error:
         shown = "".join(traceback.format_exception(error))
     assert publisher.requests[0].query == "sig=s3cret"
@@ -248,21 +257,21 @@ def test_no_secret_reaches_records_logs_or_errors(
         assert secret not in caplog.text
 
 
-def test_one_line_tells_when_it_is_done(
+def test_a_finished_download_logs_one_line(
     publisher: LoopbackPublisher, output_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, LOG.name)
-    get(publisher.url(NAME), output_dir)
+    download_csv(publisher.url(NAME), output_dir)
     (line,) = caplog.messages
     assert line.startswith(f"green 2020-10: 1.5 MB, 40,000 rows, from {publisher.url(NAME)} in ")
 
 
-def test_a_long_download_tells_its_progress_and_a_broken_one_that_it_goes_on(
+def test_a_long_download_logs_its_progress_and_its_retries(
     publisher: LoopbackPublisher, output_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, LOG.name)
     publisher.script(NAME, Answer(cut_after=500_000))
-    get(
+    download_csv(
         publisher.url(NAME),
         output_dir,
         retry=RetrySettings(first_wait_seconds=0, max_wait_seconds=0, progress_interval_seconds=0),
@@ -271,37 +280,38 @@ def test_a_long_download_tells_its_progress_and_a_broken_one_that_it_goes_on(
     assert "after 0.5 MB; retrying in 0.0 s" in caplog.text
 
 
-# --- folders and the sample -----------------------------------------------------------------------------------------
+# --- folders and the synthetic sample ---------------------------------------------------------------------------------
 
 
-def test_a_real_folder_is_read_byte_for_byte_and_stays_offline(output_dir: Path) -> None:
+def test_a_real_folder_is_read_byte_for_byte_without_a_network(output_dir: Path) -> None:
     publisher = resolve_publisher(str(DATA / "months"))
-    candidates = publisher.source_urls(GREEN, Month(2013, 8))
-    result = download("green 2013-08", candidates, known=None, output_dir=output_dir, log=LOG)
-    record = fetched(result, (DATA / "months" / "green_tripdata_2013-08.csv").read_bytes())
+    sources = publisher.source_urls(GREEN, Month(2013, 8))
+    result = download("green 2013-08", sources, known=None, output_dir=output_dir, log=LOG)
+    record = downloaded_record(result, (DATA / "months" / "green_tripdata_2013-08.csv").read_bytes())
     assert (record.rows, record.publisher, record.format) == (7_623, publisher.name, FileFormat.CSV)
     zones = download("taxi zones", publisher.zones(), known=None, output_dir=output_dir, log=LOG)
     assert zones.record.rows == 265
-    assert isinstance(
-        download("green 2013-08", candidates, known=record, output_dir=output_dir, log=LOG), UnchangedFile
-    )
+    assert isinstance(download("green 2013-08", sources, known=record, output_dir=output_dir, log=LOG), UnchangedFile)
 
 
-def test_a_file_of_a_folder_is_read_again_only_when_it_was_touched(tmp_path: Path, output_dir: Path) -> None:
+def test_a_file_in_a_folder_is_read_again_only_after_it_was_modified(tmp_path: Path, output_dir: Path) -> None:
     path = tmp_path / NAME
     path.write_bytes(CSV_FILE)
-    record = fetched(get(path.as_uri(), output_dir), CSV_FILE)
-    result = get(path.as_uri(), output_dir, known=record)
+    record = downloaded_record(download_csv(path.as_uri(), output_dir), CSV_FILE)
+    result = download_csv(path.as_uri(), output_dir, known=record)
     assert isinstance(result, UnchangedFile)
     assert result.record.fetched_at > record.fetched_at
     os.utime(path, ns=(1, 1))
-    assert fetched(get(path.as_uri(), output_dir, known=record), CSV_FILE).etag == f'"1-{len(CSV_FILE)}"'
+    assert (
+        downloaded_record(download_csv(path.as_uri(), output_dir, known=record), CSV_FILE).etag
+        == f'"1-{len(CSV_FILE)}"'
+    )
 
 
-def test_a_month_that_a_folder_does_not_have_is_not_published_there(tmp_path: Path, output_dir: Path) -> None:
-    candidates = resolve_publisher(str(tmp_path)).source_urls(YELLOW, Month(2031, 1))
+def test_a_month_that_a_folder_does_not_have_is_not_published(tmp_path: Path, output_dir: Path) -> None:
+    sources = resolve_publisher(str(tmp_path)).source_urls(YELLOW, Month(2031, 1))
     with pytest.raises(NotPublishedError) as error:
-        download("yellow 2031-01", candidates, known=None, output_dir=output_dir, log=LOG)
+        download("yellow 2031-01", sources, known=None, output_dir=output_dir, log=LOG)
     first = f"{tmp_path.as_uri()}/yellow_tripdata_2031-01"
     assert error.value.problem == (
         f"yellow 2031-01 is not published at {first}.csv.gz (no such file), nor at {first}.csv (no such file), "
@@ -309,40 +319,42 @@ def test_a_month_that_a_folder_does_not_have_is_not_published_there(tmp_path: Pa
     )
 
 
-def test_what_is_no_file_is_a_refusal(tmp_path: Path, output_dir: Path) -> None:
+def test_a_pipe_or_a_folder_is_a_permanent_error(tmp_path: Path, output_dir: Path) -> None:
     os.mkfifo(tmp_path / "pipe.csv")
-    assert "it is not a regular file" in refuse(PublisherRequestError, (tmp_path / "pipe.csv").as_uri(), output_dir)
+    assert "it is not a regular file" in download_error(
+        PublisherRequestError, (tmp_path / "pipe.csv").as_uri(), output_dir
+    )
     (tmp_path / "folder.csv").mkdir()
-    assert "it is not a regular file" in refuse(PublisherRequestError, (tmp_path / "folder.csv").as_uri(), output_dir)
+    assert "it is not a regular file" in download_error(
+        PublisherRequestError, (tmp_path / "folder.csv").as_uri(), output_dir
+    )
 
 
-def test_a_file_beyond_the_largest_size_is_not_copied(tmp_path: Path, output_dir: Path) -> None:
+def test_a_file_above_the_size_limit_is_not_copied(tmp_path: Path, output_dir: Path) -> None:
     (tmp_path / NAME).write_bytes(CSV_FILE)
-    assert "larger than 10 bytes" in refuse(
+    assert "larger than 10 bytes" in download_error(
         InvalidFileError, (tmp_path / NAME).as_uri(), output_dir, FileLimits(max_bytes=10)
     )
 
 
-def test_the_sample_is_fetched_like_any_other_and_says_that_it_is_generated(output_dir: Path) -> None:
-    candidates = resolve_publisher("sample").source_urls(GREEN, Month(2020, 4))
-    result = download("green 2020-04", candidates, known=None, output_dir=output_dir, log=LOG)
+def test_the_synthetic_sample_is_downloaded_like_any_file_and_recorded_as_generated(output_dir: Path) -> None:
+    sources = resolve_publisher("sample").source_urls(GREEN, Month(2020, 4))
+    result = download("green 2020-04", sources, known=None, output_dir=output_dir, log=LOG)
     assert isinstance(result, DownloadedFile)
-    record = fetched(result, result.path.read_bytes())
+    record = downloaded_record(result, result.path.read_bytes())
     assert record.rows > 1000
     assert record.generated
     assert (record.url, record.etag) == ("sample:green/2020-04", f"sample-{synthetic.SAMPLE_VERSION}")
-    assert isinstance(
-        download("green 2020-04", candidates, known=record, output_dir=output_dir, log=LOG), UnchangedFile
-    )
+    assert isinstance(download("green 2020-04", sources, known=record, output_dir=output_dir, log=LOG), UnchangedFile)
 
 
-def test_a_service_that_the_sample_does_not_have_is_not_published_there(output_dir: Path) -> None:
-    candidates = resolve_publisher("sample").source_urls(replace(GREEN, name="boats"), Month(2020, 4))
+def test_a_service_without_a_synthetic_sample_is_not_published(output_dir: Path) -> None:
+    sources = resolve_publisher("sample").source_urls(replace(GREEN, name="boats"), Month(2020, 4))
     with pytest.raises(NotPublishedError, match="boats 2020-04 is not published anywhere: its publisher has no"):
-        download("boats 2020-04", candidates, known=None, output_dir=output_dir, log=LOG)
+        download("boats 2020-04", sources, known=None, output_dir=output_dir, log=LOG)
 
 
-def test_the_samples_zones_are_the_real_ones(tmp_path: Path, output_dir: Path) -> None:
+def test_the_synthetic_sample_and_folders_have_tlcs_zone_table(tmp_path: Path, output_dir: Path) -> None:
     for source in ("sample", str(tmp_path)):
         record = download(
             "taxi zones", resolve_publisher(source).zones(), known=None, output_dir=output_dir, log=LOG
@@ -350,6 +362,6 @@ def test_the_samples_zones_are_the_real_ones(tmp_path: Path, output_dir: Path) -
         assert (record.url, record.rows, record.generated) == ("sample:taxi_zone_lookup", 265, False)
 
 
-def test_an_address_list_that_is_empty_is_not_published(output_dir: Path) -> None:
+def test_a_file_without_any_source_is_not_published(output_dir: Path) -> None:
     with pytest.raises(NotPublishedError, match="not published anywhere"):
         download("green 2020-10", [], known=None, output_dir=output_dir, log=LOG)

@@ -1,4 +1,4 @@
-"""Files published in a bucket: fetched whole and once, and what is missing is named."""
+"""Files in a bucket: downloaded completely and only once, and errors that name what is missing."""
 
 from __future__ import annotations
 
@@ -46,79 +46,81 @@ def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[CloudStorage]:
         yield storage
 
 
-def get(
+def download_object(
     storage: CloudStorage, output_dir: Path, known: SourceRecord | None = None, bucket: str = ""
 ) -> DownloadedFile | UnchangedFile:
     publisher = resolve_publisher(f"gs://{bucket or storage.bucket}/published/")
-    candidates = publisher.source_urls(GREEN, Month(2020, 10))
+    sources = publisher.source_urls(GREEN, Month(2020, 10))
     return download(
-        "green 2020-10", candidates, known=known, output_dir=output_dir, log=logging.getLogger("test_over_gcs")
+        "green 2020-10", sources, known=known, output_dir=output_dir, log=logging.getLogger("test_gcs_transport")
     )
 
 
-def refusal(storage: CloudStorage, output_dir: Path, kind: type[TaxiAssetsError], bucket: str = "") -> str:
+def download_error(storage: CloudStorage, output_dir: Path, kind: type[TaxiAssetsError], bucket: str = "") -> str:
     with pytest.raises(kind) as error:
-        get(storage, output_dir, bucket=bucket)
+        download_object(storage, output_dir, bucket=bucket)
     assert "\n" not in str(error.value)
     assert list(output_dir.iterdir()) == []
     return str(error.value)
 
 
-def test_a_file_arrives_with_what_is_known_of_it(storage: CloudStorage, tmp_path: Path) -> None:
-    found = get(storage, tmp_path)
+def test_an_object_is_downloaded_with_a_complete_record(storage: CloudStorage, tmp_path: Path) -> None:
+    found = download_object(storage, tmp_path)
     assert isinstance(found, DownloadedFile)
     assert found.path.read_bytes() == CONTENT
     assert (found.record.url, found.record.rows) == (f"gs://{storage.bucket}/{KEY}", 50_000)
     assert found.record.etag == f'"{storage.objects()[KEY]}"'
 
 
-def test_an_unchanged_file_is_not_fetched_again_and_a_replaced_one_is(storage: CloudStorage, tmp_path: Path) -> None:
-    known = get(storage, tmp_path).record
+def test_an_unchanged_object_is_not_downloaded_again_but_a_replaced_one_is(
+    storage: CloudStorage, tmp_path: Path
+) -> None:
+    known = download_object(storage, tmp_path).record
     storage.requests.clear()
-    assert isinstance(get(storage, tmp_path, known), UnchangedFile)
+    assert isinstance(download_object(storage, tmp_path, known), UnchangedFile)
     assert all(request.query.get("alt") != "media" for request in storage.requests)
     storage.put(KEY, CONTENT)
-    assert isinstance(get(storage, tmp_path, known), DownloadedFile)
+    assert isinstance(download_object(storage, tmp_path, known), DownloadedFile)
 
 
-def test_what_breaks_off_is_taken_up_again(storage: CloudStorage, tmp_path: Path) -> None:
+def test_an_interrupted_download_is_resumed(storage: CloudStorage, tmp_path: Path) -> None:
     storage.script(Fault(status=503), Fault(), Fault(cut_after=50_000), method="GET")
-    found = get(storage, tmp_path)
+    found = download_object(storage, tmp_path)
     assert isinstance(found, DownloadedFile)
     assert found.path.read_bytes() == CONTENT
 
 
-def test_a_file_replaced_while_it_is_fetched_is_never_a_mixture(storage: CloudStorage, tmp_path: Path) -> None:
+def test_an_object_replaced_during_the_download_is_never_a_mixture(storage: CloudStorage, tmp_path: Path) -> None:
     storage.script(Fault(before=lambda: storage.put(KEY, b"a,b\n")), method="GET", path="/download/")
-    assert "was replaced or damaged" in refusal(storage, tmp_path, PublisherUnreachableError)
+    assert "was replaced or damaged" in download_error(storage, tmp_path, PublisherUnreachableError)
 
 
-def test_bytes_that_were_changed_on_the_way_are_refused(storage: CloudStorage, tmp_path: Path) -> None:
+def test_bytes_damaged_during_the_download_are_rejected(storage: CloudStorage, tmp_path: Path) -> None:
     storage.script(Fault(corrupt=True), method="GET", path="/download/")
-    assert "was replaced or damaged" in refusal(storage, tmp_path, PublisherUnreachableError)
+    assert "was replaced or damaged" in download_error(storage, tmp_path, PublisherUnreachableError)
 
 
-def test_what_is_missing_is_named(storage: CloudStorage, tmp_path: Path) -> None:
+def test_a_missing_object_or_bucket_is_named(storage: CloudStorage, tmp_path: Path) -> None:
     storage.delete(KEY)
-    message = refusal(storage, tmp_path, NotPublishedError)
+    message = download_error(storage, tmp_path, NotPublishedError)
     assert f"gs://{storage.bucket}/published/green_tripdata_2020-10.parquet (no such object)" in message
-    message = refusal(storage, tmp_path, PublisherRequestError, bucket="another-bucket")
+    message = download_error(storage, tmp_path, PublisherRequestError, bucket="another-bucket")
     assert "gs://another-bucket/" in message
     assert "no such bucket" in message
 
 
-def test_what_is_forbidden_is_named_with_the_role_that_allows_it(storage: CloudStorage, tmp_path: Path) -> None:
+def test_a_missing_permission_is_named_with_the_role_that_grants_it(storage: CloudStorage, tmp_path: Path) -> None:
     storage.forbid("storage.objects.get")
-    message = refusal(storage, tmp_path, PublisherRequestError)
+    message = download_error(storage, tmp_path, PublisherRequestError)
     assert "storage.objects.get" in message
     assert f"roles/storage.objectViewer) on the bucket {storage.bucket}" in message
 
 
-# --- stored compressed once more, which the emulator does not know ---------------------------------------------------
+# --- objects with Content-Encoding: gzip, which the emulator does not support -----------------------------------------
 
 
 class _Compressing(BaseHTTPRequestHandler):
-    """One object, whatever its name: stored as gzip, and said to be so."""
+    """Serves one object under any name, stored with Content-Encoding: gzip."""
 
     content = gzip.compress(CONTENT)
 
@@ -139,12 +141,12 @@ class _Compressing(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def compressed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A service that has all objects stored so."""
+    """A Cloud Storage service whose objects all have Content-Encoding: gzip."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Compressing)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
@@ -156,23 +158,23 @@ def compressed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     server.server_close()
 
 
-def get_compressed(
-    ending: str, output_dir: Path, limits: FileLimits = DEFAULT_LIMITS
+def download_compressed(
+    extension: str, output_dir: Path, limits: FileLimits = DEFAULT_LIMITS
 ) -> DownloadedFile | UnchangedFile:
-    candidates = resolve_publisher("gs://bucket").source_urls(GREEN, Month(2020, 10))
-    (wanted,) = [candidate for candidate in candidates if candidate.format == ending]
+    sources = resolve_publisher("gs://bucket").source_urls(GREEN, Month(2020, 10))
+    (source,) = [source for source in sources if source.format == extension]
     return download(
-        "green 2020-10", [wanted], known=None, output_dir=output_dir, log=logging.getLogger("test"), limits=limits
+        "green 2020-10", [source], known=None, output_dir=output_dir, log=logging.getLogger("test"), limits=limits
     )
 
 
 @pytest.mark.usefixtures("compressed")
-@pytest.mark.parametrize("ending", ["csv", "csv.gz"])
-def test_an_object_that_was_compressed_for_storage_is_recorded_as_it_arrives(tmp_path: Path, ending: str) -> None:
-    found = get_compressed(ending, tmp_path)
+@pytest.mark.parametrize("extension", ["csv", "csv.gz"])
+def test_an_object_compressed_for_storage_is_recorded_as_downloaded(tmp_path: Path, extension: str) -> None:
+    found = download_compressed(extension, tmp_path)
     assert isinstance(found, DownloadedFile)
     content = found.path.read_bytes()
-    assert (gzip.decompress(content) if ending == "csv.gz" else content) == CONTENT
+    assert (gzip.decompress(content) if extension == "csv.gz" else content) == CONTENT
     assert (found.record.bytes, found.record.rows) == (len(content), 50_000)
 
 
@@ -184,7 +186,7 @@ def test_an_object_that_was_compressed_for_storage_is_recorded_as_it_arrives(tmp
         (FileLimits(max_expansion_ratio=200), "it expands to more than 200 times its size"),
     ],
 )
-def test_an_object_that_expands_on_its_way_is_written_no_further_than_the_limits(
+def test_an_object_that_is_decompressed_is_not_written_beyond_the_limits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: FileLimits, finding: str
 ) -> None:
     content = gzip.compress(CONTENT + b"1,2\n" * 25_000_000, 9, mtime=0)
@@ -192,12 +194,12 @@ def test_an_object_that_expands_on_its_way_is_written_no_further_than_the_limits
     written: list[int] = []
     unlink = Path.unlink
 
-    def measure_and_unlink(path: Path, **how: bool) -> None:
+    def measure_and_unlink(path: Path, **options: bool) -> None:
         written.append(path.stat().st_size)
-        unlink(path, **how)
+        unlink(path, **options)
 
     monkeypatch.setattr(Path, "unlink", measure_and_unlink)
     with pytest.raises(InvalidFileError, match=f"^green 2020-10 from gs://bucket/.* was rejected: {finding}"):
-        get_compressed("csv", tmp_path, limits)
+        download_compressed("csv", tmp_path, limits)
     assert list(tmp_path.iterdir()) == []
     assert 0 < max(written) <= min(limits.max_bytes, limits.max_expansion_ratio * len(content))

@@ -1,4 +1,4 @@
-"""What TAXI_SOURCE means: who publishes, under which addresses, in which order."""
+"""Values of TAXI_SOURCE: the publisher, its URLs, and their order."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def urls(source: str, service: str = "yellow", month: Month = MONTH) -> list[str]:
-    return [candidate.url for candidate in resolve_publisher(source).source_urls(SERVICES[service], month)]
+    return [source_url.url for source_url in resolve_publisher(source).source_urls(SERVICES[service], month)]
 
 
 def mirror(name: str) -> str:
@@ -39,7 +39,7 @@ def tlc(name: str) -> str:
 
 
 @pytest.mark.parametrize("month", ["2019-01", "2021-07"])
-def test_auto_takes_the_mirrors_csv_first_and_tlcs_parquet_second(month: str) -> None:
+def test_auto_tries_the_mirrors_csv_first_and_tlcs_parquet_second(month: str) -> None:
     assert urls("auto", "green", Month.parse(month)) == [
         mirror(f"green/green_tripdata_{month}.csv.gz"),
         tlc(f"green_tripdata_{month}.parquet"),
@@ -47,28 +47,28 @@ def test_auto_takes_the_mirrors_csv_first_and_tlcs_parquet_second(month: str) ->
 
 
 @pytest.mark.parametrize("month", ["2009-01", "2018-12", "2021-08", "2025-02"])
-def test_auto_asks_only_tlc_outside_the_mirrors_range(month: str) -> None:
+def test_auto_uses_only_tlc_outside_the_mirrors_range(month: str) -> None:
     assert urls("auto", "yellow", Month.parse(month)) == [tlc(f"yellow_tripdata_{month}.parquet")]
 
 
-def test_candidates_name_who_really_publishes_them_and_in_which_format() -> None:
-    candidates = resolve_publisher("auto").source_urls(YELLOW, MONTH)
-    assert [(c.publisher, c.format) for c in candidates] == [
+def test_source_urls_name_the_actual_publisher_and_the_format() -> None:
+    source_urls = resolve_publisher("auto").source_urls(YELLOW, MONTH)
+    assert [(c.publisher, c.format) for c in source_urls] == [
         ("datatalksclub", FileFormat.CSV_GZ),
         ("tlc", FileFormat.PARQUET),
     ]
 
 
-def test_a_publisher_chosen_by_name_is_the_only_one_asked() -> None:
+def test_a_publisher_selected_by_name_is_the_only_source() -> None:
     assert urls("tlc") == [tlc("yellow_tripdata_2021-01.parquet")]
     assert urls("datatalksclub") == [mirror("yellow/yellow_tripdata_2021-01.csv.gz")]
 
 
-def test_the_mirror_itself_is_asked_outside_its_range_so_that_the_answer_is_its_own() -> None:
+def test_the_mirror_selected_by_name_has_urls_outside_its_range() -> None:
     assert urls("datatalksclub", month=Month(2031, 1)) == [mirror("yellow/yellow_tripdata_2031-01.csv.gz")]
 
 
-def test_the_sample_is_generated_and_stays_offline() -> None:
+def test_the_synthetic_sample_needs_no_network() -> None:
     publisher = resolve_publisher("sample")
     (trips,) = publisher.source_urls(YELLOW, MONTH)
     (zones,) = publisher.zones()
@@ -78,27 +78,29 @@ def test_the_sample_is_generated_and_stays_offline() -> None:
 
 @pytest.mark.parametrize("source", ["auto", "datatalksclub", "tlc"])
 def test_zones_come_from_tlc(source: str) -> None:
-    assert [candidate.url for candidate in resolve_publisher(source).zones()] == [TLC_ZONES]
+    assert [source_url.url for source_url in resolve_publisher(source).zones()] == [TLC_ZONES]
 
 
-def test_a_folder_is_looked_through_for_three_endings_in_order(tmp_path: Path) -> None:
+def test_a_folder_is_searched_for_three_file_formats_in_order(tmp_path: Path) -> None:
     (tmp_path / "my months").mkdir()
     publisher = resolve_publisher("my months")
     assert publisher.name == "my months"
     folder = (tmp_path / "my months").as_uri()
     assert [c.url for c in publisher.source_urls(GREEN, MONTH)] == [
-        f"{folder}/green_tripdata_2021-01{ending}" for ending in (".csv.gz", ".csv", ".parquet")
+        f"{folder}/green_tripdata_2021-01{extension}" for extension in (".csv.gz", ".csv", ".parquet")
     ]
     assert [c.url for c in publisher.zones()] == [f"{folder}/taxi_zone_lookup.csv", "sample:taxi_zone_lookup"]
 
 
 def test_a_folder_may_be_absolute_or_a_file_url_and_end_in_a_slash(tmp_path: Path) -> None:
-    expected = [f"{tmp_path.as_uri()}/yellow_tripdata_2021-01{ending}" for ending in (".csv.gz", ".csv", ".parquet")]
+    expected = [
+        f"{tmp_path.as_uri()}/yellow_tripdata_2021-01{extension}" for extension in (".csv.gz", ".csv", ".parquet")
+    ]
     for source in (str(tmp_path), f"{tmp_path}/", tmp_path.as_uri(), f"{tmp_path.as_uri()}/"):
         assert urls(source) == expected
 
 
-def test_a_relative_folder_is_looked_up_in_the_working_directory_by_default(
+def test_a_relative_folder_is_resolved_in_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "months").mkdir()
@@ -106,46 +108,47 @@ def test_a_relative_folder_is_looked_up_in_the_working_directory_by_default(
     assert urls("months")[0] == f"{tmp_path.as_uri()}/months/yellow_tripdata_2021-01.csv.gz"
 
 
-def test_a_word_wins_over_a_folder_of_its_name(tmp_path: Path) -> None:
+def test_a_publishers_name_takes_precedence_over_a_folder_with_that_name(tmp_path: Path) -> None:
     (tmp_path / "sample").mkdir()
     assert resolve_publisher("sample").name == "sample"
     assert resolve_publisher("./sample").name == "./sample"
 
 
-def test_what_somebody_else_publishes_keeps_its_file_names_and_is_not_asked_of_tlc(tmp_path: Path) -> None:
+def test_a_service_of_another_publisher_keeps_its_file_names_and_has_no_tlc_url(tmp_path: Path) -> None:
     bikes = replace(GREEN, name="bikes", file_name="{month.start:%Y%m}-bikes-tripdata")
-    found = [candidate.url for candidate in resolve_publisher(str(tmp_path)).source_urls(bikes, MONTH)]
+    found = [source_url.url for source_url in resolve_publisher(str(tmp_path)).source_urls(bikes, MONTH)]
     assert found == [f"{tmp_path.as_uri()}/202101-bikes-tripdata{end}" for end in (".csv.gz", ".csv", ".parquet")]
     for source in ("auto", "tlc", "datatalksclub", "sample"):
         assert resolve_publisher(source).source_urls(bikes, MONTH) == []
 
 
-def test_a_web_base_is_looked_through_and_its_zones_fall_back_to_tlc() -> None:
+def test_a_web_server_is_searched_and_its_zone_table_falls_back_to_tlc() -> None:
     publisher = resolve_publisher("https://files.example.org/taxi/")
     assert [c.url for c in publisher.source_urls(GREEN, MONTH)] == [
-        f"https://files.example.org/taxi/green_tripdata_2021-01{ending}" for ending in (".csv.gz", ".csv", ".parquet")
+        f"https://files.example.org/taxi/green_tripdata_2021-01{extension}"
+        for extension in (".csv.gz", ".csv", ".parquet")
     ]
     assert [c.url for c in publisher.zones()] == ["https://files.example.org/taxi/taxi_zone_lookup.csv", TLC_ZONES]
 
 
-def test_a_base_needs_its_secrets_to_be_asked_but_never_shows_them() -> None:
+def test_a_location_keeps_its_secrets_for_requests_but_never_shows_them() -> None:
     publisher = resolve_publisher("https://me:hush@files.example.org:8443/taxi?sig=s3cret#top")
     assert publisher.name == "https://files.example.org:8443/taxi"
     assert "hush" not in repr(publisher)
     assert "s3cret" not in repr(publisher)
-    candidate = publisher.source_urls(GREEN, MONTH)[0]
-    assert candidate.publisher == publisher.name
-    assert candidate.url == "https://me:hush@files.example.org:8443/taxi/green_tripdata_2021-01.csv.gz?sig=s3cret"
-    assert public_url(candidate.url) == "https://files.example.org:8443/taxi/green_tripdata_2021-01.csv.gz"
+    source_url = publisher.source_urls(GREEN, MONTH)[0]
+    assert source_url.publisher == publisher.name
+    assert source_url.url == "https://me:hush@files.example.org:8443/taxi/green_tripdata_2021-01.csv.gz?sig=s3cret"
+    assert public_url(source_url.url) == "https://files.example.org:8443/taxi/green_tripdata_2021-01.csv.gz"
 
 
 @pytest.mark.parametrize("url", ["sample:yellow/2021-01", "sample:taxi_zone_lookup", "file:///tmp/a%20b/c.csv"])
-def test_addresses_without_secrets_are_shown_as_they_are(url: str) -> None:
+def test_urls_without_secrets_are_shown_unchanged(url: str) -> None:
     assert public_url(url) == url
 
 
 @pytest.mark.parametrize(
-    ("source", "complaint"),
+    ("source", "cause"),
     [
         ("smaple", "no such publisher and no such folder: smaple"),
         ("../nowhere/months", "no such folder: ../nowhere/months"),
@@ -160,15 +163,15 @@ def test_addresses_without_secrets_are_shown_as_they_are(url: str) -> None:
         ("  ", "It is empty"),
     ],
 )
-def test_anything_else_is_refused_with_what_is_accepted(source: str, complaint: str) -> None:
+def test_any_other_value_is_rejected_with_the_accepted_values(source: str, cause: str) -> None:
     with pytest.raises(ValueError, match=f"Use {', '.join(PUBLISHERS)}, a folder that exists") as error:
         resolve_publisher(source)
-    assert complaint in str(error.value)
+    assert cause in str(error.value)
     assert "hush" not in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_a_file_is_no_base(tmp_path: Path) -> None:
+def test_a_file_is_not_a_publisher(tmp_path: Path) -> None:
     (tmp_path / "green_tripdata_2021-01.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="is a file, not a folder"):
         resolve_publisher("green_tripdata_2021-01.csv")

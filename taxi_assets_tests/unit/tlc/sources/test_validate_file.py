@@ -1,4 +1,4 @@
-"""Whether a file is a trip file, whole, and how many rows it has."""
+"""Validation of downloaded files, and their row counts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TABLE = b"a,b,c\n1,2,3\n4,5,6\n7,8,9\n"
 
 
 def format_of(path: Path) -> FileFormat:
-    return next(ending for ending in FileFormat if path.name.endswith(f".{ending}"))
+    return next(extension for extension in FileFormat if path.name.endswith(f".{extension}"))
 
 
 def rows(content: bytes, file_format: FileFormat, folder: Path, limits: FileLimits | None = None) -> int:
@@ -32,7 +32,7 @@ def rows(content: bytes, file_format: FileFormat, folder: Path, limits: FileLimi
     return validate_file(path, file_format, label="green 2020-10", url="http://host/x", limits=limits or FileLimits())
 
 
-def refusal(content: bytes, file_format: FileFormat, folder: Path, limits: FileLimits | None = None) -> str:
+def validation_error(content: bytes, file_format: FileFormat, folder: Path, limits: FileLimits | None = None) -> str:
     with pytest.raises(InvalidFileError) as error:
         rows(content, file_format, folder, limits)
     text = str(error.value)
@@ -49,7 +49,7 @@ def parquet(count: int = 3, **options: int) -> bytes:
     return buffer.getvalue()
 
 
-# --- whole files ----------------------------------------------------------------------------------------------------
+# --- complete files ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def parquet(count: int = 3, **options: int) -> bytes:
         ("taxi_zone_lookup.csv", 265),
     ],
 )
-def test_full_months_have_the_rows_they_were_published_with(name: str, expected: int) -> None:
+def test_complete_months_have_their_published_number_of_rows(name: str, expected: int) -> None:
     path = DATA / "months" / name
     assert validate_file(path, format_of(path), label=name, url=name) == expected
 
@@ -86,29 +86,27 @@ def test_every_era_of_headers_and_line_ends_counts_a_hundred_rows(path: Path) ->
     ],
     ids=["lf", "crlf", "cr", "byte order mark", "blank lines", "mixed", "a stray quote swallows nothing"],
 )
-def test_one_line_that_is_not_blank_is_one_row(content: bytes, expected: int, tmp_path: Path) -> None:
+def test_each_non_blank_line_is_one_row(content: bytes, expected: int, tmp_path: Path) -> None:
     assert rows(content, CSV, tmp_path) == expected
     assert rows(gzip.compress(content), CSV_GZ, tmp_path) == expected
 
 
 @given(st.lists(st.sampled_from([b"1,2", b"33,", b",", b"\n", b"\r", b"\r\n"]), max_size=40))
-def test_rows_are_what_splitting_at_line_ends_gives(
-    tmp_path_factory: pytest.TempPathFactory, chunks: list[bytes]
-) -> None:
+def test_rows_are_counted_by_line_ends(tmp_path_factory: pytest.TempPathFactory, chunks: list[bytes]) -> None:
     content = b"a,b\n1,2\n" + b"".join(chunks) + b"\n"
     lines = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
     expected = len([line for line in lines if line]) - 1
     assert rows(content, CSV, tmp_path_factory.getbasetemp()) == expected
 
 
-def test_line_ends_that_fall_between_two_pieces_are_counted_once(tmp_path: Path) -> None:
-    line = b"1234567,890123\r\n"  # 16 bytes: the pieces end after it; a header of another length moves that about
+def test_line_ends_split_between_two_chunks_are_counted_once(tmp_path: Path) -> None:
+    line = b"1234567,890123\r\n"  # 16 bytes: the chunks end with a line, unless the length of the header shifts them
     for shift in range(18):
         header = b"a," + b"b" * shift + b"\r\n"
         assert rows(header + line * 40_000, CSV, tmp_path) == 40_000
 
 
-def test_a_byte_order_mark_is_no_header(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_not_a_header(tmp_path: Path) -> None:
     assert rows(b"\xef\xbb\xbf\r\na,b\r\n1,2\r\n", FileFormat.CSV, tmp_path) == 1
     assert rows(b"\xef\xbb\xbfa,b\r\n1,2\r\n", FileFormat.CSV, tmp_path) == 1
 
@@ -117,14 +115,14 @@ def test_several_gzip_members_are_one_file(tmp_path: Path) -> None:
     assert rows(gzip.compress(TABLE) + gzip.compress(b"10,11,12\n"), CSV_GZ, tmp_path) == 4
 
 
-def test_a_last_line_without_line_end_is_fine_when_it_is_complete(tmp_path: Path) -> None:
+def test_a_complete_last_line_without_a_line_end_is_accepted(tmp_path: Path) -> None:
     assert rows(TABLE.rstrip(b"\n"), CSV, tmp_path) == 3
     assert rows(b"a,b\n1,2", CSV, tmp_path) == 1
     # 17 names over 19 fields, as in 2016: the data lines say what complete is.
     assert rows(b"a,b\n1,2,,\n3,4,,\n5,6,,", CSV, tmp_path) == 3
 
 
-def test_memory_stays_flat_however_large_the_file(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     path = tmp_path / "large.csv.gz"
     with gzip.open(path, "wb", compresslevel=1) as file:
         file.write(b"a,b,c\n")
@@ -138,7 +136,7 @@ def test_memory_stays_flat_however_large_the_file(tmp_path: Path) -> None:
         tracemalloc.stop()
 
 
-# --- what people really got instead ---------------------------------------------------------------------------------
+# --- wrong formats and damaged files ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -153,9 +151,9 @@ def test_memory_stays_flat_however_large_the_file(tmp_path: Path) -> None:
         ("no_footer.parquet", "it is Parquet without a footer: the file is truncated"),
     ],
 )
-def test_what_real_people_got_instead_is_named(name: str, finding: str, tmp_path: Path) -> None:
+def test_files_that_real_users_received_instead_are_named(name: str, finding: str, tmp_path: Path) -> None:
     path = DATA / "broken" / name
-    assert f"rejected: {finding}." in refusal(path.read_bytes(), format_of(path), tmp_path)
+    assert f"rejected: {finding}." in validation_error(path.read_bytes(), format_of(path), tmp_path)
 
 
 @pytest.mark.parametrize("file_format", FileFormat)
@@ -174,16 +172,16 @@ def test_what_real_people_got_instead_is_named(name: str, finding: str, tmp_path
     ],
     ids=["empty", "html with title", "html", "xhtml", "xml", "json object", "json list", "lfs pointer", "zip"],
 )
-def test_a_stranger_is_recognised_by_content_whatever_the_name(
+def test_a_wrong_format_is_detected_by_content_under_any_extension(
     content: bytes, finding: str, file_format: FileFormat, tmp_path: Path
 ) -> None:
-    assert finding in refusal(content, file_format, tmp_path)
+    assert finding in validation_error(content, file_format, tmp_path)
 
 
-def test_a_stranger_inside_gzip_is_recognised_too(tmp_path: Path) -> None:
-    assert "its gzip content is an HTML page" in refusal(gzip.compress(b"<html></html>"), CSV_GZ, tmp_path)
-    assert "its gzip content is gzip" in refusal(gzip.compress(gzip.compress(TABLE)), CSV_GZ, tmp_path)
-    assert "its gzip content is Parquet" in refusal(gzip.compress(parquet()), CSV_GZ, tmp_path)
+def test_a_wrong_format_inside_gzip_is_detected(tmp_path: Path) -> None:
+    assert "its gzip content is an HTML page" in validation_error(gzip.compress(b"<html></html>"), CSV_GZ, tmp_path)
+    assert "its gzip content is gzip" in validation_error(gzip.compress(gzip.compress(TABLE)), CSV_GZ, tmp_path)
+    assert "its gzip content is Parquet" in validation_error(gzip.compress(parquet()), CSV_GZ, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -200,10 +198,10 @@ def test_a_stranger_inside_gzip_is_recognised_too(tmp_path: Path) -> None:
     ],
     ids=["parquet-gz", "parquet-csv", "gz-parquet", "gz-csv", "csv-parquet", "csv-gz", "zeros-csv", "utf16-csv"],
 )
-def test_a_file_under_the_wrong_ending_is_refused(
+def test_a_file_with_the_wrong_extension_is_rejected(
     content: bytes, file_format: FileFormat, finding: str, tmp_path: Path
 ) -> None:
-    assert finding in refusal(content, file_format, tmp_path)
+    assert finding in validation_error(content, file_format, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -233,77 +231,77 @@ def test_a_file_under_the_wrong_ending_is_refused(
         "a line too long",
     ],
 )
-def test_a_csv_that_is_none_or_not_whole_is_refused(content: bytes, finding: str, tmp_path: Path) -> None:
-    assert finding in refusal(content, CSV, tmp_path)
-    assert finding in refusal(gzip.compress(content), CSV_GZ, tmp_path, FileLimits(max_expansion_ratio=10_000))
+def test_invalid_or_truncated_csv_is_rejected(content: bytes, finding: str, tmp_path: Path) -> None:
+    assert finding in validation_error(content, CSV, tmp_path)
+    assert finding in validation_error(gzip.compress(content), CSV_GZ, tmp_path, FileLimits(max_expansion_ratio=10_000))
 
 
-def test_a_line_of_the_greatest_length_is_fine(tmp_path: Path) -> None:
+def test_a_line_of_the_maximum_length_is_accepted(tmp_path: Path) -> None:
     longest = b"1," + b"x" * (LONGEST_LINE - 2)
     assert rows(b"a,b\n" + longest + b"\n" + longest + b"\n", CSV, tmp_path) == 2
 
 
-def test_a_gzip_cut_anywhere_is_refused(tmp_path: Path) -> None:
+def test_a_truncated_gzip_is_rejected(tmp_path: Path) -> None:
     whole = (DATA / "months" / "green_tripdata_2020-10.csv.gz").read_bytes()
     for length in (3, 20, 1000, len(whole) // 2, len(whole) - 9, len(whole) - 8, len(whole) - 1):
-        assert "ends early: the file is truncated" in refusal(whole[:length], CSV_GZ, tmp_path)
+        assert "ends early: the file is truncated" in validation_error(whole[:length], CSV_GZ, tmp_path)
 
 
-def test_a_gzip_with_a_changed_byte_or_a_wrong_checksum_is_refused(tmp_path: Path) -> None:
+def test_a_gzip_with_a_changed_byte_or_a_wrong_checksum_is_rejected(tmp_path: Path) -> None:
     whole = gzip.compress(TABLE * 1000)
     wrong_checksum = whole[:-8] + bytes(4) + whole[-4:]
-    assert "its checksum or length does not match" in refusal(wrong_checksum, CSV_GZ, tmp_path)
+    assert "its checksum or length does not match" in validation_error(wrong_checksum, CSV_GZ, tmp_path)
     for position in range(12, len(whole) - 8, 7):
         damaged = bytearray(whole)
         damaged[position] ^= 0xFF
-        refusal(bytes(damaged), CSV_GZ, tmp_path)
+        validation_error(bytes(damaged), CSV_GZ, tmp_path)
 
 
-def test_garbage_after_a_gzip_is_refused(tmp_path: Path) -> None:
+def test_other_data_after_a_gzip_is_rejected(tmp_path: Path) -> None:
     garbage = gzip.compress(TABLE) + b"<html>"
-    assert "data that is not gzip follows it" in refusal(garbage, CSV_GZ, tmp_path)
+    assert "data that is not gzip follows it" in validation_error(garbage, CSV_GZ, tmp_path)
 
 
 def test_a_gzip_bomb_is_stopped_at_the_limits(tmp_path: Path) -> None:
     bomb = gzip.compress(b"a,b\n" + b"1,2\n" * 3_000_000)
-    assert "expands to more than 200 times its size" in refusal(bomb, CSV_GZ, tmp_path)
+    assert "expands to more than 200 times its size" in validation_error(bomb, CSV_GZ, tmp_path)
     by_size = FileLimits(max_expanded_bytes=1_000_000, max_expansion_ratio=10_000)
-    assert "expands to more than 1,000,000 bytes" in refusal(bomb, CSV_GZ, tmp_path, by_size)
+    assert "expands to more than 1,000,000 bytes" in validation_error(bomb, CSV_GZ, tmp_path, by_size)
 
 
-def test_a_file_beyond_the_largest_size_is_refused(tmp_path: Path) -> None:
-    assert "larger than 10 bytes" in refusal(TABLE, CSV, tmp_path, FileLimits(max_bytes=10))
+def test_a_file_above_the_size_limit_is_rejected(tmp_path: Path) -> None:
+    assert "larger than 10 bytes" in validation_error(TABLE, CSV, tmp_path, FileLimits(max_bytes=10))
 
 
-# --- Parquet --------------------------------------------------------------------------------------------------------
+# --- Parquet ----------------------------------------------------------------------------------------------------------
 
 
-def test_parquet_rows_are_those_of_all_row_groups(tmp_path: Path) -> None:
+def test_parquet_rows_are_the_sum_of_all_row_groups(tmp_path: Path) -> None:
     assert rows(parquet(1000, row_group_size=300), PARQUET, tmp_path) == 1000
 
 
-def test_parquet_without_rows_is_refused(tmp_path: Path) -> None:
-    assert "it is Parquet with no rows" in refusal(parquet(0), PARQUET, tmp_path)
+def test_parquet_without_rows_is_rejected(tmp_path: Path) -> None:
+    assert "it is Parquet with no rows" in validation_error(parquet(0), PARQUET, tmp_path)
 
 
 @pytest.mark.parametrize("length", [4, 8, 11, 100, -1, -4, -8])
-def test_parquet_cut_anywhere_is_refused(length: int, tmp_path: Path) -> None:
-    assert "Parquet without a footer" in refusal(parquet()[:length], PARQUET, tmp_path)
+def test_truncated_parquet_is_rejected(length: int, tmp_path: Path) -> None:
+    assert "Parquet without a footer" in validation_error(parquet()[:length], PARQUET, tmp_path)
 
 
-def test_parquet_with_an_unreadable_footer_is_refused(tmp_path: Path) -> None:
+def test_parquet_with_an_unreadable_footer_is_rejected(tmp_path: Path) -> None:
     whole = parquet()
     footer = int.from_bytes(whole[-8:-4], "little")
     scrambled = whole[: -8 - footer] + b"\xff" * footer + whole[-8:]
-    assert "a footer that cannot be read" in refusal(scrambled, PARQUET, tmp_path)
+    assert "a footer that cannot be read" in validation_error(scrambled, PARQUET, tmp_path)
     too_long = whole[:-8] + b"\xff\xff\xff\x7f" + b"PAR1"
-    assert "a footer that cannot be read" in refusal(too_long, PARQUET, tmp_path)
+    assert "a footer that cannot be read" in validation_error(too_long, PARQUET, tmp_path)
 
 
-def test_parquet_with_its_middle_missing_is_refused(tmp_path: Path) -> None:
+def test_parquet_with_a_missing_middle_is_rejected(tmp_path: Path) -> None:
     whole = (DATA / "months" / "green_tripdata_2023-01.parquet").read_bytes()
-    assert "footer points outside the file" in refusal(whole[:500_000] + whole[600_000:], PARQUET, tmp_path)
+    assert "footer points outside the file" in validation_error(whole[:500_000] + whole[600_000:], PARQUET, tmp_path)
 
 
-def test_parquet_beyond_the_limits_of_expansion_is_refused(tmp_path: Path) -> None:
-    assert "expands to more than" in refusal(parquet(), PARQUET, tmp_path, FileLimits(max_expanded_bytes=10))
+def test_parquet_above_the_expansion_limit_is_rejected(tmp_path: Path) -> None:
+    assert "expands to more than" in validation_error(parquet(), PARQUET, tmp_path, FileLimits(max_expanded_bytes=10))

@@ -1,4 +1,4 @@
-"""Asking whether a month is published, and in which version: over HTTP, in folders, in buckets, of the sample."""
+"""Checks whether a month is published, and in which version: HTTP, folders, buckets and the synthetic sample."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 NAME = "green_tripdata_2020-10.csv"
 CONTENT = b"a,b\n1,2\n"
-WHAT = "green 2020-10"
+LABEL = "green 2020-10"
 
 
 @pytest.fixture
@@ -38,15 +38,15 @@ def publisher() -> Iterator[LoopbackPublisher]:
         yield publisher
 
 
-def candidates(source: str) -> list[SourceUrl]:
+def source_urls(source: str) -> list[SourceUrl]:
     return resolve_publisher(source).source_urls(GREEN, Month(2020, 10))
 
 
-def one(url: str) -> list[SourceUrl]:
-    return [SourceUrl(url, "somebody", FileFormat.CSV)]
+def single_source(url: str) -> list[SourceUrl]:
+    return [SourceUrl(url, "a publisher", FileFormat.CSV)]
 
 
-def found(answer: FileVersion | None) -> FileVersion:
+def existing(answer: FileVersion | None) -> FileVersion:
     assert answer is not None
     return answer
 
@@ -58,31 +58,31 @@ def version_of(record: SourceRecord) -> FileVersion:
 # --- over HTTP --------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_published_is_described_without_being_sent(publisher: LoopbackPublisher) -> None:
-    version = found(check_version(WHAT, one(publisher.url(NAME))))
-    assert (version.url, version.publisher, version.bytes) == (publisher.url(NAME), "somebody", len(CONTENT))
+def test_a_published_file_is_described_without_being_sent(publisher: LoopbackPublisher) -> None:
+    version = existing(check_version(LABEL, single_source(publisher.url(NAME))))
+    assert (version.url, version.publisher, version.bytes) == (publisher.url(NAME), "a publisher", len(CONTENT))
     assert version.etag is not None
     assert version.last_modified is not None
     assert [request.method for request in publisher.requests] == ["HEAD"]
 
 
-def test_a_known_version_is_asked_for_under_its_conditions(publisher: LoopbackPublisher) -> None:
-    known = found(check_version(WHAT, one(publisher.url(NAME))))
-    assert check_version(WHAT, one(publisher.url(NAME)), known=known) is known
+def test_a_known_version_makes_the_request_conditional(publisher: LoopbackPublisher) -> None:
+    known = existing(check_version(LABEL, single_source(publisher.url(NAME))))
+    assert check_version(LABEL, single_source(publisher.url(NAME)), known=known) is known
     assert publisher.requests[-1].headers["If-None-Match"] == known.etag
     assert publisher.requests[-1].headers["If-Modified-Since"] == known.last_modified
     publisher.publish(NAME, b"a,b\n3,4\n")
-    assert not found(check_version(WHAT, one(publisher.url(NAME)), known=known)).is_same_as(known)
+    assert not existing(check_version(LABEL, single_source(publisher.url(NAME)), known=known)).is_same_as(known)
 
 
-def test_what_is_known_of_another_address_is_no_condition(publisher: LoopbackPublisher) -> None:
-    known = replace(found(check_version(WHAT, one(publisher.url(NAME)))), url="http://elsewhere/")
-    assert not found(check_version(WHAT, one(publisher.url(NAME)), known=known)).is_same_as(known)
+def test_a_version_from_another_url_makes_no_condition(publisher: LoopbackPublisher) -> None:
+    known = replace(existing(check_version(LABEL, single_source(publisher.url(NAME)))), url="http://elsewhere/")
+    assert not existing(check_version(LABEL, single_source(publisher.url(NAME)), known=known)).is_same_as(known)
     assert "If-None-Match" not in publisher.requests[-1].headers
 
 
-def test_the_first_published_candidate_counts(publisher: LoopbackPublisher) -> None:
-    assert found(check_version(WHAT, candidates(publisher.base))).url == publisher.url(NAME)
+def test_the_first_source_that_has_the_file_is_used(publisher: LoopbackPublisher) -> None:
+    assert existing(check_version(LABEL, source_urls(publisher.base))).url == publisher.url(NAME)
     assert [request.path for request in publisher.requests] == [NAME.replace(".csv", ".csv.gz"), NAME]
 
 
@@ -90,15 +90,15 @@ def test_the_first_published_candidate_counts(publisher: LoopbackPublisher) -> N
     "answer", [Answer(status=403), Answer(status=404), Answer(status=410),
                Answer(body=HTML_PAGE, headers={"Content-Type": "text/html; charset=utf-8"})],
 )  # fmt: skip
-def test_what_is_not_published_is_none(publisher: LoopbackPublisher, answer: Answer) -> None:
+def test_a_file_that_is_not_published_has_no_version(publisher: LoopbackPublisher, answer: Answer) -> None:
     publisher.script(NAME, answer)
-    assert check_version(WHAT, one(publisher.url(NAME))) is None
+    assert check_version(LABEL, single_source(publisher.url(NAME))) is None
 
 
-def test_a_server_that_knows_no_head_is_asked_by_get_and_its_body_is_not_read(publisher: LoopbackPublisher) -> None:
+def test_a_server_without_head_receives_a_get_and_its_body_is_not_read(publisher: LoopbackPublisher) -> None:
     for status in (405, 501):
         publisher.script(NAME, Answer(status=status), Answer(endless=True))
-        assert found(check_version(WHAT, one(publisher.url(NAME)))).etag
+        assert existing(check_version(LABEL, single_source(publisher.url(NAME)))).etag
         assert [request.method for request in publisher.requests[-2:]] == ["HEAD", "GET"]
 
 
@@ -110,14 +110,14 @@ def test_a_server_that_knows_no_head_is_asked_by_get_and_its_body_is_not_read(pu
         (Answer(reset=True, cut_after=0, headers={"Content-Length": None}, delay=10), "no data arrived in time"),
     ],
 )
-def test_what_may_pass_is_said_at_once_in_one_line_without_secrets(
+def test_a_transient_error_is_raised_at_once_in_one_line_without_secrets(
     publisher: LoopbackPublisher, answer: Answer, message: str
 ) -> None:
     publisher.script(NAME, answer, then=answer)
     url = publisher.url(NAME).replace("http://", "http://user:secret@") + "?signature=secret"
     started = time.monotonic()
     with pytest.raises(PublisherUnreachableError, match=message) as error:
-        check_version(WHAT, one(url), retry=replace(NO_RETRY, read_timeout=0.2))
+        check_version(LABEL, single_source(url), retry=replace(NO_RETRY, read_timeout=0.2))
     assert time.monotonic() - started < 2
     assert "\n" not in str(error.value)
     assert "secret" not in str(error.value)
@@ -128,20 +128,20 @@ def test_a_publisher_that_is_down_is_named() -> None:
     with LoopbackPublisher() as publisher:
         url = publisher.url(NAME)
     with pytest.raises(PublisherUnreachableError, match="connection refused") as error:
-        check_version(WHAT, one(url))
+        check_version(LABEL, single_source(url))
     assert url in str(error.value)
-    assert not isinstance(error.value, PublisherServerError), "which would be about this file only"
+    assert not isinstance(error.value, PublisherServerError), "that error would concern only this file"
 
 
-def test_a_candidate_that_fails_is_not_silently_replaced_by_the_next(publisher: LoopbackPublisher) -> None:
+def test_a_failing_source_is_not_silently_replaced_by_the_next(publisher: LoopbackPublisher) -> None:
     publisher.script(NAME.replace(".csv", ".csv.gz"), Answer(status=401))
     with pytest.raises(PublisherRequestError, match="HTTP 401"):
-        check_version(WHAT, candidates(publisher.base))
+        check_version(LABEL, source_urls(publisher.base))
 
 
 # --- versions ---------------------------------------------------------------------------------------------------------
 
-VERSION = FileVersion("http://a/b", "somebody", '"1"', "Sun, 13 Sep 2020 12:26:40 GMT", 8)
+VERSION = FileVersion("http://a/b", "a publisher", '"1"', "Sun, 13 Sep 2020 12:26:40 GMT", 8)
 
 
 @pytest.mark.parametrize(
@@ -159,45 +159,49 @@ VERSION = FileVersion("http://a/b", "somebody", '"1"', "Sun, 13 Sep 2020 12:26:4
         ({"url": "http://a/c"}, False),
     ],
 )
-def test_versions_are_told_apart_by_the_best_that_both_give(changes: dict[str, str | int | None], same: bool) -> None:
+def test_versions_are_compared_by_the_most_precise_common_attribute(
+    changes: dict[str, str | int | None], same: bool
+) -> None:
     assert replace(VERSION, **changes).is_same_as(VERSION) == same  # type: ignore[arg-type]  # fields by name
 
 
-def test_a_version_has_a_name() -> None:
+def test_a_version_is_named_by_its_most_precise_attribute() -> None:
     assert VERSION.name == replace(VERSION, etag='W/"1"').name == '"1"'
     assert replace(VERSION, etag=None).name == VERSION.last_modified
     assert replace(VERSION, etag=None, last_modified=None).name == "8 bytes"
 
 
-# --- elsewhere --------------------------------------------------------------------------------------------------------
+# --- folders, buckets and the synthetic sample ------------------------------------------------------------------------
 
 
-def fetched(source: str, output_dir: Path) -> FileVersion:
-    result = download(WHAT, candidates(source), known=None, output_dir=output_dir, log=logging.getLogger("test_ask"))
+def downloaded_version(source: str, output_dir: Path) -> FileVersion:
+    result = download(
+        LABEL, source_urls(source), known=None, output_dir=output_dir, log=logging.getLogger("test_version_check")
+    )
     assert isinstance(result, DownloadedFile)
     return version_of(result.record)
 
 
-def test_in_a_folder_the_answer_is_what_a_download_would_record(tmp_path: Path) -> None:
-    folder, output_dir = tmp_path / "published", tmp_path / "into"
+def test_in_a_folder_the_version_is_the_one_that_a_download_records(tmp_path: Path) -> None:
+    folder, output_dir = tmp_path / "published", tmp_path / "output"
     folder.mkdir()
     output_dir.mkdir()
-    assert check_version(WHAT, candidates(str(folder))) is None
+    assert check_version(LABEL, source_urls(str(folder))) is None
     (folder / NAME).write_bytes(CONTENT)
-    assert check_version(WHAT, candidates(str(folder))) == fetched(str(folder), output_dir)
+    assert check_version(LABEL, source_urls(str(folder))) == downloaded_version(str(folder), output_dir)
     (folder / NAME.replace(".csv", ".csv.gz")).mkdir()
     with pytest.raises(PublisherRequestError, match="it is not a regular file"):
-        check_version(WHAT, candidates(str(folder)))
+        check_version(LABEL, source_urls(str(folder)))
 
 
 def test_a_folder_that_cannot_be_read_is_unreachable_in_one_line(tmp_path: Path) -> None:
     (tmp_path / NAME).symlink_to(NAME)
     with pytest.raises(PublisherUnreachableError, match="too many levels of symbolic links") as error:
-        check_version(WHAT, one((tmp_path / NAME).as_uri()))
+        check_version(LABEL, single_source((tmp_path / NAME).as_uri()))
     assert "\n" not in str(error.value)
 
 
-def test_a_folder_that_has_gone_since_it_was_chosen_is_unreachable(tmp_path: Path) -> None:
+def test_a_folder_that_no_longer_exists_is_unreachable(tmp_path: Path) -> None:
     gone = PublisherResource(source=str(tmp_path / "gone"))
     with pytest.raises(PublisherUnreachableError, match="no such folder") as error:
         _ = gone.publisher
@@ -205,29 +209,31 @@ def test_a_folder_that_has_gone_since_it_was_chosen_is_unreachable(tmp_path: Pat
 
 
 @pytest.mark.parametrize("answer", [Answer(status=502), Answer(delay=10)])
-def test_a_file_that_fails_is_told_from_a_publisher_that_is_down(publisher: LoopbackPublisher, answer: Answer) -> None:
+def test_a_server_error_is_distinguished_from_an_unreachable_publisher(
+    publisher: LoopbackPublisher, answer: Answer
+) -> None:
     publisher.script(NAME, answer)
     with pytest.raises(PublisherServerError):
-        check_version(WHAT, one(publisher.url(NAME)), retry=replace(NO_RETRY, read_timeout=0.2))
+        check_version(LABEL, single_source(publisher.url(NAME)), retry=replace(NO_RETRY, read_timeout=0.2))
 
 
 DRIPS = [b"", b"HTTP/1.1 ", b"HTTP/1.1 200 OK\r\nETag: ", b"HTTP/1.1 302 Found\r\nLocation: /again\r\nX: "]
 
 
 @pytest.mark.parametrize("beginning", DRIPS)
-def test_an_answer_that_drips_in_is_cut_off_when_its_time_is_up(beginning: bytes) -> None:
+def test_a_dripping_answer_is_cut_at_the_deadline(beginning: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor() as pool:
         dripping = pool.submit(drip, server, beginning)
         url = f"http://127.0.0.1:{server.getsockname()[1]}/{NAME}"
         started = time.monotonic()
         with pytest.raises(PublisherServerError, match="was not complete in time"):
-            check_version(WHAT, one(url), seconds=0.5)
+            check_version(LABEL, single_source(url), seconds=0.5)
         assert 0.5 <= time.monotonic() - started < 2
-        assert dripping.result() < 100, "it was cut off"
+        assert dripping.result() < 100, "the connection was closed"
 
 
 def drip(server: socket.socket, beginning: bytes) -> int:
-    """Answer a byte every 50 milliseconds, so that no read times out; returns how many the client took."""
+    """Send a byte every 50 milliseconds, so that no read times out, and return how many the client accepted."""
     client, _ = server.accept()
     with client:
         client.recv(4096)
@@ -245,16 +251,16 @@ def drip(server: socket.socket, beginning: bytes) -> int:
     return 100
 
 
-def test_all_candidates_of_a_month_share_its_time(publisher: LoopbackPublisher) -> None:
-    for candidate in candidates(publisher.base):
-        publisher.script(candidate.url.rpartition("/")[2], then=Answer(status=404, delay=0.3))
+def test_all_sources_of_a_month_share_its_time_limit(publisher: LoopbackPublisher) -> None:
+    for source in source_urls(publisher.base):
+        publisher.script(source.url.rpartition("/")[2], then=Answer(status=404, delay=0.3))
     with pytest.raises(PublisherServerError, match="was not complete in time"):
-        check_version(WHAT, candidates(publisher.base), seconds=0.5)
+        check_version(LABEL, source_urls(publisher.base), seconds=0.5)
     assert len(publisher.requests) == 2
 
 
-def test_the_sample_has_every_month_in_the_version_of_its_generator(tmp_path: Path) -> None:
-    assert found(check_version(WHAT, candidates("sample"))).is_same_as(fetched("sample", tmp_path))
+def test_every_month_of_the_synthetic_sample_has_its_generators_version(tmp_path: Path) -> None:
+    assert existing(check_version(LABEL, source_urls("sample"))).is_same_as(downloaded_version("sample", tmp_path))
 
 
 def test_in_a_bucket_the_generation_is_the_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,16 +268,16 @@ def test_in_a_bucket_the_generation_is_the_version(tmp_path: Path, monkeypatch: 
         for name, value in storage.environment.items():
             monkeypatch.setenv(name, value)
         source = f"gs://{storage.bucket}/published"
-        assert check_version(WHAT, candidates(source)) is None
+        assert check_version(LABEL, source_urls(source)) is None
         storage.put(f"published/{NAME}", CONTENT)
-        known = found(check_version(WHAT, candidates(source)))
-        assert known == fetched(source, tmp_path)
+        known = existing(check_version(LABEL, source_urls(source)))
+        assert known == downloaded_version(source, tmp_path)
         storage.put(f"published/{NAME}", CONTENT)
-        assert not found(check_version(WHAT, candidates(source), known=known)).is_same_as(known)
+        assert not existing(check_version(LABEL, source_urls(source), known=known)).is_same_as(known)
         with pytest.raises(PublisherRequestError, match="no such bucket"):
-            check_version(WHAT, candidates("gs://another-bucket"))
+            check_version(LABEL, source_urls("gs://another-bucket"))
         storage.script(Fault(status=503), method="GET")
         storage.requests.clear()
         with pytest.raises(PublisherUnreachableError):
-            check_version(WHAT, candidates(source))
+            check_version(LABEL, source_urls(source))
         assert len(storage.requests) == 1

@@ -1,4 +1,4 @@
-"""The generated months of fhv: bases with habits, hardly any zones, and the oddities that are legitimate there."""
+"""The synthetic sample of fhv: habits of the bases, few zones, and unusual but valid rows."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_most_zones_are_empty_or_264_and_some_are_real(trips: pd.DataFrame) -> N
     assert trips["DOLocationID"].nunique() > 200
 
 
-def test_a_base_knows_its_zones_always_or_never(trips: pd.DataFrame) -> None:
+def test_a_base_reports_its_zones_always_or_never(trips: pd.DataFrame) -> None:
     known = ~trips["PULocationID"].isin(["", "264"])
     assert known.groupby(trips["dispatching_base_num"]).nunique().max() == 1
 
@@ -56,7 +56,7 @@ def test_some_bases_report_whole_minutes(trips: pd.DataFrame) -> None:
     assert 0.04 < (trips["dropoff"].dt.second == 0).mean() < (trips["pickup"].dt.second == 0).mean()
 
 
-def test_exact_duplicates_stand_next_to_each_other(trips: pd.DataFrame) -> None:
+def test_exact_duplicates_are_adjacent(trips: pd.DataFrame) -> None:
     assert 0.004 < trips.duplicated().mean() < 0.015
     written = trips[["dispatching_base_num", "pickup_datetime", "dropoff_datetime", "PULocationID"]]
     adjacent = (written == written.shift()).all(axis=1)
@@ -72,12 +72,12 @@ def test_a_few_percent_take_longer_than_a_day_and_a_few_no_time_at_all(trips: pd
     assert 0.2 < trips["hours"].median() < 0.5
 
 
-def test_every_pickup_is_of_the_month(trips: pd.DataFrame) -> None:
+def test_every_pickup_is_in_the_month(trips: pd.DataFrame) -> None:
     assert trips["pickup"].min() >= pd.Timestamp("2021-01-01")
     assert trips["pickup"].max() < pd.Timestamp("2021-02-01")
 
 
-def test_rows_stand_by_the_hour_and_within_it_by_the_base(trips: pd.DataFrame) -> None:
+def test_rows_are_sorted_by_hour_then_by_base(trips: pd.DataFrame) -> None:
     key = pd.DataFrame({"hour": trips["pickup"].dt.floor("h"), "base": trips["dispatching_base_num"]})
     assert key.equals(key.sort_values(["hour", "base"], kind="stable"))
 
@@ -94,7 +94,7 @@ def shared(day: dt.date) -> float:
     return flags.count("1") / len(flags)
 
 
-def test_the_shared_flag_is_mostly_empty_but_while_the_apps_were_in_these_files(trips: pd.DataFrame) -> None:
+def test_the_shared_flag_is_mostly_empty_except_while_the_apps_were_in_these_files(trips: pd.DataFrame) -> None:
     assert set(trips["SR_Flag"]) == {"", "1"}
     assert (trips["SR_Flag"] == "1").mean() < 0.01
     assert 0.15 < shared(dt.date(2019, 1, 31)) < 0.25

@@ -1,4 +1,4 @@
-"""The generated months of fhvhv: today's columns and types, each company's habits, and money that adds up."""
+"""The synthetic sample of fhvhv: current columns and types, the companies' habits, and consistent amounts."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def day_of(date: dt.date, count: int = 3_000) -> pd.DataFrame:
     return frame
 
 
-# ---------------------------------------------------------------------------------------------------- as published
+# --------------------------------------------------------------------------------------------------------- as published
 
 
-def test_columns_and_types_are_the_official_ones(table: pa.Table) -> None:
+def test_columns_and_types_are_those_of_tlc(table: pa.Table) -> None:
     assert table.column_names == COLUMNS
     types = {name: str(table.schema.field(name).type) for name in COLUMNS}
     assert {types[name] for name in TIMES} == {"timestamp[us]"}
@@ -69,13 +69,13 @@ def test_flags_are_y_or_n(trips: pd.DataFrame) -> None:
         assert (trips[flag] == " ").any() == (flag == "access_a_ride_flag")
 
 
-def test_rows_stand_by_the_hour_in_any_order_within(trips: pd.DataFrame) -> None:
+def test_rows_are_sorted_by_hour_in_random_order_within(trips: pd.DataFrame) -> None:
     pickup = trips.loc[trips["pickup_datetime"] < "2020-05-01", "pickup_datetime"].reset_index(drop=True)
     assert pickup.dt.floor("h").is_monotonic_increasing
     assert (pickup.diff() < pd.Timedelta(0)).mean() > 0.3
 
 
-# ---------------------------------------------------------------------------------------------------- the companies
+# -------------------------------------------------------------------------------------------------------- the companies
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_juno_ends_in_november_2019_and_via_in_december_2021(day: dt.date, compa
     assert set(day_of(day)["hvfhs_license_num"]) == companies
 
 
-def test_uber_has_most_trips_and_lyft_a_good_quarter(trips: pd.DataFrame) -> None:
+def test_uber_has_most_trips_and_lyft_over_a_quarter(trips: pd.DataFrame) -> None:
     shares = trips["hvfhs_license_num"].value_counts(normalize=True)
     assert shares["HV0003"] == pytest.approx(0.72, abs=0.02)
     assert shares["HV0005"] == pytest.approx(0.27, abs=0.02)
@@ -104,7 +104,7 @@ def test_a_base_belongs_to_one_company_and_uber_has_many_until_2022(trips: pd.Da
     assert set(day_of(dt.date(2022, 1, 1))["dispatching_base_num"]) == {"B03404", "B03406"}
 
 
-def test_lyft_says_neither_the_originating_base_nor_when_it_is_on_the_scene(trips: pd.DataFrame) -> None:
+def test_lyft_reports_neither_the_originating_base_nor_the_time_on_scene(trips: pd.DataFrame) -> None:
     lyft = trips["hvfhs_license_num"] == "HV0005"
     assert (trips["originating_base_num"].isna() == lyft).all()
     assert (trips["originating_base_num"] == trips["dispatching_base_num"])[~lyft].all()
@@ -112,7 +112,7 @@ def test_lyft_says_neither_the_originating_base_nor_when_it_is_on_the_scene(trip
     assert trips.loc[lyft, "on_scene_datetime"].isna().mean() > 0.99
 
 
-def test_sharing_stops_in_march_2020_but_for_via(trips: pd.DataFrame) -> None:
+def test_sharing_stops_in_march_2020_except_for_via(trips: pd.DataFrame) -> None:
     before, after = day_of(dt.date(2019, 5, 1)), trips
     assert (before["shared_request_flag"] == "Y").mean() > 0.2
     assert set(after.loc[after["shared_request_flag"] == "Y", "hvfhs_license_num"]) == {"HV0004"}
@@ -121,16 +121,16 @@ def test_sharing_stops_in_march_2020_but_for_via(trips: pd.DataFrame) -> None:
     assert (matched["shared_request_flag"] == "Y").all()
 
 
-def test_some_ask_for_a_wheelchair_accessible_car_and_mostly_get_it(trips: pd.DataFrame) -> None:
+def test_some_trips_request_a_wheelchair_accessible_car_and_mostly_get_it(trips: pd.DataFrame) -> None:
     asked = trips["wav_request_flag"] == "Y"
     assert 0.0005 < asked.mean() < 0.005
     assert (trips.loc[asked, "wav_match_flag"] == "Y").mean() > 0.7
 
 
-# ----------------------------------------------------------------------------------------------- times and places
+# ----------------------------------------------------------------------------------------------------- times and places
 
 
-def test_a_trip_is_asked_for_then_met_then_begun_then_ended(trips: pd.DataFrame) -> None:
+def test_request_arrival_pickup_and_dropoff_are_in_order(trips: pd.DataFrame) -> None:
     request, on_scene, pickup, dropoff = (trips[name] for name in TIMES)
     assert (request < pickup).all()
     assert not (on_scene < request).any()
@@ -140,21 +140,21 @@ def test_a_trip_is_asked_for_then_met_then_begun_then_ended(trips: pd.DataFrame)
     assert trips["trip_time"].min() >= 0
 
 
-def test_when_the_clock_falls_back_the_seconds_under_way_are_still_true() -> None:
+def test_trip_time_stays_correct_when_the_clock_falls_back() -> None:
     night = day_of(dt.date(2020, 11, 1))
     off = pd.to_timedelta(night["trip_time"], unit="s") - (night["dropoff_datetime"] - night["pickup_datetime"])
     assert set(off) == {pd.Timedelta(0), pd.Timedelta(hours=1)}
     assert night["trip_time"].median() < 3600
 
 
-def test_a_handful_of_pickups_are_a_little_beyond_the_end_of_the_month(trips: pd.DataFrame) -> None:
+def test_a_few_pickups_are_slightly_after_the_end_of_the_month(trips: pd.DataFrame) -> None:
     beyond = trips.loc[trips["pickup_datetime"] >= "2020-05-01", "pickup_datetime"]
     assert 1 <= len(beyond) <= 12
     assert beyond.max() < pd.Timestamp("2020-05-02")
     assert trips["pickup_datetime"].min() >= pd.Timestamp("2020-04-01")
 
 
-def test_most_ride_outside_manhattan_and_weekend_nights_are_busy(trips: pd.DataFrame) -> None:
+def test_most_trips_start_outside_manhattan_and_weekend_nights_are_busy(trips: pd.DataFrame) -> None:
     zones = pd.read_csv(synthetic.zones_path(), keep_default_na=False).set_index("LocationID")
     boroughs = trips["PULocationID"].map(zones["Borough"]).value_counts(normalize=True)
     assert 0.3 < boroughs["Manhattan"] < 0.45
@@ -167,7 +167,7 @@ def test_most_ride_outside_manhattan_and_weekend_nights_are_busy(trips: pd.DataF
     assert (hour[~weekend] == 8).mean() > 1.7 * (hour[weekend] == 8).mean()
 
 
-def test_lyft_writes_thousandths_of_a_mile_and_uber_hundredths(trips: pd.DataFrame) -> None:
+def test_lyft_reports_thousandths_of_a_mile_and_uber_hundredths(trips: pd.DataFrame) -> None:
     for company, factor in (("HV0003", 100), ("HV0005", 1000)):
         miles = trips.loc[trips["hvfhs_license_num"] == company, "trip_miles"]
         assert (miles == (miles * factor).round() / factor).all()
@@ -175,10 +175,10 @@ def test_lyft_writes_thousandths_of_a_mile_and_uber_hundredths(trips: pd.DataFra
     assert 0 < (trips["trip_miles"] == 0).mean() < 0.005
 
 
-# ------------------------------------------------------------------------------------------------------- the money
+# -------------------------------------------------------------------------------------------------------------- amounts
 
 
-def test_every_amount_is_whole_cents(trips: pd.DataFrame) -> None:
+def test_every_amount_has_whole_cents(trips: pd.DataFrame) -> None:
     for column in (*MONEY, "driver_pay"):
         amount = trips[column].dropna()
         assert (amount == (amount * 100).round() / 100).all()

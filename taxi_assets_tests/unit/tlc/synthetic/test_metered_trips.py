@@ -1,4 +1,4 @@
-"""The generated months of yellow and green: what stands in them is like the real thing, dirt included."""
+"""The synthetic sample of yellow and green: content like that of published files, including data errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from taxi_assets.tlc.synthetic.metered_distributions import GREEN, YELLOW, Meter
 REAL = Path(__file__).parents[4] / ".." / "shared" / "data"
 REAL_GREEN = REAL / "months" / "green_tripdata_2020-10.csv.gz"
 
-MONTHS = [("yellow", "2020-05"), ("green", "2020-10")]  # small ones, from when the shares are those of 2021
+MONTHS = [("yellow", "2020-05"), ("green", "2020-10")]  # small months in which the shares are those of 2021
 PARTS = [
     "fare_amount",
     "extra",
@@ -56,7 +56,7 @@ def path_of(folder: Path, service: str, month: str) -> Path:
 
 
 def read(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
-    """A published month, with `pickup` and `dropoff` as times, and the `hours` between them."""
+    """Read a month, with `pickup` and `dropoff` as times, and the `hours` between them."""
     frame = pd.read_csv(path, low_memory=False, usecols=columns)
     frame = frame.rename(columns=lambda name: re.sub("[tl]pep_(pickup|dropoff)_datetime", r"\1", name))
     pickup, dropoff = pd.to_datetime(frame["pickup"]), pd.to_datetime(frame["dropoff"])
@@ -68,7 +68,7 @@ def cents(frame: pd.DataFrame, column: str) -> pd.Series[int]:
 
 
 def failing(frame: pd.DataFrame, month: str) -> dict[str, float]:
-    """The share of rows that each default rule refuses, and `any` of them."""
+    """Return the share of rows that each default rule rejects, and the share that `any` of them rejects."""
     start = pd.Timestamp(Month.parse(month).shift(-1).start)
     end = pd.Timestamp(Month.parse(month).end) + pd.Timedelta(days=1)
     rules = {
@@ -79,17 +79,17 @@ def failing(frame: pd.DataFrame, month: str) -> dict[str, float]:
         "day-long": frame["hours"] > 24,
     }
     rules["any"] = pd.concat(rules, axis=1).any(axis=1)
-    return {name: float(refused.mean()) for name, refused in rules.items()}
+    return {name: float(rejected.mean()) for name, rejected in rules.items()}
 
 
 def hourly(frame: pd.DataFrame) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     return np.bincount(frame["pickup"].dt.hour, minlength=24) / len(frame)
 
 
-# ---------------------------------------------------------------------------------------------------- as published
+# --------------------------------------------------------------------------------------------------------- as published
 
 
-def test_numbers_are_written_as_the_published_files_write_them(folder: Path) -> None:
+def test_numbers_are_formatted_as_in_published_files(folder: Path) -> None:
     for path in (REAL_GREEN, path_of(folder, "green", "2020-10"), path_of(folder, "yellow", "2020-05")):
         text = pd.read_csv(path, dtype=str, keep_default_na=False, nrows=5_000)
         assert text["trip_distance"].str.fullmatch(DISTANCE).all()
@@ -99,16 +99,16 @@ def test_numbers_are_written_as_the_published_files_write_them(folder: Path) -> 
             assert text[column].str.fullmatch(r"\d*").all()
 
 
-@pytest.mark.parametrize("shape", [YELLOW, GREEN])
-def test_the_days_of_any_month_sum_to_the_month(shape: MeteredService) -> None:
+@pytest.mark.parametrize("service", [YELLOW, GREEN])
+def test_the_days_of_any_month_sum_to_the_month(service: MeteredService) -> None:
     rng = np.random.default_rng(0)
     for month in (Month(2009, 1), Month(2013, 8), Month(2019, 7), Month(2020, 2), Month(2024, 2), Month(2031, 12)):
-        days = shape.rows_by_day(rng, month)
+        days = service.rows_by_day(rng, month)
         assert len(days) == month.days
-        assert sum(hailed + dispatched for _, hailed, dispatched in days) == shape.volume.rows(month)
+        assert sum(hailed + dispatched for _, hailed, dispatched in days) == service.volume.rows(month)
 
 
-# ------------------------------------------------------------------------------------------------- like the real thing
+# ------------------------------------------------------------------------------------------------- like published files
 
 
 @pytest.mark.parametrize(("service", "month"), MONTHS)
@@ -121,7 +121,7 @@ def test_total_amount_is_the_sum_of_its_parts_to_the_cent(
 
 
 @pytest.mark.parametrize(("service", "month"), MONTHS)
-def test_every_reversal_follows_its_charge_and_cancels_it_to_the_cent(
+def test_every_reversal_is_next_to_its_charge_and_cancels_it_to_the_cent(
     trips: dict[tuple[str, str], pd.DataFrame], service: str, month: str
 ) -> None:
     frame = trips[service, month]
@@ -150,7 +150,7 @@ def test_every_reversal_follows_its_charge_and_cancels_it_to_the_cent(
         ),
     ],
 )
-def test_each_rule_refuses_about_the_share_it_refuses_in_real_months(
+def test_each_rule_rejects_about_the_same_share_as_in_real_months(
     trips: dict[tuple[str, str], pd.DataFrame], service: str, month: str, bounds: dict[str, tuple[float, float]]
 ) -> None:
     shares = failing(trips[service, month], month)
@@ -159,13 +159,13 @@ def test_each_rule_refuses_about_the_share_it_refuses_in_real_months(
         assert least <= shares[rule] <= most, rule
 
 
-def test_the_other_dirt_of_real_files_is_there(trips: dict[tuple[str, str], pd.DataFrame]) -> None:
+def test_the_other_data_errors_of_real_files_occur(trips: dict[tuple[str, str], pd.DataFrame]) -> None:
     frame = trips["yellow", "2020-05"]
     unknown = frame["VendorID"].isna()
     assert 0.065 < unknown.mean() < 0.08
     for column in ("passenger_count", "RatecodeID", "store_and_fwd_flag", "payment_type", "congestion_surcharge"):
         assert (frame[column].isna() == unknown).all()
-    assert unknown.to_numpy()[-1000:].all(), "they stand at the end"
+    assert unknown.to_numpy()[-1000:].all(), "dispatched rows are at the end"
     strays = frame.loc[~frame["pickup"].between("2020-05-01", "2020-05-31 23:59:59"), "pickup"]
     assert 2 <= len(strays) <= 26
     assert {2020} < set(strays.dt.year) <= {2008, 2009, 2020}
@@ -178,7 +178,7 @@ def test_the_other_dirt_of_real_files_is_there(trips: dict[tuple[str, str], pd.D
     assert not frame.duplicated().any()
 
 
-def test_no_reported_trip_of_the_dispatchers_before_july_2019() -> None:
+def test_no_dispatched_trips_before_july_2019() -> None:
     rng = np.random.default_rng(0)
     assert {dispatched for _, _, dispatched in YELLOW.rows_by_day(rng, Month(2019, 6))} == {0}
     assert all(dispatched for _, _, dispatched in YELLOW.rows_by_day(rng, Month(2019, 7)))
@@ -195,7 +195,7 @@ def test_nights_are_quiet_evenings_busy_and_weekend_nights_different(
     assert hourly(frame[weekday < 5])[8] > 2 * hourly(frame[weekday >= 5])[8]
 
 
-def test_yellow_rides_in_manhattan_and_to_the_airports_green_above_and_around(
+def test_yellow_is_in_manhattan_and_at_the_airports_and_green_around_them(
     trips: dict[tuple[str, str], pd.DataFrame],
 ) -> None:
     zones = pd.read_csv(synthetic.zones_path(), keep_default_na=False).set_index("LocationID")
@@ -211,7 +211,7 @@ def test_yellow_rides_in_manhattan_and_to_the_airports_green_above_and_around(
     assert set(green["congestion_surcharge"].abs()) == {0, 2.75}
 
 
-def test_fares_follow_the_tariff_and_only_cards_tip(trips: dict[tuple[str, str], pd.DataFrame]) -> None:
+def test_fares_follow_the_tariff_and_only_card_payments_have_tips(trips: dict[tuple[str, str], pd.DataFrame]) -> None:
     frame = trips["yellow", "2020-05"]
     charged = frame[frame["total_amount"] > 0]
     assert set(charged.loc[charged["RatecodeID"] == 2, "fare_amount"]) == {52}
@@ -241,7 +241,7 @@ def test_green_2020_10_resembles_the_real_month(
 
 
 @pytest.mark.parametrize(("service", "month"), MONTHS)
-def test_rows_stand_by_the_hour_in_any_order_within(
+def test_rows_are_sorted_by_hour_in_random_order_within(
     trips: dict[tuple[str, str], pd.DataFrame], service: str, month: str
 ) -> None:
     frame = trips[service, month].dropna(subset="VendorID").reset_index()
@@ -252,7 +252,7 @@ def test_rows_stand_by_the_hour_in_any_order_within(
 
 
 def hailed_on(day: dt.date, count: int) -> tuple[pd.Series[pd.Timestamp], pd.Series[pd.Timestamp]]:
-    """Pickups and dropoffs of so many trips of a day."""
+    """Return pickups and dropoffs of `count` trips of a day."""
     tariff = tariff_of(Month(day.year, day.month))
     trips = metered_trips.draw_hailed_trips(np.random.default_rng(0), YELLOW, tariff, day, count)
     pickup, dropoff = (
@@ -277,7 +277,7 @@ def test_when_the_clock_falls_back_some_trips_end_before_they_begin() -> None:
     assert backwards.sum() - fallen.sum() <= 2
 
 
-def test_when_the_clock_springs_forward_nobody_is_picked_up_in_the_missing_hour() -> None:
+def test_no_pickup_is_in_the_hour_skipped_when_the_clock_springs_forward() -> None:
     pickup, _ = hailed_on(dt.date(2021, 3, 14), 5_000)
     assert not pickup.between("2021-03-14 02:00", "2021-03-14 02:59:59").any()
     assert pickup.between("2021-03-14 03:00", "2021-03-14 03:59:59").any()

@@ -1,6 +1,6 @@
-"""The generated months of all four services: the same every time, in the published format, and of bounded size.
+"""The synthetic sample of all four services: reproducible, in the published format, and of bounded size.
 
-What stands in them is tested in `test_metered_trips.py`, `test_fhv_trips.py` and `test_fhvhv_trips.py`.
+The content is tested in `test_metered_trips.py`, `test_fhv_trips.py` and `test_fhvhv_trips.py`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ REAL_FILES = {
     "fhv": REAL / "first100" / "fhv_tripdata_2020-04.csv",
 }
 
-MONTH = Month(2020, 4)  # hardly anybody rode
+MONTH = Month(2020, 4)  # few trips
 VOLUMES = {"yellow": YELLOW_VOLUME, "green": GREEN_VOLUME, "fhv": FHV_VOLUME, "fhvhv": FHVHV_VOLUME}
 FIRST_MONTHS = {
     "yellow": Month(2009, 1),
@@ -66,13 +66,13 @@ def pickups(path: Path) -> list[dt.datetime]:
     return [dt.datetime.fromisoformat(row[pickup]) for row in rows]
 
 
-# ------------------------------------------------------------------------------------------------- the same every time
+# --------------------------------------------------------------------------------------------------- reproducible files
 
 
 def test_another_process_writes_the_same_bytes_and_needs_no_dagster(folder: Path, tmp_path: Path) -> None:
     code = (
         "import sys, pathlib; from taxi_assets.tlc import month, synthetic\n"
-        "for service in ['fhvhv', 'fhv', 'green']:\n"  # in another order: nothing depends on what was written before
+        "for service in ['fhvhv', 'fhv', 'green']:\n"  # in another order: the files do not depend on each other
         "    synthetic.write_month(service, month.Month(2020, 4), pathlib.Path(sys.argv[1]) / service)\n"
         "assert not any(name.startswith('dagster') for name in sys.modules)"
     )
@@ -82,7 +82,7 @@ def test_another_process_writes_the_same_bytes_and_needs_no_dagster(folder: Path
 
 
 @pytest.mark.parametrize("service", ["yellow", "green", "fhv"])
-def test_the_gzip_header_names_no_time_and_no_file(folder: Path, service: str) -> None:
+def test_the_gzip_header_has_no_time_and_no_file_name(folder: Path, service: str) -> None:
     head = (folder / name_of(service)).read_bytes()[:10]
     assert head[:3] == b"\x1f\x8b\x08"
     assert head[3] == 0, "no file name"
@@ -96,7 +96,7 @@ def test_months_differ_from_each_other(folder: Path, tmp_path: Path) -> None:
     assert (april["dispatching_base_num"] == may["dispatching_base_num"]).mean() < 0.1
 
 
-# ---------------------------------------------------------------------------------------------------- as published
+# --------------------------------------------------------------------------------------------------------- as published
 
 
 @pytest.mark.parametrize("service", REAL_FILES)
@@ -112,13 +112,13 @@ def test_header_fields_and_line_ends_are_those_of_the_published_files(folder: Pa
     assert fields == {header.count(b",") + 1}
 
 
-def test_parquet_is_written_a_day_at_a_time(folder: Path) -> None:
+def test_each_day_is_a_parquet_row_group(folder: Path) -> None:
     metadata = pq.read_metadata(folder / name_of("fhvhv"))
     assert metadata.num_row_groups == MONTH.days
     assert metadata.num_rows == FHVHV_VOLUME.rows(MONTH)
 
 
-def test_the_publisher_offers_each_service_in_the_format_it_is_generated_in(folder: Path) -> None:
+def test_the_publisher_offers_each_service_in_its_generated_format(folder: Path) -> None:
     formats = {}
     for service in synthetic.services():
         (candidate,) = resolve_publisher("sample").source_urls(registry.SERVICES[service], MONTH)
@@ -130,7 +130,7 @@ def test_the_publisher_offers_each_service_in_the_format_it_is_generated_in(fold
     assert formats == dict.fromkeys(["yellow", "green", "fhv"], FileFormat.CSV_GZ) | {"fhvhv": FileFormat.PARQUET}
 
 
-def test_an_unknown_service_is_refused_with_what_there_is_and_has_no_address(tmp_path: Path) -> None:
+def test_an_unknown_service_is_rejected_with_the_available_ones_and_has_no_url(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'boats', only of yellow, green, fhv, fhvhv"):
         synthetic.write_month("boats", MONTH, tmp_path / "x.csv.gz")
     with pytest.raises(ValueError, match="'boats', only of yellow, green, fhv, fhvhv"):
@@ -147,7 +147,7 @@ def test_the_zone_table_is_the_published_one_and_na_is_a_value() -> None:
     assert list(zones.loc[265]) == ["N/A", "Outside of NYC", "N/A"]
 
 
-# ------------------------------------------------------------------------------------------------------- how many
+# ------------------------------------------------------------------------------------------------------------- how many
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -165,10 +165,10 @@ def test_no_month_is_above_200_000_rows_or_empty(service: str) -> None:
     assert min(rows) > 1_000
 
 
-def test_january_2021_has_the_sizes_that_are_promised() -> None:
+def test_january_2021_has_the_documented_sizes() -> None:
     rows = {service: volume.rows(Month(2021, 1)) for service, volume in VOLUMES.items()}
-    promised = {"yellow": 100_000, "green": 25_000, "fhv": 25_000, "fhvhv": 85_000}
-    assert rows == pytest.approx(promised, rel=0.01)
+    documented = {"yellow": 100_000, "green": 25_000, "fhv": 25_000, "fhvhv": 85_000}
+    assert rows == pytest.approx(documented, rel=0.01)
 
 
 def rows_of(volume: Volume, first: Month, months: int) -> dict[str, int]:
@@ -181,16 +181,18 @@ def test_volumes_collapse_in_2020_and_recover_slowly() -> None:
     assert rows["2020-04"] < rows["2020-06"] < rows["2020-09"] < rows["2021-03"] < rows["2021-06"] < rows["2019-06"]
 
 
-def test_the_season_and_the_trend_show_in_months_that_were_too_large_to_be_kept_in_scale() -> None:
+def test_damped_months_still_show_the_season_and_the_trend() -> None:
     rows = rows_of(YELLOW_VOLUME, Month(2009, 1), 132)
     for year in (2010, 2013, 2018):
-        assert rows[f"{year}-08"] / rows[f"{year}-03"] == pytest.approx(0.91 / 1.07, rel=0.03), "August to March"
+        assert rows[f"{year}-08"] / rows[f"{year}-03"] == pytest.approx(0.91 / 1.07, rel=0.03), (
+            "August relative to March"
+        )
     januaries = [rows[f"{year}-01"] for year in (2012, 2014, 2015, 2016, 2017, 2018, 2019)]
     assert januaries == sorted(januaries, reverse=True)
     assert len(set(januaries)) == len(januaries)
 
 
-def test_small_months_stay_in_scale() -> None:
+def test_small_months_are_not_damped() -> None:
     assert GREEN_VOLUME.rows(Month(2020, 10)) == round(95_100 / 3.06)
     assert FHVHV_VOLUME.rows(Month(2020, 4)) == round(4_313_000 / 140)
 
