@@ -1,4 +1,4 @@
-"""Automation: the jobs, and what launches, retries and watches their runs without a person.
+"""Automation: jobs, and the schedules, sensors and conditions that launch, retry and monitor their runs.
 
 Belongs here: jobs, schedules, sensors, automation conditions, and retry and freshness policies. Does not belong here:
 the assets themselves (`assets/`), and the policies' values that users set (`settings.py`).

@@ -52,6 +52,6 @@ def retry_policy(delay: float) -> dg.RetryPolicy:
 def freshness_policy() -> dg.FreshnessPolicy:
     """Return the freshness policy of monthly assets: a warning after 45 days without a materialization, then a failure.
 
-    It assumes that one month is loaded per month. The publication check compares with what is really published.
+    It assumes that one month is loaded per month. The publication check asks the publisher instead.
     """
     return dg.FreshnessPolicy.time_window(fail_window=dt.timedelta(days=62), warn_window=dt.timedelta(days=45))

@@ -16,7 +16,7 @@ from taxi_assets.automation.publication.status import (
     ScanLimits,
     utc_now,
 )
-from taxi_assets.automation.sensors.notification_sensors import MONTHS_BUSY, MONTHS_NOT_CHECKED, OVERDUE_MONTHS
+from taxi_assets.automation.sensors.notification_sensors import MONTHS_IN_PROGRESS, MONTHS_NOT_CHECKED, OVERDUE_MONTHS
 from taxi_assets.automation.step_failures import as_failures
 from taxi_assets.resources.publisher import PublisherResource
 from taxi_assets.tlc.month import Month
@@ -55,7 +55,7 @@ def publication_check(
 
 
 def _result(status: PublicationStatus) -> dg.AssetCheckResult:
-    busy = status.state.in_progress
+    in_progress = status.state.in_progress
     found = {
         "published_but_not_loaded": status.published_but_not_loaded(),
         "revised_but_not_loaded": status.revised_but_not_loaded(),
@@ -63,18 +63,18 @@ def _result(status: PublicationStatus) -> dg.AssetCheckResult:
     }
     missing = set[Month]().union(*found.values())
     lists = {
-        **{name: months - busy for name, months in found.items()},
+        **{name: months - in_progress for name, months in found.items()},
         MONTHS_NOT_CHECKED: set(status.versions.errors),
-        "months_missing_in_between": set(status.missing_in_between),
+        "months_missing_between_loaded": set(status.missing_between_loaded),
     }
     return dg.AssetCheckResult(
-        passed=missing <= busy,
+        passed=missing <= in_progress,
         severity=dg.AssetCheckSeverity.WARN,
         description=_result_description(lists, status),
         metadata={
             **{name: _month_keys(months) for name, months in lists.items()},
-            OVERDUE_MONTHS: _month_keys(missing - busy),
-            MONTHS_BUSY: _month_keys(missing & busy),
+            OVERDUE_MONTHS: _month_keys(missing - in_progress),
+            MONTHS_IN_PROGRESS: _month_keys(missing & in_progress),
             "months_loaded": len(status.state.raw),
             "newest_loaded": str(status.newest_loaded or "none"),
         },
@@ -90,18 +90,19 @@ _LABELS = {
     "revised_but_not_loaded": "Revised, but the run of the newer version failed or was canceled",
     "loaded_but_not_in_the_warehouse": "Loaded, but not in the warehouse",
     MONTHS_NOT_CHECKED: "Not checked because of errors",
-    "months_missing_in_between": "Missing between loaded months, published or not",
+    "months_missing_between_loaded": "Missing between loaded months, published or not",
 }
 
 
 def _result_description(lists: dict[str, set[Month]], status: PublicationStatus) -> str:
     """Return a sentence for each list that has months, and the first error of the publisher."""
     mentioned = lists["published_but_not_loaded"]
-    lists = {**lists, "months_missing_in_between": lists["months_missing_in_between"] - mentioned}
+    lists = {**lists, "months_missing_between_loaded": lists["months_missing_between_loaded"] - mentioned}
     sentences = [f"{_LABELS[name]}: {_enumerate(months)}." for name, months in lists.items() if months]
-    if not sentences:
-        newest = status.newest_loaded or "no month is loaded yet"
-        sentences = [f"All published months are loaded and in the warehouse; the newest is {newest}."]
+    if not sentences and status.newest_loaded is None:
+        sentences = ["No month is published, and none is loaded."]
+    elif not sentences:
+        sentences = [f"All published months are loaded and in the warehouse; the newest is {status.newest_loaded}."]
     first_error = next(iter(status.versions.errors.values()), "")
     return " ".join([*sentences, first_error]).rstrip()
 

@@ -141,6 +141,7 @@ def is_materialized(key: dg.AssetKey) -> bool:
 
 # --- in a worker process ---------------------------------------------------------------------------------------------
 
+# The definitions that this process has imported.
 _loaded: dict[str, dg.Definitions] = {}
 
 

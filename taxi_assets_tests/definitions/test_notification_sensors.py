@@ -17,7 +17,7 @@ from taxi_assets.addresses import DuckDBAddress, FolderAddress
 from taxi_assets.assets.published import published_asset
 from taxi_assets.automation.publication.status import PUBLISHED_MONTHS_LOADED
 from taxi_assets.automation.sensors import notification_sensors
-from taxi_assets.automation.sensors.notification_sensors import MONTHS_BUSY, MONTHS_NOT_CHECKED, OVERDUE_MONTHS
+from taxi_assets.automation.sensors.notification_sensors import MONTHS_IN_PROGRESS, MONTHS_NOT_CHECKED, OVERDUE_MONTHS
 from taxi_assets.build import build_definitions
 from taxi_assets.checks.publication_checks import publication_check
 from taxi_assets.resources.publisher import PublisherResource
@@ -315,8 +315,8 @@ def test_overdue_months_are_reported_again_only_if_another_one_is_found(deployme
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [MONTHS_BUSY, MONTHS_NOT_CHECKED])
-def test_a_reported_month_that_is_busy_or_not_checked_is_not_reported_again(
+@pytest.mark.parametrize("name", [MONTHS_IN_PROGRESS, MONTHS_NOT_CHECKED])
+def test_a_reported_month_that_is_in_progress_or_not_checked_is_not_reported_again(
     deployment: Deployment, web: HttpSink, name: str
 ) -> None:
     assert evaluate_check(deployment, "2021-01") == SENT

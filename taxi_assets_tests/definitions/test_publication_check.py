@@ -49,8 +49,8 @@ def test_months_that_are_published_loaded_and_in_the_warehouse_pass(harness: Pub
     assert passed
     assert found == {
         "published_but_not_loaded": [], "revised_but_not_loaded": [], "loaded_but_not_in_the_warehouse": [],
-        "months_overdue": [], "months_busy": [], "could_not_be_asked": [],
-        "months_missing_in_between": [], "months_loaded": 2, "newest_loaded": "2021-03",
+        "months_overdue": [], "months_in_progress": [], "months_not_checked": [],
+        "months_missing_between_loaded": [], "months_loaded": 2, "newest_loaded": "2021-03",
     }  # fmt: skip
     assert message == "All published months are loaded and in the warehouse; the newest is 2021-03."
 
@@ -78,8 +78,8 @@ def test_missing_months_in_the_history_are_listed_and_do_not_fail_the_check(harn
         harness.load(month)
     passed, found, message = run_check(harness)
     assert passed
-    assert found["months_missing_in_between"][:2] == ["2018-06", "2018-08"]
-    assert len(found["months_missing_in_between"]) == 1 + 29
+    assert found["months_missing_between_loaded"][:2] == ["2018-06", "2018-08"]
+    assert len(found["months_missing_between_loaded"]) == 1 + 29
     assert message.startswith("Missing between loaded months, published or not: 2018-06, 2018-08, ")
     assert message.endswith(" and 6 more.")
 
@@ -117,13 +117,19 @@ def test_a_revision_whose_run_was_canceled_is_listed_until_it_is_loaded(harness:
     assert run_check(harness)[0]
 
 
-def test_a_month_with_a_run_in_progress_is_listed_as_busy_and_not_as_overdue(harness: PublicationHarness) -> None:
+def test_a_month_with_a_run_in_progress_is_listed_as_in_progress_and_not_as_overdue(
+    harness: PublicationHarness,
+) -> None:
     harness.publish("2021-01")
     tags = {"dagster/partition": "2021-01"}
     harness.instance.add_run(dg.DagsterRun(job_name="green", status=dg.DagsterRunStatus.STARTED, tags=tags))
     passed, found, _ = run_check(harness)
     assert passed
-    assert (found["published_but_not_loaded"], found["months_overdue"], found["months_busy"]) == ([], [], ["2021-01"])
+    assert (found["published_but_not_loaded"], found["months_overdue"], found["months_in_progress"]) == (
+        [],
+        [],
+        ["2021-01"],
+    )
 
 
 def test_a_month_whose_check_failed_is_listed_and_the_others_are_compared(
@@ -138,7 +144,7 @@ def test_a_month_whose_check_failed_is_listed_and_the_others_are_compared(
         publisher.script("green_tripdata_2021-04.csv.gz", then=Answer(status=400))
         passed, found, description = run_check(harness)
         assert not passed
-        assert (found["months_overdue"], found["could_not_be_asked"]) == (["2021-01"], ["2021-04"])
+        assert (found["months_overdue"], found["months_not_checked"]) == (["2021-01"], ["2021-04"])
         assert description.startswith("Published, but not loaded: 2021-01. Not checked because of errors: 2021-04. ")
         assert "HTTP 400" in description
     with pytest.raises(dg.Failure, match="connection refused"):

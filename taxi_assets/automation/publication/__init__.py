@@ -3,7 +3,7 @@
 How the modules work together for one month:
 
 1. `published_versions.py` asks the publisher which version of the month it has now.
-2. `instance_state.py` reads what the Dagster instance knows of the month: its `MonthState`.
+2. `instance_state.py` reads the state of the month from the Dagster instance: its `MonthState`.
 3. `decision.py` decides from these two whether the month needs a run. It is a pure function.
 4. `run_requests.py` builds the Dagster run request.
 

@@ -59,7 +59,7 @@ class RequestedRun:
 
 @dataclass(frozen=True)
 class MonthState:
-    """What the Dagster instance knows of one month of a service."""
+    """The state of one month of a service, as recorded in the Dagster instance."""
 
     service: str
     month: Month
@@ -91,7 +91,7 @@ class RunNeeded:
     reason: Reason
     version: FileVersion
     request: str
-    """Names the version and what it replaces. Dagster drops a run key that it has seen, so all this is in the key."""
+    """Name of the request: the published version and the event that it replaces. It is the same for all attempts."""
     attempt: int
 
 
@@ -209,7 +209,7 @@ def _is_revised(state: MonthState, raw: RawMaterialization, published: FileVersi
 
 
 def _prefix(state: MonthState, published: FileVersion) -> str:
-    # An ETag may come back later, so the version alone does not name a request: what it replaces is part of the name.
+    # An ETag may return later, so the version alone does not identify a request. The callers add the replaced event.
     return f"{state.service} {state.month}: {published.name}"
 
 

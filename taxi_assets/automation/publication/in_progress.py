@@ -1,7 +1,7 @@
 """Read from the Dagster instance which months runs and backfills are working on.
 
-Belongs here: reading runs and Dagster's backfills, no matter how they were launched. Does not belong here: what follows
-for a month (`decision.py`).
+Belongs here: reading runs and Dagster's backfills, no matter how they were launched. Does not belong here: the
+decision for a month (`decision.py`).
 """
 
 from __future__ import annotations

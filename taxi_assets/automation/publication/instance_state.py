@@ -1,7 +1,7 @@
-"""Read from the Dagster instance what it knows of a service's months.
+"""Read the state of a service's months from the Dagster instance.
 
-Belongs here: reading materializations and runs, and putting them together for each month. Does not belong here: what
-follows from them (`decision.py`).
+Belongs here: reading materializations and runs, and combining them for each month. Does not belong here: deciding on
+runs (`decision.py`).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _MAX_RUNS = 300
 
 
 class InstanceState:
-    """What the Dagster instance knows of a service's months, at one point in time."""
+    """The state of a service's months in the Dagster instance, at one point in time."""
 
     def __init__(self, instance: dg.DagsterInstance, service: Service, now: dt.datetime) -> None:
         self.raw = latest_raw_materializations(instance, service)
@@ -58,7 +58,7 @@ class InstanceState:
     @cached_property
     def warehouse(self) -> Mapping[Month, str | None]:
         """Months in the warehouse, each with the digest of the raw file that its rows come from."""
-        # A run may end between two reads. Read first what is in progress: then its month does not seem incomplete.
+        # A run may end between two reads. Read the runs in progress first: then its month does not seem incomplete.
         _ = self.in_progress
         return warehouse_digests(self._instance, self._service)
 
@@ -89,7 +89,7 @@ class InstanceState:
         return latest
 
     def month_state(self, month: Month) -> MonthState:
-        """Return what the instance knows of one month. Its requested runs are read at the time of this call."""
+        """Return the state of one month. Its requested runs are read at the time of this call."""
         in_progress = month in self.in_progress
         raw = self.raw.get(month)
         return MonthState(

@@ -1,6 +1,7 @@
 """Read from the Dagster instance which months are loaded, and from which version of the published file.
 
-Belongs here: reading the latest materializations. Only they tell what is loaded; cursors and runs do not.
+Belongs here: reading the latest materializations. Only they show which months are loaded;
+cursors and runs do not.
 """
 
 from __future__ import annotations

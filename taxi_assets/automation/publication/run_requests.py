@@ -1,4 +1,8 @@
-"""Build the Dagster run request for a month that needs a run."""
+"""Build the Dagster run request for a month that needs a run.
+
+Dagster drops a run request whose run key it has seen before. So the key has everything that distinguishes two runs of a
+month: the published version, the event that it replaces, and the number of the attempt.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +31,7 @@ if TYPE_CHECKING:
 def build_run_request(service: Service, month: Month, run: RunNeeded, now: dt.datetime) -> dg.RunRequest:
     """Return the request for a run of the service's job for one month.
 
-    Its tags hold what later ticks need to know of the run: see `run_tags.py`.
+    Later ticks read the tags: see `instance_state.py`.
     """
     return dg.RunRequest(
         run_key=f"{run.request}, attempt {run.attempt}",

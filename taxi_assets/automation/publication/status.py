@@ -1,7 +1,7 @@
 """Compare the published months of a service with the loaded ones: which are newer, missing, revised or incomplete.
 
-Belongs here: what the publication sensors, schedules and check ask about the months of a service. Does not belong here:
-how many months one sensor tick checks (`scan.py`), and the decision for a single month (`decision.py`).
+Belongs here: the groups of months that the publication sensors, schedules and check work on. Does not belong here: how
+many months one sensor tick checks (`scan.py`), and the decision for a single month (`decision.py`).
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ class PublicationStatus:
         return sorted(self.state.raw, reverse=True)
 
     @property
-    def missing_in_between(self) -> list[Month]:
+    def missing_between_loaded(self) -> list[Month]:
         """All missing months between loaded ones: with history, and whether they are published or not."""
         first, last = min(self.state.raw, default=None), self.newest_loaded
         if first is None or last is None:

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 INTERVAL_SECONDS = 10
 OVERDUE_MONTHS = "months_overdue"
 """Metadata key under which a failed check lists overdue months. Each service has one such check."""
-MONTHS_BUSY = "months_busy"
+MONTHS_IN_PROGRESS = "months_in_progress"
 """Metadata key for months that a run is working on. If they were reported as overdue, they are not reported again."""
-MONTHS_NOT_CHECKED = "could_not_be_asked"
+MONTHS_NOT_CHECKED = "months_not_checked"
 """Metadata key for months for which the publisher answered with an error. The same applies to them."""
 
 # Together these keep a message below 2,000 characters, the lowest limit among the chat services.
@@ -265,7 +265,7 @@ def _overdue_sensor(notifiers: SecretStr, ui_url: str | None) -> dg.SensorDefini
             before, overdue = set(notified.get(name, ())), _overdue(evaluation)
             if set(overdue) - before:
                 to_report.append(_overdue_months(context, evaluation, ui_url))
-            undecided = {*_months_in(evaluation, MONTHS_BUSY), *_months_in(evaluation, MONTHS_NOT_CHECKED)}
+            undecided = {*_months_in(evaluation, MONTHS_IN_PROGRESS), *_months_in(evaluation, MONTHS_NOT_CHECKED)}
             notified[name] = sorted({*overdue, *(before & undecided)})
         context.update_cursor(json.dumps({name: months for name, months in notified.items() if months}))
         if not to_report:
