@@ -1,10 +1,10 @@
 # syntax=docker/dockerfile:1
 # One image for every container and pod: code server, webserver, daemon, and each run. It holds no address and no secret.
 #   docker build --tag taxi_assets:local .
-# Python's exact version; a digest in its place (FROM python:…@sha256:…) pins the operating system's packages, too.
+# The exact version of Python. A digest instead (FROM python:…@sha256:…) also pins the packages of the operating system.
 ARG PYTHON=python:3.13.12-slim-trixie
 
-# --- what pip and uv leave behind stays in this stage -----------------------------------------------------------------
+# --- build stage: keeps files of pip and uv out of the image -----------------------------------------------------------
 FROM ${PYTHON} AS build
 COPY requirements/install.lock requirements/docker.lock /build/
 RUN python -m venv /build/tools \
@@ -16,14 +16,14 @@ RUN python -m venv /build/tools \
  && find /opt/venv/lib -type d \( -path '*-packages/*/tests' -o -path '*/pyarrow/include' \
       -o -path '*/googleapiclient/discovery_cache/documents' \) -prune -exec rm -r {} +
 COPY taxi_assets /app/taxi_assets
-# Which versions there must be: the doctor looks.
+# `make doctor` reads the required versions from it.
 COPY pyproject.toml /app/pyproject.toml
-# Byte code that is taken without a look at the source: a container starts in half the time, and cannot write its own.
+# Byte code that Python uses without checking the source. A container then starts in half the time. It cannot write byte code.
 RUN /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib /app
 
 # --- the image --------------------------------------------------------------------------------------------------------
 FROM ${PYTHON}
-# DAGSTER_HOME is where Dagster's Helm chart expects it. A run notes there that it is being worked on.
+# DAGSTER_HOME is the path that Dagster's Helm chart expects. Runs create their lock files in it.
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin taxi \
  && install --directory --owner taxi --group taxi /data /logs /opt/dagster/dagster_home
 COPY --from=build /opt/venv /opt/venv
@@ -41,9 +41,9 @@ ENV PATH=/opt/venv/bin:$PATH \
 WORKDIR /app
 USER 10001:10001
 EXPOSE 4000
-# The code server's; compose gives webserver, daemon and runs their own.
+# For the code server. Compose sets other health checks for webserver, daemon and runs.
 HEALTHCHECK --interval=30s --timeout=20s --start-period=60s --retries=3 \
   CMD ["dagster", "api", "grpc-health-check", "--port", "4000"]
 ENTRYPOINT ["entrypoint"]
-# All interfaces of the container, none of the machine: nothing is published here.
+# Listens on all interfaces of the container. The image publishes no port on the machine.
 CMD ["dagster", "api", "grpc", "--host", "0.0.0.0", "--port", "4000", "--module-name", "taxi_assets.definitions"]

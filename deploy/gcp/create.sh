@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# What main.tf makes, made with gcloud and bq instead. Run it again after a change, or after it broke off.
+# Creates the resources of main.tf with gcloud and bq. Run it again after a change or a failure.
 #
 #   PROJECT=my-project BUCKET=my-taxi-lake deploy/gcp/create.sh
 set -euo pipefail
 
 PROJECT="${PROJECT:?PROJECT: the project id}"
-BUCKET="${BUCKET:?BUCKET: a name that is free in all of Cloud Storage}"
+BUCKET="${BUCKET:?BUCKET: a globally unique name for the bucket}"
 LOCATION="${LOCATION:-EU}"
 LAKE_PREFIX="${LAKE_PREFIX:-lake}"
 DATASET="${DATASET:-taxi}"
@@ -45,19 +45,19 @@ bq --project_id="$PROJECT" --location="$LOCATION" mk --force --dataset \
   --description="New York taxi trips: a table for each service, a partition for each published month." \
   --label=application:taxi_assets "$PROJECT:$DATASET"
 
-# --- who may do what -------------------------------------------------------------------------------------------------
+# --- service account and roles ---------------------------------------------------------------------------------------
 if ! gcloud iam service-accounts describe "$email" --project="$PROJECT" --format=none 2>/dev/null; then
   gcloud iam service-accounts create "$SERVICE_ACCOUNT" --project="$PROJECT" --display-name=taxi_assets \
     --description="Writes the lake gs://$BUCKET and the dataset $DATASET."
 fi
 
-# Overwriting an object takes storage.objects.delete, which Object Creator does not have.
+# Overwriting an object requires storage.objects.delete, which Object Creator lacks.
 gcloud storage buckets add-iam-policy-binding "gs://$BUCKET" \
   --member="$member" --role=roles/storage.objectAdmin --format=none
-# For compute logs: Dagster asks whether the bucket exists, which Object Admin does not allow.
+# For compute logs: Dagster checks that the bucket exists, which Object Admin does not allow.
 gcloud storage buckets add-iam-policy-binding "gs://$BUCKET" \
   --member="$member" --role=roles/storage.legacyBucketReader --format=none
-# bq add-iam-policy-binding has no full support for datasets; SQL has.
+# SQL, because bq add-iam-policy-binding does not fully support datasets.
 bq --project_id="$PROJECT" --location="$LOCATION" query --nouse_legacy_sql \
   "GRANT \`roles/bigquery.dataEditor\` ON SCHEMA \`$PROJECT.$DATASET\` TO \"$member\""
 # Jobs belong to a project, not to a dataset. The role gives no access to data.
@@ -66,7 +66,7 @@ gcloud projects add-iam-policy-binding "$PROJECT" \
 
 cat <<TEXT
 
-The program's environment, running as $email:
+Set these variables for the program, which runs as $email:
 TAXI_LAKE='gs://$BUCKET/$LAKE_PREFIX'
 TAXI_WAREHOUSE='bigquery://$PROJECT/$DATASET?location=$LOCATION'
 TEXT

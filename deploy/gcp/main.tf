@@ -1,5 +1,5 @@
-# The lake's bucket, the warehouse's dataset, and an account that may use these two and nothing else.
-# No key is made here: it would stand in the state. See README.md.
+# The lake's bucket, the warehouse's dataset, and a service account with access to only these two. Creates no key, because
+# Terraform would store it in the state. See README.md.
 
 locals {
   labels = { application = "taxi_assets" }
@@ -17,7 +17,7 @@ resource "google_project_service" "needed" {
   project = var.project
   service = each.value
 
-  # Others in the project may use them.
+  # Other programs in the project may use these APIs.
   disable_on_destroy = false
 }
 
@@ -74,7 +74,7 @@ resource "google_bigquery_dataset" "warehouse" {
   depends_on = [google_project_service.needed]
 }
 
-# --- who may do what ------------------------------------------------------------------------------------------------
+# --- service account and roles --------------------------------------------------------------------------------------
 
 resource "google_service_account" "program" {
   project      = var.project
@@ -85,14 +85,14 @@ resource "google_service_account" "program" {
   depends_on = [google_project_service.needed]
 }
 
-# Overwriting an object takes storage.objects.delete, which Object Creator does not have.
+# Overwriting an object requires storage.objects.delete, which Object Creator lacks.
 resource "google_storage_bucket_iam_member" "objects" {
   bucket = google_storage_bucket.lake.name
   role   = "roles/storage.objectAdmin"
   member = local.member
 }
 
-# For compute logs: Dagster asks whether the bucket exists, which Object Admin does not allow.
+# For compute logs: Dagster checks that the bucket exists, which Object Admin does not allow.
 resource "google_storage_bucket_iam_member" "bucket" {
   bucket = google_storage_bucket.lake.name
   role   = "roles/storage.legacyBucketReader"

@@ -1,4 +1,4 @@
-# Outputs in capitals are variables of the program: export TAXI_LAKE="$(terraform output -raw TAXI_LAKE)".
+# Outputs in capitals are settings of the program: export TAXI_LAKE="$(terraform output -raw TAXI_LAKE)".
 
 output "TAXI_LAKE" {
   value = "gs://${google_storage_bucket.lake.name}/${var.lake_prefix}"
@@ -9,7 +9,7 @@ output "TAXI_WAREHOUSE" {
 }
 
 output "credentials" {
-  value = "Leave TAXI_GOOGLE_CREDENTIALS unset where the program runs as ${google_service_account.program.email}; else it is the path of a key file of that account."
+  value = "If the program runs as ${google_service_account.program.email}, leave TAXI_GOOGLE_CREDENTIALS unset. Otherwise set it to the path of a key file of that account."
 }
 
 output "service_account" {

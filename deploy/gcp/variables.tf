@@ -1,55 +1,55 @@
 variable "project" {
-  description = "The project's id. It must exist, and have billing."
+  description = "ID of an existing project with billing."
   type        = string
 }
 
 variable "bucket" {
-  description = "The lake's bucket. The name must be free in all of Cloud Storage."
+  description = "Globally unique name for the lake's bucket."
   type        = string
 }
 
 variable "location" {
-  description = "Where bucket and dataset are, such as EU, US or europe-west6. Neither can be moved later."
+  description = "Location of bucket and dataset, such as EU, US or europe-west6. It cannot be changed later."
   type        = string
   default     = "EU"
 }
 
 variable "lake_prefix" {
-  description = "What the lake's objects begin with, without slashes around it. Compute logs are beside it: logs/."
+  description = "Prefix of the lake's objects, without a leading or trailing slash. Compute logs are under logs/."
   type        = string
   default     = "lake"
 }
 
 variable "dataset" {
-  description = "The warehouse's dataset."
+  description = "Name of the warehouse's dataset."
   type        = string
   default     = "taxi"
 }
 
 variable "service_account" {
-  description = "The account the program runs as: what stands before the @."
+  description = "Name of the program's service account: the part before the @."
   type        = string
   default     = "taxi-assets"
 }
 
 variable "noncurrent_days" {
-  description = "How long a replaced object can be had back as an old version. Until then it is paid for."
+  description = "Days for which a replaced object is kept, and paid for, as an old version."
   type        = number
   default     = 30
 
   validation {
     condition     = var.noncurrent_days >= 1
-    error_message = "The provider takes 0 for no condition at all: say 1 or more."
+    error_message = "Set 1 or more, because the provider treats 0 as no condition."
   }
 }
 
 variable "soft_delete_days" {
-  description = "How long a deleted object, or an old version past its days, can be restored: 0, or 7 to 90."
+  description = "Days for which a deleted object or an expired old version can be restored: 0, or 7 to 90."
   type        = number
   default     = 7
 
   validation {
     condition     = var.soft_delete_days == 0 || (var.soft_delete_days >= 7 && var.soft_delete_days <= 90)
-    error_message = "Cloud Storage takes 0, or 7 to 90 days."
+    error_message = "Set 0, or 7 to 90 days, as Cloud Storage requires."
   }
 }
