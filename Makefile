@@ -144,7 +144,7 @@ test-lowest test-newest: test-%: $(BIN)/uv
 	@$(BIN)/uv pip compile pyproject.toml --quiet --python .venv-$*/bin/python --resolution $(RESOLUTION) --no-header --no-annotate --output-file .venv-$*/runtime.txt
 	@$(BIN)/uv pip install --quiet --python .venv-$*/bin/python -r .venv-$*/runtime.txt --group dev
 	@.venv-$*/bin/python -m pytest -q -n 3 --dist worksteal taxi_assets_tests/unit taxi_assets_tests/definitions \
-	  --ignore taxi_assets_tests/unit/test_licences.py  # it lists the locked versions
+	  --ignore taxi_assets_tests/unit/test_licenses.py  # it lists the locked versions
 
 .PHONY: test-ui
 test-ui: $(VENV)/.dev ## Test Dagster's UI in a browser (needs chromium)
@@ -167,7 +167,7 @@ audit: $(VENV)/.audit ## Check the image's packages for known vulnerabilities (a
 .PHONY: docs
 docs: $(VENV)/.dev ## Generate the documents that come from the code and the installed packages
 	@$(BIN)/python -m taxi_assets.cli.docgen docs
-	@$(BIN)/python -m taxi_assets_tests.licences > docs/licences.md
+	@$(BIN)/python -m taxi_assets_tests.licenses > docs/licenses.md
 
 .PHONY: site
 site: $(VENV)/.docs ## Build the documentation website in data/site

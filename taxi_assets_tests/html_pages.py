@@ -12,34 +12,34 @@ _VOID = {"meta", "img", "br", "hr", "link", "input"}
 _LOADS = {"src", "srcset", "href", "data", "action", "poster", "background", "formaction"}
 
 
-class Page(HTMLParser):
+class HtmlPage(HTMLParser):
     """A page, parsed; raises `AssertionError` where a tag is not closed by its own end."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
-        self.text: list[str] = []
+        self.texts: list[str] = []
         """Texts in the order of the page, without styles."""
         self.images: list[dict[str, str]] = []
-        self.loaded: list[str] = []
+        self.loaded_urls: list[str] = []
         """What a browser would load for it, data URIs left out."""
-        self.tags: set[str] = set()
-        self.handlers: list[str] = []
+        self.tag_names: set[str] = set()
+        self.event_handlers: list[str] = []
         self._open: list[str] = []
         self.feed(html)
         self.close()
         assert self._open == []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
+        self.tag_names.add(tag)
         if tag not in _VOID:
             self._open.append(tag)
         if tag == "img":
             self.images.append({name: value or "" for name, value in attrs})
         for name, value in attrs:
             if name in _LOADS and not (value or "").startswith("data:"):
-                self.loaded.append(value or "")
+                self.loaded_urls.append(value or "")
             if name.startswith("on"):
-                self.handlers.append(name)
+                self.event_handlers.append(name)
 
     def handle_endtag(self, tag: str) -> None:
         assert self._open
@@ -50,13 +50,13 @@ class Page(HTMLParser):
             assert "url(" not in data
             assert "@import" not in data
         elif data.strip():
-            self.text.append(" ".join(data.split()))
+            self.texts.append(" ".join(data.split()))
 
-    def after(self, text: str, number: int = 1) -> str:
+    def text_after(self, text: str, number: int = 1) -> str:
         """The text so many places after the first one that is just this."""
-        return self.text[self.text.index(text) + number]
+        return self.texts[self.texts.index(text) + number]
 
-    def pngs(self) -> list[bytes]:
+    def png_bytes(self) -> list[bytes]:
         """The bytes of its pictures."""
         return [base64.b64decode(image["src"].removeprefix("data:image/png;base64,"), validate=True)
                 for image in self.images]  # fmt: skip

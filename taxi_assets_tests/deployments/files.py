@@ -18,11 +18,11 @@ from taxi_assets_tests.conftest import REPOSITORY
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SETTINGS = frozenset(f"TAXI_{name.upper()}" for name in Settings.model_fields)
-SECRETS = frozenset(
+SETTING_VARIABLES = frozenset(f"TAXI_{name.upper()}" for name in Settings.model_fields)
+SECRET_VARIABLES = frozenset(
     {"DAGSTER_POSTGRES_URL", "PGPASSWORD", "POSTGRES_PASSWORD", "TAXI_GOOGLE_CREDENTIALS", "TAXI_NOTIFY_URLS"}
 )
-LOCATION = "taxi_assets.definitions"
+CODE_LOCATION = "taxi_assets.definitions"
 
 
 def read_yaml(path: str) -> Any:
@@ -30,14 +30,14 @@ def read_yaml(path: str) -> Any:
     return yaml.safe_load((REPOSITORY / path).read_text())
 
 
-def find(pattern: str, text: str) -> str:
+def find_group(pattern: str, text: str) -> str:
     """What the one group of a pattern matches."""
     match = re.search(pattern, text, re.MULTILINE | re.DOTALL)
     assert match is not None, pattern
     return match[1]
 
 
-def tool(name: str) -> str:
+def find_tool(name: str) -> str:
     """A command beside this Python, or on the PATH; the test is skipped where there is none."""
     beside = Path(sys.executable).with_name(name)
     found = str(beside) if beside.exists() else shutil.which(name)
@@ -46,7 +46,7 @@ def tool(name: str) -> str:
     return found
 
 
-def check(command: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
+def run_check(command: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
     """Fails with what the command says, unless it ends well."""
     done = subprocess.run(
         [command, *arguments],

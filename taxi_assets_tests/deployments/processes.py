@@ -36,14 +36,14 @@ def free_port() -> int:
 
 
 @dataclass
-class Service:
+class ServiceProcess:
     """A command of a deployment, with all processes that it makes: what a container would be."""
 
     deployment: Deployment
     arguments: Sequence[str]
 
     def start(self) -> None:
-        self._process = self.deployment.command(*self.arguments)
+        self._process = self.deployment.start_command(*self.arguments)
 
     def kill(self) -> None:
         """End all its processes by force, unless it has ended already: then its log says why."""
@@ -68,7 +68,7 @@ class Deployment:
     environment: Mapping[str, str]
     instance: dg.DagsterInstance
 
-    def command(self, *arguments: str) -> subprocess.Popen[str]:
+    def start_command(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a command of the environment, its output in a file."""
         with (self.home / f"{arguments[0]}.log").open("a") as log:
             return subprocess.Popen(
@@ -77,9 +77,9 @@ class Deployment:
             )  # fmt: skip
 
     @contextmanager
-    def daemon(self) -> Iterator[None]:
+    def running_daemon(self) -> Iterator[None]:
         """Dagster's daemon: it takes runs from the queue, and evaluates sensors."""
-        process = self.command("dagster-daemon", "run", "-m", "taxi_assets.definitions")
+        process = self.start_command("dagster-daemon", "run", "-m", "taxi_assets.definitions")
         try:
             yield
         finally:
@@ -91,27 +91,27 @@ class Deployment:
             process.wait(20)
 
     @contextmanager
-    def service(self, *arguments: str) -> Iterator[Service]:
+    def running_service(self, *arguments: str) -> Iterator[ServiceProcess]:
         """A command that goes on until it is ended; it can be killed and started again."""
-        service = Service(self, arguments)
+        service = ServiceProcess(self, arguments)
         service.start()
         try:
             yield service
         finally:
             service.kill()
 
-    def launch(self, *months: object) -> None:
+    def launch_runs(self, *months: object) -> None:
         """Hand months to the queue."""
         commands = [
-            self.command(
+            self.start_command(
                 *("dagster", "job", "launch", "-m", "taxi_assets.definitions", "-j", "green"),
                 *("--tags", json.dumps({"dagster/partition": str(month)})),
             )
             for month in months
         ]
-        assert [command.wait(180) for command in commands] == [0] * len(months), self.log("dagster")
+        assert [command.wait(180) for command in commands] == [0] * len(months), self.read_log("dagster")
 
-    def log(self, command: str) -> str:
+    def read_log(self, command: str) -> str:
         return (self.home / f"{command}.log").read_text()
 
     def runs(self, *statuses: str) -> list[dg.DagsterRun]:
@@ -119,30 +119,30 @@ class Deployment:
         wanted = [dg.DagsterRunStatus(status) for status in statuses]
         return list(self.instance.get_runs(dg.RunsFilter(statuses=wanted)))
 
-    def events(self, run_id: str) -> list[str]:
+    def event_types(self, run_id: str) -> list[str]:
         """The types of a run's events."""
         entries = self.instance.all_logs(run_id)
         return [entry.dagster_event.event_type_value for entry in entries if entry.dagster_event]
 
-    def message(self, run_id: str) -> str:
+    def messages(self, run_id: str) -> str:
         """What a run's events say."""
         return "\n".join(entry.message or entry.user_message for entry in self.instance.all_logs(run_id))
 
     def wait_for_requests(self, number: int) -> None:
         """Until so many requests for a month's file have arrived."""
-        self.wait(lambda: len([r for r in self.publisher.requests if r.path.endswith(".csv")]) >= number)
+        self.wait_until(lambda: len([r for r in self.publisher.requests if r.path.endswith(".csv")]) >= number)
 
-    def wait(self, condition: Callable[[], Any], seconds: float = 120) -> Any:
+    def wait_until(self, condition: Callable[[], Any], seconds: float = 120) -> Any:
         """What the condition gives, once it gives anything."""
         trying = tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda result: not result),
             wait=tenacity.wait_fixed(0.1),
             stop=tenacity.stop_after_delay(seconds),
-            retry_error_callback=lambda _: pytest.fail(f"waited in vain:\n{self.log('dagster-daemon')}"),
+            retry_error_callback=lambda _: pytest.fail(f"waited in vain:\n{self.read_log('dagster-daemon')}"),
         )
         return trying(condition)
 
-    def kill(self, run_id: str) -> None:
+    def kill_run_process(self, run_id: str) -> None:
         """End the process that works on a run by force."""
-        (pid,) = set(re.findall(r"Executing steps in process \(pid: (\d+)\)", self.message(run_id)))
+        (pid,) = set(re.findall(r"Executing steps in process \(pid: (\d+)\)", self.messages(run_id)))
         os.kill(int(pid), signal.SIGKILL)

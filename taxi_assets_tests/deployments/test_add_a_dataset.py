@@ -40,16 +40,16 @@ STATIONS = (
     ("Grand Army Plaza & Central Park S", "6839.10", 40.7643971, -73.97371465),
     ("Vernon Blvd & 50 Ave", "6170.02", 40.742327, -73.954117),
 )
-MOST_LINES = 10
+MAX_CHANGED_LINES = 10
 
 pytestmark = pytest.mark.timeout(900)  # the first of them waits for all that the document says to run
 
 
-def blocks(language: str) -> list[str]:
+def code_blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
 
 
-def rides() -> list[str]:
+def ride_lines() -> list[str]:
     """A month's: one an hour, as the operator writes them, in milliseconds; 17 false starts, 5 left on the street."""
     drawn, lines = random.Random(1), []  # noqa: S311  (no secret)
     for hour in range(31 * 24):
@@ -66,15 +66,15 @@ def rides() -> list[str]:
 
 
 @dataclass(frozen=True)
-class Copy:
+class ProjectCopy:
     """A copy of the project in which the document was followed; `said` is what each block of commands printed."""
 
     folder: Path
-    message: list[str]
+    outputs: list[str]
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
+def copy(tmp_path_factory: pytest.TempPathFactory) -> ProjectCopy:
     folder = tmp_path_factory.mktemp("copy") / "taxi"
     folder.mkdir()
     for name in COPIED:
@@ -85,59 +85,59 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
             shutil.copy2(source, folder)
     (folder / ".venv").symlink_to(BIN.parent)
 
-    (schema,) = blocks("python")
+    (schema,) = code_blocks("python")
     (named,) = re.findall(r"^`(taxi_assets/\S+\.py)`:$", DOCUMENT, re.MULTILINE)
     (folder / named).write_text(schema)
-    for diff in blocks("diff"):
+    for diff in code_blocks("diff"):
         subprocess.run(["git", "apply", "-"], cwd=folder, input=diff, text=True, check=True)
 
     archive = folder / "citibike-archive"
     archive.mkdir()
-    lines = rides()
+    lines = ride_lines()
     for part, half in enumerate((lines[:400], lines[400:]), 1):
         (archive / f"202401-citibike-tripdata_{part}.csv").write_text("\n".join([HEADER, *half]) + "\n")
     # A home of its own, and nothing of this process: coverage, settings, paths.
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder)}
     message = []
-    for commands in blocks("sh"):
+    for commands in code_blocks("sh"):
         ended = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", commands],
             cwd=folder, env=environment, capture_output=True, text=True, timeout=500, check=False,
         )  # fmt: skip
         assert ended.returncode == 0, f"{commands}\n{ended.stdout[-4000:]}\n{ended.stderr[-8000:]}"
         message.append(ended.stdout + ended.stderr)
-    return Copy(folder, message)
+    return ProjectCopy(folder, message)
 
 
 def test_it_takes_one_new_file_and_few_changed_lines() -> None:
-    assert len(blocks("python")) == 1
-    changed = [line for diff in blocks("diff") for line in diff.splitlines() if re.match(r"[+-](?![+-])", line)]
-    assert 0 < len(changed) <= MOST_LINES
+    assert len(code_blocks("python")) == 1
+    changed = [line for diff in code_blocks("diff") for line in diff.splitlines() if re.match(r"[+-](?![+-])", line)]
+    assert 0 < len(changed) <= MAX_CHANGED_LINES
     assert f"one new file and {['no', 'one', 'two', 'three', 'four'][len(changed)]} changed lines" in DOCUMENT
 
 
-def test_the_definitions_hold_together_and_the_dictionary_has_a_chapter(copy: Copy) -> None:
-    assert "Validation successful" in copy.message[0]
-    assert re.search(r"\d\d passed", copy.message[0])
+def test_the_definitions_hold_together_and_the_dictionary_has_a_chapter(copy: ProjectCopy) -> None:
+    assert "Validation successful" in copy.outputs[0]
+    assert re.search(r"\d\d passed", copy.outputs[0])
     chapter = (copy.folder / "docs/data-dictionary.md").read_text().split("\n## citibike_trips\n")[1].split("\n## ")[0]
     assert "| `pickup_datetime` | datetime | local time | When the bicycle was unlocked. | started_at |" in chapter
     assert "| `false_start` |" in chapter
 
 
-def test_its_code_is_as_the_project_s(copy: Copy) -> None:
+def test_its_code_is_as_the_project_s(copy: ProjectCopy) -> None:
     for command in (["format", "--check"], ["check"]):
         subprocess.run(
             [BIN / "ruff", *command, "--quiet", "taxi_assets", "taxi_assets_tests"], cwd=copy.folder, check=True
         )
 
 
-def test_every_ride_is_in_the_warehouse_or_in_quarantine(copy: Copy) -> None:
+def test_every_ride_is_in_the_warehouse_or_in_quarantine(copy: ProjectCopy) -> None:
     with duckdb.connect(str(copy.folder / "data/warehouse.duckdb"), read_only=True) as connection:
         rows = connection.sql(
             "SELECT ride_id, pickup_datetime, start_station_id, trip_seconds, end_station_name, start_latitude "
             "FROM taxi.citibike_trips ORDER BY source_row"
         ).fetchall()
-    published = [line.split(",") for line in rides()]
+    published = [line.split(",") for line in ride_lines()]
     kept = [ride for ride in published if int(ride[0], 16) >= 17]
     assert [row[0] for row in rows] == [ride[0] for ride in kept]
     assert [row[1].isoformat(" ", "milliseconds") for row in rows] == [ride[2] for ride in kept]
@@ -148,11 +148,11 @@ def test_every_ride_is_in_the_warehouse_or_in_quarantine(copy: Copy) -> None:
     quarantine = pq.read_table(copy.folder / "data/lake/quarantine/citibike_trips/2024-01.parquet").to_pylist()
     assert [row["original"].split(",")[0] for row in quarantine] == [ride[0] for ride in published[:17]]
     assert {tuple(row["reasons"]) for row in quarantine} == {("false_start",)}
-    assert "classic_bike" in copy.message[2]
-    assert "false_start" in copy.message[2]
+    assert "classic_bike" in copy.outputs[2]
+    assert "false_start" in copy.outputs[2]
 
 
-def test_its_checks_ran_and_passed_and_the_marts_count_it(copy: Copy) -> None:
+def test_its_checks_ran_and_passed_and_the_marts_count_it(copy: ProjectCopy) -> None:
     for check in (
         "row_counts_reconcile",
         "no_unknown_columns",
@@ -161,13 +161,13 @@ def test_its_checks_ran_and_passed_and_the_marts_count_it(copy: Copy) -> None:
         "key_is_unique",
         "totals_match_trips",
     ):
-        assert re.search(rf"Asset check '{check}' on '.*' passed", copy.message[1]), check
-    assert "did not pass" not in copy.message[1]
+        assert re.search(rf"Asset check '{check}' on '.*' passed", copy.outputs[1]), check
+    assert "did not pass" not in copy.outputs[1]
     with duckdb.connect(str(copy.folder / "data/warehouse.duckdb"), read_only=True) as connection:
         rows = connection.sql(
             "SELECT service, sum(trips)::INT, sum(timed_trips)::INT, sum(revenue) FROM taxi.od_flows GROUP BY ALL"
         ).fetchall()
         assert rows == [("citibike", 31 * 24 - 17, 31 * 24 - 17, None)]
-    assert "marts/payment_mix 2024-01: the warehouse has no trips of yellow, green for this month." in copy.message[1]
+    assert "marts/payment_mix 2024-01: the warehouse has no trips of yellow, green for this month." in copy.outputs[1]
     report = (copy.folder / "data/lake/reports/citibike_trips/2024-01/report.html").read_text()
     assert "Citi Bike" in report

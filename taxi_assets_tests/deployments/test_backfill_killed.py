@@ -15,7 +15,7 @@ import tenacity
 
 from taxi_assets.automation.sensors.orphaned_runs import is_orphaned
 from taxi_assets_tests.conftest import REPOSITORY
-from taxi_assets_tests.deployments.killing_lake import ALWAYS, ONCE
+from taxi_assets_tests.deployments.killing_lake import ALWAYS_KILLED, KILLED_ONCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 STARTED = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])
 UNFINISHED = dg.RunsFilter(statuses=[*(STARTED.statuses or []), dg.DagsterRunStatus.STARTING])
-MONTHS = ["--from", ONCE, "--to", ALWAYS]
+MONTHS = ["--from", KILLED_ONCE, "--to", ALWAYS_KILLED]
 
 
 @pytest.fixture
@@ -58,8 +58,10 @@ def test_a_month_whose_process_is_always_killed_does_not_stop_the_others(
     with backfill(environment, "--module", "taxi_assets_tests.deployments.killing_lake") as process:
         message, _ = process.communicate(timeout=300)
     assert process.returncode == 1
-    assert message.split("runs succeeded")[1].splitlines()[1:] == [f"  green {ALWAYS}: Its process was killed twice."]
-    assert re.search(rf"green {ONCE}  ok", message)
+    assert message.split("runs succeeded")[1].splitlines()[1:] == [
+        f"  green {ALWAYS_KILLED}: Its process was killed twice."
+    ]
+    assert re.search(rf"green {KILLED_ONCE}  ok", message)
     assert not instance.get_runs(UNFINISHED)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from taxi_assets_tests.conftest import REPOSITORY
-from taxi_assets_tests.deployments.files import check, read_yaml, tool
+from taxi_assets_tests.deployments.files import find_tool, read_yaml, run_check
 from taxi_assets_tests.deployments.processes import BIN
 
 if TYPE_CHECKING:
@@ -20,12 +20,14 @@ FORMS = sorted(path.name for path in (REPOSITORY / ".github/ISSUE_TEMPLATE").glo
 
 @pytest.mark.parametrize("name", FORMS)
 def test_a_form_for_issues_is_one_that_github_accepts(name: str) -> None:
-    check(tool("check-jsonschema"), "--builtin-schema", "vendor.github-issue-forms", f".github/ISSUE_TEMPLATE/{name}")
+    run_check(
+        find_tool("check-jsonschema"), "--builtin-schema", "vendor.github-issue-forms", f".github/ISSUE_TEMPLATE/{name}"
+    )
 
 
 def test_the_choice_of_forms_is_one_that_github_accepts() -> None:
     config = ".github/ISSUE_TEMPLATE/config.yml"
-    check(tool("check-jsonschema"), "--builtin-schema", "vendor.github-issue-config", config)
+    run_check(find_tool("check-jsonschema"), "--builtin-schema", "vendor.github-issue-config", config)
 
 
 def test_the_hooks_run_the_tools_of_make_check_from_the_environment() -> None:

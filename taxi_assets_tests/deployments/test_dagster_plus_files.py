@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from taxi_assets_tests.conftest import REPOSITORY
-from taxi_assets_tests.deployments.files import LOCATION, check, read_yaml, tool
+from taxi_assets_tests.deployments.files import CODE_LOCATION, find_tool, read_yaml, run_check
 
 FILE = ".github/workflows/ci.yaml"
 WORKFLOW: dict[Any, Any] = read_yaml(FILE)
@@ -25,7 +25,7 @@ def test_dagster_plus_accepts_its_file() -> None:
 
 
 def test_the_location_has_the_name_that_it_has_everywhere() -> None:
-    assert (CODE["location_name"], CODE["code_source"]) == (LOCATION, {"module_name": LOCATION})
+    assert (CODE["location_name"], CODE["code_source"]) == (CODE_LOCATION, {"module_name": CODE_LOCATION})
     assert (REPOSITORY / CODE["build"]["directory"] / "Dockerfile").is_file()
 
 
@@ -46,7 +46,7 @@ def test_runs_are_as_large_as_in_the_cluster() -> None:
 
 
 def test_the_workflow_is_of_githubs_schema_and_every_job_ends() -> None:
-    check(tool("check-jsonschema"), "--builtin-schema", "vendor.github-workflows", FILE)
+    run_check(find_tool("check-jsonschema"), "--builtin-schema", "vendor.github-workflows", FILE)
     assert all(0 < job["timeout-minutes"] <= 60 for job in JOBS.values())
 
 

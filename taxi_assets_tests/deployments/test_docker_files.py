@@ -14,7 +14,15 @@ import pytest
 from dagster._config import process_config
 
 from taxi_assets_tests.conftest import REPOSITORY
-from taxi_assets_tests.deployments.files import LOCATION, SECRETS, SETTINGS, check, find, read_yaml, tool
+from taxi_assets_tests.deployments.files import (
+    CODE_LOCATION,
+    SECRET_VARIABLES,
+    SETTING_VARIABLES,
+    find_group,
+    find_tool,
+    read_yaml,
+    run_check,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +39,7 @@ SOCKET = "/var/run/docker.sock:/var/run/docker.sock"
 
 # --- the image --------------------------------------------------------------------------------------------------------
 def test_the_dockerfile_is_clean() -> None:
-    check(tool("hadolint"), "Dockerfile")
+    run_check(find_tool("hadolint"), "Dockerfile")
 
 
 def test_the_image_is_not_root_and_what_is_installed_is_pinned_to_the_byte() -> None:
@@ -160,22 +168,22 @@ def test_a_profile_that_compose_is_given_holds_in_containers_and_does_not_take_t
 def test_no_secret_stands_in_an_environment_and_whoever_is_to_read_one_has_its_file() -> None:
     for name, service in SERVICES.items():
         environment: dict[str, str] = service.get("environment", {})
-        assert not SECRETS & set(environment), name
+        assert not SECRET_VARIABLES & set(environment), name
         files = {value for variable, value in environment.items() if variable.endswith("_FILE")}
         assert files <= {f"/run/secrets/{secret}" for secret in service.get("secrets", [])}, name
-    assert not SECRETS & {variable.partition("=")[0] for variable in LAUNCHER["env_vars"]}
+    assert not SECRET_VARIABLES & {variable.partition("=")[0] for variable in LAUNCHER["env_vars"]}
 
 
 # --- compose ----------------------------------------------------------------------------------------------------------
 def test_the_compose_file_is_of_composes_schema() -> None:
-    check(tool("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", "docker-compose.yaml")
+    run_check(find_tool("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", "docker-compose.yaml")
 
 
 def test_docker_compose_accepts_it_with_every_profile() -> None:
-    docker, group = tool("docker"), {**os.environ, "DAGSTER_DOCKER_GROUP": "0"}
+    docker, group = find_tool("docker"), {**os.environ, "DAGSTER_DOCKER_GROUP": "0"}
     if subprocess.run([docker, "compose", "version"], capture_output=True, timeout=60, check=False).returncode:
         pytest.skip("docker has no compose plugin here")
-    check(docker, "compose", "--profile", "*", "config", "--quiet", environment=group)
+    run_check(docker, "compose", "--profile", "*", "config", "--quiet", environment=group)
 
 
 def test_the_image_is_built_once_for_all_that_run_it() -> None:
@@ -217,21 +225,21 @@ def test_what_is_shown_to_others_can_start_nothing_and_reaches_neither_docker_no
     assert SERVICES["proxy"]["networks"] == ["front"]
     caddyfile = (REPOSITORY / "deploy" / "docker" / "Caddyfile").read_text()
     assert "reverse_proxy webserver-read-only:3000" in caddyfile
-    assert "import /run/secrets/proxy_users" in find(r"basic_auth \{(.*?)\}", caddyfile)
+    assert "import /run/secrets/proxy_users" in find_group(r"basic_auth \{(.*?)\}", caddyfile)
 
 
 def test_code_server_and_workspace_agree_on_address_and_name() -> None:
     (location,) = read_yaml("deploy/docker/workspace.yaml")["load_from"]
-    assert location == {"grpc_server": {"host": "code", "port": 4000, "location_name": LOCATION}}
-    for command in (" ".join(SERVICES["code"]["command"]), find(r"^CMD \[([^]]*)\]$", DOCKERFILE)):
+    assert location == {"grpc_server": {"host": "code", "port": 4000, "location_name": CODE_LOCATION}}
+    for command in (" ".join(SERVICES["code"]["command"]), find_group(r"^CMD \[([^]]*)\]$", DOCKERFILE)):
         words = re.findall(r"[\w.-]+", command)
-        assert words[-2:] == ["--module-name", LOCATION]
+        assert words[-2:] == ["--module-name", CODE_LOCATION]
         assert words[words.index("--port") + 1] == "4000"
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------
 def test_the_code_server_and_each_run_get_every_setting() -> None:
-    names = {name if name not in SECRETS else f"{name}_FILE" for name in SETTINGS}
+    names = {name if name not in SECRET_VARIABLES else f"{name}_FILE" for name in SETTING_VARIABLES}
     assert names <= set(SERVICES["code"]["environment"])
     assert names <= set(LAUNCHER["env_vars"])
     # The launcher refuses to pass what the daemon does not have.

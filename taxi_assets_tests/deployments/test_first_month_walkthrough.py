@@ -99,21 +99,21 @@ def test_new_and_revised_months_come_in_by_themselves_once_each_and_a_publisher_
     for month in HISTORY:  # a person loads the history
         assert job.execute_in_process(instance=deployment.instance, partition_key=month).success
     publisher = deployment.publisher
-    with deployment.daemon():
-        start = deployment.command("dagster", "sensor", "start", SENSOR, "-m", "taxi_assets.definitions")
-        assert start.wait(60) == 0, deployment.log("dagster")
-        deployment.wait(lambda: any("nothing new" in str(tick.skip_reason) for tick in ticks(deployment)))
+    with deployment.running_daemon():
+        start = deployment.start_command("dagster", "sensor", "start", SENSOR, "-m", "taxi_assets.definitions")
+        assert start.wait(60) == 0, deployment.read_log("dagster")
+        deployment.wait_until(lambda: any("nothing new" in str(tick.skip_reason) for tick in ticks(deployment)))
         publisher.publish(name("2021-03"), file("2021-03"))
-        deployment.wait(lambda: asked(deployment, "SUCCESS") == ["2021-03 new"], seconds=240)
+        deployment.wait_until(lambda: asked(deployment, "SUCCESS") == ["2021-03 new"], seconds=240)
 
         publisher.publish(name("2021-01"), file("2021-01", seed=7))
         publisher.publish(name("2021-02"), file("2021-02"), etag='"the same bytes"')
-        deployment.wait(lambda: len(asked(deployment, "SUCCESS")) == 3, seconds=240)
-        deployment.wait(lambda: {"2021-01", "2021-03"} <= materialized(deployment, "marts", "zone_day"), 240)
-        deployment.wait(lambda: {"2021-01", "2021-03"} <= materialized(deployment, "reports", "green_trips"), 240)
+        deployment.wait_until(lambda: len(asked(deployment, "SUCCESS")) == 3, seconds=240)
+        deployment.wait_until(lambda: {"2021-01", "2021-03"} <= materialized(deployment, "marts", "zone_day"), 240)
+        deployment.wait_until(lambda: {"2021-01", "2021-03"} <= materialized(deployment, "reports", "green_trips"), 240)
 
         up.close()
-        deployment.wait(lambda: "connection refused" in str(ticks(deployment)[0].skip_reason))
+        deployment.wait_until(lambda: "connection refused" in str(ticks(deployment)[0].skip_reason))
 
     assert sorted(asked(deployment, "SUCCESS")) == ["2021-01 revised", "2021-02 revised", "2021-03 new"]
     assert made(deployment, "2021-03") == made(deployment, "2021-01") == ["raw", "quarantine", "clean", "warehouse"]

@@ -68,17 +68,17 @@ def test_a_run_whose_process_is_killed_is_ended_and_run_again_and_its_history_su
     deployment: Deployment, request: pytest.FixtureRequest
 ) -> None:
     gate = gated(deployment, MONTH)
-    with deployment.daemon():
-        deployment.launch(MONTH)
+    with deployment.running_daemon():
+        deployment.launch_runs(MONTH)
         deployment.wait_for_requests(1)
         (started,) = deployment.runs("STARTED")
-        deployment.kill(started.run_id)
-        deployment.wait(lambda: deployment.runs("FAILURE"), seconds=30)
-        (again,) = deployment.wait(lambda: deployment.runs("SUCCESS"))
+        deployment.kill_run_process(started.run_id)
+        deployment.wait_until(lambda: deployment.runs("FAILURE"), seconds=30)
+        (again,) = deployment.wait_until(lambda: deployment.runs("SUCCESS"))
         gate.set()
     assert again.tags["dagster/parent_run_id"] == started.run_id
 
-    events = deployment.events(again.run_id)
+    events = deployment.event_types(again.run_id)
     assert {"PIPELINE_ENQUEUED", "PIPELINE_START", "ASSET_MATERIALIZATION", "PIPELINE_SUCCESS"} <= set(events)
     if "DAGSTER_POSTGRES_URL" in deployment.environment:
         server: Server = request.getfixturevalue("postgres_server")
@@ -96,14 +96,14 @@ def test_a_run_whose_process_is_killed_is_ended_and_run_again_and_its_history_su
 def test_no_more_runs_at_once_than_allowed_and_what_failed_of_its_data_is_not_run_again(deployment: Deployment) -> None:
     missing = MONTH.shift(-1)
     gate = gated(deployment, *MONTHS)
-    with deployment.daemon():
-        deployment.launch(*MONTHS)
-        deployment.launch(missing)  # last in the queue: it would fail, and make room
+    with deployment.running_daemon():
+        deployment.launch_runs(*MONTHS)
+        deployment.launch_runs(missing)  # last in the queue: it would fail, and make room
         deployment.wait_for_requests(2)
-        deployment.wait(lambda: len(deployment.runs("STARTED", "QUEUED")) == 4)
+        deployment.wait_until(lambda: len(deployment.runs("STARTED", "QUEUED")) == 4)
         assert len(deployment.runs("STARTED")) == 2
         gate.set()
-        deployment.wait(lambda: len(deployment.runs("SUCCESS", "FAILURE")) == 4)
+        deployment.wait_until(lambda: len(deployment.runs("SUCCESS", "FAILURE")) == 4)
     (failed,) = deployment.runs("FAILURE")
     assert failed.tags["dagster/partition"] == str(missing)
     assert failed.tags["dagster/will_retry"] == "false"
@@ -129,28 +129,28 @@ def test_a_run_of_the_command_line_that_is_interrupted_ends_at_once_and_loads_no
     deployment: Deployment, command: str
 ) -> None:
     gate = gated(deployment, MONTH)
-    process = deployment.command(*command.split(), str(MONTH))
+    process = deployment.start_command(*command.split(), str(MONTH))
     deployment.wait_for_requests(1)
     os.killpg(process.pid, signal.SIGINT)
     gate.set()
     assert process.wait(60) != 0
     (run,) = deployment.instance.get_runs()
     assert run.is_finished
-    assert "STEP_UP_FOR_RETRY" not in deployment.events(run.run_id)
-    assert "ASSET_MATERIALIZATION" not in deployment.events(run.run_id)
+    assert "STEP_UP_FOR_RETRY" not in deployment.event_types(run.run_id)
+    assert "ASSET_MATERIALIZATION" not in deployment.event_types(run.run_id)
 
 
 @embedded
 def test_a_run_that_a_person_terminates_is_canceled_and_not_tried_again(deployment: Deployment) -> None:
     gate = gated(deployment, MONTH)
-    with deployment.daemon():
-        deployment.launch(MONTH)
+    with deployment.running_daemon():
+        deployment.launch_runs(MONTH)
         deployment.wait_for_requests(1)
         (started,) = deployment.runs("STARTED")
         deployment.instance.run_launcher.terminate(started.run_id)
-        (canceled,) = deployment.wait(lambda: deployment.runs("CANCELED"), seconds=30)
+        (canceled,) = deployment.wait_until(lambda: deployment.runs("CANCELED"), seconds=30)
         gate.set()
-    assert "ASSET_MATERIALIZATION" not in deployment.events(canceled.run_id)
+    assert "ASSET_MATERIALIZATION" not in deployment.event_types(canceled.run_id)
     assert not deployment.runs("QUEUED", "STARTED", "SUCCESS")
 
 
@@ -160,17 +160,17 @@ def test_a_run_of_the_command_line_that_is_killed_is_ended_within_a_minute(
     deployment: Deployment, command: str
 ) -> None:
     gate = gated(deployment, MONTH)
-    with deployment.daemon():
-        process = deployment.command(*command.split(), str(MONTH))
+    with deployment.running_daemon():
+        process = deployment.start_command(*command.split(), str(MONTH))
         deployment.wait_for_requests(1)
         (started,) = deployment.runs("STARTED")
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(20)
         gate.set()
-        deployment.wait(lambda: deployment.runs("FAILURE"), seconds=60)
-        assert "The process of this run is gone" in deployment.message(started.run_id)
-        deployment.launch(MONTH)
-        deployment.wait(lambda: deployment.runs("SUCCESS"))
+        deployment.wait_until(lambda: deployment.runs("FAILURE"), seconds=60)
+        assert "The process of this run is gone" in deployment.messages(started.run_id)
+        deployment.launch_runs(MONTH)
+        deployment.wait_until(lambda: deployment.runs("SUCCESS"))
 
 
 def test_what_the_configuration_says_is_in_force(deployment: Deployment) -> None:

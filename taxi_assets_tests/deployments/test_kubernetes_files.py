@@ -9,7 +9,7 @@ import pytest
 from dagster._config import process_config
 
 from taxi_assets_tests.conftest import REPOSITORY
-from taxi_assets_tests.deployments.files import LOCATION, find, read_yaml
+from taxi_assets_tests.deployments.files import CODE_LOCATION, find_group, read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,13 +122,13 @@ def test_code_server_and_runs_have_the_same_settings_each_from_its_own_lines() -
     assert CODE["envConfigMaps"] == LAUNCHER["envConfigMaps"]
     assert CODE["envSecrets"] == LAUNCHER["envSecrets"]
     assert CODE["includeConfigInLaunchedRuns"] == {"enabled": False}
-    assert CODE["dagsterApiGrpcArgs"] == ["--module-name", LOCATION]
+    assert CODE["dagsterApiGrpcArgs"] == ["--module-name", CODE_LOCATION]
     assert CODE["replicaCount"] > 1
 
 
 def test_the_location_has_the_name_that_it_has_everywhere() -> None:
     # The chart's own name for it, the deployment's, may hold neither dot nor underscore.
-    server = {"host": CODE["name"], "port": CODE["port"], "name": LOCATION}
+    server = {"host": CODE["name"], "port": CODE["port"], "name": CODE_LOCATION}
     assert VALUES["dagsterWebserver"]["workspace"] == {"enabled": True, "servers": [server]}
 
 
@@ -168,7 +168,7 @@ def test_nothing_is_shown_to_the_world_and_no_secret_stands_here() -> None:
 
 
 def test_every_pod_runs_as_the_images_user_without_privileges() -> None:
-    (user, group) = find(r"^USER (\d+:\d+)$", (REPOSITORY / "Dockerfile").read_text()).split(":")
+    (user, group) = find_group(r"^USER (\d+:\d+)$", (REPOSITORY / "Dockerfile").read_text()).split(":")
     for part in (CODE, VALUES["dagsterDaemon"], VALUES["dagsterWebserver"]):
         assert part["podSecurityContext"]["runAsNonRoot"] is True
         assert (part["podSecurityContext"]["runAsUser"], part["podSecurityContext"]["runAsGroup"]) == (

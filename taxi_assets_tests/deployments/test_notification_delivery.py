@@ -48,11 +48,11 @@ def test_a_failed_month_is_told_of_once_to_whoever_takes_it(tmp_path: Path, monk
         monkeypatch.setenv("TAXI_UI_URL", UI)
         with dg.DagsterInstance.get() as instance:
             deployment = Deployment(home, publisher, dict(os.environ), instance)
-            with deployment.daemon():
-                deployment.wait(lambda: ticks(deployment))
-                deployment.launch(MISSING)
-                deployment.wait(lambda: web.messages and mail.messages)
-                deployment.wait(lambda: any("Sent" in said for said in ticks(deployment)[1:]))  # and another tick
+            with deployment.running_daemon():
+                deployment.wait_until(lambda: ticks(deployment))
+                deployment.launch_runs(MISSING)
+                deployment.wait_until(lambda: web.messages and mail.messages)
+                deployment.wait_until(lambda: any("Sent" in said for said in ticks(deployment)[1:]))  # and another tick
             (failed,) = deployment.runs("FAILURE")
             history = ticks(deployment)
     assert [message["title"] for message in web.messages] == [f"Run failed: green {MISSING}"]

@@ -33,7 +33,7 @@ __all__ = ["postgres_server", "postgres_url"]
 
 ROWS = 50
 MONTHS = [str(MONTH.shift(shift)) for shift in range(3)]
-SHELVES = [dg.AssetKey([layer, "green_trips"]) for layer in ("raw", "clean", "quarantine", "warehouse")]
+LAYERS = [dg.AssetKey([layer, "green_trips"]) for layer in ("raw", "clean", "quarantine", "warehouse")]
 MODULE = "taxi_assets.definitions"
 
 LAUNCH = """
@@ -67,13 +67,13 @@ def deployment(tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatc
             yield Deployment(home, publisher, dict(os.environ), instance)
 
 
-class Api:
+class WebserverApi:
     """The webserver's GraphQL."""
 
     def __init__(self, port: int) -> None:
         self._url = f"http://127.0.0.1:{port}/graphql"
 
-    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
+    def query(self, query: str, **variables: Any) -> dict[str, Any]:
         """What it answers; nothing while it is not up."""
         try:
             answer = requests.post(self._url, json={"query": query, "variables": variables}, timeout=20)
@@ -83,21 +83,21 @@ class Api:
         assert "errors" not in content, content
         return dict(content["data"])
 
-    def has_loaded(self) -> bool:
-        entries = self.ask(LOCATIONS).get("workspaceOrError", {}).get("locationEntries", [])
+    def location_is_loaded(self) -> bool:
+        entries = self.query(LOCATIONS).get("workspaceOrError", {}).get("locationEntries", [])
         return [(e["name"], e["locationOrLoadError"]["__typename"]) for e in entries] == [
             (MODULE, "RepositoryLocation")
         ]
 
-    def backfill(self) -> str:
+    def launch_backfill(self) -> str:
         """Launch the months; returns the backfill's id."""
-        assets = [{"path": key.path} for key in SHELVES]
-        launched = self.ask(LAUNCH, assets=assets, months=MONTHS)["launchPartitionBackfill"]
+        assets = [{"path": key.path} for key in LAYERS]
+        launched = self.query(LAUNCH, assets=assets, months=MONTHS)["launchPartitionBackfill"]
         assert launched["__typename"] == "LaunchBackfillSuccess", launched
         return str(launched["backfillId"])
 
-    def status(self, backfill: str) -> str:
-        return str(self.ask(STATUS, id=backfill)["partitionBackfillOrError"]["status"])
+    def backfill_status(self, backfill: str) -> str:
+        return str(self.query(STATUS, id=backfill)["partitionBackfillOrError"]["status"])
 
 
 def is_serving(port: int) -> bool:
@@ -133,41 +133,41 @@ def test_a_backfill_ends_well_although_code_server_daemon_and_webserver_are_kill
 
     for month in MONTHS:
         deployment.publisher.script(f"green_tripdata_{month}.csv", then=Answer(before=wait))
-    api = Api(web_port)
+    api = WebserverApi(web_port)
     serve = ("code-server", "start", "-m", MODULE, "-h", "127.0.0.1", "-p", str(code_port))
     with ExitStack() as services:
-        code_server = services.enter_context(deployment.service("dagster", *serve))
-        deployment.wait(lambda: is_serving(code_port))
+        code_server = services.enter_context(deployment.running_service("dagster", *serve))
+        deployment.wait_until(lambda: is_serving(code_port))
         web = ("dagster-webserver", "-w", str(workspace), "-h", "127.0.0.1", "-p", str(web_port))
-        webserver = services.enter_context(deployment.service(*web))
-        deployment.wait(api.has_loaded)
-        backfill = api.backfill()
+        webserver = services.enter_context(deployment.running_service(*web))
+        deployment.wait_until(api.location_is_loaded)
+        backfill = api.launch_backfill()
         # It looks for backfills as soon as it starts, and then every half a minute.
-        daemon = services.enter_context(deployment.service("dagster-daemon", "run", "-w", str(workspace)))
-        deployment.wait(lambda: len(deployment.runs("STARTED")) == len(MONTHS))
+        daemon = services.enter_context(deployment.running_service("dagster-daemon", "run", "-w", str(workspace)))
+        deployment.wait_until(lambda: len(deployment.runs("STARTED")) == len(MONTHS))
         killed = {run.run_id for run in deployment.runs("STARTED")}
         code_server.kill()
         code_server.start()
 
-        deployment.wait(lambda: {run.run_id for run in deployment.runs("FAILURE")} == killed)
-        deployment.wait(lambda: len(deployment.runs("STARTED")) == len(MONTHS))
+        deployment.wait_until(lambda: {run.run_id for run in deployment.runs("FAILURE")} == killed)
+        deployment.wait_until(lambda: len(deployment.runs("STARTED")) == len(MONTHS))
         daemon.kill()
         webserver.kill()
-        assert api.ask(LOCATIONS) == {}, "nobody answers"
+        assert api.query(LOCATIONS) == {}, "nobody answers"
         webserver.start()
         gate.set()
-        deployment.wait(lambda: len(deployment.runs("SUCCESS")) == len(MONTHS))
-        deployment.wait(api.has_loaded)
-        assert api.status(backfill) == "REQUESTED", "nobody has seen that it has ended"
+        deployment.wait_until(lambda: len(deployment.runs("SUCCESS")) == len(MONTHS))
+        deployment.wait_until(api.location_is_loaded)
+        assert api.backfill_status(backfill) == "REQUESTED", "nobody has seen that it has ended"
         daemon.start()
 
-        deployment.wait(lambda: api.status(backfill) == "COMPLETED_SUCCESS")
+        deployment.wait_until(lambda: api.backfill_status(backfill) == "COMPLETED_SUCCESS")
         runs = list(deployment.instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill})))
 
     succeeded = [run.tags["dagster/partition"] for run in runs if run.status.value == "SUCCESS"]
     assert sorted(succeeded) == MONTHS
     assert {run.run_id for run in runs if run.status.value != "SUCCESS"} == killed
-    for key in SHELVES:
+    for key in LAYERS:
         versions = data_versions(deployment, key)
         assert sorted(versions) == MONTHS
         assert {len(found) for found in versions.values()} == {1}, f"{key} is the same, however often it was made"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from taxi_assets_tests.conftest import REPOSITORY
-from taxi_assets_tests.deployments.files import SETTINGS
+from taxi_assets_tests.deployments.files import SETTING_VARIABLES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,4 +37,4 @@ def test_there_are_files_to_look_at() -> None:
 def test_every_variable_is_documented_and_every_setting_exists(path: Path) -> None:
     names = {name.removesuffix("_FILE") for name in NAME.findall(path.read_text())}
     assert not names - DOCUMENTED
-    assert not {name for name in names if name.startswith("TAXI_")} - SETTINGS
+    assert not {name for name in names if name.startswith("TAXI_")} - SETTING_VARIABLES

@@ -20,7 +20,7 @@ from taxi_assets.errors import InvalidFileError, TaxiAssetsError
 from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.sources.download import DownloadedFile, RetrySettings, download
 from taxi_assets.tlc.sources.source_record import SourceUrl
-from taxi_assets_tests.html_pages import Page
+from taxi_assets_tests.html_pages import HtmlPage
 from taxi_assets_tests.loopback_publisher import Answer, LoopbackPublisher
 from taxi_assets_tests.pipeline_harness import Deployment, failures, materializations
 from taxi_assets_tests.trips import MONTH, csv_lines
@@ -175,10 +175,10 @@ def test_column_names_values_and_zones_stay_text_in_every_layer_and_report(
     for text in markdown:
         assert re.search(r"(?<!\\)(<script|\[a\]|`x|!\[i)", text) is None
     (page,) = deployment.lake.rglob("*.html")
-    read = Page(page.read_text())
-    assert read.loaded == []
-    assert read.handlers == []
-    assert "script" not in read.tags
+    read = HtmlPage(page.read_text())
+    assert read.loaded_urls == []
+    assert read.event_handlers == []
+    assert "script" not in read.tag_names
     assert "&lt;script&gt;alert(1)" in page.read_text()
     record_property("hostile names", 3)
 

@@ -18,7 +18,7 @@ from taxi_assets.build import build_definitions
 from taxi_assets.settings import Settings
 from taxi_assets.storage.lake.local_lake import LocalLake
 from taxi_assets_tests.contract.stores.gcs import cloud_storage, open_lake
-from taxi_assets_tests.html_pages import Page
+from taxi_assets_tests.html_pages import HtmlPage
 from taxi_assets_tests.pipeline_harness import Deployment, materializations
 
 if TYPE_CHECKING:
@@ -99,8 +99,8 @@ class Reported:
     def folder(self, service: str, month: str) -> Path:
         return self.deployment.lake / "reports" / f"{service}_trips" / month
 
-    def page(self, service: str, month: str) -> Page:
-        return Page((self.folder(service, month) / "report.html").read_text())
+    def page(self, service: str, month: str) -> HtmlPage:
+        return HtmlPage((self.folder(service, month) / "report.html").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -133,14 +133,14 @@ def february(data: Path) -> Independent:
 
 def test_the_headline_equals_what_pandas_finds_in_the_file(reported: Reported, january: Independent) -> None:
     page = reported.page("green", "2023-01")
-    assert page.after("Trips") == f"{january.trips:,}"
-    assert page.after("Revenue") == f"${january.revenue:,.0f}"
+    assert page.text_after("Trips") == f"{january.trips:,}"
+    assert page.text_after("Revenue") == f"${january.revenue:,.0f}"
     hours = f"{january.busiest_hour:02d}:00{DASH}{january.busiest_hour + 1:02d}:00"
-    assert page.after("Busiest hour") == f"{january.busiest_day[:3]} {hours}"
-    assert page.after("Trips in the busiest hour") == f"{january.busiest_trips:,.0f}"
-    assert page.after("Mean distance") == f"{january.miles:.2f} miles"
-    assert page.after("Mean duration") == f"{january.minutes:.1f} minutes"
-    assert page.after("Tips as a share of fares") == f"{january.card_tips:.1%}"
+    assert page.text_after("Busiest hour") == f"{january.busiest_day[:3]} {hours}"
+    assert page.text_after("Trips in the busiest hour") == f"{january.busiest_trips:,.0f}"
+    assert page.text_after("Mean distance") == f"{january.miles:.2f} miles"
+    assert page.text_after("Mean duration") == f"{january.minutes:.1f} minutes"
+    assert page.text_after("Tips as a share of fares") == f"{january.card_tips:.1%}"
 
 
 def test_the_metrics_that_the_ui_plots_equal_what_pandas_finds_in_the_file(
@@ -162,7 +162,7 @@ def test_the_metrics_that_the_ui_plots_equal_what_pandas_finds_in_the_file(
 
 def test_the_quarantine_table_counts_the_rows_that_violate_each_rule(reported: Reported, january: Independent) -> None:
     page = reported.page("green", "2023-01")
-    table = page.text[page.text.index("Share of file") : page.text.index("Where the data comes from")]
+    table = page.texts[page.texts.index("Share of file") : page.texts.index("Where the data comes from")]
     for reason, rows in january.reasons.items():
         assert table[table.index(reason) + 2] == f"{rows:,}", reason
 
@@ -178,19 +178,19 @@ def test_a_month_is_compared_with_the_month_before(
     reported: Reported, january: Independent, february: Independent
 ) -> None:
     page = reported.page("green", "2023-02")
-    row = page.text.index("Trips", page.text.index("Figure"))
+    row = page.texts.index("Trips", page.texts.index("Figure"))
     change = f"{february.trips / january.trips - 1:+.1%}".replace("-", "\N{MINUS SIGN}")
-    assert page.text[row : row + 4] == ["Trips", f"{february.trips:,}", f"{january.trips:,}", change]
-    assert "Feb 2022: not loaded" in page.text
+    assert page.texts[row : row + 4] == ["Trips", f"{february.trips:,}", f"{january.trips:,}", change]
+    assert "Feb 2022: not loaded" in page.texts
 
 
 def test_the_page_loads_nothing_and_its_charts_are_files_next_to_it(reported: Reported) -> None:
     for service, month, charts in (("green", "2023-01", 5), ("fhv", "2019-01", 2)):
         page = reported.page(service, month)
-        assert page.loaded == []
+        assert page.loaded_urls == []
         assert all(image["alt"] and image["src"].startswith("data:image/png;base64,") for image in page.images)
         stored = {path.read_bytes() for path in reported.folder(service, month).glob("*.png")}
-        assert set(page.pngs()) == stored
+        assert set(page.png_bytes()) == stored
         assert len(stored) == charts
 
 
@@ -199,9 +199,9 @@ def test_the_page_of_a_service_without_money_shows_no_dollars(reported: Reported
     taken = rows["dropOff_datetime" if "dropOff_datetime" in rows else "dropoff_datetime"] - rows["pickup_datetime"]
     taken = taken[taken <= pd.Timedelta("1D")]
     page = reported.page("fhv", "2019-01")
-    assert page.after("Trips") == f"{len(rows)}"
-    assert page.after("Mean duration") == f"{taken.dt.total_seconds().mean() / 60:.1f} minutes"
-    assert "$" not in " ".join(page.text)
+    assert page.text_after("Trips") == f"{len(rows)}"
+    assert page.text_after("Mean duration") == f"{taken.dt.total_seconds().mean() / 60:.1f} minutes"
+    assert "$" not in " ".join(page.texts)
 
 
 def test_a_report_whose_inputs_have_not_changed_is_not_written_again(reported: Reported) -> None:

@@ -30,9 +30,9 @@ DEPLOY = REPOSITORY / "deploy" / "gcp"
 GUIDE = (REPOSITORY / "docs" / "google-cloud.md").read_text()
 VALUES = {"PROJECT": "my-project", "BUCKET": "taxi-lake", "LOCATION": "europe-west6"}
 
-Roles = set[tuple[str, str]]
+RoleGrants = set[tuple[str, str]]
 """Each role, with what it is granted on."""
-ROLES: Roles = {
+ROLES: RoleGrants = {
     ("roles/storage.objectAdmin", "bucket"),
     ("roles/storage.legacyBucketReader", "bucket"),
     ("roles/bigquery.dataEditor", "dataset"),
@@ -47,15 +47,15 @@ def terraform() -> str:
     return "\n".join(file.read_text() for file in sorted(DEPLOY.glob("*.tf")))
 
 
-def block(head: str) -> str:
+def terraform_block(head: str) -> str:
     """A top-level block, from its head to the brace that closes it."""
     found = re.search(rf"^{re.escape(head)} {{$.*?^}}$", terraform(), flags=re.MULTILINE | re.DOTALL)
     assert found is not None, head
     return found[0]
 
 
-def default(variable: str) -> str:
-    found = re.search(r'default\s+= "?([^"\n]+)', block(f'variable "{variable}"'))
+def variable_default(variable: str) -> str:
+    found = re.search(r'default\s+= "?([^"\n]+)', terraform_block(f'variable "{variable}"'))
     assert found is not None, variable
     return found[1]
 
@@ -95,7 +95,7 @@ def test_terraform_makes_no_key_which_its_state_would_hold() -> None:
 
 
 def test_the_bucket_is_private_and_keeps_replaced_objects_for_a_while() -> None:
-    bucket = re.sub(r"\s+", " ", block('resource "google_storage_bucket" "lake"'))
+    bucket = re.sub(r"\s+", " ", terraform_block('resource "google_storage_bucket" "lake"'))
     assert "uniform_bucket_level_access = true" in bucket
     assert 'public_access_prevention = "enforced"' in bucket
     assert "versioning { enabled = true }" in bucket
@@ -108,12 +108,12 @@ def address_from_terraform(name: str) -> str:
     """An output, with the values that `create.sh` is given."""
     values = {
         "google_storage_bucket.lake.name": VALUES["BUCKET"],
-        "google_bigquery_dataset.warehouse.dataset_id": default("dataset"),
-        "var.lake_prefix": default("lake_prefix"),
+        "google_bigquery_dataset.warehouse.dataset_id": variable_default("dataset"),
+        "var.lake_prefix": variable_default("lake_prefix"),
         "var.project": VALUES["PROJECT"],
         "var.location": VALUES["LOCATION"],
     }
-    found = re.search(r'value = "(.*)"', block(f'output "{name}"'))
+    found = re.search(r'value = "(.*)"', terraform_block(f'output "{name}"'))
     assert found is not None
     return re.sub(r"\$\{([^}]+)\}", lambda expression: values[expression[1]], found[1])
 
@@ -152,7 +152,7 @@ sys.exit("describe" in words and not os.environ.get("EXISTS"))
 """Stands for gcloud and bq: notes what it is called with."""
 
 
-class Script:
+class RecordedScript:
     """`create.sh`, with recorders for gcloud and bq."""
 
     def __init__(self, folder: Path) -> None:
@@ -179,20 +179,20 @@ class Script:
 
 
 @pytest.fixture
-def script(tmp_path: Path) -> Script:
-    return Script(tmp_path)
+def script(tmp_path: Path) -> RecordedScript:
+    return RecordedScript(tmp_path)
 
 
 @pytest.fixture(scope="module")
-def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Script, str]:
+def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[RecordedScript, str]:
     """The script where nothing exists yet, and what it said."""
-    script = Script(tmp_path_factory.mktemp("script"))
+    script = RecordedScript(tmp_path_factory.mktemp("script"))
     done = script.run(**VALUES)
     assert done.returncode == 0, done.stderr
     return script, done.stdout
 
 
-def made_by(calls: list[list[str]]) -> list[list[str]]:
+def creating_calls(calls: list[list[str]]) -> list[list[str]]:
     return [call for call in calls if {"create", "mk"} & set(call)]
 
 
@@ -201,13 +201,13 @@ def test_the_script_is_bash_that_can_be_parsed() -> None:
     assert os.access(DEPLOY / "create.sh", os.X_OK)
 
 
-def test_the_script_grants_the_roles_that_terraform_does(first_run: tuple[Script, str]) -> None:
+def test_the_script_grants_the_roles_that_terraform_does(first_run: tuple[RecordedScript, str]) -> None:
     places = {
         "storage buckets add-iam": "bucket",
         "ON SCHEMA `my-project.taxi`": "dataset",
         "projects add-iam": "project",
     }
-    granted: Roles = set()
+    granted: RoleGrants = set()
     for call in map(" ".join, first_run[0].calls()):
         for role in re.findall(r"roles/[\w.]+", call):
             (place,) = (place for words, place in places.items() if words in call)
@@ -217,7 +217,7 @@ def test_the_script_grants_the_roles_that_terraform_does(first_run: tuple[Script
 
 
 def test_the_script_names_the_addresses_that_terraform_does_and_the_program_takes_them(
-    first_run: tuple[Script, str],
+    first_run: tuple[RecordedScript, str],
 ) -> None:
     printed = dict(re.findall(r"^(TAXI_\w+)='(.*)'$", first_run[1], flags=re.MULTILINE))
     assert printed == {name: address_from_terraform(name) for name in ("TAXI_LAKE", "TAXI_WAREHOUSE")}
@@ -225,21 +225,26 @@ def test_the_script_names_the_addresses_that_terraform_does_and_the_program_take
     assert parse_warehouse_address(printed["TAXI_WAREHOUSE"]) == BigQueryAddress("my-project", "taxi", "europe-west6")
 
 
-def test_the_script_makes_the_bucket_as_terraform_does(first_run: tuple[Script, str]) -> None:
+def test_the_script_makes_the_bucket_as_terraform_does(first_run: tuple[RecordedScript, str]) -> None:
     script, _ = first_run
     assert json.loads((script.folder / "lifecycle.json").read_text())["rule"] == [
-        {"action": {"type": "Delete"}, "condition": {"daysSinceNoncurrentTime": int(default("noncurrent_days"))}},
+        {
+            "action": {"type": "Delete"},
+            "condition": {"daysSinceNoncurrentTime": int(variable_default("noncurrent_days"))},
+        },
         {"action": {"type": "AbortIncompleteMultipartUpload"}, "condition": {"age": 7}},
     ]
     (update,) = (call for call in script.calls() if "update" in call)
     wanted = {"--uniform-bucket-level-access", "--public-access-prevention", "--versioning"}
-    assert wanted | {f"--soft-delete-duration={default('soft_delete_days')}d"} <= set(update)
+    assert wanted | {f"--soft-delete-duration={variable_default('soft_delete_days')}d"} <= set(update)
 
 
-def test_the_script_makes_bucket_dataset_and_account_with_the_services_they_need(first_run: tuple[Script, str]) -> None:
+def test_the_script_makes_bucket_dataset_and_account_with_the_services_they_need(
+    first_run: tuple[RecordedScript, str],
+) -> None:
     calls = first_run[0].calls()
     assert set(re.findall(r"\w+\.googleapis\.com", terraform())) <= set(calls[0])
-    bucket, dataset, account = (" ".join(call) for call in made_by(calls))
+    bucket, dataset, account = (" ".join(call) for call in creating_calls(calls))
     assert "gs://taxi-lake" in bucket
     assert "my-project:taxi" in dataset
     assert "--location=europe-west6" in bucket
@@ -247,14 +252,14 @@ def test_the_script_makes_bucket_dataset_and_account_with_the_services_they_need
     assert "service-accounts create taxi-assets" in account
 
 
-def test_run_again_the_script_makes_nothing_twice_and_leaves_no_file(script: Script) -> None:
+def test_run_again_the_script_makes_nothing_twice_and_leaves_no_file(script: RecordedScript) -> None:
     assert script.run(**VALUES, EXISTS="yes").returncode == 0
-    (dataset,) = made_by(script.calls())
+    (dataset,) = creating_calls(script.calls())
     assert "--force" in dataset, "bq mk then passes over what exists"
     assert {path.name for path in script.folder.iterdir()} == {"gcloud", "bq", "calls", "lifecycle.json"}
 
 
-def test_without_a_project_the_script_says_so_and_calls_nothing(script: Script) -> None:
+def test_without_a_project_the_script_says_so_and_calls_nothing(script: RecordedScript) -> None:
     refused = script.run(BUCKET="taxi-lake")
     assert refused.returncode != 0
     assert "PROJECT: the project id" in refused.stderr
@@ -294,7 +299,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[CloudStorage]:
         yield storage
 
 
-def dagster_yaml() -> dict[str, Any]:
+def guide_dagster_yaml() -> dict[str, Any]:
     (text,) = re.findall(r"^```yaml\n(.*?)^```$", GUIDE, flags=re.MULTILINE | re.DOTALL)
     return dict(yaml.safe_load(text))
 
@@ -302,7 +307,7 @@ def dagster_yaml() -> dict[str, Any]:
 def instance_on(machine: Path) -> dg.DagsterInstance:
     """An instance with the guide's block, on a machine of its own."""
     machine.mkdir()
-    settings = dagster_yaml() | {"telemetry": {"enabled": False}}
+    settings = guide_dagster_yaml() | {"telemetry": {"enabled": False}}
     settings["compute_logs"]["config"]["local_dir"] = str(machine)
     (machine / "dagster.yaml").write_text(yaml.safe_dump(settings))
     return dg.DagsterInstance.from_config(str(machine))

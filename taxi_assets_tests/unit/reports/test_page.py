@@ -14,7 +14,7 @@ from taxi_assets.reports.metrics import MoneyMetrics, ZoneMetrics
 from taxi_assets.reports.page import render, version
 from taxi_assets.tlc.cleaning.report import ReasonTotals, UnknownColumn
 from taxi_assets_tests.conftest import REPOSITORY
-from taxi_assets_tests.html_pages import Page
+from taxi_assets_tests.html_pages import HtmlPage
 from taxi_assets_tests.unit.reports.months import metrics_without_money, month_metrics, no_metrics, report, source
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=https://evil.test/x onerror=alert(1)>{{ 7 * 7 }}</style>&amp;"
@@ -22,25 +22,25 @@ CHART = ChartImage("trips_per_day", "Bar chart of trips per day.", b"\x89PNG")
 
 
 def test_the_page_starts_with_trips_revenue_busiest_hour_and_data_quality() -> None:
-    page = Page(render(month_metrics(), report(), source(), [CHART]))
-    assert page.after("Trips") == "3,100"
-    assert page.after("Revenue") == "$62,000"
-    assert page.after("Busiest hour") == "Fri 17:00\N{EN DASH}18:00"
-    assert page.after("Data quality") == "98.41% clean"
-    assert page.text.index("Data quality") < page.text.index("Comparison")
+    page = HtmlPage(render(month_metrics(), report(), source(), [CHART]))
+    assert page.text_after("Trips") == "3,100"
+    assert page.text_after("Revenue") == "$62,000"
+    assert page.text_after("Busiest hour") == "Fri 17:00\N{EN DASH}18:00"
+    assert page.text_after("Data quality") == "98.41% clean"
+    assert page.texts.index("Data quality") < page.texts.index("Comparison")
 
 
 def test_other_months_are_compared_or_marked_as_not_loaded() -> None:
-    page = Page(render(month_metrics(), report(), source(), []))
-    assert page.after("3,100", 1) == "+3.3% on Dec 2022"
-    assert page.after("3,100", 2) == "Jan 2022: not loaded"
-    row = page.text.index("Trips per day")
-    assert page.text[row : row + 6] == ["Trips per day", "100", "97", "+3.3%", "not loaded", "\N{EN DASH}"]
+    page = HtmlPage(render(month_metrics(), report(), source(), []))
+    assert page.text_after("3,100", 1) == "+3.3% on Dec 2022"
+    assert page.text_after("3,100", 2) == "Jan 2022: not loaded"
+    row = page.texts.index("Trips per day")
+    assert page.texts[row : row + 6] == ["Trips per day", "100", "97", "+3.3%", "not loaded", "\N{EN DASH}"]
 
 
 def test_metrics_that_a_service_does_not_record_are_left_out() -> None:
-    page = Page(render(metrics_without_money(), report("fhv"), source(), []))
-    message = " ".join(page.text)
+    page = HtmlPage(render(metrics_without_money(), report("fhv"), source(), []))
+    message = " ".join(page.texts)
     for absent in ("Revenue", "$", "Mean distance", "Tips", "Money", "None", "nan", "null"):
         assert absent not in message, absent
     assert "fares are not recorded" in message
@@ -48,10 +48,10 @@ def test_metrics_that_a_service_does_not_record_are_left_out() -> None:
 
 
 def test_trips_without_a_zone_in_nyc_are_counted() -> None:
-    page = Page(render(month_metrics(), report(), source(), []))
-    assert "Not shown: 31 trips (1.0%) whose pickup zone is unknown or outside NYC." in page.text
-    page = Page(render(replace(month_metrics(), trips_without_zone=0), report(), source(), []))
-    assert "Every trip has a known pickup zone in NYC." in page.text
+    page = HtmlPage(render(month_metrics(), report(), source(), []))
+    assert "Not shown: 31 trips (1.0%) whose pickup zone is unknown or outside NYC." in page.texts
+    page = HtmlPage(render(replace(month_metrics(), trips_without_zone=0), report(), source(), []))
+    assert "Every trip has a known pickup zone in NYC." in page.texts
 
 
 def test_tips_in_cash_are_shown_as_a_dash() -> None:
@@ -59,60 +59,60 @@ def test_tips_in_cash_are_shown_as_a_dash() -> None:
         MoneyMetrics(name, 10, Decimal(100), Decimal(tips), Decimal(120))
         for name, tips in (("Credit card", 20), ("Cash", 0))
     ]
-    page = Page(render(replace(month_metrics(), payments=paid), report(), source(), []))
-    assert page.after("Credit card", 4) == "20.0%"
-    assert page.after("Cash", 4) == "\N{EN DASH}"
+    page = HtmlPage(render(replace(month_metrics(), payments=paid), report(), source(), []))
+    assert page.text_after("Credit card", 4) == "20.0%"
+    assert page.text_after("Cash", 4) == "\N{EN DASH}"
 
 
 def test_only_columns_expected_in_that_month_are_absent() -> None:
     # Of 2023-01: coordinates were published until 2016-06, and the congestion fee of 2025 was not yet.
     columns = ["pickup_longitude", "cbd_congestion_fee", "ehail_fee"]
-    page = Page(render(month_metrics(), report().model_copy(update={"absent_columns": columns}), source(), []))
-    assert page.after("Absent columns") == "ehail_fee"
-    page = Page(render(month_metrics(), report().model_copy(update={"absent_columns": columns[:2]}), source(), []))
-    assert page.after("Absent columns") == "none"
+    page = HtmlPage(render(month_metrics(), report().model_copy(update={"absent_columns": columns}), source(), []))
+    assert page.text_after("Absent columns") == "ehail_fee"
+    page = HtmlPage(render(month_metrics(), report().model_copy(update={"absent_columns": columns[:2]}), source(), []))
+    assert page.text_after("Absent columns") == "none"
 
 
 def test_a_month_without_trips_has_a_page_too() -> None:
-    page = Page(render(no_metrics(), report("fhv", rows=0), None, []))
-    assert page.after("Trips") == "0"
-    assert page.after("Data quality") == "0.00% clean"
+    page = HtmlPage(render(no_metrics(), report("fhv", rows=0), None, []))
+    assert page.text_after("Trips") == "0"
+    assert page.text_after("Data quality") == "0.00% clean"
 
 
 def test_an_empty_quarantine_is_stated() -> None:
     clean = report().model_copy(update={"rows_quarantined": 0, "rows_raw": 3100, "reasons": {}})
-    page = Page(render(month_metrics(), clean, source(), []))
-    assert page.after("Data quality") == "100% clean"
-    assert "Of 3,100 published rows, 3,100 are clean. The quarantine is empty." in page.text
+    page = HtmlPage(render(month_metrics(), clean, source(), []))
+    assert page.text_after("Data quality") == "100% clean"
+    assert "Of 3,100 published rows, 3,100 are clean. The quarantine is empty." in page.texts
 
 
 def test_the_page_names_the_source_of_the_data() -> None:
-    page = Page(render(month_metrics(), report(), source(), []))
-    assert page.after("Publisher") == "tlc"
-    assert page.after("File") == source().url
-    assert page.after("Fetched") == "2024-03-05 06:07 UTC"
-    assert page.after("sha256 of the file") == report().raw_sha256
-    assert page.after("Rules applied") == "zero_passengers"
+    page = HtmlPage(render(month_metrics(), report(), source(), []))
+    assert page.text_after("Publisher") == "tlc"
+    assert page.text_after("File") == source().url
+    assert page.text_after("Fetched") == "2024-03-05 06:07 UTC"
+    assert page.text_after("sha256 of the file") == report().raw_sha256
+    assert page.text_after("Rules applied") == "zero_passengers"
 
 
 def test_the_record_of_another_file_is_not_shown() -> None:
     other = source().model_copy(update={"sha256": "f" * 64})
-    page = Page(render(month_metrics(), report(), other, []))
-    assert "Publisher" not in page.text
-    assert page.after("sha256 of the file") == report().raw_sha256
+    page = HtmlPage(render(month_metrics(), report(), other, []))
+    assert "Publisher" not in page.texts
+    assert page.text_after("sha256 of the file") == report().raw_sha256
 
 
 def test_a_generated_month_is_marked() -> None:
-    page = Page(render(month_metrics(), report().model_copy(update={"generated": True}), source(), []))
-    assert "Synthetic sample." in page.text
-    assert "Synthetic sample." not in Page(render(month_metrics(), report(), source(), [])).text
+    page = HtmlPage(render(month_metrics(), report().model_copy(update={"generated": True}), source(), []))
+    assert "Synthetic sample." in page.texts
+    assert "Synthetic sample." not in HtmlPage(render(month_metrics(), report(), source(), [])).texts
 
 
 def test_the_page_loads_no_other_file_and_every_chart_has_alternative_text() -> None:
-    page = Page(render(month_metrics(), report(), source(), [CHART]))
-    assert page.loaded == []
+    page = HtmlPage(render(month_metrics(), report(), source(), [CHART]))
+    assert page.loaded_urls == []
     assert [image["alt"] for image in page.images] == [CHART.alt]
-    assert page.pngs() == [CHART.png]
+    assert page.png_bytes() == [CHART.png]
 
 
 def test_values_from_data_are_escaped() -> None:
@@ -128,14 +128,14 @@ def test_values_from_data_are_escaped() -> None:
     from_ = source().model_copy(update={"url": HOSTILE, "publisher": HOSTILE, "last_modified": HOSTILE})
     chart = ChartImage("trips_per_day", HOSTILE, b"\x89PNG")
 
-    page = Page(render(figures_, hostile, from_, [chart]))
-    plain = Page(render(month_metrics(), report(), source(), [CHART]))
-    assert page.tags == plain.tags
-    assert page.handlers == []
-    assert page.loaded == []
+    page = HtmlPage(render(figures_, hostile, from_, [chart]))
+    plain = HtmlPage(render(month_metrics(), report(), source(), [CHART]))
+    assert page.tag_names == plain.tag_names
+    assert page.event_handlers == []
+    assert page.loaded_urls == []
     assert len(page.images) == 1
     assert page.images[0]["alt"] == HOSTILE
-    assert HOSTILE in page.text
+    assert HOSTILE in page.texts
 
 
 def test_the_same_data_gives_the_same_bytes_in_any_process_and_time_zone() -> None:
