@@ -26,7 +26,7 @@ ROW_COUNT_RANGE = (0.5, 2.0)
 
 Seasonal changes stay well within this range. Half a file does not.
 """
-_MONTHS_AROUND = 2
+_NEIGHBORING_MONTHS = 2
 
 
 def clean_checks(service: Service, retry: dg.RetryPolicy | None = None) -> dg.AssetChecksDefinition:
@@ -53,7 +53,7 @@ def clean_checks(service: Service, retry: dg.RetryPolicy | None = None) -> dg.As
             spec(
                 "row_count_in_range",
                 f"The number of clean rows is {ROW_COUNT_RANGE[0]:g} to {ROW_COUNT_RANGE[1]:g} times the median of the "
-                f"{_MONTHS_AROUND} months before and after. Months that are not in the lake are ignored.",
+                f"{_NEIGHBORING_MONTHS} months before and after. Months that are not in the lake are ignored.",
             ),
             spec("every_day_present", "Every day of the month has trips."),
             spec(
@@ -135,6 +135,8 @@ def _row_counts_reconcile(
         message = "The clean trips come from a different file than the one in raw. Materialize the month again."
     else:
         message = f"{raw.record.rows:,} raw rows, {clean.rows:,} clean + {quarantine.rows:,} quarantined."
+        if not layers.same_rows:
+            message += " These must be equal. Materialize the month again."
     result = dg.AssetCheckResult(
         check_name="row_counts_reconcile",
         passed=layers.agree,
@@ -162,7 +164,7 @@ def _share_quarantined(clean: ParquetPartition) -> dg.AssetCheckResult:
 
 
 def _row_count_in_range(lake: Lake, service: Service, month: Month, clean: ParquetPartition) -> dg.AssetCheckResult:
-    shifts = [shift for shift in range(-_MONTHS_AROUND, _MONTHS_AROUND + 1) if shift]
+    shifts = [shift for shift in range(-_NEIGHBORING_MONTHS, _NEIGHBORING_MONTHS + 1) if shift]
     found = [ParquetPartition.find(lake, object_prefix("clean", service, month.shift(shift))) for shift in shifts]
     neighbors = {other.report.month: other.rows for other in found if other is not None and other.rows}
     if not neighbors:

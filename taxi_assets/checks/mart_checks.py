@@ -110,12 +110,12 @@ def _totals_match_trips(warehouse: Warehouse, mart: Mart, month: Month) -> dg.As
     )
     query = f"SELECT {service_column}, {sums} FROM all_trips {groups}"  # noqa: S608  (names from the mart's definition)
     of_trips = warehouse.read_portable_frame(query, services=services, months=[month]) if services else of_mart.iloc[:0]
-    found, wanted = _by_service(of_mart), _by_service(of_trips)
+    found, expected = _by_service(of_mart), _by_service(of_trips)
     wrong = [
         f"{service} {measure}: {found.get(service, {}).get(measure)} in the mart, {sums_of.get(measure)} in the trips"
-        for service in sorted({*found, *wanted})
+        for service in sorted({*found, *expected})
         for measure in mart.reconciled_measures
-        if found.get(service, {}).get(measure) != (sums_of := wanted.get(service, {})).get(measure)
+        if found.get(service, {}).get(measure) != (sums_of := expected.get(service, {})).get(measure)
     ]
     message = "; ".join(wrong[:_MAX_LISTED])
     return dg.AssetCheckResult(
@@ -125,7 +125,7 @@ def _totals_match_trips(warehouse: Warehouse, mart: Mart, month: Month) -> dg.As
         description=f"The totals differ from those of the trips: {message}. Materialize the month again."
         if wrong
         else f"The totals of {', '.join(mart.reconciled_measures)} equal those of the trips of "
-        f"{', '.join(sorted(wanted)) or 'no service'}.",
+        f"{', '.join(sorted(expected)) or 'no service'}.",
         metadata=_totals_metadata(mart, found),
     )
 
