@@ -40,18 +40,16 @@ class Rule:
 
     Attributes:
         name: The reason in quarantine, and the choice in run config.
-        description: What the rule rejects, in plain English. Dagster's UI and the data dictionary show it.
+        description: What the rule rejects, with its limits. Dagster's UI and the data dictionary show it. It is part of
+            the data version: a month is cleaned again after it has changed.
         is_violated: Called with a batch and its month; returns one boolean per row, true where the row violates the
             rule. Null counts as passed. `batch.column(name)` returns a column of the service in its canonical type; see
             `cleaning.split_batch.RuleInput`.
-        definition: The text by which the data version identifies the rule, with its limits. Change it only together
-            with `is_violated`, because every month is then cleaned again. If it is empty, `description` is used.
     """
 
     name: str
     description: str
     is_violated: Callable[[Any, Month], Any]
-    definition: str = ""
 
 
 def repeated_hour(year: int) -> tuple[dt.datetime, dt.datetime]:
@@ -114,46 +112,37 @@ def _distance_out_of_range(batch: Any, _month: Month) -> Any:
     return pc.or_(pc.less(miles, pa.scalar(0)), pc.greater(miles, pa.scalar(MAXIMUM_MILES)))
 
 
-# Each `definition` keeps the wording that data versions were made with. Reword only the description.
 PICKUP_MISSING = Rule(
     "pickup_missing",
     "The pickup time is missing.",
     lambda batch, _month: pc.is_null(batch.column("pickup_datetime")),
-    definition="The trip has no pickup time.",
 )
 PICKUP_OUTSIDE_MONTH = Rule(
     "pickup_outside_month",
     "The pickup is before the start of the previous month, or after the first day of the next month. "
     "Trips that were reported a month late pass.",
     _pickup_outside_month,
-    definition="The pickup lies before the first day of the month before, or later than the day after the month's end. "
-    "Trips reported a month late are kept.",
 )
 DROPOFF_NOT_AFTER_PICKUP = Rule(
     "dropoff_not_after_pickup",
     "The dropoff is not after the pickup. A missing dropoff passes, and so does a trip within the hour that clocks "
     "repeat in autumn.",
     _dropoff_not_after_pickup,
-    definition="The dropoff is at or before the pickup, other than within the hour that clocks repeat in autumn. "
-    "A missing dropoff passes.",
 )
 ZERO_PASSENGERS = Rule(
     "zero_passengers",
     "The driver entered zero passengers. A missing count passes.",
     lambda batch, _month: pc.equal(batch.column("passenger_count"), pa.scalar(0)),
-    definition="The driver entered zero passengers. A missing count passes.",
 )
 DISTANCE_OUT_OF_RANGE = Rule(
     "distance_out_of_range",
     f"The distance is below 0 or above {MAXIMUM_MILES} miles. A missing distance passes.",
     _distance_out_of_range,
-    definition=f"The distance is below 0 or above {MAXIMUM_MILES} miles.",
 )
 LONGER_THAN_A_DAY = Rule(
     "longer_than_24_hours",
     f"The trip took longer than {MAXIMUM_HOURS} hours. A missing dropoff passes.",
     lambda batch, _month: pc.greater(batch.column("trip_seconds"), pa.scalar(MAXIMUM_HOURS * 3600)),
-    definition=f"The trip took longer than {MAXIMUM_HOURS} hours.",
 )
 
 STREET_HAIL_RULES = (

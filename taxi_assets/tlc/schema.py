@@ -197,8 +197,8 @@ class Service:
         """Return a digest of the service's part of the data version.
 
         It covers whatever changes the clean rows of a file: `CLEANING_VERSION`, the columns (name, type, aliases,
-        whether they are required or merged, codes) and the rules (name and definition). Descriptions of columns, and of
-        rules that have a definition, can be reworded without cleaning months again.
+        whether they are required or merged, codes) and the rules (name, and description with its limits). The
+        descriptions of columns can be reworded without cleaning months again.
 
         Args:
             rules: The rules that a run applies, in order.
@@ -212,6 +212,6 @@ class Service:
                 [c.name, c.type, [*c.aliases], c.required, c.merge_aliases, sorted(map(str, c.codes.items()))]
                 for c in self.columns
             ],
-            "rules": [[rule.name, rule.definition or rule.description] for rule in rules],
+            "rules": [[rule.name, rule.description] for rule in rules],
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -293,8 +293,6 @@ def test_the_data_version_depends_only_on_bytes_rules_and_schema(tmp_path: Path)
     )
     assert data_version(later, GREEN, GREEN.rules) == version
     assert data_version(record, replace(GREEN, description="other words"), GREEN.rules) == version
-    reworded = [replace(rule, description="other words") for rule in GREEN.rules]
-    assert data_version(record, GREEN, reworded) == version
 
     def changed(index: int, **changes: Any) -> str:
         columns = list(GREEN.columns)
@@ -305,10 +303,7 @@ def test_the_data_version_depends_only_on_bytes_rules_and_schema(tmp_path: Path)
         data_version(record.model_copy(update={"sha256": hashlib.sha256(b"").hexdigest()}), GREEN, GREEN.rules),
         data_version(record, GREEN, GREEN.rules[1:]),
         data_version(record, GREEN, []),
-        data_version(record, GREEN, [replace(GREEN.rules[0], definition="other limit"), *GREEN.rules[1:]]),
-        data_version(
-            record, GREEN, [replace(GREEN.rules[0], definition="", description="the limit"), *GREEN.rules[1:]]
-        ),
+        data_version(record, GREEN, [replace(GREEN.rules[0], description="other limit"), *GREEN.rules[1:]]),
         data_version(record, replace(GREEN, columns=GREEN.columns[1:]), GREEN.rules),
         changed(0, name="vendor"),
         changed(0, aliases=("vendorid", "vendor")),
