@@ -168,7 +168,7 @@ def prose_files() -> Iterable[Path]:
     listed = subprocess.run(
         ["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True
     ).stdout.splitlines()
-    mine = {"taxi_assets_tests/language.py", "docs/licences.md"}
+    mine = {"taxi_assets_tests/language.py", "docs/licenses.md"}
     suffixes = {".py", ".md", ".j2", *_WITH_COMMENTS}
     return [
         REPOSITORY / name
