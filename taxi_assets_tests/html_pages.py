@@ -1,7 +1,4 @@
-"""Reading a report as a browser would: its text, its pictures, and whatever it would load.
-
-Belongs here: what tests of pages share. Does not belong here: what a page should say.
-"""
+"""Parsing of HTML pages for tests: texts, images, and the URLs that a browser would load."""
 
 from __future__ import annotations
 
@@ -13,15 +10,15 @@ _LOADS = {"src", "srcset", "href", "data", "action", "poster", "background", "fo
 
 
 class HtmlPage(HTMLParser):
-    """A page, parsed; raises `AssertionError` where a tag is not closed by its own end."""
+    """A parsed HTML page. Raises `AssertionError` if a tag is not closed by its own end tag."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
         self.texts: list[str] = []
-        """Texts in the order of the page, without styles."""
+        """The texts of the page in order, without styles."""
         self.images: list[dict[str, str]] = []
         self.loaded_urls: list[str] = []
-        """What a browser would load for it, data URIs left out."""
+        """The URLs that a browser would load or link to, without data URIs."""
         self.tag_names: set[str] = set()
         self.event_handlers: list[str] = []
         self._open: list[str] = []
@@ -53,10 +50,10 @@ class HtmlPage(HTMLParser):
             self.texts.append(" ".join(data.split()))
 
     def text_after(self, text: str, number: int = 1) -> str:
-        """The text so many places after the first one that is just this."""
+        """Return the text `number` places after the first text that equals `text`."""
         return self.texts[self.texts.index(text) + number]
 
     def png_bytes(self) -> list[bytes]:
-        """The bytes of its pictures."""
+        """Return the bytes of the embedded images, which must all be PNGs."""
         return [base64.b64decode(image["src"].removeprefix("data:image/png;base64,"), validate=True)
                 for image in self.images]  # fmt: skip

@@ -75,8 +75,8 @@ class MailSink:
         self._server = _MailServer(("127.0.0.1", 0), _MailHandler)
         self._server.sink = self
         port = self._server.server_address[1]
-        people = "from=taxi@example.com&to=one@example.com&cc=two@example.com,three@example.com"
-        self.address = f"mailto://user:{SECRET}@127.0.0.1:{port}?{people}"
+        recipients = "from=taxi@example.com&to=one@example.com&cc=two@example.com,three@example.com"
+        self.address = f"mailto://user:{SECRET}@127.0.0.1:{port}?{recipients}"
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, args=(0.01,)).start()
@@ -96,27 +96,27 @@ class _MailHandler(socketserver.StreamRequestHandler):
     server: _MailServer
 
     def handle(self) -> None:
-        self._say("220 sink")
+        self._send("220 sink")
         for line in self.rfile:
             command = line[:4].upper()
             if command == b"EHLO":
-                self._say("250-sink", "250 AUTH PLAIN")
+                self._send("250-sink", "250 AUTH PLAIN")
             elif command == b"AUTH":
-                self._say("235 welcome")
+                self._send("235 welcome")
             elif command == b"DATA":
-                self._say("354 go on")
-                self._take_message()
+                self._send("354 go on")
+                self._receive_message()
             elif command == b"QUIT":
-                self._say("221 bye")
+                self._send("221 bye")
                 return
             else:
-                self._say("250 fine")
+                self._send("250 fine")
 
-    def _take_message(self) -> None:
+    def _receive_message(self) -> None:
         lines = iter(self.rfile.readline, b".\r\n")
         content = b"".join(line.removeprefix(b".") for line in lines)
         self.server.sink.messages.append(message_from_bytes(content, policy=policy.default))
-        self._say("250 taken")
+        self._send("250 taken")
 
-    def _say(self, *lines: str) -> None:
+    def _send(self, *lines: str) -> None:
         self.wfile.write("".join(f"{line}\r\n" for line in lines).encode())

@@ -1,4 +1,4 @@
-"""What the tests of deployment files share: reading them, and the tools that check them."""
+"""Helpers for tests of deployment files: read them, and run the tools that check them."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ CODE_LOCATION = "taxi_assets.definitions"
 
 
 def read_yaml(path: str) -> Any:
-    """A file of the repository."""
+    """Return the content of a YAML file of the repository."""
     return yaml.safe_load((REPOSITORY / path).read_text())
 
 
 def find_group(pattern: str, text: str) -> str:
-    """What the one group of a pattern matches."""
+    """Return the text that the first group of a pattern matches; the pattern must match."""
     match = re.search(pattern, text, re.MULTILINE | re.DOTALL)
     assert match is not None, pattern
     return match[1]
 
 
 def find_tool(name: str) -> str:
-    """A command beside this Python, or on the PATH; the test is skipped where there is none."""
-    beside = Path(sys.executable).with_name(name)
-    found = str(beside) if beside.exists() else shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is not installed here")
-    return found
+    """Return the path of a command next to this Python or on the PATH. Skip the test if there is none."""
+    in_environment = Path(sys.executable).with_name(name)
+    path = str(in_environment) if in_environment.exists() else shutil.which(name)
+    if path is None:
+        pytest.skip(f"{name} is not installed")
+    return path
 
 
 def run_check(command: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
-    """Fails with what the command says, unless it ends well."""
-    done = subprocess.run(
+    """Run a command in the repository. Fail with its output if its exit code is not 0."""
+    result = subprocess.run(
         [command, *arguments],
         cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert result.returncode == 0, result.stdout + result.stderr

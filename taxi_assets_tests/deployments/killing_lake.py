@@ -1,6 +1,7 @@
-"""Definitions with a lake that ends its own process by force: a double for a machine that runs out of memory.
+"""Definitions with a lake that kills its own process, as a machine that runs out of memory would.
 
-It does so whenever green 2023-02 is cleaned; of green 2023-01 the first time only, as for one that was beside it.
+It kills every process that cleans green 2023-02. Of the processes that clean green 2023-01, it kills one at most: as if
+it had run next to one that used up the memory.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ ALWAYS_KILLED, KILLED_ONCE = "2023-02", "2023-01"
 
 
 class KillingLake(LocalLake):
+    """A local lake that kills its process when certain months are published."""
+
     def publish(self, file: Path, key: str, *, replaces: str | None, run_id: str) -> None:
-        been_here = Path(self.folder, "been-here")
-        first = not been_here.exists()
+        marker = Path(self.folder, "has-killed")
+        is_first = not marker.exists()
         if key == f"clean/green_trips/{ALWAYS_KILLED}.parquet" or (
-            key == f"clean/green_trips/{KILLED_ONCE}.parquet" and first
+            key == f"clean/green_trips/{KILLED_ONCE}.parquet" and is_first
         ):
-            been_here.touch()
+            marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         super().publish(file, key, replaces=replaces, run_id=run_id)
 

@@ -1,4 +1,4 @@
-"""A deployment that really runs: Dagster's daemon in a process of its own, an instance, and a publisher on loopback."""
+"""A running deployment: Dagster's daemon in its own process, an instance, and a publisher on loopback."""
 
 from __future__ import annotations
 
@@ -30,38 +30,39 @@ BIN = Path(sys.executable).parent
 
 
 def free_port() -> int:
-    """A port on loopback that nobody listens on."""
+    """Return a free port on loopback."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
 
 
 @dataclass
 class ServiceProcess:
-    """A command of a deployment, with all processes that it makes: what a container would be."""
+    """A command of a deployment with all processes that it starts, like a container."""
 
     deployment: Deployment
     arguments: Sequence[str]
 
     def start(self) -> None:
+        """Start the command."""
         self._process = self.deployment.start_command(*self.arguments)
 
     def kill(self) -> None:
-        """End all its processes by force, unless it has ended already: then its log says why."""
+        """Kill the command and its child processes, unless the command has ended; its log then gives the reason."""
         if self._process.poll() is not None:
             return
-        head = psutil.Process(self._process.pid)
-        head.suspend()  # it must make no new ones now
-        family = [head, *head.children(recursive=True)]
-        for member in family:
+        parent = psutil.Process(self._process.pid)
+        parent.suspend()  # it must not start child processes now
+        processes = [parent, *parent.children(recursive=True)]
+        for process in processes:
             with suppress(psutil.NoSuchProcess):
-                member.kill()
+                process.kill()
         self._process.wait(20)
-        psutil.wait_procs(family, 20)
+        psutil.wait_procs(processes, 20)
 
 
 @dataclass
 class Deployment:
-    """An instance, and who publishes to it."""
+    """A Dagster instance, its environment variables, and the publisher of its files."""
 
     home: Path
     publisher: LoopbackPublisher
@@ -69,7 +70,7 @@ class Deployment:
     instance: dg.DagsterInstance
 
     def start_command(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start a command of the environment, its output in a file."""
+        """Start a command of the virtual environment; its output is appended to a log file."""
         with (self.home / f"{arguments[0]}.log").open("a") as log:
             return subprocess.Popen(
                 [BIN / arguments[0], *arguments[1:]],
@@ -78,21 +79,21 @@ class Deployment:
 
     @contextmanager
     def running_daemon(self) -> Iterator[None]:
-        """Dagster's daemon: it takes runs from the queue, and evaluates sensors."""
+        """Run Dagster's daemon, which starts queued runs and evaluates sensors."""
         process = self.start_command("dagster-daemon", "run", "-m", "taxi_assets.definitions")
         try:
             yield
         finally:
-            family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+            processes = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
             process.send_signal(signal.SIGINT)
-            _, left = psutil.wait_procs(family, 3)  # its code server would wait for its heartbeat to end
-            for member in left:
-                member.kill()
+            _, alive = psutil.wait_procs(processes, 3)  # the code server would wait for its heartbeat to time out
+            for remaining in alive:
+                remaining.kill()
             process.wait(20)
 
     @contextmanager
     def running_service(self, *arguments: str) -> Iterator[ServiceProcess]:
-        """A command that goes on until it is ended; it can be killed and started again."""
+        """Run a command until the context ends. It can be killed and started again."""
         service = ServiceProcess(self, arguments)
         service.start()
         try:
@@ -101,7 +102,7 @@ class Deployment:
             service.kill()
 
     def launch_runs(self, *months: object) -> None:
-        """Hand months to the queue."""
+        """Launch a run of the job `green` for each month; the runs wait in the queue."""
         commands = [
             self.start_command(
                 *("dagster", "job", "launch", "-m", "taxi_assets.definitions", "-j", "green"),
@@ -112,37 +113,40 @@ class Deployment:
         assert [command.wait(180) for command in commands] == [0] * len(months), self.read_log("dagster")
 
     def read_log(self, command: str) -> str:
+        """Return the output of all processes of a command so far."""
         return (self.home / f"{command}.log").read_text()
 
     def runs(self, *statuses: str) -> list[dg.DagsterRun]:
-        """The newest first."""
+        """Return the runs with one of the statuses, newest first."""
         wanted = [dg.DagsterRunStatus(status) for status in statuses]
         return list(self.instance.get_runs(dg.RunsFilter(statuses=wanted)))
 
     def event_types(self, run_id: str) -> list[str]:
-        """The types of a run's events."""
+        """Return the types of a run's events, in order."""
         entries = self.instance.all_logs(run_id)
         return [entry.dagster_event.event_type_value for entry in entries if entry.dagster_event]
 
     def messages(self, run_id: str) -> str:
-        """What a run's events say."""
+        """Return the messages of a run's events, one per line."""
         return "\n".join(entry.message or entry.user_message for entry in self.instance.all_logs(run_id))
 
     def wait_for_requests(self, number: int) -> None:
-        """Until so many requests for a month's file have arrived."""
+        """Wait until the publisher has received this number of requests for files of months."""
         self.wait_until(lambda: len([r for r in self.publisher.requests if r.path.endswith(".csv")]) >= number)
 
     def wait_until(self, condition: Callable[[], Any], seconds: float = 120) -> Any:
-        """What the condition gives, once it gives anything."""
-        trying = tenacity.Retrying(
+        """Wait until the condition is true; return its value. Fail the test after `seconds`."""
+        retrying = tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda result: not result),
             wait=tenacity.wait_fixed(0.1),
             stop=tenacity.stop_after_delay(seconds),
-            retry_error_callback=lambda _: pytest.fail(f"waited in vain:\n{self.read_log('dagster-daemon')}"),
+            retry_error_callback=lambda _: pytest.fail(
+                f"the condition is still not true:\n{self.read_log('dagster-daemon')}"
+            ),
         )
-        return trying(condition)
+        return retrying(condition)
 
     def kill_run_process(self, run_id: str) -> None:
-        """End the process that works on a run by force."""
+        """Kill the process that executes a run."""
         (pid,) = set(re.findall(r"Executing steps in process \(pid: (\d+)\)", self.messages(run_id)))
         os.kill(int(pid), signal.SIGKILL)

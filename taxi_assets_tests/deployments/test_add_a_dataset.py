@@ -1,7 +1,6 @@
-"""docs/add-a-dataset.md, done to the letter in a copy of the project: a fifth service, from file to warehouse.
+"""docs/add-a-dataset.md, followed exactly in a copy of the project: a fifth service, from file to warehouse.
 
-Belongs here: what the document promises, and how little it takes. Does not belong here: what any service must be
-(`unit/tlc/services/test_registry.py`).
+These tests verify the promises of the document. `unit/tlc/services/test_registry.py` tests the rules for all services.
 """
 
 from __future__ import annotations
@@ -42,52 +41,56 @@ STATIONS = (
 )
 MAX_CHANGED_LINES = 10
 
-pytestmark = pytest.mark.timeout(900)  # the first of them waits for all that the document says to run
+pytestmark = pytest.mark.timeout(900)  # the first test runs all commands of the document
 
 
 def code_blocks(language: str) -> list[str]:
+    """Return the text of the document's fenced code blocks in a language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
 
 
 def ride_lines() -> list[str]:
-    """A month's: one an hour, as the operator writes them, in milliseconds; 17 false starts, 5 left on the street."""
-    drawn, lines = random.Random(1), []  # noqa: S311  (no secret)
+    """Return a month of rides in the operator's CSV format: one an hour, 17 false starts, 5 without an end station."""
+    generator, lines = random.Random(1), []  # noqa: S311  (not for security)
     for hour in range(31 * 24):
-        started = dt.datetime(2024, 1, 1) + dt.timedelta(hours=hour, milliseconds=drawn.randrange(3_600_000))  # noqa: DTZ001  (as the city's clocks show it)
-        seconds = 20 if hour < 17 else drawn.randrange(180, 3000)
+        started = dt.datetime(2024, 1, 1) + dt.timedelta(hours=hour, milliseconds=generator.randrange(3_600_000))  # noqa: DTZ001  (local time)
+        seconds = 20 if hour < 17 else generator.randrange(180, 3000)
         times = [time.isoformat(" ", "milliseconds") for time in (started, started + dt.timedelta(seconds=seconds))]
-        (start, number, *where), (end, other, *there) = drawn.sample(STATIONS, 2)
+        (start_name, start_id, *start_point), (end_name, end_id, *end_point) = generator.sample(STATIONS, 2)
         if 100 <= hour < 105:
-            end = other = ""
-        kind, who = drawn.choice(["electric_bike", "classic_bike"]), drawn.choice(["member", "member", "casual"])
-        values = [f"{hour:016X}", kind, *times, start, number, end, other, *where, *there, who]
+            end_name = end_id = ""
+        kind, rider = (
+            generator.choice(["electric_bike", "classic_bike"]),
+            generator.choice(["member", "member", "casual"]),
+        )
+        values = [f"{hour:016X}", kind, *times, start_name, start_id, end_name, end_id, *start_point, *end_point, rider]
         lines.append(",".join(map(str, values)))
     return lines
 
 
 @dataclass(frozen=True)
 class ProjectCopy:
-    """A copy of the project in which the document was followed; `said` is what each block of commands printed."""
+    """A copy of the project in which the document was followed, with the output of each block of commands."""
 
     folder: Path
     outputs: list[str]
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> ProjectCopy:
+def project_copy(tmp_path_factory: pytest.TempPathFactory) -> ProjectCopy:
     folder = tmp_path_factory.mktemp("copy") / "taxi"
     folder.mkdir()
     for name in COPIED:
         source = REPOSITORY / name
-        if source.is_dir():  # with times: make would set up the environment anew
+        if source.is_dir():  # with its file times: otherwise make would rebuild the environment
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "images"))
         else:
             shutil.copy2(source, folder)
     (folder / ".venv").symlink_to(BIN.parent)
 
     (schema,) = code_blocks("python")
-    (named,) = re.findall(r"^`(taxi_assets/\S+\.py)`:$", DOCUMENT, re.MULTILINE)
-    (folder / named).write_text(schema)
+    (new_file,) = re.findall(r"^`(taxi_assets/\S+\.py)`:$", DOCUMENT, re.MULTILINE)
+    (folder / new_file).write_text(schema)
     for diff in code_blocks("diff"):
         subprocess.run(["git", "apply", "-"], cwd=folder, input=diff, text=True, check=True)
 
@@ -96,43 +99,48 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> ProjectCopy:
     lines = ride_lines()
     for part, half in enumerate((lines[:400], lines[400:]), 1):
         (archive / f"202401-citibike-tripdata_{part}.csv").write_text("\n".join([HEADER, *half]) + "\n")
-    # A home of its own, and nothing of this process: coverage, settings, paths.
+    # The commands get their own home, and no coverage, settings or paths of this process.
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder)}
-    message = []
+    outputs = []
     for commands in code_blocks("sh"):
-        ended = subprocess.run(
+        result = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", commands],
             cwd=folder, env=environment, capture_output=True, text=True, timeout=500, check=False,
         )  # fmt: skip
-        assert ended.returncode == 0, f"{commands}\n{ended.stdout[-4000:]}\n{ended.stderr[-8000:]}"
-        message.append(ended.stdout + ended.stderr)
-    return ProjectCopy(folder, message)
+        assert result.returncode == 0, f"{commands}\n{result.stdout[-4000:]}\n{result.stderr[-8000:]}"
+        outputs.append(result.stdout + result.stderr)
+    return ProjectCopy(folder, outputs)
 
 
-def test_it_takes_one_new_file_and_few_changed_lines() -> None:
+def test_a_new_dataset_takes_one_new_file_and_few_changed_lines() -> None:
     assert len(code_blocks("python")) == 1
     changed = [line for diff in code_blocks("diff") for line in diff.splitlines() if re.match(r"[+-](?![+-])", line)]
     assert 0 < len(changed) <= MAX_CHANGED_LINES
     assert f"one new file and {['no', 'one', 'two', 'three', 'four'][len(changed)]} changed lines" in DOCUMENT
 
 
-def test_the_definitions_hold_together_and_the_dictionary_has_a_chapter(copy: ProjectCopy) -> None:
-    assert "Validation successful" in copy.outputs[0]
-    assert re.search(r"\d\d passed", copy.outputs[0])
-    chapter = (copy.folder / "docs/data-dictionary.md").read_text().split("\n## citibike_trips\n")[1].split("\n## ")[0]
-    assert "| `pickup_datetime` | datetime | local time | When the bicycle was unlocked. | started_at |" in chapter
-    assert "| `false_start` |" in chapter
+def test_the_definitions_are_valid_and_the_data_dictionary_has_a_section(project_copy: ProjectCopy) -> None:
+    assert "Validation successful" in project_copy.outputs[0]
+    assert re.search(r"\d\d passed", project_copy.outputs[0])
+    section = (
+        (project_copy.folder / "docs/data-dictionary.md")
+        .read_text()
+        .split("\n## citibike_trips\n")[1]
+        .split("\n## ")[0]
+    )
+    assert "| `pickup_datetime` | datetime | local time | When the bicycle was unlocked. | started_at |" in section
+    assert "| `false_start` |" in section
 
 
-def test_its_code_is_as_the_project_s(copy: ProjectCopy) -> None:
+def test_the_documented_code_passes_ruff(project_copy: ProjectCopy) -> None:
     for command in (["format", "--check"], ["check"]):
         subprocess.run(
-            [BIN / "ruff", *command, "--quiet", "taxi_assets", "taxi_assets_tests"], cwd=copy.folder, check=True
+            [BIN / "ruff", *command, "--quiet", "taxi_assets", "taxi_assets_tests"], cwd=project_copy.folder, check=True
         )
 
 
-def test_every_ride_is_in_the_warehouse_or_in_quarantine(copy: ProjectCopy) -> None:
-    with duckdb.connect(str(copy.folder / "data/warehouse.duckdb"), read_only=True) as connection:
+def test_every_ride_is_in_the_warehouse_or_in_quarantine(project_copy: ProjectCopy) -> None:
+    with duckdb.connect(str(project_copy.folder / "data/warehouse.duckdb"), read_only=True) as connection:
         rows = connection.sql(
             "SELECT ride_id, pickup_datetime, start_station_id, trip_seconds, end_station_name, start_latitude "
             "FROM taxi.citibike_trips ORDER BY source_row"
@@ -145,14 +153,14 @@ def test_every_ride_is_in_the_warehouse_or_in_quarantine(copy: ProjectCopy) -> N
     assert all(180 <= row[3] < 3000 for row in rows)
     assert sum(row[4] is None for row in rows) == 5
     assert [row[5] for row in rows] == [float(ride[8]) for ride in kept]
-    quarantine = pq.read_table(copy.folder / "data/lake/quarantine/citibike_trips/2024-01.parquet").to_pylist()
+    quarantine = pq.read_table(project_copy.folder / "data/lake/quarantine/citibike_trips/2024-01.parquet").to_pylist()
     assert [row["original"].split(",")[0] for row in quarantine] == [ride[0] for ride in published[:17]]
     assert {tuple(row["reasons"]) for row in quarantine} == {("false_start",)}
-    assert "classic_bike" in copy.outputs[2]
-    assert "false_start" in copy.outputs[2]
+    assert "classic_bike" in project_copy.outputs[2]
+    assert "false_start" in project_copy.outputs[2]
 
 
-def test_its_checks_ran_and_passed_and_the_marts_count_it(copy: ProjectCopy) -> None:
+def test_the_checks_pass_and_the_marts_include_the_new_service(project_copy: ProjectCopy) -> None:
     for check in (
         "row_counts_reconcile",
         "no_unknown_columns",
@@ -161,13 +169,16 @@ def test_its_checks_ran_and_passed_and_the_marts_count_it(copy: ProjectCopy) -> 
         "key_is_unique",
         "totals_match_trips",
     ):
-        assert re.search(rf"Asset check '{check}' on '.*' passed", copy.outputs[1]), check
-    assert "did not pass" not in copy.outputs[1]
-    with duckdb.connect(str(copy.folder / "data/warehouse.duckdb"), read_only=True) as connection:
+        assert re.search(rf"Asset check '{check}' on '.*' passed", project_copy.outputs[1]), check
+    assert "did not pass" not in project_copy.outputs[1]
+    with duckdb.connect(str(project_copy.folder / "data/warehouse.duckdb"), read_only=True) as connection:
         rows = connection.sql(
             "SELECT service, sum(trips)::INT, sum(timed_trips)::INT, sum(revenue) FROM taxi.od_flows GROUP BY ALL"
         ).fetchall()
         assert rows == [("citibike", 31 * 24 - 17, 31 * 24 - 17, None)]
-    assert "marts/payment_mix 2024-01: the warehouse has no trips of yellow, green for this month." in copy.outputs[1]
-    report = (copy.folder / "data/lake/reports/citibike_trips/2024-01/report.html").read_text()
+    assert (
+        "marts/payment_mix 2024-01: the warehouse has no trips of yellow, green for this month."
+        in project_copy.outputs[1]
+    )
+    report = (project_copy.folder / "data/lake/reports/citibike_trips/2024-01/report.html").read_text()
     assert "Citi Bike" in report

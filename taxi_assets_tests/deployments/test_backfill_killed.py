@@ -1,4 +1,4 @@
-"""`make backfill` if a worker is killed, and if the command itself is killed."""
+"""`make backfill` when a worker is killed, and when the command itself is killed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     }
 
 
-def backfill(environment: dict[str, str], *options: str) -> subprocess.Popen[str]:
+def start_backfill(environment: dict[str, str], *options: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "taxi_assets.cli.backfill", "backfill", "--service", "green", *MONTHS]
     return subprocess.Popen(
         [*command, "--workers", "2", *options],
@@ -52,30 +52,28 @@ def backfill(environment: dict[str, str], *options: str) -> subprocess.Popen[str
     )  # fmt: skip
 
 
-def test_a_month_whose_process_is_always_killed_does_not_stop_the_others(
+def test_a_month_whose_process_is_always_killed_does_not_stop_other_months(
     instance: dg.DagsterInstance, environment: dict[str, str]
 ) -> None:
-    with backfill(environment, "--module", "taxi_assets_tests.deployments.killing_lake") as process:
-        message, _ = process.communicate(timeout=300)
+    with start_backfill(environment, "--module", "taxi_assets_tests.deployments.killing_lake") as process:
+        output, _ = process.communicate(timeout=300)
     assert process.returncode == 1
-    assert message.split("runs succeeded")[1].splitlines()[1:] == [
+    assert output.split("runs succeeded")[1].splitlines()[1:] == [
         f"  green {ALWAYS_KILLED}: Its process was killed twice."
     ]
-    assert re.search(rf"green {KILLED_ONCE}  ok", message)
+    assert re.search(rf"green {KILLED_ONCE}  ok", output)
     assert not instance.get_runs(UNFINISHED)
 
 
-def test_the_workers_of_a_killed_backfill_end_with_it(
-    instance: dg.DagsterInstance, environment: dict[str, str]
-) -> None:
-    with backfill(environment) as process:
+def test_the_workers_of_a_killed_backfill_end_too(instance: dg.DagsterInstance, environment: dict[str, str]) -> None:
+    with start_backfill(environment) as process:
         for attempt in tenacity.Retrying(wait=tenacity.wait_fixed(0.1), stop=tenacity.stop_after_delay(120)):
             with attempt:
                 assert instance.get_runs(STARTED)
-        family = psutil.Process(process.pid).children(recursive=True)
+        processes = psutil.Process(process.pid).children(recursive=True)
         process.kill()
-        _, alive = psutil.wait_procs(family, timeout=60)
-        assert len(family) >= 3  # the fork server and two workers
+        _, alive = psutil.wait_procs(processes, timeout=60)
+        assert len(processes) >= 3  # the fork server and two workers
         assert not alive
     # The sensor marks the remaining runs as failed.
     assert all(is_orphaned(instance, run.run_id) for run in instance.get_runs(UNFINISHED))

@@ -1,4 +1,4 @@
-"""What contributors meet: forms for issues that GitHub accepts, and hooks that run the pinned tools, offline."""
+"""Files for contributors: GitHub accepts the issue forms, and the hooks run the pinned tools offline."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ FORMS = sorted(path.name for path in (REPOSITORY / ".github/ISSUE_TEMPLATE").glo
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_a_form_for_issues_is_one_that_github_accepts(name: str) -> None:
+def test_github_accepts_each_issue_form(name: str) -> None:
     run_check(
         find_tool("check-jsonschema"), "--builtin-schema", "vendor.github-issue-forms", f".github/ISSUE_TEMPLATE/{name}"
     )
 
 
-def test_the_choice_of_forms_is_one_that_github_accepts() -> None:
+def test_github_accepts_the_configuration_of_issue_forms() -> None:
     config = ".github/ISSUE_TEMPLATE/config.yml"
     run_check(find_tool("check-jsonschema"), "--builtin-schema", "vendor.github-issue-config", config)
 
 
-def test_the_hooks_run_the_tools_of_make_check_from_the_environment() -> None:
+def test_the_hooks_run_the_installed_tools_of_make_check() -> None:
     (repository,) = read_yaml(".pre-commit-config.yaml")["repos"]
     hooks = {hook["entry"]: hook["language"] for hook in repository["hooks"]}
     assert repository["repo"] == "local"
-    assert set(hooks.values()) == {"system"}, "anything else would be downloaded"
+    assert set(hooks.values()) == {"system"}, "pre-commit would download hooks in any other language"
     assert [entry.split()[0].removeprefix(".venv/bin/") for entry in hooks] == ["ruff", "ruff", "mypy"]
 
 
-def test_a_file_that_is_not_formatted_is_not_committed(tmp_path: Path) -> None:
+def test_the_hook_rejects_an_unformatted_file(tmp_path: Path) -> None:
     for name in (".pre-commit-config.yaml", "pyproject.toml"):
         (tmp_path / name).write_text((REPOSITORY / name).read_text())
     (tmp_path / ".venv").symlink_to(BIN.parent)
@@ -52,8 +52,8 @@ def test_a_file_that_is_not_formatted_is_not_committed(tmp_path: Path) -> None:
 
     run("git", "init", "--quiet")
     run("git", "add", "wrong.py", ".pre-commit-config.yaml")
-    ended = run(BIN / "pre-commit", "run", "ruff-format")
-    assert ended.returncode == 1
-    assert "1 file reformatted" in ended.stdout
+    result = run(BIN / "pre-commit", "run", "ruff-format")
+    assert result.returncode == 1
+    assert "1 file reformatted" in result.stdout
     run("git", "add", "wrong.py")
     assert run(BIN / "pre-commit", "run", "ruff-format").returncode == 0

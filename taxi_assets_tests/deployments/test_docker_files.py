@@ -1,4 +1,4 @@
-"""Image and compose: what they promise, as far as it can be seen without Docker itself."""
+"""The image and the compose file: their properties that can be tested without Docker."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ SOCKET = "/var/run/docker.sock:/var/run/docker.sock"
 
 
 # --- the image --------------------------------------------------------------------------------------------------------
-def test_the_dockerfile_is_clean() -> None:
+def test_hadolint_accepts_the_dockerfile() -> None:
     run_check(find_tool("hadolint"), "Dockerfile")
 
 
-def test_the_image_is_not_root_and_what_is_installed_is_pinned_to_the_byte() -> None:
+def test_the_image_does_not_run_as_root_and_its_packages_are_pinned_by_hash() -> None:
     assert re.search(r"^USER 10001:10001$", DOCKERFILE, re.MULTILINE)
     assert re.search(r"^ARG PYTHON=python:3\.\d+\.\d+-slim-\w+$", DOCKERFILE, re.MULTILINE)
     installs = re.findall(r"pip install(?:.|\\\n)*", DOCKERFILE)
@@ -50,16 +50,16 @@ def test_the_image_is_not_root_and_what_is_installed_is_pinned_to_the_byte() -> 
     assert all("--require-hashes" in install and "--no-deps" in install for install in installs)
 
 
-def test_the_builder_is_given_what_it_copies_and_nothing_else() -> None:
-    given = [line[1:] for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+def test_the_build_context_holds_exactly_the_files_that_the_dockerfile_copies() -> None:
+    allowed = [line[1:] for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line.startswith("!")]
     copies = [words for words in map(str.split, DOCKERFILE.splitlines()) if words[:1] == ["COPY"]]
     sources = [word for words in copies if "--from=build" not in words for word in words[1:-1] if word[:2] != "--"]
-    assert sorted(given) == sorted(sources)
+    assert sorted(allowed) == sorted(sources)
     assert all((REPOSITORY / source).exists() for source in sources)
     assert not [source for source in sources if fnmatch(source, "*secret*") or source in {".", ".env", "data"}]
 
 
-def test_the_image_has_all_that_the_program_is_tested_with() -> None:
+def test_the_image_has_every_runtime_package_in_the_tested_version() -> None:
     def pins(name: str) -> set[str]:
         return set(re.findall(r"^([a-z].*?) \\$", (REPOSITORY / f"requirements/{name}.lock").read_text(), re.MULTILINE))
 
@@ -69,8 +69,8 @@ def test_the_image_has_all_that_the_program_is_tested_with() -> None:
 
 
 # --- secrets ----------------------------------------------------------------------------------------------------------
-def start(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The entrypoint, with a command that shows what it was given."""
+def run_entrypoint(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the entrypoint with a command that prints its environment and its arguments."""
     script = 'printf "%s|" "$TAXI_NOTIFY_URLS" "$PGPASSWORD" "$@"'
     return subprocess.run(
         ["sh", ENTRYPOINT, "sh", "-uc", script, "sh", "an argument", "$another"],
@@ -79,74 +79,74 @@ def start(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str
     )  # fmt: skip
 
 
-def test_secrets_are_read_from_files_as_they_stand_there_and_an_empty_file_is_none(tmp_path: Path) -> None:
+def test_secrets_are_read_unchanged_from_files_and_an_empty_file_sets_no_secret(tmp_path: Path) -> None:
     (tmp_path / "notify").write_text("mailto://a:b'\"$(touch x)`touch y`&?@example.com, json://c\n")
     (tmp_path / "empty").write_text("")
-    done = start(tmp_path, TAXI_NOTIFY_URLS_FILE="notify", PGPASSWORD_FILE="empty", DAGSTER_HOME_FILE="")
-    assert done.stdout == "mailto://a:b'\"$(touch x)`touch y`&?@example.com, json://c|unset|an argument|$another|"
-    assert (done.returncode, done.stderr) == (0, "")
+    result = run_entrypoint(tmp_path, TAXI_NOTIFY_URLS_FILE="notify", PGPASSWORD_FILE="empty", DAGSTER_HOME_FILE="")
+    assert result.stdout == "mailto://a:b'\"$(touch x)`touch y`&?@example.com, json://c|unset|an argument|$another|"
+    assert (result.returncode, result.stderr) == (0, "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "notify"]
 
 
-@pytest.mark.parametrize("name", ["nowhere", "."])
-def test_a_secret_that_cannot_be_read_is_said_in_one_line(tmp_path: Path, name: str) -> None:
-    done = start(tmp_path, TAXI_NOTIFY_URLS_FILE=name)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"TAXI_NOTIFY_URLS_FILE names {name}, which user")
-    assert done.stderr.count("\n") == 1
+@pytest.mark.parametrize("name", ["no-such-file", "."])
+def test_an_unreadable_secret_is_reported_in_one_line(tmp_path: Path, name: str) -> None:
+    result = run_entrypoint(tmp_path, TAXI_NOTIFY_URLS_FILE=name)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"TAXI_NOTIFY_URLS_FILE names {name}, which user")
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.fixture
-def make_secrets(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """The script, in a repository of its own."""
+def run_secrets_script(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return a function that runs secrets.sh in a copy of the folder layout."""
     folder = tmp_path / "deploy" / "docker"
     folder.mkdir(parents=True)
     script = shutil.copy(REPOSITORY / "deploy" / "docker" / "secrets.sh", folder)
 
-    def make(**environment: str) -> subprocess.CompletedProcess[str]:
+    def run(**environment: str) -> subprocess.CompletedProcess[str]:
         environment = {"PATH": "/usr/bin:/bin", **environment}
         return subprocess.run(
             ["bash", script], env=environment, capture_output=True, text=True, timeout=20, check=False
         )
 
-    return make
+    return run
 
 
-def test_the_secrets_that_compose_takes_are_made_once_for_nobody_else_on_the_machine(
-    tmp_path: Path, make_secrets: Callable[..., subprocess.CompletedProcess[str]]
+def test_the_script_creates_the_secrets_of_compose_once_in_a_private_folder(
+    tmp_path: Path, run_secrets_script: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     folder = tmp_path / "deploy" / "docker" / "secrets"
-    assert make_secrets(DAGSTER_DOCKER_GROUP="998").returncode == 0
-    made = {path.name: path.read_text() for path in folder.iterdir()}
-    assert {f"deploy/docker/secrets/{name}" for name in made} == {s["file"] for s in COMPOSE["secrets"].values()}
-    assert re.fullmatch("[0-9a-f]{48}", made["postgres_password"])
-    assert f"dagster:{made['postgres_password']}@postgres:5432/dagster" in made["dagster_postgres_url"]
+    assert run_secrets_script(DAGSTER_DOCKER_GROUP="998").returncode == 0
+    secrets = {path.name: path.read_text() for path in folder.iterdir()}
+    assert {f"deploy/docker/secrets/{name}" for name in secrets} == {s["file"] for s in COMPOSE["secrets"].values()}
+    assert re.fullmatch("[0-9a-f]{48}", secrets["postgres_password"])
+    assert f"dagster:{secrets['postgres_password']}@postgres:5432/dagster" in secrets["dagster_postgres_url"]
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}  # the containers' user is another one
-    assert make_secrets(DAGSTER_DOCKER_GROUP="998").returncode == 0
-    assert {path.name: path.read_text() for path in folder.iterdir()} == made
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}  # the containers run as another user
+    assert run_secrets_script(DAGSTER_DOCKER_GROUP="998").returncode == 0
+    assert {path.name: path.read_text() for path in folder.iterdir()} == secrets
 
 
-def test_dockers_group_is_noted_once_where_compose_reads_it_and_git_does_not(
-    tmp_path: Path, make_secrets: Callable[..., subprocess.CompletedProcess[str]]
+def test_the_script_writes_the_docker_group_once_to_an_env_file_that_git_ignores(
+    tmp_path: Path, run_secrets_script: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     settings = tmp_path / ".env"
-    settings.write_text("DAGSTER_PORT=3001")  # without the end of its line
+    settings.write_text("DAGSTER_PORT=3001")  # without a line break at the end
     for group in ("998", "999"):
-        assert make_secrets(DAGSTER_DOCKER_GROUP=group).returncode == 0
+        assert run_secrets_script(DAGSTER_DOCKER_GROUP=group).returncode == 0
     assert settings.read_text() == "DAGSTER_PORT=3001\nDAGSTER_DOCKER_GROUP=998\n"
     settings.unlink()
     socket = Path("/var/run/docker.sock")
-    done = make_secrets()
+    result = run_secrets_script()
     if socket.exists():
         assert settings.read_text() == f"DAGSTER_DOCKER_GROUP={socket.stat().st_gid}\n"
     else:
-        assert (done.returncode, done.stderr.splitlines()[-1][:14]) == (1, "Install Docker")
+        assert (result.returncode, result.stderr.splitlines()[-1][:14]) == (1, "Install Docker")
         assert not settings.exists()
     assert "/.env" in (REPOSITORY / ".gitignore").read_text().splitlines()
 
 
-def test_without_dockers_group_compose_starts_nothing_and_says_what_to_do() -> None:
+def test_compose_refuses_to_start_without_the_docker_group_and_names_the_script() -> None:
     text = (REPOSITORY / "docker-compose.yaml").read_text()
     unset = re.findall(r"\$\{(\w+)(?!\w|:-)([^}]*)\}", text)
     assert [(name, message[:2], "deploy/docker/secrets.sh" in message) for name, message in unset] == [
@@ -155,17 +155,19 @@ def test_without_dockers_group_compose_starts_nothing_and_says_what_to_do() -> N
     assert [name for name, service in SERVICES.items() if "group_add" in service] == ["webserver", "daemon"]
 
 
-def test_a_profile_that_compose_is_given_holds_in_containers_and_does_not_take_the_groups_place() -> None:
-    given = re.findall(r"docker compose (.*--env-file (deploy/profiles/\w+\.env))", DOCUMENT)
-    assert given
-    for options, profile in given:
-        assert options.startswith("--env-file .env "), "an --env-file of one's own is read instead of .env"
+def test_documented_profiles_work_in_containers_and_do_not_replace_the_env_file() -> None:
+    commands = re.findall(r"docker compose (.*--env-file (deploy/profiles/\w+\.env))", DOCUMENT)
+    assert commands
+    for options, profile in commands:
+        assert options.startswith("--env-file .env "), "any --env-file replaces the default .env, so both are needed"
         text = (REPOSITORY / profile).read_text()
-        assert re.search(r"^TAXI_LAKE=(/|gs://)", text, re.MULTILINE), "a relative folder is in the image"
-        assert not re.search(r"^TAXI_WAREHOUSE=.*(///\w|localhost)", text, re.MULTILINE), "localhost is the container"
+        assert re.search(r"^TAXI_LAKE=(/|gs://)", text, re.MULTILINE), "a relative folder would be inside the image"
+        assert not re.search(r"^TAXI_WAREHOUSE=.*(///\w|localhost)", text, re.MULTILINE), (
+            "localhost would be the container itself"
+        )
 
 
-def test_no_secret_stands_in_an_environment_and_whoever_is_to_read_one_has_its_file() -> None:
+def test_containers_get_secrets_as_files_and_not_in_environment_variables() -> None:
     for name, service in SERVICES.items():
         environment: dict[str, str] = service.get("environment", {})
         assert not SECRET_VARIABLES & set(environment), name
@@ -175,60 +177,60 @@ def test_no_secret_stands_in_an_environment_and_whoever_is_to_read_one_has_its_f
 
 
 # --- compose ----------------------------------------------------------------------------------------------------------
-def test_the_compose_file_is_of_composes_schema() -> None:
+def test_the_compose_file_matches_the_compose_schema() -> None:
     run_check(find_tool("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", "docker-compose.yaml")
 
 
-def test_docker_compose_accepts_it_with_every_profile() -> None:
+def test_docker_compose_accepts_the_file_with_every_profile() -> None:
     docker, group = find_tool("docker"), {**os.environ, "DAGSTER_DOCKER_GROUP": "0"}
     if subprocess.run([docker, "compose", "version"], capture_output=True, timeout=60, check=False).returncode:
         pytest.skip("docker has no compose plugin here")
     run_check(docker, "compose", "--profile", "*", "config", "--quiet", environment=group)
 
 
-def test_the_image_is_built_once_for_all_that_run_it() -> None:
+def test_the_image_is_built_once_for_all_services() -> None:
     image = SERVICES["code"]["image"]
     assert [name for name, service in SERVICES.items() if service.get("image") == image] == [
         *("code", "webserver", "daemon", "webserver-read-only"),
     ]
-    # Several builds of one tag at a time: "image already exists".
+    # Concurrent builds of one tag fail: "image already exists".
     assert [name for name, service in SERVICES.items() if "build" in service] == ["code"]
 
 
-def test_nothing_listens_beyond_the_machine_unless_told_to() -> None:
+def test_ports_are_published_only_on_loopback_by_default() -> None:
     published = {name: port for name, service in SERVICES.items() for port in service.get("ports", [])}
     assert set(published) == {"webserver", "proxy"}
     assert all(re.match(r"\$\{DAGSTER_\w*BIND:-127\.0\.0\.1\}:", port) for port in published.values())
     assert not [name for name, service in SERVICES.items() if "network_mode" in service or "privileged" in service]
 
 
-def test_every_container_is_limited_and_comes_back() -> None:
+def test_every_container_has_limits_and_restarts() -> None:
     for name, service in SERVICES.items():
         assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory"}, name
         assert service["restart"] == "unless-stopped", name
         assert "no-new-privileges:true" in service["security_opt"], name
         assert service["logging"]["options"] == {"max-size": "10m", "max-file": "3"}, name
-        assert "healthcheck" in service or name == "code", name  # the image's own
+        assert "healthcheck" in service or name == "code", name  # the image defines the health check of `code`
 
 
-def test_what_is_shown_to_others_can_start_nothing_and_reaches_neither_docker_nor_data() -> None:
+def test_the_shared_webserver_is_read_only_and_has_no_access_to_docker_or_data() -> None:
     assert {name for name, service in SERVICES.items() if SOCKET in service.get("volumes", [])} == {
         "webserver",
         "daemon",
     }
-    shown = SERVICES["webserver-read-only"]
-    assert "--read-only" in shown["command"]
-    assert "ports" not in shown
-    assert [volume for volume in shown["volumes"] if not volume.endswith(":ro")] == ["logs:/logs"]
-    assert shown["secrets"] == ["dagster_postgres_url"]
-    assert (shown["profiles"], SERVICES["proxy"]["profiles"]) == (["proxy"], ["proxy"])
+    read_only = SERVICES["webserver-read-only"]
+    assert "--read-only" in read_only["command"]
+    assert "ports" not in read_only
+    assert [volume for volume in read_only["volumes"] if not volume.endswith(":ro")] == ["logs:/logs"]
+    assert read_only["secrets"] == ["dagster_postgres_url"]
+    assert (read_only["profiles"], SERVICES["proxy"]["profiles"]) == (["proxy"], ["proxy"])
     assert SERVICES["proxy"]["networks"] == ["front"]
     caddyfile = (REPOSITORY / "deploy" / "docker" / "Caddyfile").read_text()
     assert "reverse_proxy webserver-read-only:3000" in caddyfile
     assert "import /run/secrets/proxy_users" in find_group(r"basic_auth \{(.*?)\}", caddyfile)
 
 
-def test_code_server_and_workspace_agree_on_address_and_name() -> None:
+def test_the_code_server_and_the_workspace_agree_on_address_and_name() -> None:
     (location,) = read_yaml("deploy/docker/workspace.yaml")["load_from"]
     assert location == {"grpc_server": {"host": "code", "port": 4000, "location_name": CODE_LOCATION}}
     for command in (" ".join(SERVICES["code"]["command"]), find_group(r"^CMD \[([^]]*)\]$", DOCKERFILE)):
@@ -242,34 +244,34 @@ def test_the_code_server_and_each_run_get_every_setting() -> None:
     names = {name if name not in SECRET_VARIABLES else f"{name}_FILE" for name in SETTING_VARIABLES}
     assert names <= set(SERVICES["code"]["environment"])
     assert names <= set(LAUNCHER["env_vars"])
-    # The launcher refuses to pass what the daemon does not have.
+    # The launcher fails if the daemon does not have a variable that it should pass on.
     assert set(LAUNCHER["env_vars"]) <= set(SERVICES["daemon"]["environment"])
 
 
-def test_a_run_is_on_the_network_of_compose_and_sees_what_the_code_server_sees() -> None:
+def test_a_run_container_has_the_network_and_volumes_of_the_code_server() -> None:
     assert COMPOSE["networks"]["default"]["name"] == LAUNCHER["network"]
     assert [SERVICES["code"]["container_name"]] == LAUNCHER["container_kwargs"]["volumes_from"]
     assert SERVICES["code"]["environment"]["DAGSTER_CURRENT_IMAGE"] == SERVICES["code"]["image"]
     logs = f"logs:{INSTANCE['compute_logs']['config']['base_dir']}"
     assert {"data:/data", logs} <= set(SERVICES["code"]["volumes"])
     assert logs in SERVICES["webserver"]["volumes"]
-    assert "data:/data" in SERVICES["daemon"]["volumes"], "the doctor looks from there"
-    # A new volume belongs to whom the folder in the image belongs to.
+    assert "data:/data" in SERVICES["daemon"]["volumes"], "`make doctor` runs in the daemon's container"
+    # A new volume gets the owner of the folder in the image.
     assert "--owner taxi --group taxi /data /logs " in DOCKERFILE
 
 
-def test_the_instance_is_the_teams_but_for_where_runs_run_and_what_they_print() -> None:
+def test_the_instance_differs_from_the_postgres_one_only_in_run_launcher_and_compute_logs() -> None:
     team = read_yaml("deploy/postgres/dagster.yaml")
     assert {key: value for key, value in INSTANCE.items() if key not in {"run_launcher", "compute_logs"}} == team
 
 
-def test_dagster_and_docker_accept_what_each_run_is_started_with() -> None:
+def test_dagster_and_docker_accept_the_options_of_run_containers() -> None:
     launcher = pytest.importorskip(
         "dagster_docker", reason="dagster-docker (requirements/docker.lock) is not installed"
     )
     containers = pytest.importorskip("docker.models.containers")
     assert process_config(launcher.DockerRunLauncher.config_type(), LAUNCHER).success
-    asked = containers._create_container_args(  # noqa: SLF001  (what it asks the daemon for, without one)
+    options = containers._create_container_args(  # noqa: SLF001  (the public function needs a daemon)
         {
             "image": "any",
             "command": [],
@@ -278,7 +280,7 @@ def test_dagster_and_docker_accept_what_each_run_is_started_with() -> None:
             **LAUNCHER["container_kwargs"],
         }
     )
-    host = asked["host_config"]
+    host = options["host_config"]
     assert (host["Memory"], host["NanoCpus"], host["PidsLimit"]) == (2 * 1024**3, 10**9, 512)
     assert (host["VolumesFrom"], host["AutoRemove"]) == (["taxi_assets_code"], True)
-    assert asked["healthcheck"] == {"test": ["NONE"]}
+    assert options["healthcheck"] == {"test": ["NONE"]}

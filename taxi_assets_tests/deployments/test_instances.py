@@ -1,6 +1,6 @@
-"""Dagster's instance as deployments configure it: a real daemon, a queue, runs that are killed, and what remains.
+"""Dagster's instance as deployments configure it: the daemon, the run queue, killed runs and the run history.
 
-Both variants are really started: the embedded one (dagster.yaml) and the one that a team shares (deploy/postgres).
+The tests start both variants: the embedded one (dagster.yaml), and the shared one on Postgres (deploy/postgres).
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def deployment(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
             yield Deployment(home, publisher, dict(os.environ), instance)
 
 
-def gated(deployment: Deployment, *months: Month) -> threading.Event:
-    """The publisher sends these months only once the event is set; one answer each."""
+def hold_back(deployment: Deployment, *months: Month) -> threading.Event:
+    """Hold back the publisher's first answer for each month until the returned event is set."""
     gate = threading.Event()
 
     def wait() -> None:
@@ -64,41 +64,43 @@ def gated(deployment: Deployment, *months: Month) -> threading.Event:
     return gate
 
 
-def test_a_run_whose_process_is_killed_is_ended_and_run_again_and_its_history_survives_a_restart(
+def test_a_killed_run_fails_and_is_retried_and_its_history_survives_a_restart(
     deployment: Deployment, request: pytest.FixtureRequest
 ) -> None:
-    gate = gated(deployment, MONTH)
+    gate = hold_back(deployment, MONTH)
     with deployment.running_daemon():
         deployment.launch_runs(MONTH)
         deployment.wait_for_requests(1)
         (started,) = deployment.runs("STARTED")
         deployment.kill_run_process(started.run_id)
         deployment.wait_until(lambda: deployment.runs("FAILURE"), seconds=30)
-        (again,) = deployment.wait_until(lambda: deployment.runs("SUCCESS"))
+        (retry,) = deployment.wait_until(lambda: deployment.runs("SUCCESS"))
         gate.set()
-    assert again.tags["dagster/parent_run_id"] == started.run_id
+    assert retry.tags["dagster/parent_run_id"] == started.run_id
 
-    events = deployment.event_types(again.run_id)
+    events = deployment.event_types(retry.run_id)
     assert {"PIPELINE_ENQUEUED", "PIPELINE_START", "ASSET_MATERIALIZATION", "PIPELINE_SUCCESS"} <= set(events)
     if "DAGSTER_POSTGRES_URL" in deployment.environment:
         server: Server = request.getfixturevalue("postgres_server")
         url: str = request.getfixturevalue("postgres_url")
         if server.process is not None:
             server.restart()
-        query = f"SELECT dagster_event_type FROM event_logs WHERE run_id = '{again.run_id}' ORDER BY id"
+        query = f"SELECT dagster_event_type FROM event_logs WHERE run_id = '{retry.run_id}' ORDER BY id"
         assert [name for (name,) in run(url, query) if name] == events
     with dg.DagsterInstance.get() as later:
-        assert later.get_run_by_id(again.run_id) == again
+        assert later.get_run_by_id(retry.run_id) == retry
         assert later.get_materialized_partitions(dg.AssetKey(["warehouse", "green_trips"])) == {str(MONTH)}
 
 
 @embedded
-def test_no_more_runs_at_once_than_allowed_and_what_failed_of_its_data_is_not_run_again(deployment: Deployment) -> None:
+def test_the_queue_limits_concurrent_runs_and_a_run_that_fails_for_its_data_is_not_retried(
+    deployment: Deployment,
+) -> None:
     missing = MONTH.shift(-1)
-    gate = gated(deployment, *MONTHS)
+    gate = hold_back(deployment, *MONTHS)
     with deployment.running_daemon():
         deployment.launch_runs(*MONTHS)
-        deployment.launch_runs(missing)  # last in the queue: it would fail, and make room
+        deployment.launch_runs(missing)  # the last in the queue, because it fails at once and would make room
         deployment.wait_for_requests(2)
         deployment.wait_until(lambda: len(deployment.runs("STARTED", "QUEUED")) == 4)
         assert len(deployment.runs("STARTED")) == 2
@@ -116,7 +118,7 @@ by_command = pytest.mark.parametrize("command", [MATERIALIZE, BACKFILL], ids=["m
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """What is started here can be interrupted: a shell that starts tests in the background ignores it for all."""
+    """Let child processes be interrupted: a shell that starts tests in the background makes them ignore SIGINT."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -125,10 +127,10 @@ def interruptible() -> Iterator[None]:
 @embedded
 @by_command
 @pytest.mark.usefixtures("interruptible")
-def test_a_run_of_the_command_line_that_is_interrupted_ends_at_once_and_loads_nothing(
+def test_an_interrupted_command_line_run_ends_immediately_and_loads_nothing(
     deployment: Deployment, command: str
 ) -> None:
-    gate = gated(deployment, MONTH)
+    gate = hold_back(deployment, MONTH)
     process = deployment.start_command(*command.split(), str(MONTH))
     deployment.wait_for_requests(1)
     os.killpg(process.pid, signal.SIGINT)
@@ -141,8 +143,8 @@ def test_a_run_of_the_command_line_that_is_interrupted_ends_at_once_and_loads_no
 
 
 @embedded
-def test_a_run_that_a_person_terminates_is_canceled_and_not_tried_again(deployment: Deployment) -> None:
-    gate = gated(deployment, MONTH)
+def test_a_terminated_run_is_canceled_and_not_retried(deployment: Deployment) -> None:
+    gate = hold_back(deployment, MONTH)
     with deployment.running_daemon():
         deployment.launch_runs(MONTH)
         deployment.wait_for_requests(1)
@@ -156,10 +158,8 @@ def test_a_run_that_a_person_terminates_is_canceled_and_not_tried_again(deployme
 
 @embedded
 @by_command
-def test_a_run_of_the_command_line_that_is_killed_is_ended_within_a_minute(
-    deployment: Deployment, command: str
-) -> None:
-    gate = gated(deployment, MONTH)
+def test_a_killed_command_line_run_is_marked_as_failed_within_a_minute(deployment: Deployment, command: str) -> None:
+    gate = hold_back(deployment, MONTH)
     with deployment.running_daemon():
         process = deployment.start_command(*command.split(), str(MONTH))
         deployment.wait_for_requests(1)
@@ -173,7 +173,7 @@ def test_a_run_of_the_command_line_that_is_killed_is_ended_within_a_minute(
         deployment.wait_until(lambda: deployment.runs("SUCCESS"))
 
 
-def test_what_the_configuration_says_is_in_force(deployment: Deployment) -> None:
+def test_the_configuration_of_the_instance_is_in_effect(deployment: Deployment) -> None:
     instance = deployment.instance
     queue = instance.get_concurrency_config().run_queue_config
     assert queue is not None

@@ -1,4 +1,4 @@
-"""The values for Dagster's Helm chart: keys that it takes, and pods that are what the documentation says of them."""
+"""The values for Dagster's Helm chart: the chart accepts them, and the pods are as documented."""
 
 from __future__ import annotations
 
@@ -15,55 +15,57 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 VALUES: dict[str, Any] = read_yaml("deploy/kubernetes/values.yaml")
-KEYS: Any = read_yaml("taxi_assets_tests/deployments/helm_keys.yaml")
+CHART_TYPES: Any = read_yaml("taxi_assets_tests/deployments/helm_keys.yaml")
 CODE: dict[str, Any] = VALUES["dagster-user-deployments"]["deployments"][0]
 LAUNCHER: dict[str, Any] = VALUES["runLauncher"]["config"]["k8sRunLauncher"]
 QUEUE: dict[str, Any] = VALUES["dagsterDaemon"]["runCoordinator"]["config"]["queuedRunCoordinator"]
-KINDS = {"string": str, "boolean": bool, "integer": int}
+TYPES = {"string": str, "boolean": bool, "integer": int}
 NOT_INSTALLED = "dagster-k8s (requirements/docker.lock) is not installed"
 
 
-def leaves(value: Any, kind: Any, path: str = "") -> Iterator[tuple[str, Any, str]]:
-    """Each value with the kind that the chart takes there; fails at a key that it does not know."""
-    if isinstance(kind, dict) and kind:
+def leaves(value: Any, type_name: Any, path: str = "") -> Iterator[tuple[str, Any, str]]:
+    """Yield the path, value and type of each leaf. Fail at a key that the chart does not have."""
+    if isinstance(type_name, dict) and type_name:
         assert isinstance(value, dict), path
-        assert set(value) <= set(kind), path
+        assert set(value) <= set(type_name), path
         for key in value:
-            yield from leaves(value[key], kind[key], f"{path}.{key}")
-    elif isinstance(kind, list):
+            yield from leaves(value[key], type_name[key], f"{path}.{key}")
+    elif isinstance(type_name, list):
         assert isinstance(value, list), path
         for number, item in enumerate(value):
-            yield from leaves(item, kind[0], f"{path}[{number}]")
-    elif kind == {}:
+            yield from leaves(item, type_name[0], f"{path}[{number}]")
+    elif type_name == {}:
         assert isinstance(value, dict), path
     else:
-        yield path, value, kind
+        yield path, value, type_name
 
 
-def test_the_chart_knows_every_key_and_every_value_is_of_its_kind() -> None:
-    found = list(leaves(VALUES, KEYS))
+def test_the_chart_has_every_key_and_every_value_has_the_right_type() -> None:
+    found = list(leaves(VALUES, CHART_TYPES))
     assert len(found) > 50
-    assert [path for path, value, kind in found if kind in KINDS and type(value) is not KINDS[kind]] == []
+    assert [
+        path for path, value, type_name in found if type_name in TYPES and type(value) is not TYPES[type_name]
+    ] == []
 
 
 @pytest.mark.parametrize("wrong", [{"dagsterDaemon": {"runMonitor": {}}}, {"dagit": {}}, {"dagsterDaemon": []}])
-def test_a_key_that_the_chart_does_not_know_is_noticed(wrong: dict[str, Any]) -> None:
+def test_a_key_that_the_chart_does_not_have_is_an_error(wrong: dict[str, Any]) -> None:
     with pytest.raises(AssertionError):
-        list(leaves(wrong, KEYS))
+        list(leaves(wrong, CHART_TYPES))
 
 
-def test_kubernetes_knows_every_key_of_its_own() -> None:
+def test_kubernetes_models_accept_every_kubernetes_value() -> None:
     models = pytest.importorskip("dagster_k8s.models", reason=NOT_INSTALLED)
     client = pytest.importorskip("kubernetes.client")
-    for _, value, kind in leaves(VALUES, KEYS):
-        if kind not in KINDS:
-            model = getattr(client, kind)
+    for _, value, type_name in leaves(VALUES, CHART_TYPES):
+        if type_name not in TYPES:
+            model = getattr(client, type_name)
             models.k8s_model_from_dict(model, models.k8s_snake_case_dict(model, value))
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------
-def pod_of_a_run() -> dict[str, Any]:
-    """The job's pod, as the launcher makes it of what the chart writes into dagster.yaml."""
+def run_pod() -> dict[str, Any]:
+    """Return the pod that the run launcher creates with the values that the chart writes to dagster.yaml."""
     launchers = pytest.importorskip("dagster_k8s", reason=NOT_INSTALLED)
     jobs = pytest.importorskip("dagster_k8s.job")
     client = pytest.importorskip("kubernetes.client")
@@ -71,7 +73,7 @@ def pod_of_a_run() -> dict[str, Any]:
         "podTemplateSpecMetadata": "pod_template_spec_metadata", "jobSpecConfig": "job_spec_config",
     }  # fmt: skip
     assert set(names) == set(LAUNCHER["runK8sConfig"])
-    written = {
+    launcher_config = {
         "dagster_home": "/opt/dagster/dagster_home", "instance_config_map": "any",
         "postgres_password_secret": VALUES["global"]["postgresqlSecretName"],
         "service_account_name": VALUES["serviceAccount"]["name"],
@@ -81,14 +83,14 @@ def pod_of_a_run() -> dict[str, Any]:
         "env_secrets": [source["name"] for source in LAUNCHER["envSecrets"]],
         "run_k8s_config": {names[key]: value for key, value in LAUNCHER["runK8sConfig"].items()},
     }  # fmt: skip
-    read = process_config(launchers.K8sRunLauncher.config_type(), written)
-    assert read.success, read.errors
-    config = dict(read.value or {})
-    ours = jobs.UserDefinedDagsterK8sConfig.from_dict(config.pop("run_k8s_config"))
+    processed = process_config(launchers.K8sRunLauncher.config_type(), launcher_config)
+    assert processed.success, processed.errors
+    config = dict(processed.value or {})
+    user_config = jobs.UserDefinedDagsterK8sConfig.from_dict(config.pop("run_k8s_config"))
     fields = jobs.DagsterK8sJobConfig._fields
     job = jobs.construct_dagster_k8s_job(
         jobs.DagsterK8sJobConfig(job_image="any:1", **{key: value for key, value in config.items() if key in fields}),
-        ["any"], "any", pod_name="any", component="run_worker", user_defined_k8s_config=ours,
+        ["any"], "any", pod_name="any", component="run_worker", user_defined_k8s_config=user_config,
     )  # fmt: skip
     spec: dict[str, Any] = client.ApiClient().sanitize_for_serialization(job)["spec"]
     assert (spec["backoffLimit"], spec["ttlSecondsAfterFinished"]) == (0, 3600)
@@ -96,8 +98,8 @@ def pod_of_a_run() -> dict[str, Any]:
     return pod
 
 
-def test_a_runs_pod_has_its_own_resources_and_account_and_the_settings_of_the_code_server() -> None:
-    pod = pod_of_a_run()
+def test_the_run_pod_has_its_own_resources_and_account_and_the_settings_of_the_code_server() -> None:
+    pod = run_pod()
     (container,) = pod["containers"]
     assert container["resources"]["requests"] == {"cpu": "1", "memory": "1Gi", "ephemeral-storage": "4Gi"}
     assert container["resources"]["limits"] == {"memory": "2Gi", "ephemeral-storage": "8Gi"}
@@ -108,16 +110,18 @@ def test_a_runs_pod_has_its_own_resources_and_account_and_the_settings_of_the_co
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
 
 
-def test_a_node_that_is_silent_does_not_keep_its_run_for_minutes() -> None:
+def test_a_run_is_evicted_from_an_unreachable_node_within_a_minute() -> None:
     seconds = {
-        rule["key"]: rule["tolerationSeconds"] for rule in pod_of_a_run()["tolerations"] if "tolerationSeconds" in rule
+        rule["key"]: rule["tolerationSeconds"] for rule in run_pod()["tolerations"] if "tolerationSeconds" in rule
     }
     assert set(seconds) == {"node.kubernetes.io/unreachable", "node.kubernetes.io/not-ready"}
     assert max(seconds.values()) <= 60
 
 
-def test_code_server_and_runs_have_the_same_settings_each_from_its_own_lines() -> None:
-    assert VALUES["dagsterDaemon"]["envConfigMaps"] == LAUNCHER["envConfigMaps"], "the doctor looks from there"
+def test_code_server_daemon_and_runs_read_the_same_settings() -> None:
+    assert VALUES["dagsterDaemon"]["envConfigMaps"] == LAUNCHER["envConfigMaps"], (
+        "`make doctor` runs in the daemon's pod"
+    )
     assert VALUES["dagsterDaemon"]["envSecrets"] == LAUNCHER["envSecrets"]
     assert CODE["envConfigMaps"] == LAUNCHER["envConfigMaps"]
     assert CODE["envSecrets"] == LAUNCHER["envSecrets"]
@@ -126,13 +130,13 @@ def test_code_server_and_runs_have_the_same_settings_each_from_its_own_lines() -
     assert CODE["replicaCount"] > 1
 
 
-def test_the_location_has_the_name_that_it_has_everywhere() -> None:
-    # The chart's own name for it, the deployment's, may hold neither dot nor underscore.
+def test_the_code_location_has_the_same_name_as_in_other_deployments() -> None:
+    # The name of the deployment cannot be used: it may not contain dots or underscores.
     server = {"host": CODE["name"], "port": CODE["port"], "name": CODE_LOCATION}
     assert VALUES["dagsterWebserver"]["workspace"] == {"enabled": True, "servers": [server]}
 
 
-def test_nobody_listens_where_only_root_may() -> None:
+def test_no_service_listens_on_a_privileged_port() -> None:
     webserver = VALUES["dagsterWebserver"]
     port = webserver["service"]["port"]
     assert min(port, CODE["port"]) >= 1024
@@ -141,7 +145,7 @@ def test_nobody_listens_where_only_root_may() -> None:
 
 
 # --- the queue --------------------------------------------------------------------------------------------------------
-def test_the_queue_is_limited_once_and_a_backfill_leaves_room() -> None:
+def test_a_backfill_leaves_room_in_the_queue_for_other_runs() -> None:
     (limit,) = QUEUE["tagConcurrencyLimits"]
     assert limit["key"] == "dagster/backfill"
     assert limit["limit"] < QUEUE["maxConcurrentRuns"]
@@ -150,16 +154,16 @@ def test_the_queue_is_limited_once_and_a_backfill_leaves_room() -> None:
     assert f"{limit['limit']} pods" in text
 
 
-def test_retries_and_monitoring_are_the_teams_but_for_the_time_to_wait_for_a_node() -> None:
+def test_retries_and_monitoring_differ_from_the_postgres_deployment_only_in_the_start_timeout() -> None:
     team = read_yaml("deploy/postgres/dagster.yaml")
-    here = VALUES["additionalInstanceConfig"]
-    assert here["run_retries"] == team["run_retries"]
-    assert here["run_monitoring"] == {**team["run_monitoring"], "start_timeout_seconds": 900}
-    # The chart would write them a second time.
+    config = VALUES["additionalInstanceConfig"]
+    assert config["run_retries"] == team["run_retries"]
+    assert config["run_monitoring"] == {**team["run_monitoring"], "start_timeout_seconds": 900}
+    # If enabled, the chart would write both keys to dagster.yaml a second time.
     assert VALUES["dagsterDaemon"]["runMonitoring"] == VALUES["dagsterDaemon"]["runRetries"] == {"enabled": False}
 
 
-def test_nothing_is_shown_to_the_world_and_no_secret_stands_here() -> None:
+def test_no_service_is_public_and_the_values_contain_no_secret() -> None:
     assert VALUES["ingress"] == {"enabled": False}
     assert VALUES["dagsterWebserver"]["service"]["type"] == "ClusterIP"
     text = (REPOSITORY / "deploy" / "kubernetes" / "values.yaml").read_text()
@@ -167,7 +171,7 @@ def test_nothing_is_shown_to_the_world_and_no_secret_stands_here() -> None:
     assert not VALUES["generatePostgresqlPasswordSecret"]
 
 
-def test_every_pod_runs_as_the_images_user_without_privileges() -> None:
+def test_every_pod_runs_as_the_user_of_the_image_without_privileges() -> None:
     (user, group) = find_group(r"^USER (\d+:\d+)$", (REPOSITORY / "Dockerfile").read_text()).split(":")
     for part in (CODE, VALUES["dagsterDaemon"], VALUES["dagsterWebserver"]):
         assert part["podSecurityContext"]["runAsNonRoot"] is True

@@ -1,4 +1,4 @@
-"""A month that fails under a real daemon: one message at every notifier, and no secret in anything that is kept."""
+"""A month that fails under a real daemon: each notifier gets one message, and no stored file contains a secret."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ UI = "https://dagster.example.com"
 
 
 def ticks(deployment: Deployment) -> list[str]:
-    """What the ticks of the sensor have said, the newest first."""
+    """Return status and skip message of the sensor's completed ticks, newest first."""
     for state in deployment.instance.all_instigator_state():
         if state.instigator_name == "notify_failures":
             found = deployment.instance.get_ticks(state.instigator_origin_id, state.selector_id)
@@ -33,32 +33,35 @@ def ticks(deployment: Deployment) -> list[str]:
     return []
 
 
-def test_a_failed_month_is_told_of_once_to_whoever_takes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_month_is_reported_once_to_each_reachable_notifier(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     home = tmp_path / "dagster"
     home.mkdir()
     shutil.copy(REPOSITORY / "dagster.yaml", home)
-    with socket.create_server(("127.0.0.1", 0)) as no_one:
-        down = f"json://127.0.0.1:{no_one.getsockname()[1]}/{SECRET}"
-    with HttpSink() as web, MailSink() as mail, LoopbackPublisher() as publisher:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        unreachable = f"json://127.0.0.1:{closed.getsockname()[1]}/{SECRET}"
+    with HttpSink() as http_sink, MailSink() as mail_sink, LoopbackPublisher() as publisher:
         monkeypatch.setenv("DAGSTER_HOME", str(home))
         monkeypatch.setenv("TAXI_SOURCE", publisher.base)
         monkeypatch.setenv("TAXI_LAKE", str(tmp_path / "lake"))
         monkeypatch.setenv("TAXI_WAREHOUSE", f"duckdb:///{tmp_path / 'w.duckdb'}")
-        monkeypatch.setenv("TAXI_NOTIFY_URLS", f"{down},{web.address},{mail.address}")
+        monkeypatch.setenv("TAXI_NOTIFY_URLS", f"{unreachable},{http_sink.address},{mail_sink.address}")
         monkeypatch.setenv("TAXI_UI_URL", UI)
         with dg.DagsterInstance.get() as instance:
             deployment = Deployment(home, publisher, dict(os.environ), instance)
             with deployment.running_daemon():
                 deployment.wait_until(lambda: ticks(deployment))
                 deployment.launch_runs(MISSING)
-                deployment.wait_until(lambda: web.messages and mail.messages)
-                deployment.wait_until(lambda: any("Sent" in said for said in ticks(deployment)[1:]))  # and another tick
+                deployment.wait_until(lambda: http_sink.messages and mail_sink.messages)
+                # Wait for one more tick after the one that sent the message.
+                deployment.wait_until(lambda: any("Sent" in tick for tick in ticks(deployment)[1:]))
             (failed,) = deployment.runs("FAILURE")
             history = ticks(deployment)
-    assert [message["title"] for message in web.messages] == [f"Run failed: green {MISSING}"]
-    assert web.messages[0]["message"].startswith(f"green {MISSING} is not published at http://")
-    assert web.messages[0]["message"].endswith(f"\n{UI}/runs/{failed.run_id}")
-    assert [message["Subject"] for message in mail.messages] == [f"Run failed: green {MISSING}"]
+    assert [message["title"] for message in http_sink.messages] == [f"Run failed: green {MISSING}"]
+    assert http_sink.messages[0]["message"].startswith(f"green {MISSING} is not published at http://")
+    assert http_sink.messages[0]["message"].endswith(f"\n{UI}/runs/{failed.run_id}")
+    assert [message["Subject"] for message in mail_sink.messages] == [f"Run failed: green {MISSING}"]
     assert [tick for tick in history if "Sent" in tick] == [
         (
             f"SKIPPED Sent: Run failed: green {MISSING}. "
@@ -66,6 +69,6 @@ def test_a_failed_month_is_told_of_once_to_whoever_takes_it(tmp_path: Path, monk
         )
     ]
     assert not [tick for tick in history if tick.startswith("FAILURE")]
-    kept = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert [path for path in kept if b"did not accept the message" in path.read_bytes()]
-    assert not [path for path in kept if SECRET.encode() in path.read_bytes()]
+    stored_files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert [path for path in stored_files if b"did not accept the message" in path.read_bytes()]
+    assert not [path for path in stored_files if SECRET.encode() in path.read_bytes()]

@@ -1,6 +1,6 @@
-"""The package as somebody gets it who has no checkout: built, installed into an environment of its own, and used.
+"""The package without a checkout: built, installed into a new environment, and used.
 
-Does not belong here: what the commands do; see `pipeline/test_command_line.py`.
+`pipeline/test_command_line.py` tests the commands themselves.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from taxi_assets_tests.deployments.processes import BIN
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.timeout(900)  # the first of them waits for an environment
+pytestmark = pytest.mark.timeout(900)  # the first test waits for the environment
 
 
 def uv(*arguments: object, cwd: Path) -> None:
@@ -32,7 +32,7 @@ def uv(*arguments: object, cwd: Path) -> None:
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As `make dist` builds it, from a copy: building leaves things behind."""
+    """Return the folder of the built wheel and sdist. They are built from a copy, because builds leave files behind."""
     copy = tmp_path_factory.mktemp("source")
     for name in ("pyproject.toml", "setup.py", "README.md"):
         shutil.copy(REPOSITORY / name, copy)
@@ -43,13 +43,14 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class Installed:
-    """The wheel and what runtime.lock pins, nothing else; commands run in an empty folder."""
+    """An environment with only the wheel and the packages of runtime.lock, and a folder to run commands in."""
 
     environment: Path
     folder: Path
 
     def run(self, *command: str) -> str:
-        ended = subprocess.run(
+        """Run a command of the environment in the folder; return its output."""
+        result = subprocess.run(
             [self.environment / "bin" / command[0], *command[1:]],
             cwd=self.folder,
             env={"PATH": os.defpath, "HOME": str(self.folder), "TAXI_SOURCE": "sample"},
@@ -58,13 +59,13 @@ class Installed:
             timeout=600,
             check=False,
         )
-        assert ended.returncode == 0, ended.stdout + ended.stderr
-        return ended.stdout + ended.stderr
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout + result.stderr
 
 
 @pytest.fixture(scope="module")
 def installed(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    environment, folder = tmp_path_factory.mktemp("installed") / "venv", tmp_path_factory.mktemp("elsewhere")
+    environment, folder = tmp_path_factory.mktemp("installed") / "venv", tmp_path_factory.mktemp("empty")
     python = ("--python", environment / "bin/python")
     uv("venv", environment, "--python", sys.executable, cwd=folder)
     lock = REPOSITORY / "requirements/runtime.lock"
@@ -74,7 +75,7 @@ def installed(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed
     return Installed(environment, folder)
 
 
-def test_wheel_and_sdist_hold_every_file_of_the_package(dist: Path) -> None:
+def test_wheel_and_sdist_contain_every_file_of_the_package_and_no_tests(dist: Path) -> None:
     package = REPOSITORY / "taxi_assets"
     files = {
         str(path.relative_to(REPOSITORY))
@@ -85,26 +86,26 @@ def test_wheel_and_sdist_hold_every_file_of_the_package(dist: Path) -> None:
     with zipfile.ZipFile(built) as wheel:
         assert {name for name in wheel.namelist() if ".dist-info/" not in name} == files
     with tarfile.open(source) as sdist:
-        held = {name.partition("/")[2] for name in sdist.getnames()}
-    assert files | {"pyproject.toml", "setup.py", "README.md"} <= held
-    assert not any("test" in name for name in held)
+        names = {name.partition("/")[2] for name in sdist.getnames()}
+    assert files | {"pyproject.toml", "setup.py", "README.md"} <= names
+    assert not any("test" in name for name in names)
 
 
-def test_it_is_the_wheel_that_runs_and_it_knows_which_versions_it_takes(installed: Installed) -> None:
-    message = installed.run(
+def test_the_installed_wheel_runs_and_its_dependencies_have_accepted_versions(installed: Installed) -> None:
+    output = installed.run(
         "python", "-c", "from taxi_assets.cli.doctor import versions as v; print(v.__file__, v.versions(None))"
     )
-    assert message.startswith(str(installed.environment))
-    assert "libraries as they must be" in message
+    assert output.startswith(str(installed.environment))
+    assert "libraries as they must be" in output
 
 
-def test_from_the_wheel_alone_a_month_goes_through_every_shelf(installed: Installed) -> None:
-    message = installed.run(
+def test_the_installed_wheel_loads_a_month_through_every_layer(installed: Installed) -> None:
+    output = installed.run(
         *("dagster", "asset", "materialize", "-m", "taxi_assets.definitions"),
         *("--select", "group:green", "--partition", "2021-01"),
     )
-    assert 'Finished execution of run for "__ASSET_JOB"' in message
-    assert "Asset check 'matches_clean' on 'warehouse/green_trips' passed" in message
+    assert 'Finished execution of run for "__ASSET_JOB"' in output
+    assert "Asset check 'matches_clean' on 'warehouse/green_trips' passed" in output
     with duckdb.connect(str(installed.folder / "data/warehouse.duckdb"), read_only=True) as connection:
         ((rows, month),) = connection.sql("SELECT count(*), min(data_month)::TEXT FROM taxi.green_trips").fetchall()
     assert rows > 20_000
@@ -112,7 +113,7 @@ def test_from_the_wheel_alone_a_month_goes_through_every_shelf(installed: Instal
     assert "Green taxi" in (installed.folder / "data/lake/reports/green_trips/2021-01/report.html").read_text()
 
 
-def test_from_the_wheel_alone_the_definitions_hold_together(installed: Installed) -> None:
+def test_the_definitions_of_the_installed_wheel_are_valid(installed: Installed) -> None:
     assert "Validation successful" in installed.run(
         "dagster", "definitions", "validate", "-m", "taxi_assets.definitions"
     )

@@ -1,7 +1,7 @@
-"""What docker-compose.yaml and the Helm chart run, without containers: Postgres, code server, webserver and daemon.
+"""The services of docker-compose.yaml and the Helm chart without containers: Postgres, code server, webserver, daemon.
 
-Each is a process of its own on loopback. A backfill is asked for by GraphQL, as the UI does; in the middle of it the
-code server is killed together with the runs in it, then the daemon and the webserver.
+Each service is a process on loopback. The test launches a backfill over GraphQL, as the UI does. During the backfill it
+kills the code server with its runs, then the daemon and the webserver.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def deployment(tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatc
     home = tmp_path / "dagster"
     home.mkdir()
     settings = yaml.safe_load((REPOSITORY / "deploy/postgres/dagster.yaml").read_text())
-    settings["concurrency"]["runs"]["max_concurrent_runs"] = len(MONTHS)  # none has to wait for another
+    settings["concurrency"]["runs"]["max_concurrent_runs"] = len(MONTHS)  # all months run at the same time
     (home / "dagster.yaml").write_text(yaml.safe_dump(settings))
     files = {f"green_tripdata_{m}.csv": "\n".join(csv_lines(Month.parse(m), ROWS)).encode() + b"\n" for m in MONTHS}
     with LoopbackPublisher(files) as publisher:
@@ -68,46 +68,48 @@ def deployment(tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatc
 
 
 class WebserverApi:
-    """The webserver's GraphQL."""
+    """A client of the webserver's GraphQL API."""
 
     def __init__(self, port: int) -> None:
         self._url = f"http://127.0.0.1:{port}/graphql"
 
     def query(self, query: str, **variables: Any) -> dict[str, Any]:
-        """What it answers; nothing while it is not up."""
+        """Return the data of the answer; an empty dict while the webserver is down."""
         try:
-            answer = requests.post(self._url, json={"query": query, "variables": variables}, timeout=20)
+            response = requests.post(self._url, json={"query": query, "variables": variables}, timeout=20)
         except requests.ConnectionError:
             return {}
-        content = answer.json()
+        content = response.json()
         assert "errors" not in content, content
         return dict(content["data"])
 
     def location_is_loaded(self) -> bool:
+        """Return whether the webserver has loaded the code location without errors."""
         entries = self.query(LOCATIONS).get("workspaceOrError", {}).get("locationEntries", [])
         return [(e["name"], e["locationOrLoadError"]["__typename"]) for e in entries] == [
             (MODULE, "RepositoryLocation")
         ]
 
     def launch_backfill(self) -> str:
-        """Launch the months; returns the backfill's id."""
+        """Launch a backfill of all layers for `MONTHS`; return its id."""
         assets = [{"path": key.path} for key in LAYERS]
         launched = self.query(LAUNCH, assets=assets, months=MONTHS)["launchPartitionBackfill"]
         assert launched["__typename"] == "LaunchBackfillSuccess", launched
         return str(launched["backfillId"])
 
     def backfill_status(self, backfill: str) -> str:
+        """Return the status of a backfill."""
         return str(self.query(STATUS, id=backfill)["partitionBackfillOrError"]["status"])
 
 
 def is_serving(port: int) -> bool:
-    """What a container's health check asks: a webserver that finds no code server does not look again."""
+    """Return whether the code server is healthy. The webserver must start after it: it does not retry."""
     client: Any = DagsterGrpcClient(host="127.0.0.1", port=port)  # its methods have no types
     return bool(client.health_check_query() == "SERVING")
 
 
 def data_versions(deployment: Deployment, key: dg.AssetKey) -> dict[str, set[str]]:
-    """All that was ever materialized of an asset, by month."""
+    """Return all data versions that were ever materialized of an asset, by month."""
     found: dict[str, set[str]] = {}
     for record in deployment.instance.fetch_materializations(key, limit=100).records:
         materialization = record.asset_materialization
@@ -119,7 +121,7 @@ def data_versions(deployment: Deployment, key: dg.AssetKey) -> dict[str, set[str
 
 
 @pytest.mark.timeout(180)
-def test_a_backfill_ends_well_although_code_server_daemon_and_webserver_are_killed_in_the_middle(
+def test_a_backfill_succeeds_although_code_server_daemon_and_webserver_are_killed(
     deployment: Deployment, tmp_path: Path
 ) -> None:
     code_port, web_port = free_port(), free_port()
@@ -142,7 +144,7 @@ def test_a_backfill_ends_well_although_code_server_daemon_and_webserver_are_kill
         webserver = services.enter_context(deployment.running_service(*web))
         deployment.wait_until(api.location_is_loaded)
         backfill = api.launch_backfill()
-        # It looks for backfills as soon as it starts, and then every half a minute.
+        # The daemon checks for backfills when it starts, and then every 30 seconds.
         daemon = services.enter_context(deployment.running_service("dagster-daemon", "run", "-w", str(workspace)))
         deployment.wait_until(lambda: len(deployment.runs("STARTED")) == len(MONTHS))
         killed = {run.run_id for run in deployment.runs("STARTED")}
@@ -153,12 +155,12 @@ def test_a_backfill_ends_well_although_code_server_daemon_and_webserver_are_kill
         deployment.wait_until(lambda: len(deployment.runs("STARTED")) == len(MONTHS))
         daemon.kill()
         webserver.kill()
-        assert api.query(LOCATIONS) == {}, "nobody answers"
+        assert api.query(LOCATIONS) == {}, "the webserver is down"
         webserver.start()
         gate.set()
         deployment.wait_until(lambda: len(deployment.runs("SUCCESS")) == len(MONTHS))
         deployment.wait_until(api.location_is_loaded)
-        assert api.backfill_status(backfill) == "REQUESTED", "nobody has seen that it has ended"
+        assert api.backfill_status(backfill) == "REQUESTED", "only the daemon updates the status of a backfill"
         daemon.start()
 
         deployment.wait_until(lambda: api.backfill_status(backfill) == "COMPLETED_SUCCESS")
@@ -170,7 +172,9 @@ def test_a_backfill_ends_well_although_code_server_daemon_and_webserver_are_kill
     for key in LAYERS:
         versions = data_versions(deployment, key)
         assert sorted(versions) == MONTHS
-        assert {len(found) for found in versions.values()} == {1}, f"{key} is the same, however often it was made"
+        assert {len(found) for found in versions.values()} == {1}, (
+            f"{key} was materialized with different data versions"
+        )
     with duckdb.connect(str(tmp_path / "w.duckdb"), read_only=True) as connection:
         rows = connection.execute(
             "SELECT strftime(data_month, '%Y-%m'), count(*), count(DISTINCT source_row) "

@@ -1,4 +1,4 @@
-"""What a benchmark records of a run: the platform's own seconds, and those of other processes."""
+"""Measurements of a benchmark run: CPU seconds of the run itself and of other processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _BURN = "import time; end = time.process_time() + {seconds}\nwhile time.process_time() < end: pass"
 
 
-def test_cpu_seconds_of_other_processes_are_recorded_apart_from_the_runs_own() -> None:
+def test_cpu_seconds_of_other_processes_are_recorded_separately() -> None:
     with subprocess.Popen([sys.executable, "-c", _BURN.format(seconds=60)]) as neighbor:
         try:
             figures = run(["-c", _BURN.format(seconds=0.5)])
@@ -28,21 +28,21 @@ def test_cpu_seconds_of_other_processes_are_recorded_apart_from_the_runs_own() -
     assert figures.others_cpu > 0.1
 
 
-def test_a_run_does_not_count_among_the_others() -> None:
+def test_the_runs_own_cpu_seconds_are_subtracted_from_those_of_other_processes() -> None:
     others, disk_wait = Machine(busy=110.0, disk_wait=7.5).since(Machine(busy=100.0, disk_wait=5.0), own=8.0)
     assert (others, disk_wait) == (2.0, 2.5)
 
 
-def test_the_clocks_coarse_ticks_give_no_negative_seconds() -> None:
+def test_the_resolution_of_the_clock_never_gives_negative_seconds() -> None:
     assert Machine(busy=100.5, disk_wait=5.0).since(Machine(busy=100.0, disk_wait=5.0), own=0.51) == (0.0, 0.0)
 
 
-def test_a_kernel_that_does_not_record_them_leaves_both_unknown() -> None:
+def test_both_values_are_unknown_if_the_kernel_does_not_record_them() -> None:
     assert Machine(None, None).since(Machine(None, None), own=1.0) == (None, None)
     assert (Figures(1, 1, 1) + Figures(1, 1, 1, others_cpu=2.0)).others_cpu is None
 
 
-def test_the_page_shows_the_seconds_of_others_and_leaves_older_results_empty(tmp_path: Path) -> None:
+def test_the_page_shows_seconds_of_other_processes_and_leaves_cells_of_older_results_empty(tmp_path: Path) -> None:
     old = {"wall": 20.0, "cpu": 10.0, "peak": 100.0, "bytes": 0, "start_up": 0.0}
     new = old | {"others_cpu": 12.34, "disk_wait": 0.56}
     result = Result("growth", "A month", "2026-01-01 00:00 UTC", "abc", "2 cores", "Python", {})

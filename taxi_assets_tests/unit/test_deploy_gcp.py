@@ -1,4 +1,4 @@
-"""What stands in deploy/gcp and docs/google-cloud.md holds: as far as can be seen without Google and its provider."""
+"""deploy/gcp and docs/google-cloud.md are valid and consistent, tested without Google Cloud and Terraform providers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ GUIDE = (REPOSITORY / "docs" / "google-cloud.md").read_text()
 VALUES = {"PROJECT": "my-project", "BUCKET": "taxi-lake", "LOCATION": "europe-west6"}
 
 RoleGrants = set[tuple[str, str]]
-"""Each role, with what it is granted on."""
+"""Pairs of a role and the scope on which it is grants."""
 ROLES: RoleGrants = {
     ("roles/storage.objectAdmin", "bucket"),
     ("roles/storage.legacyBucketReader", "bucket"),
@@ -48,7 +48,7 @@ def terraform() -> str:
 
 
 def terraform_block(head: str) -> str:
-    """A top-level block, from its head to the brace that closes it."""
+    """Return a top-level block, from its head to its closing brace."""
     found = re.search(rf"^{re.escape(head)} {{$.*?^}}$", terraform(), flags=re.MULTILINE | re.DOTALL)
     assert found is not None, head
     return found[0]
@@ -60,7 +60,7 @@ def variable_default(variable: str) -> str:
     return found[1]
 
 
-def test_terraform_is_formatted_and_can_be_parsed() -> None:
+def test_the_terraform_files_are_formatted_and_can_be_parsed() -> None:
     program = shutil.which("terraform")
     if program is None:
         pytest.skip("terraform is not installed")
@@ -71,7 +71,7 @@ def test_terraform_is_formatted_and_can_be_parsed() -> None:
     assert run.returncode == 0, run.stdout + run.stderr
 
 
-def test_every_variable_and_resource_that_terraform_names_is_there() -> None:
+def test_every_variable_and_resource_in_terraform_is_declared() -> None:
     text = terraform()
     variables = set(re.findall(r'^variable "(\w+)"', text, flags=re.MULTILINE))
     assert set(re.findall(r"\bvar\.(\w+)", text)) == variables
@@ -79,18 +79,18 @@ def test_every_variable_and_resource_that_terraform_names_is_there() -> None:
     assert set(re.findall(r"\bgoogle_\w+\.\w+", text)) <= resources
 
 
-def test_terraform_grants_four_roles_each_on_as_little_as_can_be() -> None:
+def test_terraform_grants_each_of_four_roles_on_the_smallest_scope() -> None:
     grants = re.findall(r'resource "google_(\w+)" "\w+" {[^}]*?role\s+= "([^"]+)"', terraform())
-    on = {
+    scopes = {
         "storage_bucket_iam_member": "bucket",
         "bigquery_dataset_iam_member": "dataset",
         "project_iam_member": "project",
     }
-    assert {(role, on[kind]) for kind, role in grants} == ROLES
+    assert {(role, scopes[kind]) for kind, role in grants} == ROLES
     assert len(grants) == len(ROLES) == len(set(re.findall(r"roles/[\w.]+", terraform())))
 
 
-def test_terraform_makes_no_key_which_its_state_would_hold() -> None:
+def test_terraform_creates_no_key_because_its_state_would_contain_it() -> None:
     assert "google_service_account_key" not in terraform()
 
 
@@ -105,7 +105,7 @@ def test_the_bucket_is_private_and_keeps_replaced_objects_for_a_while() -> None:
 
 
 def address_from_terraform(name: str) -> str:
-    """An output, with the values that `create.sh` is given."""
+    """Return the value of an output for the variables that `create.sh` gets in these tests."""
     values = {
         "google_storage_bucket.lake.name": VALUES["BUCKET"],
         "google_bigquery_dataset.warehouse.dataset_id": variable_default("dataset"),
@@ -118,7 +118,7 @@ def address_from_terraform(name: str) -> str:
     return re.sub(r"\$\{([^}]+)\}", lambda expression: values[expression[1]], found[1])
 
 
-def test_an_output_named_like_a_variable_can_be_exported_as_that_variable() -> None:
+def test_an_output_named_after_a_setting_is_a_valid_value_of_the_setting() -> None:
     named = set(re.findall(r'^output "(TAXI_\w+)"', terraform(), flags=re.MULTILINE))
     readers: dict[str, Callable[[str], object]] = {
         "TAXI_LAKE": parse_lake_address,
@@ -130,10 +130,10 @@ def test_an_output_named_like_a_variable_can_be_exported_as_that_variable() -> N
     }
 
 
-def test_every_output_that_the_readme_asks_for_is_there() -> None:
-    asked = set(re.findall(r"terraform output -raw (\w+)", (DEPLOY / "README.md").read_text()))
-    assert asked
-    assert asked <= set(re.findall(r'^output "(\w+)"', terraform(), flags=re.MULTILINE))
+def test_every_output_in_the_readme_exists() -> None:
+    named = set(re.findall(r"terraform output -raw (\w+)", (DEPLOY / "README.md").read_text()))
+    assert named
+    assert named <= set(re.findall(r'^output "(\w+)"', terraform(), flags=re.MULTILINE))
 
 
 # --- create.sh --------------------------------------------------------------------------------------------------------
@@ -149,11 +149,11 @@ for word in words:
         calls.with_name("lifecycle.json").write_text(pathlib.Path(word.partition("=")[2]).read_text())
 sys.exit("describe" in words and not os.environ.get("EXISTS"))
 """
-"""Stands for gcloud and bq: notes what it is called with."""
+"""A replacement for gcloud and bq that records its arguments."""
 
 
 class RecordedScript:
-    """`create.sh`, with recorders for gcloud and bq."""
+    """`create.sh` with replacements for gcloud and bq that record their arguments."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -185,38 +185,38 @@ def script(tmp_path: Path) -> RecordedScript:
 
 @pytest.fixture(scope="module")
 def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[RecordedScript, str]:
-    """The script where nothing exists yet, and what it said."""
+    """Run the script while no resource exists; return the script and its output."""
     script = RecordedScript(tmp_path_factory.mktemp("script"))
-    done = script.run(**VALUES)
-    assert done.returncode == 0, done.stderr
-    return script, done.stdout
+    result = script.run(**VALUES)
+    assert result.returncode == 0, result.stderr
+    return script, result.stdout
 
 
 def creating_calls(calls: list[list[str]]) -> list[list[str]]:
     return [call for call in calls if {"create", "mk"} & set(call)]
 
 
-def test_the_script_is_bash_that_can_be_parsed() -> None:
+def test_the_script_is_executable_and_valid_bash() -> None:
     subprocess.run(["bash", "-n", str(DEPLOY / "create.sh")], check=True)
     assert os.access(DEPLOY / "create.sh", os.X_OK)
 
 
-def test_the_script_grants_the_roles_that_terraform_does(first_run: tuple[RecordedScript, str]) -> None:
-    places = {
+def test_the_script_grants_the_same_roles_as_terraform(first_run: tuple[RecordedScript, str]) -> None:
+    scopes = {
         "storage buckets add-iam": "bucket",
         "ON SCHEMA `my-project.taxi`": "dataset",
         "projects add-iam": "project",
     }
-    granted: RoleGrants = set()
+    grants: RoleGrants = set()
     for call in map(" ".join, first_run[0].calls()):
         for role in re.findall(r"roles/[\w.]+", call):
-            (place,) = (place for words, place in places.items() if words in call)
+            (scope,) = (scope for words, scope in scopes.items() if words in call)
             assert "serviceAccount:taxi-assets@my-project.iam.gserviceaccount.com" in call
-            granted.add((role, place))
-    assert granted == ROLES
+            grants.add((role, scope))
+    assert grants == ROLES
 
 
-def test_the_script_names_the_addresses_that_terraform_does_and_the_program_takes_them(
+def test_the_script_prints_the_same_addresses_as_terraform_and_they_are_valid_settings(
     first_run: tuple[RecordedScript, str],
 ) -> None:
     printed = dict(re.findall(r"^(TAXI_\w+)='(.*)'$", first_run[1], flags=re.MULTILINE))
@@ -225,7 +225,7 @@ def test_the_script_names_the_addresses_that_terraform_does_and_the_program_take
     assert parse_warehouse_address(printed["TAXI_WAREHOUSE"]) == BigQueryAddress("my-project", "taxi", "europe-west6")
 
 
-def test_the_script_makes_the_bucket_as_terraform_does(first_run: tuple[RecordedScript, str]) -> None:
+def test_the_script_configures_the_bucket_like_terraform(first_run: tuple[RecordedScript, str]) -> None:
     script, _ = first_run
     assert json.loads((script.folder / "lifecycle.json").read_text())["rule"] == [
         {
@@ -239,7 +239,7 @@ def test_the_script_makes_the_bucket_as_terraform_does(first_run: tuple[Recorded
     assert wanted | {f"--soft-delete-duration={variable_default('soft_delete_days')}d"} <= set(update)
 
 
-def test_the_script_makes_bucket_dataset_and_account_with_the_services_they_need(
+def test_the_script_enables_the_services_and_creates_bucket_dataset_and_account(
     first_run: tuple[RecordedScript, str],
 ) -> None:
     calls = first_run[0].calls()
@@ -252,14 +252,14 @@ def test_the_script_makes_bucket_dataset_and_account_with_the_services_they_need
     assert "service-accounts create taxi-assets" in account
 
 
-def test_run_again_the_script_makes_nothing_twice_and_leaves_no_file(script: RecordedScript) -> None:
+def test_a_second_run_of_the_script_creates_no_duplicates_and_leaves_no_files(script: RecordedScript) -> None:
     assert script.run(**VALUES, EXISTS="yes").returncode == 0
     (dataset,) = creating_calls(script.calls())
-    assert "--force" in dataset, "bq mk then passes over what exists"
+    assert "--force" in dataset, "with --force, `bq mk` accepts an existing dataset"
     assert {path.name for path in script.folder.iterdir()} == {"gcloud", "bq", "calls", "lifecycle.json"}
 
 
-def test_without_a_project_the_script_says_so_and_calls_nothing(script: RecordedScript) -> None:
+def test_the_script_fails_without_a_project_before_it_calls_anything(script: RecordedScript) -> None:
     refused = script.run(BUCKET="taxi-lake")
     assert refused.returncode != 0
     assert "PROJECT: the project id" in refused.stderr
@@ -275,24 +275,24 @@ def test_the_guide_names_the_same_roles() -> None:
     assert len(rows) == GUIDE.count("roles/") == len(ROLES)
 
 
-def test_the_guide_s_addresses_are_taken() -> None:
+def test_the_addresses_in_the_guide_are_valid() -> None:
     named = dict(re.findall(r"^export (TAXI_\w+)='(.*)'$", GUIDE, flags=re.MULTILINE))
     assert parse_lake_address(named["TAXI_LAKE"]) == BucketAddress("taxi-lake", "lake")
     assert parse_warehouse_address(named["TAXI_WAREHOUSE"]) == BigQueryAddress("my-project", "taxi", "EU", 10**10)
 
 
-def test_the_guide_s_links_lead_somewhere() -> None:
+def test_the_links_of_the_guide_have_targets() -> None:
     for text, home in ((GUIDE, REPOSITORY / "docs"), ((DEPLOY / "README.md").read_text(), DEPLOY)):
         for link in re.findall(r"\]\((?!https:|#)([^)]+)\)", text):
             assert (home / link.partition("#")[0]).exists(), link
 
 
-# --- compute logs, and what the roles on the bucket are for ----------------------------------------------------------
+# --- compute logs and permissions on the bucket -----------------------------------------------------------------------
 
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[CloudStorage]:
-    """The bucket that the guide names."""
+    """Return the bucket of the guide."""
     with CloudStorage(versioning=True) as storage:
         for name, value in storage.environment.items():
             monkeypatch.setenv(name, value)
@@ -305,7 +305,7 @@ def guide_dagster_yaml() -> dict[str, Any]:
 
 
 def instance_on(machine: Path) -> dg.DagsterInstance:
-    """An instance with the guide's block, on a machine of its own."""
+    """Return an instance with the compute logs of the guide; the folder is its machine's local disk."""
     machine.mkdir()
     settings = guide_dagster_yaml() | {"telemetry": {"enabled": False}}
     settings["compute_logs"]["config"]["local_dir"] = str(machine)
@@ -313,7 +313,7 @@ def instance_on(machine: Path) -> dg.DagsterInstance:
     return dg.DagsterInstance.from_config(str(machine))
 
 
-def test_with_the_guide_s_block_a_log_goes_to_the_bucket_and_another_machine_reads_it_there(
+def test_the_instance_of_the_guide_stores_logs_in_the_bucket_and_another_machine_reads_them(
     bucket: CloudStorage, tmp_path: Path
 ) -> None:
     key, text = ["a-run", "compute_logs", "a-step"], b"24,874 rows are clean\n"
@@ -322,13 +322,15 @@ def test_with_the_guide_s_block_a_log_goes_to_the_bucket_and_another_machine_rea
         instance.compute_log_manager.open_log_stream(key, ComputeIOType.STDERR) as log,
     ):
         assert log is not None
-        cast("IO[str]", log).write(text.decode())  # Dagster types it as bytes, and opens it for text
+        cast("IO[str]", log).write(text.decode())  # Dagster types the stream as bytes, but opens it for text
     assert bucket.object("logs/storage/a-run/compute_logs/a-step.err") == text
     with instance_on(tmp_path / "other") as instance:
         assert instance.compute_log_manager.get_log_data(key).stderr == text
 
 
-def test_compute_logs_need_to_look_the_bucket_up_which_the_lake_does_not(bucket: CloudStorage, tmp_path: Path) -> None:
+def test_compute_logs_need_permission_to_get_the_bucket_and_the_lake_does_not(
+    bucket: CloudStorage, tmp_path: Path
+) -> None:
     bucket.forbid("storage.buckets.get")
     lake = GcsLake(storage=CloudStorageResource(), bucket=BUCKET, prefix="lake")
     with lake.staging() as folder:

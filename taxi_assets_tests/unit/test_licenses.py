@@ -1,4 +1,4 @@
-"""Licenses: every package allows everyone to run, change and redistribute the platform, and docs/licenses.md is true."""
+"""Licenses: every package may be run, changed and redistributed by everyone, and docs/licenses.md is up to date."""
 
 from __future__ import annotations
 
