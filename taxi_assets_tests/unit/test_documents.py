@@ -92,7 +92,7 @@ def _promises(document: str) -> list[tuple[str, str]]:
     table = re.split(r"^(?=\| promise )", TEXTS[document], flags=re.MULTILINE)[1].split("\n\n")[0]
     header, _, *rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()]
     assert header[0] == "promise"
-    assert header[-1] in {"verified by", "held by"}
+    assert header[-1] == "verified by"
     return [(promise, verified_by) for promise, *_, verified_by in rows]
 
 
