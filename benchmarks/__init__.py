@@ -1,6 +1,9 @@
-"""What the platform costs beside what its users would otherwise run, on one machine, in one run: `make bench`.
+"""Benchmarks of this project and its alternatives, on one machine: `make bench`.
 
-`months` makes the inputs, `peers` are those that are measured, `measure` measures one of them in a process of its own,
-`rounds` has them take turns; `cleaning`, `loading` and `running` say who takes part in which comparison. `requirements`
-says what must hold, `growth` what all of TLC's history would take; `page` and `picture` show it.
+- `months` generates the input files.
+- `peers` has the programs that are measured.
+- `measure` measures one program in a new process; `rounds` runs programs in turns and stores the results.
+- `cleaning`, `loading` and `running` define the comparisons.
+- `requirements` has the limits; `full_history` estimates the cost of all published months.
+- `page` and `chart` write docs/benchmarks.md.
 """

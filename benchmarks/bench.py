@@ -1,4 +1,4 @@
-"""Where measuring takes place: the months, folders that are gone afterwards, and what is made once for all rounds."""
+"""Folders and input files for measurements."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.measure import REPOSITORY, Figures, run
-from benchmarks.months import MONTH, Months, record_of, rows_of
+from benchmarks.measure import REPOSITORY, Measurement, measure
+from benchmarks.months import MONTH, Months, row_count, source_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,46 +18,46 @@ if TYPE_CHECKING:
 
 @dataclass
 class Bench:
-    """See the module. `folder` is removed at the end; `months` are kept."""
+    """Input files, and a temporary folder that is deleted at the end."""
 
     months: Months
     folder: Path
-    _made: dict[str, Path] = field(default_factory=dict)
+    _prepared: dict[str, Path] = field(default_factory=dict)
 
     @classmethod
     @contextmanager
     def in_folder(cls, folder: Path, scale: float) -> Iterator[Bench]:
-        """On the disk where the months are."""
+        """Create a bench with its temporary folder on the disk of the input files."""
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="run-", dir=folder) as name:
             yield cls(Months(folder, scale), Path(name))
 
     @contextmanager
-    def place(self) -> Iterator[Path]:
-        """An empty folder for one measurement."""
+    def temporary_folder(self) -> Iterator[Path]:
+        """Yield an empty folder for one measurement."""
         with tempfile.TemporaryDirectory(dir=self.folder) as name:
             yield Path(name)
 
-    def once(self, name: str, make: Callable[[Path], object]) -> Path:
-        """A folder that `make` fills, the first time that it is asked for."""
-        if name not in self._made:
+    def prepared_folder(self, name: str, make: Callable[[Path], object]) -> Path:
+        """Return a folder that all rounds share; `make` fills it on the first call."""
+        if name not in self._prepared:
             folder = self.folder / name
             folder.mkdir(parents=True)
             make(folder)
-            self._made[name] = folder
-        return self._made[name]
+            self._prepared[name] = folder
+        return self._prepared[name]
 
 
-def note_record(source: Path, folder: Path) -> None:
-    """What a download would have left beside the file."""
-    (folder / "record.json").write_text(record_of(source, rows_of(source)).model_dump_json())
+def write_source_record(source: Path, folder: Path) -> None:
+    """Write the record that a download would have written next to the file."""
+    (folder / "record.json").write_text(source_record(source, row_count(source)).model_dump_json())
 
 
-def settings(bench: Bench, home: Path, source: Path) -> dict[str, str]:
-    """The environment of a deployment in a folder. Its history exists already: making one is no part of a run."""
+def deployment_environment(bench: Bench, home: Path, source: Path) -> dict[str, str]:
+    """Return the environment of a deployment in a folder. Its Dagster instance exists, so that no run creates it."""
     dagster = home / "dagster"
     if not dagster.exists():
-        shutil.copytree(bench.once("instance", _make_instance), dagster)
+        shutil.copytree(bench.prepared_folder("instance", _make_instance), dagster)
     return {
         "DAGSTER_HOME": str(dagster),
         "TAXI_SOURCE": str(source),
@@ -68,15 +68,15 @@ def settings(bench: Bench, home: Path, source: Path) -> dict[str, str]:
 
 def _make_instance(folder: Path) -> None:
     shutil.copy(REPOSITORY / "dagster.yaml", folder)
-    look = "import dagster as dg; i = dg.DagsterInstance.get(); i.get_runs(limit=1); i.get_latest_materialization_event"
+    code = "import dagster as dg; i = dg.DagsterInstance.get(); i.get_runs(limit=1); i.get_latest_materialization_event"
     asset = "(dg.AssetKey('any')); i.all_instigator_state(); i.dispose()"
-    run(["-c", look + asset], environment={"DAGSTER_HOME": str(folder)})
+    measure(["-c", code + asset], environment={"DAGSTER_HOME": str(folder)})
 
 
-def materialize(bench: Bench, home: Path, source: Path, selection: str, *, partition: str = str(MONTH)) -> Figures:
-    """`dagster asset materialize`, with all that comes with it."""
+def materialize(bench: Bench, home: Path, source: Path, selection: str, *, partition: str = str(MONTH)) -> Measurement:
+    """Measure `dagster asset materialize`, including its start."""
     command = ["-m", "dagster", "asset", "materialize", "-m", "taxi_assets.definitions", "--select", selection]
     if partition:
         command += ["--partition", partition]
     written = [home / "lake", home / "warehouse.duckdb"]
-    return run(command, environment=settings(bench, home, source), written=written)
+    return measure(command, environment=deployment_environment(bench, home, source), written=written)

@@ -1,4 +1,4 @@
-"""The picture beside the tables: seconds and memory of a month, ours and the others'. Same results, same bytes."""
+"""The chart of docs/benchmarks.md: time and memory of cleaning a month. Equal results give equal bytes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from benchmarks.cleaning import FLOOR, NAMES
+from benchmarks.cleaning import LOWER_BOUND, OURS, PEER_LABELS
 from taxi_assets.reports.chart_style import BLUE, INK, MUTED
 
 if TYPE_CHECKING:
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
     from benchmarks.rounds import Result
 
-_SHOWN = ("ours", *NAMES.values(), FLOOR)
+_SHOWN = (OURS, *PEER_LABELS.values(), LOWER_BOUND)
 _OTHERS = "#b8bec6"
 _STYLE: Any = {"svg.hashsalt": "benchmarks", "font.family": "DejaVu Sans", "font.size": 9, "text.color": INK}
 
 
 def draw(results: Mapping[str, Result], path: Path) -> None:
-    """One row of panels a size: CPU seconds, wall seconds, peak memory."""
+    """Draw one row of panels per size: wall seconds, CPU seconds, peak memory."""
     names = [name for name in ("clean-1.4M-csv.gz", "clean-7.7M-csv.gz", "clean-7.7M-parquet") if name in results]
     if not names:
         return
@@ -35,8 +35,8 @@ def draw(results: Mapping[str, Result], path: Path) -> None:
             result = results[name]
             shown = [peer for peer in _SHOWN if peer in result.peers]
             for axes, (label, unit) in zip(panels, (("wall", "s"), ("cpu", "CPU-s"), ("peak", "MB")), strict=True):
-                # Parts of the floor were measured apart: their memory cannot be added up.
-                peers = [peer for peer in shown if (label, peer) != ("peak", FLOOR)]
+                # The parts of the lower bound are separate processes, so their memory cannot be added.
+                peers = [peer for peer in shown if (label, peer) != ("peak", LOWER_BOUND)]
                 _bars(axes, {peer: result.median(peer, label) for peer in peers}, unit)
             panels[0].set_title(result.title, loc="left", fontsize=9, fontweight="bold")
         figure.savefig(path, metadata={"Date": None})
@@ -44,7 +44,7 @@ def draw(results: Mapping[str, Result], path: Path) -> None:
 
 def _bars(axes: Axes, values: Mapping[str, float], unit: str) -> None:
     names = [*values][::-1]
-    bars = axes.barh(names, [values[name] for name in names], color=[BLUE if n == "ours" else _OTHERS for n in names])
+    bars = axes.barh(names, [values[name] for name in names], color=[BLUE if n == OURS else _OTHERS for n in names])
     axes.bar_label(
         bars, [f" {values[name]:,.{0 if values[name] >= 100 else 1}f}" for name in names], color=INK, fontsize=8
     )

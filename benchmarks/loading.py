@@ -1,4 +1,4 @@
-"""Loading a clean month into a warehouse: DuckDB with one month and with 24, Postgres beside `to_sql`."""
+"""Comparisons of loading a clean month: into DuckDB with 1 or 24 loaded months, and into Postgres."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import shutil
 from functools import partial
 from typing import TYPE_CHECKING
 
-from benchmarks.bench import note_record
-from benchmarks.cleaning import SMALL, named
-from benchmarks.measure import Figures, run
+from benchmarks.bench import write_source_record
+from benchmarks.cleaning import OURS, SMALL, row_label
+from benchmarks.measure import Measurement, measure
 from benchmarks.rounds import Comparison
-from benchmarks.server import url_of_server
+from benchmarks.server import server_url
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,61 +22,64 @@ MONTHS = 24
 
 
 def duckdb(bench: Bench) -> list[Comparison]:
-    """Is replacing a month as quick when there are many?"""
+    """Return the comparison of replacing a month if there is one month, and if there are many."""
     return [
         Comparison(
-            f"load-{named(SMALL)}",
-            f"Load: a month of {SMALL:,} rows replaced in DuckDB, which holds so many months",
-            {f"{months} loaded": partial(_replace, bench, months) for months in (1, MONTHS)},
+            f"load-{row_label(SMALL)}",
+            f"Load: replacing a month of {SMALL:,} rows in DuckDB, by number of loaded months",
+            {
+                f"{months} month{'' if months == 1 else 's'} loaded": partial(_replace, bench, months)
+                for months in (1, MONTHS)
+            },
         )
     ]
 
 
 def postgres(bench: Bench) -> list[Comparison]:
-    """The course's way into Postgres, and ours: indexes, control figures and the swap included."""
+    """Return the comparison with the course's load. Ours includes indexes, control totals and the swap."""
     return [
         Comparison(
-            f"postgres-{named(SMALL)}",
-            f"Load: a month of {SMALL:,} rows into Postgres, numerics exact",
-            {"ours": partial(_postgres, bench, "replace_month"), "to_sql": partial(_postgres, bench, "to_sql")},
+            f"postgres-{row_label(SMALL)}",
+            f"Load: a month of {SMALL:,} rows into Postgres, with exact numerics",
+            {OURS: partial(_postgres, bench, "replace_month"), "to_sql": partial(_postgres, bench, "to_sql")},
         )
     ]
 
 
-def cleaned(bench: Bench, rows: int) -> Path:
-    """A folder whose lake holds the clean month."""
+def cleaned_month(bench: Bench, rows: int) -> Path:
+    """Return a folder whose lake has the clean month."""
 
     def make(folder: Path) -> None:
         source = bench.months.file("yellow", rows, "parquet")
-        note_record(source, folder)
-        run(["-m", "benchmarks.peers.ours", "both", str(source), str(folder)])
+        write_source_record(source, folder)
+        measure(["-m", "benchmarks.peers.without_dagster", "both", str(source), str(folder)])
 
-    return bench.once(f"cleaned-{rows}", make)
+    return bench.prepared_folder(f"cleaned-{rows}", make)
 
 
-def load(bench: Bench, rows: int) -> Figures:
-    """A clean month into a new DuckDB file."""
-    folder = cleaned(bench, rows)
+def load(bench: Bench, rows: int) -> Measurement:
+    """Measure loading a clean month into a new DuckDB file."""
+    folder = cleaned_month(bench, rows)
     (folder / "warehouse.duckdb").unlink(missing_ok=True)
-    return run(["-m", "benchmarks.peers.ours", "load", "yellow", str(folder)])
+    return measure(["-m", "benchmarks.peers.without_dagster", "load", "yellow", str(folder)])
 
 
-def _replace(bench: Bench, months: int) -> Figures:
+def _replace(bench: Bench, months: int) -> Measurement:
     source = bench.months.file("yellow", SMALL, "parquet")
-    lake = cleaned(bench, SMALL) / "lake"
+    lake = cleaned_month(bench, SMALL) / "lake"
 
     def make(folder: Path) -> None:
-        note_record(source, folder)
-        run(["-m", "benchmarks.peers.history", str(source), str(folder), str(months)])
+        write_source_record(source, folder)
+        measure(["-m", "benchmarks.peers.loaded_months", str(source), str(folder), str(months)])
 
-    full = bench.once(f"loaded-{months}", make)
-    with bench.place() as folder:
+    full = bench.prepared_folder(f"loaded-{months}", make)
+    with bench.temporary_folder() as folder:
         (folder / "lake").symlink_to(lake)
         shutil.copy(full / "warehouse.duckdb", folder)
-        os.sync()  # or the load would wait for the disk to take the copy
-        return run(["-m", "benchmarks.peers.ours", "load", "yellow", str(folder)])
+        os.sync()  # otherwise the load would wait for the disk to write the copy
+        return measure(["-m", "benchmarks.peers.without_dagster", "load", "yellow", str(folder)])
 
 
-def _postgres(bench: Bench, how: str) -> Figures:
-    url = url_of_server(bench.once("server", lambda _: None))
-    return run(["-m", "benchmarks.peers.postgres", how, url, str(cleaned(bench, SMALL) / "lake")])
+def _postgres(bench: Bench, method: str) -> Measurement:
+    url = server_url(bench.prepared_folder("server", lambda _: None))
+    return measure(["-m", "benchmarks.peers.postgres", method, url, str(cleaned_month(bench, SMALL) / "lake")])

@@ -1,7 +1,7 @@
 """One measurement in a fresh process: wall and CPU seconds, peak memory, bytes written.
 
-Belongs here: both ends of it, the process that measures (`run`) and the one that is measured (`timed`). Nothing but the
-standard library is imported at the start, since whatever is counts as memory of those who are measured.
+`measure` is called by the measuring process, `measure_here` by the measured one. At module level, only the standard
+library is imported, because imports count as memory of the measured process.
 """
 
 from __future__ import annotations
@@ -23,31 +23,33 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).parents[1]
 
-_MARK = "figures of the benchmark: "
-_TAIL = 2000
-_PAUSE = 0.03  # between two looks at the memory of somebody else's process
-_LOOKS_A_FAMILY = 6
-_SET_CHILD_SUBREAPER = 36  # prctl(2): orphans of a child's become one's own
+_RESULT_PREFIX = "measurement: "
+_SHOWN_OUTPUT_CHARACTERS = 2000
+_SAMPLE_SECONDS = 0.03  # between two samples of the memory of another process
+_SAMPLES_PER_TREE_SCAN = 6
+_SET_CHILD_SUBREAPER = 36  # prctl(2): adopt orphaned descendants
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What one run took. `start_up` is the wall time that is not in `wall`: Python's start, and imports."""
+class Measurement:
+    """The cost of one run: seconds, megabytes and bytes."""
 
     wall: float
     cpu: float
     peak: float
-    """MB."""
+    """Peak memory in megabytes."""
     bytes: int = 0
+    """Bytes of the files that the run wrote."""
     start_up: float = 0.0
+    """Seconds of Python's start and imports, which are not part of `wall`."""
     others_cpu: float | None = None
-    """CPU seconds that all other processes, and other guests of the host, used during the whole run. None: unknown."""
+    """CPU seconds of all other processes, and other guests of the host, during the run. None: unknown."""
     disk_wait: float | None = None
-    """Seconds of the whole run in which at least one process on the machine waited for the disk. None: unknown."""
+    """Seconds of the run in which at least one process on the machine waited for the disk. None: unknown."""
 
-    def __add__(self, other: Figures) -> Figures:
-        """One after the other."""
-        return Figures(
+    def __add__(self, other: Measurement) -> Measurement:
+        """Return the cost of running one after the other."""
+        return Measurement(
             self.wall + other.wall,
             self.cpu + other.cpu,
             max(self.peak, other.peak),
@@ -65,13 +67,13 @@ def _sum(one: float | None, other: float | None) -> float | None:
 # --- in the process that is measured ---------------------------------------------------------------------------------
 
 
-def timed(work: Callable[[], object], *, written: Sequence[Path] = ()) -> None:
-    """Do the work, and say what it took; without the imports before it."""
+def measure_here(work: Callable[[], object], *, written: Sequence[Path] = ()) -> None:
+    """Do the work and print its measurement, which does not include earlier imports."""
     started, cpu = time.perf_counter(), _cpu_seconds()
     work()
     wall, cpu = time.perf_counter() - started, _cpu_seconds() - cpu
-    figures = Figures(wall, cpu, peak_of(os.getpid()), sum(map(size, written)))
-    sys.stdout.write(f"\n{_MARK}{json.dumps(asdict(figures))}\n")
+    measured = Measurement(wall, cpu, peak_memory_megabytes(os.getpid()), sum(map(size_bytes, written)))
+    sys.stdout.write(f"\n{_RESULT_PREFIX}{json.dumps(asdict(measured))}\n")
     sys.stdout.flush()
 
 
@@ -80,17 +82,17 @@ def _cpu_seconds() -> float:
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
-def peak_of(pid: int) -> float:
-    """A process' largest resident size so far, in MB.
+def peak_memory_megabytes(pid: int) -> float:
+    """Return the peak resident size of a process so far, in megabytes.
 
-    Not ru_maxrss, which starts with the size of the process that forked this one.
+    Not ru_maxrss, which starts with the size of the parent process.
     """
     words = Path(f"/proc/{pid}/status").read_text().split()
     return int(words[words.index("VmHWM:") + 1]) / 1024 if "VmHWM:" in words else 0.0
 
 
-def size(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
+def size_bytes(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a folder."""
     if path.is_dir():
         return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     return path.stat().st_size if path.exists() else 0
@@ -99,19 +101,25 @@ def size(path: Path) -> int:
 # --- in the process that measures ------------------------------------------------------------------------------------
 
 
-def run(
+def measure(
     command: Sequence[str], *, environment: Mapping[str, str] | None = None, written: Sequence[Path] = ()
-) -> Figures:
-    """Run a command of this Python, such as ["-m", "benchmarks.peers.course", …], with no settings but those given.
+) -> Measurement:
+    """Run a command with this Python in a new process, and return its measurement.
 
-    Where it calls `timed`, what that says counts; otherwise all that the process took, and its children with it.
+    If the command calls `measure_here`, the result is that measurement. Otherwise it covers the whole process and its
+    children.
+
+    Args:
+        command: Arguments for Python, such as ["-m", "benchmarks.peers.course", …].
+        environment: Settings for the command. Other TAXI_* and DAGSTER_* variables are not passed on.
+        written: Files and folders whose size is measured.
     """
-    import ctypes  # noqa: PLC0415  (not in those who are measured)
+    import ctypes  # noqa: PLC0415  (not imported by measured processes)
 
-    machine, itself = Machine.read(), _own_cpu_seconds()
+    machine, itself = MachineUsage.read(), _cpu_seconds_without_children()
     settings = {name: value for name, value in os.environ.items() if not name.startswith(("TAXI_", "DAGSTER_"))}
     ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    others = _children()
+    existing_children = _children()
     started = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, *command],
@@ -121,55 +129,55 @@ def run(
         stderr=subprocess.STDOUT,
         text=True,
     )
-    with process, _Watch(process.pid) as watch:
-        message = process.stdout.read() if process.stdout else ""
-        # Its children's time is in it, too, once they have ended.
+    with process, _MemoryMonitor(process.pid) as watch:
+        output = process.stdout.read() if process.stdout else ""
+        # Includes the time of children that the process has waited for.
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         wall = time.perf_counter() - started
-    machine_after, itself_after = Machine.read(), _own_cpu_seconds()
+    machine_after, itself_after = MachineUsage.read(), _cpu_seconds_without_children()
     if process.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{message[-_TAIL:]}")
+        raise SystemExit(f"{' '.join(command)} failed:\n{output[-_SHOWN_OUTPUT_CHARACTERS:]}")
     cpu = used.ru_utime + used.ru_stime
-    marked = [line.removeprefix(_MARK) for line in message.splitlines() if line.startswith(_MARK)]
+    marked = [line.removeprefix(_RESULT_PREFIX) for line in output.splitlines() if line.startswith(_RESULT_PREFIX)]
     if marked:
-        inside = Figures(**json.loads(marked[-1]))
-        figures = replace(inside, start_up=wall - inside.wall)
+        inside = Measurement(**json.loads(marked[-1]))
+        measured = replace(inside, start_up=wall - inside.wall)
     else:
-        cpu += _cpu_seconds_left_behind(others)
-        figures = Figures(wall, cpu, watch.peak, sum(map(size, written)))
+        cpu += _cpu_seconds_of_orphans(existing_children)
+        measured = Measurement(wall, cpu, watch.peak, sum(map(size_bytes, written)))
     others_cpu, disk_wait = machine_after.since(machine, own=cpu + itself_after - itself)
-    return replace(figures, others_cpu=others_cpu, disk_wait=disk_wait)
+    return replace(measured, others_cpu=others_cpu, disk_wait=disk_wait)
 
 
-def _own_cpu_seconds() -> float:
-    """Of this process without its children, which are measured."""
+def _cpu_seconds_without_children() -> float:
+    """Return the CPU seconds of this process without its children, which are measured."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 
 
 @dataclass(frozen=True)
-class Machine:
-    """What the whole machine has used since it started. A difference of two tells what a run had to share."""
+class MachineUsage:
+    """Use of the whole machine since its start. The difference of two readings is the use during a run."""
 
     busy: float | None
-    """CPU seconds in which a core ran a process, the system, or another guest of the host."""
+    """CPU seconds of all processes, the kernel and other guests of the host."""
     disk_wait: float | None
     """Seconds in which at least one process waited for the disk (`some` in /proc/pressure/io)."""
 
     @classmethod
     def read(cls) -> Self:
-        """Read both from /proc; a kernel that does not have one of them leaves it None."""
+        """Read both values from /proc. A value that the kernel does not provide is None."""
         busy = disk_wait = None
         with suppress(OSError):
-            user, nice, system, _idle, _iowait, *rest = map(int, _words(Path("/proc/stat"))[1:9])
+            user, nice, system, _idle, _iowait, *rest = map(int, _first_line_words(Path("/proc/stat"))[1:9])
             busy = (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
         with suppress(OSError):
-            total = next(word for word in _words(Path("/proc/pressure/io")) if word.startswith("total="))
+            total = next(word for word in _first_line_words(Path("/proc/pressure/io")) if word.startswith("total="))
             disk_wait = int(total.removeprefix("total=")) / 1e6
         return cls(busy, disk_wait)
 
-    def since(self, earlier: Machine, *, own: float) -> tuple[float | None, float | None]:
+    def since(self, earlier: MachineUsage, *, own: float) -> tuple[float | None, float | None]:
         """Return the CPU seconds of all processes but your `own`, and the seconds of waiting for the disk."""
         return _increase(earlier.busy, self.busy, less=own), _increase(earlier.disk_wait, self.disk_wait)
 
@@ -178,36 +186,36 @@ def _increase(earlier: float | None, later: float | None, *, less: float = 0.0) 
     return None if earlier is None or later is None else max(0.0, later - earlier - less)
 
 
-def _words(path: Path) -> list[str]:
-    """The words of a file's first line."""
+def _first_line_words(path: Path) -> list[str]:
+    """Return the words of the first line of a file."""
     with path.open() as lines:
         return next(lines).split()
 
 
 def _children() -> set[Any]:
-    import psutil  # noqa: PLC0415  (not in those who are measured)
+    import psutil  # noqa: PLC0415  (not imported by measured processes)
 
     return set(psutil.Process().children())
 
 
-def _cpu_seconds_left_behind(others: set[Any]) -> float:
-    """Of what a process did not wait for as it ended, such as the server that workers are forked from."""
+def _cpu_seconds_of_orphans(known: set[Any]) -> float:
+    """Return the CPU seconds of processes that the measured one did not wait for, such as a fork server."""
     seconds = 0.0
-    while left := _children() - others:
+    while left := _children() - known:
         for child in left:
             _, _, used = os.wait4(child.pid, 0)
             seconds += used.ru_utime + used.ru_stime
     return seconds
 
 
-class _Watch:
-    """Watches the memory of a process from outside, and that of all its descendants together."""
+class _MemoryMonitor:
+    """Samples the memory of a process, and the total memory of the process and its descendants."""
 
     def __init__(self, pid: int) -> None:
         self.peak = 0.0
         self._pid = pid
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread = threading.Thread(target=self._sample, daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -217,21 +225,21 @@ class _Watch:
         self._ended.set()
         self._thread.join()
 
-    def _look(self) -> None:
-        import psutil  # noqa: PLC0415  (not in those who are measured)
+    def _sample(self) -> None:
+        import psutil  # noqa: PLC0415  (not imported by measured processes)
 
-        looks = 0
+        samples = 0
         with suppress(psutil.Error, OSError):
-            head = psutil.Process(self._pid)
-            while not self._ended.wait(_PAUSE):
-                self.peak = max(self.peak, peak_of(self._pid))
-                if looks % _LOOKS_A_FAMILY == 0:  # it reads all of /proc
-                    family = [head, *head.children(recursive=True)]
-                    self.peak = max(self.peak, sum(map(_resident, family)))
-                looks += 1
+            root = psutil.Process(self._pid)
+            while not self._ended.wait(_SAMPLE_SECONDS):
+                self.peak = max(self.peak, peak_memory_megabytes(self._pid))
+                if samples % _SAMPLES_PER_TREE_SCAN == 0:  # less often, because it reads all of /proc
+                    tree = [root, *root.children(recursive=True)]
+                    self.peak = max(self.peak, sum(map(_resident_megabytes, tree)))
+                samples += 1
 
 
-def _resident(process: Any) -> float:
+def _resident_megabytes(process: Any) -> float:
     with suppress(OSError, ValueError):
         words = Path(f"/proc/{process.pid}/status").read_text().split()
         return int(words[words.index("VmRSS:") + 1]) / 1024

@@ -1,8 +1,8 @@
-"""The months that everybody works on: generated rows, repeated up to size, kept in a folder that git ignores.
+"""The input files: generated rows, repeated up to a size, stored in a folder that git ignores.
 
-Yellow in the layout of 2021, as `.csv.gz` and as Parquet, and fhvhv as Parquet: none of it is a TLC record. A file is
-made once, by a stream where the format allows it; the Parquet of yellow is one row group, as TLC's older files have it,
-and so its rows are in memory once (in a process of its own).
+There are yellow months in the layout of 2021 (csv.gz and Parquet) and fhvhv months (Parquet). None of it is a TLC
+record. A file is generated once, as a stream if the format allows it. The Parquet of yellow has one row group, like
+TLC's older files, so a separate process holds all its rows in memory.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from benchmarks.measure import run
+from benchmarks.measure import measure
 from taxi_assets.tlc import synthetic
 from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.month import Month
@@ -38,56 +38,56 @@ _NEWER_ROW_GROUP = 1 << 20
 
 @dataclass(frozen=True)
 class Months:
-    """The files of a folder; whoever asks for one has it made. `scale` below 1 makes all of them smaller."""
+    """The input files in a folder, each generated on first use. A `scale` below 1 makes all of them smaller."""
 
     folder: Path
     scale: float = 1.0
 
     def rows(self, rows: int) -> int:
-        """How many rows a month of so many has at this scale."""
+        """Return the number of rows at this scale."""
         return max(int(rows * self.scale), 1000)
 
     def file(self, service: str, rows: int, ending: str) -> Path:
-        """A month of so many rows, in a folder that TAXI_SOURCE takes."""
+        """Return the file of a month, in a folder for TAXI_SOURCE."""
         path = self.folder / "published" / f"{self.rows(rows)}.{ending}" / f"{service}_tripdata_{MONTH}.{ending}"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            sys.stderr.write(f"making {path.relative_to(self.folder)}\n")
+            sys.stderr.write(f"generating {path.relative_to(self.folder)}\n")
             source = "-" if ending == "csv.gz" or service != "yellow" else str(self.file(service, rows, "csv.gz"))
-            run(["-m", "benchmarks.months", service, str(self.rows(rows)), str(path), source])
+            measure(["-m", "benchmarks.months", service, str(self.rows(rows)), str(path), source])
         _add_zones(path.parent)
         return path
 
     def csv(self, rows: int) -> Path:
-        """The same rows as text that is not packed."""
+        """Return the yellow month as an uncompressed CSV file."""
         packed = self.file("yellow", rows, "csv.gz")
         path = packed.with_suffix("")
         if not path.exists():
-            with gzip.open(packed, "rb") as source, _whole(path).open("wb") as target:
+            with gzip.open(packed, "rb") as source, _unfinished(path).open("wb") as target:
                 while block := source.read(1 << 24):
                     target.write(block)
-            _whole(path).replace(path)
+            _unfinished(path).replace(path)
         return path
 
     @property
     def small_months(self) -> list[str]:
-        """Which there are."""
+        """The months in the folder of `small`."""
         return SMALL_MONTHS if self.scale == 1 else SMALL_MONTHS[:3]
 
     def small(self) -> Path:
-        """A folder of 24 small months of yellow, of 100,000 rows or so, each its own."""
+        """Return a folder with 24 different yellow months of about 100,000 rows."""
         folder = self.folder / "published" / "small"
         folder.mkdir(parents=True, exist_ok=True)
         for month in self.small_months:
             path = folder / f"yellow_tripdata_{month}.csv.gz"
             if not path.exists():
-                synthetic.write_month("yellow", Month.parse(month), _whole(path))
-                _whole(path).replace(path)
+                synthetic.write_month("yellow", Month.parse(month), _unfinished(path))
+                _unfinished(path).replace(path)
         _add_zones(folder)
         return folder
 
     def tiny(self) -> Path:
-        """A folder with a month of a hundred rows."""
+        """Return a folder with a month of 100 rows."""
         path = self.folder / "published" / "tiny" / f"yellow_tripdata_{MONTH}.csv.gz"
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
@@ -95,8 +95,8 @@ class Months:
         return path.parent
 
 
-def record_of(path: Path, rows: int) -> SourceRecord:
-    """What a download would have recorded."""
+def source_record(path: Path, rows: int) -> SourceRecord:
+    """Return the record that a download would have written."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return SourceRecord(
@@ -110,18 +110,18 @@ def record_of(path: Path, rows: int) -> SourceRecord:
     )
 
 
-def rows_of(path: Path) -> int:
-    """How many rows a file of these has: its folder says so."""
+def row_count(path: Path) -> int:
+    """Return the number of rows of an input file, which is part of the name of its folder."""
     return int(path.parent.name.partition(".")[0])
 
 
-def _whole(path: Path) -> Path:
-    """Where it is written; it gets its name when it is whole."""
+def _unfinished(path: Path) -> Path:
+    """Return the temporary path of a file, which is renamed when it is complete."""
     return path.with_name(f".{path.name}.new")
 
 
 def _add_zones(folder: Path) -> None:
-    """The table that marts and reports need is published in the same folder."""
+    """Publish the taxi zones, which marts and reports need, in the same folder."""
     shutil.copy(synthetic.zones_path(), folder / "taxi_zone_lookup.csv")
 
 
@@ -132,7 +132,7 @@ def _sample(service: str, path: Path) -> Path:
 
 
 def _write_csv(path: Path, rows: int) -> None:
-    """One gzip stream, as published ones are; what repeats is packed once."""
+    """Write one gzip stream, as in published files. Repeated parts are compressed once."""
     small = _sample("yellow", path)
     header, *lines = gzip.decompress(small.read_bytes()).splitlines(keepends=True)
     small.unlink()
@@ -140,40 +140,40 @@ def _write_csv(path: Path, rows: int) -> None:
     parts = [header, *[b"".join(lines)] * times, b"".join(lines[:rest])]
     packed: dict[int, bytes] = {}
     crc = length = 0
-    with _whole(path).open("wb") as file:
+    with _unfinished(path).open("wb") as file:
         file.write(_GZIP_HEADER)
         for part in parts:
             if id(part) not in packed:
                 packer = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
-                # It ends on a byte, and nothing after it refers to what is before: so it can stand there again.
+                # A full flush ends on a byte boundary and resets the dictionary, so the bytes can be repeated.
                 packed[id(part)] = packer.compress(part) + packer.flush(zlib.Z_FULL_FLUSH)
             file.write(packed[id(part)])
             crc, length = zlib.crc32(part, crc), length + len(part)
         file.write(zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS).flush())
         file.write(struct.pack("<II", crc, length % (1 << 32)))
-    _whole(path).replace(path)
+    _unfinished(path).replace(path)
 
 
 def _write_parquet(path: Path, source: Path) -> None:
     table = pyarrow.csv.read_csv(source)
-    pyarrow.parquet.write_table(table, _whole(path), row_group_size=table.num_rows, compression="snappy")
-    _whole(path).replace(path)
+    pyarrow.parquet.write_table(table, _unfinished(path), row_group_size=table.num_rows, compression="snappy")
+    _unfinished(path).replace(path)
 
 
 def _write_fhvhv(path: Path, rows: int) -> None:
-    """In row groups of a million, as TLC's newer files have them."""
+    """Write row groups of 1,048,576 rows, like those of TLC's newer files."""
     small = _sample("fhvhv", path)
     table = pyarrow.parquet.read_table(small)
     small.unlink()
     several = pa.concat_tables([table] * -(-_NEWER_ROW_GROUP // len(table))).slice(0, _NEWER_ROW_GROUP)
-    with pyarrow.parquet.ParquetWriter(_whole(path), table.schema, compression="snappy") as writer:
+    with pyarrow.parquet.ParquetWriter(_unfinished(path), table.schema, compression="snappy") as writer:
         for start in range(0, rows, len(several)):
             writer.write_table(several.slice(0, rows - start), row_group_size=_NEWER_ROW_GROUP)
-    _whole(path).replace(path)
+    _unfinished(path).replace(path)
 
 
 def main(service: str, rows: str, path: str, source: str) -> None:
-    """Make one file."""
+    """Generate one file."""
     if service == "fhvhv":
         _write_fhvhv(Path(path), int(rows))
     elif source == "-":

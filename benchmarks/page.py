@@ -1,11 +1,11 @@
-"""docs/benchmarks.md, from the results. One section is written by hand, and kept: what was tried."""
+"""docs/benchmarks.md, written from the results. One section, experiments, is written by hand and kept."""
 
 from __future__ import annotations
 
 import ast
 from typing import TYPE_CHECKING
 
-from benchmarks import growth
+from benchmarks import full_history
 from benchmarks.measure import REPOSITORY
 from benchmarks.requirements import REQUIREMENTS
 
@@ -15,90 +15,93 @@ if TYPE_CHECKING:
 
     from benchmarks.rounds import Result
 
-_BEGIN, _END = "<!-- by hand: what was tried -->", "<!-- by hand: end -->"
+_BEGIN, _END = "<!-- written by hand: experiments -->", "<!-- end of the section written by hand -->"
 
-_HEAD = """# Speed and memory, side by side
+_HEAD = """# Benchmarks
 
-What the platform costs beside what you would otherwise run: the same generated months, the same machine, the same hour.
-Who is compared takes turns (A B C, A B C), each time in a fresh process; a figure is the median of the rounds, a ratio
-the median of the rounds' ratios. The machine's own speed is in the seconds, not in the ratios.
+This page compares the speed and memory of this project with alternatives, on the same generated months and machine. The
+compared programs run in turns (A B C, A B C), each time in a new process. A value is the median of the rounds; a ratio
+is the median of the ratios of the rounds. The seconds depend on the speed of the machine, the ratios do not. *The
+course* is the Prefect flow of the Data Engineering Zoomcamp (see [From Prefect](from-prefect.md)).
 
 ```bash needs=hours
-make bench                           # all of it: takes two hours, and 15 GB in data/bench
-make bench ONLY=clean,memory         # some of it; the rest stays as it was last measured
+make bench                           # everything: takes two hours, and 15 GB in data/bench
+make bench ONLY=clean,memory         # a selection; other results stay as they are
 make bench REPETITIONS=5
-make bench-page                      # this page and its picture anew, from what was last measured
+make bench-page                      # write this page and its chart from the last results
 ```
 
-This page is written by the program, but for *What was tried*.
+The program writes this page, except for the section *Experiments*.
 
 ![Seconds and memory of cleaning a month](images/benchmarks.svg)
 """
 
-_READING = """CPU-s are those of all threads, with the system's. Peak is the largest resident size (`VmHWM`), of all
-processes together where there are several. Wall time of what is run in Python is without its start and imports, which
-stand beside it, together with what was prepared; that of commands is with them. The last column is the wall time by
-that of the first line.
+_READING = """- **CPU-s** are the CPU seconds of all threads, in user and kernel mode.
+- **Peak** is the largest resident size (`VmHWM`); for several processes, of their sum.
+- **Wall time** of Python modules excludes their start, imports and preparation, which are in *start-up*. Wall time of
+  commands includes them.
+- **Ratio** is the wall time divided by that of the first row.
+- **Others** are the CPU seconds of other processes on the machine during the run.
+- **Disk wait** is the time in which at least one process on the machine waited for the disk.
 
-*Others* are the CPU-s that other processes on the machine used during the run; *disk wait* is the time in which at
-least one process on the machine waited for the disk. Both include start-up, and both are empty where they were not
-recorded. Where others used much of the machine, the wall time is not a property of the platform: measure again on a
-quiet machine. Postgres runs in processes of its own, so its CPU-s are among those of others."""
+*Others* and *disk wait* include start-up, and are empty if they were not recorded. If others used much of the machine,
+the wall time says little about the program: measure again on an idle machine. The CPU seconds of Postgres count as
+others, because it runs in separate processes."""
 
 
 def write(results: Mapping[str, Result], path: Path) -> None:
-    """Write the page; what stands between the markers stays."""
+    """Write the page, and keep the section between the markers."""
     parts = [
         _HEAD,
-        "## Where and when\n",
+        "## Machines and versions\n",
         _origins(results),
-        "\n## What must hold\n",
+        "\n## Requirements\n",
         _requirements(results),
-        "\n## Figures\n",
+        "\n## Measurements\n",
         f"{_READING}\n",
-        *map(_figures, results.values()),
-        "## Who is measured\n",
+        *map(_measurements, results.values()),
+        "## Measured programs\n",
         _peers(),
-        "\n## What was tried\n",
-        f"{_BEGIN}\n{_kept(path)}\n{_END}",
-        "\n## Growth on paper\n",
-        f"{_first(growth.__doc__, paragraphs=2)}\n",
-        growth.tables(results),
+        "\n## Experiments\n",
+        f"{_BEGIN}\n{_handwritten_section(path)}\n{_END}",
+        "\n## Estimate for the full history\n",
+        f"{_first_paragraphs(full_history.__doc__, paragraphs=2)}\n",
+        full_history.tables(results),
     ]
     path.write_text("\n".join(parts) + "\n")
 
 
-def _kept(path: Path) -> str:
+def _handwritten_section(path: Path) -> str:
     text = path.read_text() if path.exists() else ""
     return text.partition(_BEGIN)[2].partition(_END)[0].strip()
 
 
 def _origins(results: Mapping[str, Result]) -> str:
-    """Comparisons that were measured on the same machine, versions and commit, in a line."""
-    found: dict[tuple[str, str, str], list[Result]] = {}
+    """Return a table with one line for the comparisons of each machine, versions and commit."""
+    groups: dict[tuple[str, str, str], list[Result]] = {}
     for result in results.values():
-        found.setdefault((result.machine, result.versions, result.commit), []).append(result)
+        groups.setdefault((result.machine, result.versions, result.commit), []).append(result)
     lines = ["| measured | machine | versions | commit | comparisons |", "|---|---|---|---|---|"]
-    for (machine, versions, commit), those in found.items():
-        when = sorted(result.measured for result in those)
-        span = when[0] if when[0] == when[-1] else f"{when[0]} to {when[-1]}"
-        lines.append(f"| {span} | {machine} | {versions} | {commit} | {', '.join(r.name for r in those)} |")
+    for (machine, versions, commit), group in groups.items():
+        times = sorted(result.measured for result in group)
+        span = times[0] if times[0] == times[-1] else f"{times[0]} to {times[-1]}"
+        lines.append(f"| {span} | {machine} | {versions} | {commit} | {', '.join(r.name for r in group)} |")
     return "\n".join(lines)
 
 
 def _requirements(results: Mapping[str, Result]) -> str:
-    lines = ["| | | limit | measured | |", "|---|---|--:|--:|---|"]
+    lines = ["| area | metric | limit | measured | result |", "|---|---|--:|--:|---|"]
     for one in REQUIREMENTS:
-        figure, verdict = one.text(results)
-        lines.append(f"| {one.area} | {one.label} | {one.limit_text} | {figure} | {verdict} |")
+        value, verdict = one.evaluate(results)
+        lines.append(f"| {one.area} | {one.label} | {one.limit_text} | {value} | {verdict} |")
     return "\n".join(lines)
 
 
-def _figures(result: Result) -> str:
+def _measurements(result: Result) -> str:
     rounds = len(next(iter(result.peers.values())))
     lines = [
-        f"**{result.title}** ({rounds} rounds)\n",
-        "| | wall s | CPU-s | peak MB | written MB | start, set-up s | others CPU-s | disk wait s | wall, ratio |",
+        f"**{result.title}** ({rounds} round{'' if rounds == 1 else 's'})\n",
+        "| program | wall s | CPU-s | peak MB | written MB | start-up s | others CPU-s | disk wait s | ratio |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     base = next(iter(result.peers))
@@ -113,26 +116,28 @@ def _figures(result: Result) -> str:
             f"{peak:,.0f}",
             f"{written / 1e6:,.1f}" if written else "",
             f"{start:.1f}" if start else "",
-            *(_known(result, peer, label) for label in ("others_cpu", "disk_wait")),
+            *(_optional_median(result, peer, label) for label in ("others_cpu", "disk_wait")),
             f"{result.ratio(peer, base, 'wall'):.2f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 
 
-def _known(result: Result, peer: str, label: str) -> str:
-    """The median, or nothing where a round did not record it."""
-    recorded = all(getattr(figures, label) is not None for figures in result.peers[peer])
+def _optional_median(result: Result, peer: str, label: str) -> str:
+    """Return the median as text, or an empty text if a round did not record it."""
+    recorded = all(getattr(measured, label) is not None for measured in result.peers[peer])
     return f"{result.median(peer, label):.1f}" if recorded else ""
 
 
 def _peers() -> str:
-    """What their modules say of themselves."""
+    """Return a list of the peers with their module docstrings."""
     files = sorted((REPOSITORY / "benchmarks" / "peers").glob("*.py"))
-    docs = {file.stem: _first(ast.get_docstring(ast.parse(file.read_text())), paragraphs=2) for file in files}
+    docs = {
+        file.stem: _first_paragraphs(ast.get_docstring(ast.parse(file.read_text())), paragraphs=2) for file in files
+    }
     return "\n".join(f"- `{name}`: {' '.join(text.split())}" for name, text in docs.items() if name != "__init__")
 
 
-def _first(text: str | None, *, paragraphs: int) -> str:
+def _first_paragraphs(text: str | None, *, paragraphs: int) -> str:
     prose = [part for part in (text or "").split("\n\n") if not part.startswith("    ")]
     return "\n\n".join(prose[:paragraphs]).strip()

@@ -1,6 +1,6 @@
-"""Comparisons and their results: peers take turns (A B C, A B C); a ratio is taken within a round, then its median.
+"""Comparisons and their results: peers run in turns (A B C, A B C), and ratios are medians of the ratios of the rounds.
 
-A machine gets slower and faster while one waits: what ran side by side can be compared, what ran an hour apart cannot.
+The speed of a machine varies with time, so only programs that ran shortly after each other are compared.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from benchmarks.measure import REPOSITORY, Figures
+from benchmarks.measure import REPOSITORY, Measurement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,19 +27,19 @@ _PACKAGES = ("dagster", "pyarrow", "duckdb", "polars", "pandas")
 
 @dataclass(frozen=True)
 class Comparison:
-    """Who is measured beside whom. `sums` are peers that are others added up; `title` stands above the table."""
+    """The programs that are measured together. `totals` are peers that are sums of other peers."""
 
     name: str
     title: str
-    peers: Mapping[str, Callable[[], Figures]]
-    sums: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    at_least: int = 1
-    """Rounds, where each is short."""
+    peers: Mapping[str, Callable[[], Measurement]]
+    totals: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    minimum_rounds: int = 1
+    """Minimum number of rounds, for short programs."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a comparison: each peer's figures, a round each."""
+    """The measurements of a comparison: for each peer, one per round."""
 
     name: str
     title: str
@@ -47,38 +47,38 @@ class Result:
     commit: str
     machine: str
     versions: str
-    peers: Mapping[str, Sequence[Figures]]
+    peers: Mapping[str, Sequence[Measurement]]
 
     def median(self, peer: str, label: str) -> float:
-        """Of a peer's wall, cpu, peak, bytes, start_up, others_cpu or disk_wait."""
-        return statistics.median(float(getattr(figures, label)) for figures in self.peers[peer])
+        """Return a peer's median of wall, cpu, peak, bytes, start_up, others_cpu or disk_wait."""
+        return statistics.median(float(getattr(measurement, label)) for measurement in self.peers[peer])
 
-    def ratio(self, peer: str, to: str, label: str) -> float:
-        """The median of the rounds' ratios."""
-        pairs = zip(self.peers[peer], self.peers[to], strict=True)
+    def ratio(self, peer: str, base: str, label: str) -> float:
+        """Return the median of the ratios of the rounds."""
+        pairs = zip(self.peers[peer], self.peers[base], strict=True)
         return statistics.median(float(getattr(one, label)) / float(getattr(other, label)) for one, other in pairs)
 
 
 def compare(comparison: Comparison, repetitions: int) -> Result:
-    """Run it."""
+    """Run all rounds of a comparison."""
     sys.stderr.write(f"{comparison.name}\n")
     commit = _commit()
-    peers: dict[str, list[Figures]] = {name: [] for name in (*comparison.peers, *comparison.sums)}
-    for _ in range(max(repetitions, comparison.at_least)):
+    peers: dict[str, list[Measurement]] = {name: [] for name in (*comparison.peers, *comparison.totals)}
+    for _ in range(max(repetitions, comparison.minimum_rounds)):
         for name, run in comparison.peers.items():
-            figures = run()
-            peers[name].append(figures)
-            shown = f"{figures.wall:8.2f} s {figures.cpu:8.2f} cpu-s {figures.peak:7.0f} MB"
-            if figures.others_cpu is not None:
-                shown += f"   others {figures.others_cpu:.1f} cpu-s"
+            measured = run()
+            peers[name].append(measured)
+            shown = f"{measured.wall:8.2f} s {measured.cpu:8.2f} cpu-s {measured.peak:7.0f} MB"
+            if measured.others_cpu is not None:
+                shown += f"   others {measured.others_cpu:.1f} cpu-s"
             sys.stderr.write(f"  {name:<32}{shown}\n")
-        for name, parts in comparison.sums.items():
+        for name, parts in comparison.totals.items():
             first, *others = (peers[part][-1] for part in parts)
             for other in others:
                 first += other
             peers[name].append(first)
     if commit != _commit():
-        commit += f", then {_commit()}"  # somebody worked on it meanwhile
+        commit += f", then {_commit()}"  # the code changed during the comparison
     now = dt.datetime.now(dt.UTC)
     return Result(
         comparison.name, comparison.title, f"{now:%Y-%m-%d %H:%M} UTC", commit, _machine(), _versions(), peers
@@ -86,20 +86,20 @@ def compare(comparison: Comparison, repetitions: int) -> Result:
 
 
 class Results:
-    """What was last measured of each comparison, in a JSON file."""
+    """The last result of each comparison, in a JSON file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         known = json.loads(path.read_text()) if path.exists() else []
-        self.of: dict[str, Result] = {}
+        self.by_name: dict[str, Result] = {}
         for one in known:
-            peers = {name: [Figures(**figures) for figures in rounds] for name, rounds in one.pop("peers").items()}
-            self.of[one["name"]] = Result(**one, peers=peers)
+            peers = {name: [Measurement(**fields) for fields in rounds] for name, rounds in one.pop("peers").items()}
+            self.by_name[one["name"]] = Result(**one, peers=peers)
 
     def add(self, result: Result) -> None:
-        """Keep it, in place of an older one."""
-        self.of[result.name] = result
-        self._path.write_text(json.dumps([asdict(one) for one in self.of.values()], indent=1) + "\n")
+        """Store a result, replacing an older one of the same comparison."""
+        self.by_name[result.name] = result
+        self._path.write_text(json.dumps([asdict(one) for one in self.by_name.values()], indent=1) + "\n")
 
 
 def _commit() -> str:

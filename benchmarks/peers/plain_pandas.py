@@ -1,8 +1,8 @@
-"""The same work as ours, by somebody who writes it in plain pandas: rules, derived columns, quarantine, decimals, zstd.
+"""The same work in plain pandas: rules, derived columns, quarantine, decimals, zstd.
 
-What it does not do: exact rounding (doubles are rounded, so 1.005 becomes 1.00), the original text of a row (its fields
-are written anew), rows of another number of fields or bytes that are not UTF-8 (they end it), the hour that clocks
-repeat, control figures, a report; and the month is in memory, whole.
+It lacks exact rounding (doubles are rounded, so 1.005 becomes 1.00), the original text of a row (fields are formatted
+again), the repeated hour at the end of daylight saving time, control totals and a report. It fails on rows with another
+number of fields and on bytes that are not UTF-8. The whole month is in memory.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from benchmarks.measure import timed
+from benchmarks.measure import measure_here
 
 _Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -49,12 +49,12 @@ _MONEY = [
 
 
 def work(source: Path, clean: Path, quarantine: Path) -> None:
-    """Both halves of a month."""
+    """Write the clean and the quarantined rows of a month."""
     published = pd.read_parquet(source) if source.suffix == ".parquet" else pd.read_csv(source, low_memory=False)
     frame = published.rename(columns=lambda name: _NAMES.get(name.lower(), name.lower()))
     unreadable = _parse(frame)
     _derive(frame)
-    reasons = _broken(frame) | {"unreadable_value": np.logical_or.reduce(list(unreadable.values()))}
+    reasons = _violations(frame) | {"unreadable_value": np.logical_or.reduce(list(unreadable.values()))}
     bad = np.logical_or.reduce(list(reasons.values()))
     frame[~bad].to_parquet(clean, compression="zstd", compression_level=1, index=False)
     _quarantined(published[bad], frame[bad], {name: mask[bad] for name, mask in reasons.items()}).to_parquet(
@@ -94,7 +94,7 @@ def _derive(frame: pd.DataFrame) -> None:
     frame["is_reversal"] = (frame["total_amount"] < 0).fillna(value=False)
 
 
-def _broken(frame: pd.DataFrame) -> dict[str, _Mask]:
+def _violations(frame: pd.DataFrame) -> dict[str, _Mask]:
     pickup, miles = frame["pickup_datetime"], frame["trip_distance"]
     rules = {
         "pickup_missing": pickup.isna(),
@@ -125,4 +125,4 @@ def _quarantined(published: pd.DataFrame, frame: pd.DataFrame, reasons: dict[str
 if __name__ == "__main__":
     SOURCE, FOLDER = map(Path, sys.argv[1:])
     CLEAN, QUARANTINE = FOLDER / "clean.parquet", FOLDER / "quarantine.parquet"
-    timed(lambda: work(SOURCE, CLEAN, QUARANTINE), written=[CLEAN, QUARANTINE])
+    measure_here(lambda: work(SOURCE, CLEAN, QUARANTINE), written=[CLEAN, QUARANTINE])

@@ -1,7 +1,7 @@
-"""A clean month into Postgres: by `PostgresWarehouse`, with all that it does; or as the course does it, by `to_sql`.
+"""A load of a clean month into Postgres, by `PostgresWarehouse` or by `to_sql` as in the course.
 
-`to_sql` writes columns of the same exact types, without an index and without a look at what arrived; making the frame
-is not measured.
+`to_sql` writes columns of the same exact types, without an index and without verification. Creating the frame is not
+measured.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 
 import sqlalchemy
 
-from benchmarks.measure import timed
+from benchmarks.measure import measure_here
 from taxi_assets.storage.lake.local_lake import LocalLake
 from taxi_assets.storage.lake.objects import ParquetPartition
 from taxi_assets.storage.warehouse.postgres import PostgresWarehouse
@@ -32,19 +32,19 @@ _EXACT = {
 }
 
 
-def main(how: str, url: str, lake: str) -> None:
-    """One of the two."""
+def main(method: str, url: str, lake: str) -> None:
+    """Measure one of the two."""
     trips = ParquetPartition.get(LocalLake(folder=lake), f"clean/{_SERVICE.table}/{_MONTH}")
-    if how == "to_sql":
+    if method == "to_sql":
         frame = trips.to_pandas()
         types = {column.name: _EXACT[column.type] for column in _SERVICE.columns}
         engine = sqlalchemy.create_engine(url.replace("postgresql:", "postgresql+psycopg2:"))
-        timed(
+        measure_here(
             lambda: frame.to_sql("by_pandas", engine, index=False, if_exists="replace", chunksize=100_000, dtype=types)
         )
     else:
         warehouse = PostgresWarehouse(url=url)
-        timed(lambda: warehouse.replace_month(_SERVICE, _MONTH, trips, run_id="benchmark"))
+        measure_here(lambda: warehouse.replace_month(_SERVICE, _MONTH, trips, run_id="benchmark"))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""DuckDB, doing nothing but read, filter, write: no rules but one, doubles for money, nothing kept of what it drops."""
+"""DuckDB reads, filters and writes a file: one rule, doubles for money, no quarantine."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from pathlib import Path
 
 import duckdb
 
-from benchmarks.measure import timed
+from benchmarks.measure import measure_here
 
 _FILTERS = {"yellow": "passenger_count IS DISTINCT FROM 0", "fhvhv": "trip_miles >= 0"}
 
 
 def work(source: Path, target: Path) -> None:
-    """One statement; zstd at level 1, as we have it."""
+    """Run one statement, with zstd at level 1 as in this project."""
     read = "read_parquet" if source.suffix == ".parquet" else "read_csv"
     keep = _FILTERS[source.name.partition("_")[0]]
     with duckdb.connect() as connection:
         connection.execute(
-            f"COPY (SELECT * FROM {read}('{source}') WHERE {keep}) "  # noqa: S608  (a path of our own)
+            f"COPY (SELECT * FROM {read}('{source}') WHERE {keep}) "  # noqa: S608  (the path is from the benchmark)
             f"TO '{target}' (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1)"
         )
 
 
 if __name__ == "__main__":
     SOURCE, TARGET = map(Path, sys.argv[1:])
-    timed(lambda: work(SOURCE, TARGET), written=[TARGET])
+    measure_here(lambda: work(SOURCE, TARGET), written=[TARGET])

@@ -1,4 +1,4 @@
-"""Not measured: a DuckDB file that holds so many months, each loaded as every month is."""
+"""Not measured: prepares a DuckDB file with a number of loaded months."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from taxi_assets.tlc.sources.source_record import SourceRecord
 
 
 def main(path: Path, folder: Path, months: int) -> None:
-    """The last one is January 2021; all have the rows of the same file."""
+    """Load the months up to January 2021, all with the rows of the same file."""
     service = SERVICES["yellow"]
     record = SourceRecord.model_validate_json((folder / "record.json").read_text())
     warehouse = DuckDBWarehouse(file=str(folder / "warehouse.duckdb"))
@@ -23,7 +23,7 @@ def main(path: Path, folder: Path, months: int) -> None:
     for number in range(months):
         month = Month(2021, 1).shift(-number)
         prefix = f"clean/{service.table}/{month}"
-        # Without rules, by which a pickup would not be of these months.
+        # Without rules, because the pickup times are not in these months.
         cleaned = clean_month(path, record, service, month, [], folder)
         ParquetPartition.publish(
             lake, prefix, StagedParquet(cleaned.clean, cleaned.report, replaces=None), run_id="benchmark"

@@ -1,6 +1,6 @@
-"""Stock Dagster with nothing to do: as many steps, assets and checks as a month has, all of them empty.
+"""Stock Dagster with empty steps: as many steps, assets and checks as a month has, all without work.
 
-What a run costs before anybody's code is in it.
+This is the cost of a run without any user code.
 """
 
 from collections.abc import Iterator
@@ -13,33 +13,33 @@ _CHECKS = [dg.AssetCheckSpec(f"check_{number}", asset="clean") for number in ran
 
 @dg.asset(partitions_def=MONTHS)
 def raw() -> dg.MaterializeResult[None]:
-    """Nothing."""
+    """Do nothing."""
     return dg.MaterializeResult()
 
 
 @dg.multi_asset(specs=[dg.AssetSpec(name, deps=["raw"]) for name in ("clean", "quarantine")], partitions_def=MONTHS)
 def halves() -> Iterator[dg.MaterializeResult[None]]:
-    """Nothing, twice."""
+    """Do nothing, for two assets."""
     yield dg.MaterializeResult("clean")
     yield dg.MaterializeResult("quarantine")
 
 
 @dg.multi_asset_check(specs=_CHECKS)
 def checks() -> Iterator[dg.AssetCheckResult]:
-    """All of them pass."""
+    """Pass all checks."""
     for spec in _CHECKS:
         yield dg.AssetCheckResult(passed=True, asset_key=spec.asset_key, check_name=spec.name)
 
 
 @dg.asset(deps=["clean"], partitions_def=MONTHS)
 def warehouse() -> dg.MaterializeResult[None]:
-    """Nothing."""
+    """Do nothing."""
     return dg.MaterializeResult()
 
 
 @dg.asset_check(asset="warehouse")
 def equals() -> dg.AssetCheckResult:
-    """Passes."""
+    """Pass."""
     return dg.AssetCheckResult(passed=True)
 
 

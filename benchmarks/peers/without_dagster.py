@@ -1,6 +1,6 @@
-"""The platform's own parts without Dagster: cleaning a month, loading a clean one, or both in one process.
+"""This project without Dagster: cleaning a month, loading a clean month, or both in one process.
 
-python -m benchmarks.peers.ours clean|load|both FILE FOLDER
+python -m benchmarks.peers.without_dagster clean|load|both FILE FOLDER
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.measure import timed
+from benchmarks.measure import measure_here
 from taxi_assets.tlc.cleaning.clean_month import clean_month
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.registry import SERVICES
@@ -22,17 +22,17 @@ _MONTH = Month(2021, 1)
 
 
 def clean(path: Path, folder: Path) -> CleanedMonth:
-    """Clean a file that was recorded in `record.json`, as a download would have."""
+    """Clean a file whose source record is in `record.json`."""
     service = SERVICES[path.name.partition("_")[0]]
     record = SourceRecord.model_validate_json((folder / "record.json").read_text())
     return clean_month(path, record, service, _MONTH, service.rules, folder)
 
 
 def load(path: Path, folder: Path, cleaned: CleanedMonth | None = None) -> None:
-    """Load the clean month of a lake into its warehouse; one that was just cleaned goes into the lake first."""
+    """Load the clean month of a lake into the warehouse. A newly cleaned month is published in the lake first."""
     from taxi_assets.storage.lake.local_lake import LocalLake  # noqa: PLC0415
     from taxi_assets.storage.lake.objects import ParquetPartition, StagedParquet  # noqa: PLC0415
-    from taxi_assets.storage.warehouse.duckdb import DuckDBWarehouse  # noqa: PLC0415  (cleaning alone does not need it)
+    from taxi_assets.storage.warehouse.duckdb import DuckDBWarehouse  # noqa: PLC0415  (cleaning does not need it)
 
     service = SERVICES[path.name.partition("_")[0]]
     lake, prefix = LocalLake(folder=str(folder / "lake")), f"clean/{service.table}/{_MONTH}"
@@ -44,18 +44,18 @@ def load(path: Path, folder: Path, cleaned: CleanedMonth | None = None) -> None:
     warehouse.replace_month(service, _MONTH, ParquetPartition.get(lake, prefix), run_id="benchmark")
 
 
-def main(label: str, path: Path, folder: Path) -> None:
-    """One of them; imports are not measured."""
-    if label == "clean":
-        timed(lambda: clean(path, folder), written=[folder / "clean.parquet"])
+def main(part: str, path: Path, folder: Path) -> None:
+    """Measure one of them, without its imports."""
+    if part == "clean":
+        measure_here(lambda: clean(path, folder), written=[folder / "clean.parquet"])
         return
     import taxi_assets.storage.warehouse.duckdb  # noqa: F401, PLC0415
 
-    if label == "load":
-        timed(lambda: load(path, folder), written=[folder / "warehouse.duckdb"])
+    if part == "load":
+        measure_here(lambda: load(path, folder), written=[folder / "warehouse.duckdb"])
     else:
         written = [folder / name for name in ("lake", "quarantine.parquet", "warehouse.duckdb")]
-        timed(lambda: load(path, folder, clean(path, folder)), written=written)
+        measure_here(lambda: load(path, folder, clean(path, folder)), written=written)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Stock Dagster: a pandas asset, a month a partition, and the IO manager that Dagster has for it.
+"""Stock Dagster: a pandas asset with monthly partitions, and Dagster's own IO manager for DuckDB.
 
-What it does not do: rules but one, quarantine, decimals, checks, descriptions of columns, a lake; and a load is a
-delete and an insert that are not one transaction.
+It has one rule, and no quarantine, decimals, checks, column descriptions or lake. A load deletes and inserts in two
+transactions.
 
-Its own settings are `STOCK_SOURCE`, the file of a month, and `STOCK_WAREHOUSE`, a DuckDB file.
+Its settings are `STOCK_SOURCE`, the file of a month, and `STOCK_WAREHOUSE`, a DuckDB file.
 """
 
 import os
@@ -18,7 +18,7 @@ from dagster_duckdb_pandas import DuckDBPandasIOManager
     metadata={"partition_expr": "data_month"},
 )
 def yellow_trips(context: dg.AssetExecutionContext) -> pd.DataFrame:
-    """A month of trips with passengers."""
+    """Trips of a month that have passengers."""
     source = os.environ["STOCK_SOURCE"]
     if source.endswith(".parquet"):
         frame = pd.read_parquet(source)

@@ -1,4 +1,4 @@
-"""The runs of `make backfill` without what it does around them: one by one, in a process that has started."""
+"""The runs of `make backfill`, one by one in a started process, without the command's own work."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from benchmarks.measure import timed
+from benchmarks.measure import measure_here
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +16,7 @@ _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 def work(definitions: dg.Definitions, instance: dg.DagsterInstance, months: Sequence[str]) -> None:
-    """All shelves of the months, then zones, marts, reports, and the quality of all."""
+    """Run all layers of the months, then zones, marts, reports and quality."""
     jobs = [
         *(("yellow", month) for month in months),
         ("reference", None),
@@ -28,14 +28,14 @@ def work(definitions: dg.Definitions, instance: dg.DagsterInstance, months: Sequ
 
 
 def run_job(definitions: dg.Definitions, instance: dg.DagsterInstance, name: str, month: str | None) -> None:
-    """One run, in this process."""
+    """Run a job in this process."""
     job = definitions.resolve_job_def(name)
-    ended = job.execute_in_process(instance=instance, partition_key=month, run_config=_QUIET)
-    assert ended.success  # noqa: S101  (it raises where it does not succeed)
+    result = job.execute_in_process(instance=instance, partition_key=month, run_config=_QUIET)
+    assert result.success  # noqa: S101  (a failure raises before this line)
 
 
 if __name__ == "__main__":
     from taxi_assets.definitions import defs
 
     with dg.DagsterInstance.get() as INSTANCE:
-        timed(lambda: work(defs, INSTANCE, sys.argv[1:]))
+        measure_here(lambda: work(defs, INSTANCE, sys.argv[1:]))
