@@ -7,7 +7,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from benchmarks.measure import Measurement, MachineUsage, measure
+from benchmarks.measure import MachineUsage, Measurement, measure
 from benchmarks.page import write
 from benchmarks.rounds import Result, Results
 
