@@ -2,7 +2,7 @@
 
 The code does not compare times: versions are compared for equality, and temporary files of dead runs are found by their
 locks. The delay before a failed run is retried, and its notification, are tested in
-`definitions/test_run_planner.py` and `definitions/test_notification_sensors.py`.
+`definitions/test_run_decisions.py` and `definitions/test_notification_sensors.py`.
 """
 
 from __future__ import annotations
