@@ -76,7 +76,7 @@ def column_descriptions(context: dg.OutputContext) -> dict[str, str]:
     return {column.name: column.description or "" for column in schema.columns} if schema else {}
 
 
-def source_metadata(record: SourceRecord, *, digest: str = "raw_sha256") -> dict[str, Any]:
+def source_metadata(record: SourceRecord, *, digest_key: str = "raw_sha256") -> dict[str, Any]:
     """Return the source of a published file: publisher, URL, validators, digest and download time.
 
     Args:
@@ -88,7 +88,7 @@ def source_metadata(record: SourceRecord, *, digest: str = "raw_sha256") -> dict
         "url": dg.MetadataValue.url(record.url) if record.url.startswith("http") else record.url,
         "etag": record.etag,
         "last_modified": record.last_modified,
-        digest: record.sha256,
+        digest_key: record.sha256,
         "format": str(record.format),
         "fetched_at": dg.MetadataValue.timestamp(record.fetched_at),
     }

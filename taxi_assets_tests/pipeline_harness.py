@@ -100,11 +100,11 @@ class Deployment:
                 )
             )
 
-    def report(self, service: str, month: str) -> dg.ExecuteInProcessResult:
+    def run_report(self, service: str, month: str) -> dg.ExecuteInProcessResult:
         """Run the report job of a service's month."""
         return self.run(f"{service}_report", month)
 
-    def check(self, service: str, month: str) -> dict[str, bool]:
+    def run_checks(self, service: str, month: str) -> dict[str, bool]:
         """Run only the checks of a service's month, without its assets, and return whether each passed, by name."""
         keys = [dg.AssetKey([layer, f"{service}_trips"]) for layer in ("clean", "warehouse")]
         job = dg.define_asset_job("only_checks", dg.AssetSelection.checks_for_assets(*keys))
@@ -116,13 +116,13 @@ class Deployment:
                     instance=instance, tags={"dagster/partition": month}, run_config=_QUIET, raise_on_error=False
                 )
             )
-        return checks(result)
+        return check_results(result)
 
 
 # --- results of a run -------------------------------------------------------------------------------------------------
 
 
-def failures(result: dg.ExecuteInProcessResult) -> list[str]:
+def failure_messages(result: dg.ExecuteInProcessResult) -> list[str]:
     """Return the error message of each failed step."""
     texts = []
     for event in result.all_events:
@@ -133,7 +133,7 @@ def failures(result: dg.ExecuteInProcessResult) -> list[str]:
     return texts
 
 
-def checks(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
+def check_results(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
     """Return whether each check passed, by its name."""
     return {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
 
@@ -184,7 +184,7 @@ class StoredMonth:
     """The data version and the number of rows in the warehouse's ledger."""
 
     @property
-    def agree(self) -> bool:
+    def is_consistent(self) -> bool:
         """Whether every layer stores the same version, without a lost row."""
         if self.record is None or self.clean is None or self.quarantine is None:
             return False
@@ -211,10 +211,10 @@ def read_stored_month(deployment: Deployment, service: str, month: str) -> Store
         return path.read_bytes() if path.exists() else None
 
     rows, loaded = _read_warehouse(deployment.warehouse, f"{service}_trips", f"{month}-01")
-    return stored_month_from(read, f"{service}_trips/{month}", rows, loaded)
+    return build_stored_month(read, f"{service}_trips/{month}", rows, loaded)
 
 
-def stored_month_from(
+def build_stored_month(
     read: Callable[[str], bytes | None],
     prefix: str,
     warehouse: tuple[tuple[Any, ...], ...],

@@ -63,14 +63,16 @@ def csv_lines(month: Month, rows: int, *, dirty: int = 0, seed: int = 0, flag: s
         )
 
 
-def fetched(content: bytes, folder: Path, *, ending: FileFormat = FileFormat.CSV, etag: str = '"1"') -> DownloadedFile:
+def write_download(
+    content: bytes, folder: Path, *, extension: FileFormat = FileFormat.CSV, etag: str = '"1"'
+) -> DownloadedFile:
     """Write a file to `folder`, and return it like a download. Its rows are the lines after the first."""
-    path = folder / f"download.{ending}"
+    path = folder / f"download.{extension}"
     path.write_bytes(content)
     record = SourceRecord(
-        url=f"http://publisher/file.{ending}",
+        url=f"http://publisher/file.{extension}",
         publisher="http://publisher",
-        format=ending,
+        format=extension,
         bytes=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
         rows=max(content.count(b"\n") - 1, 0),
@@ -80,7 +82,7 @@ def fetched(content: bytes, folder: Path, *, ending: FileFormat = FileFormat.CSV
     return DownloadedFile(path, record)
 
 
-def cleaned_month(
+def clean_generated_month(
     folder: Path,
     month: Month = MONTH,
     rows: int = 100,
@@ -92,11 +94,11 @@ def cleaned_month(
 ) -> CleanedMonth:
     """Write a green month to `folder` as clean and quarantine Parquet files; see `csv_lines`."""
     text = "".join(f"{line}\n" for line in csv_lines(month, rows, dirty=dirty, seed=seed, flag=flag))
-    file = fetched(text.encode(), folder)
+    file = write_download(text.encode(), folder)
     return clean_month(file.path, file.record, service, month, service.rules, folder)
 
 
-def published_month(
+def publish_generated_month(
     lake: Lake,
     month: Month = MONTH,
     rows: int = 100,
@@ -111,6 +113,6 @@ def published_month(
     prefix = f"{layer}/{service.table}/{month}"
     with lake.staging() as folder:
         replaces = lake.version(f"{prefix}.parquet")
-        cleaned = cleaned_month(folder, month, rows, dirty=dirty, seed=seed, flag=flag, service=service)
+        cleaned = clean_generated_month(folder, month, rows, dirty=dirty, seed=seed, flag=flag, service=service)
         staged = StagedParquet(cleaned.clean, cleaned.report, replaces)
         return ParquetPartition.publish(lake, prefix, staged, run_id="a run")

@@ -126,9 +126,7 @@ def _replace_month(
     services = [service for service in mart.services if service.name in versions]
     if not services:
         message = f"marts/{mart.name} {month}: the warehouse has no trips of {_names(mart.services)} for this month."
-        others = [
-            s for s in SERVICES.values() if s not in mart.services and warehouse.loaded_month_after_wait(s, month)
-        ]
+        others = [s for s in SERVICES.values() if s not in mart.services and warehouse.wait_for_loaded_month(s, month)]
         if not others:
             raise NoTripsLoadedError(message, remedy="Materialize the month of one of these services first.")
         # Not an error: the job of all marts also runs for months of services that this mart does not count.

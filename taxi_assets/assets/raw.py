@@ -61,7 +61,7 @@ def raw_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Asset
                 if isinstance(file.output, StagedRawFile):
                     with as_failures(retry_number=context.retry_number):
                         RawFile.publish(lake, prefix, file.output, run_id=context.run.run_id)
-                context.log_event(_materialization(context, digest, output_metadata))
+                context.log_event(_build_materialization(context, digest, output_metadata))
                 return  # Dagster skips the downstream steps of a step without output.
             yield dg.Output(file.output, data_version=dg.DataVersion(digest), metadata=output_metadata)
 
@@ -84,7 +84,7 @@ def _is_loaded_downstream(
     return all(partition is not None and partition.report.raw_sha256 == digest for partition in partitions)
 
 
-def _materialization(
+def _build_materialization(
     context: dg.AssetExecutionContext, data_version: str, metadata: Mapping[str, Any]
 ) -> dg.AssetMaterialization:
     return dg.AssetMaterialization(
@@ -113,7 +113,7 @@ class CurrentFile:
 @contextmanager
 def current_file(
     label: str,
-    sources: Sequence[SourceUrl],
+    urls: Sequence[SourceUrl],
     prefix: str,
     lake: Lake,
     publisher: PublisherResource,
@@ -139,7 +139,7 @@ def current_file(
         if stored is not None and not stored.is_intact():
             stored = None
         outcome = publisher.download(
-            label, sources, known=stored.record if stored and not force else None, output_dir=folder
+            label, urls, known=stored.record if stored and not force else None, output_dir=folder
         )
         if isinstance(outcome, DownloadedFile):
             is_same = stored is not None and stored.record.sha256 == outcome.record.sha256
@@ -152,6 +152,6 @@ def current_file(
         file_metadata = {
             **metadata.size_metadata(rows=record.rows, file_bytes=record.bytes, seconds=time.monotonic() - started),
             "fetched": fetched,
-            **metadata.source_metadata(record, digest="sha256"),
+            **metadata.source_metadata(record, digest_key="sha256"),
         }
         yield CurrentFile(output, record, file_metadata)

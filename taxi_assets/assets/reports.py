@@ -111,7 +111,7 @@ def _report_inputs(
     from taxi_assets.reports.metrics import compared_months  # noqa: PLC0415
     from taxi_assets.reports.page import version  # noqa: PLC0415
 
-    loaded = warehouse.loaded_month_after_wait(service, month)
+    loaded = warehouse.wait_for_loaded_month(service, month)
     if loaded is None or loaded.data_version != trips.report.data_version:
         raise WarehouseTableMissingError(
             f"{warehouse.table_name(service.table)} does not hold the clean trips of {service.name} {month} that are "
@@ -119,7 +119,7 @@ def _report_inputs(
             remedy="Materialize its warehouse asset for this month first.",
         )
     others = [
-        (str(other), warehouse.loaded_month_after_wait(service, other)) for other in compared_months(service, month)
+        (str(other), warehouse.wait_for_loaded_month(service, other)) for other in compared_months(service, month)
     ]
     compared = [(other, loaded.data_version) for other, loaded in others if loaded is not None]
     zone_names = None if zones is None else zones.sort_values("location_id").to_csv(index=False)

@@ -38,7 +38,7 @@ class Replacement:
 
 
 @dataclass(frozen=True)
-class Settled(Generic[Compared]):
+class ComparisonOutcome(Generic[Compared]):
     """The last comparison, and the run that is still replacing the month after the wait."""
 
     compared: Compared
@@ -66,7 +66,7 @@ def compare_when_settled(
     target: dg.AssetKey,
     compare: Callable[[], Compared],
     find_replacements: Callable[[Compared], Sequence[Replacement]],
-) -> Settled[Compared]:
+) -> ComparisonOutcome[Compared]:
     """Compare two layers of a month, and compare again while another run is replacing the month.
 
     Args:
@@ -91,15 +91,15 @@ def compare_when_settled(
             if replacements and replacements != ended:
                 ended = replacements
                 continue
-            return Settled(compared)
+            return ComparisonOutcome(compared)
         if time.monotonic() > ends:
-            return Settled(compared, at_work)
+            return ComparisonOutcome(compared, at_work)
         context.log.debug("%s is replacing the month; waiting.", f"The run {at_work}" if at_work else "Another run")
         time.sleep(POLL_SECONDS)
 
 
 def newest_replacements(
-    context: dg.AssetCheckExecutionContext, held: Mapping[dg.AssetKey, str | None]
+    context: dg.AssetCheckExecutionContext, stored_versions: Mapping[dg.AssetKey, str | None]
 ) -> Sequence[Replacement]:
     """Return the other runs that have replaced a layer of the month since this run materialized it.
 
@@ -108,7 +108,7 @@ def newest_replacements(
         held: The data version that each layer holds now, by asset.
     """
     found = []
-    for asset, version in held.items():
+    for asset, version in stored_versions.items():
         newest = newest_materialization(context.instance, asset, context.partition_key)
         if newest is None:
             continue

@@ -103,7 +103,7 @@ def _superseded(result: dg.AssetCheckResult, runs: Sequence[str]) -> dg.AssetChe
 def _totals_match_trips(warehouse: Warehouse, mart: Mart, month: Month) -> dg.AssetCheckResult:
     sums = ", ".join(f"SUM({measure}) AS {measure}" for measure in mart.reconciled_measures)
     service_column, groups = ("service", "GROUP BY service") if mart.has_service else ("'all' AS service", "")
-    services = [service for service in mart.services if warehouse.loaded_month_after_wait(service, month) is not None]
+    services = [service for service in mart.services if warehouse.wait_for_loaded_month(service, month) is not None]
     of_mart = warehouse.read_portable_frame(
         f"SELECT {service_column}, {sums} FROM {mart.name} "  # noqa: S608  (names from the mart's definition)
         f"WHERE data_month = CAST('{month.start}' AS DATE) {groups}"

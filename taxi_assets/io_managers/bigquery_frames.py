@@ -72,7 +72,7 @@ class _FrameTypeHandler(BigQueryPandasTypeHandler):
             try:
                 frame = super().load_input(context, table_slice, connection)
             except api_errors.NotFound:
-                raise self._warehouse.missing_error(table_slice.table) from None
+                raise self._warehouse.table_missing_error(table_slice.table) from None
         return to_frame(pa.Table.from_pandas(frame, preserve_index=False))
 
 

@@ -36,7 +36,7 @@ class WarehouseTableIOManager(dg.ConfigurableIOManager):
         """
         service, month = service_of(context), Month.parse(context.partition_key)
         with as_failures():
-            if self.warehouse.loaded_month_after_wait(service, month) is None:
+            if self.warehouse.wait_for_loaded_month(service, month) is None:
                 raise WarehouseTableMissingError(
                     f"{self.warehouse.table_name(service.table)} does not hold {service.name} {month}.",
                     remedy="Materialize its warehouse asset for this month first.",

@@ -29,7 +29,7 @@ from taxi_assets.tlc.parquet_io import TripWriter
 from taxi_assets.tlc.schema import ColumnType
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets_tests.contract.stores import child_process
-from taxi_assets_tests.trips import MONTH, published_month
+from taxi_assets_tests.trips import MONTH, publish_generated_month
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,14 +100,14 @@ def holds_exactly(warehouse: Warehouse, trips: ParquetPartition, month: Month = 
 
 
 def test_a_loaded_month_is_read_back_row_for_row(warehouse: Warehouse, lake: Lake) -> None:
-    trips = published_month(lake, rows=300, dirty=7)
+    trips = publish_generated_month(lake, rows=300, dirty=7)
     assert trips.rows == 300
     replace_month(warehouse, trips)
     assert holds_exactly(warehouse, trips)
 
 
 def test_loading_a_month_twice_leaves_its_rows_once(warehouse: Warehouse, lake: Lake) -> None:
-    trips = published_month(lake)
+    trips = publish_generated_month(lake)
     replace_month(warehouse, trips)
     replace_month(warehouse, trips)
     assert holds_exactly(warehouse, trips)
@@ -115,12 +115,13 @@ def test_loading_a_month_twice_leaves_its_rows_once(warehouse: Warehouse, lake: 
 
 def test_a_month_can_shrink_or_become_empty_and_other_months_stay(warehouse: Warehouse, lake: Lake) -> None:
     other_months = {
-        month: published_month(lake, month, rows=40, seed=month.number) for month in (MONTH.shift(-1), NEXT_MONTH)
+        month: publish_generated_month(lake, month, rows=40, seed=month.number)
+        for month in (MONTH.shift(-1), NEXT_MONTH)
     }
     for month, trips in other_months.items():
         replace_month(warehouse, trips, month)
     for rows in (100, 30, 0):
-        new = published_month(lake, rows=rows, seed=rows)
+        new = publish_generated_month(lake, rows=rows, seed=rows)
         replace_month(warehouse, new)
         assert len(warehouse.read_month(GREEN, MONTH)) == rows
         assert holds_exactly(warehouse, new)
@@ -128,14 +129,14 @@ def test_a_month_can_shrink_or_become_empty_and_other_months_stay(warehouse: War
 
 
 def test_an_empty_month_keeps_its_columns_and_types(warehouse: Warehouse, lake: Lake) -> None:
-    replace_month(warehouse, published_month(lake, rows=0))
+    replace_month(warehouse, publish_generated_month(lake, rows=0))
     frame = warehouse.read_month(GREEN, MONTH)
     assert {name: str(type_) for name, type_ in frame.dtypes.items()} == {c.name: DTYPES[c.type] for c in GREEN.columns}
     assert warehouse.totals(GREEN, MONTH) == NO_ROWS
 
 
 def test_another_client_sees_the_loaded_month(warehouse_backend: WarehouseBackend, lake: Lake) -> None:
-    trips = published_month(lake)
+    trips = publish_generated_month(lake)
     replace_month(warehouse_backend.open(), trips)
     assert holds_exactly(warehouse_backend.open(), trips)
 
@@ -145,7 +146,7 @@ def test_another_client_sees_the_loaded_month(warehouse_backend: WarehouseBacken
 
 def test_values_are_read_back_equal_and_with_the_types_of_the_schema(warehouse: Warehouse, lake: Lake) -> None:
     free_text = [dataclasses.replace(c, codes={}) for c in GREEN.columns]
-    trips = published_month(lake, rows=60, flag=UTF8, service=dataclasses.replace(GREEN, columns=free_text))
+    trips = publish_generated_month(lake, rows=60, flag=UTF8, service=dataclasses.replace(GREEN, columns=free_text))
     replace_month(warehouse, trips)
     frame = warehouse.read_month(GREEN, MONTH)
     assert {name: str(type_) for name, type_ in frame.dtypes.items()} == {c.name: DTYPES[c.type] for c in GREEN.columns}
@@ -164,7 +165,7 @@ def test_values_are_read_back_equal_and_with_the_types_of_the_schema(warehouse: 
 def test_rows_are_read_in_the_order_of_the_published_file_whatever_their_order_in_the_lake(
     warehouse: Warehouse, lake: Lake
 ) -> None:
-    trips = published_month(lake, rows=50)
+    trips = publish_generated_month(lake, rows=50)
     with lake.staging() as folder, TripWriter(folder / "backwards.parquet", GREEN.arrow_schema) as writer:
         backwards = pa.Table.from_pylist(rows_of(trips)[::-1], GREEN.arrow_schema)
         writer.write(backwards.to_batches()[0])
@@ -177,12 +178,12 @@ def test_rows_are_read_in_the_order_of_the_published_file_whatever_their_order_i
 def test_columns_keep_the_case_of_their_names_and_have_descriptions_with_units(
     warehouse_backend: WarehouseBackend, lake: Lake
 ) -> None:
-    replace_month(warehouse_backend.open(), published_month(lake))
+    replace_month(warehouse_backend.open(), publish_generated_month(lake))
     assert dict(warehouse_backend.columns(GREEN.table)) == {c.name: c.description_with_unit for c in GREEN.columns}
 
 
 def test_a_changed_description_updates_the_comment(warehouse_backend: WarehouseBackend, lake: Lake) -> None:
-    warehouse, trips = warehouse_backend.open(), published_month(lake)
+    warehouse, trips = warehouse_backend.open(), publish_generated_month(lake)
     replace_month(warehouse, trips)
     columns = [
         dataclasses.replace(c, description='the driver\'s, "said" so.') if c.name == "vendor_id" else c
@@ -203,11 +204,11 @@ def with_wrong_report(trips: ParquetPartition, **totals_changes: int) -> Parquet
 
 
 def test_a_month_with_wrong_totals_never_becomes_visible(warehouse: Warehouse, lake: Lake) -> None:
-    old = published_month(lake, rows=100)
-    other_trips = published_month(lake, NEXT_MONTH, rows=50)
+    old = publish_generated_month(lake, rows=100)
+    other_trips = publish_generated_month(lake, NEXT_MONTH, rows=50)
     replace_month(warehouse, old)
     replace_month(warehouse, other_trips, NEXT_MONTH)
-    new = published_month(lake, rows=90, seed=1, layer="newer")
+    new = publish_generated_month(lake, rows=90, seed=1, layer="newer")
     actual = new.report.clean
     for change in ({"rows": actual.rows - 1}, {"cents": actual.cents + 1}, {"source_rows": actual.source_rows + 1}):
         wrong = with_wrong_report(new, **change)
@@ -225,13 +226,13 @@ def test_a_month_with_wrong_totals_never_becomes_visible(warehouse: Warehouse, l
 
 def test_a_first_month_with_wrong_totals_leaves_nothing(warehouse: Warehouse, lake: Lake) -> None:
     with pytest.raises(ReconciliationError):
-        replace_month(warehouse, with_wrong_report(published_month(lake), rows=1))
+        replace_month(warehouse, with_wrong_report(publish_generated_month(lake), rows=1))
     assert warehouse.loaded_month(GREEN, MONTH) is None
     assert warehouse.totals(GREEN, MONTH) == NO_ROWS
 
 
 def test_trips_of_another_month_are_rejected_and_that_month_stays(warehouse: Warehouse, lake: Lake) -> None:
-    trips = published_month(lake)
+    trips = publish_generated_month(lake)
     replace_month(warehouse, trips)
     with pytest.raises(ReconciliationError):
         replace_month(warehouse, trips, NEXT_MONTH)
@@ -240,9 +241,9 @@ def test_trips_of_another_month_are_rejected_and_that_month_stays(warehouse: War
 
 
 def test_the_error_for_a_deleted_lake_object_names_it_and_the_old_month_stays(warehouse: Warehouse, lake: Lake) -> None:
-    old = published_month(lake)
+    old = publish_generated_month(lake)
     replace_month(warehouse, old)
-    new = published_month(lake, rows=5, layer="newer")
+    new = publish_generated_month(lake, rows=5, layer="newer")
     lake.delete(new.key)
     with pytest.raises(LakeObjectMissingError, match="newer/green_trips/2020-10"):
         replace_month(warehouse, new)
@@ -252,7 +253,7 @@ def test_the_error_for_a_deleted_lake_object_names_it_and_the_old_month_stays(wa
 def test_a_failed_commit_leaves_the_old_month_and_its_ledger_entry(
     warehouse_backend: WarehouseBackend, lake: Lake
 ) -> None:
-    old, new = published_month(lake), published_month(lake, rows=90, seed=1, layer="newer")
+    old, new = publish_generated_month(lake), publish_generated_month(lake, rows=90, seed=1, layer="newer")
     replace_month(warehouse_backend.open(), old)
     with pytest.MonkeyPatch.context() as monkeypatch:
         warehouse_backend.break_commit(monkeypatch)
@@ -265,8 +266,8 @@ def test_a_failed_commit_leaves_the_old_month_and_its_ledger_entry(
 
 def test_an_older_load_does_not_overwrite_a_newer_one(warehouse: Warehouse, lake: Lake) -> None:
     for newer, older in ((30, 50), (30, 0), (0, 50)):
-        earlier = published_month(lake, rows=older, seed=older)
-        latest = published_month(lake, rows=newer, seed=newer + 1)
+        earlier = publish_generated_month(lake, rows=older, seed=older)
+        latest = publish_generated_month(lake, rows=newer, seed=newer + 1)
         replace_month(warehouse, latest)
         with pytest.raises(LakeConflictError, match=r"green_trips/2020-10"):
             replace_month(warehouse, earlier)
@@ -289,7 +290,7 @@ def load(
 def test_two_processes_that_create_the_warehouse_and_load_it_concurrently_both_succeed(
     warehouse_backend: WarehouseBackend, lake: Lake, second: Month
 ) -> None:
-    trips = {month: published_month(lake, month, rows=500) for month in (MONTH, second)}
+    trips = {month: publish_generated_month(lake, month, rows=500) for month in (MONTH, second)}
     with (
         child_process(load, warehouse_backend.open, warehouse_backend.open_lake, MONTH) as one,
         child_process(load, warehouse_backend.open, warehouse_backend.open_lake, second) as other,
@@ -303,7 +304,7 @@ def test_two_processes_that_create_the_warehouse_and_load_it_concurrently_both_s
 
 def test_threads_that_load_and_read_concurrently_all_succeed(warehouse_backend: WarehouseBackend, lake: Lake) -> None:
     months = [MONTH, NEXT_MONTH]
-    trips = {month: published_month(lake, month, rows=50) for month in months}
+    trips = {month: publish_generated_month(lake, month, rows=50) for month in months}
     failures: list[BaseException] = []
 
     def work(month: Month) -> None:
@@ -339,7 +340,7 @@ def read_repeatedly(open_warehouse: Callable[[], Warehouse], pipe: Connection) -
 def test_a_reader_sees_the_old_or_the_new_month_during_replacements(
     warehouse_backend: WarehouseBackend, lake: Lake
 ) -> None:
-    months = [published_month(lake, rows=rows, seed=rows, layer=f"of {rows} rows") for rows in (400, 300)]
+    months = [publish_generated_month(lake, rows=rows, seed=rows, layer=f"of {rows} rows") for rows in (400, 300)]
     wanted = {(trips.rows, sum((row["total_amount"] for row in rows_of(trips)), Decimal(0))) for trips in months}
     warehouse = warehouse_backend.open()
     replace_month(warehouse, months[0])
@@ -370,9 +371,9 @@ def test_a_column_added_to_the_schema_is_null_in_months_loaded_before(
     warehouse_backend: WarehouseBackend, lake: Lake
 ) -> None:
     warehouse = warehouse_backend.open()
-    narrow = published_month(lake, rows=60, service=NARROW)
+    narrow = publish_generated_month(lake, rows=60, service=NARROW)
     warehouse.replace_month(NARROW, MONTH, narrow, run_id=new_run_id())
-    wide = published_month(lake, NEXT_MONTH, rows=60)
+    wide = publish_generated_month(lake, NEXT_MONTH, rows=60)
     expected = [row | dict.fromkeys(ADDED_COLUMNS) for row in rows_of(narrow)]
 
     # The same before and after a month is loaded with the new schema.
@@ -386,9 +387,9 @@ def test_a_column_added_to_the_schema_is_null_in_months_loaded_before(
 
 
 def test_a_column_removed_from_the_schema_is_null_in_months_loaded_since(warehouse: Warehouse, lake: Lake) -> None:
-    wide = published_month(lake, rows=60)
+    wide = publish_generated_month(lake, rows=60)
     replace_month(warehouse, wide)
-    narrow = published_month(lake, NEXT_MONTH, rows=60, service=NARROW)
+    narrow = publish_generated_month(lake, NEXT_MONTH, rows=60, service=NARROW)
     warehouse.replace_month(NARROW, NEXT_MONTH, narrow, run_id=new_run_id())
     assert holds_exactly(warehouse, wide)
     assert records(warehouse.read_month(NARROW, NEXT_MONTH)) == rows_of(narrow)
@@ -398,10 +399,10 @@ def test_a_column_removed_from_the_schema_is_null_in_months_loaded_since(warehou
 def test_the_error_for_a_changed_column_type_names_the_column_and_the_old_months_stay(
     warehouse_backend: WarehouseBackend, lake: Lake
 ) -> None:
-    warehouse, old = warehouse_backend.open(), published_month(lake)
+    warehouse, old = warehouse_backend.open(), publish_generated_month(lake)
     replace_month(warehouse, old)
     columns = dict(warehouse_backend.columns(GREEN.table))
-    retyped = published_month(lake, rows=5, service=RETYPED, layer="newer")
+    retyped = publish_generated_month(lake, rows=5, service=RETYPED, layer="newer")
     with pytest.raises(WarehouseSchemaError) as error:
         warehouse.replace_month(RETYPED, MONTH, retyped, run_id=new_run_id())
     for part in (warehouse.table_name("green_trips"), "trip_type", *warehouse_backend.types):
@@ -433,7 +434,7 @@ def test_the_error_for_a_missing_table_names_it_and_the_remedy(warehouse: Wareho
 
 
 def test_a_month_that_was_never_loaded_is_empty(warehouse: Warehouse, lake: Lake) -> None:
-    replace_month(warehouse, published_month(lake))
+    replace_month(warehouse, publish_generated_month(lake))
     assert warehouse.loaded_month(GREEN, NEXT_MONTH) is None
     assert warehouse.totals(GREEN, NEXT_MONTH) == NO_ROWS
     assert warehouse.read_month(GREEN, NEXT_MONTH).empty
@@ -483,7 +484,7 @@ def test_a_frame_whose_inputs_have_changed_leaves_the_old_rows(warehouse: Wareho
 
 
 def test_loading_trips_and_replacing_frames_do_not_affect_each_other(warehouse: Warehouse, lake: Lake) -> None:
-    trips = published_month(lake)
+    trips = publish_generated_month(lake)
     replace_month(warehouse, trips)
     warehouse.replace_frame("taxi_zones", ZONES, {})
     assert holds_exactly(warehouse, trips)

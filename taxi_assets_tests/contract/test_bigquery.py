@@ -27,7 +27,7 @@ from taxi_assets_tests.contract.bigquery_fixtures import (
 from taxi_assets_tests.contract.stores.bigquery import DATASET, PROJECT, open_warehouse
 from taxi_assets_tests.contract.test_any_warehouse import holds_exactly
 from taxi_assets_tests.google.bigquery import BigQuery, Fault
-from taxi_assets_tests.trips import MONTH, published_month
+from taxi_assets_tests.trips import MONTH, publish_generated_month
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +43,7 @@ __all__ = ["clients_wait_a_hundredth", "lake", "warehouse"]
 def test_a_table_is_partitioned_by_published_month_clustered_labeled_and_described(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
-    load(warehouse, published_month(lake))
+    load(warehouse, publish_generated_month(lake))
     table = bigquery.table(DATASET, "green_trips")
     assert table["timePartitioning"] == {"type": "MONTH", "field": "data_month"}
     assert table["clustering"] == {"fields": ["pickup_datetime", "pickup_location_id"]}
@@ -55,7 +55,7 @@ def test_a_table_is_partitioned_by_published_month_clustered_labeled_and_describ
 def test_a_month_is_one_load_job_from_the_lakes_object_into_its_partition(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
-    trips = published_month(lake)
+    trips = publish_generated_month(lake)
     load(warehouse, trips)
     (job,) = loads(bigquery)
     table = bigquery.table(DATASET, "green_trips")
@@ -75,7 +75,7 @@ def test_a_month_is_one_load_job_from_the_lakes_object_into_its_partition(
 def test_no_trip_passes_through_this_process_on_its_way_from_bucket_to_table(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery, cloud_storage: CloudStorage
 ) -> None:
-    trips = published_month(lake, rows=3000)
+    trips = publish_generated_month(lake, rows=3000)
     cloud_storage.requests.clear()
     load(warehouse, trips)
     assert max(len(request.body_bytes) for request in bigquery.requests) < 10_000 < trips.bytes
@@ -87,7 +87,7 @@ def test_no_trip_passes_through_this_process_on_its_way_from_bucket_to_table(
 def test_from_a_folder_the_trips_are_uploaded_in_the_load_job(
     warehouse: BigQueryWarehouse, bigquery: BigQuery, tmp_path: Path
 ) -> None:
-    trips = published_month(LocalLake(folder=str(tmp_path)))
+    trips = publish_generated_month(LocalLake(folder=str(tmp_path)))
     load(warehouse, trips)
     (job,) = loads(bigquery)
     assert "sourceUris" not in job.settings
@@ -97,7 +97,7 @@ def test_from_a_folder_the_trips_are_uploaded_in_the_load_job(
 def test_metadata_is_patched_only_if_it_differs_and_labels_of_users_stay(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
-    trips = published_month(lake)
+    trips = publish_generated_month(lake)
     load(warehouse, trips)
     with warehouse.api.get_client() as client:
         table = client.get_table(f"{PROJECT}.{DATASET}.green_trips")
@@ -113,7 +113,7 @@ def test_metadata_is_patched_only_if_it_differs_and_labels_of_users_stay(
 def test_a_concurrent_schema_update_of_another_run_is_not_an_error(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery, fault: Fault
 ) -> None:
-    trips = published_month(lake)
+    trips = publish_generated_month(lake)
     load(warehouse, trips)
     columns = [dataclasses.replace(c, description="New.") if c.name == "vendor_id" else c for c in GREEN.columns]
     bigquery.script(fault, method="PATCH")
@@ -125,7 +125,7 @@ def test_a_concurrent_schema_update_of_another_run_is_not_an_error(
 def test_a_schema_that_other_runs_keep_updating_is_a_transient_error(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
-    trips = published_month(lake)
+    trips = publish_generated_month(lake)
     load(warehouse, trips)
     columns = [dataclasses.replace(c, description="New.") if c.name == "vendor_id" else c for c in GREEN.columns]
     service = dataclasses.replace(GREEN, columns=columns)
@@ -143,8 +143,8 @@ def test_a_schema_that_other_runs_keep_updating_is_a_transient_error(
 def test_a_month_without_rows_is_a_deleted_partition_with_a_ledger_row(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
-    load(warehouse, published_month(lake))
-    empty = published_month(lake, rows=0)
+    load(warehouse, publish_generated_month(lake))
+    empty = publish_generated_month(lake, rows=0)
     load(warehouse, empty, "another-run")
     assert len(loads(bigquery)) == 1
     deletions = [request.path.rpartition("/")[2] for request in bigquery.requests if request.method == "DELETE"]
@@ -184,7 +184,7 @@ def test_a_table_with_another_layout_is_rejected_and_not_changed(
         client.create_table(table)
     before = bigquery.table(DATASET, "green_trips")
     with pytest.raises(WarehouseSchemaError) as error:
-        load(warehouse, published_month(lake, rows=rows))
+        load(warehouse, publish_generated_month(lake, rows=rows))
     assert error.value.problem.startswith(f"`{PROJECT}.{DATASET}.green_trips` is ")
     assert message in error.value.problem
     assert error.value.remedy == "Rename or drop the old table, then load its months again."
@@ -201,7 +201,7 @@ def test_an_older_ledger_counts_as_empty_and_gains_its_new_columns_before_trips_
     with warehouse.api.get_client() as client:
         client.create_table(ledger)
     assert warehouse.loaded_month(GREEN, MONTH) is None
-    trips = published_month(lake)
+    trips = publish_generated_month(lake)
     load(warehouse, trips)
     assert holds_exactly(warehouse, trips)
 
@@ -212,7 +212,7 @@ def test_an_older_ledger_counts_as_empty_and_gains_its_new_columns_before_trips_
 def test_a_dataset_is_created_and_used_in_the_configured_location(
     bigquery: BigQuery, service_account: ServiceAccount, lake: GcsLake
 ) -> None:
-    trips = published_month(lake)
+    trips = publish_generated_month(lake)
     warehouse = open_warehouse(bigquery.environment, service_account.base64, location="europe-west6")
     load(warehouse, trips)
     assert holds_exactly(warehouse, trips)
@@ -223,7 +223,7 @@ def test_an_existing_dataset_is_used_in_its_own_location(
     warehouse: BigQueryWarehouse, bigquery: BigQuery, lake: GcsLake
 ) -> None:
     make_dataset(warehouse, "EU")
-    trips = published_month(lake)
+    trips = publish_generated_month(lake)
     load(warehouse, trips)
     assert holds_exactly(warehouse, trips)
     assert {job.location for job in bigquery.jobs} == {"EU"}
@@ -234,7 +234,7 @@ def test_a_dataset_in_another_location_is_rejected(
 ) -> None:
     make_dataset(warehouse, "US")
     with pytest.raises(WarehouseConfigurationError) as error:
-        load(open_warehouse(bigquery.environment, service_account.base64, location="EU"), published_month(lake))
+        load(open_warehouse(bigquery.environment, service_account.base64, location="EU"), publish_generated_month(lake))
     assert str(error.value) == (
         f"The dataset {PROJECT}.{DATASET} is in US, but TAXI_WAREHOUSE has the location EU. "
         "Set location=US, or use another dataset: a dataset cannot be moved. [WarehouseConfigurationError]"

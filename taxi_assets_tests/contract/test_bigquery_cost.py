@@ -23,7 +23,7 @@ from taxi_assets_tests.contract.stores.bigquery import DATASET, PROJECT, open_wa
 from taxi_assets_tests.contract.test_any_warehouse import NEXT_MONTH, holds_exactly
 from taxi_assets_tests.google.bigquery import BigQuery, JobFault
 from taxi_assets_tests.google.service_account import ServiceAccount
-from taxi_assets_tests.trips import MONTH, published_month
+from taxi_assets_tests.trips import MONTH, publish_generated_month
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,7 @@ def with_cost_limit(account: ServiceAccount, limit: int) -> BigQueryWarehouse:
 def test_every_query_has_a_cost_limit_and_exceeding_it_is_a_permanent_error(
     bigquery: BigQuery, service_account: ServiceAccount, lake: GcsLake
 ) -> None:
-    trips = published_month(lake)
+    trips = publish_generated_month(lake)
     warehouse = with_cost_limit(service_account, 123_456_789)
     load(warehouse, trips)
     assert holds_exactly(warehouse, trips)
@@ -75,7 +75,7 @@ def test_every_query_has_a_cost_limit_and_exceeding_it_is_a_permanent_error(
 def test_a_missing_permission_is_one_line_with_the_role_that_grants_it(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery, permission: str, role: str
 ) -> None:
-    trips = published_month(lake)
+    trips = publish_generated_month(lake)
     if permission.startswith("storage."):
         message = f"Access Denied: Permission '{permission}' denied on resource."
         bigquery.script_job(JobFault("accessDenied", message), kind="load", destination="green_trips$")
@@ -92,7 +92,7 @@ def test_a_missing_permission_is_one_line_with_the_role_that_grants_it(
 def test_reading_without_permission_names_the_role_too(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
-    load(warehouse, published_month(lake))
+    load(warehouse, publish_generated_month(lake))
     bigquery.forbid("bigquery.tables.getData")
     uses: list[Callable[[], object]] = [
         lambda: warehouse.loaded_month(GREEN, MONTH),
@@ -115,7 +115,7 @@ def test_a_missing_project_is_named_and_reading_creates_no_dataset(
     assert warehouse.totals(GREEN, NEXT_MONTH) == NO_ROWS
     assert all(request.method == "GET" for request in bigquery.requests)
     with pytest.raises(WarehouseConfigurationError, match=r"no-such-project.*: 404 .* Check TAXI_WAREHOUSE\."):
-        load(warehouse, published_month(lake))
+        load(warehouse, publish_generated_month(lake))
 
 
 def test_a_rejected_key_is_one_line(bigquery: BigQuery) -> None:

@@ -16,7 +16,7 @@ from taxi_assets_tests.contract.bigquery_fixtures import clients_wait_a_hundredt
 from taxi_assets_tests.contract.stores import child_process
 from taxi_assets_tests.contract.test_any_warehouse import holds_exactly, records, rows_of
 from taxi_assets_tests.google.bigquery import BigQuery, Fault
-from taxi_assets_tests.trips import MONTH, published_month
+from taxi_assets_tests.trips import MONTH, publish_generated_month
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,7 +88,7 @@ def test_a_killed_load_leaves_what_the_table_of_crash_points_says(
     next_run: str,
 ) -> None:
     warehouse = bigquery_warehouse.open()
-    trips = {"old": published_month(lake), "new": published_month(lake, rows=90, seed=1, layer="newer")}
+    trips = {"old": publish_generated_month(lake), "new": publish_generated_month(lake, rows=90, seed=1, layer="newer")}
     assert materialize(warehouse, trips["old"]) == "replaced"
     kill_load(bigquery_warehouse, bigquery, "newer", job, accepted=accepted)
     if job == TRIPS_LOAD and accepted:
@@ -111,7 +111,7 @@ def test_a_retry_of_a_killed_run_reuses_the_job_of_the_first_attempt(
     bigquery_warehouse: WarehouseBackend, lake: GcsLake, bigquery: BigQuery, job: int
 ) -> None:
     warehouse = bigquery_warehouse.open()
-    trips = published_month(lake)
+    trips = publish_generated_month(lake)
     kill_load(bigquery_warehouse, bigquery, "clean", job, accepted=job == TRIPS_LOAD)
     warehouse.replace_month(GREEN, MONTH, trips, run_id=KILLED_RUN)
     assert [one.id[-2:] for one in loads(bigquery)] == ["-1"]
@@ -122,7 +122,7 @@ def test_an_old_version_with_equal_totals_is_loaded_again_after_a_killed_load_of
     bigquery_warehouse: WarehouseBackend, lake: GcsLake, bigquery: BigQuery
 ) -> None:
     warehouse = bigquery_warehouse.open()
-    old, new = published_month(lake), published_month(lake, flag="Y", layer="newer")
+    old, new = publish_generated_month(lake), publish_generated_month(lake, flag="Y", layer="newer")
     assert (old.report.clean, old.rows) == (new.report.clean, new.rows)
     assert materialize(warehouse, old) == "replaced"
     assert materialize(warehouse, old) == "unchanged"

@@ -19,7 +19,7 @@ from taxi_assets_tests.contract.bigquery_fixtures import (
 from taxi_assets_tests.contract.stores.bigquery import DATASET
 from taxi_assets_tests.contract.test_any_warehouse import ZONES
 from taxi_assets_tests.google.bigquery import BigQuery, Fault, JobFault
-from taxi_assets_tests.pipeline_harness import failures
+from taxi_assets_tests.pipeline_harness import failure_messages
 
 if TYPE_CHECKING:
     from taxi_assets.storage.warehouse.bigquery import BigQueryWarehouse
@@ -53,7 +53,7 @@ def zones_of(definitions: TaxiDefinitions) -> pd.DataFrame:
 
 def test_zones_are_read_back_with_their_names_and_types(definitions: TaxiDefinitions, bigquery: BigQuery) -> None:
     result = materialize_zones(definitions)
-    assert result.success, failures(result)
+    assert result.success, failure_messages(result)
     expected = result.output_for_node("reference__taxi_zones").sort_values("location_id", ignore_index=True)
     frame = zones_of(definitions)
     pd.testing.assert_frame_equal(frame, expected)
@@ -73,7 +73,7 @@ def test_a_failed_write_of_zones_leaves_the_old_ones(definitions: TaxiDefinition
     assert materialize_zones(definitions).success
     old = zones_of(definitions)
     bigquery.script_job(JobFault("invalid", "No.", writes_first=True), kind="load", destination="taxi_zones")
-    (message,) = failures(materialize_zones(definitions))
+    (message,) = failure_messages(materialize_zones(definitions))
     assert message == "taxi_zones cannot be written: 400 No. Check TAXI_WAREHOUSE. [WarehouseConfigurationError]"
     pd.testing.assert_frame_equal(zones_of(definitions), old)
 
@@ -91,7 +91,7 @@ def test_a_frame_whose_inputs_may_change_is_written_and_read_back(definitions: T
             result = definitions.resolve_job_def(job).execute_in_process(
                 instance=instance, partition_key=month, raise_on_error=False
             )
-            assert result.success, failures(result)
+            assert result.success, failure_messages(result)
     quality = definitions.load_asset_value("quality/month_quality")
     assert isinstance(quality, pd.DataFrame)
     assert [*quality[quality["reason"] == "all"]["service"]] == ["green"]

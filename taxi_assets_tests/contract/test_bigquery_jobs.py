@@ -21,7 +21,7 @@ from taxi_assets_tests.contract.bigquery_fixtures import (
 from taxi_assets_tests.contract.stores.bigquery import DATASET, PROJECT
 from taxi_assets_tests.contract.test_any_warehouse import holds_exactly
 from taxi_assets_tests.google.bigquery import BigQuery, Fault, JobFault
-from taxi_assets_tests.trips import published_month
+from taxi_assets_tests.trips import publish_generated_month
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +36,7 @@ __all__ = ["clients_wait_a_hundredth", "lake", "warehouse"]
 
 
 def test_a_retry_reuses_the_finished_job(warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery) -> None:
-    trips = published_month(lake)
+    trips = publish_generated_month(lake)
     for _ in range(2):
         load(warehouse, trips)
     assert [job.id[-2:] for job in loads(bigquery)] == ["-1"]
@@ -47,10 +47,10 @@ def test_a_retry_reuses_the_finished_job(warehouse: BigQueryWarehouse, lake: Gcs
 def test_a_retry_loads_again_if_the_result_of_its_finished_job_is_gone(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery, by_another: bool
 ) -> None:
-    trips = published_month(lake)
+    trips = publish_generated_month(lake)
     load(warehouse, trips)
     if by_another:
-        load(warehouse, published_month(lake, rows=90, seed=1, layer="newer"), "another-run")
+        load(warehouse, publish_generated_month(lake, rows=90, seed=1, layer="newer"), "another-run")
     else:
         with warehouse.api.get_client() as client:
             client.delete_table(f"{PROJECT}.{DATASET}.green_trips")
@@ -60,7 +60,7 @@ def test_a_retry_loads_again_if_the_result_of_its_finished_job_is_gone(
 
 
 def test_a_retry_attaches_to_the_running_job(warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery) -> None:
-    trips = published_month(lake)
+    trips = publish_generated_month(lake)
     bigquery.script_job(JobFault(after_polls=3), kind="load", destination="green_trips$")
     bigquery.script(Fault(reason="quotaExceeded"), method="GET", path="/jobs/taxi_assets-green_trips-")
     with pytest.raises(WarehouseUnreachableError):
@@ -74,7 +74,7 @@ def test_a_retry_attaches_to_the_running_job(warehouse: BigQueryWarehouse, lake:
 def test_another_run_of_the_same_data_loads_again(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
-    trips = published_month(lake)
+    trips = publish_generated_month(lake)
     for run in ("one", "another"):
         load(warehouse, trips, run)
     assert len({job.id for job in loads(bigquery)}) == 2
@@ -85,7 +85,7 @@ def test_another_run_of_the_same_data_loads_again(
 def test_a_job_whose_insertion_was_not_answered_is_found(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery, tmp_path: Path, lost: Fault, upload: bool
 ) -> None:
-    trips = published_month(LocalLake(folder=str(tmp_path)) if upload else lake)
+    trips = publish_generated_month(LocalLake(folder=str(tmp_path)) if upload else lake)
     # The job before it invalidates the ledger row. From the bucket, there also is the query that counts.
     bigquery.script(*[Fault()] * (1 if upload else 2), lost, method="POST", path="/jobs")
     load(warehouse, trips)
@@ -99,7 +99,7 @@ def test_a_job_whose_insertion_was_not_answered_is_found(
 def test_a_job_that_fails_late_for_a_transient_reason_is_retried(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
-    trips = published_month(lake)
+    trips = publish_generated_month(lake)
     bigquery.script_job(
         JobFault("backendError", after_polls=3, writes_first=True), kind="load", destination="green_trips$"
     )
@@ -111,7 +111,7 @@ def test_a_job_that_fails_late_for_a_transient_reason_is_retried(
 def test_a_retry_of_a_run_whose_jobs_all_failed_starts_new_jobs(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
-    old, new = published_month(lake), published_month(lake, rows=90, seed=1, layer="newer")
+    old, new = publish_generated_month(lake), publish_generated_month(lake, rows=90, seed=1, layer="newer")
     load(warehouse, old)
     bigquery.script_job(
         *[JobFault("backendError", "The backend is down.")] * 4, kind="load", destination="green_trips$"
@@ -152,7 +152,7 @@ def test_a_permanent_job_error_quotes_the_service_and_the_old_month_stays(
     error: type[Exception],
     message: str,
 ) -> None:
-    old, new = published_month(lake), published_month(lake, rows=90, seed=1, layer="newer")
+    old, new = publish_generated_month(lake), publish_generated_month(lake, rows=90, seed=1, layer="newer")
     load(warehouse, old)
     bigquery.script_job(fault, kind="load", destination="green_trips$")
     with pytest.raises(error) as raised:
@@ -173,14 +173,14 @@ def test_a_canceled_job_is_reported_as_canceled(
     with pytest.raises(
         WarehouseConfigurationError, match=r": the job was canceled \(.*\)\. Materialize the asset again\. \["
     ):
-        load(warehouse, published_month(lake))
+        load(warehouse, publish_generated_month(lake))
 
 
 @pytest.mark.parametrize("reason", ["backendError", "tableUnavailable", "jobInternalError"])
 def test_a_ledger_row_that_fails_for_a_transient_reason_is_retried(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery, reason: str
 ) -> None:
-    trips = published_month(lake)
+    trips = publish_generated_month(lake)
     bigquery.script_job(JobFault(reason), kind="load", destination="green_trips_loads")
     load(warehouse, trips)
     assert holds_exactly(warehouse, trips)
@@ -189,7 +189,7 @@ def test_a_ledger_row_that_fails_for_a_transient_reason_is_retried(
 def test_a_quota_error_is_transient_and_a_rate_limit_is_waited_for(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
-    trips = published_month(lake)
+    trips = publish_generated_month(lake)
     bigquery.script(
         Fault(), Fault(), Fault(reason="quotaExceeded", message="Quota exceeded: jobs."), method="POST", path="/jobs"
     )
@@ -205,7 +205,7 @@ def test_a_quota_error_is_transient_and_a_rate_limit_is_waited_for(
 def test_every_kind_of_request_is_retried_after_a_transient_failure(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery, method: str
 ) -> None:
-    trips = published_month(lake)
+    trips = publish_generated_month(lake)
     for path in ("/datasets", "/tables", "/jobs", "/queries", "/data"):
         for fault in (Fault(status=503), Fault(status=429), Fault(reset=True)):
             bigquery.script(fault, method=method, path=path)

@@ -22,7 +22,7 @@ from taxi_assets_tests.contract.bigquery_fixtures import clients_wait_a_hundredt
 from taxi_assets_tests.contract.mart_trips import ZONES
 from taxi_assets_tests.contract.stores.bigquery import DATASET, PROJECT
 from taxi_assets_tests.google.bigquery import Fault, JobFault
-from taxi_assets_tests.trips import MONTH, published_month
+from taxi_assets_tests.trips import MONTH, publish_generated_month
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +39,7 @@ MART = marts()["od_flows"]
 @pytest.fixture
 def loaded(warehouse: BigQueryWarehouse, lake: GcsLake) -> BigQueryWarehouse:
     """Return the warehouse with a month of green and the zones."""
-    warehouse.replace_month(GREEN, MONTH, published_month(lake), run_id="a-run")
+    warehouse.replace_month(GREEN, MONTH, publish_generated_month(lake), run_id="a-run")
     warehouse.replace_frame("taxi_zones", ZONES, {})
     return warehouse
 
@@ -110,7 +110,7 @@ def test_a_retry_computes_the_month_from_the_current_trips(
     loaded: BigQueryWarehouse, bigquery: BigQuery, lake: GcsLake
 ) -> None:
     compute(loaded)
-    loaded.replace_month(GREEN, MONTH, published_month(lake, rows=37, seed=3), run_id="b-run")
+    loaded.replace_month(GREEN, MONTH, publish_generated_month(lake, rows=37, seed=3), run_id="b-run")
     compute(loaded)
     assert bigquery.sql("SELECT sum(timed_trips) FROM taxi.od_flows") == [(37 - 7,)]  # every fifth is a reversal
 

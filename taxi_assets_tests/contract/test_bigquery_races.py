@@ -30,7 +30,7 @@ from taxi_assets_tests.contract.bigquery_fixtures import (
 )
 from taxi_assets_tests.contract.test_any_warehouse import holds_exactly
 from taxi_assets_tests.google.bigquery import BigQuery, Fault, JobFault
-from taxi_assets_tests.trips import MONTH, published_month
+from taxi_assets_tests.trips import MONTH, publish_generated_month
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +49,7 @@ def replaced_by(lake: GcsLake, trips: ParquetPartition) -> Callable[[], None]:
     """Return an action in which another run publishes other trips under the same key."""
 
     def act() -> None:
-        published_month(lake, rows=trips.rows, seed=99)
+        publish_generated_month(lake, rows=trips.rows, seed=99)
 
     return act
 
@@ -57,10 +57,10 @@ def replaced_by(lake: GcsLake, trips: ParquetPartition) -> Callable[[], None]:
 def test_an_object_replaced_between_count_and_load_is_not_recorded_as_the_counted_one(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
-    old, new = published_month(lake, rows=10), published_month(lake, rows=20)
+    old, new = publish_generated_month(lake, rows=10), publish_generated_month(lake, rows=20)
     load(warehouse, ParquetPartition.get(lake, "clean/green_trips/2020-10"))
     assert old.report.data_version != new.report.data_version
-    newer = published_month(lake, rows=30)
+    newer = publish_generated_month(lake, rows=30)
     bigquery.script(Fault(), Fault(), Fault(before=replaced_by(lake, newer)), method="POST", path="/jobs")
     with pytest.raises(LakeConflictError, match=SUSPECT):
         load(warehouse, newer, "another-run")
@@ -73,7 +73,7 @@ def test_an_object_replaced_between_count_and_load_is_not_recorded_as_the_counte
 def test_an_object_replaced_during_its_load_is_not_recorded_as_the_counted_one(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
-    trips = published_month(lake)
+    trips = publish_generated_month(lake)
     bigquery.script_job(JobFault(before_run=replaced_by(lake, trips)), kind="load", destination="green_trips$")
     with pytest.raises(LakeConflictError, match=SUSPECT):
         load(warehouse, trips)
@@ -83,10 +83,10 @@ def test_an_object_replaced_during_its_load_is_not_recorded_as_the_counted_one(
 def test_a_job_that_wrote_another_number_of_rows_is_an_error(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
-    trips = published_month(lake)
+    trips = publish_generated_month(lake)
 
     def replace_by_fewer_rows() -> None:
-        published_month(lake, rows=7, seed=5)
+        publish_generated_month(lake, rows=7, seed=5)
 
     bigquery.script_job(JobFault(before_run=replace_by_fewer_rows), kind="load", destination="green_trips$")
     with pytest.raises(ReconciliationError, match=f"gave 7 rows.*{SUSPECT}"):
@@ -97,7 +97,7 @@ def test_a_job_that_wrote_another_number_of_rows_is_an_error(
 def test_a_month_whose_ledger_row_failed_counts_as_not_loaded_and_is_loaded_again(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
-    old, new = published_month(lake), published_month(lake, rows=90, seed=1, layer="newer")
+    old, new = publish_generated_month(lake), publish_generated_month(lake, rows=90, seed=1, layer="newer")
     load(warehouse, old)
     ledger_jobs = JobFault(), JobFault("invalid", "No.")  # the first one invalidates the row
     bigquery.script_job(*ledger_jobs, kind="load", destination="green_trips_loads")
@@ -112,7 +112,7 @@ def test_a_month_whose_ledger_row_failed_counts_as_not_loaded_and_is_loaded_agai
 def test_a_job_left_running_makes_the_month_suspect(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
-    old, new = published_month(lake), published_month(lake, rows=90, seed=1, layer="newer")
+    old, new = publish_generated_month(lake), publish_generated_month(lake, rows=90, seed=1, layer="newer")
     load(warehouse, old)
     bigquery.script_job(JobFault(after_polls=3), kind="load", destination="green_trips$")
     bigquery.script(Fault(reason="quotaExceeded"), method="GET", path="/jobs/taxi_assets-green_trips-")
@@ -129,8 +129,11 @@ def test_a_job_left_running_makes_the_month_suspect(
 def test_a_failed_older_load_keeps_the_ledger_row_of_a_newer_one(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
-    load(warehouse, published_month(lake))
-    old, new = published_month(lake, flag="Y", layer="older"), published_month(lake, rows=90, layer="newer")
+    load(warehouse, publish_generated_month(lake))
+    old, new = (
+        publish_generated_month(lake, flag="Y", layer="older"),
+        publish_generated_month(lake, rows=90, layer="newer"),
+    )
     fails = JobFault("invalid", "No.", before_run=lambda: load(warehouse, new, "newer-run"))
     bigquery.script_job(fails, kind="load", destination="green_trips$")
     with pytest.raises(WarehouseConfigurationError, match="400 No"):
@@ -145,7 +148,7 @@ def newer_run(warehouse: BigQueryWarehouse, lake: Lake) -> Callable[[], None]:
     """Return an action in which another run publishes newer trips and loads them."""
 
     def act() -> None:
-        load(warehouse, published_month(lake, rows=30, seed=4), "newer-run")
+        load(warehouse, publish_generated_month(lake, rows=30, seed=4), "newer-run")
         assert len(warehouse.read_month(GREEN, MONTH)) == 30
 
     return act
@@ -162,7 +165,7 @@ def is_loaded_again(warehouse: BigQueryWarehouse, lake: Lake) -> bool:
 def test_an_older_empty_month_does_not_delete_a_newer_one_that_was_loaded_after_the_count(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
-    old = published_month(lake, rows=0)
+    old = publish_generated_month(lake, rows=0)
     # When the result of the count is fetched: BigQuery gets no other request before the deletion.
     bigquery.script(Fault(before=newer_run(warehouse, lake)), method="GET", path="/queries/")
     with pytest.raises(LakeConflictError):
@@ -173,7 +176,7 @@ def test_an_older_empty_month_does_not_delete_a_newer_one_that_was_loaded_after_
 def test_an_older_empty_month_that_deletes_a_newer_one_leaves_no_valid_ledger_row(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
-    old = published_month(lake, rows=0)
+    old = publish_generated_month(lake, rows=0)
     bigquery.script(Fault(before=newer_run(warehouse, lake)), method="DELETE", path="green_trips$")
     with pytest.raises(LakeConflictError, match=SUSPECT):
         load(warehouse, old)
@@ -184,7 +187,7 @@ def test_an_older_upload_that_ends_after_a_newer_one_leaves_no_valid_ledger_row(
     warehouse: BigQueryWarehouse, bigquery: BigQuery, tmp_path: Path
 ) -> None:
     lake = LocalLake(folder=str(tmp_path))
-    old = published_month(lake, rows=20)
+    old = publish_generated_month(lake, rows=20)
     job = JobFault(before_run=newer_run(warehouse, lake))
     bigquery.script_job(job, kind="load", destination="green_trips$")
     with pytest.raises(LakeConflictError, match=SUSPECT):
@@ -197,8 +200,8 @@ def test_an_older_job_is_not_started_if_a_newer_month_was_published_after_the_co
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery, tmp_path: Path, upload: bool
 ) -> None:
     layer = LocalLake(folder=str(tmp_path)) if upload else lake
-    load(warehouse, published_month(layer))
-    old = published_month(layer, rows=20)
+    load(warehouse, publish_generated_month(layer))
+    old = publish_generated_month(layer, rows=20)
     # The last request before the insertion of the job.
     last = Fault(before=newer_run(warehouse, layer))
     bigquery.script(Fault(), Fault(), last, method="GET", path="/tables/green_trips")
@@ -237,7 +240,7 @@ def test_a_check_warns_while_a_known_run_replaces_the_month_and_fails_if_the_run
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery, monkeypatch: pytest.MonkeyPatch, is_known: bool
 ) -> None:
     monkeypatch.setattr(concurrent_runs, "WAIT_SECONDS", 0)
-    trips = published_month(lake)
+    trips = publish_generated_month(lake)
     load(warehouse, trips)
     with dg.DagsterInstance.ephemeral() as instance:
         assert check_in(instance, warehouse, lake).passed
@@ -271,7 +274,7 @@ def test_a_reader_of_the_ledger_waits_for_the_replacing_run_and_names_it_on_time
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(BigQueryWarehouse, "replacement_wait_seconds", 0.0)
-    trips = published_month(lake)
+    trips = publish_generated_month(lake)
     load(warehouse, trips)
 
     def read() -> None:
@@ -291,6 +294,6 @@ def test_a_failed_first_load_leaves_no_ledger_row(
 ) -> None:
     bigquery.script_job(JobFault("invalid", "No."), kind="load", destination="green_trips$")
     with pytest.raises(WarehouseConfigurationError, match="400 No"):
-        load(warehouse, published_month(lake))
+        load(warehouse, publish_generated_month(lake))
     assert warehouse.loaded_month(GREEN, MONTH) is None
     assert warehouse.replacing_run_id(GREEN, MONTH) is None

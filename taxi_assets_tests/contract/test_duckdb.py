@@ -28,7 +28,7 @@ from taxi_assets.tlc.services.green import GREEN
 from taxi_assets_tests.contract.stores import child_process
 from taxi_assets_tests.contract.test_any_warehouse import ZONES, holds_exactly, replace_month
 from taxi_assets_tests.pipeline_harness import Deployment
-from taxi_assets_tests.trips import MONTH, published_month
+from taxi_assets_tests.trips import MONTH, publish_generated_month
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -54,7 +54,7 @@ def test_reading_creates_no_file(embedded: DuckDBWarehouse) -> None:
 
 
 def test_a_load_leaves_only_the_database_file(embedded: DuckDBWarehouse, lake: LocalLake) -> None:
-    replace_month(embedded, published_month(lake))
+    replace_month(embedded, publish_generated_month(lake))
     assert list(Path(embedded.file).parent.iterdir()) == [Path(embedded.file)]
 
 
@@ -68,7 +68,7 @@ def test_a_load_leaves_only_the_database_file(embedded: DuckDBWarehouse, lake: L
     ],
 )
 def test_file_and_schema_may_have_any_names(tmp_path: Path, lake: LocalLake, file: str, schema: str) -> None:
-    trips = published_month(lake, rows=5)
+    trips = publish_generated_month(lake, rows=5)
     warehouse = DuckDBWarehouse(file=str(tmp_path / file), schema_name=schema)
     for _ in range(2):
         replace_month(warehouse, trips)
@@ -78,7 +78,7 @@ def test_file_and_schema_may_have_any_names(tmp_path: Path, lake: LocalLake, fil
 
 
 def test_the_schema_name_is_not_case_sensitive(tmp_path: Path, lake: LocalLake) -> None:
-    trips = published_month(lake, rows=5)
+    trips = publish_generated_month(lake, rows=5)
     lower, upper = (DuckDBWarehouse(file=str(tmp_path / "w.duckdb"), schema_name=name) for name in ("taxi", "TAXI"))
     replace_month(lower, trips)
     assert holds_exactly(upper, trips)
@@ -94,7 +94,9 @@ def test_the_uri_is_accepted_by_the_setting(embedded: DuckDBWarehouse) -> None:
 def test_the_lake_folder_may_have_any_name(embedded: DuckDBWarehouse, tmp_path: Path) -> None:
     names = ["env=prod", "st*r", "what?", "[1]", "{x,y}", "a b'c"]
     others = ["star", "whats", "1", "x"]  # what the names would match as glob patterns
-    trips = {name: published_month(LocalLake(folder=str(tmp_path / name)), rows=7) for name in [*names, *others]}
+    trips = {
+        name: publish_generated_month(LocalLake(folder=str(tmp_path / name)), rows=7) for name in [*names, *others]
+    }
     for number, name in enumerate(names):
         replace_month(embedded, trips[name])
         assert embedded.totals(GREEN, MONTH).rows == 7, f"{number}: {name}"
@@ -107,7 +109,7 @@ def hold(file: str, pipe: Connection) -> None:
 
 
 def test_a_timeout_names_the_process_that_has_the_file_open(embedded: DuckDBWarehouse, lake: LocalLake) -> None:
-    old, new = published_month(lake), published_month(lake, rows=5, layer="newer")
+    old, new = publish_generated_month(lake), publish_generated_month(lake, rows=5, layer="newer")
     replace_month(embedded, old)
     with child_process(hold, embedded.file) as other:
         pid = other.receive()
@@ -136,8 +138,8 @@ class LogListener(logging.Handler):
 def test_a_load_waits_for_the_file_and_logs_which_process_has_it_open(
     embedded: DuckDBWarehouse, lake: LocalLake
 ) -> None:
-    trips = published_month(lake)
-    replace_month(embedded, published_month(lake, rows=5, layer="older"))
+    trips = publish_generated_month(lake)
+    replace_month(embedded, publish_generated_month(lake, rows=5, layer="older"))
     log, listener = dg.get_dagster_logger(), LogListener()
     log.addHandler(listener)
     waiting = threading.Thread(target=replace_month, args=(embedded, trips))
@@ -188,7 +190,7 @@ def load_until_killed(file: str, lake_folder: str, limit: int, pipe: Connection)
 def test_a_process_killed_during_a_write_leaves_the_old_or_the_new_month(
     embedded: DuckDBWarehouse, lake: LocalLake, tmp_path: Path
 ) -> None:
-    old, new = published_month(lake, rows=300), published_month(lake, rows=1000, seed=1, layer="newer")
+    old, new = publish_generated_month(lake, rows=300), publish_generated_month(lake, rows=1000, seed=1, layer="newer")
     replace_month(embedded, old)
     killed, length = 0, Path(embedded.file).stat().st_size
     for step, limit in enumerate((1000, length // 2, length)):
@@ -208,7 +210,7 @@ def test_a_process_killed_during_a_write_leaves_the_old_or_the_new_month(
 def test_a_process_killed_while_it_creates_the_file_leaves_no_file_and_the_next_load_cleans_up(
     embedded: DuckDBWarehouse, lake: LocalLake, limit: int
 ) -> None:
-    trips = published_month(lake, layer="newer")
+    trips = publish_generated_month(lake, layer="newer")
     with child_process(load_until_killed, embedded.file, lake.folder, limit) as other:
         assert other.wait_for_exit() == -signal.SIGXFSZ
     assert not Path(embedded.file).exists()
@@ -223,7 +225,7 @@ def test_a_process_killed_while_it_creates_the_file_leaves_no_file_and_the_next_
 def test_marts_can_be_read_if_schema_and_file_have_the_same_name_and_after_the_file_is_renamed(tmp_path: Path) -> None:
     lake = LocalLake(folder=str(tmp_path / "lake"))
     warehouse = DuckDBWarehouse(file=str(tmp_path / "taxi.duckdb"))
-    warehouse.replace_month(GREEN, MONTH, published_month(lake), run_id="a run")
+    warehouse.replace_month(GREEN, MONTH, publish_generated_month(lake), run_id="a run")
     mart = marts()["payment_mix"]
     assert warehouse.replace_mart(mart, MONTH, [GREEN], run_id="a run") == 5
     query = "SELECT SUM(trips) AS trips, SUM(share_of_trips) AS whole FROM payment_mix_ratios"
@@ -237,7 +239,7 @@ def test_marts_can_be_read_if_schema_and_file_have_the_same_name_and_after_the_f
 def test_the_description_of_a_mart_is_the_comment_of_its_table(tmp_path: Path) -> None:
     lake = LocalLake(folder=str(tmp_path / "lake"))
     warehouse = DuckDBWarehouse(file=str(tmp_path / "warehouse.duckdb"))
-    warehouse.replace_month(GREEN, MONTH, published_month(lake), run_id="a run")
+    warehouse.replace_month(GREEN, MONTH, publish_generated_month(lake), run_id="a run")
     mart = marts()["payment_mix"]
     warehouse.replace_mart(mart, MONTH, [GREEN], run_id="a run")
     with duckdb.connect(warehouse.file) as connection:

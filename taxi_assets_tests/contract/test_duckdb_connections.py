@@ -20,7 +20,7 @@ from taxi_assets.marts.mart import marts
 from taxi_assets.storage.warehouse.duckdb import connections, file_lock
 from taxi_assets_tests.contract.stores import child_process
 from taxi_assets_tests.contract.test_duckdb import hold as hold_with_duckdb
-from taxi_assets_tests.pipeline_harness import Deployment, failures
+from taxi_assets_tests.pipeline_harness import Deployment, failure_messages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -262,5 +262,5 @@ def test_a_month_opens_the_file_once_for_each_asset_and_once_for_the_check_after
         before = calls.attaches
         with dg.DagsterInstance.ephemeral() as instance:
             result = deployment.run(job, None if job == "quality" else "2021-01", instance=instance)
-        assert result.success, failures(result)
+        assert result.success, failure_messages(result)
         assert calls.attaches - before == count, job

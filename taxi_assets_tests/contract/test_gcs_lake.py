@@ -28,7 +28,7 @@ from taxi_assets_tests.contract.stores.gcs import open_lake
 from taxi_assets_tests.contract.test_any_lake import KEY, put, read
 from taxi_assets_tests.google.cloud_storage import CloudStorage, Fault
 from taxi_assets_tests.google.service_account import ServiceAccount
-from taxi_assets_tests.trips import fetched, published_month
+from taxi_assets_tests.trips import publish_generated_month, write_download
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -73,11 +73,11 @@ def download(lake: GcsLake, version: str | None = None) -> bytes:
         return path.read_bytes()
 
 
-def uploads(storage: CloudStorage) -> list[Request]:
+def upload_requests(storage: CloudStorage) -> list[Request]:
     return [request for request in storage.requests if request.path.startswith("/upload/")]
 
 
-def versions(lake: GcsLake) -> list[Any]:
+def list_generations(lake: GcsLake) -> list[Any]:
     """Return every generation of every object, listed with Google's client."""
     return list(lake.storage.get_client().list_blobs(lake.bucket, versions=True))
 
@@ -93,7 +93,7 @@ def test_every_request_of_an_upload_names_the_generation_that_it_replaces(
         expected = replaces or lake.version(KEY)
         cloud_storage.requests.clear()
         put(lake, content)
-        assert {request.query["ifGenerationMatch"] for request in uploads(cloud_storage)} == {expected}
+        assert {request.query["ifGenerationMatch"] for request in upload_requests(cloud_storage)} == {expected}
 
 
 class CorruptingAdapter(HTTPAdapter):
@@ -122,7 +122,7 @@ def test_an_upload_corrupted_by_the_network_is_rejected_by_its_checksum(
 
 def test_the_metadata_of_an_object_hold_its_digest_and_its_run(lake: GcsLake) -> None:
     put(lake, b"new", run="the-run")
-    (blob,) = versions(lake)
+    (blob,) = list_generations(lake)
     assert blob.metadata == {
         "taxi-sha256": "11507a0e2f5e69d5dfa40a62a1bd7b6ee57e6bcd85c67c9b8431b36fff21c437",
         "taxi-run": "the-run",
@@ -135,8 +135,8 @@ def test_an_upload_whose_response_was_lost_succeeds_and_is_stored_once(
 ) -> None:
     cloud_storage.script(lost, method="POST")
     put(lake, b"new")
-    assert [request.status for request in uploads(cloud_storage)] == [lost.status, 412]
-    assert len(versions(lake)) == 1
+    assert [request.status for request in upload_requests(cloud_storage)] == [lost.status, 412]
+    assert len(list_generations(lake)) == 1
     assert read(lake) == b"new"
 
 
@@ -165,15 +165,15 @@ def test_an_interrupted_large_upload_resumes(
     cloud_storage.script(*faults, method="PUT")
     put(lake, LARGE)
     assert cloud_storage.object(NAME) == LARGE
-    assert len(versions(lake)) == 1
-    chunks = [request.body_bytes for request in uploads(cloud_storage) if request.method == "PUT"]
+    assert len(list_generations(lake)) == 1
+    chunks = [request.body_bytes for request in upload_requests(cloud_storage) if request.method == "PUT"]
     assert sum(chunks) == len(LARGE) + resent_bytes
 
 
 # --- failures of the service ------------------------------------------------------------------------------------------
 
 
-def failing(status: int) -> Fault:
+def server_error(status: int) -> Fault:
     return Fault(status=status, message="The zone is\nunavailable.")
 
 
@@ -190,7 +190,7 @@ ACTIONS: dict[str, tuple[str, str, Callable[[GcsLake], object], object]] = {
 @pytest.mark.usefixtures("_collect_unclosed_sockets")
 @pytest.mark.parametrize(
     "fault",
-    [failing(503), failing(429), Fault(reset=True), Fault(cut_after=1)],
+    [server_error(503), server_error(429), Fault(reset=True), Fault(cut_after=1)],
     ids=["503", "429", "reset", "truncated"],
 )
 @pytest.mark.parametrize("action", ACTIONS)
@@ -202,7 +202,7 @@ def test_a_request_that_fails_once_is_retried(
     cloud_storage.requests.clear()
     # A response without a body cannot be truncated.
     cloud_storage.script(
-        fault if action != "delete" or fault.cut_after is None else failing(502), method=method, path=path
+        fault if action != "delete" or fault.cut_after is None else server_error(502), method=method, path=path
     )
     assert act(lake) == expected
     sent = [request for request in cloud_storage.requests if request.method == method and path in request.path]
@@ -222,7 +222,7 @@ def test_the_error_after_all_retries_gives_the_services_reason_and_the_old_objec
     method, path, act, _ = ACTIONS[action]
     lake = open_lake_with_short_timeout(cloud_storage)
     put(lake, RANGED)
-    cloud_storage.script(*[failing(503)] * 1000, method=method, path=path)
+    cloud_storage.script(*[server_error(503)] * 1000, method=method, path=path)
     with pytest.raises(LakeUnreachableError) as error:
         act(lake)
     assert str(error.value).startswith(lake.uri(KEY))
@@ -355,16 +355,18 @@ def test_the_error_for_rejected_credentials_is_one_line(cloud_storage: CloudStor
 # --- months in the lake -----------------------------------------------------------------------------------------------
 
 
-def published(lake: GcsLake, content: bytes, ending: FileFormat) -> RawFile:
+def publish_raw_file(lake: GcsLake, content: bytes, extension: FileFormat) -> RawFile:
     with lake.staging() as folder:
-        staged = StagedRawFile(fetched(content, folder, ending=ending), RawFile.current_versions(lake, PREFIX))
+        staged = StagedRawFile(
+            write_download(content, folder, extension=extension), RawFile.current_versions(lake, PREFIX)
+        )
         return RawFile.publish(lake, PREFIX, staged, run_id="a")
 
 
 def test_publishing_another_format_deletes_the_old_file(lake: GcsLake, cloud_storage: CloudStorage) -> None:
-    first = published(lake, b"header\n1\n", FileFormat.CSV)
+    first = publish_raw_file(lake, b"header\n1\n", FileFormat.CSV)
     assert RawFile.find(lake, PREFIX) == first
-    second = published(lake, b"PAR1PAR1", FileFormat.PARQUET)
+    second = publish_raw_file(lake, b"PAR1PAR1", FileFormat.PARQUET)
     assert RawFile.get(lake, PREFIX) == second
     assert set(cloud_storage.objects()) == {f"nyc/taxi/{PREFIX}.parquet", f"nyc/taxi/{PREFIX}.source.json"}
     with second.as_local_file() as path:
@@ -372,14 +374,14 @@ def test_publishing_another_format_deletes_the_old_file(lake: GcsLake, cloud_sto
 
 
 def test_publishing_the_same_file_again_does_not_upload_it(lake: GcsLake, cloud_storage: CloudStorage) -> None:
-    published(lake, b"header\n1\n", FileFormat.CSV)
+    publish_raw_file(lake, b"header\n1\n", FileFormat.CSV)
     before = cloud_storage.objects()[f"nyc/taxi/{PREFIX}.csv"]
-    published(lake, b"header\n1\n", FileFormat.CSV)
+    publish_raw_file(lake, b"header\n1\n", FileFormat.CSV)
     assert cloud_storage.objects()[f"nyc/taxi/{PREFIX}.csv"] == before
 
 
 def test_finding_a_month_reads_only_its_footer(lake: GcsLake, cloud_storage: CloudStorage) -> None:
-    report = published_month(lake).report
+    report = publish_generated_month(lake).report
     with lake.staging() as folder:
         rows = pa.table({"noise": [os.urandom(1 << 16) for _ in range(100)]})
         pyarrow.parquet.write_table(rows.replace_schema_metadata(report.footer()), folder / "file")

@@ -24,7 +24,7 @@ from taxi_assets.tlc.schema import ColumnType
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets_tests.contract.stores.postgres import lake, run, tables, warehouse
 from taxi_assets_tests.contract.test_any_warehouse import NARROW, NEXT_MONTH, ZONES, holds_exactly, replace_month
-from taxi_assets_tests.trips import MONTH, published_month
+from taxi_assets_tests.trips import MONTH, publish_generated_month
 
 if TYPE_CHECKING:
     from taxi_assets.storage.lake.local_lake import LocalLake
@@ -42,8 +42,8 @@ def test_a_month_is_a_partition_that_was_complete_before_it_was_attached(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
     for _ in range(2):
-        replace_month(warehouse, published_month(lake))
-    replace_month(warehouse, published_month(lake, NEXT_MONTH), NEXT_MONTH)
+        replace_month(warehouse, publish_generated_month(lake))
+    replace_month(warehouse, publish_generated_month(lake, NEXT_MONTH), NEXT_MONTH)
     assert tables(warehouse) == {"green_trips", "green_trips_2020_10", "green_trips_2020_11", "loaded_months"}
     ((bound, rule, not_null),) = run(
         warehouse.url,
@@ -66,7 +66,7 @@ def test_a_month_is_a_partition_that_was_complete_before_it_was_attached(
 
 def test_a_query_for_a_month_reads_the_table_of_that_month_alone(warehouse: PostgresWarehouse, lake: LocalLake) -> None:
     for month in (MONTH, NEXT_MONTH):
-        replace_month(warehouse, published_month(lake, month), month)
+        replace_month(warehouse, publish_generated_month(lake, month), month)
     query = "SELECT sum(total_amount) FROM taxi.green_trips WHERE data_month = DATE '2020-11-01'"
     plan = str(run(warehouse.url, f"EXPLAIN {query}"))
     assert "green_trips_2020_11" in plan
@@ -74,13 +74,13 @@ def test_a_query_for_a_month_reads_the_table_of_that_month_alone(warehouse: Post
 
 
 def test_tables_have_comments(warehouse: PostgresWarehouse, lake: LocalLake) -> None:
-    replace_month(warehouse, published_month(lake))
+    replace_month(warehouse, publish_generated_month(lake))
     assert run(warehouse.url, "SELECT obj_description('taxi.green_trips'::regclass)") == [(GREEN.description,)]
 
 
 @pytest.mark.parametrize("schema", ['my schema"x', "select", "Größe"])
 def test_any_schema_name_works(postgres_url: str, lake: LocalLake, schema: str) -> None:
-    trips = published_month(lake, rows=5)
+    trips = publish_generated_month(lake, rows=5)
     warehouse = PostgresWarehouse(url=postgres_url, schema_name=schema)
     for _ in range(2):
         replace_month(warehouse, trips)
@@ -122,11 +122,11 @@ def test_the_uri_contains_no_secret_and_is_a_valid_setting() -> None:
 def test_new_months_follow_a_users_changes_of_the_whole_table(
     warehouse: PostgresWarehouse, lake: LocalLake, change: str
 ) -> None:
-    trips = published_month(lake)
+    trips = publish_generated_month(lake)
     replace_month(warehouse, trips)
     run(warehouse.url, f"ALTER TABLE taxi.green_trips {change}")
     for month in (MONTH, NEXT_MONTH):
-        new = published_month(lake, month, rows=30, seed=1)
+        new = publish_generated_month(lake, month, rows=30, seed=1)
         replace_month(warehouse, new, month)
         assert holds_exactly(warehouse, new, month)
 
@@ -134,7 +134,7 @@ def test_new_months_follow_a_users_changes_of_the_whole_table(
 def test_indexes_that_a_user_has_added_are_built_before_the_month_is_attached(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
-    replace_month(warehouse, published_month(lake))
+    replace_month(warehouse, publish_generated_month(lake))
     added = {
         "btree (dropoff_datetime, ((fare_amount + tip_amount))) WHERE (total_amount > (0)::numeric)",
         "btree (data_month, source_row)",
@@ -147,7 +147,7 @@ def test_indexes_that_a_user_has_added_are_built_before_the_month_is_attached(
         "ALTER TABLE taxi.green_trips ADD PRIMARY KEY (data_month, source_row)",
         "CREATE UNIQUE INDEX ON taxi.green_trips (data_month, source_row) INCLUDE (pickup_datetime)",
     )
-    replace_month(warehouse, published_month(lake, NEXT_MONTH), NEXT_MONTH)
+    replace_month(warehouse, publish_generated_month(lake, NEXT_MONTH), NEXT_MONTH)
     indexes = run(warehouse.url, "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'green_trips_2020_11'")
     assert len(indexes) == 5
     assert all("_staged_" in name for name, _ in indexes)  # those that ATTACH creates have the final name
@@ -157,11 +157,11 @@ def test_indexes_that_a_user_has_added_are_built_before_the_month_is_attached(
 def test_a_row_that_violates_a_users_constraint_keeps_the_old_month_and_names_the_constraint(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
-    old = published_month(lake)
+    old = publish_generated_month(lake)
     replace_month(warehouse, old)
     run(warehouse.url, "ALTER TABLE taxi.green_trips ADD CONSTRAINT not_stored CHECK (store_and_fwd_flag = 'N')")
     with pytest.raises(WarehouseConfigurationError, match='"not_stored"') as error:
-        replace_month(warehouse, published_month(lake, flag="Y", layer="newer"))
+        replace_month(warehouse, publish_generated_month(lake, flag="Y", layer="newer"))
     assert "Drop that constraint" in error.value.remedy
     assert holds_exactly(warehouse, old)
 
@@ -177,10 +177,10 @@ def test_a_row_that_violates_a_users_constraint_keeps_the_old_month_and_names_th
 def test_a_month_gets_another_name_if_a_foreign_table_has_its_name(
     warehouse: PostgresWarehouse, lake: LocalLake, change: str
 ) -> None:
-    replace_month(warehouse, published_month(lake))
+    replace_month(warehouse, publish_generated_month(lake))
     run(warehouse.url, change)
     for rows in (30, 20):
-        new = published_month(lake, rows=rows, seed=rows)
+        new = publish_generated_month(lake, rows=rows, seed=rows)
         replace_month(warehouse, new)
         assert holds_exactly(warehouse, new)
         assert {"green_trips_2020_10", "green_trips_2020_10_2"} <= tables(warehouse)
@@ -238,7 +238,7 @@ def test_a_view_that_depends_on_changed_columns_of_a_frame_is_named(warehouse: P
 
 def published_rows(lake: LocalLake, rows: list[dict[str, Any]]) -> ParquetPartition:
     """Publish a month of these rows; columns that are not given are null."""
-    model = published_month(lake, layer="model", rows=len(rows))
+    model = publish_generated_month(lake, layer="model", rows=len(rows))
     same = {"data_month": MONTH.start, "is_reversal": False}
     full = [same | {"source_row": number} | row for number, row in enumerate(rows, 1)]
     batch = pa.RecordBatch.from_pylist(full, GREEN.arrow_schema)
@@ -297,7 +297,7 @@ def test_columns_of_only_nulls_and_columns_without_nulls_are_read_back(
 def test_a_column_with_a_nul_byte_is_named_and_the_old_month_stays(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
-    old = published_month(lake)
+    old = publish_generated_month(lake)
     replace_month(warehouse, old)
     with pytest.raises(ReconciliationError, match=r"a value of store_and_fwd_flag in .* contains a NUL byte"):
         replace_month(warehouse, published_rows(lake, [{"store_and_fwd_flag": "N"}, {"store_and_fwd_flag": "a\0b"}]))
@@ -307,10 +307,10 @@ def test_a_column_with_a_nul_byte_is_named_and_the_old_month_stays(
 def test_trips_with_another_schema_are_rejected_and_the_old_month_stays(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
-    old = published_month(lake)
+    old = publish_generated_month(lake)
     replace_month(warehouse, old)
     with pytest.raises(WarehouseSchemaError, match=r"another schema.*: congestion_surcharge, trip_type"):
-        warehouse.replace_month(NARROW, MONTH, published_month(lake, layer="wide"), run_id="a run")
+        warehouse.replace_month(NARROW, MONTH, publish_generated_month(lake, layer="wide"), run_id="a run")
     assert holds_exactly(warehouse, old)
 
 

@@ -39,7 +39,7 @@ from taxi_assets_tests.contract.stores.postgres import (
     with_short_wait,
 )
 from taxi_assets_tests.contract.test_any_warehouse import NEXT_MONTH, ZONES, holds_exactly, replace_month
-from taxi_assets_tests.trips import MONTH, published_month
+from taxi_assets_tests.trips import MONTH, publish_generated_month
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -73,7 +73,7 @@ def one_line(error: TaxiAssetsError) -> str:
 def test_a_server_that_fails_during_a_load_keeps_the_old_month_and_the_next_load_succeeds(
     own_server: Server, warehouse: PostgresWarehouse, lake: LocalLake, fault: str
 ) -> None:
-    old, new = published_month(lake), published_month(lake, rows=3000, seed=1, layer="newer")
+    old, new = publish_generated_month(lake), publish_generated_month(lake, rows=3000, seed=1, layer="newer")
     replace_month(warehouse, old)
     faults: dict[str, Callable[[int], None]] = {
         "restarted": lambda _: own_server.restart(),
@@ -102,7 +102,7 @@ def test_a_statement_timeout_of_the_database_does_not_cut_a_load_short(
 ) -> None:
     ((database,),) = run(warehouse.url, "SELECT current_database()")
     run(warehouse.url, f"ALTER DATABASE {database} SET statement_timeout = '100ms'")
-    trips = published_month(lake)
+    trips = publish_generated_month(lake)
     with during_copy(lambda _: time.sleep(0.3)):
         replace_month(warehouse, trips)
     assert holds_exactly(warehouse, trips)
@@ -111,7 +111,7 @@ def test_a_statement_timeout_of_the_database_does_not_cut_a_load_short(
 def test_the_error_says_that_an_administrator_ended_the_session_during_the_copy(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
-    old = published_month(lake)
+    old = publish_generated_month(lake)
     replace_month(warehouse, old)
 
     def terminate(pid: int) -> None:
@@ -121,7 +121,7 @@ def test_the_error_says_that_an_administrator_ended_the_session_during_the_copy(
         during_copy(terminate),
         pytest.raises(WarehouseUnreachableError, match="due to administrator command") as error,
     ):
-        replace_month(warehouse, published_month(lake, rows=3000, seed=1, layer="newer"))
+        replace_month(warehouse, publish_generated_month(lake, rows=3000, seed=1, layer="newer"))
     one_line(error.value)
     assert holds_exactly(warehouse, old)
 
@@ -129,7 +129,7 @@ def test_the_error_says_that_an_administrator_ended_the_session_during_the_copy(
 def test_the_error_says_that_an_administrator_ended_the_waiting_session(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
-    old, new = published_month(lake), published_month(lake, rows=30, seed=1, layer="newer")
+    old, new = publish_generated_month(lake), publish_generated_month(lake, rows=30, seed=1, layer="newer")
     replace_month(warehouse, old)
 
     def terminate() -> None:
@@ -168,7 +168,7 @@ def test_session_timeouts_of_the_database_are_switched_off(warehouse: PostgresWa
 def test_an_abandoned_table_that_another_session_reads_does_not_block_other_months(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
-    trips = published_month(lake)
+    trips = publish_generated_month(lake)
     replace_month(warehouse, trips)
     run(warehouse.url, "CREATE TABLE taxi.green_trips_2020_11_staged (LIKE taxi.green_trips)")
     with connect(warehouse.url) as dump, dump.cursor() as cursor:
@@ -185,7 +185,7 @@ def test_an_abandoned_table_that_another_session_reads_does_not_block_other_mont
 def test_a_column_added_while_a_month_is_being_built_is_a_transient_error(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
-    old, new = published_month(lake), published_month(lake, rows=3000, seed=1, layer="newer")
+    old, new = publish_generated_month(lake), publish_generated_month(lake, rows=3000, seed=1, layer="newer")
     replace_month(warehouse, old)
 
     def gain(_pid: int) -> None:
@@ -216,7 +216,7 @@ def load_and_wait(url: str, folder: str, line: Connection) -> None:
 def test_the_staged_table_of_a_killed_load_is_dropped_by_the_next_load_of_any_month(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
-    old, new = published_month(lake), published_month(lake, rows=30, seed=1, layer="newer")
+    old, new = publish_generated_month(lake), publish_generated_month(lake, rows=30, seed=1, layer="newer")
     replace_month(warehouse, old)
     with long_query(warehouse, MONTH), child_process(load_and_wait, warehouse.url, lake.folder) as other:
         assert "slow_report" in other.receive()
@@ -224,7 +224,7 @@ def test_the_staged_table_of_a_killed_load_is_dropped_by_the_next_load_of_any_mo
     assert "green_trips_2020_10_staged" in tables(warehouse)
     assert holds_exactly(warehouse, old)
     wait_for_end_of_sessions(warehouse)
-    replace_month(with_short_wait(warehouse, 20), published_month(lake, NEXT_MONTH), NEXT_MONTH)
+    replace_month(with_short_wait(warehouse, 20), publish_generated_month(lake, NEXT_MONTH), NEXT_MONTH)
     assert tables(warehouse) == {"green_trips", "green_trips_2020_10", "green_trips_2020_11", "loaded_months"}
     replace_month(warehouse, new)
     assert holds_exactly(warehouse, new)
@@ -242,7 +242,7 @@ def test_a_foreign_table_of_the_same_name_is_named_and_left_alone(
 ) -> None:
     run(warehouse.url, "CREATE SCHEMA taxi", "CREATE TABLE taxi.green_trips AS SELECT 1 AS theirs")
     with pytest.raises(PermanentError) as error:
-        replace_month(warehouse, published_month(lake))
+        replace_month(warehouse, publish_generated_month(lake))
     assert "green_trips" in one_line(error.value)
     assert "ename or drop" in error.value.remedy
     assert run(warehouse.url, "TABLE taxi.green_trips") == [(1,)]
@@ -275,7 +275,7 @@ def test_the_password_comes_from_the_environment_or_a_pgpass_file_and_no_error_q
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    old = published_month(lake)
+    old = publish_generated_month(lake)
     replace_month(warehouse, old)
     run(warehouse.url, f"GRANT USAGE ON SCHEMA taxi TO {role}", f"GRANT SELECT ON ALL TABLES IN SCHEMA taxi TO {role}")
     limited = as_role(own_server, warehouse, role)
@@ -299,7 +299,7 @@ def test_the_password_comes_from_the_environment_or_a_pgpass_file_and_no_error_q
 def test_a_missing_privilege_is_named_with_its_grant_statement(
     own_server: Server, warehouse: PostgresWarehouse, lake: LocalLake, role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trips, limited = published_month(lake), as_role(own_server, warehouse, role)
+    trips, limited = publish_generated_month(lake), as_role(own_server, warehouse, role)
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
 
     def grant_from_the_error() -> str:
@@ -325,13 +325,13 @@ def test_a_missing_privilege_is_named_with_its_grant_statement(
 def test_a_table_of_another_role_can_be_read_but_not_replaced(
     own_server: Server, warehouse: PostgresWarehouse, lake: LocalLake, role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old = published_month(lake)
+    old = publish_generated_month(lake)
     replace_month(warehouse, old)
     run(warehouse.url, f"GRANT ALL ON SCHEMA taxi TO {role}", f"GRANT ALL ON ALL TABLES IN SCHEMA taxi TO {role}")
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
     limited = as_role(own_server, warehouse, role)
     with pytest.raises(WarehouseConfigurationError, match="must be owner of table") as error:
-        replace_month(limited, published_month(lake, rows=5, layer="newer"))
+        replace_month(limited, publish_generated_month(lake, rows=5, layer="newer"))
     assert "owner" in one_line(error.value)
     assert holds_exactly(limited, old)
 

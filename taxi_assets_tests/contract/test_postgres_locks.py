@@ -29,7 +29,7 @@ from taxi_assets_tests.contract.stores.postgres import (
     with_short_wait,
 )
 from taxi_assets_tests.contract.test_any_warehouse import NARROW, NEXT_MONTH, holds_exactly, replace_month
-from taxi_assets_tests.trips import MONTH, published_month
+from taxi_assets_tests.trips import MONTH, publish_generated_month
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,10 +48,10 @@ __all__ = ["lake", "warehouse"]
 def test_a_swap_that_a_reader_blocks_fails_with_the_readers_name_and_succeeds_once_the_reader_is_gone(
     warehouse: PostgresWarehouse, lake: LocalLake, read: Month
 ) -> None:
-    old, other = published_month(lake), published_month(lake, NEXT_MONTH)
+    old, other = publish_generated_month(lake), publish_generated_month(lake, NEXT_MONTH)
     replace_month(warehouse, old)
     replace_month(warehouse, other, NEXT_MONTH)
-    new = published_month(lake, rows=30, seed=1, layer="newer")
+    new = publish_generated_month(lake, rows=30, seed=1, layer="newer")
     with long_query(warehouse, read) as pid:
         with pytest.raises(WarehouseBusyError) as error:
             replace_month(with_short_wait(warehouse), new)
@@ -105,7 +105,7 @@ def loading(warehouse: PostgresWarehouse, trips: ParquetPartition, month: Month 
 def test_readers_wait_at_most_one_attempt_and_see_the_old_month_until_the_swap(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
-    old, new = published_month(lake), published_month(lake, rows=30, seed=1, layer="newer")
+    old, new = publish_generated_month(lake), publish_generated_month(lake, rows=30, seed=1, layer="newer")
     replace_month(warehouse, old)
     waits, rows = [], set()
     with connect(warehouse.url) as reader, reader.cursor() as cursor, contextlib.ExitStack() as slow:
@@ -127,8 +127,8 @@ def test_readers_wait_at_most_one_attempt_and_see_the_old_month_until_the_swap(
 def test_a_transaction_older_than_the_swap_does_not_see_an_empty_month(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
-    replace_month(warehouse, published_month(lake))
-    new = published_month(lake, rows=30, seed=1, layer="newer")
+    replace_month(warehouse, publish_generated_month(lake))
+    new = publish_generated_month(lake, rows=30, seed=1, layer="newer")
     with connect(warehouse.url) as reader, reader.cursor() as cursor:
         cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         cursor.execute("SELECT 1")
@@ -138,8 +138,8 @@ def test_a_transaction_older_than_the_swap_does_not_see_an_empty_month(
 
 
 def test_the_first_load_of_a_month_does_not_wait_for_readers(warehouse: PostgresWarehouse, lake: LocalLake) -> None:
-    replace_month(warehouse, published_month(lake))
-    trips = published_month(lake, NEXT_MONTH)
+    replace_month(warehouse, publish_generated_month(lake))
+    trips = publish_generated_month(lake, NEXT_MONTH)
     with long_query(warehouse, MONTH):
         replace_month(with_short_wait(warehouse), trips, NEXT_MONTH)
         assert holds_exactly(warehouse, trips, NEXT_MONTH)
@@ -148,9 +148,9 @@ def test_the_first_load_of_a_month_does_not_wait_for_readers(warehouse: Postgres
 def test_a_new_column_that_a_reader_blocks_is_added_once_the_reader_is_gone(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
-    narrow = published_month(lake, service=NARROW)
+    narrow = publish_generated_month(lake, service=NARROW)
     warehouse.replace_month(NARROW, MONTH, narrow, run_id="a run")
-    wide = published_month(lake, NEXT_MONTH)
+    wide = publish_generated_month(lake, NEXT_MONTH)
     with long_query(warehouse, MONTH) as pid, pytest.raises(WarehouseBusyError, match=f"pid {pid} "):
         replace_month(with_short_wait(warehouse), wide, NEXT_MONTH)
     replace_month(warehouse, wide, NEXT_MONTH)
@@ -160,8 +160,8 @@ def test_a_new_column_that_a_reader_blocks_is_added_once_the_reader_is_gone(
 def test_a_month_that_another_load_has_locked_is_busy_and_the_error_names_that_load(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
-    replace_month(warehouse, published_month(lake))
-    new = published_month(lake, rows=30, seed=1, layer="newer")
+    replace_month(warehouse, publish_generated_month(lake))
+    new = publish_generated_month(lake, rows=30, seed=1, layer="newer")
     with contextlib.ExitStack() as slow:
         slow.enter_context(long_query(warehouse, MONTH))
         with loading(warehouse, new):
@@ -189,7 +189,9 @@ def load_twice(url: str, folder: str, month: Month, line: Connection) -> None:
 def test_eight_processes_that_create_the_tables_and_load_overlapping_months_all_succeed(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
-    trips = {month: published_month(lake, month, rows=500) for month in (MONTH, NEXT_MONTH, NEXT_MONTH.shift(1))}
+    trips = {
+        month: publish_generated_month(lake, month, rows=500) for month in (MONTH, NEXT_MONTH, NEXT_MONTH.shift(1))
+    }
     months = [[*trips][number % 3] for number in range(8)]
     with contextlib.ExitStack() as stack:
         children = [
@@ -206,8 +208,11 @@ def test_eight_processes_that_create_the_tables_and_load_overlapping_months_all_
 def test_the_staged_table_of_a_running_load_is_not_dropped_by_another_load(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
-    replace_month(warehouse, published_month(lake))
-    new, other = published_month(lake, rows=30, seed=1, layer="newer"), published_month(lake, NEXT_MONTH)
+    replace_month(warehouse, publish_generated_month(lake))
+    new, other = (
+        publish_generated_month(lake, rows=30, seed=1, layer="newer"),
+        publish_generated_month(lake, NEXT_MONTH),
+    )
     with contextlib.ExitStack() as slow:
         slow.enter_context(long_query(warehouse, MONTH))
         with loading(warehouse, new):

@@ -17,8 +17,8 @@ from taxi_assets.storage.warehouse.postgres import PostgresWarehouse
 from taxi_assets.storage.warehouse.postgres.swap import month_lock_key
 from taxi_assets_tests.contract.stores.postgres import connect, during_copy, run, tables, with_short_wait
 from taxi_assets_tests.contract.test_any_warehouse import holds_exactly, replace_month
-from taxi_assets_tests.pipeline_harness import failures
-from taxi_assets_tests.trips import MONTH, published_month
+from taxi_assets_tests.pipeline_harness import failure_messages
+from taxi_assets_tests.trips import MONTH, publish_generated_month
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +42,7 @@ def warehouse(postgres_url: str) -> PostgresWarehouse:
 
 def test_a_month_is_loaded_and_replaced(warehouse: PostgresWarehouse, lake: Lake) -> None:
     for rows in (100, 30, 0):
-        trips = published_month(lake, rows=rows, seed=rows)
+        trips = publish_generated_month(lake, rows=rows, seed=rows)
         replace_month(warehouse, trips)
         assert holds_exactly(warehouse, trips)
 
@@ -50,14 +50,14 @@ def test_a_month_is_loaded_and_replaced(warehouse: PostgresWarehouse, lake: Lake
 def test_a_stalled_run_does_not_overwrite_the_month_of_a_newer_run(
     warehouse: PostgresWarehouse, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    older = published_month(lake, rows=50, seed=1)
+    older = publish_generated_month(lake, rows=50, seed=1)
     newer = older
     connect_now = psycopg2.connect
 
     def connect_late(**options: str) -> Any:
         nonlocal newer
         monkeypatch.setattr(CONNECT, connect_now)
-        newer = published_month(lake, rows=70, seed=2)
+        newer = publish_generated_month(lake, rows=70, seed=2)
         replace_month(warehouse, newer)
         return connect_now(**options)
 
@@ -71,11 +71,11 @@ def test_a_stalled_run_does_not_overwrite_the_month_of_a_newer_run(
 def test_a_month_that_is_replaced_in_the_lake_during_the_copy_is_not_swapped_in(
     warehouse: PostgresWarehouse, lake: Lake
 ) -> None:
-    before = published_month(lake, rows=20, layer="before")
+    before = publish_generated_month(lake, rows=20, layer="before")
     replace_month(warehouse, before)
-    older = published_month(lake, rows=50, seed=1)
+    older = publish_generated_month(lake, rows=50, seed=1)
     with (
-        during_copy(lambda _: published_month(lake, rows=70, seed=2)),
+        during_copy(lambda _: publish_generated_month(lake, rows=70, seed=2)),
         pytest.raises(LakeConflictError, match="2020-10"),
     ):
         replace_month(warehouse, older)
@@ -90,7 +90,7 @@ def test_a_step_that_finds_the_month_busy_is_retried_and_the_run_succeeds(
     warehouse: PostgresWarehouse, tmp_path: Path
 ) -> None:
     lake = LocalLake(folder=str(tmp_path / "lake"))
-    trips = published_month(lake)
+    trips = publish_generated_month(lake)
     settings = Settings(
         lake=str(tmp_path / "lake"),  # type: ignore[arg-type]  # read by its validators
         warehouse=warehouse.url,  # type: ignore[arg-type]
@@ -120,7 +120,7 @@ def test_a_step_that_finds_the_month_busy_is_retried_and_the_run_succeeds(
             raise_on_error=False,
         )
     blocker.join(60)
-    assert result.success, failures(result)
+    assert result.success, failure_messages(result)
     (retry,) = [event for event in result.all_events if event.event_type is dg.DagsterEventType.STEP_UP_FOR_RETRY]
     assert "is locked by" in str(retry.event_specific_data)
     assert holds_exactly(warehouse, trips)

@@ -154,7 +154,7 @@ class PublicationHarness:
             last_modified=version.last_modified,
             fetched_at=FETCHED_AT,
         )
-        metadata = {"file_bytes": record.bytes, **source_metadata(record, digest="sha256")}
+        metadata = {"file_bytes": record.bytes, **source_metadata(record, digest_key="sha256")}
         self.materialize(["raw", service.table], month, metadata, run_id)
         if last_layer == "warehouse":
             self.materialize(["warehouse", service.table], month, {"raw_sha256": record.sha256}, run_id)

@@ -14,7 +14,7 @@ from taxi_assets.cli.worker_pool import _loaded, _run_job
 from taxi_assets.resources.publisher import PublisherResource
 from taxi_assets.settings import Settings
 from taxi_assets.tlc.services.green import GREEN
-from taxi_assets_tests.pipeline_harness import checks
+from taxi_assets_tests.pipeline_harness import check_results
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -162,7 +162,11 @@ def test_a_requested_run_executes_all_checks_of_its_month(harness: AutomationHar
     job = harness.defs.resolve_job_def("green")
     whole = job.execute_in_process(instance=harness.instance, partition_key=MONTH)
     harness.publish(rows=4)
-    assert checks(harness.run_requested()).keys() == checks(whole).keys() >= {"row_counts_reconcile", "matches_clean"}
+    assert (
+        check_results(harness.run_requested()).keys()
+        == check_results(whole).keys()
+        >= {"row_counts_reconcile", "matches_clean"}
+    )
 
 
 def test_a_run_of_make_backfill_records_its_asset_selection(

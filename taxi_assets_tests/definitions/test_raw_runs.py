@@ -13,7 +13,7 @@ from taxi_assets.settings import Settings
 from taxi_assets.tlc.month import Month
 from taxi_assets_tests.google.cloud_storage import CloudStorage, Fault
 from taxi_assets_tests.loopback_publisher import LoopbackPublisher
-from taxi_assets_tests.pipeline_harness import data_versions, failures, materializations, metadata_value
+from taxi_assets_tests.pipeline_harness import data_versions, failure_messages, materializations, metadata_value
 from taxi_assets_tests.trips import csv_lines
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def runner(tmp_path: Path, publisher: LoopbackPublisher) -> Iterator[JobRunner]:
 
 def test_force_downloads_a_file_that_has_not_changed(runner: JobRunner, publisher: LoopbackPublisher) -> None:
     first = runner.run()
-    assert failures(first) == []
+    assert failure_messages(first) == []
     assert metadata_value(runner.run(), "raw/green_trips", "fetched") == "unchanged"
     forced = runner.run(force=True)
     assert metadata_value(forced, "raw/green_trips", "fetched") == "same bytes again"
@@ -83,7 +83,7 @@ def test_skip_if_unchanged_ends_the_run_after_raw_if_the_warehouse_has_the_same_
     first = runner.run()
     publisher.publish(NAME, CONTENT, etag='"the same bytes"')
     result = runner.run(skip_downstream_if_unchanged=True)
-    assert failures(result) == []
+    assert failure_messages(result) == []
     assert list(materializations(result)) == ["raw/green_trips"]
     assert metadata_value(result, "raw/green_trips", "etag") == '"the same bytes"'
     assert data_versions(result) == {"raw/green_trips": data_versions(first)["raw/green_trips"]}
@@ -165,11 +165,11 @@ def test_a_transient_failure_that_persists_ends_after_four_attempts(
     result = bucket_runner.run("raw")
     assert not result.success
     assert attempts(result) == 4
-    assert "was replaced or damaged" in failures(result)[0]
+    assert "was replaced or damaged" in failure_messages(result)[0]
 
 
 def test_a_permanent_failure_is_not_retried(bucket_runner: JobRunner, storage: CloudStorage) -> None:
     storage.delete(f"published/{NAME}")
     result = bucket_runner.run("raw")
     assert attempts(result) == 1
-    assert "is not published" in failures(result)[0]
+    assert "is not published" in failure_messages(result)[0]

@@ -23,7 +23,7 @@ import dagster as dg
 import pytest
 
 from taxi_assets_tests.faults.crash_points import WRITES, report_crash_points
-from taxi_assets_tests.pipeline_harness import Deployment, checks, failures
+from taxi_assets_tests.pipeline_harness import Deployment, check_results, failure_messages
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -157,7 +157,7 @@ def _run_in_child(deployment: Deployment, job: str, month: str | None, plan: Pla
     finally:
         if plan.barrier is not None and plan.waits_at not in reached:
             plan.barrier.abort()  # otherwise the other children would wait until the timeout
-    sender.send(Outcome(0, 0, result.success, failures(result), checks(result), reached))
+    sender.send(Outcome(0, 0, result.success, failure_messages(result), check_results(result), reached))
 
 
 def _obey_file_modes() -> None:

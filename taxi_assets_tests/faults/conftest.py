@@ -126,8 +126,8 @@ def republished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Republi
     newer = read_stored_month(current, SERVICE, MONTH)
 
     # All row counts differ, so that a mixture of layers cannot pass for one version.
-    assert older.agree
-    assert newer.agree
+    assert older.is_consistent
+    assert newer.is_consistent
     assert older.clean
     assert newer.clean
     assert older.quarantine

@@ -27,7 +27,7 @@ from taxi_assets_tests.faults.conftest import FILE, MONTH, SERVICE
 from taxi_assets_tests.google.bigquery import BigQuery
 from taxi_assets_tests.google.cloud_storage import CloudStorage
 from taxi_assets_tests.google.service_account import ServiceAccount
-from taxi_assets_tests.pipeline_harness import Deployment, StoredMonth, stored_month_from
+from taxi_assets_tests.pipeline_harness import Deployment, StoredMonth, build_stored_month
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -99,7 +99,7 @@ class ObservedDeployment:
         trips, ledger_rows = (
             self.query_idle(_trips_queries(self.ledger, month)) if "green_trips" in existing else ((), ())
         )
-        return stored_month_from(
+        return build_stored_month(
             objects.get,
             f"{SERVICE}_trips/{month}",
             trips,

@@ -12,7 +12,7 @@ from taxi_assets_tests.loopback_publisher import LoopbackPublisher
 from taxi_assets_tests.pipeline_harness import (
     Deployment,
     StoredMonth,
-    failures,
+    failure_messages,
     file_states,
     read_stored_month,
     stray_files,
@@ -52,7 +52,7 @@ def publish(file: Path, folder: Path) -> None:
 def assert_refused(deployment: Deployment, file: Path) -> None:
     result = deployment.run(SERVICE, MONTH)
     assert not result.success
-    (line,) = failures(result)
+    (line,) = failure_messages(result)
     assert "\n" not in line
     for part in (SERVICE, MONTH, STEM, FINDINGS[file.name]):
         assert part in line
@@ -76,9 +76,9 @@ def test_a_broken_file_does_not_change_a_month_that_was_loaded(data: Path, tmp_p
     shutil.copyfile(data / "samples" / f"{STEM}.head99.csv", tmp_path / "good.csv")
     publish(tmp_path / "good.csv", tmp_path / "published")
     deployment = Deployment(tmp_path / "home", source)
-    assert failures(deployment.run(SERVICE, MONTH)) == []
+    assert failure_messages(deployment.run(SERVICE, MONTH)) == []
     loaded, before = read_stored_month(deployment, SERVICE, MONTH), file_states(deployment)
-    assert loaded.agree
+    assert loaded.is_consistent
 
     for name in FINDINGS:
         publish(data / "broken" / name, tmp_path / "published")

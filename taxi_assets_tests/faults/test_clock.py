@@ -16,7 +16,7 @@ import pytest
 
 from taxi_assets_tests.faults.child_runs import ChildRun, Plan
 from taxi_assets_tests.faults.conftest import FILE, MONTH, SERVICE
-from taxi_assets_tests.pipeline_harness import Deployment, failures, read_stored_month, stray_files
+from taxi_assets_tests.pipeline_harness import Deployment, failure_messages, read_stored_month, stray_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +44,7 @@ def test_files_that_a_killed_run_left_in_the_future_are_deleted_or_replaced(
     deployment = copy_of(republished.outdated)
     assert ChildRun(deployment, SERVICE, MONTH, Plan(dies_at=crash_point)).wait().killed
     set_back_the_clock(deployment.home)
-    assert failures(deployment.run(SERVICE, MONTH)) == []
+    assert failure_messages(deployment.run(SERVICE, MONTH)) == []
     assert read_stored_month(deployment, SERVICE, MONTH) == republished.newer
     assert stray_files(deployment) == []
     record_property("faults", 1)
@@ -56,6 +56,6 @@ def test_a_version_with_an_older_time_is_loaded_as_a_new_version(
     deployment = replace(republished.outdated.copy_to(tmp_path / "home"), source=str(tmp_path))
     (tmp_path / FILE).write_bytes(republished.newer_file)
     os.utime(tmp_path / FILE, (0, 0))
-    assert failures(deployment.run(SERVICE, MONTH)) == []
+    assert failure_messages(deployment.run(SERVICE, MONTH)) == []
     assert read_stored_month(deployment, SERVICE, MONTH).clean == republished.newer.clean
     record_property("faults", 1)

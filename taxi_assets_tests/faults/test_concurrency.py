@@ -24,7 +24,7 @@ from taxi_assets_tests.faults.conftest import FILE, MONTH, OTHER_MONTH, SERVICE
 from taxi_assets_tests.faults.crash_points import STEPS
 from taxi_assets_tests.faults.stores import KINDS, observed_deployment
 from taxi_assets_tests.google.bigquery import Fault
-from taxi_assets_tests.pipeline_harness import Deployment, failures, read_stored_month, stray_files
+from taxi_assets_tests.pipeline_harness import Deployment, failure_messages, read_stored_month, stray_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -95,11 +95,11 @@ def test_a_run_continues_with_the_newer_file_that_another_run_has_published(
     shared.wait()
     outcome = slow.wait()
 
-    assert failures(newer) == []
+    assert failure_messages(newer) == []
     assert outcome.succeeded, outcome
     assert blocking_checks_passed(outcome)
     found = read_stored_month(deployment, SERVICE, MONTH)
-    assert found.agree
+    assert found.is_consistent
     assert found.clean == republished.newer.clean
     assert stray_files(deployment) == []
 
@@ -122,7 +122,7 @@ def test_a_run_with_a_newer_file_succeeds_if_the_older_file_is_published_first(
     for outcome in [run.wait() for run in runs]:
         assert outcome.succeeded, outcome
     found = read_stored_month(deployment, SERVICE, MONTH)
-    assert found.agree
+    assert found.is_consistent
     assert found.clean == republished.newer.clean
     assert stray_files(deployment) == []
 
@@ -202,7 +202,7 @@ def test_a_check_waits_for_a_newer_run_that_is_replacing_the_month(
     for outcome in (older.wait(), newer.wait()):
         assert outcome.succeeded, outcome
         assert blocking_checks_passed(outcome)
-    assert observed.read_layers().agree
+    assert observed.read_layers().is_consistent
     assert observed.read_layers().clean == republished.newer.clean
 
 
@@ -264,7 +264,7 @@ def test_a_check_waits_for_a_run_that_is_replacing_the_month_with_the_same_data(
         for outcome in (first.wait(), second.wait()):
             assert outcome.succeeded, outcome
             assert blocking_checks_passed(outcome)
-    assert observed.read_layers().agree
+    assert observed.read_layers().is_consistent
     assert observed.read_layers().clean == republished.newer.clean
 
 
@@ -289,7 +289,7 @@ def read_while(running: Callable[[], bool], observed: ObservedDeployment, older:
 
 def assert_newer_version_loaded(observed: ObservedDeployment, republished: Republished, names: set[str]) -> None:
     for month in (MONTH, OTHER_MONTH):
-        assert observed.read_layers(month).agree
+        assert observed.read_layers(month).is_consistent
     assert observed.read_layers().clean == republished.newer.clean
     assert observed.inventory() == names
 

@@ -19,7 +19,7 @@ from taxi_assets_tests.contract.stores.postgres import postgres_server, run
 from taxi_assets_tests.faults.child_runs import ChildRun, Plan, barrier
 from taxi_assets_tests.faults.conftest import MONTH, OTHER_MONTH, SERVICE
 from taxi_assets_tests.faults.stores import observed_on_postgres
-from taxi_assets_tests.pipeline_harness import Deployment, failures, read_stored_month, stray_files
+from taxi_assets_tests.pipeline_harness import Deployment, failure_messages, read_stored_month, stray_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -95,7 +95,7 @@ def assert_each_layer_is_old_or_new(found: StoredMonth, versions: Republished) -
 
 
 def assert_next_run_repairs(deployment: Deployment, versions: Republished) -> None:
-    assert failures(deployment.run(SERVICE, MONTH)) == []
+    assert failure_messages(deployment.run(SERVICE, MONTH)) == []
     assert read_stored_month(deployment, SERVICE, MONTH) == versions.newer
     assert read_stored_month(deployment, SERVICE, OTHER_MONTH) == read_stored_month(
         versions.outdated, SERVICE, OTHER_MONTH
@@ -210,7 +210,7 @@ def test_a_postgres_server_whose_disk_is_full_keeps_the_old_month(
             assert (after.warehouse, after.loaded) == (before.warehouse, before.loaded)
             disk.resize(LARGE)
             observed.run()
-            assert observed.read_layers().agree
+            assert observed.read_layers().is_consistent
             assert observed.read_layers().clean == republished.newer.clean
             assert observed.inventory() == names
     finally:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taxi_assets_tests.pipeline_harness import Deployment, failures, file_states, read_stored_month, stray_files
+from taxi_assets_tests.pipeline_harness import Deployment, failure_messages, file_states, read_stored_month, stray_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,12 +34,12 @@ def test_a_full_disk_is_one_clear_error_and_the_next_run_succeeds(data: Path, tm
     with file_size_limit(bytes_):
         result = deployment.run(SERVICE, MONTH)
 
-    (line,) = failures(result)
+    (line,) = failure_messages(result)
     wanted = f"{deployment.lake} cannot be written to (File too large). Make room, then run the month again."
     assert line == f"{wanted} [LakeConfigurationError]"
     assert not file_states(deployment)
     assert deployment.run(SERVICE, MONTH).success
-    assert read_stored_month(deployment, SERVICE, MONTH).agree
+    assert read_stored_month(deployment, SERVICE, MONTH).is_consistent
 
 
 def test_a_full_disk_under_the_warehouse_leaves_it_unchanged(data: Path, tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_a_full_disk_under_the_warehouse_leaves_it_unchanged(data: Path, tmp_pat
     with file_size_limit(2_100_000):  # larger than any file of the lake
         result = deployment.run(SERVICE, MONTH)
 
-    (line,) = failures(result)
+    (line,) = failure_messages(result)
     where = f"{deployment.warehouse} cannot be written to (File too large)."
     assert (
         line
@@ -58,5 +58,5 @@ def test_a_full_disk_under_the_warehouse_leaves_it_unchanged(data: Path, tmp_pat
     assert read_stored_month(deployment, SERVICE, "2013-08") == before
     assert not read_stored_month(deployment, SERVICE, MONTH).warehouse
     assert deployment.run(SERVICE, MONTH).success
-    assert read_stored_month(deployment, SERVICE, MONTH).agree
+    assert read_stored_month(deployment, SERVICE, MONTH).is_consistent
     assert not stray_files(deployment)

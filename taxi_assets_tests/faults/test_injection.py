@@ -22,7 +22,7 @@ from taxi_assets.tlc.sources.download import DownloadedFile, RetrySettings, down
 from taxi_assets.tlc.sources.source_record import SourceUrl
 from taxi_assets_tests.html_pages import HtmlPage
 from taxi_assets_tests.loopback_publisher import Answer, LoopbackPublisher
-from taxi_assets_tests.pipeline_harness import Deployment, failures, materializations
+from taxi_assets_tests.pipeline_harness import Deployment, failure_messages, materializations
 from taxi_assets_tests.trips import MONTH, csv_lines
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def test_folders_of_lake_warehouse_and_source_may_have_any_name(tmp_path: Path, 
             deployment.definitions()
         return
     result = deployment.run("green", str(MONTH))
-    assert failures(result) == []
+    assert failure_messages(result) == []
     with duckdb.connect(str(deployment.warehouse), read_only=True) as connection:
         assert connection.execute("SELECT count(*) FROM taxi.green_trips").fetchall() == [(200,)]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, f"source {name}", "published"])
@@ -155,11 +155,11 @@ def test_column_names_values_and_zones_stay_text_in_every_layer_and_report(
     definitions = deployment.definitions()
     with dg.DagsterInstance.ephemeral() as instance:
         reference = definitions.resolve_job_def("reference").execute_in_process(instance=instance, raise_on_error=False)
-        assert failures(reference) == []
+        assert failure_messages(reference) == []
         result = deployment.run("green", str(MONTH), instance=instance)
-        assert failures(result) == []
-        report = deployment.report("green", str(MONTH))
-        assert failures(report) == []
+        assert failure_messages(result) == []
+        report = deployment.run_report("green", str(MONTH))
+        assert failure_messages(report) == []
 
     with duckdb.connect(str(deployment.warehouse), read_only=True) as connection:
         assert connection.execute("SELECT count(*) FROM taxi.green_trips").fetchall() == [(200,)]

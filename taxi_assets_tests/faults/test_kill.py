@@ -18,7 +18,7 @@ import pytest
 
 from taxi_assets_tests.faults.child_runs import ChildRun, Plan
 from taxi_assets_tests.faults.conftest import FILE, MONTH, OTHER_MONTH, SERVICE
-from taxi_assets_tests.pipeline_harness import Deployment, StoredMonth, failures, read_stored_month, stray_files
+from taxi_assets_tests.pipeline_harness import Deployment, StoredMonth, failure_messages, read_stored_month, stray_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,7 +97,7 @@ def after_writes(older: StoredMonth, newer: StoredMonth, writes: int) -> StoredM
 
 def assert_next_run_repairs(deployment: Deployment, newer: StoredMonth) -> None:
     result = deployment.run(SERVICE, MONTH)
-    assert failures(result) == []
+    assert failure_messages(result) == []
     assert result.success
     assert read_stored_month(deployment, SERVICE, MONTH) == newer
     assert stray_files(deployment) == []
@@ -149,9 +149,9 @@ def test_the_next_run_repairs_a_replacement_that_was_killed(
 
     found = read_stored_month(deployment, SERVICE, MONTH)
     assert found == after_writes(republished.older, republished.newer, writes)
-    assert found.agree == (writes in {0, 5})
+    assert found.is_consistent == (writes in {0, 5})
     if crash_point in FAILING_CHECKS:
-        checks = deployment.check(SERVICE, MONTH)
+        checks = deployment.run_checks(SERVICE, MONTH)
         assert {name for name in ("row_counts_reconcile", "matches_clean") if not checks[name]} == FAILING_CHECKS[
             crash_point
         ]
@@ -169,8 +169,8 @@ def test_checks_detect_mixed_versions_with_equal_row_counts(
     (tmp_path / FILE).write_bytes(corrected)
     ChildRun(deployment, SERVICE, MONTH, Plan(dies_at=crash_point)).wait()
     found = read_stored_month(deployment, SERVICE, MONTH)
-    assert not found.agree
-    checks = deployment.check(SERVICE, MONTH)
+    assert not found.is_consistent
+    checks = deployment.run_checks(SERVICE, MONTH)
     assert checks["row_counts_reconcile"] == (crash_point == "after clean")
     assert checks["matches_clean"] == (crash_point != "after clean")
     assert found.clean is not None
@@ -229,9 +229,9 @@ def test_random_kills_without_repair_in_between_leave_old_or_new_layers(
         assert found.clean in [version.clean for version in versions]
         assert (found.warehouse, found.loaded) in [(version.warehouse, version.loaded) for version in versions]
     result = deployment.run(SERVICE, MONTH)
-    assert failures(result) == []
+    assert failure_messages(result) == []
     found = read_stored_month(deployment, SERVICE, MONTH)
-    assert found.agree
+    assert found.is_consistent
     assert (found.raw, found.clean, found.warehouse) == (versions[0].raw, versions[0].clean, versions[0].warehouse)
     assert stray_files(deployment) == []
 
@@ -241,7 +241,7 @@ def test_a_raw_object_that_contradicts_its_record_is_replaced(republished: Repub
     deployment, file = Deployment(tmp_path / "home", str(tmp_path)), tmp_path / FILE
     file.write_bytes(republished.older_file)
     published = file.stat()
-    assert failures(deployment.run(SERVICE, MONTH)) == []
+    assert failure_messages(deployment.run(SERVICE, MONTH)) == []
     older = read_stored_month(deployment, SERVICE, MONTH)
     file.write_bytes(republished.newer_file)
     ChildRun(deployment, SERVICE, MONTH, Plan(dies_at="after raw object")).wait()
@@ -260,7 +260,7 @@ def test_a_killed_run_in_the_history_does_not_block_the_next_run(
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         result = deployment.run(SERVICE, MONTH, instance=instance)
         statuses = [run.status for run in instance.get_runs()]
-    assert failures(result) == []
+    assert failure_messages(result) == []
     assert read_stored_month(deployment, SERVICE, MONTH) == republished.newer
     assert statuses == [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.STARTED]
 
@@ -278,7 +278,7 @@ def test_the_next_run_removes_the_object_of_an_older_format(republished: Republi
         ChildRun(deployment, SERVICE, MONTH, Plan(dies_at="before removing csv.gz")).wait().exit_code == -signal.SIGKILL
     )
 
-    assert failures(deployment.run(SERVICE, MONTH)) == []
+    assert failure_messages(deployment.run(SERVICE, MONTH)) == []
     assert read_stored_month(deployment, SERVICE, MONTH).raw == republished.newer.raw
-    assert read_stored_month(deployment, SERVICE, MONTH).agree
+    assert read_stored_month(deployment, SERVICE, MONTH).is_consistent
     assert stray_files(deployment) == []

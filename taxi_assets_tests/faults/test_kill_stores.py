@@ -104,7 +104,7 @@ class KillTester:
         outcome = self.observed.run(**plan)
         self.last_run_seconds = outcome.seconds
         found = self.observed.read_layers()
-        assert found.agree
+        assert found.is_consistent
         if self._expected[self._published_version] is None:
             self._expected[self._published_version] = found
             self._inventory = self.observed.inventory()
@@ -288,6 +288,6 @@ def test_the_next_run_repairs_a_first_run_that_was_killed(
         assert found.clean in (None, expected.clean)
         observed.run()
         found = observed.read_layers()
-        assert found.agree
+        assert found.is_consistent
         assert replace(found, record=expected.record) == expected  # the record has the folder of the source
         assert observed.inventory() == inventory

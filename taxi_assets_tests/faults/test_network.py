@@ -38,7 +38,7 @@ from taxi_assets_tests.faults.subprocess_runner import peak_memory_megabytes, re
 from taxi_assets_tests.google.cloud_storage import CloudStorage, Fault
 from taxi_assets_tests.google.service_account import ServiceAccount
 from taxi_assets_tests.loopback_publisher import HTML_PAGE, Answer, LoopbackPublisher
-from taxi_assets_tests.pipeline_harness import Deployment, failures, stray_files
+from taxi_assets_tests.pipeline_harness import Deployment, failure_messages, stray_files
 from taxi_assets_tests.trips import MONTH, csv_lines
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ def test_a_file_over_a_limit_is_not_stored_and_the_error_names_the_setting(
     monkeypatch.setenv("TAXI_MAX_FILE_BYTES", "1000000")
     monkeypatch.setenv("TAXI_MAX_EXPANSION_RATIO", "20")
     deployment = Deployment(tmp_path / "home", publisher.base)
-    (text,) = failures(deployment.run("green", "2020-10"))
+    (text,) = failure_messages(deployment.run("green", "2020-10"))
     assert finding in text
     assert "\n" not in text
     assert sent.startswith("redirected") or "TAXI_MAX_" in text
@@ -251,7 +251,10 @@ def test_a_file_over_a_limit_is_accepted_after_the_limit_is_raised(
     publisher.publish(f"{NAME}.gz", BOMB)
     monkeypatch.setenv("TAXI_MAX_EXPANSION_RATIO", "1000")
     assert (
-        failures(Deployment(tmp_path / "home", publisher.base).run("green", "2020-10", only=["raw/green_trips"])) == []
+        failure_messages(
+            Deployment(tmp_path / "home", publisher.base).run("green", "2020-10", only=["raw/green_trips"])
+        )
+        == []
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets_tests.faults.conftest import MONTH, SERVICE
-from taxi_assets_tests.pipeline_harness import Deployment, failures, metadata_value, read_stored_month
+from taxi_assets_tests.pipeline_harness import Deployment, failure_messages, metadata_value, read_stored_month
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,15 +22,15 @@ def test_an_empty_list_of_rules_loads_every_readable_row_for_one_run_only(
 ) -> None:
     deployment = copy_of(republished.current)
     result = deployment.run(SERVICE, MONTH, rules=[])
-    assert failures(result) == []
+    assert failure_messages(result) == []
     assert metadata_value(result, "raw/green_trips", "fetched") == "unchanged"
     found = read_stored_month(deployment, SERVICE, MONTH)
-    assert found.agree
+    assert found.is_consistent
     assert found.clean is not None
     assert found.quarantine is not None
     assert (found.clean.rows, found.quarantine.rows, len(found.warehouse)) == (1400, 0, 1400)
 
-    assert failures(deployment.run(SERVICE, MONTH)) == []
+    assert failure_messages(deployment.run(SERVICE, MONTH)) == []
     assert read_stored_month(deployment, SERVICE, MONTH) == republished.newer
 
 

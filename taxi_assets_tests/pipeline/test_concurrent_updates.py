@@ -24,8 +24,8 @@ from taxi_assets.storage.warehouse.duckdb import DuckDBWarehouse
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets.tlc.services.yellow import YELLOW
 from taxi_assets_tests.contract.mart_trips import ZONES, publish_trips, trips_of
-from taxi_assets_tests.pipeline_harness import failures
-from taxi_assets_tests.trips import MONTH, published_month
+from taxi_assets_tests.pipeline_harness import failure_messages
+from taxi_assets_tests.trips import MONTH, publish_generated_month
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 MART = marts()["hour_of_week"]
 
 
-def change_inputs(monkeypatch: pytest.MonkeyPatch, *others: Callable[[], object]) -> None:
+def run_before_mart_write(monkeypatch: pytest.MonkeyPatch, *others: Callable[[], object]) -> None:
     """Let other runs load trips, each once, after a mart's run has read which versions are loaded.
 
     In a DuckDB file that cannot happen, because the run holds the file. In the other engines it can.
@@ -123,10 +123,10 @@ def test_a_mart_computed_from_more_services_by_another_run_is_kept_and_a_retry_u
         ].tolist()
 
     load(GREEN)
-    change_inputs(monkeypatch, other_run)
+    run_before_mart_write(monkeypatch, other_run)
     result = materialize(mart_asset(MART, "duckdb"), warehouse, lake, month=str(MONTH))
     assert services() == ["green", "yellow"]
-    assert result.success, failures(result)
+    assert result.success, failure_messages(result)
     assert "marts/hour_of_week 2020-10: another run has loaded yellow since" in retry_reason(result)
 
 
@@ -142,9 +142,9 @@ def test_a_step_whose_inputs_change_before_every_retry_fails_with_the_error_name
 
     load(100)
     others = [partial(load, rows) for rows in range(101, 102 + CONCURRENT_UPDATE_RETRIES)]
-    change_inputs(monkeypatch, *others)
+    run_before_mart_write(monkeypatch, *others)
     result = materialize(mart_asset(MART, "duckdb"), warehouse, lake, month=str(MONTH))
-    (failure,) = failures(result)
+    (failure,) = failure_messages(result)
     assert "Materialize it again. [ConcurrentUpdateError]" in failure
 
 
@@ -157,15 +157,15 @@ def test_a_quality_table_of_more_months_is_kept_and_a_retry_reads_all_months(
         publish_trips(lake, YELLOW, MONTH, trips_of(YELLOW, MONTH, 50))
         assert materialize(quality, warehouse, lake).success
 
-    published_month(lake)
+    publish_generated_month(lake)
     result = materialize(quality, warehouse, lake, cleaned_by_other_run)
-    assert result.success, failures(result)
+    assert result.success, failure_messages(result)
     assert "quality/month_quality: another run has cleaned clean/yellow_trips/2020-10 since" in retry_reason(result)
     assert set(warehouse.read_frame("month_quality")["service"]) == {"green", "yellow"}
 
     old = warehouse.read_frame("month_quality")
-    result = materialize(quality, warehouse, lake, lambda: published_month(lake, rows=7))
-    assert result.success, failures(result)
+    result = materialize(quality, warehouse, lake, lambda: publish_generated_month(lake, rows=7))
+    assert result.success, failure_messages(result)
     assert "another run has cleaned clean/green_trips/2020-10 since" in retry_reason(result)
     assert not pd.DataFrame.equals(warehouse.read_frame("month_quality"), old)
 
@@ -176,7 +176,7 @@ def load_green(warehouse: Warehouse, *, rows: int, run_id: str) -> None:
         warehouse.replace_month(GREEN, MONTH, trips, run_id=run_id)
 
 
-def before_the_checks(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+def run_before_checks(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
     """Perform an action, once, after a run has computed a mart and before it evaluates the mart's checks."""
     waiting = [act]
 
@@ -205,7 +205,7 @@ def test_if_another_run_replaces_the_trips_before_the_check_the_check_warns_and_
     warehouse: DuckDBWarehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load_green(warehouse, rows=200, run_id="an older run")
-    before_the_checks(monkeypatch, lambda: load_green(warehouse, rows=100, run_id="a newer run"))
+    run_before_checks(monkeypatch, lambda: load_green(warehouse, rows=100, run_id="a newer run"))
     succeeded, found = materialize_and_check(warehouse)
     assert succeeded
     assert found["key_is_unique"].passed
@@ -225,7 +225,7 @@ def test_totals_that_do_not_match_are_an_error_if_no_other_run_has_replaced_the_
             connection.execute(f"DELETE FROM taxi.{MART.name} WHERE rowid = (SELECT min(rowid) FROM taxi.{MART.name})")
 
     load_green(warehouse, rows=200, run_id="an older run")
-    before_the_checks(monkeypatch, lose_a_row)
+    run_before_checks(monkeypatch, lose_a_row)
     succeeded, found = materialize_and_check(warehouse)
     assert not succeeded
     assert not found["totals_match_trips"].passed
@@ -241,7 +241,7 @@ def test_duplicate_rows_of_a_mart_are_an_error_even_if_another_run_has_replaced_
         load_green(warehouse, rows=100, run_id="a newer run")
 
     load_green(warehouse, rows=200, run_id="an older run")
-    before_the_checks(monkeypatch, duplicate_rows)
+    run_before_checks(monkeypatch, duplicate_rows)
     succeeded, found = materialize_and_check(warehouse)
     assert not succeeded
     assert not found["key_is_unique"].passed

@@ -17,7 +17,7 @@ from taxi_assets_tests.contract.stores.gcs import cloud_storage
 from taxi_assets_tests.google.bigquery import Fault as BigQueryFault
 from taxi_assets_tests.google.bigquery import JobFault
 from taxi_assets_tests.google.cloud_storage import Fault
-from taxi_assets_tests.pipeline_harness import failures, metadata_value
+from taxi_assets_tests.pipeline_harness import failure_messages, metadata_value
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,7 +73,7 @@ def test_three_real_months_equal_those_of_duckdb_and_bigquery_loads_them_without
     )
     for month in MONTHS:
         result = run(on_google, month)
-        assert result.success, failures(result)
+        assert result.success, failure_messages(result)
         assert all(check.passed for check in result.get_asset_check_evaluations() if check.blocking)
         assert run(embedded, month).success
 
@@ -127,7 +127,7 @@ def test_transient_failures_are_retried_until_the_run_succeeds(
 
     result = run(on_google, MONTHS[0])
 
-    assert result.success, failures(result)
+    assert result.success, failure_messages(result)
     assert bigquery.sql("SELECT count(*) FROM taxi.green_trips") == [(rows_clean(result),)]
 
 
@@ -146,7 +146,7 @@ def test_a_permanent_failure_fails_the_run_with_the_reason_from_google_and_loads
     on_google: TaxiDefinitions, bigquery: BigQuery, fault: JobFault, tries: int, reason: str
 ) -> None:
     bigquery.script_job(*[fault] * tries, kind="load", destination="green_trips$")
-    (text,) = failures(run(on_google, MONTHS[0]))
+    (text,) = failure_messages(run(on_google, MONTHS[0]))
     assert reason in text
     assert "\n" not in text
     assert bigquery.sql("SELECT count(*) FROM taxi.green_trips") == [(0,)]

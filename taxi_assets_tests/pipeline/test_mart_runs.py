@@ -19,7 +19,7 @@ from taxi_assets.settings import Settings
 from taxi_assets.storage.warehouse.duckdb import DuckDBWarehouse
 from taxi_assets_tests.contract.mart_trips import ZONES
 from taxi_assets_tests.contract.stores.postgres import postgres_server, postgres_url
-from taxi_assets_tests.pipeline_harness import Deployment, checks, failures, materializations
+from taxi_assets_tests.pipeline_harness import Deployment, check_results, failure_messages, materializations
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,7 +121,7 @@ def materialized(home: Path, data: Path, warehouse: str, *, only: str | None = N
                 asset_selection=[dg.AssetKey([only, "green_trips"])] if only and job == "green" else None,
                 raise_on_error=False,
             )
-            assert result.success, failures(result)
+            assert result.success, failure_messages(result)
     return definitions
 
 
@@ -226,8 +226,8 @@ def run(mart: Mart, home: Path, *others: dg.AssetsDefinition) -> dg.ExecuteInPro
 def test_a_mart_with_a_custom_measure_over_some_trips_needs_only_its_sql_file(home: Path, rows: pd.DataFrame) -> None:
     mart = read_mart("airports", AIRPORTS)
     result = run(mart, home)
-    assert result.success, failures(result)
-    assert checks(result) == {"key_is_unique": True}
+    assert result.success, failure_messages(result)
+    assert check_results(result) == {"key_is_unique": True}
     rows = rows[rows["pickup_location_id"].isin([1, 132, 138])]
     found = DuckDBWarehouse(file=str(home / "warehouse.duckdb")).read_portable_frame("SELECT * FROM airports")
     extras = (rows["revenue"] - rows["fare"] - rows["tips"]).groupby(rows["pickup_location_id"]).sum()
@@ -239,7 +239,7 @@ def test_a_mart_with_a_custom_measure_over_some_trips_needs_only_its_sql_file(ho
 def test_custom_measures_are_not_compared_with_the_trips(home: Path) -> None:
     text = AIRPORTS.replace("counts: some\n", "").replace("WHERE pickup_location_id IN (1, 132, 138)\n", "")
     result = run(read_mart("extras", text.replace("airports", "extras")), home)
-    assert checks(result) == {"key_is_unique": True, "totals_match_trips": True}
+    assert check_results(result) == {"key_is_unique": True, "totals_match_trips": True}
 
 
 @pytest.mark.usefixtures("definitions")
@@ -248,13 +248,13 @@ def test_a_mart_without_a_service_column_is_compared_with_the_trips_of_all_servi
     fewer = read_mart("together", text)
     whole = read_mart("together", text.replace("WHERE pickup_location_id IN (1, 132, 138)\n", ""))
     for mart, totals_match_trips in ((fewer, False), (whole, True)):
-        assert checks(run(mart, home)) == {"key_is_unique": True, "totals_match_trips": totals_match_trips}
+        assert check_results(run(mart, home)) == {"key_is_unique": True, "totals_match_trips": totals_match_trips}
 
 
 @pytest.mark.usefixtures("definitions")
 def test_a_mart_that_leaves_trips_out_without_declaring_it_fails_its_check(home: Path) -> None:
     result = run(read_mart("fewer", AIRPORTS.replace("counts: some\n", "").replace("airports", "fewer")), home)
-    assert checks(result) == {"key_is_unique": True, "totals_match_trips": False}
+    assert check_results(result) == {"key_is_unique": True, "totals_match_trips": False}
 
 
 @pytest.mark.usefixtures("definitions")
@@ -268,7 +268,7 @@ def test_a_failed_check_stops_downstream_assets_and_is_not_retried(home: Path) -
     assert not result.success
     assert set(materializations(result)) == {"marts/stopped"}
     assert not [event for event in result.all_events if event.is_step_up_for_retry]
-    (failure,) = failures(result)
+    (failure,) = failure_messages(result)
     assert failure.startswith(
         "marts/stopped 2023-01, check totals_match_trips: The totals differ from those of the trips: green trips: "
     )
@@ -291,7 +291,7 @@ def test_a_check_can_be_executed_without_its_mart(definitions: TaxiDefinitions, 
             .resolve_job_def("only_check")
             .execute_in_process(instance=instance, tags={"dagster/partition": MONTH})
         )
-    assert checks(result) == {name: True}
+    assert check_results(result) == {name: True}
     assert not materializations(result)
 
 
@@ -300,11 +300,11 @@ def test_a_mart_whose_check_cannot_be_evaluated_is_materialized_and_the_run_fail
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(warehouse: Warehouse, *_: object, **__: object) -> NoReturn:
-        raise warehouse.missing_error("all_of_them")
+        raise warehouse.table_missing_error("all_of_them")
 
     monkeypatch.setattr("taxi_assets.assets.mart_tables.evaluate_mart", broken)
     result = run(read_mart("airports", AIRPORTS), home)
-    (failure,) = failures(result)
+    (failure,) = failure_messages(result)
     assert "There is no table" in failure
     assert set(materializations(result)) == {"marts/airports"}
 
@@ -319,7 +319,7 @@ def test_a_mart_whose_check_cannot_be_evaluated_is_materialized_and_the_run_fail
 )
 def test_an_sql_error_in_a_mart_fails_the_run_without_a_retry(home: Path, right: str, wrong: str, message: str) -> None:
     result = run(read_mart("mistaken", AIRPORTS.replace(right, wrong).replace("airports", "mistaken")), home)
-    (failure,) = failures(result)
+    (failure,) = failure_messages(result)
     assert "mistaken: " in failure
     assert message in failure
     assert not [event for event in result.all_events if event.is_step_up_for_retry]
@@ -328,12 +328,12 @@ def test_an_sql_error_in_a_mart_fails_the_run_without_a_retry(home: Path, right:
 def test_a_mart_is_skipped_if_only_services_are_loaded_that_it_does_not_count(tmp_path: Path) -> None:
     deployment = Deployment(tmp_path, "sample")
     DuckDBWarehouse(file=str(deployment.warehouse)).replace_frame("taxi_zones", ZONES, {})
-    messages = failures(deployment.run("marts", "2021-01"))
+    messages = failure_messages(deployment.run("marts", "2021-01"))
     assert len(messages) == len(marts())
     assert all("2021-01: the warehouse has no trips of " in each for each in messages)
     assert deployment.run("fhv", "2021-01").success
     result = deployment.run("marts", "2021-01")
-    assert result.success, failures(result)
+    assert result.success, failure_messages(result)
     assert set(materializations(result)) == {f"marts/{name}" for name in marts()} - {"marts/payment_mix"}
     evaluated = {check.asset_key.path[-1] for check in result.get_asset_check_evaluations()}
     assert evaluated == {*marts()} - {"payment_mix"}

@@ -10,7 +10,7 @@ import pandas as pd
 from taxi_assets.build import build_definitions
 from taxi_assets.settings import Settings
 from taxi_assets_tests.contract.stores.postgres import postgres_server, postgres_url, run
-from taxi_assets_tests.pipeline_harness import checks, failures, metadata_value
+from taxi_assets_tests.pipeline_harness import check_results, failure_messages, metadata_value
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,8 +34,8 @@ def test_a_real_month_equals_the_clean_trips(
             result = defs.resolve_job_def("green").execute_in_process(
                 instance=instance, partition_key=MONTH, raise_on_error=False
             )
-            assert result.success, failures(result)
-            assert checks(result)["matches_clean"]
+            assert result.success, failure_messages(result)
+            assert check_results(result)["matches_clean"]
             assert metadata_value(result, "warehouse/green_trips", "loaded") == loaded
         assert defs.resolve_job_def("reference").execute_in_process(instance=instance).success
 

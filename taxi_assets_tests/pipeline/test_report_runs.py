@@ -115,7 +115,7 @@ def reported(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Reported:
                 assert zones.execute_in_process(instance=instance).success
         for month in months:
             assert deployment.run(service, month).success
-            result = deployment.report(service, month)
+            result = deployment.run_report(service, month)
             assert result.success
             materialized[f"{service} {month}"] = materializations(result)[f"reports/{service}_trips"]
     return Reported(deployment, materialized)
@@ -207,7 +207,7 @@ def test_the_page_of_a_service_without_money_shows_no_dollars(reported: Reported
 def test_a_report_whose_inputs_have_not_changed_is_not_written_again(reported: Reported) -> None:
     folder = reported.folder("green", "2023-01")
     before = {path.name: (path.stat().st_ino, hashlib.sha256(path.read_bytes()).digest()) for path in folder.iterdir()}
-    again = materializations(reported.deployment.report("green", "2023-01"))[GREEN]
+    again = materializations(reported.deployment.run_report("green", "2023-01"))[GREEN]
     after = {path.name: (path.stat().st_ino, hashlib.sha256(path.read_bytes()).digest()) for path in folder.iterdir()}
     assert after == before
     assert again.metadata["written"].value == "unchanged"
@@ -221,7 +221,7 @@ def test_a_report_without_zone_names_has_another_data_version_than_one_with_them
     copy = reported.deployment.copy_to(tmp_path)
     with duckdb.connect(str(copy.warehouse)) as connection:
         connection.execute("DROP TABLE taxi.taxi_zones")
-    without = materializations(copy.report("green", "2023-01"))[GREEN]
+    without = materializations(copy.run_report("green", "2023-01"))[GREEN]
     assert "First: Zone 74, " in (copy.lake / GREEN / "2023-01" / "report.html").read_text()
     assert without.tags != reported.materializations["green 2023-01"].tags
 
@@ -230,14 +230,14 @@ def test_a_chart_that_a_report_no_longer_has_is_deleted(reported: Reported, tmp_
     copy = reported.deployment.copy_to(tmp_path)
     stale = copy.lake / "reports" / "fhv_trips" / "2019-01" / "fares_and_tips.png"
     stale.write_bytes(b"of a report that had money")
-    assert copy.report("fhv", "2019-01").success
+    assert copy.run_report("fhv", "2019-01").success
     assert not stale.exists()
 
 
 def test_a_report_fails_if_the_warehouse_does_not_hold_the_clean_trips(reported: Reported, tmp_path: Path) -> None:
     copy = reported.deployment.copy_to(tmp_path)
     assert copy.run("fhv", "2019-01", only=["clean/fhv_trips", "quarantine/fhv_trips"], rules=[]).success
-    result = copy.report("fhv", "2019-01")
+    result = copy.run_report("fhv", "2019-01")
     assert not result.success
     (failure,) = [event for event in result.all_events if event.is_step_failure]
     assert "Materialize its warehouse asset" in str(failure.step_failure_data)

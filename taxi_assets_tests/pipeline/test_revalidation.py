@@ -22,7 +22,7 @@ from taxi_assets_tests.loopback_publisher import LoopbackPublisher
 from taxi_assets_tests.pipeline_harness import (
     Deployment,
     data_versions,
-    failures,
+    failure_messages,
     file_states,
     metadata_value,
     read_stored_month,
@@ -65,7 +65,7 @@ def test_if_the_publisher_reports_no_change_nothing_is_written(server: LoopbackP
 
     again = deployment.run(SERVICE, MONTH)
 
-    assert failures(again) == []
+    assert failure_messages(again) == []
     assert outcomes(again) == ["unchanged", "unchanged", "unchanged"]
     assert file_states(deployment) == before
     assert data_versions(again) == data_versions(first)
@@ -100,7 +100,7 @@ def test_if_other_bytes_are_published_every_layer_of_the_month_is_replaced_and_n
     server: LoopbackPublisher, republished: Republished, tmp_path: Path
 ) -> None:
     deployment = Deployment(tmp_path / "home", server.base)
-    assert failures(deployment.run(SERVICE, OTHER_MONTH)) == []
+    assert failure_messages(deployment.run(SERVICE, OTHER_MONTH)) == []
     first = deployment.run(SERVICE, MONTH)
     before, other_month = file_states(deployment), read_stored_month(deployment, SERVICE, OTHER_MONTH)
     server.publish(FILE, republished.newer_file)
@@ -109,7 +109,7 @@ def test_if_other_bytes_are_published_every_layer_of_the_month_is_replaced_and_n
 
     assert outcomes(again) == ["new bytes", "rebuilt", "replaced"]
     found = read_stored_month(deployment, SERVICE, MONTH)
-    assert found.agree
+    assert found.is_consistent
     # The objects do not depend on the publisher: another lake has the same, byte for byte.
     assert (found.raw, found.quarantine, found.clean) == (
         republished.newer.raw, republished.newer.quarantine, republished.newer.clean,
@@ -135,13 +135,13 @@ def test_if_another_format_is_published_the_older_raw_object_is_deleted(
     pyarrow.parquet.write_table(trips.slice(0, 500), parquet)
     server.publish(f"{prefix}.csv.gz", gzip.compress(text.getvalue()))
     deployment = Deployment(tmp_path / "home", server.base)
-    assert failures(deployment.run(SERVICE, OTHER_MONTH)) == []
-    assert failures(deployment.run(SERVICE, month)) == []
+    assert failure_messages(deployment.run(SERVICE, OTHER_MONTH)) == []
+    assert failure_messages(deployment.run(SERVICE, month)) == []
     stored, other_month = (
         read_stored_month(deployment, SERVICE, month),
         read_stored_month(deployment, SERVICE, OTHER_MONTH),
     )
-    assert stored.agree
+    assert stored.is_consistent
     assert len(stored.warehouse) > 500
     server.withdraw(f"{prefix}.csv.gz")
     server.publish(f"{prefix}.parquet", parquet.getvalue())
@@ -151,7 +151,7 @@ def test_if_another_format_is_published_the_older_raw_object_is_deleted(
     assert outcomes(result) == ["new bytes", "rebuilt", "replaced"]
     found = read_stored_month(deployment, SERVICE, month)
     assert list(found.raw) == ["parquet"]
-    assert found.agree
+    assert found.is_consistent
     assert found.record is not None
     assert found.record["rows"] == 500
     assert read_stored_month(deployment, SERVICE, OTHER_MONTH) == other_month

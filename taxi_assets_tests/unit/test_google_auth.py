@@ -31,7 +31,7 @@ from taxi_assets.tlc.cleaning.report import NO_ROWS
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets_tests.contract.stores.bigquery import bigquery, service_account
 from taxi_assets_tests.contract.stores.gcs import cloud_storage
-from taxi_assets_tests.pipeline_harness import failures
+from taxi_assets_tests.pipeline_harness import failure_messages
 from taxi_assets_tests.trips import MONTH, csv_lines
 
 if TYPE_CHECKING:
@@ -263,11 +263,11 @@ def test_a_key_is_in_no_file_of_the_instance_and_in_no_log(
     home.mkdir()
     with dg.DagsterInstance.local_temp(str(home), overrides={"telemetry": {"enabled": False}}) as instance:
         bigquery.forbid("bigquery.jobs.create")  # error messages are also searched for the key
-        (message,) = failures(run(Settings.from_env(), instance))
+        (message,) = failure_messages(run(Settings.from_env(), instance))
         assert "roles/bigquery.jobUser" in message
         bigquery.allow("bigquery.jobs.create")
         result = run(Settings.from_env(), instance)
-        assert result.success, failures(result)
+        assert result.success, failure_messages(result)
     assert bigquery.sql("SELECT count(*) FROM taxi.green_trips") == [(50,)]
     shown = {str(path): path.read_bytes() for path in home.rglob("*") if path.is_file()}
     assert any(result.run_id.encode() in content for content in shown.values())

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from taxi_assets import metadata
 from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.services.green import GREEN
-from taxi_assets_tests.trips import MONTH, cleaned_month, csv_lines, fetched
+from taxi_assets_tests.trips import MONTH, clean_generated_month, csv_lines, write_download
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -130,7 +130,7 @@ def test_a_preview_of_a_file_shows_the_values_as_published(tmp_path: Path) -> No
 
 
 def test_the_outcome_of_cleaning_is_shown_in_rows_percent_and_dollars(tmp_path: Path) -> None:
-    report = cleaned_month(tmp_path, rows=30, dirty=2).report
+    report = clean_generated_month(tmp_path, rows=30, dirty=2).report
     shown = metadata.report_metadata(report)
     assert (shown["rows_raw"], shown["rows_clean"], shown["rows_quarantined"]) == (32, 30, 2)
     assert shown["quarantined_percent"] == 6.25
@@ -143,20 +143,20 @@ def test_the_outcome_of_cleaning_is_shown_in_rows_percent_and_dollars(tmp_path: 
 
 
 def test_a_month_without_quarantined_rows_is_described_as_such(tmp_path: Path) -> None:
-    shown = metadata.report_metadata(cleaned_month(tmp_path, rows=5).report)
+    shown = metadata.report_metadata(clean_generated_month(tmp_path, rows=5).report)
     assert shown["quarantined_by_reason"].md_str == "Nothing was quarantined."
 
 
 def test_generated_rows_are_marked_as_generated(tmp_path: Path) -> None:
-    record = fetched(PUBLISHED, tmp_path).record
+    record = write_download(PUBLISHED, tmp_path).record
     assert "sample" not in metadata.source_metadata(record)
     assert "Generated" in metadata.source_metadata(record.model_copy(update={"generated": True}))["sample"]
-    report = cleaned_month(tmp_path, rows=5).report.model_copy(update={"generated": True})
+    report = clean_generated_month(tmp_path, rows=5).report.model_copy(update={"generated": True})
     assert "Generated" in metadata.report_metadata(report)["sample"]
 
 
 def test_the_source_is_a_link_if_its_url_is_http(tmp_path: Path) -> None:
-    record = fetched(PUBLISHED, tmp_path).record
+    record = write_download(PUBLISHED, tmp_path).record
     assert metadata.source_metadata(record)["url"] == dg.MetadataValue.url(record.url)
     local = record.model_copy(update={"url": "file:///x.csv", "etag": None})
     assert metadata.source_metadata(local)["url"] == "file:///x.csv"
@@ -186,7 +186,7 @@ def test_every_column_is_described_with_its_unit() -> None:
 
 
 def test_all_metadata_can_be_stored_in_an_event(tmp_path: Path) -> None:
-    cleaned = cleaned_month(tmp_path, rows=5, dirty=1)
-    record = fetched(PUBLISHED, tmp_path).record
+    cleaned = clean_generated_month(tmp_path, rows=5, dirty=1)
+    record = write_download(PUBLISHED, tmp_path).record
     shown = metadata.source_metadata(record) | metadata.report_metadata(cleaned.report)
     dg.AssetMaterialization("x", metadata=shown)

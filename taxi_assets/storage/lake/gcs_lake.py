@@ -94,7 +94,7 @@ class GcsLake(Lake):
         if blob.size <= _SMALL_OBJECT_BYTES:
             with self._translate_read_errors(key):
                 return io.BytesIO(blob.download_as_bytes(checksum="crc32c", retry=self._retry))
-        return cast("BinaryIO", _Reader(self, blob, key))
+        return cast("BinaryIO", _RangeReader(self, blob, key))
 
     @contextmanager
     def as_local_file(self, key: str, version: str | None = None) -> Iterator[Path]:
@@ -194,7 +194,7 @@ class GcsLake(Lake):
             ) from None
 
 
-class _Reader(BlobReader):  # type: ignore[misc]  # the client has no types
+class _RangeReader(BlobReader):  # type: ignore[misc]  # the client has no types
     """Reads ranges of one generation of an object, with the lake's errors."""
 
     def __init__(self, lake: GcsLake, blob: Any, key: str) -> None:

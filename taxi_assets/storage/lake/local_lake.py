@@ -20,8 +20,8 @@ from taxi_assets.storage.lake.staging import private_folder
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
+_NO_SPACE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_ACCESS_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 
 
 class LocalLake(Lake):
@@ -134,13 +134,13 @@ def _translate_write_errors(folder: str) -> Iterator[None]:
                 remedy=f"Do not change {_staging(folder)} during runs. Run the month again.",
             ) from error
         # A full disk, a quota or a limit of the process concerns every file, a permission only those of the lake.
-        is_forbidden = path.startswith(folder) and error.errno in _FORBIDDEN
-        if error.errno is None or (error.errno not in _FULL and not is_forbidden):
+        is_forbidden = path.startswith(folder) and error.errno in _ACCESS_ERRNOS
+        if error.errno is None or (error.errno not in _NO_SPACE_ERRNOS and not is_forbidden):
             raise
         raise LakeConfigurationError(
             f"{folder} cannot be written to ({os.strerror(error.errno)}).",
             remedy="Make room, then run the month again."
-            if error.errno in _FULL
+            if error.errno in _NO_SPACE_ERRNOS
             else "Let this account write to it, or name another folder in TAXI_LAKE.",
         ) from error
 
@@ -169,7 +169,7 @@ def _publish_lock(folder: Path, wait_seconds: float) -> Iterator[int]:
 
     def give_up(_state: tenacity.RetryCallState) -> None:
         raise LakeBusyError(
-            f"{folder} was locked by {_holder(descriptor)}, which publishes there, for {wait_seconds:g} seconds.",
+            f"{folder} was locked by {_describe_lock_holder(descriptor)}, which publishes there, for {wait_seconds:g} seconds.",
             remedy="Let that process continue, or end it, then run the month again.",
         )
 
@@ -186,7 +186,7 @@ def _publish_lock(folder: Path, wait_seconds: float) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _holder(descriptor: int) -> str:
+def _describe_lock_holder(descriptor: int) -> str:
     """Return the process that has locked a folder, if this system has /proc/locks."""
     status = os.fstat(descriptor)
     locked_file = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"

@@ -167,7 +167,7 @@ class RawFile:
         """
         version = self.lake.version(self.key)
         if not self.is_intact():
-            if self._is_replaced():
+            if self._wait_until_replaced():
                 raise conflict_error(self.lake.uri(self.key))
             raise LakeObjectDamagedError(
                 f"{self.lake.uri(self.key)} does not have the recorded digest (sha256 {self.record.sha256[:12]}…).",
@@ -176,7 +176,7 @@ class RawFile:
         with self.lake.as_local_file(self.key, version) as path:
             yield path
 
-    def _is_replaced(self) -> bool:
+    def _wait_until_replaced(self) -> bool:
         """Return whether the record names another file; wait for it, because a run publishes the file first."""
         deadline = time.monotonic() + _RECORD_WAIT_SECONDS
         while True:

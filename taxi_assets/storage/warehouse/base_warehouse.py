@@ -86,7 +86,7 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
     dialect: ClassVar[str]
     """sqlglot's name for the SQL dialect of the database."""
     replacement_wait_seconds: ClassVar[float] = 60
-    """How long `loaded_month_after_wait` waits for a run that is replacing a month."""
+    """How long `wait_for_loaded_month` waits for a run that is replacing a month."""
 
     # --- trips -------------------------------------------------------------------------------------------------------
 
@@ -126,7 +126,7 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
         """
         return None
 
-    def loaded_month_after_wait(self, service: Service, month: Month) -> LoadedMonth | None:
+    def wait_for_loaded_month(self, service: Service, month: Month) -> LoadedMonth | None:
         """Return the same as `loaded_month`, but first wait for a run that is replacing the month.
 
         Raises:
@@ -151,9 +151,9 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
         """Return the loaded data versions of a month, by service name; services that are not loaded are left out.
 
         Raises:
-            WarehouseBusyError: A run is replacing one of them; see `loaded_month_after_wait`.
+            WarehouseBusyError: A run is replacing one of them; see `wait_for_loaded_month`.
         """
-        found = {service.name: self.loaded_month_after_wait(service, month) for service in services}
+        found = {service.name: self.wait_for_loaded_month(service, month) for service in services}
         return {name: loaded.data_version for name, loaded in found.items() if loaded is not None}
 
     @abstractmethod
@@ -293,7 +293,7 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
     def table_name(self, name: str) -> str:
         """Return the qualified name of a table, for messages and metadata. The table need not exist."""
 
-    def missing_error(self, name: str) -> WarehouseTableMissingError:
+    def table_missing_error(self, name: str) -> WarehouseTableMissingError:
         """Build the error for a table that does not exist."""
         return WarehouseTableMissingError(
             f"There is no table {self.table_name(name)} in {self.uri()}.",

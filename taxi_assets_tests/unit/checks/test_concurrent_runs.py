@@ -11,7 +11,7 @@ from dagster._core.events import StepMaterializationData
 
 from taxi_assets.automation.sensors.orphaned_runs import lock_file
 from taxi_assets.checks import concurrent_runs
-from taxi_assets.checks.concurrent_runs import Replacement, Settled, compare_when_settled, newest_replacements
+from taxi_assets.checks.concurrent_runs import ComparisonOutcome, Replacement, compare_when_settled, newest_replacements
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -74,7 +74,7 @@ def mismatch_next_to(
     run_id: str | None,
     *,
     actions: dict[int, Callable[[], object]] | None = None,
-) -> Settled[bool]:
+) -> ComparisonOutcome[bool]:
     """Compare two layers that differ, until the action for the given number of comparisons has been called."""
     agree, comparisons = False, 0
 
@@ -97,7 +97,7 @@ def test_a_check_waits_for_a_run_in_progress_and_compares_again(
 ) -> None:
     run = started_run(instance)
     settled = mismatch_next_to(instance, run.run_id, actions={5: lambda: None})
-    assert settled == Settled(compared=True)
+    assert settled == ComparisonOutcome(compared=True)
     assert len(sleeps) == 4
 
 
@@ -151,7 +151,7 @@ def test_a_run_that_ends_right_after_the_comparison_leads_to_another_comparison(
 ) -> None:
     run = started_run(instance)
     fails(instance, run)
-    assert mismatch_next_to(instance, run.run_id, actions={2: lambda: None}) == Settled(compared=True)
+    assert mismatch_next_to(instance, run.run_id, actions={2: lambda: None}) == ComparisonOutcome(compared=True)
     assert sleeps == []
 
 

@@ -28,7 +28,7 @@ from taxi_assets.tlc.cleaning.report import FOOTER_KEY
 from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets_tests.contract.stores import child_process
-from taxi_assets_tests.trips import MONTH, cleaned_month, csv_lines, fetched, published_month
+from taxi_assets_tests.trips import MONTH, clean_generated_month, csv_lines, publish_generated_month, write_download
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -46,9 +46,9 @@ def lake(tmp_path: Path) -> LocalLake:
     return LocalLake(folder=str(tmp_path / "lake"))
 
 
-def publish(lake: LocalLake, content: bytes, *, ending: FileFormat = CSV_GZ, etag: str = '"1"') -> RawFile:
+def publish(lake: LocalLake, content: bytes, *, extension: FileFormat = CSV_GZ, etag: str = '"1"') -> RawFile:
     with lake.staging() as folder:
-        new = fetched(content, folder, ending=ending, etag=etag)
+        new = write_download(content, folder, extension=extension, etag=etag)
         return RawFile.publish(lake, PREFIX, StagedRawFile(new, RawFile.current_versions(lake, PREFIX)), run_id="a run")
 
 
@@ -92,15 +92,15 @@ def test_the_error_for_a_file_that_was_never_published_names_it_and_the_remedy(l
 def test_publishing_another_format_deletes_the_file_of_the_old_format(
     lake: LocalLake, before: FileFormat, after: FileFormat
 ) -> None:
-    publish(lake, OLD, ending=before)
-    publish(lake, NEW, ending=after)
+    publish(lake, OLD, extension=before)
+    publish(lake, NEW, extension=after)
     assert set(files(lake)) == {str(after), "source.json"}
     assert content(RawFile.get(lake, PREFIX)) == NEW
 
 
 def test_the_same_bytes_in_another_format_are_published_under_the_new_extension(lake: LocalLake) -> None:
-    publish(lake, OLD, ending=CSV)
-    publish(lake, OLD, ending=CSV_GZ)
+    publish(lake, OLD, extension=CSV)
+    publish(lake, OLD, extension=CSV_GZ)
     assert set(files(lake)) == {"csv.gz", "source.json"}
     assert RawFile.get(lake, PREFIX).is_intact()
 
@@ -174,8 +174,8 @@ def test_deleting_other_formats_deletes_files_of_the_same_month_only(lake: Local
 
 
 def test_an_old_handle_does_not_delete_the_newer_file_of_another_format(lake: LocalLake) -> None:
-    old = publish(lake, OLD, ending=CSV_GZ)
-    new = publish(lake, NEW, ending=PARQUET)
+    old = publish(lake, OLD, extension=CSV_GZ)
+    new = publish(lake, NEW, extension=PARQUET)
     old.delete_other_formats()
     assert new.is_intact()
 
@@ -199,7 +199,7 @@ def crash_at_rename(
 
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(Path, "replace", rename_or_crash)
-        publish(LocalLake(folder=folder), NEW, ending=FileFormat(ending))
+        publish(LocalLake(folder=folder), NEW, extension=FileFormat(ending))
 
 
 def fail() -> None:
@@ -245,7 +245,7 @@ def test_a_crash_during_a_change_of_format_keeps_the_old_file_and_is_repaired(la
     with pytest.raises(LakeConfigurationError, match="No space left"):
         crash_at_rename(2, lake.folder, "parquet", fail)
     assert state(lake) == "old"
-    publish(lake, NEW, ending=PARQUET)
+    publish(lake, NEW, extension=PARQUET)
     assert state(lake) == "new"
     assert set(files(lake)) == {"parquet", "source.json"}
 
@@ -278,7 +278,7 @@ def parquet(footer: Mapping[bytes, bytes] | None = None) -> bytes:
 
 
 def test_a_published_month_is_read_back_with_its_report(lake: LocalLake) -> None:
-    trips = published_month(lake, rows=50, dirty=3)
+    trips = publish_generated_month(lake, rows=50, dirty=3)
     assert ParquetPartition.find(lake, CLEAN) == ParquetPartition.get(lake, CLEAN) == trips
     assert (trips.rows, trips.report.clean.rows, trips.report.rows_quarantined) == (50, 50, 3)
     assert trips.bytes == Path(trips.uri).stat().st_size
@@ -287,14 +287,14 @@ def test_a_published_month_is_read_back_with_its_report(lake: LocalLake) -> None
 
 
 def test_a_month_without_rows_has_columns_and_types(lake: LocalLake) -> None:
-    trips = published_month(lake, rows=0)
+    trips = publish_generated_month(lake, rows=0)
     assert trips.rows == 0
     assert list(trips.to_pandas(10).columns) == list(trips.to_pandas().columns)
     assert str(trips.to_pandas(10)["vendor_id"].dtype) == "Int64"
 
 
 def test_a_staged_file_reports_its_rows_and_bytes(tmp_path: Path) -> None:
-    cleaned = cleaned_month(tmp_path, rows=20, dirty=2)
+    cleaned = clean_generated_month(tmp_path, rows=20, dirty=2)
     clean, quarantine = (StagedParquet(p, cleaned.report, None) for p in (cleaned.clean, cleaned.quarantine))
     assert (clean.rows, quarantine.rows) == (20, 2)
     assert clean.bytes == cleaned.clean.stat().st_size
@@ -308,7 +308,7 @@ def test_the_error_for_a_missing_month_names_it_and_the_remedy(lake: LocalLake) 
 
 
 def test_a_handle_to_a_deleted_month_has_no_bytes(lake: LocalLake) -> None:
-    trips = published_month(lake)
+    trips = publish_generated_month(lake)
     lake.delete(trips.key)
     assert trips.bytes == 0
     with pytest.raises(LakeObjectMissingError), trips.as_local_file():
@@ -347,7 +347,7 @@ def test_an_invalid_parquet_file_is_not_found_and_getting_it_raises_a_one_line_e
 
 
 def test_damage_to_a_footer_never_raises_an_unexpected_error(lake: LocalLake) -> None:
-    whole = Path(published_month(lake).uri).read_bytes()
+    whole = Path(publish_generated_month(lake).uri).read_bytes()
     (length,) = struct.unpack("<I", whole[-8:-4])
     generator = random.Random(1)  # noqa: S311  (the same every time)
     not_found = 0
@@ -361,14 +361,14 @@ def test_damage_to_a_footer_never_raises_an_unexpected_error(lake: LocalLake) ->
 
 
 def test_handles_hold_no_rows(lake: LocalLake) -> None:
-    trips = published_month(lake, rows=50)
+    trips = publish_generated_month(lake, rows=50)
     assert {field.name for field in dataclasses.fields(trips)} == {"lake", "key", "version", "report", "rows"}
     assert len(trips.to_pandas()) == 50
 
 
 def test_a_handle_never_reads_a_newer_version(lake: LocalLake) -> None:
-    trips = published_month(lake, rows=50)
-    published_month(lake, rows=20, seed=1)
+    trips = publish_generated_month(lake, rows=50)
+    publish_generated_month(lake, rows=20, seed=1)
     for read in (trips.to_pandas, lambda: trips.to_pandas(10), lambda: trips.control_totals(GREEN)):
         with pytest.raises(LakeConflictError, match=trips.key):
             read()
@@ -382,7 +382,9 @@ def test_an_older_run_does_not_overwrite_the_file_of_a_newer_run(lake: LocalLake
     versions = RawFile.current_versions(lake, PREFIX)
     new = publish(lake, NEW)
     with lake.staging() as folder, pytest.raises(LakeConflictError, match=PREFIX):
-        RawFile.publish(lake, PREFIX, StagedRawFile(fetched(b"header\nolder\n", folder), versions), run_id="older")
+        RawFile.publish(
+            lake, PREFIX, StagedRawFile(write_download(b"header\nolder\n", folder), versions), run_id="older"
+        )
     assert RawFile.find(lake, PREFIX) == new
     assert content(new) == NEW
 
@@ -391,17 +393,17 @@ def test_two_runs_that_downloaded_the_same_file_both_succeed(lake: LocalLake) ->
     versions = RawFile.current_versions(lake, PREFIX)
     first = publish(lake, NEW, etag='"1"')
     with lake.staging() as folder:
-        staged = StagedRawFile(fetched(NEW, folder, ending=CSV_GZ, etag='"2"'), versions)
+        staged = StagedRawFile(write_download(NEW, folder, extension=CSV_GZ, etag='"2"'), versions)
         assert RawFile.publish(lake, PREFIX, staged, run_id="other") == first
 
 
 def test_two_runs_that_cleaned_the_same_data_both_succeed_and_one_with_other_data_fails(
     lake: LocalLake, tmp_path: Path
 ) -> None:
-    first = published_month(lake, rows=50)
+    first = publish_generated_month(lake, rows=50)
     for rows, conflicts in ((50, False), (40, True)):
         (tmp_path / str(rows)).mkdir()
-        cleaned = cleaned_month(tmp_path / str(rows), rows=rows)
+        cleaned = clean_generated_month(tmp_path / str(rows), rows=rows)
         # The same data in other bytes, as another version of pyarrow would write them.
         pyarrow.parquet.write_table(pyarrow.parquet.read_table(cleaned.clean), cleaned.clean, compression="none")
         staged = StagedParquet(cleaned.clean, cleaned.report, replaces=None)
@@ -421,11 +423,11 @@ def test_generated_months_depend_only_on_the_seed(tmp_path: Path) -> None:
     for number, seed in enumerate((0, 0, 1)):
         folder = tmp_path / str(number)
         folder.mkdir()
-        contents.append(cleaned_month(folder, rows=30, dirty=2, seed=seed).clean.read_bytes())
+        contents.append(clean_generated_month(folder, rows=30, dirty=2, seed=seed).clean.read_bytes())
     assert contents[0] == contents[1] != contents[2]
     assert len(list(csv_lines(MONTH, 3, dirty=2))) == 6
 
 
 def test_a_downloaded_file_has_the_record_of_its_content(tmp_path: Path) -> None:
-    file: DownloadedFile = fetched(OLD, tmp_path)
+    file: DownloadedFile = write_download(OLD, tmp_path)
     assert (file.record.bytes, file.record.rows, file.path.read_bytes()) == (len(OLD), 1, OLD)

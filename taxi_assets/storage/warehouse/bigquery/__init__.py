@@ -136,7 +136,7 @@ class BigQueryWarehouse(Warehouse):
         with self.client(f"{service.name} {month} cannot be read") as client:
             table = self._find(client, service.table)
             if table is None:
-                raise self.missing_error(service.table)
+                raise self.table_missing_error(service.table)
             existing = {field.name for field in table.schema}
             fields = [field for field in schema_from_service(service) if field.name in existing]
             if rows is not None:
@@ -200,7 +200,7 @@ class BigQueryWarehouse(Warehouse):
         with self.client(f"{name} cannot be read") as client:
             table = self._find(client, name)
             if table is None:
-                raise self.missing_error(name)
+                raise self.table_missing_error(name)
             return to_frame(client.list_rows(table).to_arrow(create_bqstorage_client=False))
 
     # --- marts and queries -------------------------------------------------------------------------------------------
@@ -225,7 +225,7 @@ class BigQueryWarehouse(Warehouse):
         query = render(month_query(mart, month, services), self.dialect, self.relation)
         views = {name: render(view, self.dialect, self.relation) for name, view in mart_queries(mart)[1].items()}
         table = self._table(mart.name)
-        with self.client(label) as client, translate_query_errors(label, self.missing_error):
+        with self.client(label) as client, translate_query_errors(label, self.table_missing_error):
             self._create_dataset(client)
             self._create_table(client, mart_table(table, mart))
             location, log = self._location(client), dg.get_dagster_logger()
@@ -240,7 +240,7 @@ class BigQueryWarehouse(Warehouse):
     def query_native(self, statement: str) -> pa.Table:
         """Run a query, which may bill at most `maximum_bytes_billed` of the client, and return its rows."""
         label = "The query was rejected"
-        with self.client(label) as client, translate_query_errors(label, self.missing_error):
+        with self.client(label) as client, translate_query_errors(label, self.table_missing_error):
             config = bigquery.QueryJobConfig(labels=LABELS)
             rows = client.query(statement, job_config=config, location=self._location(client)).result()
             return rows.to_arrow(create_bqstorage_client=False)

@@ -102,7 +102,7 @@ class DuckDBWarehouse(Warehouse):
         """Return the month's trips, or the first `rows` of them, in the order of the published file."""
         with self._open_table(service.table) as table:
             if table is None:
-                raise self.missing_error(service.table)
+                raise self.table_missing_error(service.table)
             columns = ", ".join(
                 quote(column.name) if column.name in table.columns else f"NULL::{TYPES[column.type]} AS {column.name}"
                 for column in service.columns
@@ -136,7 +136,7 @@ class DuckDBWarehouse(Warehouse):
         """Return all rows of the table."""
         with self._open_table(name) as table:
             if table is None:
-                raise self.missing_error(name)
+                raise self.table_missing_error(name)
             return to_frame(table.connection.sql(f"SELECT * FROM {table.name}").to_arrow_table())
 
     def replace_mart(
@@ -150,7 +150,7 @@ class DuckDBWarehouse(Warehouse):
     ) -> int:
         """Replace the month and the views in one transaction; see `Warehouse`."""
         label = f"{mart.name} {month} cannot be computed"
-        with self._connect() as connection, translate_query_errors(label, self.missing_error):
+        with self._connect() as connection, translate_query_errors(label, self.table_missing_error):
             require_inputs_unchanged()  # no other process can change the file until the commit
             connection.begin()
             schema = Schema(connection, self.schema_name)
@@ -161,7 +161,7 @@ class DuckDBWarehouse(Warehouse):
     def query_native(self, statement: str) -> pa.Table:
         """Run a query in DuckDB's SQL. Without a database file, run it on an empty database in memory."""
         database = self._connect() if Path(self.file).exists() else duckdb.connect()
-        with database as connection, translate_query_errors("The query was rejected", self.missing_error):
+        with database as connection, translate_query_errors("The query was rejected", self.table_missing_error):
             use_schema(Schema(connection, self.schema_name))
             return connection.sql(statement).to_arrow_table()
 

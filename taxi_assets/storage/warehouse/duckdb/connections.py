@@ -37,13 +37,13 @@ _DATABASE = quote("warehouse")
 """The name of the attached file, whatever its path: DuckDB reserves names such as `memory` and `temp`."""
 
 _LOCKED_MESSAGE = "Could not set lock on file"
-_WRITE_FAILED = re.compile(r'Could not write file ".*?": (?P<reason>.*)')
-_HOLDER = re.compile(r"lock is held in (?P<holder>.*?PID \d+\)?)")
+_WRITE_FAILED_PATTERN = re.compile(r'Could not write file ".*?": (?P<reason>.*)')
+_HOLDER_PATTERN = re.compile(r"lock is held in (?P<holder>.*?PID \d+\)?)")
 
 # Admits one thread of this process at a time. `file_lock` and DuckDB's own lock admit one process at a time.
-_PROCESS_LOCK = threading.RLock()
+_THREAD_LOCK = threading.RLock()
 _open_connections: dict[str, duckdb.DuckDBPyConnection] = {}
-"""Connections of the thread that holds `_PROCESS_LOCK`, by path, for nested calls of `connect`."""
+"""Connections of the thread that holds `_THREAD_LOCK`, by path, for nested calls of `connect`."""
 
 _MAX_KEEP_SECONDS = 0.5
 """An instance that was used for longer is closed, which frees up to 50 MB."""
@@ -53,7 +53,7 @@ class _Idle(NamedTuple):
     """A DuckDB instance without a file, kept for the next connection to `path`."""
 
     path: str
-    process: int
+    pid: int
     instance: duckdb.DuckDBPyConnection
 
 
@@ -77,22 +77,22 @@ def connect(path: str, wait_seconds: float) -> Iterator[duckdb.DuckDBPyConnectio
         WarehouseBusyError: Another process had the file open for `wait_seconds`.
         WarehouseConfigurationError: The file is not a DuckDB database, or its disk is full.
     """
-    with _PROCESS_LOCK:
+    with _THREAD_LOCK:
         if path in _open_connections:
             with _open_connections[path].cursor() as cursor:
                 cursor.execute(f"USE {_DATABASE}")
                 yield cursor
             return
         file = Path(path)
-        home = file.with_name(f".{file.name}.new")
-        if not file.exists() or home.exists():  # a killed process has left `home`: clean it up
-            _create_database(file, home)
+        staging_folder = file.with_name(f".{file.name}.new")
+        if not file.exists() or staging_folder.exists():  # a killed process has left `home`: clean it up
+            _create_database(file, staging_folder)
         with _attached_instance(path, wait_seconds) as connection:
             _open_connections[path] = connection
             try:
                 yield connection
             except duckdb.Error as error:
-                if not (failed := _WRITE_FAILED.search(str(error))):
+                if not (failed := _WRITE_FAILED_PATTERN.search(str(error))):
                     raise
                 raise WarehouseConfigurationError(
                     f"{path} cannot be written to ({failed['reason']}). Its contents are unchanged.",
@@ -104,10 +104,10 @@ def connect(path: str, wait_seconds: float) -> Iterator[duckdb.DuckDBPyConnectio
 
 def close_idle() -> None:
     """Close the instance that this process keeps for the next connection."""
-    with _PROCESS_LOCK:
+    with _THREAD_LOCK:
         while _idle:
             kept = _idle.pop()
-            if kept.process == os.getpid():
+            if kept.pid == os.getpid():
                 kept.instance.close()
             else:
                 _inherited.append(kept)
@@ -122,7 +122,7 @@ def _attached_instance(path: str, wait_seconds: float) -> Iterator[duckdb.DuckDB
     started = time.monotonic()
     try:
         with hold_lock(path, wait_seconds, lambda holder: _log_wait(path, holder)) as lock:
-            instance, keep = _take_instance(path), False
+            instance, keep = _reuse_or_create_instance(path), False
             try:
                 _attach(instance, path, lock, wait_seconds=wait_seconds, started=started)
                 attached = time.monotonic()
@@ -137,8 +137,8 @@ def _attached_instance(path: str, wait_seconds: float) -> Iterator[duckdb.DuckDB
         raise _busy_error(path, error.holder, wait_seconds) from None
 
 
-def _take_instance(path: str) -> duckdb.DuckDBPyConnection:
-    if _idle and (_idle[0].path, _idle[0].process) == (path, os.getpid()):
+def _reuse_or_create_instance(path: str) -> duckdb.DuckDBPyConnection:
+    if _idle and (_idle[0].path, _idle[0].pid) == (path, os.getpid()):
         return _idle.pop().instance
     close_idle()
     return duckdb.connect(config=_CONFIG | {"temp_directory": _temporary_folder(path)})
@@ -150,13 +150,13 @@ def _attach(
     """Open the file. Retry while a process that does not use the lock, such as a notebook, has it open."""
 
     def note_holder(state: tenacity.RetryCallState) -> None:
-        holder = _holder(state)
+        holder = _holder_from_error(state)
         lock.set_holder(holder)
         if state.attempt_number == 1:
             _log_wait(path, holder)
 
     def give_up(state: tenacity.RetryCallState) -> Any:
-        raise _busy_error(path, _holder(state), wait_seconds)
+        raise _busy_error(path, _holder_from_error(state), wait_seconds)
 
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(lambda error: _LOCKED_MESSAGE in str(error)),
@@ -195,9 +195,9 @@ def _temporary_folder(path: str) -> str:
     return f"{path}.tmp"
 
 
-def _create_database(file: Path, home: Path) -> None:
+def _create_database(file: Path, staging_folder: Path) -> None:
     """Create an empty database atomically: DuckDB rejects a file whose creation was interrupted."""
-    with private_folder(home) as folder:
+    with private_folder(staging_folder) as folder:
         if not file.exists():
             new = folder / "new.duckdb"
             duckdb.connect(new).close()
@@ -205,7 +205,7 @@ def _create_database(file: Path, home: Path) -> None:
             with suppress(OSError):
                 file.hardlink_to(new)
     with suppress(OSError):  # another process uses the folder
-        home.rmdir()
+        staging_folder.rmdir()
 
 
 def _log_wait(path: str, holder: str) -> None:
@@ -219,6 +219,6 @@ def _busy_error(path: str, holder: str, wait_seconds: float) -> WarehouseBusyErr
     )
 
 
-def _holder(state: tenacity.RetryCallState) -> str:
-    match = _HOLDER.search(str(state.outcome.exception())) if state.outcome else None
+def _holder_from_error(state: tenacity.RetryCallState) -> str:
+    match = _HOLDER_PATTERN.search(str(state.outcome.exception())) if state.outcome else None
     return match["holder"] if match else UNKNOWN_HOLDER

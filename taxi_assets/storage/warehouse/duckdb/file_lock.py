@@ -110,14 +110,14 @@ def _acquire(path: Path, wait_seconds: float, on_wait: Callable[[str], None]) ->
     wait = _BackgroundWait(path)
     try:
         if not wait.ended.wait(min(LOG_AFTER_SECONDS, wait_seconds)):
-            on_wait(_holder(path))
+            on_wait(_read_holder(path))
             wait.ended.wait(max(0.0, started + wait_seconds - time.monotonic()))
     except BaseException:  # such as KeyboardInterrupt, raised by a signal handler
-        HeldLock(path, wait.take()).release()
+        HeldLock(path, wait.claim_or_abandon()).release()
         raise
-    descriptor = wait.take()
+    descriptor = wait.claim_or_abandon()
     if descriptor is None and not wait.failed:
-        raise LockTimeoutError(_holder(path))
+        raise LockTimeoutError(_read_holder(path))
     return descriptor
 
 
@@ -133,7 +133,7 @@ class _BackgroundWait:
         self._descriptor: int | None = None
         threading.Thread(target=self._run, name=f"waiting for {path}", daemon=True).start()
 
-    def take(self) -> int | None:
+    def claim_or_abandon(self) -> int | None:
         """Return the descriptor of the acquired lock; None if there is none yet, and the thread shall discard it."""
         with self._mutex:
             self._wanted = False
@@ -183,7 +183,7 @@ def _close(descriptor: int) -> None:
     os.close(descriptor)
 
 
-def _holder(path: Path) -> str:
+def _read_holder(path: Path) -> str:
     try:
         return path.read_text() or UNKNOWN_HOLDER
     except (OSError, UnicodeDecodeError):

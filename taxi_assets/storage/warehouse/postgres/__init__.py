@@ -130,7 +130,7 @@ class PostgresWarehouse(Warehouse):
         """Return the month in the column order of the schema; columns that the table does not have yet are null."""
         with self._open_table(service.table) as (connection, table), tempfile.TemporaryFile() as file:
             if table is None:
-                raise self.missing_error(service.table)
+                raise self.table_missing_error(service.table)
             columns = [
                 sql.Identifier(column.name)
                 if column.name in table.columns
@@ -196,7 +196,7 @@ class PostgresWarehouse(Warehouse):
         """Return all rows of a table."""
         with self._open_table(name) as (connection, table), connection.cursor() as cursor:
             if table is None:
-                raise self.missing_error(name)
+                raise self.table_missing_error(name)
             names = sql.SQL(", ").join(map(sql.Identifier, table.columns))
             cursor.execute(sql.SQL("SELECT {} FROM {}").format(names, table.identifier))
             return frame_from_rows(cursor.fetchall(), {column: type_ for column, (type_, _) in table.columns.items()})
@@ -212,14 +212,14 @@ class PostgresWarehouse(Warehouse):
     ) -> int:
         """Create or update the mart's table and views, then replace the month in one transaction."""
         label = f"{mart.name} {month} cannot be computed"
-        with self._connect() as connection, translate_query_errors(label, self.missing_error):
+        with self._connect() as connection, translate_query_errors(label, self.table_missing_error):
             return replace_mart(
                 connection, self.schema_name, mart, month, services, self._lock_timeouts, require_inputs_unchanged
             )
 
     def query_native(self, statement: str) -> pa.Table:
         """Run a query and fetch all its rows at once. Results are expected to be small."""
-        with self._connect() as connection, translate_query_errors("The query was rejected", self.missing_error):
+        with self._connect() as connection, translate_query_errors("The query was rejected", self.table_missing_error):
             return query_arrow(connection, statement)
 
     def table_name(self, name: str) -> str:
