@@ -81,7 +81,7 @@ def source_metadata(record: SourceRecord, *, digest_key: str = "raw_sha256") -> 
 
     Args:
         record: The source record of the file.
-        digest: The name under which the file's SHA-256 is shown.
+        digest_key: The metadata key for the SHA-256 digest.
     """
     known: dict[str, Any] = {
         "publisher": record.publisher,

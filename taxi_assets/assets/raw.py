@@ -126,7 +126,7 @@ def current_file(
 
     Args:
         label: Names the file in errors, such as "green 2020-10".
-        sources: The URLs at which the file may be published, in order of preference.
+        urls: The URLs at which the file may be published, in order of preference.
         prefix: The prefix of the file's objects in the lake.
         lake: The lake that may hold the file.
         publisher: The publisher to ask.

@@ -105,7 +105,7 @@ def newest_replacements(
 
     Args:
         context: The check's own context.
-        held: The data version that each layer holds now, by asset.
+        stored_versions: The current data version of each layer, by asset.
     """
     found = []
     for asset, version in stored_versions.items():

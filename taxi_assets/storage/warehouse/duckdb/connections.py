@@ -85,7 +85,7 @@ def connect(path: str, wait_seconds: float) -> Iterator[duckdb.DuckDBPyConnectio
             return
         file = Path(path)
         staging_folder = file.with_name(f".{file.name}.new")
-        if not file.exists() or staging_folder.exists():  # a killed process has left `home`: clean it up
+        if not file.exists() or staging_folder.exists():  # a killed process has left the folder: clean it up
             _create_database(file, staging_folder)
         with _attached_instance(path, wait_seconds) as connection:
             _open_connections[path] = connection
