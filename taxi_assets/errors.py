@@ -71,7 +71,7 @@ class NotPublishedError(PermanentError):
 
 
 class PublisherRequestError(PermanentError):
-    """The publisher rejected the request, and would reject it again: a login, a permission or a wrong address.
+    """The publisher rejected the request, and would reject it again: a login, a permission or a wrong URL.
 
     Raised when a run downloads a file, or checks which version is published.
     """
@@ -106,13 +106,14 @@ class ColumnMismatchError(PermanentError):
 
 
 class TooManyQuarantinedError(PermanentError):
-    """More than half of the rows of a month break a rule, which indicates a changed format. Nothing is published."""
+    """More than half of the rows of a month break a rule, which indicates a changed format. Nothing is written."""
 
 
 class ReconciliationError(PermanentError):
     """Row counts or control totals differ between two layers, or a value cannot be stored in the warehouse.
 
-    Raised before the month is published or becomes visible. The message says what the table holds now.
+    Raised before the month becomes visible or, in BigQuery, before it counts as loaded. The message says what the table
+    holds now.
     """
 
 
@@ -130,7 +131,7 @@ class LakeObjectDamagedError(PermanentError):
 class LakeConflictError(PermanentError):
     """Another run has replaced an object of the lake since this run read its version.
 
-    Raised when this run publishes or reads the object. The object of the other run stays.
+    Raised when this run writes or reads the object. The object of the other run stays.
     """
 
 
@@ -142,7 +143,7 @@ class LakeConfigurationError(PermanentError):
 
 
 class LakeBusyError(TransientError):
-    """Another process has been publishing to the same folder of a local lake for longer than `wait_seconds`."""
+    """Another process has been writing to the same folder of a local lake for longer than `wait_seconds`."""
 
 
 class LakeUnreachableError(TransientError):
@@ -158,7 +159,7 @@ class WarehouseBusyError(TransientError):
 
 
 class WarehouseConfigurationError(PermanentError):
-    """The address does not lead to a usable warehouse, or an operation is not permitted there.
+    """`TAXI_WAREHOUSE` does not lead to a usable warehouse, or an operation is not permitted there.
 
     Raised for a file that is not a DuckDB database, a missing database, a dataset in another location, a full disk,
     missing permissions, and credentials that are not accepted.

@@ -21,7 +21,7 @@ from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.sources.source_record import SourceRecord
 
 _LAYERS = ("quarantine", "clean")
-"""In the order in which they are published."""
+"""In the order in which they are written to the lake."""
 
 _CLEAN = """The valid trips of a month, with the same columns for all years: {title} ({description}).
 
@@ -40,7 +40,7 @@ Run config can select the rules for a run. Reading errors always apply."""
 
 
 def clean_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
-    """Return the clean and quarantine assets of a service, which one step writes."""
+    """Return the clean and quarantine assets of a service, which are written by one step."""
     reasons = {rule.name: rule.description for rule in service.rules} | READING_REASONS
     config_class: Any = cleaning_config(service)
     shared: dict[str, Any] = {
@@ -85,7 +85,7 @@ def clean_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Ass
         with as_failures(retry_number=context.retry_number), lake.staging() as folder:
             rules = service.select_rules(config.rules)
             version = data_version(raw.record, service, rules)
-            replaces = {name: lake.version(f"{object_prefix(name, service, month)}.parquet") for name in _LAYERS}
+            replaces = {layer: lake.version(f"{object_prefix(layer, service, month)}.parquet") for layer in _LAYERS}
             partitions: Mapping[str, ParquetPartition | StagedParquet] = _existing_partitions(
                 lake, service, month, version
             )
@@ -98,13 +98,16 @@ def clean_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Ass
                     "quarantine": StagedParquet(cleaned.quarantine, cleaned.report, replaces["quarantine"]),
                     "clean": StagedParquet(cleaned.clean, cleaned.report, replaces["clean"]),
                 }
-            for name in _LAYERS:
+            for layer in _LAYERS:
                 seconds = time.monotonic() - started
                 yield dg.Output(
-                    partitions[name],
-                    output_name=name,
+                    partitions[layer],
+                    output_name=layer,
                     data_version=dg.DataVersion(version),
-                    metadata={"cleaned": outcome, **_metadata(partitions[name], raw.record, seconds=seconds)},
+                    metadata={
+                        "cleaning_outcome": outcome,
+                        **_metadata(partitions[layer], raw.record, seconds=seconds),
+                    },
                 )
 
     return clean_trips
@@ -120,13 +123,13 @@ def _metadata(partition: ParquetPartition | StagedParquet, record: SourceRecord,
 
 
 def _existing_partitions(lake: Lake, service: Service, month: Month, version: str) -> dict[str, ParquetPartition]:
-    """Return both partitions by layer if the lake holds this data version of the month completely; else nothing."""
+    """Return both partitions by layer if the lake has this data version of the month; otherwise an empty dict."""
     partitions = {}
-    for name in _LAYERS:
-        partition = ParquetPartition.find(lake, object_prefix(name, service, month))
+    for layer in _LAYERS:
+        partition = ParquetPartition.find(lake, object_prefix(layer, service, month))
         if partition is None or partition.report.data_version != version:
             return {}
-        partitions[name] = partition
+        partitions[layer] = partition
     clean, quarantine = partitions["clean"], partitions["quarantine"]
     is_complete = clean.rows == clean.report.clean.rows and quarantine.rows == clean.report.rows_quarantined
     return partitions if is_complete else {}

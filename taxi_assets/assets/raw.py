@@ -100,7 +100,7 @@ class CurrentFile:
     """The current version of a published file."""
 
     output: StagedRawFile | RawFile
-    """The downloaded file, not yet published to the lake; or the lake's own file, if that is current."""
+    """The downloaded file, not yet written to the lake; or the lake's own file, if that is current."""
     record: SourceRecord
     metadata: Mapping[str, Any]
     """Metadata of the materialization: size, source, and whether the file was downloaded."""
@@ -120,7 +120,7 @@ def current_file(
     *,
     force: bool = False,
 ) -> Iterator[CurrentFile]:
-    """Hold the current version of a published file; download it unless the lake has it.
+    """Yield the current version of a published file; download it unless the lake has it.
 
     A downloaded file exists until the context ends; publish it before.
 

@@ -1,1 +1,1 @@
-"""Asset checks: compare stored data with its source after a run has published it."""
+"""Asset checks: compare stored data with its source after a run has written it."""

@@ -77,7 +77,7 @@ def clean_checks(service: Service, retry: dg.RetryPolicy | None = None) -> dg.As
 
 @dataclass(frozen=True)
 class _Layers:
-    """A month's layers, read one after the other. They can differ in version if another run publishes in between."""
+    """A month's layers, read one after the other. They can differ in version if another run writes in between."""
 
     raw: RawFile
     quarantine: ParquetPartition
@@ -128,7 +128,7 @@ def _row_counts_reconcile(
     raw, clean, quarantine = layers.raw, layers.clean, layers.quarantine
     if not layers.same_version:
         message = (
-            "The clean trips and the quarantine have different versions: a run ended after it had published only one "
+            "The clean trips and the quarantine have different versions: a run ended after it had written only one "
             "of them. Materialize the month again."
         )
     elif not layers.same_raw_file:

@@ -1,6 +1,6 @@
 """Wait in a check while another run is replacing the month that the check reads.
 
-A mismatch between two layers is an error, unless another run has published one layer and not yet the other. Such a run
+A mismatch between two layers is an error, unless another run has replaced one layer and not yet the other. Such a run
 is recognized by data that it has written: the newest materialization in the event log, or a ledger row that it has
 invalidated. It must also still have to materialize the layer that is compared. A run that evaluates its checks has done
 that, so two runs that evaluate checks do not wait for each other.
@@ -34,7 +34,7 @@ class Replacement:
     """Another run that has replaced a layer of the month, or is replacing it."""
 
     run_id: str | None
-    """None if the run has not logged what it published, or logs to another Dagster instance."""
+    """None if the run has not logged what it wrote, or logs to another Dagster instance."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class ComparisonOutcome(Generic[Compared]):
         """Add the other run to the description of a mismatch."""
         if self.replaced_by is None:
             return description
-        return f"The run {self.replaced_by} is replacing this month, and its check decides. Until then: {description}"
+        return f"Run {self.replaced_by} is replacing this month, and its check decides. Until then: {description}"
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -94,7 +94,7 @@ def compare_when_settled(
             return ComparisonOutcome(compared)
         if time.monotonic() > ends:
             return ComparisonOutcome(compared, at_work)
-        context.log.debug("%s is replacing the month; waiting.", f"The run {at_work}" if at_work else "Another run")
+        context.log.debug("%s is replacing the month; waiting.", f"Run {at_work}" if at_work else "Another run")
         time.sleep(POLL_SECONDS)
 
 

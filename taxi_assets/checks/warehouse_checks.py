@@ -35,7 +35,7 @@ def warehouse_check(service: Service, retry: dg.RetryPolicy | None = None) -> dg
         clean_key, table_key = dg.AssetKey(["clean", service.table]), dg.AssetKey(["warehouse", service.table])
 
         def find_replacements(compared: _Compared) -> Sequence[Replacement]:
-            if compared.agree:
+            if compared.matches:
                 return []
             found = [*newest_replacements(context, {clean_key: compared.clean.report.data_version})]
             if compared.replacing_run not in {None, context.run.run_id}:
@@ -43,6 +43,7 @@ def warehouse_check(service: Service, retry: dg.RetryPolicy | None = None) -> dg
             return found
 
         with as_failures(retry_number=context.retry_number):
+            # Compares again while another run is replacing the month: until it ends, a mismatch is not an error.
             settled = compare_when_settled(
                 context, table_key, lambda: _compare(lake, warehouse, service, month), find_replacements
             )
@@ -50,9 +51,9 @@ def warehouse_check(service: Service, retry: dg.RetryPolicy | None = None) -> dg
         table, clean = compared.table_totals, compared.clean_totals
         description = f"The table has {table}. The clean Parquet file has {clean}."
         if not compared.same_version:
-            description += f" {compared.loaded_version} Materialize the month again."
+            description += f" {compared.mismatch_reason} Materialize the month again."
         return dg.AssetCheckResult(
-            passed=compared.agree,
+            passed=compared.matches,
             severity=settled.severity,
             description=settled.describe(description),
             metadata={
@@ -71,7 +72,7 @@ def warehouse_check(service: Service, retry: dg.RetryPolicy | None = None) -> dg
 
 @dataclass(frozen=True)
 class _Compared:
-    """A month of the table next to its clean Parquet."""
+    """A month of the table, compared with its clean Parquet file."""
 
     clean: ParquetPartition
     clean_totals: ControlTotals
@@ -84,15 +85,15 @@ class _Compared:
         return self.loaded is not None and self.loaded.data_version == self.clean.report.data_version
 
     @property
-    def agree(self) -> bool:
+    def matches(self) -> bool:
         return self.same_version and self.table_totals == self.clean_totals
 
     @property
-    def loaded_version(self) -> str:
+    def mismatch_reason(self) -> str:
         if self.loaded is not None:
-            return f"The run {self.loaded.run_id} has loaded a different version of the month."
+            return f"Run {self.loaded.run_id} has loaded a different version of the month."
         if self.replacing_run is not None:
-            return f"The run {self.replacing_run} has started to replace the month in the table and has not finished."
+            return f"Run {self.replacing_run} has started to replace the month in the table and has not finished."
         return "The warehouse has no record of a complete load of the month."
 
 

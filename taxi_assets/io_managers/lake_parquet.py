@@ -15,7 +15,7 @@ class LakeParquetIOManager(dg.ConfigurableIOManager):
     lake: dg.ResourceDependency[Lake]
 
     def handle_output(self, context: dg.OutputContext, obj: StagedParquet | ParquetPartition) -> None:
-        """Publish a staged month. Do nothing for a `ParquetPartition`, which is in the lake already."""
+        """Write a staged month to the lake. Do nothing for a `ParquetPartition`, which is in the lake already."""
         if isinstance(obj, StagedParquet):
             with as_failures(retry_number=retry_number_of(context)):
                 ParquetPartition.publish(self.lake, object_prefix_of(context), obj, run_id=context.run_id)

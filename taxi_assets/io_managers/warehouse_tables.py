@@ -22,7 +22,7 @@ class WarehouseTableIOManager(dg.ConfigurableIOManager):
     warehouse: dg.ResourceDependency[Warehouse]
 
     def handle_output(self, context: dg.OutputContext, obj: ParquetPartition) -> None:
-        """Replace the month by the clean trips in the lake, unless the table contains exactly these trips."""
+        """Replace the month with the clean trips in the lake, unless the table contains exactly these trips."""
         with as_failures(retry_number=retry_number_of(context)):
             started = time.monotonic()
             outcome = self._load(context, obj)

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 NAME = "all_trips"
 
-# In the SQL of a column, names are in lower case and keywords in upper case.
-_COLUMN_NAMES = re.compile("[a-z_]+")
-# In some months of fhv, a quarter of the trips end days later: their bases recorded something else than a duration.
+_COLUMN_NAME_PATTERN = re.compile("[a-z_]+")
+# In some months of fhv, a quarter of the trips end days later: their dispatch bases recorded something other than the
+# dropoff time.
 _HAS_PLAUSIBLE_DURATION = f"trip_seconds BETWEEN 0 AND {24 * 3600}"
 
 
@@ -31,8 +31,10 @@ class CommonColumn:
     Attributes:
         name: Its name in `all_trips`.
         type: Its type.
-        default_sql: SQL over a service's own columns, for services whose `measures` do not override it.
-        null_for_reversals: Whether it is null for a reversal, which takes back a charge and is not a trip.
+        default_sql: SQL over a service's own columns, for services whose `measures` do not override it. Column names
+            are in lower case and keywords in upper case, so that the names can be found.
+        null_for_reversals: Whether it is null for a reversal (before `value_if_null` applies). A reversal reverses a
+            charge and is not a trip.
         value_if_null: SQL of the value that replaces null, if any.
     """
 
@@ -61,6 +63,7 @@ COLUMNS = (
         f"CASE WHEN {_HAS_PLAUSIBLE_DURATION} THEN trip_seconds END",
         null_for_reversals=True,
     ),
+    # The number of trips that `seconds` adds up: the divisor for the mean duration.
     CommonColumn(
         "timed_trips",
         ColumnType.INTEGER,
@@ -77,8 +80,8 @@ def column_sql(column: CommonColumn, service: Service) -> str | None:
     """Return the SQL of a column over a service's own columns, or None if the service does not record it."""
     if column.name in service.measures:
         return service.measures[column.name]
-    recorded = {known.name for known in service.columns}
-    return column.default_sql if set(_COLUMN_NAMES.findall(column.default_sql)) <= recorded else None
+    recorded = {service_column.name for service_column in service.columns}
+    return column.default_sql if set(_COLUMN_NAME_PATTERN.findall(column.default_sql)) <= recorded else None
 
 
 def records_all(service: Service, names: set[str]) -> bool:

@@ -1,6 +1,6 @@
 """Render portable SQL for one warehouse.
 
-Belongs here: parsing portable SQL, replacing `all_trips` by the trips of services, and the types and lineage of a
+Belongs here: parsing portable SQL, replacing `all_trips` with the trips of services, and the types and lineage of a
 query's columns. Does not belong here: what portable SQL allows (`portable_sql.py`), and running a query.
 """
 
@@ -126,7 +126,7 @@ def month_query(mart: Mart, month: Month, services: Sequence[Service]) -> exp.Qu
 
 
 def expand_all_trips(query: exp.Query, services: Sequence[Service], months: Iterable[Month]) -> exp.Query:
-    """Replace `all_trips` in a query by the trips of some months of some services.
+    """Replace `all_trips` in a query with the trips of some months of some services.
 
     Raises:
         MartDefinitionError: The query reads `all_trips`, but no services or no months are given.

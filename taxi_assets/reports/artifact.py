@@ -1,4 +1,4 @@
-"""The files of a finished report before they are published in the lake."""
+"""The files of a finished report before they are written to the lake."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FILE_NAMES = (*(f"{name}.png" for name in CHARTS), PAGE)
 
 @dataclass(frozen=True)
 class StagedReport:
-    """A finished report that is not published yet.
+    """A finished report that is not in the lake yet.
 
     Attributes:
         files: Its files, in the order in which they are published: the page is the last.

@@ -1,1 +1,1 @@
-"""Where data are stored: the lake, the warehouse, and the conversion of their rows to pandas."""
+"""Where data is stored: the lake, the warehouse, and the conversion of their rows to pandas."""

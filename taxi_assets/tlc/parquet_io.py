@@ -1,4 +1,4 @@
-"""Writing and streaming of Parquet files. The same rows always give the same bytes."""
+"""Write and stream Parquet files. The same rows always give the same bytes."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Rule:
     Attributes:
         name: The reason in quarantine, and the choice in run config.
         description: What the rule rejects, with its limits. Dagster's UI and the data dictionary show it. It is part of
-            the data version: a month is cleaned again after it has changed.
+            the data version: after a change, a month is cleaned again when it is next materialized.
         is_violated: Called with a batch and its month; returns one boolean per row, true where the row violates the
             rule. Null counts as passed. `batch.column(name)` returns a column of the service in its canonical type; see
             `cleaning.split_batch.RuleInput`.

@@ -1,4 +1,4 @@
-"""Types that describe a service: its canonical columns, and the names under which they were published.
+"""Describe a service: its canonical columns, and the names under which they were published.
 
 Belongs here: `Column`, `ColumnType` and `Service`. Does not belong here: the columns of a service (`services/`), rules
 (`rules.py`), and the conversion of published values (`cleaning/values.py`).
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.rules import Rule
 
 CLEANING_VERSION = 1
-"""Part of every data version. Raise it when reading, parsing or deriving gives other values for the same file."""
+"""Part of every data version. Increment it when reading, parsing or deriving would yield different values.
+
+Months are then rebuilt when they are next materialized.
+"""
 
 
 class ColumnType(StrEnum):
@@ -41,19 +44,19 @@ class ColumnType(StrEnum):
     DATETIME = "datetime"
     DATE = "date"
     BOOLEAN = "boolean"
-    # Sums of trips, in marts: six more digits.
+    # For totals in marts: six more integer digits than MONEY and MILES.
     MONEY_SUM = "decimal(18,2)"
     MILES_SUM = "decimal(18,3)"
 
     @property
-    def arrow(self) -> Any:
+    def arrow_type(self) -> Any:
         """The pyarrow type of the column in clean and quarantine Parquet files."""
         return _ARROW_TYPES[self]
 
     @property
-    def working(self) -> Any:
-        """The pyarrow type of the column during cleaning. It is smaller than `arrow`, so cleaning is faster."""
-        return _WORKING_TYPES.get(self, self.arrow)
+    def working_type(self) -> Any:
+        """The pyarrow type of the column during cleaning. It is smaller than `arrow_type`, so cleaning is faster."""
+        return _WORKING_TYPES.get(self, self.arrow_type)
 
 
 _ARROW_TYPES: Mapping[ColumnType, Any] = {
@@ -90,10 +93,10 @@ class Column:
         unit: The unit of the values, such as "US dollars"; None where there is none.
         aliases: Other names under which the column was published, in lower case.
         required: Whether every published file must have the column. Where an optional column is absent, it is null.
-        codes: Published text (in lower case) to today's value. If not empty, other text must be of the column's type.
+        codes: Maps published text (lower-cased) to the canonical value. Text that is not a key must parse as `type`.
         since: The first month that has the column; None for the first month of the service.
         until: The last month that has the column; None where it is still published.
-        merge_aliases: Whether one file may hold several of the column's names, of which each row fills in one.
+        merge_aliases: Whether a file may contain several aliases as separate columns, coalesced row by row.
         derived: Whether cleaning computes the column, so that it is not read from files.
     """
 
@@ -115,9 +118,9 @@ class Column:
         return f"{self.description} [{self.unit}]" if self.unit else self.description
 
 
-def arrow_schema(columns: Sequence[Column]) -> Any:
+def build_arrow_schema(columns: Sequence[Column]) -> Any:
     """Return a pyarrow schema of these columns, in their canonical types and in this order."""
-    return pa.schema([pa.field(column.name, column.type.arrow) for column in columns])
+    return pa.schema([pa.field(column.name, column.type.arrow_type) for column in columns])
 
 
 @dataclass(frozen=True)
@@ -131,8 +134,7 @@ class Service:
         first_month: The first month that was published. It is the first partition.
         columns: The canonical columns, in the order of the table.
         rules: The rules that a clean trip passes, in the order in which quarantine lists them.
-        measures: The SQL of a measure of the marts, such as "fare", where it is not the column of the usual name; see
-            `marts/all_trips.py`.
+        measures: SQL expressions by measure, overriding `CommonColumn.default_sql` (`marts/all_trips.py`).
         file_name: The name of a month's file, without its extension, if the publisher does not use TLC's pattern. It is
             a format string with `month`, such as "{month.start:%Y%m}-citibike-tripdata".
     """
@@ -148,7 +150,7 @@ class Service:
 
     @property
     def table(self) -> str:
-        """The name of the service's trips: last part of asset keys, lake folder, and warehouse table."""
+        """Table name, also the last part of asset keys and of lake folders, such as "green_trips"."""
         return f"{self.name}_trips"
 
     @property
@@ -164,7 +166,7 @@ class Service:
     @property
     def arrow_schema(self) -> Any:
         """The pyarrow schema of clean Parquet files."""
-        return arrow_schema(self.columns)
+        return build_arrow_schema(self.columns)
 
     @property
     def working_schema(self) -> Any:
@@ -172,7 +174,7 @@ class Service:
 
         A Parquet file written with it has the types of `arrow_schema`.
         """
-        return pa.schema([pa.field(column.name, column.type.working) for column in self.columns])
+        return pa.schema([pa.field(column.name, column.type.working_type) for column in self.columns])
 
     def select_rules(self, names: Sequence[str] | None) -> list[Rule]:
         """Return the rules of these names, in the service's order.

@@ -252,7 +252,7 @@ def test_a_check_warns_while_a_known_run_replaces_the_month_and_fails_if_the_run
         (evaluation,) = found
         assert not evaluation.passed
         assert evaluation.severity == (dg.AssetCheckSeverity.WARN if is_known else dg.AssetCheckSeverity.ERROR)
-        assert f"The run {other} has started to replace the month in the table" in (evaluation.description or "")
+        assert f"Run {other} has started to replace the month in the table" in (evaluation.description or "")
         assert check_in(instance, warehouse, lake).passed
 
 
@@ -280,7 +280,7 @@ def test_a_reader_of_the_ledger_waits_for_the_replacing_run_and_names_it_on_time
     def read() -> None:
         assert warehouse.loaded_month(GREEN, MONTH) is None
         assert warehouse.replacing_run_id(GREEN, MONTH) == "another-run"
-        with pytest.raises(WarehouseBusyError, match="The run another-run is replacing green 2020-10"):
+        with pytest.raises(WarehouseBusyError, match="Run another-run is replacing green 2020-10"):
             warehouse.loaded_versions([GREEN], MONTH)
 
     bigquery.script_job(JobFault(before_run=read), kind="load", destination="green_trips$")

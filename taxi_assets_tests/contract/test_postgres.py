@@ -172,7 +172,7 @@ def test_a_row_that_violates_a_users_constraint_keeps_the_old_month_and_names_th
         "ALTER TABLE taxi.green_trips RENAME TO old_trips",
         "ALTER TABLE taxi.green_trips DETACH PARTITION taxi.green_trips_2020_10",
     ],
-    ids=["whole table renamed", "month detached"],
+    ids=["parent table renamed", "month detached"],
 )
 def test_a_month_gets_another_name_if_a_foreign_table_has_its_name(
     warehouse: PostgresWarehouse, lake: LocalLake, change: str

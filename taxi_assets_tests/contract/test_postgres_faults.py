@@ -213,7 +213,7 @@ def load_and_wait(url: str, folder: str, line: Connection) -> None:
     )
 
 
-def test_the_staged_table_of_a_killed_load_is_dropped_by_the_next_load_of_any_month(
+def test_the_staging_table_of_a_killed_load_is_dropped_by_the_next_load_of_any_month(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
     old, new = publish_generated_month(lake), publish_generated_month(lake, rows=30, seed=1, layer="newer")
@@ -344,13 +344,11 @@ def test_a_database_or_a_role_that_does_not_exist_is_named(postgres_server: Serv
         PostgresWarehouse(url=postgres_server.address("postgres", "no_such_role")).totals(GREEN, MONTH)
 
 
-@pytest.mark.parametrize(
-    "address", ["postgresql://me@localhost/db?shema=taxi", "postgresql://me@localhost:port/db", "db"]
-)
-def test_an_invalid_address_is_rejected_in_one_line(address: str) -> None:
+@pytest.mark.parametrize("url", ["postgresql://me@localhost/db?shema=taxi", "postgresql://me@localhost:port/db", "db"])
+def test_an_invalid_url_is_rejected_in_one_line(url: str) -> None:
     with pytest.raises(WarehouseConfigurationError) as error:
-        PostgresWarehouse(url=address).totals(GREEN, MONTH)
-    assert "Correct the address." in one_line(error.value)
+        PostgresWarehouse(url=url).totals(GREEN, MONTH)
+    assert "Correct the URL." in one_line(error.value)
 
 
 def test_a_database_without_utf8_is_rejected(postgres_server: Server, postgres_url: str) -> None:
@@ -373,7 +371,7 @@ def test_an_unreachable_server_is_a_transient_error() -> None:
     one_line(error.value)
 
 
-def test_a_server_without_tls_is_rejected_if_the_address_requires_tls() -> None:
+def test_a_server_without_tls_is_rejected_if_the_url_requires_tls() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def refuse() -> None:

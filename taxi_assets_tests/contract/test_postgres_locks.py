@@ -205,7 +205,7 @@ def test_eight_processes_that_create_the_tables_and_load_overlapping_months_all_
     assert not {name for name in tables(warehouse) if "staged" in name}
 
 
-def test_the_staged_table_of_a_running_load_is_not_dropped_by_another_load(
+def test_the_staging_table_of_a_running_load_is_not_dropped_by_another_load(
     warehouse: PostgresWarehouse, lake: LocalLake
 ) -> None:
     replace_month(warehouse, publish_generated_month(lake))

@@ -126,7 +126,7 @@ def test_a_publisher_that_fails_is_a_fault_and_one_with_other_months_is_not(
     publisher.withdraw("yellow_tripdata_2021-01.csv")
     found = doctor(home, TAXI_SOURCE=publisher.base)
     assert faults(found) == {}
-    assert "has neither yellow 2021-01 nor 2023-01; check the address" in found["publisher"][1]
+    assert "has neither yellow 2021-01 nor 2023-01; check the URL" in found["publisher"][1]
 
 
 # --- wrong ------------------------------------------------------------------------------------------------------------

@@ -167,7 +167,7 @@ def test_the_body_of_a_redirect_is_not_read(
     if checks_version:
         ends = time.monotonic() + 60
         version_request = VersionRequest(
-            label="green 2020-10", source=candidate, retry=NO_RETRY, stored=None, deadline=ends
+            label="green 2020-10", source=candidate, retry=NO_RETRY, known=None, deadline=ends
         )
         version = HttpTransport().check_version(version_request)
         assert version is not None
@@ -203,7 +203,7 @@ def test_an_untrusted_certificate_is_refused_at_once(certificate: Path, output_d
         text = download_error(PublisherRequestError, publisher.url(NAME), output_dir)
         assert publisher.requests == []
     assert "its certificate is not trusted (" in text
-    assert text.endswith("Check the address, and which certificates this machine trusts. [PublisherRequestError]")
+    assert text.endswith("Check the URL, and which certificates this machine trusts. [PublisherRequestError]")
 
 
 def test_a_redirect_to_a_server_with_an_untrusted_certificate_is_refused(

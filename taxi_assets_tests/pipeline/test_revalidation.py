@@ -52,7 +52,7 @@ def server(republished: Republished, data: Path) -> Iterator[LoopbackPublisher]:
 def outcomes(result: dg.ExecuteInProcessResult) -> list[str]:
     return [
         metadata_value(result, RAW, "fetched"),
-        metadata_value(result, CLEAN, "cleaned"),
+        metadata_value(result, CLEAN, "cleaning_outcome"),
         metadata_value(result, WAREHOUSE, "loaded"),
     ]
 

@@ -56,7 +56,7 @@ class ScanLimits:
     seconds: float = 20
     """Shared by these four groups; each checks one month even if the time is up. Dagster gives a tick a minute."""
     seconds_per_month: float = 8
-    """Timeout for the version check of one month, over all its addresses."""
+    """Timeout for the version check of one month, over all its URLs."""
     pause_seconds: float = 0.05
     """Pause between two version checks."""
 

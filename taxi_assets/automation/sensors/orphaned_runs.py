@@ -75,8 +75,8 @@ def fail_orphaned_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
 
 
 def run_lock(instance: dg.DagsterInstance, run_id: str) -> AbstractContextManager[None]:
-    """Hold the lock of a run, in the process that executes it."""
-    return _hold_lock(lock_file(instance, run_id))
+    """Acquire the lock of a run, in the process that executes it."""
+    return _acquire_lock(lock_file(instance, run_id))
 
 
 def is_orphaned(instance: dg.DagsterInstance, run_id: str) -> bool:
@@ -116,8 +116,8 @@ def lock_file(instance: dg.DagsterInstance, run_id: str) -> Path:
 
 
 @contextmanager
-def _hold_lock(path: Path) -> Iterator[None]:
-    """Hold the lock.
+def _acquire_lock(path: Path) -> Iterator[None]:
+    """Acquire the lock.
 
     A lock file that no process holds means that its holder was killed. For this, the file gets its final name only once
     it is locked, and is deleted before it is unlocked.

@@ -127,4 +127,4 @@ def publisher(checks: CheckRunner) -> str:
             f"{source.name} answers that {service.name} {months[0]} is not published, but it was published years ago.",
             remedy="Check for a proxy, or another server under its name.",
         )
-    return f"{source.name}: answers, but has neither {service.name} {months[0]} nor {months[1]}; check the address"
+    return f"{source.name}: answers, but has neither {service.name} {months[0]} nor {months[1]}; check the URL"

@@ -1,5 +1,7 @@
 """The interface of a lake: a store of objects, each replaced as a whole and never overwritten by mistake.
 
+Elsewhere in this package, TLC is what publishes files. The method `publish` writes a finished file to the lake.
+
 Belongs here: the contract of every lake, and the errors that all lakes raise.
 Does not belong here: an implementation (`local_lake.py`, `gcs_lake.py`), and the meaning of the objects (`objects.py`).
 """
@@ -23,10 +25,11 @@ class Lake(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dagster's
 
     To add a lake, implement this class in a new module, and run `taxi_assets_tests/contract/test_any_lake.py` on it.
 
-    - **Atomic.** An object is replaced as a whole: a reader sees the old bytes or the new ones, also after a crash.
-    - **No lost updates.** A publish names the version that it replaces, and fails if there is another one.
+    - **Atomic.** An object is replaced as a whole: readers see either the old or the new bytes, even after a crash.
+    - **No lost updates.** `publish` takes the version it expects to replace and fails if the current one differs
+      (compare-and-swap).
     - **Keys.** Their parts are separated by `/`. Every method raises `ValueError` for a key with an empty part, `.` or
-      `..`, so that a key cannot leave the lake and has one spelling.
+      `..`, so that a key cannot escape the lake (path traversal) and is canonical.
     - **Concurrency.** Several threads and processes use the same lake at once.
     - **Errors.** A method raises `LakeConfigurationError` if the lake is missing, full or not accessible, and
       `LakeUnreachableError` if its service does not answer. Other errors of a local file system stay `OSError`s.
@@ -39,7 +42,7 @@ class Lake(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dagster's
 
     @abstractmethod
     def staging(self) -> AbstractContextManager[Path]:
-        """Hold a private local folder for unfinished files.
+        """Create a private local folder for unfinished files.
 
         The folder is deleted when the context ends. If the process is killed, a later call of any process deletes it.
         Folders of running processes are never touched.
@@ -47,30 +50,31 @@ class Lake(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dagster's
 
     @abstractmethod
     def publish(self, file: Path, key: str, *, replaces: str | None, run_id: str) -> None:
-        """Make a finished file the object of a key, atomically and durably.
+        """Write a finished file to the lake as the object of a key, atomically and durably.
 
-        Publishing the bytes that the object already has succeeds, whatever its version: a repeated call is harmless.
+        If the object already has these bytes, the call succeeds, whatever the version. A repeated call is harmless.
 
         Args:
             file: A file in a folder from `staging`. It no longer exists after a successful call.
             key: The key of the object.
             replaces: The version of the object when the run began to prepare the file; None if there was no object.
-            run_id: The Dagster run that publishes. A lake with object metadata stores it there.
+            run_id: The Dagster run that writes the object. A lake with object metadata stores it there.
 
         Raises:
-            LakeConflictError: The object has another version than `replaces`, and other bytes. It is not changed.
-            LakeBusyError: Another process kept publishing for too long.
+            LakeConflictError: The object differs from `replaces` in version, and from `file` in bytes. It is not
+                changed.
+            LakeBusyError: Another process kept writing to the lake for too long.
         """
 
     @abstractmethod
     def version(self, key: str) -> str | None:
-        """Return an opaque version of the object, which changes with every publish; None if there is no object."""
+        """Return an opaque version of the object, which changes with every replacement; None if there is no object."""
 
     @abstractmethod
     def open(self, key: str, version: str | None = None) -> BinaryIO:
         """Open the object for reading and seeking.
 
-        The file keeps the bytes of the version that was opened while the object is replaced.
+        The file keeps the bytes of the version that was opened, even if the object is replaced meanwhile.
 
         Args:
             key: The key of the object.
@@ -79,13 +83,13 @@ class Lake(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dagster's
         Raises:
             LakeObjectMissingError: There is no such object.
             LakeConflictError: The version is no longer available; a lake that stores no old versions may also raise it
-                when a large file is read further after a replacement.
+                when the caller reads on in a large file after a replacement.
             LakeObjectDamagedError: The bytes do not match the lake's checksum.
         """
 
     @abstractmethod
     def as_local_file(self, key: str, version: str | None = None) -> AbstractContextManager[Path]:
-        """Hold the object as a local file, which keeps its bytes while the object is replaced.
+        """Provide the object as a local file, which keeps its bytes even if the object is replaced meanwhile.
 
         The file must not be changed: it may share its bytes with the object. Its name is the last part of the key.
 
@@ -113,14 +117,14 @@ class Lake(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dagster's
 
     @abstractmethod
     def uri(self, key: str) -> str:
-        """Return the full address of the object, for messages and metadata. The object need not exist."""
+        """Return the full URI or path of the object, for messages and metadata. The object need not exist."""
 
 
 def validate_key(key: str) -> str:
     """Return the key if it is valid.
 
     Raises:
-        ValueError: The key could leave the lake, or is a second spelling of another key.
+        ValueError: The key could escape the lake, or is not canonical.
     """
     if any(part in {"", ".", ".."} for part in key.split("/")):
         raise ValueError(f"{key!r} is not a valid key of a lake object: a part is empty, '.' or '..'.")
@@ -129,12 +133,14 @@ def validate_key(key: str) -> str:
 
 def missing_error(uri: str) -> LakeObjectMissingError:
     """Build the error for an object that does not exist."""
-    return LakeObjectMissingError(f"There is no {uri}.", remedy="Materialize the asset upstream for this month first.")
+    return LakeObjectMissingError(
+        f"{uri} does not exist.", remedy="Materialize the upstream asset for this month first."
+    )
 
 
 def conflict_error(uri: str) -> LakeConflictError:
     """Build the error for an object that another run has replaced."""
     return LakeConflictError(
         f"{uri} was replaced by another run after this run read its version. This run did not change it.",
-        remedy="Materialize the month again, unless the data of the other run are the ones you want.",
+        remedy="Materialize the month again, unless you want to keep the data of the other run.",
     )

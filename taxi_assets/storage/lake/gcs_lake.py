@@ -48,7 +48,7 @@ class GcsLake(Lake):
     timeout_seconds: float = Field(default=120, description="How long to retry a failing request, in seconds.")
 
     def staging(self) -> AbstractContextManager[Path]:
-        """Hold a private folder in this machine's temporary folder."""
+        """Create a private folder in this machine's temporary folder."""
         home = Path(tempfile.gettempdir(), f"taxi-assets-{os.getuid()}")
         home.mkdir(mode=0o700, exist_ok=True)
         # Another account could have created the folder, or a link, to read or replace unfinished files.
@@ -98,7 +98,7 @@ class GcsLake(Lake):
 
     @contextmanager
     def as_local_file(self, key: str, version: str | None = None) -> Iterator[Path]:
-        """Hold a downloaded, verified copy of the object."""
+        """Download a verified copy of the object."""
         blob = self._get(key, version)
         with self.staging() as folder:
             path = folder / key.rpartition("/")[2]
@@ -125,7 +125,7 @@ class GcsLake(Lake):
                 self._require_bucket(error)
 
     def uri(self, key: str) -> str:
-        """Return an address such as gs://bucket/prefix/clean/green_trips/2020-10.parquet."""
+        """Return a URI such as gs://bucket/prefix/clean/green_trips/2020-10.parquet."""
         return f"gs://{self.bucket}/{self._name(key)}"
 
     # --- one object --------------------------------------------------------------------------------------------------

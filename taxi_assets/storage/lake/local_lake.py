@@ -1,4 +1,4 @@
-"""A lake in a folder of the local file system: an object is a file, and a publish is a rename."""
+"""A lake in a folder of the local file system: an object is a file, and is replaced by a rename."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class LocalLake(Lake):
         description="The folder of the lake, with a subfolder for each layer: raw, clean, quarantine, reference."
     )
     wait_seconds: float = Field(
-        default=300, description="How long to wait for another process that publishes, in seconds."
+        default=300, description="How long to wait for another process that writes to the same folder, in seconds."
     )
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
-        """Hold a private folder within the lake: on the same file system, so that a publish is a rename."""
+        """Create a private folder within the lake: on the same file system, so that `publish` can rename files."""
         with _translate_write_errors(self.folder), self._private_folder() as folder:
             yield folder
 
@@ -57,14 +57,14 @@ class LocalLake(Lake):
             os.fsync(folder)
 
     def version(self, key: str) -> str | None:
-        """Return inode, modification time and length: each publish creates a new inode."""
+        """Return inode, modification time and length: each replacement creates a new inode."""
         try:
             return _version(self._path(key).stat())
         except FileNotFoundError:
             return None
 
     def open(self, key: str, version: str | None = None) -> BinaryIO:
-        """Open the file. An open file keeps its bytes while the object is replaced."""
+        """Open the file. An open file keeps its bytes even if the object is replaced meanwhile."""
         try:
             file = self._path(key).open("rb")
         except FileNotFoundError:
@@ -76,7 +76,7 @@ class LocalLake(Lake):
 
     @contextmanager
     def as_local_file(self, key: str, version: str | None = None) -> Iterator[Path]:
-        """Hold a hard link to the file, which keeps its bytes while the object is replaced."""
+        """Create a hard link to the file, which keeps its bytes even if the object is replaced meanwhile."""
         with ExitStack() as stack:
             with _translate_write_errors(self.folder):  # without the caller's block, which may write elsewhere
                 name = stack.enter_context(self._private_folder()) / key.rpartition("/")[2]
@@ -156,7 +156,7 @@ def _sha256(path: Path) -> str:
 
 @contextmanager
 def _publish_lock(folder: Path, wait_seconds: float) -> Iterator[int]:
-    """Hold the exclusive right to publish into a folder; yield the folder's descriptor.
+    """Acquire the exclusive right to write to a folder; yield the folder's descriptor.
 
     The lock is on the folder itself, so it needs no file. The kernel releases it when the process ends. The timeout
     prevents that a paused process blocks all others forever.
@@ -169,7 +169,7 @@ def _publish_lock(folder: Path, wait_seconds: float) -> Iterator[int]:
 
     def give_up(_state: tenacity.RetryCallState) -> None:
         raise LakeBusyError(
-            f"{folder} was locked by {_describe_lock_holder(descriptor)}, which publishes there, for {wait_seconds:g} seconds.",
+            f"{folder} was locked by {_describe_lock_holder(descriptor)}, which writes there, for {wait_seconds:g} seconds.",
             remedy="Let that process continue, or end it, then run the month again.",
         )
 

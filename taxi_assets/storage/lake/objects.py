@@ -1,7 +1,7 @@
 """Handles to the objects of a month: the raw file with its source record, and Parquet with its cleaning report.
 
 Belongs here: keys of objects, what makes an object valid, and the handles that assets pass to each other. A handle
-holds no rows; it reads them from the lake when asked. A "staged" file is finished but not published yet.
+holds no rows; it reads them from the lake when asked. A "staged" file is finished but not in the lake yet.
 Does not belong here: how an object is stored (`base_lake.py`).
 """
 
@@ -44,7 +44,7 @@ def object_prefix(layer: str, service: Service, month: Month | str) -> str:
 
 @dataclass(frozen=True)
 class StagedRawFile:
-    """A downloaded file that is not published yet."""
+    """A downloaded file that is not in the lake yet."""
 
     downloaded: DownloadedFile
     replaces: Mapping[str, str | None]
@@ -56,7 +56,7 @@ class StagedRawFile:
 class RawFile:
     """A handle to a file as published, byte for byte: `{prefix}.csv.gz`, `.csv` or `.parquet`.
 
-    The source record `{prefix}.source.json` names the format and the origin of the file. The file is published first,
+    The source record `{prefix}.source.json` names the format and the origin of the file. A run writes the file first,
     the record second. After a crash in between, the digest in the record does not match, and the next run downloads
     the file again.
     """
@@ -101,7 +101,7 @@ class RawFile:
     def current_versions(cls, lake: Lake, prefix: str) -> dict[str, str | None]:
         """Return the versions of all objects that a new file could replace, by key; None for an object that is missing.
 
-        Call it before the download: `publish` then detects that another run has published meanwhile.
+        Call it before the download: `publish` then detects that another run has replaced one of them meanwhile.
         """
         return {
             key: lake.version(key) for key in (_record_key(prefix), *(f"{prefix}.{format_}" for format_ in FileFormat))
@@ -109,12 +109,12 @@ class RawFile:
 
     @classmethod
     def publish(cls, lake: Lake, prefix: str, staged: StagedRawFile, *, run_id: str) -> RawFile:
-        """Publish a downloaded file and its record, and delete the month's files of other formats.
+        """Write a downloaded file and its record to the lake, and delete the month's files of other formats.
 
         A file whose bytes are in the lake already is not written again.
 
         Raises:
-            LakeConflictError: Another run has published another file since `staged.replaces` was read.
+            LakeConflictError: Another run has written another file since `staged.replaces` was read.
         """
         new = cls(lake, prefix, staged.downloaded.record)
         if not new.is_intact():
@@ -125,17 +125,17 @@ class RawFile:
         try:
             lake.publish(record, key, replaces=staged.replaces[key], run_id=run_id)
         except LakeConflictError:
-            published = cls.find(lake, prefix)
-            if published is None or published.record.sha256 != new.record.sha256:
+            current = cls.find(lake, prefix)
+            if current is None or current.record.sha256 != new.record.sha256:
                 raise
-            return published  # another run has published the same file
+            return current  # another run has written the same file
         new.delete_other_formats()
         return new
 
     def delete_other_formats(self) -> None:
         """Delete the month's files of other formats, unless the record names another file by now.
 
-        They remain when a publisher changes the format and the run is killed after it published the new file.
+        They remain when a publisher changes the format and the run is killed after it has written the new file.
         """
         if self.find(self.lake, self.prefix) != self:
             return
@@ -159,10 +159,10 @@ class RawFile:
 
     @contextmanager
     def as_local_file(self) -> Iterator[Path]:
-        """Hold the file, verified, as a local file.
+        """Provide the file, verified, as a local file.
 
         Raises:
-            LakeConflictError: Another run has published another file since this handle was created.
+            LakeConflictError: Another run has written another file since this handle was created.
             LakeObjectDamagedError: The file does not have the recorded digest.
         """
         version = self.lake.version(self.key)
@@ -177,7 +177,7 @@ class RawFile:
             yield path
 
     def _wait_until_replaced(self) -> bool:
-        """Return whether the record names another file; wait for it, because a run publishes the file first."""
+        """Return whether the record names another file; wait for it, because a run writes the file first."""
         deadline = time.monotonic() + _RECORD_WAIT_SECONDS
         while True:
             recorded = self.find(self.lake, self.prefix)
@@ -190,7 +190,7 @@ class RawFile:
 
 @dataclass(frozen=True)
 class StagedParquet:
-    """A finished Parquet file of the clean or quarantine layer that is not published yet."""
+    """A finished Parquet file of the clean or quarantine layer that is not in the lake yet."""
 
     path: Path
     report: CleaningReport
@@ -259,7 +259,7 @@ class ParquetPartition:
         uri = lake.uri(f"{prefix}.parquet")
         if lake.size(f"{prefix}.parquet") is None:
             raise LakeObjectMissingError(
-                f"There is no {uri}.", remedy="Materialize the clean asset of this month first."
+                f"{uri} does not exist.", remedy="Materialize the clean asset of this month first."
             )
         raise LakeObjectDamagedError(
             f"{uri} is not a Parquet file with a cleaning report.",
@@ -268,24 +268,24 @@ class ParquetPartition:
 
     @classmethod
     def publish(cls, lake: Lake, prefix: str, staged: StagedParquet, *, run_id: str) -> ParquetPartition:
-        """Publish a finished file.
+        """Write a finished file to the lake.
 
-        If another run has published the same data version meanwhile, its object is kept and returned.
+        If another run has written the same data version meanwhile, its object is kept and returned.
 
         Raises:
-            LakeConflictError: Another run has published other data since this run began.
+            LakeConflictError: Another run has written other data since this run began.
         """
         try:
             lake.publish(staged.path, f"{prefix}.parquet", replaces=staged.replaces, run_id=run_id)
         except LakeConflictError:
-            published = cls.find(lake, prefix)
-            if published is None or published.report.data_version != staged.report.data_version:
+            current = cls.find(lake, prefix)
+            if current is None or current.report.data_version != staged.report.data_version:
                 raise
         return cls.get(lake, prefix)
 
     @property
     def uri(self) -> str:
-        """Full address of the object."""
+        """Full URI or path of the object."""
         return self.lake.uri(self.key)
 
     @property
@@ -295,7 +295,7 @@ class ParquetPartition:
 
     @contextmanager
     def as_local_file(self) -> Iterator[Path]:
-        """Hold this version as a local file; raises as `Lake.as_local_file` does."""
+        """Provide this version as a local file; raise the same errors as `Lake.as_local_file`."""
         with self.lake.as_local_file(self.key, self.version) as path:
             yield path
 

@@ -20,7 +20,7 @@ _ATTEMPTS = 100
 
 @contextmanager
 def private_folder(home: Path) -> Iterator[Path]:
-    """Hold a new, empty folder in `home`; first delete the folders that dead processes left there.
+    """Create an empty folder in `home`; first delete the folders that dead processes left there.
 
     Args:
         home: The parent folder, created if it is missing. Only this function may write to it.

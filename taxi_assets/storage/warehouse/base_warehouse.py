@@ -48,9 +48,10 @@ def noop() -> None:
 
 @dataclass(frozen=True)
 class LoadedMonth:
-    """The ledger's entry for a month of trips: which data were loaded last.
+    """The ledger's row for a month of trips: which data was loaded last.
 
-    The ledger is a table of the warehouse, in which each load of a month records itself.
+    The ledger is a table of the warehouse with one row per loaded month: `loaded_months` in DuckDB and Postgres,
+    `green_trips_loads` and so on in BigQuery.
     """
 
     data_version: str
@@ -58,7 +59,7 @@ class LoadedMonth:
     totals: ControlTotals
     """Control totals of the loaded rows at the time of the load."""
     run_id: str = field(default="", compare=False)
-    """The run that loaded them; empty for entries of before the ledger recorded runs."""
+    """The run that loaded the month; empty for rows from before the ledger recorded runs."""
 
 
 class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dagster's own pattern
@@ -69,11 +70,11 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
 
     - **Atomic.** Every replacement takes effect as a whole: a concurrent reader sees the old rows or the new ones. If
       it fails, or its process is killed, the old rows stay, or the month counts as not loaded.
-    - **Ledger.** The warehouse records which data of which month are loaded (`loaded_month`). Trips and ledger may be
+    - **Ledger.** The warehouse records which data is loaded for each month (`loaded_month`). Trips and ledger may be
       written in two steps, if the month counts as not loaded in between.
     - **Idempotent.** Repeating a replacement leaves the same rows, once.
     - **Concurrency.** Several threads and processes use the warehouse at once. If two runs write the same month, the
-      run with the older data fails, and the newer data stay.
+      run with the older data fails, and the newer data stays.
     - **Values.** Rows come back as they were written: nulls stay null, the text "NA" is a value, money and miles are
       exact `Decimal`s, integers are 64-bit and nullable, times are local wall-clock times without a zone.
     - **Reading creates nothing.** A warehouse, a table or a month that does not exist is not created by a read.
@@ -92,11 +93,12 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
 
     @abstractmethod
     def replace_month(self, service: Service, month: Month, trips: ParquetPartition, *, run_id: str) -> None:
-        """Replace a month in the service's table by clean trips, and record the load in the ledger.
+        """Replace a month in the service's table with clean trips, and record the load in the ledger.
 
         Creates the table if it is missing, adds columns that are new in the schema (null in other months), and updates
-        the descriptions of columns. The control totals of the loaded rows are compared with the trips' report before
-        the rows become visible.
+        the descriptions of columns. The control totals are compared with the trips' report before the rows become
+        visible: those of the loaded rows, or those of the Parquet object if the warehouse loads it in one atomic job
+        (BigQuery). Such a warehouse also compares the number of loaded rows before it writes the ledger.
 
         Args:
             service: The service; its table is `service.table`.
@@ -113,7 +115,7 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
 
     @abstractmethod
     def loaded_month(self, service: Service, month: Month) -> LoadedMonth | None:
-        """Return the ledger's entry for the month.
+        """Return the ledger's row for the month.
 
         It is None if nothing is loaded, or while a run replaces the month in two steps (see `replacing_run_id`).
         """
@@ -139,7 +141,7 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
                 return self.loaded_month(service, month)  # the run may have finished between the two queries
             if time.monotonic() > deadline:
                 raise WarehouseBusyError(
-                    f"The run {run_id} is replacing {service.name} {month} in {self.table_name(service.table)}. It has "
+                    f"Run {run_id} is replacing {service.name} {month} in {self.table_name(service.table)}. It has "
                     f"not finished within {self.replacement_wait_seconds:g} seconds.",
                     remedy="Try again when that run has ended. If it was killed, materialize the month's warehouse "
                     "asset again.",
@@ -188,7 +190,7 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
         *,
         require_inputs_unchanged: Callable[[], None] = noop,
     ) -> None:
-        """Replace a table without partitions, rows and columns, by a frame.
+        """Replace the rows and columns of a table without partitions with a frame.
 
         Args:
             name: The table's name, without its schema.
@@ -220,7 +222,7 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
         run_id: str,
         require_inputs_unchanged: Callable[[], None] = noop,
     ) -> int:
-        """Replace a month of a mart by the result of its query.
+        """Replace a month of a mart with the result of its query.
 
         Creates the table if it is missing, adds columns that are new (null in other months), updates descriptions, and
         recreates the mart's views.
@@ -258,7 +260,7 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
         return to_frame(normalize_types(self.query_native(statement)))
 
     def session(self) -> AbstractContextManager[None]:
-        """Hold a session in which several calls share one connection, where a connection is expensive."""
+        """Open a session in which several calls share one connection, where a connection is expensive."""
         return nullcontext()
 
     def read_portable_frame(
@@ -302,7 +304,7 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
 
     @abstractmethod
     def uri(self) -> str:
-        """Return the address of the warehouse, without secrets."""
+        """Return the URL of the warehouse, without secrets."""
 
 
 def reconciliation_error(
@@ -311,7 +313,7 @@ def reconciliation_error(
     trips: ParquetPartition,
     table: str,
     found: ControlTotals,
-    note: str = "The month was left as it was.",
+    note: str = "The month is unchanged.",
 ) -> ReconciliationError:
     """Build the error for a load whose rows do not have the control totals of the cleaning report.
 

@@ -1,6 +1,6 @@
-"""The cleaning of one published file into two Parquet files: clean trips and quarantine. No row is lost.
+"""Clean one published file into two Parquet files: clean trips and quarantine. No row is lost.
 
-Belongs here: the order of the steps, and the counting of rows. Does not belong here: reading (`readers/`), the split of
+Belongs here: the order of the steps, and the counting of rows. Does not belong here: reading (`readers/`), splitting
 one batch (`split_batch.py`), values (`values.py`) and rules (`rules.py`).
 """
 
@@ -46,9 +46,9 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.sources.source_record import SourceRecord
 
 MAXIMUM_SHARE_QUARANTINED = 0.5
-"""The largest share of quarantined rows that is published, 0 to 1. Real months have 0.005 to 0.014.
+"""The largest accepted share of quarantined rows, 0 to 1. Real months have 0.005 to 0.014.
 
-A larger share means that the file's format has changed.
+With a larger share, nothing is written: the file's format has probably changed.
 """
 
 # Examples of an unknown column: distinct values, their maximum length in characters, and the rows read per batch.
@@ -89,8 +89,9 @@ def clean_month(
 ) -> CleanedMonth:
     """Clean one published file into `output_dir/clean.parquet` and `output_dir/quarantine.parquet`.
 
-    Rows are processed in batches, so memory does not grow with the month. Every published row is in exactly one of the
-    two files, in file order. Both footers hold the report, and are written only after all checks have passed.
+    Rows are processed in batches, so memory does not grow with the size of the month. Every published row is in exactly
+    one of the two files, in file order. Both footers hold the report, and are written only after all checks have
+    passed.
 
     Args:
         path: The published file.
@@ -104,13 +105,13 @@ def clean_month(
         InvalidFileError: The file cannot be read.
         ColumnMismatchError: The columns match no known layout of the service.
         TooManyQuarantinedError: More than half of the rows would be quarantined.
-        ReconciliationError: Clean and quarantined rows do not add up to the rows that were counted at the download.
+        ReconciliationError: Clean and quarantined rows do not add up to the rows that were counted during the download.
     """
     label = f"{service.name} {month}"
     clean_path, quarantine_path = output_dir / "clean.parquet", output_dir / "quarantine.parquet"
     report_builder = _ReportBuilder(service, month)
     with ExitStack() as stack:
-        with _reading_errors_named(record, label):
+        with _read_errors_as_invalid_file(record, label):
             reader = stack.enter_context(open_trips(path, record.format, service, label=label))
         clean_writer = stack.enter_context(TripWriter(clean_path, service.working_schema, ROW_GROUP_ROWS))
         quarantine_writer = stack.enter_context(
@@ -130,8 +131,8 @@ def clean_month(
 
 
 @contextmanager
-def _reading_errors_named(record: SourceRecord, label: str) -> Iterator[None]:
-    # Only errors of reading concern the file. An error of writing, such as a full disk, does not.
+def _read_errors_as_invalid_file(record: SourceRecord, label: str) -> Iterator[None]:
+    # Only read errors are the file's fault. A write error, such as a full disk, is not.
     try:
         yield
     except (pa.ArrowException, OSError, *DECOMPRESSION_ERRORS) as error:
@@ -146,7 +147,7 @@ def _prefetch(batches: Iterator[RawBatch], thread: Executor, record: SourceRecor
     """Yield the batches, and read the next batch in a thread while the caller processes one."""
     next_batch = thread.submit(next, batches, None)
     while True:
-        with _reading_errors_named(record, label):
+        with _read_errors_as_invalid_file(record, label):
             batch = next_batch.result()
         if batch is None:
             return
@@ -159,14 +160,14 @@ def _check_totals_and_quarantine_rate(report: CleaningReport, label: str) -> Non
     if found != report.rows_raw:
         raise ReconciliationError(
             f"{label}: {found:,} rows were read ({report.clean.rows:,} clean, {report.rows_quarantined:,} quarantined),"
-            f" but the file has {report.rows_raw:,}. Nothing was published.",
+            f" but the file has {report.rows_raw:,}. Nothing was written.",
             remedy="Fetch the file again. If the error persists, report it: the file or the reader is faulty.",
         )
     if report.share_quarantined > MAXIMUM_SHARE_QUARANTINED:
         reasons = ", ".join(f"{name} {reason.rows:,}" for name, reason in report.reasons.items())
         raise TooManyQuarantinedError(
             f"{label}: {report.rows_quarantined:,} of {report.rows_raw:,} rows would be quarantined ({reasons}). "
-            "Nothing was published.",
+            "Nothing was written.",
             remedy="Check the file: its format may have changed. To skip rules, choose them in the run config.",
         )
 
@@ -200,7 +201,8 @@ class _ReportBuilder:
         self._quarantined += quarantine.num_rows
         self._quarantined_cents += to_cents(pc.sum(totals).as_py())
         names = reasons.flatten().dictionary_encode()
-        cents = pc.cast(totals, ColumnType.MONEY.working).view(pa.int64()).fill_null(0)
+        # The working type is decimal64 with two decimals. Its bytes, viewed as int64, are the cents.
+        cents = pc.cast(totals, ColumnType.MONEY.working_type).view(pa.int64()).fill_null(0)
         cents = np.asarray(cents.take(pc.list_parent_indices(reasons)))
         for code, name in enumerate(names.dictionary.to_pylist()):
             has_reason = np.asarray(names.indices) == code
@@ -208,6 +210,7 @@ class _ReportBuilder:
             self._reason_cents[name] += int(cents[has_reason].sum())
 
     def _add_examples(self, raw: RawBatch, reader: TripReader) -> None:
+        # `reader.match` maps the file's columns to the service's; `unknown` has the positions of the others.
         for position in reader.match.unknown:
             examples = self._examples.setdefault(position, {})
             if len(examples) < _EXAMPLES:

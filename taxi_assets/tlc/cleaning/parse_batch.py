@@ -1,4 +1,4 @@
-"""The conversion of a batch of published rows to the service's columns, including the derived ones."""
+"""Convert a batch of published rows to the service's columns, including the derived ones."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def parse_batch(raw: RawBatch, service: Service, month: Month, match: ColumnMatc
     for column in service.published_columns:
         positions = match.positions.get(column.name, ())
         if not positions:
-            columns[column.name] = pa.nulls(len(raw.source_rows), column.type.working)
+            columns[column.name] = pa.nulls(len(raw.source_rows), column.type.working_type)
             continue
         columns[column.name], masks = _parse_and_merge(column, raw, positions)
         if masks:
@@ -72,7 +72,7 @@ def _parse_and_merge(column: Column, raw: RawBatch, positions: Sequence[int]) ->
         values, others = to_canonical(values), to_canonical(others)
         masks.append(np.asarray(pc.fill_null(pc.not_equal(values, others), pa.scalar(False))))
         values = pc.coalesce(values, others)
-    return values.cast(column.type.working), masks
+    return values.cast(column.type.working_type), masks
 
 
 def _parse_at(column: Column, raw: RawBatch, position: int) -> tuple[Any, Any | None]:

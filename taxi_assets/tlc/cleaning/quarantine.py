@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from taxi_assets.tlc.cleaning.working_types import to_canonical
-from taxi_assets.tlc.schema import Column, ColumnType, arrow_schema
+from taxi_assets.tlc.schema import Column, ColumnType, build_arrow_schema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ QUARANTINE_COLUMNS = (
         "First day of the month in whose file the row was published: the partition.",
     ),
 )
-QUARANTINE_SCHEMA = arrow_schema(QUARANTINE_COLUMNS)
+QUARANTINE_SCHEMA = build_arrow_schema(QUARANTINE_COLUMNS)
 
 
 def build_quarantine(

@@ -1,4 +1,4 @@
-"""The conversion of one text to a value, for values that pyarrow cannot convert as part of a whole column.
+"""Convert one text to a value, for values that pyarrow cannot convert as part of a whole column.
 
 Each function returns None for a text that cannot be read.
 """

@@ -1,6 +1,6 @@
-"""The split of one batch of published rows into clean trips and quarantined rows.
+"""Split one batch of published rows into clean trips and quarantined rows.
 
-Belongs here: the evaluation of the rules, and the decision which rows are rejected. Does not belong here: values and
+Belongs here: the evaluation of the rules, and the decision of which rows are rejected. Does not belong here: values and
 derived columns (`parse_batch.py`), and the form of quarantined rows (`quarantine.py`).
 """
 
@@ -100,15 +100,27 @@ def evaluate_rules(batch: Any, month: Month, rules: Sequence[Rule]) -> Mapping[s
         rules: The rules to apply.
 
     Returns:
-        Rule name to one boolean per row, in the order of the rules: true where the row violates the rule. Null results
-        have become false.
+        A mapping from rule name to a boolean mask with one value per row, in the order of the rules. It is true where
+        the row violates the rule. Nulls are replaced with false.
     """
     rule_input = RuleInput(batch)
     return {rule.name: pc.fill_null(rule.is_violated(rule_input, month), pa.scalar(False)) for rule in rules}
 
 
 def _collect_reasons(raw: RawBatch, violations: Mapping[str, Any], unreadable: Mapping[str, Mask]) -> dict[str, Mask]:
-    """Return the reasons that apply to any row, violated rules before reading errors: name to one boolean per row."""
+    """Return the reasons that apply to at least one row, violated rules before reading errors.
+
+    Rows with a wrong field count never reach `batch`; see `RawBatch.malformed_rows`, which `build_quarantine` adds.
+
+    Args:
+        raw: The published rows of the batch.
+        violations: A mapping from rule name to a boolean mask, as `evaluate_rules` returns it.
+        unreadable: A mapping from column name to a boolean mask, true where the value cannot be read. It has only
+            columns with such values.
+
+    Returns:
+        A mapping from reason to a boolean mask with one value per row.
+    """
     reasons = {name: np.asarray(mask) for name, mask in violations.items() if mask.true_count}
     if unreadable:
         reasons[UNREADABLE_VALUE] = np.logical_or.reduce(list(unreadable.values()))
@@ -119,6 +131,9 @@ def _collect_reasons(raw: RawBatch, violations: Mapping[str, Any], unreadable: M
 
 def _keep_rows(batch: Any, kept: Mask) -> Any:
     mask, rows = pa.array(kept), int(np.count_nonzero(kept))
-    # Filtering a column without any value would take time, and several published layouts lack many columns.
-    columns = [pa.nulls(rows, one.type) if one.null_count == len(one) else one.filter(mask) for one in batch.columns]
+    # All-null columns skip the filter: several published layouts lack many columns.
+    columns = [
+        pa.nulls(rows, column.type) if column.null_count == len(column) else column.filter(mask)
+        for column in batch.columns
+    ]
     return pa.record_batch(columns, schema=batch.schema)

@@ -1,4 +1,4 @@
-"""The conversion of published values to canonical ones, a whole column at a time where possible.
+"""Convert published values to canonical ones, a whole column at a time where possible.
 
 A value that cannot be read becomes null and is marked as unreadable; its row then goes to quarantine. Nothing is
 guessed: `0x1F` is not a number, `2021-01-01` is not a time, and 1.5 is not a count. Decimals are rounded half away from
@@ -44,7 +44,7 @@ _LAST_TIME = pa.scalar(dt.datetime.combine(dt.date.max, dt.time.max), pa.timesta
 
 
 def parse_column(column: Column, published: Any, as_text: Callable[[], Any] | None = None) -> tuple[Any, Any | None]:
-    """Convert one published column to its working type (`ColumnType.working`).
+    """Convert one published column to its working type (`ColumnType.working_type`).
 
     Args:
         column: The canonical column; its type and codes decide what a published value means.
@@ -56,7 +56,7 @@ def parse_column(column: Column, published: Any, as_text: Callable[[], Any] | No
         the value cannot be read (None if all can).
     """
     values, unreadable = _parse(column, published, as_text)
-    return drop_empty_bitmap(values.cast(column.type.working)), unreadable
+    return drop_empty_bitmap(values.cast(column.type.working_type)), unreadable
 
 
 def _parse(column: Column, published: Any, as_text: Callable[[], Any] | None) -> tuple[Any, Any | None]:
@@ -67,7 +67,7 @@ def _parse(column: Column, published: Any, as_text: Callable[[], Any] | None) ->
         published = published.dictionary_decode()
         distinct_texts = False
     if pa.types.is_null(published.type):
-        return pa.nulls(len(published), column.type.arrow), None
+        return pa.nulls(len(published), column.type.arrow_type), None
     if pa.types.is_boolean(published.type):
         published = published.cast(pa.int8()).cast(pa.string())
     if pa.types.is_large_string(published.type) or pa.types.is_string_view(published.type):
@@ -75,7 +75,7 @@ def _parse(column: Column, published: Any, as_text: Callable[[], Any] | None) ->
     if distinct_texts or pa.types.is_string(published.type):
         return _parse_text(column, published)
     if not _is_convertible(published.type, column.type):
-        return pa.nulls(len(published), column.type.arrow), pc.is_valid(published)
+        return pa.nulls(len(published), column.type.arrow_type), pc.is_valid(published)
     if column.type is ColumnType.TEXT or pa.types.is_decimal(published.type):
         return _parse_text(column, published.cast(pa.string()))
     return _parse_native(column, published)
@@ -122,7 +122,7 @@ def _parse_codes(column: Column, text: Any) -> tuple[Any, Any | None]:
     encoded = text if pa.types.is_dictionary(text.type) else text.dictionary_encode()
     decoded = [_decode(column, value) for value in encoded.dictionary.to_pylist()]
     unreadable_codes = [code for code, (_, readable) in enumerate(decoded) if not readable]
-    values = pa.array([value for value, _ in decoded], column.type.arrow)
+    values = pa.array([value for value, _ in decoded], column.type.arrow_type)
     values = (
         dictionary_array(values, encoded.indices) if column.type is ColumnType.TEXT else values.take(encoded.indices)
     )
@@ -261,7 +261,7 @@ def _parse_native(column: Column, published: Any) -> tuple[Any, Any | None]:
 
 def _converted_type(column: Column) -> Any:
     """Return the type that converters return: the working type, but plain strings for text."""
-    return pa.string() if column.type is ColumnType.TEXT else column.type.working
+    return pa.string() if column.type is ColumnType.TEXT else column.type.working_type
 
 
 def _is_convertible(published: Any, wanted: ColumnType) -> bool:
@@ -285,7 +285,7 @@ def _convert_native(column: Column, published: Any) -> Any:
     if column.type in SCALE and pa.types.is_integer(published.type):
         published = pc.cast(published, pa.decimal128(21, 0))
     # The cast to the canonical type checks that the value fits its digits.
-    return pc.cast(pc.cast(published, column.type.arrow), column.type.working)
+    return pc.cast(pc.cast(published, column.type.arrow_type), column.type.working_type)
 
 
 def _floats_to_integer(floats: Any) -> Any:

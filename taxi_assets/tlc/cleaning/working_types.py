@@ -1,4 +1,4 @@
-"""Arrow arrays in working types (`ColumnType.working`), which columns have during cleaning."""
+"""Arrow arrays in working types (`ColumnType.working_type`), which columns have during cleaning."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pyarrow as pa
 
 
 def to_canonical(values: Any) -> Any:
-    """Return an array of a working type in the canonical type (`ColumnType.arrow`). Other arrays stay as they are."""
+    """Return an array of a working type in its canonical type (`ColumnType.arrow_type`), and other arrays unchanged."""
     if pa.types.is_decimal64(values.type):
         return values.cast(pa.decimal128(values.type.precision, values.type.scale))
     return values.dictionary_decode() if pa.types.is_dictionary(values.type) else values

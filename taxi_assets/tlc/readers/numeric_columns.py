@@ -1,4 +1,4 @@
-"""The choice of CSV columns that can be parsed directly as numbers."""
+"""Choose the CSV columns that can be parsed directly as numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opening of a published file with the reader of its format."""
+"""Open a published file with the reader of its format."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def open_trips(path: Path, format_: FileFormat, service: Service, *, label: str) -> Iterator[TripReader]:
-    """Hold a published file of a service open for reading.
+    """Open a published file of a service for reading.
 
     Args:
         path: The file.

@@ -1,4 +1,4 @@
-"""Downloading a published file: from the first source URL that has it to a temporary folder, validated.
+"""Download a published file from the first source URL that has it, and validate it.
 
 Does not belong here: which URLs a publisher has (`publishers.py`), how each kind of URL is read (`transports/`), what a
 valid file is (`validate_file.py`), and where the file is stored (`storage/lake/`).
@@ -63,18 +63,19 @@ def download(
 ) -> DownloadedFile | UnchangedFile:
     """Download and validate a file from the first source URL that has it.
 
-    A source URL that fails is never silently replaced by the next one: its error is raised. After an error, no file is
-    left in `output_dir`.
+    Only a missing file leads to the next URL; any other error is raised. After an error, no file is left in
+    `output_dir`.
 
     Args:
         label: Names the file in logs and errors, such as "yellow 2021-01".
         sources: The URLs to try, in order of preference.
         known: The record of the file in the lake. An unchanged file is not downloaded again.
-        output_dir: An existing folder that no other process writes to.
+        output_dir: An existing folder that no other process writes to. The file is written to it.
         limits: The largest file that is accepted.
         log: Receives progress and the result.
         retry: Retry policy and timeouts.
-        google_key: For Cloud Storage; see `FileRequest`.
+        google_key: For Cloud Storage: a service account's key file, or its content in base64. By default, the
+            application default credentials.
 
     Raises:
         NotPublishedError: None of the source URLs has the file.
@@ -85,7 +86,7 @@ def download(
     missing = []
     for source in sources:
         request = DownloadRequest(
-            label=label, source=source, stored=known, path=output_dir / f"download.{source.format}",
+            label=label, source=source, known=known, path=output_dir / f"download.{source.format}",
             limits=limits, log=log, retry=retry, google_key=google_key,
         )  # fmt: skip
         try:

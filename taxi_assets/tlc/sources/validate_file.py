@@ -42,7 +42,7 @@ _MAX_STRING_BYTES = 256 << 20
 
 _CHECK_FILE = "Check the file that the publisher sent: it is not a trip file."
 _REENCODE = "Rewrite it with dictionary or plain encoding for strings, or choose another publisher (TAXI_SOURCE)."
-_OPEN_IN_BROWSER = "Open the address in a browser, then try again later or choose another publisher (TAXI_SOURCE)."
+_OPEN_IN_BROWSER = "Open the URL in a browser, then try again later or choose another publisher (TAXI_SOURCE)."
 _GET_COMPLETE_FILE = "Get the complete file from its publisher, or choose another publisher (TAXI_SOURCE)."
 _RAISE_MAX_BYTES = "Raise TAXI_MAX_FILE_BYTES if the file is genuine."
 _RAISE_MAX_RATIO = "Raise TAXI_MAX_EXPANSION_RATIO if the file is genuine."

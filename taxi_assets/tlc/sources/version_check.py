@@ -1,4 +1,4 @@
-"""Checking whether a file is published, and in which version, without downloading it.
+"""Check whether a file is published, and in which version, without downloading it.
 
 Does not belong here: how each kind of URL is read (`transports/`), and what follows from the version
 (`automation/publication/`).
@@ -55,7 +55,7 @@ def check_version(
     deadline = time.monotonic() + seconds
     for source in sources:
         request = VersionRequest(
-            label=label, source=source, stored=known, retry=retry, google_key=google_key, deadline=deadline
+            label=label, source=source, known=known, retry=retry, google_key=google_key, deadline=deadline
         )
         version = transport_for(source.url).check_version(request)
         if version is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from taxi_assets.automation.sensors.orphaned_runs import (
-    _hold_lock,
+    _acquire_lock,
     _is_orphaned,
     fail_orphaned_runs,
     is_lock_held,
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def hold_lock(path: Path, line: Connection) -> None:
-    with _hold_lock(path):
+    with _acquire_lock(path):
         line.send("holding the lock")
         line.recv()
 
@@ -66,7 +66,7 @@ def test_a_run_that_ends_is_never_found_orphaned(tmp_path: Path) -> None:
     watcher = threading.Thread(target=check)
     watcher.start()
     for _ in range(2000):
-        with _hold_lock(path):
+        with _acquire_lock(path):
             pass
     ended.set()
     watcher.join()

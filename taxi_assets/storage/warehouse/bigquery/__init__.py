@@ -162,7 +162,7 @@ class BigQueryWarehouse(Warehouse):
         *,
         require_inputs_unchanged: Callable[[], None] = noop,
     ) -> None:
-        """Replace a table by a frame in one load job.
+        """Replace a table with a frame in one load job.
 
         `require_inputs_unchanged` is called before and after the job: BigQuery has no lock that keeps the jobs of two
         runs apart.
@@ -252,7 +252,7 @@ class BigQueryWarehouse(Warehouse):
         return f"`{self._table(name)}`"
 
     def uri(self) -> str:
-        """Return the address as TAXI_WAREHOUSE takes it, without its options."""
+        """Return the URL as TAXI_WAREHOUSE takes it, without its options."""
         return f"bigquery://{self.project}/{self.dataset}"
 
     def _table(self, name: str) -> str:
@@ -325,7 +325,7 @@ class BigQueryWarehouse(Warehouse):
 
     @contextmanager
     def client(self, label: str) -> Iterator[bigquery.Client]:
-        """Hold a client. Google's errors inside the block become errors of this package.
+        """Yield a client. Google's errors inside the block become errors of this package.
 
         Args:
             label: What failed, as the start of a message: "green 2020-10 cannot be read".

@@ -1,8 +1,10 @@
-"""The load of one month into BigQuery: its partition, and its row in the ledger.
+"""Load one month into BigQuery: its partition, and its row in the ledger.
 
-BigQuery has no transaction over a load job and a ledger row, and another run may load the same month at the same time.
-So a load invalidates the ledger row before it writes anything, and writes the new row last. If it stops in between, the
-month counts as not loaded, and the next run loads it again.
+The ledger is a table with one row per month (`green_trips_loads`), which says what data the month's partition holds.
+
+BigQuery has no transaction that spans a load job and a ledger row, and another run may load the same month at the same
+time. So a load invalidates the ledger row before it writes anything, and writes the new row last. If it stops in
+between, the month counts as not loaded, and the next run loads it again.
 
 `job_runner.py` runs the jobs, `tables.py` defines the tables.
 """
@@ -59,9 +61,12 @@ class LoadState(enum.IntEnum):
     UNCHANGED = 1
     """Ledger row and partition are as they were."""
     LEDGER_INVALIDATED = 2
-    """The ledger row names this run and no data version, or is about to. No job has written the partition."""
+    """The ledger row has this run's id and a null data version, or is being changed to that.
+
+    No job has written the partition.
+    """
     PARTITION_WRITTEN = 3
-    """The partition holds the new trips, or may: a job has finished, still runs, or a deletion has been requested."""
+    """The partition holds, or may hold, the new trips: a job finished or still runs, or a deletion was requested."""
     LEDGER_WRITTEN = 4
     """The ledger row names the new data version."""
     CONFIRMED = 5
@@ -70,28 +75,31 @@ class LoadState(enum.IntEnum):
 
 @dataclass
 class MonthLoad:
-    """Replaces a month's partition by the clean trips, and keeps the ledger in line with it.
+    """Replaces a month's partition with the clean trips, and keeps the ledger consistent with it.
 
     `replace` takes these steps, in this order:
 
-    | state before       | step                                                                                      |
-    |--------------------|-------------------------------------------------------------------------------------------|
-    | UNCHANGED          | 1. Count the rows of the lake object and compare them with its report.                    |
-    |                    | 2. Invalidate the ledger row: null data version, id of this run.                          |
-    | LEDGER_INVALIDATED | 3. Replace the partition by one load job. Delete the partition if the month has no rows.  |
-    | PARTITION_WRITTEN  | 4. Check that the object is still current, then write the ledger row.                     |
-    | LEDGER_WRITTEN     | 5. Check the object once more, unless a newer run has written the ledger row since.       |
-    | CONFIRMED          |                                                                                           |
+    | state before       | method             | step                                                                 |
+    |--------------------|--------------------|----------------------------------------------------------------------|
+    | UNCHANGED          | `_verify_object`   | 1. Count the rows of the Parquet object; compare with its report.    |
+    |                    | `_write_partition` | 2. Invalidate the ledger row: null data version, id of this run.     |
+    | LEDGER_INVALIDATED |                    | 3. Replace the partition in one load job; delete it if the month has |
+    |                    |                    |    no rows.                                                          |
+    | PARTITION_WRITTEN  | `_write_ledger`    | 4. Check that the object is still current, then write the ledger row.|
+    | LEDGER_WRITTEN     | `_confirm`         | 5. Check the object once more, unless a newer run has written the    |
+    |                    |                    |    ledger row since.                                                 |
+    | CONFIRMED          |                    |                                                                      |
 
     If the process is killed, nothing is cleaned up (tested in `contract/test_bigquery_crashes.py`):
 
-    | crash point                                | ledger row  | partition    | what the next run does             |
-    |--------------------------------------------|-------------|--------------|------------------------------------|
-    | before step 2                              | old         | old          | loads the month, as this run would |
-    | after step 2, before BigQuery has the job  | invalidated | old          | loads the month                    |
-    | after BigQuery has the job, which goes on  | invalidated | old, then new| loads the month                    |
-    | after step 3, before step 4 ends           | invalidated | new          | loads the month                    |
-    | after step 4                               | new         | new          | skips the month: it is unchanged   |
+    | crash point                                   | ledger row  | partition     | next run                        |
+    |-----------------------------------------------|-------------|---------------|---------------------------------|
+    | before step 2                                 | old         | old           | loads the month                 |
+    | after step 2, before BigQuery accepts the job | invalidated | old           | loads the month                 |
+    | after BigQuery accepted the job, which keeps  | invalidated | old, then new | loads the month                 |
+    | running                                       |             |               |                                 |
+    | after step 3, before step 4 ends              | invalidated | new           | loads the month                 |
+    | after step 4                                  | new         | new           | skips the month: it is unchanged|
 
     A retry of the same run is special, because it uses the same job id: it waits for the job of the first attempt if
     that still runs, and reuses it if it has finished and the partition still has the expected totals. An invalidated
@@ -104,12 +112,13 @@ class MonthLoad:
     | UNCHANGED          | none                                                                                      |
     | LEDGER_INVALIDATED | Restore the old ledger row, unless another run has written one since. If the run is       |
     |                    | interrupted, the row stays invalidated.                                                   |
-    | PARTITION_WRITTEN, | Invalidate the ledger row again: another run may have written its own row. The error says |
-    | LEDGER_WRITTEN     | that the partition is suspect. The next run loads the month.                              |
+    | PARTITION_WRITTEN, | Invalidate the ledger row again, because another run may have marked the month as loaded  |
+    | LEDGER_WRITTEN     | although this load changed the partition. The error says that the partition is suspect.   |
+    |                    | The next run loads the month.                                                             |
 
-    Two gaps remain; the check `matches_clean` finds both if the totals differ. A job of a killed run may start only
-    after the next run has finished. And if BigQuery accepts a job, but every answer to its insertion is lost, the state
-    stays LEDGER_INVALIDATED, so the old row is restored.
+    Two gaps remain; the check `matches_clean` finds both if the totals differ. BigQuery might not start a killed run's
+    job until the next run has finished. And if BigQuery accepts a job, but every answer to its insertion is lost, the
+    state stays LEDGER_INVALIDATED, so the old row is restored.
     """
 
     client: bigquery.Client
@@ -119,7 +128,7 @@ class MonthLoad:
     table: str
     """The table of trips, as `project.dataset.table`. It exists and has the schema of the service."""
     ledger: str
-    """The ledger of the service, in the same form. It exists, too."""
+    """The ledger of the service, in the same form. It exists as well."""
     location: str
     """The location of the dataset, where all jobs run."""
     run_id: str
@@ -132,7 +141,7 @@ class MonthLoad:
     """The ledger row before this load invalidated it: at most one. None until then."""
 
     def replace(self) -> None:
-        """Load the month; if that fails, bring the ledger in line with the partition.
+        """Load the month; if that fails, make the ledger consistent with the partition.
 
         Raises:
             ReconciliationError: The rows of the object, or those that the job wrote, differ from the report.
@@ -230,7 +239,8 @@ class MonthLoad:
         self._enter(LoadState.LEDGER_WRITTEN)
 
     def _confirm(self) -> None:
-        # A newer run may have invalidated the row just before this load overwrote it, and then be loading newer trips.
+        # A newer run may have invalidated the row just before this load overwrote it, and may now be loading newer
+        # trips.
         if all(row["run_id"] == self.run_id for row in self._read_ledger()):
             self.trips.require_current()
         self._enter(LoadState.CONFIRMED)
@@ -241,10 +251,11 @@ class MonthLoad:
     # --- the ledger --------------------------------------------------------------------------------------------------
 
     def _invalidate_ledger(self) -> None:
-        """Replace the month's ledger row by one that names this run and no data version.
+        """Replace the month's ledger row with one that has this run's id and a null data version.
 
-        This happens before each job, because a killed process cannot do it afterwards. With the old row and new trips,
-        a month would pass for loaded if its old version, with the same totals, were published again.
+        This happens before each job, because a killed process cannot do it afterwards. If the old row stayed and the
+        load were killed, the ledger would name the old data version, although the partition may hold other trips. If
+        the publisher then returned to the old file, its month would count as loaded.
         """
         rows = self._read_ledger()
         if self._previous_rows is None:
@@ -275,7 +286,8 @@ class MonthLoad:
         return rows
 
     def _replace_ledger_row(self, row: _Row) -> None:
-        # A new id each time: the job of an earlier attempt must not be reused, its row may have been replaced since.
+        # A new id each time: the job of an earlier attempt must not be reused, because its row may have been replaced
+        # since.
         job_id = build_job_id(self.run_id, partition_name(self.ledger, self.month), uuid.uuid4().hex)
         run_job_idempotently(
             self.client,
@@ -286,7 +298,7 @@ class MonthLoad:
         )
 
     def _load_ledger_rows(self, rows: list[_Row], job_id: str | None) -> Any:
-        """Start a job that replaces the month's partition of the ledger by these rows."""
+        """Start a job that replaces the month's partition of the ledger with these rows."""
         config = bigquery.LoadJobConfig(
             schema=LEDGER_SCHEMA,
             write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE,

@@ -64,7 +64,7 @@ class DuckDBWarehouse(Warehouse):
                 connection.rollback()
                 raise reconciliation_error(service, month, trips, self.table_name(service.table), found)
             self._record_load(connection, service, month, trips, run_id)
-            # Another run may have published newer trips while this run waited for the file.
+            # Another run may have written newer trips to the lake while this run waited for the file.
             trips.require_current()
             connection.commit()
 
@@ -86,7 +86,7 @@ class DuckDBWarehouse(Warehouse):
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        """Hold one connection for all calls: no other process can use the file meanwhile."""
+        """Open one connection for all calls. No other process can use the file meanwhile."""
         if not Path(self.file).exists():
             yield
             return
@@ -177,7 +177,7 @@ class DuckDBWarehouse(Warehouse):
         return f"{quote(self.schema_name)}.{quote(name)}"
 
     def uri(self) -> str:
-        """Return the address in the form of the setting TAXI_WAREHOUSE."""
+        """Return the URL as TAXI_WAREHOUSE takes it."""
         return f"duckdb:///{self.file}?schema={self.schema_name}"
 
     # --- tables ------------------------------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ class DuckDBWarehouse(Warehouse):
 
     @contextmanager
     def _open_table(self, name: str) -> Iterator[Table | None]:
-        """Hold a connection to an existing table; yield None if the table or the file does not exist."""
+        """Open a connection to an existing table; yield None if the table or the file does not exist."""
         if not Path(self.file).exists():
             yield None
             return

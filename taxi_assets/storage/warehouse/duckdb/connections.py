@@ -65,7 +65,7 @@ _inherited: list[_Idle] = []
 
 @contextmanager
 def connect(path: str, wait_seconds: float) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Hold a connection to a database file, which is created if it is missing.
+    """Open a connection to a database file, which is created if it is missing.
 
     A nested call for the same file shares the connection, at no cost.
 
@@ -115,7 +115,7 @@ def close_idle() -> None:
 
 @contextmanager
 def _attached_instance(path: str, wait_seconds: float) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Hold the file's lock and an instance with the file attached.
+    """Acquire the file's lock and attach the file to an instance.
 
     The instance is kept for the next connection, unless an error occurred or `_is_worth_keeping` says no.
     """

@@ -3,7 +3,7 @@
 A process cannot wait for DuckDB's own lock: if the file is locked, it has to try again. This lock is an exclusive
 `flock` on a hidden file next to the database. The kernel wakes a waiting process as soon as the lock is released, and
 releases the lock of a killed process. DuckDB's own lock still protects the data: on a file system without `flock`,
-processes wait longer, but no data are lost.
+processes wait longer, but no data is lost.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class HeldLock:
 
 @contextmanager
 def hold_lock(database: str, wait_seconds: float, on_wait: Callable[[str], None]) -> Iterator[HeldLock]:
-    """Hold the lock of a database file.
+    """Acquire the lock of a database file.
 
     Args:
         database: The database file. Its folder has to exist.

@@ -32,7 +32,7 @@ from taxi_assets.storage.warehouse.postgres.session import open_session, without
 from taxi_assets.storage.warehouse.postgres.swap import (
     drop_abandoned_tables,
     month_lock_key,
-    staged_table,
+    staging_table,
     swap_partition,
 )
 from taxi_assets.storage.warehouse.postgres.tables import (
@@ -68,7 +68,7 @@ class PostgresWarehouse(Warehouse):
     dialect: ClassVar[str] = "postgres"
 
     url: str = Field(
-        description="The address of the database, without a password: postgresql://user@host:port/database?sslmode=…"
+        description="The URL of the database, without a password: postgresql://user@host:port/database?sslmode=…"
     )
     schema_name: str = Field(default="taxi", description="The schema that contains the tables.")
     lock_timeout: float = Field(
@@ -91,12 +91,13 @@ class PostgresWarehouse(Warehouse):
             self._connect() as connection,
             advisory_lock(connection, label, month_lock_key(self.schema_name, service.table, month)),
         ):
-            # Checked twice: while this load waited for the lock, or built the table, another run may have published a
-            # newer file. A run that publishes after the second check waits for the lock, and then replaces the month.
+            # Checked twice: while this load waited for the lock, or built the table, another run may have written newer
+            # trips to the lake. A run that writes them after the second check waits for the lock, and then replaces the
+            # month.
             trips.require_current()
             table = prepare_table(connection, self.schema_name, service, self._lock_timeouts)
             drop_abandoned_tables(connection, table, month, self._lock_timeouts)
-            with staged_table(connection, table, service, month, trips, path):
+            with staging_table(connection, table, service, month, trips, path):
                 trips.require_current()
                 swap_partition(connection, table, month, trips.report, run_id, self._lock_timeouts)
 
@@ -155,7 +156,7 @@ class PostgresWarehouse(Warehouse):
         *,
         require_inputs_unchanged: Callable[[], None] = noop,
     ) -> None:
-        """Replace a table by a frame in one transaction.
+        """Replace a table with a frame in one transaction.
 
         A table that already has these columns is emptied and filled, so views that depend on it stay. Otherwise it is
         dropped and created.
@@ -227,9 +228,9 @@ class PostgresWarehouse(Warehouse):
         return qualified_name(self.schema_name, name)
 
     def uri(self) -> str:
-        """Return the address as TAXI_WAREHOUSE takes it, without secrets."""
-        address = without_secrets(self.url)
-        return f"{address}{'&' if '?' in address else '?'}schema={self.schema_name}"
+        """Return the URL as TAXI_WAREHOUSE takes it, without secrets."""
+        url = without_secrets(self.url)
+        return f"{url}{'&' if '?' in url else '?'}schema={self.schema_name}"
 
     @property
     def _lock_timeouts(self) -> LockTimeouts:
@@ -242,7 +243,7 @@ class PostgresWarehouse(Warehouse):
 
     @contextmanager
     def _open_table(self, name: str) -> Iterator[tuple[Any, Table | None]]:
-        """Hold a connection, with the table of this name or None. Creates nothing."""
+        """Open a connection; yield it with the table of this name, or None if there is none. Create nothing."""
         with self._connect() as connection:
             yield connection, find_table(connection, self.schema_name, name)
 

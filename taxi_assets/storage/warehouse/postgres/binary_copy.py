@@ -59,7 +59,7 @@ class BinaryCopyStream:
     """A readable stream of the rows of a Parquet file, for `copy_expert`. Close it after use.
 
     Attributes:
-        failure: The error that encoding the rows raised, or None. psycopg2 replaces it by an error of its own that
+        failure: The error that encoding the rows raised, or None. psycopg2 replaces it with an error of its own that
             does not name the cause.
     """
 

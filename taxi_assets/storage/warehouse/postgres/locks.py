@@ -56,7 +56,7 @@ def advisory_lock_key(*names: str) -> int:
 
 @contextmanager
 def advisory_lock(connection: Any, label: str, key: int) -> Iterator[None]:
-    """Hold a session-level advisory lock. Waiting sessions get it in the order in which they asked.
+    """Acquire a session-level advisory lock. Waiting sessions get it in the order in which they asked.
 
     The server releases the lock when the session ends, so a killed process leaves none behind.
 

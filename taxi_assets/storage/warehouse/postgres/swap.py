@@ -1,9 +1,10 @@
-"""How a month gets into a table of trips on a Postgres server.
+"""Load a month into a table of trips on a Postgres server.
 
-Every month is a table of its own, attached to the whole table as a partition. A load builds the new table next to the
-old one, under the name `…_staged`, which no reader knows, and verifies it there (`staged_table`). Then it swaps the two
-in one short transaction (`swap_partition`). If a load is killed, the next load of the same table drops what it left
-(`drop_abandoned_tables`).
+The table of a service is partitioned: every month is a table of its own, attached to the parent table as a partition. A
+load builds the new month in a staging table (`…_staged`), which no reader knows, and verifies it there
+(`staging_table`). Then it swaps the old table for the new one in one short transaction (`swap_partition`), which also
+writes the month's row in the ledger, the table `loaded_months`. If a load is killed, the next load of the same parent
+table drops its leftover table (`drop_abandoned_tables`).
 
 Rows are loaded with `COPY … FREEZE`, which makes them visible to every transaction. Otherwise a transaction with an
 older snapshot would see an empty month: Postgres gives it the new partition, but hides rows that are newer than the
@@ -60,15 +61,15 @@ def month_lock_key(schema: str, table: str, month: Month) -> int:
 
 
 def drop_abandoned_tables(connection: Any, table: Table, month: Month, timeouts: LockTimeouts) -> None:
-    """Drop the staged tables that killed loads of other months have left.
+    """Drop the staging tables that killed loads of other months have left.
 
     A load that is still running holds the advisory lock of its month, so its table stays. A table that another session
     reads, such as a dump of the database, is left for a later load.
 
     Args:
         connection: An open connection in autocommit mode.
-        table: The whole table.
-        month: The month of this load. `staged_table` itself drops what is left of it.
+        table: The parent table.
+        month: The month of this load. `staging_table` itself drops its leftover table.
         timeouts: Only `lock_timeout` counts: there is one attempt per table.
     """
     with connection.cursor() as cursor:
@@ -77,7 +78,7 @@ def drop_abandoned_tables(connection: Any, table: Table, month: Month, timeouts:
             r"AND relname ~ ('^' || %s || '_\d{4}_\d{2}_staged$') AND pg_has_role(relowner, 'USAGE')",
             [table.schema, table.name],
         )
-        names = {name for (name,) in cursor.fetchall()} - {_staged_name(table, month)}
+        names = {name for (name,) in cursor.fetchall()} - {_staging_name(table, month)}
     for name in names:
         other = Month.parse(name.removeprefix(f"{table.name}_").removesuffix("_staged").replace("_", "-"))
         with suppress(*LOCK_ERRORS), connection, connection.cursor() as cursor:
@@ -88,34 +89,35 @@ def drop_abandoned_tables(connection: Any, table: Table, month: Month, timeouts:
 
 
 @contextmanager
-def staged_table(
+def staging_table(
     connection: Any, table: Table, service: Service, month: Month, trips: ParquetPartition, path: Path
 ) -> Iterator[None]:
-    """Hold the new month as a complete, verified table that is not attached to the whole table yet.
+    """Create the month's staging table: complete and verified, but not attached to the parent table yet.
 
-    One transaction creates the table, copies the rows, verifies them, and creates the indexes and a check constraint.
-    The constraint lets Postgres attach the table without scanning its rows. The transaction locks nothing that
-    readers or other loads use. On exit the table is dropped, unless `swap_partition` has given it its final name.
+    One transaction creates the table, copies the rows, verifies them, and adds a check constraint and the indexes. The
+    constraint lets Postgres attach the table without scanning its rows. The transaction locks nothing that readers or
+    other loads use. On exit the table is dropped, unless `swap_partition` has given it its final name.
 
     Args:
         connection: An open connection in autocommit mode.
-        table: The whole table.
+        table: The parent table.
         service: Defines the columns.
         month: The month to load.
         trips: The month in the lake, with its report.
         path: The same month as a local Parquet file.
 
     Raises:
-        ReconciliationError: The control totals of the rows differ from the report, or a text contains a NUL byte.
+        ReconciliationError: The control totals of the rows differ from the report, or a text value contains a NUL byte.
         WarehouseSchemaError: The file has a column that the service does not have.
-        WarehouseBusyError: Another session has dropped the whole table.
+        WarehouseBusyError: Another session has dropped the parent table. The error is transient: the next attempt
+            creates the table.
     """
-    name = sql.Identifier(table.schema, _staged_name(table, month))
+    name = sql.Identifier(table.schema, _staging_name(table, month))
     drop = sql.SQL("DROP TABLE IF EXISTS {}").format(name)
     definition = read_table_definition(connection, table)
     with connection, connection.cursor() as cursor:
         cursor.execute(drop)
-        # In the transaction of the COPY: Postgres accepts FREEZE only for a table that this transaction created.
+        # Created in the same transaction as the COPY, because Postgres accepts FREEZE only for such a table.
         cursor.execute(sql.SQL("CREATE TABLE {} ({})").format(name, definition.columns))
         _copy(cursor, name, service, month, trips, path)
         found = compute_totals(connection, name, table.columns, service, month)
@@ -139,32 +141,32 @@ def staged_table(
 def swap_partition(
     connection: Any, table: Table, month: Month, report: CleaningReport, run_id: str, timeouts: LockTimeouts
 ) -> None:
-    """Replace the month's old partition by the staged table, and record it in the ledger, in one transaction.
+    """Replace the month's old partition with the staging table, and record it in the ledger, in one transaction.
 
     Locks: the caller holds the advisory lock of the month (`month_lock_key`). If the month is loaded already, the
     transaction takes these locks, in this order, and holds them until it ends:
 
-    1. ACCESS EXCLUSIVE on the whole table, without its partitions. Waits for at most `timeouts.lock_timeout`.
+    1. ACCESS EXCLUSIVE on the parent table, without its partitions. Waits for at most `timeouts.lock_timeout`.
     2. ACCESS EXCLUSIVE on the old partition. Does not wait (NOWAIT).
-    3. ACCESS EXCLUSIVE on the staged table, which no reader knows.
+    3. ACCESS EXCLUSIVE on the staging table, which no reader knows.
     4. ROW EXCLUSIVE on the ledger `loaded_months`, which blocks neither readers nor loads of other months.
 
     For the first load of a month there is no old partition. Then the transaction takes lock 3, SHARE UPDATE EXCLUSIVE
-    on the whole table (for ATTACH PARTITION; it blocks no reader), and lock 4.
+    on the parent table (for ATTACH PARTITION; it blocks no reader), and lock 4.
 
-    Longest block: readers of any month queue behind lock 1 while it is pending and while it is held. One attempt blocks
+    Longest wait: readers of any month queue behind lock 1 while it is pending and while it is held. One attempt blocks
     them for at most `timeouts.lock_timeout` (0.3 s by default) plus the transaction itself, which changes only catalog
-    rows and takes milliseconds. Locks 3 and 4 add up to `timeouts.lock_timeout` each if a session locks the staged
-    table or the ledger by hand. The server deletes the old partition's files after it has released the locks. A failed
-    attempt is rolled back; the next one starts 0.05 to 0.5 s later, so queued readers run in between. Attempts end
-    after `timeouts.wait_seconds`.
+    rows and takes milliseconds. Locks 3 and 4 can each add at most `timeouts.lock_timeout`, if a session locks the
+    staging table or the ledger explicitly. The server deletes the old partition's files after it has released the
+    locks. A failed attempt is rolled back; the next one starts 0.05 to 0.5 s later, so queued readers run in between.
+    Attempts end after `timeouts.wait_seconds`.
 
     Crashes, of this process or of the server:
 
     | crash                        | readers and ledger | left behind                                             |
     |------------------------------|--------------------|---------------------------------------------------------|
-    | while `staged_table` builds  | old month          | nothing: the server rolls the transaction back          |
-    | before the COMMIT of a swap  | old month          | the staged table; the next load of the table drops it   |
+    | while `staging_table` builds  | old month          | nothing: the server rolls the transaction back          |
+    | before the COMMIT of a swap  | old month          | the staging table; the next load of the table drops it   |
     | after the COMMIT             | new month          | nothing                                                 |
 
     If the connection breaks during the COMMIT, either of the last two rows applies, and the run fails. The next run
@@ -172,15 +174,15 @@ def swap_partition(
 
     Args:
         connection: An open connection in autocommit mode.
-        table: The whole table.
-        month: The month of the staged table.
+        table: The parent table.
+        month: The month of the staging table.
         report: Gives the data version and control totals for the ledger.
         run_id: The Dagster run, for the ledger.
         timeouts: The limits of one attempt and of all attempts.
 
     Raises:
         WarehouseBusyError: Other sessions kept the tables locked for `timeouts.wait_seconds`; or one of them changed
-            the whole table since the staged table was created.
+            the parent table since the staging table was created.
     """
     old = _find_partition(connection, table, month)
 
@@ -188,7 +190,7 @@ def swap_partition(
         name = _choose_name(cursor, table, month, old)
         if old is not None:
             _drop_partition(cursor, table, old)
-        _attach_staged_table(cursor, table, month, name)
+        _attach_staging_table(cursor, table, month, name)
         _record_in_ledger(cursor, table, month, report, run_id)
 
     run_with_lock_retry(
@@ -222,19 +224,21 @@ def _drop_partition(cursor: Any, table: Table, old: _Partition) -> None:
 
 
 def _choose_name(cursor: Any, table: Table, month: Month, old: _Partition | None) -> str:
-    """Return a name for the month's table, with a number if a table that is not its partition has that name."""
+    """Return a name for the month's table, with a numeric suffix if another table already has that name."""
+    name = _month_name(table, month)
     cursor.execute(
         "SELECT relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE nspname = %s "
         "AND starts_with(relname, %s) AND c.oid IS DISTINCT FROM %s::oid",
-        [table.schema, name := _month_name(table, month), old and old.oid],
+        [table.schema, name, old and old.oid],
     )
-    taken = {taken for (taken,) in cursor.fetchall()}
-    return next(free for free in chain([name], (f"{name}_{number}" for number in count(2))) if free not in taken)
+    taken = {row[0] for row in cursor.fetchall()}
+    candidates = chain([name], (f"{name}_{number}" for number in count(2)))
+    return next(candidate for candidate in candidates if candidate not in taken)
 
 
-def _attach_staged_table(cursor: Any, table: Table, month: Month, name: str) -> None:
-    staged_name, new = sql.Identifier(table.schema, _staged_name(table, month)), sql.Identifier(name)
-    cursor.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(staged_name, new))
+def _attach_staging_table(cursor: Any, table: Table, month: Month, name: str) -> None:
+    staging_name, new = sql.Identifier(table.schema, _staging_name(table, month)), sql.Identifier(name)
+    cursor.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(staging_name, new))
     try:
         cursor.execute(
             sql.SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES IN ({})").format(
@@ -274,7 +278,7 @@ def _copy(
                 raise source.failure from None
             raise ReconciliationError(
                 f"{service.name} {month}: a value of {source.failure} in {trips.uri} contains a NUL byte, "
-                "which Postgres cannot store in a text. The month is unchanged.",
+                "which Postgres cannot store in a text value. The month is unchanged.",
                 remedy="Load this month into a warehouse of another kind, or ask its publisher to correct the file.",
             ) from None
 
@@ -282,7 +286,7 @@ def _copy(
 def _file_columns(path: Path, service: Service, trips: ParquetPartition) -> list[Column]:
     """Return the service's columns that the file has; raise if it has others."""
     fields = {field.name: field.type for field in pyarrow.parquet.read_schema(path)}
-    columns = [column for column in service.columns if fields.get(column.name) == column.type.arrow]
+    columns = [column for column in service.columns if fields.get(column.name) == column.type.arrow_type]
     unknown = fields.keys() - {column.name for column in columns}
     if unknown:
         raise WarehouseSchemaError(
@@ -297,5 +301,5 @@ def _month_name(table: Table, month: Month) -> str:
     return f"{table.name}_{month}".replace("-", "_")
 
 
-def _staged_name(table: Table, month: Month) -> str:
+def _staging_name(table: Table, month: Month) -> str:
     return f"{_month_name(table, month)}_staged"

@@ -1,7 +1,7 @@
-"""The definition of a table of trips, read from the catalog, to create the table of one month with.
+"""Read the definition of a table of trips from the catalog, to create the table of one month.
 
-A month's table must have the same columns, constraints, keys and indexes as the whole table, including those that a
-user has added there. `CREATE TABLE … (LIKE …)` would lock the whole table until the rows are loaded, and so block the
+A month's table must have the same columns, constraints, keys and indexes as the parent table, including those that a
+user has added there. `CREATE TABLE … (LIKE …)` would lock the parent table until the rows are loaded, and so block the
 swaps of other months.
 """
 

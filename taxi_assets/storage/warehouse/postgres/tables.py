@@ -235,7 +235,7 @@ def _add_columns(cursor: Any, table: Table, service: Service) -> None:
     new = [column for column in service.columns if column.name not in table.columns]
     if not new:
         return
-    # NOWAIT for the months' tables: readers of the whole table already queue behind the first lock.
+    # NOWAIT for the months' tables: readers of the parent table already queue behind the first lock.
     cursor.execute(sql.SQL("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE").format(table.identifier))
     cursor.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE NOWAIT").format(table.identifier))
     for column in new:

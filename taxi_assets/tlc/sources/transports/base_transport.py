@@ -72,7 +72,7 @@ class FileRequest:
 class DownloadRequest(FileRequest):
     """A request to download a file to `path`."""
 
-    stored: SourceRecord | None
+    known: SourceRecord | None
     """The record of the file in the lake, which may come from another URL."""
     path: Path
     limits: FileLimits
@@ -80,24 +80,24 @@ class DownloadRequest(FileRequest):
     started: float = field(default_factory=time.monotonic)
 
     @property
-    def known(self) -> SourceRecord | None:
+    def known_at_url(self) -> SourceRecord | None:
         """The record of the file in the lake, if it came from this URL."""
-        return self.stored if self.stored is not None and self.stored.url == self.url else None
+        return self.known if self.known is not None and self.known.url == self.url else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class VersionRequest(FileRequest):
     """A request for the version of a file, without its content."""
 
-    stored: FileVersion | None
+    known: FileVersion | None
     """The version of the file in the lake, which may come from another URL."""
     deadline: float = math.inf
     """When the answer must be complete, on the clock of `time.monotonic`."""
 
     @property
-    def known(self) -> FileVersion | None:
+    def known_at_url(self) -> FileVersion | None:
         """The version of the file in the lake, if it came from this URL."""
-        return self.stored if self.stored is not None and self.stored.url == self.url else None
+        return self.known if self.known is not None and self.known.url == self.url else None
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,10 @@ class DownloadResult:
 
 @dataclass(frozen=True)
 class NotModified:
-    """The publisher still offers the version that `DownloadRequest.known` describes; nothing was written."""
+    """The publisher still offers the version that `DownloadRequest.known_at_url` describes; nothing was written."""
 
     record: SourceRecord
-    """`DownloadRequest.known`."""
+    """`DownloadRequest.known_at_url`."""
 
 
 class Transport(Protocol):
@@ -153,7 +153,7 @@ def request_error(request: FileRequest, cause: str) -> PublisherRequestError:
     """Build the error for a request that fails permanently."""
     return PublisherRequestError(
         f"{request.label} could not be fetched from {request.url}: {cause}.",
-        remedy="Check the address, or choose another publisher (TAXI_SOURCE).",
+        remedy="Check the URL, or choose another publisher (TAXI_SOURCE).",
     )
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from urllib3.connection import HTTPConnection
 
 _REPEAT_SECONDS = 0.05
-"""Time between two passes, which also close connections that were being opened, or that a redirect led to."""
+"""The closer repeats at this interval, to catch connections opened after the deadline."""
 
 
 class DeadlinePassedError(Exception):
@@ -33,7 +33,7 @@ def session_until(deadline: Callable[[], float]) -> Iterator[requests.Session]:
     """Yield a session whose connections are closed at a deadline.
 
     Args:
-        deadline: Returns the deadline on the clock of `time.monotonic`. It may move later until it has passed.
+        deadline: Returns the deadline on the clock of `time.monotonic`. It may be extended until it passes.
 
     Raises:
         DeadlinePassedError: The connections were closed.
@@ -51,7 +51,7 @@ def session_until(deadline: Callable[[], float]) -> Iterator[requests.Session]:
             raise
         finally:
             closer.stop()
-    if closer.has_closed:  # http.client takes truncated headers for complete ones
+    if closer.has_closed:  # http.client mistakes truncated headers for complete ones
         raise DeadlinePassedError
 
 
@@ -62,7 +62,10 @@ class _ConnectionCloser(threading.Thread):
         super().__init__(daemon=True, name="deadline")
         self.connections: list[HTTPConnection] = []
         self.sockets: list[Any] = []
-        """Sockets of open connections. A connection drops its socket if the server announces that it will close it."""
+        """Sockets of open connections.
+
+    They are kept here because a connection drops its socket when the server announces the end of the connection.
+    """
         self.has_closed = False
         self._deadline = deadline
         self._finished = threading.Event()
@@ -102,7 +105,8 @@ class _DeadlineAdapter(HTTPAdapter):
         pool: Any = super().get_connection_with_tls_context(*args, **options)
         connection_class = pool.ConnectionCls
 
-        def connect(*args: Any, **options: Any) -> Any:
+        # urllib3 has no hook for new connections, so the pool gets a factory in place of its connection class.
+        def create_connection(*args: Any, **options: Any) -> Any:
             connection = connection_class(*args, **options)
             open_connection = connection.connect
 
@@ -114,5 +118,5 @@ class _DeadlineAdapter(HTTPAdapter):
             self._closer.connections.append(connection)
             return connection
 
-        pool.ConnectionCls = connect
+        pool.ConnectionCls = create_connection
         return pool

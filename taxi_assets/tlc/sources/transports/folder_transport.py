@@ -53,8 +53,8 @@ def copy_file(request: DownloadRequest, source: Path) -> DownloadResult | NotMod
     """Copy a file of this machine to `request.path`; see `Transport.download`."""
     with _translate_errors(request):
         status = _regular_file_status(request, source)
-        if request.known is not None and request.known.etag == _etag(status):
-            return NotModified(request.known)
+        if request.known_at_url is not None and request.known_at_url.etag == _etag(status):
+            return NotModified(request.known_at_url)
         if status.st_size > request.limits.max_bytes:
             raise too_large_error(request.label, request.url, request.limits)
         published = source.open("rb")

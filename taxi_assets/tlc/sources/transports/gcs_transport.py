@@ -43,8 +43,8 @@ class GcsTransport:
         """Download the object; see `Transport.download`."""
         with _published_object(request) as blob:
             etag = _etag(blob)
-            if request.known is not None and request.known.etag == etag:
-                return NotModified(request.known)
+            if request.known_at_url is not None and request.known_at_url.etag == etag:
+                return NotModified(request.known_at_url)
             if blob.size > request.limits.max_bytes:
                 raise too_large_error(request.label, request.url, request.limits)
             try:

@@ -61,7 +61,7 @@ def translate_http_errors(request: FileRequest) -> Iterator[None]:
             _describe(error), was_connected=was_connected, is_trusted=not untrusted
         ) from None
     except (requests.RequestException, ValueError) as error:  # ValueError: some malformed redirects
-        cause = f"it leads to an address that cannot be followed ({type(error).__name__})"
+        cause = f"it leads to a URL that cannot be followed ({type(error).__name__})"
         raise request_error(request, cause) from None
 
 

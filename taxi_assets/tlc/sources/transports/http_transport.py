@@ -99,8 +99,8 @@ def _fetch_version(request: VersionRequest, session: requests.Session) -> FileVe
     if response.status_code in _HEAD_UNSUPPORTED_STATUSES:
         response = _fetch_headers(request, session, "GET")
     status = response.status_code
-    if status == HTTPStatus.NOT_MODIFIED and request.known is not None:
-        return request.known
+    if status == HTTPStatus.NOT_MODIFIED and request.known_at_url is not None:
+        return request.known_at_url
     if status in _NOT_PUBLISHED_STATUSES:
         raise MissingFileError(f"HTTP {status}")
     if status in _TRANSIENT_STATUSES:
@@ -119,7 +119,7 @@ def _fetch_version(request: VersionRequest, session: requests.Session) -> FileVe
 
 
 def _fetch_headers(request: VersionRequest, session: requests.Session, method: str) -> requests.Response:
-    headers = {"Accept-Encoding": "identity", **_conditional_headers(request.known)}
+    headers = {"Accept-Encoding": "identity", **_conditional_headers(request.known_at_url)}
     timeouts = (request.retry.connect_timeout, request.retry.read_timeout)
     url = request.source.url
     # A streamed response that is closed unread: the body of a GET is not downloaded.
@@ -169,7 +169,7 @@ class _HttpDownload:
             if not last.is_trusted:
                 raise PublisherRequestError(
                     f"{request.label} could not be fetched from {request.url}: {last}.",
-                    remedy="Check the address, and which certificates this machine trusts.",
+                    remedy="Check the URL, and which certificates this machine trusts.",
                 ) from None
             raise PublisherUnreachableError(
                 f"{request.label} could not be fetched from {request.url}: {last}"
@@ -230,7 +230,7 @@ class _HttpDownload:
         headers, retry = self._headers(), self._request.retry
         timeouts = (retry.connect_timeout, retry.read_timeout)
         with session.get(self._request.source.url, headers=headers, timeout=timeouts, stream=True) as response:
-            known = self._request.known
+            known = self._request.known_at_url
             if response.status_code == HTTPStatus.NOT_MODIFIED and headers.keys() & _CONDITIONAL_HEADERS and known:
                 return NotModified(known)
             self._accept(response)
@@ -249,7 +249,7 @@ class _HttpDownload:
         if self._arrived and self._validator is not None:
             headers |= {"Range": f"bytes={self._arrived}-", "If-Range": self._validator}
         else:
-            headers |= _conditional_headers(self._request.known)
+            headers |= _conditional_headers(self._request.known_at_url)
         return headers
 
     def _accept(self, response: requests.Response) -> None:

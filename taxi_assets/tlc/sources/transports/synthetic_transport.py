@@ -1,6 +1,6 @@
-"""Reading `sample:` URLs: months of the synthetic sample, generated when they are downloaded.
+"""Read `sample:` URLs: months of the synthetic sample, which are generated when a run downloads them.
 
-Does not belong here: how trips are generated (`tlc/synthetic/`).
+Does not belong here: how the months are generated (`tlc/synthetic/`).
 """
 
 from __future__ import annotations
@@ -19,16 +19,19 @@ if TYPE_CHECKING:
 
 
 class SyntheticTransport:
-    """Generates months, and copies the zone table of this package. The generator's version identifies a version."""
+    """Generates months of the synthetic sample, and copies the zone table of this package.
+
+    The ETag is the generator's version.
+    """
 
     def download(self, request: DownloadRequest) -> DownloadResult | NotModified:
-        """Generate the month; see `Transport.download`."""
+        """Generate the month of the synthetic sample; see `Transport.download`."""
         from taxi_assets.tlc import synthetic  # noqa: PLC0415  (slow to import, and rarely needed)
 
         if request.source.url == SAMPLE_ZONES_URL:
             return copy_file(request, synthetic.zones_path())
-        if request.known is not None and request.known.etag == synthetic.etag():
-            return NotModified(request.known)
+        if request.known_at_url is not None and request.known_at_url.etag == synthetic.etag():
+            return NotModified(request.known_at_url)
         service, month = request.source.url.removeprefix("sample:").split("/")
         synthetic.write_month(service, Month.parse(month), request.path)
         with request.path.open("rb") as file:
@@ -39,4 +42,6 @@ class SyntheticTransport:
         """Return the generator's version: every month of the synthetic sample is always available."""
         from taxi_assets.tlc import synthetic  # noqa: PLC0415  (slow to import, and rarely needed)
 
-        return FileVersion(request.url, request.source.publisher, synthetic.etag(), None, None)
+        return FileVersion(
+            url=request.url, publisher=request.source.publisher, etag=synthetic.etag(), last_modified=None, bytes=None
+        )

@@ -37,9 +37,9 @@ at = dt.datetime.fromisoformat
 def read(column: Column, published: Any) -> list[Any]:
     """Return the values, with `UNREADABLE` where a value could not be read."""
     working, unreadable = parse_column(column, published)
-    assert working.type == column.type.working
+    assert working.type == column.type.working_type
     values = to_canonical(working)
-    assert values.type == column.type.arrow
+    assert values.type == column.type.arrow_type
     assert len(values) == len(published)
     marks = [False] * len(values) if unreadable is None else unreadable.to_pylist()
     assert len(marks) == len(values)
