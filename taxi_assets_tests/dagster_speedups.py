@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def cached_migrations() -> Iterator[None]:
-    """Hold a patch that reads Dagster's migrations once.
+    """Apply a patch that reads Dagster's migrations once.
 
     Dagster reads them, about sixty Python files, for each SQLite file: a sixth of the time that tests take.
     """
@@ -41,7 +41,7 @@ def cached_migrations() -> Iterator[None]:
 
 @contextmanager
 def cached_engines() -> Iterator[None]:
-    """Hold a patch that creates one SQLAlchemy engine per database.
+    """Apply a patch that creates one SQLAlchemy engine per database.
 
     Dagster creates an engine for every event, and each engine compiles every statement again.
     """

@@ -254,7 +254,7 @@ def test_a_foreign_table_of_the_same_name_is_named_and_left_alone(
 
 @pytest.fixture
 def role(own_server: Server, postgres_url: str) -> Iterator[str]:
-    """Hold a role that needs a password and has no privileges yet."""
+    """Create a role that needs a password and has no privileges yet."""
     name = "with_password"
     run(own_server.url, f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'")
     yield name
@@ -264,7 +264,7 @@ def role(own_server: Server, postgres_url: str) -> Iterator[str]:
 
 def as_role(server: Server, warehouse: PostgresWarehouse, role: str) -> PostgresWarehouse:
     ((database,),) = run(warehouse.url, "SELECT current_database()")
-    return PostgresWarehouse(url=server.address(database, role), wait_seconds=60)
+    return PostgresWarehouse(url=server.url_of(database, role), wait_seconds=60)
 
 
 def test_the_password_comes_from_the_environment_or_a_pgpass_file_and_no_error_quotes_it(
@@ -338,10 +338,10 @@ def test_a_table_of_another_role_can_be_read_but_not_replaced(
 
 def test_a_database_or_a_role_that_does_not_exist_is_named(postgres_server: Server) -> None:
     with pytest.raises(WarehouseConfigurationError, match='database "no_such_one" does not exist') as error:
-        PostgresWarehouse(url=postgres_server.address("no_such_one")).totals(GREEN, MONTH)
+        PostgresWarehouse(url=postgres_server.url_of("no_such_one")).totals(GREEN, MONTH)
     assert "CREATE DATABASE" in one_line(error.value)
     with pytest.raises(WarehouseConfigurationError, match="no_such_role"):
-        PostgresWarehouse(url=postgres_server.address("postgres", "no_such_role")).totals(GREEN, MONTH)
+        PostgresWarehouse(url=postgres_server.url_of("postgres", "no_such_role")).totals(GREEN, MONTH)
 
 
 @pytest.mark.parametrize("url", ["postgresql://me@localhost/db?shema=taxi", "postgresql://me@localhost:port/db", "db"])
@@ -356,7 +356,7 @@ def test_a_database_without_utf8_is_rejected(postgres_server: Server, postgres_u
     run(postgres_url, f"CREATE DATABASE latin_{name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
     try:
         with pytest.raises(WarehouseConfigurationError, match="a database in LATIN1"):
-            PostgresWarehouse(url=postgres_server.address(f"latin_{name}")).replace_frame("taxi_zones", ZONES, {})
+            PostgresWarehouse(url=postgres_server.url_of(f"latin_{name}")).replace_frame("taxi_zones", ZONES, {})
     finally:
         run(postgres_url, f"DROP DATABASE latin_{name}")
 

@@ -27,7 +27,7 @@ MART = marts()["od_flows"]
 
 @pytest.fixture(scope="module")
 def warehouse(postgres_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresWarehouse]:
-    """Hold a warehouse with a month of green and the zones, shared by the tests; each test uses its own marts."""
+    """Open a warehouse with a month of green and the zones, shared by the tests; each test uses its own marts."""
     with database(postgres_server) as url:
         warehouse = PostgresWarehouse(url=url, wait_seconds=30)
         lake = LocalLake(folder=str(tmp_path_factory.mktemp("lake")))

@@ -221,7 +221,7 @@ def test_a_role_without_the_right_to_create_gets_the_grant_to_run(
     run(postgres_url, f"CREATE ROLE {role} LOGIN")
     try:
         database = postgres_url.partition("?")[0].rpartition("/")[2]
-        found = doctor(home, TAXI_WAREHOUSE=postgres_server.address(database, role))
+        found = doctor(home, TAXI_WAREHOUSE=postgres_server.url_of(database, role))
         assert faults(found).keys() == {"warehouse"}
         assert faults(found)["warehouse"].endswith(
             f'Ask the owner of the database to run: GRANT CREATE ON DATABASE "{database}" TO "{role}";'

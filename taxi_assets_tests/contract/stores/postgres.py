@@ -47,12 +47,12 @@ class Server:
     """A Postgres server."""
 
     url: str
-    """The address of a database that always exists."""
+    """The URL of a database that always exists."""
     process: Any = None
     """The server that this session has started; None for an external one, which tests must not stop."""
 
-    def address(self, database: str, role: str | None = None) -> str:
-        """Return the address of one of its databases."""
+    def url_of(self, database: str, role: str | None = None) -> str:
+        """Return the URL of one of its databases."""
         parts = urlsplit(self.url)
         host = parts.netloc.rpartition("@")[2]
         netloc = parts.netloc if role is None else f"{role}@{host}"
@@ -99,7 +99,7 @@ class Server:
 
 @contextmanager
 def connect(url: str, **options: str) -> Iterator[Any]:
-    """Hold a connection in autocommit mode."""
+    """Open a connection in autocommit mode."""
     connection = psycopg2.connect(url, **options)
     connection.autocommit = True
     try:
@@ -132,7 +132,7 @@ def tables(warehouse: PostgresWarehouse) -> set[str]:
 
 @contextmanager
 def long_query(warehouse: PostgresWarehouse, month: Month) -> Iterator[int]:
-    """Hold a transaction of another session that has read a month; yield the session's process id."""
+    """Open a transaction of another session that has read a month; yield the session's process id."""
     with connect(warehouse.url, application_name="slow_report") as connection, connection.cursor() as cursor:
         cursor.execute("BEGIN")
         cursor.execute("SELECT count(*) FROM taxi.green_trips WHERE data_month = %s", [month.start])
@@ -195,18 +195,18 @@ def postgres_server() -> Iterator[Server]:
 
 @contextmanager
 def database(server: Server) -> Iterator[str]:
-    """Hold an empty database; yield its address."""
+    """Create an empty database; yield its URL."""
     name = f"test_{uuid.uuid4().hex}"
     run(server.url, f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0")
     try:
-        yield server.address(name)
+        yield server.url_of(name)
     finally:
         run(server.url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
 def postgres_url(postgres_server: Server) -> Iterator[str]:
-    """The address of an empty database."""
+    """The URL of an empty database."""
     with database(postgres_server) as url:
         yield url
 
