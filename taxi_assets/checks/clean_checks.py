@@ -1,6 +1,6 @@
 """Checks on the clean trips of a month: no row is lost, and the month is plausible.
 
-`row_counts_reconcile` blocks downstream assets. Cleaning has verified the same before it published the month. The other
+`row_counts_reconcile` blocks downstream assets. Cleaning has verified the same before the month was written. The other
 checks only warn.
 """
 

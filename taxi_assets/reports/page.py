@@ -158,7 +158,7 @@ def _quality(metrics: MonthMetrics, report: CleaningReport) -> dict[str, Any]:
     unknown = [f"{column.name} ({column.type})" for column in report.unknown_columns]
     days = [formatting.day_name(metrics.month, day) for day, rows in enumerate(report.rows_by_day, start=1) if not rows]
     facts = {
-        "Reversals": f"{formatting.counted(reversals, 'clean row')} that take back a charge; they do not count as trips"
+        "Reversals": f"{formatting.counted(reversals, 'clean row')} that reverse a charge; they do not count as trips"
         if reversals
         else "",
         "Days without trips": ", ".join(days) or "none",
@@ -224,7 +224,7 @@ def _method(metrics: MonthMetrics) -> list[str]:
     notes = ["The month is the month of the published file. Times are local times in New York."]
     if metrics.headline.revenue is not None:
         notes.append(
-            "Reversals take back a charge: they are not counted as trips, and money is net of them. Revenue is the "
+            "Reversals reverse a charge: they are not counted as trips, and money is net of them. Revenue is the "
             "total charged to passengers, with recorded tips."
         )
     notes.append("All metrics are computed from the clean trips in the warehouse.")

@@ -34,7 +34,7 @@ def check_version(
 ) -> FileVersion | None:
     """Return the published version of a file, from the first source URL that has it.
 
-    A source URL that fails is never silently replaced by the next one: its error is raised.
+    Only a missing file leads to the next URL; any other error is raised.
 
     Args:
         label: Names the file in errors, such as "yellow 2021-01".
@@ -42,7 +42,8 @@ def check_version(
         known: The version of the file in the lake. It is returned if the publisher confirms that it is current.
         retry: Timeouts of a request; only `connect_timeout` and `read_timeout` are used.
         seconds: Time limit for all source URLs together.
-        google_key: For Cloud Storage; see `FileRequest`.
+        google_key: For Cloud Storage: a service account's key file, or its content in base64. By default, the
+            application default credentials.
 
     Returns:
         The version, or None if none of the source URLs has the file.

@@ -1,4 +1,4 @@
-"""Reading published files: one `Transport` per kind of URL.
+"""Read published files: one `Transport` per kind of URL.
 
 What belongs here: the interface (`base_transport.py`), its implementations for HTTP, Cloud Storage, folders and the
 synthetic sample, and the table from URL scheme to implementation (`schemes.py`).

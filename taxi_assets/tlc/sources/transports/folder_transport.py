@@ -1,4 +1,4 @@
-"""Reading `file://` URLs: files in a folder of this machine, or of a mounted drive."""
+"""Read `file://` URLs: files in a folder of this machine, or of a mounted drive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading `gs://` URLs: objects in Cloud Storage, through Google's client.
+"""Read `gs://` URLs: objects in Cloud Storage, through Google's client.
 
 The client resumes and retries downloads, and verifies the crc32c checksum.
 """

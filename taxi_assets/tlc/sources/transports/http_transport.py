@@ -1,4 +1,4 @@
-"""Reading `http://` and `https://` URLs: conditional requests, resumed downloads, retries of transient failures.
+"""Read `http://` and `https://` URLs: conditional requests, resumed downloads, retries of transient failures.
 
 Does not belong here: whether the content is valid (`validate_file.py`).
 
