@@ -174,7 +174,8 @@ def _deployments(measured: MeasuredCosts) -> str:
     counting = f"loading is free; counting reads {read:.2f} TB at 6.25 $ per TiB"
     hours = f"{cpu / 3600:.1f} CPU hours"
     million = f"{rows / _MILLION:,.0f} million rows"
-    one_writer = f"the larger of {hours} on 16 cores that are as busy, and {million} by {measured.load_per_million:.2f} s of loading"
+    loading = f"{million} by {measured.load_per_million:.2f} s of loading"
+    one_writer = f"the larger of {hours} on 16 cores that are as busy, and {loading}"
     waiting = (
         f"estimated: {files} times {_POD_STARTS} s for a pod and {_LOAD_JOB} s for a load job, "
         "download at 20 MB/s, upload at 80 MB/s"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 BIN = Path(sys.executable).parent
-SECRET = "quite-secret"  # noqa: S105  (of nobody)
+SECRET = "quite-secret"  # noqa: S105  (not a real secret)
 PARTS = [
     *("versions", "DAGSTER_HOME", "runs", "run launcher", "compute logs", "settings", "Google account", "lake"),
     *("warehouse", "publisher", "schedules", "notifiers", "code location"),

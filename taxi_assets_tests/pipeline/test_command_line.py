@@ -1,4 +1,4 @@
-"""What users type, as they type it: in processes of their own, on real months."""
+"""The commands of the documentation, run as users run them: in new processes, on real months."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_a_backfill_of_an_invalid_range_fails(home: Path, service: str, first: s
 
 
 def test_make_demo(home: Path) -> None:
-    # An instance that says where its storage is: somebody's own, to be left alone, however old it is.
+    # An instance with a storage section belongs to the user: make must not overwrite it, however old it is.
     instance = home / "demo" / "dagster" / "dagster.yaml"
     instance.parent.mkdir(parents=True)
     instance.write_text(f"storage:\n  sqlite:\n    base_dir: {home / 'runs'}\n")

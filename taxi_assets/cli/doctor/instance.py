@@ -100,7 +100,7 @@ def reason(error: BaseException) -> str:
 
 
 def runs(checks: CheckRunner) -> str:
-    """None is marked as started that nobody works on."""
+    """Check that every run that is marked as started has a process; return how many are started."""
     checks.require("DAGSTER_HOME")
     with dg.DagsterInstance.get() as instance:
         started = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))

@@ -21,7 +21,7 @@ from taxi_assets.errors import LakeConfigurationError, SettingsError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SECRET = "quite-secret"  # noqa: S105  (of nobody)
+SECRET = "quite-secret"  # noqa: S105  (not a real secret)
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def test_the_question_in_errors_of_libpq_is_left_out() -> None:
 
 def test_a_misspelt_variable_is_a_fault(checks: CheckRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAXI_WAREHOSE", "duckdb:///trips.duckdb")
-    monkeypatch.setenv("TAXI_NOTIFY_URLS_FILE", "/run/secrets/taxi_notify_urls")  # how images are told a secret
+    monkeypatch.setenv("TAXI_NOTIFY_URLS_FILE", "/run/secrets/taxi_notify_urls")  # how images receive a secret
     with pytest.raises(SettingsError, match=r"^TAXI_WAREHOSE is not a setting\. Correct the name"):
         configuration.settings(checks)
     monkeypatch.setenv("TAXI_RETRY_DELAY_SECONDS", "soon")
