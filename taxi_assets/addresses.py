@@ -74,9 +74,9 @@ class BigQueryAddress:
     project: str
     dataset: str
     location: str | None = None
-    """Where the dataset is, or is created if it does not exist. None: the default of BigQuery."""
+    """The location of the dataset, also used to create it. None means BigQuery's default."""
     maximum_bytes_billed: int = _MAXIMUM_BYTES_BILLED
-    """The most bytes that one query may read."""
+    """Maximum bytes billed per query."""
 
 
 @dataclass(frozen=True)
@@ -124,12 +124,13 @@ def parse_bucket_address(text: str, accepted_forms: str) -> BucketAddress:
     prefix = prefix.strip("/")
     if not _BUCKET.fullmatch(bucket):
         raise ValueError(
-            "Its bucket name is missing or invalid: bucket names have lowercase letters, digits, dots, dashes and "
-            f"underscores. {accepted_forms}"
+            "Its bucket name is missing or invalid: bucket names consist of lowercase letters, digits, dots, "
+            f"dashes and underscores. {accepted_forms}"
         )
-    if re.search(r"[?#*\[\]\s]", prefix) or any(part in {"", ".", ".."} for part in prefix.split("/") if prefix):
+    if re.search(r"[?#*\[\]\s]", prefix) or any(segment in {"", ".", ".."} for segment in prefix.split("/") if prefix):
         raise ValueError(
-            f"Its prefix has an empty part, a part of dots alone, white space or one of ? # * [ ]. {accepted_forms}"
+            "Its prefix contains an empty segment, a '.' or '..' segment, whitespace, or one of ? # * [ ]. "
+            f"{accepted_forms}"
         )
     return BucketAddress(bucket, prefix)
 
@@ -139,7 +140,7 @@ def parse_warehouse_address(text: str) -> WarehouseAddress:
 
     Raises:
         ValueError: The text is not the address of a warehouse. The message lists the accepted forms, or names the
-            wrong option. It contains no secrets.
+            invalid option. It contains no secrets.
     """
     if text.lower().startswith("bigquery:"):
         return _parse_bigquery_address(text)
@@ -163,32 +164,32 @@ def _parse_bigquery_address(text: str) -> BigQueryAddress:
     address = _BIGQUERY.fullmatch(text)
     if address is None:
         raise ValueError(
-            "Its project or dataset is missing or invalid: both have letters, digits and underscores, projects also "
-            f"dashes. {WAREHOUSE_FORMS}"
+            "Its project or dataset is missing or invalid. A project ID consists of lowercase letters, digits and "
+            f"dashes; a dataset name of letters, digits and underscores. {WAREHOUSE_FORMS}"
         )
     options = _parse_options(address["options"] or "", {"location", "maximum_bytes_billed"})
     location, limit = options.get("location"), options.get("maximum_bytes_billed", str(_MAXIMUM_BYTES_BILLED))
     if location is not None and not _LOCATION.fullmatch(location):
-        raise ValueError(f"{location!r} is not a location, such as US, EU or europe-west6. {WAREHOUSE_FORMS}")
+        raise ValueError(f"{location!r} is not a BigQuery location, such as US, EU or europe-west6. {WAREHOUSE_FORMS}")
     if not _BYTES.fullmatch(limit):
-        raise ValueError(f"{limit!r} is not a number of bytes. {WAREHOUSE_FORMS}")
+        raise ValueError(f"{limit!r} is not a valid maximum_bytes_billed: use a positive integer. {WAREHOUSE_FORMS}")
     return BigQueryAddress(address["project"], address["dataset"], location, int(limit))
 
 
 def _parse_postgres_address(text: str) -> PostgresAddress:
     address = _POSTGRES.fullmatch(text)
     if address is None:
-        raise ValueError(f"Its database is missing, or has no host and slash before it. {WAREHOUSE_FORMS}")
+        raise ValueError(f"It is not of the form postgresql://host/database. {WAREHOUSE_FORMS}")
     options = _parse_options(address["options"] or "")
     password = address["authority"].rpartition("@")[0].partition(":")[2]
-    if password or any(map(may_hold_secret, options)):
+    if password or any(map(may_contain_secret, options)):
         raise ValueError("It contains a secret. Put the password into PGPASSWORD or ~/.pgpass.")
     schema = _parse_schema_name(options.pop("schema", None))
     url = f"postgresql://{address['authority']}/{address['database']}"
     return PostgresAddress(f"{url}?{urlencode(options)}" if options else url, schema)
 
 
-def may_hold_secret(option: str) -> bool:
+def may_contain_secret(option: str) -> bool:
     """Return whether an option of an address may contain a secret, judging by the option's name."""
     return _SECRET.search(option) is not None
 

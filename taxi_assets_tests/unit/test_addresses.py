@@ -63,12 +63,12 @@ def test_a_gcs_address_is_a_bucket_and_a_prefix_without_surrounding_slashes(
         ("gs://my bucket/x", "Its bucket name is missing or invalid"),
         ("gs://user:word@bucket/x", "Its bucket name is missing or invalid"),
         ("gs://bucket?x", "Its bucket name is missing or invalid"),
-        ("gs://bucket/a//b", "Its prefix has an empty part"),
-        ("gs://bucket/a/../b", "Its prefix has an empty part"),
-        ("gs://bucket/./a", "Its prefix has an empty part"),
-        ("gs://bucket/a*", "Its prefix has an empty part"),
-        ("gs://bucket/a#b", "Its prefix has an empty part"),
-        ("gs://bucket/a b", "Its prefix has an empty part"),
+        ("gs://bucket/a//b", "Its prefix contains an empty segment"),
+        ("gs://bucket/a/../b", "Its prefix contains an empty segment"),
+        ("gs://bucket/./a", "Its prefix contains an empty segment"),
+        ("gs://bucket/a*", "Its prefix contains an empty segment"),
+        ("gs://bucket/a#b", "Its prefix contains an empty segment"),
+        ("gs://bucket/a b", "Its prefix contains an empty segment"),
         ("gs:/bucket/prefix", "Use "),
         ("gs:bucket", "Use "),
         ("s3://bucket", "Use "),
@@ -146,7 +146,7 @@ def test_a_postgres_address_is_a_libpq_url_and_a_schema(text: str, url: str, sch
 
 @pytest.mark.parametrize("text", ["postgresql:", "postgresql://taxi@host", "postgresql://host/", "postgres://h/nyc#x"])
 def test_a_postgres_address_without_a_database_is_rejected_with_the_accepted_forms(text: str) -> None:
-    with pytest.raises(ValueError, match="Its database is missing") as error:
+    with pytest.raises(ValueError, match="It is not of the form postgresql://host/database") as error:
         parse_warehouse_address(text)
     assert str(error.value).endswith(WAREHOUSE_FORMS)
 
@@ -203,10 +203,13 @@ def test_a_bigquery_address_has_a_default_limit() -> None:
                 "bigquery://taxi-project/taxi#part",
             )
         ),
-        ("bigquery://taxi-project/taxi?location=E U", "'E U' is not a location"),
-        ("bigquery://taxi-project/taxi?location=", "'' is not a location"),
+        ("bigquery://taxi-project/taxi?location=E U", "'E U' is not a BigQuery location"),
+        ("bigquery://taxi-project/taxi?location=", "'' is not a BigQuery location"),
         *(
-            (f"bigquery://taxi-project/taxi?maximum_bytes_billed={limit}", f"'{limit}' is not a number of bytes")
+            (
+                f"bigquery://taxi-project/taxi?maximum_bytes_billed={limit}",
+                f"'{limit}' is not a valid maximum_bytes_billed",
+            )
             for limit in ("", "0", "-1", "1.5", "1e9", "9" * 5000)
         ),
         *(

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import psycopg2
 import psycopg2.extensions
 
-from taxi_assets.addresses import may_hold_secret
+from taxi_assets.addresses import may_contain_secret
 from taxi_assets.errors import (
     TaxiAssetsError,
     WarehouseBusyError,
@@ -61,7 +61,7 @@ def without_secrets(url: str) -> str:
     """Return the connection URL without passwords and other secrets, in case it contains any."""
     without_password = re.sub(r"(://[^/?#@:]*):[^/?#]*@", r"\1@", url)
     base, _, options = without_password.partition("?")
-    shown = "&".join(part for part in options.split("&") if not may_hold_secret(unquote(part.partition("=")[0])))
+    shown = "&".join(part for part in options.split("&") if not may_contain_secret(unquote(part.partition("=")[0])))
     return f"{base}?{shown}".rstrip("?&")
 
 
