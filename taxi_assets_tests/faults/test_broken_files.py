@@ -28,7 +28,7 @@ FINDINGS = {
     "cut_mid_row.csv": "truncated in the middle of its last line",
     "error_page_html.parquet": 'an HTML page ("ERROR: The request could not be satisfied")',
     "git_lfs_pointer.csv.gz": "a git-LFS pointer",
-    "no_footer.parquet": "Parquet without a footer",
+    "no_footer.parquet": "Parquet file without a footer",
 }
 NOTHING = StoredMonth(raw={}, record=None, quarantine=None, clean=None, warehouse=(), loaded=None)
 

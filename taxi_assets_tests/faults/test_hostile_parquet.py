@@ -160,7 +160,7 @@ def test_rows_without_columns_are_refused(reader: IsolatedWorker, tmp_path: Path
     path.write_bytes(with_footer(content, start + many + bytes_ + b"\x16\0" + rows + many + end))
     assert pyarrow.parquet.read_metadata(path).num_rows == 2**62
     assert reader.call(str(path)) == "InvalidFileError"
-    with pytest.raises(InvalidFileError, match="it is Parquet without columns"):
+    with pytest.raises(InvalidFileError, match="it is a Parquet file without columns"):
         fetch_and_clean(path, tmp_path)
 
 

@@ -1,7 +1,7 @@
 """Validation of a downloaded file: is it a complete trip file, and how many rows does it have?
 
-Belongs here: checks of the bytes that need no schema (error pages, truncated files, decompression bombs), and the row
-count against which cleaned and quarantined rows are reconciled.
+Belongs here: byte-level checks (error pages, truncated files, decompression bombs), and the row count that cleaning is
+reconciled with.
 
 Does not belong here: reading values. This module shares no code with the readers that cleaning uses, so that an error
 in one is detected by the other.
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 GIB = 1 << 30
-LONGEST_LINE = 1 << 20
-"""In bytes. Real lines have about 100."""
+MAX_LINE_BYTES = 1 << 20
+"""The longest line of a CSV file that is accepted. Real lines have about 100 bytes."""
 
 _CHUNK_BYTES = 256 << 10
 _HEAD_BYTES = 8 << 10
@@ -42,7 +42,9 @@ _MAX_STRING_BYTES = 256 << 20
 
 _CHECK_FILE = "Check the file that the publisher sent: it is not a trip file."
 _REENCODE = "Rewrite it with dictionary or plain encoding for strings, or choose another publisher (TAXI_SOURCE)."
-_OPEN_IN_BROWSER = "Open the URL in a browser, then try again later or choose another publisher (TAXI_SOURCE)."
+_OPEN_IN_BROWSER = (
+    "Open the URL in a browser to inspect the response, then try again later or choose another publisher (TAXI_SOURCE)."
+)
 _GET_COMPLETE_FILE = "Get the complete file from its publisher, or choose another publisher (TAXI_SOURCE)."
 _RAISE_MAX_BYTES = "Raise TAXI_MAX_FILE_BYTES if the file is genuine."
 _RAISE_MAX_RATIO = "Raise TAXI_MAX_EXPANSION_RATIO if the file is genuine."
@@ -50,7 +52,7 @@ _RAISE_MAX_RATIO = "Raise TAXI_MAX_EXPANSION_RATIO if the file is genuine."
 
 @dataclass(frozen=True)
 class FileLimits:
-    """The largest file that is accepted: as published, after decompression, and the ratio of the two."""
+    """Limits on a file: published bytes, decompressed bytes, and the ratio of the two."""
 
     max_bytes: int = 8 * GIB
     max_expanded_bytes: int = 64 * GIB
@@ -80,14 +82,14 @@ def validate_file(
         format: The expected format.
         label: Names the file in errors, such as "green 2020-10".
         url: The URL it came from, without secrets; for errors.
-        limits: The largest file that is accepted.
+        limits: The size and expansion limits.
 
     Returns:
         For CSV, the number of non-blank lines without the header; a line ends with `\n`, `\r\n` or a lone `\r`. For
         Parquet, the number in the footer.
 
     Raises:
-        InvalidFileError: The file is something else, is not complete, or exceeds `limits`.
+        InvalidFileError: The file has a different format, is truncated, is damaged or exceeds `limits`.
     """
     try:
         return _validate(path, format, limits)
@@ -131,12 +133,12 @@ def _validate(path: Path, expected: FileFormat, limits: FileLimits) -> int:
         head = file.read(_HEAD_BYTES)
         _require_expected_content(head, expected)
         if expected is FileFormat.PARQUET:
-            return _parquet_rows(path, size, limits)
+            return _count_parquet_rows(path, size, limits)
         file.seek(0)
-        expansion = _Expansion(limits, size)
+        limiter = _ExpansionLimiter(limits, size)
         if expected is FileFormat.CSV:
-            return _csv_rows(file, expansion)
-        return _csv_gz_rows(file, expansion)
+            return _count_csv_rows(file, limiter)
+        return _count_csv_gz_rows(file, limiter)
 
 
 # --- wrong formats --------------------------------------------------------------------------------------------------
@@ -145,19 +147,19 @@ def _validate(path: Path, expected: FileFormat, limits: FileLimits) -> int:
 def _require_expected_content(head: bytes, expected: FileFormat, subject: str = "it") -> None:
     wrong_format = _detect_wrong_format(head)
     if wrong_format is not None:
-        raise _InvalidContentError(f"{subject} is {wrong_format}, not {_NAMES[expected]}", _OPEN_IN_BROWSER)
-    actual = _format(head)
+        raise _InvalidContentError(f"{subject} is {wrong_format}, not {_FORMAT_NAMES[expected]}", _OPEN_IN_BROWSER)
+    actual = _detect_format(head)
     if actual is not expected:
-        finding = f"{subject} is {_NAMES[actual] if actual else 'binary data'}, not {_NAMES[expected]}"
+        finding = f"{subject} is {_FORMAT_NAMES[actual] if actual else 'binary data'}, not {_FORMAT_NAMES[expected]}"
         raise _InvalidContentError(
             finding, "Publish it with the extension of its format, or choose another publisher (TAXI_SOURCE)."
         )
 
 
-_NAMES = {FileFormat.CSV: "CSV text", FileFormat.CSV_GZ: "gzip (csv.gz)", FileFormat.PARQUET: "Parquet"}
+_FORMAT_NAMES = {FileFormat.CSV: "CSV text", FileFormat.CSV_GZ: "gzip (csv.gz)", FileFormat.PARQUET: "Parquet"}
 
 
-def _format(head: bytes) -> FileFormat | None:
+def _detect_format(head: bytes) -> FileFormat | None:
     if head.startswith(b"\x1f\x8b"):
         return FileFormat.CSV_GZ
     if head.startswith(b"PAR1"):
@@ -169,12 +171,12 @@ def _format(head: bytes) -> FileFormat | None:
 
 
 def _detect_wrong_format(head: bytes) -> str | None:
-    """Return the name of a format that users received instead of a trip file, or None."""
+    """Return the kind of document that was downloaded instead of a trip file, or None if it is not recognized."""
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if text.startswith(b"<"):
         if re.search(rb"<!doctype\s+html|<html|<head|<title", text, re.IGNORECASE):
-            return "an HTML page" + _quoted(rb"<title[^>]*>(.*?)</title", text)
-        return "an XML document" + _quoted(rb"<code>(.*?)</code>", text)
+            return "an HTML page" + _quote_match(rb"<title[^>]*>(.*?)</title", text)
+        return "an XML document" + _quote_match(rb"<code>(.*?)</code>", text)
     if text.startswith((b"{", b"[")):
         return "a JSON document"
     if text.startswith(b"version https://git-lfs"):
@@ -184,10 +186,10 @@ def _detect_wrong_format(head: bytes) -> str | None:
     return None
 
 
-def _quoted(pattern: bytes, text: bytes) -> str:
+def _quote_match(pattern: bytes, text: bytes) -> str:
     match = re.search(pattern, text, re.IGNORECASE | re.DOTALL)
     message = html.unescape(match[1].decode("utf-8", "replace")) if match else ""
-    # Control characters could be commands to a terminal.
+    # A terminal could interpret control characters as commands.
     words = " ".join("".join(c if c.isprintable() else " " for c in message).split())
     return f' ("{words[:100]}")' if words else ""
 
@@ -195,8 +197,11 @@ def _quoted(pattern: bytes, text: bytes) -> str:
 # --- CSV ------------------------------------------------------------------------------------------------------------
 
 
-class _Expansion:
-    """Counts the decompressed bytes of a file, and raises an error at the limits: kilobytes can hold terabytes."""
+class _ExpansionLimiter:
+    """Counts the decompressed bytes of a file, and raises an error at the limits.
+
+    Without limits, a few kilobytes can expand to terabytes.
+    """
 
     def __init__(self, limits: FileLimits, size: int) -> None:
         self._expanded = 0
@@ -213,11 +218,11 @@ class _Expansion:
             raise _InvalidContentError(_expansion_finding(self._limits), _RAISE_MAX_RATIO)
 
 
-def _csv_gz_rows(file: IO[bytes], expansion: _Expansion) -> int:
+def _count_csv_gz_rows(file: IO[bytes], limiter: _ExpansionLimiter) -> int:
     try:
         with gzip.GzipFile(fileobj=file) as text:
             _require_expected_content(text.peek(_HEAD_BYTES), FileFormat.CSV, "its gzip content")
-            return _csv_rows(cast("IO[bytes]", text), expansion)
+            return _count_csv_rows(cast("IO[bytes]", text), limiter)
     except EOFError:
         raise _InvalidContentError("its gzip stream ends early: the file is truncated") from None
     except gzip.BadGzipFile as error:
@@ -228,23 +233,23 @@ def _csv_gz_rows(file: IO[bytes], expansion: _Expansion) -> int:
         raise _InvalidContentError("its gzip stream is damaged: it cannot be decompressed") from None
 
 
-def _csv_rows(text: IO[bytes], expansion: _Expansion) -> int:
-    r"""Count the rows of a CSV file by its line ends alone.
+def _count_csv_rows(text: IO[bytes], limiter: _ExpansionLimiter) -> int:
+    r"""Count the rows of a CSV file by its line ends only.
 
     A chunk that ends between `\r` and `\n` adds a blank line, which is not counted.
     """
     header = rest = b""
     rows = 0
-    comma_counts: list[int] = []  # of the last lines: the lines themselves may be long
+    comma_counts: list[int] = []  # of the last lines; only counts, because the lines themselves may be long
     byte_order_mark = b"\xef\xbb\xbf"
     while chunk := text.read(_CHUNK_BYTES):
-        expansion.add(len(chunk))
+        limiter.add(len(chunk))
         chunk, byte_order_mark = chunk.removeprefix(byte_order_mark), b""
         lines = list(filter(None, (rest + chunk).splitlines()))
         rest = lines.pop() if chunk[-1:] not in {b"\r", b"\n", b""} else b""
         # Only the first line can be too long: it may have begun in an earlier chunk.
-        if len(rest) > LONGEST_LINE or (lines and len(lines[0]) > LONGEST_LINE):
-            raise _InvalidContentError(f"it has a line longer than {LONGEST_LINE:,} bytes")
+        if len(rest) > MAX_LINE_BYTES or (lines and len(lines[0]) > MAX_LINE_BYTES):
+            raise _InvalidContentError(f"it has a line longer than {MAX_LINE_BYTES:,} bytes")
         if lines and not header:
             header = lines.pop(0)
         rows += len(lines)
@@ -278,45 +283,46 @@ def _require_rows(header: bytes, rows: int) -> None:
 # --- Parquet --------------------------------------------------------------------------------------------------------
 
 
-def _parquet_rows(path: Path, size: int, limits: FileLimits) -> int:
+def _count_parquet_rows(path: Path, size: int, limits: FileLimits) -> int:
     with path.open("rb") as file:
         file.seek(max(0, size - 8))
         tail = file.read()
     if tail[4:] != b"PAR1":
-        raise _InvalidContentError("it is Parquet without a footer: the file is truncated")
+        raise _InvalidContentError("it is a Parquet file without a footer: the file is truncated")
     try:
         footer = pq.read_metadata(path)
     except (pa.ArrowException, OSError, ValueError):
-        raise _InvalidContentError("it is Parquet with a footer that cannot be read") from None
+        raise _InvalidContentError("it is a Parquet file with a footer that cannot be read") from None
     data_end = size - 8 - int.from_bytes(tail[:4], "little")
-    if footer.num_columns == 0:  # any number of rows would take no bytes
-        raise _InvalidContentError("it is Parquet without columns", _CHECK_FILE)
-    expansion = _Expansion(limits, size)
+    if footer.num_columns == 0:  # any number of rows would use no bytes
+        raise _InvalidContentError("it is a Parquet file without columns", _CHECK_FILE)
+    limiter = _ExpansionLimiter(limits, size)
     metadata_reader = pq.ParquetFile(_PageGuard(), metadata=footer, pre_buffer=False, buffer_size=1)
     rows = 0
     for index in range(footer.num_row_groups):
         group = footer.row_group(index)
         rows += group.num_rows
         # Dictionary encoding stores a million rows in a few bytes: each value counts as at least one byte.
-        expansion.add(max(group.total_byte_size, group.num_rows * group.num_columns))
+        limiter.add(max(group.total_byte_size, group.num_rows * group.num_columns))
         if group.num_rows:
             _require_readable_metadata(metadata_reader, index)
             _require_chunks_inside(group, data_end)
             _require_column_sizes(group, footer.schema)
     if rows != footer.num_rows:
         raise _InvalidContentError(
-            f"its Parquet footer contradicts itself: {footer.num_rows:,} rows, {rows:,} in row groups"
+            f"its Parquet footer is inconsistent: it declares {footer.num_rows:,} rows, "
+            f"but its row groups contain {rows:,}"
         )
     if rows == 0:
-        raise _InvalidContentError("it is Parquet with no rows", _OPEN_IN_BROWSER)
+        raise _InvalidContentError("it is a Parquet file without rows", _OPEN_IN_BROWSER)
     return rows
 
 
 def _require_readable_metadata(reader: Any, index: int) -> None:
     """Raise an error if pyarrow finds the column metadata of a row group invalid when it prepares to read it.
 
-    `column()` of the row group must be called only after this: with invalid metadata it aborts the process. A batch has
-    one row because pyarrow reserves memory for whole batches.
+    Call this before the row group's `column()`, which aborts the process on invalid metadata. The batch has one row,
+    because pyarrow reserves memory for a complete batch.
     """
     try:
         next(reader.iter_batches(batch_size=1, row_groups=[index], use_threads=False), None)
@@ -328,7 +334,7 @@ def _require_readable_metadata(reader: Any, index: int) -> None:
 
 
 class _PageGuard(io.RawIOBase):
-    """A file of unlimited size that raises `PageRead` when it is read: pyarrow has then accepted the footer."""
+    """A fake file that raises `PageRead` on the first read. By then, pyarrow has accepted the footer."""
 
     class PageRead(Exception):  # noqa: N818  (the expected outcome, not an error)
         """pyarrow reads a page."""
@@ -362,7 +368,10 @@ def _require_chunks_inside(group: Any, data_end: int) -> None:
 
 
 def _require_column_sizes(group: Any, schema: Any) -> None:
-    """Raise an error if lists or strings have no bound, so that even a batch of a few rows could fill the memory."""
+    """Raise an error if a row group has too many list values or too much text.
+
+    Otherwise a batch of a few rows could exhaust memory.
+    """
     string_bytes = 0
     for index in range(group.num_columns):
         chunk, column = group.column(index), schema.column(index)
@@ -373,7 +382,9 @@ def _require_column_sizes(group: Any, schema: Any) -> None:
         if column.physical_type == "BYTE_ARRAY":
             string_bytes += chunk.total_uncompressed_size
             deltas = [encoding for encoding in chunk.encodings if encoding.startswith("DELTA")]
-            if deltas:  # a megabyte of string can take one bit; the reader would reject them without a remedy
+            # Delta encoding can store a megabyte of text in one bit. The reader rejects it too, but without a useful
+            # remedy.
+            if deltas:
                 raise _InvalidContentError(
                     f"its strings are encoded as {deltas[0]} (column {chunk.path_in_schema})", _REENCODE
                 )

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from taxi_assets.errors import InvalidFileError
 from taxi_assets.tlc.file_format import FileFormat
-from taxi_assets.tlc.sources.validate_file import LONGEST_LINE, FileLimits, validate_file
+from taxi_assets.tlc.sources.validate_file import MAX_LINE_BYTES, FileLimits, validate_file
 
 DATA = Path(__file__).parents[4] / ".." / "shared" / "data"
 CSV, CSV_GZ, PARQUET = FileFormat.CSV, FileFormat.CSV_GZ, FileFormat.PARQUET
@@ -148,7 +148,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
             'it is an HTML page ("ERROR: The request could not be satisfied"), not Parquet',
         ),
         ("git_lfs_pointer.csv.gz", "it is a git-LFS pointer, not gzip (csv.gz)"),
-        ("no_footer.parquet", "it is Parquet without a footer: the file is truncated"),
+        ("no_footer.parquet", "it is a Parquet file without a footer: the file is truncated"),
     ],
 )
 def test_files_that_real_users_received_instead_are_named(name: str, finding: str, tmp_path: Path) -> None:
@@ -215,8 +215,8 @@ def test_a_file_with_the_wrong_extension_is_rejected(
         (b"Too many requests.\nPlease wait.\n", "it is text without columns"),
         (b"a,b,c\n1,2", "truncated in the middle of its last line (2 of 3 fields"),
         (b"a,b\n1,2,,\n3,4,,\n5,6,", "truncated in the middle of its last line (3 of 4 fields"),
-        (b"a,b\n1,2\n3,4\n" + b"x," * (LONGEST_LINE // 2 + 1), "it has a line longer than 1,048,576 bytes"),
-        (b"a,b\n" + b"x," * LONGEST_LINE + b"\n1,2\n", "it has a line longer than 1,048,576 bytes"),
+        (b"a,b\n1,2\n3,4\n" + b"x," * (MAX_LINE_BYTES // 2 + 1), "it has a line longer than 1,048,576 bytes"),
+        (b"a,b\n" + b"x," * MAX_LINE_BYTES + b"\n1,2\n", "it has a line longer than 1,048,576 bytes"),
     ],
     ids=[
         "blank lines",
@@ -237,7 +237,7 @@ def test_invalid_or_truncated_csv_is_rejected(content: bytes, finding: str, tmp_
 
 
 def test_a_line_of_the_maximum_length_is_accepted(tmp_path: Path) -> None:
-    longest = b"1," + b"x" * (LONGEST_LINE - 2)
+    longest = b"1," + b"x" * (MAX_LINE_BYTES - 2)
     assert rows(b"a,b\n" + longest + b"\n" + longest + b"\n", CSV, tmp_path) == 2
 
 
@@ -281,12 +281,12 @@ def test_parquet_rows_are_the_sum_of_all_row_groups(tmp_path: Path) -> None:
 
 
 def test_parquet_without_rows_is_rejected(tmp_path: Path) -> None:
-    assert "it is Parquet with no rows" in validation_error(parquet(0), PARQUET, tmp_path)
+    assert "it is a Parquet file without rows" in validation_error(parquet(0), PARQUET, tmp_path)
 
 
 @pytest.mark.parametrize("length", [4, 8, 11, 100, -1, -4, -8])
 def test_truncated_parquet_is_rejected(length: int, tmp_path: Path) -> None:
-    assert "Parquet without a footer" in validation_error(parquet()[:length], PARQUET, tmp_path)
+    assert "Parquet file without a footer" in validation_error(parquet()[:length], PARQUET, tmp_path)
 
 
 def test_parquet_with_an_unreadable_footer_is_rejected(tmp_path: Path) -> None:
