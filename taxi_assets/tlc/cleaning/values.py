@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 _TIME_LENGTHS = (16, 26)
 _TRIMMED_CHARACTERS = " \t\"'"
 _MAXIMUM_WHOLE_FLOAT = 2**53
-# A double this close to a whole number of cents rounds to it. Otherwise the text may be near a half and has to decide.
+# A double this close to a whole unit (a cent, or a thousandth of a mile) rounds to it. Otherwise it may be near a half,
+# and its text determines the rounding.
 _ROUNDING_TOLERANCE = 1e-4
 # Doubles are rounded in blocks that fit into the processor's cache.
 _ROUNDING_BLOCK = 16_384
@@ -47,13 +48,13 @@ def parse_column(column: Column, published: Any, as_text: Callable[[], Any] | No
     """Convert one published column to its working type (`ColumnType.working_type`).
 
     Args:
-        column: The canonical column; its type and codes decide what a published value means.
+        column: The canonical column; its type and codes determine the meaning of a published value.
         published: One value per row, in whatever Arrow type the file has.
         as_text: Returns the text of `published` where a CSV parser has read it as `numeric_type`.
 
     Returns:
-        The values, null where nothing was published or the value cannot be read; and one boolean per row, true where
-        the value cannot be read (None if all can).
+        The values and a mask. A value is null if nothing was published, or if it cannot be read. The mask has one
+        boolean per row, true where the value cannot be read; it is None if all values can be read.
     """
     values, unreadable = _parse(column, published, as_text)
     return drop_empty_bitmap(values.cast(column.type.working_type)), unreadable
@@ -110,11 +111,11 @@ def _parse_text(column: Column, text: Any) -> tuple[Any, Any | None]:
     try:
         return convert(text), None
     except pa.ArrowInvalid:
-        return _convert_by_halving(_trim(text), convert, lambda one: _read_single(column, one))
+        return _convert_by_bisection(_trim(text), convert, lambda single: _read_single(column, single))
 
 
-def _read_single(column: Column, one: Any) -> Any:
-    return pa.array([read_value(column.type, one[0].as_py())], _converted_type(column))
+def _read_single(column: Column, single: Any) -> Any:
+    return pa.array([read_value(column.type, single[0].as_py())], _converted_type(column))
 
 
 def _parse_codes(column: Column, text: Any) -> tuple[Any, Any | None]:
@@ -151,30 +152,30 @@ def _trim(text: Any) -> Any:
     return pc.if_else(pc.equal(trimmed, pa.scalar("")), pa.scalar(None, pa.string()), trimmed)
 
 
-def _convert_by_halving(published: Any, convert: _Converter, convert_one: _Converter) -> tuple[Any, Any | None]:
+def _convert_by_bisection(published: Any, convert: _Converter, convert_single: _Converter) -> tuple[Any, Any | None]:
     """Convert a column in which some values cannot be converted.
 
-    One bad value fails the cast of a whole array. Halving the array finds the bad value in a few dozen casts.
+    One bad value makes the cast of the whole array fail. Bisecting the array finds the bad value in a few dozen casts.
 
     Args:
         published: The values to convert.
         convert: Converts an array, or raises `pyarrow.ArrowInvalid`.
-        convert_one: Converts an array of one value that `convert` rejects; returns null if it cannot be read.
+        convert_single: Converts an array of one value that `convert` rejects; returns null if it cannot be read.
 
     Returns:
         The values, and the mask of unreadable values (None if all can be read).
     """
 
-    def halve(chunk: Any) -> list[Any]:
+    def bisect(chunk: Any) -> list[Any]:
         try:
             return [convert(chunk)]
         except pa.ArrowInvalid:
             if len(chunk) == 1:
-                return [convert_one(chunk)]
+                return [convert_single(chunk)]
         middle = len(chunk) // 2
-        return halve(chunk.slice(0, middle)) + halve(chunk.slice(middle))
+        return bisect(chunk.slice(0, middle)) + bisect(chunk.slice(middle))
 
-    values = pa.concat_arrays(halve(published))
+    values = pa.concat_arrays(bisect(published))
     unreadable = pc.and_(pc.is_null(values), pc.is_valid(published))
     return values, unreadable if pc.any(unreadable).as_py() else None
 
@@ -191,7 +192,8 @@ def _text_to_integer(text: Any) -> Any:
 
 
 def _is_hexadecimal(text: Any) -> bool:
-    # Searching the whole buffer is fast. It may be shared with other slices, so a hit is confirmed on the texts.
+    # Searching the whole buffer is fast. The buffer may be shared with other slices, so a hit is confirmed on the
+    # texts.
     buffer = text.buffers()[2]
     raw = b"" if buffer is None else buffer.to_pybytes()
     if b"x" not in raw and b"X" not in raw:
@@ -252,10 +254,10 @@ def _parse_native(column: Column, published: Any) -> tuple[Any, Any | None]:
         if pa.types.is_floating(published.type):
             # pandas writes missing values as NaN.
             published = pc.if_else(pc.is_nan(published), pa.scalar(None, pa.float64()), published)
-        return _convert_by_halving(
+        return _convert_by_bisection(
             published,
             lambda chunk: _convert_native(column, chunk),
-            lambda one: pa.nulls(len(one), _converted_type(column)),
+            lambda single: pa.nulls(len(single), _converted_type(column)),
         )
 
 
@@ -264,10 +266,11 @@ def _converted_type(column: Column) -> Any:
     return pa.string() if column.type is ColumnType.TEXT else column.type.working_type
 
 
-def _is_convertible(published: Any, wanted: ColumnType) -> bool:
-    if wanted is ColumnType.DATETIME:
-        return bool(pa.types.is_timestamp(published) and published.tz is None)
-    return bool(pa.types.is_integer(published) or pa.types.is_floating(published) or pa.types.is_decimal(published))
+def _is_convertible(published_type: Any, target: ColumnType) -> bool:
+    types = pa.types
+    if target is ColumnType.DATETIME:
+        return bool(types.is_timestamp(published_type) and published_type.tz is None)
+    return any(is_type(published_type) for is_type in (types.is_integer, types.is_floating, types.is_decimal))
 
 
 def _convert_native(column: Column, published: Any) -> Any:
@@ -278,13 +281,13 @@ def _convert_native(column: Column, published: Any) -> Any:
         if column.type is ColumnType.INTEGER:
             return _floats_to_integer(published)
         if column.type in SCALE:
-            # repr() is the shortest text of this float: what the publisher had before the conversion to binary.
+            # repr() returns the float's shortest text, which is the publisher's text before conversion to binary.
             return _floats_to_decimal(published, SCALE[column.type], lambda index: repr(published[index].as_py()))
         if column.type is ColumnType.DEGREES:
             return _require_finite(published)
     if column.type in SCALE and pa.types.is_integer(published.type):
         published = pc.cast(published, pa.decimal128(21, 0))
-    # The cast to the canonical type checks that the value fits its digits.
+    # The cast to the canonical type checks that the value fits the precision.
     return pc.cast(pc.cast(published, column.type.arrow_type), column.type.working_type)
 
 
@@ -318,7 +321,8 @@ def _floats_to_decimal(floats: Any, scale: int, exact_text: Callable[[int], str]
             distance, whole = scratch[:, : len(block)]
             np.rint(np.multiply(block, 10.0**scale, out=distance), out=whole)
             np.subtract(distance, whole, out=distance)
-            # In most blocks all values are close, and none is tested by itself. A NaN makes this false.
+            # In most blocks, all values are within the tolerance, so none is tested individually. A NaN makes
+            # `all_close` false.
             all_close = distance.min() > -_ROUNDING_TOLERANCE and distance.max() < _ROUNDING_TOLERANCE
             if not (all_close and whole.min() > -limit and whole.max() < limit):
                 doubtful = ~((np.abs(distance) < _ROUNDING_TOLERANCE) & (np.abs(whole) < limit))
