@@ -1,4 +1,4 @@
-"""Write and stream Parquet files. The same rows always give the same bytes."""
+"""Write and stream Parquet files. Identical rows always produce identical bytes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROW_GROUP_ROWS = 131_072
 QUARANTINE_ROW_GROUP_ROWS = 8_192
 """Rows per row group of quarantine: fewer, because rows include their original text and are buffered in memory."""
 
-# Text ends a row group early at this size. Real row groups have at most a fifth of it.
+# A row group ends early when its text reaches this size. Real row groups have at most a fifth of it.
 _ROW_GROUP_TEXT_BYTES = 32 << 20
 # The read buffer of each column. A published row group may hold millions of rows.
 _COLUMN_BUFFER_BYTES = 1 << 18
@@ -28,10 +28,10 @@ _COLUMN_BUFFER_BYTES = 1 << 18
 _DICTIONARY_BYTES = 1 << 20
 
 # Values are nearly unique, so a dictionary would only add bytes. The encoding is PLAIN, not DELTA_BINARY_PACKED: Spark
-# before 3.3, Synapse and StarRocks do not read deltas, and Google does not document whether BigQuery does.
+# before 3.3, Synapse and StarRocks cannot read DELTA_BINARY_PACKED, and Google does not document whether BigQuery does.
 _DISTINCT_COLUMNS = ("pickup_datetime", "dropoff_datetime", "source_row")
 # Minimum and maximum let a query skip row groups only where a column is roughly sorted. Computing them for the other
-# columns would take an eighth of the writing time.
+# columns would add about an eighth to the writing time.
 _STATISTICS = (*_DISTINCT_COLUMNS, "pickup_date", "data_month")
 
 
@@ -49,22 +49,22 @@ def open_parquet_stream(source: Path | BinaryIO, *, text_as_dictionary: bool = F
         A `pyarrow.parquet.ParquetFile`, to be closed by the caller.
     """
     footer = pyarrow.parquet.read_metadata(source) if text_as_dictionary else None
-    dictionary_columns = text_columns(footer) if text_as_dictionary else []
+    dictionary_columns = variable_length_columns(footer) if text_as_dictionary else []
     return pyarrow.parquet.ParquetFile(
         source, metadata=footer, read_dictionary=dictionary_columns, pre_buffer=False, buffer_size=_COLUMN_BUFFER_BYTES
     )
 
 
-def text_columns(footer: Any) -> list[str]:
+def variable_length_columns(footer: Any) -> list[str]:
     """Return the paths of the columns whose values have no fixed length, from a file's Parquet metadata."""
     columns = map(footer.schema.column, range(footer.num_columns))
     return [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
 
 
 class TripWriter:
-    """A writer of record batches to a Parquet file. The same rows always give the same bytes.
+    """A writer of record batches to a Parquet file.
 
-    Every row group but the last has exactly `row_group_rows` rows, or fewer where texts are long. A thread writes one
+    Every row group except the last has `row_group_rows` rows, or fewer if its text reaches 32 MiB. A thread writes one
     row group while the next one is filled. Dictionaries and decimal64 of a working schema are written as strings and
     decimals.
 
@@ -88,18 +88,18 @@ class TripWriter:
             compression_level=1,
             use_dictionary=[name for name in schema.names if name not in _DISTINCT_COLUMNS],
             store_decimal_as_integer=True,
-            max_rows_per_page=ROW_GROUP_ROWS,  # the default of 20,000 makes files 10 % larger
+            max_rows_per_page=ROW_GROUP_ROWS,  # the default of 20,000 makes files 10% larger
             store_schema=False,  # otherwise readers would get the working types
             write_statistics=[name for name in _STATISTICS if name in schema.names],
         )
         self._buffered: list[Any] = []
         self._buffered_rows = self._buffered_bytes = 0
-        self._thread = ThreadPoolExecutor(1, "write")
+        self._executor = ThreadPoolExecutor(1, "write")
         self._pending_write: Future[None] | None = None
 
     def write(self, batch: Any) -> None:
         """Add a record batch of any size."""
-        # Row groups end by their rows, never by the batches, so that the same rows give the same bytes.
+        # Row group boundaries depend on rows, never on batches, so that identical rows produce identical bytes.
         while batch.num_rows:
             rows = batch.slice(0, self._row_group_rows - self._buffered_rows)
             row_bytes = self._text_bytes(rows)
@@ -130,7 +130,7 @@ class TripWriter:
 
     def _write_row_group(self) -> None:
         row_group = pa.Table.from_batches(self._buffered, self._schema)
-        # As single chunks: otherwise the chunks would decide where a dictionary of long texts ends.
+        # Combine the chunks. Otherwise chunk boundaries would determine where a dictionary of long texts ends.
         for name in self._text_columns:
             row_group = self._replace_column(row_group, name, row_group[name].combine_chunks())
         for name in self._dictionary_columns:
@@ -138,7 +138,7 @@ class TripWriter:
             row_group = self._replace_column(row_group, name, _disable_large_dictionary(texts))
         self._buffered, self._buffered_rows, self._buffered_bytes = [], 0, 0
         self._wait_for_write()
-        self._pending_write = self._thread.submit(self._writer.write_table, row_group, self._row_group_rows)
+        self._pending_write = self._executor.submit(self._writer.write_table, row_group, self._row_group_rows)
 
     def _replace_column(self, row_group: Any, name: str, texts: Any) -> Any:
         return row_group.set_column(self._schema.get_field_index(name), self._schema.field(name), texts)
@@ -165,7 +165,7 @@ class TripWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._thread.shutdown()
+        self._executor.shutdown()
         self._writer.close()
 
 
@@ -182,8 +182,9 @@ def _reorder_by_first_use(texts: Any) -> Any:
 def _disable_large_dictionary(texts: Any) -> Any:
     """Return the same texts in chunks that pyarrow writes as PLAIN if their dictionary is large.
 
-    pyarrow writes the dictionary of a dictionary array whatever its size. When the next chunk has a different
-    dictionary, pyarrow writes PLAIN values from there on. So the first row gets a dictionary of its own text only.
+    pyarrow writes the dictionary of a dictionary array regardless of size. When the next chunk has a different
+    dictionary, pyarrow writes PLAIN values from there on. So the first row is a separate chunk whose
+    dictionary contains only that row's text.
     """
     if texts.dictionary.nbytes <= _DICTIONARY_BYTES:
         return texts

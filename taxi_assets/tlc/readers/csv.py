@@ -30,16 +30,16 @@ _MAXIMUM_MALFORMED_ROWS = 200_000
 class CsvReader:
     """A reader of CSV files, of any layout that TLC has published.
 
-    One physical line is one row. With quoting on, one stray quote has merged thousands of rows into one.
+    One physical line is one row. With quoting enabled, one stray quote can merge thousands of rows.
 
-    The field count that most rows have is the right one. It can exceed the header's, because some published layouts
-    have data fields that the header does not name.
+    The most common field count is taken as correct. It can exceed the header's, because some published layouts have
+    data fields that the header does not name.
 
-    Numeric columns are parsed as numbers (see `numeric_type`), which takes a third of the time of text. If that fails,
-    the block is parsed as text. From then on, each column whose text was needed is parsed as text.
+    Numeric columns are parsed as numbers (see `numeric_type`), which is three times as fast as parsing text. If that
+    fails, the block is parsed as text. From then on, each column whose text was needed is parsed as text.
 
     Args:
-        lines: The file's lines, after the header.
+        blocks: The reader of the file's lines, after the header.
         service: The service whose columns the file should have.
         label: Names the file in errors, such as "green 2020-10".
 
@@ -47,10 +47,10 @@ class CsvReader:
         ColumnMismatchError: The columns are not those of the service.
     """
 
-    def __init__(self, lines: CsvBlockReader, service: Service, *, label: str) -> None:
-        self._lines = lines
-        header = lines.header.split(",")
-        width = max(len(header), _most_common_field_count(lines.peek()))
+    def __init__(self, blocks: CsvBlockReader, service: Service, *, label: str) -> None:
+        self._blocks = blocks
+        header = blocks.header.split(",")
+        width = max(len(header), _most_common_field_count(blocks.peek()))
         self.names: Sequence[str] = header + [""] * (width - len(header))
         self.types: Sequence[str] = ["text"] * width
         self.match = match_columns(service, self.names, label=label)
@@ -62,18 +62,18 @@ class CsvReader:
         self._numeric = {position: type_ for position, type_ in types.items() if type_ is not None}
 
     def batches(self) -> Iterator[RawBatch]:
-        """Yield all rows, in file order. Arrays hold numbers or text, and null for empty fields.
+        """Yield all rows, in file order. Each array contains numbers or text; empty fields are null.
 
         Raises:
             InvalidFileError: A line is too long.
             pyarrow.ArrowInvalid: A block has too many malformed rows.
         """
-        while (block := self._lines.read()) is not None:
+        while (block := self._blocks.read()) is not None:
             malformed_rows: list[MalformedRow] = []
-            first = self._lines.rows + 1
+            first = self._blocks.rows + 1
             table = self._parse(block, malformed_rows, first)
-            self._lines.rows += table.num_rows + len(malformed_rows)
-            source_rows = np.arange(first, self._lines.rows + 1, dtype=np.int64)
+            self._blocks.rows += table.num_rows + len(malformed_rows)
+            source_rows = np.arange(first, self._blocks.rows + 1, dtype=np.int64)
             if malformed_rows:
                 source_rows = np.delete(source_rows, [row.source_row - first for row in malformed_rows])
             arrays = [column.chunk(0) for column in table.columns]
@@ -114,13 +114,14 @@ class CsvReader:
     ) -> Any:
         keys = [str(i) for i in range(len(self.names))]
         content = block.content
-        if content.startswith(BYTE_ORDER_MARK):  # pyarrow drops one at the start of its input; here it is data
+        # pyarrow drops a byte order mark at the start of its input. Here it is data, so prepend a second one.
+        if content.startswith(BYTE_ORDER_MARK):
             content = BYTE_ORDER_MARK + content
         return pyarrow.csv.read_csv(
             pa.BufferReader(content),
             pyarrow.csv.ReadOptions(
                 block_size=len(content) + 1,  # one chunk per column
-                use_threads=False,  # otherwise pyarrow does not report the numbers of malformed rows
+                use_threads=False,  # otherwise pyarrow does not report the row numbers of malformed rows
                 column_names=keys,
             ),
             pyarrow.csv.ParseOptions(quote_char=False, invalid_row_handler=on_malformed_row),

@@ -1,7 +1,7 @@
 """Blocks of a CSV file that pyarrow can parse: complete lines of valid UTF-8, without a byte order mark.
 
-Belongs here: the preparation of bytes for pyarrow's parser. One invalid byte makes pyarrow fail the whole file, without
-saying where. Here it is escaped, and its row is recorded.
+Belongs here: the preparation of bytes for pyarrow's parser. One invalid byte makes pyarrow reject the whole file,
+without giving its position. This module escapes the byte and records its row.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BLOCK_BYTES = 1 << 22
 """The size of the largest block that is parsed at once. No line may be longer."""
 
 DECOMPRESSION_ERRORS: tuple[type[Exception], ...] = (EOFError, gzip.BadGzipFile, cast("Any", isal_zlib.error))
-"""Raised while a gzip file is read that is truncated or damaged."""
+"""Errors raised while reading a truncated or damaged gzip file."""
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"\r\n|\n|\r")
@@ -107,7 +107,7 @@ class CsvBlockReader:
         first = b""
         while not first and (block := next(self._blocks, b"")):
             first = block.removeprefix(BYTE_ORDER_MARK).lstrip(b"\r\n")
-        # The first block has the header, and the rows that tell the field count; see `peek`.
+        # The first block has the header, and the rows that determine the field count; see `peek`.
         header, *rest = _LINE_END.split(first, maxsplit=1)
         self.header = header.decode("utf-8", "backslashreplace")
         self._next_content = rest[0] if rest else b""
@@ -137,7 +137,7 @@ class CsvBlockReader:
             if len(rest) >= BLOCK_BYTES:
                 raise InvalidFileError(
                     f"{self._label}: the line after data row {self.rows:,} is longer than {BLOCK_BYTES:,} bytes.",
-                    remedy="Check what the publisher sent: this is not a trip file.",
+                    remedy="Check the file that the publisher sent: it is not a trip file.",
                 )
             if end:
                 yield lines[:end]

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from taxi_assets.errors import InvalidFileError
-from taxi_assets.tlc.parquet_io import text_columns
+from taxi_assets.tlc.parquet_io import variable_length_columns
 from taxi_assets.tlc.readers.base_reader import RawBatch
 from taxi_assets.tlc.readers.header import match_columns
 from taxi_assets.tlc.readers.json_text import encode_json, json_texts
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 PARQUET_BATCH_ROWS = 65_536
 """The maximum number of rows per batch."""
 
-# The maximum size of a batch's texts, and of its values of fixed size. Real batches have a hundredth of it.
+# The maximum size of a batch's texts, and of its values of fixed size. Real batches use about 1% of it.
 _PARQUET_BATCH_BYTES = 64 << 20
 
 
 class ParquetReader:
-    """A reader of Parquet files, in the types of the file. Types differ from month to month.
+    """A reader of Parquet files that keeps the file's types. Types differ from month to month.
 
     Args:
         file: A file from `open_parquet_stream`, with text as dictionaries.
@@ -48,14 +48,14 @@ class ParquetReader:
         self.names: Sequence[str] = list(self._schema.names)
         self.types: Sequence[str] = [str(type_) for type_ in self._schema.types]
         self.match = match_columns(service, self.names, label=label)
-        if sum(map(_count_dictionaries, file.schema_arrow.types)) < len(text_columns(file.metadata)):
+        if sum(map(_count_dictionaries, file.schema_arrow.types)) < len(variable_length_columns(file.metadata)):
             raise self._invalid_file_error("it has text in columns of an unsupported type")
 
     def batches(self) -> Iterator[RawBatch]:
         """Yield all rows, in file order.
 
         Raises:
-            InvalidFileError: Rows take more memory than real trip files need.
+            InvalidFileError: Rows use more memory than rows of real trip files.
         """
         next_row = 1
         for batch in self._file.iter_batches(batch_size=self._batch_rows(), use_threads=False):
@@ -64,10 +64,10 @@ class ParquetReader:
             # The upper bound is fast, because it does not depend on the rows.
             if all(
                 sum(_text_bytes(column, measure) for column in batch.columns) > _PARQUET_BATCH_BYTES
-                for measure in (_upper_bound, _exact_size)
+                for measure in (_max_text_bytes, _exact_text_bytes)
             ):
                 rows = f"the texts of data rows {source_rows[0]:,} to {source_rows[-1]:,}"
-                raise self._invalid_file_error(f"{rows} take more than {_PARQUET_BATCH_BYTES:,} bytes")
+                raise self._invalid_file_error(f"{rows} use more than {_PARQUET_BATCH_BYTES:,} bytes")
             arrays, bad = escape_invalid_utf8(map(_as_published, batch.columns, self._schema.types))
             yield RawBatch(arrays, source_rows, [], frozenset(source_rows[bad].tolist()))
 
@@ -76,17 +76,18 @@ class ParquetReader:
         columns = map(self._file.metadata.schema.column, range(self._file.metadata.num_columns))
         row_bytes = sum(column.length if column.length > 0 else 8 for column in columns)
         if row_bytes > _PARQUET_BATCH_BYTES:
-            raise self._invalid_file_error(f"each row takes more than {_PARQUET_BATCH_BYTES:,} bytes")
+            raise self._invalid_file_error(f"each row uses more than {_PARQUET_BATCH_BYTES:,} bytes")
         return min(PARQUET_BATCH_ROWS, _PARQUET_BATCH_BYTES // max(row_bytes, 1))
 
     def _invalid_file_error(self, problem: str) -> InvalidFileError:
         return InvalidFileError(
-            f"{self._label}: {problem}.", remedy="Check what the publisher sent: this is not a trip file."
+            f"{self._label}: {problem}.", remedy="Check the file that the publisher sent: it is not a trip file."
         )
 
     def original_texts(self, batch: RawBatch, indices: Any) -> Any:
         """Return the rows at these indices as JSON objects with the published names."""
-        # By column takes a tenth of the time of by row. If two columns have the same name, the last one counts.
+        # Building JSON by column takes a tenth of the time of building it by row. If two columns have the same name,
+        # the last one counts.
         positions = {name: position for position, name in enumerate(self.names)}
         chunks: list[Any] = []
         for name, position in positions.items():
@@ -98,12 +99,12 @@ class ParquetReader:
 def _count_dictionaries(type_: Any) -> int:
     """Return the number of dictionary types within a type, at any depth."""
     if pa.types.is_nested(type_):
-        return sum(_count_dictionaries(type_.field(place).type) for place in range(type_.num_fields))
+        return sum(_count_dictionaries(type_.field(index).type) for index in range(type_.num_fields))
     return int(pa.types.is_dictionary(type_))
 
 
 def _text_bytes(array: Any, measure: Callable[[Any], int]) -> int:
-    """Return the size in bytes of a column's texts if each row held its own; `measure` sizes a dictionary array."""
+    """Return the bytes of a column's texts as if each row stored its own copy; `measure` sizes a dictionary array."""
     if pa.types.is_dictionary(array.type):
         return measure(array)
     if pa.types.is_map(array.type):
@@ -113,19 +114,20 @@ def _text_bytes(array: Any, measure: Callable[[Any], int]) -> int:
     return _text_bytes(array.flatten(), measure) if pa.types.is_nested(array.type) else 0
 
 
-def _upper_bound(texts: Any) -> int:
+def _max_text_bytes(texts: Any) -> int:
     return len(texts) * (pc.max(pc.binary_length(texts.dictionary)).as_py() or 0)
 
 
-def _exact_size(texts: Any) -> int:
+def _exact_text_bytes(texts: Any) -> int:
     lengths = pc.binary_length(texts.dictionary).cast(pa.int64())
     return pc.sum(lengths.take(texts.indices)).as_py() or 0
 
 
 def _as_published(array: Any, type_: Any) -> Any:
-    """Return a column in the type of its file, but texts that repeat as a dictionary, so that each is parsed once.
+    """Return a column in its published type. Repeated texts stay dictionary-encoded.
 
-    Texts within lists and structs are left as they are: trip columns are never nested.
+    Each distinct text is then parsed once. Texts within lists and structs are left as they are: trip columns are never
+    nested.
     """
     if not _is_text(type_):
         return array
@@ -152,7 +154,8 @@ def escape_invalid_utf8(columns: Iterable[Any]) -> tuple[Sequence[Any], list[int
     published_columns = list(columns)
     try:
         for array in published_columns:
-            array.validate(full=True)  # otherwise invalid bytes fail, or pass, wherever they are first read
+            # Otherwise invalid bytes raise an error, or go unnoticed, at a later read.
+            array.validate(full=True)
     except pa.ArrowInvalid:
         pass
     else:
