@@ -56,7 +56,7 @@ def clean(path: Path, output_dir: Path, rules: Sequence[str] | None = None, **re
 # --- every real file, value by value ---------------------------------------------------------------------------------
 
 
-def plain_reasons(trips: Mapping[str, list[Any]], month: Month) -> Iterator[list[str]]:
+def expected_reasons(trips: Mapping[str, list[Any]], month: Month) -> Iterator[list[str]]:
     """Yield the names of violated rules for each row. This repeats the rules in plain Python."""
     first = dt.datetime.combine((month.start - dt.timedelta(days=1)).replace(day=1), dt.time())
     last = dt.datetime.combine(month.end, dt.time.max)
@@ -72,7 +72,7 @@ def plain_reasons(trips: Mapping[str, list[Any]], month: Month) -> Iterator[list
         yield [name for name, is_violated in violated.items() if is_violated]
 
 
-def plain_derived(trips: Mapping[str, list[Any]], month: Month) -> dict[str, list[Any]]:
+def expected_derived_columns(trips: Mapping[str, list[Any]], month: Month) -> dict[str, list[Any]]:
     pickups, rows = trips["pickup_datetime"], range(1, len(trips["pickup_datetime"]) + 1)
     return {
         "pickup_date": [pickup.date() for pickup in pickups],
@@ -87,19 +87,19 @@ def plain_derived(trips: Mapping[str, list[Any]], month: Month) -> dict[str, lis
     }
 
 
-def assert_equals_plain_reading(path: Path, output_dir: Path) -> CleaningReport:
+def assert_matches_reference(path: Path, output_dir: Path) -> CleaningReport:
     name, month = service_and_month(path)
     service, trips = SERVICES[name], plain_reading(name, path)
     record = source_record(path)
     cleaned = clean_month(path, record, service, month, service.rules, output_dir)
     kept, rejected = pyarrow.parquet.read_table(cleaned.clean), pyarrow.parquet.read_table(cleaned.quarantine)
-    reasons = dict(enumerate(plain_reasons(trips, month), 1))
+    reasons = dict(enumerate(expected_reasons(trips, month), 1))
     assert rejected["source_row"].to_pylist() == [row for row, violated in reasons.items() if violated]
     assert rejected["reasons"].to_pylist() == [violated for violated in reasons.values() if violated]
     assert kept["source_row"].to_pylist() == [row for row, violated in reasons.items() if not violated]
     assert len(kept) + len(rejected) == record.rows == len(reasons)
 
-    everything = {**trips, **plain_derived(trips, month)}
+    everything = {**trips, **expected_derived_columns(trips, month)}
     for field in service.arrow_schema:
         values = everything.get(field.name)
         expected = pa.nulls(record.rows, field.type) if values is None else pa.array(values, field.type)
@@ -119,8 +119,8 @@ def assert_equals_plain_reading(path: Path, output_dir: Path) -> CleaningReport:
 
 
 @pytest.mark.parametrize("path", real_files("first100", "samples"), ids=lambda path: path.name)
-def test_the_first_rows_of_every_layout_equal_those_of_the_csv_module(path: Path, tmp_path: Path) -> None:
-    report = assert_equals_plain_reading(path, tmp_path)
+def test_the_first_rows_of_every_layout_match_pythons_csv_module(path: Path, tmp_path: Path) -> None:
+    report = assert_matches_reference(path, tmp_path)
     # Only this file has more than 5 %: six of its first hundred trips have no passenger.
     exceptions = {"yellow_tripdata_2019-07.csv": {"zero_passengers": 6}}
     if path.name in exceptions:
@@ -130,8 +130,8 @@ def test_the_first_rows_of_every_layout_equal_those_of_the_csv_module(path: Path
 
 
 @pytest.mark.parametrize("path", real_files("months"), ids=lambda path: path.name)
-def test_full_months_equal_those_of_the_csv_module(path: Path, tmp_path: Path) -> None:
-    assert assert_equals_plain_reading(path, tmp_path).share_quarantined < 0.015
+def test_full_months_match_pythons_csv_module(path: Path, tmp_path: Path) -> None:
+    assert assert_matches_reference(path, tmp_path).share_quarantined < 0.015
     for name in ("clean.parquet", "quarantine.parquet"):
         group = pyarrow.parquet.read_metadata(tmp_path / name).row_group(0)
         chunks = [group.column(index) for index in range(group.num_columns)]
@@ -148,7 +148,7 @@ def test_real_files_of_every_year_are_tested() -> None:
 # --- the report and the two files ------------------------------------------------------------------------------------
 
 
-def test_the_report_counts_rows_and_money_by_reason_and_by_day(tmp_path: Path) -> None:
+def test_the_report_totals_rows_and_dollars_by_reason_and_rows_by_day(tmp_path: Path) -> None:
     days = ["2020-10-01", "2020-10-01", "2020-10-31", "2020-09-30", "2020-11-01"]
     good = [trip(pickup_datetime=f"{day} 10:00:00", dropoff_datetime=f"{day} 10:05:00") for day in days]
     bad: list[dict[str, str] | str] = [
@@ -174,7 +174,7 @@ def test_the_report_counts_rows_and_money_by_reason_and_by_day(tmp_path: Path) -
     assert report.generated is False
 
 
-def test_the_report_names_new_columns_with_three_examples_and_absent_ones(tmp_path: Path) -> None:
+def test_the_report_names_unknown_columns_with_three_examples_and_absent_ones(tmp_path: Path) -> None:
     layout = LAYOUTS["green 2016-07"]
     wider = replace(
         layout,
@@ -209,7 +209,7 @@ def test_the_report_names_new_columns_with_three_examples_and_absent_ones(tmp_pa
     ],
     ids=lambda values: str(values.type),
 )
-def test_a_new_parquet_column_may_be_of_any_type(tmp_path: Path, values: Any) -> None:
+def test_an_unknown_parquet_column_may_be_of_any_type(tmp_path: Path, values: Any) -> None:
     path = write_parquet(tmp_path / "plain.parquet", LAYOUT, parquet_trips(2))
     table = pyarrow.parquet.read_table(path).append_column("new", values)
     pyarrow.parquet.write_table(table, tmp_path / "m.parquet")
@@ -229,7 +229,7 @@ def parquet_trips(rows: int, **changes: Any) -> dict[str, Any]:
     }
 
 
-def test_the_two_files_are_a_pair_that_carries_the_report(tmp_path: Path) -> None:
+def test_both_files_contain_the_report(tmp_path: Path) -> None:
     cleaned = clean(write_trips(tmp_path / "m.csv", LAYOUT, [trip(), trip(passenger_count="0"), trip()]), tmp_path)
     for path, schema, rows in ((cleaned.clean, GREEN.arrow_schema, 2), (cleaned.quarantine, QUARANTINE_SCHEMA, 1)):
         file = pyarrow.parquet.ParquetFile(path)
@@ -239,13 +239,13 @@ def test_the_two_files_are_a_pair_that_carries_the_report(tmp_path: Path) -> Non
         file.close()
 
 
-def test_a_footer_without_a_report_gives_none() -> None:
+def test_a_footer_without_a_report_returns_none() -> None:
     assert CleaningReport.from_footer(None) is None
     assert CleaningReport.from_footer({b"other": b"{}"}) is None
     assert CleaningReport.from_footer({b"taxi_assets": b'{"month": "2020-10"}'}) is None
 
 
-def test_the_same_bytes_give_the_same_files(tmp_path: Path) -> None:
+def test_identical_input_produces_identical_files(tmp_path: Path) -> None:
     source = REAL / "months" / "green_tripdata_2020-10.csv.gz"
     once = clean(source, tmp_path / "a")
     again = clean(
@@ -261,7 +261,7 @@ def test_the_same_bytes_give_the_same_files(tmp_path: Path) -> None:
     assert once.quarantine.read_bytes() == again.quarantine.read_bytes()
 
 
-def test_a_row_group_takes_rows_from_several_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_group_combines_rows_of_several_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv_blocks, "BLOCK_BYTES", 1000)
     monkeypatch.setattr(clean_month_module, "ROW_GROUP_ROWS", 50)
     path = write_trips(tmp_path / "m.csv.gz", LAYOUT, [trip()] * 130)
@@ -269,7 +269,7 @@ def test_a_row_group_takes_rows_from_several_batches(tmp_path: Path, monkeypatch
     assert [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)] == [50, 50, 30]
 
 
-def test_a_month_without_rows_gives_two_empty_files(tmp_path: Path) -> None:
+def test_a_month_without_rows_produces_two_empty_files(tmp_path: Path) -> None:
     cleaned = clean(write_trips(tmp_path / "m.csv", LAYOUT, []), tmp_path)
     assert (cleaned.report.clean.rows, cleaned.report.rows_quarantined, cleaned.report.share_quarantined) == (0, 0, 0.0)
     assert pyarrow.parquet.read_table(cleaned.clean).schema.equals(GREEN.arrow_schema)
@@ -316,7 +316,7 @@ def test_the_data_version_depends_only_on_bytes_rules_and_schema(tmp_path: Path)
     assert changed(0, description="other words", unit="number") == version
 
 
-def test_the_report_carries_the_data_version(tmp_path: Path) -> None:
+def test_the_report_contains_the_data_version(tmp_path: Path) -> None:
     path = write_trips(tmp_path / "m.csv", LAYOUT, [trip()])
     report = clean(path, tmp_path, rules=["zero_passengers"]).report
     assert report.data_version == data_version(source_record(path), GREEN, GREEN.select_rules(["zero_passengers"]))
@@ -326,19 +326,19 @@ def test_the_report_carries_the_data_version(tmp_path: Path) -> None:
 # --- rejected files --------------------------------------------------------------------------------------------------
 
 
-def assert_nothing_published(folder: Path) -> None:
+def assert_no_report_written(folder: Path) -> None:
     for path in (folder / "clean.parquet", folder / "quarantine.parquet"):
         if path.exists():
             assert CleaningReport.from_footer(pyarrow.parquet.read_metadata(path).metadata) is None
 
 
 @pytest.mark.parametrize("rows", [2, 4])
-def test_a_month_whose_rows_do_not_add_up_is_rejected(tmp_path: Path, rows: int) -> None:
+def test_a_month_whose_row_counts_do_not_reconcile_is_rejected(tmp_path: Path, rows: int) -> None:
     path = write_trips(tmp_path / "m.csv", LAYOUT, [trip(), trip(passenger_count="0"), trip()])
     expected = rf"green 2020-10: 3 rows were read \(2 clean, 1 quarantined\), but the file has {rows}\."
     with pytest.raises(ReconciliationError, match=expected):
         clean(path, tmp_path, rows=rows)
-    assert_nothing_published(tmp_path)
+    assert_no_report_written(tmp_path)
 
 
 def test_a_month_with_more_than_half_in_quarantine_is_rejected_with_the_reasons(tmp_path: Path) -> None:
@@ -348,10 +348,10 @@ def test_a_month_with_more_than_half_in_quarantine_is_rejected_with_the_reasons(
     assert str(error.value).startswith(
         "green 2020-10: 2 of 3 rows would be quarantined (unreadable_value 1, zero_passengers 1). Nothing was"
     )
-    assert_nothing_published(tmp_path)
+    assert_no_report_written(tmp_path)
 
 
-def test_exactly_half_in_quarantine_is_published(tmp_path: Path) -> None:
+def test_exactly_half_in_quarantine_is_accepted(tmp_path: Path) -> None:
     cleaned = clean(write_trips(tmp_path / "m.csv", LAYOUT, [trip(), trip(passenger_count="0")]), tmp_path)
     assert cleaned.report.share_quarantined == clean_month_module.MAXIMUM_SHARE_QUARANTINED
 
@@ -368,19 +368,19 @@ def test_too_many_malformed_rows_are_rejected_with_a_one_line_error(
 
 
 TRIPS = LAYOUTS[LAYOUT].file([trip(tip_amount=f"{cents / 100}") for cents in range(1000)])
-PACKED = gzip.compress(TRIPS, mtime=0)
+GZIPPED = gzip.compress(TRIPS, mtime=0)
 
 
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("m.csv.gz", PACKED[:-1]),
-        ("m.csv.gz", PACKED[: len(PACKED) // 2]),
-        ("m.csv.gz", PACKED[:5]),
-        ("m.csv.gz", PACKED[:10] + b"\x07" + PACKED[11:]),
-        ("m.csv.gz", PACKED[:500] + b"\0\xff" * 50 + PACKED[600:]),
-        ("m.csv.gz", PACKED[:-8] + b"\0" * 8),
-        ("m.csv.gz", PACKED + b"more"),
+        ("m.csv.gz", GZIPPED[:-1]),
+        ("m.csv.gz", GZIPPED[: len(GZIPPED) // 2]),
+        ("m.csv.gz", GZIPPED[:5]),
+        ("m.csv.gz", GZIPPED[:10] + b"\x07" + GZIPPED[11:]),
+        ("m.csv.gz", GZIPPED[:500] + b"\0\xff" * 50 + GZIPPED[600:]),
+        ("m.csv.gz", GZIPPED[:-8] + b"\0" * 8),
+        ("m.csv.gz", GZIPPED + b"more"),
         ("m.csv.gz", TRIPS),
         ("m.parquet", TRIPS),
         ("m.parquet", b""),
@@ -396,7 +396,7 @@ def test_a_damaged_file_is_rejected_with_a_one_line_error(tmp_path: Path, name: 
         clean(path, tmp_path, rows=1000)
     assert "\n" not in str(error.value)
     assert str(path) in str(error.value)
-    assert_nothing_published(tmp_path)
+    assert_no_report_written(tmp_path)
 
 
 def test_a_long_file_that_is_damaged_near_its_end_is_rejected(tmp_path: Path) -> None:
@@ -405,7 +405,7 @@ def test_a_long_file_that_is_damaged_near_its_end_is_rejected(tmp_path: Path) ->
     path.write_bytes(content[: len(content) * 9 // 10])
     with pytest.raises(InvalidFileError, match=r"the file cannot be read as csv\.gz"):
         clean(path, tmp_path, rows=15_000)
-    assert_nothing_published(tmp_path)
+    assert_no_report_written(tmp_path)
 
 
 def test_a_parquet_file_with_damaged_pages_is_rejected(tmp_path: Path) -> None:
@@ -418,7 +418,7 @@ def test_a_parquet_file_with_damaged_pages_is_rejected(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"<html>\n<body>\n", b"a,b\n1,2\n", b"\xff\xfeV\0e\0n\0\n\0"])
-def test_a_file_with_other_columns_is_rejected(tmp_path: Path, content: bytes) -> None:
+def test_a_file_without_the_required_columns_is_rejected(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(ColumnMismatchError, match="green 2020-10: the file has no column for vendor_id"):
         clean(write_csv(tmp_path / "m.csv", content), tmp_path, rows=1)
 
@@ -449,7 +449,7 @@ def test_whole_fields_may_be_quoted(tmp_path: Path) -> None:
     assert pyarrow.parquet.read_table(one).equals(pyarrow.parquet.read_table(other))
 
 
-def test_a_stray_quote_loses_no_row(tmp_path: Path) -> None:
+def test_a_stray_quote_does_not_merge_rows(tmp_path: Path) -> None:
     line = LAYOUTS[LAYOUT].line(trip())
     content = LAYOUTS[LAYOUT].file([line.replace(",N,", ',"N,'), *[line] * 5])
     assert len(list(csv.reader(content.decode().splitlines(keepends=True)))) == 2
