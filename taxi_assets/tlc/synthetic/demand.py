@@ -1,10 +1,10 @@
-"""How many trips each service has, at which times, and between which zones, whichever vehicle serves them.
+"""The trip demand of each service: monthly volume, pickup times, and zones. Vehicles are not modeled.
 
-Belongs here: volumes, hours, days of the week and zones, each with its origin, and the functions that read them. Does
+Belongs here: volumes, hours, days of the week and zones, each with its source, and the functions that read them. Does
 not belong here: the records of a service (`metered_distributions.py`, `fhv_trips.py`, `fhvhv_trips.py`), and drawing
 single rides (`rides.py`).
 
-Origin of the numbers, where a comment names no other:
+Sources of the numbers, unless a comment names another:
 
 - green: measured on 2020-10 (95,120 rows, the CSV era that the synthetic sample imitates) and compared with 2023-01,
   2023-02 and 2024-01.
@@ -41,8 +41,8 @@ _ZONE_STATISTICS = Path(__file__).with_name("zones.csv")
 
 # ---------------------------------------------------------------------------------------------------- trips per month
 
-# A demonstration does not need millions of rows. In months above this size, without the seasonal factor, rows grow with
-# the fifth root of the trips.
+# A demonstration does not need millions of rows. Above this size (before the seasonal factor), rows grow with the fifth
+# root of trips.
 _DAMPED_ABOVE_ROWS = 110_000
 _DAMPING_EXPONENT = 0.2
 
@@ -52,7 +52,7 @@ def _series(text: str) -> dict[str, float]:
     return {month: float(value) for month, value in zip(months, values, strict=True)}
 
 
-# Seasonal factors from January to December: an estimate of an ordinary year.
+# Seasonal factors from January to December: an estimate of a typical year.
 _SEASON = (0.97, 0.94, 1.07, 1.05, 1.06, 1.01, 0.94, 0.91, 0.96, 1.05, 0.99, 1.02)
 
 
@@ -66,9 +66,9 @@ class Volume:
     """How many published trips one row represents."""
 
     def rows(self, month: Month) -> int:
-        """Return the number of rows of a month: at most 200,000.
+        """Return the number of rows of a month. With the volumes below, it is at most 200,000.
 
-        Between two known months, the volume follows their trend and the season of an ordinary year. A trend above
+        Between two known months, the volume follows their trend and the season of a typical year. A trend above
         110,000 rows is damped (`_DAMPING_EXPONENT`). The season is not damped.
         """
         trend_rows = math.exp(np.interp(month.year * 12 + month.number, *self._trend))
@@ -85,8 +85,9 @@ class Volume:
         return np.array([month.year * 12.0 + month.number for month in months]), np.log(rows / season)
 
 
-# General knowledge; verified: yellow 2021-01; green 2013-08, 2020-10, 2023-01, 2024-01; fhvhv 2025-01.
-# The trips per row are chosen so that 2021-01 has 100,000, 25,000, 25,000 and 85,000 rows.
+# From general knowledge. Checked against published files: yellow 2021-01; green 2013-08, 2020-10, 2023-01, 2024-01;
+# fhvhv 2025-01.
+# The trips per row are chosen so that 2021-01 has 100,000 yellow, 25,000 green, 25,000 fhv and 85,000 fhvhv rows.
 YELLOW_VOLUME = Volume(
     _series("""
         2009-01 14092  2012-01 14970  2014-01 13783  2015-01 12742  2016-01 10906  2017-01 9711  2018-01 8760
@@ -132,12 +133,12 @@ def days_of(month: Month) -> list[dt.date]:
 
 
 def draw_day_factors(rng: np.random.Generator, month: Month) -> FloatArray:
-    """Draw a random factor around 1 for each day of a month, by which the trips of that day vary."""
+    """Draw a random factor around 1 for the number of trips on each day of a month; shape (days,)."""
     return np.asarray(np.exp(0.04 * rng.standard_normal(month.days)))
 
 
 def apportion(total: int, weights: FloatArray) -> list[int]:
-    """Return integers that sum to `total`, in about the ratio of the weights."""
+    """Return integers that sum to `total` and are approximately proportional to the weights."""
     ends = np.rint(np.cumsum(weights) / weights.sum() * total).astype(np.int64)
     return [int(count) for count in np.diff(ends, prepend=0)]
 
@@ -156,14 +157,14 @@ def value_in_force(rules: Sequence[tuple[str, _Value]], date: dt.date) -> _Value
 
 _DAY_KIND = (0, 0, 0, 0, 1, 2, 3)  # Monday to Thursday, Friday, Saturday, Sunday
 _SATURDAY, _SUNDAY = 5, 6
-_HOLIDAYS = ((1, 1), (7, 4), (12, 25))  # trips as on a Sunday, and no rush hour surcharge
+_HOLIDAYS = ((1, 1), (7, 4), (12, 25))  # as many trips as on a Sunday, and no rush hour surcharge
 
 # Duration of a trip by the hour of its pickup, relative to 08:00.
-_SLOWNESS = (
+_DURATION_FACTORS = (
     (0.76, 0.78, 0.71, 0.67, 0.66, 0.73, 0.85, 0.92, 1.00, 0.98, 0.99, 1.01),
     (1.03, 1.06, 1.12, 1.15, 1.14, 1.10, 1.03, 0.96, 0.90, 0.85, 0.81, 0.79),
 )
-SLOWNESS_BY_HOUR: FloatArray = np.ravel(_SLOWNESS)
+DURATION_FACTOR_BY_HOUR: FloatArray = np.ravel(_DURATION_FACTORS)
 
 
 def is_workday(day: dt.date) -> bool:
@@ -175,39 +176,39 @@ def is_workday(day: dt.date) -> bool:
 class Demand:
     """The demand for one kind of ride (hailed, dispatched or by app): its times and its zones."""
 
-    hours: tuple[tuple[int, ...], ...]
-    """Pickups per hour, per thousand of the day: Monday to Thursday, Friday, Saturday, Sunday."""
-    weekdays: tuple[float, ...]
-    """Factors around 1 for Monday to Sunday."""
-    zones: str
+    pickups_by_hour: tuple[tuple[int, ...], ...]
+    """Pickups in each hour, per thousand of the day; shape (4, 24): Monday to Thursday, Friday, Saturday, Sunday."""
+    weekday_factors: tuple[float, ...]
+    """Number of trips relative to an average day, Monday to Sunday."""
+    zone_column_prefix: str
     """Prefix of the columns of zones.csv."""
     near_miles: float
-    """Distance over which the attraction of a destination falls to 1/e, for most trips."""
+    """Distance in miles over which attraction falls to 1/e, for most trips."""
     far_share: float
-    """Weight of the trips that go anywhere."""
+    """Weight of long-distance trips."""
     far_miles: float
-    """The same distance for these."""
-    own_zone: float
-    """Attraction of destinations within the zone of the pickup."""
+    """Distance in miles over which attraction falls to 1/e, for long-distance trips."""
+    same_zone_attraction: float
+    """Attraction of the pickup's own zone. That of other zones decreases with distance."""
 
-    def weights(self, days: Sequence[dt.date]) -> FloatArray:
-        """Return the trips of each day, relative to an average day."""
+    def day_factors(self, days: Sequence[dt.date]) -> FloatArray:
+        """Return the number of trips on each day, relative to an average day; shape (days,)."""
         holidays = [(day.month, day.day) in _HOLIDAYS for day in days]
         return np.array(
             [
-                self.weekdays[_SUNDAY if is_holiday else day.weekday()]
+                self.weekday_factors[_SUNDAY if is_holiday else day.weekday()]
                 for day, is_holiday in zip(days, holidays, strict=True)
             ]
         )
 
-    def hourly(self, day: dt.date) -> FloatArray:
+    def hour_probabilities(self, day: dt.date) -> FloatArray:
         """Return the probability that a trip of the day begins in each hour; shape (24,)."""
-        pickups = self.hours[_DAY_KIND[day.weekday()]]
+        pickups = self.pickups_by_hour[_DAY_KIND[day.weekday()]]
         return np.array(pickups) / sum(pickups)
 
 
-# The hours of yellow are the mean of the smoothed rows of 2025 and of green 2020-10: in early 2021, nights were quieter
-# than in 2025.
+# The hours of yellow are the mean of two smoothed sources: rows of 2025, and green 2020-10. In early 2021, nights were
+# quieter than in 2025.
 HAILED_YELLOW = Demand(
     (
         (12, 6, 3, 3, 3, 7, 21, 41, 55, 56, 55, 56, 58, 59, 64, 70, 72, 76, 71, 61, 51, 43, 34, 22),
@@ -215,12 +216,12 @@ HAILED_YELLOW = Demand(
         (34, 25, 19, 14, 8, 5, 9, 19, 27, 34, 48, 53, 58, 59, 69, 69, 73, 67, 63, 58, 48, 46, 49, 46),
         (38, 32, 22, 15, 10, 6, 9, 13, 17, 33, 49, 60, 68, 70, 69, 67, 69, 79, 66, 56, 46, 40, 34, 32),
     ),
-    weekdays=(0.93, 1.01, 1.06, 1.08, 1.12, 1.04, 0.76),
-    zones="yellow",
+    weekday_factors=(0.93, 1.01, 1.06, 1.08, 1.12, 1.04, 0.76),
+    zone_column_prefix="yellow",
     near_miles=1.3,
     far_share=0.03,
     far_miles=10,
-    own_zone=0.6,
+    same_zone_attraction=0.6,
 )
 HAILED_GREEN = Demand(
     (
@@ -229,12 +230,12 @@ HAILED_GREEN = Demand(
         (18, 13, 8, 5, 3, 5, 11, 27, 35, 38, 55, 60, 67, 66, 81, 75, 81, 75, 71, 63, 48, 37, 30, 27),
         (28, 19, 9, 4, 6, 6, 13, 22, 27, 42, 56, 67, 72, 72, 82, 80, 70, 78, 61, 56, 44, 35, 27, 23),
     ),
-    weekdays=(0.96, 1.01, 1.05, 1.11, 1.12, 1.02, 0.73),
-    zones="green",
+    weekday_factors=(0.96, 1.01, 1.05, 1.11, 1.12, 1.02, 0.73),
+    zone_column_prefix="green",
     near_miles=1.2,
     far_share=0.02,
     far_miles=10,
-    own_zone=0.65,
+    same_zone_attraction=0.65,
 )
 DISPATCHED_TAXIS = Demand(
     (
@@ -243,12 +244,12 @@ DISPATCHED_TAXIS = Demand(
         (6, 4, 2, 7, 23, 20, 16, 36, 57, 66, 76, 90, 81, 81, 78, 63, 55, 54, 46, 41, 34, 23, 23, 18),
         (15, 9, 6, 3, 1, 4, 10, 24, 51, 68, 82, 84, 102, 86, 81, 66, 59, 57, 47, 41, 34, 26, 29, 14),
     ),
-    weekdays=(1.08, 1.18, 1.21, 1.2, 1.2, 0.65, 0.48),
-    zones="dispatched",
+    weekday_factors=(1.08, 1.18, 1.21, 1.2, 1.2, 0.65, 0.48),
+    zone_column_prefix="dispatched",
     near_miles=2.3,
     far_share=0.08,
     far_miles=12,
-    own_zone=0.9,
+    same_zone_attraction=0.9,
 )
 # Liveries and black cars: trips to work, school and medical appointments. Estimates, with the zones of dispatched
 # taxis.
@@ -259,12 +260,12 @@ FOR_HIRE_CARS = Demand(
         (33, 27, 22, 17, 17, 20, 27, 36, 44, 48, 51, 53, 55, 55, 56, 56, 55, 56, 54, 50, 45, 42, 40, 37),
         (42, 36, 29, 21, 17, 17, 21, 28, 37, 46, 53, 57, 57, 55, 54, 54, 53, 52, 50, 48, 43, 38, 32, 25),
     ),
-    weekdays=(1.07, 1.11, 1.12, 1.12, 1.13, 0.8, 0.65),
-    zones="dispatched",
+    weekday_factors=(1.07, 1.11, 1.12, 1.12, 1.13, 0.8, 0.65),
+    zone_column_prefix="dispatched",
     near_miles=2.3,
     far_share=0.08,
     far_miles=12,
-    own_zone=0.9,
+    same_zone_attraction=0.9,
 )
 # Estimates: busiest on Friday and Saturday evenings, and in the nights that follow.
 APPS = Demand(
@@ -274,12 +275,12 @@ APPS = Demand(
         (41, 33, 25, 18, 12, 10, 13, 20, 28, 36, 43, 48, 50, 51, 52, 52, 54, 57, 59, 58, 54, 52, 55, 57),
         (54, 47, 38, 27, 17, 11, 12, 17, 24, 34, 42, 47, 49, 51, 51, 50, 50, 51, 52, 50, 46, 41, 36, 28),
     ),
-    weekdays=(0.87, 0.91, 0.95, 1.0, 1.14, 1.19, 0.94),
-    zones="fhvhv",
+    weekday_factors=(0.87, 0.91, 0.95, 1.0, 1.14, 1.19, 0.94),
+    zone_column_prefix="fhvhv",
     near_miles=1.7,
     far_share=0.02,
     far_miles=10,
-    own_zone=1.0,
+    same_zone_attraction=1.0,
 )
 
 
@@ -296,14 +297,14 @@ _ABOVE_60TH = (140, 141, 142, 143, 194, 202, 236, 237, 238, 239, 262, 263)
 class OriginDestinationModel:
     """Draws pairs of pickup and dropoff zones for a demand, and the miles driven between them.
 
-    `zones.csv` holds for each zone:
+    `zones.csv` contains for each zone:
 
     - A position on a plane, in road miles east and north of Midtown Center. Fitted to the median distances of 13,415
-      pairs of zones in published months, with a median error of 9 %.
+      pairs of zones in published months, with a median error of 9%.
     - Its pickups and its attraction as a destination, per million. The attraction is fitted so that dropoffs match the
       measured ones. Those of yellow are from 2025-02, with airports at about half, because fewer people flew in 2021.
-      Those of fhvhv are estimates: the shares of the boroughs are general knowledge (Manhattan 38 %, Brooklyn 28,
-      Queens 20, Bronx 13, Staten Island 2), and within a borough, zones share as in a flattened mix of other services.
+      Those of fhvhv are estimates. Borough shares are general knowledge (Manhattan 38%, Brooklyn 28%, Queens 20%, Bronx
+      13%, Staten Island 2%). Within a borough, shares follow a smoothed mix of the other services.
     """
 
     def __init__(self, demand: Demand) -> None:
@@ -312,15 +313,15 @@ class OriginDestinationModel:
             statistics = dict(zip(names, np.loadtxt(file, delimiter=",", unpack=True), strict=True))
         place = np.column_stack([statistics["x_miles"], statistics["y_miles"]])
         self._distance: FloatArray = np.hypot(*(place[:, None, :] - place[None, :, :]).transpose(2, 0, 1))
-        reach = np.exp(-self._distance / demand.near_miles)
-        reach += demand.far_share * np.exp(-self._distance / demand.far_miles)
+        attraction = np.exp(-self._distance / demand.near_miles)
+        attraction += demand.far_share * np.exp(-self._distance / demand.far_miles)
         # Airports attract trips from the whole city; few trips stay within one.
         airports = np.isin(statistics["LocationID"], AIRPORTS)
-        reach[airports, :] = np.exp(-self._distance[airports, :] / 20)
-        reach[:, airports] = np.exp(-self._distance[:, airports] / 20)
-        np.fill_diagonal(reach, np.where(airports, 0.1, 1.0) * demand.own_zone)
-        trips = reach * statistics[f"{demand.zones}_pull"]
-        trips *= (statistics[f"{demand.zones}_pickups"] / trips.sum(axis=1))[:, None]
+        attraction[airports, :] = np.exp(-self._distance[airports, :] / 20)
+        attraction[:, airports] = np.exp(-self._distance[:, airports] / 20)
+        np.fill_diagonal(attraction, np.where(airports, 0.1, 1.0) * demand.same_zone_attraction)
+        trips = attraction * statistics[f"{demand.zone_column_prefix}_attraction"]
+        trips *= (statistics[f"{demand.zone_column_prefix}_pickups"] / trips.sum(axis=1))[:, None]
         self._cumulative: FloatArray = np.cumsum(trips.ravel() / trips.sum())
 
     def draw_pairs(self, rng: np.random.Generator, count: int) -> tuple[IntArray, IntArray]:
@@ -330,7 +331,7 @@ class OriginDestinationModel:
         return pair // len(self._distance) + 1, pair % len(self._distance) + 1
 
     def draw_miles(self, rng: np.random.Generator, origin: IntArray, destination: IntArray) -> FloatArray:
-        """Draw the miles driven, around the distance between the zones, or around 0.82 miles within a zone."""
+        """Draw the miles driven, one value per pair: around the distance between zones, or 0.82 miles within a zone."""
         noise = rng.standard_normal(len(origin))
         within = 0.82 * np.exp(0.62 * noise)
         return np.where(
@@ -345,8 +346,12 @@ def origin_destination_model(demand: Demand) -> OriginDestinationModel:
 
 
 @functools.cache
-def below_96th() -> BoolArray:
-    """Return flags for zones below 96th Street, where the congestion surcharge applies; indexed by LocationID."""
+def congestion_surcharge_zones() -> BoolArray:
+    """Return which zones have the congestion surcharge: Manhattan south of 96th Street.
+
+    Returns:
+        One boolean per LocationID; shape (266,).
+    """
     rows = [line.split(",") for line in ZONE_TABLE.read_text(encoding="utf-8").splitlines()]
     below = np.array([row[-1] == '"Yellow Zone"' for row in rows])  # index 0 is the header
     below[list(_ABOVE_96TH)] = False
@@ -354,8 +359,12 @@ def below_96th() -> BoolArray:
 
 
 @functools.cache
-def below_60th() -> BoolArray:
-    """Return flags for zones in the business district, with a fee since 2025; indexed by LocationID."""
-    below = below_96th().copy()
+def business_district_zones() -> BoolArray:
+    """Return which zones are in the business district, which has a fee since 2025.
+
+    Returns:
+        One boolean per LocationID; shape (266,).
+    """
+    below = congestion_surcharge_zones().copy()
     below[list(_ABOVE_60TH)] = False
     return below

@@ -77,7 +77,7 @@ class _Bases:
 def csv_lines(month: Month, rng: np.random.Generator) -> Iterator[pa.Array]:
     """Yield the CSV lines of each day, without line ends."""
     days = days_of(month)
-    weights = draw_day_factors(rng, month) * FOR_HIRE_CARS.weights(days)
+    weights = draw_day_factors(rng, month) * FOR_HIRE_CARS.day_factors(days)
     for day, count in zip(days, apportion(FHV_VOLUME.rows(month), weights), strict=True):
         if count:
             yield draw_day_lines(rng, day, count)

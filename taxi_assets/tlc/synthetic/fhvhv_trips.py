@@ -115,7 +115,7 @@ def schema(month: Month) -> pa.Schema:
 def record_batches(month: Month, rng: np.random.Generator) -> Iterator[pa.RecordBatch]:
     """Yield the trips of each day, in the month's schema."""
     days = demands.days_of(month)
-    weights = demands.draw_day_factors(rng, month) * APPS.weights(days)
+    weights = demands.draw_day_factors(rng, month) * APPS.day_factors(days)
     for day, count in zip(days, demands.apportion(FHVHV_VOLUME.rows(month), weights), strict=True):
         if count:
             yield draw_day_batch(rng, month, day, count)
@@ -194,12 +194,12 @@ def _draw_amounts(rng: np.random.Generator, rides: Rides, shared: BoolArray) -> 
         "tolls": toll,
         "bcf": np.rint(value_in_force(_FUND, date) * (fare + toll)),
         "sales_tax": np.rint(_SALES_TAX * (fare + toll)),
-        "congestion_surcharge": demands.below_96th()[ends].any(axis=0)
+        "congestion_surcharge": demands.congestion_surcharge_zones()[ends].any(axis=0)
         * np.where(shared, _CONGESTION_SHARED, _CONGESTION),
         "airport_fee": airport if date.isoformat() >= _AIRPORT_SINCE else np.full(count, np.nan),
         "tips": _draw_tips(rng, fare),
         "driver_pay": np.rint(pay),
-        "cbd_congestion_fee": demands.below_60th()[ends].any(axis=0)
+        "cbd_congestion_fee": demands.business_district_zones()[ends].any(axis=0)
         * (date.isoformat() >= _DISTRICT_SINCE)
         * _DISTRICT,
     }

@@ -122,12 +122,12 @@ class MeteredService:
         """Return each day with its hailed and its dispatched rows, which sum to the rows of the month."""
         rows = self.volume.rows(month)
         dispatched = round(rows * value_in_force(self.dispatched_share, month.start))
-        days, factors = days_of(month), draw_day_factors(rng, month)
+        days, random_factors = days_of(month), draw_day_factors(rng, month)
         return list(
             zip(
                 days,
-                apportion(rows - dispatched, factors * self.hailed.weights(days)),
-                apportion(dispatched, factors * self.dispatched.weights(days)),
+                apportion(rows - dispatched, random_factors * self.hailed.day_factors(days)),
+                apportion(dispatched, random_factors * self.dispatched.day_factors(days)),
                 strict=True,
             )
         )

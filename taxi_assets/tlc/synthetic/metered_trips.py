@@ -141,8 +141,8 @@ def _add_fares(
     rush = np.isin(hour, distributions.RUSH_HOURS) & demands.is_workday(rides.day.date)
     extra = np.where(rate == _TO_JFK, tariff.jfk_rush * rush, tariff.rush * rush + tariff.overnight * overnight)
     taxed = np.isin(rate, [_TO_NEWARK, _NEGOTIATED], invert=True)
-    below_96th = demands.below_96th()
-    congested = below_96th[rides.origin] | below_96th[rides.destination]
+    has_surcharge = demands.congestion_surcharge_zones()
+    congested = has_surcharge[rides.origin] | has_surcharge[rides.destination]
     trips["RatecodeID"] = rate
     trips["trip_type"] = 1 + draw_flags(rng, count, 0.86 * (rate == _NEGOTIATED))
     trips["fare_amount"] = _draw_fares(rng, tariff, rate, rides)
@@ -156,8 +156,9 @@ def _add_fares(
 def _draw_rate_codes(rng: np.random.Generator, service: MeteredService, rides: Rides) -> IntArray:
     """Draw RatecodeIDs: standard, JFK (flat), Newark, Nassau or Westchester, negotiated, unknown."""
     origin, destination = rides.origin, rides.destination
-    below_96th, count = demands.below_96th(), len(origin)
-    jfk = ((origin == demands.JFK) & below_96th[destination]) | ((destination == demands.JFK) & below_96th[origin])
+    # The flat fare applies in all of Manhattan. Here it applies south of 96th Street.
+    manhattan, count = demands.congestion_surcharge_zones(), len(origin)
+    jfk = ((origin == demands.JFK) & manhattan[destination]) | ((destination == demands.JFK) & manhattan[origin])
     rate = np.where(jfk, _TO_JFK, _STANDARD)
     rate[destination == demands.NEWARK] = _TO_NEWARK
     rate[(destination == demands.OUTSIDE) & draw_flags(rng, count, 0.1)] = _SUBURBS

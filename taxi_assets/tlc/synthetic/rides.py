@@ -129,10 +129,10 @@ def draw_rides(rng: np.random.Generator, demand: Demand, date: dt.date, count: i
     is_aborted = draw_flags(rng, count, aborted)
     destination = np.where(is_aborted, origin, destination)
     miles = np.where(is_aborted, 0.0, np.minimum(model.draw_miles(rng, origin, destination), 60.0))
-    hour = draw_indices(rng, count, demand.hourly(date))
+    hour = draw_indices(rng, count, demand.hour_probabilities(date))
     # Fitted to published trips of 0.5 to 40 miles: ln minutes = 1.9 + 0.72 ln miles, standard deviation 0.32.
     minutes = np.exp(1.9 + 0.72 * np.log(np.maximum(miles, 0.05)) + 0.3 * rng.standard_normal(count))
-    minutes = np.where(is_aborted, rng.uniform(0.03, 1.0, count), minutes * demands.SLOWNESS_BY_HOUR[hour])
+    minutes = np.where(is_aborted, rng.uniform(0.03, 1.0, count), minutes * demands.DURATION_FACTOR_BY_HOUR[hour])
     seconds = np.maximum(np.rint(minutes * 60), 1).astype(np.int64)
     start_seconds = day.elapsed(rng, hour * _HOUR + rng.integers(0, _HOUR, count))
     return Rides(day, start_seconds, seconds, minutes, miles, origin, destination)
