@@ -69,7 +69,7 @@ def test_the_section_of_an_error_gives_cause_remedy_and_whether_it_is_transient(
 
 @pytest.mark.parametrize("error_class", ERROR_CLASSES)
 def test_an_error_survives_pickle_and_copy(error_class: type[TaxiAssetsError]) -> None:
-    error = error_class("100 % of {month}: ü\n", remedy="Pick it up.")
+    error = error_class("100% of {month}: ü\n", remedy="Pick it up.")
     for restored in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):  # noqa: S301  (the test's own bytes)
         assert type(restored) is error_class
         assert (restored.problem, restored.remedy, str(restored)) == (error.problem, error.remedy, str(error))

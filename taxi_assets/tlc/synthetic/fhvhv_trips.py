@@ -7,7 +7,7 @@ Known facts:
 
 - the columns
 - the bases of each company, and their shares until 2020-04 (600 published rows)
-- the Black Car Fund's 2.5 %, 3 % from 2020-11-01, and 2.75 % in published rows of 2024; sales tax of 8.875 %
+- the Black Car Fund's 2.5%, 3% from 2020-11-01, and 2.75% in published rows of 2024; sales tax of 8.875%
 - the congestion surcharge of 2.75, or 0.75 for shared rides
 - the airport fee of 2.50 per end from 2021-04-05, or 1.25 for shared rides; its column was empty before
 - the business district's fee of 1.50 from 2025-01-05

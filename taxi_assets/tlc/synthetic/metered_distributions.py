@@ -101,7 +101,7 @@ class MeteredService:
     payment_types: tuple[float, ...]
     """Shares of credit card, cash, no charge, dispute, unknown."""
     tips: tuple[float, ...]
-    """Shares of the tips on cards: none, 20 %, 25 %, 30 %, whole dollars, any amount."""
+    """Shares of the tips on cards: none, 20%, 25%, 30%, whole dollars, any amount."""
     negotiated: float
     """RatecodeID 5."""
     odometer_failed: float
@@ -141,7 +141,7 @@ YELLOW = MeteredService(
     dispatched_share=(("0000-00", 0.0), ("2019-07", 0.008), ("2020-04", 0.0718), ("2022-01", 0.035)),
     vendor_1=0.33,
     passengers=(0.735, 0.15, 0.04, 0.016, 0.03, 0.0289, 0.0001),
-    # 2021-01 had 26,726 rows, 1.95 % of all. A little less here, so that at most 2 % of the rows violate any rule.
+    # 2021-01 had 26,726 rows, 1.95% of all. A little less here, so that at most 2% of the rows violate any rule.
     zero_passengers=0.0185,
     payment_types=(0.738, 0.2505, 0.0068, 0.0047, 0.00002),
     tips=(0.07, 0.38, 0.14, 0.08, 0.18, 0.15),
@@ -160,7 +160,7 @@ GREEN = MeteredService(
     volume=GREEN_VOLUME,
     hailed=HAILED_GREEN,
     dispatched=DISPATCHED_TAXIS,
-    # 44.7 % in 2020-10, 6.0 to 7.4 % in 2023 and 2024; there were none before July 2019. The share of 2019 is an
+    # 44.7% in 2020-10, 6.0 to 7.4% in 2023 and 2024; there were none before July 2019. The share of 2019 is an
     # estimate.
     dispatched_share=(("0000-00", 0.0), ("2019-07", 0.18), ("2020-04", 0.447), ("2022-01", 0.065)),
     vendor_1=0.19,
@@ -175,6 +175,6 @@ GREEN = MeteredService(
     congestion_cents=275,
     dispatch_fee=0.927,
     dispatch_mta_tax=False,
-    absurd_distance=0.0008,  # 31 rows of 42,510; about 0.8 % in 2023 and 2024, when far fewer rows were dispatched
+    absurd_distance=0.0008,  # 31 rows of 42,510; about 0.8% in 2023 and 2024, when far fewer rows were dispatched
     stored=0.0074,
 )

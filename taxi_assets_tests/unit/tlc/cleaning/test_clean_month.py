@@ -121,7 +121,7 @@ def assert_matches_reference(path: Path, output_dir: Path) -> CleaningReport:
 @pytest.mark.parametrize("path", real_files("first100", "samples"), ids=lambda path: path.name)
 def test_the_first_rows_of_every_layout_match_pythons_csv_module(path: Path, tmp_path: Path) -> None:
     report = assert_matches_reference(path, tmp_path)
-    # Only this file has more than 5 %: six of its first hundred trips have no passenger.
+    # Only this file has more than 5%: six of its first hundred trips have no passenger.
     exceptions = {"yellow_tripdata_2019-07.csv": {"zero_passengers": 6}}
     if path.name in exceptions:
         assert {name: reason.rows for name, reason in report.reasons.items()} == exceptions[path.name]
