@@ -120,7 +120,7 @@ def build_warehouse(settings: Settings) -> Warehouse:
 
 
 def build_frame_io_manager(warehouse: Warehouse, settings: Settings) -> Any:
-    """Return the IO manager for small tables, which are pandas frames."""
+    """Return the IO manager for unpartitioned tables, which are pandas frames."""
     address = settings.warehouse
     if not isinstance(address, BigQueryAddress):
         return WarehouseFrameIOManager(warehouse=warehouse)
@@ -137,7 +137,7 @@ def build_service_assets(
     Args:
         service: The service.
         settings: Decide which layers are retried.
-        warehouse_kind: The warehouse engine, such as "duckdb"; the UI shows it as the table's kind.
+        warehouse_kind: The kind of database, such as "duckdb"; the UI shows it as the table's kind.
     """
     assets = [
         raw_asset(service, retry_policy(settings.retry_delay_seconds)),
@@ -162,7 +162,7 @@ def build_shared_assets(settings: Settings, warehouse_kind: str) -> list[dg.Asse
 
     Args:
         settings: Give the delay between retries.
-        warehouse_kind: The warehouse engine, such as "duckdb"; the UI shows it as the table's kind.
+        warehouse_kind: The kind of database, such as "duckdb"; the UI shows it as the table's kind.
     """
     # Retried on local stores too: another run can change one of the services while a run reads them.
     retry = retry_policy(settings.retry_delay_seconds)

@@ -1,7 +1,8 @@
 """Metadata that Dagster's UI shows for assets and materializations: numbers, previews, columns with units.
 
-The name of a number says its unit (`file_bytes`, `duration_seconds`, `quarantined_percent`), unless it is a count.
-Numbers are rounded to the precision that a reader can use. Owners and tags, which all assets share, are here too.
+A number's name includes its unit (`file_bytes`, `duration_seconds`, `quarantined_percent`), unless it is a count.
+Numbers are rounded to the precision that a reader can use. Owners and tags, which all assets share, are also defined
+here.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ def image(name: str, png: bytes) -> dg.MarkdownMetadataValue:
 
 def generated_note(generated: bool) -> dict[str, str]:
     """Return the note that marks rows of the generated sample; empty for published rows."""
-    return {"sample": "Generated data for trying out the platform: these are not TLC's records."} if generated else {}
+    return {"sample": "Generated sample data; not TLC trip records."} if generated else {}
 
 
 def report_metadata(report: CleaningReport) -> dict[str, Any]:
@@ -142,8 +143,8 @@ def _has_total(report: CleaningReport) -> bool:
 
 def _reasons_table(report: CleaningReport) -> str:
     if not report.reasons:
-        return "Nothing was quarantined."
-    headers = ["reason", "rows", "total_amount, dollars"]
+        return "No rows were quarantined."
+    headers = ["reason", "rows", "total_amount (US dollars)"]
     rows = [(name, f"{r.rows:,}", f"{r.total_cents / 100:,.2f}") for name, r in report.reasons.items()]
     shown = len(headers) if _has_total(report) else 2
     return markdown_table(headers[:shown], [row[:shown] for row in rows])
@@ -178,11 +179,11 @@ def _cell(value: Any) -> str:
 
 
 def size_metadata(*, rows: int, file_bytes: int | None = None, seconds: float | None = None) -> Mapping[str, Any]:
-    """Return the size of a month and the time it took, which the UI plots over months.
+    """Return the size of a month and the duration of the work. The UI plots both by partition.
 
     Args:
         rows: Number of rows, under the name that Dagster itself recognizes.
-        file_bytes: Size of the file that holds them.
+        file_bytes: Size in bytes of the file that contains the rows.
         seconds: Duration of the work.
     """
     sizes: dict[str, Any] = {"dagster/partition_row_count": rows, "file_bytes": file_bytes}

@@ -1,7 +1,7 @@
 """Run the jobs of a deployment for a month, and read what every layer stores afterwards.
 
-Layers are read with pyarrow and DuckDB, not with the package's own code, so that a mistake in the package cannot hide
-itself. Ways to make a run fail are in `faults/`.
+Layers are read with pyarrow and DuckDB, not with the package's own code, so that a bug in the package cannot go
+unnoticed. Fault injection is in `faults/`.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class Deployment:
     home: Path
     """The folder of the lake and the warehouse, unless their addresses are given."""
     source: str
-    """As in TAXI_SOURCE."""
+    """A value of TAXI_SOURCE."""
     lake_address: str | None = None
-    """As in TAXI_LAKE; None means a folder in `home`."""
+    """A value of TAXI_LAKE; None means a folder in `home`."""
     warehouse_address: str | None = None
-    """As in TAXI_WAREHOUSE; None means a DuckDB file in `home`."""
+    """A value of TAXI_WAREHOUSE; None means a DuckDB file in `home`."""
 
     @property
     def lake(self) -> Path:
@@ -63,7 +63,7 @@ class Deployment:
         )
 
     def copy_to(self, home: Path) -> Deployment:
-        """Copy all files, with their times, and return the deployment of the copy."""
+        """Copy all files, preserving modification times, and return the deployment of the copy."""
         if self.home.exists():
             shutil.copytree(self.home, home, dirs_exist_ok=True)
         return Deployment(home, self.source)
@@ -164,14 +164,14 @@ class ParquetContent:
     sha256: str
     rows: int
     data_version: str
-    """The same in the clean and the quarantine object of a month that belong together."""
+    """Identical in the clean and quarantine objects that one cleaning wrote."""
     raw_sha256: str
     source_rows: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class StoredMonth:
-    """Everything that the layers store of a month. A layer that does not store it is None or empty."""
+    """One month's data in every layer. A layer without the month is None or empty."""
 
     raw: Mapping[str, str]
     """SHA-256 digests of the raw files by extension. There is one file, unless something went wrong."""
@@ -201,7 +201,7 @@ class StoredMonth:
 
 
 def read_stored_month(deployment: Deployment, service: str, month: str) -> StoredMonth:
-    """Read everything that is stored of a month, and change nothing.
+    """Read a month from every layer without modifying anything.
 
     Raises an error if an object is incomplete.
     """
@@ -220,7 +220,7 @@ def build_stored_month(
     warehouse: tuple[tuple[Any, ...], ...],
     loaded: tuple[Any, ...] | None,
 ) -> StoredMonth:
-    """Return what is stored of a month in any lake and warehouse.
+    """Build the stored state of a month from any lake and warehouse.
 
     Args:
         read: Returns the bytes of a lake object by its key; None if there is no such object.
@@ -259,7 +259,7 @@ def _parquet_content(content: bytes | None) -> ParquetContent | None:
 def _read_warehouse(file: Path, table: str, month: str) -> tuple[tuple[tuple[Any, ...], ...], tuple[Any, ...] | None]:
     """Return the month's rows, `source_row` last, and the month's row in `loaded_months`."""
     with tempfile.TemporaryDirectory() as folder:
-        # Read a copy, because opening the file would recover it.
+        # Read a copy, because opening the file would replay its WAL and change it.
         for path in (file, file.with_name(f"{file.name}.wal")):
             if path.exists():
                 shutil.copy(path, folder)
@@ -290,7 +290,10 @@ def stray_files(deployment: Deployment) -> list[str]:
 
 
 def file_states(deployment: Deployment) -> dict[str, tuple[int, int, str]]:
-    """Return inode, time and digest of every file by path; a file that is not written again keeps them."""
+    """Return inode, modification time (nanoseconds) and SHA-256 digest of every file, by path.
+
+    A file that is not written again keeps all three.
+    """
     files = [path for path in deployment.home.rglob("*") if path.is_file()]
     return {
         str(path.relative_to(deployment.home)): (

@@ -66,7 +66,7 @@ def csv_lines(month: Month, rows: int, *, dirty: int = 0, seed: int = 0, flag: s
 def write_download(
     content: bytes, folder: Path, *, extension: FileFormat = FileFormat.CSV, etag: str = '"1"'
 ) -> DownloadedFile:
-    """Write a file to `folder`, and return it like a download. Its rows are the lines after the first."""
+    """Write a file to `folder`, and return it as a `DownloadedFile`. Its rows are the lines after the first."""
     path = folder / f"download.{extension}"
     path.write_bytes(content)
     record = SourceRecord(
@@ -109,7 +109,7 @@ def publish_generated_month(
     service: Service = GREEN,
     layer: str = "clean",
 ) -> ParquetPartition:
-    """Publish a green month to a layer of a lake. Another `layer` than "clean" allows several versions of a month."""
+    """Publish a green month to a layer of a lake. Pass a different `layer` to store several versions of a month."""
     prefix = f"{layer}/{service.table}/{month}"
     with lake.staging() as folder:
         replaces = lake.version(f"{prefix}.parquet")

@@ -27,7 +27,7 @@ _CLEAN = """The valid trips of a month, with the same columns for all years: {ti
 
 Every column has one name, type and unit in all months. Money and miles are exact decimals. Times are New York
 wall-clock times. Rows that cannot be read, or that violate a rule, are in quarantine/{table} instead. Together, the two
-assets hold every row of the published file.
+assets contain every row of the published file.
 
 `source_row` is the number of the row in the published file. `data_month` is the month of that file. The pickup can be
 in a neighboring month."""

@@ -23,8 +23,8 @@ from taxi_assets.tlc.services.registry import SERVICES
 
 _DESCRIPTION = """{description}
 
-The table has one row for each {key}. It holds only sums, so you can aggregate it further. A reversal cancels a charge
-and does not count as a trip. A trip of more than 24 hours has no duration.
+The table has one row for each {key}. It contains only sums, so you can aggregate it further. A reversal cancels a
+charge and does not count as a trip. A trip of more than 24 hours has no duration.
 
 The table is `{name}` in the warehouse's schema, and its partition column is `data_month`. A month is computed from the
 services that are loaded, at least one, and recomputed when one of them changes. A run skips a month if no loaded
@@ -43,7 +43,7 @@ def mart_asset(mart: Mart, kind: str, retry: dg.RetryPolicy | None = None) -> dg
 
     Args:
         mart: The mart.
-        kind: The warehouse engine, such as "duckdb", shown by the UI.
+        kind: The kind of database, such as "duckdb", shown by the UI.
         retry: Retry policy of the step.
     """
     key = mart_key(mart)

@@ -24,7 +24,7 @@ _DESCRIPTION = """Data quality over time: published, clean and quarantined rows 
 
 The table is `{table}` in the warehouse's schema. It has one row per service, month and reason for quarantine. A further
 row per service and month, with the reason 'all', has the totals and the change from the month before. The numbers come
-from the footers of the clean Parquet files, so they describe what the lake holds now. No trip is read."""
+from the footers of the clean Parquet files, so they describe what the lake contains now. No trip is read."""
 
 # In a bucket, each month takes a few requests, which spend most of their time waiting.
 _READ_THREADS = 8
@@ -34,7 +34,7 @@ def quality_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDe
     """Return the asset of the quality table, which covers all services and months.
 
     Args:
-        kind: The warehouse engine, such as "duckdb", shown by the UI.
+        kind: The kind of database, such as "duckdb", shown by the UI.
         retry: Retry policy of the step.
     """
 
@@ -102,7 +102,7 @@ def months_in(lake: Lake) -> dict[str, ParquetPartition | None]:
 
 
 def require_same(lake: Lake, months: Mapping[str, ParquetPartition | None]) -> None:
-    """Verify that no other run has cleaned a month since the months were read.
+    """Raise an error if another run has cleaned a month since the months were read.
 
     Args:
         lake: The lake.

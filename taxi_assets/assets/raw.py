@@ -25,7 +25,7 @@ _DESCRIPTION = """The file of a month, byte for byte as published: {title} ({des
 
 The first run of a month downloads the file. Later runs ask the publisher whether the file has changed, and download it
 again only if it has. A download is validated before it is stored: an error page or a truncated file never replaces a
-valid file. The lake keeps a record next to the file: URL, ETag, SHA-256 and download time."""
+valid file. The lake stores a source record next to the file: URL, ETag, SHA-256 and download time."""
 
 
 def raw_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
@@ -51,8 +51,8 @@ def raw_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Asset
         urls = publisher.publisher.source_urls(service, month)
         prefix = object_prefix("raw", service, month)
         with current_file(f"{service.name} {month}", urls, prefix, lake, publisher, force=config.force) as file:
-            with file.open() as bytes_:
-                preview = metadata.file_preview(bytes_, file.record.format)
+            with file.open() as stream:
+                preview = metadata.file_preview(stream, file.record.format)
             output_metadata = {**file.metadata, "preview": preview}
             digest = file.record.sha256
             if config.skip_downstream_if_unchanged and _is_loaded_downstream(
@@ -71,9 +71,9 @@ def raw_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Asset
 def _is_loaded_downstream(
     digest: str, instance: dg.DagsterInstance, lake: Lake, service: Service, month: Month
 ) -> bool:
-    """Return whether clean, quarantine and warehouse all hold the month as derived from a raw file of this digest.
+    """Return whether the clean, quarantine and warehouse layers were all built from the raw file with this digest.
 
-    The warehouse alone does not tell: a run may have cleaned a newer file and then failed to load it.
+    The warehouse alone is not sufficient evidence: a run may have cleaned a newer file and then failed to load it.
     """
     if warehouse_digests(instance, service, [month]).get(month) != digest:
         return False
@@ -85,12 +85,12 @@ def _is_loaded_downstream(
 
 
 def _build_materialization(
-    context: dg.AssetExecutionContext, data_version: str, metadata: Mapping[str, Any]
+    context: dg.AssetExecutionContext, data_version: str, output_metadata: Mapping[str, Any]
 ) -> dg.AssetMaterialization:
     return dg.AssetMaterialization(
         context.asset_key,
         partition=context.partition_key,
-        metadata=metadata,
+        metadata=output_metadata,
         tags={"dagster/data_version": data_version},
     )
 
@@ -100,7 +100,7 @@ class CurrentFile:
     """The current version of a published file."""
 
     output: StagedRawFile | RawFile
-    """The downloaded file, not yet written to the lake; or the lake's own file, if that is current."""
+    """The downloaded file, not yet written to the lake; or the file in the lake, if it is current."""
     record: SourceRecord
     metadata: Mapping[str, Any]
     """Metadata of the materialization: size, source, and whether the file was downloaded."""
@@ -122,13 +122,13 @@ def current_file(
 ) -> Iterator[CurrentFile]:
     """Yield the current version of a published file; download it unless the lake has it.
 
-    A downloaded file exists until the context ends; publish it before.
+    A downloaded file is deleted when the context ends, so write it to the lake inside the context.
 
     Args:
         label: Names the file in errors, such as "green 2020-10".
         urls: The URLs at which the file may be published, in order of preference.
         prefix: The prefix of the file's objects in the lake.
-        lake: The lake that may hold the file.
+        lake: The lake that may contain the file.
         publisher: The publisher to ask.
         force: Download the file even if the lake has its current version.
     """

@@ -1,4 +1,4 @@
-"""The asset reference/taxi_zones: the table that maps location ids to names."""
+"""The asset reference/taxi_zones: the table that maps location IDs to names."""
 
 from collections.abc import Iterator
 
@@ -27,7 +27,7 @@ def zones_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefi
     """Return the asset of the taxi zones: TLC's file in the lake, and a table in the warehouse.
 
     Args:
-        kind: The warehouse engine, such as "duckdb", shown by the UI.
+        kind: The kind of database, such as "duckdb", shown by the UI.
         retry: Retry policy of the step.
     """
 
@@ -48,8 +48,8 @@ def zones_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefi
     ) -> Iterator[dg.Output[pd.DataFrame]]:
         prefix = f"reference/{ZONES_TABLE}"
         with current_file("taxi zones", publisher.publisher.zones(), prefix, lake, publisher) as file:
-            with file.open() as bytes_:
-                zones = read_zones(bytes_)
+            with file.open() as stream:
+                zones = read_zones(stream)
             if isinstance(file.output, StagedRawFile):
                 with as_failures(retry_number=context.retry_number):
                     RawFile.publish(lake, prefix, file.output, run_id=context.run.run_id)

@@ -106,7 +106,7 @@ def _report_inputs(
     """Return the versions of everything that decides the page: trips, compared months, zones, and the page's code.
 
     Raises:
-        WarehouseTableMissingError: The warehouse does not hold the trips of the clean partition.
+        WarehouseTableMissingError: The warehouse does not contain the trips of the clean partition.
     """
     from taxi_assets.reports.metrics import compared_months  # noqa: PLC0415
     from taxi_assets.reports.page import version  # noqa: PLC0415
@@ -114,8 +114,8 @@ def _report_inputs(
     loaded = warehouse.wait_for_loaded_month(service, month)
     if loaded is None or loaded.data_version != trips.report.data_version:
         raise WarehouseTableMissingError(
-            f"{warehouse.table_name(service.table)} does not hold the clean trips of {service.name} {month} that are "
-            "in the lake now.",
+            f"{warehouse.table_name(service.table)} does not contain the clean trips of {service.name} {month} that "
+            "are in the lake now.",
             remedy="Materialize its warehouse asset for this month first.",
         )
     others = [

@@ -30,7 +30,7 @@ def warehouse_asset(service: Service, kind: str, retry: dg.RetryPolicy | None = 
 
     Args:
         service: The service.
-        kind: The warehouse engine, such as "duckdb", shown by the UI.
+        kind: The kind of database, such as "duckdb", shown by the UI.
         retry: Retry policy of the step.
     """
 
@@ -64,7 +64,7 @@ def warehouse_asset(service: Service, kind: str, retry: dg.RetryPolicy | None = 
                 "dagster/table_name": warehouse.table_name(service.table),
                 "control_total_dollars": metadata.dollars(trips.report.clean.cents),
                 **(metadata.source_metadata(raw.record) if raw is not None else {}),
-                # The file that these rows come from; the lake may hold a newer one by now.
+                # The file that these rows come from; the lake may contain a newer one by now.
                 "raw_sha256": trips.report.raw_sha256,
                 **metadata.report_metadata(trips.report),
             },

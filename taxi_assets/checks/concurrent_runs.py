@@ -2,11 +2,11 @@
 
 A mismatch between two layers is an error, unless another run has replaced one layer and not yet the other. Such a run
 is recognized by data that it has written: the newest materialization in the event log, or a ledger row that it has
-invalidated. It must also still have to materialize the layer that is compared. A run that evaluates its checks has done
-that, so two runs that evaluate checks do not wait for each other.
+invalidated. The run counts only if it has not yet materialized the compared layer. A run that evaluates its checks has
+done that, so two runs that evaluate checks do not wait for each other.
 
-A check waits for the other run and then compares again. If the other run still works after `WAIT_SECONDS`, the check
-reports a warning that names the run. If the other run has ended or is not known, the mismatch is an error.
+A check waits for the other run and then compares again. If the other run is still running after `WAIT_SECONDS`, the
+check reports a warning that names the run. If the other run has ended or is unknown, the mismatch is an error.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 WAIT_SECONDS = 300.0
-"""How long a check waits for another run; a warehouse waits as long for a lock."""
+"""How long a check waits for another run: as long as a warehouse waits for a lock."""
 
 Compared = TypeVar("Compared")
 
@@ -46,14 +46,20 @@ class ComparisonOutcome(Generic[Compared]):
 
     @property
     def severity(self) -> dg.AssetCheckSeverity:
-        """A warning if another run is still replacing the month, because that run's check decides; else an error."""
+        """WARN if another run is still replacing the month; otherwise ERROR.
+
+        The other run's own check reports the final result.
+        """
         return dg.AssetCheckSeverity.ERROR if self.replaced_by is None else dg.AssetCheckSeverity.WARN
 
     def describe(self, description: str) -> str:
         """Add the other run to the description of a mismatch."""
         if self.replaced_by is None:
             return description
-        return f"Run {self.replaced_by} is replacing this month, and its check decides. Until then: {description}"
+        return (
+            f"Run {self.replaced_by} is still replacing this month, and its own check will report the final result. "
+            f"Current result: {description}"
+        )
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -77,24 +83,26 @@ def compare_when_settled(
             has written anything.
 
     Returns:
-        The last comparison. `replaced_by` is set only if a run is still at work after `WAIT_SECONDS`.
+        The last comparison. `replaced_by` is set only if a run is still running after `WAIT_SECONDS`.
     """
-    ends = time.monotonic() + WAIT_SECONDS
+    deadline = time.monotonic() + WAIT_SECONDS
     ended: Sequence[Replacement] = []
     while True:
         compared = compare()
         replacements = find_replacements(compared)
         states = {found.run_id: _is_in_progress(context.instance, found.run_id, target) for found in replacements}
-        at_work = next((run_id for run_id, works in states.items() if works), None)
-        if at_work is None and None not in states.values():
+        active_run_id = next((run_id for run_id, is_active in states.items() if is_active), None)
+        if active_run_id is None and None not in states.values():
             # A run that has ended may have done so since the comparison.
             if replacements and replacements != ended:
                 ended = replacements
                 continue
             return ComparisonOutcome(compared)
-        if time.monotonic() > ends:
-            return ComparisonOutcome(compared, at_work)
-        context.log.debug("%s is replacing the month; waiting.", f"Run {at_work}" if at_work else "Another run")
+        if time.monotonic() > deadline:
+            return ComparisonOutcome(compared, active_run_id)
+        context.log.debug(
+            "%s is replacing the month; waiting.", f"Run {active_run_id}" if active_run_id else "Another run"
+        )
         time.sleep(POLL_SECONDS)
 
 
@@ -123,7 +131,7 @@ def newest_replacements(
 def newest_materialization(
     instance: dg.DagsterInstance, asset: dg.AssetKey, partition: str
 ) -> tuple[str, str | None] | None:
-    """Return the run and the data version; None if the event log has no materialization of the partition."""
+    """Return the run ID and data version of the newest materialization; None if the event log has none."""
     found = instance.fetch_materializations(
         dg.AssetRecordsFilter(asset_key=asset, asset_partitions=[partition]), limit=1
     ).records
@@ -135,7 +143,7 @@ def newest_materialization(
 
 
 def _is_in_progress(instance: dg.DagsterInstance, run_id: str | None, target: dg.AssetKey) -> bool | None:
-    """Return whether a run has not ended and still has to materialize the target; None if the run is not known."""
+    """Return whether a run is still running and has yet to materialize the target; None if the run is unknown."""
     run = None if run_id is None else instance.get_run_by_id(run_id)
     if run is None:
         return None

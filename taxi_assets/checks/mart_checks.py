@@ -44,15 +44,15 @@ def evaluate_mart(
     """Evaluate checks on a month that is in the warehouse.
 
     Args:
-        warehouse: Holds the mart and the trips.
+        warehouse: Contains the mart and the trips.
         mart: The mart.
         month: The month to check.
         names: The checks to evaluate.
         computed: The inputs of the month that this run has just computed; None if this run only checks the mart.
-        run_id: The id of this run.
+        run_id: The ID of this run.
 
     Returns:
-        One result per name. A failed `totals_match_trips` is a warning if other runs have loaded trips meanwhile.
+        One result per name. A failed `totals_match_trips` is a warning if other runs have loaded trips in the meantime.
     """
     checks = {"key_is_unique": _key_is_unique, "totals_match_trips": _totals_match_trips}
     results = [check(warehouse, mart, month) for name, check in checks.items() if name in names]
@@ -95,7 +95,7 @@ def _superseded(result: dg.AssetCheckResult, runs: Sequence[str]) -> dg.AssetChe
     return result._replace(
         severity=dg.AssetCheckSeverity.WARN,
         description="The trips of this month have been replaced since the mart was computed, by the runs "
-        f"{', '.join(runs)}. Materialize the mart again, unless automation does. Until then: {result.description}",
+        f"{', '.join(runs)}. Materialize the mart again, unless automation does. Current result: {result.description}",
         metadata={**result.metadata, "replaced_by_runs": dg.MetadataValue.json([*runs])},
     )
 

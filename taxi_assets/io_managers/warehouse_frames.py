@@ -1,4 +1,4 @@
-"""Store small tables, given as pandas frames, in the warehouse."""
+"""Store unpartitioned tables, given as pandas frames, in the warehouse."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ from taxi_assets.storage.warehouse.base_warehouse import Warehouse, noop
 
 
 class WarehouseFrameIOManager(dg.ConfigurableIOManager):
-    """Stores small tables without partitions in the warehouse, each named after the last part of its asset key."""
+    """Stores unpartitioned tables in the warehouse, each named after the last part of its asset key."""
 
     warehouse: dg.ResourceDependency[Warehouse]
 
@@ -31,7 +31,7 @@ class WarehouseFrameIOManager(dg.ConfigurableIOManager):
 def replace_frame(
     warehouse: Warehouse, name: str, output: StagedFrame | pd.DataFrame, descriptions: Mapping[str, str]
 ) -> None:
-    """Replace a small table of the warehouse.
+    """Replace an unpartitioned table of the warehouse.
 
     Args:
         warehouse: The warehouse that holds the table.

@@ -32,13 +32,13 @@ class WarehouseTableIOManager(dg.ConfigurableIOManager):
         """Return the month's trips, in the order of the published file.
 
         Raises:
-            dagster.Failure: The table does not hold the month (`WarehouseTableMissingError`).
+            dagster.Failure: The table does not contain the month (`WarehouseTableMissingError`).
         """
         service, month = service_of(context), Month.parse(context.partition_key)
         with as_failures():
             if self.warehouse.wait_for_loaded_month(service, month) is None:
                 raise WarehouseTableMissingError(
-                    f"{self.warehouse.table_name(service.table)} does not hold {service.name} {month}.",
+                    f"{self.warehouse.table_name(service.table)} does not contain {service.name} {month}.",
                     remedy="Materialize its warehouse asset for this month first.",
                 )
             return self.warehouse.read_month(service, month)

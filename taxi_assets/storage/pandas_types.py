@@ -40,7 +40,7 @@ _MAXIMUM_PLACES = 3
 
 @dataclass(frozen=True)
 class StagedFrame:
-    """The rows of a small table that is not written yet, with a check that its inputs have not changed.
+    """The rows of an unpartitioned table that is not written yet, with a check that its inputs have not changed.
 
     Other runs may change the inputs between the time the frame is computed and the time it is written.
     """

@@ -1,4 +1,4 @@
-"""The contract of every warehouse for trips and small tables: atomic replacement, exact values, schema changes."""
+"""The contract of every warehouse for trips and unpartitioned tables: atomic replacement, exact values and schemas."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def test_a_month_with_wrong_totals_never_becomes_visible(warehouse: Warehouse, l
         with pytest.raises(ReconciliationError) as error:
             replace_month(warehouse, wrong)
         table = warehouse.table_name("green_trips")
-        assert str(error.value).startswith(f"green {MONTH}: loading {new.uri} into {table} gave {actual}")
+        assert str(error.value).startswith(f"green {MONTH}: loading {new.uri} into {table} produced {actual}")
         assert str(wrong.report.clean) in error.value.problem
         assert "Materialize" in error.value.remedy
         assert holds_exactly(warehouse, old)
@@ -440,7 +440,7 @@ def test_a_month_that_was_never_loaded_is_empty(warehouse: Warehouse, lake: Lake
     assert warehouse.read_month(GREEN, NEXT_MONTH).empty
 
 
-# --- small tables -----------------------------------------------------------------------------------------------------
+# --- unpartitioned tables ---------------------------------------------------------------------------------------------
 
 ZONES = pd.DataFrame(
     {

@@ -89,7 +89,7 @@ def test_a_job_that_wrote_another_number_of_rows_is_an_error(
         publish_generated_month(lake, rows=7, seed=5)
 
     bigquery.script_job(JobFault(before_run=replace_by_fewer_rows), kind="load", destination="green_trips$")
-    with pytest.raises(ReconciliationError, match=f"gave 7 rows.*{SUSPECT}"):
+    with pytest.raises(ReconciliationError, match=f"produced 7 rows.*{SUSPECT}"):
         load(warehouse, trips)
     assert warehouse.loaded_month(GREEN, MONTH) is None
 

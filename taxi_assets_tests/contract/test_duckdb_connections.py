@@ -125,7 +125,7 @@ def test_a_timeout_names_the_process_that_holds_the_lock(file: str) -> None:
     with child_process(hold, file) as other:
         pid = other.receive()
         started = time.monotonic()
-        with pytest.raises(WarehouseBusyError, match=rf"was held by .*\(PID {pid}\) for 0.3 seconds"):
+        with pytest.raises(WarehouseBusyError, match=rf"was locked by .*\(PID {pid}\) for 0.3 seconds"):
             read(file, 0.3)
         assert 0.3 <= time.monotonic() - started < 5
         other.send()
@@ -144,7 +144,7 @@ def test_a_timeout_names_the_other_program_that_has_the_file_open_not_a_process_
             while not (lock.exists() and named in lock.read_text()):
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
-            with pytest.raises(WarehouseBusyError, match=rf"was held by .*\(PID {pid}\)"):
+            with pytest.raises(WarehouseBusyError, match=rf"was locked by .*\(PID {pid}\)"):
                 read(file, 0.3)
             notebook.send()
             assert other.receive() == 1

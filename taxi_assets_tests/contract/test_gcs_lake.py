@@ -120,7 +120,7 @@ def test_an_upload_corrupted_by_the_network_is_rejected_by_its_checksum(
     assert cloud_storage.object(NAME) == b"old"
 
 
-def test_the_metadata_of_an_object_hold_its_digest_and_its_run(lake: GcsLake) -> None:
+def test_object_metadata_contains_the_digest_and_run_id(lake: GcsLake) -> None:
     put(lake, b"new", run="the-run")
     (blob,) = list_generations(lake)
     assert blob.metadata == {
@@ -140,9 +140,7 @@ def test_an_upload_whose_response_was_lost_succeeds_and_is_stored_once(
     assert read(lake) == b"new"
 
 
-def test_an_object_written_concurrently_by_another_run_is_a_conflict(
-    lake: GcsLake, cloud_storage: CloudStorage
-) -> None:
+def test_publishing_over_a_concurrent_write_raises_a_conflict(lake: GcsLake, cloud_storage: CloudStorage) -> None:
     put(lake, b"old")
     cloud_storage.script(Fault(before=lambda: cloud_storage.put(NAME, b"theirs")), method="POST", path="/upload/")
     with pytest.raises(LakeConflictError):
@@ -216,7 +214,7 @@ def test_a_request_that_fails_once_is_retried(
 @_IGNORE_UNCLOSED_SOCKETS
 @pytest.mark.usefixtures("_collect_unclosed_sockets")
 @pytest.mark.parametrize("action", ACTIONS)
-def test_the_error_after_all_retries_gives_the_services_reason_and_the_old_object_stays(
+def test_after_all_retries_the_error_includes_the_service_message_and_the_old_object_is_kept(
     cloud_storage: CloudStorage, action: str
 ) -> None:
     method, path, act, _ = ACTIONS[action]
@@ -230,7 +228,7 @@ def test_the_error_after_all_retries_gives_the_services_reason_and_the_old_objec
     assert cloud_storage.object(NAME) == RANGED
 
 
-def test_the_error_for_an_unreachable_service_says_so(cloud_storage: CloudStorage) -> None:
+def test_an_unreachable_service_is_reported_as_a_connection_failure(cloud_storage: CloudStorage) -> None:
     lake = open_lake_with_short_timeout(cloud_storage)
     cloud_storage.script(*[Fault(reset=True)] * 1000)
     with pytest.raises(LakeUnreachableError, match="the connection was interrupted or could not be opened"):
@@ -256,7 +254,7 @@ def test_a_download_that_does_not_match_its_checksum_raises_and_returns_nothing(
 @pytest.mark.usefixtures("_collect_unclosed_sockets")
 @pytest.mark.parametrize("access", [read, download])
 @pytest.mark.parametrize("content", [b"old", RANGED], ids=["small", "read in ranges"])
-def test_an_object_replaced_before_its_download_is_read_in_the_old_version_or_is_a_conflict(
+def test_reading_an_object_replaced_before_its_download_returns_the_old_version_or_raises_a_conflict(
     monkeypatch: pytest.MonkeyPatch, content: bytes, access: Callable[[GcsLake], bytes]
 ) -> None:
     for versioning in (True, False):
@@ -294,8 +292,8 @@ def test_every_call_names_a_missing_bucket(cloud_storage: CloudStorage, name: st
     with pytest.raises(LakeConfigurationError) as error:
         CALLS[name](lake)
     assert str(error.value) == (
-        "There is no bucket missing-bucket. Create it (deploy/gcp does), or name another one in TAXI_LAKE. "
-        "[LakeConfigurationError]"
+        "The bucket missing-bucket does not exist. Create it (for example with deploy/gcp), or set TAXI_LAKE to "
+        "another bucket. [LakeConfigurationError]"
     )
 
 
@@ -331,7 +329,7 @@ def test_the_error_for_a_missing_permission_names_the_role_in_one_line(
         assert "{" not in line
 
 
-def test_the_error_for_overwriting_without_permission_to_delete_says_so(
+def test_overwriting_without_delete_permission_names_the_permission_and_role(
     lake: GcsLake, cloud_storage: CloudStorage
 ) -> None:
     put(lake, b"old")

@@ -116,8 +116,8 @@ def test_a_process_paused_during_a_publish_does_not_block_others_forever(lake: L
         with pytest.raises(LakeBusyError) as error:
             put(LocalLake(folder=lake.folder, wait_seconds=0.1), b"new")
         assert str(layer) in error.value.problem
-        assert f"the process {os.getpid()}" in error.value.problem or "another process" in error.value.problem
-        assert "end it" in error.value.remedy
+        assert f"PID {os.getpid()}" in error.value.problem or "another process" in error.value.problem
+        assert "stop it" in error.value.remedy
         assert read(lake) == b"old"
     finally:
         os.close(descriptor)
@@ -144,7 +144,7 @@ def test_a_deleted_staging_folder_is_an_error_of_the_lake_not_of_the_publisher(l
     message = zones_error(lake, tmp_path, shutil.rmtree)
     assert f"{lake.folder}/.staging/" in message
     assert ", the staging folder of this run, was deleted while the run used it. " in message
-    assert f"Do not change {lake.folder}/.staging" in message
+    assert f"do not modify {lake.folder}/.staging while runs are in progress" in message
 
 
 def test_a_lake_that_became_read_only_is_an_error_of_the_lake_not_of_the_publisher(

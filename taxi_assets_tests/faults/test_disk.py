@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["postgres_server"]
 
 LARGE = 64_000_000
-FULL, REMEDY = "No space left on device", "Make room, then run the month again."
+FULL, REMEDY = "No space left on device", "Free disk space or raise the quota, then run the month again."
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def test_a_read_only_disk_is_one_clear_error_and_changes_nothing(
     outcome = ChildRun(deployment, SERVICE, MONTH).wait()
     (line,) = outcome.failures
     assert line.startswith(
-        f"{deployment.lake} cannot be written to (Read-only file system). Let this account write to it"
+        f"{deployment.lake} cannot be written to (Read-only file system). Grant this account write permission"
     )
     assert read_stored_month(deployment, SERVICE, MONTH) == republished.older
     disk.allow_writing()

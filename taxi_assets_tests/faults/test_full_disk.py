@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SERVICE, MONTH = "green", "2020-10"
+REMEDY = "Free disk space or raise the quota, then run the month again."
 
 
 @contextmanager
@@ -35,8 +36,8 @@ def test_a_full_disk_is_one_clear_error_and_the_next_run_succeeds(data: Path, tm
         result = deployment.run(SERVICE, MONTH)
 
     (line,) = failure_messages(result)
-    wanted = f"{deployment.lake} cannot be written to (File too large). Make room, then run the month again."
-    assert line == f"{wanted} [LakeConfigurationError]"
+    problem = f"{deployment.lake} cannot be written to (File too large)."
+    assert line == f"{problem} {REMEDY} [LakeConfigurationError]"
     assert not file_states(deployment)
     assert deployment.run(SERVICE, MONTH).success
     assert read_stored_month(deployment, SERVICE, MONTH).is_consistent
@@ -50,11 +51,8 @@ def test_a_full_disk_under_the_warehouse_leaves_it_unchanged(data: Path, tmp_pat
         result = deployment.run(SERVICE, MONTH)
 
     (line,) = failure_messages(result)
-    where = f"{deployment.warehouse} cannot be written to (File too large)."
-    assert (
-        line
-        == f"{where} Its contents are unchanged. Make room, then run the month again. [WarehouseConfigurationError]"
-    )
+    problem = f"{deployment.warehouse} cannot be written to (File too large). Its contents are unchanged."
+    assert line == f"{problem} {REMEDY} [WarehouseConfigurationError]"
     assert read_stored_month(deployment, SERVICE, "2013-08") == before
     assert not read_stored_month(deployment, SERVICE, MONTH).warehouse
     assert deployment.run(SERVICE, MONTH).success

@@ -39,9 +39,9 @@ MART = marts()["hour_of_week"]
 
 
 def run_before_mart_write(monkeypatch: pytest.MonkeyPatch, *others: Callable[[], object]) -> None:
-    """Let other runs load trips, each once, after a mart's run has read which versions are loaded.
+    """Call each of `others` once, after a mart's run has read which versions are loaded and before it writes the mart.
 
-    In a DuckDB file that cannot happen, because the run holds the file. In the other engines it can.
+    This cannot happen with DuckDB, because the run keeps the file locked. It can with the other warehouses.
     """
     waiting = [*others]
 
@@ -55,7 +55,7 @@ def run_before_mart_write(monkeypatch: pytest.MonkeyPatch, *others: Callable[[],
 
 
 class InterleavedIOManager(dg.IOManager):
-    """Lets other runs act, each once, before a run writes its frame."""
+    """Calls each of `others` once, before a run writes its frame."""
 
     def __init__(self, warehouse: DuckDBWarehouse, *others: Callable[[], object]) -> None:
         self._manager, self._others = WarehouseFrameIOManager(warehouse=warehouse), [*others]
@@ -82,7 +82,7 @@ def warehouse(tmp_path: Path) -> DuckDBWarehouse:
 
 
 def retry_reason(result: dg.ExecuteInProcessResult) -> str:
-    """Return the error for which the step was retried, once."""
+    """Return the message of the error that caused the step's only retry."""
     (event,) = [event for event in result.all_events if event.event_type_value == "STEP_UP_FOR_RETRY"]
     error = event.step_retry_data.error
     assert error is not None
@@ -148,17 +148,17 @@ def test_a_step_whose_inputs_change_before_every_retry_fails_with_the_error_name
     assert "Materialize it again. [ConcurrentUpdateError]" in failure
 
 
-def test_a_quality_table_of_more_months_is_kept_and_a_retry_reads_all_months(
+def test_a_quality_table_with_more_rows_is_kept_and_a_retry_reads_all_rows(
     warehouse: DuckDBWarehouse, lake: LocalLake
 ) -> None:
     quality = quality_asset("duckdb")
 
-    def cleaned_by_other_run() -> None:
+    def clean_in_other_run() -> None:
         publish_trips(lake, YELLOW, MONTH, trips_of(YELLOW, MONTH, 50))
         assert materialize(quality, warehouse, lake).success
 
     publish_generated_month(lake)
-    result = materialize(quality, warehouse, lake, cleaned_by_other_run)
+    result = materialize(quality, warehouse, lake, clean_in_other_run)
     assert result.success, failure_messages(result)
     assert "quality/month_quality: another run has cleaned clean/yellow_trips/2020-10 since" in retry_reason(result)
     assert set(warehouse.read_frame("month_quality")["service"]) == {"green", "yellow"}
@@ -177,7 +177,7 @@ def load_green(warehouse: Warehouse, *, rows: int, run_id: str) -> None:
 
 
 def run_before_checks(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
-    """Perform an action, once, after a run has computed a mart and before it evaluates the mart's checks."""
+    """Call `act` once, after a run has computed a mart and before it evaluates the mart's checks."""
     waiting = [act]
 
     def evaluate_later(*arguments: Any, **keywords: Any) -> list[dg.AssetCheckResult]:
@@ -201,7 +201,7 @@ def materialize_and_check(warehouse: DuckDBWarehouse) -> tuple[bool, dict[str, d
     return result.success, {found.check_name: found for found in result.get_asset_check_evaluations()}
 
 
-def test_if_another_run_replaces_the_trips_before_the_check_the_check_warns_and_names_the_run(
+def test_the_check_warns_and_names_the_run_if_another_run_replaces_the_trips_before_the_check(
     warehouse: DuckDBWarehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load_green(warehouse, rows=200, run_id="an older run")
@@ -220,12 +220,12 @@ def test_if_another_run_replaces_the_trips_before_the_check_the_check_warns_and_
 def test_totals_that_do_not_match_are_an_error_if_no_other_run_has_replaced_the_trips(
     warehouse: DuckDBWarehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lose_a_row() -> None:
+    def delete_one_row() -> None:
         with duckdb.connect(warehouse.file) as connection:
             connection.execute(f"DELETE FROM taxi.{MART.name} WHERE rowid = (SELECT min(rowid) FROM taxi.{MART.name})")
 
     load_green(warehouse, rows=200, run_id="an older run")
-    run_before_checks(monkeypatch, lose_a_row)
+    run_before_checks(monkeypatch, delete_one_row)
     succeeded, found = materialize_and_check(warehouse)
     assert not succeeded
     assert not found["totals_match_trips"].passed

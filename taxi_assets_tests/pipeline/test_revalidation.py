@@ -1,4 +1,4 @@
-"""A month that is run again: unchanged data is not written, and nothing downstream is requested.
+"""Running a month again does not rewrite unchanged data and requests nothing downstream.
 
 The tests run the whole service job against a real HTTP server, which publishes a month several times: unchanged, with
 other bytes, and in another format.
@@ -57,7 +57,7 @@ def outcomes(result: dg.ExecuteInProcessResult) -> list[str]:
     ]
 
 
-def test_if_the_publisher_reports_no_change_nothing_is_written(server: LoopbackPublisher, tmp_path: Path) -> None:
+def test_nothing_is_written_if_the_publisher_reports_no_change(server: LoopbackPublisher, tmp_path: Path) -> None:
     deployment = Deployment(tmp_path / "home", server.base)
     first = deployment.run(SERVICE, MONTH)
     assert outcomes(first) == ["new bytes", "rebuilt", "replaced"]
@@ -74,7 +74,7 @@ def test_if_the_publisher_reports_no_change_nothing_is_written(server: LoopbackP
     assert stray_files(deployment) == []
 
 
-def test_if_the_same_bytes_are_published_again_only_the_source_record_is_written(
+def test_only_the_source_record_is_written_if_the_same_bytes_are_published_again(
     server: LoopbackPublisher, republished: Republished, tmp_path: Path
 ) -> None:
     deployment = Deployment(tmp_path / "home", server.base)
@@ -96,7 +96,7 @@ def test_if_the_same_bytes_are_published_again_only_the_source_record_is_written
     assert server.requests_for(FILE)[-1].headers["If-None-Match"] == '"again"'
 
 
-def test_if_other_bytes_are_published_every_layer_of_the_month_is_replaced_and_no_other_month(
+def test_changed_bytes_replace_every_layer_of_that_month_only(
     server: LoopbackPublisher, republished: Republished, tmp_path: Path
 ) -> None:
     deployment = Deployment(tmp_path / "home", server.base)
@@ -110,7 +110,7 @@ def test_if_other_bytes_are_published_every_layer_of_the_month_is_replaced_and_n
     assert outcomes(again) == ["new bytes", "rebuilt", "replaced"]
     found = read_stored_month(deployment, SERVICE, MONTH)
     assert found.is_consistent
-    # The objects do not depend on the publisher: another lake has the same, byte for byte.
+    # The objects do not depend on the publisher: a lake filled from another publisher has identical bytes.
     assert (found.raw, found.quarantine, found.clean) == (
         republished.newer.raw, republished.newer.quarantine, republished.newer.clean,
     )  # fmt: skip
@@ -124,7 +124,7 @@ def test_if_other_bytes_are_published_every_layer_of_the_month_is_replaced_and_n
     assert read_stored_month(deployment, SERVICE, OTHER_MONTH) == other_month
 
 
-def test_if_another_format_is_published_the_older_raw_object_is_deleted(
+def test_the_older_raw_object_is_deleted_if_another_format_is_published(
     server: LoopbackPublisher, data: Path, tmp_path: Path
 ) -> None:
     month, prefix = "2023-01", f"{SERVICE}_tripdata_2023-01"

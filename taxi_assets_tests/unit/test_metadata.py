@@ -136,7 +136,7 @@ def test_the_outcome_of_cleaning_is_shown_in_rows_percent_and_dollars(tmp_path: 
     assert shown["quarantined_percent"] == 6.25
     assert shown["quarantined_dollars"] == report.quarantined_total_cents / 100
     (header, row) = cells(shown["quarantined_by_reason"].md_str)
-    assert header == ["reason", "rows", "total_amount, dollars"]
+    assert header == ["reason", "rows", "total_amount (US dollars)"]
     assert row == ["zero_passengers", "2", f"{report.quarantined_total_cents / 100:,.2f}"]
     assert shown["rules"].startswith("pickup_missing, ")
     assert "sample" not in shown
@@ -144,7 +144,7 @@ def test_the_outcome_of_cleaning_is_shown_in_rows_percent_and_dollars(tmp_path: 
 
 def test_a_month_without_quarantined_rows_is_described_as_such(tmp_path: Path) -> None:
     shown = metadata.report_metadata(clean_generated_month(tmp_path, rows=5).report)
-    assert shown["quarantined_by_reason"].md_str == "Nothing was quarantined."
+    assert shown["quarantined_by_reason"].md_str == "No rows were quarantined."
 
 
 def test_generated_rows_are_marked_as_generated(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
-"""A lake in a Cloud Storage bucket, with the client of dagster-gcp's resource.
+"""A lake in a Cloud Storage bucket, accessed through the client of dagster-gcp's resource.
 
 The version of an object is its generation. An upload names the generation that it replaces, so Cloud Storage rejects
-all but one of several concurrent uploads. The metadata of an object hold its SHA-256 digest and the run that wrote it.
+all but one of several concurrent uploads. An object's metadata contains its SHA-256 digest and the run that wrote it.
 """
 
 import hashlib
@@ -30,10 +30,10 @@ from taxi_assets.storage.lake.staging import private_folder
 _UPLOAD_CHUNK_BYTES = 8 << 20
 """Larger files are uploaded in chunks of this size; an interrupted upload resumes with the last chunk."""
 _READ_CHUNK_BYTES = 1 << 20
-"""The smallest range that is read of a large object."""
+"""The smallest range read from a large object."""
 _SMALL_OBJECT_BYTES = 1 << 16
 """An object of at most this size is read by one request."""
-_SHA256, _RUN = "taxi-sha256", "taxi-run"
+_SHA256_KEY, _RUN_KEY = "taxi-sha256", "taxi-run"
 
 
 class GcsLake(Lake):
@@ -48,34 +48,37 @@ class GcsLake(Lake):
     timeout_seconds: float = Field(default=120, description="How long to retry a failing request, in seconds.")
 
     def staging(self) -> AbstractContextManager[Path]:
-        """Create a private folder in this machine's temporary folder."""
-        home = Path(tempfile.gettempdir(), f"taxi-assets-{os.getuid()}")
-        home.mkdir(mode=0o700, exist_ok=True)
+        """Create a private folder in this machine's temporary folder; delete it when the context ends."""
+        staging_folder = Path(tempfile.gettempdir(), f"taxi-assets-{os.getuid()}")
+        staging_folder.mkdir(mode=0o700, exist_ok=True)
         # Another account could have created the folder, or a link, to read or replace unfinished files.
-        found = home.lstat()
+        found = staging_folder.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
             raise LakeConfigurationError(
-                f"{home} is not a folder that belongs to this account.",
+                f"The staging folder {staging_folder} is not a folder owned by this account.",
                 remedy="Remove it, or set TMPDIR to another folder.",
             )
-        home.chmod(0o700)
-        return private_folder(home)
+        staging_folder.chmod(0o700)
+        return private_folder(staging_folder)
 
     def publish(self, file: Path, key: str, *, replaces: str | None, run_id: str) -> None:
-        """Upload the file; Cloud Storage verifies the checksum and the replaced generation before it takes effect."""
+        """Upload the file.
+
+        Cloud Storage verifies the checksum and the replaced generation before the new object becomes visible.
+        """
         blob = self._blob(key)
         blob.chunk_size = _UPLOAD_CHUNK_BYTES
         with file.open("rb") as content:
             sha256 = hashlib.file_digest(content, "sha256").hexdigest()
-        blob.metadata = {_SHA256: sha256, _RUN: run_id}
+        blob.metadata = {_SHA256_KEY: sha256, _RUN_KEY: run_id}
         with self._translate_errors(f"{self.uri(key)} cannot be written"):
             try:
                 blob.upload_from_filename(
                     str(file), checksum="crc32c", if_generation_match=int(replaces or 0), retry=self._retry
                 )
             except api_errors.PreconditionFailed:
-                # The client retries when a response is lost, and then finds its own object. Equal bytes of another run
-                # are no conflict either.
+                # The client retries when a response is lost, and then finds its own object. Identical bytes from
+                # another run are not a conflict either.
                 if not self.has_digest(key, sha256=sha256):
                     raise conflict_error(self.uri(key)) from None
             except api_errors.NotFound as error:
@@ -89,7 +92,10 @@ class GcsLake(Lake):
         return None if blob is None else str(blob.generation)
 
     def open(self, key: str, version: str | None = None) -> BinaryIO:
-        """Open the object: a small one is downloaded and verified, of a large one only ranges are read, unverified."""
+        """Open the object.
+
+        A small object is downloaded and verified. A large object is read in ranges, without verification.
+        """
         blob = self._get(key, version)
         if blob.size <= _SMALL_OBJECT_BYTES:
             with self._translate_read_errors(key):
@@ -107,14 +113,14 @@ class GcsLake(Lake):
             yield path
 
     def size(self, key: str) -> int | None:
-        """Return the length in the object's metadata; None if there is no object."""
+        """Return the size in bytes from the object's metadata; None if there is no object."""
         blob = self._find(key)
         return None if blob is None else int(blob.size)
 
     def has_digest(self, key: str, *, sha256: str) -> bool:
-        """Compare the digest in the object's metadata; Cloud Storage itself keeps the bytes intact."""
+        """Compare the digest in the object's metadata. The bytes are not read: Cloud Storage verifies them itself."""
         blob = self._find(key)
-        return blob is not None and (blob.metadata or {}).get(_SHA256) == sha256
+        return blob is not None and (blob.metadata or {}).get(_SHA256_KEY) == sha256
 
     def delete(self, key: str) -> None:
         """Delete the live generation of the object, if there is one."""
@@ -170,7 +176,7 @@ class GcsLake(Lake):
                 raise conflict_error(self.uri(key)) from None  # `_get` has just found this generation
             except DataCorruption:
                 raise LakeObjectDamagedError(
-                    f"{self.uri(key)} was changed on its way from Cloud Storage: its CRC32C checksum does not match.",
+                    f"{self.uri(key)} was corrupted in transit from Cloud Storage: its CRC32C checksum does not match.",
                     remedy="Try again. If it happens again, check proxies between this machine and Cloud Storage.",
                 ) from None
 
@@ -189,8 +195,8 @@ class GcsLake(Lake):
     def _require_bucket(self, error: api_errors.NotFound) -> None:
         if is_missing_bucket(error):
             raise LakeConfigurationError(
-                f"There is no bucket {self.bucket}.",
-                remedy="Create it (deploy/gcp does), or name another one in TAXI_LAKE.",
+                f"The bucket {self.bucket} does not exist.",
+                remedy="Create it (for example with deploy/gcp), or set TAXI_LAKE to another bucket.",
             ) from None
 
 

@@ -57,7 +57,7 @@ class LocalLake(Lake):
             os.fsync(folder)
 
     def version(self, key: str) -> str | None:
-        """Return inode, modification time and length: each replacement creates a new inode."""
+        """Return inode, modification time and size: each replacement creates a new inode. None if there is no file."""
         try:
             return _version(self._path(key).stat())
         except FileNotFoundError:
@@ -76,20 +76,20 @@ class LocalLake(Lake):
 
     @contextmanager
     def as_local_file(self, key: str, version: str | None = None) -> Iterator[Path]:
-        """Create a hard link to the file, which keeps its bytes even if the object is replaced meanwhile."""
+        """Create a hard link to the file, which keeps its bytes even if the object is replaced."""
         with ExitStack() as stack:
-            with _translate_write_errors(self.folder):  # without the caller's block, which may write elsewhere
-                name = stack.enter_context(self._private_folder()) / key.rpartition("/")[2]
+            with _translate_write_errors(self.folder):  # excludes the caller's block, which may write elsewhere
+                link = stack.enter_context(self._private_folder()) / key.rpartition("/")[2]
                 try:
-                    os.link(self._path(key), name)
+                    os.link(self._path(key), link)
                 except FileNotFoundError:
                     raise missing_error(self.uri(key)) from None
-            if version not in {None, _version(name.stat())}:
+            if version not in {None, _version(link.stat())}:
                 raise conflict_error(self.uri(key))
-            yield name
+            yield link
 
     def size(self, key: str) -> int | None:
-        """Return the length of the file in bytes; None if there is no file."""
+        """Return the size of the file in bytes; None if there is no file."""
         try:
             return self._path(key).stat().st_size
         except FileNotFoundError:
@@ -121,27 +121,27 @@ def _staging(folder: str) -> Path:
 
 @contextmanager
 def _translate_write_errors(folder: str) -> Iterator[None]:
-    """Turn errors that concern writing to the lake's folder into `LakeConfigurationError`."""
+    """Translate errors when writing to the lake's folder into `LakeConfigurationError`."""
     try:
         yield
     except OSError as error:
         path = str(error.filename or "")
-        # If the staging folder still exists, a missing file in it was never created: that is a defect, not a deletion.
+        # If the staging folder still exists, a missing file in it was never created: that is a bug, not a deletion.
         private = Path(path).parent
         if error.errno == errno.ENOENT and private.is_relative_to(_staging(folder)) and not private.exists():
             raise LakeConfigurationError(
                 f"{private}, the staging folder of this run, was deleted while the run used it.",
-                remedy=f"Do not change {_staging(folder)} during runs. Run the month again.",
+                remedy=f"Run the month again, and do not modify {_staging(folder)} while runs are in progress.",
             ) from error
-        # A full disk, a quota or a limit of the process concerns every file, a permission only those of the lake.
+        # Disk space, quotas and process limits affect every file. Permissions matter only for files in the lake.
         is_forbidden = path.startswith(folder) and error.errno in _ACCESS_ERRNOS
         if error.errno is None or (error.errno not in _NO_SPACE_ERRNOS and not is_forbidden):
             raise
         raise LakeConfigurationError(
             f"{folder} cannot be written to ({os.strerror(error.errno)}).",
-            remedy="Make room, then run the month again."
+            remedy="Free disk space or raise the quota, then run the month again."
             if error.errno in _NO_SPACE_ERRNOS
-            else "Let this account write to it, or name another folder in TAXI_LAKE.",
+            else "Grant this account write permission, or set TAXI_LAKE to another folder.",
         ) from error
 
 
@@ -159,7 +159,7 @@ def _publish_lock(folder: Path, wait_seconds: float) -> Iterator[int]:
     """Acquire the exclusive right to write to a folder; yield the folder's descriptor.
 
     The lock is on the folder itself, so it needs no file. The kernel releases it when the process ends. The timeout
-    prevents that a paused process blocks all others forever.
+    prevents a paused process from blocking all others forever.
 
     Raises:
         LakeBusyError: Another process held the lock for `wait_seconds`.
@@ -169,8 +169,9 @@ def _publish_lock(folder: Path, wait_seconds: float) -> Iterator[int]:
 
     def give_up(_state: tenacity.RetryCallState) -> None:
         raise LakeBusyError(
-            f"{folder} was locked by {_describe_lock_holder(descriptor)}, which writes there, for {wait_seconds:g} seconds.",
-            remedy="Let that process continue, or end it, then run the month again.",
+            f"{folder} is still locked after {wait_seconds:g} seconds by {_describe_lock_holder(descriptor)}, which is "
+            "writing to it.",
+            remedy="Wait for that process to finish, or stop it, then run the month again.",
         )
 
     waiting = tenacity.Retrying(
@@ -187,14 +188,14 @@ def _publish_lock(folder: Path, wait_seconds: float) -> Iterator[int]:
 
 
 def _describe_lock_holder(descriptor: int) -> str:
-    """Return the process that has locked a folder, if this system has /proc/locks."""
+    """Describe the process that holds the folder's lock; "another process" if it is unknown."""
     status = os.fstat(descriptor)
     locked_file = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     with suppress(OSError):
         for line in Path("/proc/locks").read_text().splitlines():
             fields = line.split()
             if fields[1] == "FLOCK" and fields[5] == locked_file:
-                return f"the process {fields[4]}"
+                return f"PID {fields[4]}"
     return "another process"
 
 

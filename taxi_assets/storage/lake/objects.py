@@ -1,7 +1,7 @@
 """Handles to the objects of a month: the raw file with its source record, and Parquet with its cleaning report.
 
 Belongs here: keys of objects, what makes an object valid, and the handles that assets pass to each other. A handle
-holds no rows; it reads them from the lake when asked. A "staged" file is finished but not in the lake yet.
+contains no rows. Its methods read rows from the lake on demand. A "staged" file is finished but not in the lake yet.
 Does not belong here: how an object is stored (`base_lake.py`).
 """
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.sources.download import DownloadedFile
 
 _RECORD_WAIT_SECONDS = 2.0
-"""How long to wait for the source record of a run that has replaced the raw file: it writes the record right after."""
+"""How long to wait for another run's source record after that run has replaced the raw file."""
 
 
 def object_prefix(layer: str, service: Service, month: Month | str) -> str:
@@ -72,7 +72,7 @@ class RawFile:
 
     @classmethod
     def find(cls, lake: Lake, prefix: str) -> RawFile | None:
-        """Return a handle to the recorded file; None without a readable record.
+        """Return a handle to the recorded file; None if there is no readable record.
 
         The file itself is not checked: see `is_intact`.
         """
@@ -92,8 +92,8 @@ class RawFile:
         found = cls.find(lake, prefix)
         if found is None:
             raise LakeObjectMissingError(
-                f"{prefix} is not in the lake: there is no {lake.uri(_record_key(prefix))}.",
-                remedy="Materialize it first.",
+                f"{prefix} is not in the lake: {lake.uri(_record_key(prefix))} is missing or cannot be parsed.",
+                remedy="Materialize the raw asset of this month.",
             )
         return found
 
@@ -101,7 +101,7 @@ class RawFile:
     def current_versions(cls, lake: Lake, prefix: str) -> dict[str, str | None]:
         """Return the versions of all objects that a new file could replace, by key; None for an object that is missing.
 
-        Call it before the download: `publish` then detects that another run has replaced one of them meanwhile.
+        Call it before the download: `publish` uses it to detect whether another run has replaced one of them.
         """
         return {
             key: lake.version(key) for key in (_record_key(prefix), *(f"{prefix}.{format_}" for format_ in FileFormat))
@@ -114,7 +114,7 @@ class RawFile:
         A file whose bytes are in the lake already is not written again.
 
         Raises:
-            LakeConflictError: Another run has written another file since `staged.replaces` was read.
+            LakeConflictError: Another run has written a different file since `staged.replaces` was read.
         """
         new = cls(lake, prefix, staged.downloaded.record)
         if not new.is_intact():
@@ -133,7 +133,7 @@ class RawFile:
         return new
 
     def delete_other_formats(self) -> None:
-        """Delete the month's files of other formats, unless the record names another file by now.
+        """Delete the month's files of other formats, unless the record names a different file by now.
 
         They remain when a publisher changes the format and the run is killed after it has written the new file.
         """
@@ -144,13 +144,13 @@ class RawFile:
                 self.lake.delete(f"{self.prefix}.{other}")
 
     def is_intact(self) -> bool:
-        """Return whether the file exists and has the recorded length and digest."""
+        """Return whether the file exists and has the recorded size and digest."""
         return self.lake.size(self.key) == self.record.bytes and self.lake.has_digest(
             self.key, sha256=self.record.sha256
         )
 
     def open(self) -> BinaryIO:
-        """Open the file without verifying its digest, as for a preview.
+        """Open the file without verifying its digest, for example, for a preview.
 
         Raises:
             LakeObjectMissingError: There is no such file.
@@ -159,10 +159,10 @@ class RawFile:
 
     @contextmanager
     def as_local_file(self) -> Iterator[Path]:
-        """Provide the file, verified, as a local file.
+        """Yield the path of a local file with the verified bytes.
 
         Raises:
-            LakeConflictError: Another run has written another file since this handle was created.
+            LakeConflictError: Another run has written a different file since this handle was created.
             LakeObjectDamagedError: The file does not have the recorded digest.
         """
         version = self.lake.version(self.key)
@@ -177,7 +177,7 @@ class RawFile:
             yield path
 
     def _wait_until_replaced(self) -> bool:
-        """Return whether the record names another file; wait for it, because a run writes the file first."""
+        """Wait for the record to name a different file, and return whether it does: a run writes the file first."""
         deadline = time.monotonic() + _RECORD_WAIT_SECONDS
         while True:
             recorded = self.find(self.lake, self.prefix)
@@ -204,11 +204,11 @@ class StagedParquet:
 
     @property
     def bytes(self) -> int:
-        """Length of the file."""
+        """Size of the file in bytes."""
         return self.path.stat().st_size
 
     def to_pandas(self, rows: int) -> pd.DataFrame:
-        """Return the first rows."""
+        """Return the first `rows` rows, in file order."""
         with self.path.open("rb") as file:
             return _frame(file, rows)
 
@@ -217,7 +217,7 @@ class StagedParquet:
 class ParquetPartition:
     """A handle to one version of a month's Parquet object in the clean or quarantine layer.
 
-    Its methods read this version, never a newer one.
+    Its methods read the rows of this version, never of a newer one.
     """
 
     lake: Lake
@@ -270,10 +270,10 @@ class ParquetPartition:
     def publish(cls, lake: Lake, prefix: str, staged: StagedParquet, *, run_id: str) -> ParquetPartition:
         """Write a finished file to the lake.
 
-        If another run has written the same data version meanwhile, its object is kept and returned.
+        If another run has written the same data version in the meantime, its object is kept and returned.
 
         Raises:
-            LakeConflictError: Another run has written other data since this run began.
+            LakeConflictError: Another run has written different data since this run began.
         """
         try:
             lake.publish(staged.path, f"{prefix}.parquet", replaces=staged.replaces, run_id=run_id)
@@ -290,17 +290,17 @@ class ParquetPartition:
 
     @property
     def bytes(self) -> int:
-        """Length of the object; 0 if it has been deleted."""
+        """Size in bytes of the current object, which may be newer than this version; 0 if it has been deleted."""
         return self.lake.size(self.key) or 0
 
     @contextmanager
     def as_local_file(self) -> Iterator[Path]:
-        """Provide this version as a local file; raise the same errors as `Lake.as_local_file`."""
+        """Yield the path of a local file with this version. Raises the same errors as `Lake.as_local_file`."""
         with self.lake.as_local_file(self.key, self.version) as path:
             yield path
 
     def require_current(self) -> None:
-        """Require that this version is still the current one.
+        """Raise an error if this version is no longer current.
 
         Raises:
             LakeObjectMissingError: The object has been deleted.
@@ -315,7 +315,8 @@ class ParquetPartition:
     def control_totals(self, service: Service) -> ControlTotals:
         """Return the control totals of the clean rows.
 
-        They are counted in the rows, unless the lake verifies the bytes itself: then the report's totals are valid.
+        They are recomputed from the rows, unless the lake verifies checksums. In that case, the report's totals are
+        returned.
         """
         if self.lake.verifies_checksums:
             return self.report.clean
@@ -323,7 +324,7 @@ class ParquetPartition:
             return compute_parquet_totals(path, service, Month.parse(self.report.month))
 
     def to_pandas(self, rows: int | None = None) -> pd.DataFrame:
-        """Return the whole month, or its first `rows` rows."""
+        """Return the whole month, or its first `rows` rows, in file order."""
         if rows is not None:
             with self.lake.open(self.key, self.version) as file:
                 return _frame(file, rows)

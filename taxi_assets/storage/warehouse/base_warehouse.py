@@ -1,4 +1,4 @@
-"""The interface of a warehouse: a table of trips for each service, tables of marts, and small tables.
+"""The interface of a warehouse: a table of trips for each service, tables of marts, and unpartitioned tables.
 
 Belongs here: the contract of every warehouse, and the errors that all warehouses raise.
 Does not belong here: an implementation, which is a package such as `duckdb/`.
@@ -59,27 +59,31 @@ class LoadedMonth:
     totals: ControlTotals
     """Control totals of the loaded rows at the time of the load."""
     run_id: str = field(default="", compare=False)
-    """The run that loaded the month; empty for rows from before the ledger recorded runs."""
+    """The run that loaded the month; empty if the row does not record a run."""
 
 
 class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dagster's own pattern
-    """Tables of trips, replaced by service and month; tables of marts, replaced by month; and small tables.
+    """Tables of trips, replaced by service and month; marts, replaced by month; and unpartitioned tables.
 
     To add a warehouse, implement this class in a new package, and run the tests `test_any_warehouse.py` and
-    `test_any_warehouse_marts.py` in `taxi_assets_tests/contract/` on it.
+    `test_any_warehouse_marts.py` in `taxi_assets_tests/contract/` against it.
 
     - **Atomic.** Every replacement takes effect as a whole: a concurrent reader sees the old rows or the new ones. If
       it fails, or its process is killed, the old rows stay, or the month counts as not loaded.
     - **Ledger.** The warehouse records which data is loaded for each month (`loaded_month`). Trips and ledger may be
       written in two steps, if the month counts as not loaded in between.
-    - **Idempotent.** Repeating a replacement leaves the same rows, once.
+    - **Idempotent.** Repeating a replacement produces the same rows, without duplicates.
     - **Concurrency.** Several threads and processes use the warehouse at once. If two runs write the same month, the
       run with the older data fails, and the newer data stays.
-    - **Values.** Rows come back as they were written: nulls stay null, the text "NA" is a value, money and miles are
-      exact `Decimal`s, integers are 64-bit and nullable, times are local wall-clock times without a zone.
+    - **Values.** Rows are returned as they were written:
+        - Nulls stay null, and the text "NA" stays text.
+        - Money and miles are exact `Decimal`s.
+        - Integers are 64-bit and nullable.
+        - Times are local wall-clock times without a zone.
     - **Reading creates nothing.** A warehouse, a table or a month that does not exist is not created by a read.
     - **Errors.** Every method raises `WarehouseConfigurationError` if the warehouse is missing or not accessible,
-      `WarehouseUnreachableError` if it does not answer, and `WarehouseBusyError` if others lock it for too long.
+      `WarehouseUnreachableError` if it does not answer, and `WarehouseBusyError` if another process locks it for too
+      long.
     """
 
     kind: ClassVar[str]
@@ -104,13 +108,13 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
             service: The service; its table is `service.table`.
             month: The month to replace. Other months are not changed.
             trips: The clean trips of the month, in a lake.
-            run_id: The Dagster run that loads, recorded in the ledger.
+            run_id: ID of the Dagster run that loads the month, recorded in the ledger.
 
         Raises:
             ReconciliationError: The loaded rows do not have the control totals of the report.
             LakeConflictError: The trips are no longer the current version in the lake: another run has replaced them.
             LakeObjectMissingError: The trips have been deleted from the lake.
-            WarehouseSchemaError: A column of the table has another type than in the schema.
+            WarehouseSchemaError: A column's type differs from the schema.
         """
 
     @abstractmethod
@@ -123,8 +127,8 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
     def replacing_run_id(self, service: Service, month: Month) -> str | None:  # noqa: ARG002  (for warehouses to override)
         """Return the ID of the run that has begun to replace the month and has not finished; None if there is none.
 
-        Override it if trips and ledger are not written in one transaction, so that `loaded_month` is None meanwhile.
-        The run may have been killed: the warehouse alone cannot tell.
+        Override it if trips and ledger are not written in one transaction, so that `loaded_month` is None in between.
+        The run may have been killed: the warehouse alone cannot detect that.
         """
         return None
 
@@ -169,17 +173,17 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
         Args:
             service: The service; its table is `service.table`.
             month: The month to read. A month that is not loaded has no rows.
-            rows: The number of rows to return at most, in any order: whichever cost least to read. By default, all
-                rows in the order of the published file.
+            rows: The maximum number of rows: those that are cheapest to read, in no particular order. By default, all
+                rows in file order.
 
         Returns:
             The rows. A column of the schema that the table lacks is null.
 
         Raises:
-            WarehouseTableMissingError: There is no table of this service.
+            WarehouseTableMissingError: The service's table does not exist.
         """
 
-    # --- small tables ------------------------------------------------------------------------------------------------
+    # --- unpartitioned tables ----------------------------------------------------------------------------------------
 
     @abstractmethod
     def replace_frame(
@@ -190,7 +194,7 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
         *,
         require_inputs_unchanged: Callable[[], None] = noop,
     ) -> None:
-        """Replace the rows and columns of a table without partitions with a frame.
+        """Replace the rows and columns of an unpartitioned table with a DataFrame.
 
         Args:
             name: The table's name, without its schema.
@@ -204,10 +208,10 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
 
     @abstractmethod
     def read_frame(self, name: str) -> pd.DataFrame:
-        """Return all rows of a table without partitions.
+        """Return all rows of an unpartitioned table.
 
         Raises:
-            WarehouseTableMissingError: There is no such table.
+            WarehouseTableMissingError: The table does not exist.
         """
 
     # --- marts -------------------------------------------------------------------------------------------------------
@@ -231,17 +235,17 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
             mart: The definition of the mart.
             month: The month to replace. Other months are not changed.
             services: The services whose trips the query reads.
-            run_id: The Dagster run that replaces.
+            run_id: ID of the Dagster run that replaces the month.
             require_inputs_unchanged: Raises `ConcurrentUpdateError` if the caller's inputs have changed since it read
-                them. Called when no other run can write this month until this one has ended: a run whose inputs are
-                older cannot overwrite a newer result. A warehouse without such locks calls it before and after.
+                them. Called while this run holds the month's write lock, so that a run with older inputs cannot
+                overwrite a newer result. A warehouse without such locks calls it before and after the write.
 
         Returns:
             The number of rows of the month.
 
         Raises:
-            WarehouseSchemaError: A column has another type than in the mart, or a table lacks a column that is read.
-            WarehouseTableMissingError: There is no table that the query reads.
+            WarehouseSchemaError: A column's type differs from the mart, or a table lacks a column that the query reads.
+            WarehouseTableMissingError: A table that the query reads does not exist.
         """
 
     # --- queries -----------------------------------------------------------------------------------------------------
@@ -251,7 +255,7 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
         """Run a query in the SQL of this database; return its rows with the types of this database.
 
         Raises:
-            WarehouseTableMissingError: There is no table that the query reads.
+            WarehouseTableMissingError: A table that the query reads does not exist.
             WarehouseSchemaError: The query is not valid for the tables.
         """
 
@@ -260,7 +264,7 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
         return to_frame(normalize_types(self.query_native(statement)))
 
     def session(self) -> AbstractContextManager[None]:
-        """Open a session in which several calls share one connection, where a connection is expensive."""
+        """Open a session in which several calls share one connection, if connections are expensive."""
         return nullcontext()
 
     def read_portable_frame(
@@ -276,7 +280,7 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
         Raises:
             MartDefinitionError: The query uses SQL that is not portable (see `marts/portable_sql.py`), or reads
                 `all_trips` without services and months.
-            WarehouseTableMissingError: There is no table that the query reads.
+            WarehouseTableMissingError: A table that the query reads does not exist.
             WarehouseSchemaError: A table lacks a column that the query reads.
         """
         from taxi_assets.marts.sql_rendering import column_types, expand_all_trips, parse, render  # noqa: PLC0415  (0.2 s)
@@ -298,7 +302,7 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
     def table_missing_error(self, name: str) -> WarehouseTableMissingError:
         """Build the error for a table that does not exist."""
         return WarehouseTableMissingError(
-            f"There is no table {self.table_name(name)} in {self.uri()}.",
+            f"The table {self.table_name(name)} does not exist in {self.uri()}.",
             remedy=f"Materialize the asset {name} first.",
         )
 
@@ -326,24 +330,27 @@ def reconciliation_error(
         note: A sentence about the state of the table.
     """
     return ReconciliationError(
-        f"{service.name} {month}: loading {trips.uri} into {table} gave {found}, expected {trips.report.clean}. {note}",
-        remedy="Materialize the clean asset of this month again, then the warehouse.",
+        f"{service.name} {month}: loading {trips.uri} into {table} produced {found}; the cleaning report has "
+        f"{trips.report.clean}. {note}",
+        remedy="Materialize the clean asset of this month again, then its warehouse asset.",
     )
 
 
 def column_type_error(table: str, column: str, found: str, wanted: str) -> WarehouseSchemaError:
-    """Build the error for a column that has the type `found`, although the schema wants `wanted`."""
-    return WarehouseSchemaError(f"{table} has {column} as {found}; the schema says {wanted}.", remedy=RECREATE_TABLE)
+    """Build the error for a column whose type differs from the schema."""
+    return WarehouseSchemaError(
+        f"Column {column} of {table} has type {found}; the schema requires {wanted}.", remedy=RECREATE_TABLE
+    )
 
 
 def query_error(label: str, message: str) -> WarehouseSchemaError:
     """Build the error for a query that the database rejects.
 
     Args:
-        label: What the query was for, as in "zone_day 2021-01 cannot be computed".
-        message: The reason that the database gives, without a period.
+        label: The operation that failed, such as "zone_day 2021-01 cannot be computed".
+        message: The database's error message, without a period.
     """
     return WarehouseSchemaError(
         f"{label}: {message}.",
-        remedy="If a table lacks a column that the schema has gained, load a month into it first.",
+        remedy="Load a month into the table first if it lacks a new column of the schema.",
     )

@@ -83,7 +83,8 @@ def test_a_published_file_is_read_back_byte_for_byte_with_its_record(lake: Local
 def test_the_error_for_a_file_that_was_never_published_names_it_and_the_remedy(lake: LocalLake) -> None:
     assert RawFile.find(lake, PREFIX) is None
     with pytest.raises(
-        LakeObjectMissingError, match=f"{PREFIX} is not in the lake: there is no .*source.json. Materialize"
+        LakeObjectMissingError,
+        match=f"{PREFIX} is not in the lake: .*source.json is missing or cannot be parsed. Materialize",
     ):
         RawFile.get(lake, PREFIX)
 
@@ -211,7 +212,7 @@ def die() -> None:
 
 
 def state(lake: LocalLake) -> str:
-    """Return which file the lake holds, as a reader sees it."""
+    """Return which file the lake contains, as a reader sees it."""
     found = RawFile.get(lake, PREFIX)
     if not found.is_intact():
         with pytest.raises(LakeObjectDamagedError):
@@ -303,7 +304,7 @@ def test_a_staged_file_reports_its_rows_and_bytes(tmp_path: Path) -> None:
 
 def test_the_error_for_a_missing_month_names_it_and_the_remedy(lake: LocalLake) -> None:
     assert ParquetPartition.find(lake, CLEAN) is None
-    with pytest.raises(LakeObjectMissingError, match=f"{CLEAN}.parquet. Materialize the clean asset"):
+    with pytest.raises(LakeObjectMissingError, match=f"{CLEAN}.parquet does not exist. Materialize the clean asset"):
         ParquetPartition.get(lake, CLEAN)
 
 
@@ -360,7 +361,7 @@ def test_damage_to_a_footer_never_raises_an_unexpected_error(lake: LocalLake) ->
     assert not_found > 10, "hardly any damage was detected: nothing was tested"
 
 
-def test_handles_hold_no_rows(lake: LocalLake) -> None:
+def test_handles_contain_no_rows(lake: LocalLake) -> None:
     trips = publish_generated_month(lake, rows=50)
     assert {field.name for field in dataclasses.fields(trips)} == {"lake", "key", "version", "report", "rows"}
     assert len(trips.to_pandas()) == 50

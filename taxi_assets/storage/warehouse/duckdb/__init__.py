@@ -43,7 +43,7 @@ class DuckDBWarehouse(Warehouse):
     dialect: ClassVar[str] = "duckdb"
 
     file: str = Field(description="The database file. It is created on first use.")
-    schema_name: str = Field(default="taxi", description="The schema that holds the tables.")
+    schema_name: str = Field(default="taxi", description="The schema that contains the tables.")
     wait_seconds: float = Field(
         default=300, description="How long to wait for another process that has the file open, in seconds."
     )
@@ -86,7 +86,7 @@ class DuckDBWarehouse(Warehouse):
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        """Open one connection for all calls. No other process can use the file meanwhile."""
+        """Open one connection for all calls: no other process can use the file in the meantime."""
         if not Path(self.file).exists():
             yield
             return

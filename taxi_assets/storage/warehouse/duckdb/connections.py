@@ -1,4 +1,4 @@
-"""Short connections to a DuckDB file, one at a time among all processes.
+"""Short connections to a DuckDB file, one at a time across all processes.
 
 Belongs here: waiting for the file, and creating it. Does not belong here: its tables.
 
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
     from taxi_assets.storage.warehouse.duckdb.file_lock import HeldLock
 
-# Memory does not grow with the month only with all three: 1.4 million rows peak at 290 MB, 23 million at 316 MB.
+# All three settings are needed to keep memory independent of the month's size: 1.4 million rows peak at 290 MB, 23
+# million at 316 MB.
 _CONFIG: dict[str, Any] = {"memory_limit": "96MB", "threads": "2", "preserve_insertion_order": "false"}
 
 _DATABASE = quote("warehouse")
@@ -58,7 +59,7 @@ class _Idle(NamedTuple):
 
 
 _idle: list[_Idle] = []
-"""At most one."""
+"""Contains at most one instance."""
 _inherited: list[_Idle] = []
 """Instances of a parent process. After a fork their threads are missing, so they can neither be used nor closed."""
 
@@ -96,7 +97,7 @@ def connect(path: str, wait_seconds: float) -> Iterator[duckdb.DuckDBPyConnectio
                     raise
                 raise WarehouseConfigurationError(
                     f"{path} cannot be written to ({failed['reason']}). Its contents are unchanged.",
-                    remedy="Make room, then run the month again.",
+                    remedy="Free disk space or raise the quota, then run the month again.",
                 ) from error
             finally:
                 del _open_connections[path]
@@ -117,7 +118,7 @@ def close_idle() -> None:
 def _attached_instance(path: str, wait_seconds: float) -> Iterator[duckdb.DuckDBPyConnection]:
     """Acquire the file's lock and attach the file to an instance.
 
-    The instance is kept for the next connection, unless an error occurred or `_is_worth_keeping` says no.
+    The instance is kept for the next connection, unless an error occurred or `_is_worth_keeping` returns false.
     """
     started = time.monotonic()
     try:
@@ -171,7 +172,7 @@ def _attach(
     except duckdb.Error as error:
         raise WarehouseConfigurationError(
             f"{path} cannot be opened as a DuckDB database: {str(error).splitlines()[0]}",
-            remedy="Move the file away, or close other connections of this process to it.",
+            remedy="Move the file elsewhere, or close this process's other connections to it.",
         ) from error
 
 
@@ -187,7 +188,7 @@ def _detach(instance: duckdb.DuckDBPyConnection) -> bool:
 
 
 def _is_worth_keeping(path: str, seconds: float) -> bool:
-    """Return whether an instance that was used for so long holds little memory and no temporary files."""
+    """Return whether an instance that was used for `seconds` uses little memory and has no temporary files."""
     return seconds < _MAX_KEEP_SECONDS and not Path(_temporary_folder(path)).exists()
 
 
@@ -201,7 +202,8 @@ def _create_database(file: Path, staging_folder: Path) -> None:
         if not file.exists():
             new = folder / "new.duckdb"
             duckdb.connect(new).close()
-            # Fails if another process was faster, or without hard links: then DuckDB creates the file in place.
+            # Fails if another process created the file first, or if the file system has no hard links. In the latter
+            # case, DuckDB creates the file in place.
             with suppress(OSError):
                 file.hardlink_to(new)
     with suppress(OSError):  # another process uses the folder
@@ -214,7 +216,7 @@ def _log_wait(path: str, holder: str) -> None:
 
 def _busy_error(path: str, holder: str, wait_seconds: float) -> WarehouseBusyError:
     return WarehouseBusyError(
-        f"{path} was held by {holder} for {wait_seconds:g} seconds.",
+        f"{path} was locked by {holder} for {wait_seconds:g} seconds.",
         remedy="Close the session that has it open, or end that process, and run the month again.",
     )
 

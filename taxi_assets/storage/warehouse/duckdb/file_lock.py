@@ -54,7 +54,7 @@ class HeldLock:
         self._descriptor = descriptor
 
     def set_holder(self, holder: str) -> None:
-        """Store which process has the database open, for the messages of waiting processes."""
+        """Write the holder's description to the lock file, for the messages of waiting processes."""
         if self._descriptor is not None:
             with suppress(OSError):  # such as a full disk
                 os.ftruncate(self._descriptor, 0)
@@ -92,7 +92,7 @@ def hold_lock(database: str, wait_seconds: float, on_wait: Callable[[str], None]
 
 
 def lock_path(database: str) -> Path:
-    """Return the path of the lock file: hidden, next to the database file itself, not next to a link to it."""
+    """Return the path of the hidden lock file, in the database's folder after resolving symbolic links."""
     file = Path(os.path.realpath(database))
     return file.with_name(f".{file.name}.lock")
 
@@ -134,7 +134,10 @@ class _BackgroundWait:
         threading.Thread(target=self._run, name=f"waiting for {path}", daemon=True).start()
 
     def claim_or_abandon(self) -> int | None:
-        """Return the descriptor of the acquired lock; None if there is none yet, and the thread shall discard it."""
+        """Return the acquired lock's descriptor.
+
+        If there is none yet, return None and make the thread discard it later.
+        """
         with self._mutex:
             self._wanted = False
             return self._descriptor

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.schema import Service
 
-_MISSING = re.compile(r"Table with name \"?(?:[^ ]*\.)?(?P<name>[^ .\"]+)\"? does not exist")
+_MISSING_TABLE_PATTERN = re.compile(r"Table with name \"?(?:[^ ]*\.)?(?P<name>[^ .\"]+)\"? does not exist")
 
 
 def replace_mart(schema: Schema, mart: Mart, month: Month, services: Sequence[Service], qualified_name: str) -> int:
     """Replace the rows of a month and recreate the mart's views, within the caller's transaction.
 
     Args:
-        schema: The schema that holds the mart's table.
+        schema: The schema that contains the mart's table.
         mart: The definition of the mart.
         month: The month to replace.
         services: The services whose trips the query reads.
@@ -65,10 +65,10 @@ def use_schema(schema: Schema) -> None:
 
 @contextmanager
 def translate_query_errors(label: str, missing: Callable[[str], WarehouseTableMissingError]) -> Iterator[None]:
-    """Turn DuckDB's errors about a query into errors of this package.
+    """Translate DuckDB's errors about a query into errors of this package.
 
     Args:
-        label: What the query was for, as in "zone_day 2021-01 cannot be computed".
+        label: The operation that failed, such as "zone_day 2021-01 cannot be computed".
         missing: Builds the error for a table, given its name without the schema.
 
     Raises:
@@ -78,7 +78,7 @@ def translate_query_errors(label: str, missing: Callable[[str], WarehouseTableMi
     try:
         yield
     except duckdb.CatalogException as error:
-        found = _MISSING.search(str(error))
+        found = _MISSING_TABLE_PATTERN.search(str(error))
         raise (_query_error(label, error) if found is None else missing(found["name"])) from error
     except (duckdb.BinderException, duckdb.ParserException, duckdb.ConversionException) as error:
         raise _query_error(label, error) from error

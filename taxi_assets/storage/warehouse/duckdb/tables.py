@@ -94,7 +94,7 @@ class Schema:
             The table as it is now.
 
         Raises:
-            WarehouseSchemaError: A column of the table has another type.
+            WarehouseSchemaError: A column's type differs from the one given.
         """
         definitions = ", ".join(f"{quote(column.name)} {TYPES[column.type]}" for column in columns)
         self.connection.execute(f"CREATE TABLE IF NOT EXISTS {self.table_name(name)} ({definitions})")
