@@ -99,7 +99,7 @@ class InvalidFileError(PermanentError):
 
 
 class ColumnMismatchError(PermanentError):
-    """A file lacks a required column, or two of its columns mean the same.
+    """A file lacks a required column, or two of its columns match the same canonical column.
 
     Raised when the header is read: the publisher has renamed a column, or the file belongs to another service.
     """

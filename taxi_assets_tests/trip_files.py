@@ -188,7 +188,7 @@ def service_of(layout_name: str) -> str:
 
 
 def write_csv(path: Path, content: bytes) -> Path:
-    """Write a CSV file, compressed if its name ends in `.gz`. The same content always gives the same bytes."""
+    """Write a CSV file, compressed if its name ends in `.gz`. Identical content produces identical bytes."""
     path.write_bytes(gzip.compress(content, 1, mtime=0) if path.suffix == ".gz" else content)
     return path
 

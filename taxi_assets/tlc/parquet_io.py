@@ -22,7 +22,7 @@ QUARANTINE_ROW_GROUP_ROWS = 8_192
 
 # A row group ends early when its text reaches this size. Real row groups have at most a fifth of it.
 _ROW_GROUP_TEXT_BYTES = 32 << 20
-# The read buffer of each column. A published row group may hold millions of rows.
+# The read buffer of each column. A published row group may contain millions of rows.
 _COLUMN_BUFFER_BYTES = 1 << 18
 # The size at which pyarrow stops adding to a dictionary that it builds, and writes further values as PLAIN.
 _DICTIONARY_BYTES = 1 << 20

@@ -1,4 +1,4 @@
-"""The taxi zone table, which gives the place of each location id in trips."""
+"""The taxi zone table: the borough and the zone of each location ID in trips."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def _parse_and_merge(column: Column, raw: RawBatch, positions: Sequence[int]) ->
     """Return a column's values and its masks of unreadable values, from one or more published columns.
 
     Each row has the value of the first published column that has one. If two have different values, the row counts as
-    unreadable, because either may be meant.
+    unreadable, because either may be correct.
     """
     values, mask = _parse_at(column, raw, positions[0])
     masks = [] if mask is None else [np.asarray(mask)]
@@ -104,7 +104,7 @@ def _trip_seconds(pickup: Any, dropoff: Any, month: Month) -> Any:
 
 
 def _whole_seconds(microseconds: Any) -> Any:
-    """Divide by a million and round towards zero, in a third of the time that pc.divide takes."""
+    """Divide by a million and round towards zero, three times as fast as pc.divide."""
     counts = np.asarray(microseconds.fill_null(0))
     seconds = np.floor_divide(counts, _MICROSECONDS_PER_SECOND)
     if seconds.min(initial=0) < 0:

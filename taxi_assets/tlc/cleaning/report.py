@@ -1,7 +1,7 @@
 """The report of a cleaned month: how many rows and how much money are clean, and how many are quarantined and why.
 
 The report is stored in the footers of both Parquet files of a month, so that a reader can tell whether the two belong
-together. It has no value that differs between two runs over the same file: the same input gives the same bytes.
+together. It has no value that differs between two runs over the same file: identical input produces identical bytes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FOOTER_KEY = b"taxi_assets"
 
 
 class ControlTotals(BaseModel):
-    """The control totals of a set of rows. They must be the same wherever these rows are stored."""
+    """The control totals of a set of rows. They must be equal in every place where these rows are stored."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -42,7 +42,7 @@ def match_columns(service: Service, published: Sequence[str], *, label: str) -> 
         label: Names the file in errors, such as "green 2020-10".
 
     Raises:
-        ColumnMismatchError: A required column is missing, or two columns mean the same one.
+        ColumnMismatchError: A required column is missing, or two columns match the same canonical column.
     """
     names = [normalize(name) for name in published]
     by_alias = {alias: column.name for column in service.published_columns for alias in (column.name, *column.aliases)}
@@ -65,7 +65,7 @@ def match_columns(service: Service, published: Sequence[str], *, label: str) -> 
 
 def _duplicate_column_error(name: str, published: Sequence[str], label: str) -> ColumnMismatchError:
     return ColumnMismatchError(
-        f"{label}: the columns {', '.join(map(repr, published))} all mean {name}.",
+        f"{label}: the columns {', '.join(map(repr, published))} all match {name}.",
         remedy="Remove one of them from the file, or set merge_aliases on the column if each row fills in only one.",
     )
 

@@ -29,7 +29,7 @@ def json_texts(array: Any) -> Any:
             texts = array.cast(pa.timestamp("s")).cast(pa.string())
             return pc.binary_join_element_wise(pa.scalar('"'), texts, pa.scalar('"'), pa.scalar("")).fill_null("null")
     if types.is_float64(array.type):
-        bits = array.view(pa.int64()).dictionary_encode()  # bits tell -0.0 from 0.0
+        bits = array.view(pa.int64()).dictionary_encode()  # bits distinguish -0.0 from 0.0
         distinct = map(_json_number, bits.dictionary.view(pa.float64()).to_pylist())
         return pa.array(distinct, pa.string()).take(bits.indices).fill_null("null")
     if types.is_dictionary(array.type) or types.is_string(array.type):
@@ -45,7 +45,7 @@ def _json_number(number: float) -> str:
 
 
 def to_json_value(scalar: Any) -> Any:
-    """Return an Arrow scalar as a Python value that JSON can hold.
+    """Return an Arrow scalar as a Python value that JSON can represent.
 
     Times outside Python's calendar, and numbers that are not finite, become text.
     """

@@ -19,9 +19,9 @@ _PARSED_AS_FLOAT = {ColumnType.MONEY, ColumnType.MILES, ColumnType.DEGREES}
 
 
 def numeric_type(column: Column) -> Any | None:
-    """Return the numeric type as which a CSV parser may read a column, or None if only its text has the meaning.
+    """Return the numeric type that a CSV parser may use for a column, or None if it must parse the column as text.
 
-    `cleaning.values.parse_column` gives the same values for these numbers as for their text.
+    `cleaning.values.parse_column` returns the same values for these numbers as for their text.
     """
     if column.type in _PARSED_AS_FLOAT:
         return pa.float64()

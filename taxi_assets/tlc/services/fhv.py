@@ -1,6 +1,6 @@
 """For-hire vehicles (FHV): car services, black cars and, until January 2019, app companies, by dispatching base.
 
-Files until 2016 hold only base, pickup time and zone; dropoffs follow from 2017 on. Exact duplicates are legitimate,
+Files until 2016 contain only base, pickup time and zone; dropoffs follow from 2017 on. Exact duplicates are legitimate,
 because times were rounded to the minute. No rule limits the duration: in some months, a quarter of the trips end more
 than a day after they started. Source: TLC's data dictionary of FHV trip records (2025-03).
 """

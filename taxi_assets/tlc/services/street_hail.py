@@ -17,7 +17,7 @@ from taxi_assets.tlc.services.shared_columns import (
     zone,
 )
 
-# Until 2014, files held vendors and payment types as text.
+# Until 2014, files stored vendors and payment types as text.
 VENDORS = {"cmt": 1, "vts": 2, "dds": 3}
 PAYMENT_TYPES = {
     **dict.fromkeys(("credit", "crd", "cre"), 1),

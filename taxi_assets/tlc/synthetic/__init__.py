@@ -1,7 +1,7 @@
 """The synthetic sample: generated months for `TAXI_SOURCE=sample`, for demonstrations and tests without a network.
 
 Belongs here: which services have a synthetic sample, and writing their files. The same service, month and
-`SAMPLE_VERSION` give the same bytes. Does not belong here: the content of the files. `demand.py` and `rides.py`
+`SAMPLE_VERSION` produce identical bytes. Does not belong here: the content of the files. `demand.py` and `rides.py`
 generate the trips of any service; `metered_trips.py`, `fhv_trips.py` and `fhvhv_trips.py` generate the records of each
 kind.
 
@@ -85,8 +85,8 @@ def write_month(service: str, month: Month, path: Path) -> None:
     """Generate a month and write it to `path`, in the service's format (`format_of`).
 
     CSV files have the layout of those published in early 2021, Parquet files that of TLC's current ones. The same
-    service and month give the same bytes with the same versions of numpy, zlib and pyarrow. A month has at most 200,000
-    rows; one day is in memory at a time.
+    service and month produce identical bytes with the same versions of numpy, zlib and pyarrow. A month has at most
+    200,000 rows; one day is in memory at a time.
 
     Raises:
         ValueError: The service has no synthetic sample.

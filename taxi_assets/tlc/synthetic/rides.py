@@ -1,7 +1,7 @@
-"""Single rides of the synthetic sample, whichever service they belong to: drawing them, New York's clock, and tolls.
+"""Single rides of the synthetic sample, for any service: random draws, New York's clock, and tolls.
 
 Belongs here: code that all services share. Does not belong here: the numbers (`demand.py`), and the records that a
-service keeps of a ride.
+service publishes of a ride.
 """
 
 from __future__ import annotations

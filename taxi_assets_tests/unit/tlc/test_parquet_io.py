@@ -1,4 +1,4 @@
-"""The Parquet writer: the same rows give the same bytes and row groups, in any batches."""
+"""The Parquet writer: identical rows produce identical bytes and row groups, in any batches."""
 
 from __future__ import annotations
 

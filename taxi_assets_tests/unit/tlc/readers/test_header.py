@@ -74,7 +74,7 @@ def test_an_optional_column_may_be_missing() -> None:
 
 def test_two_columns_with_the_same_meaning_are_rejected() -> None:
     with pytest.raises(
-        ColumnMismatchError, match=r"green 2020-10: the columns 'PULocationID', 'pickup_location_id' all mean"
+        ColumnMismatchError, match=r"green 2020-10: the columns 'PULocationID', 'pickup_location_id' all match"
     ):
         match_columns(GREEN, [*HEADER, "pickup_location_id"], label="green 2020-10")
 
