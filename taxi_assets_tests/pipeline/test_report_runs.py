@@ -162,7 +162,7 @@ def test_the_metrics_that_the_ui_plots_equal_what_pandas_finds_in_the_file(
 
 def test_the_quarantine_table_counts_the_rows_that_violate_each_rule(reported: Reported, january: Independent) -> None:
     page = reported.page("green", "2023-01")
-    table = page.texts[page.texts.index("Share of file") : page.texts.index("Where the data comes from")]
+    table = page.texts[page.texts.index("Share of file") : page.texts.index("Source")]
     for reason, rows in january.reasons.items():
         assert table[table.index(reason) + 2] == f"{rows:,}", reason
 
@@ -178,7 +178,7 @@ def test_a_month_is_compared_with_the_month_before(
     reported: Reported, january: Independent, february: Independent
 ) -> None:
     page = reported.page("green", "2023-02")
-    row = page.texts.index("Trips", page.texts.index("Figure"))
+    row = page.texts.index("Trips", page.texts.index("Metric"))
     change = f"{february.trips / january.trips - 1:+.1%}".replace("-", "\N{MINUS SIGN}")
     assert page.texts[row : row + 4] == ["Trips", f"{february.trips:,}", f"{january.trips:,}", change]
     assert "Feb 2022: not loaded" in page.texts
