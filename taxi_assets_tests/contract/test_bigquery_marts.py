@@ -154,7 +154,7 @@ def test_a_table_with_the_name_of_a_view_is_left_alone(loaded: BigQueryWarehouse
 def test_a_missing_dataset_or_table_is_named(warehouse: BigQueryWarehouse) -> None:
     with pytest.raises(WarehouseTableMissingError, match="no dataset taxi"):
         warehouse.read_portable_frame("SELECT COUNT(*) AS n FROM taxi_zones")
-    with pytest.raises(WarehouseTableMissingError, match=r"no table `taxi-project\.taxi\."):
+    with pytest.raises(WarehouseTableMissingError, match=r"The table `taxi-project\.taxi\."):
         compute(warehouse)
 
 

@@ -142,7 +142,7 @@ def test_every_layer_shows_its_size_and_its_source(shown: Shown, service: str) -
     for layer, metadata in layers.items():
         assert metadata.keys() >= IN_EVERY_LAYER, layer
         assert metadata["publisher"] == "sample"
-        assert "not TLC's records" in str(metadata["sample"]), layer
+        assert "not TLC trip records" in str(metadata["sample"]), layer
     for layer in ("quarantine", "clean", "warehouse"):
         assert layers[layer].keys() >= IN_EVERY_CLEANED_LAYER, layer
         assert layers[layer]["raw_sha256"] == layers["raw"]["sha256"]
