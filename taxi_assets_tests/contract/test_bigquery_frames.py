@@ -1,4 +1,4 @@
-"""Frames in BigQuery: small tables that are not tables of trips."""
+"""Frames in BigQuery: unpartitioned tables."""
 
 from __future__ import annotations
 

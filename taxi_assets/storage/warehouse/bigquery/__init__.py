@@ -152,7 +152,7 @@ class BigQueryWarehouse(Warehouse):
                 ).to_arrow(create_bqstorage_client=False)
         return to_frame(_in_schema(found, service.arrow_schema))
 
-    # --- small tables ------------------------------------------------------------------------------------------------
+    # --- unpartitioned tables ----------------------------------------------------------------------------------------
 
     def replace_frame(
         self,

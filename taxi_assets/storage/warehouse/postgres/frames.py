@@ -1,6 +1,6 @@
-"""Conversion between pandas frames and Postgres tables, for small tables that are not tables of trips.
+"""Conversion between pandas frames and unpartitioned tables of Postgres.
 
-`PostgresWarehouse.replace_frame` replaces the table itself.
+This module only converts; `PostgresWarehouse.replace_frame` writes the table.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-_TYPES: Mapping[str, Any] = {
+_ARROW_BY_NAME: Mapping[str, Any] = {
     "bigint": pa.int64(),
     "boolean": pa.bool_(),
     "date": pa.date32(),
@@ -28,7 +28,7 @@ _TYPES: Mapping[str, Any] = {
     "timestamp with time zone": pa.timestamp("us", "UTC"),
     "timestamp without time zone": pa.timestamp("us"),
 }
-TYPES_BY_OID: Mapping[int, Any] = {
+ARROW_BY_OID: Mapping[int, Any] = {
     16: pa.bool_(),
     **dict.fromkeys((20, 21, 23), pa.int64()),
     **dict.fromkeys((19, 25, 1043), pa.string()),
@@ -37,8 +37,11 @@ TYPES_BY_OID: Mapping[int, Any] = {
     1114: pa.timestamp("us"),
     1184: pa.timestamp("us", "UTC"),
 }
-"""Arrow types by the oid of a Postgres type. The oids of built-in types never change (`pg_type.dat`)."""
-_POSTGRES_TYPES: Sequence[tuple[Callable[[Any], bool], str]] = (
+"""Arrow types by the oid of a Postgres type; `marts.py` converts the results of queries with it.
+
+The oids of built-in types never change (`pg_type.dat`).
+"""
+_NAME_BY_ARROW_TEST: Sequence[tuple[Callable[[Any], bool], str]] = (
     (pa.types.is_boolean, "boolean"),
     (pa.types.is_date, "date"),
     (pa.types.is_floating, "double precision"),
@@ -54,11 +57,12 @@ def frame_to_csv(frame: pd.DataFrame, table: str) -> tuple[dict[str, str], Bytes
     """Convert a frame to Postgres types and CSV.
 
     Args:
-        frame: The frame, without its index.
+        frame: The frame. Its index is dropped.
         table: The qualified name of the table, for errors.
 
     Returns:
-        The Postgres type of each column, by name in the frame's order; and the rows as CSV without a header.
+        The Postgres type of each column, by name in the frame's order; and a buffer with the rows as CSV without
+        a header, positioned at its end: seek to 0 before reading.
 
     Raises:
         WarehouseSchemaError: A column has a type that no Postgres column can hold, or values of several types.
@@ -84,22 +88,22 @@ def frame_from_rows(rows: Sequence[Sequence[object]], types: Mapping[str, str]) 
 
     Args:
         rows: One sequence of values per row.
-        types: The Postgres type of each column, by name, in the order of the values. Arrow infers the type of numeric
-            columns, and of those that `frame_to_csv` never creates.
+        types: The Postgres type of each column, by name, in the order of the values. For `numeric`, and for types that
+            `frame_to_csv` never creates, Arrow infers the type from the values.
     """
     columns = {
-        name: pa.array([row[number] for row in rows], _TYPES.get(type_))
+        name: pa.array([row[number] for row in rows], _ARROW_BY_NAME.get(type_))
         for number, (name, type_) in enumerate(types.items())
     }
     return to_frame(pa.table(columns))
 
 
 def _type_of(type_: Any) -> str | None:
-    """Return the Postgres type of an Arrow column; None if no Postgres type returns the same values."""
+    """Return the Postgres type of an Arrow column; None if no Postgres type can hold its values unchanged."""
     if pa.types.is_dictionary(type_):  # a pandas category
         return _type_of(type_.value_type)
     if pa.types.is_decimal(type_):
         return f"numeric({type_.precision},{type_.scale})"
     if pa.types.is_timestamp(type_):
         return f"timestamp {'without' if type_.tz is None else 'with'} time zone"
-    return next((name for matches, name in _POSTGRES_TYPES if matches(type_)), None)
+    return next((name for matches, name in _NAME_BY_ARROW_TEST if matches(type_)), None)

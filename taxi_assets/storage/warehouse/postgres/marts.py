@@ -19,7 +19,7 @@ from psycopg2 import errors, sql
 
 from taxi_assets.errors import MartDefinitionError, WarehouseSchemaError
 from taxi_assets.storage.warehouse.base_warehouse import query_error
-from taxi_assets.storage.warehouse.postgres.frames import TYPES_BY_OID
+from taxi_assets.storage.warehouse.postgres.frames import ARROW_BY_OID
 from taxi_assets.storage.warehouse.postgres.locks import advisory_lock, advisory_lock_key, run_with_lock_retry
 from taxi_assets.storage.warehouse.postgres.swap import month_lock_key
 from taxi_assets.storage.warehouse.postgres.tables import (
@@ -156,7 +156,7 @@ def translate_query_errors(
 
 def _type_of(column: Any) -> pa.DataType | None:
     """Return the Arrow type of a result column; None lets Arrow infer it from the values."""
-    type_ = TYPES_BY_OID.get(column.type_code)
+    type_ = ARROW_BY_OID.get(column.type_code)
     if type_ is None and column.scale is not None and column.scale <= (column.precision or 0) <= _DIGITS:
         return pa.decimal128(_DIGITS, column.scale)
     return type_
