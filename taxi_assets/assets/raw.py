@@ -59,10 +59,13 @@ def raw_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Asset
                 digest, context.instance, lake, service, month
             ):
                 if isinstance(file.output, StagedRawFile):
+                    # Without an output no IO manager runs, so the file is stored here. If another run has written a
+                    # different file meanwhile, `as_failures` requests a retry of the step, up to three times.
                     with as_failures(retry_number=context.retry_number):
                         RawFile.publish(lake, prefix, file.output, run_id=context.run.run_id)
                 context.log_event(_build_materialization(context, digest, output_metadata))
                 return  # Dagster skips the downstream steps of a step without output.
+            # Dagster calls the IO manager before it resumes this generator, so the download still exists.
             yield dg.Output(file.output, data_version=dg.DataVersion(digest), metadata=output_metadata)
 
     return raw_trips
@@ -120,9 +123,10 @@ def current_file(
     *,
     force: bool = False,
 ) -> Iterator[CurrentFile]:
-    """Yield the current version of a published file; download it unless the lake has it.
+    """Yield the current version of a published file.
 
-    A downloaded file is deleted when the context ends, so write it to the lake inside the context.
+    The file is downloaded unless the lake has an intact copy that the publisher reports as current. A downloaded file
+    is deleted when the context ends, so write it to the lake inside the context.
 
     Args:
         label: Names the file in errors, such as "green 2020-10".
@@ -131,9 +135,14 @@ def current_file(
         lake: The lake that may contain the file.
         publisher: The publisher to ask.
         force: Download the file even if the lake has its current version.
+
+    Raises:
+        dagster.Failure: The lake or the publisher reported an error, or the downloaded file is invalid. Errors of this
+            package that are raised inside the context are converted, too.
     """
     started = time.monotonic()
     with as_failures(), lake.staging() as folder:
+        # Read before the download, so that `RawFile.publish` can detect that another run has written a file meanwhile.
         replaces = RawFile.current_versions(lake, prefix)
         stored = RawFile.find(lake, prefix)
         if stored is not None and not stored.is_intact():

@@ -1,4 +1,7 @@
-"""The asset reference/taxi_zones: the table that maps location IDs to names."""
+"""The asset reference/taxi_zones: the table that maps location IDs to names.
+
+The asset also stores the zones file of the publisher in the lake.
+"""
 
 from collections.abc import Iterator
 
@@ -57,6 +60,7 @@ def zones_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefi
                 zones,
                 data_version=dg.DataVersion(file.record.sha256),
                 metadata={
+                    # This table has no partitions.
                     **{name: value for name, value in file.metadata.items() if name != "dagster/partition_row_count"},
                     "dagster/row_count": len(zones),
                     "dagster/table_name": warehouse.table_name(ZONES_TABLE),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.sources.source_record import FileVersion, SourceRecord, SourceUrl
 
 
-class PublisherResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster's own pattern
+class PublisherResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dagster documents this form, without a type argument
     """Downloads raw files from a publisher, and checks which versions it offers."""
 
     source: str = Field(
@@ -53,7 +53,7 @@ class PublisherResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # D
         """The publisher that `source` names.
 
         Raises:
-            PublisherUnreachableError: The folder no longer exists.
+            PublisherUnreachableError: `source` cannot be resolved, for example because its folder no longer exists.
         """
         try:
             return resolve_publisher(self.source)
