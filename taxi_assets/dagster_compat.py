@@ -16,7 +16,7 @@ from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 # The states in which an evaluation of a check is over; the public API returns records in any state.
 from dagster._core.storage.asset_check_execution_record import COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES
 
-# The base classes of dagster-gcp-pandas' IO manager, of which a subclass replaces parts.
+# Needed to build and type the BigQuery IO manager (`bigquery_frames.py`).
 from dagster._core.storage.db_io_manager import DbIOManager, DbTypeHandler, TableSlice
 
 if TYPE_CHECKING:

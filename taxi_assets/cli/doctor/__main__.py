@@ -1,4 +1,7 @@
-"""`python -m taxi_assets.cli.doctor`: print one line per part; exit with code 1 if a check fails."""
+"""`python -m taxi_assets.cli.doctor`: print the finding of each part; exit with code 1 if a check fails.
+
+A finding is one line, or one line per mistake if there are several.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ import warnings
 from taxi_assets.cli.doctor.check_runner import CHECK_THREAD, CheckRunner
 
 _DEFAULT_TIMEOUT_SECONDS = 10
+# The checks in their order, as `module:function` of this package. `CheckRunner` imports a module only when it runs the
+# check, so that a missing library is one finding.
 _CHECKS = {
     "versions": "versions:versions",
     "DAGSTER_HOME": "instance:home",
@@ -27,13 +32,14 @@ _CHECKS = {
     "notifiers": "configuration:notifiers",
     "code location": "configuration:code_location",
 }
-# Dagster tries for about 13 seconds before it reports that its storage cannot be reached, and Google's clients query
-# the metadata server of the machine first.
-_TIMEOUT_FACTORS = {"DAGSTER_HOME": 2, "compute logs": 2}
+_TIMEOUT_FACTORS = {
+    "DAGSTER_HOME": 2,  # Dagster tries its storage for about 13 s
+    "compute logs": 2,  # a bucket: Google's client queries the metadata server first
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run all checks, print each finding at once, and return the exit code."""
+    """Run all checks, print each finding as soon as it is known, and return the exit code."""
     checks = CheckRunner(_timeout_seconds(arguments))
     for part, function in _CHECKS.items():
         print(checks.run(part, function, timeout_factor=_TIMEOUT_FACTORS.get(part, 1)), flush=True)  # noqa: T201  (output)
