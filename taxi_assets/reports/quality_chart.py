@@ -1,4 +1,7 @@
-"""Draw the quality of all months: rows in quarantine by reason, rows published, and their change over time."""
+"""Draw the quality of all months.
+
+The charts show the rows in quarantine by reason, the rows published, and the change of clean rows from month to month.
+"""
 
 from __future__ import annotations
 
@@ -110,15 +113,18 @@ def _stack(axes: Axes, months: Reports, colors: Mapping[str, object]) -> dict[st
                 days, shares, bottom=base, width=[month.days for month in months], align="edge", color=color  # type: ignore[arg-type]  # dates are fine
             )  # fmt: skip
             base = [low + share for low, share in zip(base, shares, strict=True)]
-    axes.set_xlim(min(months).start, max(months).end)  # type: ignore[arg-type]  # and here
+    axes.set_xlim(min(months).start, max(months).end)  # type: ignore[arg-type]  # dates are fine
     axes.set_ylim(0, max(base) * 1.08 or 0.01)
     return drawn
 
 
 def _share(report: CleaningReport, name: str, named: Mapping[str, object]) -> float:
-    rows = sum(
-        reason.rows for other, reason in report.reasons.items() if (other if other in named else _OTHERS) == name
-    )
+    """Return the share of the published rows with a reason. `_OTHERS` adds up the reasons that are not named."""
+    rows = 0
+    for reason_name, reason in report.reasons.items():
+        shown_as = reason_name if reason_name in named else _OTHERS
+        if shown_as == name:
+            rows += reason.rows
     return rows / report.rows_raw if report.rows_raw else 0.0
 
 
@@ -160,8 +166,8 @@ def month_changes(months: Reports) -> dict[Month, float]:
     found = {}
     for month, report in months.items():
         before = months.get(month.shift(-1))
-        known = before is not None and before.clean.rows
-        found[month] = min(report.clean.rows / known - 1, _MAX_CHANGE) if known else float("nan")
+        rows_before = before.clean.rows if before is not None else 0
+        found[month] = min(report.clean.rows / rows_before - 1, _MAX_CHANGE) if rows_before else float("nan")
     return found
 
 

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 MAXIMUM_SHARE_QUARANTINED = 0.5
 """The largest accepted share of quarantined rows, 0 to 1. Real months have 0.005 to 0.014.
 
-With a larger share, nothing is written: the file's format has probably changed.
+With a larger share, nothing is written to the lake: the file's format has probably changed.
 """
 
 # Examples of an unknown column: distinct values, their maximum length in characters, and the rows read per batch.
@@ -90,8 +90,7 @@ def clean_month(
     """Clean one published file into `output_dir/clean.parquet` and `output_dir/quarantine.parquet`.
 
     Rows are processed in batches, so memory does not grow with the size of the month. Every published row is in exactly
-    one of the two files, in file order. Both footers hold the report, and are written only after all checks have
-    passed.
+    one of the two files, in file order. The report is written to both footers only after all checks have passed.
 
     Args:
         path: The published file.
@@ -226,7 +225,8 @@ class _ReportBuilder:
                 examples=list(examples)[:_EXAMPLES],
             )
             for position, examples in self._examples.items()
-            # In known layouts, fields that the header does not name are empty. They matter only if they have values.
+            # Some known layouts have fields that the header does not name; they are always empty. Report such a field
+            # only if it has a value.
             if reader.names[position] or examples
         ]
         return CleaningReport(

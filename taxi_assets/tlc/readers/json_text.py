@@ -1,4 +1,7 @@
-"""JSON text of published Parquet values: the `original` of a quarantined row."""
+"""Convert published values to JSON.
+
+The `original` of a quarantined Parquet row is JSON text. Previews and examples of unknown columns show the values.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,8 @@ encode_json = json.JSONEncoder(default=str, ensure_ascii=False).encode
 def json_texts(array: Any) -> Any:
     """Return the JSON of each value, as `to_json_value` converts it, as an array of strings.
 
-    Whole columns are converted at once where possible, otherwise each distinct value once.
+    Integers, and times in whole seconds, are converted as a whole column. Of floats and texts, each distinct value is
+    converted once. Values of other types are converted one by one.
     """
     types = pa.types
     if types.is_integer(array.type):
@@ -34,7 +38,7 @@ def json_texts(array: Any) -> Any:
         return pa.array(distinct, pa.string()).take(bits.indices).fill_null("null")
     if types.is_dictionary(array.type) or types.is_string(array.type):
         texts = array.dictionary_decode() if types.is_dictionary(array.type) else array
-        texts = texts.dictionary_encode()  # only of these rows
+        texts = texts.dictionary_encode()  # encode again: the old dictionary may contain texts of other rows
         distinct = map(encode_json, texts.dictionary.to_pylist())
         return pa.array(distinct, pa.string()).take(texts.indices).fill_null("null")
     return pa.array([encode_json(to_json_value(value)) for value in array], pa.string())
@@ -45,13 +49,13 @@ def _json_number(number: float) -> str:
 
 
 def to_json_value(scalar: Any) -> Any:
-    """Return an Arrow scalar as a Python value that JSON can represent.
+    """Return an Arrow scalar as a Python value that `encode_json` can encode.
 
     Times outside Python's calendar, and numbers that are not finite, become text.
     """
     try:
         value = scalar.as_py()
     except (OverflowError, ValueError):
-        # Python's times are also shown without a fraction of a second that is zero.
+        # Drop a zero fraction, as `str` of a Python time does.
         return _ZERO_FRACTION.sub("", scalar.cast(pa.string()).as_py())
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
