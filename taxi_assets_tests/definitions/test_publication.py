@@ -216,7 +216,7 @@ def test_failed_months_beyond_the_limit_are_requested_by_later_ticks(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     harness = PublicationHarness(
-        tmp_path / "published", instance, limits=ScanLimits(unfinished=1, history=0, pause_seconds=0)
+        tmp_path / "published", instance, limits=ScanLimits(incomplete=1, loaded=0, pause_seconds=0)
     )
     harness.publish("2021-01", "2021-02")
     for request in harness.tick():
@@ -250,7 +250,7 @@ def test_a_failed_run_is_retried_with_growing_waits_until_it_is_given_up(
     harness.record_run(request, last_layer=last_layer, status="FAILURE")
     harness.now += dt.timedelta(days=100)
     assert harness.requested_months() == {}
-    assert "given up after 5 failed runs" in harness.skip_message
+    assert "attempt 5 failed; no further run until" in harness.skip_message
 
     harness.publish("2021-01")
     assert harness.run_requested_months() in ({"2021-01": "new"}, {"2021-01": "revised"})

@@ -31,7 +31,7 @@ def test_loaded_months_are_checked_in_turn_and_the_cursor_is_readable(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     harness = PublicationHarness(
-        tmp_path / "published", instance, limits=ScanLimits(newer=2, history=5, pause_seconds=0)
+        tmp_path / "published", instance, limits=ScanLimits(newer=2, loaded=5, pause_seconds=0)
     )
     harness.publish(*MONTHS_OF_2020)
     for month in MONTHS_OF_2020:
@@ -41,8 +41,8 @@ def test_loaded_months_are_checked_in_turn_and_the_cursor_is_readable(
     for _ in range(3):
         harness.requested_months()
         seen.append(json.loads(harness.cursor or ""))
-    assert [cursor["history_from"] for cursor in seen] == ["2020-07", "2020-02", None]
-    assert set(seen[0]) == {"version", "newer_from", "gaps_from", "unfinished_from", "history_from"}
+    assert [cursor["loaded_from"] for cursor in seen] == ["2020-07", "2020-02", None]
+    assert set(seen[0]) == {"version", "newer_from", "gaps_from", "incomplete_from", "loaded_from"}
 
     harness.publish("2020-01")
     assert [harness.run_requested_months() for _ in range(3)] == [{}, {}, {"2020-01": "revised"}]
@@ -60,7 +60,7 @@ def test_months_of_a_publisher_that_stopped_years_ago_are_searched_over_several_
 @pytest.mark.parametrize(
     "cursor",
     ["", "{", "[]", '"2021-01"', '{"version": 0, "month": "2021-01"}', '{"version": 1, "newer_from": "1999-01"}',
-     '{"version": 1, "history_from": 7}'],
+     '{"version": 1, "loaded_from": 7}'],
 )  # fmt: skip
 def test_an_invalid_cursor_is_replaced(harness: PublicationHarness, cursor: str) -> None:
     harness.publish("2021-01", "2021-02")
@@ -89,7 +89,7 @@ def test_if_the_publisher_is_down_the_tick_is_skipped_and_the_cursor_kept(
     with LoopbackPublisher({"green_tripdata_2021-01.csv": b"a"}) as publisher:
         base = publisher.base
         harness = PublicationHarness(tmp_path / "published", instance, source=base)
-        harness.cursor = before = '{"version":1,"newer_from":"2021-03","history_from":null}'
+        harness.cursor = before = '{"version":1,"newer_from":"2021-03","loaded_from":null}'
         publisher.script("green_tripdata_2021-03.csv.gz", Answer(status=503))
         assert harness.requested_months() == {
             "2021-01": "new"
@@ -103,7 +103,7 @@ def test_if_the_publisher_is_down_the_tick_is_skipped_and_the_cursor_kept(
 def test_if_the_publisher_s_folder_is_gone_the_tick_is_skipped(harness: PublicationHarness) -> None:
     harness.publish("2021-01")
     harness.load("2021-01")
-    harness.cursor = before = '{"version":1,"newer_from":"2021-03","history_from":null}'
+    harness.cursor = before = '{"version":1,"newer_from":"2021-03","loaded_from":null}'
     shutil.rmtree(harness.folder)
     assert harness.requested_months() == {}
     assert "no such folder" in harness.skip_message
@@ -134,7 +134,7 @@ def test_errors_for_some_loaded_months_do_not_delay_the_rest(tmp_path: Path, ins
     names = {month: f"green_tripdata_{month}.csv" for month in MONTHS_OF_2020}
     with LoopbackPublisher(dict.fromkeys(names.values(), b"a")) as publisher:
         harness = PublicationHarness(
-            tmp_path / "published", instance, source=publisher.base, limits=ScanLimits(history=4, pause_seconds=0)
+            tmp_path / "published", instance, source=publisher.base, limits=ScanLimits(loaded=4, pause_seconds=0)
         )
         harness.now = dt.datetime(2021, 1, 15, tzinfo=dt.UTC)
         for month, name in names.items():
@@ -176,7 +176,7 @@ def test_every_group_of_months_is_checked_even_if_the_publisher_is_slow(
     for number in range(11):
         ticks.append(harness.requested_months())
         if number == 0:
-            expected = ScanCursor(newer_from="2021-03", gaps_from="2020-10", history_from="2020-01")
+            expected = ScanCursor(newer_from="2021-03", gaps_from="2020-10", loaded_from="2020-01")
             assert ScanCursor.read(harness.cursor) == expected
     assert [number for number, months in enumerate(ticks) if "2020-01" in months] == [1, 3, 5, 7, 9]
     assert [number for number, months in enumerate(ticks) if "2020-02" in months] == [9]
@@ -213,8 +213,8 @@ def test_a_group_whose_months_all_fail_does_not_delay_the_others(tmp_path: Path,
 
 
 def test_a_cursor_without_a_place_for_missing_months_is_read() -> None:
-    old = '{"version":1,"newer_from":"2021-03","unfinished_from":null,"history_from":"2020-01"}'
-    assert ScanCursor.read(old) == ScanCursor(newer_from="2021-03", history_from="2020-01")
+    old = '{"version":1,"newer_from":"2021-03","incomplete_from":null,"loaded_from":"2020-01"}'
+    assert ScanCursor.read(old) == ScanCursor(newer_from="2021-03", loaded_from="2020-01")
 
 
 # --- many ticks -------------------------------------------------------------------------------------------------------

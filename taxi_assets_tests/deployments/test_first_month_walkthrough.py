@@ -102,7 +102,7 @@ def test_new_and_revised_months_are_loaded_once_each_and_the_sensor_waits_for_an
     with deployment.running_daemon():
         start = deployment.start_command("dagster", "sensor", "start", SENSOR, "-m", "taxi_assets.definitions")
         assert start.wait(60) == 0, deployment.read_log("dagster")
-        deployment.wait_until(lambda: any("nothing new" in str(tick.skip_reason) for tick in ticks(deployment)))
+        deployment.wait_until(lambda: any("no run requested" in str(tick.skip_reason) for tick in ticks(deployment)))
         publisher.publish(file_name("2021-03"), month_file("2021-03"))
         deployment.wait_until(lambda: sensor_runs(deployment, "SUCCESS") == ["2021-03 new"], seconds=240)
 

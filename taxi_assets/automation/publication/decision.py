@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.sources.source_record import FileVersion
 
 RETRY_WAITS = tuple(dt.timedelta(minutes=minutes) for minutes in (10, 60, 6 * 60, 24 * 60))
-"""How long to wait after each failed attempt. One more attempt may fail; then the month waits for another version."""
+"""How long to wait after each failed attempt.
+
+After the fifth failed attempt, no run is requested until another version is published.
+"""
 
 _MAX_CLOCK_SKEW = dt.timedelta(minutes=5)
 """How far the clocks of two machines may differ."""
@@ -68,9 +71,9 @@ class MonthState:
     warehouse_sha256: str | None
     """Digest of the raw file that the warehouse's rows come from; None if the warehouse does not have the month."""
     in_progress: bool
-    """Whether a run or a backfill is working on the month, or will."""
+    """Whether a run or a backfill is processing or will process the month."""
     just_loaded: bool
-    """Whether a raw file was loaded after `raw` was read."""
+    """Whether the month's first raw file was loaded after `raw` was read as None."""
     requested_runs: Sequence[RequestedRun]
     """Newest first."""
 
@@ -91,7 +94,10 @@ class RunNeeded:
     reason: Reason
     version: FileVersion
     request: str
-    """Name of the request: the published version and the event that it replaces. It is the same for all attempts."""
+    """Name of the request; all attempts at it have the same name.
+
+    It names the published version and the event that it replaces or, for an incomplete month, the raw file's event.
+    """
     attempt: int
 
 
@@ -111,22 +117,28 @@ def decide(state: MonthState, published: FileVersion | None, now: dt.datetime) -
 
     First, does the month need a run? The first row that applies counts:
 
-    | the month in the instance                              | published now                        | run needed    |
-    |--------------------------------------------------------|--------------------------------------|---------------|
-    | any                                                    | nothing                              | no            |
-    | no raw file                                            | any version                          | yes, NEW      |
-    | raw file, whose version is known                       | another version, the same publisher  | yes, REVISED* |
-    | raw file that is not in the warehouse (`is_incomplete`)| any version                          | yes, RETRY    |
-    | anything else                                          | any version                          | no            |
+    | the month in the instance                           | published now                       | run needed       |
+    |-----------------------------------------------------|-------------------------------------|------------------|
+    | any                                                 | nothing                             | no               |
+    | no raw file                                         | any version                         | yes, NEW (1)     |
+    | raw file, whose version is known                    | another version, the same publisher | yes, REVISED (2) |
+    | raw file not in the warehouse, and the last         | any version                         | yes, RETRY (3)   |
+    | requested run failed, or nothing continued within   |                                     |                  |
+    | 10 minutes (`is_incomplete`)                        |                                     |                  |
+    | anything else                                       | any version                         | no               |
 
-    *Not if the raw file was fetched by a run for that version: some publishers alternate between two versions.
+    1. If the last run of this request succeeded, the materializations were wiped. Then the request gets a new name, so
+       that a run is requested.
+    2. This row does not apply if the raw file was loaded by a run for that version: some publishers alternate between
+       two versions.
+    3. Not if a person canceled the last requested run, or if the raw file's digest is unknown.
 
-    Then, can the run start now? The first row that applies counts:
+    Then, if the month needs a run: can it start now? The first row that applies counts:
 
     | the month in the instance                                          | action                                   |
     |--------------------------------------------------------------------|------------------------------------------|
-    | a run or backfill is working on it                                 | defer                                    |
-    | its raw file was loaded a moment ago                               | defer                                    |
+    | a run or backfill is processing or will process it                 | defer                                    |
+    | its first raw file was loaded after it was read as missing         | defer                                    |
     | this request has no run yet                                        | request a run                            |
     | the request's last run is active, canceled or successful           | defer                                    |
     | its last run failed, and Dagster will retry it                     | defer                                    |
@@ -134,6 +146,9 @@ def decide(state: MonthState, published: FileVersion | None, now: dt.datetime) -
     | its last run failed, and was the fifth                             | defer until another version is published |
     | its last run failed less than its wait (`RETRY_WAITS`) ago         | defer                                    |
     | its last run failed longer ago                                     | request a run with reason RETRY          |
+
+    If a raw file is loaded, "another version" is one of the same publisher. If a run ended more than 5 minutes in the
+    future, a clock was set back: the run is retried at once.
 
     Args:
         state: The month, as the instance knows it.
@@ -167,11 +182,11 @@ def is_incomplete(
     in_progress: bool,
     now: dt.datetime,
 ) -> bool:
-    """Return whether a month has not reached the warehouse, and a publication sensor should request a run of the rest.
+    """Return whether a month has not reached the warehouse, and a publication sensor should request another run.
 
-    That is so if the last requested run failed. It is also so if nothing continues with a raw file that was loaded long
-    enough ago: the automation conditions would have continued by then. If a person canceled the last requested run,
-    the month is left to that person.
+    That is so if the last requested run failed, or if a raw file was loaded at least 10 minutes ago and no run is
+    processing it: the automation conditions would have requested one by then. If a person canceled the last requested
+    run, no run is requested.
     """
     if raw is not None and warehouse_sha256 == raw.sha256:
         return False
@@ -201,7 +216,7 @@ def _needed_request(state: MonthState, published: FileVersion, now: dt.datetime)
 
 def _is_revised(state: MonthState, raw: RawMaterialization, published: FileVersion) -> bool:
     loaded = raw.version
-    # A version of another publisher is no revision: changing TAXI_SOURCE does not load the whole history again.
+    # A version of another publisher is no revision: changing TAXI_SOURCE does not load all months again.
     if loaded is None or loaded.publisher != published.publisher or published.is_same_as(loaded):
         return False
     # A publisher behind several servers may announce one version and send another, in turns.
@@ -225,7 +240,7 @@ def _first_request_name(state: MonthState, published: FileVersion) -> str:
 def _completion_request_name(state: MonthState, raw: RawMaterialization) -> str:
     if state.last_status == dg.DagsterRunStatus.FAILURE:
         return state.requested_runs[0].request  # its next attempt
-    return f"{state.service} {state.month}: what follows event {raw.event_id}"
+    return f"{state.service} {state.month}: complete event {raw.event_id}"
 
 
 def _deferral_after(last: RequestedRun, now: dt.datetime) -> Deferred | None:
@@ -235,9 +250,9 @@ def _deferral_after(last: RequestedRun, now: dt.datetime) -> Deferred | None:
     if last.will_be_retried:
         return Deferred("Dagster will retry its run")
     if last.failed_permanently:
-        return Deferred("its run failed with a permanent error; it waits for another version")
+        return Deferred("its run failed with a permanent error; no further run until another version is published")
     if last.attempt > len(RETRY_WAITS):
-        return Deferred(f"given up after {last.attempt} failed runs; it waits for another version")
+        return Deferred(f"attempt {last.attempt} failed; no further run until another version is published")
     wait = RETRY_WAITS[last.attempt - 1]
     due = last.ended_at + wait
     # If more than the whole wait is left, the clock was set back after the run ended, by an unknown amount.

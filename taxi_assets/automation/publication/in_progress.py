@@ -1,4 +1,4 @@
-"""Read from the Dagster instance which months runs and backfills are working on.
+"""Read from the Dagster instance which months runs and backfills are processing or will process.
 
 Belongs here: reading runs and Dagster's backfills, no matter how they were launched. Does not belong here: the
 decision for a month (`decision.py`).
@@ -36,7 +36,7 @@ def pipeline_assets(service: Service) -> list[dg.AssetKey]:
 
 
 def months_in_progress(instance: dg.DagsterInstance, service: Service) -> frozenset[Month]:
-    """Return the months of a service that a run is working on, or will.
+    """Return the months of a service that a run is processing or will process.
 
     While one of Dagster's backfills is active, all of its months are included.
     """
@@ -58,7 +58,7 @@ def running_backfill(instance: dg.DagsterInstance, service: Service) -> str | No
             for tag in _BACKFILL_TAGS:
                 if tag in run.tags:
                     return run.tags[tag]
-    # One of Dagster's backfills has no runs at times.
+    # One of Dagster's backfills may have no active run between batches.
     for backfill in _active_backfills(instance):
         if _materializes(service, raw, backfill.job_name, backfill.asset_selection):
             return backfill.backfill_id

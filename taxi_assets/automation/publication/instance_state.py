@@ -41,7 +41,7 @@ _MAX_RUNS = 300
 
 
 class InstanceState:
-    """The state of a service's months in the Dagster instance, at one point in time."""
+    """The state of a service's months in the Dagster instance, as read during one tick or check."""
 
     def __init__(self, instance: dg.DagsterInstance, service: Service, now: dt.datetime) -> None:
         self.raw = latest_raw_materializations(instance, service)
@@ -52,21 +52,22 @@ class InstanceState:
 
     @cached_property
     def in_progress(self) -> frozenset[Month]:
-        """Months that a run or backfill is working on, or will."""
+        """Months that a run or backfill is processing or will process."""
         return months_in_progress(self._instance, self._service)
 
     @cached_property
     def warehouse(self) -> Mapping[Month, str | None]:
         """Months in the warehouse, each with the digest of the raw file that its rows come from."""
-        # A run may end between two reads. Read the runs in progress first: then its month does not seem incomplete.
+        # Read the runs in progress first, so that a run that ends between the reads does not make its month look
+        # incomplete.
         _ = self.in_progress
         return warehouse_digests(self._instance, self._service)
 
     @cached_property
-    def unfinished(self) -> list[Month]:
-        """Months that have not reached the warehouse and that nothing is completing; newest first."""
+    def incomplete(self) -> list[Month]:
+        """Months that have not reached the warehouse; newest first."""
         last_statuses = self._last_statuses()
-        unfinished = [
+        incomplete = [
             month
             for month in {*last_statuses, *self.raw}
             if is_incomplete(
@@ -77,7 +78,7 @@ class InstanceState:
                 now=self._now,
             )
         ]
-        return sorted(unfinished, reverse=True)
+        return sorted(incomplete, reverse=True)
 
     def _last_statuses(self) -> dict[Month, dg.DagsterRunStatus]:
         """Return the status of the last requested run of each month."""

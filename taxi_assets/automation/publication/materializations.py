@@ -51,7 +51,10 @@ class RawMaterialization:
 def latest_raw_materializations(
     instance: dg.DagsterInstance, service: Service, only: Iterable[Month] | None = None
 ) -> dict[Month, RawMaterialization]:
-    """Return the latest materialization of each month whose raw file is loaded; of `only` these months, if given."""
+    """Return the latest materialization of each month whose raw file is loaded.
+
+    If `only` is given, return only those months.
+    """
     return {
         month: RawMaterialization(
             record.storage_id,
@@ -67,7 +70,7 @@ def latest_raw_materializations(
 def warehouse_digests(
     instance: dg.DagsterInstance, service: Service, only: Iterable[Month] | None = None
 ) -> dict[Month, str | None]:
-    """Return the months in the warehouse; of `only` these months, if given.
+    """Return the months in the warehouse. If `only` is given, return only those months.
 
     Returns:
         For each month, the sha256 digest of the raw file that its rows come from. None if it is not recorded.

@@ -1,7 +1,8 @@
 """Build the Dagster run request for a month that needs a run.
 
 Dagster drops a run request whose run key it has seen before. So the key has everything that distinguishes two runs of a
-month: the published version, the event that it replaces, and the number of the attempt.
+month: the published version, the event that it replaces or, for an incomplete month, the raw file's event, and the
+number of the attempt.
 """
 
 from __future__ import annotations

@@ -3,14 +3,15 @@
 SERVICE_TAG = "taxi_assets/service"
 MONTH_TAG = "taxi_assets/month"
 REASON_TAG = "taxi_assets/reason"
+"""Value: new, revised or retry."""
 VERSION_TAG = "taxi_assets/version"
-"""Name of the published version that the run was requested for."""
+"""Value: `FileVersion.name` (ETag, Last-Modified or size) of the version that the run was requested for."""
 REQUEST_TAG = "taxi_assets/request"
-"""Name of the request; all attempts at it have the same name."""
+"""Value: `RequestedRun.request`; the same for all attempts."""
 ATTEMPT_TAG = "taxi_assets/attempt"
 REQUESTED_AT_TAG = "taxi_assets/requested_at"
 
-# Not dagster/backfill: that tag marks a backfill of Dagster's daemon, and `make backfill` is none.
+# Not dagster/backfill: that tag marks a backfill of Dagster's daemon. `make backfill` does not use the daemon.
 BACKFILL_TAG = "taxi_assets/backfill"
 
 PARTITION_TAG = "dagster/partition"

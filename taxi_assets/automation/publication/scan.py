@@ -40,12 +40,12 @@ class ScanCursor(BaseModel):
     version: Literal[1] = 1
     newer_from: str | None = None
     gaps_from: str | None = None
-    unfinished_from: str | None = None
-    history_from: str | None = None
+    incomplete_from: str | None = None
+    loaded_from: str | None = None
 
     @classmethod
     def read(cls, cursor: str | None) -> ScanCursor:
-        """Parse a sensor's cursor. One that is not valid starts again at the newest months: only the place is lost."""
+        """Parse a sensor's cursor. If it is invalid, return one that starts at the newest months."""
         try:
             return cls.model_validate_json(cursor or "{}")
         except ValidationError:
@@ -70,8 +70,8 @@ class _MonthGroup:
     months: Sequence[Month]
     """Newest first."""
     limit: int
-    stops_at_history: bool = False
-    """Whether the months before a published one are history, if that one is far newer than the newest loaded month."""
+    stops_beyond_long_gap: bool = False
+    """Whether to stop at a published month that is more than `RECENT_MONTHS` newer than the newest loaded one."""
 
 
 class PublicationScan:
@@ -114,18 +114,18 @@ class PublicationScan:
         newer_from, gaps_from = cursor.newer_from, cursor.gaps_from
         backfill = running_backfill(status.instance, status.service)
         if backfill is None:
-            newer = _MonthGroup("Newer months", status.newer, limits.newer, stops_at_history=True)
+            newer = _MonthGroup("Newer months", status.newer, limits.newer, stops_beyond_long_gap=True)
             newer_from = self._scan_group(newer, newer_from, share(4))
             gaps = _MonthGroup("Missing months", status.gaps, limits.gaps)
             gaps_from = self._scan_group(gaps, gaps_from, share(3))
         else:  # months that the backfill has yet to load would be taken for missing ones
             self._notes.append(f"Months that are not loaded wait for the end of backfill {backfill}.")
-        unfinished = _MonthGroup("Incomplete months", status.unfinished, limits.unfinished)
-        unfinished_from = self._scan_group(unfinished, cursor.unfinished_from, share(2))
-        history = _MonthGroup("Loaded months", status.loaded, limits.history)
-        history_from = self._scan_group(history, cursor.history_from, share(1))
+        incomplete = _MonthGroup("Incomplete months", status.incomplete, limits.incomplete)
+        incomplete_from = self._scan_group(incomplete, cursor.incomplete_from, share(2))
+        loaded = _MonthGroup("Loaded months", status.loaded, limits.loaded)
+        loaded_from = self._scan_group(loaded, cursor.loaded_from, share(1))
         return ScanCursor(
-            newer_from=newer_from, gaps_from=gaps_from, unfinished_from=unfinished_from, history_from=history_from
+            newer_from=newer_from, gaps_from=gaps_from, incomplete_from=incomplete_from, loaded_from=loaded_from
         )
 
     def _scan_group(self, group: _MonthGroup, resume_from: str | None, seconds: float) -> str | None:
@@ -145,7 +145,7 @@ class PublicationScan:
             if len(errors) > errors_before + MAX_FAILED_CHECKS:
                 return self._stop(group, month, "too many errors")
             is_published = self._check_month(month)
-            if is_published and group.stops_at_history and self._status.is_beyond_history_gap(month):
+            if is_published and group.stops_beyond_long_gap and self._status.is_beyond_long_gap(month):
                 return None
         return keys[end] if end < len(keys) else None
 
@@ -174,9 +174,15 @@ class PublicationScan:
     def _summary(self) -> str:
         checked = sorted(self._status.versions.checked)
         months = "1 month" if len(checked) == 1 else f"{len(checked)} months"
-        span = f", {checked[0]} to {checked[-1]}" if checked else ""
-        runs = f"runs requested for {', '.join(self._run_labels)}" if self._run_labels else "nothing new"
-        lines = [f"Checked {months} at {self._status.versions.publisher.name}{span}: {runs}."]
+        match checked:
+            case []:
+                span = ""
+            case [month]:
+                span = f", {month}"
+            case _:
+                span = f" between {checked[0]} and {checked[-1]}"
+        runs = f"runs requested for {', '.join(self._run_labels)}" if self._run_labels else "no run requested"
+        lines = [f"Checked {months} of {self._status.versions.publisher.name}{span}: {runs}."]
         lines += [f"{month}: {reason}." for month, reason in list(self._deferred.items())[:_MAX_LISTED]]
         if len(self._deferred) > _MAX_LISTED:
             lines.append(f"{len(self._deferred) - _MAX_LISTED} more months are deferred.")

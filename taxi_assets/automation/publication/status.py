@@ -30,13 +30,13 @@ PUBLISHED_MONTHS_LOADED = "published_months_loaded"
 """Name of the asset check that reports missing months. There is one per service."""
 
 RECENT_MONTHS = 12
-"""A gap of more months than this is history.
+"""Gaps of more months than this are not filled automatically.
 
-A person loads it with a backfill; automatically, only the newest month beyond the gap is loaded.
+Only the newest month beyond such a gap is loaded; load the others with a backfill.
 """
 
 MAX_FAILED_CHECKS = 3
-"""If the publisher answers with an error for more months than this, stop asking."""
+"""Stop a group of months, or the schedule, after more failed version checks than this."""
 
 _MAX_RUNS = 100
 
@@ -46,13 +46,13 @@ class ScanLimits:
     """How many months one scan checks, and how long it may take."""
 
     newer: int = 24
-    """Months newer than the newest loaded one."""
+    """Maximum number of months newer than the newest loaded one to check."""
     gaps: int = 12
-    """Missing months between loaded ones."""
-    unfinished: int = 12
-    """Months that have not reached the warehouse."""
-    history: int = 12
-    """Loaded months."""
+    """Maximum number of missing months between loaded ones to check."""
+    incomplete: int = 12
+    """Maximum number of months to check that have not reached the warehouse."""
+    loaded: int = 12
+    """Maximum number of loaded months to check."""
     seconds: float = 20
     """Shared by these four groups; each checks one month even if the time is up. Dagster gives a tick a minute."""
     seconds_per_month: float = 8
@@ -70,7 +70,7 @@ def utc_now() -> dt.datetime:
 
 
 class PublicationStatus:
-    """The published and the loaded months of a service, at one point in time.
+    """The published and the loaded months of a service, as read during one tick or check.
 
     The publisher is asked when a month's published version is first needed. Then `PublisherUnreachableError` is raised
     if no connection to it is possible; an error for a single month is in `versions.errors`.
@@ -140,14 +140,14 @@ class PublicationStatus:
         newest = self.newest_loaded
         return [month for month in self.months if newest is None or month > newest]
 
-    def is_beyond_history_gap(self, month: Month) -> bool:
-        """Return whether a month is so much newer than the newest loaded one that the months between are history."""
+    def is_beyond_long_gap(self, month: Month) -> bool:
+        """Return whether a month is more than `RECENT_MONTHS` newer than the newest loaded one, or none is loaded."""
         newest = self.newest_loaded
         return newest is None or month > newest.shift(RECENT_MONTHS)
 
     @property
     def gaps(self) -> list[Month]:
-        """Missing months between loaded ones, without history."""
+        """Missing months between loaded ones, without older months, which are left to backfills."""
         newest = self.newest_loaded
         if newest is None:
             return []
@@ -156,9 +156,9 @@ class PublicationStatus:
         return [month for month in recent if month > first and month not in self.state.raw]
 
     @property
-    def unfinished(self) -> list[Month]:
+    def incomplete(self) -> list[Month]:
         """Months that have not reached the warehouse, and for which a run may be due."""
-        return [month for month in self.state.unfinished if self.is_due(month)]
+        return [month for month in self.state.incomplete if self.is_due(month)]
 
     @property
     def loaded(self) -> list[Month]:
@@ -167,28 +167,29 @@ class PublicationStatus:
 
     @property
     def missing_between_loaded(self) -> list[Month]:
-        """All missing months between loaded ones: with history, and whether they are published or not."""
+        """All missing months between loaded ones, also older months, whether they are published or not."""
         first, last = min(self.state.raw, default=None), self.newest_loaded
         if first is None or last is None:
             return []
         return [month for month in self.months if first < month < last and month not in self.state.raw]
 
-    # --- months that should have been loaded, whether or not a run is working on them ---
+    # --- months that should have been loaded, whether or not a run is processing them ---
 
     def published_but_not_loaded(self) -> set[Month]:
-        """Return the published months that are not loaded, without history."""
+        """Return the published months that are not loaded, without older months, which are left to backfills."""
         found = set()
         for month in self.newer:
             if self.published_version(month) is not None:
                 found.add(month)
-                if self.is_beyond_history_gap(month):
+                if self.is_beyond_long_gap(month):
                     break
         return found | {month for month in self.gaps if self.published_version(month) is not None}
 
     def revised_but_not_loaded(self) -> set[Month]:
-        """Return the loaded months with a newer version whose run failed or was canceled.
+        """Return the loaded months that were revised, and for which some requested run failed or was canceled.
 
-        Other revised months are not overdue: the sensor requests their runs.
+        A month is revised if its published version differs from the loaded one. Other revised months are not overdue:
+        the sensor requests their runs.
         """
         ended = dg.RunsFilter(
             job_name=self.service.name,
@@ -197,9 +198,9 @@ class PublicationStatus:
         )
         runs = self.instance.get_runs(ended, limit=_MAX_RUNS)
         months = {parse_month(run.tags.get(MONTH_TAG)) for run in runs}
-        return {month for month in sorted(self.state.raw) if month in months and self._is_revised(month)}
+        return {month for month in sorted(self.state.raw) if month in months and self._needs_reload(month)}
 
-    def _is_revised(self, month: Month) -> bool:
+    def _needs_reload(self, month: Month) -> bool:
         loaded = self._loaded_version(month)
         published = self.published_version(month) if loaded is not None else None
         if loaded is None or published is None or published.is_same_as(loaded):

@@ -59,7 +59,7 @@ def requested_run(request: str, status: str = "FAILURE", attempt: int = 1, **fie
         (NOT_LOADED, OLD, RunNeeded(Reason.NEW, OLD, FIRST_REQUEST, attempt=1)),
         (LOADED, NEW, RunNeeded(Reason.REVISED, NEW, REVISION_REQUEST, attempt=1)),
         (ONLY_RAW, NEW, RunNeeded(Reason.REVISED, NEW, REVISION_REQUEST, attempt=1)),
-        (ONLY_RAW, OLD, RunNeeded(Reason.RETRY, OLD, "green 2021-01: what follows event 7", attempt=1)),
+        (ONLY_RAW, OLD, RunNeeded(Reason.RETRY, OLD, "green 2021-01: complete event 7", attempt=1)),
         (LOADED, OLD, None),
         (LOADED, OTHER_PUBLISHER, None),
     ],
@@ -114,7 +114,7 @@ def test_a_month_whose_materializations_were_wiped_gets_a_request_with_a_new_nam
             {"requested_runs": [requested_run(FIRST_REQUEST, failed_permanently=True)]},
             "its run failed with a permanent",
         ),
-        ({"requested_runs": [requested_run(FIRST_REQUEST, attempt=5)]}, "given up after 5 failed runs"),
+        ({"requested_runs": [requested_run(FIRST_REQUEST, attempt=5)]}, "attempt 5 failed; no further run until"),
         (
             {"requested_runs": [requested_run(FIRST_REQUEST, attempt=2, ended_at=NOW - dt.timedelta(minutes=59))]},
             "its run failed; the next attempt is due at 2021-05-10 12:01 UTC",
