@@ -1,7 +1,7 @@
 """Assemble the `Definitions` of a deployment from its settings.
 
-Read `build_definitions` first: it lists everything that the deployment consists of. Nothing here opens a file or a
-connection.
+Read `build_definitions` first: it lists everything that the deployment consists of. Nothing here opens the lake, the
+warehouse or a connection.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from taxi_assets.automation.jobs import (
 from taxi_assets.automation.policies import freshness_policy, retry_policy
 from taxi_assets.automation.schedules import publication_check_schedule, publication_schedules
 from taxi_assets.automation.sensors.notification_sensors import notification_sensors
-from taxi_assets.automation.sensors.orphaned_runs import fail_orphaned_runs, watched_in_process_executor
+from taxi_assets.automation.sensors.orphaned_runs import fail_orphaned_runs, locking_in_process_executor
 from taxi_assets.automation.sensors.publication_sensor import publication_sensor
 from taxi_assets.checks.clean_checks import clean_checks
 from taxi_assets.checks.publication_checks import publication_check
@@ -120,7 +120,7 @@ def build_warehouse(settings: Settings) -> Warehouse:
 
 
 def build_frame_io_manager(warehouse: Warehouse, settings: Settings) -> Any:
-    """Return the IO manager for unpartitioned tables, which are pandas frames."""
+    """Return the IO manager for unpartitioned tables, which are pandas DataFrames."""
     address = settings.warehouse
     if not isinstance(address, BigQueryAddress):
         return WarehouseFrameIOManager(warehouse=warehouse)
@@ -136,7 +136,7 @@ def build_service_assets(
 
     Args:
         service: The service.
-        settings: Decide which layers are retried.
+        settings: Determines which steps are retried, and the delay.
         warehouse_kind: The kind of database, such as "duckdb"; the UI shows it as the table's kind.
     """
     assets = [
@@ -161,10 +161,10 @@ def build_shared_assets(settings: Settings, warehouse_kind: str) -> list[dg.Asse
     """Return the assets that combine services: the taxi zones, the quality table and the marts.
 
     Args:
-        settings: Give the delay between retries.
+        settings: Determines the delay between retries.
         warehouse_kind: The kind of database, such as "duckdb"; the UI shows it as the table's kind.
     """
-    # Retried on local stores too: another run can change one of the services while a run reads them.
+    # Retried on local stores too: the taxi zones are downloaded, and the quality table uses both lake and warehouse.
     retry = retry_policy(settings.retry_delay_seconds)
     return [
         zones_asset(warehouse_kind, retry),
@@ -280,5 +280,5 @@ def build_definitions(settings: Settings, *, resources: Mapping[str, Any] | None
         sensors=build_sensors(settings),
         resources=stores | build_io_managers(lake, warehouse, settings),
         # The steps of a run take turns in one process. Months run in parallel, because each is a run.
-        executor=watched_in_process_executor,
+        executor=locking_in_process_executor,
     )

@@ -1,6 +1,6 @@
 """Run jobs for many months in worker processes, several at a time, without Dagster's daemon.
 
-Each month is a Dagster run of its own. As in a backfill of Dagster's, the instance has the runs, their events and the
+Each month is a Dagster run of its own. As with a Dagster backfill, the instance records the runs, their events and the
 status of each partition; a common tag marks the runs. The code is loaded once, in a process from which the workers are
 forked. Each worker runs one month after another, which takes a fraction of the time of a new process per month.
 """
@@ -27,7 +27,7 @@ import dagster as dg
 
 from taxi_assets.automation.failure_reason import failure_reason
 from taxi_assets.automation.publication.run_tags import BACKFILL_TAG, PARTITION_TAG
-from taxi_assets.automation.sensors.orphaned_runs import is_orphaned, run_lock
+from taxi_assets.automation.sensors.orphaned_runs import remove_stale_lock, run_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -74,7 +74,7 @@ class WorkerPool:
 
     def __enter__(self) -> Self:
         _load(self._module)  # an invalid setting raises its own error here
-        with dg.DagsterInstance.get():  # creates the storage before the workers would do so at once
+        with dg.DagsterInstance.get():  # creates the storage now, so that the workers do not race to create it
             return self
 
     def __exit__(self, *exception: object) -> None:
@@ -98,7 +98,7 @@ class WorkerPool:
             if not waiting:
                 return
             for suspect in self._kill_workers() or waiting[: self._count]:
-                killed = JobRun(*suspect, succeeded=False, seconds=0, reason="Its process was killed twice.")
+                killed = JobRun(*suspect, succeeded=False, seconds=0, reason="Its worker process was killed.")
                 outcomes = [*self._run_together([suspect], 1), killed]
                 self._kill_workers()
                 waiting.remove(suspect)
@@ -128,7 +128,7 @@ class WorkerPool:
         with dg.DagsterInstance.get() as instance:
             for run in instance.get_runs(dg.RunsFilter(tags={BACKFILL_TAG: self._backfill}, statuses=statuses)):
                 instance.report_run_failed(run, "The process of this run was killed.")
-                is_orphaned(instance, run.run_id)  # deletes its lock file
+                remove_stale_lock(instance, run.run_id)
                 interrupted.append((run.job_name, run.tags.get(PARTITION_TAG, "")))
         return interrupted
 

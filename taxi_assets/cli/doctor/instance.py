@@ -123,9 +123,9 @@ def _name(run: dg.DagsterRun) -> str:
 def _is_orphaned(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
     """Return whether the run's process is known to be gone.
 
-    A running process holds the lock of its run (`automation/sensors/orphaned_runs.py`), except a run of the command
-    line in its own process (`cli/worker_pool.py`). If several machines share the instance, a run without a lock may
-    run on another machine.
+    A running process holds the lock of its run (`automation/sensors/orphaned_runs.py`), except a run started from the
+    command line in its own process (`cli/worker_pool.py`). If several machines share the instance, a run without a lock
+    may run on another machine.
     """
     held = is_lock_held(instance, run.run_id)
     if held is None:

@@ -10,7 +10,7 @@ import dagster as dg
 
 from taxi_assets.automation.sensors.orphaned_runs import (
     _acquire_lock,
-    _is_orphaned,
+    _remove_stale_lock,
     fail_orphaned_runs,
     is_lock_held,
     lock_file,
@@ -30,19 +30,19 @@ def hold_lock(path: Path, line: Connection) -> None:
 
 def test_a_run_is_orphaned_when_its_process_is_killed_and_not_before(tmp_path: Path) -> None:
     path = tmp_path / "running" / "a.lock"
-    assert not _is_orphaned(path)
+    assert not _remove_stale_lock(path)
     with child_process(hold_lock, path) as other:
         other.receive()
-        assert not _is_orphaned(path)
+        assert not _remove_stale_lock(path)
         other.kill()
-    assert _is_orphaned(path)
-    assert not _is_orphaned(path), "a run is found only once"
+    assert _remove_stale_lock(path)
+    assert not _remove_stale_lock(path), "a run is found only once"
 
 
 def check_as_another_user(path: Path, line: Connection) -> None:
     if os.getuid() == 0:
         os.setuid(65534)
-    line.send("orphaned" if _is_orphaned(path) else "not checked")
+    line.send("orphaned" if _remove_stale_lock(path) else "not checked")
 
 
 def test_a_lock_file_of_another_user_is_ignored(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_run_that_ends_is_never_found_orphaned(tmp_path: Path) -> None:
 
     def check() -> None:
         while not ended.is_set():
-            found.append(_is_orphaned(path))
+            found.append(_remove_stale_lock(path))
 
     watcher = threading.Thread(target=check)
     watcher.start()
