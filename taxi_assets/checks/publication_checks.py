@@ -25,10 +25,9 @@ from taxi_assets.tlc.schema import Service
 _MAX_LISTED = 24
 
 _DESCRIPTION = (
-    "Every published month is loaded, and every loaded month is in the warehouse, from the same file. History does not "
-    "fail the check: missing months before the oldest loaded month of the last year are listed, and you load them with "
-    "a backfill. The check also lists the months that a run is working on, and those for which the publisher answers "
-    "with an error."
+    "Every published month is loaded, and every loaded month is in the warehouse, from the same file. Gaps that "
+    "begin a year or more before the newest loaded month do not fail the check. It lists their months; load them with "
+    "a backfill. The check also lists the months that a run is processing, and those whose version check failed."
 )
 
 
@@ -64,6 +63,7 @@ def _result(status: PublicationStatus) -> dg.AssetCheckResult:
     missing = set[Month]().union(*found.values())
     lists = {
         **{name: months - in_progress for name, months in found.items()},
+        MONTHS_IN_PROGRESS: missing & in_progress,
         MONTHS_NOT_CHECKED: set(status.versions.errors),
         "months_missing_between_loaded": set(status.missing_between_loaded),
     }
@@ -74,7 +74,6 @@ def _result(status: PublicationStatus) -> dg.AssetCheckResult:
         metadata={
             **{name: _month_keys(months) for name, months in lists.items()},
             OVERDUE_MONTHS: _month_keys(missing - in_progress),
-            MONTHS_IN_PROGRESS: _month_keys(missing & in_progress),
             "months_loaded": len(status.state.raw),
             "newest_loaded": str(status.newest_loaded or "none"),
         },
@@ -89,6 +88,7 @@ _LABELS = {
     "published_but_not_loaded": "Published, but not loaded",
     "revised_but_not_loaded": "Revised, but the run of the newer version failed or was canceled",
     "loaded_but_not_in_the_warehouse": "Loaded, but not in the warehouse",
+    MONTHS_IN_PROGRESS: "In progress",
     MONTHS_NOT_CHECKED: "Not checked because of errors",
     "months_missing_between_loaded": "Missing between loaded months, published or not",
 }
@@ -96,7 +96,7 @@ _LABELS = {
 
 def _result_description(lists: dict[str, set[Month]], status: PublicationStatus) -> str:
     """Return a sentence for each list that has months, and the first error of the publisher."""
-    mentioned = lists["published_but_not_loaded"]
+    mentioned = lists["published_but_not_loaded"] | lists[MONTHS_IN_PROGRESS]
     lists = {**lists, "months_missing_between_loaded": lists["months_missing_between_loaded"] - mentioned}
     sentences = [f"{_LABELS[name]}: {_enumerate(months)}." for name, months in lists.items() if months]
     if not sentences and status.newest_loaded is None:

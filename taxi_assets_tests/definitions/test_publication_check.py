@@ -72,7 +72,7 @@ def test_missing_months_are_listed_by_the_layer_where_they_are_missing(harness: 
     )
 
 
-def test_missing_months_in_the_history_are_listed_and_do_not_fail_the_check(harness: PublicationHarness) -> None:
+def test_gaps_among_older_months_are_listed_and_do_not_fail_the_check(harness: PublicationHarness) -> None:
     harness.publish("2018-05", "2018-06", "2018-07", "2021-01", "2021-02", "2021-03")
     for month in ("2018-05", "2018-07", "2021-01", "2021-02", "2021-03"):
         harness.load(month)
@@ -100,7 +100,7 @@ def test_a_revision_whose_runs_all_failed_is_listed_until_it_is_loaded(harness: 
     assert run_check(harness)[0]
 
 
-def test_an_empty_instance_misses_the_newest_month_and_not_the_history(harness: PublicationHarness) -> None:
+def test_an_empty_instance_misses_the_newest_month_and_not_older_ones(harness: PublicationHarness) -> None:
     harness.publish("2020-12", "2021-01")
     assert run_check(harness)[1]["months_overdue"] == ["2021-01"]
 
@@ -123,8 +123,9 @@ def test_a_month_with_a_run_in_progress_is_listed_as_in_progress_and_not_as_over
     harness.publish("2021-01")
     tags = {"dagster/partition": "2021-01"}
     harness.instance.add_run(dg.DagsterRun(job_name="green", status=dg.DagsterRunStatus.STARTED, tags=tags))
-    passed, found, _ = run_check(harness)
+    passed, found, message = run_check(harness)
     assert passed
+    assert message == "In progress: 2021-01."
     assert (found["published_but_not_loaded"], found["months_overdue"], found["months_in_progress"]) == (
         [],
         [],
