@@ -6,7 +6,8 @@ invalidated. The run counts only if it has not yet materialized the compared lay
 done that, so two runs that evaluate checks do not wait for each other.
 
 A check waits for the other run and then compares again. If the other run is still running after `WAIT_SECONDS`, the
-check reports a warning that names the run. If the other run has ended or is unknown, the mismatch is an error.
+check reports a warning that names the run. If it has ended, the mismatch is an error at once; if it is unknown, after
+`WAIT_SECONDS`.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class ComparisonOutcome(Generic[Compared]):
     """The last comparison, and the run that is still replacing the month after the wait."""
 
     compared: Compared
-    replaced_by: str | None = None
+    replacing_run_id: str | None = None
 
     @property
     def severity(self) -> dg.AssetCheckSeverity:
@@ -50,21 +51,21 @@ class ComparisonOutcome(Generic[Compared]):
 
         The other run's own check reports the final result.
         """
-        return dg.AssetCheckSeverity.ERROR if self.replaced_by is None else dg.AssetCheckSeverity.WARN
+        return dg.AssetCheckSeverity.ERROR if self.replacing_run_id is None else dg.AssetCheckSeverity.WARN
 
     def describe(self, description: str) -> str:
         """Add the other run to the description of a mismatch."""
-        if self.replaced_by is None:
+        if self.replacing_run_id is None:
             return description
         return (
-            f"Run {self.replaced_by} is still replacing this month, and its own check will report the final result. "
-            f"Current result: {description}"
+            f"Run {self.replacing_run_id} is still replacing this month, and its own check will report the final "
+            f"result. Current result: {description}"
         )
 
     @property
     def metadata(self) -> dict[str, str]:
         """The other run as metadata; empty if there is none."""
-        return {} if self.replaced_by is None else {"replaced_by_run": self.replaced_by}
+        return {} if self.replacing_run_id is None else {"replacing_run": self.replacing_run_id}
 
 
 def compare_when_settled(
@@ -83,7 +84,7 @@ def compare_when_settled(
             has written anything.
 
     Returns:
-        The last comparison. `replaced_by` is set only if a run is still running after `WAIT_SECONDS`.
+        The last comparison. `replacing_run_id` is set only if a run is still running after `WAIT_SECONDS`.
     """
     deadline = time.monotonic() + WAIT_SECONDS
     ended: Sequence[Replacement] = []

@@ -96,7 +96,7 @@ def _superseded(result: dg.AssetCheckResult, runs: Sequence[str]) -> dg.AssetChe
         severity=dg.AssetCheckSeverity.WARN,
         description="The trips of this month have been replaced since the mart was computed, by the runs "
         f"{', '.join(runs)}. Materialize the mart again, unless automation does. Current result: {result.description}",
-        metadata={**result.metadata, "replaced_by_runs": dg.MetadataValue.json([*runs])},
+        metadata={**result.metadata, "replacing_runs": dg.MetadataValue.json([*runs])},
     )
 
 

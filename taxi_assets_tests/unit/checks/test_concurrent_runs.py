@@ -107,7 +107,7 @@ def test_a_run_still_in_progress_after_the_wait_is_a_warning_that_names_the_run(
     run = started_run(instance)
     settled = mismatch_next_to(instance, run.run_id)
     assert settled.severity == dg.AssetCheckSeverity.WARN
-    assert settled.metadata == {"replaced_by_run": run.run_id}
+    assert settled.metadata == {"replacing_run": run.run_id}
     assert settled.describe("They differ.").startswith(f"Run {run.run_id} is still replacing this month")
     assert sum(sleeps) > concurrent_runs.WAIT_SECONDS
 
