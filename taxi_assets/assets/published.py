@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _DESCRIPTION = """The months of {title} at the publisher ({description}).
 
 This asset is external: no run writes it. The sensor {name}_publication finds new and revised months. The check lists
-months that are published but not loaded, or loaded but not in the warehouse."""
+months that are published but not loaded, revised but not reloaded, or loaded but not in the warehouse."""
 
 
 def published_asset(service: Service) -> dg.AssetSpec:

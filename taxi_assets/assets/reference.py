@@ -10,7 +10,7 @@ import pandas as pd
 
 from taxi_assets import metadata
 from taxi_assets.assets.raw import current_file
-from taxi_assets.automation.conditions import load_once_needed
+from taxi_assets.automation.conditions import on_first_trips_loaded
 from taxi_assets.automation.step_failures import as_failures
 from taxi_assets.resources.publisher import PublisherResource
 from taxi_assets.storage.lake.base_lake import Lake
@@ -43,7 +43,7 @@ def zones_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefi
         owners=metadata.OWNERS,
         kinds={kind, "table"},
         tags=metadata.asset_tags(),
-        automation_condition=load_once_needed(),
+        automation_condition=on_first_trips_loaded(),
         retry_policy=retry,
     )
     def taxi_zones(

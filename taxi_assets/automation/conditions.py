@@ -33,8 +33,8 @@ def on_upstream_change() -> dg.AutomationCondition[dg.AssetKey]:
     - for months that were loaded before the condition was first evaluated.
     """
     # `since_last_handled()` also counts a materialization of the asset itself as handled. In a backfill of the job,
-    # nothing else shows that the run continues to this layer. If the file is revised at that very moment, the
-    # publication sensor finds that the layers do not agree.
+    # nothing else shows that the run will also build this layer. If the file is revised meanwhile, the publication
+    # sensor detects the mismatch.
     changed_alone = _AUTOMATION.data_version_changed() & ~_AUTOMATION.executed_with_root_target()
     changed: dg.AutomationCondition[Any] = _AUTOMATION.any_deps_match(changed_alone).since_last_handled()
     return (
@@ -52,10 +52,11 @@ def on_warehouse_change(service: Service) -> dg.AutomationCondition[dg.AssetKey]
     The request waits
 
     - until the month's own trips and the taxi zones are loaded; revised zones alone rebuild no report,
-    - while the month before is being loaded, or if it failed a blocking check. If it is not loaded, nothing waits.
+    - while the month before is being loaded, or if it failed a blocking check. If that month is not
+      loaded, the request does not wait for it.
     """
     # Changed clean trips change the warehouse next, and the report shows the warehouse. But the clean trips show
-    # whether the month itself is loaded: of the table, the month before may be missing.
+    # whether the month itself is loaded: the month before may be missing from the table.
     table = dg.AssetSelection.assets(["warehouse", service.table])
     return (
         _not_yet_requested(_AUTOMATION.any_deps_match(_AUTOMATION.data_version_changed()).allow(table))
@@ -106,7 +107,7 @@ def on_any_month_change() -> dg.AutomationCondition[dg.AssetKey]:
     ).with_label("data of any month changed")
 
 
-def load_once_needed() -> dg.AutomationCondition[dg.AssetKey]:
+def on_first_trips_loaded() -> dg.AutomationCondition[dg.AssetKey]:
     """Return the condition of the taxi zones: request them once, when the first trips are in the warehouse.
 
     The marts and reports need them.

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from taxi_assets.dagster_compat import SerializableErrorInfo
 
-# The event log keeps an error's class name only. Dagster raises the last one when a blocking check fails.
+# The event log keeps an error's class name only. DagsterAssetCheckFailedError is what Dagster raises when a blocking
+# check fails.
 _PERMANENT_ERRORS = {
     name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, errors.PermanentError)
 } | {"DagsterAssetCheckFailedError"}
@@ -30,12 +31,13 @@ def failure_reason(events: Sequence[dg.DagsterEvent]) -> str:
         events: The run's events, in the order of the event log. At least its step failures and check evaluations.
 
     Returns:
-        The first blocking check that failed, with its description; otherwise the first step failure's description or
-        error message.
+        The first check that failed with severity ERROR, with its description; otherwise the first step failure's
+        description or error message. If there is neither, a fixed text.
     """
     for event in events:
         if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             check = event.asset_check_evaluation_data
+            # Every check of this package that can have severity ERROR is blocking.
             if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR:
                 return f"{check.asset_key.to_user_string()}, check {check.check_name}: {check.description}"
     for event in events:

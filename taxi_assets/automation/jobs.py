@@ -1,4 +1,6 @@
-"""The jobs: one per service for all its layers and one for its report, and one each for marts, quality and zones.
+"""The jobs: two per service, and one each for marts, quality, zones and the publication checks.
+
+One job of a service materializes all its layers, the other its report.
 
 Belongs here: asset selections by name. Does not belong here: when a job runs (`schedules.py`, `sensors/`).
 """

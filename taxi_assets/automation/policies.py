@@ -14,7 +14,10 @@ import dagster as dg
 MONTHLY = "0 5 1 * *"
 """Default cron expression of the monthly schedules: at 05:00 on the first day of the month."""
 DAILY = "30 5 * * *"
-"""Cron expression of the daily schedules. Half an hour later, so that they do not request the monthly one's run too."""
+"""Cron expression of the daily schedules.
+
+They run 30 minutes after the default monthly time, to avoid a duplicate request.
+"""
 DEFAULT_INTERVAL_SECONDS = 3600
 """Default time between two ticks of a publication sensor."""
 
@@ -50,7 +53,7 @@ def retry_policy(delay: float) -> dg.RetryPolicy:
 
 
 def freshness_policy() -> dg.FreshnessPolicy:
-    """Return the freshness policy of monthly assets: a warning after 45 days without a materialization, then a failure.
+    """Return the freshness policy of monthly assets: a warning after 45 days, a failure after 62.
 
     It assumes that one month is loaded per month. The publication check asks the publisher instead.
     """

@@ -1,6 +1,6 @@
 """Schedules: load the newest published month of a service, and run the publication checks.
 
-Belongs here: times, and the choice of the newest month. Does not belong here: the decision whether that month needs a
+Belongs here: times, and the choice of the newest month. Does not belong here: deciding whether that month needs a
 run, which the publication sensors share (`publication/`).
 """
 
@@ -27,11 +27,12 @@ _MAX_MONTHS_BACK = 6
 """How many months to search for the newest published one."""
 
 _DESCRIPTION = """Requests a run of the whole {title} pipeline for the newest published month, if that month is not
-loaded yet or was revised. TLC publishes a month about {lag} months later, for example January in March. Months that are
-not published are never requested. The schedule is off until you switch it on, because its runs download files. {use}"""
+loaded yet, was revised, or has not reached the warehouse. TLC publishes a month about {lag} months later, for example
+January in March. Months that are not published are never requested. The schedule is off until you switch it on, because
+its runs download files. {use}"""
 
 _USES = {
-    "monthly": "Use it in addition to the sensor {name}_publication, in case that sensor is off.",
+    "monthly": "Use it as a fallback for the sensor {name}_publication.",
     "daily": "Use it instead of the sensor {name}_publication if one check a day is enough.",
 }
 
@@ -91,7 +92,7 @@ def request_newest(
 ) -> dg.RunRequest | dg.SkipReason:
     """Return the run request for the newest published month, or the reason why it needs no run.
 
-    Months for which the publisher answers with an error are passed over.
+    Months for which the publisher answers with an error are skipped.
 
     Args:
         instance: The instance that knows which months are loaded.

@@ -1,6 +1,7 @@
 """Convert errors of this package to failures of a Dagster step, and decide whether the step is retried.
 
-- Permanent errors are never retried. Transient errors are retried by the retry policy of the step.
+- Permanent errors are not retried, except `LakeConflictError` (see below). Transient errors are retried by the retry
+  policy of the step.
 - After a conflict with another run the step is retried at once, whatever its retry policy. The new attempt loads its
   inputs again, so it continues with the data of the other run.
 """

@@ -1,9 +1,9 @@
 """Sensors that send notifications of failed runs, successful runs and overdue months, once each.
 
 Belongs here: which events are reported, and the text of the messages. Does not belong here: the delivery to the
-notifiers (`notifications/client.py`). These are plain sensors, not Dagster's run status sensors. Those do not see runs
-of the command line, and would send 200 messages for a backfill of 200 months while the publisher is down. Here each
-tick sends one message.
+notifiers (`notifications/client.py`). These are plain sensors, not Dagster's run status sensors. Run status sensors
+do not see runs started from the command line, and would send 200 messages for a backfill of 200 months while the
+publisher is down. Here each tick sends one message.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ INTERVAL_SECONDS = 10
 OVERDUE_MONTHS = "months_overdue"
 """Metadata key under which a failed check lists overdue months. Each service has one such check."""
 MONTHS_IN_PROGRESS = "months_in_progress"
-"""Metadata key for months that a run is working on. If they were reported as overdue, they are not reported again."""
+"""Metadata key for months in progress. Once reported as overdue, they are not reported again."""
 MONTHS_NOT_CHECKED = "months_not_checked"
-"""Metadata key for months for which the publisher answered with an error. The same applies to them."""
+"""Metadata key for months whose version check failed. They are not reported again either."""
 
 # Together these keep a message below 2,000 characters, the lowest limit among the chat services.
 _RUNS_PER_TICK = 25
@@ -83,11 +83,12 @@ def notification_sensors(
     """
     failures = _run_sensor(
         "notify_failures", dg.DagsterEventType.RUN_FAILURE, failure_message, notifiers, ui_url,
-        description="Sends one alert per failed run, unless Dagster will retry it.",
+        description="Reports each failed run once, unless Dagster will retry it; failures found in one tick share a "
+        "message.",
     )  # fmt: skip
     successes = _run_sensor(
         "notify_successes", dg.DagsterEventType.RUN_SUCCESS, success_message, notifiers, ui_url,
-        description="Sends one message per successful run.",
+        description="Reports each successful run once; successes found in one tick share a message.",
     )  # fmt: skip
     return [failures, _overdue_sensor(notifiers, ui_url), *([successes] if success else [])]
 
@@ -130,14 +131,14 @@ def _body(runs: Sequence[EndedRun]) -> str:
     return "\n\n".join(paragraphs)
 
 
-def _enumerated(names: Sequence[str], most: int) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def _enumerated(names: Sequence[str], limit: int) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
-def _one_line(text: str, longest: int) -> str:
+def _one_line(text: str, max_length: int) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= longest else f"{line[: longest - 1]}…"
+    return line if len(line) <= max_length else f"{line[: max_length - 1]}…"
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------
@@ -164,19 +165,19 @@ def _run_sensor(
             context.update_cursor(str(newest[0].storage_id if newest else 0))
             return dg.SkipReason("First tick: later events are reported.")
         runs = []
-        for event, run in _decided_events(context.instance, event_type, after=int(context.cursor or 0)):
+        for event, run in _reportable_events(context.instance, event_type, after=int(context.cursor or 0)):
             context.update_cursor(str(event.storage_id))
-            if run is not None and _is_of_this_location(context, run) and not _will_be_retried(run):
+            if run is not None and _belongs_to_this_location(context, run) and not _will_be_retried(run):
                 runs += _ended_run(context, event, run, ui_url)
         return _notify(context, notifiers, message(runs)) if runs else dg.SkipReason("Nothing to report.")
 
     return notify_of_runs
 
 
-def _decided_events(
+def _reportable_events(
     instance: dg.DagsterInstance, event_type: Any, *, after: int
 ) -> Iterator[tuple[dg.EventLogRecord, dg.DagsterRun | None]]:
-    """Yield the next events with their runs, in order; stop at a failure for which Dagster may still decide a retry."""
+    """Yield the next events with their runs, in order; stop at a failure that Dagster may still decide to retry."""
     wanted = dg.RunStatusChangeRecordsFilter(event_type, after_storage_id=after)
     for event in instance.fetch_run_status_changes(wanted, limit=_RUNS_PER_TICK, ascending=True).records:
         run = instance.get_run_by_id(event.run_id)
@@ -188,10 +189,10 @@ def _decided_events(
         yield event, run
 
 
-def _is_of_this_location(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> bool:
+def _belongs_to_this_location(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> bool:
     """Return whether a run belongs to this code location; other locations may share the instance.
 
-    Runs of the command line do not name their location, so their job and assets decide.
+    Runs started from the command line do not name their location, so their job and assets decide.
     """
     if run.remote_job_origin is not None and context.code_location_origin is not None:
         return bool(run.remote_job_origin.location_name == context.code_location_origin.location_name)
@@ -202,7 +203,10 @@ def _is_of_this_location(context: dg.SensorEvaluationContext, run: dg.DagsterRun
 
 
 def _will_be_retried(run: dg.DagsterRun) -> bool:
-    """Return whether Dagster will retry the run. It never retries runs of the command line, whatever their tag says."""
+    """Return whether Dagster will retry the run.
+
+    It never retries runs started from the command line, even if they have the tag.
+    """
     return run.tags.get(WILL_RETRY_TAG) == "true" and run.remote_job_origin is not None
 
 
@@ -253,12 +257,12 @@ def _overdue_sensor(notifiers: SecretStr, ui_url: str | None) -> dg.SensorDefini
     @dg.sensor(
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Sends an alert when the publication check of a service finds overdue months that it had not found "
-        "before: months that are published but not loaded, or loaded but not in the warehouse.",
+        description="Sends an alert when a publication check finds newly overdue months. These are published but not "
+        "loaded, revised but not reloaded, or loaded but not in the warehouse.",
     )
     def notify_overdue_months(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         notified, to_report = _notified_months(context.cursor), []
-        for key in _checks_of_whole_services(context):
+        for key in _unpartitioned_checks(context):
             name, evaluation = f"{key.asset_key.to_user_string()} {key.name}", _last_evaluation(context.instance, key)
             if evaluation is None:
                 continue  # keep the months that were reported
@@ -285,7 +289,7 @@ def _notified_months(cursor: str | None) -> dict[str, list[str]]:
     return {check: [*map(str, months)] for check, months in lists if isinstance(months, list)}
 
 
-def _checks_of_whole_services(context: dg.SensorEvaluationContext) -> list[dg.AssetCheckKey]:
+def _unpartitioned_checks(context: dg.SensorEvaluationContext) -> list[dg.AssetCheckKey]:
     """Return the checks without partitions: checks of single months list no overdue months."""
     graph = _repository(context).asset_graph
     return [key for key in sorted(graph.asset_check_keys) if graph.get_check_spec(key).partitions_def is None]

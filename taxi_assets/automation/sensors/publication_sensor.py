@@ -1,4 +1,4 @@
-"""Sensors that request runs for newly published and revised months."""
+"""Sensors that request runs for new, revised and incomplete months."""
 
 import datetime as dt
 from collections.abc import Callable
@@ -11,12 +11,13 @@ from taxi_assets.automation.publication.status import DEFAULT_SCAN_LIMITS, Publi
 from taxi_assets.resources.publisher import PublisherResource
 from taxi_assets.tlc.schema import Service
 
-_DESCRIPTION = """Asks the publisher of {title} for new and revised months, and requests a run of the whole pipeline for
-each of them.
+_DESCRIPTION = """Asks the publisher of {title} which versions it has, and requests a run of the whole pipeline for each
+new, revised or incomplete month.
 
 The sensor is off until you switch it on, because its runs download files. If no month is loaded yet, it requests the
 newest published month only; load older months with a backfill. Each tick checks the months that are newer than the
-loaded ones, and some of the loaded months in turn. The tick itself downloads no trip files."""
+loaded ones, the missing months between them, the incomplete months, and some of the loaded months in turn. Incomplete
+months have not reached the warehouse. The tick itself downloads no trip files."""
 
 
 def publication_sensor(
