@@ -40,7 +40,8 @@ def _rebuild(error_class: type[TaxiAssetsError], problem: str, remedy: str) -> T
 class PermanentError(TaxiAssetsError):
     """The base class of errors that a retry does not resolve: someone has to change an input, a setting or the code.
 
-    Raised directly only by the checks of `make doctor`.
+    Such errors are not retried, except `LakeConflictError`: see `automation/step_failures.py`. Raised
+    directly only by the checks of `make doctor`.
     """
 
 

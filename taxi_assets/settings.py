@@ -1,4 +1,4 @@
-"""Settings of a deployment, from environment variables. Only this module reads the environment.
+"""Settings of a deployment, from environment variables. Only this module reads the TAXI_* variables.
 
 Without any setting, lake and warehouse are stored under `./data`, and TLC's trip files are downloaded.
 """
@@ -115,10 +115,10 @@ class Settings(BaseSettings):
     notify_urls: SecretStr | None = Field(
         default=None,
         description=(
-            "Where alerts about failed runs, failed checks and overdue months are sent: "
+            "Where alerts about failed runs (including runs that fail a blocking check) and overdue months are sent: "
             "[Apprise](https://github.com/caronc/apprise) addresses such as `slack://…`, `mailto://…` or `json://…`, "
-            "separated by commas or spaces. Sends one alert per failed run, unless Dagster will retry it. If not set, "
-            "no alerts are sent."
+            "separated by commas or spaces. Reports each failed run once, unless Dagster will retry it; failures found "
+            "in one tick share a message. If not set, no alerts are sent."
         ),
     )
     notify_success: bool = Field(default=False, description="Also send a message about successful runs.")
@@ -141,7 +141,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def unknown_variables(cls) -> list[str]:
-        """Return the environment variables that begin with TAXI_ but are not settings, which are usually typos."""
+        """Return the environment variables that begin with TAXI_ but are not settings (usually typos)."""
         known = {f"TAXI_{name.upper()}" for name in cls.model_fields}
         # Container images read secrets from TAXI_…_FILE, and the tests read TAXI_TEST_….
         others = re.compile(r"TAXI_(TEST_\w+|\w+_FILE)")

@@ -1,7 +1,7 @@
 """Checks on the clean trips of a month: no row is lost, and the month is plausible.
 
-`row_counts_reconcile` blocks downstream assets. Cleaning has verified the same before the month was written. The other
-checks only warn.
+`row_counts_reconcile` blocks downstream assets. The clean step makes the same comparison before it writes the
+month. The other checks only warn.
 """
 
 import statistics
@@ -24,7 +24,7 @@ WARN_SHARE_QUARANTINED = 0.05
 ROW_COUNT_RANGE = (0.5, 2.0)
 """The expected number of rows, relative to the median of the neighboring months.
 
-Seasonal changes stay well within this range. Half a file does not.
+Seasonal changes stay well within this range. Less than half a file does not.
 """
 _NEIGHBORING_MONTHS = 2
 
@@ -53,7 +53,8 @@ def clean_checks(service: Service, retry: dg.RetryPolicy | None = None) -> dg.As
             spec(
                 "row_count_in_range",
                 f"The number of clean rows is {ROW_COUNT_RANGE[0]:g} to {ROW_COUNT_RANGE[1]:g} times the median of the "
-                f"{_NEIGHBORING_MONTHS} months before and after. Months that are not in the lake are ignored.",
+                f"{_NEIGHBORING_MONTHS} months before and the {_NEIGHBORING_MONTHS} after. Months that are not in the "
+                "lake are ignored.",
             ),
             spec("every_day_present", "Every day of the month has trips."),
             spec(

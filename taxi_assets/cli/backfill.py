@@ -53,7 +53,10 @@ def cli() -> None:
 )
 @click.option("--module", default="taxi_assets.definitions", help="The module that defines `defs`.", show_default=True)
 def backfill(service: str, first: str, last: str, workers: int, module: str) -> None:
-    """Materialize all layers for a range of months, then the marts and reports of these months."""
+    """Materialize all layers for a range of months, then the marts and reports of these months, and the quality table.
+
+    Load the taxi zones if they are missing.
+    """
     _run([(service, month) for month in months_between(service, first, last)], workers=workers, module=module)
 
 
@@ -83,7 +86,7 @@ def _relative_to_cwd(address: str) -> str:
 
 _NEXT_STEPS = """
 Next steps:
-  make demo-ui    shows the same in Dagster's UI: lineage, partitions, previews, checks
+  make demo-ui    shows these results in Dagster's UI: lineage, partitions, previews, checks
   make dev        starts Dagster for TLC's real files (TAXI_SOURCE selects the publisher)
 
   {report}
@@ -126,7 +129,7 @@ def _run(months: Sequence[tuple[str, str]], *, workers: int, module: str = "taxi
         zones = [] if is_materialized(ZONES) else _run_and_print(pool, [("reference", "")])
         loaded = [run for run in layers if run.succeeded]
         derived = {("marts", run.month) for run in loaded} | {(f"{run.job}_report", run.month) for run in loaded}
-        # In the order of months, marts and reports alternate. So fewer runs wait for the embedded warehouse, which has
+        # Sort by month, so that marts and reports alternate and fewer runs wait for the embedded warehouse, which has
         # one writer at a time: reports only read.
         after = _run_and_print(pool, [("quality", ""), *sorted(derived, key=lambda pair: pair[::-1])])
         ended = [*layers, *zones, *after]

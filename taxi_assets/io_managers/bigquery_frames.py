@@ -1,8 +1,8 @@
-"""Store small tables, given as pandas frames, in BigQuery, with the IO manager of dagster-gcp-pandas.
+"""Store small tables, given as pandas DataFrames, in BigQuery, with the IO manager of dagster-gcp-pandas.
 
 On its own, that IO manager deletes the rows, then appends new ones: a failed load leaves an empty table. It also
-changes column names to upper case. Here one job replaces the table atomically, and the types that are read are those
-of the other warehouses.
+changes column names to upper case. Here one job replaces the table atomically, and reads return the same types as from
+other warehouses.
 """
 
 import warnings
@@ -77,7 +77,7 @@ class _FrameTypeHandler(BigQueryPandasTypeHandler):
 
 
 class _ReplacingClient(BigQueryClient):
-    """Connects with the client and the errors of the warehouse, and deletes nothing, because a write replaces."""
+    """Uses the warehouse's client and errors. Deletes nothing, because `replace_frame` replaces the table."""
 
     def __init__(self, warehouse: BigQueryWarehouse) -> None:
         super().__init__()

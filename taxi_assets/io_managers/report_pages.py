@@ -14,7 +14,7 @@ class ReportIOManager(dg.ConfigurableIOManager):
     lake: dg.ResourceDependency[Lake]
 
     def handle_output(self, context: dg.OutputContext, obj: StagedReport) -> None:
-        """Write the files that changed to the lake, the page last; then delete charts that the report no longer has."""
+        """Upload the changed files, the page last; then delete charts that are no longer in the report."""
         prefix = object_prefix_of(context)
         with as_failures(retry_number=retry_number_of(context)):
             keys = {file: f"{prefix}/{file.name}" for file in obj.files}

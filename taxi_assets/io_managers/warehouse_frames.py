@@ -1,4 +1,4 @@
-"""Store unpartitioned tables, given as pandas frames, in the warehouse."""
+"""Store unpartitioned tables, given as pandas DataFrames, in the warehouse."""
 
 from collections.abc import Mapping
 

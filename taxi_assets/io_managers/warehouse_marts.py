@@ -14,7 +14,7 @@ from taxi_assets.tlc.month import Month
 
 
 class WarehouseMartIOManager(dg.ConfigurableIOManager):
-    """Stores months of marts in the warehouse: each is a set of rows of the mart's table."""
+    """Reads months of marts. The asset writes them with `replace_mart`."""
 
     warehouse: dg.ResourceDependency[Warehouse]
 

@@ -1,4 +1,4 @@
-"""Convert Arrow tables to pandas frames with the same types in every warehouse, for columns with and without nulls."""
+"""Convert Arrow tables to pandas DataFrames with the same types in every warehouse, with and without nulls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conversion of Arrow tables to pandas frames: values and types stay exact, with and without nulls."""
+"""Conversion of Arrow tables to pandas DataFrames: values and types stay exact, with and without nulls."""
 
 from __future__ import annotations
 

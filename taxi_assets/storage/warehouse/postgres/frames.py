@@ -1,4 +1,4 @@
-"""Conversion between pandas frames and unpartitioned tables of Postgres.
+"""Conversion between pandas DataFrames and unpartitioned tables of Postgres.
 
 This module only converts; `PostgresWarehouse.replace_frame` writes the table.
 """
