@@ -1,4 +1,4 @@
-"""Store small tables, given as pandas DataFrames, in BigQuery, with the IO manager of dagster-gcp-pandas.
+"""Store unpartitioned tables, given as pandas DataFrames, in BigQuery, with the IO manager of dagster-gcp-pandas.
 
 On its own, that IO manager deletes the rows, then appends new ones: a failed load leaves an empty table. It also
 changes column names to upper case. Here one job replaces the table atomically, and reads return the same types as from
@@ -26,7 +26,7 @@ from taxi_assets.storage.warehouse.bigquery import BigQueryWarehouse
 
 
 class BigQueryFrameIOManager(BigQueryPandasIOManager):
-    """Stores small tables in the warehouse's BigQuery dataset, each named after the last part of its asset key."""
+    """Stores unpartitioned tables in the warehouse's BigQuery dataset, each named after the last part of its asset key."""
 
     warehouse: dg.ResourceDependency[BigQueryWarehouse]
 
