@@ -26,7 +26,7 @@ from taxi_assets.storage.warehouse.bigquery import BigQueryWarehouse
 
 
 class BigQueryFrameIOManager(BigQueryPandasIOManager):
-    """Stores unpartitioned tables in the warehouse's BigQuery dataset, each named after the last part of its asset key."""
+    """Stores unpartitioned tables in BigQuery, each named after the last part of its asset key."""
 
     warehouse: dg.ResourceDependency[BigQueryWarehouse]
 
