@@ -18,7 +18,7 @@ months that are published but not loaded, revised but not reloaded, or loaded bu
 
 
 def published_asset(service: Service) -> dg.AssetSpec:
-    """Return the external asset that the raw files of a service are copies of."""
+    """Return the external asset of a service: the published months, which its raw files copy."""
     return dg.AssetSpec(
         key=["published", service.table],
         description=_DESCRIPTION.format(title=service.title, description=service.description, name=service.name),

@@ -98,7 +98,10 @@ class _Compared:
 
 
 def _compare(lake: Lake, warehouse: Warehouse, service: Service, month: Month) -> _Compared:
-    """Compare the table with the lake; read the ledger before and after, because another run may load in between."""
+    """Compare the table with the lake.
+
+    The ledger is read before and after the totals: only DuckDB's session keeps other runs from loading in between.
+    """
     while True:
         clean = ParquetPartition.get(lake, object_prefix("clean", service, month))
         with warehouse.session():

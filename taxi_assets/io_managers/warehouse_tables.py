@@ -45,13 +45,13 @@ class WarehouseTableIOManager(dg.ConfigurableIOManager):
 
     def _load(self, context: dg.OutputContext, trips: ParquetPartition) -> dict[str, Any]:
         service, month = service_of(context), Month.parse(context.partition_key)
-        # A session blocks other processes, so it does not include a download from a remote lake.
+        # DuckDB's session locks the file. With a remote lake, none is opened: others would wait for the download.
         with nullcontext() if trips.lake.is_remote else self.warehouse.session():
             loaded = self.warehouse.loaded_month(service, month)
             unchanged = (
                 loaded is not None
                 and loaded.data_version == trips.report.data_version
-                and trips.report.clean.rows  # with no rows, a dropped table would have the same totals
+                and trips.report.clean.rows  # an empty month is always loaded: a missing table has the same totals
                 and self.warehouse.totals(service, month) == trips.report.clean
             )
             if not unchanged:

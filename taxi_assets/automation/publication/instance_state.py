@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.schema import Service
 
 _MAX_RUNS = 300
+"""Requested runs that are read per query, newest first; older ones are ignored."""
 
 
 class InstanceState:
@@ -65,7 +66,7 @@ class InstanceState:
 
     @cached_property
     def incomplete(self) -> list[Month]:
-        """Months that have not reached the warehouse; newest first."""
+        """Months that have not reached the warehouse and need another run (`is_incomplete`); newest first."""
         last_statuses = self._last_statuses()
         incomplete = [
             month
@@ -137,7 +138,7 @@ class InstanceState:
 
 
 def _end_time(record: dg.RunRecord) -> dt.datetime:
-    """Return when a run ended, which may be long after it was requested."""
+    """Return when a run ended; if that is unknown, when it was requested, which may be long before."""
     if record.end_time is None:
         return dt.datetime.fromisoformat(record.dagster_run.tags[REQUESTED_AT_TAG])
     return dt.datetime.fromtimestamp(record.end_time, dt.UTC)

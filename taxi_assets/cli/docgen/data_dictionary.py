@@ -51,7 +51,8 @@ def _quarantine() -> str:
     return "\n".join(
         [
             "## quarantine\n",
-            "The same for every service. In addition to the rules above, these reasons apply to every run:\n",
+            "The same for every service. In addition to the rules above, these reasons apply even if the run config "
+            "leaves out rules:\n",
             table(["reason", "meaning"], reasons),
             "",
             _columns(QUARANTINE_COLUMNS),

@@ -32,11 +32,12 @@ class CsvReader:
 
     One physical line is one row. With quoting enabled, one stray quote can merge thousands of rows.
 
-    The most common field count is taken as correct. It can exceed the header's, because some published layouts have
-    data fields that the header does not name.
+    A row must have as many fields as the header, or as most of the first 1,000 lines if that is more: some published
+    layouts have data fields that the header does not name.
 
     Numeric columns are parsed as numbers (see `numeric_type`), which is three times as fast as parsing text. If that
-    fails, the block is parsed as text. From then on, each column whose text was needed is parsed as text.
+    fails, the block is parsed as text. In later blocks, the columns that failed, or whose text was needed, are parsed
+    as text.
 
     Args:
         blocks: The reader of the file's lines, after the header.

@@ -75,7 +75,7 @@ class Block:
         content = np.frombuffer(self.content, np.uint8)
         ends = np.flatnonzero(content == _LINE_FEED)
         if np.count_nonzero(content == _CARRIAGE_RETURN) != np.count_nonzero(content[ends - 1] == _CARRIAGE_RETURN):
-            # Some carriage returns end a line alone. The text between the others and their line feeds is empty.
+            # A lone CR ends a line, so every CR and every LF does. The empty line within a CR LF pair is dropped below.
             ends = np.flatnonzero((content == _LINE_FEED) | (content == _CARRIAGE_RETURN))
         starts = np.concatenate([[0], ends + 1])
         ends = np.append(ends, len(content))
@@ -107,7 +107,7 @@ class CsvBlockReader:
         first = b""
         while not first and (block := next(self._blocks, b"")):
             first = block.removeprefix(BYTE_ORDER_MARK).lstrip(b"\r\n")
-        # The first block has the header, and the rows that determine the field count; see `peek`.
+        # What follows the header in the first block is kept for `peek`, from which `CsvReader` counts the fields.
         header, *rest = _LINE_END.split(first, maxsplit=1)
         self.header = header.decode("utf-8", "backslashreplace")
         self._next_content = rest[0] if rest else b""

@@ -6,7 +6,7 @@ number (`demand.py`), and writing the file (`__init__.py`).
 Known facts:
 
 - the columns
-- the bases of each company, and their shares until 2020-04 (600 published rows)
+- the bases of each company, and their shares until 2020-04 (counted on 600 published rows)
 - the Black Car Fund's 2.5%, 3% from 2020-11-01, and 2.75% in published rows of 2024; sales tax of 8.875%
 - the congestion surcharge of 2.75, or 0.75 for shared rides
 - the airport fee of 2.50 per end from 2021-04-05, or 1.25 for shared rides; its column was empty before
@@ -14,8 +14,8 @@ Known facts:
 - the driver's pay follows the city's minimum per mile and minute
 - Lyft reports neither the originating base nor when a car is on the scene
 
-Estimates: waiting times, fares, tips, shares of rides and flags, the dates between which a rule changed, and all data
-errors.
+Estimates: waiting times, fares, tips, shares of rides and flags, the exact dates of changes of which only the
+months are known, and all data errors.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ _SHARED = (("2019-02", 0.22), ("2019-10", 0.15), ("2020-03-17", 0.0), ("2022-06"
 _VIAS_SHARED = 0.9
 _MATCHED = 0.55  # share of the requests that find another passenger
 _WHEELCHAIR = 2e-3
-_IN_ACCESSIBLE_CAR = (("2019-02", 0.0), ("2022-01", 0.05))  # without a request
+_IN_ACCESSIBLE_CAR = (("2019-02", 0.0), ("2022-01", 0.05))  # share of trips that are accessible without a request
 # Published rows of 2021 and 2022 have a blank, those of 2024 an N.
 _UBERS_ACCESS_A_RIDE = (("2019-02", " "), ("2024-01", "N"))
 
@@ -96,7 +96,7 @@ _TIMES = ("request_datetime", "on_scene_datetime", "pickup_datetime", "dropoff_d
 
 
 def schema(month: Month) -> pa.Schema:
-    """Return the columns and types of a month. Since February 2023, zones have 32 bits, as in green."""
+    """Return the columns and types of a month. From 2023-02, zone columns are int32, as in TLC's green files."""
     text, number, time = pa.string(), pa.float64(), pa.timestamp("us")
     zone = pa.int64() if month < Month(2023, 2) else pa.int32()
     names = ("hvfhs_license_num", "dispatching_base_num", "originating_base_num")
@@ -130,7 +130,7 @@ def draw_day_batch(rng: np.random.Generator, month: Month, date: dt.date, count:
     texts = _draw_bases(rng, date, company) | _draw_flag_columns(rng, date, company, is_requested, is_matched)
     numbers = _draw_times_and_places(rng, rides, company) | _draw_amounts(rng, rides, is_requested)
     _add_recording_errors(rng, month, numbers)
-    # By the hour of the pickup without recording errors, in random order within the hour.
+    # Sorted by the hour of the true pickup (before recording errors), in random order within the hour.
     order = pa.array(np.lexsort((rng.random(count), rides.pickup // 3600)))
     month_schema = schema(month)
     columns = [texts[f.name] if f.name in texts else _to_arrow(numbers[f.name], f.type) for f in month_schema]
@@ -178,7 +178,7 @@ def _draw_times_and_places(
 
 
 def _draw_amounts(rng: np.random.Generator, rides: Rides, shared: BoolArray) -> dict[str, IntArray | FloatArray]:
-    """Draw the amounts in dollars: integer cents, divided last, so that each float is the nearest to its decimals."""
+    """Draw the amounts in dollars. Sums use whole cents and are divided last, so that 12.34 is the nearest float."""
     date, count = rides.day.date, len(rides.start_seconds)
     ends = np.stack([rides.origin, rides.destination])
     per_mile, per_minute = value_in_force(_PAY, date)

@@ -74,9 +74,9 @@ class Day:
         return cls(date, {(3, _SUNDAY, 1): _HOUR, (11, _SUNDAY, 0): -_HOUR}.get(change, 0))
 
     def elapsed(self, rng: np.random.Generator, clock: IntArray) -> IntArray:
-        """Return the seconds elapsed since midnight for clock times, in seconds.
+        """Convert clock times to the seconds elapsed since midnight; both are in seconds.
 
-        On the day in November, the hour from 01:00 occurs twice: which one is meant is drawn.
+        On the day in November, the hour from 01:00 occurs twice, and one of the two is drawn.
         """
         if self.shift == 0:
             return clock
@@ -130,7 +130,8 @@ def draw_rides(rng: np.random.Generator, demand: Demand, date: dt.date, count: i
     destination = np.where(is_aborted, origin, destination)
     miles = np.where(is_aborted, 0.0, np.minimum(model.draw_miles(rng, origin, destination), 60.0))
     hour = draw_indices(rng, count, demand.hour_probabilities(date))
-    # Fitted to published trips of 0.5 to 40 miles: ln minutes = 1.9 + 0.72 ln miles, standard deviation 0.32.
+    # Fitted to published trips of 0.5 to 40 miles: ln minutes = 1.9 + 0.72 ln miles, standard deviation 0.32,
+    # of which the factor by hour explains a part and the random term 0.3.
     minutes = np.exp(1.9 + 0.72 * np.log(np.maximum(miles, 0.05)) + 0.3 * rng.standard_normal(count))
     minutes = np.where(is_aborted, rng.uniform(0.03, 1.0, count), minutes * demands.DURATION_FACTOR_BY_HOUR[hour])
     seconds = np.maximum(np.rint(minutes * 60), 1).astype(np.int64)

@@ -86,7 +86,10 @@ class DuckDBWarehouse(Warehouse):
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        """Open one connection for all calls: no other process can use the file in the meantime."""
+        """Open one connection for all calls: no other process can use the file in the meantime.
+
+        If the file does not exist, nothing is opened or locked.
+        """
         if not Path(self.file).exists():
             yield
             return

@@ -136,7 +136,7 @@ class Transport(Protocol):
     def check_version(self, request: VersionRequest) -> FileVersion | None:
         """Return the version that is published now, or None if the URL has no such file.
 
-        Sends one request, without retries.
+        Does not retry. (HTTP: a GET follows if the server does not support HEAD.)
 
         Raises:
             PublisherRequestError: The publisher refused the request.
