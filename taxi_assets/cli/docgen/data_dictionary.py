@@ -51,8 +51,7 @@ def _quarantine() -> str:
     return "\n".join(
         [
             "## quarantine\n",
-            "The same for every service. In addition to the rules above, these reasons apply even if the run config "
-            "leaves out rules:\n",
+            "The same for every service. These reasons apply in addition to the rules, whatever the run config:\n",
             table(["reason", "meaning"], reasons),
             "",
             _columns(QUARANTINE_COLUMNS),
