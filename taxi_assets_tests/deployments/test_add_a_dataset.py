@@ -116,7 +116,7 @@ def test_a_new_dataset_takes_one_new_file_and_few_changed_lines() -> None:
     assert len(code_blocks("python")) == 1
     changed = [line for diff in code_blocks("diff") for line in diff.splitlines() if re.match(r"[+-](?![+-])", line)]
     assert 0 < len(changed) <= MAX_CHANGED_LINES
-    assert f"one new file and {['no', 'one', 'two', 'three', 'four'][len(changed)]} changed lines" in DOCUMENT
+    assert f"one new file and {['no', 'one', 'two', 'three', 'four'][len(changed)]} added lines" in DOCUMENT
 
 
 def test_the_definitions_are_valid_and_the_data_dictionary_has_a_section(project_copy: ProjectCopy) -> None:
