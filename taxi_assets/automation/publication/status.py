@@ -119,9 +119,16 @@ class PublicationStatus:
         return build_run_request(self.service, month, run, self._now)
 
     def _decide(self, month: Month, published: FileVersion | None) -> Decision:
-        if published is None:
-            return None  # as `decide` does, without reading the month's state
+        if published is None or self._is_up_to_date(month, published):
+            return None  # as `decide` does, without reading the month's requested runs
         return decide(self.state.month_state(month), published, self._now)
+
+    def _is_up_to_date(self, month: Month, published: FileVersion) -> bool:
+        """Return whether the published version is loaded and in the warehouse, as that of most months is."""
+        raw = self.state.raw.get(month)
+        if raw is None or self.state.warehouse.get(month) != raw.sha256:
+            return False
+        return raw.version is None or published.is_same_as(raw.version)
 
     def _loaded_version(self, month: Month) -> FileVersion | None:
         raw = self.state.raw.get(month)
