@@ -81,6 +81,30 @@ class TaxiDefinitions(dg.Definitions):
         return super().load_asset_value(key, **arguments)
 
 
+def merge_definitions(*definitions: dg.Definitions) -> TaxiDefinitions:
+    """Return all given definitions as one, for example those of the platform and your own.
+
+    `dagster.Definitions.merge` returns plain `Definitions`, whose `load_asset_value` takes an asset key only as a list
+    of its parts: `["warehouse", "green_trips"]`.
+
+    Args:
+        *definitions: At most one of them may have an executor, and each resource key may have one value only.
+    """
+    merged = dg.Definitions.merge(*definitions)
+    return TaxiDefinitions(
+        assets=merged.assets,
+        asset_checks=merged.asset_checks,
+        jobs=merged.jobs,
+        schedules=merged.schedules,
+        sensors=merged.sensors,
+        resources=merged.resources,
+        executor=merged.executor,
+        loggers=merged.loggers,
+        metadata=merged.metadata,
+        component_tree=merged.component_tree,
+    )
+
+
 # Storage backends are imported only if the deployment uses them: Google's clients take most of a second to import, and
 # DuckDB must not be imported before `definitions.py` has frozen the garbage collector.
 
