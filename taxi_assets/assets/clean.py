@@ -48,6 +48,8 @@ def clean_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Ass
         "io_manager_key": "lake_parquet",
         "owners": metadata.OWNERS,
         "tags": metadata.asset_tags(service),
+        # The rules that a run selects in its config are not code.
+        "code_version": service.code_version,
         "automation_condition": on_upstream_change(),
     }
 

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import dagster as dg
 
 from taxi_assets import metadata
+from taxi_assets.assets.code_versions import columns_version
 from taxi_assets.automation.conditions import on_any_month_change
 from taxi_assets.automation.step_failures import as_failures
 from taxi_assets.errors import ConcurrentUpdateError, LakeObjectMissingError
@@ -48,6 +49,7 @@ def quality_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDe
         owners=metadata.OWNERS,
         kinds={kind, "table"},
         tags=metadata.asset_tags(),
+        code_version=columns_version(COLUMNS, VERSION),
         automation_condition=on_any_month_change(),
         retry_policy=retry,
     )

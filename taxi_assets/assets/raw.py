@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 import dagster as dg
 
 from taxi_assets import metadata
+from taxi_assets.assets.code_versions import AS_PUBLISHED
 from taxi_assets.assets.run_config import RawConfig
 from taxi_assets.automation.publication.materializations import warehouse_digests
 from taxi_assets.automation.step_failures import as_failures
@@ -41,6 +42,7 @@ def raw_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Asset
         owners=metadata.OWNERS,
         kinds={"raw", "file"},
         tags=metadata.asset_tags(service),
+        code_version=AS_PUBLISHED,
         output_required=False,
         retry_policy=retry,
     )

@@ -9,6 +9,7 @@ import dagster as dg
 import pandas as pd
 
 from taxi_assets import metadata
+from taxi_assets.assets.code_versions import columns_version
 from taxi_assets.assets.raw import current_file
 from taxi_assets.automation.conditions import on_first_trips_loaded
 from taxi_assets.automation.step_failures import as_failures
@@ -43,6 +44,7 @@ def zones_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefi
         owners=metadata.OWNERS,
         kinds={kind, "table"},
         tags=metadata.asset_tags(),
+        code_version=columns_version(ZONE_COLUMNS),
         automation_condition=on_first_trips_loaded(),
         retry_policy=retry,
     )

@@ -12,7 +12,7 @@ from taxi_assets.automation.conditions import on_warehouse_change
 from taxi_assets.automation.step_failures import as_failures
 from taxi_assets.errors import WarehouseTableMissingError
 from taxi_assets.partitions import monthly_partitions
-from taxi_assets.reports.artifact import FILE_NAMES, PAGE, StagedReport
+from taxi_assets.reports.artifact import FILE_NAMES, PAGE, StagedReport, version
 from taxi_assets.storage.lake.base_lake import Lake
 from taxi_assets.storage.lake.objects import ParquetPartition, RawFile, object_prefix
 from taxi_assets.storage.warehouse.base_warehouse import Warehouse
@@ -58,6 +58,7 @@ def report_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.As
         owners=metadata.OWNERS,
         kinds={"report", "html"},
         tags=metadata.asset_tags(service),
+        code_version=version(),
         automation_condition=on_warehouse_change(service),
         retry_policy=retry,
     )
@@ -109,7 +110,6 @@ def _report_inputs(
         WarehouseTableMissingError: The warehouse does not contain the trips of the clean partition.
     """
     from taxi_assets.reports.metrics import compared_months  # noqa: PLC0415
-    from taxi_assets.reports.page import version  # noqa: PLC0415
 
     loaded = warehouse.wait_for_loaded_month(service, month)
     if loaded is None or loaded.data_version != trips.report.data_version:

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from taxi_assets import metadata
+from taxi_assets.assets.code_versions import columns_version
 from taxi_assets.automation.conditions import on_upstream_change
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.storage.lake.base_lake import Lake
@@ -48,6 +49,7 @@ def warehouse_asset(service: Service, kind: str, retry: dg.RetryPolicy | None = 
         owners=metadata.OWNERS,
         kinds={kind, "warehouse", "table"},
         tags=metadata.asset_tags(service),
+        code_version=columns_version(service.columns),
         automation_condition=on_upstream_change(),
         retry_policy=retry,
     )

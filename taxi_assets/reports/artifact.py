@@ -1,9 +1,14 @@
-"""The files of a finished report before they are written to the lake."""
+"""The files of a finished report before they are written to the lake, and the version of the code that makes them.
+
+Definitions import this module, so it imports nothing that is slow.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +20,21 @@ CHARTS = ("trips_per_day", "hour_by_weekday", "top_zones", "fares_and_tips", "qu
 
 PAGE = "report.html"
 FILE_NAMES = (*(f"{name}.png" for name in CHARTS), PAGE)
+
+# Increase it when the same data gives other metrics or charts. The template is part of the digest anyway.
+_VERSION = 2
+TEMPLATE = "page.html.j2"
+
+
+@cache
+def version() -> str:
+    """Return a digest of the code of reports: their code version, and part of the data version of each page."""
+    return hashlib.sha256(f"{_VERSION} {template_text()}".encode()).hexdigest()[:16]
+
+
+def template_text() -> str:
+    """Return the template of the page."""
+    return resources.files("taxi_assets.reports").joinpath(TEMPLATE).read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,12 @@ Belongs here: the texts of the page. Metrics come from `metrics.py`, charts from
 from __future__ import annotations
 
 import base64
-import hashlib
-from functools import cache
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import jinja2
 
 from taxi_assets.reports import formatting
+from taxi_assets.reports.artifact import TEMPLATE, template_text
 from taxi_assets.reports.metrics import CASH, PAYMENTS
 from taxi_assets.reports.month_comparison import NO_VALUE, comparison_rows, tiles
 from taxi_assets.reports.quality_metrics import missing_columns
@@ -30,16 +28,6 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.schema import Service
     from taxi_assets.tlc.sources.source_record import SourceRecord
 
-# Increase it when the same data gives other metrics or charts. The template is part of the digest anyway.
-_VERSION = 2
-_TEMPLATE = "page.html.j2"
-
-
-@cache
-def version() -> str:
-    """Return a digest of the code of reports: part of the data version of each page."""
-    return hashlib.sha256(f"{_VERSION} {_template_text()}".encode()).hexdigest()[:16]
-
 
 def render(
     metrics: MonthMetrics, report: CleaningReport, source: SourceRecord | None, charts: Sequence[ChartImage]
@@ -54,7 +42,7 @@ def render(
     """
     service = metrics.service
     months = [month for month in (metrics.month.shift(-1), metrics.month.shift(-12)) if month >= service.first_month]
-    return _environment().get_template(_TEMPLATE).render(
+    return _environment().get_template(TEMPLATE).render(
         title=f"{service.title}, {formatting.month_name(metrics.month)}",
         lead=f"{service.description[0].upper()}{service.description[1:]}.",
         generated="These rows are generated for trials. They are not TLC's records." if report.generated else "",
@@ -76,17 +64,13 @@ def render(
 
 def _environment() -> jinja2.Environment:
     return jinja2.Environment(
-        loader=jinja2.DictLoader({_TEMPLATE: _template_text()}),
+        loader=jinja2.DictLoader({TEMPLATE: template_text()}),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-
-
-def _template_text() -> str:
-    return resources.files("taxi_assets.reports").joinpath(_TEMPLATE).read_text(encoding="utf-8")
 
 
 # --- texts of the sections ---------------------------------------------------------------------------------------

@@ -195,6 +195,11 @@ class Service:
             )
         return [rule for rule in self.rules if rule.name in names]
 
+    @property
+    def code_version(self) -> str:
+        """The digest of everything in the code that decides the clean rows of a file: `version` with all rules."""
+        return self.version(self.rules)
+
     def version(self, rules: Sequence[Rule]) -> str:
         """Return a digest of the service's part of the data version.
 

@@ -95,6 +95,14 @@ def test_every_asset_has_an_owner_a_kind_tags_and_a_description(specs: dict[str,
         assert len(spec.description or "") > 100, key
 
 
+def test_every_asset_that_runs_write_has_a_code_version(specs: dict[str, dg.AssetSpec]) -> None:
+    versions = {key: spec.code_version for key, spec in specs.items()}
+    assert {key for key, version in versions.items() if not version} == {f"published/{s}_trips" for s in SERVICES}
+    for service in SERVICES.values():
+        cleaning = service.version(service.rules)
+        assert versions[f"clean/{service.table}"] == versions[f"quarantine/{service.table}"] == cleaning
+
+
 def test_every_asset_links_to_its_code(specs: dict[str, dg.AssetSpec]) -> None:
     for key, spec in specs.items():
         if not key.startswith("published/"):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.schema import Service
 
 _BATCH_SIZE = 200
+_CODE_VERSION_TAG = "dagster/code_version"
 
 
 def parse_month(partition: str | None) -> Month | None:
@@ -77,6 +78,21 @@ def warehouse_digests(
     """
     warehouse = dg.AssetKey(["warehouse", service.table])
     return {month: metadata.get("raw_sha256") for month, _, metadata in _latest(instance, warehouse, only)}
+
+
+def clean_code_versions(instance: dg.DagsterInstance, service: Service) -> dict[Month, str | None]:
+    """Return the code version with which each clean month was built.
+
+    Returns:
+        For each month, the code version. It is a run ID if the definition had no code version at that time, and None if
+        the materialization was reported by hand.
+    """
+    clean = dg.AssetKey(["clean", service.table])
+    return {
+        month: materialization.tags.get(_CODE_VERSION_TAG) if materialization.tags else None
+        for month, record, _ in _latest(instance, clean, None)
+        if (materialization := record.asset_materialization) is not None
+    }
 
 
 def _latest(

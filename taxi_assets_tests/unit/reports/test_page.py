@@ -8,10 +8,11 @@ import sys
 from dataclasses import replace
 from decimal import Decimal
 
+from taxi_assets.reports.artifact import version
 from taxi_assets.reports.chart_style import ChartImage
 from taxi_assets.reports.charts import draw_charts
 from taxi_assets.reports.metrics import MoneyMetrics, ZoneMetrics
-from taxi_assets.reports.page import render, version
+from taxi_assets.reports.page import render
 from taxi_assets.tlc.cleaning.report import ReasonTotals, UnknownColumn
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.html_pages import HtmlPage
@@ -141,6 +142,7 @@ def test_values_from_data_are_escaped() -> None:
 def test_the_same_data_gives_the_same_bytes_in_any_process_and_time_zone() -> None:
     script = (
         "import hashlib; from taxi_assets_tests.unit.reports.months import *; from taxi_assets.reports.page import *\n"
+        "from taxi_assets.reports.artifact import version\n"
         "from taxi_assets.reports.charts import draw_charts\n"
         "page = render(month_metrics(), report(), source(), draw_charts(no_metrics(), report()))\n"
         "print(hashlib.sha256(page.encode()).hexdigest(), version())"

@@ -1,0 +1,130 @@
+"""A change in the code marks the months that it affects as stale, and no others, until they are rebuilt."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleCauseCategory
+from dagster._core.loader import LoadingContextForTest
+
+from taxi_assets import build
+from taxi_assets.automation.stale_months import months_of_older_code
+from taxi_assets.build import build_definitions
+from taxi_assets.settings import Settings
+from taxi_assets.tlc.month import Month
+from taxi_assets.tlc.services.fhv import FHV
+from taxi_assets.tlc.services.green import GREEN
+from taxi_assets.tlc.services.registry import SERVICES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from taxi_assets.tlc.schema import Service
+
+MONTHS = ("2021-01", "2021-02")
+FIRST, SECOND = map(Month.parse, MONTHS)
+CODE = StaleCauseCategory.CODE
+
+
+class Platform:
+    """A deployment with two loaded months of green taxis and one of for-hire vehicles."""
+
+    def __init__(self, home: Path, instance: dg.DagsterInstance) -> None:
+        self.instance = instance
+        self.settings = Settings(
+            lake=str(home / "lake"),  # type: ignore[arg-type]  # read by its validators
+            warehouse=f"duckdb:///{home / 'warehouse.duckdb'}",  # type: ignore[arg-type]
+            source="sample",
+        )
+        self.service = GREEN
+        self.definitions = build_definitions(self.settings)
+
+    def change(self, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Replace the code of a service."""
+        monkeypatch.setattr(build, "SERVICES", {**SERVICES, service.name: service})
+        self.service = service
+        self.definitions = build_definitions(self.settings)
+
+    def run(self, service: str, month: str, rules: list[str] | None = None) -> None:
+        config = {} if rules is None else {"ops": {f"clean_{service}": {"config": {"rules": rules}}}}
+        job = self.definitions.resolve_job_def(service)
+        assert job.execute_in_process(instance=self.instance, partition_key=month, run_config=config).success
+
+    def report_materialization(self, month: str) -> None:
+        """Report a month as materialized by hand, as the UI does."""
+        key = dg.AssetKey(["clean", self.service.table])
+        self.instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=month))
+
+    @property
+    def stale(self) -> dict[str, set[str]]:
+        """The assets whose code has changed since a materialization, each with the months, as Dagster finds them."""
+        graph = self.definitions.resolve_asset_graph()
+        resolver = CachingStaleStatusResolver(self.instance, graph, LoadingContextForTest(self.instance))
+        found: dict[str, set[str]] = {}
+        for key in graph.materializable_asset_keys:
+            for month in self.instance.get_materialized_partitions(key):
+                if any(cause.category is CODE for cause in resolver.get_stale_causes(key, month)):
+                    found.setdefault(key.to_user_string(), set()).add(month)
+        return found
+
+
+@pytest.fixture
+def platform(tmp_path: Path) -> Iterator[Platform]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        platform = Platform(tmp_path, instance)
+        for month in MONTHS:
+            platform.run("green", month)
+        platform.run("fhv", MONTHS[0])
+        yield platform
+
+
+def with_changed_rule(service: Service) -> Service:
+    """Return the service with another limit in its first rule."""
+    rule, *others = service.rules
+    return replace(service, rules=(replace(rule, description=f"{rule.description} The limit is new."), *others))
+
+
+def test_a_changed_rule_makes_all_months_of_its_service_stale_until_they_are_rebuilt(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert platform.stale == {}
+    assert months_of_older_code(platform.instance, GREEN) == []
+
+    platform.change(with_changed_rule(GREEN), monkeypatch)
+    assert platform.stale == {"clean/green_trips": {*MONTHS}, "quarantine/green_trips": {*MONTHS}}
+    assert months_of_older_code(platform.instance, platform.service) == [FIRST, SECOND]
+    assert months_of_older_code(platform.instance, FHV) == []
+
+    platform.run("green", MONTHS[0])
+    assert platform.stale == {"clean/green_trips": {MONTHS[1]}, "quarantine/green_trips": {MONTHS[1]}}
+    assert months_of_older_code(platform.instance, platform.service) == [SECOND]
+
+
+def test_a_changed_column_makes_the_warehouse_table_stale_too(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = [column for column in GREEN.columns if column.name != "ehail_fee"]
+    platform.change(replace(GREEN, columns=columns), monkeypatch)
+    assert platform.stale.keys() == {"clean/green_trips", "quarantine/green_trips", "warehouse/green_trips"}
+
+
+def test_a_month_that_was_cleaned_with_selected_rules_is_not_stale(platform: Platform) -> None:
+    platform.run("green", MONTHS[0], rules=[])
+    assert platform.stale == {}
+    assert months_of_older_code(platform.instance, GREEN) == []
+
+
+def test_a_month_that_was_reported_by_hand_is_not_stale(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    platform.change(with_changed_rule(GREEN), monkeypatch)
+    platform.report_materialization(MONTHS[0])
+    assert months_of_older_code(platform.instance, platform.service) == [SECOND]
+    assert platform.stale["clean/green_trips"] == {MONTHS[1]}
+
+
+def test_no_months_are_stale_before_the_first_is_loaded() -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert months_of_older_code(instance, GREEN) == []
