@@ -14,6 +14,7 @@ import dagster as dg
 
 from taxi_assets.addresses import BigQueryAddress, DuckDBAddress, FolderAddress, PostgresAddress
 from taxi_assets.assets.clean import clean_asset
+from taxi_assets.assets.deployment_attributes import with_deployment_attributes
 from taxi_assets.assets.mart_tables import mart_asset
 from taxi_assets.assets.published import published_asset
 from taxi_assets.assets.quality import quality_asset
@@ -153,20 +154,17 @@ def build_frame_io_manager(warehouse: Warehouse, settings: Settings) -> Any:
     return BigQueryFrameIOManager(project=address.project, dataset=address.dataset, warehouse=warehouse)
 
 
-def build_service_assets(
-    service: Service, settings: Settings, warehouse_kind: str
-) -> list[dg.AssetSpec | dg.AssetsDefinition]:
+def build_service_assets(service: Service, settings: Settings) -> list[dg.AssetSpec | dg.AssetsDefinition]:
     """Return the assets of a service, one per layer, and its monthly report.
 
     Args:
         service: The service.
         settings: Determines which steps are retried, and the delay.
-        warehouse_kind: The kind of database, such as "duckdb"; the UI shows it as the table's kind.
     """
     assets = [
         raw_asset(service, retry_policy(settings.retry_delay_seconds)),
         clean_asset(service, lake_retry_policy(settings)),
-        warehouse_asset(service, warehouse_kind, warehouse_retry_policy(settings)),
+        warehouse_asset(service, warehouse_retry_policy(settings)),
         report_asset(service, warehouse_retry_policy(settings)),
     ]
     return [published_asset(service), *map(with_freshness, assets)]
@@ -181,19 +179,14 @@ def build_service_checks(service: Service, settings: Settings) -> list[dg.AssetC
     ]
 
 
-def build_shared_assets(settings: Settings, warehouse_kind: str) -> list[dg.AssetsDefinition]:
-    """Return the assets that combine services: the taxi zones, the quality table and the marts.
-
-    Args:
-        settings: Determines the delay between retries.
-        warehouse_kind: The kind of database, such as "duckdb"; the UI shows it as the table's kind.
-    """
+def build_shared_assets(settings: Settings) -> list[dg.AssetsDefinition]:
+    """Return the assets that combine services: the taxi zones, the quality table and the marts."""
     # Retried on local stores too: the taxi zones are downloaded, and the quality table uses both lake and warehouse.
     retry = retry_policy(settings.retry_delay_seconds)
     return [
-        zones_asset(warehouse_kind, retry),
-        with_freshness(quality_asset(warehouse_kind, retry)),
-        *(with_freshness(mart_asset(mart, warehouse_kind, retry)) for mart in marts().values()),
+        zones_asset(retry),
+        with_freshness(quality_asset(retry)),
+        *(with_freshness(mart_asset(mart, retry)) for mart in marts().values()),
     ]
 
 
@@ -293,10 +286,11 @@ def build_definitions(settings: Settings, *, resources: Mapping[str, Any] | None
     stores = build_stores(settings) | dict(resources or {})
     lake, warehouse = stores["lake"], stores["warehouse"]
     services = SERVICES.values()
-    service_assets = (build_service_assets(service, settings, warehouse.kind) for service in services)
+    service_assets = (build_service_assets(service, settings) for service in services)
+    assets = [*chain.from_iterable(service_assets), *build_shared_assets(settings)]
     return TaxiDefinitions(
         assets=dg.with_source_code_references(
-            [*chain.from_iterable(service_assets), *build_shared_assets(settings, warehouse.kind)]
+            with_deployment_attributes(assets, lake=lake, warehouse=warehouse, owners=settings.owners)
         ),
         asset_checks=[check for service in services for check in build_service_checks(service, settings)],
         jobs=build_jobs(),

@@ -1,13 +1,13 @@
 """Metadata that Dagster's UI shows for assets and materializations: numbers, previews, columns with units.
 
 A number's name includes its unit (`file_bytes`, `duration_seconds`, `quarantined_percent`), unless it is a count.
-Numbers are rounded to the precision that a reader can use. Owners and tags, which all assets share, are also defined
-here.
+Numbers are rounded to the precision that a reader can use. The tags of assets are also defined here.
 """
 
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -19,18 +19,17 @@ from taxi_assets.tlc.zones import ZONES_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
     from typing import BinaryIO
 
     import pandas as pd
 
     from taxi_assets.marts.mart import Mart
+    from taxi_assets.storage.warehouse.base_warehouse import Warehouse
     from taxi_assets.tlc.cleaning.report import CleaningReport
     from taxi_assets.tlc.file_format import FileFormat
     from taxi_assets.tlc.schema import Column, Service
     from taxi_assets.tlc.sources.source_record import SourceRecord
 
-OWNERS = ["team:taxi-data"]
 PREVIEW_ROWS = 10
 _CELL_CHARACTERS = 60
 _BUCKETS = "https://storage.cloud.google.com"
@@ -38,9 +37,14 @@ _BUCKETS = "https://storage.cloud.google.com"
 _SPECIAL = frozenset("\\|`<>[]!*_~&")
 
 
-def asset_tags(service: Service | None = None) -> dict[str, str]:
-    """Return the tags of an asset; without a service, those of an asset that combines services."""
-    return {"domain": "nyc-taxi"} | ({"service": service.name} if service else {})
+def asset_tags(layer: str, service: Service | None = None) -> dict[str, str]:
+    """Return the tags of an asset, by which the UI and asset selections filter, such as `tag:layer=clean`.
+
+    Args:
+        layer: The layer of the asset, such as "clean" or "mart".
+        service: The service; None for an asset that combines services.
+    """
+    return {"domain": "nyc-taxi", "layer": layer} | ({"service": service.name} if service else {})
 
 
 def column_schema(columns: Iterable[Column]) -> dg.TableSchema:
@@ -94,6 +98,21 @@ def source_metadata(record: SourceRecord, *, digest_key: str = "raw_sha256") -> 
         "fetched_at": dg.MetadataValue.timestamp(record.fetched_at),
     }
     return {name: value for name, value in known.items() if value is not None} | generated_note(record.generated)
+
+
+def lake_uri(uri: str) -> dict[str, str]:
+    """Return the URI of a lake object or folder, under the name that Dagster recognizes. A path becomes `file://…`."""
+    return {"dagster/uri": uri if "://" in uri else Path(uri).absolute().as_uri()}
+
+
+def table_location(warehouse: Warehouse, name: str) -> dict[str, str]:
+    """Return where a table is stored, under the names that Dagster recognizes. Nothing is opened.
+
+    Args:
+        warehouse: The warehouse. It need not be set up for reading yet.
+        name: The table's name, without its schema.
+    """
+    return {"dagster/table_name": warehouse.unquoted_name(name), "dagster/storage_kind": warehouse.kind}
 
 
 def display_uri(uri: str) -> dg.MetadataValue[Any]:

@@ -29,6 +29,8 @@ from taxi_assets.tlc.sources.validate_file import DEFAULT_LIMITS
 # Never shown. Other values are shown without the parts that may hold a secret.
 _SECRETS = {"TAXI_GOOGLE_CREDENTIALS", "TAXI_NOTIFY_URLS"}
 
+_DEFAULT_OWNERS = "team:taxi-data"
+
 _WEEK_SECONDS = 7 * 24 * 3600
 
 
@@ -122,6 +124,14 @@ class Settings(BaseSettings):
         ),
     )
     notify_success: bool = Field(default=False, description="Also send a message about successful runs.")
+    owners: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=_DEFAULT_OWNERS,
+        validate_default=True,
+        description=(
+            "The owners of all assets, shown in Dagster's UI: email addresses, and teams such as `team:taxi-data`, "
+            "separated by commas."
+        ),
+    )
     ui_url: str | None = Field(
         default=None,
         description="The address of Dagster's UI, such as `https://dagster.example.com`. Alerts link to it.",
@@ -184,6 +194,24 @@ class Settings(BaseSettings):
     @classmethod
     def _read_warehouse(cls, value: object) -> object:
         return parse_warehouse_address(value.strip()) if isinstance(value, str) else value
+
+    @field_validator("owners", mode="before")
+    @classmethod
+    def _split_owners(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return [owner.strip() for owner in value.split(",") if owner.strip()] or [_DEFAULT_OWNERS]
+
+    @field_validator("owners")
+    @classmethod
+    def _check_owners(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for owner in value:
+            try:
+                dg.AssetSpec("any", owners=[owner])
+            except dg.DagsterInvalidDefinitionError:
+                fix = "Use email addresses, and teams such as team:taxi-data, separated by commas."
+                raise ValueError(f"{owner!r} is not an owner. {fix}") from None
+        return tuple(dict.fromkeys(value))
 
     @field_validator("source")
     @classmethod

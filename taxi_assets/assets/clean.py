@@ -46,8 +46,7 @@ def clean_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Ass
     shared: dict[str, Any] = {
         "group_name": service.name,
         "io_manager_key": "lake_parquet",
-        "owners": metadata.OWNERS,
-        "tags": metadata.asset_tags(service),
+        "kinds": {"parquet"},
         # The rules that a run selects in its config are not code.
         "code_version": service.code_version,
         "automation_condition": on_upstream_change(),
@@ -61,14 +60,14 @@ def clean_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Ass
         outs={
             "quarantine": dg.AssetOut(
                 key=["quarantine", service.table],
-                kinds={"quarantine", "parquet"},
+                tags=metadata.asset_tags("quarantine", service),
                 description=_QUARANTINE.format(reasons="\n".join(f"- `{n}`: {d}" for n, d in reasons.items())),
                 metadata={"dagster/column_schema": metadata.column_schema(QUARANTINE_COLUMNS)},
                 **shared,
             ),
             "clean": dg.AssetOut(
                 key=["clean", service.table],
-                kinds={"clean", "parquet"},
+                tags=metadata.asset_tags("clean", service),
                 description=_CLEAN.format(title=service.title, description=service.description, table=service.table),
                 metadata={"dagster/column_schema": metadata.column_schema(service.columns)},
                 **shared,
@@ -108,6 +107,7 @@ def clean_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Ass
                     data_version=dg.DataVersion(version),
                     metadata={
                         "cleaning_outcome": outcome,
+                        **metadata.lake_uri(lake.uri(f"{object_prefix(layer, service, month)}.parquet")),
                         **_metadata(partitions[layer], raw.record, seconds=seconds),
                     },
                 )

@@ -36,14 +36,13 @@ def mart_key(mart: Mart) -> dg.AssetKey:
     return dg.AssetKey(["marts", mart.name])
 
 
-def mart_asset(mart: Mart, kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
+def mart_asset(mart: Mart, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
     """Return the asset of a mart, with its checks in the same step.
 
     The step opens the warehouse once. A check can also be executed without the mart.
 
     Args:
         mart: The mart.
-        kind: The kind of database, such as "duckdb", shown by the UI.
         retry: Retry policy of the step.
     """
     key = mart_key(mart)
@@ -63,9 +62,8 @@ def mart_asset(mart: Mart, kind: str, retry: dg.RetryPolicy | None = None) -> dg
                     "unique_key": ", ".join(mart.key),
                     "dagster/code_references": metadata.code_reference(mart.file, label="Query"),
                 },
-                owners=metadata.OWNERS,
-                kinds={kind, "mart", "table"},
-                tags=metadata.asset_tags(),
+                kinds={"sql"},
+                tags=metadata.asset_tags("mart"),
                 code_version=mart.version,
                 is_required=False,
                 automation_condition=on_service_change(),
@@ -144,7 +142,7 @@ def _replace_month(
         metadata={
             "services": _names(services),
             "services_not_loaded": _names([s for s in mart.services if s not in services]) or "none",
-            "dagster/table_name": warehouse.table_name(mart.name),
+            **metadata.table_location(warehouse, mart.name),
             "dagster/column_lineage": metadata.column_lineage(mart, services),
             **metadata.size_metadata(rows=replaced.rows, seconds=time.monotonic() - started),
             "preview": metadata.preview(replaced.preview),

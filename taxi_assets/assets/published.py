@@ -23,7 +23,6 @@ def published_asset(service: Service) -> dg.AssetSpec:
         key=["published", service.table],
         description=_DESCRIPTION.format(title=service.title, description=service.description, name=service.name),
         group_name=service.name,
-        owners=metadata.OWNERS,
-        kinds={"published", "file"},
-        tags=metadata.asset_tags(service),
+        kinds={"csv", "parquet"},
+        tags=metadata.asset_tags("published", service),
     )

@@ -31,13 +31,8 @@ from the footers of the clean Parquet files, so they describe what the lake cont
 _READ_THREADS = 8
 
 
-def quality_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
-    """Return the asset of the quality table, which covers all services and months.
-
-    Args:
-        kind: The kind of database, such as "duckdb", shown by the UI.
-        retry: Retry policy of the step.
-    """
+def quality_asset(retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
+    """Return the asset of the quality table, which covers all services and months."""
 
     @dg.asset(
         key=QUALITY,
@@ -46,9 +41,7 @@ def quality_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDe
         group_name="quality",
         io_manager_key="warehouse_frames",
         metadata={"dagster/column_schema": metadata.column_schema(COLUMNS)},
-        owners=metadata.OWNERS,
-        kinds={kind, "table"},
-        tags=metadata.asset_tags(),
+        tags=metadata.asset_tags("quality"),
         code_version=columns_version(COLUMNS, VERSION),
         automation_condition=on_any_month_change(),
         retry_policy=retry,
@@ -79,7 +72,7 @@ def quality_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDe
                 "rows_quarantined": quarantined,
                 "quarantined_percent": metadata.percent(quarantined / rows) if rows else 0.0,
                 "dagster/row_count": len(frame),
-                "dagster/table_name": warehouse.table_name(QUALITY.path[-1]),
+                **metadata.table_location(warehouse, QUALITY.path[-1]),
             },
         )
 

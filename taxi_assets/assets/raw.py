@@ -39,9 +39,8 @@ def raw_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Asset
         partitions_def=monthly_partitions(service),
         group_name=service.name,
         io_manager_key="raw_files",
-        owners=metadata.OWNERS,
-        kinds={"raw", "file"},
-        tags=metadata.asset_tags(service),
+        kinds={"csv", "parquet"},
+        tags=metadata.asset_tags("raw", service),
         code_version=AS_PUBLISHED,
         output_required=False,
         retry_policy=retry,
@@ -55,7 +54,11 @@ def raw_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Asset
         with current_file(f"{service.name} {month}", urls, prefix, lake, publisher, force=config.force) as file:
             with file.open() as stream:
                 preview = metadata.file_preview(stream, file.record.format)
-            output_metadata = {**file.metadata, "preview": preview}
+            output_metadata = {
+                **file.metadata,
+                **metadata.lake_uri(lake.uri(f"{prefix}.{file.record.format}")),
+                "preview": preview,
+            }
             digest = file.record.sha256
             if config.skip_downstream_if_unchanged and _is_loaded_downstream(
                 digest, context.instance, lake, service, month

@@ -27,13 +27,8 @@ Join the table to a trip's pickup_location_id or dropoff_location_id. Zone 264 m
 of NYC. "NA" and "N/A" are text that TLC published, not missing values."""
 
 
-def zones_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
-    """Return the asset of the taxi zones: TLC's file in the lake, and a table in the warehouse.
-
-    Args:
-        kind: The kind of database, such as "duckdb", shown by the UI.
-        retry: Retry policy of the step.
-    """
+def zones_asset(retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
+    """Return the asset of the taxi zones: TLC's file in the lake, and a table in the warehouse."""
 
     @dg.asset(
         key=ZONES,
@@ -41,9 +36,7 @@ def zones_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefi
         group_name="reference",
         io_manager_key="warehouse_frames",
         metadata={"dagster/column_schema": metadata.column_schema(ZONE_COLUMNS)},
-        owners=metadata.OWNERS,
-        kinds={kind, "table"},
-        tags=metadata.asset_tags(),
+        tags=metadata.asset_tags("reference"),
         code_version=columns_version(ZONE_COLUMNS),
         automation_condition=on_first_trips_loaded(),
         retry_policy=retry,
@@ -65,7 +58,7 @@ def zones_asset(kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefi
                     # This table has no partitions.
                     **{name: value for name, value in file.metadata.items() if name != "dagster/partition_row_count"},
                     "dagster/row_count": len(zones),
-                    "dagster/table_name": warehouse.table_name(ZONES_TABLE),
+                    **metadata.table_location(warehouse, ZONES_TABLE),
                     "preview": metadata.preview(zones),
                 },
             )

@@ -26,14 +26,8 @@ clean trips in number, cents and row numbers.
     GROUP BY pickup_date ORDER BY pickup_date"""
 
 
-def warehouse_asset(service: Service, kind: str, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
-    """Return the asset of a service's warehouse table.
-
-    Args:
-        service: The service.
-        kind: The kind of database, such as "duckdb", shown by the UI.
-        retry: Retry policy of the step.
-    """
+def warehouse_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
+    """Return the asset of a service's warehouse table."""
 
     @dg.asset(
         key=["warehouse", service.table],
@@ -46,9 +40,7 @@ def warehouse_asset(service: Service, kind: str, retry: dg.RetryPolicy | None = 
             "dagster/column_schema": metadata.column_schema(service.columns),
             "partition_expr": "data_month",
         },
-        owners=metadata.OWNERS,
-        kinds={kind, "warehouse", "table"},
-        tags=metadata.asset_tags(service),
+        tags=metadata.asset_tags("warehouse", service),
         code_version=columns_version(service.columns),
         automation_condition=on_upstream_change(),
         retry_policy=retry,
@@ -63,7 +55,7 @@ def warehouse_asset(service: Service, kind: str, retry: dg.RetryPolicy | None = 
             data_version=dg.DataVersion(trips.report.data_version),
             metadata={
                 **metadata.size_metadata(rows=trips.report.clean.rows, file_bytes=trips.bytes),
-                "dagster/table_name": warehouse.table_name(service.table),
+                **metadata.table_location(warehouse, service.table),
                 "control_total_dollars": metadata.dollars(trips.report.clean.cents),
                 **(metadata.source_metadata(raw.record) if raw is not None else {}),
                 # The file that these rows come from; the lake may contain a newer one by now.

@@ -25,7 +25,7 @@ from taxi_assets_tests.contract.bigquery_fixtures import (
     warehouse,
 )
 from taxi_assets_tests.contract.stores.bigquery import DATASET, PROJECT, open_warehouse
-from taxi_assets_tests.contract.test_any_warehouse import holds_exactly
+from taxi_assets_tests.contract.test_any_warehouse import ZONES, holds_exactly
 from taxi_assets_tests.google.bigquery import BigQuery, Fault
 from taxi_assets_tests.trips import MONTH, publish_generated_month
 
@@ -50,6 +50,14 @@ def test_a_table_is_partitioned_by_published_month_clustered_labeled_and_describ
     assert table["labels"] == {"managed-by": "taxi_assets", "service": "green"}
     assert table["description"].startswith("Green")
     assert all(field["description"] for field in table["schema"]["fields"])
+
+
+def test_other_clients_find_a_table_by_its_unquoted_name(warehouse: BigQueryWarehouse) -> None:
+    warehouse.replace_frame("taxi_zones", ZONES, {})
+    name = warehouse.unquoted_name("taxi_zones")
+    assert name == f"{PROJECT}.{DATASET}.taxi_zones"
+    rows = warehouse.query_native(f"SELECT count(*) AS trips FROM `{name}`")
+    assert rows.column("trips").to_pylist() == [len(ZONES)]
 
 
 def test_a_month_is_one_load_job_from_the_lakes_object_into_its_partition(

@@ -77,6 +77,18 @@ def test_file_and_schema_may_have_any_names(tmp_path: Path, lake: LocalLake, fil
     assert len(warehouse.read_frame("taxi_zones")) == len(ZONES)
 
 
+@pytest.mark.parametrize(
+    "file",
+    ["warehouse.duckdb", "taxi.2021.duckdb", ".hidden.db", "no_extension", "main.duckdb", "Temp.db", "memory.db"],
+)
+def test_other_clients_find_a_table_by_its_unquoted_name(tmp_path: Path, file: str) -> None:
+    warehouse = DuckDBWarehouse(file=str(tmp_path / file))
+    warehouse.replace_frame("taxi_zones", ZONES, {})
+    with duckdb.connect(warehouse.file, read_only=True) as client:
+        found = client.execute(f"SELECT count(*) FROM {warehouse.unquoted_name('taxi_zones')}").fetchall()
+    assert found == [(len(ZONES),)]
+
+
 def test_the_schema_name_is_not_case_sensitive(tmp_path: Path, lake: LocalLake) -> None:
     trips = publish_generated_month(lake, rows=5)
     lower, upper = (DuckDBWarehouse(file=str(tmp_path / "w.duckdb"), schema_name=name) for name in ("taxi", "TAXI"))

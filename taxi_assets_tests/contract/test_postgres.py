@@ -89,6 +89,24 @@ def test_any_schema_name_works(postgres_url: str, lake: LocalLake, schema: str) 
     assert len(warehouse.read_frame("taxi_zones")) == len(ZONES)
 
 
+def test_other_clients_find_a_table_by_its_unquoted_name(warehouse: PostgresWarehouse) -> None:
+    warehouse.replace_frame("taxi_zones", ZONES, {})
+    rows = run(warehouse.url, f"SELECT count(*) FROM {warehouse.unquoted_name('taxi_zones')}")
+    assert rows == [(len(ZONES),)]
+
+
+def test_the_unquoted_name_has_the_database_of_the_url_and_opens_no_connection() -> None:
+    names = {
+        url: PostgresWarehouse(url=url, schema_name="nyc").unquoted_name("taxi_zones")
+        for url in (
+            "postgresql://taxi@no-such-host:5432/trips?sslmode=require",
+            "postgres://no-such-host/my%2Ddata",
+            "postgresql:///any?host=/no-such-folder&dbname=trips",
+        )
+    }
+    assert [*names.values()] == ["trips.nyc.taxi_zones", "my-data.nyc.taxi_zones", "trips.nyc.taxi_zones"]
+
+
 def test_the_uri_contains_no_secret_and_is_a_valid_setting() -> None:
     address = "postgresql://me@db.example:5433/rides"
     assert PostgresWarehouse(url=address).uri() == f"{address}?schema=taxi"

@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.definitions.metadata.metadata_set import StorageAddress, TableMetadataSet
 from dagster._core.remote_representation.external_data import RepositorySnap
 from dagster._serdes import serialize_value
 
@@ -21,6 +22,7 @@ from taxi_assets.settings import Settings
 from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets_tests.conftest import REPOSITORY
 
+FILE_KINDS = {"raw": {"csv", "parquet"}, "clean": {"parquet"}, "quarantine": {"parquet"}, "reports": {"html"}}
 LAYERS = ("raw", "clean", "quarantine", "warehouse", "reports")
 MARTS = tuple(marts())
 FIRST_MONTHS = {
@@ -89,10 +91,61 @@ def test_partitions_are_the_months_since_each_service_s_first_one(specs: dict[st
 
 def test_every_asset_has_an_owner_a_kind_tags_and_a_description(specs: dict[str, dg.AssetSpec]) -> None:
     for key, spec in specs.items():
-        assert spec.owners, key
+        assert [*spec.owners] == ["team:taxi-data"], key
         assert spec.kinds, key
         assert spec.tags["domain"] == "nyc-taxi", key
         assert len(spec.description or "") > 100, key
+
+
+def test_owners_come_from_the_settings() -> None:
+    owners = ("jane@example.com", "team:mobility")
+    for spec in build_definitions(Settings(owners=owners)).resolve_all_asset_specs():
+        assert tuple(spec.owners) == owners
+
+
+def test_every_layer_has_a_tag_that_selects_it(defs: dg.Definitions) -> None:
+    graph = defs.resolve_asset_graph()
+    selected = {
+        layer: {key.path[0] for key in dg.AssetSelection.from_string(f"tag:layer={layer}").resolve(graph)}
+        for layer in ("raw", "clean", "quarantine", "warehouse", "mart", "report", "reference", "quality")
+    }
+    others = {"mart": "marts", "report": "reports"}
+    assert selected == {layer: {others.get(layer, layer)} for layer in selected}
+    assert len(dg.AssetSelection.from_string("tag:layer=clean").resolve(graph)) == len(SERVICES)
+
+
+GOOGLE = {"lake": "gs://bucket/prefix", "warehouse": "bigquery://my-project/nyc"}
+POSTGRES = {"warehouse": "postgresql://taxi@no-such-host:5432/trips?schema=nyc"}
+
+
+@pytest.mark.parametrize(
+    ("addresses", "uri", "table", "database", "lake_kinds"),
+    [
+        ({"lake": "/no such/lake"}, "file:///no%20such/lake", "warehouse.taxi", "duckdb", set()),
+        ({"warehouse": "duckdb:////no-such/trips.db?schema=nyc"}, None, "trips.nyc", "duckdb", set()),
+        (GOOGLE, "gs://bucket/prefix", "my-project.nyc", "bigquery", {"gcs"}),
+        (POSTGRES, None, "trips.nyc", "postgres", set()),
+    ],
+    ids=["folder", "DuckDB", "Google Cloud", "Postgres"],
+)
+def test_the_definitions_name_where_and_in_what_each_asset_is_stored(
+    addresses: dict[str, Any], uri: str | None, table: str, database: str, lake_kinds: set[str]
+) -> None:
+    specs = build_definitions(Settings(**addresses)).resolve_all_asset_specs()
+    for key, spec in ((spec.key.to_user_string(), spec) for spec in specs):
+        layer, _, name = key.partition("/")
+        address = TableMetadataSet.extract_storage_address(spec.metadata)
+        if layer in {"raw", "clean", "quarantine", "reports"}:
+            assert address is None
+            assert str(spec.metadata["dagster/uri"]).endswith(f"/{key}")
+            assert spec.metadata["dagster/uri"] == f"{uri}/{key}" or uri is None
+            assert spec.kinds == lake_kinds | FILE_KINDS[layer]
+        elif layer == "published":
+            assert address is None
+            assert spec.kinds == FILE_KINDS["raw"]
+        else:
+            assert address == StorageAddress(storage_kind=database, table_name=f"{table}.{name}")
+            assert spec.kinds == {database, "sql"} if layer == "marts" else {database}
 
 
 def test_every_asset_that_runs_write_has_a_code_version(specs: dict[str, dg.AssetSpec]) -> None:

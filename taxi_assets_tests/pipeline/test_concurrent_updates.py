@@ -115,7 +115,7 @@ def test_a_mart_computed_from_more_services_by_another_run_is_kept_and_a_retry_u
 
     def other_run() -> None:
         load(YELLOW)
-        assert materialize(mart_asset(MART, "duckdb"), warehouse, lake, month=str(MONTH)).success
+        assert materialize(mart_asset(MART), warehouse, lake, month=str(MONTH)).success
 
     def services() -> list[str]:
         return warehouse.read_portable_frame(f"SELECT DISTINCT service FROM {MART.name} ORDER BY service")[
@@ -124,7 +124,7 @@ def test_a_mart_computed_from_more_services_by_another_run_is_kept_and_a_retry_u
 
     load(GREEN)
     run_before_mart_write(monkeypatch, other_run)
-    result = materialize(mart_asset(MART, "duckdb"), warehouse, lake, month=str(MONTH))
+    result = materialize(mart_asset(MART), warehouse, lake, month=str(MONTH))
     assert services() == ["green", "yellow"]
     assert result.success, failure_messages(result)
     assert "marts/hour_of_week 2020-10: another run has loaded yellow since" in retry_reason(result)
@@ -143,7 +143,7 @@ def test_a_step_whose_inputs_change_before_every_retry_fails_with_the_error_name
     load(100)
     others = [partial(load, rows) for rows in range(101, 102 + CONCURRENT_UPDATE_RETRIES)]
     run_before_mart_write(monkeypatch, *others)
-    result = materialize(mart_asset(MART, "duckdb"), warehouse, lake, month=str(MONTH))
+    result = materialize(mart_asset(MART), warehouse, lake, month=str(MONTH))
     (failure,) = failure_messages(result)
     assert "Materialize it again. [ConcurrentUpdateError]" in failure
 
@@ -151,7 +151,7 @@ def test_a_step_whose_inputs_change_before_every_retry_fails_with_the_error_name
 def test_a_quality_table_with_more_rows_is_kept_and_a_retry_reads_all_rows(
     warehouse: DuckDBWarehouse, lake: LocalLake
 ) -> None:
-    quality = quality_asset("duckdb")
+    quality = quality_asset()
 
     def clean_in_other_run() -> None:
         publish_trips(lake, YELLOW, MONTH, trips_of(YELLOW, MONTH, 50))
@@ -193,7 +193,7 @@ def materialize_and_check(warehouse: DuckDBWarehouse) -> tuple[bool, dict[str, d
     """Compute and check the mart; return whether the run succeeded, and the results of the checks by name."""
     manager = WarehouseMartIOManager(warehouse=warehouse)
     result = dg.materialize(
-        [mart_asset(MART, "duckdb")],
+        [mart_asset(MART)],
         resources={"warehouse": warehouse, "warehouse_marts": manager},
         partition_key=str(MONTH),
         raise_on_error=False,

@@ -214,7 +214,7 @@ def run(mart: Mart, home: Path, *others: dg.AssetsDefinition) -> dg.ExecuteInPro
     with dg.DagsterInstance.ephemeral() as instance:
         return (
             dg.Definitions(
-                assets=[mart_asset(mart, "duckdb", retry), *others],
+                assets=[mart_asset(mart, retry), *others],
                 resources={"warehouse": warehouse, "warehouse_marts": WarehouseMartIOManager(warehouse=warehouse)},
             )
             .resolve_implicit_global_asset_job_def()

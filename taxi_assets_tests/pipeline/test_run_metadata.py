@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import dagster as dg
+import duckdb
 import pytest
 
 from taxi_assets.addresses import DuckDBAddress, FolderAddress
@@ -40,6 +44,8 @@ class Shown:
     """Metadata of each materialization, by asset."""
     checks: Mapping[str, Mapping[str, dg.MetadataValue[Any]]]
     """Metadata of each evaluation, by asset and check."""
+    warehouse: Path
+    """The DuckDB file."""
 
 
 def run(definitions: TaxiDefinitions, job: str, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
@@ -65,6 +71,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
     return Shown(
         {event.asset_key.to_user_string(): event.metadata for event in materialized},
         {f"{check.asset_key.to_user_string()} {check.check_name}": check.metadata for check in evaluated},
+        home / "warehouse.duckdb",
     )
 
 
@@ -97,6 +104,30 @@ def unreadable_numbers(metadata: Mapping[str, Any]) -> list[str]:
 def test_every_number_has_a_unit_in_its_name_or_is_a_count_and_at_most_four_decimals(shown: Shown) -> None:
     everything = {**shown.materializations, **shown.checks}
     assert {name: found for name, metadata in everything.items() if (found := unreadable_numbers(metadata))} == {}
+
+
+def test_the_uri_of_each_month_in_the_lake_is_that_of_its_file(shown: Shown) -> None:
+    files = {
+        key: Path(url2pathname(urlsplit(metadata["dagster/uri"].value).path))
+        for key, metadata in shown.materializations.items()
+        if key.partition("/")[0] in {"raw", "clean", "quarantine", "reports"}
+    }
+    assert len(files) == 7
+    for key, file in files.items():
+        assert file.is_file()
+        assert key in str(file)
+    assert files["raw/green_trips"].stat().st_size == shown.materializations["raw/green_trips"]["file_bytes"].value
+
+
+def test_every_table_can_be_queried_by_its_name(shown: Shown) -> None:
+    tables = {key: metadata for key, metadata in shown.materializations.items() if "dagster/table_name" in metadata}
+    assert {key.partition("/")[0] for key in tables} == {"warehouse", "marts", "reference", "quality"}
+    with duckdb.connect(shown.warehouse, read_only=True) as client:
+        for key, metadata in tables.items():
+            name = metadata["dagster/table_name"].value
+            assert name == f"warehouse.taxi.{key.partition('/')[2]}"
+            rows = metadata.get("dagster/partition_row_count") or metadata["dagster/row_count"]
+            assert client.execute(f"SELECT count(*) FROM {name}").fetchall() == [(rows.value,)]
 
 
 def test_no_number_in_a_text_or_table_has_more_than_four_decimals(shown: Shown) -> None:

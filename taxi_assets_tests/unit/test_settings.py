@@ -17,6 +17,7 @@ from taxi_assets.tlc.sources.publishers import PUBLISHERS
 REPOSITORY = Path(__file__).parents[2]
 FOLDER = "Use a folder, such as ./data/lake, or gs://bucket/prefix."
 DUCKDB = "Use duckdb:///relative/path.duckdb or duckdb:////absolute/path.duckdb, optionally with ?schema=name"
+OWNERS = "Use email addresses, and teams such as team:taxi-data, separated by commas."
 SOURCES = f"Use {', '.join(PUBLISHERS)}, a folder that exists"
 
 
@@ -77,6 +78,20 @@ def test_a_source_is_a_publisher_a_folder_or_an_address(
     assert Settings.from_env().source == value
 
 
+@pytest.mark.parametrize(
+    ("value", "owners"),
+    [
+        ("jane@example.com", ("jane@example.com",)),
+        (" team:mobility , jane@example.com,team:mobility,", ("team:mobility", "jane@example.com")),
+        ("", ("team:taxi-data",)),
+        (" , ", ("team:taxi-data",)),
+    ],
+)
+def test_owners_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch, value: str, owners: tuple[str, ...]) -> None:
+    monkeypatch.setenv("TAXI_OWNERS", value)
+    assert Settings.from_env().owners == owners
+
+
 def test_an_existing_lake_and_warehouse_are_accepted(here: Path) -> None:
     (here / "data/lake").mkdir(parents=True)
     (here / "data/warehouse.duckdb").touch()
@@ -109,6 +124,8 @@ def test_an_existing_lake_and_warehouse_are_accepted(here: Path) -> None:
         ("TAXI_WAREHOUSE", "duckdb:///a-folder", "It is a folder.", DUCKDB),
         ("TAXI_WAREHOUSE", "duckdb:////", "It is a folder.", DUCKDB),
         ("TAXI_WAREHOUSE", "duckdb:///a-file/w.duckdb", "Not a directory.", DUCKDB),
+        ("TAXI_OWNERS", "jane", "'jane' is not an owner.", OWNERS),
+        ("TAXI_OWNERS", "team:taxi-data, team:", "'team:' is not an owner.", OWNERS),
         ("TAXI_SOURCE", "", "It is empty.", SOURCES),
         ("TAXI_SOURCE", "TLC", "There is no such publisher and no such folder: TLC.", SOURCES),
         ("TAXI_SOURCE", "s3://bucket", "URLs that begin with s3:// are not supported.", SOURCES),

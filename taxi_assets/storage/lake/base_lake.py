@@ -40,6 +40,9 @@ class Lake(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dagster's
     is_remote: ClassVar[bool]
     """Whether `as_local_file` downloads the object."""
 
+    kinds: ClassVar[frozenset[str]] = frozenset()
+    """Kinds that Dagster's UI shows for assets in this lake, such as "gcs"; none for local files."""
+
     @abstractmethod
     def staging(self) -> AbstractContextManager[Path]:
         """Create a private local folder for unfinished files.

@@ -39,6 +39,7 @@ _SHA256_KEY, _RUN_KEY = "taxi-sha256", "taxi-run"
 class GcsLake(Lake):
     """A lake in a Cloud Storage bucket."""
 
+    kinds: ClassVar[frozenset[str]] = frozenset({"gcs"})
     is_remote: ClassVar[bool] = True
     verifies_checksums: ClassVar[bool] = True  # CRC32C: at rest, for every upload, and for downloads of whole objects
 

@@ -299,6 +299,10 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
     def table_name(self, name: str) -> str:
         """Return the qualified name of a table, for messages and metadata. The table need not exist."""
 
+    @abstractmethod
+    def unquoted_name(self, name: str) -> str:
+        """Return `database.schema.table` without quotes, by which other tools know a table. Nothing is opened."""
+
     def table_missing_error(self, name: str) -> WarehouseTableMissingError:
         """Build the error for a table that does not exist."""
         return WarehouseTableMissingError(

@@ -251,6 +251,10 @@ class BigQueryWarehouse(Warehouse):
         """Return the qualified name in backticks, as queries take it: `project.dataset.green_trips`."""
         return f"`{self._table(name)}`"
 
+    def unquoted_name(self, name: str) -> str:
+        """Return a name such as project.dataset.green_trips."""
+        return self._table(name)
+
     def uri(self) -> str:
         """Return the URL as TAXI_WAREHOUSE takes it, without its options."""
         return f"bigquery://{self.project}/{self.dataset}"

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from taxi_assets.storage.pandas_types import to_frame
 from taxi_assets.storage.warehouse.base_warehouse import LoadedMonth, Warehouse, noop, reconciliation_error
-from taxi_assets.storage.warehouse.duckdb.connections import connect
+from taxi_assets.storage.warehouse.duckdb.connections import connect, database_name
 from taxi_assets.storage.warehouse.duckdb.marts import replace_mart, translate_query_errors, use_schema
 from taxi_assets.storage.warehouse.duckdb.tables import TYPES, Schema, Table, literal, quote
 from taxi_assets.tlc.cleaning.report import NO_ROWS, ControlTotals, to_cents
@@ -178,6 +178,10 @@ class DuckDBWarehouse(Warehouse):
     def table_name(self, name: str) -> str:
         """Return a name such as "taxi"."green_trips"."""
         return f"{quote(self.schema_name)}.{quote(name)}"
+
+    def unquoted_name(self, name: str) -> str:
+        """Return a name such as warehouse.taxi.green_trips, with the name that DuckDB gives to the file."""
+        return f"{database_name(self.file)}.{self.schema_name}.{name}"
 
     def uri(self) -> str:
         """Return the URL as TAXI_WAREHOUSE takes it."""

@@ -37,6 +37,9 @@ _CONFIG: dict[str, Any] = {"memory_limit": "96MB", "threads": "2", "preserve_ins
 _DATABASE = quote("warehouse")
 """The name of the attached file, whatever its path: DuckDB reserves names such as `memory` and `temp`."""
 
+_RESERVED_NAMES = {"main", "system", "temp"}
+"""DuckDB appends `_db` to the name of a file that is called like this."""
+
 _LOCKED_MESSAGE = "Could not set lock on file"
 _WRITE_FAILED_PATTERN = re.compile(r'Could not write file ".*?": (?P<reason>.*)')
 _HOLDER_PATTERN = re.compile(r"lock is held in (?P<holder>.*?PID \d+\)?)")
@@ -101,6 +104,12 @@ def connect(path: str, wait_seconds: float) -> Iterator[duckdb.DuckDBPyConnectio
                 ) from error
             finally:
                 del _open_connections[path]
+
+
+def database_name(path: str) -> str:
+    """Return the name that DuckDB gives to the database of a file that a client opens or attaches without a name."""
+    name = next((part for part in Path(path).name.split(".") if part), "")
+    return f"{name}_db" if name.lower() in _RESERVED_NAMES else name
 
 
 def close_idle() -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow.csv
 from psycopg2 import errors, sql
+from psycopg2.extensions import parse_dsn
 from pydantic import Field
 
 from taxi_assets.errors import WarehouseSchemaError
@@ -226,6 +227,10 @@ class PostgresWarehouse(Warehouse):
     def table_name(self, name: str) -> str:
         """Return the quoted name with its schema, such as `"taxi"."green_trips"`."""
         return qualified_name(self.schema_name, name)
+
+    def unquoted_name(self, name: str) -> str:
+        """Return a name such as database.taxi.green_trips."""
+        return f"{parse_dsn(self.url)['dbname']}.{self.schema_name}.{name}"
 
     def uri(self) -> str:
         """Return the URL as TAXI_WAREHOUSE takes it, without secrets."""
