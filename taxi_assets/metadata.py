@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import dagster as dg
 
+from taxi_assets.tlc.readers.header import readable_name
 from taxi_assets.tlc.readers.open_trips import first_rows
 from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets.tlc.zones import ZONES_TABLE
@@ -59,19 +60,40 @@ def code_reference(file: Path, *, label: str) -> dg.CodeReferencesMetadataValue:
     )
 
 
-def column_lineage(mart: Mart, services: Sequence[Service]) -> dg.TableColumnLineage:
+def published_lineage(raw: dg.AssetKey, columns: Iterable[Column], report: CleaningReport) -> dict[str, Any]:
+    """Return, for each column that cleaning has read, the published columns of the raw file.
+
+    Derived columns are left out. The result is empty if the report is of an older version, which did not record names.
+
+    Args:
+        raw: The asset of the raw file.
+        columns: The columns of the clean or quarantine layer.
+        report: The cleaning report of the month.
+    """
+    names = {column.name: report.published_columns.get(column.name, ()) for column in columns}
+    return _lineage({name: [(raw, published) for published in found] for name, found in names.items() if found})
+
+
+def same_name_lineage(upstream: dg.AssetKey, columns: Iterable[Column]) -> dict[str, Any]:
+    """Return, for each column of a table, the column of the same name of the asset that it is loaded from."""
+    return _lineage({column.name: [(upstream, column.name)] for column in columns})
+
+
+def mart_lineage(mart: Mart, services: Sequence[Service]) -> dict[str, Any]:
     """Return, for each column of a mart, the columns of other assets that it is computed from."""
-    from taxi_assets.marts.sql_rendering import column_lineage as mart_lineage  # noqa: PLC0415  (takes 0.2 s to import)
+    from taxi_assets.marts.sql_rendering import column_lineage  # noqa: PLC0415  (takes 0.2 s to import)
 
     def asset(table: str) -> dg.AssetKey:
         return dg.AssetKey(["reference" if table == ZONES_TABLE else "warehouse", table])
 
-    return dg.TableColumnLineage(
-        {
-            name: [dg.TableColumnDep(asset(table), column) for table, column in sorted(columns)]
-            for name, columns in mart_lineage(mart, services).items()
-        }
-    )
+    lineage = column_lineage(mart, services).items()
+    return _lineage({name: [(asset(table), column) for table, column in sorted(found)] for name, found in lineage})
+
+
+def _lineage(upstream: Mapping[str, Iterable[tuple[dg.AssetKey, str]]]) -> dict[str, Any]:
+    """Return the lineage of columns, under the name that Dagster recognizes; empty if there is none."""
+    deps = {name: [dg.TableColumnDep(*column) for column in columns] for name, columns in upstream.items()}
+    return {"dagster/column_lineage": dg.TableColumnLineage(deps)} if deps else {}
 
 
 def column_descriptions(context: dg.OutputContext) -> dict[str, str]:
@@ -175,9 +197,15 @@ def preview(frame: pd.DataFrame) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(markdown_table(list(first.columns), first.astype(object).to_numpy().tolist()))
 
 
-def file_preview(file: BinaryIO, format_: FileFormat) -> dg.MarkdownMetadataValue:
-    """Return the first rows of a published file as a Markdown table, with values as published."""
-    return dg.MetadataValue.md(markdown_table(*first_rows(file, format_, PREVIEW_ROWS)))
+def file_contents(file: BinaryIO, format_: FileFormat) -> dict[str, Any]:
+    """Return the columns of a published file, and its first rows as a Markdown table with values as published."""
+    first = first_rows(file, format_, PREVIEW_ROWS)
+    # If two columns have the same name, the last one counts.
+    types = {readable_name(name, index): type_ for index, (name, type_) in enumerate(zip(*first[:2], strict=True))}
+    return {
+        "dagster/column_schema": dg.TableSchema([dg.TableColumn(name, type_) for name, type_ in types.items()]),
+        "preview": dg.MetadataValue.md(markdown_table(first.names, first.rows)),
+    }
 
 
 def markdown_table(headers: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:

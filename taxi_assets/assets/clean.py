@@ -42,6 +42,8 @@ Run config can select the rules for a run. Reading errors always apply."""
 def clean_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
     """Return the clean and quarantine assets of a service, which are written by one step."""
     reasons = {rule.name: rule.description for rule in service.rules} | READING_REASONS
+    raw_key = dg.AssetKey(["raw", service.table])
+    columns = {"quarantine": QUARANTINE_COLUMNS, "clean": service.columns}
     config_class: Any = cleaning_config(service)
     shared: dict[str, Any] = {
         "group_name": service.name,
@@ -55,21 +57,21 @@ def clean_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Ass
     @dg.multi_asset(
         name=f"clean_{service.name}",
         partitions_def=monthly_partitions(service),
-        ins={"raw": dg.AssetIn(["raw", service.table])},
+        ins={"raw": dg.AssetIn(raw_key)},
         # Quarantine first: when a reader sees the new clean rows, the rejected ones are already there.
         outs={
             "quarantine": dg.AssetOut(
                 key=["quarantine", service.table],
                 tags=metadata.asset_tags("quarantine", service),
                 description=_QUARANTINE.format(reasons="\n".join(f"- `{n}`: {d}" for n, d in reasons.items())),
-                metadata={"dagster/column_schema": metadata.column_schema(QUARANTINE_COLUMNS)},
+                metadata={"dagster/column_schema": metadata.column_schema(columns["quarantine"])},
                 **shared,
             ),
             "clean": dg.AssetOut(
                 key=["clean", service.table],
                 tags=metadata.asset_tags("clean", service),
                 description=_CLEAN.format(title=service.title, description=service.description, table=service.table),
-                metadata={"dagster/column_schema": metadata.column_schema(service.columns)},
+                metadata={"dagster/column_schema": metadata.column_schema(columns["clean"])},
                 **shared,
             ),
         },
@@ -109,6 +111,7 @@ def clean_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Ass
                         "cleaning_outcome": outcome,
                         **metadata.lake_uri(lake.uri(f"{object_prefix(layer, service, month)}.parquet")),
                         **_metadata(partitions[layer], raw.record, seconds=seconds),
+                        **metadata.published_lineage(raw_key, columns[layer], partitions[layer].report),
                     },
                 )
 

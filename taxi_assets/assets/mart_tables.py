@@ -143,7 +143,7 @@ def _replace_month(
             "services": _names(services),
             "services_not_loaded": _names([s for s in mart.services if s not in services]) or "none",
             **metadata.table_location(warehouse, mart.name),
-            "dagster/column_lineage": metadata.column_lineage(mart, services),
+            **metadata.mart_lineage(mart, services),
             **metadata.size_metadata(rows=replaced.rows, seconds=time.monotonic() - started),
             "preview": metadata.preview(replaced.preview),
         },

@@ -53,11 +53,11 @@ def raw_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Asset
         prefix = object_prefix("raw", service, month)
         with current_file(f"{service.name} {month}", urls, prefix, lake, publisher, force=config.force) as file:
             with file.open() as stream:
-                preview = metadata.file_preview(stream, file.record.format)
+                contents = metadata.file_contents(stream, file.record.format)
             output_metadata = {
                 **file.metadata,
                 **metadata.lake_uri(lake.uri(f"{prefix}.{file.record.format}")),
-                "preview": preview,
+                **contents,
             }
             digest = file.record.sha256
             if config.skip_downstream_if_unchanged and _is_loaded_downstream(

@@ -28,12 +28,13 @@ clean trips in number, cents and row numbers.
 
 def warehouse_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
     """Return the asset of a service's warehouse table."""
+    clean = dg.AssetKey(["clean", service.table])
 
     @dg.asset(
         key=["warehouse", service.table],
         description=_DESCRIPTION.format(title=service.title, description=service.description, table=service.table),
         partitions_def=monthly_partitions(service),
-        ins={"trips": dg.AssetIn(["clean", service.table])},
+        ins={"trips": dg.AssetIn(clean)},
         group_name=service.name,
         io_manager_key="warehouse_tables",
         metadata={
@@ -61,6 +62,7 @@ def warehouse_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg
                 # The file that these rows come from; the lake may contain a newer one by now.
                 "raw_sha256": trips.report.raw_sha256,
                 **metadata.report_metadata(trips.report),
+                **metadata.same_name_lineage(clean, service.columns),
             },
         )
 

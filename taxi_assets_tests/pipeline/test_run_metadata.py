@@ -16,6 +16,7 @@ import pytest
 from taxi_assets.addresses import DuckDBAddress, FolderAddress
 from taxi_assets.build import build_definitions
 from taxi_assets.settings import Settings
+from taxi_assets.tlc.services.registry import SERVICES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -128,6 +129,34 @@ def test_every_table_can_be_queried_by_its_name(shown: Shown) -> None:
             assert name == f"warehouse.taxi.{key.partition('/')[2]}"
             rows = metadata.get("dagster/partition_row_count") or metadata["dagster/row_count"]
             assert client.execute(f"SELECT count(*) FROM {name}").fetchall() == [(rows.value,)]
+
+
+def lineage(shown: Shown, asset: str) -> dict[str, set[tuple[str, str]]]:
+    """Return, for each column of an asset, the assets and columns that it comes from."""
+    deps = shown.materializations[asset]["dagster/column_lineage"].value.deps_by_column
+    return {name: {(dep.asset_key.to_user_string(), dep.column_name) for dep in found} for name, found in deps.items()}
+
+
+def columns(metadata: Mapping[str, Any]) -> list[str]:
+    return [column.name for column in metadata["dagster/column_schema"].value.columns]
+
+
+@pytest.mark.parametrize("service", ["green", "fhvhv"])
+def test_each_column_is_traced_to_the_published_file(shown: Shown, service: str) -> None:
+    table, known = f"{service}_trips", SERVICES[service]
+    loaded = lineage(shown, f"warehouse/{table}")
+    assert loaded == {column.name: {(f"clean/{table}", column.name)} for column in known.columns}
+
+    published = columns(shown.materializations[f"raw/{table}"])
+    clean = lineage(shown, f"clean/{table}")
+    read = {column.name for column in known.published_columns}
+    absent = str(shown.materializations[f"clean/{table}"]["absent_columns"].value).split(", ")
+    assert clean.keys() == read - {*absent}
+    assert {dep for deps in clean.values() for dep in deps} == {(f"raw/{table}", name) for name in published}
+
+    quarantine = lineage(shown, f"quarantine/{table}")
+    assert quarantine == {name: clean[name] for name in ("pickup_datetime", "total_amount") if name in clean}
+    assert lineage(shown, "marts/zone_day")["trips"]
 
 
 def test_no_number_in_a_text_or_table_has_more_than_four_decimals(shown: Shown) -> None:

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from taxi_assets import metadata
+from taxi_assets.tlc.cleaning.report import CleaningReport
 from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets_tests.trips import MONTH, clean_generated_month, csv_lines, write_download
@@ -118,11 +121,33 @@ def test_a_preview_of_an_empty_frame_is_its_header() -> None:
     assert cells(metadata.preview(pd.DataFrame({"a": [], "b": []})).md_str or "") == [["a", "b"]]
 
 
+def test_a_published_file_shows_its_columns_and_types(tmp_path: Path) -> None:
+    path = tmp_path / "file.csv"
+    path.write_bytes(b'\xef\xbb\xbfa, b ,"c",a\n1,2,3,4,5\n')
+    with path.open("rb") as file:
+        schema = metadata.file_contents(file, FileFormat.CSV)["dagster/column_schema"]
+    assert [(c.name, c.type) for c in schema.columns] == [(n, "text") for n in ("a", "b", "c", "(field 5)")]
+
+    pyarrow.parquet.write_table(pa.table({"Fee": [1.5], "note": ["x"]}), path)
+    with path.open("rb") as file:
+        schema = metadata.file_contents(file, FileFormat.PARQUET)["dagster/column_schema"]
+    assert [(c.name, c.type) for c in schema.columns] == [("Fee", "double"), ("note", "string")]
+
+
+def test_lineage_is_left_out_if_the_report_is_of_a_version_that_did_not_record_names(tmp_path: Path) -> None:
+    raw, report = dg.AssetKey(["raw", "green_trips"]), clean_generated_month(tmp_path, rows=3).report
+    older = CleaningReport.model_validate(report.model_dump(exclude={"published_columns"}))
+    assert metadata.published_lineage(raw, GREEN.columns, older) == {}
+    lineage = metadata.published_lineage(raw, GREEN.columns, report)["dagster/column_lineage"]
+    assert lineage.deps_by_column["vendor_id"] == [dg.TableColumnDep(raw, "VendorID")]
+    assert "pickup_date" not in lineage.deps_by_column  # derived
+
+
 def test_a_preview_of_a_file_shows_the_values_as_published(tmp_path: Path) -> None:
     path = tmp_path / "file.csv"
     path.write_bytes(b"a,b \n\n1,nan,|x\r\n\xff,`2`\n")
     with path.open("rb") as file:
-        shown = cells(metadata.file_preview(file, FileFormat.CSV).md_str or "")
+        shown = cells(metadata.file_contents(file, FileFormat.CSV)["preview"].md_str)
     assert shown == [["a", "b", ""], ["1", "nan", "|x"], ["\\xff", "`2`", ""]]
 
 

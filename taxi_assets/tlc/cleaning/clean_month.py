@@ -31,6 +31,7 @@ from taxi_assets.tlc.cleaning.report import (
 from taxi_assets.tlc.cleaning.split_batch import SplitBatch, split_batch
 from taxi_assets.tlc.parquet_io import QUARANTINE_ROW_GROUP_ROWS, ROW_GROUP_ROWS, TripWriter
 from taxi_assets.tlc.readers.csv_blocks import DECOMPRESSION_ERRORS
+from taxi_assets.tlc.readers.header import readable_name
 from taxi_assets.tlc.readers.json_text import to_json_value
 from taxi_assets.tlc.readers.open_trips import open_trips
 from taxi_assets.tlc.schema import ColumnType
@@ -247,4 +248,8 @@ class _ReportBuilder:
             rows_by_day=self._by_day.tolist(),
             unknown_columns=unknown,
             absent_columns=list(reader.match.absent),
+            published_columns={
+                column: [readable_name(reader.names[position], position) for position in positions]
+                for column, positions in reader.match.positions.items()
+            },
         )

@@ -95,6 +95,10 @@ class CleaningReport(BaseModel):
     )
     unknown_columns: Sequence[UnknownColumn] = Field(description="Published columns that match no canonical column.")
     absent_columns: Sequence[str] = Field(description="Canonical columns that the file does not have.")
+    published_columns: dict[str, Sequence[str]] = Field(
+        default={},
+        description="Names in the file by canonical column, for the columns that it has. Empty in older reports.",
+    )
 
     @property
     def share_quarantined(self) -> float:

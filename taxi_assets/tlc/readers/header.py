@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.schema import Service
 
 
+_AROUND_NAMES = " \t\r\n\"'\ufeff"
+
+
 @dataclass(frozen=True)
 class ColumnMatch:
     """The positions of a service's columns in a file.
@@ -28,9 +31,19 @@ class ColumnMatch:
     absent: Sequence[str]
 
 
+def readable_name(name: str, position: int) -> str:
+    """Return a published column name without surrounding spaces, quotes and byte order mark.
+
+    Args:
+        name: The name as published; "" for a field that the header does not name.
+        position: The position of the column, by which a field without a name is known.
+    """
+    return name.strip(_AROUND_NAMES) or f"(field {position + 1})"
+
+
 def normalize(name: str) -> str:
     """Return a published column name in lower case, without surrounding spaces, quotes and byte order mark."""
-    return name.strip(" \t\r\n\"'\ufeff").lower()
+    return name.strip(_AROUND_NAMES).lower()
 
 
 def match_columns(service: Service, published: Sequence[str], *, label: str) -> ColumnMatch:

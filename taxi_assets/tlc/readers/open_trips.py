@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.parquet_io import open_parquet_stream
@@ -43,26 +43,37 @@ def open_trips(path: Path, format_: FileFormat, service: Service, *, label: str)
         yield CsvReader(CsvBlockReader(bytes_, label=label), service, label=label)
 
 
-def first_rows(file: BinaryIO, format_: FileFormat, rows: int) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
-    """Return the column names and the first rows of a published file, as published, for a preview.
+class FirstRows(NamedTuple):
+    """The columns and the first rows of a published file, as published."""
+
+    names: Sequence[str]
+    """The column names; "" for fields that the header does not name."""
+    types: Sequence[str]
+    """The type of each column, as text."""
+    rows: Sequence[Sequence[Any]]
+    """One sequence of values per row."""
+
+
+def first_rows(file: BinaryIO, format_: FileFormat, rows: int) -> FirstRows:
+    """Return the columns and the first rows of a published file, as published, for a preview.
 
     Args:
         file: The file, open for reading bytes.
         format_: Its format.
         rows: The maximum number of rows.
-
-    Returns:
-        The names ("" for fields that the header does not name), and one sequence of values per row.
     """
     if format_ is FileFormat.PARQUET:
         with open_parquet_stream(file) as parquet:
             batch = next(parquet.iter_batches(batch_size=rows, use_threads=False), None)
             arrays = [] if batch is None else escape_invalid_utf8(batch.columns)[0]
-            return parquet.schema_arrow.names, list(zip(*(map(to_json_value, array) for array in arrays), strict=True))
+            values = list(zip(*(map(to_json_value, array) for array in arrays), strict=True))
+            schema = parquet.schema_arrow
+            return FirstRows(schema.names, [str(type_) for type_ in schema.types], values)
     with open_bytes(file, format_) as bytes_:
         lines = CsvBlockReader(bytes_, label="the file")
     first = itertools.islice(filter(None, lines.peek().splitlines()), rows)
     fields = [line.decode().split(",") for line in first]
     header = lines.header.split(",")
     width = max([len(header), *map(len, fields)])
-    return [*header, *[""] * (width - len(header))], [[*line, *[""] * (width - len(line))] for line in fields]
+    names = [*header, *[""] * (width - len(header))]
+    return FirstRows(names, ["text"] * width, [[*line, *[""] * (width - len(line))] for line in fields])

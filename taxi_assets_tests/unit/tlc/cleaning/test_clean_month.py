@@ -38,6 +38,7 @@ from taxi_assets_tests.trip_files import (
     write_parquet,
     write_trips,
 )
+from taxi_assets_tests.trips import csv_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -172,6 +173,22 @@ def test_the_report_totals_rows_and_dollars_by_reason_and_rows_by_day(tmp_path: 
     assert report.clean.source_rows == 15
     assert report.clean.cents == 5 * (1050 + 50 + 50 + 123 + 30 + 1303)
     assert report.generated is False
+
+
+def test_the_report_has_the_published_names_of_each_column(tmp_path: Path) -> None:
+    header, *lines = csv_lines(OCTOBER, 3)
+    header = "\ufeff" + header.replace("fare_amount", " Fare_Amount").replace("extra", '"extra"') + ",other_fee"
+    text = "".join(f"{line}\n" for line in [header, *(f"{line},1" for line in lines)])
+
+    names = clean(write_csv(tmp_path / "m.csv", text.encode()), tmp_path).report.published_columns
+
+    assert names["vendor_id"] == ["VendorID"]
+    assert names["pickup_datetime"] == ["lpep_pickup_datetime"]
+    assert names["fare_amount"] == ["Fare_Amount"]
+    assert names["extra"] == ["extra"]
+    assert {name for published in names.values() for name in published} == {
+        name.strip(' "\ufeff') for name in header.split(",")
+    } - {"other_fee"}
 
 
 def test_the_report_names_unknown_columns_with_three_examples_and_absent_ones(tmp_path: Path) -> None:

@@ -21,12 +21,12 @@ from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.readers import csv, csv_blocks
 from taxi_assets.tlc.readers.csv import CsvReader
 from taxi_assets.tlc.readers.csv_blocks import BLOCK_BYTES, CsvBlockReader
-from taxi_assets.tlc.readers.open_trips import first_rows, open_trips
+from taxi_assets.tlc.readers.open_trips import FirstRows, first_rows, open_trips
 from taxi_assets.tlc.schema import Column, ColumnType, Service
 from taxi_assets_tests.trip_files import write_csv
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
     from typing import Any
 
@@ -384,14 +384,15 @@ def test_parquet_without_rows_has_no_batches(tmp_path: Path) -> None:
 # --- previews --------------------------------------------------------------------------------------------------------
 
 
-def first_rows_of(path: Path, format_: FileFormat, rows: int) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
+def first_rows_of(path: Path, format_: FileFormat, rows: int) -> FirstRows:
     with path.open("rb") as file:
         return first_rows(file, format_, rows)
 
 
 def test_the_first_rows_of_a_csv_are_shown_as_published(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "m.csv.gz", b'a,b\r\n\r\n"1",2,,\r\n3,\x1c4,,\r\nx\r\n5,6,,\r\n')
-    names, rows = first_rows_of(path, FileFormat.CSV_GZ, 3)
+    names, types, rows = first_rows_of(path, FileFormat.CSV_GZ, 3)
+    assert types == ["text"] * 4
     assert names == ["a", "b", "", ""]
     assert rows == [['"1"', "2", "", ""], ["3", "\x1c4", "", ""], ["x", "", "", ""]]
 
@@ -399,21 +400,21 @@ def test_the_first_rows_of_a_csv_are_shown_as_published(tmp_path: Path) -> None:
 def test_the_first_rows_of_parquet_are_shown_as_published(tmp_path: Path) -> None:
     path = tmp_path / "m.parquet"
     pyarrow.parquet.write_table(pa.table({"A": [1, None, 3], "b": ["x", "y", "z"]}), path)
-    assert first_rows_of(path, FileFormat.PARQUET, 2) == (["A", "b"], [(1, "x"), (None, "y")])
-    assert first_rows_of(path, FileFormat.PARQUET, 9)[1][-1] == (3, "z")
+    assert first_rows_of(path, FileFormat.PARQUET, 2) == (["A", "b"], ["int64", "string"], [(1, "x"), (None, "y")])
+    assert first_rows_of(path, FileFormat.PARQUET, 9).rows[-1] == (3, "z")
 
 
 def test_no_value_makes_the_preview_fail(tmp_path: Path) -> None:
     path = tmp_path / "m.parquet"
     late = pa.array([2**62], pa.timestamp("us"))
     pyarrow.parquet.write_table(pa.table({"a": late, "b": pa.array([b"\xff"]).view(pa.string())}), path)
-    ((time, text),) = first_rows_of(path, FileFormat.PARQUET, 3)[1]
+    ((time, text),) = first_rows_of(path, FileFormat.PARQUET, 3).rows
     assert isinstance(time, str)
     assert text == "\\xff"
 
 
 def test_a_file_without_rows_has_an_empty_preview(tmp_path: Path) -> None:
-    assert first_rows_of(write_csv(tmp_path / "m.csv", b"a,b\n"), FileFormat.CSV, 3) == (["a", "b"], [])
+    assert first_rows_of(write_csv(tmp_path / "m.csv", b"a,b\n"), FileFormat.CSV, 3) == (["a", "b"], ["text"] * 2, [])
     empty = tmp_path / "m.parquet"
     pyarrow.parquet.write_table(pa.table({"a": pa.array([], pa.string())}), empty)
-    assert first_rows_of(empty, FileFormat.PARQUET, 3) == (["a"], [])
+    assert first_rows_of(empty, FileFormat.PARQUET, 3) == (["a"], ["string"], [])
