@@ -186,6 +186,7 @@ def test_the_configuration_of_the_instance_is_in_effect(deployment: Deployment) 
     assert (instance.run_retries_enabled, instance.run_retries_max_retries) == (True, 2)
     assert not instance.run_retries_retry_on_asset_or_op_failure
     assert not instance.telemetry_enabled
+    assert not instance.nux_enabled
     schedules = instance.get_tick_retention_settings(InstigatorType.SCHEDULE)
     assert {days for days in schedules.values() if days > 0} == {90}
     kept = instance.get_tick_retention_settings(InstigatorType.SENSOR)

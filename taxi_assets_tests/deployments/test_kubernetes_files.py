@@ -154,11 +154,12 @@ def test_a_backfill_leaves_room_in_the_queue_for_other_runs() -> None:
     assert f"{limit['limit']} pods" in text
 
 
-def test_retries_and_monitoring_differ_from_the_postgres_deployment_only_in_the_start_timeout() -> None:
+def test_the_instance_differs_from_the_postgres_deployment_only_in_the_start_timeout() -> None:
     team = read_yaml("deploy/postgres/dagster.yaml")
     config = VALUES["additionalInstanceConfig"]
     assert config["run_retries"] == team["run_retries"]
     assert config["run_monitoring"] == {**team["run_monitoring"], "start_timeout_seconds": 900}
+    assert config["nux"] == team["nux"]
     # If enabled, the chart would write both keys to dagster.yaml a second time.
     assert VALUES["dagsterDaemon"]["runMonitoring"] == VALUES["dagsterDaemon"]["runRetries"] == {"enabled": False}
 

@@ -79,6 +79,5 @@ def page(ui: str) -> Iterator[Page]:
         tab.set_default_timeout(60_000)
         expect.set_options(timeout=30_000)
         tab.goto("/")
-        tab.get_by_text("Skip", exact=True).click()  # the welcome dialog of a new instance
         yield tab
         chromium.close()
