@@ -28,7 +28,12 @@ $(VENV)/.runtime: $(BIN)/uv requirements/runtime.lock
 	@$(UV) pip install --quiet --compile-bytecode --require-hashes --no-deps -r requirements/runtime.lock
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.runtime requirements/dev.lock
+# The package itself: `import taxi_assets` reads this folder, from any working directory. A link to the environment of another
+# folder keeps that folder's package.
+$(VENV)/.package: $(VENV)/.runtime pyproject.toml setup.py
+	@test -L $(VENV) || { $(UV) pip install --quiet --offline --no-deps --no-build-isolation --editable . && touch $@; }
+
+$(VENV)/.dev: $(VENV)/.runtime requirements/dev.lock | $(VENV)/.package
 	@$(UV) pip install --quiet --compile-bytecode --require-hashes --no-deps -r requirements/dev.lock
 	@touch $@
 
@@ -51,7 +56,7 @@ setup: $(VENV)/.dev ## Install everything for development into .venv
 lock: $(BIN)/uv ## Compile requirements/*.lock from pyproject.toml (UPGRADE=1: take newer versions)
 	@for set in install: runtime: docker:docker docs:docs dev:dev bench:bench audit:audit; do \
 	  name=$${set%%:*}; group=$${set#*:}; \
-	  if [ $$name = install ]; then input="--group install"; elif [ -n "$$group" ]; then input="pyproject.toml --group pyproject.toml:$$group -c requirements/runtime.lock"; else input="pyproject.toml"; fi; \
+	  if [ $$name = install ]; then input="--group install"; elif [ -n "$$group" ]; then input="pyproject.toml --group pyproject.toml:$$group -c requirements/runtime.lock -c requirements/install.lock"; else input="pyproject.toml"; fi; \
 	  $(UV) pip compile $$input --output-file requirements/$$name.lock --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-emit-find-links --no-strip-extras $(if $(UPGRADE),--upgrade) --quiet \
 	    --custom-compile-command "make lock"; \
@@ -78,24 +83,24 @@ USAGE := make backfill SERVICE=green FROM=2020-01 TO=2020-12
 INSTANCE = mkdir -p "$$DAGSTER_HOME" && { grep -qs '^storage:' "$$DAGSTER_HOME/dagster.yaml" || cp -u dagster.yaml "$$DAGSTER_HOME/"; }
 
 .PHONY: demo
-demo: $(VENV)/.runtime ## Run generated months through every layer, offline, and print the row counts
+demo: $(VENV)/.package ## Run generated months through every layer, offline, and print the row counts
 	@export $(DEMO); $(INSTANCE); $(BIN)/python -m taxi_assets.cli.backfill demo
 
 .PHONY: demo-ui
-demo-ui: $(VENV)/.runtime ## Start Dagster's UI on the demo's results
+demo-ui: $(VENV)/.package ## Start Dagster's UI on the demo's results
 	@export $(DEMO); $(INSTANCE); $(BIN)/dagster dev --host 127.0.0.1
 
 .PHONY: dev
-dev: $(VENV)/.runtime ## Start Dagster's UI and daemon with your settings; history is kept between starts
+dev: $(VENV)/.package ## Start Dagster's UI and daemon with your settings; history is kept between starts
 	@$(SETTINGS) $(INSTANCE); $(BIN)/dagster dev --host 127.0.0.1
 
 .PHONY: backfill
-backfill: $(VENV)/.runtime ## Run a range of months: make backfill SERVICE=green FROM=2020-01 TO=2020-12
+backfill: $(VENV)/.package ## Run a range of months: make backfill SERVICE=green FROM=2020-01 TO=2020-12
 	@: "$(or $(SERVICE),$(error SERVICE is not set: $(USAGE)))" "$(or $(FROM),$(error FROM (the first month) is not set: $(USAGE)))" "$(or $(TO),$(error TO (the last month) is not set: $(USAGE)))"
 	@$(SETTINGS) $(INSTANCE); $(BIN)/python -m taxi_assets.cli.backfill backfill --service "$(SERVICE)" --from "$(FROM)" --to "$(TO)"
 
 .PHONY: doctor
-doctor: $(VENV)/.runtime ## Check the settings, and whether each part is reachable (PROFILE=… as for dev, backfill)
+doctor: $(VENV)/.package ## Check the settings, and whether each part is reachable (PROFILE=… as for dev, backfill)
 	@$(SETTINGS) { $(INSTANCE); } 2>/dev/null || true; $(BIN)/python -m taxi_assets.cli.doctor
 
 # --- check -----------------------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ def make(target: str, folder: Path, *arguments: str, **variables: str) -> subpro
         (folder / "bin" / command).write_text(f"#!/bin/sh\nexec env -0 > {folder}/given\n")
         (folder / "bin" / command).chmod(0o755)
     return subprocess.run(
-        ["make", "-o", f"{folder}/.runtime", target, f"VENV={folder}", *arguments],
+        ["make", "-o", f"{folder}/.package", target, f"VENV={folder}", *arguments],
         cwd=REPOSITORY,
         env={"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **variables},
         capture_output=True, text=True, check=False, timeout=60,
