@@ -246,10 +246,12 @@ def test_every_month_has_a_freshness_policy_and_steps_that_use_a_network_are_ret
 
 def test_the_code_location_has_the_same_name_everywhere() -> None:
     workspace = yaml.safe_load((REPOSITORY / "workspace.yaml").read_text())["load_from"][0]["python_module"]
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["dagster"]
+    tools = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]
+    project, dg_project = tools["dagster"], tools["dg"]["project"]
     # The CLI's -m names the location after the module.
     assert workspace["location_name"] == workspace["module_name"] == "taxi_assets.definitions"
     assert project["code_location_name"] == project["module_name"] == "taxi_assets.definitions"
+    assert dg_project["code_location_name"] == dg_project["code_location_target_module"] == "taxi_assets.definitions"
 
 
 @pytest.mark.filterwarnings("ignore:Property `ScheduleDefinition.environment_vars`")

@@ -1,4 +1,4 @@
-"""Helpers for tests of deployment files: read them, and run the tools that check them."""
+"""Helpers for tests of deployment files: read and copy them, and run the tools that check them."""
 
 from __future__ import annotations
 
@@ -28,6 +28,16 @@ CODE_LOCATION = "taxi_assets.definitions"
 def read_yaml(path: str) -> Any:
     """Return the content of a YAML file of the repository."""
     return yaml.safe_load((REPOSITORY / path).read_text())
+
+
+def copy_project(folder: Path) -> None:
+    """Copy all files that git does not ignore, with their times: otherwise make would install packages again."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split("\0")
+    for name in filter(None, names):
+        if (REPOSITORY / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, folder / name)
 
 
 def find_group(pattern: str, text: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import urllib.request
@@ -18,6 +17,7 @@ import pytest
 import tenacity
 
 from taxi_assets_tests.conftest import REPOSITORY
+from taxi_assets_tests.deployments.files import copy_project
 from taxi_assets_tests.deployments.processes import BIN, free_port
 from taxi_assets_tests.documentation import BLOCKS, TEXTS
 
@@ -132,13 +132,8 @@ assert rows
 
 
 def fresh_copy(folder: Path) -> Shell:
-    """Copy all files that git does not ignore, and link the environment of this test."""
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split("\0")
-    for name in filter(None, names):
-        if (REPOSITORY / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(REPOSITORY / name, folder / name)  # keeps times: otherwise make would install again
+    """Copy the project, and link the environment of this test."""
+    copy_project(folder)
     (folder / ".venv").symlink_to(BIN.parent)
     (folder / "exported").touch()
     # Generated months take the place of TLC's.
@@ -160,10 +155,12 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
 def test_every_block_of_a_document_works_offline_in_a_fresh_copy(tmp_path: Path, document: str) -> None:
     shell = fresh_copy(tmp_path)
     blocks = [block for block in BLOCKS if block.document == document and not block.needs]
-    for block in blocks:
+    output = ""
+    for block in blocks:  # in the order in which a reader would follow them
         if block.file:
             (shell.folder / block.file).write_text(block.text)
-    output = "".join(shell.run(block) for block in blocks if block.is_run)
+        elif block.is_run:
+            output += shell.run(block)
     if document == "README.md":
         (table,) = [block.text for block in blocks if block.language == "text"]
         assert table in output

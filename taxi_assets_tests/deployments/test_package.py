@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits for the environment
+OWN_DEFINITIONS = {
+    "taxi_assets/defs/team/defs.yaml": "type: dagster.DefsFolderComponent\n",
+    "taxi_assets/defs/team/mine.py": "import dagster as dg\n\n\n@dg.asset\ndef mine() -> None: ...\n",
+}
 
 
 def uv(*arguments: object, cwd: Path) -> None:
@@ -37,6 +41,9 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("pyproject.toml", "setup.py", "README.md"):
         shutil.copy(REPOSITORY / name, copy)
     shutil.copytree(REPOSITORY / "taxi_assets", copy / "taxi_assets", ignore=shutil.ignore_patterns("__pycache__"))
+    for name, text in OWN_DEFINITIONS.items():
+        (copy / name).parent.mkdir(exist_ok=True)
+        (copy / name).write_text(text)
     uv("build", "--no-build-isolation", "--offline", "--python", sys.executable, cwd=copy)
     return copy / "dist"
 
@@ -77,7 +84,7 @@ def installed(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed
 
 def test_wheel_and_sdist_contain_every_file_of_the_package_and_no_tests(dist: Path) -> None:
     package = REPOSITORY / "taxi_assets"
-    files = {
+    files = OWN_DEFINITIONS.keys() | {
         str(path.relative_to(REPOSITORY))
         for path in package.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
@@ -111,6 +118,11 @@ def test_the_installed_wheel_loads_a_month_through_every_layer(installed: Instal
     assert rows > 20_000
     assert month == "2021-01-01"
     assert "Green taxi" in (installed.folder / "data/lake/reports/green_trips/2021-01/report.html").read_text()
+
+
+def test_your_own_definitions_in_the_wheel_are_loaded(installed: Installed) -> None:
+    own = installed.run("dagster", "asset", "list", "-m", "taxi_assets.definitions", "--select", "key:mine")
+    assert own.splitlines()[-1] == "mine"
 
 
 def test_the_definitions_of_the_installed_wheel_are_valid(installed: Installed) -> None:

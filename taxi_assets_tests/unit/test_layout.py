@@ -7,11 +7,9 @@ import re
 import subprocess
 from collections import defaultdict
 
-from taxi_assets_tests.conftest import REPOSITORY
+from taxi_assets_tests.conftest import PACKAGE, PLATFORM_MODULES, REPOSITORY
 
-PACKAGE = REPOSITORY / "taxi_assets"
 TABLE = (REPOSITORY / "README.md").read_text().split("\n## Repository layout\n")[1].split("\n## ")[0]
-MODULES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 400
 MAX_TOP_MODULES = 10
 ENGINES = {PACKAGE / "storage" / "warehouse" / engine for engine in ("bigquery", "duckdb", "postgres")}
@@ -42,13 +40,13 @@ def test_at_most_ten_modules_are_at_the_top_of_the_package() -> None:
 
 
 def test_no_module_is_longer_than_400_lines() -> None:
-    lines = {str(path.relative_to(PACKAGE)): len(path.read_text().splitlines()) for path in MODULES}
+    lines = {str(path.relative_to(PACKAGE)): len(path.read_text().splitlines()) for path in PLATFORM_MODULES}
     assert {name: count for name, count in lines.items() if count >= MAX_LINES} == {}
 
 
 def test_two_modules_share_a_file_name_only_if_they_implement_the_interface_of_a_warehouse_engine() -> None:
     folders = defaultdict(set)
-    for path in MODULES:
+    for path in PLATFORM_MODULES:
         if path.name not in {"__init__.py", "__main__.py"}:
             folders[path.name].add(path.parent)
     shared = {name: found for name, found in folders.items() if len(found) > 1 and not found <= ENGINES}
@@ -58,7 +56,7 @@ def test_two_modules_share_a_file_name_only_if_they_implement_the_interface_of_a
 def test_only_dagster_compat_imports_private_parts_of_dagster() -> None:
     importers = {
         path.name
-        for path in MODULES
+        for path in PLATFORM_MODULES
         for node in ast.walk(ast.parse(path.read_text()))
         if any(PRIVATE_DAGSTER.match(name) for name in imported_names(node))
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import base64
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,8 +13,11 @@ from taxi_assets.addresses import BigQueryAddress, BucketAddress, DuckDBAddress,
 from taxi_assets.errors import SettingsError
 from taxi_assets.settings import Settings
 from taxi_assets.tlc.sources.publishers import PUBLISHERS
+from taxi_assets_tests.conftest import PLATFORM_MODULES, REPOSITORY
 
-REPOSITORY = Path(__file__).parents[2]
+if TYPE_CHECKING:
+    from pathlib import Path
+
 FOLDER = "Use a folder, such as ./data/lake, or gs://bucket/prefix."
 DUCKDB = "Use duckdb:///relative/path.duckdb or duckdb:////absolute/path.duckdb, optionally with ?schema=name"
 OWNERS = "Use email addresses, and teams such as team:taxi-data, separated by commas."
@@ -322,9 +325,5 @@ def test_environment_reads_finds_every_way_to_read_the_environment(line: str) ->
 
 def test_only_settings_py_reads_the_environment() -> None:
     assert not environment_reads("os.environ.get('DAGSTER_HOME')")
-    readers = {
-        str(path.relative_to(REPOSITORY))
-        for path in (REPOSITORY / "taxi_assets").rglob("*.py")
-        if environment_reads(path.read_text())
-    }
+    readers = {str(path.relative_to(REPOSITORY)) for path in PLATFORM_MODULES if environment_reads(path.read_text())}
     assert readers == {"taxi_assets/settings.py"}
