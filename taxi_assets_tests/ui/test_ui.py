@@ -39,10 +39,25 @@ def test_the_asset_graph_shows_a_group_for_each_service_and_for_the_marts(page: 
         expect(page.get_by_text(group, exact=True).first).to_be_visible()
 
 
-def test_the_layers_of_a_service_are_marked_by_their_kind(page: Page) -> None:
+def test_the_assets_of_a_service_are_marked_by_their_technology(page: Page) -> None:
     page.goto(f"{LOCATION}/asset-groups/green")
-    for kind in ("published", "raw", "clean", "quarantine", "warehouse", "Report"):
+    for kind in ("Parquet", "DuckDB", "html"):
         expect(page.get_by_text(kind, exact=True).first).to_be_visible()
+
+
+def test_the_assets_of_a_layer_are_found_by_their_tag(page: Page) -> None:
+    page.goto("/assets?asset-selection=tag%3Alayer%3Dclean")
+    for service in ("yellow", "green", "fhv", "fhvhv"):
+        expect(page.get_by_text(f"clean / {service}_trips").first).to_be_visible()
+    expect(page.get_by_text("raw / green_trips")).to_have_count(0)
+
+
+def test_an_asset_shows_its_owner_its_address_and_its_layer(page: Page) -> None:
+    page.goto("/assets/warehouse/green_trips?view=overview")
+    for text in ("taxi-data", "DuckDB", "warehouse.taxi.green_trips", "layer: warehouse", "service: green"):
+        expect(page.get_by_text(text, exact=True).first).to_be_visible()
+    page.goto("/assets/raw/green_trips?view=overview")
+    expect(page.get_by_text(re.compile("^file:///.*/lake/raw/green_trips$"))).to_be_visible()
 
 
 def test_a_backfill_of_three_months_is_launched_from_the_job(page: Page) -> None:
@@ -76,6 +91,11 @@ def test_only_the_months_of_the_backfill_are_materialized(page: Page) -> None:
     expect(page.get_by_text("No partition selected")).to_be_hidden()
     expect(page.get_by_text("dagster/partition_row_count").first).to_be_visible()
     screenshot(page, "partitions")
+
+
+def test_a_raw_asset_shows_the_columns_of_the_published_file(page: Page) -> None:
+    page.goto("/assets/raw/green_trips?view=overview")
+    expect(page.get_by_text("lpep_pickup_datetime", exact=True).first).to_be_visible()
 
 
 def test_a_table_is_described_column_by_column(page: Page) -> None:
