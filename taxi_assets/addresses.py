@@ -216,6 +216,21 @@ def _parse_options(query: str, known: set[str] | None = None) -> dict[str, str]:
     return options
 
 
+def anchor_path(address: str, folder: Path) -> str:
+    """Return the address with its path in `folder`, if it has a relative path; otherwise the address unchanged.
+
+    Args:
+        address: A path, or the address of a lake, warehouse or publisher. It need not be valid.
+        folder: An absolute path.
+    """
+    text = address.strip()
+    scheme = text[: len("duckdb:///")] if text.lower().startswith("duckdb:///") else ""
+    path = text.removeprefix(scheme)
+    if not path or "://" in path or path.lower().startswith(("file:", "gs:")) or path.startswith("~"):
+        return address
+    return f"{scheme}{folder / path}"
+
+
 @contextmanager
 def os_errors_as_value_errors(accepted_forms: str) -> Iterator[None]:
     """Raise a `ValueError` if the file system rejects a path, for example because it is too long.

@@ -6,7 +6,6 @@ warehouse or a connection.
 
 from __future__ import annotations
 
-import warnings
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +38,7 @@ from taxi_assets.automation.sensors.publication_sensor import publication_sensor
 from taxi_assets.checks.clean_checks import clean_checks
 from taxi_assets.checks.publication_checks import publication_check
 from taxi_assets.checks.warehouse_checks import warehouse_check
+from taxi_assets.dagster_compat import ignore_preview_warnings
 from taxi_assets.io_managers.lake_parquet import LakeParquetIOManager
 from taxi_assets.io_managers.raw_files import RawFileIOManager
 from taxi_assets.io_managers.report_pages import ReportIOManager
@@ -60,12 +60,7 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.schema import Service
 
 
-# Dagster marks these features as preview or beta: data versions, mappings to partitions that do not exist, links to
-# source code, and partitioned checks.
-warnings.filterwarnings("ignore", message="Parameter `data_version` of initializer `Output.__init__`")
-warnings.filterwarnings("ignore", message="Parameter `allow_nonexistent_upstream_partitions` of initializer")
-warnings.filterwarnings("ignore", message="(Class|Function) `.*[cC]ode_?[rR]eference")
-warnings.filterwarnings("ignore", message="Specifying a partitions_def on an AssetCheckSpec")
+ignore_preview_warnings()
 
 
 class TaxiDefinitions(dg.Definitions):
@@ -225,20 +220,27 @@ def build_jobs() -> list[UnresolvedAssetJobDefinition]:
 
 def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
     """Return all schedules, in the time zone of the settings."""
-    cron, timezone = settings.schedule_cron, settings.schedule_timezone
+    timezone, switched_on = settings.schedule_timezone, settings.switched_on
+    of_services = (
+        publication_schedules(service, cron=settings.schedule_cron, timezone=timezone, switched_on=switched_on)
+        for service in SERVICES.values()
+    )
     return [
-        *(s for service in SERVICES.values() for s in publication_schedules(service, cron=cron, timezone=timezone)),
-        publication_check_schedule(timezone=timezone),
+        *chain.from_iterable(of_services),
+        publication_check_schedule(timezone=timezone, switched_on=switched_on),
     ]
 
 
 def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
     """Return all sensors; those that send notifications only if `TAXI_NOTIFY_URLS` is set."""
-    interval = settings.publication_interval_seconds
+    interval, switched_on = settings.publication_interval_seconds, settings.switched_on
     return [
         fail_orphaned_runs,
         automation_conditions(),
-        *(publication_sensor(service, interval_seconds=interval) for service in SERVICES.values()),
+        *(
+            publication_sensor(service, interval_seconds=interval, switched_on=switched_on)
+            for service in SERVICES.values()
+        ),
         *build_notification_sensors(settings),
     ]
 

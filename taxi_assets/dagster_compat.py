@@ -5,6 +5,7 @@ Dagster offers no public name for any of these. If a new version of Dagster move
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 # Raised by Dagster's checks of arguments, for example when dagster.yaml names a class that does not exist.
@@ -41,8 +42,20 @@ __all__ = [
     "SerializableErrorInfo",
     "TableSlice",
     "UnresolvedAssetJobDefinition",
+    "ignore_preview_warnings",
     "stores_runs_in_sqlite",
 ]
+
+
+def ignore_preview_warnings() -> None:
+    """Ignore the warnings about features in preview or beta that this package uses.
+
+    They are: data versions, mappings to partitions that do not exist, links to source code, and partitioned checks.
+    """
+    warnings.filterwarnings("ignore", message="Parameter `data_version` of initializer `Output.__init__`")
+    warnings.filterwarnings("ignore", message="Parameter `allow_nonexistent_upstream_partitions` of initializer")
+    warnings.filterwarnings("ignore", message="(Class|Function) `.*[cC]ode_?[rR]eference")
+    warnings.filterwarnings("ignore", message="Specifying a partitions_def on an AssetCheckSpec")
 
 
 def stores_runs_in_sqlite(instance: dg.DagsterInstance) -> bool:

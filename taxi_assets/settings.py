@@ -1,5 +1,7 @@
 """Settings of a deployment, from environment variables. Only this module reads the TAXI_* variables.
 
+The component takes settings from YAML; a setting that is not given there is read from its variable.
+
 Without any setting, lake and warehouse are stored under `./data`, and TLC's trip files are downloaded.
 """
 
@@ -7,24 +9,29 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 from zoneinfo import available_timezones
 
 import dagster as dg
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from taxi_assets.addresses import (
     LakeAddress,
     WarehouseAddress,
+    anchor_path,
     os_errors_as_value_errors,
     parse_lake_address,
     parse_warehouse_address,
 )
-from taxi_assets.automation.policies import DEFAULT_INTERVAL_SECONDS, MONTHLY
+from taxi_assets.automation.policies import DEFAULT_INTERVAL_SECONDS, MONTHLY, switchable_names
 from taxi_assets.errors import SettingsError
-from taxi_assets.tlc.sources.publishers import resolve_publisher
+from taxi_assets.tlc.sources.publishers import PUBLISHERS, resolve_publisher
 from taxi_assets.tlc.sources.validate_file import DEFAULT_LIMITS
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Mapping
+    from pathlib import Path
 
 # Never shown. Other values are shown without the parts that may hold a secret.
 _SECRETS = {"TAXI_GOOGLE_CREDENTIALS", "TAXI_NOTIFY_URLS"}
@@ -75,12 +82,21 @@ class Settings(BaseSettings):
         default=MONTHLY,
         description=(
             "When the monthly schedules run, such as `green_monthly`: a cron expression of five fields. Switch the "
-            "schedules on in the UI."
+            "schedules on in the UI, or with `TAXI_SWITCHED_ON`."
         ),
     )
     schedule_timezone: str = Field(
         default="UTC",
         description="The time zone of all schedules, such as `America/New_York`.",
+    )
+    switched_on: Annotated[frozenset[str], NoDecode] = Field(
+        default="",
+        validate_default=True,
+        description=(
+            "The names of schedules and publication sensors that are on from the start, such as "
+            "`green_monthly,green_publication`. All others are off until you switch them on in the UI. What you switch "
+            "in the UI takes precedence."
+        ),
     )
     publication_interval_seconds: int = Field(
         default=DEFAULT_INTERVAL_SECONDS,
@@ -138,16 +154,22 @@ class Settings(BaseSettings):
     )
 
     @classmethod
-    def from_env(cls) -> Self:
-        """Read the settings from the environment.
+    def from_env(cls, given: Mapping[str, object] | None = None, *, project_root: Path | None = None) -> Self:
+        """Read the settings from the environment, except those that are given.
+
+        Args:
+            given: Settings by name. They take precedence over the environment.
+            project_root: The folder that relative paths are relative to; by default, the working directory.
 
         Raises:
-            SettingsError: A variable has an invalid value. The message has one line for each such variable.
+            SettingsError: A variable or a given setting has an invalid value. The message has one line for each.
         """
+        values: dict[str, Any] = {**(given or {}), "project_root": project_root}
         try:
-            return cls()
+            return cls(**values)
         except ValidationError as error:
-            raise SettingsError("\n".join(map(_error_line, error.errors())), remedy="") from None
+            lines = (_error_line(line, values) for line in error.errors())
+            raise SettingsError("\n".join(lines), remedy="") from None
 
     @classmethod
     def unknown_variables(cls) -> list[str]:
@@ -160,14 +182,36 @@ class Settings(BaseSettings):
         )
 
     @property
-    def google_key(self) -> dg.EnvVar | None:
-        """The Google key, for a resource; as a variable name, so that Dagster never stores or shows the value."""
-        return None if self.google_credentials is None else dg.EnvVar("TAXI_GOOGLE_CREDENTIALS")
+    def google_key(self) -> str | dg.EnvVar | None:
+        """The Google key, for a resource; as a variable name, so that Dagster never stores or shows a key."""
+        if self.google_credentials is None:
+            return None
+        value = self.google_credentials.get_secret_value()
+        return _variable_that_holds(value, "TAXI_GOOGLE_CREDENTIALS") or value
 
     @property
     def publisher_source(self) -> str | dg.EnvVar:
         """The source, for a resource; as a variable name if the value may hold a password, as for `google_key`."""
-        return self.source if _without_secrets(self.source) == self.source else dg.EnvVar("TAXI_SOURCE")
+        if _without_secrets(self.source) == self.source:
+            return self.source
+        return _variable_that_holds(self.source, "TAXI_SOURCE") or self.source
+
+    @model_validator(mode="before")
+    @classmethod
+    def _anchor_relative_paths(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Make relative paths absolute if the folder that they are relative to is given."""
+        root = values.pop("project_root", None)
+        if root is None:
+            return values
+        with_defaults = {name: cls.model_fields[name].default for name in ("lake", "warehouse")} | values
+        return {name: _anchor(name, value, root) for name, value in with_defaults.items()}
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_none(cls, value: object, info: ValidationInfo) -> object:
+        if value is None and cls.model_fields[str(info.field_name)].default is not None:
+            raise ValueError("It has no value. Perhaps its environment variable is not set.")
+        return value
 
     @field_validator(
         "notify_success",
@@ -218,6 +262,8 @@ class Settings(BaseSettings):
     def _check_source(cls, value: str) -> str:
         with os_errors_as_value_errors("Use the name of a publisher, an existing folder, or an address."):
             resolve_publisher(value)
+        if _without_secrets(value) != value:
+            _require_variable(value, "TAXI_SOURCE")
         return value
 
     @field_validator("google_credentials")
@@ -228,6 +274,8 @@ class Settings(BaseSettings):
         from taxi_assets.google_auth import read_service_account_key  # noqa: PLC0415  (slow to import)
 
         read_service_account_key(value.get_secret_value())
+        if not os.path.isfile(value.get_secret_value()):  # noqa: PTH113  (False for a long text)
+            _require_variable(value.get_secret_value(), "TAXI_GOOGLE_CREDENTIALS")
         return value
 
     @field_validator("notify_urls")
@@ -257,6 +305,19 @@ class Settings(BaseSettings):
             raise ValueError("Use the name of a time zone, such as UTC or America/New_York.")
         return value
 
+    @field_validator("switched_on", mode="before")
+    @classmethod
+    def _read_names(cls, value: object) -> object:
+        return frozenset(re.findall(r"[^\s,]+", value)) if isinstance(value, str) else value
+
+    @field_validator("switched_on")
+    @classmethod
+    def _check_names(cls, value: frozenset[str]) -> frozenset[str]:
+        names = switchable_names()
+        if unknown := sorted(value - set(names)):
+            raise ValueError(f"There is no {unknown[0]!r}. Use {', '.join(names)}.")
+        return value
+
     @field_validator("ui_url")
     @classmethod
     def _read_ui_url(cls, value: str | None) -> str | None:
@@ -278,14 +339,41 @@ def resolve_instance_value(value: object) -> str:
     return os.environ.get(str(value["env"]), "") if isinstance(value, dict) else str(value)
 
 
-def _error_line(error: Any) -> str:
-    """Return one line that names the variable, its value and the reason."""
-    name = f"TAXI_{str(error['loc'][0]).upper()}"
+def _error_line(error: Any, given: Container[str]) -> str:
+    """Return one line that names the variable or the given setting, its value and the reason."""
+    setting = str(error["loc"][0])
+    variable = f"TAXI_{setting.upper()}"
     value = str(error["input"])
-    is_secret = name in _SECRETS
+    is_secret = variable in _SECRETS or error["input"] is None
     shown = _without_secrets(value)
     reason = str(error.get("ctx", {}).get("error", error["msg"])).replace(value, shown)
+    name = setting if setting in given else variable
     return f"{name}{'' if is_secret else f'={shown!r}'} is not accepted. {' '.join(reason.split())}"
+
+
+def _anchor(setting: str, value: object, root: Path) -> object:
+    """Return the value of a setting; if it is a relative path, as a path in the folder `root`."""
+    if not isinstance(value, str):
+        return value
+    path = anchor_path(value, root)
+    is_path = {
+        "source": value not in PUBLISHERS,
+        "lake": True,
+        "warehouse": value.strip().lower().startswith("duckdb:"),
+        "google_credentials": os.path.isfile(path),  # noqa: PTH113  (False for a long text)
+    }
+    return path if is_path.get(setting, False) else value
+
+
+def _variable_that_holds(value: str, preferred: str) -> dg.EnvVar | None:
+    """Return the environment variable that a value comes from, directly or through a template in YAML."""
+    return next((dg.EnvVar(name) for name in (preferred, *os.environ) if os.environ.get(name) == value), None)
+
+
+def _require_variable(value: str, preferred: str) -> None:
+    """Refuse a secret that no environment variable holds, because Dagster would store and show it."""
+    if _variable_that_holds(value, preferred) is None:
+        raise ValueError("It contains a secret. Put it into an environment variable, and write {{ env.NAME }} here.")
 
 
 def _without_secrets(address: str) -> str:

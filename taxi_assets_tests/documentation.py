@@ -36,6 +36,9 @@ ELSEWHERE = {
     ("docs/add-a-dataset.md", "python"): "deployments/test_add_a_dataset.py",
     ("docs/add-a-dataset.md", "sh"): "deployments/test_add_a_dataset.py",
     ("docs/google-cloud.md", "yaml"): "unit/test_deploy_gcp.py",
+    ("docs/how-to/component.md", "python"): "deployments/test_component_how_to.py",
+    ("docs/how-to/component.md", "sh"): "deployments/test_component_how_to.py",
+    ("docs/how-to/component.md", "toml"): "deployments/test_component_how_to.py",
     ("docs/questions.md", "sql"): "contract/test_questions.py",
 }
 

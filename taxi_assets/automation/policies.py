@@ -11,6 +11,8 @@ import sys
 
 import dagster as dg
 
+from taxi_assets.tlc.services.registry import SERVICES
+
 MONTHLY = "0 5 1 * *"
 """Default cron expression of the monthly schedules: at 05:00 on the first day of the month."""
 DAILY = "30 5 * * *"
@@ -22,6 +24,12 @@ DEFAULT_INTERVAL_SECONDS = 3600
 """Default time between two ticks of a publication sensor."""
 
 _MAX_RETRIES = 3
+
+
+def switchable_names() -> list[str]:
+    """Return the names of the schedules and sensors that are off unless a setting or a user switches them on."""
+    of_services = [f"{service}_{kind}" for service in SERVICES for kind in ("monthly", "daily", "publication")]
+    return [*of_services, "publication_daily"]
 
 
 class _RetryUnlessInterrupted(dg.RetryPolicy):

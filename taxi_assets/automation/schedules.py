@@ -5,6 +5,7 @@ run, which the publication sensors share (`publication/`).
 """
 
 import datetime as dt
+from collections.abc import Container
 
 import dagster as dg
 
@@ -38,37 +39,52 @@ _USES = {
 
 
 def publication_schedules(
-    service: Service, *, cron: str = MONTHLY, timezone: str = "UTC"
+    service: Service, *, cron: str = MONTHLY, timezone: str = "UTC", switched_on: Container[str] = ()
 ) -> list[dg.ScheduleDefinition]:
-    """Return a service's monthly schedule, which runs at `cron`, and its daily one."""
+    """Return a service's monthly schedule, which runs at `cron`, and its daily one.
+
+    Args:
+        service: The service whose newest month the schedules request.
+        cron: The cron expression of the monthly schedule.
+        timezone: The time zone of both.
+        switched_on: The names of schedules that are on from the start.
+    """
     return [
-        _schedule(service, "monthly", cron=cron, timezone=timezone),
-        _schedule(service, "daily", cron=DAILY, timezone=timezone),
+        _schedule(service, "monthly", cron=cron, timezone=timezone, switched_on=switched_on),
+        _schedule(service, "daily", cron=DAILY, timezone=timezone, switched_on=switched_on),
     ]
 
 
-def publication_check_schedule(*, timezone: str = "UTC") -> dg.ScheduleDefinition:
+def publication_check_schedule(*, timezone: str = "UTC", switched_on: Container[str] = ()) -> dg.ScheduleDefinition:
     """Return the schedule that runs the publication checks once a day."""
+    name = "publication_daily"
     return dg.ScheduleDefinition(
-        name="publication_daily",
+        name=name,
         job_name="publication",
         cron_schedule="0 9 * * *",
         execution_timezone=timezone,
-        default_status=dg.DefaultScheduleStatus.STOPPED,
+        default_status=_default_status(name, switched_on),
         description="Checks once a day which published months are not loaded. The schedule is off until you switch it "
         "on, because it sends requests to the publishers.",
     )
 
 
-def _schedule(service: Service, interval: str, *, cron: str, timezone: str) -> dg.ScheduleDefinition:
+def _default_status(name: str, switched_on: Container[str]) -> dg.DefaultScheduleStatus:
+    return dg.DefaultScheduleStatus.RUNNING if name in switched_on else dg.DefaultScheduleStatus.STOPPED
+
+
+def _schedule(
+    service: Service, interval: str, *, cron: str, timezone: str, switched_on: Container[str]
+) -> dg.ScheduleDefinition:
+    name = f"{service.name}_{interval}"
     use = _USES[interval].format(name=service.name)
 
     @dg.schedule(
-        name=f"{service.name}_{interval}",
+        name=name,
         job_name=service.name,
         cron_schedule=cron,
         execution_timezone=timezone,
-        default_status=dg.DefaultScheduleStatus.STOPPED,
+        default_status=_default_status(name, switched_on),
         description=_DESCRIPTION.format(title=service.title, lag=LAG_MONTHS, use=use),
     )
     def newest_month(

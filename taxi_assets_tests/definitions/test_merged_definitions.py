@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import pytest
 
 from taxi_assets.build import TaxiDefinitions, build_definitions, merge_definitions
 from taxi_assets.settings import Settings
+from taxi_assets_tests.definitions.component_project import names
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,20 +36,6 @@ def mine(tmp_path: Path) -> dg.Definitions:
     job = dg.define_asset_job("mine", selection=[my_asset])
     schedule = dg.ScheduleDefinition(name="mine_daily", job=job, cron_schedule="@daily")
     return dg.Definitions(assets=[my_asset], jobs=[job], schedules=[schedule], resources={ON_MY_DISK: my_io_manager})
-
-
-def names(defs: dg.Definitions) -> dict[str, set[Any]]:
-    """Return the names of everything that definitions consist of."""
-    repository = defs.get_repository_def()
-    graph = repository.asset_graph
-    return {
-        "assets": set(graph.get_all_asset_keys()),
-        "checks": set(graph.asset_check_keys),
-        "jobs": {job.name for job in repository.get_all_jobs()},
-        "schedules": {schedule.name for schedule in repository.schedule_defs},
-        "sensors": {sensor.name for sensor in repository.sensor_defs},
-        "resources": set(repository.get_top_level_resources()),
-    }
 
 
 def test_merged_definitions_contain_everything_of_both(taxi: TaxiDefinitions, mine: dg.Definitions) -> None:

@@ -7,6 +7,7 @@ import base64
 import json
 from typing import TYPE_CHECKING
 
+import dagster as dg
 import pytest
 
 from taxi_assets.addresses import BigQueryAddress, BucketAddress, DuckDBAddress, FolderAddress
@@ -14,6 +15,7 @@ from taxi_assets.errors import SettingsError
 from taxi_assets.settings import Settings
 from taxi_assets.tlc.sources.publishers import PUBLISHERS
 from taxi_assets_tests.conftest import PLATFORM_MODULES, REPOSITORY
+from taxi_assets_tests.google.service_account import ServiceAccount
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,6 +103,48 @@ def test_an_existing_lake_and_warehouse_are_accepted(here: Path) -> None:
     assert Settings.from_env().lake == FolderAddress(here / "data/lake")
 
 
+def test_schedules_and_sensors_are_switched_on_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings.from_env().switched_on == frozenset()
+    monkeypatch.setenv("TAXI_SWITCHED_ON", "green_monthly, yellow_publication\npublication_daily,")
+    assert Settings.from_env().switched_on == {"green_monthly", "yellow_publication", "publication_daily"}
+
+
+def test_given_settings_take_precedence_over_variables(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAXI_LAKE", "s3://not-accepted")
+    assert Settings.from_env({"lake": "mine"}).lake == FolderAddress(here / "mine")
+
+
+def test_every_relative_path_is_in_the_given_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = here / "project"
+    (root / "files").mkdir(parents=True)
+    with ServiceAccount() as account:
+        (root / "key.json").write_text(account.json)
+    monkeypatch.setenv("TAXI_SOURCE", "files")
+    monkeypatch.setenv("TAXI_GOOGLE_CREDENTIALS", "key.json")
+    settings = Settings.from_env({"warehouse": "duckdb:///my/w.duckdb"}, project_root=root)
+    assert settings.source == str(root / "files")
+    assert settings.google_key == str(root / "key.json")
+    assert settings.lake == FolderAddress(root / "data/lake")
+    assert settings.warehouse == DuckDBAddress(root / "my/w.duckdb")
+
+
+@pytest.mark.parametrize(
+    ("lake", "warehouse", "source"),
+    [
+        ("gs://taxi-lake/nyc", "bigquery://taxi-project/taxi", "tlc"),
+        ("gs://taxi-lake/nyc", "postgresql://user@host/taxi", "https://host/files"),
+        ("/lake", "duckdb:////w.duckdb", "sample"),
+        ("~/lake", "duckdb:///~/w.duckdb", "gs://bucket/files"),
+    ],
+)
+def test_the_given_folder_changes_no_other_addresses(
+    here: Path, monkeypatch: pytest.MonkeyPatch, lake: str, warehouse: str, source: str
+) -> None:
+    monkeypatch.setenv("HOME", "/home")
+    given = {"lake": lake, "warehouse": warehouse, "source": source}
+    assert Settings.from_env(given, project_root=here) == Settings.from_env(given)
+
+
 # --- invalid values ---------------------------------------------------------------------------------------------------
 
 
@@ -129,6 +173,7 @@ def test_an_existing_lake_and_warehouse_are_accepted(here: Path) -> None:
         ("TAXI_WAREHOUSE", "duckdb:///a-file/w.duckdb", "Not a directory.", DUCKDB),
         ("TAXI_OWNERS", "jane", "'jane' is not an owner.", OWNERS),
         ("TAXI_OWNERS", "team:taxi-data, team:", "'team:' is not an owner.", OWNERS),
+        ("TAXI_SWITCHED_ON", "green_hourly", "There is no 'green_hourly'. Use yellow_monthly, yellow_daily, ", ""),
         ("TAXI_SOURCE", "", "It is empty.", SOURCES),
         ("TAXI_SOURCE", "TLC", "There is no such publisher and no such folder: TLC.", SOURCES),
         ("TAXI_SOURCE", "s3://bucket", "URLs that begin with s3:// are not supported.", SOURCES),
@@ -274,6 +319,21 @@ def test_an_invalid_google_key_is_one_line_that_quotes_nothing_of_the_key(
     assert line.endswith(reason)
     assert "hunter2" not in line
     assert value not in line
+
+
+def test_a_secret_is_passed_on_as_the_name_of_the_variable_that_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ServiceAccount() as account:
+        given = {"source": "https://user:hunter2@host/x", "google_credentials": account.base64}
+    with pytest.raises(SettingsError) as error:
+        Settings.from_env(given)
+    fix = "is not accepted. It contains a secret. Put it into an environment variable, and write {{ env.NAME }} here."
+    assert error.value.problem.splitlines() == [f"source='https://…@host/x' {fix}", f"google_credentials {fix}"]
+    monkeypatch.setenv("TEAM_SOURCE", given["source"])
+    monkeypatch.setenv("TEAM_KEY", given["google_credentials"])
+    settings = Settings.from_env(given)
+    assert (settings.publisher_source, settings.google_key) == ("TEAM_SOURCE", "TEAM_KEY")
+    assert isinstance(settings.publisher_source, dg.EnvVar)
+    assert isinstance(settings.google_key, dg.EnvVar)
 
 
 # --- reads of the environment -----------------------------------------------------------------------------------------

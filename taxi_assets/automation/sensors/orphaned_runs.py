@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from taxi_assets.dagster_compat import ignore_preview_warnings
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -41,6 +43,7 @@ class _LockingExecutor(dg.Executor):
         return self._executor.step_dependency_config
 
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:
+        ignore_preview_warnings()  # again, because Dagster resets the filters after it has loaded a component
         with run_lock(plan_context.instance, plan_context.run_id):
             yield from self._executor.execute(plan_context, execution_plan)
 

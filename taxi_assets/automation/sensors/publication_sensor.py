@@ -1,7 +1,7 @@
 """Sensors that request runs for new, revised and incomplete months."""
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 import dagster as dg
 
@@ -24,6 +24,7 @@ def publication_sensor(
     service: Service,
     *,
     interval_seconds: int = DEFAULT_INTERVAL_SECONDS,
+    switched_on: Container[str] = (),
     limits: ScanLimits = DEFAULT_SCAN_LIMITS,
     clock: Callable[[], dt.datetime] = utc_now,
 ) -> dg.SensorDefinition:
@@ -32,15 +33,17 @@ def publication_sensor(
     Args:
         service: The service whose months are checked, and whose job is run.
         interval_seconds: Minimum time between two ticks.
+        switched_on: The names of sensors that are on from the start.
         limits: How many months one tick checks, and how long it may take.
         clock: Returns the current time in UTC. Tests pass their own.
     """
+    name = f"{service.name}_publication"
 
     @dg.sensor(
-        name=f"{service.name}_publication",
+        name=name,
         job_name=service.name,
         minimum_interval_seconds=interval_seconds,
-        default_status=dg.DefaultSensorStatus.STOPPED,
+        default_status=dg.DefaultSensorStatus.RUNNING if name in switched_on else dg.DefaultSensorStatus.STOPPED,
         description=_DESCRIPTION.format(title=service.title),
     )
     def publication(context: dg.SensorEvaluationContext, publisher: PublisherResource) -> dg.SensorResult:

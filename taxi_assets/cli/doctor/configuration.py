@@ -37,10 +37,11 @@ def settings(_checks: CheckRunner) -> str:
 def schedules(checks: CheckRunner) -> str:
     """Return when schedules, sensors and retries run."""
     settings = checks.settings()
+    switched_on = ", ".join(sorted(settings.switched_on)) or "none"
     return (
         f"monthly at {settings.schedule_cron} ({settings.schedule_timezone}), sensors every "
-        f"{settings.publication_interval_seconds} s, if switched on in the UI; steps that fail for a transient reason "
-        f"are retried after {settings.retry_delay_seconds:g} s"
+        f"{settings.publication_interval_seconds} s, if switched on (from the start: {switched_on}); steps that fail "
+        f"for a transient reason are retried after {settings.retry_delay_seconds:g} s"
     )
 
 
