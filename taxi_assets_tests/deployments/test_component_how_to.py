@@ -141,11 +141,3 @@ def test_a_month_is_loaded_in_the_project(reader: Reader) -> None:
             (ROWS, ROWS)
         ]
     assert (reader.project / "data/lake/clean/green_trips/2021-01.parquet").is_file()
-
-
-def test_merged_definitions_are_valid_and_load_an_asset_by_its_key_in_the_ui(reader: Reader) -> None:
-    assert "Validation successful" in reader.run("dagster definitions validate -f merged.py")
-    load = (
-        "from merged import defs; print(len(defs.load_asset_value('warehouse/green_trips', partition_key='2021-01')))"
-    )
-    assert reader.run(f'python -c "{load}"').endswith(f"{ROWS}\n")
