@@ -53,6 +53,20 @@ def test_merged_definitions_load_an_asset_by_its_key_in_the_ui(taxi: TaxiDefinit
         assert merged.load_asset_value("mine/green_trips", instance=instance) == "a value"
 
 
+@pytest.mark.parametrize(
+    ("mine", "message"),
+    [
+        (dg.Definitions(resources={"lake": "my lake"}), "different resources with same key 'lake'"),
+        (dg.Definitions(executor=dg.multiprocess_executor), "both have an executor"),
+    ],
+)
+def test_a_resource_key_or_an_executor_that_both_define_is_an_error(
+    taxi: TaxiDefinitions, mine: dg.Definitions, message: str
+) -> None:
+    with pytest.raises(dg.DagsterInvariantViolationError, match=message):
+        merge_definitions(taxi, mine)
+
+
 def test_plain_merged_definitions_load_an_asset_by_the_parts_of_its_key(
     taxi: TaxiDefinitions, mine: dg.Definitions
 ) -> None:
