@@ -34,9 +34,7 @@ SERVERS = {"make demo-ui\n"}
 # The commands of docs/from-prefect.md that the tests run, each with a part of its output; and those they do not run,
 # each with the reason.
 COMMANDS = {
-    ".venv/bin/dagster asset materialize -m taxi_assets.definitions --select group:green --partition 2021-01": (
-        'Finished execution of run for "__ASSET_JOB"'
-    ),
+    ".venv/bin/dg launch --assets group:green --partition 2021-01": 'Finished execution of run for "__ASSET_JOB"',
     "make backfill SERVICE=green FROM=2021-01 TO=2021-02": "runs succeeded",
     "make doctor": "ok    code location",
     ".venv/bin/dagster schedule start green_monthly -m taxi_assets.definitions": "Started schedule green_monthly",
@@ -44,9 +42,9 @@ COMMANDS = {
     ".venv/bin/dagster job backfill -m taxi_assets.definitions -j green --from 2021-01 --to 2021-03 --noprompt": (
         "Launched backfill job"
     ),
-    ".venv/bin/dagster definitions validate": "Validation successful",
+    ".venv/bin/dg check defs": "All definitions loaded successfully.",
     ".venv/bin/dagster run list": "",
-    ".venv/bin/dagster job list -m taxi_assets.definitions": "Job: green\n",
+    ".venv/bin/dg list defs": "green_monthly",
     "ls deploy/profiles": "gcp.env",
     'export DAGSTER_HOME="$PWD/data/dagster"': "",
 }
@@ -136,8 +134,9 @@ def fresh_copy(folder: Path) -> Shell:
     copy_project(folder)
     (folder / ".venv").symlink_to(BIN.parent)
     (folder / "exported").touch()
-    # Generated months take the place of TLC's.
-    return Shell(folder, {"PATH": os.environ["PATH"], "HOME": str(folder), "TAXI_SOURCE": "sample"})
+    # The linked environment contains the package of another folder. Generated months take the place of TLC's.
+    variables = {"PYTHONPATH": str(folder), "TAXI_SOURCE": "sample"}
+    return Shell(folder, {"PATH": os.environ["PATH"], "HOME": str(folder), **variables})
 
 
 @pytest.fixture(scope="module")
