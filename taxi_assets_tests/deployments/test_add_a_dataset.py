@@ -99,8 +99,8 @@ def project_copy(tmp_path_factory: pytest.TempPathFactory) -> ProjectCopy:
     lines = ride_lines()
     for part, half in enumerate((lines[:400], lines[400:]), 1):
         (archive / f"202401-citibike-tripdata_{part}.csv").write_text("\n".join([HEADER, *half]) + "\n")
-    # The commands get their own home, and no coverage, settings or paths of this process. The linked environment has the
-    # package of another folder.
+    # The commands get their own home, and no coverage, settings or paths of this process. The linked environment has
+    # the package of another folder; PYTHONPATH takes precedence.
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(folder)}
     outputs = []
     for commands in code_blocks("sh"):

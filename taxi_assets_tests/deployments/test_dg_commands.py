@@ -139,7 +139,7 @@ def test_dg_checks_the_project(project: Project) -> None:
     assert "All component YAML validated successfully." in project.run("dg", "check", "yaml")
     assert "All definitions loaded successfully." in project.run("dg", "check", "defs")
     components = json.loads(project.run("dg", "list", "components", "--json"))["items"]
-    assert "dagster.DefsFolderComponent" in {component["key"] for component in components}
+    assert "taxi_assets.component.TaxiPipeline" in {component["key"] for component in components}
 
 
 def test_a_scaffolded_asset_and_a_component_are_listed_and_loaded(project: Project) -> None:
