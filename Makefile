@@ -94,10 +94,12 @@ demo-ui: $(VENV)/.package ## Start Dagster's UI on the demo's results
 dev: $(VENV)/.package ## Start Dagster's UI and daemon with your settings; history is kept between starts
 	@$(SETTINGS) $(INSTANCE); $(BIN)/dagster dev --host 127.0.0.1
 
+# STALE=1 makes FROM and TO optional.
 .PHONY: backfill
-backfill: $(VENV)/.package ## Run a range of months: make backfill SERVICE=green FROM=2020-01 TO=2020-12
-	@: "$(or $(SERVICE),$(error SERVICE is not set: $(USAGE)))" "$(or $(FROM),$(error FROM (the first month) is not set: $(USAGE)))" "$(or $(TO),$(error TO (the last month) is not set: $(USAGE)))"
-	@$(SETTINGS) $(INSTANCE); $(BIN)/python -m taxi_assets.cli.backfill backfill --service "$(SERVICE)" --from "$(FROM)" --to "$(TO)"
+backfill: $(VENV)/.package ## Run a range of months: make backfill SERVICE=green FROM=2020-01 TO=2020-12 (CONFIG=file.yaml, STALE=1)
+	@: "$(or $(SERVICE),$(error SERVICE is not set: $(USAGE)))" $(if $(STALE),,"$(or $(FROM),$(error FROM (the first month) is not set: $(USAGE)))" "$(or $(TO),$(error TO (the last month) is not set: $(USAGE)))")
+	@$(SETTINGS) $(INSTANCE); $(BIN)/python -m taxi_assets.cli.backfill backfill --service "$(SERVICE)" $(if $(STALE),--stale) \
+	  $(if $(FROM),--from "$(FROM)") $(if $(TO),--to "$(TO)") $(if $(CONFIG),--config "$(CONFIG)")
 
 .PHONY: doctor
 doctor: $(VENV)/.package ## Check the settings, and whether each part is reachable (PROFILE=… as for dev, backfill)

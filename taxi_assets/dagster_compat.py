@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import dagster as dg
 
     # Types of values that public functions return, for annotations only.
+    from dagster._config.errors import EvaluationError
     from dagster._core.definitions.assets.graph.asset_graph import AssetGraph, AssetNode
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
     from dagster._core.execution.backfill import PartitionBackfill
@@ -38,6 +39,7 @@ __all__ = [
     "CheckError",
     "DbIOManager",
     "DbTypeHandler",
+    "EvaluationError",
     "PartitionBackfill",
     "SerializableErrorInfo",
     "TableSlice",

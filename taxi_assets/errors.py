@@ -64,7 +64,7 @@ class SettingsError(PermanentError, click.ClickException):
 
 
 class RunConfigError(PermanentError):
-    """The run config names a rule that the service does not have. Raised before the month is cleaned."""
+    """Run config, or a file with it, cannot be read or names something unknown. Raised before a month is cleaned."""
 
 
 class NotPublishedError(PermanentError):

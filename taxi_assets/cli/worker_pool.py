@@ -74,14 +74,17 @@ class WorkerPool:
 
     def __enter__(self) -> Self:
         _load(self._module)  # an invalid setting raises its own error here
-        with dg.DagsterInstance.get():  # creates the storage now, so that the workers do not race to create it
-            return self
+        return self
 
     def __exit__(self, *exception: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=exception[0] is None, cancel_futures=True)
 
-    def run(self, jobs: Sequence[tuple[str, str]]) -> Iterator[JobRun]:
+    def job(self, name: str) -> dg.JobDefinition:
+        """Return the definition of a job."""
+        return _loaded["defs"].resolve_job_def(name)
+
+    def run(self, jobs: Sequence[tuple[str, str]], *, run_config: Mapping[str, Any] | None = None) -> Iterator[JobRun]:
         """Run jobs, and yield the outcome of each run as it ends.
 
         A failed run does not stop the others. If a worker is killed, the pool breaks. Then the runs that were active
@@ -89,28 +92,33 @@ class WorkerPool:
 
         Args:
             jobs: Pairs of job and month, such as ("green", "2021-01"), or ("quality", "") for a job without partitions.
+            run_config: The run config of every run, already validated.
         """
         waiting = list(jobs)
         while waiting:
-            for outcome in self._run_together(waiting, self._count):
+            for outcome in self._run_together(waiting, self._count, run_config or {}):
                 waiting.remove((outcome.job, outcome.month))
                 yield outcome
             if not waiting:
                 return
             for suspect in self._kill_workers() or waiting[: self._count]:
                 killed = JobRun(*suspect, succeeded=False, seconds=0, reason="Its worker process was killed.")
-                outcomes = [*self._run_together([suspect], 1), killed]
+                outcomes = [*self._run_together([suspect], 1, run_config or {}), killed]
                 self._kill_workers()
                 waiting.remove(suspect)
                 yield outcomes[0]
 
-    def _run_together(self, jobs: Sequence[tuple[str, str]], count: int) -> Iterator[JobRun]:
+    def _run_together(
+        self, jobs: Sequence[tuple[str, str]], count: int, run_config: Mapping[str, Any]
+    ) -> Iterator[JobRun]:
         """Yield the outcome of each run as it ends. If a worker is killed, the active and pending runs have none."""
         if self._pool is None:
+            with dg.DagsterInstance.get():  # creates the storage now, so that the workers do not race to create it
+                pass
             self._pool = ProcessPoolExecutor(count, self._context, initializer=_prepare, initargs=(self._module,))
         futures: list[Future[JobRun]] = []
         with suppress(BrokenProcessPool):
-            futures.extend(self._pool.submit(_run_job, *pair, self._backfill) for pair in jobs)
+            futures.extend(self._pool.submit(_run_job, *pair, self._backfill, run_config) for pair in jobs)
         for future in as_completed(futures):
             if not isinstance(future.exception(), BrokenProcessPool):
                 yield future.result()
@@ -166,7 +174,7 @@ def _parent() -> Any:
     return multiprocessing.parent_process()
 
 
-def _run_job(job_name: str, month: str, backfill: str) -> JobRun:
+def _run_job(job_name: str, month: str, backfill: str, run_config: Mapping[str, Any]) -> JobRun:
     if _parent() is not None and not _parent().is_alive():
         os._exit(1)
     started = time.monotonic()
@@ -181,7 +189,7 @@ def _run_job(job_name: str, month: str, backfill: str) -> JobRun:
             asset_selection=sorted(job.asset_layer.selected_asset_keys) or None,
             tags={BACKFILL_TAG: backfill},
             # The event log has all messages; the console shows the progress only.
-            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}} | dict(run_config),
             raise_on_error=False,
         )
     return JobRun(

@@ -176,7 +176,7 @@ def test_a_run_of_make_backfill_records_its_asset_selection(
     (dagster_home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
     monkeypatch.setenv("DAGSTER_HOME", str(dagster_home))
     monkeypatch.setitem(_loaded, "defs", harness.defs)
-    assert _run_job("green", MONTH, "a backfill").succeeded
+    assert _run_job("green", MONTH, "a backfill", {}).succeeded
     with dg.DagsterInstance.get() as instance:
         (run,) = instance.get_runs()
     assert run.asset_selection == {dg.AssetKey([layer, "green_trips"]) for layer in LAYERS}

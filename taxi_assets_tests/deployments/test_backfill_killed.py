@@ -53,9 +53,12 @@ def start_backfill(environment: dict[str, str], *options: str) -> subprocess.Pop
 
 
 def test_a_month_whose_process_is_always_killed_does_not_stop_other_months(
-    instance: dg.DagsterInstance, environment: dict[str, str]
+    instance: dg.DagsterInstance, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    with start_backfill(environment, "--module", "taxi_assets_tests.deployments.killing_lake") as process:
+    config = tmp_path / "month.yaml"
+    config.write_text("ops: {clean_green: {config: {rules: []}}}")
+    options = ["--module", "taxi_assets_tests.deployments.killing_lake", "--config", str(config)]
+    with start_backfill(environment, *options) as process:
         output, _ = process.communicate(timeout=300)
     assert process.returncode == 1
     assert output.split("runs succeeded")[1].splitlines()[1:] == [
@@ -63,6 +66,9 @@ def test_a_month_whose_process_is_always_killed_does_not_stop_other_months(
     ]
     assert re.search(rf"green {KILLED_ONCE}  ok", output)
     assert not instance.get_runs(UNFINISHED)
+    runs = instance.get_runs(dg.RunsFilter(job_name="green"))
+    assert len(runs) >= 3  # at least one run was killed, and its month repeated
+    assert all(run.run_config["ops"] == {"clean_green": {"config": {"rules": []}}} for run in runs)
 
 
 def test_the_workers_of_a_killed_backfill_end_too(instance: dg.DagsterInstance, environment: dict[str, str]) -> None:

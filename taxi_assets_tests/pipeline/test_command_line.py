@@ -152,6 +152,44 @@ def test_a_backfill_of_an_invalid_range_fails(home: Path, service: str, first: s
     assert not list(home.iterdir())
 
 
+def test_run_config_applies_to_every_month_of_a_range_and_to_no_later_run(home: Path) -> None:
+    config = home / "no_rules.yaml"
+    config.write_text("ops:\n  clean_green:\n    config:\n      rules: []\n")
+    command = ["make", "backfill", f"VENV={BIN.parent}", "SERVICE=green"]
+
+    ended = run(home, *command, "FROM=2021-01", "TO=2021-03", f"CONFIG={config}", TAXI_SOURCE="sample")
+
+    assert ended.returncode == 0, ended.stderr
+    assert f"Every run of the job green has the run config in {config}." in ended.stdout
+    assert _quarantined(ended.stdout) == {"2021-01": 0, "2021-02": 0, "2021-03": 0}
+    with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
+        runs = instance.get_runs(dg.RunsFilter(job_name="green"))
+    assert [run.run_config["ops"] for run in runs] == [{"clean_green": {"config": {"rules": []}}}] * 3
+    assert {run.tags["dagster/partition"] for run in runs} == {"2021-01", "2021-02", "2021-03"}
+
+    without = run(home, *command, "FROM=2021-02", "TO=2021-02", TAXI_SOURCE="sample")
+    assert _quarantined(without.stdout)["2021-02"] > 0
+
+
+@pytest.mark.parametrize("rules", ["[zero_pasengers]", "["])
+def test_no_run_is_created_and_nothing_is_written_if_the_run_config_is_invalid(home: Path, rules: str) -> None:
+    config = home / "month.yaml"
+    config.write_text(f"ops:\n  clean_green:\n    config:\n      rules: {rules}\n")
+    ended = run(
+        home,
+        *(sys.executable, "-m", "taxi_assets.cli.backfill", "backfill"),
+        *("--service", "green", "--from", "2021-01", "--to", "2021-03", "--config", str(config)),
+        DAGSTER_HOME=_instance(home),
+        TAXI_SOURCE="sample",
+    )
+    assert ended.returncode == 1
+    assert not ended.stdout
+    assert ended.stderr.startswith(f"Error: The run config {config}, line ")
+    assert ended.stderr.endswith("[RunConfigError]\nNo run was started.\n")
+    written = {path.relative_to(home).as_posix() for path in home.rglob("*")}
+    assert written == {"month.yaml", "dagster", "dagster/dagster.yaml"}
+
+
 def test_make_demo(home: Path) -> None:
     # An instance with a storage section belongs to the user: make must not overwrite it, however old it is.
     instance = home / "demo" / "dagster" / "dagster.yaml"
@@ -172,6 +210,20 @@ def test_make_demo(home: Path) -> None:
     assert str(home / "demo" / "warehouse.duckdb") in ended.stdout
     with duckdb.connect(str(home / "demo" / "warehouse.duckdb"), read_only=True) as connection:
         assert connection.execute("SELECT count(*) FROM taxi.taxi_zones").fetchall() == [(265,)]
+
+
+def test_a_range_without_an_end_is_incomplete_unless_only_stale_months_run(home: Path) -> None:
+    arguments = ["backfill", "--service", "green", "--from", "2021-01"]
+    ended = CliRunner().invoke(cli, arguments, env={"DAGSTER_HOME": str(home)})
+    assert ended.exit_code == 2
+    assert "The range is incomplete. Set --from and --to, or --stale." in ended.stderr
+    assert not list(home.iterdir())
+
+
+def _quarantined(output: str) -> dict[str, int]:
+    """Return the number of quarantined rows by month, from the table that a backfill prints."""
+    rows = [line.split() for line in output.splitlines() if line.startswith("green ")]
+    return {month: int(quarantined.replace(",", "")) for _, month, _, _, quarantined, _ in rows}
 
 
 def _instance(home: Path) -> str:

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import tenacity
 from playwright.sync_api import expect
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Locator, Page
 
 SCREENSHOTS = os.environ.get("TAXI_TEST_SCREENSHOTS")
 MONTHS = ("2021-01", "2021-02", "2021-03")
@@ -60,14 +61,20 @@ def test_an_asset_shows_its_owner_its_address_and_its_layer(page: Page) -> None:
     expect(page.get_by_text(re.compile("^file:///.*/lake/raw/green_trips$"))).to_be_visible()
 
 
-def test_a_backfill_of_three_months_is_launched_from_the_job(page: Page) -> None:
+def open_backfill_dialog(page: Page, first: str, last: str) -> Locator:
+    """Open the dialog of the job `green`, and choose a range of months."""
     page.goto(f"{LOCATION}/jobs/green")
-    expect(page.get_by_text("Green taxi: downloads one month, cleans it")).to_be_visible()
     page.get_by_role("button", name=re.compile("Materialize all")).click()
-    dialog = page.get_by_role("dialog")
+    dialog = page.get_by_role("dialog").filter(has_text="Launch runs to materialize")
     months = dialog.get_by_placeholder(re.compile("ex: "))
-    months.fill(f"[{MONTHS[0]}...{MONTHS[-1]}]")
+    months.fill(f"[{first}...{last}]")
     months.press("Enter")
+    return dialog
+
+
+def test_a_backfill_of_three_months_is_launched_from_the_job(page: Page) -> None:
+    dialog = open_backfill_dialog(page, MONTHS[0], MONTHS[-1])
+    expect(page.get_by_text("Green taxi: downloads one month, cleans it")).to_be_visible()
     expect(dialog.get_by_text("3 partitions")).to_be_visible()
     screenshot(page, "backfill")
     dialog.get_by_role("button", name="Launch backfill").click()
@@ -123,3 +130,23 @@ def test_the_report_shows_a_chart(page: Page) -> None:
     expect(chart).to_be_visible()
     assert chart.evaluate("image => image.naturalWidth") > 300
     screenshot(page, "report")
+
+
+def test_run_config_applies_to_every_month_of_a_backfill(page: Page) -> None:
+    dialog = open_backfill_dialog(page, MONTHS[0], MONTHS[1])
+    dialog.get_by_text("Config", exact=True).click()
+    dialog.get_by_role("button", name="Add config").click()
+    editor = page.get_by_role("dialog").filter(has_text="Config Editor")
+    editor.locator(".CodeMirror").first.click()
+    page.keyboard.insert_text("ops: {clean_green: {config: {rules: []}}}")
+    editor.get_by_role("button", name="Save config").click()
+    expect(editor).to_be_hidden()
+    expect(dialog.get_by_text("Config saved")).to_be_visible()
+    dialog.get_by_role("button", name="Launch backfill").click()
+    expect(dialog).to_be_hidden()
+    query = '{runsOrError(filter: {pipelineName: "green"}) {... on Runs {results {status runConfigYaml}}}}'
+    for attempt in tenacity.Retrying(wait=tenacity.wait_fixed(1), stop=tenacity.stop_after_delay(240)):
+        with attempt:
+            answer = page.request.post("/graphql", data={"query": query}).json()
+            runs = answer["data"]["runsOrError"]["results"]
+            assert [run["status"] for run in runs if "rules: []" in run["runConfigYaml"]] == ["SUCCESS", "SUCCESS"]
