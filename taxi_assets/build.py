@@ -42,9 +42,7 @@ from taxi_assets.dagster_compat import ignore_preview_warnings
 from taxi_assets.io_managers.lake_parquet import LakeParquetIOManager
 from taxi_assets.io_managers.raw_files import RawFileIOManager
 from taxi_assets.io_managers.report_pages import ReportIOManager
-from taxi_assets.io_managers.warehouse_frames import WarehouseFrameIOManager
-from taxi_assets.io_managers.warehouse_marts import WarehouseMartIOManager
-from taxi_assets.io_managers.warehouse_tables import WarehouseTableIOManager
+from taxi_assets.io_managers.warehouse_table import WarehouseTableIOManager
 from taxi_assets.marts.mart import marts
 from taxi_assets.resources.publisher import PublisherResource
 from taxi_assets.storage.lake.local_lake import LocalLake
@@ -139,14 +137,13 @@ def build_warehouse(settings: Settings) -> Warehouse:
     return BigQueryWarehouse(api=api, project=address.project, dataset=address.dataset, location=address.location)
 
 
-def build_frame_io_manager(warehouse: Warehouse, settings: Settings) -> Any:
-    """Return the IO manager for unpartitioned tables, which are pandas DataFrames."""
-    address = settings.warehouse
-    if not isinstance(address, BigQueryAddress):
-        return WarehouseFrameIOManager(warehouse=warehouse)
-    from taxi_assets.io_managers.bigquery_frames import BigQueryFrameIOManager  # noqa: PLC0415
+def build_table_io_manager(warehouse: Warehouse, settings: Settings) -> Any:
+    """Return the IO manager for tables of the warehouse."""
+    if not isinstance(settings.warehouse, BigQueryAddress):
+        return WarehouseTableIOManager(warehouse=warehouse)
+    from taxi_assets.io_managers.bigquery_table import BigQueryTableIOManager  # noqa: PLC0415
 
-    return BigQueryFrameIOManager(project=address.project, dataset=address.dataset, warehouse=warehouse)
+    return BigQueryTableIOManager(warehouse=warehouse)
 
 
 def build_service_assets(service: Service, settings: Settings) -> list[dg.AssetSpec | dg.AssetsDefinition]:
@@ -272,9 +269,7 @@ def build_io_managers(lake: Lake, warehouse: Warehouse, settings: Settings) -> d
         "raw_files": RawFileIOManager(lake=lake),
         "lake_parquet": LakeParquetIOManager(lake=lake),
         "reports": ReportIOManager(lake=lake),
-        "warehouse_tables": WarehouseTableIOManager(warehouse=warehouse),
-        "warehouse_marts": WarehouseMartIOManager(warehouse=warehouse),
-        "warehouse_frames": build_frame_io_manager(warehouse, settings),
+        "warehouse_table": build_table_io_manager(warehouse, settings),
     }
 
 

@@ -17,8 +17,8 @@ from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 # The states in which an evaluation of a check is over; the public API returns records in any state.
 from dagster._core.storage.asset_check_execution_record import COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES
 
-# Needed to build and type the BigQuery IO manager (`bigquery_frames.py`).
-from dagster._core.storage.db_io_manager import DbIOManager, DbTypeHandler, TableSlice
+# The argument by which `BigQueryPandasTypeHandler` of dagster-gcp-pandas takes the name of a table.
+from dagster._core.storage.db_io_manager import TableSlice
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -37,8 +37,6 @@ __all__ = [
     "BulkActionStatus",
     "BulkActionsFilter",
     "CheckError",
-    "DbIOManager",
-    "DbTypeHandler",
     "EvaluationError",
     "PartitionBackfill",
     "SerializableErrorInfo",

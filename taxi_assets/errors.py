@@ -186,6 +186,21 @@ class WarehouseSchemaError(PermanentError):
     """
 
 
+class AssetDefinitionError(PermanentError):
+    """An asset is defined in a way that its IO manager cannot store or load: its types, its partitions or its name.
+
+    Raised before the step's work starts if the type annotations show it, otherwise before anything is stored.
+    """
+
+
+class AssetValueError(PermanentError):
+    """An asset returned a value that its IO manager cannot store. Raised before anything is stored."""
+
+
+class RowsOutsidePartitionError(PermanentError):
+    """An asset returned rows that do not belong to the partition of the run. Raised before anything is replaced."""
+
+
 class ServiceDefinitionError(PermanentError):
     """The definition of a service is invalid: a column or its type is missing, or a name is not unique.
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     import pandas as pd
+    import pyarrow as pa
 
     from taxi_assets.marts.mart import Mart
     from taxi_assets.storage.warehouse.base_warehouse import Warehouse
@@ -101,6 +102,30 @@ def column_descriptions(context: dg.OutputContext) -> dict[str, str]:
     schema: Any = (context.definition_metadata or {}).get("dagster/column_schema")
     schema = getattr(schema, "value", schema) or getattr(schema, "schema", None)
     return {column.name: column.description or "" for column in schema.columns} if schema else {}
+
+
+def rows_metadata(context: dg.OutputContext, schema: pa.Schema, rows: int) -> dict[str, Any]:
+    """Return the columns and the number of rows that an IO manager has stored.
+
+    Args:
+        context: The context of the output; the asset's column schema may describe columns.
+        schema: The columns.
+        rows: Number of rows, of the partition if the asset is partitioned.
+    """
+    descriptions = column_descriptions(context)
+    columns = [dg.TableColumn(field.name, str(field.type), descriptions.get(field.name)) for field in schema]
+    found: dict[str, Any] = {"dagster/column_schema": dg.TableSchema(columns)}
+    if not context.has_asset_partitions:
+        return found | {"dagster/row_count": rows}
+    # Dagster gives all partitions of a run the same metadata, so the rows of several partitions are not told apart.
+    return found | ({"dagster/partition_row_count": rows} if len(context.asset_partition_keys) == 1 else {})
+
+
+def rows_preview(schema: pa.Schema, batch: pa.RecordBatch | None) -> dict[str, dg.MarkdownMetadataValue]:
+    """Return the first rows of a batch as a Markdown table; without a batch, an empty table with the columns."""
+    rows = [] if batch is None else batch.slice(0, PREVIEW_ROWS).to_pylist()
+    names = schema.names if batch is None else batch.schema.names
+    return {"preview": dg.MetadataValue.md(markdown_table(names, [list(row.values()) for row in rows]))}
 
 
 def source_metadata(record: SourceRecord, *, digest_key: str = "raw_sha256") -> dict[str, Any]:

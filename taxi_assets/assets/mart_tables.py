@@ -3,17 +3,17 @@
 import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import dagster as dg
+import pandas as pd
 
 from taxi_assets import metadata
 from taxi_assets.assets.reference import ZONES
 from taxi_assets.automation.conditions import on_service_change
 from taxi_assets.automation.step_failures import as_failures
 from taxi_assets.checks.mart_checks import evaluate_mart, mart_check_specs
-from taxi_assets.errors import NoTripsLoadedError
-from taxi_assets.io_managers.warehouse_marts import replace_mart
+from taxi_assets.errors import ConcurrentUpdateError, NoTripsLoadedError
 from taxi_assets.marts.mart import Mart, MartMonth
 from taxi_assets.partitions import all_services_partitions
 from taxi_assets.storage.warehouse.base_warehouse import Warehouse
@@ -55,7 +55,7 @@ def mart_asset(mart: Mart, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefi
                 key=key,
                 description=_DESCRIPTION.format(description=mart.description, key=", ".join(mart.key), name=mart.name),
                 group_name="marts",
-                io_manager_key="warehouse_marts",
+                io_manager_key="warehouse_table",
                 metadata={
                     "dagster/column_schema": metadata.column_schema(mart.columns),
                     "partition_expr": "data_month",
@@ -157,3 +157,47 @@ def _data_version(mart: Mart, versions: Mapping[str, str]) -> str:
 
 def _names(services: Sequence[Service]) -> str:
     return ", ".join(service.name for service in services)
+
+
+class ReplacedMart(NamedTuple):
+    """A month of a mart that has been replaced."""
+
+    rows: int
+    """Number of rows."""
+    preview: pd.DataFrame
+    """The first rows."""
+
+
+def replace_mart(warehouse: Warehouse, output: MartMonth, *, run_id: str) -> ReplacedMart:
+    """Compute a month in the warehouse and replace its rows.
+
+    Raises:
+        ConcurrentUpdateError: Another run has loaded other trips since `output.versions` was read.
+    """
+    mart, month = output.mart, output.month
+    with warehouse.session():
+        rows = warehouse.replace_mart(
+            mart,
+            month,
+            output.services,
+            run_id=run_id,
+            require_inputs_unchanged=lambda: _require_same_versions(warehouse, output),
+        )
+        return ReplacedMart(rows, warehouse.read_portable_frame(_month_query(mart, month, metadata.PREVIEW_ROWS)))
+
+
+def _require_same_versions(warehouse: Warehouse, output: MartMonth) -> None:
+    found = warehouse.loaded_versions(output.mart.services, output.month)
+    if found != output.versions:
+        changed = sorted({name for name, _ in found.items() ^ output.versions.items()})
+        raise ConcurrentUpdateError(
+            f"marts/{output.mart.name} {output.month}: another run has loaded {', '.join(changed)} since this run "
+            "read the loaded versions.",
+            remedy="Materialize it again.",
+        )
+
+
+def _month_query(mart: Mart, month: Month, rows: int | None = None) -> str:
+    columns = ", ".join(column.name for column in mart.columns)
+    query = f"SELECT {columns} FROM {mart.name} WHERE data_month = CAST('{month.start}' AS DATE) "  # noqa: S608  (names from the mart's definition)
+    return query + f"ORDER BY {', '.join(mart.key)}" + (f" LIMIT {rows}" if rows else "")

@@ -39,7 +39,7 @@ def quality_asset(retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
         description=_DESCRIPTION.format(table=QUALITY.path[-1]),
         deps=[dg.AssetKey(["clean", service.table]) for service in SERVICES.values()],
         group_name="quality",
-        io_manager_key="warehouse_frames",
+        io_manager_key="warehouse_table",
         metadata={"dagster/column_schema": metadata.column_schema(COLUMNS)},
         tags=metadata.asset_tags("quality"),
         code_version=columns_version(COLUMNS, VERSION),

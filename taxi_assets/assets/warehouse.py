@@ -36,7 +36,7 @@ def warehouse_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg
         partitions_def=monthly_partitions(service),
         ins={"trips": dg.AssetIn(clean)},
         group_name=service.name,
-        io_manager_key="warehouse_tables",
+        io_manager_key="warehouse_table",
         metadata={
             "dagster/column_schema": metadata.column_schema(service.columns),
             "partition_expr": "data_month",

@@ -1,27 +1,156 @@
-"""Store months of trips in the lake as Parquet."""
+"""Store rows in the lake as Parquet: months of trips, and what your own assets return."""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any
 
 import dagster as dg
-import pandas as pd
+import pyarrow.parquet
 
-from taxi_assets.automation.step_failures import as_failures
-from taxi_assets.io_managers.partition_context import object_prefix_of, retry_number_of
+from taxi_assets import metadata
+from taxi_assets.errors import AssetDefinitionError, AssetValueError, LakeObjectMissingError
+from taxi_assets.io_managers.asset_context import (
+    add_new_metadata,
+    allows_missing_partitions,
+    asset_failures,
+    asset_label,
+    list_keys,
+    object_prefix_of,
+    partition_keys,
+    requested_type,
+    require_input_type,
+    single_prefix_of,
+)
 from taxi_assets.storage.lake.base_lake import Lake
 from taxi_assets.storage.lake.objects import ParquetPartition, StagedParquet
+from taxi_assets.storage.parquet_rows import open_files, write_rows
+from taxi_assets.storage.table_values import OUTPUT_TYPES, is_output_type, load_dataset, open_rows, type_name
+
+_ASSET = "taxi_assets.asset"
+"""The key of the footer's metadata that names the asset of a file."""
 
 
 class LakeParquetIOManager(dg.ConfigurableIOManager):
-    """Stores months of trips in the lake as Parquet."""
+    """Stores rows in the lake as Parquet: one file per partition, under the asset's key.
+
+    An asset returns a `pandas.DataFrame`, `pyarrow.Table`, `pyarrow.RecordBatchReader`, `polars.DataFrame` or
+    `polars.LazyFrame`. The last three stream: readers and lazy frames are written batch by batch. An input gets the
+    partitions that its partition mapping selects: one after the other, or each on its own in a `dict[str, …]`.
+
+        @dg.asset(partitions_def=monthly_partitions(GREEN), io_manager_key="lake_parquet")
+        def long_trips(green_trips: pl.LazyFrame) -> pl.LazyFrame:
+            return green_trips.filter(pl.col("trip_distance") > 20)
+    """
 
     lake: dg.ResourceDependency[Lake]
 
-    def handle_output(self, context: dg.OutputContext, obj: StagedParquet | ParquetPartition) -> None:
-        """Write a staged month to the lake. Do nothing for a `ParquetPartition`, which is in the lake already."""
-        if isinstance(obj, StagedParquet):
-            with as_failures(retry_number=retry_number_of(context)):
-                ParquetPartition.publish(self.lake, object_prefix_of(context), obj, run_id=context.run_id)
+    @staticmethod
+    def check_definition(asset: dg.AssetKey, type_: Any, _metadata: Mapping[str, Any], _partitions: Any) -> None:
+        """Raise an error if an asset is defined in a way that this IO manager cannot store.
 
-    def load_input(self, context: dg.InputContext) -> ParquetPartition | pd.DataFrame:
-        """Return a handle to the month, or its rows if the input is annotated as `pandas.DataFrame`."""
-        with as_failures(retry_number=retry_number_of(context)):
-            trips = ParquetPartition.get(self.lake, object_prefix_of(context))
-            return trips.to_pandas() if context.dagster_type.typing_type is pd.DataFrame else trips
+        Args:
+            asset: The asset.
+            type_: The type that the asset's function declares to return; `typing.Any` if there is none.
+            _metadata: The asset's definition metadata.
+            _partitions: The asset's partitions definition, or None.
+
+        Raises:
+            AssetDefinitionError: The type cannot be stored.
+        """
+        if type_ is not Any and type_ not in {StagedParquet, ParquetPartition} and not is_output_type(type_):
+            raise AssetDefinitionError(
+                f"{asset.to_user_string()} returns {type_name(type_)}, which lake_parquet cannot store.",
+                remedy=f"Return one of: {', '.join(OUTPUT_TYPES)}.",
+            )
+
+    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
+        """Write the rows as one Parquet file, which replaces the old file of the partition.
+
+        A `ParquetPartition` of this asset is in the lake already: nothing is written.
+        """
+        with asset_failures(context):
+            prefix = single_prefix_of(context)
+            if isinstance(obj, StagedParquet):
+                ParquetPartition.publish(self.lake, prefix, obj, run_id=context.run_id)
+            elif not isinstance(obj, ParquetPartition):
+                self._store(context, f"{prefix}.parquet", obj)
+            elif obj.key != f"{prefix}.parquet":
+                raise AssetValueError(
+                    f"{asset_label(context)}: the asset returned a handle to {obj.key}, which is the file of another "
+                    "asset or partition. Nothing has been stored.",
+                    remedy="Annotate the input as pandas.DataFrame or pyarrow.RecordBatchReader, and return its rows.",
+                )
+
+    def load_input(self, context: dg.InputContext) -> Any:
+        """Return the rows in the type that the input asks for, or handles for the type `ParquetPartition`."""
+        type_, by_partition = requested_type(context)
+        with asset_failures(context):
+            if type_ is not ParquetPartition:
+                require_input_type(context, type_)
+            elif not by_partition:
+                return ParquetPartition.get(self.lake, single_prefix_of(context))
+            files = self._files(context)
+            if type_ is ParquetPartition:
+                prefixes = {key: file.removesuffix(".parquet") for key, file in files.items()}
+                return {key: ParquetPartition.get(self.lake, prefix) for key, prefix in prefixes.items()}
+            if by_partition:
+                return {key: load_dataset(self._open({key: file}), type_) for key, file in files.items()}
+            return load_dataset(self._open(files), type_)
+
+    def _files(self, context: dg.InputContext) -> dict[str, str]:
+        """Return the object keys by partition key, in partition order; without the missing ones, if that is allowed."""
+        keys = partition_keys(context)
+        if keys is None:
+            return {"": f"{object_prefix_of(context)}.parquet"}
+        files = {key: f"{object_prefix_of(context, key)}.parquet" for key in keys}
+        missing = [key for key, file in files.items() if self.lake.version(file) is None]
+        if missing and not allows_missing_partitions(context):
+            raise LakeObjectMissingError(
+                f"{context.asset_key.to_user_string()} is not in the lake for {list_keys(missing)}: "
+                f"{self.lake.uri(files[missing[0]])} does not exist.",
+                remedy=f"Materialize {context.asset_key.to_user_string()} for these partitions first. To read only the "
+                "others, add the metadata allow_missing_partitions: true to the input.",
+            )
+        return {key: file for key, file in files.items() if key not in missing}
+
+    def _open(self, files: Mapping[str, str]) -> Any:
+        with ExitStack() as opened:
+            streams = {file: opened.enter_context(self.lake.open(file)) for file in files.values()}
+            dataset = open_files(streams)
+            opened.pop_all()  # the dataset closes its files
+        return dataset
+
+    def _store(self, context: dg.OutputContext, key: str, value: object) -> None:
+        label, asset = asset_label(context), context.asset_key.to_user_string()
+        with self.lake.staging() as folder:
+            replaces = self._owned_version(key, asset)
+            rows = open_rows(value, label)
+            file = folder / "rows.parquet"
+            written = write_rows(rows, file, {_ASSET: asset})
+            first = pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=metadata.PREVIEW_ROWS)
+            found = {
+                **metadata.rows_metadata(context, rows.schema, written),
+                **metadata.rows_preview(rows.schema, next(first, None)),
+                "file_bytes": file.stat().st_size,
+                "dagster/uri": self.lake.uri(key),
+            }
+            self.lake.publish(file, key, replaces=replaces, run_id=context.run_id)
+        add_new_metadata(context, found)
+
+    def _owned_version(self, key: str, asset: str) -> str | None:
+        """Return the version of the object that will be replaced; raise an error if it belongs to another asset."""
+        version = self.lake.version(key)
+        if version is not None:
+            with self.lake.open(key, version) as file:
+                try:
+                    footer = pyarrow.parquet.read_metadata(file).metadata or {}
+                except (pyarrow.ArrowException, OSError, ValueError):  # a damaged file: replace it
+                    return version
+            owner = footer.get(_ASSET.encode(), b"").decode()
+            if owner != asset:
+                raise AssetDefinitionError(
+                    f"{asset} would replace {self.lake.uri(key)}, which "
+                    + (f"the asset {owner} has stored." if owner else "was not stored by an asset of your own."),
+                    remedy="Rename the asset, or move the file elsewhere.",
+                )
+        return version

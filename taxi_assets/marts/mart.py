@@ -52,7 +52,7 @@ _HEADER = "/*", "*/"
 _NAME = re.compile("[a-z_][a-z0-9_]*")
 _VIEW = re.compile(r"\bCREATE\s+VIEW\s+(\w+)", re.IGNORECASE)
 # Other tables of the warehouse: a mart of the same name would overwrite them.
-_RESERVED_NAMES = {all_trips.NAME, ZONES_TABLE, "month_quality", "loaded_months"}
+_RESERVED_NAMES = {all_trips.NAME, ZONES_TABLE, "month_quality", "loaded_months", "stored_partitions"}
 
 _KEYS = (
     Column("data_month", ColumnType.DATE, "First day of the published month; the partition."),

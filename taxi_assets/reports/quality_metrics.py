@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pandas as pd
-import pyarrow as pa
 
 from taxi_assets.reports import formatting
 from taxi_assets.tlc.month import Month
@@ -58,13 +57,6 @@ COLUMNS = (
     ),
     Column("generated", ColumnType.BOOLEAN, "True for the generated sample: not TLC's records."),
 )
-_TYPES = {
-    ColumnType.TEXT: pd.StringDtype(),
-    ColumnType.INTEGER: pd.Int64Dtype(),
-    ColumnType.DEGREES: pd.Float64Dtype(),
-    ColumnType.BOOLEAN: pd.BooleanDtype(),
-    ColumnType.DATE: pd.ArrowDtype(pa.date32()),
-}
 
 
 def quality_frame(reports: Iterable[CleaningReport]) -> pd.DataFrame:
@@ -77,7 +69,7 @@ def quality_frame(reports: Iterable[CleaningReport]) -> pd.DataFrame:
         rows.append(_month(report, before))
         rows += [_reason(report, name) for name in sorted(report.reasons)]
     frame = pd.DataFrame(rows, columns=[column.name for column in COLUMNS])
-    return frame.astype({column.name: _TYPES[column.type] for column in COLUMNS})
+    return frame.astype({column.name: pd.ArrowDtype(column.type.arrow_type) for column in COLUMNS})
 
 
 def _month(report: CleaningReport, rows_before: int | None) -> dict[str, object]:

@@ -12,20 +12,6 @@ import pyarrow as pa
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_NULLABLE_TYPES: Mapping[Any, Any] = {
-    pa.int8(): pd.Int8Dtype(),
-    pa.int16(): pd.Int16Dtype(),
-    pa.int32(): pd.Int32Dtype(),
-    pa.int64(): pd.Int64Dtype(),
-    pa.uint8(): pd.UInt8Dtype(),
-    pa.uint16(): pd.UInt16Dtype(),
-    pa.uint32(): pd.UInt32Dtype(),
-    pa.uint64(): pd.UInt64Dtype(),
-    pa.bool_(): pd.BooleanDtype(),
-    pa.string(): pd.StringDtype(),
-    pa.large_string(): pd.StringDtype(),
-}
-
 _ARROW_TYPES: Mapping[str, Any] = {
     "BIGINT": pa.int64(),
     "BOOLEAN": pa.bool_(),
@@ -51,8 +37,11 @@ class StagedFrame:
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
-    """Convert an Arrow table to a frame: nullable integers, booleans and strings; decimals as exact `Decimal`s."""
-    frame: pd.DataFrame = table.to_pandas(types_mapper=_NULLABLE_TYPES.get)
+    """Convert an Arrow table to a frame whose columns stay in Arrow memory (`pandas.ArrowDtype`).
+
+    Integers, booleans, texts and decimals are exact and nullable, and no value becomes a Python object.
+    """
+    frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
     return frame
 
 

@@ -87,7 +87,8 @@ def _read(file: BinaryIO) -> pd.DataFrame:
             )
         found[column.name] = frame[published]
     _require_unique_ids(found["location_id"])
-    return pd.DataFrame(found).astype({"location_id": "Int64"})
+    types = {column.name: pd.ArrowDtype(column.type.arrow_type) for column in ZONE_COLUMNS}
+    return pd.DataFrame(found).astype({"location_id": "Int64"}).astype(types)
 
 
 def _require_unique_ids(ids: pd.Series[str]) -> None:

@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 
 Trips = list[dict[str, Any]]
 
+TEXT = pd.ArrowDtype(pa.string())
 ZONES = pd.DataFrame(
     {
-        "location_id": pd.array([1, 2, 3, 4, 264, 265], "Int64"),
-        "borough": pd.array(["EWR", "Queens", "Bronx", "Queens", "Unknown", "N/A"], "string"),
-        "zone": pd.array(["Newark Airport", "Jamaica Bay", "Größe 🚕", "O'Hare", "N/A", "Outside of NYC"], "string"),
-        "service_zone": pd.array(["EWR", "Boro Zone", "Boro Zone", "Boro Zone", "N/A", "N/A"], "string"),
+        "location_id": pd.Series([1, 2, 3, 4, 264, 265], dtype="int64[pyarrow]"),
+        "borough": pd.Series(["EWR", "Queens", "Bronx", "Queens", "Unknown", "N/A"], dtype=TEXT),
+        "zone": pd.Series(["Newark Airport", "Jamaica Bay", "Größe 🚕", "O'Hare", "N/A", "Outside of NYC"], dtype=TEXT),
+        "service_zone": pd.Series(["EWR", "Boro Zone", "Boro Zone", "Boro Zone", "N/A", "N/A"], dtype=TEXT),
     }
 )
 _NAMES = {number: names for number, *names in ZONES.drop(columns="service_zone").itertuples(index=False)}

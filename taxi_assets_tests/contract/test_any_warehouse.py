@@ -29,6 +29,7 @@ from taxi_assets.tlc.parquet_io import TripWriter
 from taxi_assets.tlc.schema import ColumnType
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets_tests.contract.stores import child_process
+from taxi_assets_tests.table_rows import store_rows
 from taxi_assets_tests.trips import MONTH, publish_generated_month
 
 if TYPE_CHECKING:
@@ -41,14 +42,14 @@ if TYPE_CHECKING:
 
 NEXT_MONTH = MONTH.shift(1)
 DTYPES = {
-    ColumnType.INTEGER: "Int64",
-    ColumnType.TEXT: "string",
-    ColumnType.BOOLEAN: "boolean",
-    ColumnType.DATETIME: "datetime64[us]",
-    ColumnType.DEGREES: "float64",
-    ColumnType.MONEY: "object",
-    ColumnType.MILES: "object",
-    ColumnType.DATE: "object",
+    ColumnType.INTEGER: "int64[pyarrow]",
+    ColumnType.TEXT: "string[pyarrow]",
+    ColumnType.BOOLEAN: "bool[pyarrow]",
+    ColumnType.DATETIME: "timestamp[us][pyarrow]",
+    ColumnType.DEGREES: "double[pyarrow]",
+    ColumnType.MONEY: "decimal128(12, 2)[pyarrow]",
+    ColumnType.MILES: "decimal128(12, 3)[pyarrow]",
+    ColumnType.DATE: "date32[day][pyarrow]",
 }
 UTF8 = "Größe 🚕 \"x\" 'y' \\ NA"
 
@@ -423,7 +424,7 @@ def test_a_warehouse_that_does_not_exist_yet_is_empty(warehouse: Warehouse) -> N
 @pytest.mark.parametrize("exists", [False, True], ids=["no warehouse", "no table"])
 def test_the_error_for_a_missing_table_names_it_and_the_remedy(warehouse: Warehouse, exists: bool) -> None:
     if exists:
-        warehouse.replace_frame("taxi_zones", ZONES, {})
+        store_rows(warehouse, "taxi_zones", ZONES)
     with pytest.raises(WarehouseTableMissingError) as trips_error:
         warehouse.read_month(GREEN, MONTH)
     with pytest.raises(WarehouseTableMissingError) as frame_error:
@@ -442,34 +443,35 @@ def test_a_month_that_was_never_loaded_is_empty(warehouse: Warehouse, lake: Lake
 
 # --- unpartitioned tables ---------------------------------------------------------------------------------------------
 
+TEXT = pd.ArrowDtype(pa.string())
 ZONES = pd.DataFrame(
     {
-        "location_id": pd.array([1, 264, 265, None], "Int64"),
-        "Borough": pd.array(["EWR", "NA", "N/A", None], "string"),
-        "zone": pd.array(["Größe 🚕", "", "null", "o'clock"], "string"),
+        "location_id": pd.Series([1, 264, 265, None], dtype="int64[pyarrow]"),
+        "Borough": pd.Series(["EWR", "NA", "N/A", None], dtype=TEXT),
+        "zone": pd.Series(["Größe 🚕", "", "null", "o'clock"], dtype=TEXT),
     }
 )
 
 
 def test_a_frame_is_read_back_equal_and_the_text_na_is_not_null(warehouse: Warehouse) -> None:
-    warehouse.replace_frame("taxi_zones", ZONES, {})
+    store_rows(warehouse, "taxi_zones", ZONES)
     pd.testing.assert_frame_equal(warehouse.read_frame("taxi_zones"), ZONES)
 
 
 def test_a_frame_can_be_replaced_by_one_with_other_columns(warehouse_backend: WarehouseBackend) -> None:
     warehouse = warehouse_backend.open()
-    warehouse.replace_frame("taxi_zones", ZONES, {"zone": "A name."})
-    warehouse.replace_frame("taxi_zones", ZONES[["zone"]].head(2), {"zone": "The zone's name."})
+    store_rows(warehouse, "taxi_zones", ZONES, descriptions={"zone": "A name."})
+    store_rows(warehouse, "taxi_zones", ZONES[["zone"]].head(2), descriptions={"zone": "The zone's name."})
     pd.testing.assert_frame_equal(warehouse.read_frame("taxi_zones"), ZONES[["zone"]].head(2))
     assert dict(warehouse_backend.columns("taxi_zones")) == {"zone": "The zone's name."}
 
 
 def test_a_failed_commit_of_a_frame_leaves_the_old_rows(warehouse_backend: WarehouseBackend) -> None:
-    warehouse_backend.open().replace_frame("taxi_zones", ZONES, {})
+    store_rows(warehouse_backend.open(), "taxi_zones", ZONES)
     with pytest.MonkeyPatch.context() as monkeypatch:
         warehouse_backend.break_commit(monkeypatch)
         with pytest.raises(warehouse_backend.load_error):
-            warehouse_backend.open().replace_frame("taxi_zones", ZONES.head(1), {})
+            store_rows(warehouse_backend.open(), "taxi_zones", ZONES.head(1))
     pd.testing.assert_frame_equal(warehouse_backend.open().read_frame("taxi_zones"), ZONES)
 
 
@@ -477,16 +479,16 @@ def test_a_frame_whose_inputs_have_changed_leaves_the_old_rows(warehouse: Wareho
     def fail() -> None:
         raise ConcurrentUpdateError("Another run has changed the inputs.", remedy="Try again.")
 
-    warehouse.replace_frame("taxi_zones", ZONES, {})
+    store_rows(warehouse, "taxi_zones", ZONES)
     with pytest.raises(ConcurrentUpdateError):
-        warehouse.replace_frame("taxi_zones", ZONES.head(1), {}, require_inputs_unchanged=fail)
+        store_rows(warehouse, "taxi_zones", ZONES.head(1), require_inputs_unchanged=fail)
     pd.testing.assert_frame_equal(warehouse.read_frame("taxi_zones"), ZONES)
 
 
 def test_loading_trips_and_replacing_frames_do_not_affect_each_other(warehouse: Warehouse, lake: Lake) -> None:
     trips = publish_generated_month(lake)
     replace_month(warehouse, trips)
-    warehouse.replace_frame("taxi_zones", ZONES, {})
+    store_rows(warehouse, "taxi_zones", ZONES)
     assert holds_exactly(warehouse, trips)
     replace_month(warehouse, trips)
     pd.testing.assert_frame_equal(warehouse.read_frame("taxi_zones"), ZONES)

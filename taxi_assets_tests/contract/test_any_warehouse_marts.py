@@ -26,6 +26,7 @@ from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets.tlc.services.yellow import YELLOW
 from taxi_assets_tests.contract.mart_trips import ZONES, Trips, common, expected, publish_trips, trips_of
 from taxi_assets_tests.contract.stores import child_process
+from taxi_assets_tests.table_rows import store_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +56,7 @@ PLACES = {ColumnType.MONEY_SUM: 2, ColumnType.MILES_SUM: 3}
 def backend(shared_warehouse: WarehouseBackend) -> WarehouseBackend:
     """A warehouse with a month of all services and its marts; in the next month, green, and fhv without rows."""
     warehouse, lake = shared_warehouse.open(), shared_warehouse.open_lake()
-    warehouse.replace_frame("taxi_zones", ZONES, {})
+    store_rows(warehouse, "taxi_zones", ZONES)
     for service in SERVICES.values():
         load(warehouse, lake, service, MONTH, TRIPS[service.name])
     load(warehouse, lake, GREEN, NEXT_MONTH, FEWER)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import pytest
 
-from taxi_assets.io_managers.warehouse_tables import WarehouseTableIOManager
+from taxi_assets.io_managers.warehouse_table import WarehouseTableIOManager
 from taxi_assets.storage.lake.objects import ParquetPartition
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets_tests.contract.bigquery_fixtures import clients_wait_a_hundredth, lake, load, loads

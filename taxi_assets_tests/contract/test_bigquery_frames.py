@@ -20,6 +20,7 @@ from taxi_assets_tests.contract.stores.bigquery import DATASET
 from taxi_assets_tests.contract.test_any_warehouse import ZONES
 from taxi_assets_tests.google.bigquery import BigQuery, Fault, JobFault
 from taxi_assets_tests.pipeline_harness import failure_messages
+from taxi_assets_tests.table_rows import store_rows
 
 if TYPE_CHECKING:
     from taxi_assets.storage.warehouse.bigquery import BigQueryWarehouse
@@ -100,14 +101,14 @@ def test_a_frame_whose_inputs_may_change_is_written_and_read_back(definitions: T
 
 def test_a_frame_is_written_in_the_location_of_the_dataset(warehouse: BigQueryWarehouse, bigquery: BigQuery) -> None:
     make_dataset(warehouse, "EU")
-    warehouse.replace_frame("taxi_zones", ZONES, {})
+    store_rows(warehouse, "taxi_zones", ZONES)
     assert {job.location for job in bigquery.jobs} == {"EU"}
 
 
 @pytest.mark.parametrize("unit", ["ns", "us", "ms"])
 def test_times_of_every_pandas_unit_are_read_back(warehouse: BigQueryWarehouse, unit: str) -> None:
     times = pd.to_datetime(["2020-10-01 00:26:00.123", "NaT"])
-    warehouse.replace_frame("seen", pd.DataFrame({"at": times.astype(f"datetime64[{unit}]")}), {})
+    store_rows(warehouse, "seen", pd.DataFrame({"at": times.astype(f"datetime64[{unit}]")}))
     pd.testing.assert_frame_equal(warehouse.read_frame("seen"), pd.DataFrame({"at": times.astype("datetime64[us]")}))
 
 
@@ -115,6 +116,6 @@ def test_a_frame_whose_job_insertion_was_not_answered_is_written_once(
     warehouse: BigQueryWarehouse, bigquery: BigQuery
 ) -> None:
     bigquery.script(Fault(status=503, after=True), method="POST", path="/jobs")
-    warehouse.replace_frame("taxi_zones", ZONES, {})
+    store_rows(warehouse, "taxi_zones", ZONES)
     pd.testing.assert_frame_equal(warehouse.read_frame("taxi_zones"), ZONES)
     assert len(bigquery.jobs) == 1

@@ -22,6 +22,7 @@ from taxi_assets_tests.contract.bigquery_fixtures import clients_wait_a_hundredt
 from taxi_assets_tests.contract.mart_trips import ZONES
 from taxi_assets_tests.contract.stores.bigquery import DATASET, PROJECT
 from taxi_assets_tests.google.bigquery import Fault, JobFault
+from taxi_assets_tests.table_rows import store_rows
 from taxi_assets_tests.trips import MONTH, publish_generated_month
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ MART = marts()["od_flows"]
 def loaded(warehouse: BigQueryWarehouse, lake: GcsLake) -> BigQueryWarehouse:
     """Return the warehouse with a month of green and the zones."""
     warehouse.replace_month(GREEN, MONTH, publish_generated_month(lake), run_id="a-run")
-    warehouse.replace_frame("taxi_zones", ZONES, {})
+    store_rows(warehouse, "taxi_zones", ZONES)
     return warehouse
 
 
@@ -145,7 +146,7 @@ def test_a_view_is_updated_only_if_it_differs(loaded: BigQueryWarehouse, bigquer
 
 
 def test_a_table_with_the_name_of_a_view_is_left_alone(loaded: BigQueryWarehouse, bigquery: BigQuery) -> None:
-    loaded.replace_frame("od_flows_ratios", ZONES, {})
+    store_rows(loaded, "od_flows_ratios", ZONES)
     with pytest.raises(WarehouseSchemaError, match="od_flows_ratios` is a table"):
         compute(loaded)
     assert len(bigquery.rows("taxi.od_flows_ratios")) == len(ZONES)
@@ -174,4 +175,4 @@ def test_a_mart_or_frame_whose_inputs_changed_during_its_job_is_an_error(
     with pytest.raises(ConcurrentUpdateError):
         loaded.replace_mart(MART, MONTH, [GREEN], run_id="a-run", require_inputs_unchanged=fails_after_the_job())
     with pytest.raises(ConcurrentUpdateError):
-        loaded.replace_frame("month_quality", ZONES, {}, require_inputs_unchanged=fails_after_the_job())
+        store_rows(loaded, "month_quality", ZONES, require_inputs_unchanged=fails_after_the_job())

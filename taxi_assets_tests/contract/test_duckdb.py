@@ -28,6 +28,7 @@ from taxi_assets.tlc.services.green import GREEN
 from taxi_assets_tests.contract.stores import child_process
 from taxi_assets_tests.contract.test_any_warehouse import ZONES, holds_exactly, replace_month
 from taxi_assets_tests.pipeline_harness import Deployment
+from taxi_assets_tests.table_rows import store_rows
 from taxi_assets_tests.trips import MONTH, publish_generated_month
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def test_file_and_schema_may_have_any_names(tmp_path: Path, lake: LocalLake, fil
     warehouse = DuckDBWarehouse(file=str(tmp_path / file), schema_name=schema)
     for _ in range(2):
         replace_month(warehouse, trips)
-        warehouse.replace_frame("taxi_zones", ZONES, {"zone": "A name."})
+        store_rows(warehouse, "taxi_zones", ZONES, descriptions={"zone": "A name."})
     assert holds_exactly(warehouse, trips)
     assert len(warehouse.read_frame("taxi_zones")) == len(ZONES)
 
@@ -181,7 +182,7 @@ def test_a_file_that_is_not_a_database_is_rejected_in_one_line_and_not_changed(t
 
 
 def test_a_file_that_this_process_has_open_with_other_settings_is_rejected(embedded: DuckDBWarehouse) -> None:
-    embedded.replace_frame("taxi_zones", ZONES, {})
+    store_rows(embedded, "taxi_zones", ZONES)
     with (
         duckdb.connect(embedded.file, config={"memory_limit": "1GB"}),
         pytest.raises(WarehouseConfigurationError, match="already attached"),

@@ -24,6 +24,7 @@ from taxi_assets.tlc.schema import ColumnType
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets_tests.contract.stores.postgres import lake, run, tables, warehouse
 from taxi_assets_tests.contract.test_any_warehouse import NARROW, NEXT_MONTH, ZONES, holds_exactly, replace_month
+from taxi_assets_tests.table_rows import store_rows
 from taxi_assets_tests.trips import MONTH, publish_generated_month
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def test_any_schema_name_works(postgres_url: str, lake: LocalLake, schema: str) 
     warehouse = PostgresWarehouse(url=postgres_url, schema_name=schema)
     for _ in range(2):
         replace_month(warehouse, trips)
-        warehouse.replace_frame("taxi_zones", ZONES, {"zone": "A name."})
+        store_rows(warehouse, "taxi_zones", ZONES, descriptions={"zone": "A name."})
     assert holds_exactly(warehouse, trips)
     assert len(warehouse.read_frame("taxi_zones")) == len(ZONES)
 
@@ -211,7 +212,7 @@ def test_a_month_gets_another_name_if_a_foreign_table_has_its_name(
 
 def test_a_time_with_an_offset_stays_the_same_instant(warehouse: PostgresWarehouse) -> None:
     times = pd.DatetimeIndex(["2020-01-01 01:02:03.000004+02:00", "2020-07-01 00:00:00+02:00"])
-    warehouse.replace_frame("times", pd.DataFrame({"at": times}), {})
+    store_rows(warehouse, "times", pd.DataFrame({"at": times}))
     assert run(warehouse.url, "SELECT \"at\" AT TIME ZONE 'UTC' FROM taxi.times ORDER BY 1 LIMIT 1") == [
         (dt.datetime(2019, 12, 31, 23, 2, 3, 4),)  # noqa: DTZ001  (as Postgres shows it)
     ]
@@ -219,7 +220,7 @@ def test_a_time_with_an_offset_stays_the_same_instant(warehouse: PostgresWarehou
 
 
 def test_a_categorical_column_is_stored_as_its_values(warehouse: PostgresWarehouse) -> None:
-    warehouse.replace_frame("kinds", pd.DataFrame({"kind": pd.Categorical(["b", "a", "b"])}), {})
+    store_rows(warehouse, "kinds", pd.DataFrame({"kind": pd.Categorical(["b", "a", "b"])}))
     assert warehouse.read_frame("kinds")["kind"].tolist() == ["b", "a", "b"]
 
 
@@ -235,19 +236,19 @@ def test_a_categorical_column_is_stored_as_its_values(warehouse: PostgresWarehou
 def test_an_unsupported_column_is_named_and_the_old_frame_stays(
     warehouse: PostgresWarehouse, values: list[Any], message: str
 ) -> None:
-    warehouse.replace_frame("taxi_zones", ZONES, {})
+    store_rows(warehouse, "taxi_zones", ZONES)
     with pytest.raises(WarehouseSchemaError, match=f'"taxi"."taxi_zones" {message}'):
-        warehouse.replace_frame("taxi_zones", pd.DataFrame({"fine": [1, 2], "odd": values}), {})
+        store_rows(warehouse, "taxi_zones", pd.DataFrame({"fine": [1, 2], "odd": values}))
     assert len(warehouse.read_frame("taxi_zones")) == len(ZONES)
 
 
 def test_a_view_that_depends_on_changed_columns_of_a_frame_is_named(warehouse: PostgresWarehouse) -> None:
-    warehouse.replace_frame("taxi_zones", ZONES, {})
+    store_rows(warehouse, "taxi_zones", ZONES)
     run(warehouse.url, "CREATE VIEW public.my_view AS SELECT * FROM taxi.taxi_zones")
     with pytest.raises(WarehouseSchemaError, match="view my_view depends on table") as error:
-        warehouse.replace_frame("taxi_zones", ZONES[["zone"]], {})
+        store_rows(warehouse, "taxi_zones", ZONES[["zone"]])
     assert "Drop the objects that depend on it" in error.value.remedy
-    warehouse.replace_frame("taxi_zones", ZONES, {})
+    store_rows(warehouse, "taxi_zones", ZONES)
     assert run(warehouse.url, "SELECT count(*) FROM my_view") == [(len(ZONES),)]
 
 

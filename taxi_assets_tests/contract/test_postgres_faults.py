@@ -39,6 +39,7 @@ from taxi_assets_tests.contract.stores.postgres import (
     with_short_wait,
 )
 from taxi_assets_tests.contract.test_any_warehouse import NEXT_MONTH, ZONES, holds_exactly, replace_month
+from taxi_assets_tests.table_rows import store_rows
 from taxi_assets_tests.trips import MONTH, publish_generated_month
 
 if TYPE_CHECKING:
@@ -356,7 +357,7 @@ def test_a_database_without_utf8_is_rejected(postgres_server: Server, postgres_u
     run(postgres_url, f"CREATE DATABASE latin_{name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
     try:
         with pytest.raises(WarehouseConfigurationError, match="a database in LATIN1"):
-            PostgresWarehouse(url=postgres_server.url_of(f"latin_{name}")).replace_frame("taxi_zones", ZONES, {})
+            store_rows(PostgresWarehouse(url=postgres_server.url_of(f"latin_{name}")), "taxi_zones", ZONES)
     finally:
         run(postgres_url, f"DROP DATABASE latin_{name}")
 

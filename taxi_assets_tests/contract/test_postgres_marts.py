@@ -14,6 +14,7 @@ from taxi_assets.storage.warehouse.postgres import PostgresWarehouse
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets_tests.contract.mart_trips import ZONES, publish_trips, trips_of
 from taxi_assets_tests.contract.stores.postgres import connect, database, run, with_short_wait
+from taxi_assets_tests.table_rows import store_rows
 from taxi_assets_tests.trips import MONTH
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def warehouse(postgres_server: Server, tmp_path_factory: pytest.TempPathFactory)
         lake = LocalLake(folder=str(tmp_path_factory.mktemp("lake")))
         trips = publish_trips(lake, GREEN, MONTH, trips_of(GREEN, MONTH, 200))
         warehouse.replace_month(GREEN, MONTH, trips, run_id="a run")
-        warehouse.replace_frame("taxi_zones", ZONES, {})
+        store_rows(warehouse, "taxi_zones", ZONES)
         yield warehouse
 
 
@@ -54,7 +55,7 @@ def test_the_inputs_are_checked_again_while_the_mart_is_locked(warehouse: Postgr
         with pytest.raises(WarehouseBusyError):
             compute(other, MART)
         with pytest.raises(WarehouseBusyError):
-            other.replace_frame("month_quality", ZONES, {})
+            store_rows(other, "month_quality", ZONES)
         calls.append("checked")
 
     def replace_mart() -> None:
@@ -63,7 +64,7 @@ def test_the_inputs_are_checked_again_while_the_mart_is_locked(warehouse: Postgr
         )
 
     compute(warehouse, MART)
-    warehouse.replace_frame("month_quality", ZONES, {}, require_inputs_unchanged=replace_mart)
+    store_rows(warehouse, "month_quality", ZONES, require_inputs_unchanged=replace_mart)
     assert calls == ["checked"]
 
 

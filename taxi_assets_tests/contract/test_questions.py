@@ -16,6 +16,7 @@ from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.contract.mart_trips import ZONES, Trips, publish_trips, trips_of
 from taxi_assets_tests.contract.stores import duckdb as duckdb_store
+from taxi_assets_tests.table_rows import store_rows
 
 if TYPE_CHECKING:
     from taxi_assets.storage.warehouse.base_warehouse import Warehouse
@@ -43,7 +44,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
 def fill(backend: WarehouseBackend) -> Warehouse:
     """Load two months of all services and their marts."""
     warehouse, lake = backend.open(), backend.open_lake()
-    warehouse.replace_frame("taxi_zones", ZONES, {})
+    store_rows(warehouse, "taxi_zones", ZONES)
     for month, count in MONTHS.items():
         for service in SERVICES.values():
             trips = (

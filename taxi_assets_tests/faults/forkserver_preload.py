@@ -18,7 +18,7 @@ from taxi_assets_tests.dagster_speedups import cached_migrations
 for module in (
     "tabulate",
     "pyarrow.pandas_compat",
-    "taxi_assets.io_managers.bigquery_frames",
+    "taxi_assets.io_managers.bigquery_table",
     "taxi_assets.storage.lake.gcs_lake",
     "taxi_assets.storage.warehouse.postgres",
     "taxi_assets.marts.sql_rendering",

@@ -12,12 +12,11 @@ import duckdb
 import pandas as pd
 import pytest
 
-from taxi_assets.assets.mart_tables import mart_asset
+from taxi_assets.assets.mart_tables import ReplacedMart, mart_asset, replace_mart
 from taxi_assets.assets.quality import quality_asset
 from taxi_assets.automation.step_failures import CONCURRENT_UPDATE_RETRIES
 from taxi_assets.checks.mart_checks import evaluate_mart
-from taxi_assets.io_managers.warehouse_frames import WarehouseFrameIOManager
-from taxi_assets.io_managers.warehouse_marts import ReplacedMart, WarehouseMartIOManager, replace_mart
+from taxi_assets.io_managers.warehouse_table import WarehouseTableIOManager
 from taxi_assets.marts.mart import marts
 from taxi_assets.storage.lake.local_lake import LocalLake
 from taxi_assets.storage.warehouse.duckdb import DuckDBWarehouse
@@ -25,6 +24,7 @@ from taxi_assets.tlc.services.green import GREEN
 from taxi_assets.tlc.services.yellow import YELLOW
 from taxi_assets_tests.contract.mart_trips import ZONES, publish_trips, trips_of
 from taxi_assets_tests.pipeline_harness import failure_messages
+from taxi_assets_tests.table_rows import store_rows
 from taxi_assets_tests.trips import MONTH, publish_generated_month
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class InterleavedIOManager(dg.IOManager):
     """Calls each of `others` once, before a run writes its frame."""
 
     def __init__(self, warehouse: DuckDBWarehouse, *others: Callable[[], object]) -> None:
-        self._manager, self._others = WarehouseFrameIOManager(warehouse=warehouse), [*others]
+        self._manager, self._others = WarehouseTableIOManager(warehouse=warehouse), [*others]
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         if self._others:
@@ -77,7 +77,7 @@ def lake(tmp_path: Path) -> LocalLake:
 @pytest.fixture
 def warehouse(tmp_path: Path) -> DuckDBWarehouse:
     warehouse = DuckDBWarehouse(file=str(tmp_path / "warehouse.duckdb"))
-    warehouse.replace_frame("taxi_zones", ZONES, {})
+    store_rows(warehouse, "taxi_zones", ZONES)
     return warehouse
 
 
@@ -100,8 +100,7 @@ def materialize(
     resources = {
         "warehouse": warehouse,
         "lake": lake,
-        "warehouse_marts": WarehouseMartIOManager(warehouse=warehouse),
-        "warehouse_frames": InterleavedIOManager(warehouse, *others),
+        "warehouse_table": InterleavedIOManager(warehouse, *others),
     }
     return dg.materialize([asset], resources=resources, partition_key=month, raise_on_error=False)
 
@@ -191,10 +190,10 @@ def run_before_checks(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]
 
 def materialize_and_check(warehouse: DuckDBWarehouse) -> tuple[bool, dict[str, dg.AssetCheckEvaluation]]:
     """Compute and check the mart; return whether the run succeeded, and the results of the checks by name."""
-    manager = WarehouseMartIOManager(warehouse=warehouse)
+    manager = WarehouseTableIOManager(warehouse=warehouse)
     result = dg.materialize(
         [mart_asset(MART)],
-        resources={"warehouse": warehouse, "warehouse_marts": manager},
+        resources={"warehouse": warehouse, "warehouse_table": manager},
         partition_key=str(MONTH),
         raise_on_error=False,
     )

@@ -12,7 +12,7 @@ import pytest
 from taxi_assets.assets.mart_tables import mart_asset, mart_key
 from taxi_assets.automation.failure_reason import failure_reason
 from taxi_assets.build import build_definitions
-from taxi_assets.io_managers.warehouse_marts import WarehouseMartIOManager
+from taxi_assets.io_managers.warehouse_table import WarehouseTableIOManager
 from taxi_assets.marts.mart import marts, read_mart
 from taxi_assets.partitions import all_services_partitions
 from taxi_assets.settings import Settings
@@ -20,6 +20,7 @@ from taxi_assets.storage.warehouse.duckdb import DuckDBWarehouse
 from taxi_assets_tests.contract.mart_trips import ZONES
 from taxi_assets_tests.contract.stores.postgres import postgres_server, postgres_url
 from taxi_assets_tests.pipeline_harness import Deployment, check_results, failure_messages, materializations
+from taxi_assets_tests.table_rows import store_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -215,7 +216,7 @@ def run(mart: Mart, home: Path, *others: dg.AssetsDefinition) -> dg.ExecuteInPro
         return (
             dg.Definitions(
                 assets=[mart_asset(mart, retry), *others],
-                resources={"warehouse": warehouse, "warehouse_marts": WarehouseMartIOManager(warehouse=warehouse)},
+                resources={"warehouse": warehouse, "warehouse_table": WarehouseTableIOManager(warehouse=warehouse)},
             )
             .resolve_implicit_global_asset_job_def()
             .execute_in_process(instance=instance, partition_key=MONTH, raise_on_error=False)
@@ -328,7 +329,7 @@ def test_an_sql_error_in_a_mart_fails_the_run_without_a_retry(home: Path, right:
 
 def test_a_mart_is_skipped_if_only_services_are_loaded_that_it_does_not_count(tmp_path: Path) -> None:
     deployment = Deployment(tmp_path, "sample")
-    DuckDBWarehouse(file=str(deployment.warehouse)).replace_frame("taxi_zones", ZONES, {})
+    store_rows(DuckDBWarehouse(file=str(deployment.warehouse)), "taxi_zones", ZONES)
     messages = failure_messages(deployment.run("marts", "2021-01"))
     assert len(messages) == len(marts())
     assert all("2021-01: the warehouse has no trips of " in each for each in messages)

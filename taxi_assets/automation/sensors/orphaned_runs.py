@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from taxi_assets.automation.output_checks import require_storable_outputs
 from taxi_assets.dagster_compat import ignore_preview_warnings
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _ACTIVE = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.Dag
 
 
 class _LockingExecutor(dg.Executor):
-    """An executor that holds the run's lock while another executor executes its steps."""
+    """An executor that first checks what the assets return, then holds the run's lock while its steps are executed."""
 
     def __init__(self, executor: dg.Executor) -> None:
         self._executor = executor
@@ -44,6 +45,7 @@ class _LockingExecutor(dg.Executor):
 
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:
         ignore_preview_warnings()  # again, because Dagster resets the filters after it has loaded a component
+        require_storable_outputs(plan_context.job.get_definition(), execution_plan.get_steps_to_execute_in_topo_order())
         with run_lock(plan_context.instance, plan_context.run_id):
             yield from self._executor.execute(plan_context, execution_plan)
 

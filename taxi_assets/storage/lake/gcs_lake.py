@@ -6,9 +6,6 @@ all but one of several concurrent uploads. An object's metadata contains its SHA
 
 import hashlib
 import io
-import os
-import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -25,7 +22,7 @@ from taxi_assets.errors import LakeConfigurationError, LakeObjectDamagedError, L
 from taxi_assets.google_auth import is_missing_bucket, translate_google_errors
 from taxi_assets.resources.google import CloudStorageResource
 from taxi_assets.storage.lake.base_lake import Lake, conflict_error, missing_error, validate_key
-from taxi_assets.storage.lake.staging import private_folder
+from taxi_assets.storage.lake.staging import temporary_folder
 
 _UPLOAD_CHUNK_BYTES = 8 << 20
 """Larger files are uploaded in chunks of this size; an interrupted upload resumes with the last chunk."""
@@ -50,17 +47,7 @@ class GcsLake(Lake):
 
     def staging(self) -> AbstractContextManager[Path]:
         """Create a private folder in this machine's temporary folder; delete it when the context ends."""
-        staging_folder = Path(tempfile.gettempdir(), f"taxi-assets-{os.getuid()}")
-        staging_folder.mkdir(mode=0o700, exist_ok=True)
-        # Another account could have created the folder, or a link, to read or replace unfinished files.
-        found = staging_folder.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-            raise LakeConfigurationError(
-                f"The staging folder {staging_folder} is not a folder owned by this account.",
-                remedy="Remove it, or set TMPDIR to another folder.",
-            )
-        staging_folder.chmod(0o700)
-        return private_folder(staging_folder)
+        return temporary_folder()
 
     def publish(self, file: Path, key: str, *, replaces: str | None, run_id: str) -> None:
         """Upload the file.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
+import tempfile
 import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,10 +14,32 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
+from taxi_assets.errors import LakeConfigurationError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
 _ATTEMPTS = 100
+
+
+def temporary_folder() -> AbstractContextManager[Path]:
+    """Create a private folder in this machine's temporary folder; delete it when the context ends.
+
+    Raises:
+        LakeConfigurationError: Another account owns the place where the folders are created.
+    """
+    home = Path(tempfile.gettempdir(), f"taxi-assets-{os.getuid()}")
+    home.mkdir(mode=0o700, exist_ok=True)
+    # Another account could have created the folder, or a link, to read or replace unfinished files.
+    found = home.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise LakeConfigurationError(
+            f"The staging folder {home} is not a folder owned by this account.",
+            remedy="Remove it, or set TMPDIR to another folder.",
+        )
+    home.chmod(0o700)
+    return private_folder(home)
 
 
 @contextmanager

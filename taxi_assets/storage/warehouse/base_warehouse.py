@@ -23,7 +23,7 @@ from taxi_assets.errors import (
 from taxi_assets.storage.pandas_types import normalize_types, to_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
     import pandas as pd
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from taxi_assets.marts.mart import Mart
     from taxi_assets.storage.lake.objects import ParquetPartition
+    from taxi_assets.storage.partition_rows import Condition
+    from taxi_assets.storage.warehouse.table_output import TableOutput
     from taxi_assets.tlc.cleaning.report import ControlTotals
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.schema import Service
@@ -183,36 +185,69 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
             WarehouseTableMissingError: The service's table does not exist.
         """
 
-    # --- unpartitioned tables ----------------------------------------------------------------------------------------
+    # --- tables of assets ------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def replace_frame(
-        self,
-        name: str,
-        frame: pd.DataFrame,
-        descriptions: Mapping[str, str],
-        *,
-        require_inputs_unchanged: Callable[[], None] = noop,
-    ) -> None:
-        """Replace the rows and columns of an unpartitioned table with a DataFrame.
+    def replace_rows(self, output: TableOutput) -> None:
+        """Replace a table, or some of its partitions, with the rows of an asset, and record that in the ledger.
 
-        Args:
-            name: The table's name, without its schema.
-            frame: The rows. Its columns become the columns of the table; its index is ignored.
-            descriptions: Descriptions of columns, by name.
-            require_inputs_unchanged: Called before the old rows are replaced; see `replace_mart`.
+        Creates the table if it is missing, and adds columns that are new (null in other partitions). A table that is
+        replaced as a whole loses the columns that the rows do not have. Two runs that replace the same partition take
+        turns, so that the rows of one of them remain.
 
         Raises:
-            WarehouseSchemaError: The table cannot store the frame.
+            AssetDefinitionError: The table belongs to another asset.
+            WarehouseSchemaError: A column has another type in the table.
+            ConcurrentUpdateError: The asset's inputs have changed; see `TableOutput.require_inputs_unchanged`.
         """
 
     @abstractmethod
-    def read_frame(self, name: str) -> pd.DataFrame:
-        """Return all rows of an unpartitioned table.
+    def stored_partitions(self, name: str) -> set[str] | None:
+        """Return the keys of a table's stored partitions, from the ledger of `replace_rows`.
+
+        A partition without rows can be stored, too. The result is None for a table that something else has written,
+        such as trips, a mart or a dbt model. For a table without partitions, it is `{WHOLE_TABLE}`.
+        """
+
+    @abstractmethod
+    def table_schema(self, name: str) -> pa.Schema | None:
+        """Return the columns of a table or view, with the Arrow types of `read_rows`; None if it does not exist."""
+
+    @abstractmethod
+    def read_rows(
+        self,
+        name: str,
+        columns: Sequence[str],
+        conditions: Sequence[Condition] = (),
+        *,
+        order_by: Sequence[str] = (),
+        limit: int | None = None,
+    ) -> pa.RecordBatchReader:
+        """Run a query of one table or view, and return a reader of its rows.
+
+        The reader does not block writers: it reads either a copy of the result, or a result that the server keeps.
+
+        Args:
+            name: The table's name, without its schema.
+            columns: The columns to return, in this order. They exist.
+            conditions: Conditions that hold for every row.
+            order_by: The columns by which the rows are sorted; by default, in no particular order.
+            limit: The maximum number of rows.
 
         Raises:
             WarehouseTableMissingError: The table does not exist.
         """
+
+    def read_frame(self, name: str) -> pd.DataFrame:
+        """Return all rows of a table.
+
+        Raises:
+            WarehouseTableMissingError: The table does not exist.
+        """
+        schema = self.table_schema(name)
+        if schema is None:
+            raise self.table_missing_error(name)
+        return to_frame(self.read_rows(name, schema.names).read_all().cast(schema))
 
     # --- marts -------------------------------------------------------------------------------------------------------
 

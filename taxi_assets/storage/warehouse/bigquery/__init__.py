@@ -5,16 +5,13 @@ trip passes through this process. A ledger per service, such as `green_trips_loa
 holds. `loading.py` keeps the two in line.
 """
 
-import io
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, ClassVar
 
 import dagster as dg
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet
 import tenacity
 from google.api_core import exceptions as api_errors
 from google.cloud import bigquery
@@ -30,8 +27,8 @@ from taxi_assets.marts.mart import Mart
 from taxi_assets.resources.google import BigQueryClientResource
 from taxi_assets.storage.lake.objects import ParquetPartition
 from taxi_assets.storage.pandas_types import to_frame
+from taxi_assets.storage.partition_rows import Condition
 from taxi_assets.storage.warehouse.base_warehouse import LoadedMonth, Warehouse, noop
-from taxi_assets.storage.warehouse.bigquery.job_runner import build_job_id, run_job_idempotently
 from taxi_assets.storage.warehouse.bigquery.loading import MonthLoad
 from taxi_assets.storage.warehouse.bigquery.marts import (
     mart_table,
@@ -39,7 +36,13 @@ from taxi_assets.storage.warehouse.bigquery.marts import (
     replace_view,
     translate_query_errors,
 )
-from taxi_assets.storage.warehouse.bigquery.queries import compute_totals, read_rows, run_query
+from taxi_assets.storage.warehouse.bigquery.queries import compute_totals, list_rows, run_query
+from taxi_assets.storage.warehouse.bigquery.table_rows import (
+    TableReplacement,
+    arrow_schema,
+    read_rows,
+    read_stored_partitions,
+)
 from taxi_assets.storage.warehouse.bigquery.tables import (
     LABELS,
     LEDGER_SCHEMA,
@@ -48,10 +51,10 @@ from taxi_assets.storage.warehouse.bigquery.tables import (
     merge_properties,
     partition_name,
     require_compatible_table,
-    schema_from_frame,
     schema_from_service,
     trips_table,
 )
+from taxi_assets.storage.warehouse.table_output import STORED_PARTITIONS, TableOutput
 from taxi_assets.tlc.cleaning.report import NO_ROWS, ControlTotals
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Service
@@ -115,7 +118,7 @@ class BigQueryWarehouse(Warehouse):
             if ledger is None or not {field.name for field in LEDGER_SCHEMA} <= {field.name for field in ledger.schema}:
                 return None
             name = partition_name(self._table(ledger_name(service)), month)
-            rows = read_rows(client, name, LEDGER_SCHEMA).to_pylist()
+            rows = list_rows(client, name, LEDGER_SCHEMA).to_pylist()
         return rows[0] if rows else None
 
     def totals(self, service: Service, month: Month) -> ControlTotals:
@@ -140,7 +143,7 @@ class BigQueryWarehouse(Warehouse):
             existing = {field.name for field in table.schema}
             fields = [field for field in schema_from_service(service) if field.name in existing]
             if rows is not None:
-                found = read_rows(client, partition_name(self._table(service.table), month), fields, rows)
+                found = list_rows(client, partition_name(self._table(service.table), month), fields, rows)
             else:
                 names = ", ".join(f"`{field.name}`" for field in fields)
                 found = run_query(
@@ -152,56 +155,71 @@ class BigQueryWarehouse(Warehouse):
                 ).to_arrow(create_bqstorage_client=False)
         return to_frame(_in_schema(found, service.arrow_schema))
 
-    # --- unpartitioned tables ----------------------------------------------------------------------------------------
+    # --- tables of assets --------------------------------------------------------------------------------------------
 
-    def replace_frame(
-        self,
-        name: str,
-        frame: pd.DataFrame,
-        descriptions: Mapping[str, str],
-        *,
-        require_inputs_unchanged: Callable[[], None] = noop,
-    ) -> None:
-        """Replace a table with a frame in one load job.
+    def replace_rows(self, output: TableOutput) -> None:
+        """Replace the rows, then update the ledger.
 
-        `require_inputs_unchanged` is called before and after the job: BigQuery has no lock that keeps the jobs of two
-        runs apart.
+        `require_inputs_unchanged` is called before a table is replaced, and again afterwards: BigQuery has no lock that
+        keeps the jobs of two runs apart.
         """
-        with self.client(f"{name} cannot be written") as client:
+        with self.client(f"{output.table} cannot be written") as client:
             self._create_dataset(client)
-            config = bigquery.LoadJobConfig(
-                schema=schema_from_frame(frame, descriptions),
-                source_format=bigquery.SourceFormat.PARQUET,
-                write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE,
-                labels=LABELS,
-            )
-            location = self._location(client)
-            with io.BytesIO() as parquet:
-                # BigQuery stores microseconds; pandas often has nanoseconds.
-                pyarrow.parquet.write_table(
-                    pa.Table.from_pandas(frame, preserve_index=False),
-                    parquet,
-                    coerce_timestamps="us",
-                    allow_truncated_timestamps=True,
-                )
+            TableReplacement(
+                client=client,
+                output=output,
+                dataset=f"{self.project}.{self.dataset}",
+                location=self._location(client),
+                create_or_update=lambda table: self._create_table(client, table),
+                log=dg.get_dagster_logger(),
+            ).replace()
 
-                def start_job(job_id: str) -> Any:
-                    return client.load_table_from_file(
-                        parquet, self._table(name), rewind=True, job_id=job_id, job_config=config, location=location
-                    )
+    def stored_partitions(self, name: str) -> set[str] | None:
+        """Return the partition keys in the ledger; None if it does not list the table."""
+        with self.client(f"The stored partitions of {name} cannot be read") as client:
+            if self._find(client, STORED_PARTITIONS) is None:
+                return None
+            ledger = self._table(STORED_PARTITIONS)
+            return read_stored_partitions(client, ledger, name, self._location(client)) or None
 
-                job_id = build_job_id(uuid.uuid4().hex, self._table(name))
-                require_inputs_unchanged()
-                run_job_idempotently(client, start_job, job_id, location=location, log=dg.get_dagster_logger())
-                require_inputs_unchanged()
-
-    def read_frame(self, name: str) -> pd.DataFrame:
-        """Return all rows of a table, without a query."""
+    def table_schema(self, name: str) -> pa.Schema | None:
+        """Return the columns of the table or view; None if it does not exist."""
         with self.client(f"{name} cannot be read") as client:
             table = self._find(client, name)
-            if table is None:
-                raise self.table_missing_error(name)
-            return to_frame(client.list_rows(table).to_arrow(create_bqstorage_client=False))
+            return None if table is None else arrow_schema(table.schema)
+
+    def read_rows(
+        self,
+        name: str,
+        columns: Sequence[str],
+        conditions: Sequence[Condition] = (),
+        *,
+        order_by: Sequence[str] = (),
+        limit: int | None = None,
+    ) -> pa.RecordBatchReader:
+        """Run the query, and return a reader that downloads its result; see `Warehouse`."""
+        label = f"{name} cannot be read"
+        stack = ExitStack()
+        with ExitStack() as opening:
+            client = opening.enter_context(self.client(label))
+            opening.enter_context(translate_query_errors(label, self.table_missing_error))
+            schema, batches = read_rows(
+                client,
+                self._table(name),
+                columns,
+                conditions,
+                order_by=order_by,
+                limit=limit,
+                location=self._location(client),
+            )
+            stack = opening.pop_all()
+
+        def read() -> Iterator[pa.RecordBatch]:
+            with stack:
+                for batch in batches:
+                    yield batch.cast(schema)
+
+        return pa.RecordBatchReader.from_batches(schema, read())
 
     # --- marts and queries -------------------------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ from taxi_assets.errors import LakeConflictError, ReconciliationError, TaxiAsset
 from taxi_assets.google_auth import describe_google_error
 from taxi_assets.storage.warehouse.base_warehouse import reconciliation_error
 from taxi_assets.storage.warehouse.bigquery.job_runner import build_job_id, run_job_idempotently
-from taxi_assets.storage.warehouse.bigquery.queries import compute_totals, read_rows
+from taxi_assets.storage.warehouse.bigquery.queries import compute_totals, list_rows
 from taxi_assets.storage.warehouse.bigquery.tables import (
     LABELS,
     LEDGER_SCHEMA,
@@ -282,7 +282,7 @@ class MonthLoad:
                 self.client.delete_table(name, not_found_ok=True, retry=_SHORT_RETRY)
 
     def _read_ledger(self) -> list[_Row]:
-        rows: list[_Row] = read_rows(self.client, partition_name(self.ledger, self.month), LEDGER_SCHEMA).to_pylist()
+        rows: list[_Row] = list_rows(self.client, partition_name(self.ledger, self.month), LEDGER_SCHEMA).to_pylist()
         return rows
 
     def _replace_ledger_row(self, row: _Row) -> None:

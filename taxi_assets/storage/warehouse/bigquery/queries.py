@@ -73,7 +73,7 @@ def compute_totals(
     return ControlTotals(rows=row.row_count, cents=to_cents(row.dollars), source_rows=row.source_rows)
 
 
-def read_rows(
+def list_rows(
     client: bigquery.Client, table: str, fields: Sequence[bigquery.SchemaField], rows: int | None = None
 ) -> pa.Table:
     """Return rows of a table or partition without a query, which costs nothing.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 from google.cloud import bigquery
 
 from taxi_assets.errors import WarehouseSchemaError
@@ -13,8 +12,6 @@ from taxi_assets.tlc.schema import ColumnType
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    import pandas as pd
 
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.schema import Service
@@ -55,31 +52,6 @@ LEDGER_SCHEMA = [
 def schema_from_service(service: Service) -> list[bigquery.SchemaField]:
     """Return the columns of a service's trips."""
     return [bigquery.SchemaField(c.name, TYPES[c.type], description=c.description_with_unit) for c in service.columns]
-
-
-def schema_from_frame(frame: pd.DataFrame, descriptions: Mapping[str, str]) -> list[bigquery.SchemaField]:
-    """Return the columns of a frame, without its index; a type with no counterpart becomes STRING.
-
-    Args:
-        frame: The frame.
-        descriptions: Column descriptions by name.
-    """
-    return [
-        bigquery.SchemaField(field.name, _type_of(field.type), description=descriptions.get(field.name, ""))
-        for field in pa.Schema.from_pandas(frame, preserve_index=False)
-    ]
-
-
-def _type_of(type_: Any) -> str:
-    known = {
-        pa.types.is_integer: "INTEGER",
-        pa.types.is_floating: "FLOAT",
-        pa.types.is_boolean: "BOOLEAN",
-        pa.types.is_decimal: "NUMERIC",
-        pa.types.is_date: "DATE",
-        pa.types.is_timestamp: "DATETIME" if getattr(type_, "tz", None) is None else "TIMESTAMP",
-    }
-    return next((name for matches, name in known.items() if matches(type_)), "STRING")
 
 
 def table_layout(service: Service) -> dict[str, Any]:

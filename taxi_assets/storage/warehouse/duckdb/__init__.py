@@ -13,23 +13,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import duckdb
-import pyarrow as pa
 from pydantic import Field
 
 from taxi_assets.storage.pandas_types import to_frame
 from taxi_assets.storage.warehouse.base_warehouse import LoadedMonth, Warehouse, noop, reconciliation_error
 from taxi_assets.storage.warehouse.duckdb.connections import connect, database_name
 from taxi_assets.storage.warehouse.duckdb.marts import replace_mart, translate_query_errors, use_schema
-from taxi_assets.storage.warehouse.duckdb.tables import TYPES, Schema, Table, literal, quote
+from taxi_assets.storage.warehouse.duckdb.table_rows import read_rows, replace_rows, table_schema
+from taxi_assets.storage.warehouse.duckdb.tables import TYPES, Schema, Table, quote
+from taxi_assets.storage.warehouse.table_output import STORED_PARTITIONS
 from taxi_assets.tlc.cleaning.report import NO_ROWS, ControlTotals, to_cents
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import pandas as pd
+    import pyarrow as pa
 
     from taxi_assets.marts.mart import Mart
     from taxi_assets.storage.lake.objects import ParquetPartition
+    from taxi_assets.storage.partition_rows import Condition
+    from taxi_assets.storage.warehouse.table_output import TableOutput
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.schema import Service
 
@@ -113,34 +117,41 @@ class DuckDBWarehouse(Warehouse):
             query = f"SELECT {columns} FROM {table.name} WHERE data_month = ? ORDER BY source_row LIMIT ?"
             return to_frame(table.connection.sql(query, params=[month.start, rows]).to_arrow_table())
 
-    def replace_frame(
+    def replace_rows(self, output: TableOutput) -> None:
+        """Replace the rows and update the ledger in one transaction; see `Warehouse`."""
+        with self._connect() as connection:
+            output.require_inputs_unchanged()  # no other process can change the file until the commit
+            connection.begin()
+            replace_rows(Schema(connection, self.schema_name), output, self.table_name(output.table))
+            connection.commit()
+
+    def table_schema(self, name: str) -> pa.Schema | None:
+        """Return the columns of the table or view; None if it does not exist."""
+        with self._open_table(name) as table:
+            return None if table is None else table_schema(Schema(table.connection, self.schema_name), name)
+
+    def stored_partitions(self, name: str) -> set[str] | None:
+        """Return the partition keys in the ledger; None if it does not list the table."""
+        with self._open_table(STORED_PARTITIONS) as ledger:
+            if ledger is None:
+                return None
+            query = f"SELECT partition_key FROM {ledger.name} WHERE table_name = ?"
+            return {key for (key,) in ledger.connection.execute(query, [name]).fetchall()} or None
+
+    def read_rows(
         self,
         name: str,
-        frame: pd.DataFrame,
-        descriptions: Mapping[str, str],
+        columns: Sequence[str],
+        conditions: Sequence[Condition] = (),
         *,
-        require_inputs_unchanged: Callable[[], None] = noop,
-    ) -> None:
-        """Replace the table in one transaction; see `Warehouse`."""
-        with self._connect() as connection:
-            require_inputs_unchanged()
-            connection.register("frame", pa.Table.from_pandas(frame, preserve_index=False))
-            schema = Schema(connection, self.schema_name)
-            connection.begin()
-            schema.create()
-            table = schema.table_name(name)
-            connection.execute(f"CREATE OR REPLACE TABLE {table} AS SELECT * FROM frame")
-            for column, description in descriptions.items():
-                connection.execute(f"COMMENT ON COLUMN {table}.{quote(column)} IS {literal(description)}")
-            connection.commit()
-            connection.unregister("frame")
-
-    def read_frame(self, name: str) -> pd.DataFrame:
-        """Return all rows of the table."""
+        order_by: Sequence[str] = (),
+        limit: int | None = None,
+    ) -> pa.RecordBatchReader:
+        """Run the query, and return a reader of its result; see `Warehouse`."""
         with self._open_table(name) as table:
             if table is None:
                 raise self.table_missing_error(name)
-            return to_frame(table.connection.sql(f"SELECT * FROM {table.name}").to_arrow_table())
+            return read_rows(Schema(table.connection, self.schema_name), name, columns, conditions, order_by, limit)
 
     def replace_mart(
         self,

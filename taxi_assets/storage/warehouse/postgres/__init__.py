@@ -13,20 +13,16 @@ import tempfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import pyarrow.csv
-from psycopg2 import errors, sql
+from psycopg2 import sql
 from psycopg2.extensions import parse_dsn
 from pydantic import Field
 
-from taxi_assets.errors import WarehouseSchemaError
 from taxi_assets.storage.pandas_types import to_frame
 from taxi_assets.storage.warehouse.base_warehouse import LoadedMonth, Warehouse, noop
-from taxi_assets.storage.warehouse.postgres.frames import frame_from_rows, frame_to_csv
+from taxi_assets.storage.warehouse.postgres.arrow_types import read_csv
 from taxi_assets.storage.warehouse.postgres.locks import (
     LockTimeouts,
     advisory_lock,
-    advisory_lock_key,
-    run_with_lock_retry,
 )
 from taxi_assets.storage.warehouse.postgres.marts import query_arrow, replace_mart, translate_query_errors
 from taxi_assets.storage.warehouse.postgres.session import open_session, without_secrets
@@ -36,28 +32,33 @@ from taxi_assets.storage.warehouse.postgres.swap import (
     staging_table,
     swap_partition,
 )
+from taxi_assets.storage.warehouse.postgres.table_rows import (
+    read_rows,
+    replace_rows,
+    stored_partitions,
+    table_schema,
+)
 from taxi_assets.storage.warehouse.postgres.tables import (
     LOADED_MONTHS,
     TYPES,
-    column_definitions,
     compute_totals,
-    describe_columns,
     find_table,
-    prepare_schema,
     prepare_table,
     qualified_name,
 )
 from taxi_assets.tlc.cleaning.report import NO_ROWS, ControlTotals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import pandas as pd
     import pyarrow as pa
 
     from taxi_assets.marts.mart import Mart
     from taxi_assets.storage.lake.objects import ParquetPartition
+    from taxi_assets.storage.partition_rows import Condition
     from taxi_assets.storage.warehouse.postgres.tables import Table
+    from taxi_assets.storage.warehouse.table_output import TableOutput
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.schema import Service
 
@@ -147,61 +148,37 @@ class PostgresWarehouse(Warehouse):
             with connection.cursor() as cursor:
                 cursor.copy_expert(query, file)
             file.seek(0)
-            return to_frame(_from_csv(file, service.arrow_schema))
+            return to_frame(read_csv(file, service.arrow_schema).read_all())
 
-    def replace_frame(
+    def replace_rows(self, output: TableOutput) -> None:
+        """Replace the rows and update the ledger in one transaction; see `Warehouse`."""
+        with self._connect() as connection:
+            replace_rows(connection, self.schema_name, output, self._lock_timeouts)
+
+    def table_schema(self, name: str) -> pa.Schema | None:
+        """Return the columns of the table or view; None if it does not exist."""
+        with self._connect() as connection:
+            return table_schema(connection, self.schema_name, name)
+
+    def stored_partitions(self, name: str) -> set[str] | None:
+        """Return the partition keys in the ledger; None if it does not list the table."""
+        with self._connect() as connection:
+            return stored_partitions(connection, self.schema_name, name)
+
+    def read_rows(
         self,
         name: str,
-        frame: pd.DataFrame,
-        descriptions: Mapping[str, str],
+        columns: Sequence[str],
+        conditions: Sequence[Condition] = (),
         *,
-        require_inputs_unchanged: Callable[[], None] = noop,
-    ) -> None:
-        """Replace a table with a frame in one transaction.
-
-        A table that already has these columns is emptied and filled, so views that depend on it stay. Otherwise it is
-        dropped and created.
-
-        Args:
-            name: The name of the table.
-            frame: The new rows, without the index.
-            descriptions: Comments by column name.
-            require_inputs_unchanged: Called with the table's lock held. It raises if the inputs have changed.
-
-        Raises:
-            WarehouseSchemaError: Postgres cannot store a column, or another object depends on the old columns.
-            WarehouseBusyError: Another session kept the table locked.
-        """
-        table = sql.Identifier(self.schema_name, name)
-        types, content = frame_to_csv(frame, self.table_name(name))
-        key = advisory_lock_key(self.schema_name, name)
-        with self._connect() as connection, advisory_lock(connection, self.table_name(name), key):
-            require_inputs_unchanged()
-            prepare_schema(connection, self.schema_name)
-            old = find_table(connection, self.schema_name, name)
-
-            def write(cursor: Any) -> None:
-                if old is not None and {column: type_ for column, (type_, _) in old.columns.items()} == types:
-                    cursor.execute(sql.SQL("DELETE FROM {}").format(table))
-                else:
-                    self._drop_frame(cursor, name)
-                    cursor.execute(sql.SQL("CREATE TABLE {} ({})").format(table, column_definitions(types)))
-                content.seek(0)
-                cursor.copy_expert(sql.SQL("COPY {} FROM STDIN (FORMAT csv)").format(table), content)
-                describe_columns(cursor, table, descriptions)
-
-            run_with_lock_retry(
-                connection, self.table_name(name), [] if old is None else [old.oid], write, self._lock_timeouts
-            )
-
-    def read_frame(self, name: str) -> pd.DataFrame:
-        """Return all rows of a table."""
-        with self._open_table(name) as (connection, table), connection.cursor() as cursor:
+        order_by: Sequence[str] = (),
+        limit: int | None = None,
+    ) -> pa.RecordBatchReader:
+        """Run the query, and return a reader of its result; see `Warehouse`."""
+        with self._open_table(name) as (connection, table):
             if table is None:
                 raise self.table_missing_error(name)
-            names = sql.SQL(", ").join(map(sql.Identifier, table.columns))
-            cursor.execute(sql.SQL("SELECT {} FROM {}").format(names, table.identifier))
-            return frame_from_rows(cursor.fetchall(), {column: type_ for column, (type_, _) in table.columns.items()})
+            return read_rows(connection, table, columns, conditions, order_by, limit)
 
     def replace_mart(
         self,
@@ -251,28 +228,3 @@ class PostgresWarehouse(Warehouse):
         """Open a connection; yield it with the table of this name, or None if there is none. Create nothing."""
         with self._connect() as connection:
             yield connection, find_table(connection, self.schema_name, name)
-
-    def _drop_frame(self, cursor: Any, name: str) -> None:
-        try:
-            cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(self.schema_name, name)))
-        except errors.DependentObjectsStillExist as error:
-            raise WarehouseSchemaError(
-                f"The columns of {self.table_name(name)} have changed, but {error.diag.message_detail}.",
-                remedy="Drop the objects that depend on it, replace the table, and create them again.",
-            ) from error
-
-
-def _from_csv(file: Any, schema: Any) -> Any:
-    """Read the CSV that Postgres writes, in which a null is empty and an empty text is quoted."""
-    return pyarrow.csv.read_csv(
-        file,
-        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-        convert_options=pyarrow.csv.ConvertOptions(
-            column_types=schema,
-            null_values=[""],
-            strings_can_be_null=True,
-            quoted_strings_can_be_null=False,
-            true_values=["t"],
-            false_values=["f"],
-        ),
-    )

@@ -19,7 +19,7 @@ from psycopg2 import errors, sql
 
 from taxi_assets.errors import MartDefinitionError, WarehouseSchemaError
 from taxi_assets.storage.warehouse.base_warehouse import query_error
-from taxi_assets.storage.warehouse.postgres.frames import ARROW_BY_OID
+from taxi_assets.storage.warehouse.postgres.arrow_types import ARROW_BY_OID
 from taxi_assets.storage.warehouse.postgres.locks import advisory_lock, advisory_lock_key, run_with_lock_retry
 from taxi_assets.storage.warehouse.postgres.swap import month_lock_key
 from taxi_assets.storage.warehouse.postgres.tables import (
