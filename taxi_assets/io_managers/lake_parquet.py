@@ -132,7 +132,7 @@ class LakeParquetIOManager(dg.ConfigurableIOManager):
                 **metadata.rows_metadata(context, rows.schema, written),
                 **metadata.rows_preview(rows.schema, next(first, None)),
                 "file_bytes": file.stat().st_size,
-                "dagster/uri": self.lake.uri(key),
+                **metadata.lake_uri(self.lake.uri(key)),
             }
             self.lake.publish(file, key, replaces=replaces, run_id=context.run_id)
         add_new_metadata(context, found)

@@ -181,7 +181,7 @@ class WarehouseTableIOManager(dg.ConfigurableIOManager):
             found = {
                 **metadata.rows_metadata(context, output.schema, output.rows),
                 **metadata.rows_preview(output.schema, next(first, None)),
-                "dagster/table_name": self.warehouse.table_name(output.table),
+                **metadata.table_location(self.warehouse, output.table),
             }
         add_new_metadata(context, found)
 

@@ -66,10 +66,9 @@ class Platform:
 
     def definitions(self, *assets: dg.AssetsDefinition) -> dg.Definitions:
         """Return the platform's green assets together with others."""
-        kind = self.warehouse.kind
-        green = [clean_asset(GREEN), warehouse_asset(GREEN, kind), mart_asset(marts()["zone_day"], kind)]
+        green = [clean_asset(GREEN), warehouse_asset(GREEN), mart_asset(marts()["zone_day"])]
         raw = dg.AssetSpec(["raw", "green_trips"], partitions_def=monthly_partitions(GREEN))
-        return dg.Definitions(assets=[raw, *green, zones_asset(kind), *assets], resources=self.resources)
+        return dg.Definitions(assets=[raw, *green, zones_asset(), *assets], resources=self.resources)
 
     def run(
         self, asset: dg.AssetsDefinition, partition: str | Month | None = None, *others: dg.AssetsDefinition

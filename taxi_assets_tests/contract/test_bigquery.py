@@ -27,6 +27,7 @@ from taxi_assets_tests.contract.bigquery_fixtures import (
 from taxi_assets_tests.contract.stores.bigquery import DATASET, PROJECT, open_warehouse
 from taxi_assets_tests.contract.test_any_warehouse import ZONES, holds_exactly
 from taxi_assets_tests.google.bigquery import BigQuery, Fault
+from taxi_assets_tests.table_rows import store_rows
 from taxi_assets_tests.trips import MONTH, publish_generated_month
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def test_a_table_is_partitioned_by_published_month_clustered_labeled_and_describ
 
 
 def test_other_clients_find_a_table_by_its_unquoted_name(warehouse: BigQueryWarehouse) -> None:
-    warehouse.replace_frame("taxi_zones", ZONES, {})
+    store_rows(warehouse, "taxi_zones", ZONES)
     name = warehouse.unquoted_name("taxi_zones")
     assert name == f"{PROJECT}.{DATASET}.taxi_zones"
     rows = warehouse.query_native(f"SELECT count(*) AS trips FROM `{name}`")

@@ -84,7 +84,7 @@ def test_file_and_schema_may_have_any_names(tmp_path: Path, lake: LocalLake, fil
 )
 def test_other_clients_find_a_table_by_its_unquoted_name(tmp_path: Path, file: str) -> None:
     warehouse = DuckDBWarehouse(file=str(tmp_path / file))
-    warehouse.replace_frame("taxi_zones", ZONES, {})
+    store_rows(warehouse, "taxi_zones", ZONES)
     with duckdb.connect(warehouse.file, read_only=True) as client:
         found = client.execute(f"SELECT count(*) FROM {warehouse.unquoted_name('taxi_zones')}").fetchall()
     assert found == [(len(ZONES),)]

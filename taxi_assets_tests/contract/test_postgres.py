@@ -91,7 +91,7 @@ def test_any_schema_name_works(postgres_url: str, lake: LocalLake, schema: str) 
 
 
 def test_other_clients_find_a_table_by_its_unquoted_name(warehouse: PostgresWarehouse) -> None:
-    warehouse.replace_frame("taxi_zones", ZONES, {})
+    store_rows(warehouse, "taxi_zones", ZONES)
     rows = run(warehouse.url, f"SELECT count(*) FROM {warehouse.unquoted_name('taxi_zones')}")
     assert rows == [(len(ZONES),)]
 
