@@ -125,7 +125,8 @@ def rows_preview(schema: pa.Schema, batch: pa.RecordBatch | None) -> dict[str, d
     """Return the first rows of a batch as a Markdown table; without a batch, an empty table with the columns."""
     rows = [] if batch is None else batch.slice(0, PREVIEW_ROWS).to_pylist()
     names = schema.names if batch is None else batch.schema.names
-    return {"preview": dg.MetadataValue.md(markdown_table(names, [list(row.values()) for row in rows]))}
+    shown = [[round(value, 4) if isinstance(value, float) else value for value in row.values()] for row in rows]
+    return {"preview": dg.MetadataValue.md(markdown_table(names, shown))}
 
 
 def source_metadata(record: SourceRecord, *, digest_key: str = "raw_sha256") -> dict[str, Any]:

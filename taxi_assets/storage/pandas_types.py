@@ -81,7 +81,9 @@ def _default_types(type_: pa.DataType) -> list[pa.DataType]:
     if pa.types.is_decimal(type_) and type_.scale == 0:
         return [pa.int64()]
     if pa.types.is_decimal(type_) and type_.scale > _MAXIMUM_PLACES:
-        return [pa.decimal128(38, scale) for scale in range(2, type_.scale)]
+        return [pa.decimal128(38, scale) for scale in range(2, type_.scale + 1)]
+    if pa.types.is_decimal(type_):
+        return [pa.decimal128(38, type_.scale)]
     return []
 
 

@@ -48,5 +48,8 @@ def test_a_real_month_equals_the_clean_trips(
     zones = defs.load_asset_value("reference/taxi_zones")
     assert isinstance(zones, pd.DataFrame)
     assert zones.dtypes.astype(str).to_dict() == {
-        "location_id": "Int64", "borough": "string", "zone": "string", "service_zone": "string",
-    }  # fmt: skip
+        "location_id": "int64[pyarrow]",
+        "borough": "string[pyarrow]",
+        "zone": "string[pyarrow]",
+        "service_zone": "string[pyarrow]",
+    }

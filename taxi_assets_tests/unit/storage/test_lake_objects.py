@@ -291,7 +291,7 @@ def test_a_month_without_rows_has_columns_and_types(lake: LocalLake) -> None:
     trips = publish_generated_month(lake, rows=0)
     assert trips.rows == 0
     assert list(trips.to_pandas(10).columns) == list(trips.to_pandas().columns)
-    assert str(trips.to_pandas(10)["vendor_id"].dtype) == "Int64"
+    assert str(trips.to_pandas(10)["vendor_id"].dtype) == "int64[pyarrow]"
 
 
 def test_a_staged_file_reports_its_rows_and_bytes(tmp_path: Path) -> None:
