@@ -35,8 +35,10 @@ def partition_keys(context: Context) -> list[str] | None:
     if not context.has_asset_partitions:
         return None
     keys = list(context.asset_partition_keys)
+    if len(keys) < 2:
+        return keys
     definition = context.asset_partitions_def
-    if len(keys) < 2 or isinstance(definition, dg.TimeWindowPartitionsDefinition):
+    if isinstance(definition, dg.TimeWindowPartitionsDefinition):
         return keys
     instance = None
     with suppress(dg.DagsterInvariantViolationError):  # a script without an instance: only dynamic partitions need one
