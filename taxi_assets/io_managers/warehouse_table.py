@@ -222,10 +222,12 @@ class StoredTable:
         return (existing, []) if mart is None else (build_arrow_schema(mart.columns), mart.key)
 
     def _with_rows(self, partitions: Sequence[TablePartition]) -> list[TablePartition]:
-        # A column that no row has had a value for is not created; so all partitions up to now are empty.
         names = set(self.existing.names) if self.existing is not None else set()
-        is_owned = self.warehouse.stored_partitions(self.name) is not None
-        return [partition for partition in partitions if not is_owned or set(partition.columns) <= names]
+        without_column = [partition for partition in partitions if not set(partition.columns) <= names]
+        if not without_column or self.warehouse.stored_partitions(self.name) is None:
+            return list(partitions)
+        # A column is created with its first value. Without it, none of the partitions stored so far has a row.
+        return [partition for partition in partitions if partition not in without_column]
 
     def _query(
         self,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import glob
+import itertools
 import tempfile
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +18,15 @@ from taxi_assets.storage.warehouse.duckdb.tables import literal, quote
 from taxi_assets.storage.warehouse.table_output import STORED_PARTITIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from taxi_assets.storage.partition_rows import Condition
     from taxi_assets.storage.warehouse.duckdb.tables import Schema
     from taxi_assets.storage.warehouse.table_output import TableOutput
 
 _READ_ROWS = 65_536
+_MAX_MEMORY_BYTES = 64 << 20
+"""A larger result is copied to a temporary file."""
 
 
 def replace_rows(schema: Schema, output: TableOutput, qualified_name: str) -> None:
@@ -103,17 +106,27 @@ def read_rows(
     order_by: Sequence[str],
     limit: int | None,
 ) -> pa.RecordBatchReader:
-    """Copy the rows of a query to a temporary file, and return a reader of the file.
+    """Return a reader of a copy of the query's rows, so that the database file can be closed while they are read.
 
-    The database file can be closed while the rows are read. The temporary file is deleted with the reader.
+    The copy is in memory, or in a temporary file if it is large. The file is deleted with the reader.
     """
     where, values = render_conditions(conditions)
     order = f" ORDER BY {', '.join(map(quote, order_by))}" if order_by else ""
     query = f"SELECT {', '.join(map(quote, columns))} FROM {schema.table_name(name)} WHERE {where}{order} LIMIT ?"
     rows = schema.connection.sql(query, params=[*values, limit]).to_arrow_reader(_READ_ROWS)
+    kept, kept_bytes = [], 0
+    for batch in rows:
+        kept.append(batch)
+        kept_bytes += batch.nbytes
+        if kept_bytes > _MAX_MEMORY_BYTES:
+            return _copy_to_file(rows.schema, itertools.chain(kept, rows))
+    return pa.RecordBatchReader.from_batches(rows.schema, kept)
+
+
+def _copy_to_file(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> pa.RecordBatchReader:
     with tempfile.NamedTemporaryFile(prefix="taxi-assets-") as file:
-        with pa.OSFile(file.name, "wb") as sink, pa.ipc.new_stream(sink, rows.schema) as writer:
-            for batch in rows:
+        with pa.OSFile(file.name, "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+            for batch in batches:
                 writer.write_batch(batch)
         return pa.ipc.open_stream(pa.memory_map(file.name))
 
