@@ -23,6 +23,7 @@ GROUPS: Mapping[str, Callable[[Bench], list[Comparison]]] = {
     "overhead": running.overhead,
     "load": loading.duckdb,
     "postgres": loading.postgres,
+    "read": loading.reading,
     "backfill": running.backfill,
     "marts": running.marts,
     "sensor": running.sensor,

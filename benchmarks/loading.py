@@ -1,4 +1,4 @@
-"""Comparisons of loading a clean month: into DuckDB with 1 or 24 loaded months, and into Postgres."""
+"""Comparisons of loading a clean month into DuckDB and Postgres, and of reading it into a frame."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from benchmarks.bench import Bench
 
 MONTHS = 24
+PYTHON_OBJECTS = "pyarrow, Python objects"
 
 
 def duckdb(bench: Bench) -> list[Comparison]:
@@ -42,6 +43,36 @@ def postgres(bench: Bench) -> list[Comparison]:
             f"postgres-{row_label(SMALL)}",
             f"Load: a month of {SMALL:,} rows into Postgres, with exact numerics",
             {OURS: partial(_postgres, bench, "replace_month"), "to_sql": partial(_postgres, bench, "to_sql")},
+        )
+    ]
+
+
+def reading(bench: Bench) -> list[Comparison]:
+    """Return the comparison of reading a loaded month into a frame."""
+
+    def make(folder: Path) -> None:
+        source = bench.months.file("yellow", SMALL, "parquet")
+        write_source_record(source, folder)
+        measure(["-m", "benchmarks.peers.loaded_months", str(source), str(folder), "1"])
+        shutil.rmtree(folder / "lake")
+        (folder / "lake").symlink_to(cleaned_month(bench, SMALL) / "lake")
+
+    def read(method: str) -> Measurement:
+        folder = bench.prepared_folder("readable", make)
+        return measure(["-m", "benchmarks.peers.read_month", method, str(folder)])
+
+    ways = {
+        "load_asset_value, warehouse": "warehouse",
+        "load_asset_value, clean": "clean",
+        PYTHON_OBJECTS: "objects",
+        "polars.read_parquet": "polars",
+    }
+    return [
+        Comparison(
+            f"read-{row_label(SMALL)}",
+            f"Read: a month of {SMALL:,} rows into a frame",
+            {label: partial(read, method) for label, method in ways.items()},
+            minimum_rounds=5,
         )
     ]
 
