@@ -158,12 +158,6 @@ def test_the_image_knows_the_required_versions(home: Path) -> None:
     assert faults(found) == skipped(found) == {}
     assert re.search(r"\d\d packages in allowed versions$", found["versions"][1])
 
-    (app / "pyproject.toml").unlink()
-    found = doctor_process(home, folder=app)
-    assert faults(found).keys() == {"versions"}
-    assert f"{app / 'pyproject.toml'} does not exist. Copy" in faults(found)["versions"]
-    assert skipped(found) == {}
-
 
 # --- orphaned runs ---------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _SHOWN_PACKAGES = ("dagster", "pyarrow", "duckdb")
 _REMEDY = "Run `make setup`, or rebuild the image."
+_PACKAGE = "taxi-assets"
 _PROJECT = Path(__file__).parents[3] / "pyproject.toml"
 
 
@@ -40,7 +41,7 @@ def _requirements() -> tuple[SpecifierSet, Sequence[str]]:
         project = tomllib.loads(_PROJECT.read_text())["project"]
         return SpecifierSet(project["requires-python"]), project["dependencies"]
     try:
-        installed = metadata.distribution("taxi-assets")
+        installed = metadata.distribution(_PACKAGE)
     except metadata.PackageNotFoundError:
         label = f"The required versions are not known: {_PROJECT} does not exist."
         raise PermanentError(label, remedy="Copy pyproject.toml of the repository there.") from None

@@ -12,14 +12,15 @@ import psycopg2
 import pytest
 from packaging.requirements import Requirement
 
-from taxi_assets.cli.doctor import configuration
+from taxi_assets.cli.doctor import configuration, versions
 from taxi_assets.cli.doctor.check_runner import CheckRunner
 from taxi_assets.cli.doctor.instance import reason
 from taxi_assets.cli.doctor.versions import _problem
-from taxi_assets.errors import LakeConfigurationError, SettingsError
+from taxi_assets.errors import LakeConfigurationError, PermanentError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 SECRET = "quite-secret"  # noqa: S105  (not a real secret)
 
@@ -157,6 +158,16 @@ def test_an_installed_library_is_compared_with_its_requirement(requirement: str,
 
 
 # --- why an instance does not open -----------------------------------------------------------------------------------
+
+
+def test_required_versions_that_are_not_known_are_an_error(
+    checks: CheckRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    project = tmp_path / "pyproject.toml"
+    monkeypatch.setattr(versions, "_PROJECT", project)
+    monkeypatch.setattr(versions, "_PACKAGE", "not-installed")
+    with pytest.raises(PermanentError, match=re.escape(f"{project} does not exist. Copy pyproject.toml")):
+        versions.versions(checks)
 
 
 def test_an_address_in_an_error_is_quoted_without_user_and_password() -> None:
