@@ -141,3 +141,11 @@ def test_a_month_is_loaded_in_the_project(reader: Reader) -> None:
             (ROWS, ROWS)
         ]
     assert (reader.project / "data/lake/clean/green_trips/2021-01.parquet").is_file()
+
+
+def test_the_rows_of_the_new_asset_are_in_the_warehouse(reader: Reader) -> None:
+    with duckdb.connect(str(reader.project / "data/warehouse.duckdb"), read_only=True) as connection:
+        (found,) = connection.sql(
+            "SELECT count(*), bool_and(data_month = DATE '2021-01-01'), min(trips) > 0 FROM taxi.airport_trips"
+        ).fetchall()
+    assert found == (3, True, True)
