@@ -77,7 +77,9 @@ def single_prefix_of(context: Context) -> str:
             raise AssetDefinitionError(
                 f"{context.asset_key.to_user_string()}: one partition is needed, but there are {len(keys)} "
                 f"({list_keys(keys)}).",
-                remedy="Run one partition at a time, or annotate the input as dict[str, …].",
+                remedy="Annotate the input as dict[str, …]."
+                if isinstance(context, dg.InputContext)
+                else "Run one partition at a time: remove the asset's backfill_policy.",
             )
     return object_prefix_of(context, None if keys is None else keys[0])
 
@@ -114,6 +116,11 @@ def partition_columns(
     """
     given = metadata.get("partition_expr")
     given = getattr(given, "value", given)
+    if isinstance(given, str) and not given.isidentifier():
+        raise AssetDefinitionError(
+            f"{asset.to_user_string()}: its metadata partition_expr is {given!r}, which is not the name of a column.",
+            remedy="Name a column of the rows. If it needs an expression, compute the column in the asset.",
+        )
     names = [""]
     columns: Any = {"": given}
     example = '"partition_expr": "pickup_date"'

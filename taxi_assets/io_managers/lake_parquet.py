@@ -34,12 +34,16 @@ class LakeParquetIOManager(dg.ConfigurableIOManager):
     """Stores rows in the lake as Parquet: one file per partition, under the asset's key.
 
     An asset returns a `pandas.DataFrame`, `pyarrow.Table`, `pyarrow.RecordBatchReader`, `polars.DataFrame` or
-    `polars.LazyFrame`. The last three stream: readers and lazy frames are written batch by batch. An input gets the
-    partitions that its partition mapping selects: one after the other, or each on its own in a `dict[str, …]`.
+    `polars.LazyFrame`. Readers and lazy frames are written batch by batch. An input gets the partitions that its
+    partition mapping selects: one after the other, or each by itself in a `dict[str, …]`.
 
-        @dg.asset(partitions_def=monthly_partitions(GREEN), io_manager_key="lake_parquet")
-        def long_trips(green_trips: pl.LazyFrame) -> pl.LazyFrame:
-            return green_trips.filter(pl.col("trip_distance") > 20)
+        @dg.asset(
+            partitions_def=monthly_partitions(SERVICES["green"]),
+            ins={"trips": dg.AssetIn(["clean", "green_trips"])},
+            io_manager_key="lake_parquet",
+        )
+        def long_trips(trips: pl.LazyFrame) -> pl.LazyFrame:
+            return trips.filter(pl.col("trip_distance") > 20)
     """
 
     lake: dg.ResourceDependency[Lake]

@@ -23,9 +23,12 @@ class RawFileIOManager(dg.ConfigurableIOManager):
 
     It stores only the platform's raw assets. An input gets a handle to the file, or handles by partition:
 
-        @dg.asset(partitions_def=monthly_partitions(GREEN), ins={"raw": dg.AssetIn(["raw", "green_trips"])})
-        def raw_bytes(raw: RawFile) -> None:
-            print(raw.record.url, raw.record.bytes)
+        @dg.asset(
+            partitions_def=monthly_partitions(SERVICES["green"]),
+            ins={"raw": dg.AssetIn(["raw", "green_trips"])},
+        )
+        def published_file(raw: RawFile) -> None:
+            print(raw.record.url, raw.record.sha256)
     """
 
     lake: dg.ResourceDependency[Lake]

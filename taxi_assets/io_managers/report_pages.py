@@ -17,8 +17,12 @@ class ReportIOManager(dg.ConfigurableIOManager):
 
     It stores only the platform's reports. An input gets the HTML of the page:
 
-        @dg.asset(partitions_def=monthly_partitions(GREEN), ins={"page": dg.AssetIn(["reports", "green_trips"])})
-        def mail(page: str) -> None: ...
+        @dg.asset(
+            partitions_def=monthly_partitions(SERVICES["green"]),
+            ins={"page": dg.AssetIn(["reports", "green_trips"])},
+        )
+        def report_mail(page: str) -> None:
+            print(page)
     """
 
     lake: dg.ResourceDependency[Lake]

@@ -54,15 +54,16 @@ class WarehouseTableIOManager(dg.ConfigurableIOManager):
     `polars.LazyFrame`. The rows replace the partition of the run, or the whole table if the asset is not partitioned.
     The metadata `partition_expr` names the column that assigns rows to partitions. For multi-dimensional partitions, it
     names one column per dimension. An input gets the partitions that its partition mapping selects: one after the
-    other, or each on its own in a `dict[str, …]`.
+    other, or each by itself in a `dict[str, …]`.
 
         @dg.asset(
-            partitions_def=monthly_partitions(GREEN),
+            partitions_def=monthly_partitions(SERVICES["green"]),
+            ins={"trips": dg.AssetIn(["warehouse", "green_trips"])},
             io_manager_key="warehouse_table",
             metadata={"partition_expr": "data_month"},
         )
-        def tips_per_zone(green_trips: pd.DataFrame) -> pd.DataFrame:
-            return green_trips.groupby(["data_month", "pickup_location_id"], as_index=False)["tip_amount"].sum()
+        def tips_per_zone(trips: pd.DataFrame) -> pd.DataFrame:
+            return trips.groupby(["data_month", "pickup_location_id"], as_index=False)["tip_amount"].sum()
     """
 
     warehouse: dg.ResourceDependency[Warehouse]
@@ -204,7 +205,12 @@ class StoredTable:
         """Return the rows of the partitions, or of the whole table, without reading them."""
         if self.existing is None:
             if partitions is None:
-                raise self.warehouse.table_missing_error(self.name)
+                asset = self.asset.to_user_string()
+                raise WarehouseTableMissingError(
+                    f"The table {self.warehouse.table_name(self.name)} of {asset} does not exist in "
+                    f"{self.warehouse.uri()}.",
+                    remedy=f"Materialize {asset} first.",
+                )
             return QueryDataset(pa.schema([]), [])  # partitions without rows, of a table without a column yet
         schema, order_by = self._definition(self.existing)
         conditions = [()] if partitions is None else [p.conditions(self.existing) for p in self._with_rows(partitions)]
@@ -249,8 +255,10 @@ class StoredTable:
                 self.warehouse.wait_for_loaded_month(service, Month.parse(partition.key)) is not None
             )
         stored = self.warehouse.stored_partitions(self.name)
-        if stored is not None:
+        if stored is not None and self.existing is not None:
             return lambda partition: partition.key in stored
+        if stored is not None:  # without a table, only partitions that never had rows
+            return lambda partition: not stored.get(partition.key, True)
         existing = self.existing
         if existing is None:
             return lambda _partition: False

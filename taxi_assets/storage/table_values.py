@@ -16,6 +16,7 @@ Does not belong here: where the rows are stored.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -125,12 +126,14 @@ def _from_pandas(frame: Any, label: str) -> pa.Table:
             f"{label}: the frame cannot be stored: {_one_line(error)}.",
             remedy="Give each column a name of its own, and values of one type.",
         ) from error
-    # pyarrow infers precision and scale of decimal objects from their values. The next partition may need more.
+    # pyarrow infers precision and scale of decimal objects from their values. The next partition may need more. Values
+    # that do not fit keep the inferred type.
     for place, field in enumerate(table.schema):
         is_inferred = pa.types.is_decimal(field.type) and pd.api.types.is_object_dtype(frame.dtypes.get(field.name))
         if is_inferred and field.type.scale <= _INFERRED_DECIMAL[1]:
-            column = table.column(place).cast(pa.decimal128(*_INFERRED_DECIMAL))
-            table = table.set_column(place, field.name, column)
+            with suppress(pa.ArrowInvalid):
+                column = table.column(place).cast(pa.decimal128(*_INFERRED_DECIMAL))
+                table = table.set_column(place, field.name, column)
     return table
 
 

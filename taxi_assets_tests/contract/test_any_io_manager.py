@@ -403,6 +403,17 @@ def test_a_partitioned_table_needs_the_name_of_its_column(store: tuple[str, Plat
         return monthly_rows(context.partition_key)
 
     assert 'Add it to the asset: metadata={"partition_expr": "pickup_date"}' in platform.error(unnamed, FIRST)
+
+    @dg.asset(
+        key=["mine", "expression"],
+        partitions_def=PARTITIONS,
+        io_manager_key=manager,
+        metadata={"partition_expr": "DATE(at)"},
+    )
+    def expression(context: dg.AssetExecutionContext) -> pd.DataFrame:
+        return monthly_rows(context.partition_key)
+
+    assert "partition_expr is 'DATE(at)', which is not the name of a column" in platform.error(expression, FIRST)
     wrong = monthly_asset(manager, lambda month: monthly_rows(month).rename(columns={"month": "m"}))
     assert "the rows have no column month, which the metadata partition_expr names" in platform.error(wrong, FIRST)
 

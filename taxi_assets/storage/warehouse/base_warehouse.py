@@ -23,7 +23,7 @@ from taxi_assets.errors import (
 from taxi_assets.storage.pandas_types import normalize_types, to_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     import pandas as pd
@@ -202,11 +202,15 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
         """
 
     @abstractmethod
-    def stored_partitions(self, name: str) -> set[str] | None:
-        """Return the keys of a table's stored partitions, from the ledger of `replace_rows`.
+    def stored_partitions(self, name: str) -> Mapping[str, bool] | None:
+        """Return the stored partitions of a table, from the ledger of `replace_rows`.
 
         A partition without rows can be stored, too. The result is None for a table that something else has written,
-        such as trips, a mart or a dbt model. For a table without partitions, it is `{WHOLE_TABLE}`.
+        such as trips, a mart or a dbt model. A table without partitions has one, with the key `WHOLE_TABLE`.
+
+        Returns:
+            For each partition key, whether the table existed when the partition was stored. It did not if there was no
+            column with a known type. If it did, and does not exist now, someone has dropped it, with its partitions.
         """
 
     @abstractmethod

@@ -174,8 +174,8 @@ class BigQueryWarehouse(Warehouse):
                 log=dg.get_dagster_logger(),
             ).replace()
 
-    def stored_partitions(self, name: str) -> set[str] | None:
-        """Return the partition keys in the ledger; None if it does not list the table."""
+    def stored_partitions(self, name: str) -> dict[str, bool] | None:
+        """Return the partitions in the ledger; None if it does not list the table."""
         with self.client(f"The stored partitions of {name} cannot be read") as client:
             if self._find(client, STORED_PARTITIONS) is None:
                 return None

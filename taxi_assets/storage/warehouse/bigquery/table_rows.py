@@ -39,6 +39,7 @@ _LEDGER_SCHEMA = [
     bigquery.SchemaField("partition_key", "STRING", description="The partition; empty for a table without partitions."),
     bigquery.SchemaField("run_id", "STRING", description="The Dagster run that stored the partition last."),
     bigquery.SchemaField("stored_at", "TIMESTAMP", description="Time of that."),
+    bigquery.SchemaField("has_table", "BOOLEAN", description="Whether the table existed then."),
 ]
 _STAGING_EXPIRATION = dt.timedelta(days=1)
 _NUMERIC_SCALE = 9
@@ -76,10 +77,13 @@ class TableReplacement:
         """Run all steps; see the module."""
         output = self.output
         self.create_or_update(ledger_table(self._name(STORED_PARTITIONS)))
+        recorded = self._recorded()
         found = find_table(self.client, self._table)
+        if found is None:
+            recorded = self._without_dropped(recorded)
         # A table with the label is this platform's. It is not in the ledger yet if a process was killed.
         is_foreign = found is not None and "managed-by" not in found.labels
-        output.require_owned(self._owners(), is_foreign, f"`{self._table}`")
+        output.require_owned([row.asset for row in recorded], is_foreign, f"`{self._table}`")
         existing = None if found is None else arrow_schema(found.schema)
         columns = output.table_columns(existing)
         if existing is not None:
@@ -88,7 +92,7 @@ class TableReplacement:
             self._replace_table(output.table_columns(existing))
         elif columns.names:
             self._replace_partitions(columns, found)
-        self._record()
+        self._record(has_table=output.partitions is None or bool(columns.names))
 
     def _replace_table(self, columns: pa.Schema) -> None:
         self.output.require_inputs_unchanged()
@@ -164,21 +168,44 @@ class TableReplacement:
 
     # --- the ledger --------------------------------------------------------------------------------------------------
 
-    def _owners(self) -> list[str]:
-        query = f"SELECT DISTINCT asset FROM `{self._name(STORED_PARTITIONS)}` WHERE table_name = @table"
-        rows = self._query(query, [bigquery.ScalarQueryParameter("table", "STRING", self.output.table)])
-        return [row.asset for row in rows]
+    def _recorded(self) -> list[Any]:
+        """Return the assets of the table's partitions in the ledger, with the newest time."""
+        query = (
+            f"SELECT asset, has_table, MAX(stored_at) AS newest FROM `{self._name(STORED_PARTITIONS)}` "
+            "WHERE table_name = @table GROUP BY asset, has_table"
+        )
+        return list(self._query(query, [bigquery.ScalarQueryParameter("table", "STRING", self.output.table)]))
 
-    def _record(self) -> None:
+    def _without_dropped(self, recorded: Sequence[Any]) -> list[Any]:
+        """Delete the ledger's rows of a table that has been dropped; return the others.
+
+        Args:
+            recorded: Rows that were read before the table was found missing. Another run may have created it since.
+        """
+        dropped = [row for row in recorded if row.has_table]
+        if dropped:
+            self._query(
+                f"DELETE FROM `{self._name(STORED_PARTITIONS)}` "
+                "WHERE table_name = @table AND has_table AND stored_at <= @newest",
+                [
+                    bigquery.ScalarQueryParameter("table", "STRING", self.output.table),
+                    bigquery.ScalarQueryParameter("newest", "TIMESTAMP", max(row.newest for row in dropped)),
+                ],
+            )
+        return [row for row in recorded if not row.has_table]
+
+    def _record(self, *, has_table: bool) -> None:
         values = {"table": self.output.table, "asset": self.output.asset, "run": self.output.run_id}
         self._query(
             f"MERGE `{self._name(STORED_PARTITIONS)}` AS stored USING (SELECT @table AS table_name, key AS "
             "partition_key FROM UNNEST(@keys) AS key) AS incoming "
             "ON stored.table_name = incoming.table_name AND stored.partition_key = incoming.partition_key "
-            "WHEN MATCHED THEN UPDATE SET asset = @asset, run_id = @run, stored_at = CURRENT_TIMESTAMP() "
-            "WHEN NOT MATCHED THEN INSERT (table_name, asset, partition_key, run_id, stored_at) "
-            "VALUES (incoming.table_name, @asset, incoming.partition_key, @run, CURRENT_TIMESTAMP())",
+            "WHEN MATCHED THEN UPDATE SET asset = @asset, run_id = @run, stored_at = CURRENT_TIMESTAMP(), "
+            "has_table = @has_table "
+            "WHEN NOT MATCHED THEN INSERT (table_name, asset, partition_key, run_id, stored_at, has_table) "
+            "VALUES (incoming.table_name, @asset, incoming.partition_key, @run, CURRENT_TIMESTAMP(), @has_table)",
             [
+                bigquery.ScalarQueryParameter("has_table", "BOOL", has_table),
                 *(bigquery.ScalarQueryParameter(name, "STRING", value) for name, value in values.items()),
                 bigquery.ArrayQueryParameter("keys", "STRING", self.output.keys),
             ],
@@ -256,13 +283,15 @@ def ledger_table(name: str) -> bigquery.Table:
     return table
 
 
-def read_stored_partitions(client: bigquery.Client, ledger: str, table: str, location: str) -> set[str]:
-    """Return the partition keys of a table in the ledger, which is named `project.dataset.table`."""
-    query = f"SELECT partition_key FROM `{ledger}` WHERE table_name = @table"
+def read_stored_partitions(client: bigquery.Client, ledger: str, table: str, location: str) -> dict[str, bool]:
+    """Return a table's partitions in the ledger, which is named `project.dataset.table`; see `Warehouse`."""
+    query = f"SELECT partition_key, has_table FROM `{ledger}` WHERE table_name = @table"
     config = bigquery.QueryJobConfig(
         query_parameters=[bigquery.ScalarQueryParameter("table", "STRING", table)], labels=dict(LABELS)
     )
-    return {row.partition_key for row in client.query(query, job_config=config, location=location).result()}
+    return {
+        row.partition_key: row.has_table for row in client.query(query, job_config=config, location=location).result()
+    }
 
 
 def read_rows(

@@ -130,13 +130,13 @@ class DuckDBWarehouse(Warehouse):
         with self._open_table(name) as table:
             return None if table is None else table_schema(Schema(table.connection, self.schema_name), name)
 
-    def stored_partitions(self, name: str) -> set[str] | None:
-        """Return the partition keys in the ledger; None if it does not list the table."""
+    def stored_partitions(self, name: str) -> dict[str, bool] | None:
+        """Return the partitions in the ledger; None if it does not list the table."""
         with self._open_table(STORED_PARTITIONS) as ledger:
             if ledger is None:
                 return None
-            query = f"SELECT partition_key FROM {ledger.name} WHERE table_name = ?"
-            return {key for (key,) in ledger.connection.execute(query, [name]).fetchall()} or None
+            query = f"SELECT partition_key, has_table FROM {ledger.name} WHERE table_name = ?"
+            return dict(ledger.connection.execute(query, [name]).fetchall()) or None
 
     def read_rows(
         self,

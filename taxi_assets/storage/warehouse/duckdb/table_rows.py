@@ -42,9 +42,11 @@ def replace_rows(schema: Schema, output: TableOutput, qualified_name: str) -> No
     ledger = schema.table_name(STORED_PARTITIONS)
     connection.execute(
         f"CREATE TABLE IF NOT EXISTS {ledger} (table_name VARCHAR, asset VARCHAR, partition_key VARCHAR, "
-        "run_id VARCHAR, stored_at TIMESTAMP)"
+        "run_id VARCHAR, stored_at TIMESTAMP, has_table BOOLEAN)"
     )
     existing = table_schema(schema, output.table)
+    if existing is None:  # it has been dropped, with its partitions
+        connection.execute(f"DELETE FROM {ledger} WHERE table_name = ? AND has_table", [output.table])
     owners = connection.execute(f"SELECT DISTINCT asset FROM {ledger} WHERE table_name = ?", [output.table]).fetchall()
     output.require_owned([owner for (owner,) in owners], existing is not None, qualified_name)
     wanted = output.table_columns(existing)
@@ -71,15 +73,15 @@ def replace_rows(schema: Schema, output: TableOutput, qualified_name: str) -> No
     for column, description in output.descriptions.items():
         if found is not None and column in found.names:
             connection.execute(f"COMMENT ON COLUMN {table}.{quote(column)} IS {literal(description)}")
-    _record(connection, ledger, output)
+    _record(connection, ledger, output, has_table=found is not None)
 
 
-def _record(connection: Any, ledger: str, output: TableOutput) -> None:
+def _record(connection: Any, ledger: str, output: TableOutput, *, has_table: bool) -> None:
     for key in output.keys:
         connection.execute(f"DELETE FROM {ledger} WHERE table_name = ? AND partition_key = ?", [output.table, key])
         connection.execute(
-            f"INSERT INTO {ledger} VALUES (?, ?, ?, ?, ?)",
-            [output.table, output.asset, key, output.run_id, dt.datetime.now(dt.UTC).replace(tzinfo=None)],
+            f"INSERT INTO {ledger} VALUES (?, ?, ?, ?, ?, ?)",
+            [output.table, output.asset, key, output.run_id, dt.datetime.now(dt.UTC).replace(tzinfo=None), has_table],
         )
 
 

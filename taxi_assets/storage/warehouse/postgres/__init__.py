@@ -160,8 +160,8 @@ class PostgresWarehouse(Warehouse):
         with self._connect() as connection:
             return table_schema(connection, self.schema_name, name)
 
-    def stored_partitions(self, name: str) -> set[str] | None:
-        """Return the partition keys in the ledger; None if it does not list the table."""
+    def stored_partitions(self, name: str) -> dict[str, bool] | None:
+        """Return the partitions in the ledger; None if it does not list the table."""
         with self._connect() as connection:
             return stored_partitions(connection, self.schema_name, name)
 

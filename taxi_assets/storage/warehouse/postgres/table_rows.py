@@ -65,14 +65,14 @@ def table_schema(connection: Any, schema: str, name: str) -> pa.Schema | None:
     return None if table is None else _arrow_schema(table)
 
 
-def stored_partitions(connection: Any, schema: str, name: str) -> set[str] | None:
-    """Return the keys of a table's partitions in the ledger; None if it does not list the table."""
+def stored_partitions(connection: Any, schema: str, name: str) -> dict[str, bool] | None:
+    """Return a table's partitions in the ledger, and whether it existed then; None if it does not list the table."""
     if find_table(connection, schema, STORED_PARTITIONS) is None:
         return None
     with connection.cursor() as cursor:
-        query = sql.SQL("SELECT partition_key FROM {} WHERE table_name = %s")
+        query = sql.SQL("SELECT partition_key, has_table FROM {} WHERE table_name = %s")
         cursor.execute(query.format(sql.Identifier(schema, STORED_PARTITIONS)), [name])
-        return {key for (key,) in cursor.fetchall()} or None
+        return dict(cursor.fetchall()) or None
 
 
 def read_rows(
@@ -135,27 +135,29 @@ def _prepare_ledger(connection: Any, schema: str) -> None:
             sql.SQL(
                 "CREATE TABLE IF NOT EXISTS {} (table_name text, asset text NOT NULL, partition_key text, "
                 "run_id text NOT NULL, stored_at timestamp with time zone NOT NULL DEFAULT clock_timestamp(), "
-                "PRIMARY KEY (table_name, partition_key))"
+                "has_table boolean NOT NULL, PRIMARY KEY (table_name, partition_key))"
             ).format(sql.Identifier(schema, STORED_PARTITIONS))
         )
 
 
 def _require_owned(cursor: Any, schema: str, output: TableOutput, table: Table | None) -> None:
     ledger = sql.Identifier(schema, STORED_PARTITIONS)
+    if table is None:  # it has been dropped, with its partitions
+        cursor.execute(sql.SQL("DELETE FROM {} WHERE table_name = %s AND has_table").format(ledger), [output.table])
     cursor.execute(sql.SQL("SELECT DISTINCT asset FROM {} WHERE table_name = %s").format(ledger), [output.table])
     owners = [owner for (owner,) in cursor.fetchall()]
     output.require_owned(owners, table is not None, qualified_name(schema, output.table))
 
 
-def _record(cursor: Any, schema: str, output: TableOutput) -> None:
+def _record(cursor: Any, schema: str, output: TableOutput, *, has_table: bool) -> None:
     for key in output.keys:
         cursor.execute(
             sql.SQL(
-                "INSERT INTO {} (table_name, asset, partition_key, run_id) VALUES (%s, %s, %s, %s) "
+                "INSERT INTO {} (table_name, asset, partition_key, run_id, has_table) VALUES (%s, %s, %s, %s, %s) "
                 "ON CONFLICT (table_name, partition_key) DO UPDATE SET asset = excluded.asset, "
-                "run_id = excluded.run_id, stored_at = excluded.stored_at"
+                "run_id = excluded.run_id, stored_at = excluded.stored_at, has_table = excluded.has_table"
             ).format(sql.Identifier(schema, STORED_PARTITIONS)),
-            [output.table, output.asset, key, output.run_id],
+            [output.table, output.asset, key, output.run_id, has_table],
         )
 
 
@@ -221,7 +223,7 @@ def _replace_partitions(cursor: Any, schema: str, output: TableOutput) -> None:
         old = {column: comment for column, (_, comment) in table.columns.items()}
         new = {column: text for column, text in output.descriptions.items() if column in old and old[column] != text}
         describe_columns(cursor, table.identifier, new)
-    _record(cursor, schema, output)
+    _record(cursor, schema, output, has_table=table is not None)
 
 
 def _insert(cursor: Any, table: sql.Composable, output: TableOutput) -> None:
@@ -268,7 +270,7 @@ def _replace_table(connection: Any, schema: str, output: TableOutput, timeouts: 
         _insert(cursor, name, output)
         described = {column: text for column, text in output.descriptions.items() if column in types}
         describe_columns(cursor, name, described)
-        _record(cursor, schema, output)
+        _record(cursor, schema, output, has_table=True)
 
     run_with_lock_retry(
         connection, qualified_name(schema, output.table), [] if old is None else [old.oid], write, timeouts
