@@ -82,7 +82,7 @@ def test_a_failed_write_of_zones_leaves_the_old_ones(definitions: TaxiDefinition
 def test_reading_a_missing_frame_names_the_asset_to_materialize(definitions: TaxiDefinitions) -> None:
     with pytest.raises(
         dg.Failure,
-        match=r"`taxi-project\.taxi\.taxi_zones` does not exist in .*\. Materialize the asset taxi_zones first\.",
+        match=r"taxi_zones` of reference/taxi_zones does not exist in .*\. Materialize reference/taxi_zones first\.",
     ):
         zones_of(definitions)
 
