@@ -67,8 +67,8 @@ class LoadedMonth:
 class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dagster's own pattern
     """Tables of trips, replaced by service and month; marts, replaced by month; and unpartitioned tables.
 
-    To add a warehouse, implement this class in a new package, and run the tests `test_any_warehouse.py` and
-    `test_any_warehouse_marts.py` in `taxi_assets_tests/contract/` against it.
+    To add a warehouse, implement this class in a new package, and run the tests `test_any_warehouse*.py`,
+    `test_any_io_manager.py` and `test_dropped_tables.py` in `taxi_assets_tests/contract/` against it.
 
     - **Atomic.** Every replacement takes effect as a whole: a concurrent reader sees the old rows or the new ones. If
       it fails, or its process is killed, the old rows stay, or the month counts as not loaded.
