@@ -109,7 +109,8 @@ class _ReportingConnection:
         verb, _, table = [*statement.split(), "", "", ""][:3]
         if verb in {"DELETE", "INSERT"}:
             self._wrote = True
-            self._reached(f"after {verb} {'ledger' if 'loaded_months' in table else 'trips'}")
+            is_ledger = "loaded_months" in table or "stored_partitions" in table
+            self._reached(f"after {verb} {'ledger' if is_ledger else 'trips'}")
         return result
 
     def commit(self) -> Self:

@@ -1,8 +1,8 @@
 """Replace and read rows of a table in BigQuery.
 
 A load job replaces a whole table. Partitions are replaced in two steps: a load job writes the rows to a staging table,
-then one MERGE statement deletes the old rows and inserts the new ones. Every statement is atomic, and BigQuery runs
-concurrent ones as if they came one after the other.
+then one MERGE statement deletes the old rows and inserts the new ones. Every statement is atomic. Of two that delete
+the same rows, BigQuery lets one fail, which is run again.
 
 The ledger `stored_partitions` is written last. If the process is killed before that, the partition has its new rows,
 and the next run replaces them again. Staging tables of killed processes expire after a day.
@@ -15,13 +15,14 @@ import itertools
 import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 import tenacity
 from google.api_core import exceptions as api_errors
 from google.cloud import bigquery
 
+from taxi_assets.errors import WarehouseBusyError
 from taxi_assets.storage.warehouse.bigquery.job_runner import build_job_id, run_job_idempotently
 from taxi_assets.storage.warehouse.bigquery.tables import LABELS
 from taxi_assets.storage.warehouse.table_output import STORED_PARTITIONS
@@ -89,14 +90,14 @@ class TableReplacement:
         if existing is not None:
             columns = pa.schema([*existing, *output.new_columns(existing, f"`{self._table}`")])
         if output.partitions is None:
-            self._replace_table(output.table_columns(existing))
+            self._replace_table(output.table_columns(existing), is_new=found is None)
         elif columns.names:
             self._replace_partitions(columns, found)
         self._record(has_table=output.partitions is None or bool(columns.names))
 
-    def _replace_table(self, columns: pa.Schema) -> None:
+    def _replace_table(self, columns: pa.Schema, *, is_new: bool) -> None:
         self.output.require_inputs_unchanged()
-        self._load(self._table, columns)
+        self._load(self._table, columns, is_new=is_new)
         self.output.require_inputs_unchanged()
 
     def _replace_partitions(self, columns: pa.Schema, found: bigquery.Table | None) -> None:
@@ -123,21 +124,23 @@ class TableReplacement:
         staging = bigquery.Table(name, self._fields(columns))
         staging.labels = dict(LABELS)
         staging.expires = dt.datetime.now(dt.UTC) + _STAGING_EXPIRATION
-        self.client.create_table(staging)
+        self.client.create_table(staging, exists_ok=True)  # the answer to the first request may be lost
         try:
             self._load(name, columns)
             yield name
         finally:
             self.client.delete_table(name, not_found_ok=True)
 
-    def _load(self, name: str, columns: pa.Schema) -> None:
+    def _load(self, name: str, columns: pa.Schema, *, is_new: bool = False) -> None:
         loaded = [field for field in columns if field.name in self.output.schema.names]
-        config = bigquery.LoadJobConfig(
-            schema=self._fields(loaded),
-            source_format=bigquery.SourceFormat.PARQUET,
-            write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE,
-            labels=dict(LABELS),
-        )
+        # The job creates a new table with the label: a killed process could not add it later. If the table exists, the
+        # job must not set labels: BigQuery rejects a job whose labels differ from the table's.
+        properties = {"destinationTableProperties": {"labels": dict(LABELS)}} if is_new else {}
+        config = cast("bigquery.LoadJobConfig", bigquery.LoadJobConfig.from_api_repr({"load": properties}))
+        config.schema = self._fields(loaded)
+        config.source_format = bigquery.SourceFormat.PARQUET
+        config.write_disposition = bigquery.WriteDisposition.WRITE_TRUNCATE
+        config.labels = dict(LABELS)
         with self.output.file.open("rb") as file:
 
             def start_job(job_id: str) -> Any:
@@ -158,13 +161,21 @@ class TableReplacement:
                 self._query(f"DELETE FROM `{self._table}` AS stored WHERE {conditions}", parameters)
             return
         names = [f"`{field.name}`" for field in columns if field.name in self.output.schema.names]
-        self._query(
+        statement = (
             f"MERGE `{self._table}` AS stored USING `{staging}` AS incoming ON FALSE "
             f"WHEN NOT MATCHED BY SOURCE AND ({conditions}) THEN DELETE "
             f"WHEN NOT MATCHED BY TARGET THEN INSERT ({', '.join(names)}) "
-            f"VALUES ({', '.join(f'incoming.{name}' for name in names)})",
-            parameters,
+            f"VALUES ({', '.join(f'incoming.{name}' for name in names)})"
         )
+        count = f"SELECT COUNT(*) FROM `{self._table}` AS stored WHERE {conditions}"
+        for _ in range(_CONFLICT_ATTEMPTS):
+            changed = self._query(statement, parameters).num_dml_affected_rows
+            # BigQuery lets two MERGE statements that delete nothing succeed at once, so the first rows of a partition
+            # could be there twice. The one that ends last finds both, and replaces them.
+            has_deleted = changed not in {None, self.output.rows}
+            if has_deleted or next(iter(self._query(count, parameters)))[0] == self.output.rows:
+                return
+        raise self._busy_error(self._table)
 
     # --- the ledger --------------------------------------------------------------------------------------------------
 
@@ -225,18 +236,29 @@ class TableReplacement:
 
     def _run(self, destination: str, start_job: Callable[[str], Any]) -> Any:
         """Run a job; run it again if it conflicted with a job of another run."""
-        for trial in tenacity.Retrying(
+
+        def attempt() -> Any:
+            job_id = build_job_id(uuid.uuid4().hex, destination)
+            return run_job_idempotently(self.client, start_job, job_id, location=self.location, log=self.log)
+
+        def give_up(state: tenacity.RetryCallState) -> Any:
+            raise self._busy_error(destination) from (state.outcome.exception() if state.outcome else None)
+
+        return tenacity.Retrying(
             retry=tenacity.retry_if_exception(
                 lambda error: isinstance(error, api_errors.GoogleAPICallError) and _CONFLICT in str(error)
             ),
             stop=tenacity.stop_after_attempt(_CONFLICT_ATTEMPTS),
             wait=tenacity.wait_random_exponential(multiplier=0.5, max=20),
-            reraise=True,
-        ):
-            with trial:
-                job_id = build_job_id(uuid.uuid4().hex, destination)
-                return run_job_idempotently(self.client, start_job, job_id, location=self.location, log=self.log)
-        raise AssertionError
+            retry_error_callback=give_up,
+        )(attempt)
+
+    @staticmethod
+    def _busy_error(table: str) -> WarehouseBusyError:
+        return WarehouseBusyError(
+            f"`{table}` could not be written: other runs changed it during each of {_CONFLICT_ATTEMPTS} attempts.",
+            remedy="Try again later.",
+        )
 
     @property
     def _table(self) -> str:
@@ -339,12 +361,13 @@ def _parameter_type(value: Any) -> str:
 
 def schema_field(field: pa.Field, description: str = "") -> bigquery.SchemaField:
     """Return the column of a table; see `warehouse_schema` for the Arrow types."""
+    # BigQuery leaves out an empty description. With one, the table would differ, and would be updated by every run.
+    options: dict[str, Any] = {"description": description} if description else {}
     if not pa.types.is_decimal(field.type):
-        return bigquery.SchemaField(field.name, _TYPES[field.type], description=description)
+        return bigquery.SchemaField(field.name, _TYPES[field.type], **options)
     name = "NUMERIC" if field.type.scale <= _NUMERIC_SCALE else "BIGNUMERIC"
-    return bigquery.SchemaField(
-        field.name, name, description=description, precision=field.type.precision, scale=field.type.scale
-    )
+    options |= {"precision": field.type.precision, "scale": field.type.scale}
+    return bigquery.SchemaField(field.name, name, **options)
 
 
 def arrow_schema(fields: Sequence[bigquery.SchemaField]) -> pa.Schema:
