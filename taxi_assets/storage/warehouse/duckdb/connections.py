@@ -78,10 +78,10 @@ def connect(path: str, wait_seconds: float) -> Iterator[duckdb.DuckDBPyConnectio
         wait_seconds: How long to wait for other processes.
 
     Raises:
-        WarehouseBusyError: Another process had the file open for `wait_seconds`.
+        WarehouseBusyError: Another process, or another thread of this process, had the file open for `wait_seconds`.
         WarehouseConfigurationError: The file is not a DuckDB database, or its disk is full.
     """
-    with _THREAD_LOCK:
+    with _hold_thread_lock(path, wait_seconds):
         if path in _open_connections:
             with _open_connections[path].cursor() as cursor:
                 cursor.execute(f"USE {_DATABASE}")
@@ -121,6 +121,21 @@ def close_idle() -> None:
                 kept.instance.close()
             else:
                 _inherited.append(kept)
+
+
+@contextmanager
+def _hold_thread_lock(path: str, wait_seconds: float) -> Iterator[None]:
+    # With a timeout, because the thread that holds the lock may wait for this one: pyarrow, polars and DuckDB read rows
+    # in their own threads.
+    if not _THREAD_LOCK.acquire(timeout=max(0.0, wait_seconds)):
+        raise WarehouseBusyError(
+            f"{path} was in use by another thread of this process for {wait_seconds:g} seconds.",
+            remedy="Read the rows of lazy inputs before you open a session of the warehouse, or after you close it.",
+        )
+    try:
+        yield
+    finally:
+        _THREAD_LOCK.release()
 
 
 @contextmanager

@@ -8,11 +8,11 @@ from __future__ import annotations
 import datetime as dt
 import glob
 import itertools
-import tempfile
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from taxi_assets.storage.lake.staging import temporary_folder
 from taxi_assets.storage.table_values import storable_type
 from taxi_assets.storage.warehouse.duckdb.tables import literal, quote
 from taxi_assets.storage.warehouse.table_output import STORED_PARTITIONS
@@ -126,11 +126,12 @@ def read_rows(
 
 
 def _copy_to_file(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> pa.RecordBatchReader:
-    with tempfile.NamedTemporaryFile(prefix="taxi-assets-") as file:
-        with pa.OSFile(file.name, "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+    with temporary_folder() as folder:  # if the process is killed, a later one deletes it
+        file = str(folder / "rows.arrow")
+        with pa.OSFile(file, "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
             for batch in batches:
                 writer.write_batch(batch)
-        return pa.ipc.open_stream(pa.memory_map(file.name))
+        return pa.ipc.open_stream(pa.memory_map(file))
 
 
 def _definitions(fields: Any) -> str:
