@@ -226,12 +226,12 @@ def _replace_partitions(cursor: Any, schema: str, output: TableOutput) -> None:
     _record(cursor, schema, output, has_table=table is not None)
 
 
-def _insert(cursor: Any, table: sql.Composable, output: TableOutput) -> None:
+def _insert(cursor: Any, table: sql.Composable, output: TableOutput, *, freeze: bool = False) -> None:
     columns = [field.name for field in output.schema if not pa.types.is_null(field.type)]
     if output.rows and columns:
         cursor.copy_expert(
-            sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(
-                table, sql.SQL(", ").join(map(sql.Identifier, columns))
+            sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv{})").format(
+                table, sql.SQL(", ").join(map(sql.Identifier, columns)), sql.SQL(", FREEZE" if freeze else "")
             ),
             CsvStream(output.file),
         )
@@ -262,12 +262,15 @@ def _replace_table(connection: Any, schema: str, output: TableOutput, timeouts: 
 
     def write(cursor: Any) -> None:
         _require_owned(cursor, schema, output, old)
-        if old is not None and {column: type_ for column, (type_, _) in old.columns.items()} == types:
+        is_kept = old is not None and {column: type_ for column, (type_, _) in old.columns.items()} == types
+        if is_kept:
             cursor.execute(sql.SQL("DELETE FROM {}").format(name))
         else:
             _drop_table(cursor, schema, output.table)
             cursor.execute(sql.SQL("CREATE TABLE {} ({})").format(name, _definitions(columns)))
-        _insert(cursor, name, output)
+        # A reader that waits for the old table gets the new one with an older snapshot, which hides rows that are not
+        # frozen.
+        _insert(cursor, name, output, freeze=not is_kept)
         described = {column: text for column, text in output.descriptions.items() if column in types}
         describe_columns(cursor, name, described)
         _record(cursor, schema, output, has_table=True)
