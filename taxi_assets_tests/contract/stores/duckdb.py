@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 class _FailingConnection:
-    """A DuckDB connection whose commit fails after it has written trips, a mart or a frame."""
+    """A DuckDB connection whose commit fails after it has written trips, a mart or rows of an asset."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self._has_written = False
 
     def execute(self, query: str, *args: Any) -> Any:
-        self._has_written |= query.startswith("INSERT") and "loaded_months" in query
+        self._has_written |= query.startswith("INSERT") and ("loaded_months" in query or "stored_partitions" in query)
         self._has_written |= query.startswith("CREATE OR REPLACE") or ' BY NAME SELECT "' in query
         return self._connection.execute(query, *args)
 

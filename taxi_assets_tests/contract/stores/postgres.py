@@ -212,13 +212,13 @@ def postgres_url(postgres_server: Server) -> Iterator[str]:
 
 
 class _FailingCommitConnection(psycopg2.extensions.connection):  # type: ignore[misc]  # psycopg2 has no types
-    """A connection whose session is terminated at the COMMIT of rows of the ledger, a frame or a mart."""
+    """A connection whose session is terminated at the COMMIT of rows of a ledger or a mart."""
 
     def commit(self) -> None:
         with self.cursor() as cursor:
             cursor.execute(
                 "SELECT count(*) FROM pg_locks JOIN pg_class AS c ON c.oid = relation WHERE pid = pg_backend_pid() "
-                "AND mode = 'RowExclusiveLock' AND (relname IN ('loaded_months', 'taxi_zones') "
+                "AND mode = 'RowExclusiveLock' AND (relname IN ('loaded_months', 'stored_partitions') "
                 "OR relname ~ '^mart_[a-z]+$')"
             )
             if cursor.fetchone()[0]:
