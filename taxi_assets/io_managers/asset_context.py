@@ -33,6 +33,7 @@ def asset_label(context: Context) -> str:
 def partition_keys(context: Context) -> list[str] | None:
     """Return the asset's partitions that are written or read, in partition order; None if it is not partitioned."""
     if not context.has_asset_partitions:
+        _require_no_partitions(context)
         return None
     keys = list(context.asset_partition_keys)
     if len(keys) < 2:
@@ -45,6 +46,19 @@ def partition_keys(context: Context) -> list[str] | None:
         instance = context.instance if isinstance(context, dg.InputContext) else context.step_context.instance
     order = {key: place for place, key in enumerate(definition.get_partition_keys(dynamic_partitions_store=instance))}
     return sorted(keys, key=lambda key: order.get(key, len(order)))
+
+
+def _require_no_partitions(context: Context) -> None:
+    """Raise an error if a script loads an asset that is partitioned without the key of a partition."""
+    if isinstance(context, dg.InputContext):
+        try:
+            context.asset_partitions_def  # noqa: B018  (raises an error if there is none)
+        except dg.DagsterInvariantViolationError:
+            return
+        raise AssetDefinitionError(
+            f"{context.asset_key.to_user_string()} is partitioned, but no partition is given.",
+            remedy="Name one with the argument partition_key.",
+        )
 
 
 def list_keys(keys: Sequence[str]) -> str:
@@ -166,9 +180,17 @@ def requested_type(context: dg.InputContext) -> tuple[Any, bool]:
     """Return the type in which an input asks for rows, and whether it wants them by partition (`dict[str, T]`).
 
     Without an annotation, the type is `pandas.DataFrame`.
+
+    Raises:
+        AssetDefinitionError: The input wants partitions of an asset that has none.
     """
     type_ = context.dagster_type.typing_type
     by_partition = get_origin(type_) is dict
+    if by_partition and not context.has_asset_partitions:
+        raise AssetDefinitionError(
+            f"{context.asset_key.to_user_string()} is not partitioned, so it cannot be loaded as {type_name(type_)}.",
+            remedy="Annotate the input with the type of its rows.",
+        )
     if by_partition:
         type_ = get_args(type_)[1]
     if type_ is Any:
@@ -217,8 +239,13 @@ def retry_number_of(context: Context) -> int:
 @contextmanager
 def asset_failures(context: Context) -> Iterator[None]:
     """Convert errors of this package to failures of the step, as `as_failures` does; name the asset in them."""
-    label = asset_label(context)
     with as_failures(retry_number=retry_number_of(context)):
+        if not context.has_asset_key:
+            raise AssetDefinitionError(
+                "The IO managers of this platform store and load assets only, not values of ops.",
+                remedy="Give the op another IO manager, such as dagster.FilesystemIOManager.",
+            )
+        label = asset_label(context)
         try:
             yield
         except (AssetDefinitionError, AssetValueError) as error:

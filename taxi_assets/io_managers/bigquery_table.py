@@ -4,18 +4,19 @@ The IO manager of dagster-gcp-pandas is not used for writing: it deletes the row
 failed load leaves an empty table. It also changes column names to upper case.
 """
 
-import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
 import pandas as pd
-import pyarrow as pa
 from dagster_gcp_pandas import BigQueryPandasTypeHandler
+from google.cloud import bigquery
 
 from taxi_assets.dagster_compat import TableSlice
 from taxi_assets.io_managers.warehouse_table import StoredTable, WarehouseTableIOManager
 from taxi_assets.storage.pandas_types import to_frame
 from taxi_assets.storage.warehouse.bigquery import BigQueryWarehouse
+from taxi_assets.storage.warehouse.bigquery.table_rows import arrow_schema
 
 
 class BigQueryTableIOManager(WarehouseTableIOManager):
@@ -27,9 +28,27 @@ class BigQueryTableIOManager(WarehouseTableIOManager):
         if type_ is not pd.DataFrame or table.existing is None:
             return super()._load_table(context, table, type_)
         source = TableSlice(table=table.name, schema=self.warehouse.dataset, database=self.warehouse.project)
-        with self.warehouse.client(f"{table.name} cannot be read") as client, warnings.catch_warnings():
-            # The client warns that BigQuery's Storage API would be faster, which small tables do not need.
-            warnings.simplefilter("ignore")
-            frame = BigQueryPandasTypeHandler().load_input(context, source, client)
+        with self.warehouse.client(f"{table.name} cannot be read") as client:
+            frame = BigQueryPandasTypeHandler().load_input(context, source, _ArrowClient(client))
         frame.columns = table.existing.names  # dagster-gcp-pandas changes them to lower case
-        return to_frame(pa.Table.from_pandas(frame, table.existing, preserve_index=False))
+        return frame
+
+
+@dataclass(frozen=True)
+class _ArrowClient:
+    """A client whose query results become Arrow-backed frames, which tell a null from a NaN and keep decimals exact."""
+
+    client: bigquery.Client
+
+    def query(self, query: str, **options: Any) -> "_ArrowResult":
+        return _ArrowResult(self.client.query(query, **options))
+
+
+@dataclass(frozen=True)
+class _ArrowResult:
+    job: Any
+
+    def to_dataframe(self) -> pd.DataFrame:
+        rows = self.job.result()
+        table = rows.to_arrow(create_bqstorage_client=False)
+        return to_frame(table.cast(arrow_schema(rows.schema)))

@@ -25,7 +25,9 @@ from taxi_assets.storage.lake.base_lake import Lake
 from taxi_assets.storage.lake.objects import ParquetPartition, StagedParquet
 from taxi_assets.storage.parquet_rows import open_files, write_rows
 from taxi_assets.storage.table_values import OUTPUT_TYPES, is_output_type, load_dataset, open_rows, type_name
+from taxi_assets.tlc.services.registry import SERVICES
 
+_PLATFORM_FOLDERS = {"raw", "clean", "quarantine", "reference", "reports"}
 _ASSET = "taxi_assets.asset"
 """The key of the footer's metadata that names the asset of a file."""
 
@@ -66,6 +68,7 @@ class LakeParquetIOManager(dg.ConfigurableIOManager):
                 f"{asset.to_user_string()} returns {type_name(type_)}, which lake_parquet cannot store.",
                 remedy=f"Return one of: {', '.join(OUTPUT_TYPES)}.",
             )
+        _require_own_folder(asset)
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Write the rows as one Parquet file, which replaces the old file of the partition.
@@ -87,8 +90,8 @@ class LakeParquetIOManager(dg.ConfigurableIOManager):
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Return the rows in the type that the input asks for, or handles for the type `ParquetPartition`."""
-        type_, by_partition = requested_type(context)
         with asset_failures(context):
+            type_, by_partition = requested_type(context)
             if type_ is not ParquetPartition:
                 require_input_type(context, type_)
             elif not by_partition:
@@ -125,6 +128,7 @@ class LakeParquetIOManager(dg.ConfigurableIOManager):
         return dataset
 
     def _store(self, context: dg.OutputContext, key: str, value: object) -> None:
+        _require_own_folder(context.asset_key)
         label, asset = asset_label(context), context.asset_key.to_user_string()
         with self.lake.staging() as folder:
             replaces = self._owned_version(key, asset)
@@ -158,3 +162,14 @@ class LakeParquetIOManager(dg.ConfigurableIOManager):
                     remedy="Rename the asset, or move the file elsewhere.",
                 )
         return version
+
+
+def _require_own_folder(asset: dg.AssetKey) -> None:
+    """Raise an error if an asset, unless it is the platform's, would be stored in a folder of the platform."""
+    folder, *rest = asset.path
+    is_platforms = folder in {"clean", "quarantine"} and rest in [[service.table] for service in SERVICES.values()]
+    if (folder in _PLATFORM_FOLDERS or any(part.startswith(".") for part in asset.path)) and not is_platforms:
+        raise AssetDefinitionError(
+            f"{asset.to_user_string()} would be stored in a folder of the lake that belongs to the platform: {folder}.",
+            remedy="Rename the asset: the first part of its key is the folder. No part of it begins with a period.",
+        )

@@ -52,8 +52,8 @@ class RawFileIOManager(dg.ConfigurableIOManager):
 
     def load_input(self, context: dg.InputContext) -> RawFile | dict[str, RawFile]:
         """Return a handle to the stored file, or handles by partition key, without reading the files."""
-        by_partition = requested_type(context)[1]
         with asset_failures(context):
+            by_partition = requested_type(context)[1]
             if not by_partition:
                 return RawFile.get(self.lake, single_prefix_of(context))
             return {

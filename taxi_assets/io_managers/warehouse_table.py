@@ -1,5 +1,6 @@
 """Store rows in tables of the warehouse: trips, marts, and what your own assets return."""
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -28,7 +29,7 @@ from taxi_assets.marts.mart import MartMonth, marts
 from taxi_assets.storage.lake.objects import ParquetPartition
 from taxi_assets.storage.lake.staging import temporary_folder
 from taxi_assets.storage.pandas_types import StagedFrame
-from taxi_assets.storage.partition_rows import Condition, TablePartition
+from taxi_assets.storage.partition_rows import Condition, TablePartition, merge_windows
 from taxi_assets.storage.query_dataset import QueryDataset
 from taxi_assets.storage.table_values import (
     OUTPUT_TYPES,
@@ -44,6 +45,7 @@ from taxi_assets.tlc.schema import Service, build_arrow_schema
 from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets.tlc.zones import ZONES_TABLE
 
+_TABLE_NAME = re.compile("[a-z_][a-z0-9_]{0,62}")
 _PLATFORM_TYPES = {ParquetPartition, MartMonth, StagedFrame}
 
 
@@ -118,8 +120,8 @@ class WarehouseTableIOManager(dg.ConfigurableIOManager):
             dagster.Failure: The table does not contain a partition (`WarehouseTableMissingError`), or another error of
                 this package.
         """
-        type_, by_partition = requested_type(context)
         with asset_failures(context):
+            type_, by_partition = requested_type(context)
             require_input_type(context, type_)
             upstream_metadata: Mapping[str, Any] = getattr(context.upstream_output, "definition_metadata", None) or {}
             partitions = table_partitions(context, upstream_metadata)
@@ -213,7 +215,13 @@ class StoredTable:
                 )
             return QueryDataset(pa.schema([]), [])  # partitions without rows, of a table without a column yet
         schema, order_by = self._definition(self.existing)
-        conditions = [()] if partitions is None else [p.conditions(self.existing) for p in self._with_rows(partitions)]
+        conditions: Sequence[Sequence[Condition]] = [()]
+        if partitions is not None:
+            stored = self._with_rows(partitions)
+            conditions = [partition.conditions(self.existing) for partition in stored]
+            window = None if order_by else merge_windows(stored, self.existing)
+            if window is not None:  # one query, instead of one for each day of a year
+                conditions, order_by = [window], stored[0].columns
         return QueryDataset(schema, [partial(self._query, self.existing, found, order_by) for found in conditions])
 
     def _definition(self, existing: pa.Schema) -> tuple[pa.Schema, Sequence[str]]:
@@ -280,7 +288,8 @@ def _present_partitions(
     """
     is_present = table.presence()
     present = [partition for partition in partitions if is_present(partition)]
-    missing = [partition.key for partition in partitions if partition not in present]
+    present_keys = {partition.key for partition in present}
+    missing = [partition.key for partition in partitions if partition.key not in present_keys]
     if missing and not allows_missing_partitions(context):
         asset, name = context.asset_key.to_user_string(), table.warehouse.table_name(table.name)
         raise WarehouseTableMissingError(
@@ -310,14 +319,15 @@ def _platform_tables() -> dict[str, str | None]:
 
 def _require_own_table(asset: dg.AssetKey) -> None:
     tables, table = _platform_tables(), asset.path[-1]
+    if not _TABLE_NAME.fullmatch(table):
+        raise AssetDefinitionError(
+            f"{asset.to_user_string()}: {table!r} cannot be the name of a table in every database.",
+            remedy="Rename the asset: the last part of its key can have up to 63 lower-case letters, digits and "
+            "underscores.",
+        )
     if table in tables and tables[table] != asset.to_user_string():
         raise AssetDefinitionError(
             f"{asset.to_user_string()} would replace the table {table}, which belongs to "
             f"{'the platform' if tables[table] is None else f'the asset {tables[table]}'}.",
-            remedy="Rename the asset: the table has the name of the last part of its key.",
-        )
-    if not table.replace("-", "_").isidentifier():
-        raise AssetDefinitionError(
-            f"{asset.to_user_string()}: {table!r} cannot be the name of a table.",
             remedy="Rename the asset: the table has the name of the last part of its key.",
         )

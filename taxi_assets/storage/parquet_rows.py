@@ -13,17 +13,19 @@ from taxi_assets.errors import AssetDefinitionError
 from taxi_assets.tlc.parquet_io import ROW_GROUP_ROWS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
     from typing import BinaryIO
 
     from taxi_assets.storage.table_values import Rows
 
 _FORMAT = pyarrow.dataset.ParquetFileFormat()
+_ROW_GROUP_BYTES = 64 << 20
+_DECIMAL_DIGITS = 38
 
 
 def write_rows(rows: Rows, path: Path, footer: Mapping[str, str]) -> int:
-    """Write rows to a file, in row groups of 131,072 rows. Memory does not grow with the number of rows.
+    """Write rows to a file, in row groups of 131,072 rows, or fewer if these take 64 MiB of memory.
 
     Args:
         rows: The rows, which are read once.
@@ -33,17 +35,18 @@ def write_rows(rows: Rows, path: Path, footer: Mapping[str, str]) -> int:
     Returns:
         The number of rows.
     """
-    written, buffered = 0, 0
+    written, buffered, buffered_bytes = 0, 0, 0
     batches: list[pa.RecordBatch] = []
     # PLAIN and RLE_DICTIONARY encodings, which every engine reads.
     with pyarrow.parquet.ParquetWriter(path, rows.schema, compression="zstd", use_dictionary=True) as writer:
         for batch in rows.batches:
             batches.append(batch)
             buffered += batch.num_rows
+            buffered_bytes += batch.nbytes
             written += batch.num_rows
-            if buffered >= ROW_GROUP_ROWS:
+            if buffered >= ROW_GROUP_ROWS or buffered_bytes >= _ROW_GROUP_BYTES:
                 writer.write_table(pa.Table.from_batches(batches, rows.schema), ROW_GROUP_ROWS)
-                batches, buffered = [], 0
+                batches, buffered, buffered_bytes = [], 0, 0
         writer.write_table(pa.Table.from_batches(batches, rows.schema), ROW_GROUP_ROWS)
         writer.add_key_value_metadata(dict(footer))
     return written
@@ -95,24 +98,33 @@ class _SelfClosingFile(io.RawIOBase):
 
 
 def _unify(schemas: Mapping[str, pa.Schema]) -> pa.Schema:
-    unified = pa.schema([])
+    unified: dict[str, pa.DataType] = {}
     for name, schema in schemas.items():
-        try:
-            unified = _combine([unified, schema.remove_metadata()])
-        except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
-            different = [
-                f"{field.name} ({unified.field(field.name).type}, {field.type})"
-                for field in schema
-                if field.name in unified.names and unified.field(field.name).type != field.type
-            ]
-            raise AssetDefinitionError(
-                f"{name} cannot be read together with the partitions before it: the type of {', '.join(different)} has "
-                "changed.",
-                remedy="Materialize the partitions again with one type, or annotate the input as dict[str, …].",
-            ) from error
-    return unified
+        for field in schema:
+            type_ = _common_type(unified.get(field.name, field.type), field.type)
+            if type_ is None:
+                raise AssetDefinitionError(
+                    f"{name} cannot be read together with the partitions before it: the column {field.name} has type "
+                    f"{field.type} in it, and {unified[field.name]} in them.",
+                    remedy="Materialize the partitions again with one type, or annotate the input as dict[str, …].",
+                )
+            unified[field.name] = type_
+    return pa.schema(unified.items())
 
 
-def _combine(schemas: Sequence[pa.Schema]) -> pa.Schema:
-    # "permissive" widens integers to floats and decimals to more digits. The cast of values fails if one would change.
-    return pa.unify_schemas(schemas, promote_options="permissive")
+def _common_type(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
+    """Return the type that contains every value of two types unchanged; None if there is none."""
+    types = pa.types
+    if first == second or types.is_null(second):
+        return first
+    if types.is_null(first):
+        return second
+    if types.is_signed_integer(first) and types.is_signed_integer(second):
+        return max(first, second, key=lambda type_: type_.bit_width)
+    if types.is_decimal128(first) and types.is_decimal128(second):
+        scale = max(first.scale, second.scale)
+        digits = max(first.precision - first.scale, second.precision - second.scale) + scale
+        return pa.decimal128(digits, scale) if digits <= _DECIMAL_DIGITS else None
+    if {first, second} == {pa.float32(), pa.float64()}:
+        return pa.float64()
+    return None

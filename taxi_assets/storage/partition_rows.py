@@ -7,6 +7,7 @@ integers, dates or booleans.
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -78,6 +79,29 @@ class TablePartition:
         return [condition for dimension in self.dimensions for condition in _conditions(dimension, schema)]
 
 
+def merge_windows(partitions: Sequence[TablePartition], schema: pa.Schema) -> list[Condition] | None:
+    """Return the conditions of several partitions of time as one range, if each begins where the one before ends.
+
+    Rows in the order of the column are then in the order of the partitions.
+
+    Args:
+        partitions: The partitions, in order.
+        schema: The columns of the table.
+
+    Returns:
+        The conditions; None if the partitions are not one range of time.
+    """
+    dimensions = [partition.dimensions[0] for partition in partitions if len(partition.dimensions) == 1]
+    windows = [dimension.window for dimension in dimensions if dimension.window is not None]
+    if len(windows) < max(2, len(partitions)) or any(
+        before.end != after.start for before, after in itertools.pairwise(windows)
+    ):
+        return None
+    first, *_, last = dimensions
+    conditions = _conditions(first, schema)[:1] + _conditions(last, schema)[1:]
+    return conditions if [condition.operator for condition in conditions] == [">=", "<"] else None
+
+
 def require_rows_in_partitions(
     batches: Iterator[pa.RecordBatch], schema: pa.Schema, partitions: Sequence[TablePartition], label: str
 ) -> Iterator[pa.RecordBatch]:
@@ -112,6 +136,8 @@ def _mask(batch: pa.RecordBatch, conditions: Sequence[Condition]) -> Any:
     mask = np.ones(batch.num_rows, bool)
     for condition in conditions:
         column = batch.column(condition.column)
+        if pa.types.is_null(column.type):
+            return np.zeros(batch.num_rows, bool)
         holds = _OPERATIONS[condition.operator](column, pa.scalar(condition.value, column.type))
         mask &= np.asarray(pc.fill_null(holds, pa.scalar(False)))
     return mask
@@ -157,6 +183,12 @@ def _conditions(dimension: Dimension, schema: pa.Schema) -> list[Condition]:
     name, type_ = dimension.column, schema.field(dimension.column).type
     if dimension.window is not None and (pa.types.is_timestamp(type_) or pa.types.is_date(type_)):
         start, end = (_bound(moment, type_, dimension) for moment in dimension.window)
+        if start >= end:
+            raise AssetDefinitionError(
+                f"The partition {dimension.key} is in the hour that daylight saving time repeats, and times without a "
+                "zone are the same in both.",
+                remedy=f"Give the column {dimension.column} a time zone.",
+            )
         return [Condition(name, ">=", start), Condition(name, "<", end)]
     return [Condition(name, "=", _value(dimension, type_))]
 
@@ -175,20 +207,27 @@ def _bound(moment: dt.datetime, type_: pa.DataType, dimension: Dimension) -> dt.
 
 def _value(dimension: Dimension, type_: pa.DataType) -> Any:
     key, types = dimension.key, pa.types
-    if types.is_string(type_):
+    if types.is_string(type_) or types.is_null(type_):
         return key
     try:
+        value: Any = None
         if types.is_integer(type_):
-            return int(key)
-        if types.is_date(type_):
-            return dt.date.fromisoformat(key)
-        if types.is_boolean(type_):
-            return {"true": True, "false": False}[key.lower()]
-    except (ValueError, KeyError):
+            value = int(key)
+        elif types.is_date(type_):
+            value = dt.date.fromisoformat(key)
+        elif types.is_boolean(type_):
+            value = {"true": True, "false": False}.get(key)
+    except ValueError:
+        value = None
+    # Otherwise two keys, such as "1" and "01", would be partitions of the same rows.
+    if value is not None and str(value).lower() == key:
+        return value
+    if types.is_integer(type_) or types.is_date(type_) or types.is_boolean(type_):
         raise AssetDefinitionError(
             f"The partition key {key!r} is not a value of the column {dimension.column} ({type_}).",
-            remedy="Use the values of the column as partition keys, or name another column in partition_expr.",
-        ) from None
+            remedy="Use the values of the column as partition keys, written as 7, 2021-01-31 or true; or name another "
+            "column in partition_expr.",
+        )
     raise AssetDefinitionError(
         f"The column {dimension.column} has the type {type_}, which cannot tell partitions apart.",
         remedy="Name a column of texts, integers, dates or times in the metadata partition_expr.",

@@ -16,6 +16,7 @@ Does not belong here: where the rows are stored.
 
 from __future__ import annotations
 
+import datetime as dt
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyarrow as pa
 
-from taxi_assets.errors import AssetValueError
+from taxi_assets.errors import AssetDefinitionError, AssetValueError
 from taxi_assets.storage.pandas_types import to_frame
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ INPUT_TYPES = (*OUTPUT_TYPES, "pyarrow.dataset.Dataset", "duckdb.DuckDBPyRelatio
 
 _BATCH_ROWS = 65_536
 _INFERRED_DECIMAL = (38, 9)
+_MAX_NAME_BYTES = 63  # Postgres shortens longer names
 _FIX_COLUMN = "Convert the column in the asset."
 
 
@@ -104,9 +106,11 @@ def open_rows(value: object, label: str) -> Rows:
         case "pyarrow.RecordBatchReader":
             schema, batches = value.schema, iter(value)  # type: ignore[attr-defined, call-overload]
         case "polars.DataFrame":
+            _require_no_objects(value.schema, label)  # type: ignore[attr-defined]
             table = value.to_arrow()  # type: ignore[attr-defined]
             schema, batches = table.schema, iter(table.to_batches(_BATCH_ROWS))
         case "polars.LazyFrame":
+            _require_no_objects(value.collect_schema(), label)  # type: ignore[attr-defined]
             schema, batches = _open_lazy_frame(value)
         case _:
             raise AssetValueError(
@@ -119,12 +123,13 @@ def open_rows(value: object, label: str) -> Rows:
 
 
 def _from_pandas(frame: Any, label: str) -> pa.Table:
+    _require_values_of_one_kind(frame, label)
     try:
         table = pa.Table.from_pandas(_with_index_columns(frame, label), preserve_index=False)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, ValueError) as error:
+    except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
         raise AssetValueError(
             f"{label}: the frame cannot be stored: {_one_line(error)}.",
-            remedy="Give each column a name of its own, and values of one type.",
+            remedy="Give each column a name of its own, and values of one type that the type can hold.",
         ) from error
     # pyarrow infers precision and scale of decimal objects from their values. The next partition may need more. Values
     # that do not fit keep the inferred type.
@@ -137,12 +142,43 @@ def _from_pandas(frame: Any, label: str) -> pa.Table:
     return table
 
 
+def _require_values_of_one_kind(frame: Any, label: str) -> None:
+    """Raise an error for a column of Python objects of which pyarrow would change some: dates and times, for example.
+
+    pyarrow takes the type of such a column from the first values.
+    """
+    for name, type_ in zip(frame.columns, frame.dtypes, strict=True):
+        if not pd.api.types.is_object_dtype(type_) or list(frame.columns).count(name) > 1:
+            continue
+        kinds = sorted(filter(None, {_kind(value) for value in frame[name]}))
+        if len(kinds) > 1:
+            raise AssetValueError(
+                f"{label}: the column {name} has values of several types: {', '.join(kinds)}.",
+                remedy=_FIX_COLUMN,
+            )
+
+
+def _kind(value: object) -> str | None:
+    """Return the kind of a value that must not be mixed with others; None for other values."""
+    if value is pd.NaT:
+        return None
+    if isinstance(value, dt.datetime):
+        return "times without a zone" if value.tzinfo is None else "times with a zone"
+    if isinstance(value, dt.date):
+        return "dates"
+    return "texts" if isinstance(value, str) else "bytes" if isinstance(value, bytes) else None
+
+
 def _with_index_columns(frame: Any, label: str) -> Any:
-    """Return the frame with the named levels of its index as columns, so that a group key is not lost."""
+    """Return the frame with the named levels of its index as columns, so that a group key is not lost.
+
+    Integers without a name are row numbers, which filters, sorting and concatenation leave in any order. They are not
+    stored.
+    """
     index = frame.index
     if any(name is not None for name in index.names):
         return frame.reset_index()
-    if isinstance(index, pd.MultiIndex) or not pd.api.types.is_integer_dtype(index.dtype):
+    if isinstance(index, pd.MultiIndex) or not (pd.api.types.is_integer_dtype(index.dtype) or len(index) == 0):
         raise AssetValueError(
             f"{label}: the frame has an index without a name, of type {index.dtype}. It would be lost, because only "
             "columns are stored.",
@@ -161,11 +197,22 @@ def _open_lazy_frame(frame: Any) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     return frame.collect_schema().to_frame().to_arrow().schema, arrow_batches()
 
 
+def _require_no_objects(schema: Any, label: str) -> None:
+    """Raise an error for a polars column of Python objects, of which Arrow would get the memory addresses."""
+    objects = [name for name, type_ in schema.items() if str(type_) in {"Object", "Int128", "UInt128"}]
+    if objects:
+        raise AssetValueError(
+            f"{label}: the column {objects[0]} has the type {schema[objects[0]]}, which cannot be stored.",
+            remedy=_FIX_COLUMN,
+        )
+
+
 def storable_schema(schema: pa.Schema, label: str) -> pa.Schema:
     """Return the schema with storable types, without the metadata of pandas.
 
     Raises:
-        AssetValueError: There is no column, or two names differ only in case, which databases do not distinguish.
+        AssetValueError: There is no column; a name cannot be stored, or differs from another only in case, which
+            databases do not distinguish; or a type is not known to other tools.
     """
     if not schema.names:
         raise AssetValueError(
@@ -174,6 +221,11 @@ def storable_schema(schema: pa.Schema, label: str) -> pa.Schema:
         )
     seen: dict[str, str] = {}
     for name in schema.names:
+        if not name or "\0" in name or len(name.encode()) > _MAX_NAME_BYTES:
+            raise AssetValueError(
+                f"{label}: {name[:80]!r} cannot be the name of a column: a name has 1 to {_MAX_NAME_BYTES} bytes.",
+                remedy="Rename the column.",
+            )
         if name.lower() in seen:
             raise AssetValueError(
                 f"{label}: the columns {seen[name.lower()]} and {name} have the same name for databases, which ignore "
@@ -181,7 +233,17 @@ def storable_schema(schema: pa.Schema, label: str) -> pa.Schema:
                 remedy="Rename one of them.",
             )
         seen[name.lower()] = name
+    unknown = [field for field in schema if isinstance(field.type, pa.BaseExtensionType) or _has_negative_scale(field)]
+    if unknown:
+        raise AssetValueError(
+            f"{label}: the column {unknown[0].name} has the type {unknown[0].type}, which other tools do not know.",
+            remedy=_FIX_COLUMN,
+        )
     return pa.schema([pa.field(field.name, storable_type(field.type)) for field in schema])
+
+
+def _has_negative_scale(field: pa.Field) -> bool:
+    return bool(pa.types.is_decimal(field.type)) and field.type.scale < 0
 
 
 _STORABLE_TYPES: Sequence[tuple[Callable[[Any], bool], Callable[[Any], Any]]] = (
@@ -220,6 +282,12 @@ def cast_batch(batch: Any, schema: pa.Schema, label: str) -> pa.RecordBatch:
     Raises:
         AssetValueError: A value would change, such as a time with nanoseconds.
     """
+    if batch.schema.names != schema.names:
+        raise AssetValueError(
+            f"{label}: a batch has the columns {', '.join(batch.schema.names)}; the schema of the reader has "
+            f"{', '.join(schema.names)}.",
+            remedy="Give all batches the columns of the schema.",
+        )
     columns = []
     for column, field in zip(batch.columns, schema, strict=True):
         try:
@@ -260,12 +328,18 @@ def _load_polars(dataset: Any) -> Any:
 def _load_lazy_polars(dataset: Any) -> Any:
     import polars as pl  # noqa: PLC0415  (optional)
 
-    return pl.scan_pyarrow_dataset(dataset)
+    # polars filters the rows itself: for Arrow, NaN is not greater than other numbers.
+    return pl.scan_pyarrow_dataset(dataset, allow_pyarrow_filter=False)
 
 
 def _load_duckdb(dataset: Any) -> Any:
     import duckdb  # noqa: PLC0415  (a tenth of a second)
 
+    if not dataset.schema.names:
+        raise AssetDefinitionError(
+            "There are no rows and no columns yet, which a duckdb.DuckDBPyRelation cannot express.",
+            remedy="Annotate the input with another type.",
+        )
     return duckdb.connect().from_arrow(dataset)
 
 

@@ -62,22 +62,23 @@ class TableOutput:
     def table_columns(self, existing: pa.Schema | None) -> pa.Schema:
         """Return the columns of a table that has exactly these rows.
 
-        The type of a column that has only nulls is unknown. It keeps the type that the table has, or else becomes text,
-        which is the likeliest. If a partition has no rows at all, such a column is created with its first value.
+        The type of a column that has only nulls is unknown. In a partitioned table, such a column is created with its
+        first value. In a table that is replaced as a whole, it keeps its type, or becomes text.
 
         Args:
             existing: The columns of the table; None if it does not exist.
         """
         known = {} if existing is None else {field.name: field.type for field in existing}
-        fields = [
-            pa.field(field.name, known.get(field.name, pa.string())) if pa.types.is_null(field.type) else field
-            for field in self.schema
-            if not pa.types.is_null(field.type) or self.rows or self.partitions is None
-        ]
-        return pa.schema(fields)
+        return pa.schema(
+            [
+                pa.field(field.name, known.get(field.name, pa.string())) if pa.types.is_null(field.type) else field
+                for field in self.schema
+                if not pa.types.is_null(field.type) or self.partitions is None
+            ]
+        )
 
     def new_columns(self, existing: pa.Schema, qualified_name: str) -> pa.Schema:
-        """Return the columns that an existing table lacks.
+        """Return the columns that an existing table lacks; none if the table is replaced as a whole.
 
         Args:
             existing: The columns of the table.
@@ -86,6 +87,8 @@ class TableOutput:
         Raises:
             WarehouseSchemaError: A column has another type in the table, or a name that differs only in case.
         """
+        if self.partitions is None:  # no rows remain that have the old types
+            return pa.schema([])
         names = {name.lower(): name for name in existing.names}
         new = []
         for field in self.table_columns(existing):
@@ -107,18 +110,24 @@ class TableOutput:
                 )
         return pa.schema(new)
 
-    def require_owned(self, owners: Iterable[str], exists: bool, qualified_name: str) -> None:
+    def require_owned(self, entries: Iterable[tuple[str, str]], exists: bool, qualified_name: str) -> None:
         """Raise an error if another asset, or something else, has created the table.
 
         Args:
-            owners: The assets in the ledger's rows of the table.
+            entries: Asset and partition key of the ledger's rows of the table.
             exists: Whether the table exists.
             qualified_name: The table's name in errors.
 
         Raises:
-            AssetDefinitionError: The table is not this asset's.
+            AssetDefinitionError: The table is not this asset's, or it was stored without partitions.
         """
-        found = sorted(set(owners))
+        recorded = set(entries)
+        found = sorted({asset for asset, _ in recorded})
+        if found == [self.asset] and self.partitions is not None and (self.asset, WHOLE_TABLE) in recorded:
+            raise AssetDefinitionError(
+                f"{self.asset} was stored without partitions in {qualified_name}; now it has partitions.",
+                remedy="Drop the table, and materialize the partitions.",
+            )
         if found == [self.asset] or (not found and (self.may_adopt or not exists)):
             return
         creator = f"stores the asset {', '.join(found)}" if found else "was not created by an asset of this platform"

@@ -84,16 +84,19 @@ class TableReplacement:
             recorded = self._without_dropped(recorded)
         # A table with the label is this platform's. It is not in the ledger yet if a process was killed.
         is_foreign = found is not None and "managed-by" not in found.labels
-        output.require_owned([row.asset for row in recorded], is_foreign, f"`{self._table}`")
+        output.require_owned([(row.asset, row.partition_key) for row in recorded], is_foreign, f"`{self._table}`")
         existing = None if found is None else arrow_schema(found.schema)
         columns = output.table_columns(existing)
         if existing is not None:
             columns = pa.schema([*existing, *output.new_columns(existing, f"`{self._table}`")])
+        # A table is partitioned by its columns when it is created, so it needs them.
+        names = {name for partition in output.partitions or () for name in partition.columns}
+        has_table = found is not None or names <= set(columns.names)
         if output.partitions is None:
             self._replace_table(output.table_columns(existing), is_new=found is None)
-        elif columns.names:
+        elif has_table:
             self._replace_partitions(columns, found)
-        self._record(has_table=output.partitions is None or bool(columns.names))
+        self._record(has_table=has_table)
 
     def _replace_table(self, columns: pa.Schema, *, is_new: bool) -> None:
         self.output.require_inputs_unchanged()
@@ -180,9 +183,10 @@ class TableReplacement:
     # --- the ledger --------------------------------------------------------------------------------------------------
 
     def _recorded(self) -> list[Any]:
-        """Return the assets of the table's partitions in the ledger, with the newest time."""
+        """Return the assets of the table's partitions in the ledger, with the first key and the newest time."""
         query = (
-            f"SELECT asset, has_table, MAX(stored_at) AS newest FROM `{self._name(STORED_PARTITIONS)}` "
+            "SELECT asset, has_table, MIN(partition_key) AS partition_key, MAX(stored_at) AS newest FROM "
+            f" `{self._name(STORED_PARTITIONS)}` "
             "WHERE table_name = @table GROUP BY asset, has_table"
         )
         return list(self._query(query, [bigquery.ScalarQueryParameter("table", "STRING", self.output.table)]))
@@ -207,6 +211,8 @@ class TableReplacement:
 
     def _record(self, *, has_table: bool) -> None:
         values = {"table": self.output.table, "asset": self.output.asset, "run": self.output.run_id}
+        # Partitions that a table had before it was replaced as a whole are gone.
+        others = "WHEN NOT MATCHED BY SOURCE AND stored.table_name = @table THEN DELETE"
         self._query(
             f"MERGE `{self._name(STORED_PARTITIONS)}` AS stored USING (SELECT @table AS table_name, key AS "
             "partition_key FROM UNNEST(@keys) AS key) AS incoming "
@@ -214,7 +220,8 @@ class TableReplacement:
             "WHEN MATCHED THEN UPDATE SET asset = @asset, run_id = @run, stored_at = CURRENT_TIMESTAMP(), "
             "has_table = @has_table "
             "WHEN NOT MATCHED THEN INSERT (table_name, asset, partition_key, run_id, stored_at, has_table) "
-            "VALUES (incoming.table_name, @asset, incoming.partition_key, @run, CURRENT_TIMESTAMP(), @has_table)",
+            "VALUES (incoming.table_name, @asset, incoming.partition_key, @run, CURRENT_TIMESTAMP(), @has_table) "
+            f"{others if self.output.partitions is None else ''}",
             [
                 bigquery.ScalarQueryParameter("has_table", "BOOL", has_table),
                 *(bigquery.ScalarQueryParameter(name, "STRING", value) for name, value in values.items()),

@@ -47,8 +47,8 @@ def replace_rows(schema: Schema, output: TableOutput, qualified_name: str) -> No
     existing = table_schema(schema, output.table)
     if existing is None:  # it has been dropped, with its partitions
         connection.execute(f"DELETE FROM {ledger} WHERE table_name = ? AND has_table", [output.table])
-    owners = connection.execute(f"SELECT DISTINCT asset FROM {ledger} WHERE table_name = ?", [output.table]).fetchall()
-    output.require_owned([owner for (owner,) in owners], existing is not None, qualified_name)
+    entries = connection.execute(f"SELECT asset, partition_key FROM {ledger} WHERE table_name = ?", [output.table])
+    output.require_owned(entries.fetchall(), existing is not None, qualified_name)
     wanted = output.table_columns(existing)
     new_columns = wanted if existing is None else output.new_columns(existing, qualified_name)
     table = schema.table_name(output.table)
@@ -77,6 +77,8 @@ def replace_rows(schema: Schema, output: TableOutput, qualified_name: str) -> No
 
 
 def _record(connection: Any, ledger: str, output: TableOutput, *, has_table: bool) -> None:
+    if output.partitions is None:  # partitions that the table had before are gone
+        connection.execute(f"DELETE FROM {ledger} WHERE table_name = ?", [output.table])
     for key in output.keys:
         connection.execute(f"DELETE FROM {ledger} WHERE table_name = ? AND partition_key = ?", [output.table, key])
         connection.execute(
@@ -126,7 +128,7 @@ def read_rows(
 
 
 def _copy_to_file(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> pa.RecordBatchReader:
-    with temporary_folder() as folder:  # if the process is killed, a later one deletes it
+    with temporary_folder() as folder:  # deleted at the end; the reader keeps the file open
         file = str(folder / "rows.arrow")
         with pa.OSFile(file, "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
             for batch in batches:

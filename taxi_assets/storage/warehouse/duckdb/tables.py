@@ -77,7 +77,7 @@ class Schema:
         """Return a table as the catalog describes it; without columns if it does not exist."""
         columns = self.connection.execute(
             "SELECT column_name, data_type, comment FROM duckdb_columns() WHERE NOT internal "
-            "AND database_name = current_database() AND lower(schema_name) = lower(?) AND table_name = ?",
+            "AND database_name = current_database() AND lower(schema_name) = lower(?) AND lower(table_name) = lower(?)",
             [self.name, name],
         ).fetchall()
         return Table(self.connection, self.table_name(name), {c: (type_, comment) for c, type_, comment in columns})

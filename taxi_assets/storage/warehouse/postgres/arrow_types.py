@@ -55,6 +55,8 @@ _SQL_BY_ARROW: Mapping[Any, str] = {
 }
 _NUMERIC = re.compile(r"numeric\((\d+),(\d+)\)")
 _CHUNK_ROWS = 8192
+_BLOCK_BYTES = 32 << 20
+"""A row must fit into a block of this size when it is read."""
 
 
 def sql_type(type_: pa.DataType) -> str:
@@ -83,7 +85,7 @@ class CsvStream(io.RawIOBase):
 
     def __init__(self, path: Path) -> None:
         self._chunks = self._convert(path)
-        self._rest = b""
+        self._chunk = memoryview(b"")
 
     @staticmethod
     def _convert(path: Path) -> Iterator[bytes]:
@@ -99,14 +101,11 @@ class CsvStream(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """Return the next bytes, at most `size` of them."""
-        while size < 0 or len(self._rest) < size:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                break
-            self._rest += chunk
-        size = len(self._rest) if size < 0 else size
-        part, self._rest = self._rest[:size], self._rest[size:]
+        """Return the next bytes: at most `size`, and fewer at the end of a chunk; empty at the end of the rows."""
+        if not self._chunk:
+            self._chunk = memoryview(next(filter(None, self._chunks), b""))
+        size = len(self._chunk) if size < 0 else size
+        part, self._chunk = bytes(self._chunk[:size]), self._chunk[size:]
         return part
 
 
@@ -119,7 +118,9 @@ def read_csv(file: BinaryIO, schema: pa.Schema) -> pa.RecordBatchReader:
     """
     rows = pyarrow.csv.open_csv(
         file,
-        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+        # A null that is the only value of a row is an empty line.
+        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
+        read_options=pyarrow.csv.ReadOptions(block_size=_BLOCK_BYTES),
         convert_options=pyarrow.csv.ConvertOptions(
             column_types=schema,
             null_values=[""],

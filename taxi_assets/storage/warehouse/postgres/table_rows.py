@@ -144,12 +144,15 @@ def _require_owned(cursor: Any, schema: str, output: TableOutput, table: Table |
     ledger = sql.Identifier(schema, STORED_PARTITIONS)
     if table is None:  # it has been dropped, with its partitions
         cursor.execute(sql.SQL("DELETE FROM {} WHERE table_name = %s AND has_table").format(ledger), [output.table])
-    cursor.execute(sql.SQL("SELECT DISTINCT asset FROM {} WHERE table_name = %s").format(ledger), [output.table])
-    owners = [owner for (owner,) in cursor.fetchall()]
-    output.require_owned(owners, table is not None, qualified_name(schema, output.table))
+    query = sql.SQL("SELECT asset, partition_key FROM {} WHERE table_name = %s").format(ledger)
+    cursor.execute(query, [output.table])
+    output.require_owned(cursor.fetchall(), table is not None, qualified_name(schema, output.table))
 
 
 def _record(cursor: Any, schema: str, output: TableOutput, *, has_table: bool) -> None:
+    if output.partitions is None:  # partitions that the table had before are gone
+        ledger = sql.Identifier(schema, STORED_PARTITIONS)
+        cursor.execute(sql.SQL("DELETE FROM {} WHERE table_name = %s").format(ledger), [output.table])
     for key in output.keys:
         cursor.execute(
             sql.SQL(
