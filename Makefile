@@ -114,19 +114,23 @@ check: $(VENV)/.dev ## Check format, lint, types, import direction and definitio
 	@$(BIN)/lint-imports > /dev/null || $(BIN)/lint-imports
 	@$(BIN)/dagster definitions validate --log-level error
 
+# The last two use the stores of the contract tests.
+FAULT_TESTS := taxi_assets_tests/faults taxi_assets_tests/contract/test_own_assets_killed.py \
+	taxi_assets_tests/contract/test_any_io_manager_faults.py
+
 .PHONY: test
 test: check ## Run all tests except those of faults, whole deployments and the browser
 	@$(BIN)/python -m pytest -q -n 3 --dist worksteal \
-	  --ignore taxi_assets_tests/faults --ignore taxi_assets_tests/deployments --ignore taxi_assets_tests/ui
+	  $(addprefix --ignore ,$(FAULT_TESTS)) --ignore taxi_assets_tests/deployments --ignore taxi_assets_tests/ui
 
 .PHONY: test-faults
 test-faults: $(VENV)/.dev ## Test killed runs, broken files and concurrent runs: no row lost, none duplicated
-	@$(BIN)/python -m pytest -q -n 2 --dist worksteal taxi_assets_tests/faults
+	@$(BIN)/python -m pytest -q -n 3 --dist worksteal $(FAULT_TESTS)
 
 # Three workers, because two of them are busy for half an hour with one test each.
 .PHONY: reliability
 reliability: $(VENV)/.dev ## Run test-faults in its long form: hundreds of kills, an hour of bad data; writes docs/reliability.md
-	@$(BIN)/python -m pytest -q -n 3 --dist worksteal --long taxi_assets_tests/faults
+	@$(BIN)/python -m pytest -q -n 3 --dist worksteal --long $(FAULT_TESTS)
 
 .PHONY: test-fuzz
 test-fuzz: $(VENV)/.dev ## Corrupt real files byte by byte and read them for a minute: each row is kept, or the file is refused
