@@ -122,7 +122,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def test_make_setup_installs_the_package_for_use_in_any_folder(project: Project, tmp_path: Path) -> None:
     script = "import taxi_assets, importlib.metadata as m; print(taxi_assets.__file__, m.version('taxi-assets'))"
     python = project.folder / ".venv/bin/python"
-    output = subprocess.run([python, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(
+        [python, "-c", script], cwd=tmp_path, env=project.variables, capture_output=True, text=True, check=True
+    ).stdout
     assert output.startswith(str(project.folder / "taxi_assets/__init__.py"))
 
 
