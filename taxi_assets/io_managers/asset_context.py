@@ -83,18 +83,17 @@ def single_prefix_of(context: Context) -> str:
     """Return the prefix of an asset that is stored one partition at a time.
 
     Raises:
-        dagster.Failure: The run or the input has several partitions (`AssetDefinitionError`).
+        AssetDefinitionError: The run or the input has several partitions.
     """
     keys = partition_keys(context)
     if keys is not None and len(keys) != 1:
-        with as_failures():
-            raise AssetDefinitionError(
-                f"{context.asset_key.to_user_string()}: one partition is needed, but there are {len(keys)} "
-                f"({list_keys(keys)}).",
-                remedy="Annotate the input as dict[str, …]."
-                if isinstance(context, dg.InputContext)
-                else "Run one partition at a time: remove the asset's backfill_policy.",
-            )
+        raise AssetDefinitionError(
+            f"{context.asset_key.to_user_string()}: one partition is needed, but there are {len(keys)} "
+            f"({list_keys(keys)}).",
+            remedy="Annotate the input as dict[str, …]."
+            if isinstance(context, dg.InputContext)
+            else "Run one partition at a time: remove the asset's backfill_policy.",
+        )
     return object_prefix_of(context, None if keys is None else keys[0])
 
 
@@ -200,13 +199,12 @@ def requested_type(context: dg.InputContext) -> tuple[Any, bool]:
     return type_, by_partition
 
 
-def require_input_type(context: dg.InputContext, type_: Any, others: Sequence[str] = ()) -> None:
+def require_input_type(context: dg.InputContext, type_: Any) -> None:
     """Raise an error if an input asks for a type that cannot be loaded.
 
     Args:
         context: The context of the input.
         type_: The type.
-        others: Further types that the IO manager can load, for the message.
 
     Raises:
         AssetDefinitionError: The type cannot be loaded.
@@ -214,7 +212,7 @@ def require_input_type(context: dg.InputContext, type_: Any, others: Sequence[st
     if not is_input_type(type_):
         raise AssetDefinitionError(
             f"{context.asset_key.to_user_string()} cannot be loaded as {type_name(type_)}.",
-            remedy=f"Annotate the input with one of: {', '.join([*INPUT_TYPES, *others])}; or with dict[str, …] of "
+            remedy=f"Annotate the input with one of: {', '.join(INPUT_TYPES)}; or with dict[str, …] of "
             "one of them, to get each partition.",
         )
 
