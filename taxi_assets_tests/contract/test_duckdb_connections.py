@@ -150,6 +150,24 @@ def test_a_timeout_names_the_other_program_that_has_the_file_open_not_a_process_
             assert other.receive() == 1
 
 
+def test_a_process_can_read_the_holder_while_it_is_set_again(file: str) -> None:
+    holder, stop = "/opt/notebook (PID 7)", threading.Event()
+
+    def set_again() -> None:
+        while not stop.is_set():
+            lock.set_holder(holder)
+
+    with file_lock.hold_lock(file, 0, lambda _: None) as lock:
+        lock.set_holder(holder)
+        writer = threading.Thread(target=set_again)
+        writer.start()
+        try:
+            assert {file_lock.read_holder(file_lock.lock_path(file)) for _ in range(20_000)} == {holder}
+        finally:
+            stop.set()
+            writer.join()
+
+
 def test_a_signal_interrupts_the_wait_and_leaves_no_lock(file: str) -> None:
     with child_process(hold, file) as other:
         other.receive()

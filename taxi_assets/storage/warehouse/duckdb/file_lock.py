@@ -56,9 +56,10 @@ class HeldLock:
     def set_holder(self, holder: str) -> None:
         """Write the holder's description to the lock file, for the messages of waiting processes."""
         if self._descriptor is not None:
+            line = f"{holder}\n".encode()
             with suppress(OSError):  # such as a full disk
-                os.ftruncate(self._descriptor, 0)
-                os.pwrite(self._descriptor, holder.encode(), 0)
+                if os.pread(self._descriptor, len(line), 0) != line:  # a process may be reading it
+                    os.pwrite(self._descriptor, line, 0)
 
     def release(self) -> None:
         """Delete the lock file, then release the lock, which wakes the next waiting process."""
@@ -97,6 +98,14 @@ def lock_path(database: str) -> Path:
     return file.with_name(f".{file.name}.lock")
 
 
+def read_holder(path: Path) -> str:
+    """Return the process that a lock file names, or `UNKNOWN_HOLDER`."""
+    try:
+        return path.read_text().partition("\n")[0] or UNKNOWN_HOLDER
+    except (OSError, UnicodeDecodeError):
+        return UNKNOWN_HOLDER
+
+
 def _acquire(path: Path, wait_seconds: float, on_wait: Callable[[str], None]) -> int | None:
     if sys.platform == "win32":
         return None
@@ -110,14 +119,14 @@ def _acquire(path: Path, wait_seconds: float, on_wait: Callable[[str], None]) ->
     wait = _BackgroundWait(path)
     try:
         if not wait.ended.wait(min(LOG_AFTER_SECONDS, wait_seconds)):
-            on_wait(_read_holder(path))
+            on_wait(read_holder(path))
             wait.ended.wait(max(0.0, started + wait_seconds - time.monotonic()))
     except BaseException:  # such as KeyboardInterrupt, raised by a signal handler
         HeldLock(path, wait.claim_or_abandon()).release()
         raise
     descriptor = wait.claim_or_abandon()
     if descriptor is None and not wait.failed:
-        raise LockTimeoutError(_read_holder(path))
+        raise LockTimeoutError(read_holder(path))
     return descriptor
 
 
@@ -184,10 +193,3 @@ def _close(descriptor: int) -> None:
             descriptor, fcntl.LOCK_UN
         )  # closing is not enough: a child process may have inherited the descriptor
     os.close(descriptor)
-
-
-def _read_holder(path: Path) -> str:
-    try:
-        return path.read_text() or UNKNOWN_HOLDER
-    except (OSError, UnicodeDecodeError):
-        return UNKNOWN_HOLDER
