@@ -89,6 +89,67 @@ def test_delete_removes_one_object_and_is_idempotent(lake: Lake) -> None:
     assert read(lake, NEIGHBOR) == b"neighbor"
 
 
+def test_keys_in_lists_the_objects_directly_in_a_folder(lake: Lake) -> None:
+    for key in (
+        NEIGHBOR,
+        KEY,
+        "clean/green_trips_more/2020-10.parquet",
+        f"{KEY}s/x.parquet",
+        "clean/own [1] #?%25.parquet",
+    ):
+        put(lake, b"new", key)
+    assert lake.keys_in("clean/green_trips") == [KEY, NEIGHBOR]
+    assert lake.keys_in("clean") == ["clean/own [1] #?%25.parquet"]
+    assert lake.keys_in(f"{KEY}s") == [f"{KEY}s/x.parquet"]
+    lake.delete(KEY)
+    assert lake.keys_in("clean/green_trips") == [NEIGHBOR]
+
+
+def test_keys_in_a_missing_folder_or_in_an_object_is_empty(lake: Lake) -> None:
+    assert lake.keys_in("clean/green_trips") == []
+    put(lake, b"new")
+    assert lake.keys_in(KEY) == []
+    assert lake.keys_in("green_trips") == []
+
+
+def test_keys_in_leaves_out_hidden_and_unfinished_files(lake: Lake) -> None:
+    put(lake, b"new")
+    put(lake, b"new", "clean/green_trips/.hidden")
+    with lake.staging() as folder:
+        (folder / "2020-12.parquet").write_bytes(b"half")
+        assert lake.keys_in("clean/green_trips") == [KEY]
+        assert lake.keys_in("clean") == []
+
+
+def test_keys_in_lists_a_large_folder_completely_while_an_object_is_replaced(lake_backend: LakeBackend) -> None:
+    lake = lake_backend.open()
+    stored = sorted(f"clean/own/{number}.parquet" for number in range(1200))
+    for key in stored:
+        lake_backend.put(key)
+    assert lake.keys_in("clean/own") == stored
+    incomplete: list[int] = []
+    started, stop = threading.Event(), threading.Event()
+
+    def list_repeatedly() -> None:
+        reader = lake_backend.open()
+        while not stop.is_set():
+            found = reader.keys_in("clean/own")
+            if found != stored:
+                incomplete.append(len(found))
+            started.set()
+
+    reader = threading.Thread(target=list_repeatedly)
+    reader.start()
+    try:
+        assert started.wait(60)
+        for turn in range(50):
+            put(lake, bytes([turn]), stored[turn * 20])
+    finally:
+        stop.set()
+        reader.join()
+    assert not incomplete
+
+
 def test_the_uri_ends_with_the_key(lake: Lake) -> None:
     assert lake.uri(KEY).endswith(f"/{KEY}")
 
@@ -117,6 +178,7 @@ def test_keys_outside_the_lake_or_with_redundant_parts_are_rejected(lake: Lake, 
     calls: list[Callable[[], object]] = [
         lambda: lake.publish(file, key, replaces=None, run_id="a"),
         lambda: lake.version(key),
+        lambda: lake.keys_in(key),
         lambda: lake.has_digest(key, sha256=""),
         lambda: lake.open(key),
         lambda: _read_local_file(lake, key),

@@ -177,6 +177,7 @@ def server_error(status: int) -> Fault:
 
 ACTIONS: dict[str, tuple[str, str, Callable[[GcsLake], object], object]] = {
     "metadata": ("GET", "/storage/v1", lambda lake: lake.size(KEY), len(RANGED)),
+    "list": ("GET", "/o", lambda lake: lake.keys_in("clean/green_trips"), [KEY]),
     "download": ("GET", "/download/", download, RANGED),
     "range read": ("GET", "/download/", read, RANGED),
     "upload": ("POST", "/upload/", lambda lake: put(lake, b"new"), None),
@@ -223,7 +224,7 @@ def test_after_all_retries_the_error_includes_the_service_message_and_the_old_ob
     cloud_storage.script(*[server_error(503)] * 1000, method=method, path=path)
     with pytest.raises(LakeUnreachableError) as error:
         act(lake)
-    assert str(error.value).startswith(lake.uri(KEY))
+    assert str(error.value).startswith(lake.uri(KEY if action != "list" else "clean/green_trips"))
     assert str(error.value).endswith(": 503 The zone is unavailable. Try again later. [LakeUnreachableError]")
     assert cloud_storage.object(NAME) == RANGED
 
@@ -277,6 +278,7 @@ def test_reading_an_object_replaced_before_its_download_returns_the_old_version_
 
 CALLS: dict[str, Callable[[GcsLake], object]] = {
     "version": lambda lake: lake.version(KEY),
+    "list": lambda lake: lake.keys_in(KEY),
     "open": read,
     "download": download,
     "write": lambda lake: put(lake, b"new", replaces=None),
@@ -310,6 +312,7 @@ def test_the_name_of_a_bucket_may_contain_the_word_bucket(lake: GcsLake) -> None
     ("permission", "calls"),
     [
         ("storage.objects.get", ["version", "open", "download"]),
+        ("storage.objects.list", ["list"]),
         ("storage.objects.create", ["write", "write large"]),
         ("storage.objects.delete", ["delete"]),
     ],
@@ -389,6 +392,13 @@ def test_finding_a_month_reads_only_its_footer(lake: GcsLake, cloud_storage: Clo
     month = ParquetPartition.get(lake, "clean/green_trips/2020-11")
     assert (month.rows, month.report, month.bytes) == (100, report, length)
     assert sum(request.sent_bytes for request in cloud_storage.requests) < length / 10
+
+
+def test_the_mark_of_a_folder_is_not_listed(lake: GcsLake, cloud_storage: CloudStorage) -> None:
+    cloud_storage.put(NAME.rpartition("/")[0] + "/", b"")  # as Google's console creates an empty folder
+    put(lake, b"new")
+    assert lake.keys_in("clean/green_trips") == [KEY]
+    assert lake.keys_in("clean") == []
 
 
 # --- staging ----------------------------------------------------------------------------------------------------------

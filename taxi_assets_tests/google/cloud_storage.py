@@ -7,7 +7,8 @@
         assert storage.objects() == {"raw/2021-01.parquet": generation}
 
 The emulator stores the objects and serves listings, buckets, upload sessions and copies. This module adds generations
-and their preconditions, old versions, checksums, atomic reads, ranges, permissions, the service's errors, and faults.
+and their preconditions, old versions, checksums, atomic reads, ranges, pages of listings, permissions, the service's
+errors, and faults.
 The additions follow Google's Cloud Storage documentation: the JSON API reference (objects), and the pages "Request
 preconditions", "Resumable uploads", "Object Versioning", "Data validation" and "HTTP status and error codes for JSON".
 """
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 __all__ = ["ACCOUNT", "BUCKET", "CloudStorage", "Fault", "Request"]
 
 BUCKET = "taxi-lake"
+LIST_PAGE = 1000
+"""The largest number of objects and folders in one answer to a listing."""
 
 _VERBS = {
     2: {"GET": "buckets.list", "POST": "buckets.create"},
@@ -232,7 +235,26 @@ class CloudStorage:
             del answer.headers["Range"]
         if answer.status >= 400:
             raise RefusedError(answer.status, json.loads(answer.body)["error"]["message"] if answer.body else None)
+        if request.method == "GET" and re.search("/o/?$", urlsplit(exchange.path).path):
+            return _list_page(request, json.loads(answer.body))
         return answer
+
+
+def _list_page(request: Request, everything: Mapping[str, Any]) -> Answer:
+    """Return one page of a listing, with the fields that the request names. The emulator returns everything."""
+    # By name, and by generation within a name if old versions are listed.
+    found = {f"{item['name']}\0{item['generation']:>20}": item for item in everything["items"]}
+    found |= dict.fromkeys(everything["prefixes"])
+    places = sorted(place for place in found if place > request.query.get("pageToken", ""))
+    page = places[: min(int(request.query.get("maxResults") or LIST_PAGE), LIST_PAGE)]
+    content = {
+        "kind": everything["kind"],
+        "items": [found[place] for place in page if found[place] is not None],
+        "prefixes": [place for place in page if found[place] is None],
+        **({"nextPageToken": page[-1]} if len(page) < len(places) else {}),
+    }
+    fields = re.sub(r"\(.*?\)", "", request.query.get("fields", ",".join(content))).split(",")
+    return json_answer({name: value for name, value in content.items() if name in fields and value})
 
 
 def _media(request: Request, resource: Mapping[str, Any], content: bytes) -> Answer:

@@ -294,6 +294,27 @@ def test_a_corrupt_download_is_detected(storage: CloudStorage, bucket: Any) -> N
         bucket.blob(KEY).download_as_bytes(checksum="crc32c")
 
 
+def test_a_listing_has_pages_of_a_thousand_objects_and_folders(storage: CloudStorage, client: Any, bucket: Any) -> None:
+    names = [f"a/{number:04}" for number in range(1200)]
+    for name in (*names, "a/0500/b", "b"):
+        storage.put(name, b"")
+    listing = client.list_blobs(bucket, prefix="a/", delimiter="/")
+    pages = [[blob.name for blob in page] for page in listing.pages]
+    assert [len(page) for page in pages] == [999, 201]  # the folder is in the first page
+    assert [name for page in pages for name in page] == names
+    assert listing.prefixes == {"a/0500/"}
+    assert [len(list(page)) for page in client.list_blobs(bucket, page_size=700).pages] == [700, 502]
+
+
+def test_a_listing_has_only_the_fields_that_are_requested(storage: CloudStorage, client: Any, bucket: Any) -> None:
+    for number in range(1200):
+        storage.put(f"{number:04}", b"")
+    assert len(list(client.list_blobs(bucket, fields="items(name),nextPageToken"))) == 1200
+    assert (
+        len(list(client.list_blobs(bucket, fields="items(name)"))) == 1000
+    )  # the token is what the client continues with
+
+
 def test_missing_objects_and_buckets_are_named(storage: CloudStorage, client: Any, bucket: Any) -> None:
     with pytest.raises(exceptions.NotFound, match=r"No such object: taxi-lake/nothing") as missing:
         bucket.blob("nothing").reload()

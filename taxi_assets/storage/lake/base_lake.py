@@ -74,6 +74,16 @@ class Lake(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dagster's
         """Return an opaque version of the object, which changes with every replacement; None if there is no object."""
 
     @abstractmethod
+    def keys_in(self, folder: str) -> list[str]:
+        """Return the keys of all objects directly in a folder, sorted; none if the folder does not exist.
+
+        Files that are not objects are left out: hidden ones, and those in `staging`.
+
+        Args:
+            folder: The part of the keys before the last slash, such as `clean/green_trips`.
+        """
+
+    @abstractmethod
     def open(self, key: str, version: str | None = None) -> BinaryIO:
         """Open the object for reading and seeking.
 

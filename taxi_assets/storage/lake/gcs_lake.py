@@ -79,6 +79,22 @@ class GcsLake(Lake):
         blob = self._find(key)
         return None if blob is None else str(blob.generation)
 
+    def keys_in(self, folder: str) -> list[str]:
+        """List the live objects, in pages of 1,000."""
+        prefix = f"{self._name(folder)}/"
+        client = self.storage.get_client()
+        with self._translate_errors(f"{self.uri(folder)} cannot be listed"):
+            try:
+                blobs = client.list_blobs(
+                    self.bucket, prefix=prefix, delimiter="/", fields="items(name),nextPageToken", retry=self._retry
+                )
+                names = [blob.name.removeprefix(prefix) for blob in blobs]
+            except api_errors.NotFound as error:
+                self._require_bucket(error)
+                raise
+        # An empty name is the mark of a folder that Google's console creates.
+        return [f"{folder}/{name}" for name in sorted(names) if name and not name.startswith(".")]
+
     def open(self, key: str, version: str | None = None) -> BinaryIO:
         """Open the object.
 

@@ -63,6 +63,15 @@ class LocalLake(Lake):
         except FileNotFoundError:
             return None
 
+    def keys_in(self, folder: str) -> list[str]:
+        """List the files in the subfolder."""
+        path = self._path(folder)
+        # A large folder is not listed in one step: a file that is replaced meanwhile may be left out.
+        names, found = None, _file_names(path)
+        while found != names:
+            names, found = found, _file_names(path)
+        return [f"{folder}/{name}" for name in found]
+
     def open(self, key: str, version: str | None = None) -> BinaryIO:
         """Open the file. An open file keeps its bytes even if the object is replaced meanwhile."""
         try:
@@ -143,6 +152,15 @@ def _translate_write_errors(folder: str) -> Iterator[None]:
             if error.errno in _NO_SPACE_ERRNOS
             else "Grant this account write permission, or set TAXI_LAKE to another folder.",
         ) from error
+
+
+def _file_names(folder: Path) -> list[str]:
+    """Return the names of the files in a folder that are not hidden, sorted."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _version(status: os.stat_result) -> str:

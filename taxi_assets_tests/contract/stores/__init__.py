@@ -30,6 +30,8 @@ class LakeBackend:
 
     open: Callable[[], Lake]
     """Returns a new client of the same lake. Can be pickled."""
+    put: Callable[[str], object]
+    """Stores an empty object under a key, as another tool would."""
     faults: Mapping[str, Callable[[pytest.MonkeyPatch], None]]
     """Functions that make the next publish fail, by description."""
     publish_error: type[Exception] = LakeConfigurationError

@@ -42,5 +42,6 @@ def gcs_lake(cloud_storage: CloudStorage) -> LakeBackend:
 
     return LakeBackend(
         open=partial(open_lake, cloud_storage.environment, cloud_storage.bucket),
+        put=lambda key: cloud_storage.put(f"nyc/taxi/{key}", b""),
         faults={"the upload is rejected": reject, "the upload is forbidden": forbid},
     )

@@ -18,8 +18,14 @@ def fail(*_args: object, **_named: object) -> None:
 
 @pytest.fixture
 def local_lake(tmp_path: Path) -> LakeBackend:
+    def put(key: str) -> None:
+        file = tmp_path / "lake" / key
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+
     return LakeBackend(
         open=partial(LocalLake, folder=str(tmp_path / "lake")),
+        put=put,
         faults={
             "flushing the file": lambda monkeypatch: monkeypatch.setattr(os, "fsync", fail),
             "the rename": lambda monkeypatch: monkeypatch.setattr(Path, "replace", fail),

@@ -104,7 +104,16 @@ def real_gcs_lake(real_gcs_prefix: str) -> LakeBackend:
     def break_uploads(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(storage.Blob, "upload_from_filename", _fail)
 
-    return LakeBackend(partial(open_lake, TARGET, real_gcs_prefix), {"the upload": break_uploads}, LakeUnreachableError)
+    def put(key: str) -> None:
+        with _storage(TARGET) as client:
+            client.bucket(TARGET.bucket).blob(f"{real_gcs_prefix}/{key}").upload_from_string(b"")
+
+    return LakeBackend(
+        open=partial(open_lake, TARGET, real_gcs_prefix),
+        put=put,
+        faults={"the upload": break_uploads},
+        publish_error=LakeUnreachableError,
+    )
 
 
 @contextmanager
