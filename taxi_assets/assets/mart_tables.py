@@ -6,16 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import dagster as dg
-import pandas as pd
+import pyarrow as pa
 
 from taxi_assets import metadata
 from taxi_assets.assets.reference import ZONES
 from taxi_assets.automation.conditions import on_service_change
 from taxi_assets.automation.step_failures import as_failures
 from taxi_assets.checks.mart_checks import evaluate_mart, mart_check_specs
-from taxi_assets.errors import ConcurrentUpdateError, NoTripsLoadedError
+from taxi_assets.errors import ConcurrentUpdateError, LakeConflictError, NoTripsLoadedError
 from taxi_assets.marts.mart import Mart, MartMonth
 from taxi_assets.partitions import all_services_partitions
+from taxi_assets.storage.lake.base_lake import Lake
+from taxi_assets.storage.lake.lake_tables import mart_table
+from taxi_assets.storage.partition_rows import Condition
 from taxi_assets.storage.warehouse.base_warehouse import Warehouse
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Service
@@ -26,9 +29,13 @@ _DESCRIPTION = """{description}
 The table has one row for each {key}. It contains only sums, so you can aggregate it further. A reversal cancels a
 charge and does not count as a trip. A trip of more than 24 hours has no duration.
 
-The table is `{name}` in the warehouse's schema, and its partition column is `data_month`. A month is computed from the
-services that are loaded, at least one, and recomputed when one of them changes. A run skips a month if no loaded
-service records the columns that the mart needs."""
+The table is `{name}` in the warehouse's schema, and its partition column is `data_month`. The lake has a copy of each
+month as Parquet. A month is computed from the services that are loaded, at least one, and recomputed when one of them
+changes. A run skips a month if no loaded service records the columns that the mart needs."""
+
+
+_COPY_ATTEMPTS = 4
+"""How often a month is copied to the lake again, because another run has copied it meanwhile."""
 
 
 def mart_key(mart: Mart) -> dg.AssetKey:
@@ -79,26 +86,36 @@ def mart_asset(mart: Mart, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefi
         retry_policy=retry,
     )
     def compute_mart(
-        context: dg.AssetExecutionContext, warehouse: Warehouse
+        context: dg.AssetExecutionContext, lake: Lake, warehouse: Warehouse
     ) -> Iterator[dg.Output[Any] | dg.AssetCheckResult]:
         month = Month.parse(context.partition_key)
         check_names = [check.name for check in context.selected_asset_check_keys]
-        output, results, error = None, [], None
-        # Nothing is yielded inside the session: if Dagster failed at the yield, the session would stay open.
-        with as_failures(retry_number=context.retry_number), warehouse.session():
-            if key in context.selected_asset_keys:
-                output = _replace_month(context, warehouse, mart, month)
-                if output is None:
-                    return
-            try:
-                computed = None if output is None else output.value
-                results = evaluate_mart(
-                    warehouse, mart, month, check_names, computed=computed, run_id=context.run.run_id
-                )
-            except Exception as raised:  # noqa: BLE001  (first report the month that has been replaced)
-                error = raised
-        if output is not None:
-            yield output
+        replaced, results, error = None, [], None
+        with as_failures(retry_number=context.retry_number):
+            replaces = lake.version(mart_table(mart).key(month)) if key in context.selected_asset_keys else None
+            # Nothing is yielded inside the session: if Dagster failed at the yield, the session would stay open.
+            with warehouse.session():
+                if key in context.selected_asset_keys:
+                    replaced = _replace_month(context, warehouse, mart, month)
+                    if replaced is None:
+                        return
+                try:
+                    computed = None if replaced is None else replaced.computed
+                    results = evaluate_mart(
+                        warehouse, mart, month, check_names, computed=computed, run_id=context.run.run_id
+                    )
+                except Exception as raised:  # noqa: BLE001  (first report the month that has been replaced)
+                    error = raised
+            if replaced is not None:
+                copy_to_lake(lake, warehouse, replaced, replaces=replaces, run_id=context.run.run_id)
+        if replaced is not None:
+            location = metadata.lake_uri(lake.uri(mart_table(mart).key(month)))
+            yield dg.Output(
+                replaced.computed,
+                output_name=mart.name,
+                data_version=dg.DataVersion(_data_version(mart, replaced.computed.versions)),
+                metadata={**replaced.metadata, **location},
+            )
         if error is not None:
             with as_failures(retry_number=context.retry_number):
                 raise error
@@ -112,9 +129,17 @@ def mart_asset(mart: Mart, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefi
     return compute_mart
 
 
+class ReplacedMonth(NamedTuple):
+    """A month of a mart that has been replaced in the warehouse."""
+
+    computed: MartMonth
+    rows: pa.Table
+    metadata: Mapping[str, Any]
+
+
 def _replace_month(
     context: dg.AssetExecutionContext, warehouse: Warehouse, mart: Mart, month: Month
-) -> dg.Output[Any] | None:
+) -> ReplacedMonth | None:
     """Replace the month in the warehouse; return None if no loaded service records what the mart counts.
 
     Raises:
@@ -133,19 +158,19 @@ def _replace_month(
         )
         return None
     started = time.monotonic()
-    mart_month = MartMonth(mart, month, services, versions)
-    replaced = replace_mart(warehouse, mart_month, run_id=context.run.run_id)
-    return dg.Output(
-        mart_month,
-        output_name=mart.name,
-        data_version=dg.DataVersion(_data_version(mart, versions)),
-        metadata={
+    computed = MartMonth(mart, month, services, versions)
+    rows = replace_mart(warehouse, computed, run_id=context.run.run_id)
+    first = next(iter(rows.to_batches(metadata.PREVIEW_ROWS)), None)
+    return ReplacedMonth(
+        computed,
+        rows,
+        {
             "services": _names(services),
             "services_not_loaded": _names([s for s in mart.services if s not in services]) or "none",
             **metadata.table_location(warehouse, mart.name),
             **metadata.mart_lineage(mart, services),
-            **metadata.size_metadata(rows=replaced.rows, seconds=time.monotonic() - started),
-            "preview": metadata.preview(replaced.preview),
+            **metadata.size_metadata(rows=rows.num_rows, seconds=time.monotonic() - started),
+            **metadata.rows_preview(rows.schema, first),
         },
     )
 
@@ -159,31 +184,59 @@ def _names(services: Sequence[Service]) -> str:
     return ", ".join(service.name for service in services)
 
 
-class ReplacedMart(NamedTuple):
-    """A month of a mart that has been replaced."""
-
-    rows: int
-    """Number of rows."""
-    preview: pd.DataFrame
-    """The first rows."""
-
-
-def replace_mart(warehouse: Warehouse, output: MartMonth, *, run_id: str) -> ReplacedMart:
-    """Compute a month in the warehouse and replace its rows.
+def replace_mart(warehouse: Warehouse, output: MartMonth, *, run_id: str) -> pa.Table:
+    """Compute a month in the warehouse, replace its rows, and return them in the order of the mart's key.
 
     Raises:
         ConcurrentUpdateError: Another run has loaded other trips since `output.versions` was read.
     """
-    mart, month = output.mart, output.month
     with warehouse.session():
-        rows = warehouse.replace_mart(
-            mart,
-            month,
+        warehouse.replace_mart(
+            output.mart,
+            output.month,
             output.services,
             run_id=run_id,
             require_inputs_unchanged=lambda: _require_same_versions(warehouse, output),
         )
-        return ReplacedMart(rows, warehouse.read_portable_frame(_month_query(mart, month, metadata.PREVIEW_ROWS)))
+        return read_month(warehouse, output.mart, output.month)
+
+
+def read_month(warehouse: Warehouse, mart: Mart, month: Month) -> pa.Table:
+    """Return the rows of a month, in the order of the mart's key."""
+    schema = mart_table(mart).schema
+    conditions = [Condition("data_month", "=", month.start)]
+    return warehouse.read_rows(mart.name, schema.names, conditions, order_by=mart.key).read_all().cast(schema)
+
+
+def copy_to_lake(
+    lake: Lake, warehouse: Warehouse, replaced: ReplacedMonth, *, replaces: str | None, run_id: str
+) -> None:
+    """Write the month to the lake as Parquet.
+
+    If another run writes a copy meanwhile, the rows are read again: that run may have copied older or newer rows.
+
+    Args:
+        lake: The lake.
+        warehouse: The warehouse.
+        replaced: The month, with its rows.
+        replaces: The version of the copy before the rows were replaced.
+        run_id: The Dagster run.
+
+    Raises:
+        LakeConflictError: Other runs kept writing copies.
+    """
+    mart, month, rows = replaced.computed.mart, replaced.computed.month, replaced.rows
+    table = mart_table(mart)
+    for is_last in [*[False] * _COPY_ATTEMPTS, True]:
+        try:
+            table.publish(lake, rows, month=month, replaces=replaces, run_id=run_id)
+        except LakeConflictError:
+            if is_last:
+                raise
+            replaces = lake.version(table.key(month))
+            rows = read_month(warehouse, mart, month)
+        else:
+            return
 
 
 def _require_same_versions(warehouse: Warehouse, output: MartMonth) -> None:
@@ -195,9 +248,3 @@ def _require_same_versions(warehouse: Warehouse, output: MartMonth) -> None:
             "read the loaded versions.",
             remedy="Materialize it again.",
         )
-
-
-def _month_query(mart: Mart, month: Month, rows: int | None = None) -> str:
-    columns = ", ".join(column.name for column in mart.columns)
-    query = f"SELECT {columns} FROM {mart.name} WHERE data_month = CAST('{month.start}' AS DATE) "  # noqa: S608  (names from the mart's definition)
-    return query + f"ORDER BY {', '.join(mart.key)}" + (f" LIMIT {rows}" if rows else "")

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import dagster as dg
+import pyarrow as pa
 
 from taxi_assets import metadata
 from taxi_assets.assets.code_versions import columns_version
@@ -13,6 +14,7 @@ from taxi_assets.automation.step_failures import as_failures
 from taxi_assets.errors import ConcurrentUpdateError, LakeObjectMissingError
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.reports.quality_metrics import COLUMNS, VERSION, quality_frame, recent_months
+from taxi_assets.storage.lake import lake_tables
 from taxi_assets.storage.lake.base_lake import Lake
 from taxi_assets.storage.lake.objects import ParquetPartition, object_prefix
 from taxi_assets.storage.pandas_types import StagedFrame
@@ -46,10 +48,13 @@ def quality_asset(retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
         automation_condition=on_any_month_change(),
         retry_policy=retry,
     )
-    def quality_over_time(lake: Lake, warehouse: Warehouse) -> Iterator[dg.Output[StagedFrame]]:
+    def quality_over_time(
+        context: dg.AssetExecutionContext, lake: Lake, warehouse: Warehouse
+    ) -> Iterator[dg.Output[StagedFrame]]:
         from taxi_assets.reports.quality_chart import draw_quality  # noqa: PLC0415  (takes most of a second to import)
 
         with as_failures():
+            replaces = lake.version(lake_tables.QUALITY.key())
             months = months_in(lake)
             reports = [month.report for month in months.values() if month is not None]
             if not reports:
@@ -61,6 +66,10 @@ def quality_asset(retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
         recent = recent_months(reports)
         rows, quarantined = sum(r.rows_raw for r in reports), sum(r.rows_quarantined for r in reports)
         frame = quality_frame(reports)
+        with as_failures(retry_number=context.retry_number):
+            # The version was read before the months, so a run that has read older months cannot replace newer rows.
+            copy = pa.Table.from_pandas(frame, preserve_index=False)
+            lake_tables.QUALITY.publish(lake, copy, replaces=replaces, run_id=context.run.run_id)
         yield dg.Output(
             StagedFrame(frame, lambda: require_same(lake, months)),
             data_version=dg.DataVersion(hashlib.sha256(repr(inputs).encode()).hexdigest()[:16]),
@@ -73,6 +82,7 @@ def quality_asset(retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
                 "quarantined_percent": metadata.percent(quarantined / rows) if rows else 0.0,
                 "dagster/row_count": len(frame),
                 **metadata.table_location(warehouse, QUALITY.path[-1]),
+                **metadata.lake_uri(lake.uri(lake_tables.QUALITY.key())),
             },
         )
 

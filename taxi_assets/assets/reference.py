@@ -1,12 +1,13 @@
 """The asset reference/taxi_zones: the table that maps location IDs to names.
 
-The asset also stores the zones file of the publisher in the lake.
+The asset also stores the zones file of the publisher in the lake, and the table as Parquet.
 """
 
 from collections.abc import Iterator
 
 import dagster as dg
 import pandas as pd
+import pyarrow as pa
 
 from taxi_assets import metadata
 from taxi_assets.assets.code_versions import columns_version
@@ -14,6 +15,7 @@ from taxi_assets.assets.raw import current_file
 from taxi_assets.automation.conditions import on_first_trips_loaded
 from taxi_assets.automation.step_failures import as_failures
 from taxi_assets.resources.publisher import PublisherResource
+from taxi_assets.storage.lake import lake_tables
 from taxi_assets.storage.lake.base_lake import Lake
 from taxi_assets.storage.lake.objects import RawFile, StagedRawFile
 from taxi_assets.storage.warehouse.base_warehouse import Warehouse
@@ -44,13 +46,17 @@ def zones_asset(retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
     def taxi_zones(
         context: dg.AssetExecutionContext, lake: Lake, publisher: PublisherResource, warehouse: Warehouse
     ) -> Iterator[dg.Output[pd.DataFrame]]:
-        prefix = f"reference/{ZONES_TABLE}"
+        prefix = f"raw/{ZONES_TABLE}"
+        with as_failures():
+            replaces = lake.version(lake_tables.ZONES.key())
         with current_file("taxi zones", publisher.publisher.zones(), prefix, lake, publisher) as file:
             with file.open() as stream:
                 zones = read_zones(stream)
-            if isinstance(file.output, StagedRawFile):
-                with as_failures(retry_number=context.retry_number):
+            with as_failures(retry_number=context.retry_number):
+                if isinstance(file.output, StagedRawFile):
                     RawFile.publish(lake, prefix, file.output, run_id=context.run.run_id)
+                rows = pa.Table.from_pandas(zones, preserve_index=False)
+                lake_tables.ZONES.publish(lake, rows, replaces=replaces, run_id=context.run.run_id)
             yield dg.Output(
                 zones,
                 data_version=dg.DataVersion(file.record.sha256),
@@ -59,6 +65,7 @@ def zones_asset(retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
                     **{name: value for name, value in file.metadata.items() if name != "dagster/partition_row_count"},
                     "dagster/row_count": len(zones),
                     **metadata.table_location(warehouse, ZONES_TABLE),
+                    **metadata.lake_uri(lake.uri(lake_tables.ZONES.key())),
                     "preview": metadata.preview(zones),
                 },
             )

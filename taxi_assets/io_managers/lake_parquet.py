@@ -23,13 +23,11 @@ from taxi_assets.io_managers.asset_context import (
 )
 from taxi_assets.storage.lake.base_lake import Lake
 from taxi_assets.storage.lake.objects import ParquetPartition, StagedParquet
-from taxi_assets.storage.parquet_rows import open_files, write_rows
+from taxi_assets.storage.parquet_rows import ASSET, open_files, write_rows
 from taxi_assets.storage.table_values import OUTPUT_TYPES, is_output_type, load_dataset, open_rows, type_name
 from taxi_assets.tlc.services.registry import SERVICES
 
 _PLATFORM_FOLDERS = {"raw", "clean", "quarantine", "reference", "reports"}
-_ASSET = "taxi_assets.asset"
-"""The key of the footer's metadata that names the asset of a file."""
 
 
 class LakeParquetIOManager(dg.ConfigurableIOManager):
@@ -134,7 +132,7 @@ class LakeParquetIOManager(dg.ConfigurableIOManager):
             replaces = self._owned_version(key, asset)
             rows = open_rows(value, label)
             file = folder / "rows.parquet"
-            written = write_rows(rows, file, {_ASSET: asset})
+            written = write_rows(rows, file, {ASSET: asset})
             first = pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=metadata.PREVIEW_ROWS)
             found = {
                 **metadata.rows_metadata(context, rows.schema, written),
@@ -154,7 +152,7 @@ class LakeParquetIOManager(dg.ConfigurableIOManager):
                     footer = pyarrow.parquet.read_metadata(file).metadata or {}
                 except (pyarrow.ArrowException, OSError, ValueError):  # a damaged file: replace it
                     return version
-            owner = footer.get(_ASSET.encode(), b"").decode()
+            owner = footer.get(ASSET.encode(), b"").decode()
             if owner != asset:
                 raise AssetDefinitionError(
                     f"{asset} would replace {self.lake.uri(key)}, which "

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from taxi_assets.storage.table_values import Rows
 
+ASSET = "taxi_assets.asset"
+"""The key of the footer's metadata that names the asset of a file."""
+
 _FORMAT = pyarrow.dataset.ParquetFileFormat()
 _ROW_GROUP_BYTES = 64 << 20
 _DECIMAL_DIGITS = 38

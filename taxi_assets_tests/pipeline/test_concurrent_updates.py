@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +12,16 @@ import dagster as dg
 import duckdb
 import pandas as pd
 import pytest
+from pyarrow.parquet import read_table
 
-from taxi_assets.assets.mart_tables import ReplacedMart, mart_asset, replace_mart
+from taxi_assets.assets.mart_tables import copy_to_lake, mart_asset, replace_mart
 from taxi_assets.assets.quality import quality_asset
 from taxi_assets.automation.step_failures import CONCURRENT_UPDATE_RETRIES
 from taxi_assets.checks.mart_checks import evaluate_mart
 from taxi_assets.io_managers.warehouse_table import WarehouseTableIOManager
 from taxi_assets.marts.mart import marts
+from taxi_assets.reports.quality_metrics import quality_frame
+from taxi_assets.storage.lake.lake_tables import mart_table
 from taxi_assets.storage.lake.local_lake import LocalLake
 from taxi_assets.storage.warehouse.duckdb import DuckDBWarehouse
 from taxi_assets.tlc.services.green import GREEN
@@ -29,7 +33,8 @@ from taxi_assets_tests.trips import MONTH, publish_generated_month
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
+
+    import pyarrow as pa
 
     from taxi_assets.marts.mart import MartMonth
     from taxi_assets.storage.warehouse.base_warehouse import Warehouse
@@ -45,7 +50,7 @@ def run_before_mart_write(monkeypatch: pytest.MonkeyPatch, *others: Callable[[],
     """
     waiting = [*others]
 
-    def replace_later(warehouse: Warehouse, output: MartMonth, *, run_id: str) -> ReplacedMart:
+    def replace_later(warehouse: Warehouse, output: MartMonth, *, run_id: str) -> pa.Table:
         if waiting:
             waiting.pop()()
         return replace_mart(warehouse, output, run_id=run_id)
@@ -193,11 +198,66 @@ def materialize_and_check(warehouse: DuckDBWarehouse) -> tuple[bool, dict[str, d
     manager = WarehouseTableIOManager(warehouse=warehouse)
     result = dg.materialize(
         [mart_asset(MART)],
-        resources={"warehouse": warehouse, "warehouse_table": manager},
+        resources={
+            "warehouse": warehouse,
+            "warehouse_table": manager,
+            "lake": LocalLake(folder=str(Path(warehouse.file).with_name("lake"))),
+        },
         partition_key=str(MONTH),
         raise_on_error=False,
     )
     return result.success, {found.check_name: found for found in result.get_asset_check_evaluations()}
+
+
+def copied_trips(lake: LocalLake) -> int:
+    return int(sum(read_table(lake.uri(mart_table(MART).key(MONTH)))["trips"].to_pylist()))
+
+
+def stored_trips(warehouse: DuckDBWarehouse) -> int:
+    return int(warehouse.read_portable_frame(f"SELECT SUM(trips) AS trips FROM {MART.name}")["trips"].iloc[0])
+
+
+def test_the_lake_has_the_newer_copy_of_a_mart_if_another_run_copies_it_first(
+    warehouse: DuckDBWarehouse, lake: LocalLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other_run() -> None:
+        load_green(warehouse, rows=100, run_id="a newer run")
+        assert materialize(mart_asset(MART), warehouse, lake, month=str(MONTH)).success
+
+    def copy_later(*arguments: Any, **keywords: Any) -> None:
+        if waiting:
+            waiting.pop()()
+        copy_to_lake(*arguments, **keywords)
+
+    waiting = [other_run]
+    load_green(warehouse, rows=200, run_id="an older run")
+    monkeypatch.setattr("taxi_assets.assets.mart_tables.copy_to_lake", copy_later)
+    assert materialize(mart_asset(MART), warehouse, lake, month=str(MONTH)).success
+    assert not waiting
+    assert copied_trips(lake) == stored_trips(warehouse) < 101
+
+
+def test_the_lake_keeps_the_copy_of_newer_quality_rows(
+    warehouse: DuckDBWarehouse, lake: LocalLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other_run() -> None:
+        publish_trips(lake, YELLOW, MONTH, trips_of(YELLOW, MONTH, 100))
+        assert materialize(quality_asset(), warehouse, lake).success
+
+    def frame_later(reports: Any) -> pd.DataFrame:
+        frame = quality_frame(reports)
+        if waiting:
+            waiting.pop()()
+        return frame
+
+    waiting = [other_run]
+    publish_trips(lake, GREEN, MONTH, trips_of(GREEN, MONTH, 200))
+    monkeypatch.setattr("taxi_assets.assets.quality.quality_frame", frame_later)
+    result = materialize(quality_asset(dg.RetryPolicy(max_retries=1)), warehouse, lake)
+    assert result.success, failure_messages(result)
+    assert "was replaced by another run" in retry_reason(result)
+    copied = read_table(lake.uri("quality/month_quality.parquet"))
+    assert set(copied["service"].to_pylist()) == {"green", "yellow"}
 
 
 def test_the_check_warns_and_names_the_run_if_another_run_replaces_the_trips_before_the_check(

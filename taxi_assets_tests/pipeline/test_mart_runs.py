@@ -16,6 +16,7 @@ from taxi_assets.io_managers.warehouse_table import WarehouseTableIOManager
 from taxi_assets.marts.mart import marts, read_mart
 from taxi_assets.partitions import all_services_partitions
 from taxi_assets.settings import Settings
+from taxi_assets.storage.lake.local_lake import LocalLake
 from taxi_assets.storage.warehouse.duckdb import DuckDBWarehouse
 from taxi_assets_tests.contract.mart_trips import ZONES
 from taxi_assets_tests.contract.stores.postgres import postgres_server, postgres_url
@@ -216,7 +217,11 @@ def run(mart: Mart, home: Path, *others: dg.AssetsDefinition) -> dg.ExecuteInPro
         return (
             dg.Definitions(
                 assets=[mart_asset(mart, retry), *others],
-                resources={"warehouse": warehouse, "warehouse_table": WarehouseTableIOManager(warehouse=warehouse)},
+                resources={
+                    "lake": LocalLake(folder=str(home / "lake")),
+                    "warehouse": warehouse,
+                    "warehouse_table": WarehouseTableIOManager(warehouse=warehouse),
+                },
             )
             .resolve_implicit_global_asset_job_def()
             .execute_in_process(instance=instance, partition_key=MONTH, raise_on_error=False)
