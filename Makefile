@@ -101,6 +101,10 @@ backfill: $(VENV)/.package ## Run a range of months: make backfill SERVICE=green
 	@$(SETTINGS) $(INSTANCE); $(BIN)/python -m taxi_assets.cli.backfill backfill --service "$(SERVICE)" $(if $(STALE),--stale) \
 	  $(if $(FROM),--from "$(FROM)") $(if $(TO),--to "$(TO)") $(if $(CONFIG),--config "$(CONFIG)")
 
+.PHONY: views
+views: $(VENV)/.package ## Write views.duckdb to the lake: views of all tables, for readers; runs keep it current
+	@$(SETTINGS) $(INSTANCE); $(BIN)/python -m taxi_assets.cli.backfill views
+
 .PHONY: doctor
 doctor: $(VENV)/.package ## Check the settings, and whether each part is reachable (PROFILE=… as for dev, backfill)
 	@$(SETTINGS) { $(INSTANCE); } 2>/dev/null || true; $(BIN)/python -m taxi_assets.cli.doctor

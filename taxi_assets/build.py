@@ -22,6 +22,7 @@ from taxi_assets.assets.quality import quality_asset
 from taxi_assets.assets.raw import raw_asset
 from taxi_assets.assets.reference import zones_asset
 from taxi_assets.assets.reports import report_asset
+from taxi_assets.assets.views import views_asset
 from taxi_assets.assets.warehouse import warehouse_asset
 from taxi_assets.automation.conditions import automation_conditions
 from taxi_assets.automation.jobs import (
@@ -31,6 +32,7 @@ from taxi_assets.automation.jobs import (
     reference_job,
     report_job,
     service_job,
+    views_job,
 )
 from taxi_assets.automation.policies import freshness_policy, retry_policy
 from taxi_assets.automation.schedules import publication_check_schedule, publication_schedules
@@ -182,13 +184,14 @@ def build_service_checks(service: Service, settings: Settings) -> list[dg.AssetC
 
 
 def build_shared_assets(settings: Settings) -> list[dg.AssetsDefinition]:
-    """Return the assets that combine services: the taxi zones, the quality table and the marts."""
+    """Return the assets that combine services: the taxi zones, the quality table, the marts and the file of views."""
     # Retried on local stores too: the taxi zones are downloaded, and the quality table uses both lake and warehouse.
     retry = retry_policy(settings.retry_delay_seconds)
     return [
         zones_asset(retry),
         with_freshness(quality_asset(retry)),
         *(with_freshness(mart_asset(mart, retry)) for mart in marts().values()),
+        views_asset(lake_retry_policy(settings)),
     ]
 
 
@@ -221,6 +224,7 @@ def build_jobs() -> list[UnresolvedAssetJobDefinition]:
         marts_job(),
         quality_job(),
         reference_job(),
+        views_job(),
         publication_job(),
     ]
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from taxi_assets import metadata
+from taxi_assets.assets.views import VIEWS
+from taxi_assets.storage.lake_tables import VIEWS_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -44,6 +46,8 @@ def with_deployment_attributes(
     def add(spec: dg.AssetSpec) -> dg.AssetSpec:
         if spec.key.path[0] == _PUBLISHED:
             location, kinds = {}, frozenset[str]()
+        elif spec.key == VIEWS:
+            location, kinds = metadata.lake_uri(lake.uri(VIEWS_KEY)), lake.kinds
         elif spec.key.path[0] in _IN_LAKE:
             location, kinds = metadata.lake_uri(lake.uri("/".join(spec.key.path))), lake.kinds
         else:

@@ -17,7 +17,7 @@ from taxi_assets.errors import ConcurrentUpdateError, LakeConflictError, NoTrips
 from taxi_assets.marts.mart import Mart, MartMonth
 from taxi_assets.partitions import all_services_partitions
 from taxi_assets.storage.lake.base_lake import Lake
-from taxi_assets.storage.lake.lake_tables import mart_table
+from taxi_assets.storage.lake_tables import mart_table
 from taxi_assets.storage.partition_rows import Condition
 from taxi_assets.storage.warehouse.base_warehouse import Warehouse
 from taxi_assets.tlc.month import Month

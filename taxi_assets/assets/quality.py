@@ -14,7 +14,7 @@ from taxi_assets.automation.step_failures import as_failures
 from taxi_assets.errors import ConcurrentUpdateError, LakeObjectMissingError
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.reports.quality_metrics import COLUMNS, VERSION, quality_frame, recent_months
-from taxi_assets.storage.lake import lake_tables
+from taxi_assets.storage import lake_tables
 from taxi_assets.storage.lake.base_lake import Lake
 from taxi_assets.storage.lake.objects import ParquetPartition, object_prefix
 from taxi_assets.storage.pandas_types import StagedFrame

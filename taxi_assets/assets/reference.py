@@ -15,7 +15,7 @@ from taxi_assets.assets.raw import current_file
 from taxi_assets.automation.conditions import on_first_trips_loaded
 from taxi_assets.automation.step_failures import as_failures
 from taxi_assets.resources.publisher import PublisherResource
-from taxi_assets.storage.lake import lake_tables
+from taxi_assets.storage import lake_tables
 from taxi_assets.storage.lake.base_lake import Lake
 from taxi_assets.storage.lake.objects import RawFile, StagedRawFile
 from taxi_assets.storage.warehouse.base_warehouse import Warehouse

@@ -1,4 +1,4 @@
-"""The jobs: two per service, and one each for marts, quality, zones and the publication checks.
+"""The jobs: two per service, and one each for marts, quality, zones, views and the publication checks.
 
 One job of a service materializes all its layers, the other its report.
 
@@ -68,6 +68,15 @@ def reference_job() -> UnresolvedAssetJobDefinition:
         "reference",
         selection=dg.AssetSelection.groups("reference"),
         description="Downloads the taxi zones and loads them into the warehouse.",
+    )
+
+
+def views_job() -> UnresolvedAssetJobDefinition:
+    """Return the job that writes the file of views over the lake's Parquet."""
+    return dg.define_asset_job(
+        "views",
+        selection=dg.AssetSelection.groups("views"),
+        description="Writes views.duckdb: a DuckDB file with views of all tables in the lake, for readers.",
     )
 
 

@@ -1,6 +1,6 @@
-"""The commands `backfill`, for a range of months, and `demo`.
+"""The commands `backfill`, for a range of months, `demo` and `views`.
 
-`make backfill SERVICE=green FROM=2020-01 TO=2020-12` and `make demo` call them.
+`make backfill SERVICE=green FROM=2020-01 TO=2020-12`, `make demo` and `make views` call them.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from taxi_assets.partitions import monthly_partitions
 from taxi_assets.reports.artifact import PAGE
 from taxi_assets.settings import Settings
 from taxi_assets.storage.lake.objects import object_prefix
+from taxi_assets.storage.lake_tables import VIEWS_KEY
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.registry import SERVICES
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 _LAYERS = {"raw": "raw", "clean": "clean", "quarantine": "quarantined", "warehouse": "in the warehouse"}
+
+_VIEWS = ("views", "")
 
 _DEMO_MONTH = "2021-01"
 
@@ -78,7 +81,7 @@ def backfill(
     config_file: Path | None,
     module: str,
 ) -> None:
-    """Materialize all layers for a range of months, then the marts and reports of these months, and the quality table.
+    """Materialize all layers of a range of months, their marts and reports, the quality table and the file of views.
 
     Load the taxi zones if they are missing.
     """
@@ -143,8 +146,22 @@ def demo() -> None:
         "quarantine": lake.uri("quarantine"),
         "report": lake.uri(f"{object_prefix('reports', SERVICES['yellow'], _DEMO_MONTH)}/{PAGE}"),
         "warehouse": warehouse.uri(),
+        "views": lake.uri(VIEWS_KEY),
     }
     click.echo(_NEXT_STEPS.format(**{name: _relative_to_cwd(address) for name, address in addresses.items()}))
+
+
+@cli.command()
+@click.option("--module", default="taxi_assets.definitions", help="The module that defines `defs`.", show_default=True)
+def views(module: str) -> None:
+    """Write views.duckdb to the lake: a DuckDB file with a view for each table in the lake."""
+    from taxi_assets.build import build_lake  # noqa: PLC0415
+
+    started = time.monotonic()
+    with WorkerPool(1, backfill=uuid.uuid4().hex[:8], module=module) as pool:
+        ended = list(pool.run([_VIEWS]))
+    _print_outcome(ended, seconds=time.monotonic() - started)
+    click.echo(f"Open it read-only, at any time: {_relative_to_cwd(build_lake(Settings.from_env()).uri(VIEWS_KEY))}")
 
 
 def _relative_to_cwd(address: str) -> str:
@@ -160,8 +177,10 @@ Next steps:
                   one month on one page; open it in a browser
   {quarantine}
                   every rejected row, with its reasons and its original text
+  {views}
+                  the tables, for any DuckDB client: taxi.yellow_trips, taxi.zone_day, taxi.month_quality ...
   {warehouse}
-                  the tables, for any DuckDB client: taxi.yellow_trips, taxi.zone_day, taxi.month_quality ..."""
+                  the warehouse, with the same tables; a client that has it open makes runs wait"""
 
 
 def months_between(service: str, first: str | None, last: str | None) -> list[str]:
@@ -200,7 +219,8 @@ def _run(
     # Sort by month, so that marts and reports alternate and fewer runs wait for the embedded warehouse, which has
     # one writer at a time: reports only read.
     after = _run_and_print(pool, [("quality", ""), *sorted(derived, key=lambda pair: pair[::-1])])
-    return [*layers, *zones, *after]
+    views = _run_and_print(pool, [_VIEWS]) if loaded else []
+    return [*layers, *zones, *after, *views]
 
 
 def _print_outcome(ended: Sequence[JobRun], *, seconds: float) -> None:

@@ -48,7 +48,7 @@ def test_asset_keys(specs: dict[str, dg.AssetSpec]) -> None:
     published = {f"published/{service}_trips" for service in FIRST_MONTHS}
     marts = {f"marts/{mart}" for mart in MARTS}
     assert {"hour_of_week", "market_share", "od_flows", "payment_mix", "zone_day"} <= {*MARTS}
-    assert set(specs) == trips | published | marts | {"reference/taxi_zones", "quality/month_quality"}
+    assert set(specs) == trips | published | marts | {"reference/taxi_zones", "quality/month_quality", "views/duckdb"}
 
 
 def test_each_layer_depends_on_the_one_before(specs: dict[str, dg.AssetSpec]) -> None:
@@ -143,6 +143,10 @@ def test_the_definitions_name_where_and_in_what_each_asset_is_stored(
         elif layer == "published":
             assert address is None
             assert spec.kinds == FILE_KINDS["raw"]
+        elif layer == "views":
+            assert address is None
+            assert str(spec.metadata["dagster/uri"]).endswith("/views.duckdb")
+            assert spec.kinds == lake_kinds | {"duckdb"}
         else:
             assert address == StorageAddress(storage_kind=database, table_name=f"{table}.{name}")
             assert spec.kinds == {database, "sql"} if layer == "marts" else {database}
@@ -204,7 +208,7 @@ def test_job_names(defs: dg.Definitions) -> None:
     assert {job.name for job in defs.jobs or []} == {
         *SERVICES,
         *(f"{service}_report" for service in SERVICES),
-        *("marts", "quality", "reference", "publication"),
+        *("marts", "quality", "reference", "views", "publication"),
     }
 
 
@@ -231,7 +235,7 @@ def test_every_month_has_a_freshness_policy_and_steps_that_use_a_network_are_ret
     def policies(settings: Settings) -> dict[str, bool]:
         graph = build_definitions(settings).resolve_asset_graph()
         for key in graph.materializable_asset_keys:
-            assert (graph.get(key).freshness_policy is not None) == (key.path[0] != "reference"), key
+            assert (graph.get(key).freshness_policy is not None) == (key.path[0] not in {"reference", "views"}), key
         return {
             key.to_user_string(): getattr(graph.get(key).assets_def.node_def, "retry_policy", None) is not None
             for key in graph.materializable_asset_keys

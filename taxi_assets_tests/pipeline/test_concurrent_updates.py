@@ -21,8 +21,8 @@ from taxi_assets.checks.mart_checks import evaluate_mart
 from taxi_assets.io_managers.warehouse_table import WarehouseTableIOManager
 from taxi_assets.marts.mart import marts
 from taxi_assets.reports.quality_metrics import quality_frame
-from taxi_assets.storage.lake.lake_tables import mart_table
 from taxi_assets.storage.lake.local_lake import LocalLake
+from taxi_assets.storage.lake_tables import mart_table
 from taxi_assets.storage.warehouse.duckdb import DuckDBWarehouse
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets.tlc.services.yellow import YELLOW

@@ -25,6 +25,7 @@ _COLORS = {
     "marts": "#ffe0b2",
     "quality": "#e1bee7",
     "reference": "#eceff1",
+    "views": "#c8e6c9",
 }
 _WIDTH, _HEIGHT, _ACROSS, _DOWN, _MARGIN, _BETWEEN = 152, 28, 190, 38, 14, 14
 
@@ -83,15 +84,16 @@ def _positions(parents: Mapping[dg.AssetKey, set[dg.AssetKey]], groups: Mapping[
                 places.update({key: (across(key), top + row * _DOWN) for key in keys})
         top += 2 * _DOWN + _BETWEEN
     rest = sorted(key for key in groups if key not in places)
-    last = max(map(depth, groups)) + 1
     aside = [key for key in rest if groups[key] == "marts"]
+    last = max(depth(key) for key in groups if not parents[key] & set(aside)) + 1
     free = (top - _MARGIN - len(aside) * _DOWN) // 2
     places.update({key: (_MARGIN + _ACROSS * last, _MARGIN + free + i * _DOWN) for i, key in enumerate(aside)})
     below = [key for key in rest if key not in aside]
     # An asset without parents is placed directly to the left of its first child.
     for row, key in enumerate(below):
         before = min((depth(child) for child in parents if key in parents[child]), default=0) - 1
-        places[key] = (_MARGIN + _ACROSS * max(depth(key), before), top + row * _DOWN)
+        place = last + 1 if parents[key] & set(aside) else max(depth(key), before)
+        places[key] = (_MARGIN + _ACROSS * place, top + row * _DOWN)
     return places
 
 

@@ -24,6 +24,7 @@ TYPES: Mapping[ColumnType, str] = {
     ColumnType.MILES: "DECIMAL(12,3)",
     ColumnType.DEGREES: "DOUBLE",
     ColumnType.TEXT: "VARCHAR",
+    ColumnType.TEXTS: "VARCHAR[]",
     ColumnType.DATETIME: "TIMESTAMP",
     ColumnType.DATE: "DATE",
     ColumnType.BOOLEAN: "BOOLEAN",

@@ -31,6 +31,12 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.schema import Column
 
+VIEWS_KEY = "views.duckdb"
+"""The key of the file with a DuckDB view for each table."""
+
+VIEWS_SCHEMA = "taxi"
+"""The schema of the views."""
+
 
 @dataclass(frozen=True)
 class LakeTable:
