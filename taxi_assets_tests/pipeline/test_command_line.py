@@ -128,10 +128,25 @@ def test_make_backfill_loads_a_month_with_marts_report_and_quality(home: Path) -
     ended = run(home, "make", "backfill", venv, "SERVICE=green", "FROM=2023-02", "TO=2023-02")
 
     assert ended.returncode == 0, ended.stderr
-    for job in ["green 2023-02", "reference", "marts 2023-02", "green_report 2023-02", "quality"]:
+    for job in ["green 2023-02", "reference", "marts 2023-02", "green_report 2023-02", "quality", "views"]:
         assert f"] {job}  ok  " in ended.stdout
-    assert "5 of 5 runs succeeded" in ended.stdout
+    assert "6 of 6 runs succeeded" in ended.stdout
     assert rows_in_warehouse(home) == {"2023-02": 64_317}
+
+    views = home / "lake/views.duckdb"
+    views.unlink()
+    written = run(home, "make", "views", venv)
+    assert written.returncode == 0, written.stderr
+    assert written.stdout.splitlines()[-1] == f"Open it read-only, at any time: {views}"
+    with duckdb.connect(views, read_only=True) as connection:
+        assert connection.sql("SELECT count(*) FROM taxi.green_trips").fetchall() == [(64_317,)]
+
+
+def test_make_views_of_an_empty_lake_says_so_in_one_line(home: Path) -> None:
+    ended = run(home, "make", "views", f"VENV={BIN.parent}")
+    assert ended.returncode == 2
+    assert "views.duckdb cannot be written: the lake has no table yet. Materialize a month of any" in ended.stdout
+    assert "Traceback" not in ended.stdout + ended.stderr
 
 
 @pytest.mark.parametrize(
