@@ -16,7 +16,7 @@ def main(file: str) -> None:
     warehouse, services = DuckDBWarehouse(file=file), [SERVICES["yellow"]]
 
     def work() -> None:
-        with warehouse.session():
+        with warehouse.session(writes=True):
             for mart in marts().values():
                 warehouse.replace_mart(mart, Month(2021, 1), services, run_id="benchmark")
 

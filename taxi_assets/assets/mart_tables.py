@@ -94,7 +94,7 @@ def mart_asset(mart: Mart, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefi
         with as_failures(retry_number=context.retry_number):
             replaces = lake.version(mart_table(mart).key(month)) if key in context.selected_asset_keys else None
             # Nothing is yielded inside the session: if Dagster failed at the yield, the session would stay open.
-            with warehouse.session():
+            with warehouse.session(writes=key in context.selected_asset_keys):
                 if key in context.selected_asset_keys:
                     replaced = _replace_month(context, warehouse, mart, month)
                     if replaced is None:
@@ -190,7 +190,7 @@ def replace_mart(warehouse: Warehouse, output: MartMonth, *, run_id: str) -> pa.
     Raises:
         ConcurrentUpdateError: Another run has loaded other trips since `output.versions` was read.
     """
-    with warehouse.session():
+    with warehouse.session(writes=True):
         warehouse.replace_mart(
             output.mart,
             output.month,

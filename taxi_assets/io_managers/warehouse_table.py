@@ -143,8 +143,7 @@ class WarehouseTableIOManager(dg.ConfigurableIOManager):
     # --- trips -------------------------------------------------------------------------------------------------------
 
     def _load_trips(self, service: Service, month: Month, trips: ParquetPartition, run_id: str) -> dict[str, Any]:
-        # DuckDB's session locks the file. With a remote lake, none is opened: others would wait for the download.
-        with nullcontext() if trips.lake.is_remote else self.warehouse.session():
+        with self.warehouse.session():  # a month that is loaded already is only read: others can read, too
             loaded = self.warehouse.loaded_month(service, month)
             unchanged = (
                 loaded is not None
@@ -152,9 +151,12 @@ class WarehouseTableIOManager(dg.ConfigurableIOManager):
                 and trips.report.clean.rows  # an empty month is always loaded: a missing table has the same totals
                 and self.warehouse.totals(service, month) == trips.report.clean
             )
-            if not unchanged:
+            rows = self.warehouse.read_month(service, month, rows=metadata.PREVIEW_ROWS) if unchanged else None
+        if rows is None:
+            # DuckDB's session locks the file. With a remote lake, none is opened: others would wait for the download.
+            with nullcontext() if trips.lake.is_remote else self.warehouse.session(writes=True):
                 self.warehouse.replace_month(service, month, trips, run_id=run_id)
-            rows = self.warehouse.read_month(service, month, rows=metadata.PREVIEW_ROWS)
+                rows = self.warehouse.read_month(service, month, rows=metadata.PREVIEW_ROWS)
         return {"loaded": "unchanged" if unchanged else "replaced", "preview": metadata.preview(rows)}
 
     # --- rows of other assets ----------------------------------------------------------------------------------------

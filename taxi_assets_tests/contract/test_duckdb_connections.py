@@ -1,4 +1,4 @@
-"""How processes share a DuckDB file: waiting, timeouts, and how often the file is opened."""
+"""How processes share a DuckDB file: readers, writers, waiting, timeouts, and how often the file is opened."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import duckdb
 import pytest
 
-from taxi_assets.errors import WarehouseBusyError
+from taxi_assets.errors import WarehouseBusyError, WarehouseConfigurationError
 from taxi_assets.marts.mart import marts
 from taxi_assets.storage.warehouse.duckdb import connections, file_lock
 from taxi_assets_tests.contract.stores import child_process
@@ -25,7 +26,6 @@ from taxi_assets_tests.pipeline_harness import Deployment, failure_messages
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from multiprocessing.connection import Connection
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -40,15 +40,55 @@ def file(tmp_path: Path) -> Iterator[str]:
 
 
 def read(file: str, wait_seconds: float = 60) -> int:
-    with connections.connect(file, wait_seconds) as connection:
+    with connections.connect(file, wait_seconds, read_only=True) as connection:
         ((number,),) = connection.execute("SELECT number FROM numbers").fetchall()
     return int(number)
+
+
+def increment(file: str, wait_seconds: float = 60) -> None:
+    with connections.connect(file, wait_seconds) as connection:
+        connection.execute("UPDATE numbers SET number = number + 1")
 
 
 def hold(file: str, pipe: Connection) -> None:
     with connections.connect(file, 60):
         pipe.send(os.getpid())
         pipe.recv()
+
+
+def hold_for_reading(file: str, pipe: Connection) -> None:
+    with connections.connect(file, 60, read_only=True) as connection:
+        pipe.send(os.getpid())
+        pipe.recv()
+        pipe.send(connection.execute("SELECT number FROM numbers").fetchall())
+
+
+def hold_for_reading_with_duckdb(file: str, pipe: Connection) -> None:
+    with duckdb.connect(file, read_only=True):
+        pipe.send(os.getpid())
+        pipe.recv()
+
+
+def read_all_the_time(file: str, pipe: Connection) -> None:
+    pipe.send(os.getpid())
+    while not pipe.poll():
+        with connections.connect(file, 60, read_only=True):
+            time.sleep(0.05)
+
+
+def wait_and_increment(file: str, pipe: Connection) -> None:
+    pipe.send(os.getpid())
+    increment(file)
+    pipe.send("incremented")
+
+
+def commit_and_be_killed(file: str, _pipe: Connection) -> None:
+    with connections.connect(file, 60) as connection:
+        connection.execute("UPDATE numbers SET number = 2")
+        connection.execute("CREATE VIEW doubled AS SELECT number * 2 AS number FROM numbers")
+        connection.begin()
+        connection.execute("UPDATE numbers SET number = 3")
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def hold_for(file: str, seconds: float, pipe: Connection) -> None:
@@ -63,10 +103,10 @@ def wait_and_read(file: str, pipe: Connection) -> None:
 
 
 class Calls:
-    """Counts calls of `duckdb.connect`, and statements that open a file."""
+    """Counts calls of `duckdb.connect`, statements that open a file, and those that open it for writing."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.connects, self.attaches = 0, 0
+        self.connects, self.attaches, self.writes = 0, 0, 0
         connections.close_idle()
         connect, calls = duckdb.connect, self
 
@@ -76,6 +116,7 @@ class Calls:
 
             def execute(self, statement: str, *parameters: Any) -> Any:
                 calls.attaches += statement.startswith("ATTACH")
+                calls.writes += statement.startswith("ATTACH") and "READ_ONLY" not in statement
                 return self._connection.execute(statement, *parameters)
 
             def __getattr__(self, name: str) -> Any:
@@ -86,6 +127,157 @@ class Calls:
             return CountingConnection(connect(*args, **options))
 
         monkeypatch.setattr(duckdb, "connect", connect_and_count)
+
+
+# --- readers and writers ----------------------------------------------------------------------------------------------
+
+
+def test_several_processes_read_at_once(file: str) -> None:
+    with (
+        child_process(hold_for_reading, file) as first,
+        child_process(hold_for_reading, file) as second,
+        child_process(hold_for_reading_with_duckdb, file) as notebook,
+    ):
+        for other in (first, second, notebook):
+            other.receive()
+        assert read(file, 0) == 1
+        for other in (first, second):
+            other.send()
+            assert other.receive() == [(1,)]
+        notebook.send()
+
+
+def test_a_write_waits_until_every_reader_has_closed_the_file(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = Calls(monkeypatch)
+    with child_process(hold_for_reading, file) as first, child_process(hold_for_reading, file) as second:
+        for other in (first, second):
+            other.receive()
+        with pytest.raises(WarehouseBusyError):
+            increment(file, 0.1)
+        release = [threading.Timer(seconds, other.send) for seconds, other in ((0.1, first), (0.3, second))]
+        for timer in release:
+            timer.start()
+        started = time.monotonic()
+        increment(file)
+        assert time.monotonic() - started >= 0.25
+        assert first.receive() == second.receive() == [(1,)]
+    assert calls.attaches == 1
+    assert read(file) == 2
+
+
+def test_a_write_does_not_wait_forever_while_readers_come_and_go(file: str) -> None:
+    with (
+        child_process(read_all_the_time, file) as first,
+        child_process(read_all_the_time, file) as second,
+        child_process(read_all_the_time, file) as third,
+    ):
+        others = (first, second, third)
+        for other in others:
+            other.receive()
+        for number in range(2, 12):
+            started = time.monotonic()
+            increment(file)
+            assert read(file) == number
+            assert time.monotonic() - started < 2
+        for other in others:
+            other.send()
+            assert other.wait_for_exit() == 0
+
+
+def test_a_reader_does_not_wait_for_a_write_that_waits_for_a_notebook(file: str) -> None:
+    with child_process(hold_for_reading_with_duckdb, file) as notebook:
+        notebook.receive()
+        with child_process(wait_and_increment, file) as writer:
+            writer.receive()
+            time.sleep(0.5)
+            started = time.monotonic()
+            for _ in range(20):
+                assert read(file) == 1
+            assert time.monotonic() - started < 2
+            notebook.send()
+            assert writer.receive() == "incremented"
+    assert read(file) == 2
+
+
+def test_a_timeout_of_a_write_names_the_reader_also_for_processes_that_wait_behind_it(file: str) -> None:
+    with child_process(hold_for_reading, file) as reader:
+        pid = reader.receive()
+        message = rf"was locked by .*\(PID {pid}\) for 0.3 seconds"
+        with pytest.raises(WarehouseBusyError, match=message):
+            increment(file, 0.3)
+        with child_process(wait_and_increment, file) as writer:
+            writer.receive()
+            lock = file_lock.lock_path(file)
+            deadline = time.monotonic() + 60
+            while f"(PID {pid})" not in file_lock.read_holder(lock):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            with pytest.raises(WarehouseBusyError, match=message):
+                read(file, 0.3)
+            reader.send()
+            assert writer.receive() == "incremented"
+
+
+def test_the_shared_lock_of_a_killed_reader_is_released(file: str) -> None:
+    with child_process(hold_for_reading, file) as other:
+        other.receive()
+        other.kill()
+    increment(file, 1)
+    assert read(file, 0) == 2
+
+
+def test_a_reader_sees_what_a_killed_process_has_committed_and_nothing_else(file: str) -> None:
+    with child_process(commit_and_be_killed, file) as other:
+        assert other.wait_for_exit() == -signal.SIGKILL
+    wal = Path(f"{file}.wal")
+    assert wal.exists(), "everything is in the database file: nothing is tested"
+    for _ in range(2):
+        assert read(file) == 2
+        with connections.connect(file, 0, read_only=True) as connection:
+            assert connection.execute("SELECT number FROM doubled").fetchall() == [(4,)]
+    assert wal.exists()
+    increment(file)
+    assert read(file) == 3
+
+
+def test_a_read_only_connection_creates_no_file_and_cannot_write(file: str, tmp_path: Path) -> None:
+    missing = tmp_path / "missing.duckdb"
+    with (
+        pytest.raises(WarehouseConfigurationError, match="does not exist"),
+        connections.connect(str(missing), 0, read_only=True),
+    ):
+        pass
+    assert not missing.exists()
+    with (
+        pytest.raises(duckdb.InvalidInputException, match="read-only"),
+        connections.connect(file, 0, read_only=True) as connection,
+    ):
+        connection.execute("UPDATE numbers SET number = 2")
+    assert read(file) == 1
+
+
+def test_a_write_within_a_connection_for_reading_is_an_error_and_no_deadlock(file: str) -> None:
+    with connections.connect(file, 60, read_only=True):
+        assert read(file) == 1
+        with pytest.raises(
+            WarehouseConfigurationError, match=r"Open the session with warehouse\.session\(writes=True\)"
+        ):
+            increment(file)
+    with connections.connect(file, 60):
+        increment(file)
+        assert read(file) == 2
+
+
+def test_a_file_in_a_folder_without_write_permission_can_be_read(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_file = os.open
+
+    def refuse_lock_files(path: Any, *args: Any) -> int:
+        if str(path).endswith((".lock", ".readers")):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return open_file(path, *args)
+
+    monkeypatch.setattr(os, "open", refuse_lock_files)
+    assert read(file, 0) == 1
 
 
 # --- waiting ----------------------------------------------------------------------------------------------------------
@@ -137,35 +329,33 @@ def test_a_timeout_names_the_other_program_that_has_the_file_open_not_a_process_
 ) -> None:
     with child_process(hold_with_duckdb, file) as notebook:
         pid = notebook.receive()
-        with child_process(wait_and_read, file) as other:
+        with child_process(wait_and_increment, file) as other:
             other.receive()
-            lock, named = file_lock.lock_path(file), f"(PID {pid})"
-            deadline = time.monotonic() + 60
-            while not (lock.exists() and named in lock.read_text()):
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
-            with pytest.raises(WarehouseBusyError, match=rf"was locked by .*\(PID {pid}\)"):
-                read(file, 0.3)
+            time.sleep(0.3)
+            for use in (read, increment):
+                with pytest.raises(WarehouseBusyError, match=rf"was locked by .*\(PID {pid}\)"):
+                    use(file, 0.3)
             notebook.send()
-            assert other.receive() == 1
+            assert other.receive() == "incremented"
 
 
-def test_a_process_can_read_the_holder_while_it_is_set_again(file: str) -> None:
-    holder, stop = "/opt/notebook (PID 7)", threading.Event()
+def test_a_process_can_read_the_holder_while_it_is_set_again(tmp_path: Path) -> None:
+    holder, stop, path = "/opt/notebook (PID 7)", threading.Event(), tmp_path / "lock"
+    lock = file_lock.HeldLock(path, os.open(path, os.O_RDWR | os.O_CREAT))
 
     def set_again() -> None:
         while not stop.is_set():
             lock.set_holder(holder)
 
-    with file_lock.hold_lock(file, 0, lambda _: None) as lock:
-        lock.set_holder(holder)
-        writer = threading.Thread(target=set_again)
-        writer.start()
-        try:
-            assert {file_lock.read_holder(file_lock.lock_path(file)) for _ in range(20_000)} == {holder}
-        finally:
-            stop.set()
-            writer.join()
+    lock.set_holder(holder)
+    writer = threading.Thread(target=set_again)
+    writer.start()
+    try:
+        assert {file_lock.read_holder(path) for _ in range(20_000)} == {holder}
+    finally:
+        stop.set()
+        writer.join()
+        lock.release()
 
 
 def test_a_signal_interrupts_the_wait_and_leaves_no_lock(file: str) -> None:
@@ -236,13 +426,42 @@ def test_an_instance_is_closed_after_an_error_after_long_use_and_if_it_has_tempo
     calls = Calls(monkeypatch)
     with pytest.raises(duckdb.ParserException), connections.connect(file, 0) as connection:
         connection.execute("SELEC")
-    with connections.connect(file, 0):
-        (tmp_path / "warehouse.duckdb.tmp").mkdir()
-    (tmp_path / "warehouse.duckdb.tmp").rmdir()
+    with connections.connect(file, 0, read_only=True) as connection:
+        spill(connection)
+        assert len(list(tmp_path.glob(".warehouse.duckdb.tmp-*"))) == 1
+    assert not list(tmp_path.glob(".warehouse.duckdb.tmp-*"))
     monkeypatch.setattr(connections, "_MAX_KEEP_SECONDS", 0)
     assert read(file) == 1
     assert read(file) == 1
     assert calls.connects == 4
+
+
+def spill(connection: duckdb.DuckDBPyConnection) -> None:
+    """Run a query that needs temporary files."""
+    query = "SELECT md5(range::VARCHAR) AS digest, range FROM range(3000000) ORDER BY digest"
+    assert connection.execute(f"SELECT count(*), max(range) FROM ({query} LIMIT 2999999)").fetchone() is not None
+
+
+def spill_and_be_killed(file: str, _pipe: Connection) -> None:
+    with connections.connect(file, 60, read_only=True) as connection:
+        spill(connection)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_the_next_write_deletes_the_temporary_files_of_killed_readers_but_not_those_of_other_files(
+    file: str, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        with child_process(spill_and_be_killed, file) as other:
+            assert other.wait_for_exit() == -signal.SIGKILL
+    assert len(list(tmp_path.glob(".warehouse.duckdb.tmp-*"))) == 2
+    other_folder = tmp_path / ".warehouse.duckdb2.tmp-1"
+    other_folder.mkdir()
+    assert read(file) == 1
+    assert len(list(tmp_path.glob(".warehouse.duckdb.tmp-*"))) == 2
+    increment(file)
+    assert not list(tmp_path.glob(".warehouse.duckdb.tmp-*"))
+    other_folder.rmdir()
 
 
 def test_an_open_transaction_is_rolled_back(file: str) -> None:
@@ -269,16 +488,17 @@ def test_a_forked_process_creates_its_own_instance(file: str) -> None:
 # --- how often the file is opened -------------------------------------------------------------------------------------
 
 
-def test_a_month_opens_the_file_once_for_each_asset_and_once_for_the_check_after_the_load(
+def test_how_often_a_month_opens_the_file_and_how_often_for_writing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deployment = Deployment(tmp_path, "sample")
     assert deployment.run("reference", None).success
     calls = Calls(monkeypatch)
-    openings = {"green": 2, "marts": len(marts()), "green_report": 1, "quality": 1}
-    for job, count in openings.items():
-        before = calls.attaches
+    # The table: whether it is up to date, the load, and the check after it. In the second run, it is up to date.
+    runs = [("green", 3, 1), ("green", 2, 0), ("marts", len(marts()), len(marts())), ("green_report", 1, 0)]
+    for job, opened, for_writing in [*runs, ("quality", 1, 1)]:
+        before, writes_before = calls.attaches, calls.writes
         with dg.DagsterInstance.ephemeral() as instance:
             result = deployment.run(job, None if job == "quality" else "2021-01", instance=instance)
         assert result.success, failure_messages(result)
-        assert calls.attaches - before == count, job
+        assert (calls.attaches - before, calls.writes - writes_before) == (opened, for_writing), job

@@ -302,8 +302,8 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
         """Run a query in the SQL of this database; return its rows with the types that all warehouses share."""
         return to_frame(normalize_types(self.query_native(statement)))
 
-    def session(self) -> AbstractContextManager[None]:
-        """Open a session in which several calls share one connection, if connections are expensive."""
+    def session(self, *, writes: bool = False) -> AbstractContextManager[None]:  # noqa: ARG002  (for warehouses to override)
+        """Open a session for several calls, which may share a connection. With `writes`, they may replace rows."""
         return nullcontext()
 
     def read_portable_frame(

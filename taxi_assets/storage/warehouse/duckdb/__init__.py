@@ -1,7 +1,8 @@
 """A warehouse in a DuckDB file: embedded, without a server.
 
 While one process has the file open for writing, no other process can open it, not even for reading. Therefore
-connections are short, and wait for each other (`file_lock.py`). The kernel releases the locks of a killed process.
+connections are short, reads open the file for reading only, and processes wait for each other (`file_lock.py`). The
+kernel releases the locks of a killed process.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from taxi_assets.tlc.cleaning.report import NO_ROWS, ControlTotals, to_cents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     import pandas as pd
     import pyarrow as pa
@@ -54,7 +56,7 @@ class DuckDBWarehouse(Warehouse):
 
     def replace_month(self, service: Service, month: Month, trips: ParquetPartition, *, run_id: str) -> None:
         """Replace the month, verify it and record it in the ledger in one transaction; see `Warehouse`."""
-        with trips.as_local_file() as path, self._connect() as connection:
+        with trips.as_local_file() as path, self._connect_to_write() as connection:
             table = self._prepare_tables(connection, service)
             connection.begin()
             connection.execute(f"DELETE FROM {table.name} WHERE data_month = ?", [month.start])
@@ -76,7 +78,7 @@ class DuckDBWarehouse(Warehouse):
         """Return the month's row of the table `loaded_months`, which is written together with the trips."""
         if not Path(self.file).exists():
             return None
-        with self._connect() as connection, suppress(duckdb.CatalogException):  # the table does not exist yet
+        with self._connect_to_read() as connection, suppress(duckdb.CatalogException):  # the table does not exist yet
             row = connection.execute(
                 "SELECT data_version, row_count, cents, source_rows, run_id "
                 f"FROM {Schema(connection, self.schema_name).table_name(_LOADED_MONTHS)} "
@@ -89,15 +91,15 @@ class DuckDBWarehouse(Warehouse):
         return None
 
     @contextmanager
-    def session(self) -> Iterator[None]:
-        """Open one connection for all calls: no other process can use the file in the meantime.
+    def session(self, *, writes: bool = False) -> Iterator[None]:
+        """Open one connection for all calls: no other process can write to the file in the meantime.
 
-        If the file does not exist, nothing is opened or locked.
+        With `writes`, no other process can read it either. If the file does not exist, nothing is opened or locked.
         """
         if not Path(self.file).exists():
             yield
             return
-        with self._connect():
+        with self._connect_to_write() if writes else self._connect_to_read():
             yield
 
     def totals(self, service: Service, month: Month) -> ControlTotals:
@@ -119,7 +121,7 @@ class DuckDBWarehouse(Warehouse):
 
     def replace_rows(self, output: TableOutput) -> None:
         """Replace the rows and update the ledger in one transaction; see `Warehouse`."""
-        with self._connect() as connection:
+        with self._connect_to_write() as connection:
             output.require_inputs_unchanged()  # no other process can change the file until the commit
             connection.begin()
             replace_rows(Schema(connection, self.schema_name), output, self.table_name(output.table))
@@ -164,7 +166,7 @@ class DuckDBWarehouse(Warehouse):
     ) -> int:
         """Replace the month and the views in one transaction; see `Warehouse`."""
         label = f"{mart.name} {month} cannot be computed"
-        with self._connect() as connection, translate_query_errors(label, self.table_missing_error):
+        with self._connect_to_write() as connection, translate_query_errors(label, self.table_missing_error):
             require_inputs_unchanged()  # no other process can change the file until the commit
             connection.begin()
             schema = Schema(connection, self.schema_name)
@@ -174,7 +176,7 @@ class DuckDBWarehouse(Warehouse):
 
     def query_native(self, statement: str) -> pa.Table:
         """Run a query in DuckDB's SQL. Without a database file, run it on an empty database in memory."""
-        database = self._connect() if Path(self.file).exists() else duckdb.connect()
+        database = self._connect_to_read() if Path(self.file).exists() else duckdb.connect()
         with database as connection, translate_query_errors("The query was rejected", self.table_missing_error):
             use_schema(Schema(connection, self.schema_name))
             return connection.sql(statement).to_arrow_table()
@@ -246,14 +248,15 @@ class DuckDBWarehouse(Warehouse):
         if not Path(self.file).exists():
             yield None
             return
-        with self._connect() as connection:
+        with self._connect_to_read() as connection:
             table = Schema(connection, self.schema_name).table(name)
             yield table if table.columns else None
 
-    @contextmanager
-    def _connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        with connect(self.file, self.wait_seconds) as connection:
-            yield connection
+    def _connect_to_read(self) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+        return connect(self.file, self.wait_seconds, read_only=True)
+
+    def _connect_to_write(self) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+        return connect(self.file, self.wait_seconds)
 
 
 def _totals(table: Table, service: Service, month: Month) -> ControlTotals:

@@ -1,4 +1,4 @@
-"""Short connections to a DuckDB file, one at a time across all processes.
+"""Short connections to a DuckDB file: of one writer, or of several readers in different processes.
 
 Belongs here: waiting for the file, and creating it. Does not belong here: its tables.
 
@@ -8,11 +8,14 @@ file, and attaches the file to it for each connection. Between two connections t
 
 from __future__ import annotations
 
+import glob
 import os
 import re
+import shutil
 import threading
 import time
-from contextlib import contextmanager, suppress
+import uuid
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,8 +31,6 @@ from taxi_assets.storage.warehouse.duckdb.tables import literal, quote
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from taxi_assets.storage.warehouse.duckdb.file_lock import HeldLock
-
 # All three settings are needed to keep memory independent of the month's size: 1.4 million rows peak at 290 MB, 23
 # million at 316 MB.
 _CONFIG: dict[str, Any] = {"memory_limit": "96MB", "threads": "2", "preserve_insertion_order": "false"}
@@ -44,9 +45,18 @@ _LOCKED_MESSAGE = "Could not set lock on file"
 _WRITE_FAILED_PATTERN = re.compile(r'Could not write file ".*?": (?P<reason>.*)')
 _HOLDER_PATTERN = re.compile(r"lock is held in (?P<holder>.*?PID \d+\)?)")
 
-# Admits one thread of this process at a time. `file_lock` and DuckDB's own lock admit one process at a time.
+# Admits one thread of this process at a time. `file_lock` and DuckDB's own lock admit one writer, or several readers.
 _THREAD_LOCK = threading.RLock()
-_open_connections: dict[str, duckdb.DuckDBPyConnection] = {}
+
+
+class _Open(NamedTuple):
+    """A connection to a file."""
+
+    connection: duckdb.DuckDBPyConnection
+    read_only: bool
+
+
+_open_connections: dict[str, _Open] = {}
 """Connections of the thread that holds `_THREAD_LOCK`, by path, for nested calls of `connect`."""
 
 _MAX_KEEP_SECONDS = 0.5
@@ -59,6 +69,7 @@ class _Idle(NamedTuple):
     path: str
     pid: int
     instance: duckdb.DuckDBPyConnection
+    temporary_folder: Path
 
 
 _idle: list[_Idle] = []
@@ -68,31 +79,40 @@ _inherited: list[_Idle] = []
 
 
 @contextmanager
-def connect(path: str, wait_seconds: float) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open a connection to a database file, which is created if it is missing.
+def connect(path: str, wait_seconds: float, *, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a connection to a database file.
 
     A nested call for the same file shares the connection, at no cost.
 
     Args:
-        path: The database file.
+        path: The database file. It is created if it is missing, except with `read_only`.
         wait_seconds: How long to wait for other processes.
+        read_only: Whether other processes may read the file at the same time. The connection cannot write.
 
     Raises:
         WarehouseBusyError: Another process, or another thread of this process, had the file open for `wait_seconds`.
-        WarehouseConfigurationError: The file is not a DuckDB database, or its disk is full.
+        WarehouseConfigurationError: The file is not a DuckDB database, or its disk is full. Or the call is within a
+            read-only connection to the file, and is not read-only.
     """
     with _hold_thread_lock(path, wait_seconds):
         if path in _open_connections:
-            with _open_connections[path].cursor() as cursor:
+            opened = _open_connections[path]
+            if opened.read_only and not read_only:
+                raise WarehouseConfigurationError(
+                    f"{path} cannot be written to: this process has opened it for reading.",
+                    remedy="Open the session with warehouse.session(writes=True).",
+                )
+            with opened.connection.cursor() as cursor:
                 cursor.execute(f"USE {_DATABASE}")
                 yield cursor
             return
         file = Path(path)
         staging_folder = file.with_name(f".{file.name}.new")
-        if not file.exists() or staging_folder.exists():  # a killed process has left the folder: clean it up
+        # A killed process has left the folder: clean it up.
+        if not read_only and (not file.exists() or staging_folder.exists()):
             _create_database(file, staging_folder)
-        with _attached_instance(path, wait_seconds) as connection:
-            _open_connections[path] = connection
+        with _attached_instance(path, wait_seconds, read_only=read_only) as connection:
+            _open_connections[path] = _Open(connection, read_only)
             try:
                 yield connection
             except duckdb.Error as error:
@@ -139,46 +159,65 @@ def _hold_thread_lock(path: str, wait_seconds: float) -> Iterator[None]:
 
 
 @contextmanager
-def _attached_instance(path: str, wait_seconds: float) -> Iterator[duckdb.DuckDBPyConnection]:
+def _attached_instance(path: str, wait_seconds: float, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
     """Acquire the file's lock and attach the file to an instance.
 
     The instance is kept for the next connection, unless an error occurred or `_is_worth_keeping` returns false.
     """
-    started = time.monotonic()
-    try:
-        with hold_lock(path, wait_seconds, lambda holder: _log_wait(path, holder)) as lock:
-            instance, keep = _reuse_or_create_instance(path), False
-            try:
-                _attach(instance, path, lock, wait_seconds=wait_seconds, started=started)
-                attached = time.monotonic()
-                yield instance
-                keep = _detach(instance) and _is_worth_keeping(path, time.monotonic() - attached)
-            finally:
-                if keep:
-                    _idle.append(_Idle(path, os.getpid(), instance))
-                else:
-                    instance.close()
-    except LockTimeoutError as error:
-        raise _busy_error(path, error.holder, wait_seconds) from None
+    with ExitStack() as lock:
+        idle, keep = _reuse_or_create_instance(path), False
+        try:
+            _attach(idle.instance, path, lock, wait_seconds, read_only=read_only)
+            attached = time.monotonic()
+            yield idle.instance
+            keep = _detach(idle.instance) and _is_worth_keeping(idle, time.monotonic() - attached)
+        finally:
+            if keep:
+                _idle.append(idle)
+            else:
+                idle.instance.close()
 
 
-def _reuse_or_create_instance(path: str) -> duckdb.DuckDBPyConnection:
+def _reuse_or_create_instance(path: str) -> _Idle:
     if _idle and (_idle[0].path, _idle[0].pid) == (path, os.getpid()):
-        return _idle.pop().instance
+        return _idle.pop()
     close_idle()
-    return duckdb.connect(config=_CONFIG | {"temp_directory": _temporary_folder(path)})
+    # Instances of different processes would overwrite each other's temporary files.
+    folder = _temporary_folder(path, uuid.uuid4().hex)
+    return _Idle(path, os.getpid(), duckdb.connect(config=_CONFIG | {"temp_directory": str(folder)}), folder)
 
 
 def _attach(
-    instance: duckdb.DuckDBPyConnection, path: str, lock: HeldLock, *, wait_seconds: float, started: float
+    instance: duckdb.DuckDBPyConnection, path: str, lock: ExitStack, wait_seconds: float, *, read_only: bool
 ) -> None:
-    """Open the file. Retry while a process that does not use the lock, such as a notebook, has it open."""
+    """Acquire the lock and open the file. Retry while a process without the lock, such as a notebook, has it open.
 
-    def note_holder(state: tenacity.RetryCallState) -> None:
-        holder = _holder_from_error(state)
-        lock.set_holder(holder)
-        if state.attempt_number == 1:
-            _log_wait(path, holder)
+    Between two attempts, the lock is released: a reader need not wait for a writer that waits for another reader.
+    """
+    deadline, has_logged, other_program = time.monotonic() + wait_seconds, False, ""
+
+    def log_wait(holder: str) -> None:
+        nonlocal has_logged
+        if not has_logged:
+            dg.get_dagster_logger().info("waiting for %s, which %s has open", path, holder)
+        has_logged = True
+
+    def note_other_program(state: tenacity.RetryCallState) -> None:
+        nonlocal other_program
+        other_program = _holder_from_error(state)
+        log_wait(other_program)
+
+    def attempt() -> None:
+        try:
+            lock.enter_context(hold_lock(path, max(0.0, deadline - time.monotonic()), log_wait, shared=read_only))
+        except LockTimeoutError as error:  # perhaps by a process that has just tried the same
+            raise _busy_error(path, other_program or error.holder, wait_seconds) from None
+        try:
+            mode = "READ_ONLY" if read_only else "READ_WRITE"
+            instance.execute(f"ATTACH {literal(path)} AS {_DATABASE} (TYPE duckdb, {mode})")
+        except duckdb.Error:
+            lock.close()
+            raise
 
     def give_up(state: tenacity.RetryCallState) -> Any:
         raise _busy_error(path, _holder_from_error(state), wait_seconds)
@@ -186,13 +225,15 @@ def _attach(
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(lambda error: _LOCKED_MESSAGE in str(error)),
         wait=tenacity.wait_chain(*[tenacity.wait_random(0.01, 0.03)] * 30, tenacity.wait_random(0.05, 0.1)),
-        stop=tenacity.stop_after_delay(started + wait_seconds - time.monotonic()),
-        before_sleep=note_holder,
+        stop=tenacity.stop_after_delay(wait_seconds),
+        before_sleep=note_other_program,
         retry_error_callback=give_up,
     )
     try:
-        retrying(instance.execute, f"ATTACH {literal(path)} AS {_DATABASE} (TYPE duckdb)")
+        retrying(attempt)
         instance.execute(f"USE {_DATABASE}")
+        if not read_only:
+            _delete_abandoned_folders(path)
     except duckdb.Error as error:
         raise WarehouseConfigurationError(
             f"{path} cannot be opened as a DuckDB database: {str(error).splitlines()[0]}",
@@ -211,13 +252,19 @@ def _detach(instance: duckdb.DuckDBPyConnection) -> bool:
     return False
 
 
-def _is_worth_keeping(path: str, seconds: float) -> bool:
+def _is_worth_keeping(idle: _Idle, seconds: float) -> bool:
     """Return whether an instance that was used for `seconds` uses little memory and has no temporary files."""
-    return seconds < _MAX_KEEP_SECONDS and not Path(_temporary_folder(path)).exists()
+    return seconds < _MAX_KEEP_SECONDS and not idle.temporary_folder.exists()
 
 
-def _temporary_folder(path: str) -> str:
-    return f"{path}.tmp"
+def _temporary_folder(path: str, suffix: str) -> Path:
+    return Path(path).with_name(f".{Path(path).name}.tmp-{suffix}")
+
+
+def _delete_abandoned_folders(path: str) -> None:
+    """Delete the temporary files of killed processes. Only a writer may: no other process has the file open."""
+    for folder in Path(path).parent.glob(glob.escape(_temporary_folder(path, "").name) + "*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _create_database(file: Path, staging_folder: Path) -> None:
@@ -232,10 +279,6 @@ def _create_database(file: Path, staging_folder: Path) -> None:
                 file.hardlink_to(new)
     with suppress(OSError):  # another process uses the folder
         staging_folder.rmdir()
-
-
-def _log_wait(path: str, holder: str) -> None:
-    dg.get_dagster_logger().info("waiting for %s, which %s has open", path, holder)
 
 
 def _busy_error(path: str, holder: str, wait_seconds: float) -> WarehouseBusyError:

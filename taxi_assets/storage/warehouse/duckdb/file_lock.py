@@ -1,9 +1,16 @@
-"""The advisory lock that processes of this package acquire before they open a DuckDB file.
+"""The advisory locks that processes of this package acquire before they open a DuckDB file.
 
-A process cannot wait for DuckDB's own lock: if the file is locked, it has to try again. This lock is an exclusive
-`flock` on a hidden file next to the database. The kernel wakes a waiting process as soon as the lock is released, and
-releases the lock of a killed process. DuckDB's own lock still protects the data: on a file system without `flock`,
-processes wait longer, but no data is lost.
+A process cannot wait for DuckDB's own lock: if the file is locked, it has to try again. These locks are `flock`s on two
+hidden files next to the database:
+
+- The lock of the database is exclusive. A writer holds it while it has the database open, a reader only until it has
+  joined the other readers. The kernel wakes a waiting process as soon as the lock is released.
+- The readers' lock is shared by all processes that have the database open for reading. A writer first acquires the lock
+  of the database, so that no more readers join, and then waits for those that read. Readers that come and go cannot
+  keep it waiting.
+
+The kernel releases the locks of a killed process. DuckDB's own lock still protects the data: on a file system without
+`flock`, processes wait longer, but no data is lost.
 """
 
 from __future__ import annotations
@@ -28,6 +35,9 @@ UNKNOWN_HOLDER = "another process"
 LOG_AFTER_SECONDS = 1.0
 """Shorter waits are not logged: each line of a run's log is a transaction in Dagster's event log."""
 
+_POLL_SECONDS = 0.005
+"""Pause between two attempts of a writer to exclude the readers. Only one process at a time does this."""
+
 
 class LockTimeoutError(Exception):
     """The lock was not released in time.
@@ -42,7 +52,7 @@ class LockTimeoutError(Exception):
 
 
 class HeldLock:
-    """The lock of a database file, held by this process.
+    """A lock that this process holds, alone or with other processes.
 
     Args:
         path: The lock file.
@@ -62,34 +72,54 @@ class HeldLock:
                     os.pwrite(self._descriptor, line, 0)
 
     def release(self) -> None:
-        """Delete the lock file, then release the lock, which wakes the next waiting process."""
+        """Release the lock, which wakes the next waiting process. The last holder first deletes the lock file."""
         if self._descriptor is None:
             return
-        with suppress(OSError):
-            self._path.unlink()
+        with suppress(OSError):  # another process shares the lock
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(self._descriptor).st_nlink:  # otherwise the path leads to another process's file
+                self._path.unlink()
         _close(self._descriptor)
         self._descriptor = None
 
 
 @contextmanager
-def hold_lock(database: str, wait_seconds: float, on_wait: Callable[[str], None]) -> Iterator[HeldLock]:
+def hold_lock(
+    database: str, wait_seconds: float, on_wait: Callable[[str], None], *, shared: bool = False
+) -> Iterator[None]:
     """Acquire the lock of a database file.
 
     Args:
         database: The database file. Its folder has to exist.
-        wait_seconds: How long to wait for another process.
+        wait_seconds: How long to wait for other processes.
         on_wait: Called once, with the process that holds the lock, if the wait takes longer than `LOG_AFTER_SECONDS`.
+        shared: Whether other processes may have a shared lock at the same time.
 
     Raises:
         LockTimeoutError: Another process held the lock for `wait_seconds`.
     """
-    path = lock_path(database)
-    lock = HeldLock(path, _acquire(path, wait_seconds, on_wait))
+    started, path = time.monotonic(), lock_path(database)
+    lock, this_process = HeldLock(path, _acquire(path, wait_seconds, on_wait)), f"{sys.executable} (PID {os.getpid()})"
     try:
-        lock.set_holder(f"{sys.executable} (PID {os.getpid()})")
-        yield lock
+        lock.set_holder(this_process)
+        if not shared:
+            _wait_for_readers(readers_path(database), lock, started, wait_seconds, on_wait)
+            lock.set_holder(this_process)
+            yield
+            return
+        readers_lock = _join_readers(readers_path(database))
     finally:
         lock.release()
+    try:
+        readers_lock.set_holder(this_process)
+        yield
+    finally:
+        readers_lock.release()
+
+
+def readers_path(database: str) -> Path:
+    """Return the path of the hidden file that all readers of the database lock."""
+    return lock_path(database).with_suffix(".readers")
 
 
 def lock_path(database: str) -> Path:
@@ -106,12 +136,49 @@ def read_holder(path: Path) -> str:
         return UNKNOWN_HOLDER
 
 
+def _join_readers(path: Path) -> HeldLock:
+    if sys.platform == "win32":
+        return HeldLock(path, None)
+    try:
+        return HeldLock(path, _lock(path, fcntl.LOCK_SH))
+    except OSError:  # no locks on this file system, or a read-only folder
+        return HeldLock(path, None)
+
+
+def _wait_for_readers(
+    path: Path, lock: HeldLock, started: float, wait_seconds: float, on_wait: Callable[[str], None]
+) -> None:
+    """Wait until no other process reads the database. None begins to, because this process holds `lock`.
+
+    `flock` could wait, but a process that gave up would then still block new readers.
+    """
+    if sys.platform == "win32":
+        return
+    logged = False
+    while True:
+        try:
+            descriptor = _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return
+        if descriptor is not None:
+            HeldLock(path, descriptor).release()
+            return
+        holder, waited = read_holder(path), time.monotonic() - started
+        lock.set_holder(holder)
+        if waited >= wait_seconds:
+            raise LockTimeoutError(holder)
+        if waited >= LOG_AFTER_SECONDS and not logged:
+            on_wait(holder)
+            logged = True
+        time.sleep(min(_POLL_SECONDS, wait_seconds - waited))
+
+
 def _acquire(path: Path, wait_seconds: float, on_wait: Callable[[str], None]) -> int | None:
     if sys.platform == "win32":
         return None
     started = time.monotonic()
     try:
-        descriptor = _lock(path, blocking=False)
+        descriptor = _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:  # no locks on this file system, or a read-only folder
         return None
     if descriptor is not None:
@@ -154,7 +221,7 @@ class _BackgroundWait:
     def _run(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # the main thread handles signals
         try:
-            descriptor = _lock(self._path, blocking=True, is_wanted=lambda: self._wanted)
+            descriptor = _lock(self._path, fcntl.LOCK_EX, is_wanted=lambda: self._wanted)
         except OSError:
             descriptor, self.failed = None, True
         with self._mutex:
@@ -165,12 +232,12 @@ class _BackgroundWait:
         self.ended.set()
 
 
-def _lock(path: Path, *, blocking: bool, is_wanted: Callable[[], bool] = lambda: True) -> int | None:
-    """Return the descriptor of the locked file; None if another process holds the lock and `blocking` is false."""
+def _lock(path: Path, operation: int, *, is_wanted: Callable[[], bool] = lambda: True) -> int | None:
+    """Return the descriptor of the locked file; None if `operation` does not wait and another process has the lock."""
     while is_wanted():
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX if blocking else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, operation)
             if os.fstat(descriptor).st_nlink:
                 return descriptor
         except BlockingIOError:
