@@ -231,13 +231,16 @@ def test_a_reader_sees_what_a_killed_process_has_committed_and_nothing_else(file
         assert other.wait_for_exit() == -signal.SIGKILL
     wal = Path(f"{file}.wal")
     assert wal.exists(), "everything is in the database file: nothing is tested"
-    for _ in range(2):
-        assert read(file) == 2
+    with child_process(hold_for_reading_with_duckdb, file) as notebook:
+        notebook.receive()
+        assert read(file, 0) == 2
         with connections.connect(file, 0, read_only=True) as connection:
             assert connection.execute("SELECT number FROM doubled").fetchall() == [(4,)]
-    assert wal.exists()
-    increment(file)
-    assert read(file) == 3
+        assert wal.exists()
+        notebook.send()
+        notebook.wait_for_exit()
+    assert read(file, 0) == 2
+    assert not wal.exists()
 
 
 def test_a_read_only_connection_creates_no_file_and_cannot_write(file: str, tmp_path: Path) -> None:

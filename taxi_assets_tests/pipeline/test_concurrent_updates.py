@@ -55,7 +55,7 @@ def run_before_mart_write(monkeypatch: pytest.MonkeyPatch, *others: Callable[[],
             waiting.pop()()
         return replace_mart(warehouse, output, run_id=run_id)
 
-    monkeypatch.setattr(DuckDBWarehouse, "session", lambda _: nullcontext())
+    monkeypatch.setattr(DuckDBWarehouse, "session", lambda _, **__: nullcontext())
     monkeypatch.setattr("taxi_assets.assets.mart_tables.replace_mart", replace_later)
 
 
@@ -189,7 +189,7 @@ def run_before_checks(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]
             waiting.pop()()
         return evaluate_mart(*arguments, **keywords)
 
-    monkeypatch.setattr(DuckDBWarehouse, "session", lambda _: nullcontext())
+    monkeypatch.setattr(DuckDBWarehouse, "session", lambda _, **__: nullcontext())
     monkeypatch.setattr("taxi_assets.assets.mart_tables.evaluate_mart", evaluate_later)
 
 

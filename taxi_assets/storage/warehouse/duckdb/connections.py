@@ -167,6 +167,8 @@ def _attached_instance(path: str, wait_seconds: float, *, read_only: bool) -> It
     with ExitStack() as lock:
         idle, keep = _reuse_or_create_instance(path), False
         try:
+            if read_only:
+                _recover(idle.instance, path)
             _attach(idle.instance, path, lock, wait_seconds, read_only=read_only)
             attached = time.monotonic()
             yield idle.instance
@@ -213,8 +215,7 @@ def _attach(
         except LockTimeoutError as error:  # perhaps by a process that has just tried the same
             raise _busy_error(path, other_program or error.holder, wait_seconds) from None
         try:
-            mode = "READ_ONLY" if read_only else "READ_WRITE"
-            instance.execute(f"ATTACH {literal(path)} AS {_DATABASE} (TYPE duckdb, {mode})")
+            instance.execute(_attach_statement(path, read_only=read_only))
         except duckdb.Error:
             lock.close()
             raise
@@ -239,6 +240,21 @@ def _attach(
             f"{path} cannot be opened as a DuckDB database: {str(error).splitlines()[0]}",
             remedy="Move the file elsewhere, or close this process's other connections to it.",
         ) from error
+
+
+def _attach_statement(path: str, *, read_only: bool) -> str:
+    return f"ATTACH {literal(path)} AS {_DATABASE} (TYPE duckdb, {'READ_ONLY' if read_only else 'READ_WRITE'})"
+
+
+def _recover(instance: duckdb.DuckDBPyConnection, path: str) -> None:
+    """Move the commits of a killed process from its write-ahead log into the file, if no other process has it open.
+
+    A reader sees them in any case. But a user who copies the file without its log would lose them.
+    """
+    if Path(f"{path}.wal").exists():
+        with suppress(LockTimeoutError, duckdb.Error), hold_lock(path, 0, lambda _: None):
+            instance.execute(_attach_statement(path, read_only=False))
+            instance.execute(f"DETACH {_DATABASE}")
 
 
 def _detach(instance: duckdb.DuckDBPyConnection) -> bool:
