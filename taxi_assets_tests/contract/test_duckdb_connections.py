@@ -144,6 +144,7 @@ def test_several_processes_read_at_once(file: str) -> None:
         for other in (first, second):
             other.send()
             assert other.receive() == [(1,)]
+            assert other.wait_for_exit() == 0
         notebook.send()
 
 

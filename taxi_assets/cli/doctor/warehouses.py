@@ -52,8 +52,9 @@ def _duckdb(address: DuckDBAddress) -> str:
     if not address.file.exists():
         return f"{where}: will be created on first use"
     try:
-        # Opens the file for writing, as every run does.
-        DuckDBWarehouse(file=str(address.file), wait_seconds=1).totals(GREEN, _ANY_MONTH)
+        warehouse = DuckDBWarehouse(file=str(address.file), wait_seconds=1)
+        with warehouse.session(writes=True):
+            warehouse.totals(GREEN, _ANY_MONTH)
     except WarehouseBusyError as error:
         return f"{where}: in use ({error.problem.rstrip('.')})"
     return f"{where}: opens"
