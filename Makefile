@@ -49,11 +49,24 @@ $(VENV)/.docs: $(VENV)/.runtime requirements/docs.lock
 	@$(UV) pip install --quiet --compile-bytecode --require-hashes --no-deps -r requirements/docs.lock
 	@touch $@
 
+# The example has its own environment, because dbt pins other versions than the platform needs. It reads the packages from
+# their folders.
+DBT := examples/dbt
+$(DBT)/.venv/.installed: $(BIN)/uv $(DBT)/requirements.lock $(DBT)/pyproject.toml pyproject.toml
+	@echo "installing into $(DBT)/.venv ..."
+	@$(PYTHON) -m venv $(DBT)/.venv
+	@VIRTUAL_ENV=$(DBT)/.venv $(BIN)/uv pip install --quiet --compile-bytecode --require-hashes --no-deps -r $(DBT)/requirements.lock
+	@VIRTUAL_ENV=$(DBT)/.venv $(BIN)/uv pip install --quiet --offline --no-deps --no-build-isolation --editable . --editable $(DBT)
+	@touch $@
+
 .PHONY: setup
 setup: $(VENV)/.dev ## Install everything for development into .venv
 
+.PHONY: setup-dbt
+setup-dbt: $(DBT)/.venv/.installed ## Install the dbt example into examples/dbt/.venv
+
 .PHONY: lock
-lock: $(BIN)/uv ## Compile requirements/*.lock from pyproject.toml (UPGRADE=1: take newer versions)
+lock: $(BIN)/uv ## Compile the lock files from pyproject.toml, of the dbt example too (UPGRADE=1: take newer versions)
 	@for set in install: runtime: docker:docker docs:docs dev:dev bench:bench audit:audit; do \
 	  name=$${set%%:*}; group=$${set#*:}; \
 	  if [ $$name = install ]; then input="--group install"; elif [ -n "$$group" ]; then input="pyproject.toml --group pyproject.toml:$$group -c requirements/runtime.lock -c requirements/install.lock"; else input="pyproject.toml"; fi; \
@@ -61,6 +74,9 @@ lock: $(BIN)/uv ## Compile requirements/*.lock from pyproject.toml (UPGRADE=1: t
 	    --no-emit-index-url --no-emit-find-links --no-strip-extras $(if $(UPGRADE),--upgrade) --quiet \
 	    --custom-compile-command "make lock"; \
 	done
+	@$(UV) pip compile $(DBT)/pyproject.toml --group $(DBT)/pyproject.toml:dev -c requirements/runtime.lock -c requirements/install.lock \
+	  --output-file $(DBT)/requirements.lock --universal --python-version 3.11 --generate-hashes --no-emit-package taxi-assets \
+	  --no-emit-index-url --no-emit-find-links --no-strip-extras $(if $(UPGRADE),--upgrade) --quiet --custom-compile-command "make lock"
 
 # --- use -------------------------------------------------------------------------------------------------------------
 # Everything is stored under ./data, unless TAXI_LAKE, TAXI_WAREHOUSE or DAGSTER_HOME are set. PROFILE=gcp reads variables
@@ -109,6 +125,10 @@ views: $(VENV)/.package ## Write views.duckdb to the lake: views of all tables, 
 doctor: $(VENV)/.package ## Check the settings, and whether each part is reachable (PROFILE=… as for dev, backfill)
 	@$(SETTINGS) { $(INSTANCE); } 2>/dev/null || true; $(BIN)/python -m taxi_assets.cli.doctor
 
+.PHONY: dbt-sources
+dbt-sources: $(VENV)/.package ## Write sources.yml, which describes the warehouse to dbt (FILE=path; PROFILE=… as for dev)
+	@$(SETTINGS) $(BIN)/python -m taxi_assets.cli.dbt_sources --output "$(or $(FILE),$(DBT)/dbt/models/sources.yml)"
+
 # --- check -----------------------------------------------------------------------------------------------------------
 .PHONY: check
 check: $(VENV)/.dev ## Check format, lint, types, import direction and definitions
@@ -143,6 +163,10 @@ test-fuzz: $(VENV)/.dev ## Corrupt real files byte by byte and read them for a m
 .PHONY: test-deployments
 test-deployments: $(VENV)/.dev ## Test whole deployments (daemon, servers, commands; killed and restarted), deployment files, documentation
 	@$(BIN)/python -m pytest -q -n 3 --dist worksteal taxi_assets_tests/deployments
+
+.PHONY: test-dbt
+test-dbt: setup-dbt ## Test the dbt example on DuckDB and Postgres, in its own environment
+	@$(DBT)/.venv/bin/python -m pytest -q -n 2 --dist loadfile $(DBT)/tests
 
 .PHONY: test-unit
 test-unit: $(VENV)/.dev ## Run the unit tests only: a minute

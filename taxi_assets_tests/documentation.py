@@ -13,7 +13,7 @@ from textwrap import dedent
 
 from taxi_assets_tests.conftest import REPOSITORY
 
-FOLDERS = (".", "docs", "docs/how-to", "deploy/gcp", "deploy/kubernetes", ".github")
+FOLDERS = (".", "docs", "docs/how-to", "deploy/gcp", "deploy/kubernetes", "examples/dbt", ".github")
 TEXTS = {
     str(file.relative_to(REPOSITORY)): file.read_text()
     for folder in FOLDERS
@@ -39,6 +39,9 @@ ELSEWHERE = {
     ("docs/how-to/component.md", "python"): "deployments/test_component_how_to.py",
     ("docs/how-to/component.md", "sh"): "deployments/test_component_how_to.py",
     ("docs/how-to/component.md", "toml"): "deployments/test_component_how_to.py",
+    **{("docs/how-to/dbt.md", language): "unit/cli/test_dbt_sources.py" for language in ("python", "sql", "yaml")},
+    ("docs/how-to/dbt.md", "sh"): "../examples/dbt/tests/example_tests.py",
+    ("examples/dbt/README.md", "sh"): "../examples/dbt/tests/example_tests.py",
     ("docs/questions.md", "sql"): "contract/test_questions.py",
 }
 

@@ -23,6 +23,9 @@ They run 30 minutes after the default monthly time, to avoid a duplicate request
 DEFAULT_INTERVAL_SECONDS = 3600
 """Default time between two ticks of a publication sensor."""
 
+FRESHNESS_WARN_DAYS = 45
+FRESHNESS_FAIL_DAYS = 62
+
 _MAX_RETRIES = 3
 
 
@@ -65,4 +68,6 @@ def freshness_policy() -> dg.FreshnessPolicy:
 
     It assumes that one month is loaded per month. The publication check asks the publisher instead.
     """
-    return dg.FreshnessPolicy.time_window(fail_window=dt.timedelta(days=62), warn_window=dt.timedelta(days=45))
+    return dg.FreshnessPolicy.time_window(
+        fail_window=dt.timedelta(days=FRESHNESS_FAIL_DAYS), warn_window=dt.timedelta(days=FRESHNESS_WARN_DAYS)
+    )

@@ -51,7 +51,7 @@ def test_every_named_make_target_and_file_exists(document: str) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"`make ([a-z-]+)", TEXTS[document])) <= targets
     created_by_reader = re.findall(r"^`(\S+)`:$", TEXTS[document], re.MULTILINE)  # the file's text follows
-    roots = [REPOSITORY, REPOSITORY / "taxi_assets", TESTS, REPOSITORY / "docs"]
+    roots = [REPOSITORY, REPOSITORY / "taxi_assets", TESTS, REPOSITORY / "docs", (REPOSITORY / document).parent]
     for name in re.findall(r"`([\w./-]+/[\w./-]+\.(?:py|ya?ml|md|env|sh|sql))`", TEXTS[document]):
         assert name in created_by_reader or any((root / name).exists() for root in roots), name
 

@@ -15,7 +15,7 @@ from google.cloud import bigquery
 from taxi_assets.errors import WarehouseSchemaError, WarehouseTableMissingError
 from taxi_assets.storage.warehouse.base_warehouse import query_error
 from taxi_assets.storage.warehouse.bigquery.job_runner import build_job_id, run_job_idempotently
-from taxi_assets.storage.warehouse.bigquery.tables import LABELS, TYPES, monthly_partitioning, partition_name
+from taxi_assets.storage.warehouse.bigquery.tables import LABELS, SQL_NAMES, TYPES, monthly_partitioning, partition_name
 from taxi_assets.tlc.schema import ColumnType
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 _MAX_CLUSTERING_COLUMNS = 4  # BigQuery's limit
 _NOT_CLUSTERABLE = {ColumnType.DEGREES}
 _MISSING = re.compile(r"Not found: (?P<kind>Table|Dataset) (?:[^ ]*[:.])?(?P<name>[^ :.]+)")
-# The SQL names of types that the REST API names otherwise.
-_SQL_TYPES = {"FLOAT": "FLOAT64", "BOOLEAN": "BOOL", "INTEGER": "INT64"}
 
 
 def mart_table(name: str, mart: Mart) -> bigquery.Table:
@@ -167,7 +165,7 @@ def _with_table_columns(query: str, mart: Mart, fields: Sequence[bigquery.Schema
     columns = [
         f"`{field.name}`"
         if field.name in own
-        else f"CAST(NULL AS {_SQL_TYPES.get(field.field_type, field.field_type)}) AS `{field.name}`"
+        else f"CAST(NULL AS {SQL_NAMES.get(field.field_type, field.field_type)}) AS `{field.name}`"
         for field in fields
     ]
     return f"SELECT {', '.join(columns)} FROM ({query}) AS month"  # noqa: S608  (identifiers are quoted constants)

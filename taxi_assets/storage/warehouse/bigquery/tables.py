@@ -29,6 +29,8 @@ TYPES: Mapping[ColumnType, str] = {
     ColumnType.MONEY_SUM: "NUMERIC",
     ColumnType.MILES_SUM: "NUMERIC",
 }
+SQL_NAMES: Mapping[str, str] = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL"}
+"""The SQL names of types that the REST API names otherwise."""
 _CLUSTERS = ("pickup_datetime", "pickup_location_id")
 
 LABELS: Mapping[str, str] = {"managed-by": "taxi_assets"}

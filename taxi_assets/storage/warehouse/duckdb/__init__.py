@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.schema import Service
 
-_LOADED_MONTHS = "loaded_months"
+LOADED_MONTHS = "loaded_months"
+"""The ledger: a table with one row per loaded month, written in the transaction that replaces the month."""
 
 
 class DuckDBWarehouse(Warehouse):
@@ -81,7 +82,7 @@ class DuckDBWarehouse(Warehouse):
         with self._connect_to_read() as connection, suppress(duckdb.CatalogException):  # the table does not exist yet
             row = connection.execute(
                 "SELECT data_version, row_count, cents, source_rows, run_id "
-                f"FROM {Schema(connection, self.schema_name).table_name(_LOADED_MONTHS)} "
+                f"FROM {Schema(connection, self.schema_name).table_name(LOADED_MONTHS)} "
                 "WHERE table_name = ? AND data_month = ?",
                 [service.table, month.start],
             ).fetchone()
@@ -208,7 +209,7 @@ class DuckDBWarehouse(Warehouse):
         connection.begin()
         schema.create()
         connection.execute(
-            f"CREATE TABLE IF NOT EXISTS {schema.table_name(_LOADED_MONTHS)} (table_name VARCHAR, "
+            f"CREATE TABLE IF NOT EXISTS {schema.table_name(LOADED_MONTHS)} (table_name VARCHAR, "
             "data_month DATE, data_version VARCHAR, row_count BIGINT, cents BIGINT, source_rows BIGINT, "
             "loaded_at TIMESTAMP, run_id VARCHAR)"
         )
@@ -224,7 +225,7 @@ class DuckDBWarehouse(Warehouse):
         trips: ParquetPartition,
         run_id: str,
     ) -> None:
-        ledger, report = Schema(connection, self.schema_name).table_name(_LOADED_MONTHS), trips.report
+        ledger, report = Schema(connection, self.schema_name).table_name(LOADED_MONTHS), trips.report
         connection.execute(
             f"DELETE FROM {ledger} WHERE table_name = ? AND data_month = ?", [service.table, month.start]
         )
