@@ -1,8 +1,8 @@
 """The file `views.duckdb` in the lake: a view over the lake's Parquet for each table.
 
-A query of a view opens the Parquet files, not the warehouse. Each file is replaced as a whole, so a query sees the old
-or the new rows of a month. The file of views itself contains no rows. It is replaced as a whole, too, so a reader that
-keeps it open never makes a run wait.
+A query of a view opens Parquet files, not the warehouse. In a folder, these are the files of a snapshot, so all queries
+of one session see the same versions. In a bucket, a query reads the current objects. The file of views contains no
+rows. It is replaced as a whole, so a reader that keeps it open never makes a run wait.
 
 Belongs here: the statements that create the views. Does not belong here: the tables (`lake_tables.py`).
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import glob
 import shutil
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -27,7 +27,7 @@ from taxi_assets.storage.lake_tables import VIEWS_KEY, VIEWS_SCHEMA, LakeTable, 
 from taxi_assets.storage.warehouse.duckdb.tables import TYPES, literal, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from taxi_assets.storage.lake.base_lake import Lake
 
@@ -47,71 +47,51 @@ def publish_views(lake: Lake, *, run_id: str) -> list[str]:
         LakeConflictError: Another run has replaced the file meanwhile.
     """
     replaces = lake.version(VIEWS_KEY)
-    stored = {table: schema for table in lake_tables() if (schema := _stored_schema(lake, table)) is not None}
+    stored = {table: keys for table in lake_tables() if (keys := table.stored_keys(lake))}
     if not stored:
         raise LakeObjectMissingError(
             f"{lake.uri(VIEWS_KEY)} cannot be written: the lake has no table yet.",
             remedy="Materialize a month of any service first.",
         )
+    root = lake.snapshot(key for keys in stored.values() for key in keys)
     # Not created in the lake's folder: DuckDB cannot create a file if its path contains a question mark.
     with temporary_folder() as work, lake.staging() as folder:
-        names = _create_views(work / VIEWS_KEY, lake, stored)
+        with closing(duckdb.connect(work / VIEWS_KEY, config={"autoinstall_known_extensions": "false"})) as connection:
+            if lake.is_remote:
+                connection.register_filesystem(_empty_files(lake, root, stored))
+            names = _create_views(connection, root, stored)
         file = Path(shutil.move(work / VIEWS_KEY, folder))
         lake.publish(file, VIEWS_KEY, replaces=replaces, run_id=run_id)
     return names
 
 
-def _stored_schema(lake: Lake, table: LakeTable) -> pa.Schema | None:
-    """Return the columns that the files of a table have; None if there is no file.
-
-    A file that was written before a column was added does not have the column. Newer months are opened first, because
-    usually one file has all columns.
-    """
-    keys = lake.keys_in(table.asset) if table.is_monthly else [table.key()]
-    found: dict[str, pa.Field] = {}
-    for key in reversed(keys):
-        with suppress(LakeObjectMissingError), lake.open(key) as file:
-            found |= {field.name: field for field in pyarrow.parquet.read_schema(file)}
-        if found.keys() >= set(table.schema.names):
-            break
-    return pa.schema(found.values()) if found else None
-
-
-def _create_views(file: Path, lake: Lake, stored: Mapping[LakeTable, pa.Schema]) -> list[str]:
+def _create_views(connection: duckdb.DuckDBPyConnection, root: str, tables: Iterable[LakeTable]) -> list[str]:
     names = []
-    with closing(duckdb.connect(file, config={"autoinstall_known_extensions": "false"})) as connection:
-        if lake.is_remote:
-            connection.register_filesystem(
-                _empty_files({_pattern(lake, table): schema for table, schema in stored.items()})
-            )
-        connection.execute(f"CREATE SCHEMA {VIEWS_SCHEMA}")
-        connection.execute(f"USE {VIEWS_SCHEMA}")
-        for table, schema in stored.items():
-            _create_view(connection, lake, table, schema)
-            names.append(table.name)
-        for name, query in _mart_views(names).items():
-            connection.execute(f"CREATE VIEW {quote(name)} AS {query}")
-            names.append(name)
+    connection.execute(f"CREATE SCHEMA {VIEWS_SCHEMA}")
+    connection.execute(f"USE {VIEWS_SCHEMA}")
+    for table in tables:
+        _create_view(connection, root, table)
+        names.append(table.name)
+    for name, query in _mart_views(names).items():
+        connection.execute(f"CREATE VIEW {quote(name)} AS {query}")
+        names.append(name)
     return names
 
 
-def _create_view(connection: duckdb.DuckDBPyConnection, lake: Lake, table: LakeTable, schema: pa.Schema) -> None:
+def _create_view(connection: duckdb.DuckDBPyConnection, root: str, table: LakeTable) -> None:
+    # Months may differ in columns that were added later. No part of the path is a Hive partition.
+    pattern = f"{glob.escape(root)}/{table.asset}{'/*' if table.is_monthly else ''}.parquet"
+    source = f"read_parquet({literal(pattern)}, union_by_name = true, hive_partitioning = false)"
+    stored = connection.sql(f"FROM {source}").columns
     columns = ", ".join(
-        quote(column.name) if column.name in schema.names else f"NULL::{TYPES[column.type]} AS {quote(column.name)}"
+        quote(column.name) if column.name in stored else f"NULL::{TYPES[column.type]} AS {quote(column.name)}"
         for column in table.columns
     )
-    # Months may differ in columns that were added later. No part of the path is a Hive partition.
-    source = f"read_parquet({literal(_pattern(lake, table))}, union_by_name = true, hive_partitioning = false)"
     connection.execute(f"CREATE VIEW {quote(table.name)} AS SELECT {columns} FROM {source}")
     connection.execute(f"COMMENT ON VIEW {quote(table.name)} IS {literal(table.description)}")
     for column in table.columns:
         name = f"{quote(table.name)}.{quote(column.name)}"
         connection.execute(f"COMMENT ON COLUMN {name} IS {literal(column.description_with_unit)}")
-
-
-def _pattern(lake: Lake, table: LakeTable) -> str:
-    """Return the glob pattern that matches the files of a table."""
-    return glob.escape(lake.uri(table.asset)) + ("/*.parquet" if table.is_monthly else ".parquet")
 
 
 def _mart_views(names: Sequence[str]) -> dict[str, str]:
@@ -134,17 +114,36 @@ class _EmptyFiles(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no type
     """
 
     protocol = "gs"
-    store: ClassVar[dict[str, object]] = {}
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:
         return str(super()._strip_protocol(path.removeprefix("gs:")))
 
 
-def _empty_files(schemas: Mapping[str, pa.Schema]) -> _EmptyFiles:
-    """Return a file system with an empty Parquet file for each glob pattern."""
-    files = _EmptyFiles()
-    for pattern, schema in schemas.items():
-        with files.open(pattern.replace("*", "empty"), "wb") as file:
-            pyarrow.parquet.write_table(schema.empty_table(), file)
+def _empty_files(lake: Lake, root: str, stored: Mapping[LakeTable, Sequence[str]]) -> MemoryFileSystem:
+    """Return a file system with an empty Parquet file for each table."""
+
+    class Files(_EmptyFiles):  # of this call only: fsspec keeps the files of a class as long as the process lives
+        store: ClassVar[dict[str, object]] = {}
+        pseudo_dirs: ClassVar[list[str]] = [""]
+
+    files = Files(skip_instance_cache=True)
+    for table, keys in stored.items():
+        with files.open(f"{root}/{keys[-1]}", "wb") as file:
+            pyarrow.parquet.write_table(_stored_schema(lake, table, keys).empty_table(), file)
     return files
+
+
+def _stored_schema(lake: Lake, table: LakeTable, keys: Sequence[str]) -> pa.Schema:
+    """Return the columns that the files of a table have.
+
+    A file that was written before a column was added does not have the column. Newer months are opened first, because
+    usually one file has all columns.
+    """
+    found: dict[str, pa.Field] = {}
+    for key in reversed(keys):
+        with lake.open(key) as file:
+            found |= {field.name: field for field in pyarrow.parquet.read_schema(file)}
+        if found.keys() >= set(table.schema.names):
+            break
+    return pa.schema(found.values())

@@ -55,6 +55,12 @@ class LakeTable:
         """Return the key of the object that contains a month, or of the table without months."""
         return f"{self.asset}/{month}.parquet" if self.is_monthly else f"{self.asset}.parquet"
 
+    def stored_keys(self, lake: Lake) -> list[str]:
+        """Return the keys of the objects that are in the lake, in the order of months."""
+        if not self.is_monthly:
+            return [key for key in [self.key()] if lake.version(key) is not None]
+        return [key for key in lake.keys_in(self.asset) if key.endswith(".parquet")]
+
     @property
     def schema(self) -> pa.Schema:
         """The columns with their Arrow types."""

@@ -7,6 +7,7 @@ of the engines. Google's services are test doubles (`taxi_assets_tests/google/`)
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 import tempfile
@@ -17,6 +18,7 @@ from shutil import copy
 from typing import TYPE_CHECKING, Any
 
 import duckdb
+import pyarrow.parquet
 import tenacity
 
 from taxi_assets.marts.mart import marts
@@ -57,6 +59,8 @@ class DerivedData:
     marts: Mapping[str, Rows]
     quality: Rows
     report: Mapping[str, str]
+    copies: Mapping[str, Rows]
+    """The rows of marts and of the quality table in the lake."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,18 @@ class ObservedDeployment:
             if key.startswith("reports/")
         }
         unordered = {name: tuple(sorted(rows, key=repr)) for name, rows in zip(names, mart_rows, strict=True)}
-        return DerivedData(unordered, tuple(sorted(quality, key=repr)), report)
+        return DerivedData(unordered, tuple(sorted(quality, key=repr)), report, self.read_copies())
+
+    def read_copies(self) -> dict[str, Rows]:
+        """Read the rows of marts and of the quality table that are in the lake."""
+        keys = {name: f"marts/{name}/{MONTH}.parquet" for name in marts()}
+        keys["month_quality"] = "quality/month_quality.parquet"
+        objects = self.objects()
+        return {
+            name: tuple(sorted((tuple(row.values()) for row in _parquet_rows(objects[key])), key=repr))
+            for name, key in keys.items()
+            if key in objects
+        }
 
     def inventory(self) -> set[str]:
         """Return the names of all objects, tables and files. A successful run leaves no other ones."""
@@ -132,6 +147,11 @@ class ObservedDeployment:
         files = {str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()}
         folders = {str(path) for path in home.rglob(".staging/*")}
         return {f"table {name}" for (name,) in tables} | {f"object {key}" for key in self.objects()} | files | folders
+
+
+def _parquet_rows(content: bytes) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pyarrow.parquet.read_table(io.BytesIO(content)).to_pylist()
+    return rows
 
 
 def _trips_queries(ledger: str, month: str) -> list[str]:

@@ -6,6 +6,7 @@ The results are compared with those of runs that were never killed, for both ver
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,8 @@ class DerivedKillTester:
         for name, rows in found.marts.items():
             assert rows in (older.marts[name], newer.marts[name]), name
         assert found.quality in (older.quality, newer.quality)
+        for name, rows in found.copies.items():
+            assert rows in (older.copies[name], newer.copies[name]), name
         for key, digest in found.report.items():
             assert digest in (older.report.get(key), newer.report.get(key)), key
         page = next(key for key in found.report if key.endswith("report.html"))
@@ -108,6 +111,11 @@ def tester(
         assert older.marts != newer.marts
         assert older.quality != newer.quality
         assert older.report != newer.report
+        for derived in tester.expected:
+            tables = {**derived.marts, "month_quality": derived.quality}
+            assert {name: Counter(rows) for name, rows in derived.copies.items()} == {
+                name: Counter(rows) for name, rows in tables.items()
+            }
         yield tester
         assert tester.kills
         assert observed.read_derived() == tester.expected[tester.loaded_version]

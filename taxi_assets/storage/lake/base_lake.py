@@ -16,6 +16,7 @@ import dagster as dg
 from taxi_assets.errors import LakeConflictError, LakeObjectMissingError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -81,6 +82,20 @@ class Lake(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dagster's
 
         Args:
             folder: The part of the keys before the last slash, such as `clean/green_trips`.
+        """
+
+    @abstractmethod
+    def snapshot(self, keys: Iterable[str]) -> str:
+        """Keep the current versions of objects under names that other tools can read, and return their common URI.
+
+        Each object has its key as path below the URI. Objects that do not exist are left out.
+
+        Args:
+            keys: The keys of the objects.
+
+        Returns:
+            The URI of a folder whose files are not replaced for at least a day, or the lake's own URI if its clients
+            notice that an object is replaced while they read it.
         """
 
     @abstractmethod

@@ -6,7 +6,7 @@ all but one of several concurrent uploads. An object's metadata contains its SHA
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, cast
@@ -94,6 +94,10 @@ class GcsLake(Lake):
                 raise
         # An empty name is the mark of a folder that Google's console creates.
         return [f"{folder}/{name}" for name in sorted(names) if name and not name.startswith(".")]
+
+    def snapshot(self, keys: Iterable[str]) -> str:  # noqa: ARG002  (nothing is copied)
+        """Return the URI of the lake: clients of Cloud Storage compare the generation or ETag of what they read."""
+        return f"gs://{'/'.join(filter(None, [self.bucket, self.prefix]))}"
 
     def open(self, key: str, version: str | None = None) -> BinaryIO:
         """Open the object.

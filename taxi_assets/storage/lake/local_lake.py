@@ -14,11 +14,12 @@ import tenacity
 from pydantic import Field
 
 from taxi_assets.errors import LakeBusyError, LakeConfigurationError
+from taxi_assets.storage.lake import snapshots
 from taxi_assets.storage.lake.base_lake import Lake, conflict_error, missing_error, validate_key
 from taxi_assets.storage.lake.staging import private_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 _NO_SPACE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _ACCESS_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
@@ -71,6 +72,11 @@ class LocalLake(Lake):
         while found != names:
             names, found = found, _file_names(path)
         return [f"{folder}/{name}" for name in found]
+
+    def snapshot(self, keys: Iterable[str]) -> str:
+        """Create a folder of hard links, `snapshots/<time>`; delete snapshots that were replaced a day ago."""
+        with self.staging() as staging, _publish_lock(Path(self.folder, snapshots.FOLDER), self.wait_seconds):
+            return str(snapshots.create_snapshot(Path(self.folder), map(validate_key, keys), staging))
 
     def open(self, key: str, version: str | None = None) -> BinaryIO:
         """Open the file. An open file keeps its bytes even if the object is replaced meanwhile."""

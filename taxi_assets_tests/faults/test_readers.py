@@ -1,0 +1,164 @@
+"""Readers of the lake while runs replace its months: every answer is right, none is refused, and no run waits."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import polars as pl
+import pytest
+
+from taxi_assets.tlc.month import Month
+from taxi_assets_tests.conftest import REPOSITORY
+from taxi_assets_tests.contract.stores import child_process
+from taxi_assets_tests.trips import csv_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from multiprocessing.connection import Connection
+    from pathlib import Path
+
+MONTHS = [Month(2020, 1).shift(number) for number in range(12)]
+TABLES = {"green_trips": ("clean", "count(*)", "total_amount"), "zone_day": ("marts", "sum(trips)", "revenue")}
+"""By table: its folder in the lake, and what is counted and added up per month."""
+
+Answer = dict[str, tuple[int, Any]]
+"""The number of trips and the dollars of each month."""
+
+
+def publish(source: Path, *, rows: int) -> None:
+    source.mkdir(exist_ok=True)
+    for number, month in enumerate(MONTHS):
+        file = source / f"green_tripdata_{month}.csv"
+        file.write_text("\n".join(csv_lines(month, rows + number, seed=rows)) + "\n")
+
+
+def backfill(home: Path) -> float:
+    """Materialize all months, marts and reports with two workers; return the duration in seconds."""
+    settings = {
+        "DAGSTER_HOME": str(home / "dagster"),
+        "TAXI_LAKE": str(home / "lake"),
+        "TAXI_WAREHOUSE": f"duckdb:///{home / 'warehouse.duckdb'}",
+        "TAXI_SOURCE": str(home / "source"),
+    }
+    (home / "dagster").mkdir(exist_ok=True)
+    started = time.monotonic()
+    ended = subprocess.run(
+        [
+            *(sys.executable, "-m", "taxi_assets.cli.backfill", "backfill", "--service", "green"),
+            *("--from", str(MONTHS[0]), "--to", str(MONTHS[-1]), "--workers", "2"),
+        ],
+        cwd=REPOSITORY,
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return time.monotonic() - started
+
+
+def views_in_one_session(home: Path) -> Callable[[str], Answer]:
+    connection = duckdb.connect(home / "lake/views.duckdb", read_only=True)  # open until the process ends
+    return lambda table: _query(connection, table, f"taxi.{table}")
+
+
+def views_opened_each_time(home: Path) -> Callable[[str], Answer]:
+    def read(table: str) -> Answer:
+        with closing(duckdb.connect(home / "lake/views.duckdb", read_only=True)) as connection:
+            return _query(connection, table, f"taxi.{table}")
+
+    return read
+
+
+def duckdb_on_a_glob(home: Path) -> Callable[[str], Answer]:
+    connection = duckdb.connect()
+
+    def read(table: str) -> Answer:
+        files = (home / "lake/snapshots/current").resolve() / TABLES[table][0] / table / "*.parquet"
+        return _query(connection, table, f"'{files}'")
+
+    return read
+
+
+def _query(connection: duckdb.DuckDBPyConnection, table: str, relation: str) -> Answer:
+    _, count, dollars = TABLES[table]
+    rows = connection.sql(f"SELECT data_month, {count}, sum({dollars}) FROM {relation} GROUP BY 1").fetchall()
+    return {f"{month:%Y-%m}": (int(trips), total) for month, trips, total in rows}
+
+
+def polars_on_a_glob(home: Path) -> Callable[[str], Answer]:
+    def read(table: str) -> Answer:
+        folder, count, dollars = TABLES[table]
+        trips = pl.len() if count == "count(*)" else pl.col("trips").sum()
+        rows = (
+            pl.scan_parquet((home / "lake/snapshots/current").resolve() / folder / table / "*.parquet")
+            .group_by("data_month")
+            .agg(trips.alias("trips"), pl.col(dollars).sum().alias("dollars"))
+            .collect()
+        )
+        return {f"{month:%Y-%m}": (int(count), total) for month, count, total in rows.iter_rows()}
+
+    return read
+
+
+READERS = [views_in_one_session, views_opened_each_time, duckdb_on_a_glob, polars_on_a_glob]
+
+
+def read_until_stopped(home: Path, open_reader: Callable[[Path], Callable[[str], Answer]], pipe: Connection) -> None:
+    """Read all tables again and again; send the answers, each with its number of occurrences."""
+    read = open_reader(home)
+    answers: dict[str, list[Answer]] = {table: [] for table in TABLES}
+    pipe.send("ready")
+    while not pipe.poll():
+        for table, found in answers.items():
+            found.append(read(table))
+        time.sleep(0.02)
+    pipe.send(answers)
+
+
+def answers_now(home: Path) -> Mapping[str, Answer]:
+    """Return the answers of the warehouse, while no run is writing."""
+    with closing(duckdb.connect(home / "warehouse.duckdb", read_only=True)) as connection:
+        return {table: _query(connection, table, f"taxi.{table}") for table in TABLES}
+
+
+@pytest.mark.timeout(900)
+def test_readers_see_each_month_old_or_new_while_two_workers_replace_twelve_months(tmp_path: Path) -> None:
+    publish(tmp_path / "source", rows=3000)
+    backfill(tmp_path)
+    old = answers_now(tmp_path)
+    publish(tmp_path / "source", rows=4000)
+    found = []
+    with (
+        child_process(read_until_stopped, tmp_path, READERS[0]) as first,
+        child_process(read_until_stopped, tmp_path, READERS[1]) as second,
+        child_process(read_until_stopped, tmp_path, READERS[2]) as third,
+        child_process(read_until_stopped, tmp_path, READERS[3]) as fourth,
+    ):
+        readers = [first, second, third, fourth]
+        for reader in readers:
+            assert reader.receive() == "ready"
+        backfill(tmp_path)
+        for reader in readers:
+            reader.send("stop")
+            found.append(reader.receive())
+    new = answers_now(tmp_path)
+    for table in TABLES:
+        assert len(old[table]) == len(new[table]) == len(MONTHS)
+        assert not old[table].items() & new[table].items()
+        for answers in (answers_of_reader[table] for answers_of_reader in found):
+            assert len(answers) > 20
+            for answer in answers:
+                assert answer.items() <= old[table].items() | new[table].items()
+                assert len(answer) == len(MONTHS)
+            assert answers[0] == old[table]
+        for answers_of_reader in found[1:]:
+            assert answers_of_reader[table][-1] == new[table]
+        assert found[0][table][-1] == old[table]  # a session reads one snapshot
