@@ -201,6 +201,10 @@ class RowsOutsidePartitionError(PermanentError):
     """An asset returned rows that do not belong to the partition of the run. Raised before anything is replaced."""
 
 
+class ScanArgumentError(PermanentError):
+    """`taxi_assets.scan` got the key of an asset that does not exist or has no rows, or a month that it cannot have."""
+
+
 class ServiceDefinitionError(PermanentError):
     """The definition of a service is invalid: a column or its type is missing, or a name is not unique.
 

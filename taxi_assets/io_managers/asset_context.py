@@ -113,8 +113,25 @@ def table_partitions(context: Context, metadata: Mapping[str, Any]) -> list[Tabl
     keys = partition_keys(context)
     if keys is None:
         return None
-    columns = partition_columns(context.asset_key, metadata, context.asset_partitions_def)
-    return [_table_partition(key, columns, context.asset_partitions_def) for key in keys]
+    return build_table_partitions(context.asset_key, metadata, context.asset_partitions_def, keys)
+
+
+def build_table_partitions(
+    asset: dg.AssetKey, metadata: Mapping[str, Any], definition: dg.PartitionsDefinition[Any], keys: Sequence[str]
+) -> list[TablePartition]:
+    """Return partitions of an asset with the columns that tell them apart, in the order of their keys.
+
+    Args:
+        asset: The asset.
+        metadata: The asset's definition metadata; see `table_partitions`.
+        definition: The asset's partitions definition.
+        keys: The keys of the partitions.
+
+    Raises:
+        AssetDefinitionError: The metadata does not name a column for each dimension.
+    """
+    columns = partition_columns(asset, metadata, definition)
+    return [_table_partition(key, columns, definition) for key in keys]
 
 
 def partition_columns(

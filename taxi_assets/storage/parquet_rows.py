@@ -70,7 +70,7 @@ def open_files(files: Mapping[str, BinaryIO]) -> Any:
     """
     opened = {name: pa.PythonFile(_SelfClosingFile(file), mode="r") for name, file in files.items()}
     fragments = {name: _FORMAT.make_fragment(file) for name, file in opened.items()}
-    schema = _unify({name: fragment.physical_schema for name, fragment in fragments.items()})
+    schema = unify_schemas({name: fragment.physical_schema for name, fragment in fragments.items()})
     return pyarrow.dataset.FileSystemDataset([*fragments.values()], schema, _FORMAT)
 
 
@@ -100,7 +100,15 @@ class _SelfClosingFile(io.RawIOBase):
         super().close()
 
 
-def _unify(schemas: Mapping[str, pa.Schema]) -> pa.Schema:
+def unify_schemas(schemas: Mapping[str, pa.Schema]) -> pa.Schema:
+    """Return all columns of some files, each with the type that contains the values of all files unchanged.
+
+    Args:
+        schemas: The columns by the name of the file, which appears in errors.
+
+    Raises:
+        AssetDefinitionError: Files have the same column with types that cannot be combined.
+    """
     unified: dict[str, pa.DataType] = {}
     for name, schema in schemas.items():
         for field in schema:
