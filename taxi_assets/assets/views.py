@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from taxi_assets import metadata
-from taxi_assets.automation.conditions import on_any_month_change
+from taxi_assets.automation.conditions import on_lake_change
 from taxi_assets.automation.step_failures import as_failures
 from taxi_assets.marts.mart import marts
 from taxi_assets.storage.lake.base_lake import Lake
@@ -34,7 +34,7 @@ def views_asset(retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
         kinds={"duckdb"},
         tags=metadata.asset_tags("views"),
         code_version=_version(),
-        automation_condition=on_any_month_change(),
+        automation_condition=on_lake_change(),
         retry_policy=retry,
     )
     def duckdb_views(context: dg.AssetExecutionContext, lake: Lake) -> Iterator[dg.MaterializeResult[None]]:

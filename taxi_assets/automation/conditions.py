@@ -107,6 +107,15 @@ def on_any_month_change() -> dg.AutomationCondition[dg.AssetKey]:
     ).with_label("data of any month changed")
 
 
+def on_lake_change() -> dg.AutomationCondition[dg.AssetKey]:
+    """Return the condition of the file of views: like `on_any_month_change`, but after the marts and the quality table.
+
+    Otherwise, a changed month would cause two runs: one for itself, and one for the marts that follow it.
+    """
+    follows = _AUTOMATION.any_deps_match(_AUTOMATION.will_be_requested())
+    return (on_any_month_change() & ~follows).with_label("data in the lake changed")
+
+
 def on_first_trips_loaded() -> dg.AutomationCondition[dg.AssetKey]:
     """Return the condition of the taxi zones: request them once, when the first trips are in the warehouse.
 

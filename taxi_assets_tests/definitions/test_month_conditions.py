@@ -1,4 +1,4 @@
-"""When the automation conditions request the quality table, which covers all months, and when a report."""
+"""When the automation conditions request the quality table and the views, which cover all months, and when a report."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 QUALITY = "quality/month_quality"
+VIEWS = "views/duckdb"
 ZONES = "reference/taxi_zones"
 REPORTS = "reports/green_trips"
 CLEAN, WAREHOUSE, REPORT = (dg.AssetKey([layer, "green_trips"]) for layer in ("clean", "warehouse", "reports"))
@@ -104,6 +105,19 @@ def test_all_changed_months_cause_one_request_and_the_next_change_another(harnes
 
     harness.materialize(CLEAN, "2023-01", "b")
     assert harness.tick(QUALITY) == {QUALITY}
+
+
+def test_the_views_are_written_once_after_the_quality_table_and_the_marts(harness: AutomationHarness) -> None:
+    harness.tick()
+    harness.materialize(CLEAN, "2023-01", "a")
+    assert harness.tick(VIEWS, QUALITY) == {QUALITY}
+    harness.materialize(dg.AssetKey(["quality", "month_quality"]), None, "q")
+    harness.materialize(dg.AssetKey(["marts", "zone_day"]), "2023-01", "m")
+    assert harness.tick(VIEWS, QUALITY) == {VIEWS}
+    assert harness.tick(VIEWS, QUALITY) == set()
+
+    harness.materialize(dg.AssetKey(["quarantine", "green_trips"]), "2023-01", "a")
+    assert harness.tick(VIEWS, QUALITY) == {VIEWS}
 
 
 def test_the_request_waits_while_months_are_in_progress_and_then_comes_once(harness: AutomationHarness) -> None:
