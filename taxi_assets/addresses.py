@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
 LAKE_FORMS = "Use a folder, such as ./data/lake, or gs://bucket/prefix."
 WAREHOUSE_FORMS = (
-    "Use duckdb:///relative/path.duckdb or duckdb:////absolute/path.duckdb, optionally with ?schema=name; "
-    "bigquery://project/dataset, optionally with ?location=EU&maximum_bytes_billed=10000000000; or "
+    "Use duckdb:///relative/path.duckdb or duckdb:////absolute/path.duckdb, optionally with "
+    "?schema=name&trips=views; bigquery://project/dataset, optionally with "
+    "?location=EU&maximum_bytes_billed=10000000000; or "
     "postgresql://user@host:5432/database, optionally with ?schema=name&sslmode=verify-full and other libpq options."
 )
 
 _SCHEMA = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
-_DUCKDB = re.compile(r"duckdb:///(?P<path>[^?#]+)(\?schema=(?P<schema>[^&#]*))?", re.IGNORECASE)
+_DUCKDB = re.compile(r"duckdb:///(?P<path>[^?#]+)(\?(?P<options>[^#]+))?", re.IGNORECASE)
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _BIGQUERY = re.compile(
     r"(?i:bigquery)://(?P<project>([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9])/(?P<dataset>[A-Za-z0-9_]{1,1024})"
@@ -65,6 +66,8 @@ class DuckDBAddress:
     file: Path
     """Absolute path."""
     schema_name: str = "taxi"
+    trip_views: bool = False
+    """Whether trips are views over Parquet files, instead of tables."""
 
 
 @dataclass(frozen=True)
@@ -153,11 +156,14 @@ def _parse_duckdb_address(text: str) -> DuckDBAddress:
     address = _DUCKDB.fullmatch(text)
     if address is None:
         raise ValueError(WAREHOUSE_FORMS)
-    schema = _parse_schema_name(address["schema"])
+    options = _parse_options(address["options"] or "", {"schema", "trips"})
+    schema, trips = _parse_schema_name(options.get("schema")), options.get("trips", "tables")
+    if trips not in {"tables", "views"}:
+        raise ValueError(f"{trips!r} is not a valid value of trips: use tables or views. {WAREHOUSE_FORMS}")
     file = _absolute_path(address["path"], WAREHOUSE_FORMS)
     if file.is_dir():
         raise ValueError(f"It is a folder. {WAREHOUSE_FORMS}")
-    return DuckDBAddress(file, schema)
+    return DuckDBAddress(file, schema, trip_views=trips == "views")
 
 
 def _parse_bigquery_address(text: str) -> BigQueryAddress:

@@ -133,7 +133,7 @@ def build_warehouse(settings: Settings) -> Warehouse:
     if isinstance(address, DuckDBAddress):
         from taxi_assets.storage.warehouse.duckdb import DuckDBWarehouse  # noqa: PLC0415
 
-        return DuckDBWarehouse(file=str(address.file), schema_name=address.schema_name)
+        return DuckDBWarehouse(file=str(address.file), schema_name=address.schema_name, trip_views=address.trip_views)
     if isinstance(address, PostgresAddress):
         from taxi_assets.storage.warehouse.postgres import PostgresWarehouse  # noqa: PLC0415
 

@@ -101,7 +101,7 @@ def _engine(settings: Settings) -> Engine:
             lambda service: _newest("loaded_at", ledger_name(service), "data_version is not null"),
         )
     if isinstance(settings.warehouse, DuckDBAddress):
-        from taxi_assets.storage.warehouse.duckdb import LOADED_MONTHS  # noqa: PLC0415
+        from taxi_assets.storage.warehouse.duckdb.load_ledger import LOADED_MONTHS  # noqa: PLC0415
         from taxi_assets.storage.warehouse.duckdb.tables import TYPES  # noqa: PLC0415
 
         kind = "duckdb"

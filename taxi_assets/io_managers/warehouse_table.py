@@ -3,7 +3,6 @@
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -152,11 +151,9 @@ class WarehouseTableIOManager(dg.ConfigurableIOManager):
                 and self.warehouse.totals(service, month) == trips.report.clean
             )
             rows = self.warehouse.read_month(service, month, rows=metadata.PREVIEW_ROWS) if unchanged else None
-        if rows is None:
-            # DuckDB's session locks the file. With a remote lake, none is opened: others would wait for the download.
-            with nullcontext() if trips.lake.is_remote else self.warehouse.session(writes=True):
-                self.warehouse.replace_month(service, month, trips, run_id=run_id)
-                rows = self.warehouse.read_month(service, month, rows=metadata.PREVIEW_ROWS)
+        if rows is None:  # without a session: others would wait for a download from the lake
+            self.warehouse.replace_month(service, month, trips, run_id=run_id)
+            rows = self.warehouse.read_month(service, month, rows=metadata.PREVIEW_ROWS)
         return {"loaded": "unchanged" if unchanged else "replaced", "preview": metadata.preview(rows)}
 
     # --- rows of other assets ----------------------------------------------------------------------------------------

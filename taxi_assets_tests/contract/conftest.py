@@ -18,7 +18,12 @@ from taxi_assets_tests.contract.stores.bigquery import (
     bigquery_warehouse,
     service_account,
 )
-from taxi_assets_tests.contract.stores.duckdb import duckdb_from_bucket_warehouse, duckdb_warehouse
+from taxi_assets_tests.contract.stores.duckdb import (
+    duckdb_from_bucket_warehouse,
+    duckdb_views_from_bucket_warehouse,
+    duckdb_views_warehouse,
+    duckdb_warehouse,
+)
 from taxi_assets_tests.contract.stores.gcs import cloud_storage, gcs_lake
 from taxi_assets_tests.contract.stores.local import local_lake
 from taxi_assets_tests.contract.stores.postgres import postgres_server, postgres_url, postgres_warehouse
@@ -42,6 +47,8 @@ __all__ = [
     "bigquery_warehouse",
     "cloud_storage",
     "duckdb_from_bucket_warehouse",
+    "duckdb_views_from_bucket_warehouse",
+    "duckdb_views_warehouse",
     "duckdb_warehouse",
     "gcs_lake",
     "local_lake",
@@ -56,8 +63,11 @@ __all__ = [
 ]
 
 LAKES = ["local", "gcs"]
-ENGINES = ["duckdb", "bigquery", "postgres"]
-WAREHOUSES = ["duckdb", "duckdb_from_bucket", "bigquery", "bigquery_by_upload", "postgres"]
+ENGINES = ["duckdb", "duckdb_views", "bigquery", "postgres"]
+WAREHOUSES = [
+    *("duckdb", "duckdb_from_bucket", "duckdb_views", "duckdb_views_from_bucket"),
+    *("bigquery", "bigquery_by_upload", "postgres"),
+]
 if PROJECT:
     LAKES.append("real_gcs")
     ENGINES.append("real_bigquery")
@@ -84,8 +94,8 @@ def shared_warehouse(
     folder = tmp_path_factory.mktemp("warehouse")
     lake = partial(LocalLake, folder=str(folder / "lake"))
     match request.param:
-        case "duckdb":
-            yield duckdb_store.backend(folder, lake)
+        case "duckdb" | "duckdb_views":
+            yield duckdb_store.backend(folder, lake, trip_views=request.param == "duckdb_views")
         case "postgres":
             with postgres_store.database(request.getfixturevalue("postgres_server")) as url:
                 yield postgres_store.backend(folder, url)

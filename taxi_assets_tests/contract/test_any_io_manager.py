@@ -460,7 +460,12 @@ def test_a_run_of_several_partitions_replaces_each_of_them_in_a_warehouse(wareho
 # --- inputs -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["clean-local", "clean-gcs", "warehouse-duckdb", "warehouse-postgres", "warehouse-bigquery"])
+@pytest.fixture(
+    params=[
+        *("clean-local", "clean-gcs"),
+        *(f"warehouse-{kind}" for kind in ("duckdb", "duckdb_views", "postgres", "bigquery")),
+    ]
+)
 def upstream(
     request: pytest.FixtureRequest, instance: dg.DagsterInstance, duckdb_warehouse: WarehouseBackend
 ) -> tuple[str, Platform]:

@@ -102,6 +102,8 @@ def test_the_schema_name_is_not_case_sensitive(tmp_path: Path, lake: LocalLake) 
 def test_the_uri_is_accepted_by_the_setting(embedded: DuckDBWarehouse) -> None:
     address = parse_warehouse_address(embedded.uri())
     assert address == DuckDBAddress(Path(embedded.file), embedded.schema_name)
+    views = DuckDBWarehouse(file=embedded.file, trip_views=True)
+    assert parse_warehouse_address(views.uri()) == DuckDBAddress(Path(embedded.file), "taxi", trip_views=True)
 
 
 def test_the_lake_folder_may_have_any_name(embedded: DuckDBWarehouse, tmp_path: Path) -> None:

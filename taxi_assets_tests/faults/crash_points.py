@@ -88,6 +88,8 @@ def _crash_point_name(target: Path, home: Path) -> str | None:
         return "raw record" if target.name.endswith(".source.json") else "raw object"
     if target.parent == home:
         return f"making {target.name}"
+    if target.parent.parent.name.endswith(".trips"):
+        return "trips file"
     return layer or None
 
 

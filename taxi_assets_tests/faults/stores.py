@@ -47,7 +47,7 @@ _TABLES = "SELECT table_name FROM information_schema.tables WHERE table_schema =
 # The page shows the time of the download, which differs between runs.
 _FETCH_TIME = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d UTC")
 
-KINDS = ["duckdb", "postgres", "google"]
+KINDS = ["duckdb", "duckdb_views", "postgres", "google"]
 
 Rows = tuple[tuple[Any, ...], ...]
 
@@ -165,8 +165,8 @@ def observed_deployment(
     """Create an empty deployment on a kind of store."""
     with ExitStack() as stack:
         match kind:
-            case "duckdb":
-                observed = observed_on_duckdb(folder, versions)
+            case "duckdb" | "duckdb_views":
+                observed = observed_on_duckdb(folder, versions, options="?trips=views" if kind != "duckdb" else "")
             case "postgres":
                 observed = observed_on_postgres(folder, versions, request.getfixturevalue("postgres_server"))
             case _:
@@ -175,9 +175,10 @@ def observed_deployment(
 
 
 @contextmanager
-def observed_on_duckdb(folder: Path, versions: Republished) -> Iterator[ObservedDeployment]:
+def observed_on_duckdb(folder: Path, versions: Republished, *, options: str = "") -> Iterator[ObservedDeployment]:
     """Create a deployment with a lake in a folder and a DuckDB file."""
-    deployment = _deployment(folder)
+    file = folder / "home" / "warehouse.duckdb"
+    deployment = _deployment(folder, warehouse_address=f"duckdb:///{file}{options}")
 
     def select(queries: Sequence[str]) -> list[Rows]:
         with tempfile.TemporaryDirectory() as copies:

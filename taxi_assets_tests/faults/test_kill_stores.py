@@ -16,7 +16,7 @@ import pytest
 
 from taxi_assets_tests.contract.stores.postgres import postgres_server
 from taxi_assets_tests.faults.conftest import LONG_SEEDS, MONTH, SERVICE
-from taxi_assets_tests.faults.crash_points import STATEMENTS, STEPS
+from taxi_assets_tests.faults.crash_points import STATEMENTS, STEPS, WRITES
 from taxi_assets_tests.faults.stores import KINDS, observed_deployment
 from taxi_assets_tests.google import bigquery, cloud_storage
 
@@ -194,6 +194,30 @@ def test_a_month_survives_a_kill_at_every_change_of_a_postgres_server(tester: Ki
     assert tester.run(crash_points=STATEMENTS).crash_points == CHANGES
     for number in range(len(CHANGES)) if long else CHOSEN_CHANGES:
         tester.kill(at_crash_point(STATEMENTS, number))
+
+
+# The crash points of a load into a DuckDB file whose trips are views.
+LOAD_OF_A_VIEW = [
+    "before loading",
+    "before trips file",
+    "after trips file",
+    "after DELETE ledger",
+    "after INSERT ledger",
+    "before warehouse month",
+    "after warehouse month",
+    "after loading",
+]
+CHOSEN_CRASH_POINTS = [2, 5, 6]
+
+
+@pytest.mark.parametrize("kind", ["duckdb_views"])
+def test_a_month_survives_a_kill_at_every_write_of_a_view(tester: KillTester, *, long: bool) -> None:
+    tester.publish_other_version()
+    points = tester.run(crash_points=WRITES).crash_points
+    first = points.index(LOAD_OF_A_VIEW[0])
+    assert points[first:] == LOAD_OF_A_VIEW
+    for number in range(len(LOAD_OF_A_VIEW)) if long else CHOSEN_CRASH_POINTS:
+        tester.kill(at_crash_point(WRITES, first + number))
 
 
 # The requests of a run that change something in Cloud Storage or BigQuery: method, path and number.

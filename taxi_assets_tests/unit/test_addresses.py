@@ -91,6 +91,7 @@ def test_an_invalid_lake_address_is_rejected_with_the_accepted_forms(text: str, 
         ("duckdb:///{here}/abs.duckdb", "abs.duckdb", "taxi"),
         ("duckdb:///w.duckdb?schema=nyc_2", "w.duckdb", "nyc_2"),
         ("DuckDB:///w.duckdb?schema=_T", "w.duckdb", "_T"),
+        ("duckdb:///w.duckdb?trips=tables&schema=nyc", "w.duckdb", "nyc"),
         ("duckdb:///~/w.duckdb", "home/w.duckdb", "taxi"),
         ("duckdb:///a b%20c.db", "a b%20c.db", "taxi"),
     ],
@@ -100,6 +101,12 @@ def test_a_duckdb_address_is_a_file_and_a_schema(
 ) -> None:
     monkeypatch.setenv("HOME", str(here / "home"))
     assert parse_warehouse_address(text.format(here=here)) == DuckDBAddress(here / file, schema)
+
+
+@pytest.mark.parametrize("options", ["trips=views", "schema=taxi&trips=views", "trips=views&schema=taxi"])
+def test_trips_in_a_duckdb_file_can_be_views(here: Path, options: str) -> None:
+    address = parse_warehouse_address(f"duckdb:///w.duckdb?{options}")
+    assert address == DuckDBAddress(here / "w.duckdb", "taxi", trip_views=True)
 
 
 @pytest.mark.parametrize(
@@ -217,6 +224,10 @@ def test_a_bigquery_address_has_a_default_limit() -> None:
             for options in ("place=EU", "location", "location=EU&location=US", "token=x")
         ),
         ("mysql://host/taxi", "Use "),
+        ("duckdb:///w.duckdb?trips=view", "'view' is not a valid value of trips: use tables or views"),
+        ("duckdb:///w.duckdb?trips=", "'' is not a valid value of trips"),
+        ("duckdb:///w.duckdb?trips=views&trips=tables", "Use "),
+        ("duckdb:///w.duckdb?", "Use "),
     ],
 )
 def test_an_invalid_warehouse_address_is_rejected_with_the_accepted_forms(text: str, reason: str) -> None:

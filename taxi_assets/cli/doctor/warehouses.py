@@ -40,7 +40,8 @@ def warehouse(checks: CheckRunner) -> str:
 
 def _duckdb(address: DuckDBAddress) -> str:
     """Check the file and its folder: DuckDB writes its write-ahead log next to the file."""
-    where = f"DuckDB, {address.file}, schema {address.schema_name}"
+    trips = ", trips as views" if address.trip_views else ""
+    where = f"DuckDB, {address.file}, schema {address.schema_name}{trips}"
     place = next(folder for folder in address.file.parents if folder.exists())
     try:
         tempfile.TemporaryFile(dir=place).close()

@@ -1,4 +1,4 @@
-"""The warehouse in a DuckDB file, with a lake in a folder and in a bucket."""
+"""The warehouse in a DuckDB file, with a lake in a folder and in a bucket, and with trips as tables and as views."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class _FailingConnection:
         return getattr(self._connection, name)
 
 
-def backend(folder: Path, open_lake_of_warehouse: Callable[[], Lake]) -> WarehouseBackend:
+def backend(folder: Path, open_lake_of_warehouse: Callable[[], Lake], *, trip_views: bool = False) -> WarehouseBackend:
     file = folder / "warehouse.duckdb"
 
     def columns(table: str) -> dict[str, str | None]:
@@ -56,7 +56,7 @@ def backend(folder: Path, open_lake_of_warehouse: Callable[[], Lake]) -> Warehou
         monkeypatch.setattr(duckdb, "connect", lambda *args, **named: _FailingConnection(connect(*args, **named)))
 
     return WarehouseBackend(
-        open=partial(DuckDBWarehouse, file=str(file), wait_seconds=60),
+        open=partial(DuckDBWarehouse, file=str(file), trip_views=trip_views, wait_seconds=60),
         open_lake=open_lake_of_warehouse,
         columns=columns,
         break_commit=break_commit,
@@ -73,3 +73,13 @@ def duckdb_warehouse(tmp_path: Path) -> WarehouseBackend:
 @pytest.fixture
 def duckdb_from_bucket_warehouse(tmp_path: Path, cloud_storage: CloudStorage) -> WarehouseBackend:
     return backend(tmp_path, partial(open_lake, cloud_storage.environment, cloud_storage.bucket))
+
+
+@pytest.fixture
+def duckdb_views_warehouse(tmp_path: Path) -> WarehouseBackend:
+    return backend(tmp_path, partial(LocalLake, folder=str(tmp_path / "lake")), trip_views=True)
+
+
+@pytest.fixture
+def duckdb_views_from_bucket_warehouse(tmp_path: Path, cloud_storage: CloudStorage) -> WarehouseBackend:
+    return backend(tmp_path, partial(open_lake, cloud_storage.environment, cloud_storage.bucket), trip_views=True)

@@ -1,4 +1,4 @@
-"""A warehouse in a DuckDB file: embedded, without a server.
+"""A warehouse in a DuckDB file: embedded, without a server. Trips are tables, or views over Parquet files.
 
 While one process has the file open for writing, no other process can open it, not even for reading. Therefore
 connections are short, reads open the file for reading only, and processes wait for each other (`file_lock.py`). The
@@ -7,21 +7,29 @@ kernel releases the locks of a killed process.
 
 from __future__ import annotations
 
-import datetime as dt
 import glob
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import duckdb
 from pydantic import Field
 
+from taxi_assets.errors import WarehouseTableMissingError
 from taxi_assets.storage.pandas_types import to_frame
-from taxi_assets.storage.warehouse.base_warehouse import LoadedMonth, Warehouse, noop, reconciliation_error
-from taxi_assets.storage.warehouse.duckdb.connections import connect, database_name
+from taxi_assets.storage.warehouse.base_warehouse import Warehouse, noop, reconciliation_error
+from taxi_assets.storage.warehouse.duckdb.connections import connect, connect_without_file, database_name
+from taxi_assets.storage.warehouse.duckdb.load_ledger import LoadLedger
 from taxi_assets.storage.warehouse.duckdb.marts import replace_mart, translate_query_errors, use_schema
 from taxi_assets.storage.warehouse.duckdb.table_rows import read_rows, replace_rows, table_schema
 from taxi_assets.storage.warehouse.duckdb.tables import TYPES, Schema, Table, quote
+from taxi_assets.storage.warehouse.duckdb.trip_views import (
+    TripView,
+    read_file,
+    require_table,
+    staged_file,
+    trips_folder,
+)
 from taxi_assets.storage.warehouse.table_output import STORED_PARTITIONS
 from taxi_assets.tlc.cleaning.report import NO_ROWS, ControlTotals, to_cents
 
@@ -35,12 +43,10 @@ if TYPE_CHECKING:
     from taxi_assets.marts.mart import Mart
     from taxi_assets.storage.lake.objects import ParquetPartition
     from taxi_assets.storage.partition_rows import Condition
+    from taxi_assets.storage.warehouse.base_warehouse import LoadedMonth
     from taxi_assets.storage.warehouse.table_output import TableOutput
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.schema import Service
-
-LOADED_MONTHS = "loaded_months"
-"""The ledger: a table with one row per loaded month, written in the transaction that replaces the month."""
 
 
 class DuckDBWarehouse(Warehouse):
@@ -51,14 +57,21 @@ class DuckDBWarehouse(Warehouse):
 
     file: str = Field(description="The database file. It is created on first use.")
     schema_name: str = Field(default="taxi", description="The schema that contains the tables.")
+    trip_views: bool = Field(
+        default=False,
+        description="Whether trips are views over Parquet files next to the database file, instead of tables.",
+    )
     wait_seconds: float = Field(
         default=300, description="How long to wait for another process that has the file open, in seconds."
     )
 
     def replace_month(self, service: Service, month: Month, trips: ParquetPartition, *, run_id: str) -> None:
         """Replace the month, verify it and record it in the ledger in one transaction; see `Warehouse`."""
+        if self.trip_views:
+            self._replace_file(service, month, trips, run_id)
+            return
         with trips.as_local_file() as path, self._connect_to_write() as connection:
-            table = self._prepare_tables(connection, service)
+            table, ledger = self._prepare_tables(connection, service)
             connection.begin()
             connection.execute(f"DELETE FROM {table.name} WHERE data_month = ?", [month.start])
             # The path names one file: no glob pattern, and `a=b` in it is not a Hive partition.
@@ -70,7 +83,7 @@ class DuckDBWarehouse(Warehouse):
             if found != trips.report.clean:
                 connection.rollback()
                 raise reconciliation_error(service, month, trips, self.table_name(service.table), found)
-            self._record_load(connection, service, month, trips, run_id)
+            ledger.record(service, month, trips, run_id)
             # Another run may have written newer trips to the lake while this run waited for the file.
             trips.require_current()
             connection.commit()
@@ -79,17 +92,8 @@ class DuckDBWarehouse(Warehouse):
         """Return the month's row of the table `loaded_months`, which is written together with the trips."""
         if not Path(self.file).exists():
             return None
-        with self._connect_to_read() as connection, suppress(duckdb.CatalogException):  # the table does not exist yet
-            row = connection.execute(
-                "SELECT data_version, row_count, cents, source_rows, run_id "
-                f"FROM {Schema(connection, self.schema_name).table_name(LOADED_MONTHS)} "
-                "WHERE table_name = ? AND data_month = ?",
-                [service.table, month.start],
-            ).fetchone()
-            if row is None:
-                return None
-            return LoadedMonth(row[0], ControlTotals(rows=row[1], cents=row[2], source_rows=row[3]), row[4] or "")
-        return None
+        with self._connect_to_read() as connection:
+            return LoadLedger(Schema(connection, self.schema_name)).find(service, month)
 
     @contextmanager
     def session(self, *, writes: bool = False) -> Iterator[None]:
@@ -104,9 +108,11 @@ class DuckDBWarehouse(Warehouse):
             yield
 
     def totals(self, service: Service, month: Month) -> ControlTotals:
-        """Return the control totals of the month, counted by a query; `NO_ROWS` if there is no table."""
-        with self._open_table(service.table) as table:
-            return NO_ROWS if table is None else _totals(table, service, month)
+        """Return the control totals of the month, counted by a query; `NO_ROWS` if there is no table to read."""
+        with suppress(WarehouseTableMissingError), self._open_table(service.table) as table:
+            if table is not None:
+                return _totals(table, service, month)
+        return NO_ROWS
 
     def read_month(self, service: Service, month: Month, *, rows: int | None = None) -> pd.DataFrame:
         """Return the month's trips, or the first `rows` of them, in the order of the published file."""
@@ -199,49 +205,55 @@ class DuckDBWarehouse(Warehouse):
 
     def uri(self) -> str:
         """Return the URL as TAXI_WAREHOUSE takes it."""
-        return f"duckdb:///{self.file}?schema={self.schema_name}"
+        return f"duckdb:///{self.file}?schema={self.schema_name}{'&trips=views' if self.trip_views else ''}"
 
     # --- tables ------------------------------------------------------------------------------------------------------
 
-    def _prepare_tables(self, connection: duckdb.DuckDBPyConnection, service: Service) -> Table:
+    def _prepare_tables(self, connection: duckdb.DuckDBPyConnection, service: Service) -> tuple[Table, LoadLedger]:
         """Create or alter the ledger and the table of trips, in a separate transaction."""
         schema = Schema(connection, self.schema_name)
+        ledger, name = LoadLedger(schema), self.table_name(service.table)
         connection.begin()
         schema.create()
-        connection.execute(
-            f"CREATE TABLE IF NOT EXISTS {schema.table_name(LOADED_MONTHS)} (table_name VARCHAR, "
-            "data_month DATE, data_version VARCHAR, row_count BIGINT, cents BIGINT, source_rows BIGINT, "
-            "loaded_at TIMESTAMP, run_id VARCHAR)"
-        )
-        table = schema.prepare(service.table, service.columns, self.table_name(service.table))
+        ledger.create()
+        require_table(schema, service, name)
+        if not schema.table(service.table).columns:  # someone has dropped it, with its months
+            ledger.forget(service)
+        table = schema.prepare(service.table, service.columns, name)
         connection.commit()
-        return table
+        return table, ledger
 
-    def _record_load(
-        self,
-        connection: duckdb.DuckDBPyConnection,
-        service: Service,
-        month: Month,
-        trips: ParquetPartition,
-        run_id: str,
-    ) -> None:
-        ledger, report = Schema(connection, self.schema_name).table_name(LOADED_MONTHS), trips.report
-        connection.execute(
-            f"DELETE FROM {ledger} WHERE table_name = ? AND data_month = ?", [service.table, month.start]
-        )
-        connection.execute(
-            f"INSERT INTO {ledger} VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                service.table,
-                month.start,
-                report.data_version,
-                report.clean.rows,
-                report.clean.cents,
-                report.clean.source_rows,
-                dt.datetime.now(dt.UTC).replace(tzinfo=None),
-                run_id,
-            ],
-        )
+    def _replace_file(self, service: Service, month: Month, trips: ParquetPartition, run_id: str) -> None:
+        """Replace the month's file in the view of the trips.
+
+        The file is verified before the database is opened, which other processes wait for.
+        """
+        folder, name = trips_folder(self.file, self.schema_name, service), self.table_name(service.table)
+        with trips.as_local_file() as path, ExitStack() as staging:
+            staged = staging.enter_context(staged_file(folder, path))
+            with connect_without_file(self.file, self.wait_seconds) as connection:
+                found = _totals(read_file(connection, staged, service, trips.uri), service, month)
+            if found != trips.report.clean or found.rows != trips.rows:
+                raise reconciliation_error(service, month, trips, name, found)
+            with self._connect_to_write() as connection:
+                schema = Schema(connection, self.schema_name)
+                ledger = LoadLedger(schema)
+                view = TripView(schema, ledger, service, folder, name)
+                connection.begin()
+                schema.create()
+                ledger.create()
+                old = ledger.files(service).get(month.start)
+                try:
+                    new = view.replace_month(month, staged)
+                    staging.close()  # before the commit: after a kill, the next run may have nothing to load
+                    ledger.record(service, month, trips, run_id, file=new)
+                    trips.require_current()
+                except Exception:
+                    connection.rollback()
+                    view.delete_old_files(month, old)
+                    raise
+                connection.commit()
+                view.delete_old_files(month, old, new)
 
     @contextmanager
     def _open_table(self, name: str) -> Iterator[Table | None]:

@@ -23,7 +23,7 @@ import dagster as dg
 import duckdb
 import tenacity
 
-from taxi_assets.errors import WarehouseBusyError, WarehouseConfigurationError
+from taxi_assets.errors import WarehouseBusyError, WarehouseConfigurationError, WarehouseTableMissingError
 from taxi_assets.storage.lake.staging import private_folder
 from taxi_assets.storage.warehouse.duckdb.file_lock import UNKNOWN_HOLDER, LockTimeoutError, hold_lock
 from taxi_assets.storage.warehouse.duckdb.tables import literal, quote
@@ -43,6 +43,7 @@ _RESERVED_NAMES = {"main", "system", "temp"}
 
 _LOCKED_MESSAGE = "Could not set lock on file"
 _WRITE_FAILED_PATTERN = re.compile(r'Could not write file ".*?": (?P<reason>.*)')
+_TRIPS_FILE_PATTERN = re.compile(r"\.trips/[^/]+/\d{4}-\d\d-[0-9a-f]{16}\.parquet")
 _HOLDER_PATTERN = re.compile(r"lock is held in (?P<holder>.*?PID \d+\)?)")
 
 # Admits one thread of this process at a time. `file_lock` and DuckDB's own lock admit one writer, or several readers.
@@ -93,6 +94,7 @@ def connect(path: str, wait_seconds: float, *, read_only: bool = False) -> Itera
         WarehouseBusyError: Another process, or another thread of this process, had the file open for `wait_seconds`.
         WarehouseConfigurationError: The file is not a DuckDB database, or its disk is full. Or the call is within a
             read-only connection to the file, and is not read-only.
+        WarehouseTableMissingError: A file of a view of trips is missing or damaged.
     """
     with _hold_thread_lock(path, wait_seconds):
         if path in _open_connections:
@@ -102,7 +104,7 @@ def connect(path: str, wait_seconds: float, *, read_only: bool = False) -> Itera
                     f"{path} cannot be written to: this process has opened it for reading.",
                     remedy="Open the session with warehouse.session(writes=True).",
                 )
-            with opened.connection.cursor() as cursor:
+            with opened.connection.cursor() as cursor, _translate_file_errors(path):
                 cursor.execute(f"USE {_DATABASE}")
                 yield cursor
             return
@@ -114,16 +116,48 @@ def connect(path: str, wait_seconds: float, *, read_only: bool = False) -> Itera
         with _attached_instance(path, wait_seconds, read_only=read_only) as connection:
             _open_connections[path] = _Open(connection, read_only)
             try:
-                yield connection
-            except duckdb.Error as error:
-                if not (failed := _WRITE_FAILED_PATTERN.search(str(error))):
-                    raise
-                raise WarehouseConfigurationError(
-                    f"{path} cannot be written to ({failed['reason']}). Its contents are unchanged.",
-                    remedy="Free disk space or raise the quota, then run the month again.",
-                ) from error
+                with _translate_file_errors(path):
+                    yield connection
             finally:
                 del _open_connections[path]
+
+
+@contextmanager
+def connect_without_file(path: str, wait_seconds: float) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Use the instance of the next connection to a database file, without opening the file.
+
+    Args:
+        path: The database file.
+        wait_seconds: How long to wait for other threads of this process.
+    """
+    with _hold_thread_lock(path, wait_seconds):
+        idle = _reuse_or_create_instance(path)
+        try:
+            yield idle.instance
+        except BaseException:
+            idle.instance.close()
+            raise
+        _idle.append(idle)
+
+
+@contextmanager
+def _translate_file_errors(path: str) -> Iterator[None]:
+    try:
+        yield
+    except duckdb.Error as error:
+        message = str(error).partition("\n")[0]
+        if failed := _WRITE_FAILED_PATTERN.search(message):
+            raise WarehouseConfigurationError(
+                f"{path} cannot be written to ({failed['reason']}). Its contents are unchanged.",
+                remedy="Free disk space or raise the quota, then run the month again.",
+            ) from error
+        if _TRIPS_FILE_PATTERN.search(message):
+            raise WarehouseTableMissingError(
+                f"A file of trips in {path} cannot be read: {message.rstrip('.')}.",
+                remedy="Materialize the warehouse asset of the file's month again. If you have moved the database, "
+                "move the folder of its files to the same place first.",
+            ) from error
+        raise
 
 
 def database_name(path: str) -> str:

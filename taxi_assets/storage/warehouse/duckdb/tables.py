@@ -83,6 +83,15 @@ class Schema:
         ).fetchall()
         return Table(self.connection, self.table_name(name), {c: (type_, comment) for c, type_, comment in columns})
 
+    def is_view(self, name: str) -> bool:
+        """Return whether there is a view of this name."""
+        ((found,),) = self.connection.execute(
+            "SELECT count(*) FROM duckdb_views() WHERE database_name = current_database() "
+            "AND lower(schema_name) = lower(?) AND lower(view_name) = lower(?)",
+            [self.name, name],
+        ).fetchall()
+        return bool(found)
+
     def prepare(self, name: str, columns: Sequence[Column], qualified_name: str) -> Table:
         """Create a table, or add missing columns to it, and update its comments, within the caller's transaction.
 
