@@ -66,8 +66,8 @@ class Settings(BaseSettings):
         validate_default=True,
         description=(
             "Where the warehouse is stored: `duckdb:///relative/path.duckdb` or `duckdb:////absolute/path.duckdb`, "
-            "optionally with `?schema=name&trips=views` (with `trips=views`, trips are views over Parquet files instead "
-            "of tables); `bigquery://project/dataset`, optionally with "
+            "optionally with `?schema=name&trips=views` (trips are then views over Parquet files instead of tables); "
+            "`bigquery://project/dataset`, optionally with "
             "`?location=EU&maximum_bytes_billed=…`; `postgresql://user@host:5432/database`, optionally with "
             "`?schema=name&sslmode=…`."
         ),
