@@ -217,8 +217,8 @@ class DuckDBWarehouse(Warehouse):
         schema.create()
         ledger.create()
         require_table(schema, service, name)
-        if not schema.table(service.table).columns:  # someone has dropped it, with its months
-            ledger.forget(service)
+        if not schema.table(service.table).columns:
+            ledger.forget_all(service)
         table = schema.prepare(service.table, service.columns, name)
         connection.commit()
         return table, ledger

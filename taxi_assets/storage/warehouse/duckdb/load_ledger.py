@@ -87,11 +87,19 @@ class LoadLedger:
             ],
         )
 
-    def forget(self, service: Service, month: dt.date | None = None) -> None:
-        """Delete the row of a month, or all rows of a service whose table does not exist."""
+    def forget(self, service: Service, month: dt.date) -> None:
+        """Delete the row of a month."""
         self.schema.connection.execute(
-            f"DELETE FROM {self.name} WHERE table_name = ? AND coalesce(data_month = ?, true)", [service.table, month]
+            f"DELETE FROM {self.name} WHERE table_name = ? AND data_month = ?", [service.table, month]
         )
+
+    def forget_all(self, service: Service) -> None:
+        """Delete all rows of a service: someone has dropped its table or view."""
+        rows = self.schema.connection.execute(
+            f"SELECT data_month FROM {self.name} WHERE table_name = ?", [service.table]
+        ).fetchall()
+        for (month,) in rows:
+            self.forget(service, month)
 
     def files(self, service: Service) -> dict[dt.date, str]:
         """Return the names of the files over which a service's trips are a view, by month."""

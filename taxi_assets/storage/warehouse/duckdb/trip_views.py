@@ -136,8 +136,8 @@ class TripView:
         """
         existing = self.schema.table(self.service.table).columns
         self._require_own_view(exists=bool(existing))
-        if not existing:  # someone has dropped it, with its months
-            self.ledger.forget(self.service)
+        if not existing:
+            self.ledger.forget_all(self.service)
         for column in self.service.columns:
             found = existing.get(column.name, (TYPES[column.type], None))[0]
             if found != TYPES[column.type]:
