@@ -42,6 +42,8 @@ ELSEWHERE = {
     **{("docs/how-to/dbt.md", language): "unit/cli/test_dbt_sources.py" for language in ("python", "sql", "yaml")},
     ("docs/how-to/dbt.md", "sh"): "../examples/dbt/tests/example_tests.py",
     ("examples/dbt/README.md", "sh"): "../examples/dbt/tests/example_tests.py",
+    ("docs/how-to/notebooks.md", "bash"): "deployments/test_notebooks.py",
+    ("docs/how-to/notebooks.md", "python"): "deployments/test_notebooks.py",
     ("docs/questions.md", "sql"): "contract/test_questions.py",
 }
 
