@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
     from taxi_assets.storage.lake.base_lake import Lake
 
+# BI tools contain older versions of DuckDB, which refuse a file in the format of a newer one.
+_OLDEST_DUCKDB = "v1.0.0"
+
 
 def publish_views(lake: Lake, *, run_id: str) -> list[str]:
     """Replace the file of views; return the names of the views.
@@ -56,7 +59,8 @@ def publish_views(lake: Lake, *, run_id: str) -> list[str]:
     root = lake.snapshot(key for keys in stored.values() for key in keys)
     # Not created in the lake's folder: DuckDB cannot create a file if its path contains a question mark.
     with temporary_folder() as work, lake.staging() as folder:
-        with closing(duckdb.connect(work / VIEWS_KEY, config={"autoinstall_known_extensions": "false"})) as connection:
+        options = {"autoinstall_known_extensions": "false", "storage_compatibility_version": _OLDEST_DUCKDB}
+        with closing(duckdb.connect(work / VIEWS_KEY, config={**options})) as connection:
             if lake.is_remote:
                 connection.register_filesystem(_empty_files(lake, root, stored))
             names = _create_views(connection, root, stored)
@@ -99,7 +103,8 @@ def _mart_views(names: Sequence[str]) -> dict[str, str]:
     from taxi_assets.marts.sql_rendering import mart_queries, render  # noqa: PLC0415  (0.2 s)
 
     return {
-        name: render(query, "duckdb", quote)
+        # With the schema, because DuckDB before 1.2 does not look for tables in the schema of the view.
+        name: render(query, "duckdb", lambda table: f"{quote(VIEWS_SCHEMA)}.{quote(table)}")
         for mart in marts().values()
         if mart.name in names
         for name, query in mart_queries(mart)[1].items()

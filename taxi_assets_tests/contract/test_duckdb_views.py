@@ -78,6 +78,15 @@ def publish(table: LakeTable, lake: Lake, frame: pd.DataFrame, month: Month | No
     table.publish(lake, rows, month=month, replaces=lake.version(table.key(month)), run_id="a run")
 
 
+def test_duckdb_1_can_open_the_file(lake: Lake) -> None:
+    """BI tools contain it; duckdb.org/docs/internals/storage has the format's number for each version."""
+    publish_generated_month(lake)
+    publish_views(lake, run_id="a run")
+    with lake.open(VIEWS_KEY) as file:
+        header = file.read(20)
+    assert (header[8:12], int.from_bytes(header[12:20], "little")) == (b"DUCK", 64)
+
+
 def test_every_table_in_the_lake_has_a_view_with_its_rows_columns_and_comments(lake: Lake) -> None:
     for service in SERVICES.values():
         publish_trips(lake, service, MONTH, trips_of(service, MONTH, 60))

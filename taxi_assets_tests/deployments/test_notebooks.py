@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-import nbformat
 import pytest
 
 from taxi_assets_tests.deployments.test_documented_commands import fresh_copy
@@ -32,8 +31,14 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
 
 def output_of_cells(shell: Shell, folder: Path, cells: list[str]) -> str:
     """Run cells with the registered kernel in a folder; return everything that they display."""
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    nbformat.write(notebook, folder / "notebook.ipynb")
+    code: dict[str, object] = {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": []}
+    notebook = {
+        "cells": [{**code, "source": cell} for cell in cells],
+        "metadata": {},
+        "nbformat": 4,
+        "nbformat_minor": 4,
+    }
+    (folder / "notebook.ipynb").write_text(json.dumps(notebook))
     run = f"{shell.folder}/.venv/bin/jupyter-execute notebook.ipynb --kernel_name=taxi_assets --inplace"
     shell.output(f"(cd {folder} && {run})")
     run_cells = json.loads((folder / "notebook.ipynb").read_text())["cells"]
