@@ -49,8 +49,8 @@ $(VENV)/.docs: $(VENV)/.runtime requirements/docs.lock
 	@$(UV) pip install --quiet --compile-bytecode --require-hashes --no-deps -r requirements/docs.lock
 	@touch $@
 
-# The example has its own environment, because dbt pins other versions than the platform needs. It reads the packages from
-# their folders.
+# The example has its own environment, because dbt is not a dependency of the platform. Both packages are read from their
+# folders.
 DBT := examples/dbt
 $(DBT)/.venv/.installed: $(BIN)/uv $(DBT)/requirements.lock $(DBT)/pyproject.toml pyproject.toml
 	@echo "installing into $(DBT)/.venv ..."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import subprocess
 import sys
@@ -9,8 +10,8 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from example_project import MODELS, copy_of_example, load_demo
-from example_tests import BUILD_MONTH, ExampleTests, failed
+from example_project import MODELS, NEXT_MONTH, copy_of_example, load_demo
+from example_tests import BUILD, BUILD_MONTH, ExampleTests, failed
 
 if TYPE_CHECKING:
     from example_project import Project
@@ -67,6 +68,14 @@ def test_dbt_waits_for_another_process_that_holds_the_file(project: Project) -> 
         project.shell(BUILD_MONTH, "dbt")
         assert time.monotonic() - started > HOLD_SECONDS - 1
     assert failed(project.results()) == {}
+
+
+def test_without_a_month_the_tables_are_rebuilt_from_all_months(project: Project) -> None:
+    following = project.tables(NEXT_MONTH)
+    project.query("UPDATE mobility.airport_days SET data_month = DATE '2009-01-01'")
+    project.shell(f"{BUILD} --select resource_type:model", "dbt")
+    assert project.tables(NEXT_MONTH) == following
+    assert set(project.query("SELECT DISTINCT data_month FROM mobility.airport_days")) == {(dt.date(2021, 2, 1),)}
 
 
 def test_an_invalid_month_is_refused(project: Project) -> None:

@@ -19,11 +19,15 @@
 
 
 {#
-  The incremental strategy replace_month, for DuckDB and Postgres. dbt runs both statements in one transaction.
+  The incremental strategy replace_month, for DuckDB and Postgres. dbt runs all statements in one transaction.
   dbt's strategy delete+insert deletes only the months that the new rows have: a month that has no more rows would stay.
+  Without the lock, two runs of one month at the same time could both insert its rows. DuckDB admits one process anyway.
 #}
 {% macro get_incremental_replace_month_sql(arguments) %}
   {%- set columns = get_quoted_csv(arguments["dest_columns"] | map(attribute="name")) -%}
+  {% if target.type == "postgres" %}
+  lock table {{ arguments["target_relation"] }} in share row exclusive mode;
+  {% endif %}
   delete from {{ arguments["target_relation"] }} where {{ in_month("data_month") }};
   insert into {{ arguments["target_relation"] }} ({{ columns }})
   select {{ columns }} from {{ arguments["temp_relation"] }}
