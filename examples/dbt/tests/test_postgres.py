@@ -40,7 +40,6 @@ def test_two_runs_of_a_month_at_the_same_time_do_not_double_it(project: Project)
         other_run.cursor() as cursor,
         ThreadPoolExecutor() as pool,
     ):
-        cursor.execute("LOCK TABLE mobility.airport_days IN SHARE ROW EXCLUSIVE MODE")
         cursor.execute(f"CREATE TEMPORARY TABLE new_rows AS SELECT * FROM {days}")
         cursor.execute(f"DELETE FROM {days}")
         cursor.execute("INSERT INTO mobility.airport_days SELECT * FROM new_rows")
