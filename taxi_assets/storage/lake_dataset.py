@@ -56,6 +56,8 @@ class LakeDataset(pyarrow.dataset.FileSystemDataset):  # type: ignore[misc]  # p
         # What pyarrow itself reads, such as the other side of a join, are the fragments of the base class.
         files = pyarrow.fs.PyFileSystem(_LakeFiles(lake))
         super().__init__(_fragments(objects, files), schema, _FORMAT, files)
+        if condition is not None:
+            self._scan_options = {"filter": condition}  # as pyarrow's own `filter` does
 
     def scanner(self, columns: Any = None, filter: Any = None, **options: Any) -> Any:  # noqa: A002  (as in pyarrow)
         """Return a scanner, which reads the current version of each object.
@@ -70,6 +72,15 @@ class LakeDataset(pyarrow.dataset.FileSystemDataset):  # type: ignore[misc]  # p
     def head(self, num_rows: int, columns: Any = None, filter: Any = None, **options: Any) -> pa.Table:  # noqa: A002
         """Return the first rows. pyarrow would read ahead in all columns of several objects."""
         return super().head(num_rows, columns=columns, filter=filter, **{**_NO_READ_AHEAD, **options})
+
+    def count_rows(self, filter: Any = None, **options: Any) -> int:  # noqa: A002  (as in pyarrow)
+        """Return the number of rows, from the footers if there is no filter.
+
+        With a filter, pyarrow would open an object for its footer, and open it again for its rows.
+        """
+        if filter is None and self._condition is None:
+            return int(super().count_rows(**options))
+        return sum(batch.num_rows for batch in self.scanner(columns=[], filter=filter, **options).to_batches())
 
     def filter(self, expression: pc.Expression) -> LakeDataset:
         """Return a dataset of the rows for which an expression is true."""

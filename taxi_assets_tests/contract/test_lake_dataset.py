@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import resource
+import shutil
 import subprocess
 import sys
 import threading
 from contextlib import suppress
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -27,7 +30,6 @@ from taxi_assets_tests.conftest import REPOSITORY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from taxi_assets.storage.lake.base_lake import Lake
     from taxi_assets_tests.contract.stores import LakeBackend
@@ -119,6 +121,46 @@ def test_pyarrow_never_reads_a_replaced_object_with_its_old_footer(lake: Lake) -
     put(lake, 0, version=2, rows=ROWS + 500)
     with suppress(LakeConflictError):  # or, on a lake that keeps old versions:
         assert pairs(scan(rows).to_table()) == {(0, 1)}
+
+
+def test_rows_are_counted_with_a_filter_in_one_version_of_the_object(tmp_path: Path) -> None:
+    lake, stop, counts = LocalLake(folder=str(tmp_path)), threading.Event(), (50_000, 80_000)
+    versions = [tmp_path / f"{rows}.parquet" for rows in counts]
+    for path, rows in zip(versions, counts, strict=True):
+        pyarrow.parquet.write_table(pa.table({"row": range(rows)}), path, row_group_size=rows // 3)
+    put(lake, 0)
+    shutil.copy(versions[0], lake.uri(key(0)))
+
+    def replace() -> None:
+        for version in itertools.cycle(versions):
+            if stop.is_set():
+                return
+            Path(shutil.copy(version, tmp_path / "new")).replace(lake.uri(key(0)))
+
+    writer = threading.Thread(target=replace)
+    writer.start()
+    rows = LakeDataset(lake, {key(0): None}, pa.schema([("row", pa.int64())]))
+    needs_rows = pc.field("row") >= 100
+    try:
+        found = {rows.count_rows(filter=needs_rows) for _ in range(50)}
+        found |= {rows.filter(needs_rows).count_rows() for _ in range(50)}
+    finally:
+        stop.set()
+        writer.join()
+    assert found == {count - 100 for count in counts}
+
+
+def test_a_filtered_dataset_is_filtered_wherever_pyarrow_reads_it(lake: Lake) -> None:
+    for part in range(3):
+        put(lake, part)
+    rows = dataset(lake).filter(pc.field("part") > 0).filter(pc.field("part") < 2)
+    names = pyarrow.dataset.dataset(pa.table({"part": [0, 1, 2], "name": ["zero", "one", "two"]}))
+    assert names.join(rows, "part", join_type="inner").count_rows() == ROWS
+    assert rows.join(names, "part", join_type="inner").count_rows() == ROWS
+    assert pyarrow.dataset.Scanner.from_dataset(rows).count_rows() == ROWS
+    assert rows.count_rows(filter=pc.field("part") == 2) == 0
+    with pytest.raises(ValueError, match="filtered"):
+        pyarrow.dataset.dataset([rows, rows])
 
 
 def test_objects_that_a_filter_excludes_are_not_opened(lake: Lake) -> None:
