@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-import shutil
 from contextlib import suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -62,7 +61,7 @@ def create_snapshot(lake: Path, keys: Iterable[str], staging: Path) -> Path:
     link = staging / CURRENT
     link.symlink_to(snapshot.name)
     link.replace(current)
-    _delete_old(home, now)
+    _delete_old(home, now, staging)
     return snapshot
 
 
@@ -71,12 +70,16 @@ def _files(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.stat().st_ino for path in folder.rglob("*") if path.is_file()}
 
 
-def _delete_old(home: Path, now: dt.datetime) -> None:
-    """Delete the snapshots that were replaced more than `KEPT_FOR` ago."""
+def _delete_old(home: Path, now: dt.datetime, staging: Path) -> None:
+    """Delete the snapshots that were replaced more than `KEPT_FOR` ago.
+
+    Each disappears as a whole. Otherwise, a query of it could find only some of its files, above all if this process is
+    killed in between.
+    """
     times = {path: time for path in home.iterdir() if (time := _time_of(path)) is not None}
     for snapshot, newer in pairwise(sorted(times, key=lambda path: path.name)):
         if now - times[newer] > KEPT_FOR:
-            shutil.rmtree(snapshot, ignore_errors=True)
+            snapshot.rename(staging / snapshot.name)  # deleted with the folder
 
 
 def _time_of(path: Path) -> dt.datetime | None:

@@ -84,6 +84,23 @@ def test_a_snapshot_is_deleted_a_day_after_a_newer_one_replaced_it(
     assert names(lake) == sorted([newest.name, "current"])
 
 
+def test_a_snapshot_is_deleted_as_a_whole(lake: LocalLake, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in KEYS:
+        put(lake, key, "old")
+    taken, real_unlink = snapshot(lake), os.unlink
+
+    def unlink(path: str, **options: int) -> None:
+        # A query that is just starting finds all files of the snapshot, or none.
+        assert [(taken / key).exists() for key in KEYS] in ([True, True], [False, False])
+        real_unlink(path, **options)
+
+    monkeypatch.setattr(snapshots, "KEPT_FOR", dt.timedelta(seconds=-1))
+    monkeypatch.setattr(os, "unlink", unlink)
+    put(lake, KEYS[0], "new")
+    snapshot(lake)
+    assert not taken.exists()
+
+
 def test_other_files_in_the_folder_of_snapshots_are_kept(lake: LocalLake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshots, "KEPT_FOR", dt.timedelta(seconds=-1))
     for number in range(2):
