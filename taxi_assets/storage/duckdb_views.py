@@ -65,6 +65,9 @@ def publish_views(lake: Lake, *, run_id: str) -> list[str]:
                 connection.register_filesystem(_empty_files(lake, root, stored))
             names = _create_views(connection, root, stored)
         file = Path(shutil.move(work / VIEWS_KEY, folder))
+        if not lake.is_remote:
+            # A client that wrote to the old file and was killed leaves this log. DuckDB refuses the new file with it.
+            lake.delete(f"{VIEWS_KEY}.wal")
         lake.publish(file, VIEWS_KEY, replaces=replaces, run_id=run_id)
     return names
 
@@ -84,7 +87,7 @@ def _create_views(connection: duckdb.DuckDBPyConnection, root: str, tables: Iter
 
 def _create_view(connection: duckdb.DuckDBPyConnection, root: str, table: LakeTable) -> None:
     # Months may differ in columns that were added later. No part of the path is a Hive partition.
-    pattern = f"{glob.escape(root)}/{table.asset}{'/*' if table.is_monthly else ''}.parquet"
+    pattern = f"{glob.escape(root)}/{table.pattern}"
     source = f"read_parquet({literal(pattern)}, union_by_name = true, hive_partitioning = false)"
     stored = connection.sql(f"FROM {source}").columns
     columns = ", ".join(

@@ -10,6 +10,7 @@ over them (`duckdb_views.py`).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from taxi_assets.marts.mart import marts
@@ -55,11 +56,19 @@ class LakeTable:
         """Return the key of the object that contains a month, or of the table without months."""
         return f"{self.asset}/{month}.parquet" if self.is_monthly else f"{self.asset}.parquet"
 
+    @property
+    def pattern(self) -> str:
+        """The glob pattern of the table's keys."""
+        return f"{self.asset}/{'[0-9]' * 4}-{'[0-9]' * 2}.parquet" if self.is_monthly else self.key()
+
     def stored_keys(self, lake: Lake) -> list[str]:
-        """Return the keys of the objects that are in the lake, in the order of months."""
+        """Return the keys of the objects that are in the lake, in the order of months.
+
+        Other objects in the folder of the months, such as `2021-01 (copy).parquet`, are left out.
+        """
         if not self.is_monthly:
             return [key for key in [self.key()] if lake.version(key) is not None]
-        return [key for key in lake.keys_in(self.asset) if key.endswith(".parquet")]
+        return [key for key in lake.keys_in(self.asset) if fnmatchcase(key, self.pattern)]
 
     @property
     def schema(self) -> pa.Schema:
