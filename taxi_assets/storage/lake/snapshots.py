@@ -52,17 +52,15 @@ def create_snapshot(lake: Path, keys: Iterable[str], staging: Path) -> Path:
         with suppress(FileNotFoundError):
             os.link(lake / key, link)
     home.mkdir(exist_ok=True)
-    current = home / CURRENT
-    if current.is_dir() and _files(current) == _files(new):
-        return current.resolve()
-    now = dt.datetime.now(dt.UTC)
-    snapshot = home / now.strftime(_NAME)
-    new.rename(snapshot)
-    link = staging / CURRENT
-    link.symlink_to(snapshot.name)
-    link.replace(current)
+    current, now = home / CURRENT, dt.datetime.now(dt.UTC)
+    if not current.is_dir() or _files(current) != _files(new):
+        snapshot = home / now.strftime(_NAME)
+        new.rename(snapshot)
+        link = staging / CURRENT
+        link.symlink_to(snapshot.name)
+        link.replace(current)
     _delete_old(home, now, staging)
-    return snapshot
+    return home / current.readlink()
 
 
 def _files(folder: Path) -> dict[str, int]:

@@ -84,6 +84,25 @@ def test_a_snapshot_is_deleted_a_day_after_a_newer_one_replaced_it(
     assert names(lake) == sorted([newest.name, "current"])
 
 
+def test_old_snapshots_are_deleted_even_if_the_lake_has_not_changed_since(
+    lake: LocalLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(2):
+        put(lake, KEYS[0], f"version {number}")
+        newest = snapshot(lake)
+    monkeypatch.setattr(snapshots, "KEPT_FOR", dt.timedelta(seconds=-1))
+    assert snapshot(lake) == newest
+    assert names(lake) == sorted([newest.name, "current"])
+
+
+def test_the_path_of_a_snapshot_begins_with_the_configured_folder(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "lake").symlink_to(tmp_path / "disk")  # a container may have only one of both paths
+    lake = LocalLake(folder=str(tmp_path / "lake"))
+    put(lake, KEYS[0], "a file")
+    assert {snapshot(lake).parent, snapshot(lake).parent} == {tmp_path / "lake/snapshots"}
+
+
 def test_a_snapshot_is_deleted_as_a_whole(lake: LocalLake, monkeypatch: pytest.MonkeyPatch) -> None:
     for key in KEYS:
         put(lake, key, "old")
