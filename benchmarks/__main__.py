@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from benchmarks import chart, cleaning, loading, page, running
+from benchmarks import chart, cleaning, loading, page, running, views
 from benchmarks.bench import Bench
 from benchmarks.measure import REPOSITORY
 from benchmarks.requirements import REQUIREMENTS
@@ -26,6 +26,7 @@ GROUPS: Mapping[str, Callable[[Bench], list[Comparison]]] = {
     "read": loading.reading,
     "backfill": running.backfill,
     "marts": running.marts,
+    "views": views.comparisons,
     "sensor": running.sensor,
     "full-months": running.full_months,
 }

@@ -10,11 +10,12 @@ from benchmarks.measure import REPOSITORY
 from benchmarks.requirements import REQUIREMENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from benchmarks.rounds import Result
 
+_QUESTIONS = "views-question-"
 _BEGIN, _END = "<!-- written by hand: experiments -->", "<!-- end of the section written by hand -->"
 
 _HEAD = """# Benchmarks
@@ -59,7 +60,8 @@ def write(results: Mapping[str, Result], path: Path) -> None:
         _requirements(results),
         "\n## Measurements\n",
         f"{_READING}\n",
-        *map(_measurements, results.values()),
+        *(_measurements(result) for name, result in results.items() if not name.startswith(_QUESTIONS)),
+        _questions([result for name, result in results.items() if name.startswith(_QUESTIONS)]),
         "## Measured programs\n",
         _peers(),
         "\n## Experiments\n",
@@ -119,6 +121,25 @@ def _measurements(result: Result) -> str:
             *(_optional_median(result, peer, label) for label in ("others_cpu", "disk_wait")),
             f"{result.ratio(peer, base, 'wall'):.2f}",
         ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def _questions(results: Sequence[Result]) -> str:
+    """Return one table for the comparisons of two peers that differ only in the question."""
+    if not results:
+        return ""
+    base, other = results[0].peers
+    lines = [
+        f"**Questions about trips, as {base} and as {other}** ({len(results[0].peers[base])} rounds)\n",
+        f"| question | {base}: wall s | {other}: wall s | wall ratio | {base}: CPU-s | {other}: CPU-s | CPU ratio |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for result in results:
+        cells = [result.title]
+        for label in ("wall", "cpu"):
+            cells += [f"{result.median(peer, label):.3f}" for peer in (base, other)]
+            cells.append(f"{result.ratio(other, base, label):.2f}")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 

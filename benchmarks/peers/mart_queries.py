@@ -11,9 +11,9 @@ from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.registry import SERVICES
 
 
-def main(file: str) -> None:
-    """Run the same queries as a Dagster run."""
-    warehouse, services = DuckDBWarehouse(file=file), [SERVICES["yellow"]]
+def main(file: str, kind: str = "tables") -> None:
+    """Run the same queries as a Dagster run, on trips that are tables or views."""
+    warehouse, services = DuckDBWarehouse(file=file, trip_views=kind == "views"), [SERVICES["yellow"]]
 
     def work() -> None:
         with warehouse.session(writes=True):
@@ -24,4 +24,4 @@ def main(file: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

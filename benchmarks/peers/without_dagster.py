@@ -1,6 +1,6 @@
 """This project without Dagster: cleaning a month, loading a clean month, or both in one process.
 
-python -m benchmarks.peers.without_dagster clean|load|both FILE FOLDER
+python -m benchmarks.peers.without_dagster clean|load|"load tables"|"load views"|both FILE FOLDER
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def clean(path: Path, folder: Path) -> CleanedMonth:
     return clean_month(path, record, service, _MONTH, service.rules, folder)
 
 
-def load(path: Path, folder: Path, cleaned: CleanedMonth | None = None) -> None:
+def load(path: Path, folder: Path, cleaned: CleanedMonth | None = None, *, trip_views: bool = False) -> None:
     """Load the clean month of a lake into the warehouse. A newly cleaned month is published in the lake first."""
     from taxi_assets.storage.lake.local_lake import LocalLake  # noqa: PLC0415
     from taxi_assets.storage.lake.objects import ParquetPartition, StagedParquet  # noqa: PLC0415
@@ -40,7 +40,7 @@ def load(path: Path, folder: Path, cleaned: CleanedMonth | None = None) -> None:
         ParquetPartition.publish(
             lake, prefix, StagedParquet(cleaned.clean, cleaned.report, replaces=None), run_id="benchmark"
         )
-    warehouse = DuckDBWarehouse(file=str(folder / "warehouse.duckdb"))
+    warehouse = DuckDBWarehouse(file=str(folder / "warehouse.duckdb"), trip_views=trip_views)
     warehouse.replace_month(service, _MONTH, ParquetPartition.get(lake, prefix), run_id="benchmark")
 
 
@@ -51,8 +51,9 @@ def main(part: str, path: Path, folder: Path) -> None:
         return
     import taxi_assets.storage.warehouse.duckdb  # noqa: F401, PLC0415
 
-    if part == "load":
-        measure_here(lambda: load(path, folder), written=[folder / "warehouse.duckdb"])
+    if part.startswith("load"):
+        views = part == "load views"
+        measure_here(lambda: load(path, folder, trip_views=views), written=[folder / "warehouse.duckdb"])
     else:
         written = [folder / name for name in ("lake", "quarantine.parquet", "warehouse.duckdb")]
         measure_here(lambda: load(path, folder, clean(path, folder)), written=written)
