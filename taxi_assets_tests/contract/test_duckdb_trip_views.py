@@ -25,13 +25,14 @@ from taxi_assets.errors import (
     WarehouseSchemaError,
     WarehouseTableMissingError,
 )
+from taxi_assets.marts.mart import marts
 from taxi_assets.storage.lake.local_lake import LocalLake
 from taxi_assets.storage.lake.objects import ParquetPartition
 from taxi_assets.storage.warehouse.duckdb import DuckDBWarehouse, connections
 from taxi_assets.tlc.cleaning.report import NO_ROWS
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets_tests.contract.test_any_warehouse import NEXT_MONTH, holds_exactly, replace_month, with_wrong_report
-from taxi_assets_tests.pipeline_harness import Deployment
+from taxi_assets_tests.pipeline_harness import Deployment, failure_messages
 from taxi_assets_tests.table_rows import store_rows
 from taxi_assets_tests.trips import MONTH, publish_generated_month
 
@@ -269,6 +270,34 @@ def test_a_file_with_rows_of_another_month_is_rejected(warehouse: DuckDBWarehous
     with pytest.raises(ReconciliationError):
         replace_month(warehouse, wrong)
     assert warehouse.loaded_month(GREEN, MONTH) is None
+
+
+def test_marts_checks_and_reports_are_the_same_as_with_tables(tmp_path: Path) -> None:
+    found = {}
+    for trips in ("tables", "views"):
+        address = f"duckdb:///{tmp_path / trips / 'warehouse.duckdb'}?trips={trips}"
+        deployment = Deployment(tmp_path / trips, "sample", warehouse_address=address)
+        for job in ("reference", "green", "fhv", "marts", "green_report", "quality"):
+            result = deployment.run(job, None if job in {"reference", "quality"} else "2021-01")
+            assert result.success, failure_messages(result)
+        assert all(deployment.run_checks("green", "2021-01").values())
+        with duckdb.connect(str(deployment.warehouse), read_only=True) as client:
+            found[trips] = {name: client.execute(f"FROM taxi.{name} ORDER BY ALL").fetchall() for name in marts()}
+            ((kind,),) = client.execute(
+                "SELECT table_type FROM information_schema.tables WHERE table_name = 'green_trips'"
+            ).fetchall()
+        assert (kind == "VIEW") == (trips == "views")
+    assert found["tables"] == found["views"]
+    assert all(found["tables"].values())
+
+
+def test_an_unchanged_month_is_not_loaded_again(tmp_path: Path) -> None:
+    address = f"duckdb:///{tmp_path / 'warehouse.duckdb'}?trips=views"
+    deployment = Deployment(tmp_path, "sample", warehouse_address=address)
+    assert deployment.run("green", "2021-01").success
+    before = (tmp_path / "warehouse.duckdb").read_bytes()
+    assert deployment.run("green", "2021-01").success
+    assert (tmp_path / "warehouse.duckdb").read_bytes() == before
 
 
 # --- tables and views of the same name --------------------------------------------------------------------------------

@@ -137,7 +137,7 @@ def connect_without_file(path: str, wait_seconds: float) -> Iterator[duckdb.Duck
         except BaseException:
             idle.instance.close()
             raise
-        _idle.append(idle)
+        _keep(idle)
 
 
 @contextmanager
@@ -164,6 +164,11 @@ def database_name(path: str) -> str:
     """Return the name that DuckDB gives to the database of a file that a client opens or attaches without a name."""
     name = next((part for part in Path(path).name.split(".") if part), "")
     return f"{name}_db" if name.lower() in _RESERVED_NAMES else name
+
+
+def _keep(idle: _Idle) -> None:
+    close_idle()
+    _idle.append(idle)
 
 
 def close_idle() -> None:
@@ -209,7 +214,7 @@ def _attached_instance(path: str, wait_seconds: float, *, read_only: bool) -> It
             keep = _detach(idle.instance) and _is_worth_keeping(idle, time.monotonic() - attached)
         finally:
             if keep:
-                _idle.append(idle)
+                _keep(idle)
             else:
                 idle.instance.close()
 

@@ -211,7 +211,8 @@ def _move(file: Path, target: Path) -> None:
     """Rename a file durably: the database must not refer to a file that is lost with the power."""
     _sync(file)
     file.replace(target)
-    _sync(target.parent)
+    for folder in target.parents[:3]:  # the first load has created two of them
+        _sync(folder)
 
 
 def _sync(path: Path) -> None:
