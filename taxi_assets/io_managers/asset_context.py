@@ -74,9 +74,11 @@ def object_prefix_of(context: Context, partition_key: str | None = None) -> str:
         context: The context of the asset.
         partition_key: The partition; None if the asset is not partitioned.
     """
-    # A partition key may contain characters that have a meaning in paths.
-    partition = [] if partition_key is None else [quote(partition_key, safe=" |:=,+@").replace("..", "%2E%2E")]
-    return "/".join([*context.asset_key.path, *partition])
+    if partition_key is None:
+        return "/".join(context.asset_key.path)
+    # A partition key may contain characters that have a meaning in paths. A name that begins with a dot is hidden.
+    name = quote(partition_key, safe=" |:=,+@").replace("..", "%2E%2E")
+    return "/".join([*context.asset_key.path, name[:1].replace(".", "%2E") + name[1:]])
 
 
 def single_prefix_of(context: Context) -> str:

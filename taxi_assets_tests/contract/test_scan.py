@@ -241,7 +241,7 @@ def test_the_sum_of_a_column_over_two_years_reads_only_that_column_and_is_exact(
 # --- your own assets --------------------------------------------------------------------------------------------------
 
 MONTHLY = dg.MonthlyPartitionsDefinition("2020-10-01")  # with keys such as 2020-10-01
-BOROUGHS = dg.StaticPartitionsDefinition(["Queens", "a/b #?%", ".."])
+BOROUGHS = dg.StaticPartitionsDefinition(["Queens", "a/b #?%", "..", ".hidden"])
 DAYS = dg.DailyPartitionsDefinition("2020-10-01", end_date="2020-10-04")
 
 
@@ -297,7 +297,7 @@ def test_own_months_are_selected_whatever_their_partition_keys(materialize: Call
 @pytest.mark.parametrize("store", ["lake_parquet", "warehouse_table"])
 @pytest.mark.parametrize(
     ("partitions", "keys"),
-    [(DAYS, ["2020-10-01", "2020-10-03"]), (BOROUGHS, ["Queens", "a/b #?%", ".."])],
+    [(DAYS, ["2020-10-01", "2020-10-03"]), (BOROUGHS, ["Queens", "a/b #?%", "..", ".hidden"])],
     ids=["days", "static"],
 )
 def test_own_partitions_other_than_months_are_scanned_as_a_whole(
