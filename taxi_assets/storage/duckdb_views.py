@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet
 from fsspec.implementations.memory import MemoryFileSystem
 
-from taxi_assets.errors import LakeObjectMissingError
+from taxi_assets.errors import LakeObjectDamagedError, LakeObjectMissingError
 from taxi_assets.marts.mart import marts
 from taxi_assets.storage.lake.staging import temporary_folder
 from taxi_assets.storage.lake_tables import VIEWS_KEY, VIEWS_SCHEMA, LakeTable, lake_tables
@@ -47,6 +47,7 @@ def publish_views(lake: Lake, *, run_id: str) -> list[str]:
 
     Raises:
         LakeObjectMissingError: The lake has no table yet.
+        LakeObjectDamagedError: An object of a table is not a Parquet file. The file of views is not changed.
         LakeConflictError: Another run has replaced the file meanwhile.
     """
     replaces = lake.version(VIEWS_KEY)
@@ -89,7 +90,10 @@ def _create_view(connection: duckdb.DuckDBPyConnection, root: str, table: LakeTa
     # Months may differ in columns that were added later. No part of the path is a Hive partition.
     pattern = f"{glob.escape(root)}/{table.pattern}"
     source = f"read_parquet({literal(pattern)}, union_by_name = true, hive_partitioning = false)"
-    stored = connection.sql(f"FROM {source}").columns
+    try:
+        stored = connection.sql(f"FROM {source}").columns
+    except duckdb.InvalidInputException as error:  # which names the file
+        raise _damaged_error(table, str(error).removeprefix("Invalid Input Error: ")) from error
     columns = ", ".join(
         quote(column.name) if column.name in stored else f"NULL::{TYPES[column.type]} AS {quote(column.name)}"
         for column in table.columns
@@ -99,6 +103,13 @@ def _create_view(connection: duckdb.DuckDBPyConnection, root: str, table: LakeTa
     for column in table.columns:
         name = f"{quote(table.name)}.{quote(column.name)}"
         connection.execute(f"COMMENT ON COLUMN {name} IS {literal(column.description_with_unit)}")
+
+
+def _damaged_error(table: LakeTable, reason: str) -> LakeObjectDamagedError:
+    return LakeObjectDamagedError(
+        f"{VIEWS_KEY} cannot be written: the view {table.name} cannot be created. {reason.removesuffix('.')}.",
+        remedy=f"Materialize {table.asset} again{' for this month' if table.is_monthly else ''}, then the views.",
+    )
 
 
 def _mart_views(names: Sequence[str]) -> dict[str, str]:
@@ -151,7 +162,10 @@ def _stored_schema(lake: Lake, table: LakeTable, keys: Sequence[str]) -> pa.Sche
     found: dict[str, pa.Field] = {}
     for key in reversed(keys):
         with lake.open(key) as file:
-            found |= {field.name: field for field in pyarrow.parquet.read_schema(file)}
+            try:
+                found |= {field.name: field for field in pyarrow.parquet.read_schema(file)}
+            except (pa.ArrowException, OSError, ValueError) as error:  # pyarrow raises any of these
+                raise _damaged_error(table, f"{lake.uri(key)} is not a Parquet file.") from error
         if found.keys() >= set(table.schema.names):
             break
     return pa.schema(found.values())

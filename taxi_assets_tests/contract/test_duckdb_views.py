@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from taxi_assets.errors import LakeConflictError, LakeObjectMissingError
+from taxi_assets.errors import LakeConflictError, LakeObjectDamagedError, LakeObjectMissingError
 from taxi_assets.marts.mart import marts
 from taxi_assets.reports.quality_metrics import quality_frame
 from taxi_assets.storage.duckdb_views import publish_views
@@ -155,6 +155,21 @@ def test_a_column_that_only_some_months_have_is_null_in_the_others(lake: Lake) -
     lake.delete(f"clean/green_trips/{NEXT_MONTH}.parquet")
     publish_views(lake, run_id="a run")
     assert query(lake, "SELECT typeof(ehail_fee), count(*) FROM taxi.green_trips GROUP BY 1") == [("DECIMAL(12,2)", 5)]
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>" * 100], ids=["empty", "text"])
+def test_a_damaged_month_is_an_error_that_names_it_and_the_older_views_stay(lake: Lake, content: bytes) -> None:
+    publish_trips(lake, GREEN, MONTH, trips_of(GREEN, MONTH, 60))
+    publish_views(lake, run_id="a run")
+    written = lake.version(VIEWS_KEY)
+    with lake.staging() as folder:
+        (folder / "damaged").write_bytes(content)
+        lake.publish(folder / "damaged", f"clean/green_trips/{NEXT_MONTH}.parquet", replaces=None, run_id="a user")
+    with pytest.raises(
+        LakeObjectDamagedError, match=rf"green_trips/{NEXT_MONTH}\.parquet.*Materialize clean/green_trips"
+    ):
+        publish_views(lake, run_id="another run")
+    assert lake.version(VIEWS_KEY) == written
 
 
 def test_a_copy_of_a_month_under_another_name_is_not_counted_twice(lake: Lake) -> None:
