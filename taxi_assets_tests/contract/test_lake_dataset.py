@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from taxi_assets.storage.lake.base_lake import Lake
     from taxi_assets_tests.contract.stores import LakeBackend
+    from taxi_assets_tests.google.cloud_storage import CloudStorage
 
 SCHEMA = pa.schema([("part", pa.int64()), ("version", pa.int64()), ("dollars", pa.decimal128(12, 2))])
 ROWS = 1000
@@ -216,6 +218,23 @@ def test_hundreds_of_objects_need_few_open_files(lake: Lake) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert len(os.listdir("/proc/self/fd")) < open_files + 30  # noqa: PTH208
+
+
+def test_a_scan_of_a_column_downloads_little_more_than_the_column(
+    gcs_lake: LakeBackend, cloud_storage: CloudStorage
+) -> None:
+    lake, rows = gcs_lake.open(), 50_000
+    random = np.random.default_rng(1)
+    table = pa.table({name: random.random(rows) for name in "abcdefgh"})
+    with lake.staging() as folder:
+        pyarrow.parquet.write_table(table, folder / "rows", row_group_size=rows, use_dictionary=False)
+        size = (folder / "rows").stat().st_size
+        lake.publish(folder / "rows", "mine/rows.parquet", replaces=None, run_id="a")
+    cloud_storage.requests.clear()
+    scanned = LakeDataset(lake, {"mine/rows.parquet": None}, table.schema)
+    assert scanned.to_table(columns=["c"]) == table.select(["c"])
+    downloaded = sum(request.sent_bytes for request in cloud_storage.requests)
+    assert size / 8 < downloaded < size / 8 + (1 << 18)
 
 
 def test_threads_can_share_a_dataset(lake: Lake) -> None:

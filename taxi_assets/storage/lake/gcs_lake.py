@@ -26,8 +26,8 @@ from taxi_assets.storage.lake.staging import temporary_folder
 
 _UPLOAD_CHUNK_BYTES = 8 << 20
 """Larger files are uploaded in chunks of this size; an interrupted upload resumes with the last chunk."""
-_READ_CHUNK_BYTES = 1 << 20
-"""The smallest range read from a large object."""
+_READ_CHUNK_BYTES = 1 << 18
+"""The smallest range read from a large object: less than a column of a row group of trips."""
 _SMALL_OBJECT_BYTES = 1 << 16
 """An object of at most this size is read by one request."""
 _SHA256_KEY, _RUN_KEY = "taxi-sha256", "taxi-run"
