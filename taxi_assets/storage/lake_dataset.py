@@ -6,6 +6,7 @@ import atexit
 import io
 import time
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, NoReturn
+from weakref import WeakSet
 
 import pyarrow as pa
 import pyarrow.dataset
@@ -15,7 +16,7 @@ from taxi_assets.errors import LakeConflictError
 from taxi_assets.storage.lake.base_lake import conflict_error
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     import pyarrow.compute as pc
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 _FORMAT = pyarrow.dataset.ParquetFileFormat()
 _ATTEMPTS = 10
-_END_SECONDS = 10
+_CLOSE_SECONDS = 10
+_RELEASE_SECONDS = 0.5
 # With pyarrow's defaults, 16 batches of 4 files, a scan of all columns of yellow trips holds 2 GB.
 _READ_AHEAD = {"batch_readahead": 2, "fragment_readahead": 2}
 _NO_READ_AHEAD = {"batch_readahead": 1, "fragment_readahead": 1}
@@ -114,7 +116,9 @@ class LakeDataset(pyarrow.dataset.FileSystemDataset):  # type: ignore[misc]  # p
     def _current(self) -> Any:
         """Return a dataset for one scan, which opens each object once."""
         if self._lake.is_remote:
-            files = pyarrow.fs.PyFileSystem(_LakeFiles(self._lake))
+            handler = _LakeFiles(self._lake)
+            _scans.add(handler)
+            files = pyarrow.fs.PyFileSystem(handler)
             return self._open(_fragments(self._objects, files), files)
         # Reading needs no Python code. pyarrow's threads would call it after the end of a script, which then crashes.
         files = pyarrow.fs.LocalFileSystem()
@@ -228,12 +232,27 @@ class _ScannedFile(io.RawIOBase):
             raise InterruptedError("The process ends.")
 
     @classmethod
-    def end_all(cls) -> None:
+    def fail_all(cls) -> None:
         """Let all scans fail, and wait until they have closed their files."""
         cls._process_ends = True
-        deadline = time.monotonic() + _END_SECONDS
-        while cls._unclosed and time.monotonic() < deadline:
-            time.sleep(0.01)
+        _wait_while(cls._unclosed, _CLOSE_SECONDS)
 
 
-atexit.register(_ScannedFile.end_all)
+_scans: WeakSet[_LakeFiles] = WeakSet()
+"""The scans that pyarrow has not released yet."""
+
+
+def _end_scans() -> None:
+    _ScannedFile.fail_all()
+    # Those that the script itself keeps are not released before the process ends.
+    _wait_while(_scans, _RELEASE_SECONDS)
+
+
+def _wait_while(busy: Collection[Any], seconds: float) -> None:
+    """Wait until a collection is empty, but not longer than some seconds. Threads of pyarrow go on meanwhile."""
+    deadline = time.monotonic() + seconds
+    while busy and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+atexit.register(_end_scans)
