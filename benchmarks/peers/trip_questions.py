@@ -43,7 +43,7 @@ QUESTIONS = {
     "10. What is each vendor's share by zone?": """
         SELECT pickup_location_id, vendor_id, count(*),
           count(*) / sum(count(*)) OVER (PARTITION BY pickup_location_id)
-        FROM trips GROUP BY ALL""",
+        FROM trips GROUP BY pickup_location_id, vendor_id""",
 }
 
 
