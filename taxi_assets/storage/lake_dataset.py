@@ -14,7 +14,6 @@ import pyarrow.fs
 
 from taxi_assets.errors import LakeConflictError
 from taxi_assets.storage.lake.base_lake import conflict_error
-from taxi_assets.storage.parquet_rows import SelfClosingFile
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -188,7 +187,7 @@ class _LakeFiles(pyarrow.fs.FileSystemHandler):  # type: ignore[misc]  # pyarrow
     move = copy_file = _unavailable
 
 
-class _ScannedFile(SelfClosingFile):
+class _ScannedFile(io.RawIOBase):
     """A file that pyarrow's threads read until the process ends. It is closed with the last scan that reads it.
 
     A scan of which only the first rows are used still reads ahead. A thread that calls Python code while the
@@ -199,7 +198,7 @@ class _ScannedFile(SelfClosingFile):
     _process_ends: ClassVar[bool] = False
 
     def __init__(self) -> None:
-        super().__init__(io.BytesIO())
+        self._file: BinaryIO = io.BytesIO()
         self._require_running()
         self._unclosed.add(id(self))
 
@@ -207,12 +206,25 @@ class _ScannedFile(SelfClosingFile):
         """Read this file from now on."""
         self._file = file
 
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
     def read(self, size: int = -1) -> bytes:
         self._require_running()
-        return super().read(size)
+        return self._file.read(size)
 
-    def close(self) -> None:
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:  # called by the destructor, too
         self._unclosed.discard(id(self))
+        self._file.close()
         super().close()
 
     def _require_running(self) -> None:

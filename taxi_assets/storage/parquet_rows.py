@@ -68,40 +68,34 @@ def open_files(files: Mapping[str, BinaryIO]) -> Any:
     Raises:
         AssetDefinitionError: Files have the same column with types that cannot be combined.
     """
-    opened = {name: pa.PythonFile(SelfClosingFile(file), mode="r") for name, file in files.items()}
+    opened = {name: pa.PythonFile(_SelfClosingFile(file), mode="r") for name, file in files.items()}
     fragments = {name: _FORMAT.make_fragment(file) for name, file in opened.items()}
     schema = unify_schemas({name: fragment.physical_schema for name, fragment in fragments.items()})
     return pyarrow.dataset.FileSystemDataset([*fragments.values()], schema, _FORMAT)
 
 
-class SelfClosingFile(io.RawIOBase):
+class _SelfClosingFile(io.RawIOBase):
     """A file that is closed with the last dataset that reads it."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
 
     def readable(self) -> bool:
-        """Return true."""
         return True
 
     def seekable(self) -> bool:
-        """Return true."""
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """Read up to `size` bytes; by default all."""
         return self._file.read(size)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move to a position, and return it."""
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
-        """Return the position."""
         return self._file.tell()
 
-    def close(self) -> None:
-        """Close the file. The destructor calls this, too."""
+    def close(self) -> None:  # called by the destructor, too
         self._file.close()
         super().close()
 
