@@ -46,7 +46,7 @@ def graph(definitions: dg.Definitions) -> str:
             "<title>The assets of taxi_assets and their dependencies</title>",
             f'<rect width="{width}" height="{height}" rx="8" fill="#ffffff"/>',
             '<g fill="none" stroke="#90a4ae">',
-            *(_line(places[a], places[b]) for a, b in edges),
+            *(_line(places[a], places[b], places.values()) for a, b in edges),
             '</g><g stroke="#607d8b" text-anchor="middle">',
             *(_box(key, places[key]) for key in sorted(places)),
             "</g></svg>",
@@ -104,12 +104,19 @@ def _by_depth(keys: Iterable[dg.AssetKey], depth: Callable[[dg.AssetKey], int]) 
     return sorted(columns.items())
 
 
-def _line(start: tuple[int, int], end: tuple[int, int]) -> str:
-    """Return the line between two boxes: horizontal, with a curve before the second box."""
+def _line(start: tuple[int, int], end: tuple[int, int], boxes: Iterable[tuple[int, int]]) -> str:
+    """Return the line between two boxes: horizontal, with a curve before the second box.
+
+    The line runs below the row of the first box if there are other boxes in its way.
+    """
     x, y, to_x, to_y = start[0] + _WIDTH, start[1] + _HEIGHT // 2, end[0], end[1] + _HEIGHT // 2
     bend = to_x - (_ACROSS - _WIDTH)
     middle = (bend + to_x) // 2
-    return f'<path d="M{x} {y}H{bend}C{middle} {y} {middle} {to_y} {to_x} {to_y}"/>'
+    begin = f"M{x} {y}"
+    if any(start[0] < box_x < end[0] and box_y == start[1] for box_x, box_y in boxes):
+        below = start[1] + _HEIGHT + (_DOWN - _HEIGHT) // 2
+        begin, y = f"M{x - _BETWEEN} {start[1] + _HEIGHT}V{below}", below
+    return f'<path d="{begin}H{bend}C{middle} {y} {middle} {to_y} {to_x} {to_y}"/>'
 
 
 def _box(key: dg.AssetKey, place: tuple[int, int]) -> str:
