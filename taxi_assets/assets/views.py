@@ -42,11 +42,13 @@ def views_asset(retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
 
         with as_failures(retry_number=context.retry_number):
             names = publish_views(lake, run_id=context.run.run_id)
+            months = [(table.name, len(table.stored_keys(lake))) for table in lake_tables() if table.is_monthly]
         missing = [table.name for table in lake_tables() if table.name not in names]
         yield dg.MaterializeResult(
             metadata={
                 "views": ", ".join(names),
                 "tables_not_in_the_lake": ", ".join(missing) or "none",
+                "months_in_the_lake": dg.MetadataValue.md(metadata.markdown_table(["table", "months"], months)),
                 **metadata.lake_uri(lake.uri(VIEWS_KEY)),
             }
         )

@@ -47,7 +47,8 @@ def publish_views(lake: Lake, *, run_id: str) -> list[str]:
 
     Raises:
         LakeObjectMissingError: The lake has no table yet.
-        LakeObjectDamagedError: An object of a table is not a Parquet file. The file of views is not changed.
+        LakeObjectDamagedError: An object of a table is not a Parquet file, or has a column of another type. The file
+            of views is not changed.
         LakeConflictError: Another run has replaced the file meanwhile.
     """
     replaces = lake.version(VIEWS_KEY)
@@ -91,9 +92,14 @@ def _create_view(connection: duckdb.DuckDBPyConnection, root: str, table: LakeTa
     pattern = f"{glob.escape(root)}/{table.pattern}"
     source = f"read_parquet({literal(pattern)}, union_by_name = true, hive_partitioning = false)"
     try:
-        stored = connection.sql(f"FROM {source}").columns
+        relation = connection.sql(f"FROM {source}")
     except duckdb.InvalidInputException as error:  # which names the file
         raise _damaged_error(table, str(error).removeprefix("Invalid Input Error: ")) from error
+    stored = dict(zip(relation.columns, map(str, relation.types), strict=True))
+    for column in table.columns:
+        if stored.get(column.name, TYPES[column.type]) != TYPES[column.type]:
+            types = f"{stored[column.name]} in at least one file; the schema requires {TYPES[column.type]}"
+            raise _damaged_error(table, f"Column {column.name} has type {types}.")
     columns = ", ".join(
         quote(column.name) if column.name in stored else f"NULL::{TYPES[column.type]} AS {quote(column.name)}"
         for column in table.columns

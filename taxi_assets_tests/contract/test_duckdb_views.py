@@ -195,6 +195,23 @@ def test_a_client_that_wrote_to_the_file_and_was_killed_does_not_make_the_next_f
         assert connection.sql("SELECT count(*) FROM taxi.green_trips").fetchall() == [(65,)]
 
 
+def test_a_column_of_another_type_is_one_error_and_the_older_views_stay(lake: Lake) -> None:
+    publish_trips(lake, GREEN, MONTH, trips_of(GREEN, MONTH, 5))
+    publish_views(lake, run_id="a run")
+    with lake.open(f"clean/green_trips/{MONTH}.parquet") as file:
+        rows = pa.parquet.read_table(file)
+    place = rows.schema.get_field_index("total_amount")
+    rows = rows.set_column(place, "total_amount", rows["total_amount"].cast(pa.float64()))
+    with lake.staging() as folder:
+        pa.parquet.write_table(rows, folder / "rows.parquet")
+        lake.publish(folder / "rows.parquet", f"clean/green_trips/{NEXT_MONTH}.parquet", replaces=None, run_id="other")
+    before = lake.version(VIEWS_KEY)
+    message = r"Column total_amount has type DOUBLE in at least one file; the schema requires DECIMAL\(12,2\)\. Mater"
+    with pytest.raises(LakeObjectDamagedError, match=message):
+        publish_views(lake, run_id="a run")
+    assert lake.version(VIEWS_KEY) == before
+
+
 def test_a_table_that_is_not_in_the_lake_has_no_view(lake: Lake) -> None:
     publish_trips(lake, YELLOW, MONTH, trips_of(YELLOW, MONTH, 5))
     assert publish_views(lake, run_id="a run") == ["yellow_trips"]
