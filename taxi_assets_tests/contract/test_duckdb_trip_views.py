@@ -110,6 +110,24 @@ def test_a_load_copies_the_file_if_the_lake_is_on_another_file_system(
     assert warehouse.totals(GREEN, MONTH) == trips.report.clean
 
 
+def test_a_full_disk_is_an_error_in_one_line_and_leaves_the_old_month(
+    warehouse: DuckDBWarehouse, lake: LocalLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = publish_generated_month(lake)
+    replace_month(warehouse, old)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("taxi_assets.storage.warehouse.duckdb.trip_views._link_or_copy", refuse)
+    with pytest.raises(
+        WarehouseConfigurationError, match=r"green_trips cannot be written to \(No space left on device\)"
+    ):
+        replace_month(warehouse, publish_generated_month(lake, rows=5, layer="newer"))
+    assert holds_exactly(warehouse, old)
+    assert len(files(warehouse)) == 1
+
+
 def test_the_rows_change_with_the_load_and_not_with_the_lake(warehouse: DuckDBWarehouse, lake: LocalLake) -> None:
     old = publish_generated_month(lake)
     replace_month(warehouse, old)

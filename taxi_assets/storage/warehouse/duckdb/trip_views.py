@@ -15,7 +15,7 @@ import glob
 import hashlib
 import os
 import shutil
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,20 +51,33 @@ def staged_file(folder: Path, source: Path) -> Iterator[Path]:
     """Create a hard link to a local file, or a copy of it, in a private subfolder.
 
     The subfolder is deleted when the context ends. If the process is killed, the next call deletes it.
+
+    Raises:
+        WarehouseConfigurationError: The folder cannot be written to, or its disk is full.
     """
     staging = folder / ".staging"
     try:
-        with private_folder(staging) as private:
-            file = private / source.name
+        with ExitStack() as stack:
             try:
-                os.link(source, file)
-            except OSError:  # another file system, or one without hard links
-                shutil.copyfile(source, file)
+                file = stack.enter_context(private_folder(staging)) / source.name
+                _link_or_copy(source, file)
+            except OSError as error:
+                raise WarehouseConfigurationError(
+                    f"{folder} cannot be written to ({error.strerror}). Its contents are unchanged.",
+                    remedy="Free disk space or allow this account to write to it, then run the month again.",
+                ) from error
             yield file
     finally:
         for empty in (staging, folder, folder.parent):
             with suppress(OSError):  # it is in use
                 empty.rmdir()
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(source, target)
 
 
 def file_name(month: Month, file: Path) -> str:
