@@ -177,8 +177,8 @@ def observed_deployment(
 @contextmanager
 def observed_on_duckdb(folder: Path, versions: Republished, *, options: str = "") -> Iterator[ObservedDeployment]:
     """Create a deployment with a lake in a folder and a DuckDB file."""
-    file = folder / "home" / "warehouse.duckdb"
-    deployment = _deployment(folder, warehouse_address=f"duckdb:///{file}{options}")
+    address = {"warehouse_address": f"duckdb:///{folder / 'home' / 'warehouse.duckdb'}{options}"} if options else {}
+    deployment = _deployment(folder, **address)
 
     def select(queries: Sequence[str]) -> list[Rows]:
         with tempfile.TemporaryDirectory() as copies:
