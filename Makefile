@@ -138,9 +138,9 @@ check: $(VENV)/.dev ## Check format, lint, types, import direction and definitio
 	@$(BIN)/lint-imports > /dev/null || $(BIN)/lint-imports
 	@$(BIN)/dagster definitions validate --log-level error
 
-# The last two use the stores of the contract tests.
-FAULT_TESTS := taxi_assets_tests/faults taxi_assets_tests/contract/test_own_assets_killed.py \
-	taxi_assets_tests/contract/test_any_io_manager_faults.py
+# Those in contract/ use the stores of the contract tests.
+FAULT_TESTS := taxi_assets_tests/faults $(foreach kind,connections crashes faults killed locks races, \
+	$(wildcard taxi_assets_tests/contract/test_*_$(kind).py))
 
 .PHONY: test
 test: check ## Run all tests except those of faults, whole deployments and the browser

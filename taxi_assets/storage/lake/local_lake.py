@@ -16,7 +16,7 @@ from pydantic import Field
 from taxi_assets.errors import LakeBusyError, LakeConfigurationError
 from taxi_assets.storage.lake import snapshots
 from taxi_assets.storage.lake.base_lake import Lake, conflict_error, missing_error, validate_key
-from taxi_assets.storage.lake.staging import private_folder
+from taxi_assets.storage.lake.staging import flush_to_disk, private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -53,7 +53,7 @@ class LocalLake(Lake):
                     raise conflict_error(self.uri(key))
                 file.unlink()
                 return
-            _sync(file)
+            flush_to_disk(file)
             file.replace(target)
             os.fsync(folder)
 
@@ -221,11 +221,3 @@ def _describe_lock_holder(descriptor: int) -> str:
             if fields[1] == "FLOCK" and fields[5] == locked_file:
                 return f"PID {fields[4]}"
     return "another process"
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -60,6 +60,15 @@ def private_folder(home: Path) -> Iterator[Path]:
         Path(lock.lock_file).unlink(missing_ok=True)
 
 
+def flush_to_disk(path: Path) -> None:
+    """Flush a file or a folder to disk, so that it survives a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _claim(home: Path) -> tuple[Path, FileLock]:
     # The lock file is next to the folder. The kernel releases a lock when its process ends, so a process that gets the
     # lock knows that the owner is dead.

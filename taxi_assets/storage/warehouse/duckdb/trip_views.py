@@ -24,7 +24,7 @@ from urllib.parse import quote as quote_for_path
 import dagster as dg
 
 from taxi_assets.errors import WarehouseConfigurationError, WarehouseSchemaError
-from taxi_assets.storage.lake.staging import private_folder
+from taxi_assets.storage.lake.staging import flush_to_disk, private_folder
 from taxi_assets.storage.warehouse.base_warehouse import column_type_error
 from taxi_assets.storage.warehouse.duckdb.tables import TYPES, Table, literal, quote
 
@@ -222,15 +222,7 @@ def require_table(schema: Schema, service: Service, qualified_name: str) -> None
 
 def _move(file: Path, target: Path) -> None:
     """Rename a file durably: the database must not refer to a file that is lost with the power."""
-    _sync(file)
+    flush_to_disk(file)
     file.replace(target)
     for folder in target.parents[:3]:  # the first load has created two of them
-        _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        flush_to_disk(folder)
