@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import dagster as dg
 import yaml
 from sqlglot import exp
 
@@ -32,8 +33,6 @@ from taxi_assets.tlc.zones import ZONE_COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
-    import dagster as dg
 
     from taxi_assets.marts.mart import Mart
     from taxi_assets.storage.warehouse.base_warehouse import Warehouse
@@ -132,10 +131,8 @@ def _source(warehouse: Warehouse, tables: Sequence[dict[str, Any]]) -> dict[str,
 
 
 def _tables(engine: Engine, description: Callable[[dg.AssetKey], str]) -> Iterator[dict[str, Any]]:
-    from dagster import AssetKey  # noqa: PLC0415
-
     for service in SERVICES.values():
-        key, never_null = AssetKey(["warehouse", service.table]), _never_null(service)
+        key, never_null = dg.AssetKey(["warehouse", service.table]), _never_null(service)
         columns = [_column(engine, column, ["not_null"] * (column.name in never_null)) for column in service.columns]
         yield _table(key, service.table, description(key), columns, loaded_at=engine.trips_loaded_at(service))
     zone_tests = {"location_id": ["not_null", "unique"]}

@@ -311,7 +311,7 @@ def _select_months(
 
 def _not_stored_error(asset: str, place: str) -> LakeObjectMissingError:
     return LakeObjectMissingError(
-        f"{asset} is not stored in the lake: there is no file in {place}.",
+        f"{asset} is not stored in the lake: {place} contains no file.",
         remedy="Materialize the asset, or set TAXI_LAKE to the lake that contains it: a folder, or gs://bucket/prefix.",
     )
 

@@ -125,7 +125,7 @@ def test_an_asset_that_is_not_stored_names_the_lake_and_how_to_choose_another(an
     ):
         with pytest.raises(LakeObjectMissingError) as error:
             taxi_assets.scan(asset)
-        assert error.value.problem == f"{asset} is not stored in the lake: there is no file in {any_lake.uri(place)}."
+        assert error.value.problem == f"{asset} is not stored in the lake: {any_lake.uri(place)} contains no file."
         assert "set TAXI_LAKE to the lake that contains it" in error.value.remedy
 
 

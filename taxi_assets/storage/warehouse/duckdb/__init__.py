@@ -108,7 +108,7 @@ class DuckDBWarehouse(Warehouse):
             yield
 
     def totals(self, service: Service, month: Month) -> ControlTotals:
-        """Return the control totals of the month, counted by a query; `NO_ROWS` if there is no table to read."""
+        """Return the control totals of the month, counted by a query; `NO_ROWS` without a readable table."""
         with suppress(WarehouseTableMissingError), self._open_table(service.table) as table:
             if table is not None:
                 return _totals(table, service, month)
