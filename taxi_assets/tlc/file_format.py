@@ -11,3 +11,5 @@ class FileFormat(StrEnum):
     CSV_GZ = "csv.gz"
     CSV = "csv"
     PARQUET = "parquet"
+    ZIP = "zip"
+    """An archive of parts."""

@@ -62,7 +62,7 @@ class SourceRecord(BaseModel):
 
     url: str = Field(description="The URL it was downloaded from, without secrets.")
     publisher: str = Field(description="The publisher: datatalksclub, tlc, sample, or the location in TAXI_SOURCE.")
-    format: FileFormat = Field(description="csv.gz, csv or parquet.")
+    format: FileFormat = Field(description="csv.gz, csv, parquet or zip.")
     bytes: int = Field(description="Length as published, in bytes.")
     sha256: str = Field(description="SHA-256 digest of the bytes, in hexadecimal.")
     rows: int = Field(description="Data rows: non-blank lines without the header, or the count in the Parquet footer.")

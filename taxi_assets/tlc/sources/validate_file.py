@@ -156,7 +156,12 @@ def _require_expected_content(head: bytes, expected: FileFormat, subject: str = 
         )
 
 
-_FORMAT_NAMES = {FileFormat.CSV: "CSV text", FileFormat.CSV_GZ: "gzip (csv.gz)", FileFormat.PARQUET: "Parquet"}
+_FORMAT_NAMES = {
+    FileFormat.CSV: "CSV text",
+    FileFormat.CSV_GZ: "gzip (csv.gz)",
+    FileFormat.PARQUET: "Parquet",
+    FileFormat.ZIP: "a zip archive",
+}
 
 
 def _detect_format(head: bytes) -> FileFormat | None:

@@ -315,7 +315,7 @@ def test_a_month_that_a_folder_does_not_have_is_not_published(tmp_path: Path, ou
     first = f"{tmp_path.as_uri()}/yellow_tripdata_2031-01"
     assert error.value.problem == (
         f"yellow 2031-01 is not published at {first}.csv.gz (no such file), nor at {first}.csv (no such file), "
-        f"nor at {first}.parquet (no such file)."
+        f"nor at {first}.parquet (no such file), nor at {first}.zip (no such file)."
     )
 
 
