@@ -7,6 +7,7 @@ What belongs here:
 - `transports/`: one way of reading files per kind of URL.
 - `source_record.py`: the values that describe a published file and the copy in the lake.
 - `validate_file.py`: checks that a file is a complete trip file, and counts its rows.
+- `wrong_formats.py`: recognizes error pages and other documents by their first bytes.
 
 What does not belong here: storing files (`storage/lake/`), reading their rows (`tlc/readers/`), and Dagster.
 """

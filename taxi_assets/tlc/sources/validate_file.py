@@ -10,7 +10,6 @@ in one is detected by the other.
 from __future__ import annotations
 
 import gzip
-import html
 import io
 import re
 import zlib
@@ -23,6 +22,7 @@ import pyarrow.parquet as pq
 
 from taxi_assets.errors import InvalidFileError
 from taxi_assets.tlc.file_format import FileFormat
+from taxi_assets.tlc.sources.wrong_formats import detect_wrong_format
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -145,7 +145,7 @@ def _validate(path: Path, expected: FileFormat, limits: FileLimits) -> int:
 
 
 def _require_expected_content(head: bytes, expected: FileFormat, subject: str = "it") -> None:
-    wrong_format = _detect_wrong_format(head)
+    wrong_format = detect_wrong_format(head)
     if wrong_format is not None:
         raise _InvalidContentError(f"{subject} is {wrong_format}, not {_FORMAT_NAMES[expected]}", _OPEN_IN_BROWSER)
     actual = _detect_format(head)
@@ -173,30 +173,6 @@ def _detect_format(head: bytes) -> FileFormat | None:
     if first_line is None or b"\0" in first_line[0]:
         return None
     return FileFormat.CSV
-
-
-def _detect_wrong_format(head: bytes) -> str | None:
-    """Return the kind of document that was downloaded instead of a trip file, or None if it is not recognized."""
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if text.startswith(b"<"):
-        if re.search(rb"<!doctype\s+html|<html|<head|<title", text, re.IGNORECASE):
-            return "an HTML page" + _quote_match(rb"<title[^>]*>(.*?)</title", text)
-        return "an XML document" + _quote_match(rb"<code>(.*?)</code>", text)
-    if text.startswith((b"{", b"[")):
-        return "a JSON document"
-    if text.startswith(b"version https://git-lfs"):
-        return "a git-LFS pointer"
-    if text.startswith(b"PK\x03\x04"):
-        return "a zip archive"
-    return None
-
-
-def _quote_match(pattern: bytes, text: bytes) -> str:
-    match = re.search(pattern, text, re.IGNORECASE | re.DOTALL)
-    message = html.unescape(match[1].decode("utf-8", "replace")) if match else ""
-    # A terminal could interpret control characters as commands.
-    words = " ".join("".join(c if c.isprintable() else " " for c in message).split())
-    return f' ("{words[:100]}")' if words else ""
 
 
 # --- CSV ------------------------------------------------------------------------------------------------------------
