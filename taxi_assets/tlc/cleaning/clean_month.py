@@ -1,47 +1,35 @@
 """Clean one published file into two Parquet files: clean trips and quarantine. No row is lost.
 
-Belongs here: the order of the steps, and the counting of rows. Does not belong here: reading (`readers/`), splitting
-one batch (`split_batch.py`), values (`values.py`) and rules (`rules.py`).
+Belongs here: the order of the steps, and the checks of a whole month. Does not belong here: reading (`readers/`),
+splitting one batch (`split_batch.py`), values (`values.py`), rules (`rules.py`) and counting (`report_builder.py`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from taxi_assets.errors import InvalidFileError, ReconciliationError, TooManyQuarantinedError
 from taxi_assets.tlc.cleaning.quarantine import QUARANTINE_SCHEMA
-from taxi_assets.tlc.cleaning.report import (
-    NO_ROWS,
-    CleaningReport,
-    ReasonTotals,
-    UnknownColumn,
-    compute_totals,
-    to_cents,
-)
-from taxi_assets.tlc.cleaning.split_batch import SplitBatch, split_batch
+from taxi_assets.tlc.cleaning.report_builder import ReportBuilder
+from taxi_assets.tlc.cleaning.split_batch import split_batch
 from taxi_assets.tlc.parquet_io import QUARANTINE_ROW_GROUP_ROWS, ROW_GROUP_ROWS, TripWriter
 from taxi_assets.tlc.readers.csv_blocks import DECOMPRESSION_ERRORS
-from taxi_assets.tlc.readers.header import readable_name
-from taxi_assets.tlc.readers.json_text import to_json_value
 from taxi_assets.tlc.readers.open_trips import open_trips
-from taxi_assets.tlc.schema import ColumnType
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from taxi_assets.tlc.cleaning.report import CleaningReport
     from taxi_assets.tlc.month import Month
-    from taxi_assets.tlc.readers.base_reader import RawBatch, TripReader
+    from taxi_assets.tlc.readers.base_reader import RawBatch
     from taxi_assets.tlc.rules import Rule
     from taxi_assets.tlc.schema import Service
     from taxi_assets.tlc.sources.source_record import SourceRecord
@@ -51,9 +39,6 @@ MAXIMUM_SHARE_QUARANTINED = 0.5
 
 With a larger share, nothing is written to the lake: the file's format has probably changed.
 """
-
-# Examples of an unknown column: distinct values, their maximum length in characters, and the rows read per batch.
-_EXAMPLES, _EXAMPLE_LENGTH, _EXAMPLE_ROWS = 3, 80, 1000
 
 
 @dataclass(frozen=True)
@@ -109,7 +94,7 @@ def clean_month(
     """
     label = f"{service.name} {month}"
     clean_path, quarantine_path = output_dir / "clean.parquet", output_dir / "quarantine.parquet"
-    report_builder = _ReportBuilder(service, month)
+    report_builder = ReportBuilder(service, month)
     with ExitStack() as stack:
         with _read_errors_as_invalid_file(record, label):
             reader = stack.enter_context(open_trips(path, record.format, service, label=label))
@@ -120,10 +105,10 @@ def clean_month(
         reader_thread = stack.enter_context(ThreadPoolExecutor(1, "read"))
         for raw in _prefetch(reader.batches(), reader_thread, record, label):
             split = split_batch(raw, service, month, rules, reader=reader)
-            report_builder.add(raw, split, reader)
+            report_builder.add(raw, split)
             clean_writer.write(split.clean)
             quarantine_writer.write(split.quarantine)
-        report = report_builder.build(reader, record, rules)
+        report = report_builder.build(record, rules, data_version(record, service, rules))
         _check_totals_and_quarantine_rate(report, label)
         clean_writer.finish(report.footer())
         quarantine_writer.finish(report.footer())
@@ -169,87 +154,4 @@ def _check_totals_and_quarantine_rate(report: CleaningReport, label: str) -> Non
             f"{label}: {report.rows_quarantined:,} of {report.rows_raw:,} rows would be quarantined ({reasons}). "
             "Nothing was written.",
             remedy="Check the file: its format may have changed. To skip rules, choose them in the run config.",
-        )
-
-
-class _ReportBuilder:
-    """Builds the report of a month from its batches."""
-
-    def __init__(self, service: Service, month: Month) -> None:
-        self._service = service
-        self._month = month
-        self._clean = NO_ROWS
-        self._quarantined = self._quarantined_cents = 0
-        self._reasons: Counter[str] = Counter()
-        self._reason_cents: Counter[str] = Counter()
-        self._by_day = np.zeros(month.days, np.int64)
-        self._examples: dict[int, dict[str, None]] = {}
-
-    def add(self, raw: RawBatch, split: SplitBatch, reader: TripReader) -> None:
-        """Count the rows of a batch."""
-        clean = split.clean
-        self._clean += compute_totals(clean, self._service.money_columns)
-        for day in pc.value_counts(clean.column("pickup_date")).to_pylist():
-            index = (day["values"] - self._month.start).days if day["values"] else -1
-            if 0 <= index < self._month.days:
-                self._by_day[index] += day["counts"]
-        self._add_quarantined(split.quarantine)
-        self._add_examples(raw, reader)
-
-    def _add_quarantined(self, quarantine: Any) -> None:
-        reasons, totals = quarantine.column("reasons"), quarantine.column("total_amount")
-        self._quarantined += quarantine.num_rows
-        self._quarantined_cents += to_cents(pc.sum(totals).as_py())
-        names = reasons.flatten().dictionary_encode()
-        # The working type is decimal64 with two decimals. Its bytes, viewed as int64, are the cents.
-        cents = pc.cast(totals, ColumnType.MONEY.working_type).view(pa.int64()).fill_null(0)
-        cents = np.asarray(cents.take(pc.list_parent_indices(reasons)))
-        for code, name in enumerate(names.dictionary.to_pylist()):
-            has_reason = np.asarray(names.indices) == code
-            self._reasons[name] += int(np.count_nonzero(has_reason))
-            self._reason_cents[name] += int(cents[has_reason].sum())
-
-    def _add_examples(self, raw: RawBatch, reader: TripReader) -> None:
-        # `reader.match` maps the file's columns to the service's; `unknown` has the positions of the others.
-        for position in reader.match.unknown:
-            examples = self._examples.setdefault(position, {})
-            if len(examples) < _EXAMPLES:
-                values = raw.arrays[position].drop_null()[:_EXAMPLE_ROWS]
-                examples.update(dict.fromkeys(str(to_json_value(value))[:_EXAMPLE_LENGTH] for value in values))
-
-    def build(self, reader: TripReader, record: SourceRecord, rules: Sequence[Rule]) -> CleaningReport:
-        """Return the report of all batches that were added."""
-        unknown = [
-            UnknownColumn(
-                name=reader.names[position] or f"(field {position + 1})",
-                type=reader.types[position],
-                examples=list(examples)[:_EXAMPLES],
-            )
-            for position, examples in self._examples.items()
-            # Some known layouts have fields that the header does not name; they are always empty. Report such a field
-            # only if it has a value.
-            if reader.names[position] or examples
-        ]
-        return CleaningReport(
-            service=self._service.name,
-            month=str(self._month),
-            data_version=data_version(record, self._service, rules),
-            raw_sha256=record.sha256,
-            generated=record.generated,
-            rules=[rule.name for rule in rules],
-            rows_raw=record.rows,
-            rows_quarantined=self._quarantined,
-            clean=self._clean,
-            quarantined_total_cents=self._quarantined_cents,
-            reasons={
-                name: ReasonTotals(rows=rows, total_cents=self._reason_cents[name])
-                for name, rows in sorted(self._reasons.items())
-            },
-            rows_by_day=self._by_day.tolist(),
-            unknown_columns=unknown,
-            absent_columns=list(reader.match.absent),
-            published_columns={
-                column: [readable_name(reader.names[position], position) for position in positions]
-                for column, positions in reader.match.positions.items()
-            },
         )

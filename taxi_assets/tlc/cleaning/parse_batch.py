@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.readers.base_reader import RawBatch
-    from taxi_assets.tlc.readers.header import ColumnMatch
     from taxi_assets.tlc.schema import Column, Service
 
     Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -27,14 +26,13 @@ _MICROSECONDS_PER_SECOND = 1_000_000
 _SECONDS_PER_HOUR = 3600
 
 
-def parse_batch(raw: RawBatch, service: Service, month: Month, match: ColumnMatch) -> tuple[Any, Mapping[str, Mask]]:
+def parse_batch(raw: RawBatch, service: Service, month: Month) -> tuple[Any, Mapping[str, Mask]]:
     """Parse published rows into the service's columns, and compute the derived columns.
 
     Args:
         raw: Rows as published, one Arrow array per column in the file.
         service: Defines the canonical columns and their types.
         month: The partition, which becomes `data_month`.
-        match: The positions of the canonical columns in the file.
 
     Returns:
         A record batch in `service.working_schema`, one row per row of `raw` (without malformed rows). A value that is
@@ -44,7 +42,7 @@ def parse_batch(raw: RawBatch, service: Service, month: Month, match: ColumnMatc
     columns: dict[str, Any] = {}
     unreadable: dict[str, Mask] = {}
     for column in service.published_columns:
-        positions = match.positions.get(column.name, ())
+        positions = raw.layout.match.positions.get(column.name, ())
         if not positions:
             columns[column.name] = pa.nulls(len(raw.source_rows), column.type.working_type)
             continue

@@ -54,12 +54,12 @@ def split_batch(
         service: Defines the canonical columns and their types.
         month: The partition; rules compare pickup times with it.
         rules: The rules to apply. A null result counts as passed.
-        reader: The reader of `raw`. It has the positions of the columns, and the original text of quarantined rows.
+        reader: The reader of `raw`, for the original text of quarantined rows.
 
     Returns:
         The clean trips in `service.working_schema`, and the quarantined rows in `QUARANTINE_SCHEMA`.
     """
-    batch, unreadable = parse_batch(raw, service, month, reader.match)
+    batch, unreadable = parse_batch(raw, service, month)
     violations = evaluate_rules(batch, month, rules)
     reasons = _collect_reasons(raw, violations, unreadable)
     rejected = np.logical_or.reduce(list(reasons.values())) if reasons else np.zeros(batch.num_rows, bool)

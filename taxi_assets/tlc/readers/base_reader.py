@@ -30,10 +30,26 @@ class MalformedRow:
 
 
 @dataclass(frozen=True)
-class RawBatch:
-    """Consecutive rows of a published file.
+class Layout:
+    """The columns of a file, or of a part of it that has its own header.
 
     Attributes:
+        names: The published column names, in file order; "" for a field that the header does not name.
+        types: The type of each column, as text.
+        match: The positions of the service's columns in the file.
+    """
+
+    names: Sequence[str]
+    types: Sequence[str]
+    match: ColumnMatch
+
+
+@dataclass(frozen=True)
+class RawBatch:
+    """Consecutive rows of a published file, from one part of it.
+
+    Attributes:
+        layout: The columns of the part.
         arrays: One Arrow array per column of the file, in file order, in the types of the file. Malformed rows are not
             in them.
         source_rows: The row number of each row in `arrays`. The first data row of the file is 1.
@@ -42,6 +58,7 @@ class RawBatch:
         texts: The text behind a CSV file's numbers; None for Parquet.
     """
 
+    layout: Layout
     arrays: Sequence[Any]
     source_rows: np.ndarray[Any, np.dtype[np.int64]]
     malformed_rows: Sequence[MalformedRow]
@@ -72,14 +89,10 @@ class TripReader(Protocol):
     """An open file of trips.
 
     Attributes:
-        names: The published column names, in file order; "" for a field that the header does not name.
-        types: The type of each column, as text.
-        match: The positions of the service's columns in the file.
+        layout: The columns of the file's first part.
     """
 
-    names: Sequence[str]
-    types: Sequence[str]
-    match: ColumnMatch
+    layout: Layout
 
     def batches(self) -> Iterator[RawBatch]:
         """Yield all rows, in file order."""

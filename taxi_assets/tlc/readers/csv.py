@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from taxi_assets.tlc.readers.base_reader import CsvTexts, MalformedRow, RawBatch
+from taxi_assets.tlc.readers.base_reader import CsvTexts, Layout, MalformedRow, RawBatch
 from taxi_assets.tlc.readers.csv_blocks import BYTE_ORDER_MARK, Block, CsvBlockReader
 from taxi_assets.tlc.readers.header import match_columns
 from taxi_assets.tlc.readers.numeric_columns import numeric_type
@@ -52,13 +52,12 @@ class CsvReader:
         self._blocks = blocks
         header = blocks.header.split(",")
         width = max(len(header), _most_common_field_count(blocks.peek()))
-        self.names: Sequence[str] = header + [""] * (width - len(header))
-        self.types: Sequence[str] = ["text"] * width
-        self.match = match_columns(service, self.names, label=label)
+        names = header + [""] * (width - len(header))
+        self.layout = Layout(names, ["text"] * width, match_columns(service, names, label=label))
         types = {
             position: numeric_type(column)
             for column in service.published_columns
-            for position in self.match.positions.get(column.name, ())
+            for position in self.layout.match.positions.get(column.name, ())
         }
         self._numeric = {position: type_ for position, type_ in types.items() if type_ is not None}
 
@@ -80,7 +79,7 @@ class CsvReader:
             arrays = [column.chunk(0) for column in table.columns]
             not_utf8 = frozenset(first + index for index in block.not_utf8)
             texts = CsvTexts(first, block, partial(self._column_as_text, block))
-            yield RawBatch(arrays, source_rows, malformed_rows, not_utf8, texts)
+            yield RawBatch(self.layout, arrays, source_rows, malformed_rows, not_utf8, texts)
 
     def _parse(self, block: Block, malformed_rows: list[MalformedRow], first: int) -> Any:
         # pyarrow would read 0x1F as 31.
@@ -113,7 +112,7 @@ class CsvReader:
         *,
         only: int | None = None,
     ) -> Any:
-        keys = [str(i) for i in range(len(self.names))]
+        keys = [str(i) for i in range(len(self.layout.names))]
         content = block.content
         # pyarrow drops a byte order mark at the start of its input. Here it is data, so prepend a second one.
         if content.startswith(BYTE_ORDER_MARK):

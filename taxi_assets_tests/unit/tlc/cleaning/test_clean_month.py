@@ -205,7 +205,7 @@ def test_the_report_names_unknown_columns_with_three_examples_and_absent_ones(tm
     report = clean(write_csv(tmp_path / "m.csv", wider.file(rows)), tmp_path).report
     found = {column.name: (column.type, column.examples) for column in report.unknown_columns}
     assert found == {
-        " New_Fee": ("text", ["a", "b", "c"]),
+        "New_Fee": ("text", ["a", "b", "c"]),
         "Never_filled": ("text", []),
         f"(field {len(wider.columns) + 2})": ("text", ["late"]),
     }

@@ -164,8 +164,8 @@ def test_too_many_malformed_rows_in_one_block_stop_the_reader(monkeypatch: pytes
 
 def test_fields_that_the_header_does_not_name_are_read_by_position() -> None:
     reader = CsvReader(CsvBlockReader(io.BytesIO(b"b,a\n\n1,2,,\n3,4,,5\n6,7\n"), label=""), TWO, label="")
-    assert reader.names == ["b", "a", "", ""]
-    assert reader.match.positions == {"b": [0], "a": [1]}
+    assert reader.layout.names == ["b", "a", "", ""]
+    assert reader.layout.match.positions == {"b": [0], "a": [1]}
     assert [array.to_pylist() for array in next(reader.batches()).arrays] == [
         ["1", "3"],
         ["2", "4"],
@@ -287,8 +287,8 @@ def open_table(table: Any, folder: Path, **options: Any) -> Any:
 def test_parquet_rows_are_numbered_through_all_row_groups(tmp_path: Path, row_group: int) -> None:
     table = pa.table({"b": range(40_000), "A": [str(i) for i in range(40_000)]})
     with open_table(table, tmp_path, row_group_size=row_group) as reader:
-        assert (reader.names, reader.types) == (["b", "A"], ["int64", "string"])
-        assert reader.match.positions == {"b": [0], "a": [1]}
+        assert (reader.layout.names, reader.layout.types) == (["b", "A"], ["int64", "string"])
+        assert reader.layout.match.positions == {"b": [0], "a": [1]}
         batches = list(reader.batches())
     assert np.concatenate([batch.source_rows for batch in batches]).tolist() == list(range(1, 40_001))
     assert [value for batch in batches for value in batch.arrays[0].to_pylist()] == list(range(40_000))

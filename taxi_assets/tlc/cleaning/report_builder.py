@@ -1,0 +1,132 @@
+"""Build the report of a month while its batches are cleaned."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from taxi_assets.tlc.cleaning.report import (
+    NO_ROWS,
+    CleaningReport,
+    ReasonTotals,
+    UnknownColumn,
+    compute_totals,
+    to_cents,
+)
+from taxi_assets.tlc.readers.header import readable_name
+from taxi_assets.tlc.readers.json_text import to_json_value
+from taxi_assets.tlc.schema import ColumnType
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from taxi_assets.tlc.cleaning.split_batch import SplitBatch
+    from taxi_assets.tlc.month import Month
+    from taxi_assets.tlc.readers.base_reader import RawBatch
+    from taxi_assets.tlc.rules import Rule
+    from taxi_assets.tlc.schema import Service
+    from taxi_assets.tlc.sources.source_record import SourceRecord
+
+# Examples of an unknown column: distinct values, their maximum length in characters, and the rows read per batch.
+_EXAMPLES, _EXAMPLE_LENGTH, _EXAMPLE_ROWS = 3, 80, 1000
+
+
+class ReportBuilder:
+    """Builds the report of a month from its batches."""
+
+    def __init__(self, service: Service, month: Month) -> None:
+        self._service = service
+        self._month = month
+        self._clean = NO_ROWS
+        self._quarantined = self._quarantined_cents = 0
+        self._reasons: Counter[str] = Counter()
+        self._reason_cents: Counter[str] = Counter()
+        self._by_day = np.zeros(month.days, np.int64)
+        self._published: dict[str, dict[str, None]] = {}
+        self._unknown: dict[str, _UnknownValues] = {}
+
+    def add(self, raw: RawBatch, split: SplitBatch) -> None:
+        """Count the rows of a batch."""
+        clean = split.clean
+        self._clean += compute_totals(clean, self._service.money_columns)
+        for day in pc.value_counts(clean.column("pickup_date")).to_pylist():
+            index = (day["values"] - self._month.start).days if day["values"] else -1
+            if 0 <= index < self._month.days:
+                self._by_day[index] += day["counts"]
+        self._add_quarantined(split.quarantine)
+        self._add_columns(raw)
+
+    def _add_quarantined(self, quarantine: Any) -> None:
+        reasons, totals = quarantine.column("reasons"), quarantine.column("total_amount")
+        self._quarantined += quarantine.num_rows
+        self._quarantined_cents += to_cents(pc.sum(totals).as_py())
+        names = reasons.flatten().dictionary_encode()
+        # The working type is decimal64 with two decimals. Its bytes, viewed as int64, are the cents.
+        cents = pc.cast(totals, ColumnType.MONEY.working_type).view(pa.int64()).fill_null(0)
+        cents = np.asarray(cents.take(pc.list_parent_indices(reasons)))
+        for code, name in enumerate(names.dictionary.to_pylist()):
+            has_reason = np.asarray(names.indices) == code
+            self._reasons[name] += int(np.count_nonzero(has_reason))
+            self._reason_cents[name] += int(cents[has_reason].sum())
+
+    def _add_columns(self, raw: RawBatch) -> None:
+        layout = raw.layout
+        for name, positions in layout.match.positions.items():
+            published = self._published.setdefault(name, {})
+            published.update(dict.fromkeys(readable_name(layout.names[position], position) for position in positions))
+        for position in layout.match.unknown:
+            name = readable_name(layout.names[position], position)
+            unknown = self._unknown.setdefault(
+                name, _UnknownValues(layout.types[position], bool(layout.names[position]))
+            )
+            unknown.add(raw.arrays[position])
+
+    def build(self, record: SourceRecord, rules: Sequence[Rule], data_version: str) -> CleaningReport:
+        """Return the report of all batches that were added."""
+        return CleaningReport(
+            service=self._service.name,
+            month=str(self._month),
+            data_version=data_version,
+            raw_sha256=record.sha256,
+            generated=record.generated,
+            rules=[rule.name for rule in rules],
+            rows_raw=record.rows,
+            rows_quarantined=self._quarantined,
+            clean=self._clean,
+            quarantined_total_cents=self._quarantined_cents,
+            reasons={
+                name: ReasonTotals(rows=rows, total_cents=self._reason_cents[name])
+                for name, rows in sorted(self._reasons.items())
+            },
+            rows_by_day=self._by_day.tolist(),
+            unknown_columns=[
+                UnknownColumn(name=name, type=unknown.type, examples=list(unknown.examples)[:_EXAMPLES])
+                for name, unknown in self._unknown.items()
+                # Some known layouts have fields that the header does not name; they are always empty. Report such a
+                # field only if it has a value.
+                if unknown.has_name or unknown.examples
+            ],
+            absent_columns=[
+                column.name for column in self._service.published_columns if column.name not in self._published
+            ],
+            published_columns={name: list(published) for name, published in self._published.items()},
+        )
+
+
+@dataclass
+class _UnknownValues:
+    """Distinct values of a column that matches no canonical column."""
+
+    type: str
+    has_name: bool
+    examples: dict[str, None] = field(default_factory=dict)
+
+    def add(self, array: Any) -> None:
+        if len(self.examples) < _EXAMPLES:
+            values = array.drop_null()[:_EXAMPLE_ROWS]
+            self.examples.update(dict.fromkeys(str(to_json_value(value))[:_EXAMPLE_LENGTH] for value in values))
