@@ -104,7 +104,7 @@ def clean_month(
         )
         reader_thread = stack.enter_context(ThreadPoolExecutor(1, "read"))
         for raw in _prefetch(reader.batches(), reader_thread, record, label):
-            split = split_batch(raw, service, month, rules, reader=reader)
+            split = split_batch(raw, service, month, rules)
             report_builder.add(raw, split)
             clean_writer.write(split.clean)
             quarantine_writer.write(split.quarantine)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from taxi_assets.tlc.month import Month
-    from taxi_assets.tlc.readers.base_reader import MalformedRow, RawBatch, TripReader
+    from taxi_assets.tlc.readers.base_reader import MalformedRow, RawBatch
 
     Mask = np.ndarray[Any, np.dtype[np.bool_]]
     Indices = np.ndarray[Any, np.dtype[np.intp]]
@@ -54,7 +54,6 @@ def build_quarantine(
     unreadable: Mapping[str, Mask],
     *,
     rejected: Mask,
-    reader: TripReader,
 ) -> Any:
     """Build the quarantined rows of a batch, including its malformed rows.
 
@@ -65,12 +64,11 @@ def build_quarantine(
         reasons: Reason to one boolean per row, true where the reason applies.
         unreadable: Column name to one boolean per row, true where the value cannot be read.
         rejected: One boolean per row, true where any reason applies.
-        reader: The reader of `raw`, for the original text.
 
     Returns:
         A record batch in `QUARANTINE_SCHEMA`, in file order.
     """
-    rows = _rejected_rows(raw, batch, reasons, unreadable, np.flatnonzero(rejected), reader)
+    rows = _rejected_rows(raw, batch, reasons, unreadable, np.flatnonzero(rejected))
     if not raw.malformed_rows:
         return rows
     malformed = _malformed_rows(raw.malformed_rows, month)
@@ -84,12 +82,11 @@ def _rejected_rows(
     reasons: Mapping[str, Mask],
     unreadable: Mapping[str, Mask],
     indices: Indices,
-    reader: TripReader,
 ) -> Any:
     values = {
         "reasons": _names_of_true_masks(reasons, indices),
         "unreadable_columns": _names_of_true_masks(unreadable, indices),
-        "original": reader.original_texts(raw, pa.array(indices)),
+        "original": raw.original_texts(pa.array(indices)),
     }
     for field in QUARANTINE_SCHEMA:
         if field.name in values:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from taxi_assets.tlc.month import Month
-    from taxi_assets.tlc.readers.base_reader import RawBatch, TripReader
+    from taxi_assets.tlc.readers.base_reader import RawBatch
     from taxi_assets.tlc.rules import Rule
     from taxi_assets.tlc.schema import Service
 
@@ -42,9 +42,7 @@ class SplitBatch:
     quarantine: Any
 
 
-def split_batch(
-    raw: RawBatch, service: Service, month: Month, rules: Sequence[Rule], *, reader: TripReader
-) -> SplitBatch:
+def split_batch(raw: RawBatch, service: Service, month: Month, rules: Sequence[Rule]) -> SplitBatch:
     """Split one batch of published rows into clean trips and quarantined rows.
 
     Every input row appears in exactly one of the two outputs, in file order.
@@ -54,7 +52,6 @@ def split_batch(
         service: Defines the canonical columns and their types.
         month: The partition; rules compare pickup times with it.
         rules: The rules to apply. A null result counts as passed.
-        reader: The reader of `raw`, for the original text of quarantined rows.
 
     Returns:
         The clean trips in `service.working_schema`, and the quarantined rows in `QUARANTINE_SCHEMA`.
@@ -63,7 +60,7 @@ def split_batch(
     violations = evaluate_rules(batch, month, rules)
     reasons = _collect_reasons(raw, violations, unreadable)
     rejected = np.logical_or.reduce(list(reasons.values())) if reasons else np.zeros(batch.num_rows, bool)
-    quarantine = build_quarantine(raw, batch, month, reasons, unreadable, rejected=rejected, reader=reader)
+    quarantine = build_quarantine(raw, batch, month, reasons, unreadable, rejected=rejected)
     return SplitBatch(_keep_rows(batch, ~rejected) if rejected.any() else batch, quarantine)
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from taxi_assets.tlc.readers.json_text import encode_json, json_texts
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-
-    import numpy as np
 
     from taxi_assets.tlc.readers.csv_blocks import Block
     from taxi_assets.tlc.readers.header import ColumnMatch
@@ -65,6 +69,26 @@ class RawBatch:
     not_utf8: frozenset[int]
     texts: CsvTexts | None = None
 
+    def original_texts(self, indices: Any) -> Any:
+        """Return rows as published, for quarantine.
+
+        Args:
+            indices: Positions within the batch, as an Arrow array of integers.
+
+        Returns:
+            One string per index: the line of a CSV file; for Parquet, a JSON object with the published names.
+        """
+        if self.texts is not None:
+            return pa.array(self.texts.lines(self.source_rows[np.asarray(indices)]), pa.string())
+        # Building JSON by column takes a tenth of the time of building it by row. If two columns have the same name,
+        # the last one counts.
+        positions = {name: position for position, name in enumerate(self.layout.names)}
+        chunks: list[Any] = []
+        for name, position in positions.items():
+            key = f"{', ' if chunks else '{'}{encode_json(name)}: "
+            chunks += [pa.scalar(key), json_texts(self.arrays[position].take(indices))]
+        return pc.binary_join_element_wise(*chunks, pa.scalar("}"), pa.scalar(""))
+
 
 @dataclass(frozen=True)
 class CsvTexts:
@@ -96,16 +120,4 @@ class TripReader(Protocol):
 
     def batches(self) -> Iterator[RawBatch]:
         """Yield all rows, in file order."""
-        ...
-
-    def original_texts(self, batch: RawBatch, indices: Any) -> Any:
-        """Return the rows at these indices of a batch as published, for quarantine.
-
-        Args:
-            batch: A batch of this reader.
-            indices: Positions within the batch, as an Arrow array of integers.
-
-        Returns:
-            One string per index: the line of a CSV file, or a JSON object for Parquet.
-        """
         ...

@@ -134,10 +134,6 @@ class CsvReader:
             ),
         )
 
-    def original_texts(self, batch: RawBatch, indices: Any) -> Any:
-        """Return the lines at these indices of a batch."""
-        return pa.array(batch.texts.lines(batch.source_rows[np.asarray(indices)]) if batch.texts else [], pa.string())
-
 
 def _can_cast(text: Any, type_: Any) -> bool:
     try:

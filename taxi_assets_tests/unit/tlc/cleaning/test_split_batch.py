@@ -44,7 +44,7 @@ def split_file(
     clean, quarantine = [], []
     with open_trips(path, format_of(path), service, label="") as reader:
         for raw in reader.batches():
-            split = split_batch(raw, service, month, service.select_rules(rules), reader=reader)
+            split = split_batch(raw, service, month, service.select_rules(rules))
             assert split.clean.schema == service.working_schema
             assert split.quarantine.schema == QUARANTINE_SCHEMA
             clean += split.clean.to_pylist()

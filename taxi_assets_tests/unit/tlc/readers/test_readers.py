@@ -55,7 +55,7 @@ def read_all(reader: Any) -> Read:
         together = [*numbers, *(malformed_row.source_row for malformed_row in batch.malformed_rows)]
         assert not set(together) & {*regular, *malformed_rows}
         assert min(together, default=np.inf) > max([0, *regular, *malformed_rows]), "batches are in the file's order"
-        originals = reader.original_texts(batch, pa.array(range(len(numbers)), pa.int64())).to_pylist()
+        originals = batch.original_texts(pa.array(range(len(numbers)), pa.int64())).to_pylist()
         regular.update(zip(numbers, originals, strict=True))
         malformed_rows.update(
             {
@@ -307,7 +307,7 @@ def test_a_parquet_row_is_kept_as_json(tmp_path: Path) -> None:
     )
     with open_table(table, tmp_path) as reader:
         batch = next(reader.batches())
-        originals = reader.original_texts(batch, pa.array([1, 0])).to_pylist()
+        originals = batch.original_texts(pa.array([1, 0])).to_pylist()
     second, first = (json.loads(text, parse_constant=pytest.fail) for text in originals)
     assert first.pop("Late").startswith("10000-01-01")
     assert first == {"a": "é", "Number": 1.5, "Amount": "1.50", "Nested": {"x": [1]}}
@@ -332,8 +332,8 @@ def test_the_original_of_a_row_does_not_depend_on_its_neighbors(
     table = pa.table({"a": ["1", "2"], "b": pa.array([late, half_a_second], pa.timestamp(unit))})
     with open_table(table, tmp_path) as reader:
         batch = next(reader.batches())
-        alone = reader.original_texts(batch, pa.array([0])).to_pylist()
-        together = reader.original_texts(batch, pa.array([0, 1])).to_pylist()
+        alone = batch.original_texts(pa.array([0])).to_pylist()
+        together = batch.original_texts(pa.array([0, 1])).to_pylist()
     assert json.loads(alone[0]) == {"a": "1", "b": shown}
     assert together[0] == alone[0]
 
@@ -343,7 +343,7 @@ def test_numbers_of_an_original_are_as_published(tmp_path: Path) -> None:
     table = pa.table({"a": pa.array(values, pa.float64()), "b": pa.array(["x"] * len(values))})
     with open_table(table, tmp_path) as reader:
         batch = next(reader.batches())
-        originals = reader.original_texts(batch, pa.array(range(len(values)))).to_pylist()
+        originals = batch.original_texts(pa.array(range(len(values)))).to_pylist()
     shown = ["0.0", "-0.0", "1e+300", "-5e-324", "0.1", "2.63", '"inf"', '"-inf"', '"nan"', "null"]
     assert originals == [f'{{"a": {number}, "b": "x"}}' for number in shown]
 
