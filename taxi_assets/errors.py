@@ -68,7 +68,11 @@ class RunConfigError(PermanentError):
 
 
 class NotPublishedError(PermanentError):
-    """No publisher has the file: HTTP 403, 404 or 410, or no such file in a folder. Raised when a run downloads it."""
+    """No publisher has the file. Raised when a run downloads it.
+
+    The answer was HTTP 404 or 410, HTTP 403 without a page that blocks the client, a web page with HTTP 200, or no such
+    file in a folder.
+    """
 
 
 class PublisherRequestError(PermanentError):
@@ -79,14 +83,14 @@ class PublisherRequestError(PermanentError):
 
 
 class PublisherUnreachableError(TransientError):
-    """The publisher could not be reached, or the transfer broke off, until all retries were used up.
+    """The publisher could not be reached, blocked this machine, or broke off, until all retries were used up.
 
     Also raised if a file in a folder changes while it is read, or if the folder is gone.
     """
 
 
 class PublisherServerError(PublisherUnreachableError):
-    """The publisher answered a version check with HTTP 429 or 5xx, or not in time.
+    """The publisher answered a version check with HTTP 429 or 5xx, with a page that blocks the client, or not in time.
 
     Unlike other `PublisherUnreachableError`s, this may concern one file: other files may be available.
     """
@@ -95,7 +99,7 @@ class PublisherServerError(PublisherUnreachableError):
 class InvalidFileError(PermanentError):
     """The downloaded or stored file is not a valid file of trips or zones.
 
-    Raised for an error page, a Git LFS pointer, a truncated file, or a file that exceeds a size limit.
+    Raised for an XML or JSON document, a Git LFS pointer, a truncated file, or a file that exceeds a size limit.
     """
 
 

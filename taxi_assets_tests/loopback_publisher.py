@@ -43,9 +43,9 @@ class Answer:
     """The answer to one request. The defaults are those of a well-behaved server."""
 
     status: int | None = None
-    """Send this status and a short text instead of the file."""
+    """Send this status instead of the file, with `body` or a short text."""
     body: bytes | None = None
-    """Send these bytes instead of the file, such as `HTML_PAGE`, with status 200 and without ETag or Last-Modified."""
+    """Send these bytes instead of the file, such as `HTML_PAGE`, without ETag or Last-Modified."""
     headers: Mapping[str, str | None] = field(default_factory=dict)
     """Headers to add or replace. None removes a header."""
     redirect: str | None = None
@@ -241,7 +241,8 @@ class _Handler(BaseHTTPRequestHandler):
         if answer.redirect is not None:
             self._send(HTTPStatus.FOUND, {"Location": answer.redirect}, answer.body or b"", answer)
         elif answer.status is not None:
-            self._send(answer.status, {"Content-Type": "text/plain"}, f"status {answer.status}\n".encode(), answer)
+            body = f"status {answer.status}\n".encode() if answer.body is None else answer.body
+            self._send(answer.status, {"Content-Type": "text/plain"}, body, answer)
         elif answer.body is not None:
             self._send(HTTPStatus.OK, {}, answer.body, answer)
         elif file is None:

@@ -22,6 +22,7 @@ from cryptography.x509.oid import NameOID
 from taxi_assets.errors import (
     InvalidFileError,
     LakeConfigurationError,
+    NotPublishedError,
     PublisherRequestError,
     PublisherUnreachableError,
     TaxiAssetsError,
@@ -145,7 +146,7 @@ def test_the_content_type_of_a_response_is_ignored(publisher: LoopbackPublisher,
     assert get(publisher.url(NAME), output_dir) == CONTENT
     (output_dir / f"download.{FileFormat.CSV}").unlink()
     publisher.script(NAME, Answer(body=HTML_PAGE, headers={"Content-Type": "text/csv"}))
-    assert 'an HTML page ("Maintenance & repair")' in download_error(InvalidFileError, publisher.url(NAME), output_dir)
+    assert 'an HTML page ("Maintenance & repair")' in download_error(NotPublishedError, publisher.url(NAME), output_dir)
 
 
 REDIRECTS = {

@@ -1,18 +1,24 @@
-"""Errors of requests and urllib3, translated into errors of this package.
+"""Failed requests and refusing answers, translated into errors of this package.
 
-Their messages are never quoted: these contain the whole URL, with its secrets.
+The messages of requests and urllib3 are never quoted: these contain the whole URL, with its secrets.
 """
 
 from __future__ import annotations
 
+import email.utils
+import re
 import ssl
-from contextlib import contextmanager
+import time
+import zlib
+from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import requests
 import urllib3.exceptions
 
-from taxi_assets.tlc.sources.transports.base_transport import request_error
+from taxi_assets.tlc.sources.transports.base_transport import MissingFileError, request_error
+from taxi_assets.tlc.sources.wrong_formats import HEAD_BYTES, detect_web_page, page_title, xml_code
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +26,28 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.sources.transports.base_transport import FileRequest
 
 MAX_REDIRECTS = 10
+
+_NOT_PUBLISHED_STATUSES = {HTTPStatus.NOT_FOUND, HTTPStatus.GONE}
+_TRANSIENT_STATUSES = {
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.INTERNAL_SERVER_ERROR,
+    HTTPStatus.BAD_GATEWAY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT,
+}
+_FIREWALL_HEADERS = ("cf-mitigated", "x-amzn-waf-action")
+"""Headers with which Cloudflare and AWS WAF say that they send a puzzle for browsers instead of the file."""
+_BLOCKED_TEXT = re.compile(
+    rb"access denied|block(ed|ing)|captcha|challenge|rate.?limit|quota|throttl|too many|unusual traffic|abuse"
+    rb"|try again",
+    re.IGNORECASE,
+)
+_BLOCKED_TITLE = re.compile(
+    r"access denied|attention required|just a moment|blocked|captcha|rate.?limit|too many requests|security check"
+    r"|are you (a )?(human|robot)|unusual traffic|pardon our interruption",
+    re.IGNORECASE,
+)
 
 _NOT_CONNECTED = (
     urllib3.exceptions.NewConnectionError,  # refused, or no such host
@@ -63,6 +91,86 @@ def translate_http_errors(request: FileRequest) -> Iterator[None]:
     except (requests.RequestException, ValueError) as error:  # ValueError: some malformed redirects
         cause = f"it leads to a URL that cannot be followed ({type(error).__name__})"
         raise request_error(request, cause) from None
+
+
+def require_file(request: FileRequest, response: requests.Response) -> None:
+    """Raise the error that an answer means, unless its status is 200 (the file) or 206 (a part of it).
+
+    Raises:
+        MissingFileError: The server does not have the file.
+        TransferInterruptedError: The reason is transient: the server is overloaded, or it blocks this client.
+        PublisherRequestError: The server refuses the request.
+    """
+    status, firewall = response.status_code, [name for name in _FIREWALL_HEADERS if name in response.headers]
+    if firewall:
+        raise _blocked_error(response, f"the header {firewall[0]}")
+    if status in {HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT}:
+        return
+    if status in _NOT_PUBLISHED_STATUSES:
+        raise MissingFileError(f"HTTP {status}")
+    if status in _TRANSIENT_STATUSES:
+        raise TransferInterruptedError(f"HTTP {status}", _retry_after_seconds(response))
+    if status == HTTPStatus.FORBIDDEN:
+        raise _forbidden_error(request, response)
+    raise request_error(request, f"the publisher answered HTTP {status}")
+
+
+def require_no_web_page(response: requests.Response, head: bytes) -> None:
+    """Raise the error that an HTML page with a status of success means, if `head` is the beginning of one.
+
+    Raises:
+        MissingFileError: Many servers send such a page in place of a missing file.
+        TransferInterruptedError: The page's title says that the server blocks this client.
+    """
+    page = detect_web_page(head)
+    if page is None:
+        return
+    if _BLOCKED_TITLE.search(page_title(head)):
+        raise _blocked_error(response, page)
+    raise MissingFileError(page)
+
+
+def read_head(response: requests.Response) -> bytes:
+    """Return the first bytes of the body of a streamed response, decompressed; empty for a response to HEAD."""
+    head: bytes = response.raw.read(HEAD_BYTES, decode_content=False)
+    if head.startswith(b"\x1f\x8b"):
+        with suppress(zlib.error):
+            return zlib.decompressobj(wbits=zlib.MAX_WBITS | 16).decompress(head, HEAD_BYTES)
+    return head
+
+
+def _forbidden_error(request: FileRequest, response: requests.Response) -> Exception:
+    """Return the error for HTTP 403, which means a missing file only if the body does not say otherwise.
+
+    Object stores answer so for a missing key, if the client may not list the bucket. Firewalls and rate limits answer
+    with a page or a text for people.
+    """
+    head = read_head(response)
+    code, page = xml_code(head), detect_web_page(head)
+    if page is not None:
+        return _blocked_error(response, page)
+    if code and code != "AccessDenied":  # a signature that has expired, for example
+        return request_error(request, f"the publisher answered HTTP 403 ({code})")
+    if "Retry-After" in response.headers or (not code and _BLOCKED_TEXT.search(head)):
+        return _blocked_error(response, "a text that says so")
+    return MissingFileError("HTTP 403")
+
+
+def _blocked_error(response: requests.Response, evidence: str) -> TransferInterruptedError:
+    reason = f"the publisher blocks requests from this machine for now (HTTP {response.status_code} with {evidence})"
+    return TransferInterruptedError(reason, _retry_after_seconds(response))
+
+
+def _retry_after_seconds(response: requests.Response) -> float:
+    """Return the seconds that the Retry-After header requests, as a number or a date. Zero if there is none."""
+    retry_after = response.headers.get("Retry-After", "")
+    if retry_after.strip().isdecimal():
+        return float(retry_after)
+    try:
+        date = email.utils.parsedate_to_datetime(retry_after)
+    except ValueError:
+        return 0.0
+    return max(0.0, date.timestamp() - time.time())
 
 
 def _describe(error: BaseException) -> str:

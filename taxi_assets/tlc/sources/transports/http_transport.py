@@ -7,7 +7,6 @@ Errors never quote the messages of requests and urllib3: these contain the whole
 
 from __future__ import annotations
 
-import email.utils
 import hashlib
 import logging
 import math
@@ -30,30 +29,31 @@ from taxi_assets.tlc.sources.transports.base_transport import (
     request_error,
     version_check_error,
 )
+from taxi_assets.tlc.sources.transports.content_encoding import content_codings, decode_body, digest_file
 from taxi_assets.tlc.sources.transports.deadline import DeadlinePassedError, session_until
 from taxi_assets.tlc.sources.transports.http_errors import (
     MAX_REDIRECTS,
     TransferInterruptedError,
+    read_head,
+    require_file,
+    require_no_web_page,
     translate_http_errors,
 )
 from taxi_assets.tlc.sources.validate_file import too_large_error
+from taxi_assets.tlc.sources.wrong_formats import HEAD_BYTES
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import requests
 
     from taxi_assets.tlc.sources.source_record import SourceRecord
     from taxi_assets.tlc.sources.transports.base_transport import DownloadRequest, VersionRequest
 
-_NOT_PUBLISHED_STATUSES = {HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.GONE}
-_TRANSIENT_STATUSES = {
-    HTTPStatus.REQUEST_TIMEOUT,
-    HTTPStatus.TOO_MANY_REQUESTS,
-    HTTPStatus.INTERNAL_SERVER_ERROR,
-    HTTPStatus.BAD_GATEWAY,
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    HTTPStatus.GATEWAY_TIMEOUT,
-}
-_HEAD_UNSUPPORTED_STATUSES = {HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED}
+_HEAD_REFUSED_STATUSES = {HTTPStatus.FORBIDDEN, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED}
+_FIRST_BYTE, _FIRST_BYTES = {"Range": "bytes=0-0"}, {"Range": f"bytes=0-{HEAD_BYTES - 1}"}
+# Published bytes should arrive as they are, without compression for the transfer. Some servers compress them anyway.
+_NO_ENCODING = {"Accept-Encoding": "identity"}
 _CONDITIONAL_HEADERS = {"If-None-Match", "If-Modified-Since"}
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
@@ -79,7 +79,7 @@ class HttpTransport:
         return _HttpDownload(request).run()
 
     def check_version(self, request: VersionRequest) -> FileVersion | None:
-        """Return the version from one conditional HEAD request; see `Transport.check_version`."""
+        """Return the version from a conditional HEAD request; see `Transport.check_version`."""
         logging.getLogger("urllib3.connectionpool").addFilter(_QUERY_FILTER)
         try:
             with translate_http_errors(request), session_until(lambda: request.deadline) as session:
@@ -95,36 +95,61 @@ class HttpTransport:
 
 
 def _fetch_version(request: VersionRequest, session: requests.Session) -> FileVersion:
-    response = _fetch_headers(request, session, "HEAD")
-    if response.status_code in _HEAD_UNSUPPORTED_STATUSES:
-        response = _fetch_headers(request, session, "GET")
-    status = response.status_code
-    if status == HTTPStatus.NOT_MODIFIED and request.known_at_url is not None:
+    response, version = _ask_for_version(request, session)
+    if _may_be_a_web_page(response):
+        with _answer(request, session, "GET", _FIRST_BYTES) as beginning:
+            require_file(request, beginning)
+            require_no_web_page(beginning, read_head(beginning))
+    return version
+
+
+def _ask_for_version(request: VersionRequest, session: requests.Session) -> tuple[requests.Response, FileVersion]:
+    conditions = _conditional_headers(request.known_at_url)
+    with _answer(request, session, "HEAD", conditions) as response:
+        if response.status_code not in _HEAD_REFUSED_STATUSES:
+            return response, _version_in(request, response)
+    # Some servers and signatures allow GET only. The body says what a refusal means.
+    with _answer(request, session, "GET", conditions | _FIRST_BYTE) as response:
+        return response, _version_in(request, response)
+
+
+def _answer(
+    request: VersionRequest, session: requests.Session, method: str, headers: Mapping[str, str]
+) -> requests.Response:
+    """Return the response to a request, of which no more of the body is received than is read."""
+    timeouts = (request.retry.connect_timeout, request.retry.read_timeout)
+    return session.request(
+        method, request.source.url, headers={**_NO_ENCODING, **headers},
+        timeout=timeouts, stream=True, allow_redirects=True,
+    )  # fmt: skip
+
+
+def _version_in(request: VersionRequest, response: requests.Response) -> FileVersion:
+    if response.status_code == HTTPStatus.NOT_MODIFIED and request.known_at_url is not None:
         return request.known_at_url
-    if status in _NOT_PUBLISHED_STATUSES:
-        raise MissingFileError(f"HTTP {status}")
-    if status in _TRANSIENT_STATUSES:
-        raise version_check_error(request, f"HTTP {status}")
-    if status != HTTPStatus.OK:
-        raise request_error(request, f"the publisher answered HTTP {status}")
-    if response.headers.get("Content-Type", "").startswith("text/html"):
-        raise MissingFileError("a web page")  # an error page, although the status is 200
+    require_file(request, response)
+    # The length of an encoded body is not the length of the file.
+    length = None if content_codings(response.headers.get("Content-Encoding")) else _file_length(response)
     return FileVersion(
         request.url,
         request.source.publisher,
         response.headers.get("ETag"),
         response.headers.get("Last-Modified"),
-        _content_length(response),
+        length,
     )
 
 
-def _fetch_headers(request: VersionRequest, session: requests.Session, method: str) -> requests.Response:
-    headers = {"Accept-Encoding": "identity", **_conditional_headers(request.known_at_url)}
-    timeouts = (request.retry.connect_timeout, request.retry.read_timeout)
-    url = request.source.url
-    # A streamed response that is closed unread: the body of a GET is not downloaded.
-    with session.request(method, url, headers=headers, timeout=timeouts, stream=True, allow_redirects=True) as response:
-        return response
+def _may_be_a_web_page(response: requests.Response) -> bool:
+    """Return whether the first bytes should be checked: the headers are not those of a stored file."""
+    is_text = response.headers.get("Content-Type", "").lower().startswith(("text/", "application/xhtml"))
+    return response.status_code != HTTPStatus.NOT_MODIFIED and (is_text or "ETag" not in response.headers)
+
+
+def _file_length(response: requests.Response) -> int | None:
+    span = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+    if span is not None:
+        return int(span[3]) if span[3].isdecimal() else None
+    return _content_length(response)
 
 
 def _content_length(response: requests.Response) -> int | None:
@@ -159,12 +184,13 @@ class _HttpDownload:
         self._total: int | None = None
         self._etag: str | None = None
         self._last_modified: str | None = None
+        self._codings: list[str] = []
 
     def run(self) -> DownloadResult | NotModified:
         """Attempt the download until the file is complete, or the publisher confirms the known version."""
         request = self._request
         try:
-            not_modified = self._retry_policy()(self._attempt)
+            result: DownloadResult | NotModified = self._retry_policy()(self._attempt)
         except TransferInterruptedError as last:
             if not last.is_trusted:
                 raise PublisherRequestError(
@@ -176,7 +202,7 @@ class _HttpDownload:
                 f" (tried {self._attempts} times, {format_megabytes(self._furthest)} arrived).",
                 remedy=RETRY_LATER,
             ) from None
-        return not_modified or DownloadResult(self._arrived, self._digest.hexdigest(), self._etag, self._last_modified)
+        return result
 
     def _retry_policy(self) -> tenacity.Retrying:
         retry = self._request.retry
@@ -204,11 +230,11 @@ class _HttpDownload:
             if not self._was_slow:
                 state.attempt_number = 0
 
-    def _attempt(self) -> NotModified | None:
+    def _attempt(self) -> DownloadResult | NotModified:
         """Send one request and receive the rest of the file.
 
         Returns:
-            `NotModified` if the publisher confirms the known version; None if the file is complete.
+            `NotModified` if the publisher confirms the known version; otherwise the complete file.
         """
         self._attempts += 1
         if self._validator is None:
@@ -226,7 +252,7 @@ class _HttpDownload:
                 raise TransferInterruptedError("too little data arrived in time") from None
             raise
 
-    def _request_and_receive(self, session: requests.Session) -> NotModified | None:
+    def _request_and_receive(self, session: requests.Session) -> DownloadResult | NotModified:
         headers, retry = self._headers(), self._request.retry
         timeouts = (retry.connect_timeout, retry.read_timeout)
         with session.get(self._request.source.url, headers=headers, timeout=timeouts, stream=True) as response:
@@ -235,7 +261,7 @@ class _HttpDownload:
                 return NotModified(known)
             self._accept(response)
             self._receive(response)
-        return None
+        return self._complete_file(response)
 
     @property
     def _validator(self) -> str | None:
@@ -244,8 +270,7 @@ class _HttpDownload:
         return self._etag if strong else self._last_modified
 
     def _headers(self) -> dict[str, str]:
-        # Identity: the bytes must arrive as published, without compression for the transfer.
-        headers = {"Accept-Encoding": "identity"}
+        headers = {**_NO_ENCODING}
         if self._arrived and self._validator is not None:
             headers |= {"Range": f"bytes={self._arrived}-", "If-Range": self._validator}
         else:
@@ -255,21 +280,20 @@ class _HttpDownload:
     def _accept(self, response: requests.Response) -> None:
         """Prepare to receive the body of a successful response. Raise the error that any other status means."""
         status = response.status_code
-        if status in _NOT_PUBLISHED_STATUSES:
-            raise MissingFileError(f"HTTP {status}")
-        if status in _TRANSIENT_STATUSES:
-            raise TransferInterruptedError(f"HTTP {status}", _parse_retry_after(response.headers.get("Retry-After")))
+        if status != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not self._arrived:
+            require_file(self._request, response)
         if status == HTTPStatus.OK:
             self._discard_partial_file()
             chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
             self._total = None if chunked else _content_length(response)
             self._etag = response.headers.get("ETag")
             self._last_modified = response.headers.get("Last-Modified")
+            self._codings = content_codings(response.headers.get("Content-Encoding"))
         elif self._arrived and status in {HTTPStatus.PARTIAL_CONTENT, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE}:
             if not self._resumes(response):
                 self._discard_partial_file()
                 raise TransferInterruptedError("the publisher did not resume it where it was interrupted")
-        else:
+        else:  # 206 without a request for a range
             raise request_error(self._request, f"the publisher answered HTTP {status}")
         if self._total is not None and self._total > self._request.limits.max_bytes:
             raise too_large_error(self._request.label, self._request.url, self._request.limits)
@@ -280,6 +304,8 @@ class _HttpDownload:
         if response.status_code != HTTPStatus.PARTIAL_CONTENT or span is None or int(span[1]) != self._arrived:
             return False
         if span[3] != "*" and self._total is not None and int(span[3]) != self._total:
+            return False
+        if content_codings(response.headers.get("Content-Encoding")) != self._codings:
             return False
         same_etag = response.headers.get("ETag", self._etag) == self._etag
         return same_etag and response.headers.get("Last-Modified", self._last_modified) == self._last_modified
@@ -305,6 +331,22 @@ class _HttpDownload:
                 self._discard_partial_file()
             raise TransferInterruptedError(reason)
 
+    def _complete_file(self, response: requests.Response) -> DownloadResult:
+        """Decode the body, if it is encoded, and check that it is not a web page."""
+        path, etag, last_modified = self._request.path, self._etag, self._last_modified
+        digest, length = self._digest.hexdigest(), self._arrived
+        if self._codings:
+            decode_body(self._request, self._codings)
+            digest, length = digest_file(path), path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+        try:
+            require_no_web_page(response, head)
+        except TransferInterruptedError:
+            self._discard_partial_file()
+            raise
+        return DownloadResult(length, digest, etag, last_modified)
+
     def _log_progress(self) -> None:
         now = time.monotonic()
         if now - self._logged_at >= self._request.retry.progress_interval_seconds:
@@ -326,16 +368,3 @@ class _HttpDownload:
         arrived = format_megabytes(self._arrived)
         message = "%s from %s: %s, after %s; retrying in %.1f s"
         self._request.log.warning(message, self._request.label, self._request.url, reason, arrived, wait_seconds)
-
-
-def _parse_retry_after(retry_after: str | None) -> float:
-    """Return the seconds that a Retry-After header requests, as a number or a date. Zero if there is none."""
-    if retry_after is None:
-        return 0.0
-    if retry_after.strip().isdecimal():
-        return float(retry_after)
-    try:
-        date = email.utils.parsedate_to_datetime(retry_after)
-    except ValueError:
-        return 0.0
-    return max(0.0, date.timestamp() - time.time())

@@ -91,7 +91,7 @@ def test_the_first_source_that_has_the_file_is_used(publisher: LoopbackPublisher
                Answer(body=HTML_PAGE, headers={"Content-Type": "text/html; charset=utf-8"})],
 )  # fmt: skip
 def test_a_file_that_is_not_published_has_no_version(publisher: LoopbackPublisher, answer: Answer) -> None:
-    publisher.script(NAME, answer)
+    publisher.script(NAME, then=answer)
     assert check_version(LABEL, single_source(publisher.url(NAME))) is None
 
 
