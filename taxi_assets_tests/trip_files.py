@@ -179,6 +179,12 @@ def trip(**changes: str) -> dict[str, str]:
     return {**TRIP, **changes}
 
 
+def month_of(layout: str) -> Month:
+    """Return the first month of a layout."""
+    first = layout.split()[1].rstrip(",")
+    return Month.parse(first if "-" in first else f"{first}-01")
+
+
 def service_of(layout_name: str) -> str:
     """Return the service of a layout in `LAYOUTS`."""
     return layout_name.split(maxsplit=1)[0]

@@ -29,6 +29,18 @@ Months are then rebuilt when they are next materialized.
 """
 
 
+AROUND_NAMES = " \t\r\n\"'\ufeff"
+"""Characters around published column names that are not part of them."""
+
+
+def normalize(name: str) -> str:
+    """Return a column name in lower case, without spaces, underscores, quotes and byte order mark.
+
+    Tools rename columns in these ways: `PULocationID`, `pulocationid` and `pu_location_id` are the same column.
+    """
+    return "".join(name.strip(AROUND_NAMES).lower().replace("_", "").split())
+
+
 class ColumnType(StrEnum):
     """A type of canonical columns.
 
@@ -92,11 +104,15 @@ class Column:
         description: What the values mean. Dagster's UI, the warehouse and the data dictionary show it.
         unit: The unit of the values, such as "US dollars"; None where there is none.
         aliases: Other names under which the column was published, in lower case.
-        required: Whether every published file must have the column. Where an optional column is absent, it is null.
+        required: Whether every published file must have the column, from `since` to `until`. Where an optional column
+            is absent, it is null.
+        required_since: The first month whose file must have a required column, if files of earlier months may lack it.
+        alternative: The name of a column that a file may have instead of this required one.
         codes: Maps published text (lower-cased) to the canonical value. Text that is not a key must parse as `type`.
         since: The first month that has the column; None for the first month of the service.
         until: The last month that has the column; None where it is still published.
-        merge_aliases: Whether a file may contain several aliases as separate columns, coalesced row by row.
+        merge_aliases: Whether a file may contain several aliases as separate columns, coalesced row by row. Columns
+            whose names differ only by case, spaces and underscores always are.
         derived: Whether cleaning computes the column, so that it is not read from files.
     """
 
@@ -106,11 +122,18 @@ class Column:
     unit: str | None = None
     aliases: Sequence[str] = ()
     required: bool = False
+    required_since: Month | None = None
+    alternative: str | None = None
     codes: Mapping[str, int | str] = field(default_factory=dict, hash=False)
     since: Month | None = None
     until: Month | None = None
     merge_aliases: bool = False
     derived: bool = False
+
+    def is_required_in(self, month: Month) -> bool:
+        """Return whether the file of this month must have the column or its alternative."""
+        first = self.required_since or self.since
+        return self.required and (first is None or first <= month) and (self.until is None or month <= self.until)
 
     @property
     def description_with_unit(self) -> str:
@@ -216,7 +239,16 @@ class Service:
         content = {
             "cleaning": CLEANING_VERSION,
             "columns": [
-                [c.name, c.type, [*c.aliases], c.required, c.merge_aliases, sorted(map(str, c.codes.items()))]
+                [
+                    c.name,
+                    c.type,
+                    [*c.aliases],
+                    c.required,
+                    str(c.required_since),
+                    c.alternative,
+                    c.merge_aliases,
+                    sorted(map(str, c.codes.items())),
+                ]
                 for c in self.columns
             ],
             "rules": [[rule.name, rule.description] for rule in rules],

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from taxi_assets.errors import ColumnMismatchError, InvalidFileError
-from taxi_assets.tlc.readers.header import normalize
-from taxi_assets.tlc.schema import Column, ColumnType
+from taxi_assets.tlc.schema import Column, ColumnType, normalize
 from taxi_assets.tlc.services.shared_columns import OUTSIDE_NYC_ZONE, SPECIAL_ZONES, UNKNOWN_ZONE
 
 if TYPE_CHECKING:
@@ -79,7 +78,8 @@ def _read(file: BinaryIO) -> pd.DataFrame:
     names = {normalize(name): name for name in frame.columns}
     found = {}
     for column in ZONE_COLUMNS:
-        published = next((names[alias] for alias in (column.name, *column.aliases) if alias in names), None)
+        aliases = map(normalize, (column.name, *column.aliases))
+        published = next((names[alias] for alias in aliases if alias in names), None)
         if published is None:
             raise ColumnMismatchError(
                 f"taxi zones: the file has no column for {column.name}; it has {', '.join(frame.columns)}.",

@@ -97,7 +97,7 @@ def clean_month(
     report_builder = ReportBuilder(service, month)
     with ExitStack() as stack:
         with _read_errors_as_invalid_file(record, label):
-            reader = stack.enter_context(open_trips(path, record.format, service, label=label))
+            reader = stack.enter_context(open_trips(path, record.format, service, label=label, month=month))
         clean_writer = stack.enter_context(TripWriter(clean_path, service.working_schema, ROW_GROUP_ROWS))
         quarantine_writer = stack.enter_context(
             TripWriter(quarantine_path, QUARANTINE_SCHEMA, QUARANTINE_ROW_GROUP_ROWS)

@@ -20,6 +20,7 @@ from taxi_assets.tlc.rules import NOT_UTF8, WRONG_FIELD_COUNT
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.schema import Service
 
 
@@ -43,17 +44,18 @@ class CsvReader:
         blocks: The reader of the file's lines, after the header.
         service: The service whose columns the file should have.
         label: Names the file in errors, such as "green 2020-10".
+        month: The month of the file, which decides which columns it must have.
 
     Raises:
         ColumnMismatchError: The columns are not those of the service.
     """
 
-    def __init__(self, blocks: CsvBlockReader, service: Service, *, label: str) -> None:
+    def __init__(self, blocks: CsvBlockReader, service: Service, *, label: str, month: Month) -> None:
         self._blocks = blocks
         header = blocks.header.split(",")
         width = max(len(header), _most_common_field_count(blocks.peek()))
         names = header + [""] * (width - len(header))
-        self.layout = Layout(names, ["text"] * width, match_columns(service, names, label=label))
+        self.layout = Layout(names, ["text"] * width, match_columns(service, names, label=label, month=month))
         types = {
             position: numeric_type(column)
             for column in service.published_columns

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from taxi_assets.errors import ColumnMismatchError
+from taxi_assets.tlc.schema import AROUND_NAMES, normalize
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Mapping, Sequence
 
-    from taxi_assets.tlc.schema import Service
-
-
-_AROUND_NAMES = " \t\r\n\"'\ufeff"
+    from taxi_assets.tlc.month import Month
+    from taxi_assets.tlc.schema import Column, Service
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,8 @@ class ColumnMatch:
     """The positions of a service's columns in a file.
 
     Attributes:
-        positions: Canonical column name to its positions in the file: one, or several with `Column.merge_aliases`.
+        positions: Canonical column name to its positions in the file: one, or several that are merged
+            row by row.
         unknown: Position to published name, for columns that match no canonical column.
         absent: Names of canonical columns that the file does not have. Their values are null.
     """
@@ -38,28 +38,34 @@ def readable_name(name: str, position: int) -> str:
         name: The name as published; "" for a field that the header does not name.
         position: The position of the column, by which a field without a name is known.
     """
-    return name.strip(_AROUND_NAMES) or f"(field {position + 1})"
+    return name.strip(AROUND_NAMES) or f"(field {position + 1})"
 
 
-def normalize(name: str) -> str:
-    """Return a published column name in lower case, without surrounding spaces, quotes and byte order mark."""
-    return name.strip(_AROUND_NAMES).lower()
+def column_names(service: Service) -> dict[str, str]:
+    """Return the canonical name of each published column by its normalized names."""
+    return {
+        normalize(alias): column.name
+        for column in service.published_columns
+        for alias in (column.name, *column.aliases)
+    }
 
 
-def match_columns(service: Service, published: Sequence[str], *, label: str) -> ColumnMatch:
+def match_columns(service: Service, published: Sequence[str], *, label: str, month: Month) -> ColumnMatch:
     """Match a file's columns to the canonical columns of a service, by name and never by position.
 
     Args:
         service: Defines the canonical columns and their aliases.
         published: The column names in file order; "" for a field that the header does not name.
         label: Names the file in errors, such as "green 2020-10".
+        month: The month of the file, which decides which columns it must have.
 
     Raises:
-        ColumnMismatchError: A required column is missing, or two columns match the same canonical column.
+        ColumnMismatchError: A required column is missing, or columns with different names match the same canonical
+            column.
     """
     names = [normalize(name) for name in published]
-    by_alias = {alias: column.name for column in service.published_columns for alias in (column.name, *column.aliases)}
-    canonical = [by_alias.get(name) for name in names]
+    canonical_names = column_names(service)
+    canonical = [canonical_names.get(name) for name in names]
     positions: dict[str, list[int]] = {}
     for index, column_name in enumerate(canonical):
         if column_name is not None:
@@ -67,13 +73,17 @@ def match_columns(service: Service, published: Sequence[str], *, label: str) -> 
     unknown = {index: published[index] for index, column_name in enumerate(canonical) if column_name is None}
     mergeable = {column.name for column in service.published_columns if column.merge_aliases}
     for column_name, indices in positions.items():
-        if len(indices) > 1 and column_name not in mergeable:
+        if len({names[index] for index in indices}) > 1 and column_name not in mergeable:
             raise _duplicate_column_error(column_name, [published[index] for index in indices], label)
-    missing = [column.name for column in service.published_columns if column.required and column.name not in positions]
+    missing = [column.name for column in service.published_columns if _is_missing(column, positions, month)]
     if missing:
         raise _missing_column_error(service, missing, unknown, label)
     absent = [column.name for column in service.published_columns if column.name not in positions]
     return ColumnMatch(positions, unknown, absent)
+
+
+def _is_missing(column: Column, found: Container[str], month: Month) -> bool:
+    return column.is_required_in(month) and column.name not in found and column.alternative not in found
 
 
 def _duplicate_column_error(name: str, published: Sequence[str], label: str) -> ColumnMismatchError:
@@ -86,7 +96,7 @@ def _duplicate_column_error(name: str, published: Sequence[str], label: str) -> 
 def _missing_column_error(
     service: Service, missing: Sequence[str], unknown: Mapping[int, str], label: str
 ) -> ColumnMismatchError:
-    unknown_names = [repr(name) for name in unknown.values() if name.strip()]
+    unknown_names = [repr(name.strip(AROUND_NAMES)) for name in unknown.values() if name.strip(AROUND_NAMES)]
     return ColumnMismatchError(
         f"{label}: the file has no column for {', '.join(missing)}"
         + (f"; unknown columns: {', '.join(unknown_names)}." if unknown_names else "."),

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.readers.base_reader import TripReader
     from taxi_assets.tlc.schema import Service
 
 
 @contextmanager
-def open_trips(path: Path, format_: FileFormat, service: Service, *, label: str) -> Iterator[TripReader]:
+def open_trips(path: Path, format_: FileFormat, service: Service, *, label: str, month: Month) -> Iterator[TripReader]:
     """Open a published file of a service for reading.
 
     Args:
@@ -30,6 +31,7 @@ def open_trips(path: Path, format_: FileFormat, service: Service, *, label: str)
         format_: Its format, which decides the reader.
         service: The service whose trips the file should contain.
         label: Names the file in errors, such as "green 2020-10".
+        month: The month of the file, which decides which columns it must have.
 
     Raises:
         ColumnMismatchError: The columns are not those of the service.
@@ -37,10 +39,10 @@ def open_trips(path: Path, format_: FileFormat, service: Service, *, label: str)
     """
     if format_ is FileFormat.PARQUET:
         with open_parquet_stream(path, text_as_dictionary=True) as file:
-            yield ParquetReader(file, service, label=label)
+            yield ParquetReader(file, service, label=label, month=month)
         return
     with open_bytes(path, format_) as bytes_:
-        yield CsvReader(CsvBlockReader(bytes_, label=label), service, label=label)
+        yield CsvReader(CsvBlockReader(bytes_, label=label), service, label=label, month=month)
 
 
 class FirstRows(NamedTuple):

@@ -17,6 +17,7 @@ from taxi_assets.tlc.readers.header import match_columns
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.schema import Service
 
 
@@ -34,18 +35,19 @@ class ParquetReader:
         file: A file from `open_parquet_stream`, with text as dictionaries.
         service: The service whose columns the file should have.
         label: Names the file in errors, such as "green 2020-10".
+        month: The month of the file, which decides which columns it must have.
 
     Raises:
         ColumnMismatchError: The columns are not those of the service.
         InvalidFileError: A text column has an unsupported type.
     """
 
-    def __init__(self, file: Any, service: Service, *, label: str) -> None:
+    def __init__(self, file: Any, service: Service, *, label: str, month: Month) -> None:
         self._file = file
         self._label = label
         self._schema = file.metadata.schema.to_arrow_schema()
         names = list(self._schema.names)
-        match = match_columns(service, names, label=label)
+        match = match_columns(service, names, label=label, month=month)
         self.layout = Layout(names, [str(type_) for type_ in self._schema.types], match)
         if sum(map(_count_dictionaries, file.schema_arrow.types)) < len(variable_length_columns(file.metadata)):
             raise self._invalid_file_error("it has text in columns of an unsupported type")

@@ -36,10 +36,13 @@ FHV = Service(
         ),
         local_time("pickup_datetime", "Time when the trip started.", required=True, aliases=("pickup_date",)),
         local_time(
-            "dropoff_datetime", "Time when the trip ended. Null if the base did not report it.", since=DROPOFFS_SINCE
+            "dropoff_datetime",
+            "Time when the trip ended. Null if the base did not report it.",
+            since=DROPOFFS_SINCE,
+            required=True,
         ),
-        zone("pickup", aliases=("locationid",)),
-        zone("dropoff", since=DROPOFFS_SINCE),
+        zone("pickup", aliases=("locationid",), required=True),
+        zone("dropoff", since=DROPOFFS_SINCE, required=True),
         Column(
             "sr_flag",
             ColumnType.INTEGER,

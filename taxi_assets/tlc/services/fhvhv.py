@@ -6,6 +6,8 @@ data dictionary of high-volume FHV trip records (2025-03).
 
 from __future__ import annotations
 
+from typing import Any
+
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.rules import (
     DISTANCE_OUT_OF_RANGE,
@@ -20,10 +22,14 @@ from taxi_assets.tlc.services.shared_columns import (
     CONGESTION_SURCHARGE_DESCRIPTION,
     DERIVED_TIMES,
     ORIGIN,
+    PARQUET_ONLY_SINCE,
     local_time,
     money,
     zone,
 )
+
+# Only Parquet files have these columns, and TLC has published no CSV file since.
+_IN_PARQUET: dict[str, Any] = {"required": True, "required_since": PARQUET_ONLY_SINCE}
 
 
 def _flag(name: str, description: str) -> Column:
@@ -60,25 +66,30 @@ FHVHV = Service(
         ),
         local_time("pickup_datetime", "Time when the trip started.", required=True),
         local_time("dropoff_datetime", "Time when the trip ended.", required=True),
-        zone("pickup"),
-        zone("dropoff"),
+        zone("pickup", required=True),
+        zone("dropoff", required=True),
         Column(
             "trip_distance",
             ColumnType.MILES,
             "Trip distance that the company reported.",
             "miles",
             aliases=("trip_miles",),
+            **_IN_PARQUET,
         ),
-        Column("trip_time", ColumnType.INTEGER, "Trip duration that the company reported.", "seconds"),
-        money("base_passenger_fare", "Fare before tolls, tips, taxes and fees."),
-        money("tolls_amount", "All tolls paid during the trip.", aliases=("tolls",)),
-        money("black_car_fund", "Surcharge for the Black Car Fund.", aliases=("bcf",)),
-        money("sales_tax", "New York State sales tax."),
-        money("congestion_surcharge", CONGESTION_SURCHARGE_DESCRIPTION),
-        money("airport_fee", "Fee for pickups and dropoffs at LaGuardia, JFK and Newark airports."),
-        money("tip_amount", "Tip from the passenger.", aliases=("tips",)),
-        money("driver_pay", "Pay of the driver, after commission, surcharges and taxes, without tolls and tips."),
-        money("cbd_congestion_fee", CBD_FEE_DESCRIPTION, since=Month(2025, 1)),
+        Column("trip_time", ColumnType.INTEGER, "Trip duration that the company reported.", "seconds", **_IN_PARQUET),
+        money("base_passenger_fare", "Fare before tolls, tips, taxes and fees.", **_IN_PARQUET),
+        money("tolls_amount", "All tolls paid during the trip.", aliases=("tolls",), **_IN_PARQUET),
+        money("black_car_fund", "Surcharge for the Black Car Fund.", aliases=("bcf",), **_IN_PARQUET),
+        money("sales_tax", "New York State sales tax.", **_IN_PARQUET),
+        money("congestion_surcharge", CONGESTION_SURCHARGE_DESCRIPTION, **_IN_PARQUET),
+        money("airport_fee", "Fee for pickups and dropoffs at LaGuardia, JFK and Newark airports.", **_IN_PARQUET),
+        money("tip_amount", "Tip from the passenger.", aliases=("tips",), **_IN_PARQUET),
+        money(
+            "driver_pay",
+            "Pay of the driver, after commission, surcharges and taxes, without tolls and tips.",
+            **_IN_PARQUET,
+        ),
+        money("cbd_congestion_fee", CBD_FEE_DESCRIPTION, since=Month(2025, 1), required=True),
         _flag("shared_request_flag", "Whether the passenger agreed to share the ride"),
         _flag("shared_match_flag", "Whether the passenger shared the ride with another party"),
         _flag("access_a_ride_flag", "Whether the trip was made for the MTA's Access-A-Ride program"),

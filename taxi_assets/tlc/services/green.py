@@ -28,7 +28,10 @@ GREEN = Service(
         *street_hail.COORDINATES,
         street_hail.PAYMENT_TYPE,
         Column(
-            "trip_type", ColumnType.INTEGER, "How the passenger got the taxi, by TLC code: 1 street hail, 2 dispatch."
+            "trip_type",
+            ColumnType.INTEGER,
+            "How the passenger got the taxi, by TLC code: 1 street hail, 2 dispatch.",
+            required=True,
         ),
         street_hail.FARE_AMOUNT,
         street_hail.EXTRA,

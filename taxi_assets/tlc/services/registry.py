@@ -10,7 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from taxi_assets.errors import ServiceDefinitionError
-from taxi_assets.tlc.schema import ColumnType
+from taxi_assets.tlc.schema import ColumnType, normalize
 from taxi_assets.tlc.services.fhv import FHV
 from taxi_assets.tlc.services.fhvhv import FHVHV
 from taxi_assets.tlc.services.green import GREEN
@@ -60,10 +60,12 @@ def _require_valid_name(service: Service, others: Mapping[str, Service]) -> None
 
 def _require_valid_columns(service: Service) -> None:
     types = {column.name: column.type for column in service.columns}
-    names = Counter(name for column in service.published_columns for name in {column.name, *column.aliases})
-    names |= Counter(column.name for column in service.columns)
-    if duplicates := [name for name, count in names.items() if count > 1]:
-        raise _definition_error(service, f"more than one column is called {', '.join(duplicates)}")
+    columns = [[column.name] for column in service.columns]
+    published = [[column.name, *column.aliases] for column in service.published_columns]
+    for names in (columns, published):
+        owners = Counter(normalized for aliases in names for normalized in {*map(normalize, aliases)})
+        if duplicates := {name: None for aliases in names for name in aliases if owners[normalize(name)] > 1}:
+            raise _definition_error(service, f"more than one column is called {', '.join(duplicates)}")
     missing = [f"{name} ({type_})" for name, type_ in _TYPES.items() if types.get(name) is not type_]
     if missing:
         raise _definition_error(service, f"every service needs the columns {', '.join(missing)}")

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Column, ColumnType
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from taxi_assets.tlc.month import Month
 
+PARQUET_ONLY_SINCE = Month(2021, 8)
+"""The first month of which no CSV file was published. Parquet files have more columns than CSV files had."""
 
 UNKNOWN_ZONE = 264
 """TLC's zone number for an unknown location (`taxi_zone_lookup.csv`)."""
@@ -50,17 +52,17 @@ def local_time(name: str, description: str, **options: Any) -> Column:
     return Column(name, ColumnType.DATETIME, description, "local time", **options)
 
 
-def zone(event: str, *, since: Month | None = None, aliases: Sequence[str] = ()) -> Column:
+def zone(event: str, *, aliases: Sequence[str] = (), **options: Any) -> Column:
     """Return the column of pickup or dropoff zones.
 
     Args:
         event: "pickup" or "dropoff".
-        since: The first month whose file has the column; None for the service's first month.
         aliases: Names in files, in lower case, in addition to TLC's `pulocationid` or `dolocationid`.
+        options: Further attributes of `Column`.
     """
     description = f"TLC taxi zone of the {event}; see taxi_zones. {SPECIAL_ZONES}"
     published = (f"{event[0]}{'u' if event == 'pickup' else 'o'}locationid", *aliases)
-    return Column(f"{event}_location_id", ColumnType.INTEGER, description, aliases=published, since=since)
+    return Column(f"{event}_location_id", ColumnType.INTEGER, description, aliases=published, **options)
 
 
 DERIVED_TIMES = (

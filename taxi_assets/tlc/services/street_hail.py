@@ -73,16 +73,18 @@ RATE_CODE_ID = Column(
     "Rate in effect at the end of the trip, by TLC code: 1 standard, 2 JFK, 3 Newark, 4 Nassau or Westchester, "
     "5 negotiated fare, 6 group ride, 99 unknown.",
     aliases=("ratecodeid", "rate_code"),
+    required=True,
 )
 STORE_AND_FWD_FLAG = Column(
     "store_and_fwd_flag",
     ColumnType.TEXT,
     "Y if the vehicle had no connection and stored the record before sending it, N if not.",
     aliases=("store_and_forward",),
+    required=True,
     codes=STORE_AND_FORWARD,
 )
-PICKUP_LOCATION_ID = zone("pickup", since=ZONES_SINCE)
-DROPOFF_LOCATION_ID = zone("dropoff", since=ZONES_SINCE)
+PICKUP_LOCATION_ID = zone("pickup", since=ZONES_SINCE, required=True)
+DROPOFF_LOCATION_ID = zone("dropoff", since=ZONES_SINCE, required=True)
 COORDINATES = tuple(
     Column(
         f"{event}_{axis}",
@@ -91,6 +93,8 @@ COORDINATES = tuple(
         "degrees, WGS 84",
         (f"{short}_{axis[:3]}",),
         until=COORDINATES_UNTIL,
+        required=True,
+        alternative=f"{event}_location_id",  # Parquet files of these years
     )
     for event, short in (("pickup", "start"), ("dropoff", "end"))
     for axis in ("longitude", "latitude")
@@ -111,7 +115,7 @@ MTA_TAX = money("mta_tax", "Tax for the Metropolitan Transportation Authority (M
 TIP_AMOUNT = money("tip_amount", "Tip paid by card. Cash tips are not recorded.", required=True, aliases=("tip_amt",))
 TOLLS_AMOUNT = money("tolls_amount", "All tolls paid during the trip.", required=True, aliases=("tolls_amt",))
 IMPROVEMENT_SURCHARGE = money(
-    "improvement_surcharge", "Improvement surcharge, charged when the trip starts.", since=Month(2015, 1)
+    "improvement_surcharge", "Improvement surcharge, charged when the trip starts.", since=Month(2015, 1), required=True
 )
 TOTAL_AMOUNT = money(
     "total_amount",
@@ -119,8 +123,10 @@ TOTAL_AMOUNT = money(
     required=True,
     aliases=("total_amt",),
 )
-CONGESTION_SURCHARGE = money("congestion_surcharge", CONGESTION_SURCHARGE_DESCRIPTION, since=Month(2019, 1))
-CBD_CONGESTION_FEE = money("cbd_congestion_fee", CBD_FEE_DESCRIPTION, since=Month(2025, 1))
+CONGESTION_SURCHARGE = money(
+    "congestion_surcharge", CONGESTION_SURCHARGE_DESCRIPTION, since=Month(2019, 1), required=True
+)
+CBD_CONGESTION_FEE = money("cbd_congestion_fee", CBD_FEE_DESCRIPTION, since=Month(2025, 1), required=True)
 
 DERIVED = (
     *DERIVED_TIMES,

@@ -9,7 +9,7 @@ from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.rules import STREET_HAIL_RULES
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import street_hail
-from taxi_assets.tlc.services.shared_columns import money
+from taxi_assets.tlc.services.shared_columns import PARQUET_ONLY_SINCE, money
 
 YELLOW = Service(
     name="yellow",
@@ -35,7 +35,13 @@ YELLOW = Service(
         street_hail.IMPROVEMENT_SURCHARGE,
         street_hail.TOTAL_AMOUNT,
         street_hail.CONGESTION_SURCHARGE,
-        money("airport_fee", "Fee for pickups at LaGuardia and JFK airports.", since=Month(2021, 1)),
+        money(
+            "airport_fee",
+            "Fee for pickups at LaGuardia and JFK airports.",
+            since=Month(2021, 1),
+            required=True,
+            required_since=PARQUET_ONLY_SINCE,
+        ),
         street_hail.CBD_CONGESTION_FEE,
         *street_hail.DERIVED,
     ),

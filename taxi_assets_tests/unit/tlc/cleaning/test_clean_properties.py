@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import gzip
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -195,7 +195,9 @@ def test_every_row_is_clean_or_quarantined_with_each_value_in_its_column(
     folder: Path, drawn: Drawn, rules: Sequence[str] | None
 ) -> None:
     path = write_csv(folder / "m.csv", drawn.content)
-    service = SERVICES[drawn.service]
+    published = SERVICES[drawn.service]
+    # All layouts are drawn for one month, whose file would have more columns.
+    service = replace(published, columns=[replace(column, required=False) for column in published.columns])
     expected = dict(enumerate(expected_of(drawn, path), 1))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(csv_blocks, "BLOCK_BYTES", drawn.block)

@@ -20,6 +20,7 @@ from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets_tests.trip_files import (
     LAYOUTS,
     format_of,
+    month_of,
     service_of,
     trip,
     write_csv,
@@ -42,7 +43,7 @@ def split_file(
     """Return the clean and the quarantined rows of a file, in order."""
     service = SERVICES[service_of(layout)]
     clean, quarantine = [], []
-    with open_trips(path, format_of(path), service, label="") as reader:
+    with open_trips(path, format_of(path), service, label="", month=month_of(layout)) as reader:
         for raw in reader.batches():
             split = split_batch(raw, service, month, service.select_rules(rules))
             assert split.clean.schema == service.working_schema
@@ -223,7 +224,7 @@ def test_an_empty_value_is_null_and_only_the_pickup_is_required(csv: Path, colum
 
 def test_each_rule_gives_one_boolean_per_row(csv: Path) -> None:
     path = write_trips(csv, LAYOUT, [trip(), trip(passenger_count="0"), trip(passenger_count="")])
-    with open_trips(path, format_of(path), GREEN, label="") as reader:
+    with open_trips(path, format_of(path), GREEN, label="", month=OCTOBER) as reader:
         (raw,) = reader.batches()
         batch, _ = parse_batch(raw, GREEN, OCTOBER)
     violations = evaluate_rules(batch, OCTOBER, GREEN.rules)

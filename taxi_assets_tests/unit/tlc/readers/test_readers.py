@@ -27,8 +27,10 @@ from taxi_assets_tests.trip_files import write_csv
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
-    from typing import Any
+
+    from taxi_assets.tlc.readers.base_reader import TripReader
 
 TWO = Service(
     "two",
@@ -41,6 +43,7 @@ TWO = Service(
 NUMBERS = replace(
     TWO, columns=(Column("a", ColumnType.MONEY, "First.", required=True), Column("b", ColumnType.INTEGER, "Second."))
 )
+OCTOBER = Month(2020, 10)
 Read = tuple[dict[int, str], dict[int, tuple[str, list[str]]], set[int]]
 
 
@@ -67,8 +70,16 @@ def read_all(reader: Any) -> Read:
     return regular, malformed_rows, not_utf8
 
 
+def open_csv(content: bytes) -> CsvReader:
+    return CsvReader(CsvBlockReader(io.BytesIO(content), label="two 2020-10"), TWO, label="two 2020-10", month=OCTOBER)
+
+
+def open_month(path: Path, format_: FileFormat) -> AbstractContextManager[TripReader]:
+    return open_trips(path, format_, TWO, label="two 2020-10", month=OCTOBER)
+
+
 def read_csv(content: bytes) -> Read:
-    return read_all(CsvReader(CsvBlockReader(io.BytesIO(content), label="two 2020-10"), TWO, label="two 2020-10"))
+    return read_all(open_csv(content))
 
 
 def expected(content: str, width: int = 2) -> tuple[dict[int, str], dict[int, tuple[str, list[str]]]]:
@@ -163,7 +174,9 @@ def test_too_many_malformed_rows_in_one_block_stop_the_reader(monkeypatch: pytes
 
 
 def test_fields_that_the_header_does_not_name_are_read_by_position() -> None:
-    reader = CsvReader(CsvBlockReader(io.BytesIO(b"b,a\n\n1,2,,\n3,4,,5\n6,7\n"), label=""), TWO, label="")
+    reader = CsvReader(
+        CsvBlockReader(io.BytesIO(b"b,a\n\n1,2,,\n3,4,,5\n6,7\n"), label=""), TWO, label="", month=OCTOBER
+    )
     assert reader.layout.names == ["b", "a", "", ""]
     assert reader.layout.match.positions == {"b": [0], "a": [1]}
     assert [array.to_pylist() for array in next(reader.batches()).arrays] == [
@@ -172,7 +185,9 @@ def test_fields_that_the_header_does_not_name_are_read_by_position() -> None:
         [None, None],
         [None, "5"],
     ]
-    reader = CsvReader(CsvBlockReader(io.BytesIO(b"b,a\n\n1,2,,\n3,4,,5\n6,7\n"), label=""), TWO, label="")
+    reader = CsvReader(
+        CsvBlockReader(io.BytesIO(b"b,a\n\n1,2,,\n3,4,,5\n6,7\n"), label=""), TWO, label="", month=OCTOBER
+    )
     regular, malformed_rows, _ = read_all(reader)
     assert regular == {1: "1,2,,", 2: "3,4,,5"}
     assert malformed_rows == {3: ("6,7", ["wrong_field_count"])}
@@ -224,7 +239,7 @@ def test_invalid_utf8_is_found_in_regular_and_malformed_rows() -> None:
 def test_a_column_is_parsed_as_numbers_until_its_text_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     set_block(monkeypatch, 16)
     path = io.BytesIO(b"b,a\n" + b"1,2\n" * 3 + b"3,y\n" * 4 + b"5,6\n" * 8)
-    reader = CsvReader(CsvBlockReader(path, label=""), NUMBERS, label="")
+    reader = CsvReader(CsvBlockReader(path, label=""), NUMBERS, label="", month=OCTOBER)
     found = []
     for batch in reader.batches():
         found.append([str(array.type) for array in batch.arrays])
@@ -253,13 +268,19 @@ def test_a_file_with_other_columns_is_rejected_and_closed(tmp_path: Path, name: 
         write_csv(path, b"x,y\n1,2\n")
     format_ = next(ending for ending in FileFormat if name.endswith(f".{ending}"))
     # If the file were left open, this test would fail, because warnings are errors.
-    with pytest.raises(ColumnMismatchError, match="two 2020-10"), open_trips(path, format_, TWO, label="two 2020-10"):
+    with (
+        pytest.raises(ColumnMismatchError, match="two 2020-10"),
+        open_trips(path, format_, TWO, label="two 2020-10", month=OCTOBER),
+    ):
         pass
 
 
 def test_a_file_with_too_long_a_header_is_closed(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "month.csv", b"x" * (BLOCK_BYTES + 1))
-    with pytest.raises(InvalidFileError, match="longer"), open_trips(path, FileFormat.CSV, TWO, label="two"):
+    with (
+        pytest.raises(InvalidFileError, match="longer"),
+        open_month(path, FileFormat.CSV),
+    ):
         pass
 
 
@@ -267,7 +288,7 @@ def test_reading_may_stop_in_the_middle(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "month.csv.gz", b"a,b\n" + b"1,2\n" * 1_000_000)
 
     def first_batch() -> Iterator[int]:
-        with open_trips(path, FileFormat.CSV_GZ, TWO, label="two") as reader:
+        with open_month(path, FileFormat.CSV_GZ) as reader:
             for batch in reader.batches():
                 yield len(batch.source_rows)
 
@@ -280,7 +301,7 @@ def test_reading_may_stop_in_the_middle(tmp_path: Path) -> None:
 def open_table(table: Any, folder: Path, **options: Any) -> Any:
     path = folder / "month.parquet"
     pyarrow.parquet.write_table(table, path, **options)
-    return open_trips(path, FileFormat.PARQUET, TWO, label="two 2020-10")
+    return open_month(path, FileFormat.PARQUET)
 
 
 @pytest.mark.parametrize("row_group", [1_000, 16_384, 50_000])

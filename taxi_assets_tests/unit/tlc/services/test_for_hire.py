@@ -113,6 +113,8 @@ def test_the_base_is_read_from_the_column_that_has_it_in_parquet(tmp_path: Path)
         {
             "pickup_datetime": pa.array([dt.datetime.fromisoformat("2018-01-30 21:06:00")] * rows),
             "dropOff_datetime": pa.array([dt.datetime.fromisoformat("2018-01-30 21:15:00")] * rows),
+            "PUlocationID": pa.nulls(rows),
+            "DOlocationID": pa.nulls(rows),
             "Dispatching_base_number": ["B02884", None, "B02884"] * (rows // 3),
             "Dispatching_base_num": [None, "B00001 ", "B00001"] * (rows // 3),
         }
