@@ -230,7 +230,7 @@ def build_stored_month(
     """
     raw = {
         extension: hashlib.sha256(content).hexdigest()
-        for extension in ("csv.gz", "csv", "parquet")
+        for extension in ("csv.gz", "csv", "parquet", "zip")
         if (content := read(f"raw/{prefix}.{extension}")) is not None
     }
     record = read(f"raw/{prefix}.source.json")

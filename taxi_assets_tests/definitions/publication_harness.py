@@ -74,7 +74,7 @@ class PublicationHarness:
 
     def etag(self, month: str) -> str:
         found = (self.folder / f"green_tripdata_{month}.csv").stat()
-        return f'"{found.st_mtime_ns}-{found.st_size}"'
+        return f'"{found.st_mtime_ns}-{found.st_size}-{found.st_ctime_ns}-{found.st_ino}"'
 
     # --- the daemon and its runs ---
 

@@ -19,10 +19,13 @@ from dagster._core.remote_origin import (
 from taxi_assets.automation.publication.decision import RETRY_WAITS
 from taxi_assets.automation.publication.materializations import latest_raw_materializations
 from taxi_assets.automation.publication.status import ScanLimits
+from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets_tests.definitions.publication_harness import MONTHS_OF_2020, PublicationHarness, harness, instance
+from taxi_assets_tests.loopback_publisher import HTML_PAGE, Answer, LoopbackPublisher
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 __all__ = ["harness", "instance"]
@@ -288,15 +291,39 @@ def test_a_newer_revision_does_not_wait_for_the_retry_of_a_failed_one(harness: P
     assert harness.requested_months() == {"2021-01": "revised"}
 
 
-def test_a_publisher_that_alternates_between_two_versions_causes_only_one_run(harness: PublicationHarness) -> None:
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[LoopbackPublisher]:
+    with LoopbackPublisher(tmp_path / "published") as server:
+        yield server
+
+
+def test_a_publisher_that_alternates_between_two_versions_causes_only_one_run(
+    tmp_path: Path, instance: dg.DagsterInstance, server: LoopbackPublisher
+) -> None:
+    harness = PublicationHarness(tmp_path / "published", instance, source=server.base)
+    harness.publish("2021-01", content="first")
+    harness.load("2021-01")
+    harness.publish("2021-01", content="announced")
+    (request,) = harness.tick()
+    harness.publish("2021-01", content="sent")
+    harness.record_run(request)  # the downloaded version is not the announced one
+    harness.publish("2021-01", content="announced")
+    assert harness.requested_months() == {}
+
+
+def test_a_page_in_place_of_a_missing_month_requests_no_run(
+    tmp_path: Path, instance: dg.DagsterInstance, server: LoopbackPublisher
+) -> None:
+    harness = PublicationHarness(tmp_path / "published", instance, source=server.base)
     harness.publish("2021-01")
     harness.load("2021-01")
-    harness.versions = 7
-    harness.publish("2021-01")
-    (request,) = harness.tick()
-    harness.versions = 8
-    harness.publish("2021-01")
-    harness.record_run(request)  # the downloaded version is not the announced one
-    harness.versions = 7
-    harness.publish("2021-01")
+    page = Answer(body=HTML_PAGE, headers={"Content-Type": "text/csv"})
+    for extension in FileFormat:
+        server.script(f"green_tripdata_2021-02.{extension}", then=page)
     assert harness.requested_months() == {}
+    server.script("green_tripdata_2021-02.csv", then=Answer(status=403, body=HTML_PAGE))
+    assert harness.requested_months() == {}
+    assert "2021-02: The version of green 2021-02 could not be checked" in harness.skip_message
+    harness.publish("2021-02")
+    server.script("green_tripdata_2021-02.csv")
+    assert harness.requested_months() == {"2021-02": "new"}

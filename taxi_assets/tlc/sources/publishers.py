@@ -131,16 +131,27 @@ class BaseUrlPublisher:
     """The location with its secrets, such as a password or a signature. Never shown."""
 
     def source_urls(self, service: Service, month: Month) -> list[SourceUrl]:
-        """Return the URLs of the month as `.csv.gz`, `.csv` and `.parquet`."""
-        return [
-            SourceUrl(self._url_of(_file_name(service, month, file_format)), self.name, file_format)
-            for file_format in FileFormat
+        """Return the URLs of the month as `.csv.gz`, `.csv`, `.parquet` and `.zip`; in a folder, also as parts.
+
+        The URL of a folder of parts ends in a slash. Its parts are downloaded as a zip archive.
+        """
+        urls = {file_format: self._url_of(_file_name(service, month, file_format)) for file_format in FileFormat}
+        files = [SourceUrl(url, self.name, file_format) for file_format, url in urls.items()]
+        if not self._is_folder:
+            return files
+        return files + [
+            SourceUrl(f"{urls[file_format]}/", self.name, FileFormat.ZIP)
+            for file_format in (FileFormat.PARQUET, FileFormat.CSV)
         ]
 
     def zones(self) -> list[SourceUrl]:
         """Return the URL of its own table, then that of TLC's; a folder uses the table of this package instead."""
         own = SourceUrl(self._url_of(_ZONES_FILE), self.name, FileFormat.CSV)
-        return [own, *(SyntheticPublisher() if self.url.startswith("file:") else TlcPublisher()).zones()]
+        return [own, *(SyntheticPublisher() if self._is_folder else TlcPublisher()).zones()]
+
+    @property
+    def _is_folder(self) -> bool:
+        return self.url.startswith("file:")
 
     def _url_of(self, name: str) -> str:
         parts = urlsplit(self.url)

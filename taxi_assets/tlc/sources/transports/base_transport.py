@@ -5,6 +5,7 @@ Does not belong here: anything that only one kind of URL needs.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from dataclasses import dataclass, field
@@ -164,6 +165,12 @@ def version_check_error(
     return error_class(
         f"The version of {request.label} could not be checked at {request.url}: {cause}.", remedy=RETRY_LATER
     )
+
+
+def digest_file(path: Path) -> str:
+    """Return the SHA-256 digest of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def format_megabytes(count: int) -> str:

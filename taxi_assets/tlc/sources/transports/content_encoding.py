@@ -6,7 +6,6 @@ can be resumed.
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -61,12 +60,6 @@ def decode_body(request: DownloadRequest, codings: Sequence[str]) -> None:
         decoded.unlink(missing_ok=True)
 
 
-def digest_file(path: Path) -> str:
-    """Return the SHA-256 digest of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _is_encoded(request: DownloadRequest, codings: Sequence[str]) -> bool:
     with request.path.open("rb") as body:
         head = body.read(len(_GZIP) + 2)
@@ -75,7 +68,7 @@ def _is_encoded(request: DownloadRequest, codings: Sequence[str]) -> bool:
     magic = _MAGIC.get(request.source.format)
     if magic is None or not head.startswith(magic):
         return True
-    # The body looks like the file itself. It encodes the file only if the decoded bytes look like it, too.
+    # The body begins like the file itself. It encodes the file only if the decoded bytes begin so, too.
     with suppress(InvalidFileError), _open_decoded(request, codings) as stream:
         return _read(stream, len(magic), request, codings).startswith(magic)
     return False

@@ -5,7 +5,6 @@ The client resumes and retries downloads, and verifies the crc32c checksum.
 
 from __future__ import annotations
 
-import hashlib
 import io
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from taxi_assets.tlc.sources.transports.base_transport import (
     DownloadResult,
     MissingFileError,
     NotModified,
+    digest_file,
     request_error,
 )
 from taxi_assets.tlc.sources.validate_file import expansion_ratio_error, too_large_error
@@ -55,9 +55,7 @@ class GcsTransport:
             except (DataCorruption, api_errors.NotFound):  # NotFound: this generation was replaced or deleted
                 changed = f"{request.label} was replaced or damaged while it was downloaded from {request.url}."
                 raise PublisherUnreachableError(changed, remedy=RETRY_LATER) from None
-        with request.path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return DownloadResult(request.path.stat().st_size, digest, etag)
+        return DownloadResult(request.path.stat().st_size, digest_file(request.path), etag)
 
     def check_version(self, request: VersionRequest) -> FileVersion | None:
         """Return the object's version; see `Transport.check_version`."""

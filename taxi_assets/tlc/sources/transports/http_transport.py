@@ -25,11 +25,12 @@ from taxi_assets.tlc.sources.transports.base_transport import (
     DownloadResult,
     MissingFileError,
     NotModified,
+    digest_file,
     format_megabytes,
     request_error,
     version_check_error,
 )
-from taxi_assets.tlc.sources.transports.content_encoding import content_codings, decode_body, digest_file
+from taxi_assets.tlc.sources.transports.content_encoding import content_codings, decode_body
 from taxi_assets.tlc.sources.transports.deadline import DeadlinePassedError, session_until
 from taxi_assets.tlc.sources.transports.http_errors import (
     MAX_REDIRECTS,

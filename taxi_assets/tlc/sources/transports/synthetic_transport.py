@@ -5,13 +5,12 @@ Does not belong here: how the months are generated (`tlc/synthetic/`).
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.sources.publishers import SAMPLE_ZONES_URL
 from taxi_assets.tlc.sources.source_record import FileVersion
-from taxi_assets.tlc.sources.transports.base_transport import DownloadResult, NotModified
+from taxi_assets.tlc.sources.transports.base_transport import DownloadResult, NotModified, digest_file
 from taxi_assets.tlc.sources.transports.folder_transport import copy_file
 
 if TYPE_CHECKING:
@@ -34,9 +33,7 @@ class SyntheticTransport:
             return NotModified(request.known_at_url)
         service, month = request.source.url.removeprefix("sample:").split("/")
         synthetic.write_month(service, Month.parse(month), request.path)
-        with request.path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return DownloadResult(request.path.stat().st_size, digest, synthetic.etag(), generated=True)
+        return DownloadResult(request.path.stat().st_size, digest_file(request.path), synthetic.etag(), generated=True)
 
     def check_version(self, request: VersionRequest) -> FileVersion:
         """Return the generator's version: every month of the synthetic sample is always available."""

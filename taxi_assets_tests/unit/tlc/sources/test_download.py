@@ -276,20 +276,6 @@ def test_a_real_folder_is_read_byte_for_byte_without_a_network(output_dir: Path)
     assert isinstance(download("green 2013-08", sources, known=record, output_dir=output_dir, log=LOG), UnchangedFile)
 
 
-def test_a_file_in_a_folder_is_read_again_only_after_it_was_modified(tmp_path: Path, output_dir: Path) -> None:
-    path = tmp_path / NAME
-    path.write_bytes(CSV_FILE)
-    record = downloaded_record(download_csv(path.as_uri(), output_dir), CSV_FILE)
-    result = download_csv(path.as_uri(), output_dir, known=record)
-    assert isinstance(result, UnchangedFile)
-    assert result.record.fetched_at > record.fetched_at
-    os.utime(path, ns=(1, 1))
-    assert (
-        downloaded_record(download_csv(path.as_uri(), output_dir, known=record), CSV_FILE).etag
-        == f'"1-{len(CSV_FILE)}"'
-    )
-
-
 def test_a_month_that_a_folder_does_not_have_is_not_published(tmp_path: Path, output_dir: Path) -> None:
     sources = resolve_publisher(str(tmp_path)).source_urls(YELLOW, Month(2031, 1))
     with pytest.raises(NotPublishedError) as error:
@@ -297,18 +283,15 @@ def test_a_month_that_a_folder_does_not_have_is_not_published(tmp_path: Path, ou
     first = f"{tmp_path.as_uri()}/yellow_tripdata_2031-01"
     assert error.value.problem == (
         f"yellow 2031-01 is not published at {first}.csv.gz (no such file), nor at {first}.csv (no such file), "
-        f"nor at {first}.parquet (no such file), nor at {first}.zip (no such file)."
+        f"nor at {first}.parquet (no such file), nor at {first}.zip (no such file), "
+        f"nor at {first}.parquet/ (no such file), nor at {first}.csv/ (no such file)."
     )
 
 
-def test_a_pipe_or_a_folder_is_a_permanent_error(tmp_path: Path, output_dir: Path) -> None:
+def test_a_pipe_is_a_permanent_error(tmp_path: Path, output_dir: Path) -> None:
     os.mkfifo(tmp_path / "pipe.csv")
     assert "it is not a regular file" in download_error(
         PublisherRequestError, (tmp_path / "pipe.csv").as_uri(), output_dir
-    )
-    (tmp_path / "folder.csv").mkdir()
-    assert "it is not a regular file" in download_error(
-        PublisherRequestError, (tmp_path / "folder.csv").as_uri(), output_dir
     )
 
 

@@ -81,21 +81,25 @@ def test_zones_come_from_tlc(source: str) -> None:
     assert [source_url.url for source_url in resolve_publisher(source).zones()] == [TLC_ZONES]
 
 
-def test_a_folder_is_searched_for_four_file_formats_in_order(tmp_path: Path) -> None:
+FILE_ENDINGS = (".csv.gz", ".csv", ".parquet", ".zip")
+FOLDER_ENDINGS = (".parquet/", ".csv/")
+
+
+def test_a_folder_is_searched_for_files_and_folders_of_parts_in_order(tmp_path: Path) -> None:
     (tmp_path / "my months").mkdir()
     publisher = resolve_publisher("my months")
     assert publisher.name == "my months"
     folder = (tmp_path / "my months").as_uri()
     assert [c.url for c in publisher.source_urls(GREEN, MONTH)] == [
-        f"{folder}/green_tripdata_2021-01{extension}" for extension in (".csv.gz", ".csv", ".parquet", ".zip")
+        f"{folder}/green_tripdata_2021-01{extension}" for extension in (*FILE_ENDINGS, *FOLDER_ENDINGS)
     ]
+    assert [c.format for c in publisher.source_urls(GREEN, MONTH)] == [*FileFormat, FileFormat.ZIP, FileFormat.ZIP]
     assert [c.url for c in publisher.zones()] == [f"{folder}/taxi_zone_lookup.csv", "sample:taxi_zone_lookup"]
 
 
 def test_a_folder_may_be_absolute_or_a_file_url_and_end_in_a_slash(tmp_path: Path) -> None:
     expected = [
-        f"{tmp_path.as_uri()}/yellow_tripdata_2021-01{extension}"
-        for extension in (".csv.gz", ".csv", ".parquet", ".zip")
+        f"{tmp_path.as_uri()}/yellow_tripdata_2021-01{extension}" for extension in (*FILE_ENDINGS, *FOLDER_ENDINGS)
     ]
     for source in (str(tmp_path), f"{tmp_path}/", tmp_path.as_uri(), f"{tmp_path.as_uri()}/"):
         assert urls(source) == expected
@@ -118,9 +122,7 @@ def test_a_publishers_name_takes_precedence_over_a_folder_with_that_name(tmp_pat
 def test_a_service_of_another_publisher_keeps_its_file_names_and_has_no_tlc_url(tmp_path: Path) -> None:
     bikes = replace(GREEN, name="bikes", file_name="{month.start:%Y%m}-bikes-tripdata")
     found = [source_url.url for source_url in resolve_publisher(str(tmp_path)).source_urls(bikes, MONTH)]
-    assert found == [
-        f"{tmp_path.as_uri()}/202101-bikes-tripdata{end}" for end in (".csv.gz", ".csv", ".parquet", ".zip")
-    ]
+    assert found == [f"{tmp_path.as_uri()}/202101-bikes-tripdata{end}" for end in (*FILE_ENDINGS, *FOLDER_ENDINGS)]
     for source in ("auto", "tlc", "datatalksclub", "sample"):
         assert resolve_publisher(source).source_urls(bikes, MONTH) == []
 
@@ -128,8 +130,7 @@ def test_a_service_of_another_publisher_keeps_its_file_names_and_has_no_tlc_url(
 def test_a_web_server_is_searched_and_its_zone_table_falls_back_to_tlc() -> None:
     publisher = resolve_publisher("https://files.example.org/taxi/")
     assert [c.url for c in publisher.source_urls(GREEN, MONTH)] == [
-        f"https://files.example.org/taxi/green_tripdata_2021-01{extension}"
-        for extension in (".csv.gz", ".csv", ".parquet", ".zip")
+        f"https://files.example.org/taxi/green_tripdata_2021-01{extension}" for extension in FILE_ENDINGS
     ]
     assert [c.url for c in publisher.zones()] == ["https://files.example.org/taxi/taxi_zone_lookup.csv", TLC_ZONES]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -189,7 +190,7 @@ def test_in_a_folder_the_version_is_the_one_that_a_download_records(tmp_path: Pa
     assert check_version(LABEL, source_urls(str(folder))) is None
     (folder / NAME).write_bytes(CONTENT)
     assert check_version(LABEL, source_urls(str(folder))) == downloaded_version(str(folder), output_dir)
-    (folder / NAME.replace(".csv", ".csv.gz")).mkdir()
+    os.mkfifo(folder / NAME.replace(".csv", ".csv.gz"))
     with pytest.raises(PublisherRequestError, match="it is not a regular file"):
         check_version(LABEL, source_urls(str(folder)))
 
