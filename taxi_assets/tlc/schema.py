@@ -1,7 +1,7 @@
 """Describe a service: its canonical columns, and the names under which they were published.
 
 Belongs here: `Column`, `ColumnType` and `Service`. Does not belong here: the columns of a service (`services/`), rules
-(`rules.py`), and the conversion of published values (`cleaning/values.py`).
+(`rules.py`), and the conversion of published values (`values/`).
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from taxi_assets.tlc.cleaning.values import parse_column
-from taxi_assets.tlc.cleaning.working_types import drop_empty_bitmap, to_canonical
+from taxi_assets.tlc.values.parse_column import parse_column
+from taxi_assets.tlc.values.working_types import drop_empty_bitmap, to_canonical
 from taxi_assets.tlc.rules import within_repeated_hour
 
 if TYPE_CHECKING:

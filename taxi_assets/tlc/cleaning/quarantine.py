@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from taxi_assets.tlc.cleaning.working_types import to_canonical
+from taxi_assets.tlc.values.working_types import to_canonical
 from taxi_assets.tlc.schema import Column, ColumnType, build_arrow_schema
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from taxi_assets.tlc.cleaning.parse_batch import parse_batch
 from taxi_assets.tlc.cleaning.quarantine import build_quarantine
-from taxi_assets.tlc.cleaning.working_types import to_canonical
+from taxi_assets.tlc.values.working_types import to_canonical
 from taxi_assets.tlc.rules import NOT_UTF8, UNREADABLE_VALUE
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ _PARSED_AS_FLOAT = {ColumnType.MONEY, ColumnType.MILES, ColumnType.DEGREES}
 def numeric_type(column: Column) -> Any | None:
     """Return the numeric type that a CSV parser may use for a column, or None if it must parse the column as text.
 
-    `cleaning.values.parse_column` returns the same values for these numbers as for their text.
+    `values.parse_column` returns the same values for these numbers as for their text.
     """
     if column.type in _PARSED_AS_FLOAT:
         return pa.float64()

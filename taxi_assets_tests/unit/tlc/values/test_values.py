@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taxi_assets.tlc.cleaning.values import parse_column
-from taxi_assets.tlc.cleaning.working_types import to_canonical
+from taxi_assets.tlc.values.parse_column import parse_column
+from taxi_assets.tlc.values.working_types import to_canonical
 from taxi_assets.tlc.schema import Column, ColumnType
 from taxi_assets.tlc.services import street_hail
 
@@ -36,7 +36,7 @@ at = dt.datetime.fromisoformat
 
 def read(column: Column, published: Any) -> list[Any]:
     """Return the values, with `UNREADABLE` where a value could not be read."""
-    working, unreadable = parse_column(column, published)
+    working, unreadable, _ = parse_column(column, published)
     assert working.type == column.type.working_type
     values = to_canonical(working)
     assert values.type == column.type.arrow_type
@@ -54,16 +54,21 @@ def texts(values: Sequence[str | None]) -> Any:
 # --- text ------------------------------------------------------------------------------------------------------------
 
 EMPTY = {None: None, "": None, " ": None, '""': None, "\t ' ": None}
+NULLS = dict.fromkeys(
+    ["NaN", "nan", "NULL", "null", "None", "\\N", "NaT", "<NA>", " NaN ", '"NULL"'], None
+)  # fmt: skip
 NO_NUMBER = [
     "x", "-", ".", "+", "1 000", "1,5", "1_000", "0x1F", "0X1f", "1e", "e5", "--1", "1-", "٣",
     "5\x0c", "\x0b5", "5\x1f",
-    "\N{FULLWIDTH DIGIT ONE}", "½", "NULL", "N/A", "nan", "NaN", "-nan", "nan(ind)", "inf", "-Infinity",
+    "\N{FULLWIDTH DIGIT ONE}", "½", "N/A", "-nan", "\\n", "NaN1", "nan(ind)", "inf", "-Infinity",
     "infinity", "1\x00", "7\u00a0",
 ]  # fmt: skip
 COUNTS: dict[str | None, Any] = {
     **EMPTY,
+    **NULLS,
     **dict.fromkeys(NO_NUMBER, UNREADABLE),
     "7": 7, "-7": -7, "+3": 3, "0": 0, "-0": 0, " 7 ": 7, '"7"': 7, "'7'": 7, "7\t": 7, "007": 7, "0" * 30 + "7": 7,
+    "True": 1, "false": 0, "TRUE": 1, "t": UNREADABLE,
     "1.0": 1, "1.": 1, "-1.000": -1, "+2.0": 2, '"3.0"': 3,
     "1.5": UNREADABLE, ".5": UNREADABLE, ".0": UNREADABLE, "1.0000000000000000001": UNREADABLE,
     "0.99999999999999999999": UNREADABLE, "1e3": UNREADABLE, "1E0": UNREADABLE, "1.0e0": UNREADABLE,
@@ -73,6 +78,7 @@ COUNTS: dict[str | None, Any] = {
 }  # fmt: skip
 AMOUNTS: dict[str | None, Any] = {
     **EMPTY,
+    **NULLS,
     **dict.fromkeys(NO_NUMBER, UNREADABLE),
     "7": Decimal("7.00"), "-7.5": Decimal("-7.50"), "+3": Decimal("3.00"), "-0": Decimal("0.00"),
     ".50": Decimal("0.50"), "-.5": Decimal("-0.50"), "1.": Decimal("1.00"), " 7 ": Decimal("7.00"),
@@ -90,19 +96,22 @@ AMOUNTS: dict[str | None, Any] = {
 }  # fmt: skip
 DISTANCES: dict[str | None, Any] = {
     **EMPTY,
+    **NULLS,
     ".00": Decimal("0.000"), "2.6299999999999999": Decimal("2.630"), "0.0005": Decimal("0.001"),
     "-0.0005": Decimal("-0.001"), "1.0005": Decimal("1.001"), "500.0004": Decimal("500.000"),
     "224481.36": Decimal("224481.360"), "999999999.999": Decimal("999999999.999"), "999999999.9995": UNREADABLE,
-    "1e9": UNREADABLE, "nan": UNREADABLE,
+    "1e9": UNREADABLE, "True": UNREADABLE,
 }  # fmt: skip
 POSITIONS: dict[str | None, Any] = {
     **EMPTY,
+    **NULLS,
     **dict.fromkeys(NO_NUMBER, UNREADABLE),
     "-73.991956999999999": -73.991957, "40.721567": 40.721567, "0": 0.0, " 7 ": 7.0, '"7"': 7.0, "+3": 3.0, "1e1": 10.0,
     "1e308": 1e308, "1e400": UNREADABLE, "-1e400": UNREADABLE,
 }  # fmt: skip
 TIMES: dict[str | None, Any] = {
     **EMPTY,
+    **NULLS,
     "2021-01-31 23:59:59": at("2021-01-31 23:59:59"),
     "2021-01-31T23:59:59": at("2021-01-31 23:59:59"),
     "2021-01-31 23:59": at("2021-01-31 23:59"),
@@ -120,28 +129,34 @@ TIMES: dict[str | None, Any] = {
             "2021-01-31", "2021-01-31 ", "2021-01-31 23", "2021-01-31      ", "23:59:59", "2021-01-31 24:00:00",
             "2021-01-31 23:60:00", "2021-01-31 23:59:60", "2021-02-29 00:00:00", "1900-02-29 00:00:00",
             "2021-13-01 00:00:00", "2021-00-01 00:00:00", "2021-01-00 00:00:00", "0000-01-01 00:00:00",
-            "10000-01-01 00:00:00", "-001-01-01 00:00:00", "2021-01-31 23:59:59Z", "2021-01-31T23:59:59+00:00",
-            "2021-01-31 23:59:59-05", "2021-01-31 23:59:59.", "2021-01-31 23:59:59.1234567", "2021-01-31 235959",
-            "2021-01-31t23:59:59", "01/31/2021 23:59:59", "2021-01-31 11:59:59 PM", "1612137599", "٢021-01-31 23:59:59",
-            "2021-01-31 23:59:59 x", "now", "0x1F", "2021-01-31TT23:59:59",
+            "10000-01-01 00:00:00", "-001-01-01 00:00:00", "2021-01-31 23:59:59.", "2021-01-31 235959",
+            "2021-01-31t23:59:59", "2021-01-31 11:59:59 PM", "٢021-01-31 23:59:59",
+            "2021-01-31 23:59:59 x", "now", "0x1F", "2021-01-31TT23:59:59", "2021-01-31 23:59:59.1234567890",
+            "2021-01-31 24:00", "2021-01-31 9", "2021-01-31T", "20210131235959", "2021-01-31 23:59:59" + " " * 60 + "Z",
         ],
         UNREADABLE,
     ),
 }  # fmt: skip
 VENDORS: dict[str | None, Any] = {
     **EMPTY,
+    **NULLS,
     "CMT": 1, "cmt": 1, " VTS ": 2, '"DDS"': 3, "1": 1, "2.0": 2, "+6": 6, "ACME": UNREADABLE, "1.5": UNREADABLE,
     "1e0": UNREADABLE, "0x1": UNREADABLE, "CMT VTS": UNREADABLE, "٣": UNREADABLE,
 }  # fmt: skip
 PAYMENTS: dict[str | None, Any] = {
+    **NULLS,
     "CASH": 2, "Cash": 2, "CRD": 1, "Cre": 1, "Credit": 1, "No ": 3, "No Charge": 3, "NA ": 5, "Dispute": 4, "0": 0,
     "1": 1, "Voucher": UNREADABLE, "": None, None: None,
 }  # fmt: skip
 FLAGS: dict[str | None, Any] = {
+    **NULLS, "True": "Y", "FALSE": "N", "t": "Y", "F": "N",
     "Y": "Y", "n": "N", "0": "N", "1": "Y", "1.0": "Y", "0.0": "N", '"N"': "N", "": None, " ": None, None: None,
     "2": UNREADABLE, "yes": UNREADABLE, "*": UNREADABLE,
 }  # fmt: skip
-NOTES: dict[str | None, Any] = {**EMPTY, " EWR ": "EWR", "Newark's": "Newark's", "N/A": "N/A", '"a b"': "a b"}
+NOTES: dict[str | None, Any] = {
+    **EMPTY, "NULL": "NULL", "NaN": "NaN", "None": "None", "\\N": "\\N", "True": "True",
+    " EWR ": "EWR", "Newark's": "Newark's", "N/A": "N/A", '"a b"': "a b",
+}  # fmt: skip
 
 TABLES = {
     "count": (COUNT, COUNTS),
@@ -234,7 +249,7 @@ def test_every_time_is_read_to_the_microsecond(time: dt.datetime) -> None:
 def test_a_few_bad_texts_among_very_many_are_found() -> None:
     values: list[str | None] = [f"{cents / 100:.2f}" for cents in range(50_000)]
     expected: list[Any] = [Decimal(cents) / 100 for cents in range(50_000)]
-    for index, bad in {0: "x", 777: "nan", 25_000: "1_0", 49_999: "0x1F"}.items():
+    for index, bad in {0: "x", 777: "-nan", 25_000: "1_0", 49_999: "0x1F"}.items():
         values[index], expected[index] = bad, UNREADABLE
     assert read(MONEY, texts(values)) == expected
 
@@ -290,9 +305,13 @@ NATIVE: list[tuple[Column, Any, list[Any], list[Any]]] = [
     (TIME, US, [0, MICROSECONDS_TO_YEAR_10000], [at("1970-01-01"), UNREADABLE]),
     (TIME, US, [0, -(2**63) + 1, 2**63 - 1], [at("1970-01-01"), UNREADABLE, UNREADABLE]),
     (TIME, SECONDS, [0, 2**62], [at("1970-01-01"), UNREADABLE]),
-    (TIME, pa.timestamp("us", "UTC"), [0, None], [UNREADABLE, None]),
     (TIME, pa.date32(), [dt.date(2023, 1, 31), None], [UNREADABLE, None]),
-    (TIME, pa.int64(), [0, None], [UNREADABLE, None]),
+    (TIME, pa.int64(), [0, -1, 20210131, 2**62, None], [UNREADABLE, UNREADABLE, UNREADABLE, UNREADABLE, None]),
+    (TIME, pa.uint64(), [2**64 - 1], [UNREADABLE]),
+    (TIME, pa.bool_(), [True, None], [UNREADABLE, None]),
+    (MONEY, pa.bool_(), [True, None], [UNREADABLE, None]),
+    (COUNT, pa.int64(), [-(2**63), 2**63 - 1], [-(2**63), 2**63 - 1]),
+    (MONEY, pa.int64(), [10**10 - 1, 10**10, -(10**10), None], [Decimal(10**10 - 1), UNREADABLE, UNREADABLE, None]),
     (TIME, pa.string(), ["2023-01-31 12:00:00", "x"], [NOON, UNREADABLE]),
     (VENDOR, pa.int32(), [1, 6], [1, 6]),
     (VENDOR, pa.large_string(), ["CMT", "2", "x"], [1, 2, UNREADABLE]),
