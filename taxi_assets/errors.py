@@ -6,7 +6,14 @@ Does not belong here: handling errors (`automation/step_failures.py`).
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    Facts = Mapping[str, str | int | float]
 
 
 class TaxiAssetsError(Exception):
@@ -18,23 +25,27 @@ class TaxiAssetsError(Exception):
     Args:
         problem: What failed, the value or place (service, month, column, row), and the cause.
         remedy: What the user can do about it. Empty if `problem` says so already.
+        facts: Values in `problem` by name. Dagster's UI shows them as metadata of the failure.
     """
 
-    def __init__(self, problem: str, *, remedy: str) -> None:
+    def __init__(self, problem: str, *, remedy: str, facts: Facts | None = None) -> None:
         Exception.__init__(self, problem, remedy)
         self.problem = problem
         self.remedy = remedy
+        self.facts: Facts = facts or {}
 
     def __str__(self) -> str:
         return " ".join(filter(None, [self.problem, self.remedy, f"[{type(self).__name__}]"]))
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.problem, self.remedy)
+        return _rebuild, (type(self), self.problem, self.remedy, dict(self.facts))
 
 
-def _rebuild(error_class: type[TaxiAssetsError], problem: str, remedy: str) -> TaxiAssetsError:
+def _rebuild(error_class: type[TaxiAssetsError], problem: str, remedy: str, facts: Facts) -> TaxiAssetsError:
     # pickle cannot restore an exception with keyword arguments, and backfills pass errors between processes.
-    return error_class(problem, remedy=remedy)
+    error = error_class(problem, remedy=remedy)
+    error.facts = facts
+    return error
 
 
 class PermanentError(TaxiAssetsError):
@@ -111,7 +122,19 @@ class ColumnMismatchError(PermanentError):
 
 
 class TooManyQuarantinedError(PermanentError):
-    """More than half of the rows of a month break a rule, which indicates a changed format. Nothing is written."""
+    """More than half of the rows of a month break a rule or cannot be read. Nothing is written.
+
+    This indicates a changed format. The message names the columns that cannot be read. A file in which hardly any row
+    can be read is refused before its end.
+    """
+
+
+class AmbiguousTimeZoneError(PermanentError):
+    """The pickup times of a file are marked as UTC, or are numbers since 1970, and may not be New York local times.
+
+    Tools write such marks for local times too. The times are accepted only if more of the pickups lie in the file's
+    month as local times than as times in UTC. Nothing is written.
+    """
 
 
 class ReconciliationError(PermanentError):

@@ -200,6 +200,13 @@ def report_metadata(report: CleaningReport) -> dict[str, Any]:
         "unknown_columns": "; ".join(
             f"{c.name} ({c.type}): {', '.join(c.examples)}" for c in report.unknown_columns
         ) or "none",
+        "unreadable_columns": "; ".join(
+            f"{name} ({c.published_as}): {c.rows:,} rows, such as {', '.join(c.examples)}"
+            for name, c in report.unreadable_columns.items()
+        ) or "none",
+        "interpretations": "; ".join(
+            f"{name}: {' '.join(sentences)}" for name, sentences in report.interpretations.items()
+        ) or "none",
     } | generated_note(report.generated)  # fmt: skip
 
 

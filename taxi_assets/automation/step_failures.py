@@ -42,6 +42,10 @@ def as_failures(*, retry_number: int = CONCURRENT_UPDATE_RETRIES) -> Iterator[No
             raise dg.RetryRequested(
                 CONCURRENT_UPDATE_RETRIES, seconds_to_wait=_CONCURRENT_UPDATE_DELAY_SECONDS
             ) from error
-        raise dg.Failure(str(error), allow_retries=isinstance(error, TransientError)) from error
+        raise _failure(error) from error
     except TaxiAssetsError as error:
-        raise dg.Failure(str(error), allow_retries=isinstance(error, TransientError)) from error
+        raise _failure(error) from error
+
+
+def _failure(error: TaxiAssetsError) -> dg.Failure:
+    return dg.Failure(str(error), metadata=dict(error.facts), allow_retries=isinstance(error, TransientError))

@@ -148,6 +148,7 @@ def _quality(metrics: MonthMetrics, report: CleaningReport) -> dict[str, Any]:
         "Days without trips": ", ".join(days) or "none",
         "Unknown columns": ", ".join(unknown) + ", left out" if unknown else "none",
         "Absent columns": ", ".join(missing_columns(report)) or "none",
+        "Interpretations": " ".join(f"{name}: {' '.join(found)}" for name, found in report.interpretations.items()),
     }
     return {
         "row_counts": _row_counts_text(metrics.service, report),

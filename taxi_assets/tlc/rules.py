@@ -44,7 +44,8 @@ class Rule:
             the data version: after a change, a month is cleaned again when it is next materialized.
         is_violated: Called with a batch and its month; returns one boolean per row, true where the row violates the
             rule. Null counts as passed. `batch.column(name)` returns a column of the service in its canonical type; see
-            `cleaning.split_batch.RuleInput`.
+            `cleaning.split_batch.RuleInput`. A row counts as passed if a value of these columns cannot be read; it is
+            in quarantine anyway.
     """
 
     name: str

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.rules import Rule
 
-CLEANING_VERSION = 1
+CLEANING_VERSION = 2
 """Part of every data version. Increment it when reading, parsing or deriving would yield different values.
 
 Months are then rebuilt when they are next materialized.

@@ -31,7 +31,7 @@ IN_EVERY_LAYER = {
 }
 IN_EVERY_CLEANED_LAYER = {
     *("rows_raw", "rows_clean", "rows_quarantined", "quarantined_percent", "quarantined_by_reason", "rules"),
-    *("absent_columns", "unknown_columns", "raw_sha256"),
+    *("absent_columns", "unknown_columns", "unreadable_columns", "interpretations", "raw_sha256"),
 }
 COUNTS = re.compile(r"(^|[_/])(rows?|row_count|row_number_sum|trips|passengers|months)(_|$)")
 UNITS = re.compile(r"(^|_)(bytes|seconds|minutes|miles|dollars|percent|days)(_|$)")

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from taxi_assets.errors import InvalidFileError, ReconciliationError, TooManyQuarantinedError
+from taxi_assets.errors import InvalidFileError, ReconciliationError
 from taxi_assets.tlc.cleaning.quarantine import QUARANTINE_SCHEMA
+from taxi_assets.tlc.cleaning.refusal import MAXIMUM_SHARE_QUARANTINED
 from taxi_assets.tlc.cleaning.report_builder import ReportBuilder
 from taxi_assets.tlc.cleaning.split_batch import split_batch
 from taxi_assets.tlc.parquet_io import QUARANTINE_ROW_GROUP_ROWS, ROW_GROUP_ROWS, TripWriter
@@ -33,12 +34,6 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.rules import Rule
     from taxi_assets.tlc.schema import Service
     from taxi_assets.tlc.sources.source_record import SourceRecord
-
-MAXIMUM_SHARE_QUARANTINED = 0.5
-"""The largest accepted share of quarantined rows, 0 to 1. Real months have 0.005 to 0.014.
-
-With a larger share, nothing is written to the lake: the file's format has probably changed.
-"""
 
 
 @dataclass(frozen=True)
@@ -90,6 +85,7 @@ def clean_month(
         InvalidFileError: The file cannot be read.
         ColumnMismatchError: The columns match no known layout of the service.
         TooManyQuarantinedError: More than half of the rows would be quarantined.
+        AmbiguousTimeZoneError: The pickup times are marked as UTC, and may not be New York local times.
         ReconciliationError: Clean and quarantined rows do not add up to the rows that were counted during the download.
     """
     label = f"{service.name} {month}"
@@ -106,10 +102,14 @@ def clean_month(
         for raw in _prefetch(reader.batches(), reader_thread, record, label):
             split = split_batch(raw, service, month, rules)
             report_builder.add(raw, split)
+            report_builder.refuse_hopeless_file(label)
             clean_writer.write(split.clean)
             quarantine_writer.write(split.quarantine)
         report = report_builder.build(record, rules, data_version(record, service, rules))
-        _check_totals_and_quarantine_rate(report, label)
+        _check_totals(report, label)
+        report_builder.require_local_times(label)
+        if report.share_quarantined > MAXIMUM_SHARE_QUARANTINED:
+            raise report_builder.too_many_quarantined_error(label)
         clean_writer.finish(report.footer())
         quarantine_writer.finish(report.footer())
     return CleanedMonth(clean_path, quarantine_path, report)
@@ -140,18 +140,11 @@ def _prefetch(batches: Iterator[RawBatch], thread: Executor, record: SourceRecor
         yield batch
 
 
-def _check_totals_and_quarantine_rate(report: CleaningReport, label: str) -> None:
+def _check_totals(report: CleaningReport, label: str) -> None:
     found = report.clean.rows + report.rows_quarantined
     if found != report.rows_raw:
         raise ReconciliationError(
             f"{label}: {found:,} rows were read ({report.clean.rows:,} clean, {report.rows_quarantined:,} quarantined),"
             f" but the file has {report.rows_raw:,}. Nothing was written.",
             remedy="Fetch the file again. If the error persists, report it: the file or the reader is faulty.",
-        )
-    if report.share_quarantined > MAXIMUM_SHARE_QUARANTINED:
-        reasons = ", ".join(f"{name} {reason.rows:,}" for name, reason in report.reasons.items())
-        raise TooManyQuarantinedError(
-            f"{label}: {report.rows_quarantined:,} of {report.rows_raw:,} rows would be quarantined ({reasons}). "
-            "Nothing was written.",
-            remedy="Check the file: its format may have changed. To skip rules, choose them in the run config.",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from taxi_assets.tlc.values.parse_column import parse_column
-from taxi_assets.tlc.values.working_types import drop_empty_bitmap, to_canonical
 from taxi_assets.tlc.rules import within_repeated_hour
+from taxi_assets.tlc.values.parse_column import ParsedColumn, parse_column
+from taxi_assets.tlc.values.time_forms import AMBIGUOUS_FORMS, TimeForm
+from taxi_assets.tlc.values.working_types import drop_empty_bitmap, to_canonical
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,61 +21,110 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.readers.base_reader import RawBatch
     from taxi_assets.tlc.schema import Column, Service
+    from taxi_assets.tlc.values.time_forms import Forms, Mask
 
-    Mask = np.ndarray[Any, np.dtype[np.bool_]]
+_PICKUP = "pickup_datetime"
+DERIVED_FROM = {
+    "pickup_date": (_PICKUP,),
+    "pickup_hour": (_PICKUP,),
+    "pickup_isodow": (_PICKUP,),
+    "trip_seconds": (_PICKUP, "dropoff_datetime"),
+    "is_reversal": ("total_amount",),
+}
+"""The published columns from which cleaning computes each derived column."""
 
 _MICROSECONDS_PER_SECOND = 1_000_000
 _SECONDS_PER_HOUR = 3600
 
 
-def parse_batch(raw: RawBatch, service: Service, month: Month) -> tuple[Any, Mapping[str, Mask]]:
+@dataclass(frozen=True)
+class ParsedBatch:
+    """A batch of published rows in the service's columns.
+
+    Attributes:
+        batch: A record batch in the service's `working_schema`, one row per row of the raw batch (without malformed
+            rows). A value that is missing or cannot be read is null.
+        unreadable: Column name to one boolean per row, true where the value cannot be read, for those columns that have
+            such values.
+        forms: Column name to the `TimeForm` of each row, for those columns that have times of a special form.
+    """
+
+    batch: Any
+    unreadable: Mapping[str, Mask]
+    forms: Mapping[str, Forms]
+
+
+def parse_batch(raw: RawBatch, service: Service, month: Month) -> ParsedBatch:
     """Parse published rows into the service's columns, and compute the derived columns.
 
     Args:
         raw: Rows as published, one Arrow array per column in the file.
         service: Defines the canonical columns and their types.
         month: The partition, which becomes `data_month`.
-
-    Returns:
-        A record batch in `service.working_schema`, one row per row of `raw` (without malformed rows). A value that is
-        missing or cannot be read is null. Then the masks of unreadable values: column name to one boolean per row, for
-        those columns that have any.
     """
     columns: dict[str, Any] = {}
     unreadable: dict[str, Mask] = {}
+    forms: dict[str, Forms] = {}
     for column in service.published_columns:
         positions = raw.layout.match.positions.get(column.name, ())
         if not positions:
             columns[column.name] = pa.nulls(len(raw.source_rows), column.type.working_type)
             continue
-        columns[column.name], masks = _parse_and_merge(column, raw, positions)
+        columns[column.name], masks, special_forms = _parse_and_merge(column, raw, positions)
         if masks:
             unreadable[column.name] = np.logical_or.reduce(masks)
+        if special_forms is not None:
+            forms[column.name] = special_forms
+    _reject_other_marks(columns, unreadable, forms)
     columns["source_row"] = pa.array(raw.source_rows)
     columns["data_month"] = pa.repeat(pa.scalar(month.start), len(raw.source_rows))
     columns.update(_derive_columns(columns, month))
     schema = service.working_schema
-    return pa.record_batch([drop_empty_bitmap(columns[name]) for name in schema.names], schema=schema), unreadable
+    batch = pa.record_batch([drop_empty_bitmap(columns[name]) for name in schema.names], schema=schema)
+    return ParsedBatch(batch, unreadable, forms)
 
 
-def _parse_and_merge(column: Column, raw: RawBatch, positions: Sequence[int]) -> tuple[Any, list[Mask]]:
-    """Return a column's values and its masks of unreadable values, from one or more published columns.
+def _reject_other_marks(columns: dict[str, Any], unreadable: dict[str, Mask], forms: dict[str, Forms]) -> None:
+    """Make times unreadable that may be in UTC, unless the pickup of the same row has the same form.
+
+    The pickups show whether such times are local times; see `TimeMarks`.
+    """
+    pickup_forms = forms.get(_PICKUP)
+    for name in forms.keys() - {_PICKUP}:
+        rejected = np.isin(forms[name], list(AMBIGUOUS_FORMS))
+        if pickup_forms is not None:
+            rejected &= forms[name] != pickup_forms
+        if rejected.any():
+            columns[name] = pc.if_else(pa.array(~rejected), columns[name], pa.scalar(None, columns[name].type))
+            unreadable[name] = unreadable.get(name, False) | rejected
+            forms[name] = np.where(rejected, TimeForm.LOCAL, forms[name]).astype(np.int8)
+
+
+def _parse_and_merge(column: Column, raw: RawBatch, positions: Sequence[int]) -> tuple[Any, list[Mask], Forms | None]:
+    """Return a column's values, its masks of unreadable values and the forms of its times, from one or more columns.
 
     Each row has the value of the first published column that has one. If two have different values, the row counts as
     unreadable, because either may be correct.
     """
-    values, mask = _parse_at(column, raw, positions[0])
+    values, mask, forms = _parse_at(column, raw, positions[0])
     masks = [] if mask is None else [np.asarray(mask)]
     for position in positions[1:]:
-        others, mask = _parse_at(column, raw, position)
+        others, mask, other_forms = _parse_at(column, raw, position)
         masks += [] if mask is None else [np.asarray(mask)]
         values, others = to_canonical(values), to_canonical(others)
-        masks.append(np.asarray(pc.fill_null(pc.not_equal(values, others), pa.scalar(False))))
+        different = pc.fill_null(pc.not_equal(values, others), pa.scalar(False))
+        masks += [np.asarray(different)] if different.true_count else []
+        if forms is not None or other_forms is not None:
+            forms = np.where(values.is_valid(), _as_array(forms, values), _as_array(other_forms, values))
         values = pc.coalesce(values, others)
-    return values.cast(column.type.working_type), masks
+    return values.cast(column.type.working_type), masks, forms
 
 
-def _parse_at(column: Column, raw: RawBatch, position: int) -> tuple[Any, Any | None]:
+def _as_array(forms: Forms | None, values: Any) -> Forms:
+    return np.full(len(values), TimeForm.LOCAL, np.int8) if forms is None else forms
+
+
+def _parse_at(column: Column, raw: RawBatch, position: int) -> ParsedColumn:
     as_text = partial(raw.texts.column, position) if raw.texts else None
     return parse_column(column, raw.arrays[position], as_text)
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from taxi_assets.tlc.values.working_types import to_canonical
 from taxi_assets.tlc.schema import Column, ColumnType, build_arrow_schema
+from taxi_assets.tlc.values.working_types import to_canonical
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

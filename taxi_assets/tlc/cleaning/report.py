@@ -70,6 +70,16 @@ class UnknownColumn(BaseModel):
     examples: Sequence[str] = Field(description="Up to three distinct values.")
 
 
+class UnreadableColumn(BaseModel):
+    """A canonical column with values that cannot be read. Their rows are in quarantine."""
+
+    model_config = ConfigDict(frozen=True)
+
+    published_as: str = Field(description="Name and type in the file, such as `VendorID, int64`.")
+    rows: int = Field(description="Number of rows whose value cannot be read.")
+    examples: Sequence[str] = Field(description="Up to three distinct values.")
+
+
 class CleaningReport(BaseModel):
     """The outcome of cleaning one month's file."""
 
@@ -98,6 +108,15 @@ class CleaningReport(BaseModel):
     published_columns: dict[str, Sequence[str]] = Field(
         default={},
         description="Names in the file by canonical column, for the columns that it has. Empty in older reports.",
+    )
+    unreadable_columns: dict[str, UnreadableColumn] = Field(
+        default={},
+        description="Columns with values that cannot be read, the most affected first. Empty in older reports.",
+    )
+    interpretations: dict[str, Sequence[str]] = Field(
+        default={},
+        description="How times were read that were not published as local times, by canonical column. Empty in older "
+        "reports.",
     )
 
     @property

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from taxi_assets.tlc.cleaning.refusal import UnreadableValues, is_hopeless, too_many_quarantined_error
 from taxi_assets.tlc.cleaning.report import (
     NO_ROWS,
     CleaningReport,
@@ -18,13 +19,16 @@ from taxi_assets.tlc.cleaning.report import (
     compute_totals,
     to_cents,
 )
+from taxi_assets.tlc.cleaning.time_marks import TimeMarks
 from taxi_assets.tlc.readers.header import readable_name
 from taxi_assets.tlc.readers.json_text import to_json_value
+from taxi_assets.tlc.rules import READING_REASONS
 from taxi_assets.tlc.schema import ColumnType
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from taxi_assets.errors import TooManyQuarantinedError
     from taxi_assets.tlc.cleaning.split_batch import SplitBatch
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.readers.base_reader import RawBatch
@@ -43,7 +47,10 @@ class ReportBuilder:
         self._service = service
         self._month = month
         self._clean = NO_ROWS
-        self._quarantined = self._quarantined_cents = 0
+        self._batches = 0
+        self._quarantined = self._quarantined_cents = self._reading_errors = 0
+        self._unreadable = UnreadableValues()
+        self._time_marks = TimeMarks(month)
         self._reasons: Counter[str] = Counter()
         self._reason_cents: Counter[str] = Counter()
         self._by_day = np.zeros(month.days, np.int64)
@@ -52,6 +59,7 @@ class ReportBuilder:
 
     def add(self, raw: RawBatch, split: SplitBatch) -> None:
         """Count the rows of a batch."""
+        self._batches += 1
         clean = split.clean
         self._clean += compute_totals(clean, self._service.money_columns)
         for day in pc.value_counts(clean.column("pickup_date")).to_pylist():
@@ -60,6 +68,8 @@ class ReportBuilder:
                 self._by_day[index] += day["counts"]
         self._add_quarantined(split.quarantine)
         self._add_columns(raw)
+        self._unreadable.add(raw, split.parsed.unreadable)
+        self._time_marks.add(raw, split.parsed)
 
     def _add_quarantined(self, quarantine: Any) -> None:
         reasons, totals = quarantine.column("reasons"), quarantine.column("total_amount")
@@ -68,7 +78,10 @@ class ReportBuilder:
         names = reasons.flatten().dictionary_encode()
         # The working type is decimal64 with two decimals. Its bytes, viewed as int64, are the cents.
         cents = pc.cast(totals, ColumnType.MONEY.working_type).view(pa.int64()).fill_null(0)
-        cents = np.asarray(cents.take(pc.list_parent_indices(reasons)))
+        rows = pc.list_parent_indices(reasons)
+        cents = np.asarray(cents.take(rows))
+        reading_errors = pc.is_in(names.dictionary, value_set=pa.array(READING_REASONS)).take(names.indices)
+        self._reading_errors += pc.count_distinct(rows.filter(reading_errors)).as_py()
         for code, name in enumerate(names.dictionary.to_pylist()):
             has_reason = np.asarray(names.indices) == code
             self._reasons[name] += int(np.count_nonzero(has_reason))
@@ -85,6 +98,40 @@ class ReportBuilder:
                 name, _UnknownValues(layout.types[position], bool(layout.names[position]))
             )
             unknown.add(raw.arrays[position])
+
+    def refuse_hopeless_file(self, label: str) -> None:
+        """Refuse a file before its end if hardly any row can be read.
+
+        Args:
+            label: Names the file in errors, such as "green 2020-10".
+
+        Raises:
+            TooManyQuarantinedError: At least 99% of the first batches' rows cannot be read.
+        """
+        rows = self._clean.rows + self._quarantined
+        if is_hopeless(batches=self._batches, rows=rows, reading_errors=self._reading_errors):
+            raise self.too_many_quarantined_error(label, before_end=True)
+
+    def require_local_times(self, label: str) -> None:
+        """Refuse a file whose pickup times may be in UTC; see `TimeMarks.require_local_times`."""
+        self._time_marks.require_local_times(label)
+
+    def too_many_quarantined_error(self, label: str, *, before_end: bool = False) -> TooManyQuarantinedError:
+        """Return the error for a month with too many quarantined rows.
+
+        Args:
+            label: Names the file, such as "green 2020-10".
+            before_end: Whether the file has more rows than were added.
+        """
+        return too_many_quarantined_error(
+            label,
+            rows=self._clean.rows + self._quarantined,
+            quarantined=self._quarantined,
+            reading_errors=self._reading_errors,
+            reasons=dict(sorted(self._reasons.items())),
+            unreadable=self._unreadable.columns(),
+            before_end=before_end,
+        )
 
     def build(self, record: SourceRecord, rules: Sequence[Rule], data_version: str) -> CleaningReport:
         """Return the report of all batches that were added."""
@@ -115,6 +162,8 @@ class ReportBuilder:
                 column.name for column in self._service.published_columns if column.name not in self._published
             ],
             published_columns={name: list(published) for name, published in self._published.items()},
+            unreadable_columns=dict(self._unreadable.columns()),
+            interpretations=dict(self._time_marks.interpretations()),
         )
 
 

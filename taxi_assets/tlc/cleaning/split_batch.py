@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from taxi_assets.tlc.cleaning.parse_batch import parse_batch
+from taxi_assets.tlc.cleaning.parse_batch import DERIVED_FROM, ParsedBatch, parse_batch
 from taxi_assets.tlc.cleaning.quarantine import build_quarantine
-from taxi_assets.tlc.values.working_types import to_canonical
 from taxi_assets.tlc.rules import NOT_UTF8, UNREADABLE_VALUE
+from taxi_assets.tlc.values.working_types import to_canonical
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,10 +36,12 @@ class SplitBatch:
     Attributes:
         clean: The clean trips, as a record batch in the service's `working_schema`.
         quarantine: The quarantined rows, as a record batch in `QUARANTINE_SCHEMA`.
+        parsed: All rows in the service's columns.
     """
 
     clean: Any
     quarantine: Any
+    parsed: ParsedBatch
 
 
 def split_batch(raw: RawBatch, service: Service, month: Month, rules: Sequence[Rule]) -> SplitBatch:
@@ -56,23 +58,28 @@ def split_batch(raw: RawBatch, service: Service, month: Month, rules: Sequence[R
     Returns:
         The clean trips in `service.working_schema`, and the quarantined rows in `QUARANTINE_SCHEMA`.
     """
-    batch, unreadable = parse_batch(raw, service, month)
-    violations = evaluate_rules(batch, month, rules)
+    parsed = parse_batch(raw, service, month)
+    batch, unreadable = parsed.batch, parsed.unreadable
+    violations = evaluate_rules(parsed, month, rules)
     reasons = _collect_reasons(raw, violations, unreadable)
     rejected = np.logical_or.reduce(list(reasons.values())) if reasons else np.zeros(batch.num_rows, bool)
     quarantine = build_quarantine(raw, batch, month, reasons, unreadable, rejected=rejected)
-    return SplitBatch(_keep_rows(batch, ~rejected) if rejected.any() else batch, quarantine)
+    return SplitBatch(_keep_rows(batch, ~rejected) if rejected.any() else batch, quarantine, parsed)
 
 
 class RuleInput:
     """The batch that rules receive: like a record batch, but with columns in their canonical types.
 
     A column is converted when a rule first reads it.
+
+    Attributes:
+        columns_read: The names of the columns that were read since the set was cleared.
     """
 
     def __init__(self, batch: Any) -> None:
         self._batch = batch
         self._columns: dict[str, Any] = {}
+        self.columns_read: set[str] = set()
         self.num_rows: int = batch.num_rows
 
     def column(self, name: str) -> Any:
@@ -81,6 +88,7 @@ class RuleInput:
         Raises:
             KeyError: The service has no column of this name.
         """
+        self.columns_read.add(name)
         if name not in self._columns:
             self._columns[name] = to_canonical(self._batch.column(name))
         return self._columns[name]
@@ -88,20 +96,29 @@ class RuleInput:
     __getitem__ = column
 
 
-def evaluate_rules(batch: Any, month: Month, rules: Sequence[Rule]) -> Mapping[str, Any]:
+def evaluate_rules(parsed: ParsedBatch, month: Month, rules: Sequence[Rule]) -> Mapping[str, Any]:
     """Evaluate each rule on a batch of parsed rows.
 
     Args:
-        batch: Rows in the service's columns, in working types.
+        parsed: Rows in the service's columns, in working types.
         month: The partition.
         rules: The rules to apply.
 
     Returns:
         A mapping from rule name to a boolean mask with one value per row, in the order of the rules. It is true where
-        the row violates the rule. Nulls are replaced with false.
+        the row violates the rule, and all values that the rule reads can be read. Nulls are replaced with false.
     """
-    rule_input = RuleInput(batch)
-    return {rule.name: pc.fill_null(rule.is_violated(rule_input, month), pa.scalar(False)) for rule in rules}
+    rule_input = RuleInput(parsed.batch)
+    violations = {}
+    for rule in rules:
+        rule_input.columns_read.clear()
+        violated = pc.fill_null(rule.is_violated(rule_input, month), pa.scalar(False))
+        # A value that cannot be read is null in the batch, but it is not missing.
+        sources = {source for name in rule_input.columns_read for source in DERIVED_FROM.get(name, (name,))}
+        for name in sources & parsed.unreadable.keys():
+            violated = pc.and_not(violated, pa.array(parsed.unreadable[name]))
+        violations[rule.name] = violated
+    return violations
 
 
 def _collect_reasons(raw: RawBatch, violations: Mapping[str, Any], unreadable: Mapping[str, Mask]) -> dict[str, Mask]:

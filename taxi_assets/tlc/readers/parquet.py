@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,7 +70,10 @@ class ParquetReader:
             ):
                 rows = f"the texts of data rows {source_rows[0]:,} to {source_rows[-1]:,}"
                 raise self._invalid_file_error(f"{rows} use more than {_PARQUET_BATCH_BYTES:,} bytes")
-            arrays, bad = escape_invalid_utf8(map(_as_published, batch.columns, self._schema.types))
+            columns = list(map(_as_published, batch.columns, self._schema.types))
+            for position in chain.from_iterable(self.layout.match.positions.values()):
+                columns[position] = _binary_as_text(columns[position])
+            arrays, bad = escape_invalid_utf8(columns)
             yield RawBatch(self.layout, arrays, source_rows, [], frozenset(source_rows[bad].tolist()))
 
     def _batch_rows(self) -> int:
@@ -123,6 +127,15 @@ def _as_published(array: Any, type_: Any) -> Any:
         return array
     repeats = len(array.dictionary) < len(array)
     return array if repeats and pa.types.is_string(array.type.value_type) else array.dictionary_decode().cast(type_)
+
+
+def _binary_as_text(array: Any) -> Any:
+    """Return a column of bytes as text, which some tools write without marking it as text. It may be invalid UTF-8."""
+    types = pa.types
+    if types.is_fixed_size_binary(array.type):
+        array = array.cast(pa.binary())
+    is_bytes = types.is_binary(array.type) or types.is_large_binary(array.type) or types.is_binary_view(array.type)
+    return array.cast(pa.string(), safe=False) if is_bytes else array
 
 
 def _is_text(type_: Any) -> bool:

@@ -23,6 +23,7 @@ from taxi_assets.tlc.services.shared_columns import (
     DERIVED_TIMES,
     ORIGIN,
     PARQUET_ONLY_SINCE,
+    YES_OR_NO,
     local_time,
     money,
     zone,
@@ -33,7 +34,7 @@ _IN_PARQUET: dict[str, Any] = {"required": True, "required_since": PARQUET_ONLY_
 
 
 def _flag(name: str, description: str) -> Column:
-    return Column(name, ColumnType.TEXT, f"{description}: Y or N.")
+    return Column(name, ColumnType.TEXT, f"{description}: Y or N.", codes=YES_OR_NO)
 
 
 FHVHV = Service(

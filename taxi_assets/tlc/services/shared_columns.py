@@ -26,6 +26,9 @@ OUTSIDE_NYC_ZONE = 265
 SPECIAL_ZONES = f"{UNKNOWN_ZONE} means unknown, {OUTSIDE_NYC_ZONE} means outside of NYC."
 """What the two numbers without a place mean. Descriptions of all location columns use this sentence."""
 
+YES_OR_NO = {"y": "Y", "n": "N", "1": "Y", "0": "N", "1.0": "Y", "0.0": "N"}
+"""The codes of flags, which are Y or N. Booleans are read as 1 and 0."""
+
 CONGESTION_SURCHARGE_DESCRIPTION = "New York State congestion surcharge, for trips in Manhattan south of 96th Street."
 CBD_FEE_DESCRIPTION = "MTA fee for trips in the Congestion Relief Zone, charged since 2025-01-05."
 

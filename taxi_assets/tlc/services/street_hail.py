@@ -12,6 +12,7 @@ from taxi_assets.tlc.services.shared_columns import (
     CONGESTION_SURCHARGE_DESCRIPTION,
     DERIVED_TIMES,
     ORIGIN,
+    YES_OR_NO,
     local_time,
     money,
     zone,
@@ -26,7 +27,6 @@ PAYMENT_TYPES = {
     **dict.fromkeys(("dispute", "dis"), 4),
     **dict.fromkeys(("unknown", "unk", "na"), 5),
 }
-STORE_AND_FORWARD = {"y": "Y", "n": "N", "1": "Y", "0": "N", "1.0": "Y", "0.0": "N"}
 
 ZONES_SINCE = Month(2016, 7)
 COORDINATES_UNTIL = Month(2016, 6)
@@ -81,7 +81,7 @@ STORE_AND_FWD_FLAG = Column(
     "Y if the vehicle had no connection and stored the record before sending it, N if not.",
     aliases=("store_and_forward",),
     required=True,
-    codes=STORE_AND_FORWARD,
+    codes=YES_OR_NO,
 )
 PICKUP_LOCATION_ID = zone("pickup", since=ZONES_SINCE, required=True)
 DROPOFF_LOCATION_ID = zone("dropoff", since=ZONES_SINCE, required=True)

@@ -168,9 +168,7 @@ def _parse_codes(column: Column, text: Any) -> ParsedColumn:
     )
     if not unreadable_codes:
         return ParsedColumn(values)
-    return ParsedColumn(
-        values, pc.is_in(encoded.indices, value_set=pa.array(unreadable_codes, encoded.indices.type))
-    )
+    return ParsedColumn(values, pc.is_in(encoded.indices, value_set=pa.array(unreadable_codes, encoded.indices.type)))
 
 
 def _decode(column: Column, text: str | None) -> tuple[Any, bool]:
@@ -179,7 +177,7 @@ def _decode(column: Column, text: str | None) -> tuple[Any, bool]:
     if not trimmed:
         return None, True
     lower = trimmed.lower()
-    for code in (lower, _BOOLEAN_CODES.get(lower)):
+    for code in (lower, _BOOLEAN_CODES.get(lower, lower)):
         if code in column.codes:
             return column.codes[code], True
     value = read_integer(trimmed) if column.type is ColumnType.INTEGER else None

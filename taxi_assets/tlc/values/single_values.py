@@ -54,7 +54,7 @@ def read_distinct(texts: Any, read: Callable[[str], Any], type_: Any) -> Any:
 
 
 def is_null_text(text: str) -> bool:
-    """Return whether a text stands for a missing value."""
+    """Return whether a text means a missing value."""
     return text == NULL_ESCAPE or text.lower() in NULL_WORDS
 
 

@@ -26,21 +26,18 @@ _SPACE = r"[\t-\r\x1c-\x20]"
 _EASTERN_OFFSET_HOURS = {"EST": -5, "EDT": -4}
 _NAMES = sorted({*UTC_NAMES, *NEW_YORK_NAMES, *_EASTERN_OFFSET_HOURS}, reverse=True)
 _ZONES = "|".join(re.escape(name) for name in _NAMES if not re.search(r"\d", name))
-# In a shape, each digit is a 0.
-_SHAPES = tuple(
-    re.compile(pattern, re.ASCII)
-    for pattern in (
-        # 2021-03-01 04:36:54, with T, fractions of a second and a zone
-        rf"(?P<year>\d{{4}})-(?P<month>\d{{1,2}})-(?: (?=\d\D))?(?P<day>\d{{1,2}})(?:{_SPACE}*T{_SPACE}*|{_SPACE}+)"
-        r"(?P<hour>\d{1,2}):(?P<minute>\d{1,2})(?::(?P<second>\d{1,2})(?:\.(?P<fraction>\d{1,9}))?)?"
-        rf"(?: ?(?P<zone>{_ZONES})| ?(?P<sign>[+-])(?P<zone_hour>\d\d)(?::?(?P<zone_minute>\d\d))?)?",
-        # 03/01/2021 04:36:54 AM (NYC Open Data), and 3/1/2021 4:36 (spreadsheets)
-        r"(?P<month>\d{1,2})/(?P<day>\d{1,2})/(?P<year>\d{4}) +(?P<hour>\d{1,2}):(?P<minute>\d\d)(?::(?P<second>\d\d))?"
-        r"(?: ?(?P<half>[AaPp][Mm]))?",
-        # 1614573414, a number of seconds or of smaller units since 1970
-        r"(?P<epoch>\d{9,19})",
-    )
+# Shapes of texts. In a shape, each digit is a 0.
+_YEAR_FIRST = (  # 2021-03-01 04:36:54, with T, fractions of a second and a zone
+    rf"(?P<year>\d{{4}})-(?P<month>\d{{1,2}})-(?: (?=\d\D))?(?P<day>\d{{1,2}})(?:{_SPACE}*T{_SPACE}*|{_SPACE}+)"
+    r"(?P<hour>\d{1,2}):(?P<minute>\d{1,2})(?::(?P<second>\d{1,2})(?:\.(?P<fraction>\d{1,9}))?)?"
+    rf"(?: ?(?P<zone>{_ZONES})| ?(?P<sign>[+-])(?P<zone_hour>\d\d)(?::?(?P<zone_minute>\d\d))?)?"
 )
+_MONTH_FIRST = (  # 03/01/2021 04:36:54 AM (NYC Open Data), and 3/1/2021 4:36 (spreadsheets)
+    r"(?P<month>\d{1,2})/(?P<day>\d{1,2})/(?P<year>\d{4}) +(?P<hour>\d{1,2}):(?P<minute>\d\d)(?::(?P<second>\d\d))?"
+    r"(?: ?(?P<half>[AaPp][Mm]))?"
+)
+_EPOCH = r"(?P<epoch>\d{9,19})"  # 1614573414: a number of seconds or of smaller units since 1970
+_SHAPES = tuple(re.compile(pattern, re.ASCII) for pattern in (_YEAR_FIRST, _MONTH_FIRST, _EPOCH))
 _LONGEST_TEXT = 60  # characters
 _ZERO = ord("0")
 _HOUR = 3_600_000_000

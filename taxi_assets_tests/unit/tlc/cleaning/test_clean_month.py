@@ -20,6 +20,7 @@ from taxi_assets.errors import ColumnMismatchError, InvalidFileError, Reconcilia
 from taxi_assets.tlc.cleaning import clean_month as clean_month_module
 from taxi_assets.tlc.cleaning.clean_month import CleanedMonth, clean_month, data_version
 from taxi_assets.tlc.cleaning.quarantine import QUARANTINE_SCHEMA
+from taxi_assets.tlc.cleaning.refusal import MAXIMUM_SHARE_QUARANTINED
 from taxi_assets.tlc.cleaning.report import CleaningReport, ReasonTotals, compute_parquet_totals
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.readers import csv as csv_reader
@@ -363,14 +364,16 @@ def test_a_month_with_more_than_half_in_quarantine_is_rejected_with_the_reasons(
     with pytest.raises(TooManyQuarantinedError) as error:
         clean(path, tmp_path)
     assert str(error.value).startswith(
-        "green 2020-10: 2 of 3 rows would be quarantined (unreadable_value 1, zero_passengers 1). Nothing was"
+        "green 2020-10: 2 of 3 rows would be quarantined (unreadable_value 1, zero_passengers 1). tip_amount "
+        "(tip_amount, text) cannot be read in 33% of the rows, such as '?'. Nothing was written. Check the file: its "
+        "format may have changed. To skip rules, choose them in the run config."
     )
     assert_no_report_written(tmp_path)
 
 
 def test_exactly_half_in_quarantine_is_accepted(tmp_path: Path) -> None:
     cleaned = clean(write_trips(tmp_path / "m.csv", LAYOUT, [trip(), trip(passenger_count="0")]), tmp_path)
-    assert cleaned.report.share_quarantined == clean_month_module.MAXIMUM_SHARE_QUARANTINED
+    assert cleaned.report.share_quarantined == MAXIMUM_SHARE_QUARANTINED
 
 
 def test_too_many_malformed_rows_are_rejected_with_a_one_line_error(

@@ -226,8 +226,8 @@ def test_each_rule_gives_one_boolean_per_row(csv: Path) -> None:
     path = write_trips(csv, LAYOUT, [trip(), trip(passenger_count="0"), trip(passenger_count="")])
     with open_trips(path, format_of(path), GREEN, label="", month=OCTOBER) as reader:
         (raw,) = reader.batches()
-        batch, _ = parse_batch(raw, GREEN, OCTOBER)
-    violations = evaluate_rules(batch, OCTOBER, GREEN.rules)
+        parsed = parse_batch(raw, GREEN, OCTOBER)
+    violations = evaluate_rules(parsed, OCTOBER, GREEN.rules)
     assert {name: mask.to_pylist() for name, mask in violations.items()} == {
         rule.name: [False, rule.name == "zero_passengers", False] for rule in GREEN.rules
     }

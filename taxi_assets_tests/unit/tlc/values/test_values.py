@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taxi_assets.tlc.values.parse_column import parse_column
-from taxi_assets.tlc.values.working_types import to_canonical
 from taxi_assets.tlc.schema import Column, ColumnType
 from taxi_assets.tlc.services import street_hail
+from taxi_assets.tlc.values.parse_column import parse_column
+from taxi_assets.tlc.values.working_types import to_canonical
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +54,7 @@ def texts(values: Sequence[str | None]) -> Any:
 # --- text ------------------------------------------------------------------------------------------------------------
 
 EMPTY = {None: None, "": None, " ": None, '""': None, "\t ' ": None}
-NULLS = dict.fromkeys(
+NULLS: dict[str | None, Any] = dict.fromkeys(
     ["NaN", "nan", "NULL", "null", "None", "\\N", "NaT", "<NA>", " NaN ", '"NULL"'], None
 )  # fmt: skip
 NO_NUMBER = [
