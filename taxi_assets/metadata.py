@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from taxi_assets.marts.mart import Mart
     from taxi_assets.storage.warehouse.base_warehouse import Warehouse
     from taxi_assets.tlc.cleaning.report import CleaningReport
-    from taxi_assets.tlc.file_format import FileFormat
+    from taxi_assets.tlc.file_format import CsvDialect, FileFormat
     from taxi_assets.tlc.schema import Column, Service
     from taxi_assets.tlc.sources.source_record import SourceRecord
 
@@ -230,9 +230,9 @@ def preview(frame: pd.DataFrame) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(markdown_table(list(first.columns), first.astype(object).to_numpy().tolist()))
 
 
-def file_contents(file: BinaryIO, format_: FileFormat) -> dict[str, Any]:
+def file_contents(file: BinaryIO, format_: FileFormat, dialect: CsvDialect) -> dict[str, Any]:
     """Return the columns of a published file, and its first rows as a Markdown table with values as published."""
-    first = first_rows(file, format_, PREVIEW_ROWS)
+    first = first_rows(file, format_, PREVIEW_ROWS, dialect)
     # If two columns have the same name, the last one counts.
     types = {readable_name(name, index): type_ for index, (name, type_) in enumerate(zip(*first[:2], strict=True))}
     return {

@@ -53,7 +53,7 @@ def raw_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Asset
         prefix = object_prefix("raw", service, month)
         with current_file(f"{service.name} {month}", urls, prefix, lake, publisher, force=config.force) as file:
             with file.open() as stream:
-                contents = metadata.file_contents(stream, file.record.format)
+                contents = metadata.file_contents(stream, file.record.format, service.dialect)
             output_metadata = {
                 **file.metadata,
                 **metadata.lake_uri(lake.uri(f"{prefix}.{file.record.format}")),

@@ -24,11 +24,13 @@ MAXIMUM_HOURS = 24  # of a trip
 
 UNREADABLE_VALUE = "unreadable_value"
 WRONG_FIELD_COUNT = "wrong_field_count"
+REPEATED_HEADER = "repeated_header"
 NOT_UTF8 = "not_utf8"
 
 READING_REASONS = {
     UNREADABLE_VALUE: "A value cannot be read as its column's type. `unreadable_columns` names the columns.",
     WRONG_FIELD_COUNT: "The row has more or fewer fields than most rows of the file.",
+    REPEATED_HEADER: "The row is a header, as in a file that was joined from parts. It applies to the rows after it.",
     NOT_UTF8: "The row holds bytes that are not valid UTF-8. `original` shows them as escapes, such as `\\xff`.",
 }
 """Quarantine reasons that are not rules, by name. No run can switch them off: such a row has no canonical form."""

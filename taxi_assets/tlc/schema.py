@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from taxi_assets.errors import RunConfigError
+from taxi_assets.tlc.file_format import TLC_DIALECT, CsvDialect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -160,6 +161,7 @@ class Service:
         measures: SQL expressions by measure, overriding `CommonColumn.default_sql` (`marts/all_trips.py`).
         file_name: The name of a month's file, without its extension, if the publisher does not use TLC's pattern. It is
             a format string with `month`, such as "{month.start:%Y%m}-citibike-tripdata".
+        dialect: How the service's CSV files are written.
     """
 
     name: str
@@ -170,6 +172,7 @@ class Service:
     rules: Sequence[Rule]
     measures: Mapping[str, str] = field(default_factory=dict)
     file_name: str | None = None
+    dialect: CsvDialect = TLC_DIALECT
 
     @property
     def table(self) -> str:
@@ -251,6 +254,7 @@ class Service:
                 ]
                 for c in self.columns
             ],
+            "dialect": astuple(self.dialect),
             "rules": [[rule.name, rule.description] for rule in rules],
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

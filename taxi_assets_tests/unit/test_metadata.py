@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from taxi_assets import metadata
 from taxi_assets.tlc.cleaning.report import CleaningReport
-from taxi_assets.tlc.file_format import FileFormat
+from taxi_assets.tlc.file_format import TLC_DIALECT, FileFormat
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets_tests.trips import MONTH, clean_generated_month, csv_lines, write_download
 
@@ -125,12 +125,12 @@ def test_a_published_file_shows_its_columns_and_types(tmp_path: Path) -> None:
     path = tmp_path / "file.csv"
     path.write_bytes(b'\xef\xbb\xbfa, b ,"c",a\n1,2,3,4,5\n')
     with path.open("rb") as file:
-        schema = metadata.file_contents(file, FileFormat.CSV)["dagster/column_schema"]
+        schema = metadata.file_contents(file, FileFormat.CSV, TLC_DIALECT)["dagster/column_schema"]
     assert [(c.name, c.type) for c in schema.columns] == [(n, "text") for n in ("a", "b", "c", "(field 5)")]
 
     pyarrow.parquet.write_table(pa.table({"Fee": [1.5], "note": ["x"]}), path)
     with path.open("rb") as file:
-        schema = metadata.file_contents(file, FileFormat.PARQUET)["dagster/column_schema"]
+        schema = metadata.file_contents(file, FileFormat.PARQUET, TLC_DIALECT)["dagster/column_schema"]
     assert [(c.name, c.type) for c in schema.columns] == [("Fee", "double"), ("note", "string")]
 
 
@@ -147,7 +147,7 @@ def test_a_preview_of_a_file_shows_the_values_as_published(tmp_path: Path) -> No
     path = tmp_path / "file.csv"
     path.write_bytes(b"a,b \n\n1,nan,|x\r\n\xff,`2`\n")
     with path.open("rb") as file:
-        shown = cells(metadata.file_contents(file, FileFormat.CSV)["preview"].md_str)
+        shown = cells(metadata.file_contents(file, FileFormat.CSV, TLC_DIALECT)["preview"].md_str)
     assert shown == [["a", "b", ""], ["1", "nan", "|x"], ["\\xff", "`2`", ""]]
 
 

@@ -110,13 +110,7 @@ class CsvTexts:
 
 
 class TripReader(Protocol):
-    """An open file of trips.
-
-    Attributes:
-        layout: The columns of the file's first part.
-    """
-
-    layout: Layout
+    """An open file of trips."""
 
     def batches(self) -> Iterator[RawBatch]:
         """Yield all rows, in file order."""

@@ -37,15 +37,17 @@ class ParquetReader:
         service: The service whose columns the file should have.
         label: Names the file in errors, such as "green 2020-10".
         month: The month of the file, which decides which columns it must have.
+        rows: The number of rows of the parts before this file, if it is part of an archive.
 
     Raises:
         ColumnMismatchError: The columns are not those of the service.
         InvalidFileError: A text column has an unsupported type.
     """
 
-    def __init__(self, file: Any, service: Service, *, label: str, month: Month) -> None:
+    def __init__(self, file: Any, service: Service, *, label: str, month: Month, rows: int = 0) -> None:
         self._file = file
         self._label = label
+        self._rows = rows
         self._schema = file.metadata.schema.to_arrow_schema()
         names = list(self._schema.names)
         match = match_columns(service, names, label=label, month=month)
@@ -59,7 +61,7 @@ class ParquetReader:
         Raises:
             InvalidFileError: Rows use more memory than rows of real trip files.
         """
-        next_row = 1
+        next_row = self._rows + 1
         for batch in self._file.iter_batches(batch_size=self._batch_rows(), use_threads=False):
             source_rows = np.arange(next_row, next_row + batch.num_rows, dtype=np.int64)
             next_row += batch.num_rows

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taxi_assets.errors import ColumnMismatchError, InvalidFileError
-from taxi_assets.tlc.file_format import FileFormat
+from taxi_assets.tlc.file_format import TLC_DIALECT, FileFormat
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.readers import csv, csv_blocks
 from taxi_assets.tlc.readers.csv import CsvReader
@@ -407,7 +407,7 @@ def test_parquet_without_rows_has_no_batches(tmp_path: Path) -> None:
 
 def first_rows_of(path: Path, format_: FileFormat, rows: int) -> FirstRows:
     with path.open("rb") as file:
-        return first_rows(file, format_, rows)
+        return first_rows(file, format_, rows, TLC_DIALECT)
 
 
 def test_the_first_rows_of_a_csv_are_shown_as_published(tmp_path: Path) -> None:
