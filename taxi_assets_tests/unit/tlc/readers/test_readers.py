@@ -415,7 +415,7 @@ def test_the_first_rows_of_a_csv_are_shown_as_published(tmp_path: Path) -> None:
     names, types, rows = first_rows_of(path, FileFormat.CSV_GZ, 3)
     assert types == ["text"] * 4
     assert names == ["a", "b", "", ""]
-    assert rows == [['"1"', "2", "", ""], ["3", "\x1c4", "", ""], ["x", "", "", ""]]
+    assert rows == [["1", "2", "", ""], ["3", "\x1c4", "", ""], ["x", "", "", ""]]
 
 
 def test_the_first_rows_of_parquet_are_shown_as_published(tmp_path: Path) -> None:
