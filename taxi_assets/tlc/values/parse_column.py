@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 # `YYYY-MM-DD HH:MM` to `YYYY-MM-DD HH:MM:SS.ffffff`. A shorter text is a date without a time.
 _TIME_LENGTHS = (16, 26)
+_FIRST_TEXTS = 64
 _TRIMMED_CHARACTERS = " \t\"'"
 # Texts that pyarrow certainly casts.
 _ORDINARY_DOUBLE = r"^-?([0-9]{1,15}(\.[0-9]{0,20})?|\.[0-9]{1,20})([eE][+-]?[0-9]{1,2})?$"
@@ -121,15 +122,22 @@ def _parse_text(column: Column, text: Any) -> ParsedColumn:
         return _parse_codes(column, text)
     if column.type is ColumnType.TEXT:
         return ParsedColumn(_trim(text))
-    convert = _FAST_CONVERTERS[column.type]
     try:
-        return ParsedColumn(convert(text))
+        return ParsedColumn(_convert_usual_texts(column, text))
     except pa.ArrowInvalid:
         text = _drop_null_texts(_trim(text))
     try:
-        return ParsedColumn(convert(text))
+        return ParsedColumn(_convert_usual_texts(column, text))
     except pa.ArrowInvalid:
         return _parse_unusual_texts(column, text)
+
+
+def _convert_usual_texts(column: Column, text: Any) -> Any:
+    convert = _FAST_CONVERTERS[column.type]
+    # pyarrow creates an error for each text that it cannot cast, which takes more time than to read it. If most texts
+    # are unusual, then so is one of the first.
+    convert(text.slice(0, _FIRST_TEXTS))
+    return convert(text)
 
 
 def _parse_unusual_texts(column: Column, text: Any) -> ParsedColumn:

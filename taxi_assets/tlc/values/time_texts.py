@@ -135,9 +135,11 @@ def _digits(characters: Bytes, match: re.Match[str], name: str) -> Integers:
     if name == "fraction":
         end = min(end, start + _FRACTION_DIGITS)
         missing = start + _FRACTION_DIGITS - end
-    powers = 10 ** np.arange(end - start - 1 + missing, missing - 1, -1, dtype=np.int64)
-    with np.errstate(over="ignore"):
-        return (characters[:, start:end].astype(np.int64) - _ZERO) @ powers
+    number = np.zeros(len(characters), np.int64)
+    for position in range(start, end):
+        number *= 10
+        number += characters[:, position] - _ZERO
+    return number * 10**missing
 
 
 def _compose(fields: dict[str, Integers], match: re.Match[str]) -> tuple[Integers, Mask]:
