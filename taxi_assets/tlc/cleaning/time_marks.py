@@ -71,11 +71,11 @@ class TimeMarks:
         for form, pickups in self._pickups.items():
             local, utc = (self._outside[form, reading] for reading in self._months)
             if local >= utc:
-                meaning = "it is uncertain which is right" if local == utc else "so they are not New York local times"
+                meaning = "so the meaning is uncertain" if local == utc else "so they are not New York local times"
                 raise AmbiguousTimeZoneError(
-                    f"{label}: the times of {_PICKUP} ({self._published_as}) are {AMBIGUOUS_FORMS[form]}. Of "
-                    f"{pickups:,} pickups, {local:,} are outside the month if these are New York local times, and "
-                    f"{utc:,} if they are in UTC: {meaning}. Nothing was written.",
+                    f"{label}: the times of {_PICKUP} ({self._published_as}) are {AMBIGUOUS_FORMS[form]}. "
+                    f"Pickups outside the month: {local:,} of {pickups:,} if these are New York local times, and "
+                    f"{utc:,} if they are in UTC, {meaning}. Nothing was written.",
                     remedy="Write the times of all columns as New York local times without a time zone, such as "
                     "2021-03-01 04:36:54.",
                     facts={

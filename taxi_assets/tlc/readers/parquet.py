@@ -120,13 +120,15 @@ def _exact_text_bytes(texts: Any) -> int:
 
 
 def _as_published(array: Any, type_: Any) -> Any:
-    """Return a column in its published type. Repeated texts stay dictionary-encoded.
+    """Return a column in its published type. Repeated texts stay dictionary-encoded, and views become plain arrays.
 
-    Each distinct text is then parsed once. Texts within lists and structs are left as they are: trip columns are never
-    nested.
+    Each distinct text is then parsed once. pyarrow has no function to select rows of a view. Texts within lists and
+    structs are left as they are: trip columns are never nested.
     """
     if not _is_text(type_):
         return array
+    if pa.types.is_string_view(type_) or pa.types.is_binary_view(type_):
+        type_ = pa.string() if pa.types.is_string_view(type_) else pa.binary()
     repeats = len(array.dictionary) < len(array)
     return array if repeats and pa.types.is_string(array.type.value_type) else array.dictionary_decode().cast(type_)
 
@@ -136,7 +138,7 @@ def _binary_as_text(array: Any) -> Any:
     types = pa.types
     if types.is_fixed_size_binary(array.type):
         array = array.cast(pa.binary())
-    is_bytes = types.is_binary(array.type) or types.is_large_binary(array.type) or types.is_binary_view(array.type)
+    is_bytes = types.is_binary(array.type) or types.is_large_binary(array.type)
     return array.cast(pa.string(), safe=False) if is_bytes else array
 
 

@@ -135,11 +135,12 @@ def _digits(characters: Bytes, match: re.Match[str], name: str) -> Integers:
     if name == "fraction":
         end = min(end, start + _FRACTION_DIGITS)
         missing = start + _FRACTION_DIGITS - end
-    number = np.zeros(len(characters), np.int64)
+    number: Integers = np.zeros(len(characters), np.int64)
     for position in range(start, end):
         number *= 10
         number += characters[:, position] - _ZERO
-    return number * 10**missing
+    number *= 10**missing
+    return number
 
 
 def _compose(fields: dict[str, Integers], match: re.Match[str]) -> tuple[Integers, Mask]:

@@ -397,6 +397,22 @@ def test_invalid_utf8_in_parquet_is_escaped_and_its_row_is_reported(tmp_path: Pa
         assert batch.not_utf8 == {2}
 
 
+@pytest.mark.parametrize(
+    "type_", [pa.binary(), pa.large_binary(), pa.binary_view(), pa.binary(1), pa.string_view()], ids=str
+)
+def test_bytes_of_a_known_column_are_text_and_those_of_an_unknown_column_are_not(
+    tmp_path: Path, type_: pa.DataType
+) -> None:
+    is_text = type_ == pa.string_view()
+    values = pa.array([b"Y", None, b"N", b"Z" if is_text else b"\xff"]).cast(type_)
+    with open_table(pa.table({"a": values, "b": [1, 2, 3, 4], "unknown": values}), tmp_path) as reader:
+        (batch,) = reader.batches()
+    assert batch.arrays[0].to_pylist() == ["Y", None, "N", "Z" if is_text else "\\xff"]
+    assert batch.arrays[2].to_pylist() == (batch.arrays[0] if is_text else values).to_pylist()
+    assert batch.not_utf8 == (set() if is_text else {4})
+    assert batch.original_texts(pa.array([0])).to_pylist()[0].startswith('{"a": "Y", "b": 1, ')
+
+
 def test_parquet_without_rows_has_no_batches(tmp_path: Path) -> None:
     with open_table(pa.table({"a": pa.array([], pa.string())}), tmp_path) as reader:
         assert read_all(reader) == ({}, {}, set())
