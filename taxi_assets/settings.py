@@ -26,8 +26,8 @@ from taxi_assets.addresses import (
 )
 from taxi_assets.automation.policies import DEFAULT_INTERVAL_SECONDS, MONTHLY, switchable_names
 from taxi_assets.errors import SettingsError
+from taxi_assets.tlc.sources.content_limits import DEFAULT_LIMITS
 from taxi_assets.tlc.sources.publishers import PUBLISHERS, resolve_publisher
-from taxi_assets.tlc.sources.validate_file import DEFAULT_LIMITS
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping

@@ -9,8 +9,8 @@ from pydantic import Field
 
 from taxi_assets.errors import PublisherUnreachableError
 from taxi_assets.tlc.sources import download, version_check
+from taxi_assets.tlc.sources.content_limits import DEFAULT_LIMITS, FileLimits
 from taxi_assets.tlc.sources.publishers import PUBLISHERS, resolve_publisher
-from taxi_assets.tlc.sources.validate_file import DEFAULT_LIMITS, FileLimits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -51,7 +51,7 @@ class _Text(NamedTuple):
 
     content: bytes
     has_joined_fields: bool
-    """Whether `JOINED_COMMA` stands for a comma within quotes."""
+    """Whether each `JOINED_COMMA` was a comma within quotes."""
 
 
 class CsvReader:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from taxi_assets.errors import NotPublishedError
+from taxi_assets.tlc.sources.content_limits import DEFAULT_LIMITS, FileLimits
 from taxi_assets.tlc.sources.source_record import SourceRecord
 from taxi_assets.tlc.sources.transports.base_transport import (
     DEFAULT_RETRY,
@@ -22,7 +23,7 @@ from taxi_assets.tlc.sources.transports.base_transport import (
     format_megabytes,
 )
 from taxi_assets.tlc.sources.transports.schemes import transport_for
-from taxi_assets.tlc.sources.validate_file import DEFAULT_LIMITS, FileLimits, validate_file
+from taxi_assets.tlc.sources.validate_file import validate_file
 
 if TYPE_CHECKING:
     import logging
@@ -110,7 +111,12 @@ def _download_one(request: DownloadRequest) -> DownloadedFile | UnchangedFile:
         request.log.info("%s: unchanged at %s", request.label, request.url)
         return UnchangedFile(result.record.model_copy(update={"fetched_at": now}))
     rows = validate_file(
-        request.path, request.source.format, label=request.label, url=request.url, limits=request.limits
+        request.path,
+        request.source.format,
+        label=request.label,
+        url=request.url,
+        limits=request.limits,
+        dialect=request.source.dialect,
     )
     size, seconds = format_megabytes(result.bytes), time.monotonic() - request.started
     request.log.info("%s: %s, %s rows, from %s in %.1f s", request.label, size, f"{rows:,}", request.url, seconds)

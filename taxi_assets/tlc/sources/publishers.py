@@ -136,11 +136,11 @@ class BaseUrlPublisher:
         The URL of a folder of parts ends in a slash. Its parts are downloaded as a zip archive.
         """
         urls = {file_format: self._url_of(_file_name(service, month, file_format)) for file_format in FileFormat}
-        files = [SourceUrl(url, self.name, file_format) for file_format, url in urls.items()]
+        files = [SourceUrl(url, self.name, file_format, service.dialect) for file_format, url in urls.items()]
         if not self._is_folder:
             return files
         return files + [
-            SourceUrl(f"{urls[file_format]}/", self.name, FileFormat.ZIP)
+            SourceUrl(f"{urls[file_format]}/", self.name, FileFormat.ZIP, service.dialect)
             for file_format in (FileFormat.PARQUET, FileFormat.CSV)
         ]
 

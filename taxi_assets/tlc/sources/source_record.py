@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from taxi_assets.tlc.file_format import FileFormat
+from taxi_assets.tlc.file_format import TLC_DIALECT, CsvDialect, FileFormat
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,8 @@ class SourceUrl:
     url: str = field(repr=False)  # may contain a password or a token
     publisher: str
     format: FileFormat
+    dialect: CsvDialect = TLC_DIALECT
+    """How the text of a CSV file is written."""
 
 
 @dataclass(frozen=True)

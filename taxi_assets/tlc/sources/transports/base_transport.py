@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import logging
     from pathlib import Path
 
+    from taxi_assets.tlc.sources.content_limits import FileLimits
     from taxi_assets.tlc.sources.source_record import FileVersion, SourceRecord, SourceUrl
-    from taxi_assets.tlc.sources.validate_file import FileLimits
 
 CHUNK_BYTES = 1 << 20
 """The most bytes that are read at once."""

@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from taxi_assets.errors import InvalidFileError
 from taxi_assets.tlc.file_format import FileFormat
+from taxi_assets.tlc.sources.content_limits import expansion_ratio_error, invalid_file_error, too_large_error
 from taxi_assets.tlc.sources.transports.base_transport import CHUNK_BYTES
-from taxi_assets.tlc.sources.validate_file import expansion_ratio_error, invalid_file_error, too_large_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

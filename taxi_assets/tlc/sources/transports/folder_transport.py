@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from taxi_assets.errors import PublisherUnreachableError
+from taxi_assets.tlc.sources.content_limits import too_large_error
 from taxi_assets.tlc.sources.source_record import FileVersion
 from taxi_assets.tlc.sources.transports.base_transport import (
     CHUNK_BYTES,
@@ -26,7 +27,6 @@ from taxi_assets.tlc.sources.transports.base_transport import (
     version_check_error,
 )
 from taxi_assets.tlc.sources.transports.folder_parts import archive_parts, list_parts, parts_etag
-from taxi_assets.tlc.sources.validate_file import too_large_error
 
 if TYPE_CHECKING:
     import os

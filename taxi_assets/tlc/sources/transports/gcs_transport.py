@@ -16,6 +16,7 @@ from google.cloud.storage.exceptions import DataCorruption
 from taxi_assets.errors import PublisherRequestError, PublisherUnreachableError
 from taxi_assets.google_auth import is_missing_bucket, storage_client, translate_google_errors
 from taxi_assets.tlc.file_format import FileFormat
+from taxi_assets.tlc.sources.content_limits import expansion_ratio_error, too_large_error
 from taxi_assets.tlc.sources.source_record import FileVersion
 from taxi_assets.tlc.sources.transports.base_transport import (
     RETRY_LATER,
@@ -25,7 +26,6 @@ from taxi_assets.tlc.sources.transports.base_transport import (
     digest_file,
     request_error,
 )
-from taxi_assets.tlc.sources.validate_file import expansion_ratio_error, too_large_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import tenacity
 
 from taxi_assets.errors import PublisherRequestError, PublisherServerError, PublisherUnreachableError
+from taxi_assets.tlc.sources.content_limits import too_large_error
 from taxi_assets.tlc.sources.source_record import FileVersion
 from taxi_assets.tlc.sources.transports.base_transport import (
     CHUNK_BYTES,
@@ -40,7 +41,6 @@ from taxi_assets.tlc.sources.transports.http_errors import (
     require_no_web_page,
     translate_http_errors,
 )
-from taxi_assets.tlc.sources.validate_file import too_large_error
 from taxi_assets.tlc.sources.wrong_formats import HEAD_BYTES
 
 if TYPE_CHECKING:

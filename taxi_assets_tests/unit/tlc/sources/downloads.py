@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from taxi_assets.tlc.file_format import FileFormat
+from taxi_assets.tlc.sources.content_limits import FileLimits
 from taxi_assets.tlc.sources.download import DownloadedFile, RetrySettings, UnchangedFile, download
 from taxi_assets.tlc.sources.source_record import SourceRecord, SourceUrl
-from taxi_assets.tlc.sources.validate_file import FileLimits
 from taxi_assets_tests.loopback_publisher import LoopbackPublisher
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ import pytest
 
 from taxi_assets.errors import InvalidFileError, PublisherUnreachableError
 from taxi_assets.tlc.file_format import FileFormat
+from taxi_assets.tlc.sources.content_limits import FileLimits
 from taxi_assets.tlc.sources.download import UnchangedFile
 from taxi_assets.tlc.sources.source_record import SourceUrl
-from taxi_assets.tlc.sources.validate_file import FileLimits
 from taxi_assets.tlc.sources.version_check import check_version
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.loopback_publisher import Answer, LoopbackPublisher

@@ -23,10 +23,10 @@ from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets.tlc.services.yellow import YELLOW
+from taxi_assets.tlc.sources.content_limits import FileLimits
 from taxi_assets.tlc.sources.download import DownloadedFile, RetrySettings, UnchangedFile, download
 from taxi_assets.tlc.sources.publishers import resolve_publisher
 from taxi_assets.tlc.sources.source_record import SourceRecord, SourceUrl
-from taxi_assets.tlc.sources.validate_file import FileLimits
 from taxi_assets_tests.loopback_publisher import HTML_PAGE, Answer, LoopbackPublisher
 from taxi_assets_tests.unit.tlc.sources.downloads import (
     CSV_FILE,

@@ -21,6 +21,7 @@ from taxi_assets.errors import (
 from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.green import GREEN
+from taxi_assets.tlc.sources.content_limits import FileLimits
 from taxi_assets.tlc.sources.download import UnchangedFile
 from taxi_assets.tlc.sources.publishers import resolve_publisher
 from taxi_assets.tlc.sources.source_record import FileVersion, SourceRecord, SourceUrl
@@ -34,7 +35,6 @@ from taxi_assets.tlc.sources.transports.base_transport import (
 )
 from taxi_assets.tlc.sources.transports.folder_parts import archive_parts
 from taxi_assets.tlc.sources.transports.folder_transport import FolderTransport
-from taxi_assets.tlc.sources.validate_file import FileLimits
 from taxi_assets.tlc.sources.version_check import check_version
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.unit.tlc.sources.downloads import (

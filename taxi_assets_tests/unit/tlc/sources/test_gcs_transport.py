@@ -23,9 +23,9 @@ from taxi_assets.errors import (
 )
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.green import GREEN
+from taxi_assets.tlc.sources.content_limits import DEFAULT_LIMITS, FileLimits
 from taxi_assets.tlc.sources.download import DownloadedFile, UnchangedFile, download
 from taxi_assets.tlc.sources.publishers import resolve_publisher
-from taxi_assets.tlc.sources.validate_file import DEFAULT_LIMITS, FileLimits
 from taxi_assets_tests.google.cloud_storage import CloudStorage, Fault
 
 if TYPE_CHECKING:

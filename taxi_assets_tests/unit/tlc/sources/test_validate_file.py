@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 from taxi_assets.errors import InvalidFileError
 from taxi_assets.tlc.file_format import FileFormat
-from taxi_assets.tlc.sources.validate_file import MAX_LINE_BYTES, FileLimits, validate_file
+from taxi_assets.tlc.sources.content_limits import FileLimits
+from taxi_assets.tlc.sources.count_csv_rows import MAX_LINE_BYTES
+from taxi_assets.tlc.sources.validate_file import validate_file
 
 DATA = Path(__file__).parents[4] / ".." / "shared" / "data"
 CSV, CSV_GZ, PARQUET = FileFormat.CSV, FileFormat.CSV_GZ, FileFormat.PARQUET
@@ -168,7 +170,7 @@ def test_files_that_real_users_received_instead_are_named(name: str, finding: st
         (b'{"message": "Not Found"}', "a JSON document"),
         (b'\xef\xbb\xbf[{"error": 1}]', "a JSON document"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "a git-LFS pointer"),
-        (b"PK\x03\x04" + bytes(100), "a zip archive"),
+        (b"PK\x03\x04" + bytes(100), "zip archive"),
     ],
     ids=["empty", "html with title", "html", "xhtml", "xml", "json object", "json list", "lfs pointer", "zip"],
 )
@@ -194,9 +196,12 @@ def test_a_wrong_format_inside_gzip_is_detected(tmp_path: Path) -> None:
         (TABLE, PARQUET, "it is CSV text, not Parquet"),
         (TABLE, CSV_GZ, "it is CSV text, not gzip (csv.gz)"),
         (bytes(5000), CSV, "it is binary data, not CSV text"),
-        (TABLE.decode().encode("utf-16"), CSV, "it is binary data, not CSV text"),
+        (TABLE.decode().encode("utf-16"), CSV, "it is text in UTF-16, not in UTF-8"),
+        (TABLE.decode().encode("utf-16-be"), CSV, "it is text in UTF-16, not in UTF-8"),
+        (TABLE.replace(b",", b";"), CSV, "its columns are separated by semicolons, not by commas"),
+        (TABLE.replace(b",", b"\t"), CSV, "its columns are separated by tabs, not by commas"),
     ],
-    ids=["parquet-gz", "parquet-csv", "gz-parquet", "gz-csv", "csv-parquet", "csv-gz", "zeros-csv", "utf16-csv"],
+    ids=["parquet-gz", "parquet-csv", "gz-parquet", "gz-csv", "csv-parquet", "csv-gz", "zeros-csv", "utf16-csv", "utf16-be", "semicolons", "tabs"],
 )
 def test_a_file_with_the_wrong_extension_is_rejected(
     content: bytes, file_format: FileFormat, finding: str, tmp_path: Path
