@@ -121,6 +121,14 @@ class ColumnMismatchError(PermanentError):
     """
 
 
+class WrongMonthError(PermanentError):
+    """A file does not belong to its month: most of its pickups are in other months, or another month has the same file.
+
+    Raised before anything of the month is written to the clean layer and the warehouse. A run can allow it in its
+    config.
+    """
+
+
 class TooManyQuarantinedError(PermanentError):
     """More than half of the rows of a month break a rule or cannot be read. Nothing is written.
 

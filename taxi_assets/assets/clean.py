@@ -10,10 +10,13 @@ from taxi_assets import metadata
 from taxi_assets.assets.run_config import cleaning_config
 from taxi_assets.automation.conditions import on_upstream_change
 from taxi_assets.automation.step_failures import as_failures
+from taxi_assets.errors import WrongMonthError
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.storage.lake.base_lake import Lake
 from taxi_assets.storage.lake.objects import ParquetPartition, RawFile, StagedParquet, object_prefix
+from taxi_assets.storage.lake.same_file import months_with_same_file
 from taxi_assets.tlc.cleaning.clean_month import clean_month, data_version
+from taxi_assets.tlc.cleaning.file_checks import FileChecks
 from taxi_assets.tlc.cleaning.quarantine import QUARANTINE_COLUMNS
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.rules import READING_REASONS
@@ -95,8 +98,11 @@ def clean_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Ass
             outcome = "unchanged"
             if not partitions:
                 outcome = "rebuilt"
+                if not config.allow_same_file:
+                    _require_own_file(raw, lake, service, month)
+                checks = FileChecks(config.allow_other_months, config.maximum_share_malformed)
                 with raw.as_local_file() as path:
-                    cleaned = clean_month(path, raw.record, service, month, rules, folder)
+                    cleaned = clean_month(path, raw.record, service, month, rules, folder, checks)
                 partitions = {
                     "quarantine": StagedParquet(cleaned.quarantine, cleaned.report, replaces["quarantine"]),
                     "clean": StagedParquet(cleaned.clean, cleaned.report, replaces["clean"]),
@@ -116,6 +122,16 @@ def clean_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Ass
                 )
 
     return clean_trips
+
+
+def _require_own_file(raw: RawFile, lake: Lake, service: Service, month: Month) -> None:
+    if others := months_with_same_file(raw, lake, service, month):
+        raise WrongMonthError(
+            f"{service.name} {month}: the file from {raw.record.url} has the same bytes as the file of "
+            f"{', '.join(others)}. Nothing was written.",
+            remedy="Check which month it belongs to, and that the publisher has the right file under this name. If it "
+            f"is right for both, set ops/clean_{service.name}/config/allow_same_file: true in the run config.",
+        )
 
 
 def _metadata(partition: ParquetPartition | StagedParquet, record: SourceRecord, *, seconds: float) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field, ValidationInfo, create_model, field_validator
 
+from taxi_assets.tlc.cleaning.file_checks import DEFAULT_CHECKS
 from taxi_assets.tlc.schema import Service
 
 
@@ -42,6 +43,21 @@ class CleaningConfig(_RunConfig):
     """Options for cleaning the file of a month; `cleaning_config` returns the class of a service."""
 
     rules: Sequence[str]
+    allow_other_months: bool = Field(
+        default=False,
+        description="Clean the file even if less than half of its pickups are in the month.",
+    )
+    allow_same_file: bool = Field(
+        default=False,
+        description="Clean the file even if another month was built from a file with the same bytes.",
+    )
+    maximum_share_malformed: float = Field(
+        default=DEFAULT_CHECKS.maximum_share_malformed,
+        ge=0,
+        le=1,
+        description="The largest accepted share of rows with another number of fields than the header, from 0 to 1. "
+        "Such rows go to quarantine.",
+    )
 
 
 def cleaning_config(service: Service) -> type[CleaningConfig]:

@@ -24,7 +24,7 @@ _READ_THREADS = 8
 
 def partition_files(lake: Lake, asset: str) -> dict[str, str]:
     """Return the key of each Parquet object in the folder of an asset, by its partition key."""
-    keys = [key for key in lake.keys_in(asset) if key.endswith(_SUFFIX)]
+    keys = [key for key in list(lake.sizes_in(asset)) if key.endswith(_SUFFIX)]
     return {unquote(key.removeprefix(f"{asset}/").removesuffix(_SUFFIX)): key for key in keys}
 
 

@@ -68,7 +68,7 @@ class LakeTable:
         """
         if not self.is_monthly:
             return [key for key in [self.key()] if lake.version(key) is not None]
-        return [key for key in lake.keys_in(self.asset) if fnmatchcase(key, self.pattern)]
+        return [key for key in list(lake.sizes_in(self.asset)) if fnmatchcase(key, self.pattern)]
 
     @property
     def schema(self) -> pa.Schema:

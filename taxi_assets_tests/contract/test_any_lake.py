@@ -98,18 +98,18 @@ def test_keys_in_lists_the_objects_directly_in_a_folder(lake: Lake) -> None:
         "clean/own [1] #?%25.parquet",
     ):
         put(lake, b"new", key)
-    assert lake.keys_in("clean/green_trips") == [KEY, NEIGHBOR]
-    assert lake.keys_in("clean") == ["clean/own [1] #?%25.parquet"]
-    assert lake.keys_in(f"{KEY}s") == [f"{KEY}s/x.parquet"]
+    assert list(lake.sizes_in("clean/green_trips")) == [KEY, NEIGHBOR]
+    assert list(lake.sizes_in("clean")) == ["clean/own [1] #?%25.parquet"]
+    assert list(lake.sizes_in(f"{KEY}s")) == [f"{KEY}s/x.parquet"]
     lake.delete(KEY)
-    assert lake.keys_in("clean/green_trips") == [NEIGHBOR]
+    assert list(lake.sizes_in("clean/green_trips")) == [NEIGHBOR]
 
 
 def test_keys_in_a_missing_folder_or_in_an_object_is_empty(lake: Lake) -> None:
-    assert lake.keys_in("clean/green_trips") == []
+    assert list(lake.sizes_in("clean/green_trips")) == []
     put(lake, b"new")
-    assert lake.keys_in(KEY) == []
-    assert lake.keys_in("green_trips") == []
+    assert list(lake.sizes_in(KEY)) == []
+    assert list(lake.sizes_in("green_trips")) == []
 
 
 def test_keys_in_leaves_out_hidden_and_unfinished_files(lake: Lake) -> None:
@@ -117,8 +117,8 @@ def test_keys_in_leaves_out_hidden_and_unfinished_files(lake: Lake) -> None:
     put(lake, b"new", "clean/green_trips/.hidden")
     with lake.staging() as folder:
         (folder / "2020-12.parquet").write_bytes(b"half")
-        assert lake.keys_in("clean/green_trips") == [KEY]
-        assert lake.keys_in("clean") == []
+        assert list(lake.sizes_in("clean/green_trips")) == [KEY]
+        assert list(lake.sizes_in("clean")) == []
 
 
 def test_keys_in_lists_a_large_folder_completely_while_an_object_is_replaced(lake_backend: LakeBackend) -> None:
@@ -126,14 +126,14 @@ def test_keys_in_lists_a_large_folder_completely_while_an_object_is_replaced(lak
     stored = sorted(f"clean/own/{number}.parquet" for number in range(1200))
     for key in stored:
         lake_backend.put(key)
-    assert lake.keys_in("clean/own") == stored
+    assert list(lake.sizes_in("clean/own")) == stored
     incomplete: list[int] = []
     started, stop = threading.Event(), threading.Event()
 
     def list_repeatedly() -> None:
         reader = lake_backend.open()
         while not stop.is_set():
-            found = reader.keys_in("clean/own")
+            found = list(reader.sizes_in("clean/own"))
             if found != stored:
                 incomplete.append(len(found))
             started.set()
@@ -178,7 +178,7 @@ def test_keys_outside_the_lake_or_with_redundant_parts_are_rejected(lake: Lake, 
     calls: list[Callable[[], object]] = [
         lambda: lake.publish(file, key, replaces=None, run_id="a"),
         lambda: lake.version(key),
-        lambda: lake.keys_in(key),
+        lambda: list(lake.sizes_in(key)),
         lambda: lake.has_digest(key, sha256=""),
         lambda: lake.open(key),
         lambda: _read_local_file(lake, key),

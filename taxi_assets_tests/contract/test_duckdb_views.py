@@ -62,7 +62,7 @@ def open_views(lake: Lake) -> duckdb.DuckDBPyConnection:
         files = BucketFiles()
         files.store.clear()
         for table in lake_tables():
-            for key in lake.keys_in(table.asset) if table.is_monthly else [table.key()]:
+            for key in list(lake.sizes_in(table.asset)) if table.is_monthly else [table.key()]:
                 if lake.version(key) is not None:
                     with lake.open(key) as source, files.open(lake.uri(key), "wb") as copy:
                         copy.write(source.read())

@@ -177,7 +177,7 @@ def server_error(status: int) -> Fault:
 
 ACTIONS: dict[str, tuple[str, str, Callable[[GcsLake], object], object]] = {
     "metadata": ("GET", "/storage/v1", lambda lake: lake.size(KEY), len(RANGED)),
-    "list": ("GET", "/o", lambda lake: lake.keys_in("clean/green_trips"), [KEY]),
+    "list": ("GET", "/o", lambda lake: list(lake.sizes_in("clean/green_trips")), [KEY]),
     "download": ("GET", "/download/", download, RANGED),
     "range read": ("GET", "/download/", read, RANGED),
     "upload": ("POST", "/upload/", lambda lake: put(lake, b"new"), None),
@@ -278,7 +278,7 @@ def test_reading_an_object_replaced_before_its_download_returns_the_old_version_
 
 CALLS: dict[str, Callable[[GcsLake], object]] = {
     "version": lambda lake: lake.version(KEY),
-    "list": lambda lake: lake.keys_in(KEY),
+    "list": lambda lake: list(lake.sizes_in(KEY)),
     "open": read,
     "download": download,
     "write": lambda lake: put(lake, b"new", replaces=None),
@@ -397,8 +397,8 @@ def test_finding_a_month_reads_only_its_footer(lake: GcsLake, cloud_storage: Clo
 def test_the_mark_of_a_folder_is_not_listed(lake: GcsLake, cloud_storage: CloudStorage) -> None:
     cloud_storage.put(NAME.rpartition("/")[0] + "/", b"")  # as Google's console creates an empty folder
     put(lake, b"new")
-    assert lake.keys_in("clean/green_trips") == [KEY]
-    assert lake.keys_in("clean") == []
+    assert list(lake.sizes_in("clean/green_trips")) == [KEY]
+    assert list(lake.sizes_in("clean")) == []
 
 
 # --- staging ----------------------------------------------------------------------------------------------------------

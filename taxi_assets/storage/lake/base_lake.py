@@ -16,7 +16,7 @@ import dagster as dg
 from taxi_assets.errors import LakeConflictError, LakeObjectMissingError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -75,8 +75,8 @@ class Lake(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dagster's
         """Return an opaque version of the object, which changes with every replacement; None if there is no object."""
 
     @abstractmethod
-    def keys_in(self, folder: str) -> list[str]:
-        """Return the keys of all objects directly in a folder, sorted; none if the folder does not exist.
+    def sizes_in(self, folder: str) -> Mapping[str, int]:
+        """Return the length in bytes of each object directly in a folder, by key, sorted; none if there is no folder.
 
         Files that are not objects are left out: hidden ones, and those in `staging`.
 

@@ -79,21 +79,25 @@ class GcsLake(Lake):
         blob = self._find(key)
         return None if blob is None else str(blob.generation)
 
-    def keys_in(self, folder: str) -> list[str]:
+    def sizes_in(self, folder: str) -> dict[str, int]:
         """List the live objects, in pages of 1,000."""
         prefix = f"{self._name(folder)}/"
         client = self.storage.get_client()
         with self._translate_errors(f"{self.uri(folder)} cannot be listed"):
             try:
                 blobs = client.list_blobs(
-                    self.bucket, prefix=prefix, delimiter="/", fields="items(name),nextPageToken", retry=self._retry
+                    self.bucket,
+                    prefix=prefix,
+                    delimiter="/",
+                    fields="items(name,size),nextPageToken",
+                    retry=self._retry,
                 )
-                names = [blob.name.removeprefix(prefix) for blob in blobs]
+                sizes = {blob.name.removeprefix(prefix): blob.size for blob in blobs}
             except api_errors.NotFound as error:
                 self._require_bucket(error)
                 raise
         # An empty name is the mark of a folder that Google's console creates.
-        return [f"{folder}/{name}" for name in sorted(names) if name and not name.startswith(".")]
+        return {f"{folder}/{name}": sizes[name] for name in sorted(sizes) if name and not name.startswith(".")}
 
     def snapshot(self, keys: Iterable[str]) -> str:  # noqa: ARG002  (nothing is copied)
         """Return the URI of the lake: clients of Cloud Storage compare the generation or ETag of what they read."""

@@ -64,14 +64,15 @@ class LocalLake(Lake):
         except FileNotFoundError:
             return None
 
-    def keys_in(self, folder: str) -> list[str]:
+    def sizes_in(self, folder: str) -> dict[str, int]:
         """List the files in the subfolder."""
         path = self._path(folder)
         # A large folder is not listed in one step: a file that is replaced meanwhile may be left out.
         names, found = None, _file_names(path)
         while found != names:
             names, found = found, _file_names(path)
-        return [f"{folder}/{name}" for name in found]
+        sizes = {f"{folder}/{name}": self.size(f"{folder}/{name}") for name in found}
+        return {key: size for key, size in sizes.items() if size is not None}  # a file may be deleted meanwhile
 
     def snapshot(self, keys: Iterable[str]) -> str:
         """Create a folder of hard links, `snapshots/<time>`; delete snapshots that were replaced a day ago."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from taxi_assets.errors import InvalidFileError, ReconciliationError
+from taxi_assets.tlc.cleaning.file_checks import DEFAULT_CHECKS
 from taxi_assets.tlc.cleaning.quarantine import QUARANTINE_SCHEMA
 from taxi_assets.tlc.cleaning.refusal import MAXIMUM_SHARE_QUARANTINED
 from taxi_assets.tlc.cleaning.report_builder import ReportBuilder
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from taxi_assets.tlc.cleaning.file_checks import FileChecks
     from taxi_assets.tlc.cleaning.report import CleaningReport
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.readers.base_reader import RawBatch
@@ -66,7 +68,13 @@ def data_version(record: SourceRecord, service: Service, rules: Sequence[Rule]) 
 
 
 def clean_month(
-    path: Path, record: SourceRecord, service: Service, month: Month, rules: Sequence[Rule], output_dir: Path
+    path: Path,
+    record: SourceRecord,
+    service: Service,
+    month: Month,
+    rules: Sequence[Rule],
+    output_dir: Path,
+    checks: FileChecks = DEFAULT_CHECKS,
 ) -> CleanedMonth:
     """Clean one published file into `output_dir/clean.parquet` and `output_dir/quarantine.parquet`.
 
@@ -80,10 +88,13 @@ def clean_month(
         month: The partition.
         rules: The rules to apply.
         output_dir: An existing folder.
+        checks: The checks of the whole file that the run has relaxed.
 
     Raises:
         InvalidFileError: The file cannot be read.
-        ColumnMismatchError: The columns match no known layout of the service.
+        ColumnMismatchError: The columns match no known layout of the service, or too many rows have another number of
+            fields.
+        WrongMonthError: Most of the pickups are in other months.
         TooManyQuarantinedError: More than half of the rows would be quarantined.
         AmbiguousTimeZoneError: The pickup times are marked as UTC, and may not be New York local times.
         ReconciliationError: Clean and quarantined rows do not add up to the rows that were counted during the download.
@@ -108,6 +119,7 @@ def clean_month(
         report = report_builder.build(record, rules, data_version(record, service, rules))
         _check_totals(report, label)
         report_builder.require_local_times(label)
+        report_builder.check_file(label, checks)
         if report.share_quarantined > MAXIMUM_SHARE_QUARANTINED:
             raise report_builder.too_many_quarantined_error(label)
         clean_writer.finish(report.footer())

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from taxi_assets.tlc.cleaning.file_checks import MalformedRows, PickupMonths
 from taxi_assets.tlc.cleaning.refusal import UnreadableValues, is_hopeless, too_many_quarantined_error
 from taxi_assets.tlc.cleaning.report import (
     NO_ROWS,
@@ -22,13 +23,14 @@ from taxi_assets.tlc.cleaning.report import (
 from taxi_assets.tlc.cleaning.time_marks import TimeMarks
 from taxi_assets.tlc.readers.header import readable_name
 from taxi_assets.tlc.readers.json_text import to_json_value
-from taxi_assets.tlc.rules import READING_REASONS
+from taxi_assets.tlc.rules import READING_REASONS, WRONG_FIELD_COUNT
 from taxi_assets.tlc.schema import ColumnType
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from taxi_assets.errors import TooManyQuarantinedError
+    from taxi_assets.tlc.cleaning.file_checks import FileChecks
     from taxi_assets.tlc.cleaning.split_batch import SplitBatch
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.readers.base_reader import RawBatch
@@ -51,6 +53,8 @@ class ReportBuilder:
         self._quarantined = self._quarantined_cents = self._reading_errors = 0
         self._unreadable = UnreadableValues()
         self._time_marks = TimeMarks(month)
+        self._pickup_months = PickupMonths(month)
+        self._malformed_rows = MalformedRows()
         self._reasons: Counter[str] = Counter()
         self._reason_cents: Counter[str] = Counter()
         self._by_day = np.zeros(month.days, np.int64)
@@ -70,6 +74,8 @@ class ReportBuilder:
         self._add_columns(raw)
         self._unreadable.add(raw, split.parsed.unreadable)
         self._time_marks.add(raw, split.parsed)
+        self._pickup_months.add(split)
+        self._malformed_rows.add(raw)
 
     def _add_quarantined(self, quarantine: Any) -> None:
         reasons, totals = quarantine.column("reasons"), quarantine.column("total_amount")
@@ -111,6 +117,24 @@ class ReportBuilder:
         rows = self._clean.rows + self._quarantined
         if is_hopeless(batches=self._batches, rows=rows, reading_errors=self._reading_errors):
             raise self.too_many_quarantined_error(label, before_end=True)
+
+    def check_file(self, label: str, checks: FileChecks) -> None:
+        """Refuse a file of another month, or with too many malformed rows.
+
+        Args:
+            label: Names the file in errors, such as "green 2020-10".
+            checks: The checks that the run has relaxed.
+
+        Raises:
+            WrongMonthError: Most pickups are in other months.
+            ColumnMismatchError: Too many rows have another number of fields than the header.
+        """
+        step = f"ops/clean_{self._service.name}/config"
+        malformed, rows = self._reasons[WRONG_FIELD_COUNT], self._clean.rows + self._quarantined
+        limit = f"{step}/maximum_share_malformed"
+        self._malformed_rows.require_few(label, malformed, rows, checks.maximum_share_malformed, limit)
+        if not checks.allow_other_months:
+            self._pickup_months.require_month(label, f"{step}/allow_other_months: true")
 
     def require_local_times(self, label: str) -> None:
         """Refuse a file whose pickup times may be in UTC; see `TimeMarks.require_local_times`."""

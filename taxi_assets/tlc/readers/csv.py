@@ -92,6 +92,9 @@ class CsvReader:
     def _read_header(self, header: str, following: bytes, label: str) -> Layout:
         """Prepare for the rows after a header, and return their layout."""
         dialect, names = self._service.dialect, split_fields(header, self._service.dialect.delimiter)
+        rows = Block(following, quoting=dialect.quoting)
+        for next_header in self._headers.find(rows)[:1]:
+            following = rows.part(0, next_header).content
         names += [""] * (_most_common_field_count(following, dialect) - len(names))
         match = match_columns(self._service, names, label=label, month=self._month)
         types = {

@@ -124,7 +124,9 @@ def _count_archive_rows(file: IO[bytes], limits: FileLimits, limiter: ExpansionL
             for part in list_parts(archive):
                 rows += _count_part_rows(archive, part, limits, limiter, dialect)
     except ArchiveContentError as error:
-        raise InvalidContentError(f"the zip archive {error}", "Publish an archive of CSV or Parquet files only.") from None
+        raise InvalidContentError(
+            f"the zip archive {error}", "Publish an archive of CSV or Parquet files only."
+        ) from None
     except (BadZipFile, EOFError, NotImplementedError, zlib.error) as error:
         raise InvalidContentError(f"the zip archive is damaged or truncated ({error})") from None
     return rows
@@ -153,12 +155,12 @@ def _require_expected_content(head: bytes, expected: FileFormat, dialect: CsvDia
     wrong_format = detect_wrong_format(head)
     if wrong_format is not None and not (expected is FileFormat.ZIP and head.startswith(_ZIP_MAGIC)):
         raise InvalidContentError(f"{subject} is {wrong_format}, not {_FORMAT_NAMES[expected]}", OPEN_IN_BROWSER)
-    if _is_utf16(head):
+    actual = _detect_format(head)
+    if actual is None and expected is FileFormat.CSV and _is_utf16(head):
         raise InvalidContentError(
             f"{subject} is text in UTF-16, not in UTF-8",
             "Save it in UTF-8, or change the dialect in the definition of the service.",
         )
-    actual = _detect_format(head)
     if actual is not expected:
         finding = f"{subject} is {_FORMAT_NAMES[actual] if actual else 'binary data'}, not {_FORMAT_NAMES[expected]}"
         raise InvalidContentError(
@@ -175,9 +177,11 @@ _FORMAT_NAMES = {
 
 
 def _is_utf16(head: bytes) -> bool:
-    # Without a byte order mark, every second byte of text in Latin letters is zero.
-    zeros = head[:200].count(0)
-    return head.startswith(_UTF16_MARKS) or (zeros > 0 and zeros in {head[:200:2].count(0), head[1:200:2].count(0)})
+    # Without a byte order mark: every second byte of text in Latin letters is zero, and no other is.
+    start = head[:200]
+    return start.startswith(_UTF16_MARKS) or (
+        len(start) // 2 in {start[::2].count(0), start[1::2].count(0)} and any(start)
+    )
 
 
 def _detect_format(head: bytes) -> FileFormat | None:

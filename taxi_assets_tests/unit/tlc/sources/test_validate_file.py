@@ -201,7 +201,19 @@ def test_a_wrong_format_inside_gzip_is_detected(tmp_path: Path) -> None:
         (TABLE.replace(b",", b";"), CSV, "its columns are separated by semicolons, not by commas"),
         (TABLE.replace(b",", b"\t"), CSV, "its columns are separated by tabs, not by commas"),
     ],
-    ids=["parquet-gz", "parquet-csv", "gz-parquet", "gz-csv", "csv-parquet", "csv-gz", "zeros-csv", "utf16-csv", "utf16-be", "semicolons", "tabs"],
+    ids=[
+        "parquet-gz",
+        "parquet-csv",
+        "gz-parquet",
+        "gz-csv",
+        "csv-parquet",
+        "csv-gz",
+        "zeros-csv",
+        "utf16-csv",
+        "utf16-be",
+        "semicolons",
+        "tabs",
+    ],
 )
 def test_a_file_with_the_wrong_extension_is_rejected(
     content: bytes, file_format: FileFormat, finding: str, tmp_path: Path
