@@ -76,6 +76,7 @@ class Deployment:
         instance: dg.DagsterInstance | None = None,
         only: Sequence[str] = (),
         rules: Sequence[str] | None = None,
+        cleaning: Mapping[str, Any] | None = None,
     ) -> dg.ExecuteInProcessResult:
         """Run a job in this process; errors of steps are not raised.
 
@@ -85,8 +86,10 @@ class Deployment:
             instance: The Dagster instance; a new one if not given.
             only: The keys of the assets to materialize; all assets of the job if empty.
             rules: The rules that cleaning applies; all rules of the service if not given.
+            cleaning: Further run config of the cleaning step.
         """
-        cleaning = {} if rules is None else {"ops": {f"clean_{service}": {"config": {"rules": list(rules)}}}}
+        config = {**(cleaning or {}), **({} if rules is None else {"rules": list(rules)})}
+        ops = {"ops": {f"clean_{service}": {"config": config}}} if config else {}
         with nullcontext(instance) if instance else dg.DagsterInstance.ephemeral() as used:
             return (
                 self.definitions()
@@ -95,7 +98,7 @@ class Deployment:
                     instance=used,
                     partition_key=month,
                     asset_selection=[dg.AssetKey.from_user_string(key) for key in only] or None,
-                    run_config=_QUIET | cleaning,
+                    run_config=_QUIET | ops,
                     raise_on_error=False,
                 )
             )
