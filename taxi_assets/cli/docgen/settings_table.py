@@ -20,9 +20,9 @@ _TAIL = """
 A folder, web server or bucket must use TLC's file names, such as `green_tripdata_2021-01.parquet`. The endings
 `.csv.gz`, `.csv`, `.parquet` and `.zip` (an archive of parts) are tried in this order.
 
-In a folder, the endings may be in any case, and `green_tripdata_2021-01.parquet/` or `green_tripdata_2021-01.csv/` may be
-a folder of parts, such as Spark writes. Its files must be directly in it. Files whose names begin with `.` or `_`, such
-as `_SUCCESS`, are left out. The lake stores the parts as one zip archive, in the order of their names.
+In a folder, the endings may be in any case, and `green_tripdata_2021-01.parquet/` or `green_tripdata_2021-01.csv/` may
+be a folder of parts, such as Spark writes. Its files must be directly in it. Files whose names begin with `.` or `_`,
+such as `_SUCCESS`, are left out. The lake stores the parts as one zip archive, in the order of their names.
 
 These variables of other tools apply too: `DAGSTER_HOME`, the folder of Dagster's history (`make` uses `data/dagster` by
 default); `PGPASSWORD` and the other variables of libpq; `GOOGLE_APPLICATION_CREDENTIALS`.
