@@ -1,4 +1,4 @@
-"""Addresses of lakes and warehouses: the accepted forms, and the values that they are parsed into.
+"""Addresses of lakes, warehouses and the UI: the accepted forms, and the values that they are parsed into.
 
 Belongs here: parsing text into a value, or raising a `ValueError` that lists the accepted forms. Does not belong here:
 reading the environment (`settings.py`), and building lakes and warehouses from the values (`build.py`).
@@ -222,6 +222,18 @@ def _parse_options(query: str, known: set[str] | None = None) -> dict[str, str]:
     return options
 
 
+def parse_ui_url(text: str | None) -> str | None:
+    """Return the address of Dagster's UI without a slash at the end; None if there is none.
+
+    Raises:
+        ValueError: The text is not the address of a web page, or has a login, a query or a fragment.
+    """
+    address = (text or "").strip().rstrip("/")
+    if address and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#@]*)?", address):
+        raise ValueError("Use the address of Dagster's UI, such as https://dagster.example.com.")
+    return address or None
+
+
 def anchor_path(address: str, folder: Path) -> str:
     """Return the address with its path in `folder`, if it has a relative path; otherwise the address unchanged.
 
@@ -235,6 +247,15 @@ def anchor_path(address: str, folder: Path) -> str:
     if not path or "://" in path or path.lower().startswith(("file:", "gs:")) or path.startswith("~"):
         return address
     return f"{scheme}{folder / path}"
+
+
+def without_secrets(address: str) -> str:
+    """Return an address without the text before an @ (user, password) and after a ? or # (tokens).
+
+    The address may be malformed.
+    """
+    hidden = re.sub(r"^(\w+:/*)?.*@", r"\1…@", address, flags=re.DOTALL)
+    return re.sub(r"([?#]).*", r"\1…", hidden, flags=re.DOTALL)
 
 
 @contextmanager

@@ -270,6 +270,7 @@ def build_stores(settings: Settings) -> dict[str, Any]:
         "warehouse": build_warehouse(settings),
         "publisher": PublisherResource(
             source=settings.publisher_source,
+            service_sources=settings.publisher_service_sources,
             google_key=settings.google_key,
             max_file_bytes=settings.max_file_bytes,
             max_expansion_ratio=settings.max_expansion_ratio,

@@ -28,6 +28,7 @@ class TaxiPipeline(dg.Component, dg.Resolvable, dg.Model):
 
     # Numbers may also be texts, which a template can contain. `Settings` validates the values.
     source: str | None = _setting("source")
+    service_sources: dict[str, str] | None = _setting("service_sources")
     lake: str | None = _setting("lake")
     warehouse: str | None = _setting("warehouse")
     google_credentials: str | None = _setting("google_credentials")

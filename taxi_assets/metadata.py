@@ -285,3 +285,14 @@ def percent(share: float) -> float:
 def dollars(cents: int) -> float:
     """Convert cents to US dollars, with 2 decimals."""
     return round(cents / 100, 2)
+
+
+def require_owners(owners: Sequence[str]) -> tuple[str, ...]:
+    """Return the owners of assets without duplicates; raise a `ValueError` if Dagster does not accept one of them."""
+    for owner in owners:
+        try:
+            dg.AssetSpec("any", owners=[owner])
+        except dg.DagsterInvalidDefinitionError:
+            fix = "Use email addresses, and teams such as team:taxi-data, separated by commas."
+            raise ValueError(f"{owner!r} is not an owner. {fix}") from None
+    return tuple(dict.fromkeys(owners))

@@ -10,11 +10,10 @@ from __future__ import annotations
 import os
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Self
-from zoneinfo import available_timezones
 
 import dagster as dg
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from taxi_assets.addresses import (
     LakeAddress,
@@ -22,10 +21,20 @@ from taxi_assets.addresses import (
     anchor_path,
     os_errors_as_value_errors,
     parse_lake_address,
+    parse_ui_url,
     parse_warehouse_address,
+    without_secrets,
 )
-from taxi_assets.automation.policies import DEFAULT_INTERVAL_SECONDS, MONTHLY, switchable_names
+from taxi_assets.automation.policies import (
+    DEFAULT_INTERVAL_SECONDS,
+    MONTHLY,
+    require_cron,
+    require_switchable,
+    require_timezone,
+)
 from taxi_assets.errors import SettingsError
+from taxi_assets.metadata import require_owners
+from taxi_assets.tlc.services.registry import require_service_name
 from taxi_assets.tlc.sources.content_limits import DEFAULT_LIMITS
 from taxi_assets.tlc.sources.publishers import PUBLISHERS, resolve_publisher
 
@@ -33,12 +42,42 @@ if TYPE_CHECKING:
     from collections.abc import Container, Mapping
     from pathlib import Path
 
+    from pydantic.fields import FieldInfo
+
 # Never shown. Other values are shown without the parts that may hold a secret.
 _SECRETS = {"TAXI_GOOGLE_CREDENTIALS", "TAXI_NOTIFY_URLS"}
 
+_SERVICE_SOURCE = "taxi_source_"  # in lower case, as pydantic-settings reads the names of variables
 _DEFAULT_OWNERS = "team:taxi-data"
 
 _WEEK_SECONDS = 7 * 24 * 3600
+
+
+def _check_source(value: str) -> str:
+    with os_errors_as_value_errors("Use the name of a publisher, an existing folder, or an address."):
+        resolve_publisher(value)
+    if without_secrets(value) != value:
+        _require_variable(value, "TAXI_SOURCE")
+    return value
+
+
+_Source = Annotated[str, AfterValidator(_check_source)]
+_ServiceName = Annotated[str, AfterValidator(require_service_name)]
+
+
+class _Environment(EnvSettingsSource):
+    """The environment variables, of which those that begin with TAXI_SOURCE_ are one setting."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Return the value of a field, its name, and whether the value is JSON. An empty source counts as unset."""
+        if field_name != "service_sources":
+            return super().get_field_value(field, field_name)
+        found = {
+            name.removeprefix(_SERVICE_SOURCE): value
+            for name, value in self.env_vars.items()
+            if name.startswith(_SERVICE_SOURCE) and not name.endswith("_file") and value
+        }
+        return found or None, field_name, False
 
 
 class Settings(BaseSettings):
@@ -47,13 +86,21 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TAXI_", frozen=True, extra="ignore")
 
     # `make docs` writes the descriptions to docs/settings.md.
-    source: str = Field(
+    source: _Source = Field(
         default="auto",
         repr=False,  # it may hold a password
         description=(
             "The publisher of the trip files: `tlc`; `datatalksclub` (a mirror with CSV files); `auto` (the mirror for "
             "the months that it has, otherwise TLC); `sample` (generated data, needs no network); or the location of "
             "your own files: a folder, `file://…`, `http(s)://…` or `gs://bucket/prefix`."
+        ),
+    )
+    service_sources: Annotated[dict[_ServiceName, _Source], NoDecode] = Field(
+        default={},
+        repr=False,  # as for `source`
+        description=(
+            "The publisher of one service, such as `TAXI_SOURCE_GREEN`, in the same form. It takes precedence over "
+            "`TAXI_SOURCE` and over the publisher that the definition of the service names."
         ),
     )
     lake: Annotated[LakeAddress, NoDecode] = Field(
@@ -79,14 +126,14 @@ class Settings(BaseSettings):
             "Google's application default credentials are used."
         ),
     )
-    schedule_cron: str = Field(
+    schedule_cron: Annotated[str, AfterValidator(require_cron)] = Field(
         default=MONTHLY,
         description=(
             "When the monthly schedules run, such as `green_monthly`: a cron expression of five fields. Switch the "
             "schedules on in the UI, or with `TAXI_SWITCHED_ON`."
         ),
     )
-    schedule_timezone: str = Field(
+    schedule_timezone: Annotated[str, AfterValidator(require_timezone)] = Field(
         default="UTC",
         description="The time zone of all schedules, such as `America/New_York`.",
     )
@@ -149,7 +196,7 @@ class Settings(BaseSettings):
             "separated by commas."
         ),
     )
-    ui_url: str | None = Field(
+    ui_url: Annotated[str | None, AfterValidator(parse_ui_url)] = Field(
         default=None,
         description="The address of Dagster's UI, such as `https://dagster.example.com`. Alerts link to it.",
     )
@@ -175,12 +222,20 @@ class Settings(BaseSettings):
     @classmethod
     def unknown_variables(cls) -> list[str]:
         """Return the environment variables that begin with TAXI_ but are not settings (usually typos)."""
-        known = {f"TAXI_{name.upper()}" for name in cls.model_fields}
-        # Container images read secrets from TAXI_…_FILE, and the tests read TAXI_TEST_….
-        others = re.compile(r"TAXI_(TEST_\w+|\w+_FILE)")
+        known = {variable_of(name) for name in cls.model_fields}
+        # Container images read secrets from TAXI_…_FILE, and the tests read TAXI_TEST_…. A TAXI_SOURCE_… of an unknown
+        # service is refused when the settings are read.
+        others = re.compile(r"TAXI_(TEST_\w+|\w+_FILE|SOURCE_\w+)")
         return sorted(
             name for name in os.environ if name.startswith("TAXI_") and name not in known and not others.fullmatch(name)
         )
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return where values come from: the settings that are given, then the environment."""
+        return init_settings, _Environment(settings_cls)
 
     @property
     def google_key(self) -> str | dg.EnvVar | None:
@@ -193,9 +248,14 @@ class Settings(BaseSettings):
     @property
     def publisher_source(self) -> str | dg.EnvVar:
         """The source, for a resource; as a variable name if the value may hold a password, as for `google_key`."""
-        if _without_secrets(self.source) == self.source:
-            return self.source
-        return _variable_that_holds(self.source, "TAXI_SOURCE") or self.source
+        return _hide_secret(self.source, "TAXI_SOURCE")
+
+    @property
+    def publisher_service_sources(self) -> dict[str, str | dg.EnvVar]:
+        """The sources of single services, for a resource; see `publisher_source`."""
+        return {
+            name: _hide_secret(value, f"TAXI_SOURCE_{name.upper()}") for name, value in self.service_sources.items()
+        }
 
     @model_validator(mode="before")
     @classmethod
@@ -247,26 +307,6 @@ class Settings(BaseSettings):
             return value
         return [owner.strip() for owner in value.split(",") if owner.strip()] or [_DEFAULT_OWNERS]
 
-    @field_validator("owners")
-    @classmethod
-    def _check_owners(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for owner in value:
-            try:
-                dg.AssetSpec("any", owners=[owner])
-            except dg.DagsterInvalidDefinitionError:
-                fix = "Use email addresses, and teams such as team:taxi-data, separated by commas."
-                raise ValueError(f"{owner!r} is not an owner. {fix}") from None
-        return tuple(dict.fromkeys(value))
-
-    @field_validator("source")
-    @classmethod
-    def _check_source(cls, value: str) -> str:
-        with os_errors_as_value_errors("Use the name of a publisher, an existing folder, or an address."):
-            resolve_publisher(value)
-        if _without_secrets(value) != value:
-            _require_variable(value, "TAXI_SOURCE")
-        return value
-
     @field_validator("google_credentials")
     @classmethod
     def _check_google_credentials(cls, value: SecretStr | None) -> SecretStr | None:
@@ -289,43 +329,19 @@ class Settings(BaseSettings):
         parse_notify_urls(value.get_secret_value())
         return value
 
-    @field_validator("schedule_cron")
-    @classmethod
-    def _check_cron(cls, value: str) -> str:
-        try:
-            dg.ScheduleDefinition(name="any", job_name="any", cron_schedule=value)
-        except dg.DagsterInvalidDefinitionError:
-            fix = f"Use a cron expression of five fields, such as {MONTHLY} (at 5:00 on the first of each month)."
-            raise ValueError(fix) from None
-        return value
-
-    @field_validator("schedule_timezone")
-    @classmethod
-    def _check_timezone(cls, value: str) -> str:
-        if value not in available_timezones():
-            raise ValueError("Use the name of a time zone, such as UTC or America/New_York.")
-        return value
-
     @field_validator("switched_on", mode="before")
     @classmethod
     def _read_names(cls, value: object) -> object:
         return frozenset(re.findall(r"[^\s,]+", value)) if isinstance(value, str) else value
 
-    @field_validator("switched_on")
-    @classmethod
-    def _check_names(cls, value: frozenset[str]) -> frozenset[str]:
-        names = switchable_names()
-        if unknown := sorted(value - set(names)):
-            raise ValueError(f"There is no {unknown[0]!r}. Use {', '.join(names)}.")
-        return value
+    # In this form, and after the validators above, an error quotes the value as it was given.
+    _check_names = field_validator("switched_on")(require_switchable)
+    _check_owners = field_validator("owners")(require_owners)
 
-    @field_validator("ui_url")
-    @classmethod
-    def _read_ui_url(cls, value: str | None) -> str | None:
-        address = (value or "").strip().rstrip("/")
-        if address and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#@]*)?", address):
-            raise ValueError("Use the address of Dagster's UI, such as https://dagster.example.com.")
-        return address or None
+
+def variable_of(setting: str) -> str:
+    """Return the environment variable of a setting."""
+    return "TAXI_SOURCE_<SERVICE>" if setting == "service_sources" else f"TAXI_{setting.upper()}"
 
 
 def resolve_instance_value(value: object) -> str:
@@ -342,18 +358,20 @@ def resolve_instance_value(value: object) -> str:
 
 def _error_line(error: Any, given: Container[str]) -> str:
     """Return one line that names the variable or the given setting, its value and the reason."""
-    setting = str(error["loc"][0])
-    variable = f"TAXI_{setting.upper()}"
+    setting, *key = map(str, error["loc"])
+    variable = variable_of(setting).replace("<SERVICE>", "".join(key[:1]).upper())
     value = str(error["input"])
-    is_secret = variable in _SECRETS or error["input"] is None
-    shown = _without_secrets(value)
+    is_secret = variable in _SECRETS or error["input"] is None or key[1:] == ["[key]"]
+    shown = without_secrets(value)
     reason = str(error.get("ctx", {}).get("error", error["msg"])).replace(value, shown)
-    name = setting if setting in given else variable
+    name = ".".join([setting, *key[:1]]) if setting in given else variable
     return f"{name}{'' if is_secret else f'={shown!r}'} is not accepted. {' '.join(reason.split())}"
 
 
 def _anchor(setting: str, value: object, root: Path) -> object:
     """Return the value of a setting; if it is a relative path, as a path in the folder `root`."""
+    if setting == "service_sources" and isinstance(value, dict):
+        return {service: _anchor("source", source, root) for service, source in value.items()}
     if not isinstance(value, str):
         return value
     path = anchor_path(value, root)
@@ -371,16 +389,11 @@ def _variable_that_holds(value: str, preferred: str) -> dg.EnvVar | None:
     return next((dg.EnvVar(name) for name in (preferred, *os.environ) if os.environ.get(name) == value), None)
 
 
+def _hide_secret(source: str, preferred: str) -> str | dg.EnvVar:
+    return source if without_secrets(source) == source else _variable_that_holds(source, preferred) or source
+
+
 def _require_variable(value: str, preferred: str) -> None:
     """Refuse a secret that no environment variable holds, because Dagster would store and show it."""
     if _variable_that_holds(value, preferred) is None:
         raise ValueError("It contains a secret. Put it into an environment variable, and write {{ env.NAME }} here.")
-
-
-def _without_secrets(address: str) -> str:
-    """Return an address without the text before an @ (user, password) and after a ? or # (tokens).
-
-    The address may be malformed.
-    """
-    hidden = re.sub(r"^(\w+:/*)?.*@", r"\1…@", address, flags=re.DOTALL)
-    return re.sub(r"([?#]).*", r"\1…", hidden, flags=re.DOTALL)

@@ -49,7 +49,7 @@ def raw_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Asset
         context: dg.AssetExecutionContext, config: RawConfig, lake: Lake, publisher: PublisherResource
     ) -> Iterator[dg.Output[Any]]:
         month = Month.parse(context.partition_key)
-        urls = publisher.publisher.source_urls(service, month)
+        urls = publisher.publisher_of(service).source_urls(service, month)
         prefix = object_prefix("raw", service, month)
         with current_file(f"{service.name} {month}", urls, prefix, lake, publisher, force=config.force) as file:
             with file.open() as stream:

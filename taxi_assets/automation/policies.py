@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
+from zoneinfo import available_timezones
 
 import dagster as dg
 
@@ -33,6 +34,31 @@ def switchable_names() -> list[str]:
     """Return the names of the schedules and sensors that are off unless a setting or a user switches them on."""
     of_services = [f"{service}_{kind}" for service in SERVICES for kind in ("monthly", "daily", "publication")]
     return [*of_services, "publication_daily"]
+
+
+def require_cron(value: str) -> str:
+    """Return a cron expression; raise a `ValueError` if it is not valid."""
+    try:
+        dg.ScheduleDefinition(name="any", job_name="any", cron_schedule=value)
+    except dg.DagsterInvalidDefinitionError:
+        fix = f"Use a cron expression of five fields, such as {MONTHLY} (at 5:00 on the first of each month)."
+        raise ValueError(fix) from None
+    return value
+
+
+def require_timezone(value: str) -> str:
+    """Return the name of a time zone; raise a `ValueError` if there is none of this name."""
+    if value not in available_timezones():
+        raise ValueError("Use the name of a time zone, such as UTC or America/New_York.")
+    return value
+
+
+def require_switchable(names: frozenset[str]) -> frozenset[str]:
+    """Return the names; raise a `ValueError` if one of them cannot be switched on."""
+    known = switchable_names()
+    if unknown := sorted(names - set(known)):
+        raise ValueError(f"There is no {unknown[0]!r}. Use {', '.join(known)}.")
+    return names
 
 
 class _RetryUnlessInterrupted(dg.RetryPolicy):

@@ -10,12 +10,13 @@ from pydantic import Field
 from taxi_assets.errors import PublisherUnreachableError
 from taxi_assets.tlc.sources import download, version_check
 from taxi_assets.tlc.sources.content_limits import DEFAULT_LIMITS, FileLimits
-from taxi_assets.tlc.sources.publishers import PUBLISHERS, resolve_publisher
+from taxi_assets.tlc.sources.publishers import PUBLISHERS, resolve_publisher, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from taxi_assets.tlc.schema import Service
     from taxi_assets.tlc.sources.download import DownloadedFile, UnchangedFile
     from taxi_assets.tlc.sources.publishers import Publisher
     from taxi_assets.tlc.sources.source_record import FileVersion, SourceRecord, SourceUrl
@@ -30,6 +31,9 @@ class PublisherResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # D
             f"The publisher: {', '.join(PUBLISHERS)}, or the location of your own files: "
             "a folder, file://, http(s):// or gs://."
         ),
+    )
+    service_sources: dict[str, str] = Field(
+        default={}, description="The publishers of single services, by the name of the service, in the same form."
     )
     google_key: str | None = Field(
         default=None,
@@ -55,12 +59,15 @@ class PublisherResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # D
         Raises:
             PublisherUnreachableError: `source` cannot be resolved, for example because its folder no longer exists.
         """
-        try:
-            return resolve_publisher(self.source)
-        except ValueError as error:
-            raise PublisherUnreachableError(
-                f"The publisher is not available: {error}", remedy="Restore its folder, or change TAXI_SOURCE."
-            ) from None
+        return _resolve(self.source, "TAXI_SOURCE")
+
+    def publisher_of(self, service: Service) -> Publisher:
+        """Return the publisher of a service; see `tlc.sources.publishers.source_of`.
+
+        Raises:
+            PublisherUnreachableError: It cannot be resolved, for example because its folder no longer exists.
+        """
+        return _resolve(source_of(service, self.source, self.service_sources), f"TAXI_SOURCE_{service.name.upper()}")
 
     def check_version(
         self,
@@ -86,3 +93,12 @@ class PublisherResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # D
             log=dg.get_dagster_logger(),
             google_key=self.google_key,
         )
+
+
+def _resolve(source: str, variable: str) -> Publisher:
+    try:
+        return resolve_publisher(source)
+    except ValueError as error:
+        raise PublisherUnreachableError(
+            f"The publisher is not available: {error}", remedy=f"Restore its folder, or change {variable}."
+        ) from None

@@ -162,6 +162,8 @@ class Service:
         file_name: The name of a month's file, without its extension, if the publisher does not use TLC's pattern. It is
             a format string with `month`, such as "{month.start:%Y%m}-citibike-tripdata".
         dialect: How the service's CSV files are written.
+        publisher: Where the files are published, in a form that `TAXI_SOURCE` accepts, if not at one of TLC's
+            publishers. `TAXI_SOURCE_<SERVICE>`, and a `TAXI_SOURCE` that applies to all services, take precedence.
     """
 
     name: str
@@ -173,6 +175,7 @@ class Service:
     measures: Mapping[str, str] = field(default_factory=dict)
     file_name: str | None = None
     dialect: CsvDialect = TLC_DIALECT
+    publisher: str | None = None
 
     @property
     def table(self) -> str:

@@ -31,7 +31,7 @@ from taxi_assets.tlc.sources.source_record import SourceRecord
 from taxi_assets.tlc.sources.version_check import check_version
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from taxi_assets.tlc.schema import Service
@@ -49,18 +49,25 @@ class PublicationHarness:
     """
 
     def __init__(
-        self, folder: Path, instance: dg.DagsterInstance, *, source: str = "", limits: ScanLimits = NO_PAUSE
+        self,
+        folder: Path,
+        instance: dg.DagsterInstance,
+        *,
+        source: str = "",
+        service_sources: Mapping[str, str] | None = None,
+        limits: ScanLimits = NO_PAUSE,
     ) -> None:
         folder.mkdir(exist_ok=True)
         self.folder = folder
         self.instance = instance
         self.source = source or str(folder)
+        self.publisher = PublisherResource(source=self.source, service_sources=dict(service_sources or {}))
         self.limits = limits
         self.now = dt.datetime(2021, 5, 10, 12, tzinfo=dt.UTC)
         self.cursor: str | None = None
         self.skip_message = ""
         self.versions = 0
-        self.defs = build_definitions(Settings(source=self.source))
+        self.defs = build_definitions(Settings(source=self.source, service_sources=dict(service_sources or {})))
 
     # --- the publisher ---
 
@@ -85,7 +92,7 @@ class PublicationHarness:
             instance=self.instance,
             cursor=self.cursor,
             definitions=self.defs,
-            resources={"publisher": PublisherResource(source=self.source)},
+            resources={"publisher": self.publisher},
         ) as context:
             result = sensor.evaluate_tick(context)
         self.cursor, self.skip_message = result.cursor, result.skip_message or ""
@@ -104,7 +111,7 @@ class PublicationHarness:
             instance=self.instance,
             scheduled_execution_time=self.now,
             repository_def=self.defs.get_repository_def(),
-            resources={"publisher": PublisherResource(source=self.source)},
+            resources={"publisher": self.publisher},
         ) as context:
             result = schedule.evaluate_tick(context)
         requests = [request for request in result.run_requests or [] if self._is_first(request)]
@@ -139,7 +146,7 @@ class PublicationHarness:
 
     def load(self, month: str, *, run_id: str = "", last_layer: str = "warehouse", service: Service = GREEN) -> None:
         """Record the materializations of a month, as it is published now."""
-        publisher = PublisherResource(source=self.source).publisher
+        publisher = self.publisher.publisher_of(service)
         version = check_version(f"{service.name} {month}", publisher.source_urls(service, Month.parse(month)))
         assert version is not None
         path = self.folder / version.url.rpartition("/")[2]

@@ -41,6 +41,21 @@ def test_an_empty_instance_requests_only_the_newest_published_month(harness: Pub
         assert harness.run_requested_months() == {}
 
 
+def test_the_sensor_and_its_runs_use_the_publisher_of_the_service(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "published"
+    harness = PublicationHarness(folder, instance, source="sample", service_sources={"green": str(folder)})
+    harness.publish("2021-01", content="a,b\n1,2\n")
+    assert harness.requested_months() == {"2021-01": "new"}
+    result = harness.defs.resolve_job_def("green").execute_in_process(
+        instance=instance, partition_key="2021-01", asset_selection=[dg.AssetKey(["raw", "green_trips"])]
+    )
+    (event,) = result.get_asset_materialization_events()
+    assert event.materialization.metadata["publisher"].value == str(folder)
+
+
 def test_a_new_month_is_requested_once_for_all_layers_with_its_reason(harness: PublicationHarness) -> None:
     harness.publish("2021-01")
     harness.load("2021-01")

@@ -12,13 +12,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from taxi_assets.settings import Settings
+from taxi_assets.settings import Settings, variable_of
 from taxi_assets_tests.conftest import REPOSITORY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SETTING_VARIABLES = frozenset(f"TAXI_{name.upper()}" for name in Settings.model_fields)
+SETTING_VARIABLES = frozenset(
+    {
+        *(variable_of(name) for name in Settings.model_fields if name != "service_sources"),
+        *(f"TAXI_SOURCE_{service}" for service in ("YELLOW", "GREEN", "FHV", "FHVHV")),
+    }
+)
 SECRET_VARIABLES = frozenset(
     {"DAGSTER_POSTGRES_URL", "PGPASSWORD", "POSTGRES_PASSWORD", "TAXI_GOOGLE_CREDENTIALS", "TAXI_NOTIFY_URLS"}
 )

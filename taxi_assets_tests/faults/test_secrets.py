@@ -19,7 +19,7 @@ import pytest
 from taxi_assets.build import build_definitions
 from taxi_assets.cli.doctor.__main__ import main
 from taxi_assets.errors import SettingsError
-from taxi_assets.settings import Settings
+from taxi_assets.settings import Settings, variable_of
 from taxi_assets_tests.google.service_account import ServiceAccount
 from taxi_assets_tests.loopback_publisher import Answer, LoopbackPublisher
 from taxi_assets_tests.loopback_sinks import SECRET as OF_SINK
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(300)
 
 SECRET = "s3cr3t-0f-n0b0dy"  # noqa: S105  (a test value)
-NAMES = [f"TAXI_{name.upper()}" for name in Settings.model_fields]
+NAMES = [variable_of(name).replace("<SERVICE>", "GREEN") for name in Settings.model_fields]
 SHAPES = [
     "https://user:{}@host/x?token={}#{}", "x://user:{}@host:port/x", "postgresql://taxi:{}@localhost/db?password={}",
     "duckdb:///w.duckdb?password={}", "gs://user:{}@bucket/x?key={}", "slack://{}@nowhere?{}",

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from taxi_assets.addresses import BigQueryAddress, BucketAddress, DuckDBAddress, FolderAddress, PostgresAddress
-from taxi_assets.settings import _SECRETS, Settings
+from taxi_assets.settings import _SECRETS, Settings, variable_of
 from taxi_assets_tests.conftest import REPOSITORY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PROFILES = sorted((REPOSITORY / "deploy" / "profiles").glob("*.env"))
-SETTINGS = {f"TAXI_{name.upper()}" for name in Settings.model_fields}
+SETTINGS = {variable_of(name) for name in Settings.model_fields if name != "service_sources"}
 DAGSTER_VARIABLES = set(re.findall(r"\bDAGSTER_[A-Z_]+", (REPOSITORY / "docs" / "postgres.md").read_text()))
 
 every_profile = pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.stem)
@@ -42,7 +42,9 @@ def test_each_line_is_a_setting_or_a_documented_dagster_variable_and_no_secret(p
     names = [name for name, _ in lines(profile)]
     assert len(names) == len(set(names)) > 0
     assert set(names) <= (SETTINGS | DAGSTER_VARIABLES) - _SECRETS - {"DAGSTER_POSTGRES_URL"}
-    assert set(re.findall(r"\b(?:TAXI|DAGSTER)_[A-Z_]+", profile.read_text())) <= SETTINGS | DAGSTER_VARIABLES
+    assert set(re.findall(r"\b(?:TAXI|DAGSTER)_[A-Z_]+", profile.read_text())) <= SETTINGS | DAGSTER_VARIABLES | {
+        "TAXI_SOURCE_GREEN"
+    }
     assert not [value for _, value in lines(profile) if re.search(r"[\"'$\\]|^\s|\s$", value)], (
         "values are used as they are written"
     )

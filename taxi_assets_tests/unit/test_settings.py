@@ -13,6 +13,7 @@ import pytest
 from taxi_assets.addresses import BigQueryAddress, BucketAddress, DuckDBAddress, FolderAddress
 from taxi_assets.errors import SettingsError
 from taxi_assets.settings import Settings
+from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets.tlc.sources.publishers import PUBLISHERS
 from taxi_assets_tests.conftest import PLATFORM_MODULES, REPOSITORY
 from taxi_assets_tests.google.service_account import ServiceAccount
@@ -81,6 +82,32 @@ def test_a_source_is_a_publisher_a_folder_or_an_address(
     (here / "files").mkdir()
     monkeypatch.setenv("TAXI_SOURCE", value)
     assert Settings.from_env().source == value
+
+
+def test_a_service_can_have_a_source_of_its_own(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "files").mkdir()
+    assert Settings.from_env().service_sources == {}
+    for name, value in (("GREEN", "files"), ("FHV", ""), ("FILE", "/run/secrets/source"), ("YELLOW_FILE", "/run/x")):
+        monkeypatch.setenv(f"TAXI_SOURCE_{name}", value)
+    assert Settings.from_env().service_sources == {"green": "files"}
+    assert Settings.unknown_variables() == []
+    given = Settings.from_env({"service_sources": {"yellow": "tlc", "fhv": "files"}}, project_root=here)
+    assert given.service_sources == {"green": str(here / "files"), "yellow": "tlc", "fhv": str(here / "files")}
+
+
+def test_an_invalid_source_of_a_service_is_one_line_that_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    (line,) = error_lines(monkeypatch, TAXI_SOURCE_GREN="sample")
+    assert line == (f"TAXI_SOURCE_GREN is not accepted. There is no service 'gren'. Use one of {', '.join(SERVICES)}.")
+    monkeypatch.delenv("TAXI_SOURCE_GREN")
+    (line,) = error_lines(monkeypatch, TAXI_SOURCE_GREEN="ftp://user:hunter2@host")
+    assert line.startswith("TAXI_SOURCE_GREEN='ftp://…@host' is not accepted. URLs that begin with ftp://")
+    monkeypatch.delenv("TAXI_SOURCE_GREEN")
+    with pytest.raises(SettingsError, match=r"^service_sources\.green='nowhere' is not accepted\. There is no such"):
+        Settings.from_env({"service_sources": {"green": "nowhere"}})
+
+
+def test_no_setting_is_mistaken_for_the_source_of_a_service() -> None:
+    assert not [name for name in Settings.model_fields if name.startswith("source_")]
 
 
 @pytest.mark.parametrize(
@@ -333,6 +360,10 @@ def test_a_secret_is_passed_on_as_the_name_of_the_variable_that_holds_it(monkeyp
     settings = Settings.from_env(given)
     assert (settings.publisher_source, settings.google_key) == ("TEAM_SOURCE", "TEAM_KEY")
     assert isinstance(settings.publisher_source, dg.EnvVar)
+    of_service = Settings.from_env({"service_sources": {"green": given["source"], "fhv": "tlc"}})
+    assert of_service.publisher_service_sources == {"green": "TEAM_SOURCE", "fhv": "tlc"}
+    assert isinstance(of_service.publisher_service_sources["green"], dg.EnvVar)
+    assert "hunter2" not in repr(of_service)
     assert isinstance(settings.google_key, dg.EnvVar)
 
 

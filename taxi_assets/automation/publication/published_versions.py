@@ -37,8 +37,8 @@ class PublishedVersions:
 
     @cached_property
     def publisher(self) -> Publisher:
-        """The publisher; raises `PublisherUnreachableError` if its folder is gone."""
-        return self._resource.publisher
+        """The publisher of the service; raises `PublisherUnreachableError` if its folder is gone."""
+        return self._resource.publisher_of(self._service)
 
     def check(self, month: Month, *, known: FileVersion | None) -> FileVersion | None:
         """Return the version of a month that is published now.

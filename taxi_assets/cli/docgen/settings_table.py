@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from taxi_assets.cli.docgen import table
-from taxi_assets.settings import Settings
+from taxi_assets.settings import Settings, variable_of
 
 _HEAD = """# Settings
 
@@ -24,6 +24,13 @@ In a folder, the endings may be in any case, and `green_tripdata_2021-01.parquet
 be a folder of parts, such as Spark writes. Its files must be directly in it. Files whose names begin with `.` or `_`,
 such as `_SUCCESS`, are left out. The lake stores the parts as one zip archive, in the order of their names.
 
+For each service, the first of these that applies selects the publisher:
+
+1. `TAXI_SOURCE_<SERVICE>`, such as `TAXI_SOURCE_GREEN`.
+2. `TAXI_SOURCE`, if it is `sample` or a location: it applies to all services.
+3. The publisher that the definition of the service names (`Service.publisher`).
+4. `TAXI_SOURCE`, if it is `auto`, `tlc` or `datatalksclub`: these publishers have TLC's files only.
+
 These variables of other tools apply too: `DAGSTER_HOME`, the folder of Dagster's history (`make` uses `data/dagster` by
 default); `PGPASSWORD` and the other variables of libpq; `GOOGLE_APPLICATION_CREDENTIALS`.
 """
@@ -32,7 +39,7 @@ default); `PGPASSWORD` and the other variables of libpq; `GOOGLE_APPLICATION_CRE
 def settings() -> str:
     """Return the whole page."""
     rows = [
-        (f"`TAXI_{name.upper()}`", _default(field.default), " ".join((field.description or "").split()))
+        (f"`{variable_of(name)}`", _default(field.default), " ".join((field.description or "").split()))
         for name, field in Settings.model_fields.items()
     ]
     return "\n".join([_HEAD, table(["variable", "default", "meaning"], rows), _TAIL])
@@ -40,4 +47,4 @@ def settings() -> str:
 
 def _default(value: object) -> str:
     shown = str(value).lower() if isinstance(value, bool) else value
-    return "" if value in {None, ""} else f"`{shown}`"
+    return "" if value in (None, "", {}) else f"`{shown}`"

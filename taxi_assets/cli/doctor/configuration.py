@@ -11,7 +11,7 @@ import dagster as dg
 
 from taxi_assets.errors import SettingsError
 from taxi_assets.notifications.client import parse_notify_urls
-from taxi_assets.settings import Settings
+from taxi_assets.settings import Settings, variable_of
 
 if TYPE_CHECKING:
     from taxi_assets.cli.doctor.check_runner import CheckRunner
@@ -26,11 +26,13 @@ def settings(_checks: CheckRunner) -> str:
         else []
     )
     try:
-        names = sorted(f"TAXI_{name.upper()}" for name in Settings.from_env().model_fields_set)
+        found = Settings.from_env()
     except SettingsError as error:
         raise SettingsError("\n".join([*wrong, error.problem]), remedy="") from None
     if wrong:
         raise SettingsError(*wrong, remedy="")
+    of_services = [f"TAXI_SOURCE_{service.upper()}" for service in found.service_sources]
+    names = sorted([*map(variable_of, found.model_fields_set - {"service_sources"}), *of_services])
     return f"set: {', '.join(names)}" if names else "no TAXI_* variables are set; using the defaults"
 
 

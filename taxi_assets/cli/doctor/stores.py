@@ -23,17 +23,21 @@ from taxi_assets.errors import (
 )
 from taxi_assets.resources.publisher import PublisherResource
 from taxi_assets.tlc.month import Month
+from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets.tlc.services.yellow import YELLOW
-from taxi_assets.tlc.sources.publishers import BaseUrlPublisher
+from taxi_assets.tlc.sources.publishers import BaseUrlPublisher, source_of
 from taxi_assets.tlc.sources.version_check import check_version
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from taxi_assets.cli.doctor.check_runner import CheckRunner
     from taxi_assets.settings import Settings
     from taxi_assets.storage.lake.base_lake import Lake
+    from taxi_assets.tlc.schema import Service
 
 _PROBE = b"A test object of `make doctor`, which deletes it.\n"
-_KNOWN_MONTHS = (YELLOW, (Month(2021, 1), Month(2023, 1)))
+_KNOWN_MONTHS = (YELLOW, [Month(2021, 1), Month(2023, 1)])
 """A service, with months that TLC published years ago; the mirror has only the first of them."""
 
 
@@ -59,7 +63,7 @@ def google_account(checks: CheckRunner) -> str:
 
 def _is_on_google(settings: Settings) -> bool:
     stores = isinstance(settings.lake, BucketAddress) or isinstance(settings.warehouse, BigQueryAddress)
-    return stores or settings.source.lower().startswith("gs://")
+    return stores or any(source.lower().startswith("gs://") for source in _services_by_source(settings))
 
 
 def _google_key(settings: Settings) -> str | None:
@@ -107,24 +111,41 @@ def _probe(lake: Lake) -> None:
 
 
 def publisher(checks: CheckRunner) -> str:
-    """Check that the publisher answers for months that were published years ago; a custom folder may lack them."""
+    """Check that every publisher answers; a custom folder may lack the months that are asked for."""
     settings = checks.settings()
-    if settings.source.lower().startswith("gs://"):
+    by_source = _services_by_source(settings)
+    if any(source.lower().startswith("gs://") for source in by_source):
         checks.require("Google account")
-    source = PublisherResource(source=settings.source).publisher
+    return "; ".join(_check_publisher(settings, source, services) for source, services in by_source.items())
+
+
+def _services_by_source(settings: Settings) -> dict[str, list[Service]]:
+    """Return the services by the source of their files; that of TAXI_SOURCE first, which also has the taxi zones."""
+    by_source: dict[str, list[Service]] = {settings.source: []}
+    for service in SERVICES.values():
+        by_source.setdefault(source_of(service, settings.source, settings.service_sources), []).append(service)
+    return by_source
+
+
+def _check_publisher(settings: Settings, source: str, services: Sequence[Service]) -> str:
+    """Check that a publisher answers for months that it published years ago; for others, its service's first month."""
+    found = PublisherResource(source=source).publisher
     service, months = _KNOWN_MONTHS
-    found = {
+    if services and service not in services:
+        service, months = services[0], [services[0].first_month]
+    versions = {
         month: check_version(
-            f"{service.name} {month}", source.source_urls(service, month), google_key=_google_key(settings)
+            f"{service.name} {month}", found.source_urls(service, month), google_key=_google_key(settings)
         )
         for month in months
     }
-    published = [f"{service.name} {month}" for month, version in found.items() if version is not None]
+    published = [f"{service.name} {month}" for month, version in versions.items() if version is not None]
     if published:
-        return f"{source.name}: has {' and '.join(published)}"
-    if not isinstance(source, BaseUrlPublisher):
+        return f"{found.name}: has {' and '.join(published)}"
+    if not isinstance(found, BaseUrlPublisher):
         raise PublisherRequestError(
-            f"{source.name} answers that {service.name} {months[0]} is not published, but it was published years ago.",
+            f"{found.name} answers that {service.name} {months[0]} is not published, but it was published years ago.",
             remedy="Check for a proxy, or another server under its name.",
         )
-    return f"{source.name}: answers, but has neither {service.name} {months[0]} nor {months[1]}; check the URL"
+    missing = f"neither {service.name} {months[0]} nor {months[1]}" if months[1:] else f"no {service.name} {months[0]}"
+    return f"{found.name}: answers, but has {missing}; check the URL"

@@ -54,6 +54,10 @@ def _require_valid_name(service: Service, others: Mapping[str, Service]) -> None
         raise _definition_error(
             service, "the name must be lower-case letters, digits and underscores, and start with a letter"
         )
+    if service.name == "file" or service.name.endswith("_file"):
+        raise _definition_error(
+            service, "the name must not be file or end in _file, because TAXI_..._FILE is a file with a secret"
+        )
     if service.name in others:
         raise _definition_error(service, "another service has the same name")
 
@@ -103,3 +107,10 @@ SERVICES = validate_services(
         FHVHV,
     )
 )
+
+
+def require_service_name(name: str) -> str:
+    """Return the name of a service; raise a `ValueError` if there is none of this name."""
+    if name not in SERVICES:
+        raise ValueError(f"There is no service {name!r}. Use one of {', '.join(SERVICES)}.")
+    return name

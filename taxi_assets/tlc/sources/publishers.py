@@ -18,6 +18,8 @@ from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.sources.source_record import SourceUrl
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from taxi_assets.tlc.schema import Service
 
 SAMPLE_ZONES_URL = "sample:taxi_zone_lookup"
@@ -166,6 +168,24 @@ PUBLISHERS: dict[str, Publisher] = {
 _ACCEPTED_FORMS = (
     f"Use {', '.join(PUBLISHERS)}, a folder that exists, file:///..., http://..., https://... or gs://bucket/prefix."
 )
+
+
+_TLC_PUBLISHERS = {AutoPublisher.name, DataTalksClubPublisher.name, TlcPublisher.name}
+"""Publishers that have TLC's files only."""
+
+
+def source_of(service: Service, source: str, service_sources: Mapping[str, str]) -> str:
+    """Return the source of a service's files, as `resolve_publisher` accepts it.
+
+    Args:
+        service: The service.
+        source: The value of `TAXI_SOURCE`. The service's own publisher takes precedence over one that has TLC's files
+            only; a location, or the sample, applies to all services.
+        service_sources: The values of `TAXI_SOURCE_<SERVICE>` by service. They take precedence over both.
+    """
+    if service.name in service_sources:
+        return service_sources[service.name]
+    return service.publisher if service.publisher is not None and source in _TLC_PUBLISHERS else source
 
 
 def resolve_publisher(source: str) -> Publisher:

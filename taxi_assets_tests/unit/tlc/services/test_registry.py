@@ -47,6 +47,12 @@ def test_a_name_that_cannot_be_a_table_name_is_rejected(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["file", "trips_file"])
+def test_a_name_that_cannot_be_part_of_a_variable_is_rejected(name: str) -> None:
+    with pytest.raises(ServiceDefinitionError, match="the name must not be file or end in _file"):
+        validate_services([replace(GREEN, name=name)])
+
+
 def test_two_services_with_the_same_name_are_rejected() -> None:
     assert "another service has the same name" in rejection(GREEN, replace(FHV, name="green"))
 

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from taxi_assets.errors import PublisherUnreachableError
+from taxi_assets.resources.publisher import PublisherResource
 from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets.tlc.services.yellow import YELLOW
-from taxi_assets.tlc.sources.publishers import PUBLISHERS, public_url, resolve_publisher
+from taxi_assets.tlc.sources.publishers import PUBLISHERS, public_url, resolve_publisher, source_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -179,3 +181,44 @@ def test_a_file_is_not_a_publisher(tmp_path: Path) -> None:
     (tmp_path / "green_tripdata_2021-01.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="is a file, not a folder"):
         resolve_publisher("green_tripdata_2021-01.csv")
+
+
+# --- publishers of single services ------------------------------------------------------------------------------------
+
+BIKES = replace(GREEN, name="bikes", file_name="{month}-bikes", publisher="https://bikes.example.org/data")
+
+
+@pytest.mark.parametrize(
+    ("source", "service_sources", "expected"),
+    [
+        ("auto", {}, "https://bikes.example.org/data"),
+        ("tlc", {}, "https://bikes.example.org/data"),
+        ("datatalksclub", {"green": "sample"}, "https://bikes.example.org/data"),
+        ("sample", {}, "sample"),
+        ("/srv/files", {}, "/srv/files"),
+        ("gs://bucket/files", {}, "gs://bucket/files"),
+        ("auto", {"bikes": "gs://bikes"}, "gs://bikes"),
+        ("sample", {"bikes": "gs://bikes"}, "gs://bikes"),
+        ("/srv/files", {"bikes": "tlc"}, "tlc"),
+    ],
+)
+def test_the_publisher_of_a_service_is_the_one_that_is_meant(
+    source: str, service_sources: dict[str, str], expected: str
+) -> None:
+    """Documented in docs/settings.md."""
+    assert source_of(BIKES, source, service_sources) == expected
+
+
+def test_a_service_without_a_publisher_of_its_own_uses_the_shared_one() -> None:
+    for source in ("auto", "sample", "gs://bucket/files"):
+        assert source_of(GREEN, source, {"yellow": "tlc"}) == source
+        assert source_of(GREEN, source, {"green": "tlc"}) == "tlc"
+
+
+def test_a_resource_gives_each_service_its_publisher(tmp_path: Path) -> None:
+    resource = PublisherResource(source="auto", service_sources={"green": str(tmp_path), "yellow": str(tmp_path / "x")})
+    assert resource.publisher.name == "auto"
+    assert resource.publisher_of(GREEN).name == str(tmp_path)
+    assert resource.publisher_of(BIKES).name == "https://bikes.example.org/data"
+    with pytest.raises(PublisherUnreachableError, match="Restore its folder, or change TAXI_SOURCE_YELLOW"):
+        resource.publisher_of(YELLOW)
