@@ -5,12 +5,15 @@ These tests verify the promises of the document. `unit/tlc/services/test_registr
 
 from __future__ import annotations
 
+import csv
 import datetime as dt
+import io
 import os
 import random
 import re
 import shutil
 import subprocess
+import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -38,6 +41,7 @@ STATIONS = (
     ("E 33 St & 1 Ave", "6197.08", 40.743227, -73.974498),
     ("Grand Army Plaza & Central Park S", "6839.10", 40.7643971, -73.97371465),
     ("Vernon Blvd & 50 Ave", "6170.02", 40.742327, -73.954117),
+    ('Pier 40, "Hudson River" Park', "SYS033", 40.7288, -74.0121),
 )
 MAX_CHANGED_LINES = 10
 
@@ -49,9 +53,9 @@ def code_blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
 
 
-def ride_lines() -> list[str]:
-    """Return a month of rides in the operator's CSV format: one an hour, 17 false starts, 5 without an end station."""
-    generator, lines = random.Random(1), []  # noqa: S311  (not for security)
+def rides() -> list[list[str]]:
+    """Return a month of published rides: one an hour, 17 false starts, 5 without an end station."""
+    generator, published = random.Random(1), []  # noqa: S311  (not for security)
     for hour in range(31 * 24):
         started = dt.datetime(2024, 1, 1) + dt.timedelta(hours=hour, milliseconds=generator.randrange(3_600_000))  # noqa: DTZ001  (local time)
         seconds = 20 if hour < 17 else generator.randrange(180, 3000)
@@ -64,8 +68,20 @@ def ride_lines() -> list[str]:
             generator.choice(["member", "member", "casual"]),
         )
         values = [f"{hour:016X}", kind, *times, start_name, start_id, end_name, end_id, *start_point, *end_point, rider]
-        lines.append(",".join(map(str, values)))
-    return lines
+        published.append(list(map(str, values)))
+    return published
+
+
+def write_archive(path: Path) -> None:
+    """Write an archive as the operator publishes it: several CSV files, and what macOS adds."""
+    published = rides()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for part, half in enumerate((published[:400], published[400:]), 1):
+            content = io.StringIO()
+            quoting = csv.QUOTE_MINIMAL if part == 1 else csv.QUOTE_ALL
+            csv.writer(content, quoting=quoting, lineterminator="\n").writerows([HEADER.split(","), *half])
+            archive.writestr(f"202401-citibike-tripdata_{part}.csv", content.getvalue())
+            archive.writestr(f"__MACOSX/._202401-citibike-tripdata_{part}.csv", b"\x00\x05\x16\x07")
 
 
 @dataclass(frozen=True)
@@ -94,11 +110,9 @@ def project_copy(tmp_path_factory: pytest.TempPathFactory) -> ProjectCopy:
     for diff in code_blocks("diff"):
         subprocess.run(["git", "apply", "-"], cwd=folder, input=diff, text=True, check=True)
 
-    archive = folder / "citibike-archive"
-    archive.mkdir()
-    lines = ride_lines()
-    for part, half in enumerate((lines[:400], lines[400:]), 1):
-        (archive / f"202401-citibike-tripdata_{part}.csv").write_text("\n".join([HEADER, *half]) + "\n")
+    downloads = folder / "downloads"
+    downloads.mkdir()
+    write_archive(downloads / "202401-citibike-tripdata.zip")
     # The commands get their own home, and no coverage, settings or paths of this process. The linked environment has
     # the package of another folder; PYTHONPATH takes precedence.
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(folder)}
@@ -143,10 +157,11 @@ def test_the_documented_code_passes_ruff(project_copy: ProjectCopy) -> None:
 def test_every_ride_is_in_the_warehouse_or_in_quarantine(project_copy: ProjectCopy) -> None:
     with duckdb.connect(str(project_copy.folder / "data/warehouse.duckdb"), read_only=True) as connection:
         rows = connection.sql(
-            "SELECT ride_id, pickup_datetime, start_station_id, trip_seconds, end_station_name, start_latitude "
+            "SELECT ride_id, pickup_datetime, start_station_id, trip_seconds, end_station_name, start_latitude, "
+            "start_station_name "
             "FROM taxi.citibike_trips ORDER BY source_row"
         ).fetchall()
-    published = [line.split(",") for line in ride_lines()]
+    published = rides()
     kept = [ride for ride in published if int(ride[0], 16) >= 17]
     assert [row[0] for row in rows] == [ride[0] for ride in kept]
     assert [row[1].isoformat(" ", "milliseconds") for row in rows] == [ride[2] for ride in kept]
@@ -154,6 +169,8 @@ def test_every_ride_is_in_the_warehouse_or_in_quarantine(project_copy: ProjectCo
     assert all(180 <= row[3] < 3000 for row in rows)
     assert sum(row[4] is None for row in rows) == 5
     assert [row[5] for row in rows] == [float(ride[8]) for ride in kept]
+    assert [row[6] for row in rows] == [ride[4] for ride in kept]
+    assert 'Pier 40, "Hudson River" Park' in {row[6] for row in rows}
     quarantine = pq.read_table(project_copy.folder / "data/lake/quarantine/citibike_trips/2024-01.parquet").to_pylist()
     assert [row["original"].split(",")[0] for row in quarantine] == [ride[0] for ride in published[:17]]
     assert {tuple(row["reasons"]) for row in quarantine} == {("false_start",)}
