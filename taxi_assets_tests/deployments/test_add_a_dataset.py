@@ -78,8 +78,8 @@ def write_archive(path: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for part, half in enumerate((published[:400], published[400:]), 1):
             content = io.StringIO()
-            quoting = csv.QUOTE_MINIMAL if part == 1 else csv.QUOTE_ALL
-            csv.writer(content, quoting=quoting, lineterminator="\n").writerows([HEADER.split(","), *half])
+            writer = csv.writer(content) if part == 1 else csv.writer(content, quoting=csv.QUOTE_ALL)
+            writer.writerows([HEADER.split(","), *half])
             archive.writestr(f"202401-citibike-tripdata_{part}.csv", content.getvalue())
             archive.writestr(f"__MACOSX/._202401-citibike-tripdata_{part}.csv", b"\x00\x05\x16\x07")
 
