@@ -24,8 +24,13 @@ WAREHOUSE_FORMS = (
     "postgresql://user@host:5432/database, optionally with ?schema=name&sslmode=verify-full and other libpq options."
 )
 
+_OTHER_OPTIONS = (
+    "After the question mark, only schema=name and trips=views are accepted, once. A path with a question mark cannot "
+    f"be written in an address: rename it. {WAREHOUSE_FORMS}"
+)
+
 _SCHEMA = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
-_DUCKDB = re.compile(r"duckdb:///(?P<path>[^?#]+)(\?(?P<options>[^#]+))?", re.IGNORECASE)
+_DUCKDB = re.compile(r"duckdb:///(?P<path>[^?]+)(\?(?P<options>[^#]+))?", re.IGNORECASE)
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _BIGQUERY = re.compile(
     r"(?i:bigquery)://(?P<project>([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9])/(?P<dataset>[A-Za-z0-9_]{1,1024})"
@@ -156,7 +161,10 @@ def _parse_duckdb_address(text: str) -> DuckDBAddress:
     address = _DUCKDB.fullmatch(text)
     if address is None:
         raise ValueError(WAREHOUSE_FORMS)
-    options = _parse_options(address["options"] or "", {"schema", "trips"})
+    try:
+        options = _parse_options(address["options"] or "", {"schema", "trips"})
+    except ValueError:
+        raise ValueError(_OTHER_OPTIONS) from None
     schema, trips = _parse_schema_name(options.get("schema")), options.get("trips", "tables")
     if trips not in {"tables", "views"}:
         raise ValueError(f"{trips!r} is not a valid value of trips: use tables or views. {WAREHOUSE_FORMS}")

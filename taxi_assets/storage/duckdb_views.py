@@ -22,6 +22,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from taxi_assets.errors import LakeObjectDamagedError, LakeObjectMissingError
 from taxi_assets.marts.mart import marts
+from taxi_assets.storage.duckdb_config import NO_EXTENSIONS
 from taxi_assets.storage.lake.staging import temporary_folder
 from taxi_assets.storage.lake_tables import VIEWS_KEY, VIEWS_SCHEMA, LakeTable, lake_tables
 from taxi_assets.storage.warehouse.duckdb.tables import TYPES, literal, quote
@@ -61,8 +62,8 @@ def publish_views(lake: Lake, *, run_id: str) -> list[str]:
     root = lake.snapshot(key for keys in stored.values() for key in keys)
     # Not created in the lake's folder: DuckDB cannot create a file if its path contains a question mark.
     with temporary_folder() as work, lake.staging() as folder:
-        options = {"autoinstall_known_extensions": "false", "storage_compatibility_version": _OLDEST_DUCKDB}
-        with closing(duckdb.connect(work / VIEWS_KEY, config={**options})) as connection:
+        options = {**NO_EXTENSIONS, "storage_compatibility_version": _OLDEST_DUCKDB}
+        with closing(duckdb.connect(work / VIEWS_KEY, config=options)) as connection:
             if lake.is_remote:
                 connection.register_filesystem(_empty_files(lake, root, stored))
             names = _create_views(connection, root, stored)

@@ -25,6 +25,7 @@ import pandas as pd
 import pyarrow as pa
 
 from taxi_assets.errors import AssetDefinitionError, AssetValueError
+from taxi_assets.storage.duckdb_config import NO_EXTENSIONS
 from taxi_assets.storage.pandas_types import to_frame
 
 if TYPE_CHECKING:
@@ -340,7 +341,7 @@ def _load_duckdb(dataset: Any) -> Any:
             "There are no rows and no columns yet, which a duckdb.DuckDBPyRelation cannot express.",
             remedy="Annotate the input with another type.",
         )
-    return duckdb.connect().from_arrow(dataset)
+    return duckdb.connect(config={**NO_EXTENSIONS}).from_arrow(dataset)
 
 
 _LOADERS: Mapping[str, Callable[[Any], Any]] = {

@@ -6,9 +6,12 @@ import errno
 import fcntl
 import multiprocessing
 import os
+import re
 import signal
+import sqlite3
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +21,8 @@ import pytest
 
 from taxi_assets.errors import WarehouseBusyError, WarehouseConfigurationError
 from taxi_assets.marts.mart import marts
-from taxi_assets.storage.warehouse.duckdb import connections, file_lock
+from taxi_assets.storage.warehouse.duckdb import DuckDBWarehouse, connections, file_lock
+from taxi_assets_tests.conftest import PLATFORM_MODULES
 from taxi_assets_tests.contract.stores import child_process
 from taxi_assets_tests.contract.test_duckdb import hold as hold_with_duckdb
 from taxi_assets_tests.pipeline_harness import Deployment, failure_messages
@@ -37,6 +41,37 @@ def file(tmp_path: Path) -> Iterator[str]:
     yield str(path)
     connections.close_idle()
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_sqlite_database_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "warehouse.sqlite"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE trips (pickup text)")
+    for read_only in (True, False):
+        with (
+            pytest.raises(WarehouseConfigurationError) as error,
+            connections.connect(str(path), 0, read_only=read_only),
+        ):
+            pass
+        assert error.value.problem == f"{path} is an SQLite database, not DuckDB."
+
+
+def test_a_connection_neither_downloads_nor_loads_an_extension(file: str, tmp_path: Path) -> None:
+    warehouse = DuckDBWarehouse(file=str(tmp_path / "missing" / "warehouse.duckdb"))
+    names = ("autoinstall_known_extensions", "autoload_known_extensions")
+    query = f"SELECT {', '.join(f'current_setting({name!r}) AS {name}' for name in names)}"
+    off = dict.fromkeys(names, False)
+    assert warehouse.query_native(query).to_pylist() == [off]
+    for read_only in (True, False):
+        with connections.connect(file, 60, read_only=read_only) as connection:
+            assert connection.sql(query).to_arrow_table().to_pylist() == [off]
+    calls = [
+        (path.name, call)
+        for path in PLATFORM_MODULES
+        for call in re.findall(r"duckdb\.connect\((.*)", path.read_text())
+        if "config=" not in call
+    ]
+    assert calls == []
 
 
 def read(file: str, wait_seconds: float = 60) -> int:

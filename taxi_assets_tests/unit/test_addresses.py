@@ -94,6 +94,7 @@ def test_an_invalid_lake_address_is_rejected_with_the_accepted_forms(text: str, 
         ("duckdb:///w.duckdb?trips=tables&schema=nyc", "w.duckdb", "nyc"),
         ("duckdb:///~/w.duckdb", "home/w.duckdb", "taxi"),
         ("duckdb:///a b%20c.db", "a b%20c.db", "taxi"),
+        ("duckdb:///100%/c#1/w#.duckdb?schema=nyc", "100%/c#1/w#.duckdb", "nyc"),
     ],
 )
 def test_a_duckdb_address_is_a_file_and_a_schema(
@@ -228,6 +229,8 @@ def test_a_bigquery_address_has_a_default_limit() -> None:
         ("duckdb:///w.duckdb?trips=", "'' is not a valid value of trips"),
         ("duckdb:///w.duckdb?trips=views&trips=tables", "Use "),
         ("duckdb:///w.duckdb?", "Use "),
+        ("duckdb:///why?.duckdb", "A path with a question mark cannot be written in an address: rename it."),
+        ("duckdb:///why?.duckdb?schema=x", "After the question mark, only schema=name and trips=views are accepted"),
     ],
 )
 def test_an_invalid_warehouse_address_is_rejected_with_the_accepted_forms(text: str, reason: str) -> None:

@@ -234,7 +234,6 @@ def test_an_invalid_value_is_one_line_with_the_variable_the_value_and_the_accept
         ("duckdb:///w.duckdb?scheme=taxi", DUCKDB),
         ("duckdb:///w.duckdb?schema", DUCKDB),
         ("duckdb:///w.duckdb?schema=taxi&schema=nyc", DUCKDB),
-        ("duckdb:///w.duckdb#part", DUCKDB),
         ("duckdb:///?schema=taxi", DUCKDB),
     ],
 )

@@ -31,6 +31,9 @@ For each service, the first of these that applies selects the publisher:
 3. The publisher that the definition of the service names (`Service.publisher`).
 4. `TAXI_SOURCE`, if it is `auto`, `tlc` or `datatalksclub`: these publishers have TLC's files only.
 
+The path of a DuckDB file in `TAXI_WAREHOUSE` is read as it is written: `#`, `%` and spaces need no encoding. It must
+not contain a question mark, which separates the options.
+
 These variables of other tools apply too: `DAGSTER_HOME`, the folder of Dagster's history (`make` uses `data/dagster` by
 default); `PGPASSWORD` and the other variables of libpq; `GOOGLE_APPLICATION_CREDENTIALS`.
 """

@@ -16,6 +16,7 @@ import duckdb
 from pydantic import Field
 
 from taxi_assets.errors import WarehouseTableMissingError
+from taxi_assets.storage.duckdb_config import NO_EXTENSIONS
 from taxi_assets.storage.pandas_types import to_frame
 from taxi_assets.storage.warehouse.base_warehouse import Warehouse, noop, reconciliation_error
 from taxi_assets.storage.warehouse.duckdb.connections import connect, connect_without_file, database_name
@@ -183,7 +184,7 @@ class DuckDBWarehouse(Warehouse):
 
     def query_native(self, statement: str) -> pa.Table:
         """Run a query in DuckDB's SQL. Without a database file, run it on an empty database in memory."""
-        database = self._connect_to_read() if Path(self.file).exists() else duckdb.connect()
+        database = self._connect_to_read() if Path(self.file).exists() else duckdb.connect(config={**NO_EXTENSIONS})
         with database as connection, translate_query_errors("The query was rejected", self.table_missing_error):
             use_schema(Schema(connection, self.schema_name))
             return connection.sql(statement).to_arrow_table()

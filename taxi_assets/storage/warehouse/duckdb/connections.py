@@ -24,6 +24,7 @@ import duckdb
 import tenacity
 
 from taxi_assets.errors import WarehouseBusyError, WarehouseConfigurationError, WarehouseTableMissingError
+from taxi_assets.storage.duckdb_config import NO_EXTENSIONS
 from taxi_assets.storage.lake.staging import private_folder
 from taxi_assets.storage.warehouse.duckdb.file_lock import UNKNOWN_HOLDER, LockTimeoutError, hold_lock
 from taxi_assets.storage.warehouse.duckdb.tables import literal, quote
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
 
 # All three settings are needed to keep memory independent of the month's size: 1.4 million rows peak at 290 MB, 23
 # million at 316 MB.
-_CONFIG: dict[str, Any] = {"memory_limit": "96MB", "threads": "2", "preserve_insertion_order": "false"}
+_CONFIG: dict[str, Any] = {
+    "memory_limit": "96MB", "threads": "2", "preserve_insertion_order": "false", **NO_EXTENSIONS,
+}  # fmt: skip
 
 _DATABASE = quote("warehouse")
 """The name of the attached file, whatever its path: DuckDB reserves names such as `memory` and `temp`."""
@@ -41,6 +44,7 @@ _DATABASE = quote("warehouse")
 _RESERVED_NAMES = {"main", "system", "temp"}
 """DuckDB appends `_db` to the name of a file that is called like this."""
 
+_SQLITE_MAGIC = b"SQLite format 3\0"
 _LOCKED_MESSAGE = "Could not set lock on file"
 _WRITE_FAILED_PATTERN = re.compile(r'Could not write file ".*?": (?P<reason>.*)')
 _TRIPS_FILE_PATTERN = re.compile(r"\.trips/[^/]+/\d{4}-\d\d-[0-9a-f]{16}\.parquet")
@@ -275,10 +279,25 @@ def _attach(
         if not read_only:
             _delete_abandoned_folders(path)
     except duckdb.Error as error:
-        raise WarehouseConfigurationError(
-            f"{path} cannot be opened as a DuckDB database: {str(error).splitlines()[0]}",
-            remedy="Move the file elsewhere, or close this process's other connections to it.",
-        ) from error
+        raise _not_opened_error(path, error) from error
+
+
+def _not_opened_error(path: str, error: duckdb.Error) -> WarehouseConfigurationError:
+    if _is_sqlite(path):
+        return WarehouseConfigurationError(
+            f"{path} is an SQLite database, not DuckDB.",
+            remedy="Set TAXI_WAREHOUSE to a DuckDB file; a file that does not exist is created.",
+        )
+    return WarehouseConfigurationError(
+        f"{path} cannot be opened as a DuckDB database: {str(error).splitlines()[0]}",
+        remedy="Move the file elsewhere, or close this process's other connections to it.",
+    )
+
+
+def _is_sqlite(path: str) -> bool:
+    with suppress(OSError), Path(path).open("rb") as file:
+        return file.read(len(_SQLITE_MAGIC)) == _SQLITE_MAGIC
+    return False
 
 
 def _attach_statement(path: str, *, read_only: bool) -> str:
@@ -327,7 +346,7 @@ def _create_database(file: Path, staging_folder: Path) -> None:
     with private_folder(staging_folder) as folder:
         if not file.exists():
             new = folder / "new.duckdb"
-            duckdb.connect(new).close()
+            duckdb.connect(new, config={**NO_EXTENSIONS}).close()
             # Fails if another process created the file first, or if the file system has no hard links. In the latter
             # case, DuckDB creates the file in place.
             with suppress(OSError):
