@@ -141,7 +141,8 @@ class AmbiguousTimeZoneError(PermanentError):
     """The pickup times of a file are marked as UTC, or are numbers since 1970, and may not be New York local times.
 
     Tools write such marks for local times too. The times are accepted only if more of the pickups lie in the file's
-    month as local times than as times in UTC. Nothing is written.
+    month as local times than as times in UTC. Nothing is written. If at most 5% of the rows have such times, these rows
+    go to quarantine instead.
     """
 
 

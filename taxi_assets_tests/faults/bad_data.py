@@ -20,6 +20,7 @@ import pyarrow.parquet
 from hypothesis import strategies as st
 
 from taxi_assets.errors import (
+    AmbiguousTimeZoneError,
     ColumnMismatchError,
     InvalidFileError,
     ReconciliationError,
@@ -139,7 +140,15 @@ _NAMES: Mapping[str, Mapping[str, str]] = {
 } | {"fhv": MEANING, "fhvhv": MEANING}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 # Accepts 2:52 for 02:52 and " 1" for 01, which are unambiguous.
-_TIME = re.compile(r"(\d{4})-(\d\d?)-(\d\d?| \d)(?:T|\s+)(\d\d?):(\d\d?)(?::(\d\d?)(?:\.(\d{1,6}))?)?", re.ASCII)
+_TIME = re.compile(
+    r"(\d{4})-(\d\d?)-(\d\d?| \d)(?:T|\s+)(\d\d?):(\d\d?)(?::(\d\d?)(?:\.(\d{1,9}))?)?"
+    r"(?: ?(?:Z|UTC|[+-]\d\d:?\d\d))?",
+    re.ASCII,
+)
+_MONTH_FIRST = re.compile(r"(\d\d?)/(\d\d?)/(\d{4}) +(\d\d?):(\d\d)(?::(\d\d))?(?: ?([AaPp])[Mm])?", re.ASCII)
+_EPOCH = re.compile(r"[1-9]\d{8,9}", re.ASCII)
+_NULLS = dict.fromkeys(["nan", "null", "none", "nat", "<na>", r"\n"])
+_BOOLEANS = {"true": 1, "false": 0}
 _CODES: Mapping[str, Mapping[str, Any]] = {
     "vendor_id": {"cmt": 1, "vts": 2, "dds": 3},
     "payment_type": {
@@ -147,21 +156,27 @@ _CODES: Mapping[str, Mapping[str, Any]] = {
         **dict.fromkeys(["no charge", "no", "noc"], 3), **dict.fromkeys(["dispute", "dis"], 4),
         **dict.fromkeys(["na", "unk", "unknown"], 5),
     },
-    "store_and_fwd_flag": {"y": "Y", "n": "N", "1": "Y", "0": "N", "1.0": "Y", "0.0": "N"},
+    "store_and_fwd_flag": {
+        **dict.fromkeys(["y", "1", "1.0", "true", "t"], "Y"), **dict.fromkeys(["n", "0", "0.0", "false", "f"], "N"),
+    },
 }  # fmt: skip
 INVALID = object()
 
 
 @functools.cache
 def expected_value(column: str, text: str) -> Any:
-    """Return the value of a text in a column, None for a null, or INVALID."""
+    """Return the value of a text in a column, None for a null, or INVALID.
+
+    A time with a zone has its local value. If it means another time, its row must be in quarantine.
+    """
     text = text.strip(" \t\"'")
     if not text:
         return None
-    if text.lower() in _CODES.get(column, {}):
-        return _CODES[column][text.lower()]
     if column.endswith("_num"):
         return text
+    codes = {**_NULLS, **(_BOOLEANS if _is_whole(column) else {}), **_CODES.get(column, {})}
+    if text.lower() in codes:
+        return codes[text.lower()]
     if column.endswith("_datetime"):
         return _time(text)
     return _number(column, text)
@@ -173,20 +188,31 @@ def _number(column: str, text: str) -> Any:
     if column.endswith("tude"):
         return float(text)
     number = Decimal(text)
-    if column.endswith(("_id", "_count", "_type", "sr_flag")):
+    if _is_whole(column):
         return int(number) if -(2**63) <= number < 2**63 and number == int(number) else INVALID
     quantum = Decimal("0.001" if column == "trip_distance" else "0.01")
     fits = number.adjusted() < 12
     return number.quantize(quantum, ROUND_HALF_UP, Context(prec=10_000)) if fits else INVALID
 
 
+def _is_whole(column: str) -> bool:
+    return column.endswith(("_id", "_count", "_type", "sr_flag"))
+
+
 def _time(text: str) -> Any:
-    parts = _TIME.fullmatch(text)
-    if parts is None:
-        return INVALID
-    *until_minute, second, fraction = parts.groups(default="0")
     try:
-        return dt.datetime(*map(int, [*until_minute, second, fraction.ljust(6, "0")]))  # type: ignore[arg-type]  # noqa: DTZ001  (local times have no zone)
+        if _EPOCH.fullmatch(text):
+            return dt.datetime(1970, 1, 1) + dt.timedelta(seconds=int(text))  # noqa: DTZ001  (local times have no zone)
+        if month_first := _MONTH_FIRST.fullmatch(text):
+            month, day, year, hour, minute, second, half = month_first.groups(default="0")
+            pattern = "%Y-%m-%d %H:%M:%S" if half == "0" else "%Y-%m-%d %I:%M:%S%p"
+            half = "" if half == "0" else f"{half}m"
+            return dt.datetime.strptime(f"{year}-{month}-{day} {hour}:{minute}:{second}{half}", pattern)  # noqa: DTZ007
+        parts = _TIME.fullmatch(text)
+        if parts is None:
+            return INVALID
+        *until_minute, second, fraction = parts.groups(default="0")
+        return dt.datetime(*map(int, [*until_minute, second, fraction.ljust(6, "0")[:6]]))  # type: ignore[arg-type]  # noqa: DTZ001
     except ValueError:
         return INVALID
 
@@ -240,7 +266,7 @@ def error_name(error: TaxiAssetsError, path: Path) -> str:
     A `ReconciliationError` is allowed only for Parquet, whose footer may state a wrong number of rows.
     """
     service, month = service_and_month(path)
-    allowed = (InvalidFileError, ColumnMismatchError, TooManyQuarantinedError)
+    allowed = (InvalidFileError, ColumnMismatchError, TooManyQuarantinedError, AmbiguousTimeZoneError)
     assert isinstance(error, (*allowed, ReconciliationError) if path.suffix == ".parquet" else allowed), error
     assert str(error).startswith(f"{service} {month}"), error
     assert "\n" not in str(error), error

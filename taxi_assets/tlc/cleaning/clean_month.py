@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.rules import Rule
     from taxi_assets.tlc.schema import Service
     from taxi_assets.tlc.sources.source_record import SourceRecord
+    from taxi_assets.tlc.values.time_forms import TimeForm
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ def clean_month(
     rules: Sequence[Rule],
     output_dir: Path,
     checks: FileChecks = DEFAULT_CHECKS,
+    *,
+    unreadable_forms: frozenset[TimeForm] = frozenset(),
 ) -> CleanedMonth:
     """Clean one published file into `output_dir/clean.parquet` and `output_dir/quarantine.parquet`.
 
@@ -89,6 +92,8 @@ def clean_month(
         rules: The rules to apply.
         output_dir: An existing folder.
         checks: The checks of the whole file that the run has relaxed.
+        unreadable_forms: Forms of times that cannot be read. If a few rows have a form whose meaning is uncertain, the
+            file is cleaned again with this form.
 
     Raises:
         InvalidFileError: The file cannot be read.
@@ -111,20 +116,23 @@ def clean_month(
         )
         reader_thread = stack.enter_context(ThreadPoolExecutor(1, "read"))
         for raw in _prefetch(reader.batches(), reader_thread, record, label):
-            split = split_batch(raw, service, month, rules)
+            split = split_batch(raw, service, month, rules, unreadable_forms)
             report_builder.add(raw, split)
             report_builder.refuse_hopeless_file(label)
             clean_writer.write(split.clean)
             quarantine_writer.write(split.quarantine)
         report = report_builder.build(record, rules, data_version(record, service, rules))
         _check_totals(report, label)
-        report_builder.require_local_times(label)
         report_builder.check_file(label, checks)
-        if report.share_quarantined > MAXIMUM_SHARE_QUARANTINED:
-            raise report_builder.too_many_quarantined_error(label)
-        clean_writer.finish(report.footer())
-        quarantine_writer.finish(report.footer())
-    return CleanedMonth(clean_path, quarantine_path, report)
+        uncertain = report_builder.uncertain_time_forms(label)
+        if not uncertain:
+            if report.share_quarantined > MAXIMUM_SHARE_QUARANTINED:
+                raise report_builder.too_many_quarantined_error(label)
+            clean_writer.finish(report.footer())
+            quarantine_writer.finish(report.footer())
+            return CleanedMonth(clean_path, quarantine_path, report)
+    unreadable_forms |= uncertain
+    return clean_month(path, record, service, month, rules, output_dir, checks, unreadable_forms=unreadable_forms)
 
 
 @contextmanager

@@ -54,13 +54,16 @@ class ParsedBatch:
     forms: Mapping[str, Forms]
 
 
-def parse_batch(raw: RawBatch, service: Service, month: Month) -> ParsedBatch:
+def parse_batch(
+    raw: RawBatch, service: Service, month: Month, unreadable_forms: frozenset[TimeForm] = frozenset()
+) -> ParsedBatch:
     """Parse published rows into the service's columns, and compute the derived columns.
 
     Args:
         raw: Rows as published, one Arrow array per column in the file.
         service: Defines the canonical columns and their types.
         month: The partition, which becomes `data_month`.
+        unreadable_forms: Forms of times that cannot be read.
     """
     columns: dict[str, Any] = {}
     unreadable: dict[str, Mask] = {}
@@ -75,7 +78,12 @@ def parse_batch(raw: RawBatch, service: Service, month: Month) -> ParsedBatch:
             unreadable[column.name] = np.logical_or.reduce(masks)
         if special_forms is not None:
             forms[column.name] = special_forms
-    _reject_other_marks(columns, unreadable, forms)
+    for name in sorted(forms, key=lambda name: name != _PICKUP):  # the pickup comes first
+        rejected = _rejected_forms(name, forms, unreadable_forms)
+        if rejected.any():
+            columns[name] = pc.if_else(pa.array(~rejected), columns[name], pa.scalar(None, columns[name].type))
+            unreadable[name] = unreadable.get(name, False) | rejected
+            forms[name] = np.where(rejected, TimeForm.LOCAL, forms[name]).astype(np.int8)
     columns["source_row"] = pa.array(raw.source_rows)
     columns["data_month"] = pa.repeat(pa.scalar(month.start), len(raw.source_rows))
     columns.update(_derive_columns(columns, month))
@@ -84,20 +92,17 @@ def parse_batch(raw: RawBatch, service: Service, month: Month) -> ParsedBatch:
     return ParsedBatch(batch, unreadable, forms)
 
 
-def _reject_other_marks(columns: dict[str, Any], unreadable: dict[str, Mask], forms: dict[str, Forms]) -> None:
-    """Make times unreadable that may be in UTC, unless the pickup of the same row has the same form.
+def _rejected_forms(name: str, forms: Mapping[str, Forms], unreadable_forms: frozenset[TimeForm]) -> Mask:
+    """Return in which rows the form of a time makes it unreadable.
 
-    The pickups show whether such times are local times; see `TimeMarks`.
+    A time that may be in UTC is readable only if the pickup of the row has the same form, because the pickups show
+    whether such times are local times; see `TimeMarks`.
     """
+    if name == _PICKUP:
+        return np.isin(forms[name], list(unreadable_forms))
+    ambiguous = np.isin(forms[name], list(AMBIGUOUS_FORMS))
     pickup_forms = forms.get(_PICKUP)
-    for name in forms.keys() - {_PICKUP}:
-        rejected = np.isin(forms[name], list(AMBIGUOUS_FORMS))
-        if pickup_forms is not None:
-            rejected &= forms[name] != pickup_forms
-        if rejected.any():
-            columns[name] = pc.if_else(pa.array(~rejected), columns[name], pa.scalar(None, columns[name].type))
-            unreadable[name] = unreadable.get(name, False) | rejected
-            forms[name] = np.where(rejected, TimeForm.LOCAL, forms[name]).astype(np.int8)
+    return ambiguous if pickup_forms is None else ambiguous & (forms[name] != pickup_forms)
 
 
 def _parse_and_merge(column: Column, raw: RawBatch, positions: Sequence[int]) -> tuple[Any, list[Mask], Forms | None]:

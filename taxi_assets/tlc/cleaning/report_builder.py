@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.rules import Rule
     from taxi_assets.tlc.schema import Service
     from taxi_assets.tlc.sources.source_record import SourceRecord
+    from taxi_assets.tlc.values.time_forms import TimeForm
 
 # Examples of an unknown column: distinct values, their maximum length in characters, and the rows read per batch.
 _EXAMPLES, _EXAMPLE_LENGTH, _EXAMPLE_ROWS = 3, 80, 1000
@@ -136,9 +137,9 @@ class ReportBuilder:
         if not checks.allow_other_months:
             self._pickup_months.require_month(label, f"{step}/allow_other_months: true")
 
-    def require_local_times(self, label: str) -> None:
-        """Refuse a file whose pickup times may be in UTC; see `TimeMarks.require_local_times`."""
-        self._time_marks.require_local_times(label)
+    def uncertain_time_forms(self, label: str) -> frozenset[TimeForm]:
+        """Return the forms of times that may be in UTC, or refuse the file; see `TimeMarks.uncertain_forms`."""
+        return self._time_marks.uncertain_forms(label, rows=self._clean.rows + self._quarantined)
 
     def too_many_quarantined_error(self, label: str, *, before_end: bool = False) -> TooManyQuarantinedError:
         """Return the error for a month with too many quarantined rows.

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.readers.base_reader import RawBatch
     from taxi_assets.tlc.rules import Rule
     from taxi_assets.tlc.schema import Service
+    from taxi_assets.tlc.values.time_forms import TimeForm
 
     Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -44,7 +45,13 @@ class SplitBatch:
     parsed: ParsedBatch
 
 
-def split_batch(raw: RawBatch, service: Service, month: Month, rules: Sequence[Rule]) -> SplitBatch:
+def split_batch(
+    raw: RawBatch,
+    service: Service,
+    month: Month,
+    rules: Sequence[Rule],
+    unreadable_forms: frozenset[TimeForm] = frozenset(),
+) -> SplitBatch:
     """Split one batch of published rows into clean trips and quarantined rows.
 
     Every input row appears in exactly one of the two outputs, in file order.
@@ -54,11 +61,12 @@ def split_batch(raw: RawBatch, service: Service, month: Month, rules: Sequence[R
         service: Defines the canonical columns and their types.
         month: The partition; rules compare pickup times with it.
         rules: The rules to apply. A null result counts as passed.
+        unreadable_forms: Forms of times that cannot be read.
 
     Returns:
         The clean trips in `service.working_schema`, and the quarantined rows in `QUARANTINE_SCHEMA`.
     """
-    parsed = parse_batch(raw, service, month)
+    parsed = parse_batch(raw, service, month, unreadable_forms)
     batch, unreadable = parsed.batch, parsed.unreadable
     violations = evaluate_rules(parsed, month, rules)
     reasons = _collect_reasons(raw, violations, unreadable)

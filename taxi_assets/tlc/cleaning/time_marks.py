@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.readers.base_reader import RawBatch
 
 _PICKUP = "pickup_datetime"
+# With a larger share of marked pickups whose meaning is uncertain, a file is refused. Fewer rows go to quarantine.
+_MAXIMUM_SHARE_UNCERTAIN = 0.05
 
 
 class TimeMarks:
@@ -59,18 +61,24 @@ class TimeMarks:
                 outside = int(np.count_nonzero((pickups < start) | (pickups >= end)))
                 self._outside[form, reading] = self._outside.get((form, reading), 0) + outside
 
-    def require_local_times(self, label: str) -> None:
-        """Accept marked times only if, as local times, fewer pickups are outside of the month than as times in UTC.
+    def uncertain_forms(self, label: str, *, rows: int) -> frozenset[TimeForm]:
+        """Return the forms that may not be local times.
+
+        Marked times are local times if, as such, fewer pickups are outside of the month than as times in UTC.
 
         Args:
             label: Names the file in errors, such as "green 2020-10".
+            rows: The number of rows of the file.
 
         Raises:
-            AmbiguousTimeZoneError: The times of the pickups are in UTC, or it is uncertain.
+            AmbiguousTimeZoneError: More than 5% of the pickups are in UTC, or it is uncertain.
         """
+        uncertain = set()
         for form, pickups in self._pickups.items():
             local, utc = (self._outside[form, reading] for reading in self._months)
             if local >= utc:
+                uncertain.add(form)
+            if local >= utc and pickups > _MAXIMUM_SHARE_UNCERTAIN * rows:
                 meaning = "so the meaning is uncertain" if local == utc else "so they are not New York local times"
                 raise AmbiguousTimeZoneError(
                     f"{label}: the times of {_PICKUP} ({self._published_as}) are {AMBIGUOUS_FORMS[form]}. "
@@ -85,6 +93,8 @@ class TimeMarks:
                         "pickups_outside_month_as_utc": utc,
                     },
                 )
+
+        return frozenset(uncertain)
 
     def interpretations(self) -> Mapping[str, Sequence[str]]:
         """Return how times were read, where they were not plain local times: column name to sentences."""

@@ -101,6 +101,19 @@ def test_a_file_that_mixes_marks_is_judged_by_each_mark(tmp_path: Path) -> None:
     assert pickups(cleaned) == [FIRST, MIDDLE, FIRST]
 
 
+def test_a_few_marked_rows_whose_meaning_is_uncertain_go_to_quarantine(tmp_path: Path) -> None:
+    marked = trip(pickup_datetime=MARKS["Z"](MIDDLE), dropoff_datetime=MARKS["Z"](MIDDLE + MINUTES))
+    cleaned = clean(write_trips(tmp_path / "m.csv", LAYOUT, [*[trip()] * 38, marked, marked]), tmp_path)
+    assert pickups(cleaned) == [dt.datetime.fromisoformat(TRIP["pickup_datetime"])] * 38
+    assert {name: found.rows for name, found in cleaned.report.unreadable_columns.items()} == {
+        "pickup_datetime": 2,
+        "dropoff_datetime": 2,
+    }
+    assert cleaned.report.interpretations == {}
+    with pytest.raises(AmbiguousTimeZoneError):
+        clean(write_trips(tmp_path / "m.csv", LAYOUT, [*[trip()] * 37, marked, marked]), tmp_path)
+
+
 @pytest.mark.parametrize("dropoff", ["2020-10-05T10:12:30Z", "1601892750"])
 def test_a_marked_dropoff_is_unreadable_unless_the_pickup_of_the_row_has_the_same_mark(
     tmp_path: Path, dropoff: str
