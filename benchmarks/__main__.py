@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from benchmarks import chart, cleaning, loading, page, running, views
+from benchmarks import chart, cleaning, loading, page, running, unusual_values, views
 from benchmarks.bench import Bench
 from benchmarks.measure import REPOSITORY
 from benchmarks.requirements import REQUIREMENTS
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 GROUPS: Mapping[str, Callable[[Bench], list[Comparison]]] = {
     "clean": cleaning.comparisons,
+    "unusual-values": unusual_values.comparisons,
     "memory": running.memory,
     "pipeline": running.pipeline,
     "overhead": running.overhead,

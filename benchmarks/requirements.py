@@ -6,6 +6,7 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from benchmarks import unusual_values
 from benchmarks.cleaning import EARLIER_ENCODINGS, LOWER_BOUND, OURS, PEER_LABELS
 from benchmarks.running import EMPTY, SEQUENTIAL, STOCK, WITHOUT_DAGSTER, WITHOUT_REPORT
 
@@ -98,6 +99,15 @@ REQUIREMENTS = (
     Requirement(_CSV, "CPU / lower bound", 1.3, _ratio("clean-1.4M-csv.gz", OURS, LOWER_BOUND, "cpu")),
     Requirement(_CSV, "wall time of pandas / taxi_assets", 2, _ratio("clean-1.4M-csv.gz", _PANDAS, OURS, "wall"), True),
     Requirement(_CSV, "peak memory / that of the course", 0.5, _ratio("clean-1.4M-csv.gz", OURS, _COURSE, "peak")),
+    *(
+        Requirement(
+            f"cleaning {unusual_values.ROWS:,} rows with {label}",
+            f"wall time / {unusual_values.NORMAL}",
+            5,
+            _ratio(unusual_values.NAME, label, unusual_values.NORMAL, "wall"),
+        )
+        for label in unusual_values.UNUSUAL
+    ),
     Requirement("peak memory", "cleaning, both sizes and formats", 360, _peak(*_MEMORY_CLEAN), unit=" MB"),
     Requirement("peak memory", "DuckDB load", 350, _peak("memory-load"), unit=" MB"),
     Requirement("peak memory", "all layers, both sizes and formats", 600, _peak(*_MEMORY_PIPELINE), unit=" MB"),
