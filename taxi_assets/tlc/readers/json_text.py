@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+_UTC_OFFSET = "+00:00"
 _ZERO_FRACTION = re.compile(r"\.0+$")
 encode_json = json.JSONEncoder(default=str, ensure_ascii=False).encode
 """Return a value as JSON text. Types that JSON does not have become their `str`."""
@@ -28,10 +29,11 @@ def json_texts(array: Any) -> Any:
     types = pa.types
     if types.is_integer(array.type):
         return array.cast(pa.string()).fill_null("null")
-    if types.is_timestamp(array.type) and array.type.tz is None:
+    if types.is_timestamp(array.type) and array.type.tz in {None, "UTC"}:
         with suppress(pa.ArrowInvalid):  # a value has a fraction of a second
-            texts = array.cast(pa.timestamp("s")).cast(pa.string())
-            return pc.binary_join_element_wise(pa.scalar('"'), texts, pa.scalar('"'), pa.scalar("")).fill_null("null")
+            texts = _drop_zone(array).cast(pa.timestamp("s")).cast(pa.string())
+            end = pa.scalar(f'{_UTC_OFFSET if array.type.tz else ""}"')
+            return pc.binary_join_element_wise(pa.scalar('"'), texts, end, pa.scalar("")).fill_null("null")
     if types.is_float64(array.type):
         bits = array.view(pa.int64()).dictionary_encode()  # bits distinguish -0.0 from 0.0
         distinct = map(_json_number, bits.dictionary.view(pa.float64()).to_pylist())
@@ -44,6 +46,10 @@ def json_texts(array: Any) -> Any:
     return pa.array([encode_json(to_json_value(value)) for value in array], pa.string())
 
 
+def _drop_zone(times: Any) -> Any:
+    return times.cast(pa.int64()).cast(pa.timestamp(times.type.unit))
+
+
 def _json_number(number: float) -> str:
     return repr(number) if math.isfinite(number) else f'"{number}"'
 
@@ -51,11 +57,14 @@ def _json_number(number: float) -> str:
 def to_json_value(scalar: Any) -> Any:
     """Return an Arrow scalar as a Python value that `encode_json` can encode.
 
-    Times outside Python's calendar, and numbers that are not finite, become text.
+    Times outside Python's calendar or in an unknown zone, and numbers that are not finite, become text.
     """
     try:
         value = scalar.as_py()
-    except (OverflowError, ValueError):
-        # Drop a zero fraction, as `str` of a Python time does.
-        return _ZERO_FRACTION.sub("", scalar.cast(pa.string()).as_py())
+    except (OverflowError, ValueError, KeyError):
+        # Times in a zone are shown in UTC: pyarrow would need the system's database of zones. Drop a zero fraction, as
+        # `str` of a Python time does.
+        has_zone = pa.types.is_timestamp(scalar.type) and scalar.type.tz is not None
+        text = _ZERO_FRACTION.sub("", (_drop_zone(scalar) if has_zone else scalar).cast(pa.string()).as_py())
+        return text + _UTC_OFFSET if has_zone else text
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

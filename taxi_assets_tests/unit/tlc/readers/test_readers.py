@@ -369,6 +369,20 @@ def test_numbers_of_an_original_are_as_published(tmp_path: Path) -> None:
     assert originals == [f'{{"a": {number}, "b": "x"}}' for number in shown]
 
 
+@pytest.mark.parametrize(("zone", "shown"), [("UTC", "04:36:54+00:00"), ("No/Such_Zone", "04:36:54+00:00")])
+@pytest.mark.parametrize("fraction", [0, 500_000])
+def test_times_in_a_zone_are_kept_as_published_whatever_the_zone_is(
+    tmp_path: Path, zone: str, shown: str, fraction: int
+) -> None:
+    times = pa.array([1_614_573_414_000_000, fraction, 2**62, None], pa.int64()).cast(pa.timestamp("us", zone))
+    with open_table(pa.table({"a": times, "b": ["x"] * 4}), tmp_path) as reader:
+        (batch,) = reader.batches()
+    originals = [json.loads(text)["a"] for text in batch.original_texts(pa.array(range(4))).to_pylist()]
+    assert originals[0] == f"2021-03-01 {shown}"
+    assert originals[1] == "1970-01-01 00:00:00" + (".500000" if fraction else "") + "+00:00"
+    assert originals[3] is None
+
+
 @pytest.mark.parametrize("type_", [pa.string(), pa.large_string()], ids=str)
 def test_repeated_texts_stay_a_dictionary(tmp_path: Path, type_: pa.DataType) -> None:
     table = pa.table({"a": pa.array(["Y", "N", None] * 1_000, type_), "b": range(3_000)})
