@@ -23,17 +23,17 @@ encode_json = json.JSONEncoder(default=str, ensure_ascii=False).encode
 def json_texts(array: Any) -> Any:
     """Return the JSON of each value, as `to_json_value` converts it, as an array of strings.
 
-    Integers, and times in whole seconds, are converted as a whole column. Of floats and texts, each distinct value is
+    Integers, dates and most times are converted as a whole column. Of floats and texts, each distinct value is
     converted once. Values of other types are converted one by one.
     """
     types = pa.types
     if types.is_integer(array.type):
         return array.cast(pa.string()).fill_null("null")
     if types.is_timestamp(array.type) and array.type.tz in {None, "UTC"}:
-        with suppress(pa.ArrowInvalid):  # a value has a fraction of a second
-            texts = _drop_zone(array).cast(pa.timestamp("s")).cast(pa.string())
-            end = pa.scalar(f'{_UTC_OFFSET if array.type.tz else ""}"')
-            return pc.binary_join_element_wise(pa.scalar('"'), texts, end, pa.scalar("")).fill_null("null")
+        with suppress(pa.ArrowInvalid):  # a value in another unit than microseconds has a fraction of a second
+            return _quote(_time_texts(_drop_zone(array)), _UTC_OFFSET if array.type.tz else "")
+    if types.is_date32(array.type):
+        return _quote(array.cast(pa.string()))
     if types.is_float64(array.type):
         bits = array.view(pa.int64()).dictionary_encode()  # bits distinguish -0.0 from 0.0
         distinct = map(_json_number, bits.dictionary.view(pa.float64()).to_pylist())
@@ -44,6 +44,18 @@ def json_texts(array: Any) -> Any:
         distinct = map(encode_json, texts.dictionary.to_pylist())
         return pa.array(distinct, pa.string()).take(texts.indices).fill_null("null")
     return pa.array([encode_json(to_json_value(value)) for value in array], pa.string())
+
+
+def _quote(texts: Any, suffix: str = "") -> Any:
+    """Return texts that need no escapes as JSON."""
+    quoted = pc.binary_join_element_wise(pa.scalar('"'), texts, pa.scalar(f'{suffix}"'), pa.scalar(""))
+    return quoted.fill_null("null")
+
+
+def _time_texts(times: Any) -> Any:
+    if times.type.unit == "us":
+        return pc.replace_substring_regex(times.cast(pa.string()), _ZERO_FRACTION.pattern, "")
+    return times.cast(pa.timestamp("s")).cast(pa.string())
 
 
 def _drop_zone(times: Any) -> Any:
