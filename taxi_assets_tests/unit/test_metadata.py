@@ -167,6 +167,19 @@ def test_the_outcome_of_cleaning_is_shown_in_rows_percent_and_dollars(tmp_path: 
     assert "sample" not in shown
 
 
+def test_unreadable_columns_and_interpretations_are_shown_and_older_reports_have_none(tmp_path: Path) -> None:
+    older = clean_generated_month(tmp_path, rows=5).report.model_dump(exclude={"unreadable_columns", "interpretations"})
+    shown = metadata.report_metadata(CleaningReport.model_validate(older))
+    assert (shown["unreadable_columns"], shown["interpretations"]) == ("none", "none")
+    found = {
+        "unreadable_columns": {"extra": {"published_as": "Extra, text", "rows": 1200, "examples": ["x", "y"]}},
+        "interpretations": {"pickup_datetime": ["One sentence.", "Another."]},
+    }
+    shown = metadata.report_metadata(CleaningReport.model_validate(older | found))
+    assert shown["unreadable_columns"] == "extra (Extra, text): 1,200 rows, such as x, y"
+    assert shown["interpretations"] == "pickup_datetime: One sentence. Another."
+
+
 def test_a_month_without_quarantined_rows_is_described_as_such(tmp_path: Path) -> None:
     shown = metadata.report_metadata(clean_generated_month(tmp_path, rows=5).report)
     assert shown["quarantined_by_reason"].md_str == "No rows were quarantined."

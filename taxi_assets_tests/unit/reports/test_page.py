@@ -74,6 +74,14 @@ def test_only_columns_expected_in_that_month_are_absent() -> None:
     assert page.text_after("Absent columns") == "none"
 
 
+def test_the_interpretation_of_times_is_stated_if_there_is_one() -> None:
+    sentence = "Times were marked as UTC and are New York local times."
+    marked = report().model_copy(update={"interpretations": {"pickup_datetime": [sentence]}})
+    page = HtmlPage(render(month_metrics(), marked, source(), []))
+    assert page.text_after("Interpretations") == f"pickup_datetime: {sentence}"
+    assert "Interpretations" not in HtmlPage(render(month_metrics(), report(), source(), [])).texts
+
+
 def test_a_month_without_trips_has_a_page_too() -> None:
     page = HtmlPage(render(no_metrics(), report("fhv", rows=0), None, []))
     assert page.text_after("Trips") == "0"

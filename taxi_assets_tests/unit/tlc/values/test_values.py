@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from taxi_assets.tlc.schema import Column, ColumnType
 from taxi_assets.tlc.services import street_hail
+from taxi_assets.tlc.services.fhvhv import FHVHV
 from taxi_assets.tlc.values.parse_column import parse_column
 from taxi_assets.tlc.values.working_types import to_canonical
 
@@ -30,6 +31,8 @@ TIME, _ = street_hail.pickup_and_dropoff("tpep")
 VENDOR = street_hail.VENDOR_ID
 PAYMENT = street_hail.PAYMENT_TYPE
 FLAG = street_hail.STORE_AND_FWD_FLAG
+FHVHV_FLAG = next(column for column in FHVHV.columns if column.name == "shared_request_flag")
+NUMBERED = Column("numbered", ColumnType.INTEGER, "Codes that are numbers.", codes={"1": 10, "2": 20})
 NOTE = Column("note", ColumnType.TEXT, "Any text.")
 UNREADABLE = "unreadable"
 at = dt.datetime.fromisoformat
@@ -334,6 +337,11 @@ NATIVE: list[tuple[Column, Any, list[Any], list[Any]]] = [
     (FLAG, pa.int64(), [0, 1, 2, None], ["N", "Y", UNREADABLE, None]),
     (FLAG, pa.float64(), [0.0, 1.0, None], ["N", "Y", None]),
     (FLAG, pa.bool_(), [True, False, None], ["Y", "N", None]),
+    (FHVHV_FLAG, pa.bool_(), [True, False, None], ["Y", "N", None]),
+    (FHVHV_FLAG, pa.string(), ["Y", "False", "t", "0", "NULL", " "], ["Y", "N", "Y", "N", None, None]),
+    (NUMBERED, pa.int64(), [1, 2, 3, None], [10, 20, 3, None]),
+    (NUMBERED, pa.string(), ["1", "2", "3", "NaN"], [10, 20, 3, None]),
+    (NUMBERED, pa.bool_(), [True, None], [10, None]),
     *(
         (column, pa.struct([("a", pa.int64())]), [{"a": 1}, None], [UNREADABLE, None])
         for column in (COUNT, MONEY, TIME, DEGREES, FLAG, VENDOR, NOTE)
