@@ -93,6 +93,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 DEMO_HOME ?= $(CURDIR)/data/demo
 DEMO = DAGSTER_HOME="$(DEMO_HOME)/dagster" TAXI_SOURCE=sample TAXI_LAKE="$(DEMO_HOME)/lake" \
+	TAXI_SOURCE_YELLOW= TAXI_SOURCE_GREEN= TAXI_SOURCE_FHV= TAXI_SOURCE_FHVHV= \
 	TAXI_WAREHOUSE="duckdb:///$(DEMO_HOME)/warehouse.duckdb"
 USAGE := make backfill SERVICE=green FROM=2020-01 TO=2020-12
 # A dagster.yaml with a `storage:` was written by the user, so it is not replaced.
