@@ -118,6 +118,17 @@ def test_servers_that_are_down_or_silent_are_faults_after_a_few_seconds(home: Pa
     assert skipped(found) == {}
 
 
+def test_the_publishers_of_single_services_are_checked_too(home: Path, publisher: LoopbackPublisher) -> None:
+    found = doctor(home, TAXI_SOURCE_GREEN=publisher.base)
+    assert found["publisher"][1] == (
+        f"sample: has yellow 2021-01 and yellow 2023-01; {publisher.base}: answers, but has no green 2013-08; "
+        "check the URL"
+    )
+    assert "TAXI_SOURCE_GREEN" in found["settings"][1]
+    publisher.script("green_tripdata_2013-08.csv.gz", Answer(status=503))
+    assert "HTTP 503" in faults(doctor(home, TAXI_SOURCE_GREEN=publisher.base))["publisher"]
+
+
 def test_a_publisher_that_fails_is_a_fault_and_one_with_other_months_is_not(
     home: Path, publisher: LoopbackPublisher
 ) -> None:
