@@ -137,12 +137,12 @@ class TooManyQuarantinedError(PermanentError):
     """
 
 
-class AmbiguousTimeZoneError(PermanentError):
-    """The pickup times of a file are marked as UTC, or are numbers since 1970, and may not be New York local times.
+class AmbiguousTimesError(PermanentError):
+    """The pickup times of a file are marked as UTC, are numbers since 1970 or are written like 3/1/2021.
 
-    Tools write such marks for local times too. The times are accepted only if more of the pickups lie in the file's
-    month as local times than as times in UTC. Nothing is written. If at most 5% of the rows have such times, these rows
-    go to quarantine instead.
+    Tools write such marks for local times too, and outside of the US the day comes first. The times are accepted only
+    if more of the pickups lie in the file's month with the expected meaning than with the other one. Nothing is
+    written. If at most 5% of the rows have such times, these rows go to quarantine instead.
     """
 
 

@@ -20,7 +20,7 @@ import pyarrow.parquet
 from hypothesis import strategies as st
 
 from taxi_assets.errors import (
-    AmbiguousTimeZoneError,
+    AmbiguousTimesError,
     ColumnMismatchError,
     InvalidFileError,
     ReconciliationError,
@@ -266,7 +266,7 @@ def error_name(error: TaxiAssetsError, path: Path) -> str:
     A `ReconciliationError` is allowed only for Parquet, whose footer may state a wrong number of rows.
     """
     service, month = service_and_month(path)
-    allowed = (InvalidFileError, ColumnMismatchError, TooManyQuarantinedError, AmbiguousTimeZoneError)
+    allowed = (InvalidFileError, ColumnMismatchError, TooManyQuarantinedError, AmbiguousTimesError)
     assert isinstance(error, (*allowed, ReconciliationError) if path.suffix == ".parquet" else allowed), error
     assert str(error).startswith(f"{service} {month}"), error
     assert "\n" not in str(error), error

@@ -101,7 +101,7 @@ def clean_month(
             fields.
         WrongMonthError: Most of the pickups are in other months.
         TooManyQuarantinedError: More than half of the rows would be quarantined.
-        AmbiguousTimeZoneError: The pickup times are marked as UTC, and may not be New York local times.
+        AmbiguousTimesError: The pickup times are marked as UTC, and may not be New York local times.
         ReconciliationError: Clean and quarantined rows do not add up to the rows that were counted during the download.
     """
     label = f"{service.name} {month}"

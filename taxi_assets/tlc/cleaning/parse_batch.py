@@ -98,11 +98,11 @@ def _rejected_forms(name: str, forms: Mapping[str, Forms], unreadable_forms: fro
     A time that may be in UTC is readable only if the pickup of the row has the same form, because the pickups show
     whether such times are local times; see `TimeMarks`.
     """
-    if name == _PICKUP:
-        return np.isin(forms[name], list(unreadable_forms))
-    ambiguous = np.isin(forms[name], list(AMBIGUOUS_FORMS))
-    pickup_forms = forms.get(_PICKUP)
-    return ambiguous if pickup_forms is None else ambiguous & (forms[name] != pickup_forms)
+    rejected = np.isin(forms[name], list(unreadable_forms))
+    if name != _PICKUP:
+        marked = np.isin(forms[name], [form for form in AMBIGUOUS_FORMS if form is not TimeForm.MONTH_FIRST])
+        rejected |= marked & (forms[name] != forms.get(_PICKUP, np.int8(TimeForm.LOCAL)))
+    return rejected
 
 
 def _parse_and_merge(column: Column, raw: RawBatch, positions: Sequence[int]) -> tuple[Any, list[Mask], Forms | None]:

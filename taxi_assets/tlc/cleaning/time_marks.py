@@ -1,8 +1,9 @@
-"""Decide on times that are marked as UTC: are they in UTC, or are they New York local times?
+"""Decide on times that have two meanings: marked as UTC or local, month first or day first.
 
 Tools such as Spark write local times and mark them as UTC. A single value does not show whether the mark is right, but
 a month's file does: its pickups lie in the month by New York's clocks. If the mark is right, the last hours of the
 month are outside of it when read as local times. If it is wrong, the first hours are outside when converted from UTC.
+In the same way, the pickups show whether the month comes first in 3/1/2021.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pyarrow as pa
 
-from taxi_assets.errors import AmbiguousTimeZoneError
+from taxi_assets.errors import AmbiguousTimesError
 from taxi_assets.tlc.values.new_york import NEW_YORK
 from taxi_assets.tlc.values.time_forms import AMBIGUOUS_FORMS, INTERPRETATIONS, TimeForm
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.cleaning.parse_batch import ParsedBatch
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.readers.base_reader import RawBatch
+    from taxi_assets.tlc.values.time_forms import Integers, Mask
 
 _PICKUP = "pickup_datetime"
 # With a larger share of marked pickups whose meaning is uncertain, a file is refused. Fewer rows go to quarantine.
@@ -38,10 +40,12 @@ class TimeMarks:
     """
 
     def __init__(self, month: Month) -> None:
-        self._months = {"local": _bounds(month, dt.UTC), "utc": _bounds(month, ZoneInfo(NEW_YORK))}
+        self._month = month
+        self._bounds, self._bounds_in_utc = _bounds(month, dt.UTC), _bounds(month, ZoneInfo(NEW_YORK))
         self._forms: dict[str, set[int]] = {}
         self._pickups: dict[TimeForm, int] = {}
-        self._outside: dict[tuple[TimeForm, str], int] = {}
+        self._outside: dict[TimeForm, int] = {}
+        self._outside_otherwise: dict[TimeForm, int] = {}
         self._published_as = ""
 
     def add(self, raw: RawBatch, parsed: ParsedBatch) -> None:
@@ -53,48 +57,68 @@ class TimeMarks:
         times = np.asarray(parsed.batch.column(_PICKUP).cast(pa.int64()).fill_null(0))
         for form in AMBIGUOUS_FORMS:
             pickups = times[parsed.forms[_PICKUP] == form]
+            otherwise = self._is_inside(pickups, self._bounds_in_utc)
+            if form is TimeForm.MONTH_FIRST:
+                pickups, otherwise = self._day_first(pickups)
             if not len(pickups):
                 continue
             self._published_as = published_as(raw, _PICKUP)
             self._pickups[form] = self._pickups.get(form, 0) + len(pickups)
-            for reading, (start, end) in self._months.items():
-                outside = int(np.count_nonzero((pickups < start) | (pickups >= end)))
-                self._outside[form, reading] = self._outside.get((form, reading), 0) + outside
+            inside = self._is_inside(pickups, self._bounds)
+            self._outside[form] = self._outside.get(form, 0) + int(np.count_nonzero(~inside))
+            self._outside_otherwise[form] = self._outside_otherwise.get(form, 0) + int(np.count_nonzero(~otherwise))
+
+    def _is_inside(self, pickups: Integers, bounds: tuple[int, int]) -> Mask:
+        return (pickups >= bounds[0]) & (pickups < bounds[1])
+
+    def _day_first(self, pickups: Integers) -> tuple[Integers, Mask]:
+        """Return the pickups whose day is not their month's number, and whether they are in the month day first."""
+        dates = pickups.astype("datetime64[us]").astype("datetime64[D]")
+        months = dates.astype("datetime64[M]")
+        month_numbers = months.astype(np.int64) % 12 + 1
+        days = (dates - months.astype("datetime64[D]")).astype(np.int64) + 1
+        years = months.astype("datetime64[Y]").astype(np.int64) + 1970
+        differ = days != month_numbers
+        return pickups[differ], ((years == self._month.year) & (days == self._month.number))[differ]
 
     def uncertain_forms(self, label: str, *, rows: int) -> frozenset[TimeForm]:
-        """Return the forms that may not be local times.
+        """Return the forms that may have another meaning than New York local times with the month first.
 
-        Marked times are local times if, as such, fewer pickups are outside of the month than as times in UTC.
+        A form has the expected meaning if fewer pickups are outside of the month than with the other meaning.
 
         Args:
             label: Names the file in errors, such as "green 2020-10".
             rows: The number of rows of the file.
 
         Raises:
-            AmbiguousTimeZoneError: More than 5% of the pickups are in UTC, or it is uncertain.
+            AmbiguousTimesError: More than 5% of the pickups have another meaning, or it is uncertain.
         """
         uncertain = set()
         for form, pickups in self._pickups.items():
-            local, utc = (self._outside[form, reading] for reading in self._months)
-            if local >= utc:
+            if self._outside[form] >= self._outside_otherwise[form]:
                 uncertain.add(form)
-            if local >= utc and pickups > _MAXIMUM_SHARE_UNCERTAIN * rows:
-                meaning = "so the meaning is uncertain" if local == utc else "so they are not New York local times"
-                raise AmbiguousTimeZoneError(
-                    f"{label}: the times of {_PICKUP} ({self._published_as}) are {AMBIGUOUS_FORMS[form]}. "
-                    f"Pickups outside the month: {local:,} of {pickups:,} if these are New York local times, and "
-                    f"{utc:,} if they are in UTC, {meaning}. Nothing was written.",
-                    remedy="Write the times of all columns as New York local times without a time zone, such as "
-                    "2021-03-01 04:36:54.",
-                    facts={
-                        "column": _PICKUP,
-                        "published_as": self._published_as,
-                        "pickups_outside_month_as_local_time": local,
-                        "pickups_outside_month_as_utc": utc,
-                    },
-                )
-
+                if pickups > _MAXIMUM_SHARE_UNCERTAIN * rows:
+                    raise self._error(label, form)
         return frozenset(uncertain)
+
+    def _error(self, label: str, form: TimeForm) -> AmbiguousTimesError:
+        outside, otherwise = self._outside[form], self._outside_otherwise[form]
+        readings = ("these are New York local times", "they are in UTC")
+        if form is TimeForm.MONTH_FIRST:
+            readings = ("the month is first", "the day is first")
+        meaning = "so the meaning is uncertain" if outside == otherwise else f"so {readings[1]}"
+        counts = {
+            f"pickups outside the month if {reading}": n
+            for reading, n in zip(readings, (outside, otherwise), strict=True)
+        }
+        return AmbiguousTimesError(
+            f"{label}: the times of {_PICKUP} ({self._published_as}) are {AMBIGUOUS_FORMS[form]}. Pickups outside the "
+            f"month: {outside:,} of {self._pickups[form]:,} if {readings[0]}, and {otherwise:,} if {readings[1]}, "
+            f"{meaning}. Nothing was written.",
+            remedy="Write the times of all columns as New York local times without a time zone, such as "
+            "2021-03-01 04:36:54.",
+            facts={"column": _PICKUP, "published_as": self._published_as, **counts},
+        )
 
     def interpretations(self) -> Mapping[str, Sequence[str]]:
         """Return how times were read, where they were not plain local times: column name to sentences."""

@@ -37,10 +37,14 @@ _EPOCH_UNITS = {
 }
 
 AMBIGUOUS_FORMS: Mapping[TimeForm, str] = {
+    TimeForm.MONTH_FIRST: "written like 3/1/2021",
     TimeForm.UTC: "marked as UTC",
     **{form: f"numbers of {unit} since 1970" for form, unit in _EPOCH_UNITS.items()},
 }
-"""The forms that mean UTC, but which tools also write for local times, with a phrase that follows "the times are"."""
+"""The forms that have two meanings, with a phrase that follows "the times are".
+
+Tools also write the forms of UTC for local times. Outside of the US, the day comes first.
+"""
 
 INTERPRETATIONS: Mapping[TimeForm, str] = {
     TimeForm.MONTH_FIRST: "Times were written with the month first, such as 03/01/2021 04:36:54 AM.",

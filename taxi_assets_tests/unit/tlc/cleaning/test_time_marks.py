@@ -9,8 +9,9 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 import pytest
 
-from taxi_assets.errors import AmbiguousTimeZoneError, TooManyQuarantinedError
+from taxi_assets.errors import AmbiguousTimesError, TooManyQuarantinedError
 from taxi_assets.tlc.cleaning.clean_month import CleanedMonth, clean_month
+from taxi_assets.tlc.cleaning.file_checks import DEFAULT_CHECKS, FileChecks
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets.tlc.values.new_york import NEW_YORK
@@ -41,8 +42,8 @@ def in_utc(local: dt.datetime) -> dt.datetime:
     return local.replace(tzinfo=ZoneInfo(NEW_YORK)).astimezone(dt.UTC).replace(tzinfo=None)
 
 
-def clean(path: Path, tmp_path: Path) -> CleanedMonth:
-    return clean_month(path, source_record(path), GREEN, OCTOBER, GREEN.rules, tmp_path)
+def clean(path: Path, tmp_path: Path, checks: FileChecks = DEFAULT_CHECKS) -> CleanedMonth:
+    return clean_month(path, source_record(path), GREEN, OCTOBER, GREEN.rules, tmp_path, checks)
 
 
 def write(tmp_path: Path, times: Sequence[dt.datetime], mark: Callable[[dt.datetime], str]) -> Path:
@@ -71,20 +72,21 @@ def test_times_in_utc_are_refused_with_the_column_its_type_both_counts_and_the_r
     tmp_path: Path, mark: str
 ) -> None:
     path = write(tmp_path, [in_utc(time) for time in (FIRST, MIDDLE, LAST)], MARKS[mark])
-    with pytest.raises(AmbiguousTimeZoneError) as error:
+    with pytest.raises(AmbiguousTimesError) as error:
         clean(path, tmp_path)
     kind = f"numbers of {mark} since 1970" if mark in UNITS else "marked as UTC"
     assert str(error.value) == (
-        f"green 2020-10: the times of pickup_datetime (lpep_pickup_datetime, text) are {kind}. Pickups outside "
-        "the month: 1 of 3 if these are New York local times, and 0 if they are in UTC, so they are not New York local "
-        "times. Nothing was written. Write the times of all columns as New York local times without a time zone, such "
-        "as 2021-03-01 04:36:54. [AmbiguousTimeZoneError]"
+        f"green 2020-10: the times of pickup_datetime (lpep_pickup_datetime, text) are {kind}. Pickups outside the "
+        "month: 1 of 3 if these are New York local times, and 0 if they are in UTC, so they are in UTC. Nothing was "
+        "written. "
+        "Write the times of all columns as New York local times without a time zone, such as 2021-03-01 04:36:54. "
+        "[AmbiguousTimesError]"
     )
-    assert error.value.facts["pickups_outside_month_as_local_time"] == 1
+    assert error.value.facts["pickups outside the month if these are New York local times"] == 1
 
 
 def test_marked_times_that_fit_both_readings_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(AmbiguousTimeZoneError, match=r": 0 of 1 if .*, and 0 if .*, so the meaning is uncertain"):
+    with pytest.raises(AmbiguousTimesError, match=r": 0 of 1 if .*, and 0 if .*, so the meaning is uncertain"):
         clean(write(tmp_path, [MIDDLE], MARKS["Z"]), tmp_path)
 
 
@@ -95,10 +97,29 @@ def test_a_file_that_mixes_marks_is_judged_by_each_mark(tmp_path: Path) -> None:
         trip(pickup_datetime=MARKS[mark](time), dropoff_datetime=MARKS[mark](time + MINUTES))
         for time, mark in local + utc
     ]
-    with pytest.raises(AmbiguousTimeZoneError, match="are numbers of seconds since 1970"):
+    with pytest.raises(AmbiguousTimesError, match="are numbers of seconds since 1970"):
         clean(write_trips(tmp_path / "m.csv", LAYOUT, trips), tmp_path)
     cleaned = clean(write_trips(tmp_path / "m.csv", LAYOUT, trips[: len(local)]), tmp_path)
     assert pickups(cleaned) == [FIRST, MIDDLE, FIRST]
+
+
+def day_first(time: dt.datetime) -> str:
+    return f"{time:%d/%m/%Y %H:%M}"
+
+
+def test_times_with_the_day_first_are_refused_where_they_could_be_read_with_the_month_first(tmp_path: Path) -> None:
+    times = [dt.datetime(2020, 10, day, 12) for day in range(1, 13)]  # noqa: DTZ001
+    with pytest.raises(AmbiguousTimesError, match=r"/2021\. .* 11 of 11 if the month is first, and 0 if the day"):
+        # These files also have months that are not theirs, which the run allows.
+        clean(write(tmp_path, times, day_first), tmp_path, FileChecks(allow_other_months=True))
+    joined = [*[trip()] * 30, *(trip(pickup_datetime=day_first(time)) for time in times)]
+    with pytest.raises(AmbiguousTimesError):
+        clean(write_trips(tmp_path / "m.csv", LAYOUT, joined), tmp_path)
+
+
+def test_times_whose_day_and_month_are_equal_need_no_decision(tmp_path: Path) -> None:
+    time = dt.datetime(2020, 10, 10, 12)  # noqa: DTZ001
+    assert pickups(clean(write(tmp_path, [time], day_first), tmp_path)) == [time]
 
 
 def test_a_few_marked_rows_whose_meaning_is_uncertain_go_to_quarantine(tmp_path: Path) -> None:
@@ -110,7 +131,7 @@ def test_a_few_marked_rows_whose_meaning_is_uncertain_go_to_quarantine(tmp_path:
         "dropoff_datetime": 2,
     }
     assert cleaned.report.interpretations == {}
-    with pytest.raises(AmbiguousTimeZoneError):
+    with pytest.raises(AmbiguousTimesError):
         clean(write_trips(tmp_path / "m.csv", LAYOUT, [*[trip()] * 37, marked, marked]), tmp_path)
 
 
@@ -135,7 +156,7 @@ def test_typed_times_in_utc_are_judged_like_texts(tmp_path: Path, unit: str) -> 
         return write_parquet(tmp_path / "m.parquet", LAYOUT, columns)
 
     assert pickups(clean(parquet([FIRST, MIDDLE, LAST]), tmp_path)) == [FIRST, MIDDLE, LAST]
-    with pytest.raises(AmbiguousTimeZoneError, match=rf"lpep_pickup_datetime, timestamp\[{unit}, tz=UTC\]"):
+    with pytest.raises(AmbiguousTimesError, match=rf"lpep_pickup_datetime, timestamp\[{unit}, tz=UTC\]"):
         clean(parquet([in_utc(time) for time in (FIRST, MIDDLE, LAST)]), tmp_path)
 
 

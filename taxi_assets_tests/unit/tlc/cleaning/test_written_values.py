@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taxi_assets.errors import AmbiguousTimeZoneError, TooManyQuarantinedError
+from taxi_assets.errors import AmbiguousTimesError, TooManyQuarantinedError
 from taxi_assets.tlc.cleaning.clean_month import CleanedMonth, clean_month
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.registry import SERVICES
@@ -306,7 +306,7 @@ def test_a_month_is_read_with_the_right_values_or_refused_whatever_tool_has_writ
 ) -> None:
     path = write(folder, drawn, type_)
     if TIME_WRITERS[drawn.writer].true_utc:
-        with pytest.raises(AmbiguousTimeZoneError, match="pickup_datetime"):
+        with pytest.raises(AmbiguousTimesError, match="pickup_datetime"):
             clean(path, drawn.month, folder)
         return
     cleaned = clean(path, drawn.month, folder)
