@@ -55,8 +55,8 @@ class CleaningConfig(_RunConfig):
         default=DEFAULT_CHECKS.maximum_share_malformed,
         ge=0,
         le=1,
-        description="The largest accepted share of rows with another number of fields than the header, from 0 to 1. "
-        "Such rows go to quarantine.",
+        description="The largest accepted share of rows with another number of fields than the header, and of rows "
+        "whose pickup time cannot be read, from 0 to 1. Such rows go to quarantine.",
     )
 
 

@@ -29,8 +29,8 @@ class FileChecks:
 
     Attributes:
         allow_other_months: Whether most of the pickups may be in other months.
-        maximum_share_malformed: The largest accepted share of rows with another number of fields than the header, 0 to
-            1.
+        maximum_share_malformed: The largest accepted share of rows with another number of fields than the header, and
+            of rows whose pickup time cannot be read, 0 to 1.
     """
 
     allow_other_months: bool = False

@@ -55,6 +55,10 @@ class UnreadableValues:
                     values = _published_values(raw, position).filter(pa.array(mask)).drop_null()[:_EXAMPLE_ROWS]
                     examples.update(dict.fromkeys(str(to_json_value(value))[:_EXAMPLE_LENGTH] for value in values))
 
+    def rows_of(self, column: str) -> int:
+        """Return the number of rows in which the value of a column cannot be read."""
+        return self._rows.get(column, 0)
+
     def columns(self) -> Mapping[str, UnreadableColumn]:
         """Return the columns by name, those with the most unreadable values first."""
         by_rows = sorted(self._rows, key=lambda name: (-self._rows[name], name))
@@ -110,7 +114,7 @@ def too_many_quarantined_error(
     counts = ", ".join(f"{name} {count:,}" for name, count in reasons.items())
     columns = {name: _describe(name, column, rows) for name, column in list(unreadable.items())[:_NAMED_COLUMNS]}
     facts = {f"unreadable {name}": text for name, text in columns.items()}
-    if reading_errors > MAXIMUM_SHARE_QUARANTINED * rows:
+    if reading_errors > MAXIMUM_SHARE_QUARANTINED * rows or 2 * reading_errors > quarantined:
         remedy = (
             "Check these values in the file: its format may have changed."
             if columns

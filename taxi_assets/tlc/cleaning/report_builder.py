@@ -120,7 +120,7 @@ class ReportBuilder:
             raise self.too_many_quarantined_error(label, before_end=True)
 
     def check_file(self, label: str, checks: FileChecks) -> None:
-        """Refuse a file of another month, or with too many malformed rows.
+        """Refuse a file of another month, or with a part that does not have the columns of its header.
 
         Args:
             label: Names the file in errors, such as "green 2020-10".
@@ -129,11 +129,14 @@ class ReportBuilder:
         Raises:
             WrongMonthError: Most pickups are in other months.
             ColumnMismatchError: Too many rows have another number of fields than the header.
+            TooManyQuarantinedError: Too many pickup times cannot be read.
         """
         step = f"ops/clean_{self._service.name}/config"
         malformed, rows = self._reasons[WRONG_FIELD_COUNT], self._clean.rows + self._quarantined
         limit = f"{step}/maximum_share_malformed"
         self._malformed_rows.require_few(label, malformed, rows, checks.maximum_share_malformed, limit)
+        if self._unreadable.rows_of("pickup_datetime") > checks.maximum_share_malformed * rows:
+            raise self.too_many_quarantined_error(label)
         if not checks.allow_other_months:
             self._pickup_months.require_month(label, f"{step}/allow_other_months: true")
 
