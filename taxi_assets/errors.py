@@ -130,7 +130,7 @@ class WrongMonthError(PermanentError):
 
 
 class TooManyQuarantinedError(PermanentError):
-    """More than half of the rows of a month break a rule or cannot be read. Nothing is written.
+    """More than half of the rows of a month break a rule, or more than 5% cannot be read. Nothing is written.
 
     This indicates a changed format. The message names the columns that cannot be read. A file in which hardly any row
     can be read is refused before its end.

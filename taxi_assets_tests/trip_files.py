@@ -18,12 +18,16 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet
 
+from taxi_assets.tlc.cleaning.file_checks import FileChecks
 from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.sources.source_record import SourceRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+ANY_FILE = FileChecks(allow_other_months=True, maximum_share_unreadable=1)
+"""For tests of few rows, of which many cannot be read."""
 
 REAL = Path(__file__).parents[1] / ".." / "shared" / "data"
 

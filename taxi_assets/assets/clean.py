@@ -100,7 +100,7 @@ def clean_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Ass
                 outcome = "rebuilt"
                 if not config.allow_same_file:
                     _require_own_file(raw, lake, service, month)
-                checks = FileChecks(config.allow_other_months, config.maximum_share_malformed)
+                checks = FileChecks(config.allow_other_months, config.maximum_share_unreadable)
                 with raw.as_local_file() as path:
                     cleaned = clean_month(path, raw.record, service, month, rules, folder, checks)
                 partitions = {

@@ -51,12 +51,12 @@ class CleaningConfig(_RunConfig):
         default=False,
         description="Clean the file even if another month was built from a file with the same bytes.",
     )
-    maximum_share_malformed: float = Field(
-        default=DEFAULT_CHECKS.maximum_share_malformed,
+    maximum_share_unreadable: float = Field(
+        default=DEFAULT_CHECKS.maximum_share_unreadable,
         ge=0,
         le=1,
-        description="The largest accepted share of rows with another number of fields than the header, and of rows "
-        "whose pickup time cannot be read, from 0 to 1. Such rows go to quarantine.",
+        description="The largest accepted share of rows that cannot be read, from 0 to 1: they have another number of "
+        "fields than the header, or a value that cannot be read. Such rows go to quarantine.",
     )
 
 

@@ -44,7 +44,7 @@ def list_parts(archive: ZipFile) -> list[Part]:
         ArchiveContentError: A member is not CSV or Parquet, or is encrypted; or there are no parts.
     """
     members = [info for info in archive.infolist() if not info.is_dir() and not _is_hidden(info.filename)]
-    parts = [Part(info, _format_of(info)) for info in sorted(members, key=lambda info: info.filename)]
+    parts = [Part(info, _format_of(archive, info)) for info in sorted(members, key=lambda info: info.filename)]
     if not parts:
         raise ArchiveContentError("has no CSV or Parquet files")
     return parts
@@ -54,14 +54,20 @@ def _is_hidden(name: str) -> bool:
     return any(part.startswith((".", "_")) for part in PurePosixPath(name).parts)
 
 
-def _format_of(info: ZipInfo) -> FileFormat:
-    name = info.filename
+def _format_of(archive: ZipFile, info: ZipInfo) -> FileFormat:
+    name = PurePosixPath(info.filename).name
     if info.flag_bits & 1:
-        raise ArchiveContentError(f"is encrypted: {name} needs a password")
+        raise ArchiveContentError(f"is encrypted: {info.filename} needs a password")
     for format_ in FileFormat:
         if format_ is not FileFormat.ZIP and name.lower().endswith(f".{format_}"):
             return format_
-    raise ArchiveContentError(f"contains {name}, which is not CSV or Parquet")
+    if "." not in name:  # as Hadoop calls parts
+        with archive.open(info) as part:
+            head = part.read(len(b"PAR1"))
+        if head == b"PAR1":
+            return FileFormat.PARQUET
+        return FileFormat.CSV_GZ if head.startswith(b"\x1f\x8b") else FileFormat.CSV
+    raise ArchiveContentError(f"contains {info.filename}, which is not CSV or Parquet")
 
 
 @contextmanager

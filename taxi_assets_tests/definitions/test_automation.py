@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 MONTH = "2013-09"
 LAYERS = ("raw", "clean", "quarantine", "warehouse")
 HEADER = "VendorID,lpep_pickup_datetime,Lpep_dropoff_datetime,Store_and_fwd_flag,RateCodeID,Passenger_count,"
-HEADER += "Trip_distance,Fare_amount,Extra,MTA_tax,Tip_amount,Tolls_amount,Total_amount,Payment_type"
-ROW = "2,2013-09-0{day} 08:14:37,2013-09-0{day} 09:09:06,N,1,1,2.5,21.25,0,0,0,0,21.25,2"
+HEADER += "Trip_distance,Fare_amount,Extra,MTA_tax,Tip_amount,Tolls_amount,Total_amount,Payment_type,Trip_type,"
+HEADER += "PULocationID,DOLocationID"
+ROW = "2,2013-09-0{day} 08:14:37,2013-09-0{day} 09:09:06,N,1,1,2.5,21.25,0,0,0,0,21.25,2,1,7,8"
 
 
 class AutomationHarness:

@@ -29,12 +29,12 @@ class FileChecks:
 
     Attributes:
         allow_other_months: Whether most of the pickups may be in other months.
-        maximum_share_malformed: The largest accepted share of rows with another number of fields than the header, and
-            of rows whose pickup time cannot be read, 0 to 1.
+        maximum_share_unreadable: The largest accepted share of rows that cannot be read, 0 to 1: they have another
+            number of fields than the header, or a value that cannot be read.
     """
 
     allow_other_months: bool = False
-    maximum_share_malformed: float = 0.05
+    maximum_share_unreadable: float = 0.05
 
 
 DEFAULT_CHECKS = FileChecks()
@@ -98,7 +98,7 @@ class MalformedRows:
             malformed: The number of malformed rows.
             rows: The number of all rows.
             maximum_share: The largest accepted share of malformed rows, 0 to 1.
-            run_config: The place of `maximum_share_malformed` in the run config.
+            run_config: The place of `maximum_share_unreadable` in the run config.
 
         Raises:
             ColumnMismatchError: Too many rows are malformed.

@@ -55,10 +55,6 @@ class UnreadableValues:
                     values = _published_values(raw, position).filter(pa.array(mask)).drop_null()[:_EXAMPLE_ROWS]
                     examples.update(dict.fromkeys(str(to_json_value(value))[:_EXAMPLE_LENGTH] for value in values))
 
-    def rows_of(self, column: str) -> int:
-        """Return the number of rows in which the value of a column cannot be read."""
-        return self._rows.get(column, 0)
-
     def columns(self) -> Mapping[str, UnreadableColumn]:
         """Return the columns by name, those with the most unreadable values first."""
         by_rows = sorted(self._rows, key=lambda name: (-self._rows[name], name))
@@ -99,6 +95,7 @@ def too_many_quarantined_error(
     reasons: Mapping[str, int],
     unreadable: Mapping[str, UnreadableColumn],
     before_end: bool = False,
+    limit: str | None = None,
 ) -> TooManyQuarantinedError:
     """Return the error for a month with too many quarantined rows.
 
@@ -110,18 +107,16 @@ def too_many_quarantined_error(
         reasons: The number of rows per reason.
         unreadable: The columns with unreadable values.
         before_end: Whether the file has more rows.
+        limit: The place in the run config of the limit of unreadable rows, if it is exceeded.
     """
     counts = ", ".join(f"{name} {count:,}" for name, count in reasons.items())
     columns = {name: _describe(name, column, rows) for name, column in list(unreadable.items())[:_NAMED_COLUMNS]}
     facts = {f"unreadable {name}": text for name, text in columns.items()}
-    if reading_errors > MAXIMUM_SHARE_QUARANTINED * rows or 2 * reading_errors > quarantined:
-        remedy = (
-            "Check these values in the file: its format may have changed."
-            if columns
-            else ("Check the file: its format may have changed.")
-        )
-    else:
-        remedy = "Check the file: its format may have changed. To skip rules, choose them in the run config."
+    remedy = f"Check {'these values in ' if columns else ''}the file: its format may have changed."
+    if limit is not None and quarantined <= MAXIMUM_SHARE_QUARANTINED * rows:
+        remedy += f" To quarantine the rows that cannot be read, raise {limit} in the run config."
+    elif limit is None and reading_errors <= MAXIMUM_SHARE_QUARANTINED * rows:
+        remedy += " To skip rules, choose them in the run config."
     return TooManyQuarantinedError(
         f"{label}: {quarantined:,} of {'the first ' if before_end else ''}{rows:,} rows would be quarantined "
         f"({counts}). {''.join(f'{text}. ' for text in columns.values())}Nothing was written.",

@@ -23,7 +23,7 @@ from taxi_assets.tlc.cleaning.report import (
 from taxi_assets.tlc.cleaning.time_marks import TimeMarks
 from taxi_assets.tlc.readers.header import readable_name
 from taxi_assets.tlc.readers.json_text import to_json_value
-from taxi_assets.tlc.rules import READING_REASONS, WRONG_FIELD_COUNT
+from taxi_assets.tlc.rules import READING_REASONS, REPEATED_HEADER, WRONG_FIELD_COUNT
 from taxi_assets.tlc.schema import ColumnType
 
 if TYPE_CHECKING:
@@ -129,14 +129,15 @@ class ReportBuilder:
         Raises:
             WrongMonthError: Most pickups are in other months.
             ColumnMismatchError: Too many rows have another number of fields than the header.
-            TooManyQuarantinedError: Too many pickup times cannot be read.
+            TooManyQuarantinedError: Too many rows cannot be read.
         """
         step = f"ops/clean_{self._service.name}/config"
         malformed, rows = self._reasons[WRONG_FIELD_COUNT], self._clean.rows + self._quarantined
-        limit = f"{step}/maximum_share_malformed"
-        self._malformed_rows.require_few(label, malformed, rows, checks.maximum_share_malformed, limit)
-        if self._unreadable.rows_of("pickup_datetime") > checks.maximum_share_malformed * rows:
-            raise self.too_many_quarantined_error(label)
+        limit = f"{step}/maximum_share_unreadable"
+        self._malformed_rows.require_few(label, malformed, rows, checks.maximum_share_unreadable, limit)
+        unreadable = self._reading_errors - self._reasons[REPEATED_HEADER]
+        if unreadable > checks.maximum_share_unreadable * rows:
+            raise self.too_many_quarantined_error(label, limit=limit)
         if not checks.allow_other_months:
             self._pickup_months.require_month(label, f"{step}/allow_other_months: true")
 
@@ -144,12 +145,15 @@ class ReportBuilder:
         """Return the forms of times that may be in UTC, or refuse the file; see `TimeMarks.uncertain_forms`."""
         return self._time_marks.uncertain_forms(label, rows=self._clean.rows + self._quarantined)
 
-    def too_many_quarantined_error(self, label: str, *, before_end: bool = False) -> TooManyQuarantinedError:
+    def too_many_quarantined_error(
+        self, label: str, *, before_end: bool = False, limit: str | None = None
+    ) -> TooManyQuarantinedError:
         """Return the error for a month with too many quarantined rows.
 
         Args:
             label: Names the file, such as "green 2020-10".
             before_end: Whether the file has more rows than were added.
+            limit: The place in the run config of the limit of unreadable rows, if it is exceeded.
         """
         return too_many_quarantined_error(
             label,
@@ -159,6 +163,7 @@ class ReportBuilder:
             reasons=dict(sorted(self._reasons.items())),
             unreadable=self._unreadable.columns(),
             before_end=before_end,
+            limit=limit,
         )
 
     def build(self, record: SourceRecord, rules: Sequence[Rule], data_version: str) -> CleaningReport:

@@ -127,10 +127,10 @@ def first_rows(file: BinaryIO, format_: FileFormat, rows: int, dialect: CsvDiale
             return FirstRows(schema.names, [str(type_) for type_ in schema.types], values)
     with open_bytes(file, format_, dialect.encoding) as bytes_:
         blocks = CsvBlockReader(bytes_, label="the file", quoting=dialect.quoting)
-        following = blocks.peek().decode()
-    lines = [line for line in following.splitlines() if line]
-    quoted = csv.reader(io.StringIO(following, newline=""), delimiter=dialect.delimiter)
-    records = filter(None, quoted) if dialect.quoting else (split_fields(line, dialect.delimiter) for line in lines)
+        following = blocks.peek()
+    quoted = csv.reader(io.StringIO(following.decode(), newline=""), delimiter=dialect.delimiter)
+    lines = (split_fields(line.decode(), dialect.delimiter) for line in following.splitlines() if line)
+    records = filter(None, quoted) if dialect.quoting else lines
     fields = list(itertools.islice(records, rows))
     header = split_fields(blocks.header, dialect.delimiter)
     width = max([len(header), *map(len, fields)])

@@ -28,6 +28,7 @@ from taxi_assets.tlc.readers import csv_blocks
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets_tests.trip_files import (
+    ANY_FILE,
     LAYOUTS,
     REAL,
     plain_reading,
@@ -52,7 +53,8 @@ OCTOBER = Month(2020, 10)
 def clean(path: Path, output_dir: Path, rules: Sequence[str] | None = None, **record: Any) -> CleanedMonth:
     """Clean a file of green 2020-10."""
     output_dir.mkdir(exist_ok=True)
-    return clean_month(path, source_record(path, **record), GREEN, OCTOBER, GREEN.select_rules(rules), output_dir)
+    record_ = source_record(path, **record)
+    return clean_month(path, record_, GREEN, OCTOBER, GREEN.select_rules(rules), output_dir, ANY_FILE)
 
 
 # --- every real file, value by value ---------------------------------------------------------------------------------
@@ -365,8 +367,8 @@ def test_a_month_with_more_than_half_in_quarantine_is_rejected_with_the_reasons(
         clean(path, tmp_path)
     assert str(error.value).startswith(
         "green 2020-10: 2 of 3 rows would be quarantined (unreadable_value 1, zero_passengers 1). tip_amount "
-        "(tip_amount, text) cannot be read in 33% of the rows, such as '?'. Nothing was written. Check the file: its "
-        "format may have changed. To skip rules, choose them in the run config."
+        "(tip_amount, text) cannot be read in 33% of the rows, such as '?'. Nothing was written. Check these values "
+        "in the file: its format may have changed. To skip rules, choose them in the run config."
     )
     assert_no_report_written(tmp_path)
 

@@ -20,7 +20,7 @@ from taxi_assets.tlc.cleaning.clean_month import clean_month
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.readers import csv_blocks
 from taxi_assets.tlc.services.registry import SERVICES
-from taxi_assets_tests.trip_files import LAYOUTS, TRIP, csv_rows, service_of, source_record, write_csv
+from taxi_assets_tests.trip_files import ANY_FILE, LAYOUTS, TRIP, csv_rows, service_of, source_record, write_csv
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -205,7 +205,8 @@ def test_every_row_is_clean_or_quarantined_with_each_value_in_its_column(
     expected = dict(enumerate(expected_of(drawn, path), 1))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(csv_blocks, "BLOCK_BYTES", drawn.block)
-        cleaned = clean_month(path, source_record(path), service, OCTOBER, service.select_rules(rules), folder)
+        selected = service.select_rules(rules)
+        cleaned = clean_month(path, source_record(path), service, OCTOBER, selected, folder, ANY_FILE)
     clean = {row["source_row"]: row for row in pyarrow.parquet.read_table(cleaned.clean).to_pylist()}
     rejected = {row["source_row"]: row for row in pyarrow.parquet.read_table(cleaned.quarantine).to_pylist()}
     assert sorted([*clean, *rejected]) == list(expected)
@@ -241,7 +242,7 @@ def assert_reconciled_or_named_error(path: Path, rows: int, folder: Path, *, row
     green = SERVICES["green"]
     rejection = None
     try:
-        cleaned = clean_month(path, source_record(path, rows=rows), green, OCTOBER, green.rules, folder)
+        cleaned = clean_month(path, source_record(path, rows=rows), green, OCTOBER, green.rules, folder, ANY_FILE)
     except TaxiAssetsError as error:
         rejection = error
     event(type(rejection).__name__)

@@ -11,11 +11,11 @@ import pytest
 
 from taxi_assets.errors import AmbiguousTimesError, TooManyQuarantinedError
 from taxi_assets.tlc.cleaning.clean_month import CleanedMonth, clean_month
-from taxi_assets.tlc.cleaning.file_checks import DEFAULT_CHECKS, FileChecks
+from taxi_assets.tlc.cleaning.file_checks import FileChecks
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets.tlc.values.new_york import NEW_YORK
-from taxi_assets_tests.trip_files import TRIP, source_record, trip, write_parquet, write_trips
+from taxi_assets_tests.trip_files import ANY_FILE, TRIP, source_record, trip, write_parquet, write_trips
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,7 +42,7 @@ def in_utc(local: dt.datetime) -> dt.datetime:
     return local.replace(tzinfo=ZoneInfo(NEW_YORK)).astimezone(dt.UTC).replace(tzinfo=None)
 
 
-def clean(path: Path, tmp_path: Path, checks: FileChecks = DEFAULT_CHECKS) -> CleanedMonth:
+def clean(path: Path, tmp_path: Path, checks: FileChecks = ANY_FILE) -> CleanedMonth:
     return clean_month(path, source_record(path), GREEN, OCTOBER, GREEN.rules, tmp_path, checks)
 
 

@@ -10,12 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from taxi_assets.errors import ColumnMismatchError
+from taxi_assets.errors import ColumnMismatchError, InvalidFileError
 from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.readers import csv_blocks
 from taxi_assets.tlc.readers.open_trips import open_trips
 from taxi_assets.tlc.services.green import GREEN
+from taxi_assets.tlc.sources.validate_file import validate_file
 from taxi_assets_tests.trip_files import LAYOUTS, trip
 
 if TYPE_CHECKING:
@@ -108,13 +109,13 @@ def parquet_part(trips: Sequence[Mapping[str, str]]) -> bytes:
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-@pytest.mark.parametrize("extension", ["csv", "parquet", "PARQUET"])
+@pytest.mark.parametrize("extension", [".csv", ".parquet", ".PARQUET", ""])
 def test_the_parts_of_an_archive_are_read_in_the_order_of_their_names(
     extension: str, compression: int, tmp_path: Path
 ) -> None:
     parts = [TRIPS[:20], TRIPS[20:50], TRIPS[50:]]
-    contents = [part(trips) if extension == "csv" else parquet_part(trips) for trips in parts]
-    names = [f"202010/part-{number}.{extension}" for number in range(3)]
+    contents = [part(trips) if extension == ".csv" else parquet_part(trips) for trips in parts]
+    names = [f"202010/part-{number}{extension}" for number in range(3)]
     hidden = {"__MACOSX/._part-0.csv": b"x", "202010/_SUCCESS": b"", "202010/": b""}
     path = tmp_path / "m.zip"
     path.write_bytes(archive(hidden | dict(zip(names[::-1], contents[::-1], strict=True)), compression))
@@ -139,3 +140,47 @@ def test_an_error_names_the_part(tmp_path: Path) -> None:
     path.write_bytes(archive({"1.csv": part(TRIPS[:30]), "2.csv": part(TRIPS[30:]).replace(b"VendorID", b"vendor")}))
     with pytest.raises(ColumnMismatchError, match=r"green 2020-10, 2\.csv: the file has no column for vendor_id"):
         read(path, FileFormat.ZIP)
+
+
+@pytest.mark.parametrize(
+    ("parts", "finding"),
+    [
+        ({"notes.pdf": b"x", "1.csv": part(TRIPS)}, "the zip archive contains notes.pdf, which is not CSV or Parquet"),
+        ({"2020/1.zip": archive({"1.csv": part(TRIPS)})}, "the zip archive contains 2020/1.zip, which is not CSV"),
+        ({"__MACOSX/._1.csv": b"x"}, "the zip archive has no CSV or Parquet files"),
+        ({"1.csv": part(TRIPS), "2.csv": b"<html></html>"}, "in 2.csv, it is an HTML page, not CSV text"),
+        ({"1.csv": part(TRIPS)[:-30]}, "in 1.csv, it is truncated in the middle of its last line"),
+        ({"1.parquet": parquet_part(TRIPS)[:-30]}, "in 1.parquet, it is a Parquet file without a footer"),
+    ],
+)
+def test_an_archive_with_anything_else_is_refused(parts: Mapping[str, bytes], finding: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.zip"
+    path.write_bytes(archive(parts))
+    with pytest.raises(InvalidFileError) as error:
+        validate_file(path, FileFormat.ZIP, label="green 2020-10", url="here")
+    assert finding in str(error.value)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "changed", "encrypted", "bomb"])
+def test_a_damaged_archive_is_refused(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.zip"
+    content = bytearray(archive({"1.parquet": parquet_part(TRIPS)}, zipfile.ZIP_STORED))
+    if damage == "truncated":
+        del content[len(content) // 2 :]
+    elif damage == "changed":
+        content[200] ^= 1
+    elif damage == "encrypted":
+        content[content.index(b"PK\x01\x02") + 8] |= 1
+    else:
+        content = bytearray(archive({"1.csv": b"a,b\n" + b"1,2\n" * 10_000_000}))
+    path.write_bytes(content)
+    with pytest.raises(InvalidFileError, match=r"zip archive|in 1\.csv, it expands to more than"):
+        validate_file(path, FileFormat.ZIP, label="green 2020-10", url="here")
+
+
+def test_the_rows_of_all_parts_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "m.zip"
+    path.write_bytes(
+        archive({"1.csv": part(TRIPS[:20]), "2.parquet": parquet_part(TRIPS[20:50]), "3": part(TRIPS[50:])})
+    )
+    assert validate_file(path, FileFormat.ZIP, label="", url="") == len(TRIPS)

@@ -14,7 +14,7 @@ import pytest
 from taxi_assets.tlc.cleaning.clean_month import CleanedMonth, clean_month
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.registry import SERVICES
-from taxi_assets_tests.trip_files import REAL, service_and_month, source_record
+from taxi_assets_tests.trip_files import ANY_FILE, REAL, service_and_month, source_record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +60,7 @@ def plain_rows(path: Path) -> list[dict[str, Any]]:
 def clean(path: Path, output_dir: Path, service: str = "", **record: Any) -> CleanedMonth:
     name, month = service_and_month(path)
     known = SERVICES[service or name]
-    return clean_month(path, source_record(path, **record), known, month, known.rules, output_dir)
+    return clean_month(path, source_record(path, **record), known, month, known.rules, output_dir, ANY_FILE)
 
 
 @pytest.mark.parametrize("path", REAL_FILES, ids=lambda path: path.name)
