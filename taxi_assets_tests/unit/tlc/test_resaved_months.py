@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from taxi_assets.errors import (
-    AmbiguousTimeZoneError,
+    AmbiguousTimesError,
     ColumnMismatchError,
     InvalidFileError,
     TaxiAssetsError,
@@ -242,7 +242,7 @@ def write_zip(parts: dict[str, bytes], folder: Path) -> Path:
 
 
 REFUSALS = (
-    AmbiguousTimeZoneError,
+    AmbiguousTimesError,
     ColumnMismatchError,
     InvalidFileError,
     TooManyQuarantinedError,
