@@ -31,7 +31,7 @@ from taxi_assets.tlc.cleaning.clean_month import clean_month
 from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets.tlc.sources.download import DownloadedFile, download
 from taxi_assets.tlc.sources.source_record import SourceUrl
-from taxi_assets_tests.trip_files import LAYOUTS, format_of, service_and_month, service_of
+from taxi_assets_tests.trip_files import ANY_FILE, LAYOUTS, format_of, service_and_month, service_of
 from taxi_assets_tests.unit.tlc.services.test_for_hire import MEANING
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ def fetch_and_clean(path: Path, folder: Path, service: str = "") -> CleanedMonth
     candidate = SourceUrl(path.as_uri(), "test", format_of(path))
     fetched = download(f"{schema.name} {month}", [candidate], known=None, output_dir=folder, log=LOG)
     assert isinstance(fetched, DownloadedFile)
-    return clean_month(fetched.path, fetched.record, schema, month, schema.rules, folder)
+    return clean_month(fetched.path, fetched.record, schema, month, schema.rules, folder, ANY_FILE)
 
 
 def error_name(error: TaxiAssetsError, path: Path) -> str:

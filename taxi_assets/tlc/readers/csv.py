@@ -141,7 +141,7 @@ class CsvReader:
         row = self._blocks.rows
         self._header_rows.append(MalformedRow(row, [REPEATED_HEADER], text))
         following = block.part(header + 1, block.rows).content or self._blocks.peek()
-        self.layout = self._read_header(text, following, f"{self._label}, from the header in data row {row:,} on")
+        self.layout = self._read_header(text, following, f"{self._label}: from the header in data row {row:,} on")
 
     def _batch(self, block: Block, parsed: _ParsedBlock) -> RawBatch:
         first = self._blocks.rows + 1

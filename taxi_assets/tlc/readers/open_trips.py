@@ -83,7 +83,7 @@ class ArchiveReader:
         """
         rows = 0
         for part in list_parts(self._archive):
-            label = f"{self._label}, {part.name}"
+            label = f"{self._label}: {part.name}"
             with (
                 open_part(self._archive, part) as file,
                 open_trips(file, part.format, self._service, label=label, month=self._month, rows=rows) as reader,

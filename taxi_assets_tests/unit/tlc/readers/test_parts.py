@@ -138,7 +138,7 @@ def test_each_part_of_an_archive_has_its_own_columns(tmp_path: Path) -> None:
 def test_an_error_names_the_part(tmp_path: Path) -> None:
     path = tmp_path / "m.zip"
     path.write_bytes(archive({"1.csv": part(TRIPS[:30]), "2.csv": part(TRIPS[30:]).replace(b"VendorID", b"vendor")}))
-    with pytest.raises(ColumnMismatchError, match=r"green 2020-10, 2\.csv: the file has no column for vendor_id"):
+    with pytest.raises(ColumnMismatchError, match=r"green 2020-10: 2\.csv: the file has no column for vendor_id"):
         read(path, FileFormat.ZIP)
 
 
