@@ -71,7 +71,8 @@ def test_the_config_is_what_the_file_says(tmp_path: Path) -> None:
         ),
         (
             "ops:\n  clean_green:\n    config:\n      rule: []\n",
-            "line 4: ops.clean_green.config.rule is unknown. Use one of these names: rules.",
+            "line 4: ops.clean_green.config.rule is unknown. Use one of these names: allow_other_months, "
+            "allow_same_file, maximum_share_unreadable, rules.",
         ),
         (
             "ops:\n  clean_green:\n    config:\n      rules:\n      - zero_passengers\n      - few\n",
