@@ -15,6 +15,7 @@ from taxi_assets_tests.pipeline_harness import Deployment
 if TYPE_CHECKING:
     import dagster as dg
 
+OPTIONS = ("allow_other_months", "allow_same_file", "maximum_share_unreadable", "rules")
 RULES = ", ".join(rule.name for rule in SERVICES["green"].rules)
 
 
@@ -71,8 +72,7 @@ def test_the_config_is_what_the_file_says(tmp_path: Path) -> None:
         ),
         (
             "ops:\n  clean_green:\n    config:\n      rule: []\n",
-            "line 4: ops.clean_green.config.rule is unknown. Use one of these names: allow_other_months, "
-            "allow_same_file, maximum_share_unreadable, rules.",
+            "line 4: ops.clean_green.config.rule is unknown. Use one of these names: " + ", ".join(OPTIONS) + ".",
         ),
         (
             "ops:\n  clean_green:\n    config:\n      rules:\n      - zero_passengers\n      - few\n",
