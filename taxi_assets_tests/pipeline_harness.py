@@ -179,7 +179,7 @@ class StoredMonth:
     raw: Mapping[str, str]
     """SHA-256 digests of the raw files by extension. There is one file, unless something went wrong."""
     record: Mapping[str, Any] | None
-    """The source record of the raw file, without the download time."""
+    """The source record of the raw file, without the download time, and the inode and change time of a local file."""
     quarantine: ParquetContent | None
     clean: ParquetContent | None
     warehouse: tuple[tuple[Any, ...], ...]
@@ -201,6 +201,14 @@ class StoredMonth:
             and sorted(row[-1] for row in self.warehouse) == sorted(clean.source_rows)
             and self.loaded == (clean.data_version, clean.rows)
         )
+
+
+def _comparable(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a source record without the values that copies of a deployment do not share."""
+    comparable = {name: value for name, value in record.items() if name != "fetched_at"}
+    if record["url"].startswith("file:"):
+        comparable["etag"] = "-".join(record["etag"].strip('"').split("-")[:2])
+    return comparable
 
 
 def read_stored_month(deployment: Deployment, service: str, month: str) -> StoredMonth:
@@ -240,7 +248,7 @@ def build_stored_month(
     fields = None if record is None else json.loads(record)
     return StoredMonth(
         raw=raw,
-        record=fields and {name: value for name, value in fields.items() if name != "fetched_at"},
+        record=fields and _comparable(fields),
         quarantine=_parquet_content(read(f"quarantine/{prefix}.parquet")),
         clean=_parquet_content(read(f"clean/{prefix}.parquet")),
         warehouse=warehouse,

@@ -16,7 +16,7 @@ import dagster as dg
 import duckdb
 import pytest
 
-from taxi_assets.errors import InvalidFileError, TaxiAssetsError
+from taxi_assets.errors import NotPublishedError, TaxiAssetsError
 from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.sources.download import DownloadedFile, RetrySettings, download
 from taxi_assets.tlc.sources.source_record import SourceUrl
@@ -238,7 +238,7 @@ def test_a_redirect_leads_only_to_http_or_https(tmp_path: Path, target: str) -> 
 
 def test_an_error_page_is_quoted_in_one_line_without_control_characters(tmp_path: Path) -> None:
     page = f"<html><title>\x1b[31mred\x07\r\n{MARKUP}\u202e&#27;[2J</title></html>".encode()
-    with LoopbackPublisher({NAME: page}) as publisher, pytest.raises(InvalidFileError) as error:
+    with LoopbackPublisher({NAME: page}) as publisher, pytest.raises(NotPublishedError) as error:
         get(publisher.url(NAME), tmp_path / "output")
     assert str(error.value).isprintable()
     assert "[31mred" in str(error.value)
