@@ -37,13 +37,13 @@ class Part(NamedTuple):
 def list_parts(archive: ZipFile) -> list[Part]:
     """Return the parts of an archive, sorted by name. Their rows are numbered in this order.
 
-    Members that tools add are left out: folders, and names that begin with `.` or `_`, such as `__MACOSX` and
-    `_SUCCESS`.
+    Members that tools add are left out: folders, empty files, and names that begin with `.` or `_`, such as `__MACOSX`
+    and `_SUCCESS`.
 
     Raises:
         ArchiveContentError: A member is not CSV or Parquet, or is encrypted; or there are no parts.
     """
-    members = [info for info in archive.infolist() if not info.is_dir() and not _is_hidden(info.filename)]
+    members = [info for info in archive.infolist() if info.file_size and not _is_hidden(info.filename)]
     parts = [Part(info, _format_of(archive, info)) for info in sorted(members, key=lambda info: info.filename)]
     if not parts:
         raise ArchiveContentError("has no CSV or Parquet files")

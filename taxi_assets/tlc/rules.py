@@ -29,7 +29,7 @@ NOT_UTF8 = "not_utf8"
 
 READING_REASONS = {
     UNREADABLE_VALUE: "A value cannot be read as its column's type. `unreadable_columns` names the columns.",
-    WRONG_FIELD_COUNT: "The row has more or fewer fields than most rows of the file.",
+    WRONG_FIELD_COUNT: "The row has another number of fields than most rows, or a value in a field without a name.",
     REPEATED_HEADER: "The row is a header, as in a file that was joined from parts. It applies to the rows after it.",
     NOT_UTF8: "The row holds bytes that are not valid UTF-8. `original` shows them as escapes, such as `\\xff`.",
 }

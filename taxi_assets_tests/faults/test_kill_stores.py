@@ -223,7 +223,7 @@ def test_a_month_survives_a_kill_at_every_write_of_a_view(tester: KillTester, *,
 # The requests of a run that change something in Cloud Storage or BigQuery: method, path and number.
 REQUESTS = {
     ("storage", "POST", "/upload/"): 4,  # raw, its record, quarantine, clean
-    ("storage", "DELETE", "/raw/"): 2,  # objects in other formats
+    ("storage", "DELETE", "/raw/"): 3,  # objects in other formats
     ("bigquery", "POST", "/tables"): 2,
     ("bigquery", "POST", "/jobs"): 5,  # count, invalidation of the ledger row, load, ledger row, count
 }

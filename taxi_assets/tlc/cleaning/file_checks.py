@@ -6,10 +6,11 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from taxi_assets.errors import ColumnMismatchError, WrongMonthError
+from taxi_assets.errors import AmbiguousTimesError, ColumnMismatchError, WrongMonthError
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.rules import WRONG_FIELD_COUNT
 
@@ -21,6 +22,8 @@ MINIMUM_SHARE_IN_MONTH = 0.5
 """The smallest accepted share of pickups in the month of the file, 0 to 1. Real months have more than 0.99."""
 
 _NAMED_MONTHS = 3
+# A real month has pickups at night and in the afternoon. Fewer pickups may have neither by chance.
+_PICKUPS_OF_ALL_HOURS = 100
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,13 @@ class PickupMonths:
     def __init__(self, month: Month) -> None:
         self._month = month
         self._pickups: Counter[Month] = Counter()
+        self._hours = np.zeros(24, np.int64)
 
     def add(self, split: SplitBatch) -> None:
         """Count the pickups of a batch. Rows whose pickup cannot be read do not count."""
         quarantined = pc.cast(split.quarantine.column("pickup_datetime"), pa.date32(), safe=False)
+        hours = split.clean.column("pickup_hour")
+        self._hours += np.bincount(np.asarray(hours.drop_null()), minlength=24)
         for dates in (split.clean.column("pickup_date"), quarantined):
             for entry in pc.value_counts(dates).to_pylist():
                 if entry["values"] is not None:
@@ -76,6 +82,24 @@ class PickupMonths:
             remedy="Check that the publisher has the right file under this name, then run the month again. If the file "
             f"is right, set {run_config} in the run config.",
         )
+
+    def require_all_day(self, label: str) -> None:
+        """Refuse a file whose pickups were written by a 12-hour clock without AM or PM: no hour is 0, or 13 to 23.
+
+        Args:
+            label: Names the file in errors, such as "green 2020-10".
+
+        Raises:
+            AmbiguousTimesError: There are enough pickups, in all hours from 1 to 12 and in no other.
+        """
+        if self._hours.sum() >= _PICKUPS_OF_ALL_HOURS and (self._hours[1:13] > 0).all() and not self._hours[13:].any():
+            if self._hours[0]:
+                return
+            raise AmbiguousTimesError(
+                f"{label}: pickup_datetime has only the hours 1 to 12, in {self._hours.sum():,} rows: the times were "
+                "written with 12 hours, without AM or PM. Nothing was written.",
+                remedy="Write the times with 24 hours, such as 2021-03-01 16:36:54.",
+            )
 
 
 class MalformedRows:

@@ -11,6 +11,7 @@ from taxi_assets.errors import TooManyQuarantinedError
 from taxi_assets.tlc.cleaning.report import UnreadableColumn
 from taxi_assets.tlc.cleaning.time_marks import published_as
 from taxi_assets.tlc.readers.json_text import to_json_value
+from taxi_assets.tlc.rules import NOT_UTF8
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -113,6 +114,8 @@ def too_many_quarantined_error(
     columns = {name: _describe(name, column, rows) for name, column in list(unreadable.items())[:_NAMED_COLUMNS]}
     facts = {f"unreadable {name}": text for name, text in columns.items()}
     remedy = f"Check {'these values in ' if columns else ''}the file: its format may have changed."
+    if 2 * reasons.get(NOT_UTF8, 0) > quarantined:
+        remedy = "Save the file in UTF-8, or set the encoding in the dialect of the service."
     if limit is not None and quarantined <= MAXIMUM_SHARE_QUARANTINED * rows:
         remedy += f" To quarantine the rows that cannot be read, raise {limit} in the run config."
     elif limit is None and reading_errors <= MAXIMUM_SHARE_QUARANTINED * rows:

@@ -138,6 +138,7 @@ class ReportBuilder:
         unreadable = self._reading_errors - self._reasons[REPEATED_HEADER]
         if unreadable > checks.maximum_share_unreadable * rows:
             raise self.too_many_quarantined_error(label, limit=limit)
+        self._pickup_months.require_all_day(label)
         if not checks.allow_other_months:
             self._pickup_months.require_month(label, f"{step}/allow_other_months: true")
 

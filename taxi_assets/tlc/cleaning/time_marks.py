@@ -9,6 +9,7 @@ In the same way, the pickups show whether the month comes first in 3/1/2021.
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
@@ -24,12 +25,14 @@ if TYPE_CHECKING:
 
     from taxi_assets.tlc.cleaning.parse_batch import ParsedBatch
     from taxi_assets.tlc.month import Month
-    from taxi_assets.tlc.readers.base_reader import RawBatch
+    from taxi_assets.tlc.readers.base_reader import Layout, RawBatch
     from taxi_assets.tlc.values.time_forms import Integers, Mask
 
 _PICKUP = "pickup_datetime"
 # With a larger share of marked pickups whose meaning is uncertain, a file is refused. Fewer rows go to quarantine.
 _MAXIMUM_SHARE_UNCERTAIN = 0.05
+# How many times more pickups must be outside of the month with the other meaning. In real months it is about twenty.
+_MINIMUM_RATIO = 10
 
 
 class TimeMarks:
@@ -46,6 +49,8 @@ class TimeMarks:
         self._pickups: dict[TimeForm, int] = {}
         self._outside: dict[TimeForm, int] = {}
         self._outside_otherwise: dict[TimeForm, int] = {}
+        self._outside_in_part: Counter[tuple[TimeForm, int]] = Counter()
+        self._parts: dict[int, Layout] = {}  # keeps the layouts, and so their ids, while months are read
         self._published_as = ""
 
     def add(self, raw: RawBatch, parsed: ParsedBatch) -> None:
@@ -65,8 +70,11 @@ class TimeMarks:
             self._published_as = published_as(raw, _PICKUP)
             self._pickups[form] = self._pickups.get(form, 0) + len(pickups)
             inside = self._is_inside(pickups, self._bounds)
-            self._outside[form] = self._outside.get(form, 0) + int(np.count_nonzero(~inside))
-            self._outside_otherwise[form] = self._outside_otherwise.get(form, 0) + int(np.count_nonzero(~otherwise))
+            outside, outside_otherwise = int(np.count_nonzero(~inside)), int(np.count_nonzero(~otherwise))
+            self._outside[form] = self._outside.get(form, 0) + outside
+            self._outside_otherwise[form] = self._outside_otherwise.get(form, 0) + outside_otherwise
+            self._parts[id(raw.layout)] = raw.layout
+            self._outside_in_part[form, id(raw.layout)] += outside - outside_otherwise
 
     def _is_inside(self, pickups: Integers, bounds: tuple[int, int]) -> Mask:
         return (pickups >= bounds[0]) & (pickups < bounds[1])
@@ -84,7 +92,8 @@ class TimeMarks:
     def uncertain_forms(self, label: str, *, rows: int) -> frozenset[TimeForm]:
         """Return the forms that may have another meaning than New York local times with the month first.
 
-        A form has the expected meaning if fewer pickups are outside of the month than with the other meaning.
+        A form has the expected meaning if far fewer pickups are outside of the month than with the other meaning. No
+        part of the file may show the contrary.
 
         Args:
             label: Names the file in errors, such as "green 2020-10".
@@ -95,7 +104,9 @@ class TimeMarks:
         """
         uncertain = set()
         for form, pickups in self._pickups.items():
-            if self._outside[form] >= self._outside_otherwise[form]:
+            is_contradicted = any(excess > 0 for (of, _), excess in self._outside_in_part.items() if of is form)
+            clear = 0 < self._outside_otherwise[form] >= _MINIMUM_RATIO * self._outside[form]
+            if is_contradicted or not clear:
                 uncertain.add(form)
                 if pickups > _MAXIMUM_SHARE_UNCERTAIN * rows:
                     raise self._error(label, form)
@@ -106,7 +117,7 @@ class TimeMarks:
         readings = ("these are New York local times", "they are in UTC")
         if form is TimeForm.MONTH_FIRST:
             readings = ("the month is first", "the day is first")
-        meaning = "so the meaning is uncertain" if outside == otherwise else f"so {readings[1]}"
+        meaning = f"so {readings[1]}" if outside > otherwise else "so the meaning is uncertain"
         counts = {
             f"pickups outside the month if {reading}": n
             for reading, n in zip(readings, (outside, otherwise), strict=True)

@@ -37,6 +37,9 @@ _MAXIMUM_MALFORMED_ROWS = 200_000
 # A block in which this many columns are numbers has no header, which would have names there.
 _NUMERIC_COLUMNS_WITHOUT_HEADER = 2
 
+# The number of rows after a header that determine how many fields a row has.
+_ROWS_OF_A_LAYOUT = 1000
+
 
 class _ParsedBlock(NamedTuple):
     table: Any
@@ -87,14 +90,15 @@ class CsvReader:
         self._headers = HeaderFinder(service)
         self._header_rows: list[MalformedRow] = []
         self._numeric: dict[int, Any] = {}
-        self.layout = self._read_header(blocks.header, blocks.peek(), label)
+        self._named = 0
+        self.layout = self._read_header(
+            blocks.header, self._next_rows(Block(blocks.peek(), quoting=blocks.quoting)), label
+        )
 
     def _read_header(self, header: str, following: bytes, label: str) -> Layout:
         """Prepare for the rows after a header, and return their layout."""
         dialect, names = self._service.dialect, split_fields(header, self._service.dialect.delimiter)
-        rows = Block(following, quoting=dialect.quoting)
-        for next_header in self._headers.find(rows)[:1]:
-            following = rows.part(0, next_header).content
+        self._named = len(names)
         names += [""] * (_most_common_field_count(following, dialect) - len(names))
         match = match_columns(self._service, names, label=label, month=self._month)
         types = {
@@ -121,34 +125,38 @@ class CsvReader:
     def _read_block(self, block: Block) -> Iterator[RawBatch]:
         parsed = self._parse(block)
         may_have_header = parsed.malformed or parsed.numeric_columns < _NUMERIC_COLUMNS_WITHOUT_HEADER
-        headers = self._headers.find(block) if may_have_header else []
+        headers = self._headers.find(block, len(self.layout.names)) if may_have_header else []
         if not headers:
             yield self._batch(block, parsed)
             return
-        start = 0
-        for header in headers:
-            if start < header:
-                part = block.part(start, header)
+        if headers[0] > 0:
+            part = block.part(0, headers[0])
+            yield self._batch(part, self._parse(part))
+        for header, end in itertools.pairwise([*headers, block.rows]):
+            part = block.part(header + 1, end)
+            (text,) = block.lines(np.array([header]))
+            self._begin_part(text, part)
+            if part.rows:
                 yield self._batch(part, self._parse(part))
-            self._begin_part(block, header)
-            start = header + 1
-        if start < block.rows:
-            yield from self._read_block(block.part(start, block.rows))
 
-    def _begin_part(self, block: Block, header: int) -> None:
-        (text,) = block.lines(np.array([header]))
+    def _next_rows(self, block: Block) -> bytes:
+        """Return the first rows of a block, before its first header."""
+        rows = block.part(0, min(block.rows, _ROWS_OF_A_LAYOUT))
+        headers = self._headers.find(rows, 0)
+        return rows.part(0, headers[0]).content if headers else rows.content
+
+    def _begin_part(self, text: str, part: Block) -> None:
         self._blocks.rows += 1
         row = self._blocks.rows
         self._header_rows.append(MalformedRow(row, [REPEATED_HEADER], text))
-        following = block.part(header + 1, block.rows).content or self._blocks.peek()
+        following = self._next_rows(part) or self._next_rows(Block(self._blocks.peek(), quoting=part.quoting))
         self.layout = self._read_header(text, following, f"{self._label}: from the header in data row {row:,} on")
 
     def _batch(self, block: Block, parsed: _ParsedBlock) -> RawBatch:
         first = self._blocks.rows + 1
         texts = block.lines(np.array(parsed.malformed, np.int64)) if parsed.malformed else []
         malformed_rows = [
-            MalformedRow(first + index, [WRONG_FIELD_COUNT, *([NOT_UTF8] if index in block.not_utf8 else [])], text)
-            for index, text in zip(parsed.malformed, texts, strict=True)
+            _malformed_row(block, first, index, text) for index, text in zip(parsed.malformed, texts, strict=True)
         ]
         rows = parsed.table.num_rows + len(malformed_rows)
         if block.quoting and rows != block.rows:
@@ -162,9 +170,21 @@ class CsvReader:
         if parsed.malformed:
             source_rows = np.delete(source_rows, parsed.malformed)
         headers, self._header_rows = self._header_rows, []
+        arrays = [column.chunk(0) for column in parsed.table.columns]
+        # In files of TLC, the fields that the header does not name are empty.
+        wide = np.zeros(len(source_rows), bool)
+        for array in arrays[self._named :]:
+            if array.null_count < len(array):
+                wide |= np.asarray(array.is_valid())
+        if wide.any():
+            texts = block.lines(source_rows[wide] - first)
+            wide_rows = zip((source_rows[wide] - first).tolist(), texts, strict=True)
+            malformed_rows += [_malformed_row(block, first, index, text) for index, text in wide_rows]
+            malformed_rows.sort(key=lambda row: row.source_row)
+            arrays, source_rows = [array.filter(pa.array(~wide)) for array in arrays], source_rows[~wide]
         return RawBatch(
             self.layout,
-            [column.chunk(0) for column in parsed.table.columns],
+            arrays,
             source_rows,
             [*headers, *malformed_rows],
             frozenset(first + index for index in block.not_utf8),
@@ -240,6 +260,11 @@ class CsvReader:
         return _restore_commas(table) if text.has_joined_fields else table
 
 
+def _malformed_row(block: Block, first: int, index: int, text: str) -> MalformedRow:
+    reasons = [WRONG_FIELD_COUNT, NOT_UTF8] if index in block.not_utf8 else [WRONG_FIELD_COUNT]
+    return MalformedRow(first + index, reasons, text)
+
+
 def _restore_commas(table: Any) -> Any:
     for position, column in enumerate(table.columns):
         if pa.types.is_string(column.type):
@@ -266,8 +291,8 @@ def _collect_malformed_row(malformed: list[int], row: Any) -> str:
 def _most_common_field_count(following: bytes, dialect: CsvDialect) -> int:
     if dialect.quoting:
         rows = csv.reader(io.StringIO(following.decode(), newline=""), delimiter=dialect.delimiter)
-        counts = Counter(len(row) for row in itertools.islice(rows, 1000) if row)
+        counts = Counter(len(row) for row in rows if row)
     else:
-        lines = filter(None, following.splitlines()[:1000])
+        lines = filter(None, following.splitlines())
         counts = Counter(len(split_fields(line.decode(), dialect.delimiter)) for line in lines)
     return counts.most_common(1)[0][0] if counts else 0

@@ -130,6 +130,7 @@ class CsvBlockReader:
 
     Attributes:
         header: The text of the first row that is not blank.
+        quoting: Whether line breaks within quotes belong to a field.
         rows: The number of data rows parsed so far. The parser of the blocks updates it.
 
     Raises:
@@ -139,7 +140,7 @@ class CsvBlockReader:
     def __init__(self, file: BinaryIO, *, label: str, quoting: bool = False, rows: int = 0) -> None:
         self._file = file
         self._label = label
-        self._quoting = quoting
+        self.quoting = quoting
         self._blocks = self._read_rows()
         self.rows = rows
         first = b""
@@ -171,7 +172,7 @@ class CsvBlockReader:
             end = self._end_of_last_row(rows)
             rest = rows[end:]
             if len(rest) >= BLOCK_BYTES:
-                cause = " or a quote before it is not closed" if self._quoting else ""
+                cause = " or a quote before it is not closed" if self.quoting else ""
                 raise InvalidFileError(
                     f"{self._label}: the line after data row {self.rows:,} is longer than "
                     f"{BLOCK_BYTES:,} bytes{cause}.",
@@ -184,7 +185,7 @@ class CsvBlockReader:
 
     def _end_of_last_row(self, rows: bytes) -> int:
         # A carriage return at the end may be the first half of a line end.
-        if not self._quoting:
+        if not self.quoting:
             return max(rows.rfind(b"\n"), rows.rfind(b"\r", 0, -1)) + 1
         characters = np.frombuffer(rows, np.uint8)
         is_end = (characters == _LINE_FEED) | (characters == _CARRIAGE_RETURN)
@@ -194,15 +195,15 @@ class CsvBlockReader:
 
     def _escape_invalid_utf8(self, content: bytes) -> Block:
         if content.isascii():
-            return Block(content, quoting=self._quoting)
+            return Block(content, quoting=self.quoting)
         try:
             content.decode()
         except UnicodeDecodeError:
             pass
         else:
-            return Block(content, quoting=self._quoting)
-        bounds = zip(*_row_bounds(content, quoting=self._quoting), strict=True)
+            return Block(content, quoting=self.quoting)
+        bounds = zip(*_row_bounds(content, quoting=self.quoting), strict=True)
         rows = [content[start:end] for start, end in bounds]
         escaped = [row.decode("utf-8", "backslashreplace").encode() for row in rows]
         not_utf8 = (index for index, (row, text) in enumerate(zip(rows, escaped, strict=True)) if row != text)
-        return Block(b"\n".join([*escaped, b""]), frozenset(not_utf8), self._quoting)
+        return Block(b"\n".join([*escaped, b""]), frozenset(not_utf8), self.quoting)

@@ -63,6 +63,10 @@ class InvalidContentError(Exception):
         self.remedy = remedy
 
 
+class NoRowsError(InvalidContentError):
+    """The file has a header, but no rows."""
+
+
 class ExpansionLimiter:
     """Counts the decompressed bytes of a file, and raises an error at the limits.
 

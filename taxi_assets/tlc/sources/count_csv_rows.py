@@ -8,7 +8,7 @@ from collections import Counter, deque
 from typing import IO, TYPE_CHECKING
 
 from taxi_assets.tlc.file_format import TLC_DIALECT
-from taxi_assets.tlc.sources.content_limits import OPEN_IN_BROWSER, InvalidContentError
+from taxi_assets.tlc.sources.content_limits import OPEN_IN_BROWSER, InvalidContentError, NoRowsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -100,7 +100,7 @@ def _require_rows(header: str, rows: int, dialect: CsvDialect) -> None:
     if dialect.delimiter not in header:
         raise InvalidContentError("it is text without columns, not CSV", OPEN_IN_BROWSER)
     if rows == 0:
-        raise InvalidContentError("it has a header but no rows", OPEN_IN_BROWSER)
+        raise NoRowsError("it has a header but no rows", OPEN_IN_BROWSER)
 
 
 def _count_records(text: IO[bytes], limiter: ExpansionLimiter, dialect: CsvDialect) -> int:

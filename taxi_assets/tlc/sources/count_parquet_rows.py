@@ -13,6 +13,7 @@ from taxi_assets.tlc.sources.content_limits import (
     OPEN_IN_BROWSER,
     ExpansionLimiter,
     InvalidContentError,
+    NoRowsError,
 )
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def count_parquet_rows(file: IO[bytes], size: int, limits: FileLimits) -> int:
             f"but its row groups contain {rows:,}"
         )
     if rows == 0:
-        raise InvalidContentError("it is a Parquet file without rows", OPEN_IN_BROWSER)
+        raise NoRowsError("it is a Parquet file without rows", OPEN_IN_BROWSER)
     return rows
 
 

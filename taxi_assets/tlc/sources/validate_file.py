@@ -24,6 +24,7 @@ from taxi_assets.tlc.sources.content_limits import (
     ExpansionLimiter,
     FileLimits,
     InvalidContentError,
+    NoRowsError,
     invalid_file_error,
 )
 from taxi_assets.tlc.sources.count_csv_rows import count_csv_rows
@@ -118,18 +119,34 @@ def _count_csv_gz_rows(file: IO[bytes], limiter: ExpansionLimiter, dialect: CsvD
 
 def _count_archive_rows(file: IO[bytes], limits: FileLimits, limiter: ExpansionLimiter, dialect: CsvDialect) -> int:
     _require_expected_content(file.read(_HEAD_BYTES), FileFormat.ZIP, dialect)
-    rows = 0
+    rows, seen = 0, dict[object, str]()
     try:
         with ZipFile(file) as archive:
             for part in list_parts(archive):
-                rows += _count_part_rows(archive, part, limits, limiter, dialect)
+                part_rows = _count_part_rows(archive, part, limits, limiter, dialect)
+                rows += part_rows
+                if part_rows:
+                    _require_new_part(part, seen)
     except ArchiveContentError as error:
         raise InvalidContentError(
             f"the zip archive {error}", "Publish an archive of CSV or Parquet files only."
         ) from None
     except (BadZipFile, EOFError, NotImplementedError, zlib.error) as error:
         raise InvalidContentError(f"the zip archive is damaged or truncated ({error})") from None
+    if rows == 0:
+        raise InvalidContentError("the zip archive has no rows in any of its parts", OPEN_IN_BROWSER)
     return rows
+
+
+def _require_new_part(part: Part, seen: dict[object, str]) -> None:
+    """Raise an error if an archive has the same rows twice: the same bytes, or one name in two formats."""
+    stem = part.name.lower().removesuffix(f".{part.format}")
+    for key in (stem, (part.info.CRC, part.info.file_size)):
+        if key in seen:
+            raise InvalidContentError(
+                f"the zip archive has the same part twice: {seen[key]} and {part.name}", "Remove one of them."
+            )
+        seen[key] = part.name
 
 
 def _count_part_rows(
@@ -142,6 +159,8 @@ def _count_part_rows(
                     limiter.add(len(chunk))
                 file.seek(0)
             return _count_rows(file, part.info.file_size, part.format, limits, limiter, dialect)
+    except NoRowsError:
+        return 0  # tools write such parts
     except InvalidContentError as error:
         raise InvalidContentError(f"in {part.name}, {error.finding}", error.remedy) from None
 

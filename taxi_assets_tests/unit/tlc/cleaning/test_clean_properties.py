@@ -176,8 +176,10 @@ class Row:
 
 def expected_of(drawn: Drawn, path: Path) -> Iterator[Row]:
     raw = [line for line in re.split(rb"\r\n|\n|\r", drawn.content.removeprefix(b"\xef\xbb\xbf")) if line][1:]
-    for fields, line in zip(csv_rows(path)[1:], raw, strict=True):
-        wrong = {"wrong_field_count"} if len(fields) != len(drawn.columns) else set()
+    header, *rows = csv_rows(path)
+    for fields, line in zip(rows, raw, strict=True):
+        is_wrong = len(fields) != len(drawn.columns) or any(fields[len(header) :])
+        wrong = {"wrong_field_count"} if is_wrong else set()
         if line.decode("utf-8", "replace").encode() != line:
             wrong.add("not_utf8")
         named = [] if wrong else [pair for pair in zip(drawn.columns, fields, strict=True) if pair[0]]

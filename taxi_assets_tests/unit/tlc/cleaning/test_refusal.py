@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from taxi_assets.automation.step_failures import as_failures
-from taxi_assets.errors import ColumnMismatchError, TooManyQuarantinedError, WrongMonthError
+from taxi_assets.errors import AmbiguousTimesError, ColumnMismatchError, TooManyQuarantinedError, WrongMonthError
 from taxi_assets.tlc.cleaning.clean_month import CleanedMonth, clean_month
 from taxi_assets.tlc.cleaning.file_checks import DEFAULT_CHECKS, FileChecks
 from taxi_assets.tlc.month import Month
@@ -144,3 +144,20 @@ def test_a_file_of_another_month_is_refused_unless_run_config_allows_it(tmp_path
     assert clean(path, tmp_path, checks=FileChecks(allow_other_months=True)).report.clean.rows == 20
     half = write_trips(tmp_path / "half.csv", LAYOUT, [september] * 10 + [trip()] * 10)
     assert clean(half, tmp_path).report.clean.rows == 20
+
+
+def test_a_clock_of_twelve_hours_without_am_or_pm_is_refused(tmp_path: Path) -> None:
+    def at(hour: int) -> dict[str, str]:
+        return trip(pickup_datetime=f"2020-10-05 {hour:02}:00:00", dropoff_datetime=f"2020-10-05 {hour:02}:10:00")
+
+    twelve = [at(hour % 12 + 1) for hour in range(120)]
+    with pytest.raises(AmbiguousTimesError, match="has only the hours 1 to 12, in 120 rows"):
+        clean(write_trips(tmp_path / "m.csv", LAYOUT, twelve), tmp_path)
+    assert clean(write_trips(tmp_path / "day.csv", LAYOUT, [*twelve, at(13)]), tmp_path).report.clean.rows == 121
+    assert clean(write_trips(tmp_path / "few.csv", LAYOUT, twelve[:60]), tmp_path).report.clean.rows == 60
+
+
+def test_a_file_in_another_encoding_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    path = write_trips(tmp_path / "m.csv", LAYOUT, [trip(store_and_fwd_flag="\xe9")] * 40)
+    path.write_bytes(path.read_text("utf-8").encode("latin-1"))
+    assert "Save the file in UTF-8, or set the encoding in the dialect" in str(refusal(path, tmp_path))

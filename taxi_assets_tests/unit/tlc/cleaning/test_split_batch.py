@@ -269,7 +269,9 @@ def test_invalid_utf8_in_an_unnamed_field_sends_the_row_to_quarantine(csv: Path)
     row = LAYOUTS[layout].line(trip()).encode()
     clean, quarantine = split_file(write_trips(csv, layout, [row, row[:-1] + b"\xe9,", row]), layout)
     assert [row["source_row"] for row in clean] == [1, 3]
-    assert [(row["reasons"], row["original"]) for row in quarantine] == [(["not_utf8"], row[:-1].decode() + "\\xe9,")]
+    assert [(row["reasons"], row["original"]) for row in quarantine] == [
+        (["wrong_field_count", "not_utf8"], row[:-1].decode() + "\\xe9,")
+    ]
 
 
 def test_quarantine_is_in_file_order_including_malformed_rows(csv: Path) -> None:

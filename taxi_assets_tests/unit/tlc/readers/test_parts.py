@@ -91,6 +91,42 @@ def test_a_part_that_lacks_a_column_is_refused_with_the_row_of_its_header(tmp_pa
         read(path, FileFormat.CSV)
 
 
+@pytest.mark.parametrize(
+    "name", ["tpep_pickup_datetime", "Pickup Time", "#lpep_pickup_datetime", "lpep-pickup-datetime"]
+)
+def test_a_part_whose_header_names_the_pickup_differently_is_refused(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_bytes(part(TRIPS[:30]) + part(TRIPS[30:], REVERSED).replace(b"lpep_pickup_datetime", name.encode()))
+    with pytest.raises(ColumnMismatchError, match=r"header in data row 31 on: .* no column for pickup_datetime"):
+        read(path, FileFormat.CSV)
+
+
+def test_a_header_without_any_known_name_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    unknown = ",".join(f"column_{'x' * number}" for number in range(1, len(HEADER) + 1)).encode()
+    path.write_bytes(part(TRIPS[:30]) + unknown + b"\r\n" + part(TRIPS[30:]).split(b"\r\n", 1)[1])
+    with pytest.raises(ColumnMismatchError, match="from the header in data row 31 on"):
+        read(path, FileFormat.CSV)
+
+
+def test_a_value_in_a_field_without_a_name_makes_the_row_malformed(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    rows = [LAYOUT.line(trip) + ",," for trip in TRIPS]
+    rows[7] = rows[7].replace("2.6", "2,6", 1).removesuffix(",") + "x"
+    path.write_bytes("\r\n".join([LAYOUT.header, *rows, ""]).encode())
+    zones, _, malformed = read(path, FileFormat.CSV)
+    assert zones == [*ZONES[:7], *ZONES[8:]]
+    assert malformed == {8: "wrong_field_count"}
+
+
+def test_a_file_of_many_parts_is_read_in_one_pass(tmp_path: Path) -> None:
+    path, repeats = tmp_path / "m.csv", 400
+    path.write_bytes(part(TRIPS) * repeats)
+    zones, _, malformed = read(path, FileFormat.CSV)
+    assert zones == ZONES * repeats
+    assert len(malformed) == repeats - 1
+
+
 def archive(parts: Mapping[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", compression) as file:
@@ -145,6 +181,9 @@ def test_an_error_names_the_part(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("parts", "finding"),
     [
+        ({"1.csv": part(TRIPS), "copy/2.csv": part(TRIPS)}, "has the same part twice: 1.csv and copy/2.csv"),
+        ({"1.csv": part(TRIPS), "1.parquet": parquet_part(TRIPS)}, "has the same part twice: 1.csv and 1.parquet"),
+        ({"1.csv": part([]), "2.csv": b"", "3.csv": part([])}, "the zip archive has no rows in any of its parts"),
         ({"notes.pdf": b"x", "1.csv": part(TRIPS)}, "the zip archive contains notes.pdf, which is not CSV or Parquet"),
         ({"2020/1.zip": archive({"1.csv": part(TRIPS)})}, "the zip archive contains 2020/1.zip, which is not CSV"),
         ({"__MACOSX/._1.csv": b"x"}, "the zip archive has no CSV or Parquet files"),
@@ -176,6 +215,14 @@ def test_a_damaged_archive_is_refused(damage: str, tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(InvalidFileError, match=r"zip archive|in 1\.csv, it expands to more than"):
         validate_file(path, FileFormat.ZIP, label="green 2020-10", url="here")
+
+
+def test_empty_parts_add_no_rows(tmp_path: Path) -> None:
+    path = tmp_path / "m.zip"
+    parts = {"1.csv": part(TRIPS), "2.csv": part([]), "3.csv": part([]), "4.csv": b"", "5.parquet": parquet_part([])}
+    path.write_bytes(archive(parts))
+    assert validate_file(path, FileFormat.ZIP, label="", url="") == len(TRIPS)
+    assert read(path, FileFormat.ZIP)[0] == ZONES
 
 
 def test_the_rows_of_all_parts_are_counted(tmp_path: Path) -> None:
