@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.schema import Service
 
+    Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
 
 # Per block, to limit memory. A block with more malformed rows means that the file is not a trip file.
 _MAXIMUM_MALFORMED_ROWS = 200_000
@@ -188,7 +190,7 @@ class CsvReader:
             source_rows,
             [*headers, *malformed_rows],
             frozenset(first + index for index in block.not_utf8),
-            CsvTexts(first, block, partial(self._column_as_text, parsed.text, self.layout)),
+            CsvTexts(first, block, partial(self._column_as_text, parsed.text, self.layout, wide)),
         )
 
     def _parse(self, block: Block) -> _ParsedBlock:
@@ -210,10 +212,11 @@ class CsvReader:
             self._keep_as_text([position for position in numeric if not _can_cast(table[position], numeric[position])])
         return _ParsedBlock(table, malformed, 0, text)
 
-    def _column_as_text(self, text: _Text, layout: Layout, position: int) -> Any:
+    def _column_as_text(self, text: _Text, layout: Layout, left_out: Mask, position: int) -> Any:
         if layout is self.layout:
             self._keep_as_text([position])
-        return self._parse_as({}, text, lambda _: "skip", len(layout.names), only=position)[0].chunk(0)
+        column = self._parse_as({}, text, lambda _: "skip", len(layout.names), only=position)[0].chunk(0)
+        return column.filter(pa.array(~left_out)) if left_out.any() else column
 
     def _keep_as_text(self, positions: Sequence[int]) -> None:
         # If no column fails on its own, all are kept as text: otherwise every block would be parsed twice.

@@ -274,6 +274,16 @@ def test_invalid_utf8_in_an_unnamed_field_sends_the_row_to_quarantine(csv: Path)
     ]
 
 
+def test_a_row_with_a_value_in_an_unnamed_field_does_not_shift_the_texts_of_other_rows(csv: Path) -> None:
+    layout = "green 2013"
+    # The text of the amounts is needed, because doubles do not determine how they are rounded.
+    rows = [LAYOUTS[layout].line(trip(tip_amount=tip)) for tip in ("1.005", "2.675", "3.005", "nan")]
+    rows[1] = rows[1][:-1] + "late,"
+    clean, quarantine = split_file(write_trips(csv, layout, rows), layout)
+    assert [(row["source_row"], str(row["tip_amount"])) for row in clean] == [(1, "1.01"), (3, "3.01"), (4, "None")]
+    assert [(row["source_row"], row["reasons"]) for row in quarantine] == [(2, ["wrong_field_count"])]
+
+
 def test_quarantine_is_in_file_order_including_malformed_rows(csv: Path) -> None:
     lines: list[dict[str, str] | str] = [
         "x",
