@@ -73,7 +73,7 @@ class Project:
         finally:
             processes = [child, *child.children(recursive=True)]
             child.send_signal(signal.SIGTERM)
-            _, remaining = psutil.wait_procs(processes, 30)
+            _, remaining = psutil.wait_procs(processes, 120)
             for survivor in remaining:
                 survivor.kill()
         assert not remaining, "dg dev left processes behind"
