@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from taxi_assets.storage.lake.objects import ParquetPartition, RawFile, object_prefix
+from taxi_assets.storage.lake.objects import ParquetPartition, object_prefix
 
 if TYPE_CHECKING:
     from taxi_assets.storage.lake.base_lake import Lake
+    from taxi_assets.storage.lake.objects import RawFile
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.schema import Service
 
@@ -27,13 +28,12 @@ def months_with_same_file(raw: RawFile, lake: Lake, service: Service, month: Mon
         The keys of the months, in order.
     """
     found = []
-    # Files of equal length are rare, so hardly any record is read.
+    # Files of equal length are rare, so hardly any report is read.
     for key, size in lake.sizes_in(f"raw/{service.table}").items():
         other = key.rsplit("/", 1)[1].split(".", 1)[0]
         if size != raw.record.bytes or other == str(month):
             continue
-        same = RawFile.find(lake, object_prefix("raw", service, other))
         clean = ParquetPartition.find(lake, object_prefix("clean", service, other))
-        if same is not None and clean is not None and clean.report.raw_sha256 == raw.record.sha256:
+        if clean is not None and clean.report.raw_sha256 == raw.record.sha256:
             found.append(other)
     return found

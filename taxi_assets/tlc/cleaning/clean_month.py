@@ -1,7 +1,7 @@
 """Clean one published file into two Parquet files: clean trips and quarantine. No row is lost.
 
 Belongs here: the order of the steps, and the checks of a whole month. Does not belong here: reading (`readers/`),
-splitting one batch (`split_batch.py`), values (`values.py`), rules (`rules.py`) and counting (`report_builder.py`).
+splitting one batch (`split_batch.py`), values (`tlc/values/`), rules (`rules.py`) and counting (`report_builder.py`).
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ DEFAULT_CHECKS = FileChecks()
 
 
 class PickupMonths:
-    """Counts the pickups of a file by month, clean and quarantined ones."""
+    """Counts the pickups of a file: clean and quarantined ones by month, and clean ones by hour."""
 
     def __init__(self, month: Month) -> None:
         self._month = month
@@ -92,9 +92,8 @@ class PickupMonths:
         Raises:
             AmbiguousTimesError: There are enough pickups, in all hours from 1 to 12 and in no other.
         """
-        if self._hours.sum() >= _PICKUPS_OF_ALL_HOURS and (self._hours[1:13] > 0).all() and not self._hours[13:].any():
-            if self._hours[0]:
-                return
+        has_other_hours = self._hours[0] or self._hours[13:].any()
+        if self._hours.sum() >= _PICKUPS_OF_ALL_HOURS and self._hours[1:13].all() and not has_other_hours:
             raise AmbiguousTimesError(
                 f"{label}: pickup_datetime has only the hours 1 to 12, in {self._hours.sum():,} rows: the times were "
                 "written with 12 hours, without AM or PM. Nothing was written.",
@@ -103,13 +102,13 @@ class PickupMonths:
 
 
 class MalformedRows:
-    """Counts the rows that have another number of fields than the header."""
+    """Notes the first row that has another number of fields than the header."""
 
     def __init__(self) -> None:
         self._first: tuple[MalformedRow, int] | None = None
 
     def add(self, raw: RawBatch) -> None:
-        """Note the first malformed row."""
+        """Note the first malformed row of a batch, if there was none before."""
         if self._first is None:
             malformed = (row for row in raw.malformed_rows if WRONG_FIELD_COUNT in row.reasons)
             self._first = next(((row, len(raw.layout.names)) for row in malformed), None)

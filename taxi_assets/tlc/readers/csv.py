@@ -66,7 +66,7 @@ class CsvReader:
     rows. Only lines that are quoted consistently have quoted fields; see `quoted_fields.py`.
 
     A row must have as many fields as the header, or as most of the first 1,000 lines if that is more: some published
-    layouts have data fields that the header does not name.
+    layouts have data fields that the header does not name. These are empty: a row with a value there may be shifted.
 
     A row that is a header begins a new part, whose columns are matched by that header.
 
