@@ -204,7 +204,7 @@ def report_metadata(report: CleaningReport) -> dict[str, Any]:
             f"{name} ({c.published_as}): {c.rows:,} rows, such as {', '.join(c.examples)}"
             for name, c in report.unreadable_columns.items()
         ) or "none",
-        "interpretations": "; ".join(
+        "interpretations": " ".join(
             f"{name}: {' '.join(sentences)}" for name, sentences in report.interpretations.items()
         ) or "none",
     } | generated_note(report.generated)  # fmt: skip
