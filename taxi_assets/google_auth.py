@@ -160,6 +160,8 @@ def is_missing_bucket(error: api_errors.NotFound) -> bool:
 def describe_google_error(error: BaseException) -> str:
     """Return the message of the service or the network in one line, without the text that the clients add."""
     response = getattr(error, "response", None)
+    if not hasattr(response, "text"):  # that of a gRPC call
+        response = None
     message = next((str(entry["message"]) for entry in _error_entries(error) if entry.get("message")), None)
     if message is None and response is not None:
         # Proxies answer with an HTML page.

@@ -63,6 +63,9 @@ bq --project_id="$PROJECT" --location="$LOCATION" query --nouse_legacy_sql \
 # Jobs belong to a project, not to a dataset. The role gives no access to data.
 gcloud projects add-iam-policy-binding "$PROJECT" \
   --member="$member" --role=roles/bigquery.jobUser --condition=None --format=none
+# Large results are downloaded by the Storage Read API, whose sessions belong to a project, too.
+gcloud projects add-iam-policy-binding "$PROJECT" \
+  --member="$member" --role=roles/bigquery.readSessionUser --condition=None --format=none
 
 cat <<TEXT
 

@@ -112,3 +112,10 @@ resource "google_project_iam_member" "jobs" {
   role    = "roles/bigquery.jobUser"
   member  = local.member
 }
+
+# Large results are downloaded by the Storage Read API, whose sessions belong to a project, too.
+resource "google_project_iam_member" "read_sessions" {
+  project = var.project
+  role    = "roles/bigquery.readSessionUser"
+  member  = local.member
+}

@@ -6,6 +6,7 @@ or cannot use one (Cloud Storage). These pass the credentials to the clients dir
 
 from __future__ import annotations
 
+import os
 import weakref
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,10 @@ from taxi_assets.google_auth import load_credentials
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from google.cloud.bigquery_storage_v1 import BigQueryReadClient
+
+# Without them, a stream whose connection was dropped silently is waited for until its deadline, a day.
+_KEEPALIVE = [("grpc.keepalive_time_ms", 30_000), ("grpc.keepalive_timeout_ms", 20_000)]
 _CREDENTIALS = Field(
     default=None,
     repr=False,
@@ -62,3 +67,30 @@ class BigQueryClientResource(BigQueryResource):
             default_query_job_config=limit,
         ) as client:
             yield client
+
+    @property
+    def is_emulated(self) -> bool:
+        """Whether the client uses an emulator, which has the REST API only."""
+        return "BIGQUERY_EMULATOR_HOST" in os.environ
+
+    @contextmanager
+    def get_read_client(self) -> Iterator[BigQueryReadClient]:
+        """Yield a client of the Storage Read API, which is closed at the end of the block.
+
+        It notices within a minute if the connection is lost.
+        """
+        # Only large results need it, and it takes a tenth of a second.
+        from google.cloud.bigquery_storage_v1 import BigQueryReadClient  # noqa: PLC0415
+        from google.cloud.bigquery_storage_v1.services.big_query_read.transports import (  # noqa: PLC0415
+            BigQueryReadGrpcTransport,
+        )
+
+        def open_channel(*arguments: Any, options: Any = (), **others: Any) -> Any:
+            return BigQueryReadGrpcTransport.create_channel(*arguments, options=[*options, *_KEEPALIVE], **others)
+
+        client: Any = BigQueryReadClient  # it has no type information
+        with client(
+            credentials=load_credentials(self.credentials),
+            transport=lambda **others: BigQueryReadGrpcTransport(channel=open_channel, **others),
+        ) as opened:
+            yield opened

@@ -112,13 +112,13 @@ class BigQuery:
         self.requests: list[Request] = []
         self._lock = threading.Lock()
         self._faults: list[tuple[str | None, str, Fault]] = []
-        self._catalog = Catalog(project, lambda text: Translator(project).translate(text).sql)
-        self._permissions = Permissions(project)
-        loads = Loads(self._catalog, storage_endpoint.rstrip("/"), self._permissions)
-        queries = Queries(self._catalog, storage_endpoint.rstrip("/"), self._permissions)
-        self._jobs = Jobs(project, self._permissions, {"load": loads, "query": queries}, polls_until_done)
-        pages = Pages(self._catalog, rows_per_page)
-        self._api = Api(project, self._catalog, self._jobs, pages, self._permissions)
+        self.catalog = Catalog(project, lambda text: Translator(project).translate(text).sql)
+        self.permissions = Permissions(project)
+        loads = Loads(self.catalog, storage_endpoint.rstrip("/"), self.permissions)
+        queries = Queries(self.catalog, storage_endpoint.rstrip("/"), self.permissions)
+        self._jobs = Jobs(project, self.permissions, {"load": loads, "query": queries}, polls_until_done)
+        pages = Pages(self.catalog, rows_per_page)
+        self._api = Api(project, self.catalog, self._jobs, pages, self.permissions)
 
     def __enter__(self) -> Self:
         self._server = HttpServer(self._answer)
@@ -127,7 +127,7 @@ class BigQuery:
 
     def __exit__(self, *_: object) -> None:
         self._server.stop()
-        self._catalog.close()
+        self.catalog.close()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -160,11 +160,11 @@ class BigQuery:
 
     def forbid(self, *permissions: str) -> None:
         """Revoke permissions, such as `bigquery.datasets.create`."""
-        self._permissions.forbidden.update(permissions)
+        self.permissions.forbidden.update(permissions)
 
     def allow(self, *permissions: str) -> None:
         """Grant permissions again."""
-        self._permissions.forbidden.difference_update(permissions)
+        self.permissions.forbidden.difference_update(permissions)
 
     def settle(self) -> None:
         """Run all jobs that no client polls any more."""
@@ -179,8 +179,8 @@ class BigQuery:
 
     def sql(self, query: str, parameters: Any = None) -> list[tuple[Any, ...]]:
         """Return the rows of a query in DuckDB's SQL, in which tables are named `dataset.table`."""
-        with self._catalog.lock:
-            return self._catalog.duckdb.execute(query, parameters).fetchall()
+        with self.catalog.lock:
+            return self.catalog.duckdb.execute(query, parameters).fetchall()
 
     def rows(self, name: str) -> list[tuple[Any, ...]]:
         """Return all rows of `dataset.table`."""
@@ -189,7 +189,7 @@ class BigQuery:
 
     def table(self, dataset: str, table: str) -> Resource:
         """Return the REST resource of a table, or of `table$partition`."""
-        return self._catalog.describe(dataset, table)
+        return self.catalog.describe(dataset, table)
 
     # Requests
 

@@ -37,6 +37,7 @@ ROLES: RoleGrants = {
     ("roles/storage.legacyBucketReader", "bucket"),
     ("roles/bigquery.dataEditor", "dataset"),
     ("roles/bigquery.jobUser", "project"),
+    ("roles/bigquery.readSessionUser", "project"),
 }
 
 

@@ -36,7 +36,8 @@ from taxi_assets.storage.warehouse.bigquery.marts import (
     replace_view,
     translate_query_errors,
 )
-from taxi_assets.storage.warehouse.bigquery.queries import compute_totals, list_rows, run_query
+from taxi_assets.storage.warehouse.bigquery.queries import compute_totals, list_rows
+from taxi_assets.storage.warehouse.bigquery.result_rows import download_batches
 from taxi_assets.storage.warehouse.bigquery.table_rows import (
     TableReplacement,
     arrow_schema,
@@ -144,15 +145,10 @@ class BigQueryWarehouse(Warehouse):
             fields = [field for field in schema_from_service(service) if field.name in existing]
             if rows is not None:
                 found = list_rows(client, partition_name(self._table(service.table), month), fields, rows)
-            else:
-                names = ", ".join(f"`{field.name}`" for field in fields)
-                found = run_query(
-                    client,
-                    f"SELECT {names} FROM {self.table_name(service.table)} WHERE data_month = @month "
-                    "ORDER BY source_row",
-                    month,
-                    location=self._location(client),
-                ).to_arrow(create_bqstorage_client=False)
+        if rows is None:
+            names = [field.name for field in fields]
+            of_month = [Condition("data_month", "=", month.start)]
+            found = self.read_rows(service.table, names, of_month, order_by=["source_row"]).read_all()
         return to_frame(_in_schema(found, service.arrow_schema))
 
     # --- tables of assets --------------------------------------------------------------------------------------------
@@ -211,13 +207,13 @@ class BigQueryWarehouse(Warehouse):
                 order_by=order_by,
                 limit=limit,
                 location=self._location(client),
+                api=self.api,
             )
             stack = opening.pop_all()
 
         def read() -> Iterator[pa.RecordBatch]:
             with stack:
-                for batch in batches:
-                    yield batch.cast(schema)
+                yield from batches
 
         return pa.RecordBatchReader.from_batches(schema, read())
 
@@ -260,8 +256,8 @@ class BigQueryWarehouse(Warehouse):
         label = "The query was rejected"
         with self.client(label) as client, translate_query_errors(label, self.table_missing_error):
             config = bigquery.QueryJobConfig(labels=LABELS)
-            rows = client.query(statement, job_config=config, location=self._location(client)).result()
-            return rows.to_arrow(create_bqstorage_client=False)
+            job = client.query(statement, job_config=config, location=self._location(client))
+            return pa.Table.from_batches(download_batches(job, self.api))
 
     # --- names -------------------------------------------------------------------------------------------------------
 

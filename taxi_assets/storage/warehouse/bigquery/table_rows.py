@@ -24,6 +24,7 @@ from google.cloud import bigquery
 
 from taxi_assets.errors import WarehouseBusyError
 from taxi_assets.storage.warehouse.bigquery.job_runner import build_job_id, run_job_idempotently
+from taxi_assets.storage.warehouse.bigquery.result_rows import download_batches, sort_batches
 from taxi_assets.storage.warehouse.bigquery.tables import LABELS
 from taxi_assets.storage.warehouse.table_output import STORED_PARTITIONS
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from taxi_assets.resources.google import BigQueryClientResource
     from taxi_assets.storage.partition_rows import Condition
     from taxi_assets.storage.warehouse.table_output import TableOutput
 
@@ -332,18 +334,21 @@ def read_rows(
     order_by: Sequence[str],
     limit: int | None,
     location: str,
+    api: BigQueryClientResource,
 ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    """Run a query and return its columns and batches, which are downloaded page by page from BigQuery's result."""
+    """Run a query and return its columns and batches, which are downloaded as they are read."""
     where, parameters = render_conditions([conditions] if conditions else [])
     query = (
         f"SELECT {', '.join(f'`{name}`' for name in columns)} FROM `{table}`"
         + (f" WHERE {where}" if where else "")
-        + (f" ORDER BY {', '.join(f'`{name}`' for name in order_by)}" if order_by else "")
+        + (f" ORDER BY {', '.join(f'`{name}`' for name in order_by)}" if order_by and limit is not None else "")
         + (f" LIMIT {limit:d}" if limit is not None else "")
     )
     config = bigquery.QueryJobConfig(query_parameters=parameters, labels=dict(LABELS))
-    rows = client.query(query, job_config=config, location=location).result()
-    return arrow_schema(rows.schema), iter(rows.to_arrow_iterable())
+    job = client.query(query, job_config=config, location=location)
+    schema = arrow_schema(job.result().schema)
+    batches = (batch.cast(schema) for batch in download_batches(job, api))
+    return schema, batches if limit is not None or not order_by else sort_batches(batches, schema, order_by)
 
 
 def render_conditions(alternatives: Sequence[Sequence[Condition]], prefix: str = "") -> tuple[str, list[Any]]:
