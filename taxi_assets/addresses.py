@@ -1,6 +1,7 @@
 """Addresses of lakes, warehouses and the UI: the accepted forms, and the values that they are parsed into.
 
-Belongs here: parsing text into a value, or raising a `ValueError` that lists the accepted forms. Does not belong here:
+Belongs here: parsing text into a value, or raising a `ValueError` that lists the accepted forms; recognizing the
+addresses that Kubernetes puts into the environment. Does not belong here:
 reading the environment (`settings.py`), and building lakes and warehouses from the values (`build.py`).
 """
 
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
 
 LAKE_FORMS = "Use a folder, such as ./data/lake, or gs://bucket/prefix."
 WAREHOUSE_FORMS = (
@@ -286,3 +287,24 @@ def _absolute_path(text: str, accepted_forms: str) -> Path:
         with suppress(FileNotFoundError):
             path.stat()
     return path
+
+
+# Group 1 is the name of the service, such as TAXI_ASSETS of the service `taxi-assets`. Source of the forms: Kubernetes,
+# pkg/kubelet/envvars/envvars.go.
+_SERVICE_LINK = re.compile(
+    r"(\w+?)_(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT(?:_\d+_(?:TCP|UDP|SCTP)(?:_PROTO|_PORT|_ADDR)?)?)"
+)
+
+
+def is_service_link(variable: str, environment: Container[str]) -> bool:
+    """Return whether Kubernetes has set a variable to the address of a service.
+
+    For each service of the namespace, Kubernetes adds variables to a container, such as TAXI_ASSETS_SERVICE_HOST and
+    TAXI_ASSETS_PORT_4000_TCP_ADDR. The host is always one of them.
+
+    Args:
+        variable: The name of the variable.
+        environment: The names of all variables.
+    """
+    link = _SERVICE_LINK.fullmatch(variable)
+    return link is not None and f"{link[1]}_SERVICE_HOST" in environment

@@ -19,6 +19,7 @@ from taxi_assets.addresses import (
     LakeAddress,
     WarehouseAddress,
     anchor_path,
+    is_service_link,
     os_errors_as_value_errors,
     parse_lake_address,
     parse_ui_url,
@@ -75,7 +76,8 @@ class _Environment(EnvSettingsSource):
         found = {
             name.removeprefix(_SERVICE_SOURCE): value
             for name, value in self.env_vars.items()
-            if name.startswith(_SERVICE_SOURCE) and not name.endswith("_file") and value
+            if name.startswith(_SERVICE_SOURCE) and value and not name.endswith("_file")
+            if not is_service_link(name.upper(), os.environ)
         }
         return found or None, field_name, False
 
@@ -223,12 +225,10 @@ class Settings(BaseSettings):
     def unknown_variables(cls) -> list[str]:
         """Return the environment variables that begin with TAXI_ but are not settings (usually typos)."""
         known = {variable_of(name) for name in cls.model_fields}
-        # Container images read secrets from TAXI_…_FILE, and the tests read TAXI_TEST_…. A TAXI_SOURCE_… of an unknown
-        # service is refused when the settings are read.
-        others = re.compile(r"TAXI_(TEST_\w+|\w+_FILE|SOURCE_\w+)")
-        return sorted(
-            name for name in os.environ if name.startswith("TAXI_") and name not in known and not others.fullmatch(name)
-        )
+        # Images read secrets from TAXI_…_FILE, the tests TAXI_TEST_…; a source of an unknown service is refused later.
+        others = re.compile(r"(?!TAXI_).+|TAXI_(TEST_\w+|\w+_FILE|SOURCE_\w+)")
+        found = (name for name in os.environ if name not in known and not others.fullmatch(name))
+        return sorted(name for name in found if not is_service_link(name, os.environ))
 
     @classmethod
     def settings_customise_sources(

@@ -6,14 +6,21 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 from dagster._config import process_config
 
 from taxi_assets_tests.conftest import REPOSITORY
+from taxi_assets_tests.deployments.doctor_runner import doctor, faults, home
 from taxi_assets_tests.deployments.files import CODE_LOCATION, find_group, read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
+__all__ = ["home"]
+
+GOOGLE_GUIDE = (REPOSITORY / "docs" / "google-cloud.md").read_text()
+DEPLOY_README = (REPOSITORY / "deploy" / "kubernetes" / "README.md").read_text()
 VALUES: dict[str, Any] = read_yaml("deploy/kubernetes/values.yaml")
 CHART_TYPES: Any = read_yaml("taxi_assets_tests/deployments/helm_keys.yaml")
 CODE: dict[str, Any] = VALUES["dagster-user-deployments"]["deployments"][0]
@@ -118,6 +125,48 @@ def test_a_run_is_evicted_from_an_unreachable_node_within_a_minute() -> None:
     assert max(seconds.values()) <= 60
 
 
+def service_links() -> dict[str, str]:
+    """Return the variables that Kubernetes adds to each container for the chart's services.
+
+    Names and ports are those of the chart's templates/helpers/_service-webserver.tpl and, for the code server,
+    charts/dagster-user-deployments/templates/service-user.yaml. The variables are those of Kubernetes'
+    pkg/kubelet/envvars/envvars.go.
+    """
+    release = find_group(r"helm upgrade --install (\S+) dagster/dagster", DEPLOY_README)
+    webserver = f"{release}-dagster-webserver"
+    services = {webserver: VALUES["dagsterWebserver"]["service"]["port"], CODE["name"]: CODE["port"]}
+    if VALUES["dagsterWebserver"]["enableReadOnly"]:
+        services[f"{webserver}-read-only"] = services[webserver]
+    links = {}
+    for service, port in services.items():
+        name = service.upper().replace("-", "_")
+        address = f"tcp://10.0.0.11:{port}"
+        links |= {
+            f"{name}_SERVICE_HOST": "10.0.0.11",
+            f"{name}_SERVICE_PORT": str(port),
+            f"{name}_SERVICE_PORT_{'GRPC' if service == CODE['name'] else 'HTTP'}": str(port),
+            f"{name}_PORT": address,
+            f"{name}_PORT_{port}_TCP": address,
+            f"{name}_PORT_{port}_TCP_PROTO": "tcp",
+            f"{name}_PORT_{port}_TCP_PORT": str(port),
+            f"{name}_PORT_{port}_TCP_ADDR": "10.0.0.11",
+        }
+    return links
+
+
+def test_addresses_of_the_charts_services_are_not_taken_for_settings(home: Path) -> None:
+    links = service_links()
+    assert {"TAXI_ASSETS_PORT_4000_TCP_ADDR", "TAXI_DAGSTER_WEBSERVER_SERVICE_PORT_HTTP"} <= set(links)
+    assert all(name.startswith("TAXI_") for name in links)
+    found = doctor(home, **links)
+    assert faults(found) == {}
+    assert found["settings"] == ["ok", "set: TAXI_LAKE, TAXI_SOURCE, TAXI_WAREHOUSE"]
+
+
+def test_runs_get_no_addresses_of_services() -> None:
+    assert run_pod()["enableServiceLinks"] is False
+
+
 def test_code_server_daemon_and_runs_read_the_same_settings() -> None:
     assert VALUES["dagsterDaemon"]["envConfigMaps"] == LAUNCHER["envConfigMaps"], (
         "`make doctor` runs in the daemon's pod"
@@ -141,7 +190,22 @@ def test_no_service_listens_on_a_privileged_port() -> None:
     port = webserver["service"]["port"]
     assert min(port, CODE["port"]) >= 1024
     assert webserver["readinessProbe"]["httpGet"]["port"] == port
-    assert f"service/taxi-dagster-webserver 3000:{port}" in (REPOSITORY / "deploy/kubernetes/README.md").read_text()
+    assert f"service/taxi-dagster-webserver 3000:{port}" in DEPLOY_README
+
+
+def test_compute_logs_are_stored_as_in_the_guide_for_google_cloud() -> None:
+    (example,) = re.findall(r"^```yaml\n(.*?)^```$", GOOGLE_GUIDE, flags=re.MULTILINE | re.DOTALL)
+    guide = yaml.safe_load(example)["compute_logs"]
+    assert guide["class"] == VALUES["computeLogManager"]["type"]
+    config = VALUES["computeLogManager"]["config"]["gcsComputeLogManager"]
+    assert (config["prefix"], config["uploadInterval"]) == (
+        guide["config"]["prefix"],
+        guide["config"]["upload_interval"],
+    )
+    assert config["uploadInterval"] >= 60, "the guide advises minutes rather than seconds"
+    variables = (REPOSITORY / "deploy" / "gcp" / "variables.tf").read_text()
+    assert f"Compute logs are under {config['prefix']}/." in variables
+    assert f"`{config['prefix']}/storage/<run>/`" in GOOGLE_GUIDE
 
 
 # --- the queue --------------------------------------------------------------------------------------------------------

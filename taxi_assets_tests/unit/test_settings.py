@@ -95,6 +95,24 @@ def test_a_service_can_have_a_source_of_its_own(here: Path, monkeypatch: pytest.
     assert given.service_sources == {"green": str(here / "files"), "yellow": "tlc", "fhv": str(here / "files")}
 
 
+def test_addresses_of_services_in_kubernetes_are_not_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TAXI_SERVICE_PORT", "TAXI_PORT_80_UDP", "TAXI_SOURCE_FILES_PORT", "TAXI_SOURCE_FILES_PORT_80_TCP"):
+        monkeypatch.setenv(name, "tcp://10.0.0.11:80")
+    for service in ("TAXI", "TAXI_SOURCE_FILES"):
+        monkeypatch.setenv(f"{service}_SERVICE_HOST", "10.0.0.11")
+    assert Settings.from_env().service_sources == {}
+    assert Settings.unknown_variables() == []
+
+
+@pytest.mark.parametrize("name", ["TAXI_ASSETS_PORT", "TAXI_PORTS_80_TCP", "TAXI_SERVICE_HOSTS", "TAXI_X_SERVICE_PRT"])
+def test_a_name_like_that_of_an_address_is_misspelt_without_the_services_host(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "any")
+    monkeypatch.setenv("TAXI_OTHER_SERVICE_HOST", "10.0.0.11")
+    assert Settings.unknown_variables() == [name]
+
+
 def test_an_invalid_source_of_a_service_is_one_line_that_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     (line,) = error_lines(monkeypatch, TAXI_SOURCE_GREN="sample")
     assert line == (f"TAXI_SOURCE_GREN is not accepted. There is no service 'gren'. Use one of {', '.join(SERVICES)}.")
