@@ -184,7 +184,10 @@ class LakeBusyError(TransientError):
 
 
 class LakeUnreachableError(TransientError):
-    """Cloud Storage could not be reached, or kept failing until all retries were used up."""
+    """Cloud Storage could not be reached, or kept failing until all retries were used up.
+
+    Also raised if a file is damaged in each of several uploads.
+    """
 
 
 class WarehouseUnreachableError(TransientError):

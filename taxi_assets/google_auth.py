@@ -36,6 +36,10 @@ TRANSIENT_REASONS = frozenset(
 _TOO_COSTLY = "bytesBilledLimitExceeded"
 # BigQuery sends this reason with HTTP 200.
 _CANCELED = "stopped"
+WRITE_OBJECTS = "Storage Object User (roles/storage.objectUser)"
+READ_OBJECTS = "Storage Object Viewer (roles/storage.objectViewer)"
+READ_BUCKET = "Storage Legacy Bucket Reader (roles/storage.legacyBucketReader)"
+"""Roles on a bucket. Only the last one has storage.buckets.get, which BigQuery requires to load and query objects."""
 _NO_CREDENTIALS = "Set TAXI_GOOGLE_CREDENTIALS to a key, or run `gcloud auth application-default login`."
 
 
@@ -97,7 +101,8 @@ def _build_credentials(key: dict[str, Any]) -> Any:
 @contextmanager
 def storage_client(key: str | None) -> Iterator[storage.Client]:
     """Yield a client of Cloud Storage, and close it afterwards."""
-    client = storage.Client(credentials=load_credentials(key))
+    # Objects need no project. By default, the client looks for one, and fails for credentials that name none.
+    client = storage.Client(project=None, credentials=load_credentials(key))
     try:
         yield client
     finally:
@@ -150,6 +155,20 @@ def _is_transient(error: api_errors.GoogleAPICallError) -> bool:
     reasons = {entry.get("reason") for entry in _error_entries(error)}
     has_transient_status = isinstance(error, api_errors.ServerError | api_errors.TooManyRequests)
     return bool(reasons & TRANSIENT_REASONS) or (has_transient_status and _TOO_COSTLY not in reasons)
+
+
+def storage_remedy(message: str, bucket: str, *, objects_role: str) -> str:
+    """Return the remedy for a permanent error of Cloud Storage.
+
+    Args:
+        message: The service's message, which begins with the HTTP status.
+        bucket: The name of the bucket.
+        objects_role: The role that grants the permissions on objects.
+    """
+    if not message.startswith("403"):
+        return f"Check the bucket {bucket} in the Google Cloud console."
+    role = READ_BUCKET if "storage.buckets.get" in message else objects_role
+    return f"Grant the account {role} on the bucket {bucket}."
 
 
 def is_missing_bucket(error: api_errors.NotFound) -> bool:

@@ -17,7 +17,8 @@ email="$SERVICE_ACCOUNT@$PROJECT.iam.gserviceaccount.com"
 member="serviceAccount:$email"
 
 gcloud services enable --project="$PROJECT" \
-  bigquery.googleapis.com cloudresourcemanager.googleapis.com iam.googleapis.com storage.googleapis.com
+  bigquery.googleapis.com cloudresourcemanager.googleapis.com iam.googleapis.com iamcredentials.googleapis.com \
+  storage.googleapis.com
 
 # --- the lake --------------------------------------------------------------------------------------------------------
 if ! gcloud storage buckets describe "gs://$BUCKET" --format=none 2>/dev/null; then
@@ -53,8 +54,8 @@ fi
 
 # Overwriting an object requires storage.objects.delete, which Object Creator lacks.
 gcloud storage buckets add-iam-policy-binding "gs://$BUCKET" \
-  --member="$member" --role=roles/storage.objectAdmin --format=none
-# For compute logs: Dagster checks that the bucket exists, which Object Admin does not allow.
+  --member="$member" --role=roles/storage.objectUser --format=none
+# storage.buckets.get, which Object User lacks: BigQuery needs it to load and query objects, and Dagster for compute logs.
 gcloud storage buckets add-iam-policy-binding "gs://$BUCKET" \
   --member="$member" --role=roles/storage.legacyBucketReader --format=none
 # SQL, because bq add-iam-policy-binding does not fully support datasets.

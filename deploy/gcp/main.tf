@@ -11,6 +11,7 @@ resource "google_project_service" "needed" {
     "bigquery.googleapis.com",
     "cloudresourcemanager.googleapis.com",
     "iam.googleapis.com",
+    "iamcredentials.googleapis.com", # for Workload Identity and impersonation
     "storage.googleapis.com",
   ])
 
@@ -88,11 +89,11 @@ resource "google_service_account" "program" {
 # Overwriting an object requires storage.objects.delete, which Object Creator lacks.
 resource "google_storage_bucket_iam_member" "objects" {
   bucket = google_storage_bucket.lake.name
-  role   = "roles/storage.objectAdmin"
+  role   = "roles/storage.objectUser"
   member = local.member
 }
 
-# For compute logs: Dagster checks that the bucket exists, which Object Admin does not allow.
+# storage.buckets.get, which Object User lacks: BigQuery needs it to load and query objects, and Dagster for compute logs.
 resource "google_storage_bucket_iam_member" "bucket" {
   bucket = google_storage_bucket.lake.name
   role   = "roles/storage.legacyBucketReader"

@@ -219,8 +219,9 @@ def test_an_older_ledger_counts_as_empty_and_gains_its_new_columns_before_trips_
 
 
 def test_a_dataset_is_created_and_used_in_the_configured_location(
-    bigquery: BigQuery, service_account: ServiceAccount, lake: GcsLake
+    bigquery: BigQuery, service_account: ServiceAccount, lake: GcsLake, cloud_storage: CloudStorage
 ) -> None:
+    cloud_storage.location = "europe-west6"
     trips = publish_generated_month(lake)
     warehouse = open_warehouse(bigquery.environment, service_account.base64, location="europe-west6")
     load(warehouse, trips)
@@ -229,8 +230,9 @@ def test_a_dataset_is_created_and_used_in_the_configured_location(
 
 
 def test_an_existing_dataset_is_used_in_its_own_location(
-    warehouse: BigQueryWarehouse, bigquery: BigQuery, lake: GcsLake
+    warehouse: BigQueryWarehouse, bigquery: BigQuery, lake: GcsLake, cloud_storage: CloudStorage
 ) -> None:
+    cloud_storage.location = "EU"
     make_dataset(warehouse, "EU")
     trips = publish_generated_month(lake)
     load(warehouse, trips)

@@ -69,7 +69,8 @@ def test_every_query_has_a_cost_limit_and_exceeding_it_is_a_permanent_error(
         ("bigquery.tables.create", "BigQuery Data Editor (roles/bigquery.dataEditor) on the dataset taxi."),
         ("bigquery.tables.updateData", "BigQuery Data Editor (roles/bigquery.dataEditor) on the dataset taxi."),
         ("bigquery.jobs.create", "BigQuery Job User (roles/bigquery.jobUser) on the project taxi-project."),
-        ("storage.objects.get", "Storage Object Viewer (roles/storage.objectViewer) on the lake's bucket."),
+        ("storage.objects.get", "Storage Object User (roles/storage.objectUser) on the lake's bucket."),
+        ("storage.buckets.get", "Legacy Bucket Reader (roles/storage.legacyBucketReader) on the lake's bucket."),
     ],
 )
 def test_a_missing_permission_is_one_line_with_the_role_that_grants_it(

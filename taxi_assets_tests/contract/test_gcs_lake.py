@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from requests.adapters import HTTPAdapter
 
 from taxi_assets.errors import (
     LakeConfigurationError,
@@ -96,28 +95,52 @@ def test_every_request_of_an_upload_names_the_generation_that_it_replaces(
         assert {request.query["ifGenerationMatch"] for request in upload_requests(cloud_storage)} == {expected}
 
 
-class CorruptingAdapter(HTTPAdapter):
-    """A network that corrupts requests."""
+@pytest.mark.parametrize("content", [b"new", LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_upload_that_is_damaged_in_transit_is_repeated(
+    lake: GcsLake, cloud_storage: CloudStorage, content: bytes, times: int
+) -> None:
+    put(lake, b"old")
+    requests = [Fault(), Fault(), Fault()] if content is LARGE else []  # the start of the upload, and two chunks
+    for _ in range(times):
+        cloud_storage.script(*requests, Fault(corrupt=True), path="/upload/")
+    put(lake, content)
+    assert cloud_storage.object(NAME) == content
+    refused = [request for request in upload_requests(cloud_storage) if request.status == 400]
+    assert len(refused) == times
 
-    def send(self, request: Any, *args: Any, **named: Any) -> Any:
-        if request.body and b"right" in request.body:
-            request.body = request.body.replace(b"right", b"wrong")
-        return super().send(request, *args, **named)
 
-
-@pytest.mark.parametrize("content", [b"right", LARGE + b"right"], ids=["small", "large"])
-def test_an_upload_corrupted_by_the_network_is_rejected_by_its_checksum(
+@pytest.mark.parametrize("content", [b"new", LARGE], ids=["small", "large"])
+def test_an_upload_that_is_damaged_every_time_is_a_transient_error_and_changes_nothing(
     lake: GcsLake, cloud_storage: CloudStorage, content: bytes
 ) -> None:
     put(lake, b"old")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        session = lake.storage.get_client()._http  # noqa: SLF001  (the client has no public way)
-        monkeypatch.setattr(session, "adapters", session.adapters.copy())
-        session.mount(cloud_storage.endpoint, CorruptingAdapter())
-        with pytest.raises(LakeConfigurationError, match="CRC32C"):
-            put(lake, content)
-        session.get_adapter(cloud_storage.endpoint).close()
+    cloud_storage.requests.clear()
+    cloud_storage.script(*[Fault(corrupt=True)] * 99, method="PUT" if content is LARGE else "POST")
+    with pytest.raises(LakeUnreachableError) as error:
+        put(lake, content)
+    line = str(error.value)
+    assert line.startswith(f"{lake.uri(KEY)} cannot be written: the file was damaged in transit 3 times (400 Provided ")
+    assert "role" not in line
+    assert "check proxies" in error.value.remedy
     assert cloud_storage.object(NAME) == b"old"
+    assert [request for request in cloud_storage.requests if request.method == "DELETE"] == []
+
+
+def test_an_upload_never_deletes_what_another_run_wrote(lake: GcsLake, cloud_storage: CloudStorage) -> None:
+    put(lake, b"old")
+    # The client would compare this checksum with its own, and delete the object.
+    cloud_storage.script(Fault(), Fault(), Fault(fields={"crc32c": "AAAAAA=="}), method="PUT")
+    cloud_storage.script(Fault(before=lambda: cloud_storage.put(NAME, b"another run's")), method="DELETE")
+    put(lake, LARGE)
+    assert cloud_storage.object(NAME) == LARGE
+
+
+def test_an_error_that_is_no_matter_of_permissions_names_no_role(lake: GcsLake, cloud_storage: CloudStorage) -> None:
+    cloud_storage.script(Fault(status=400, message="Invalid argument."), method="POST", path="/upload/")
+    with pytest.raises(LakeConfigurationError, match="400 Invalid argument") as error:
+        put(lake, b"new")
+    assert error.value.remedy == "Check the bucket taxi-lake in the Google Cloud console."
 
 
 def test_object_metadata_contains_the_digest_and_run_id(lake: GcsLake) -> None:
@@ -327,7 +350,7 @@ def test_the_error_for_a_missing_permission_names_the_role_in_one_line(
         line = str(error.value)
         assert line.startswith(lake.uri(KEY))
         assert permission in line
-        assert error.value.remedy.endswith("Storage Object Admin (roles/storage.objectAdmin) on the bucket taxi-lake.")
+        assert error.value.remedy.endswith("Storage Object User (roles/storage.objectUser) on the bucket taxi-lake.")
         assert "\n" not in line
         assert "{" not in line
 
@@ -337,7 +360,7 @@ def test_overwriting_without_delete_permission_names_the_permission_and_role(
 ) -> None:
     put(lake, b"old")
     cloud_storage.forbid("storage.objects.delete")
-    with pytest.raises(LakeConfigurationError, match=r"storage\.objects\.delete.*roles/storage\.objectAdmin"):
+    with pytest.raises(LakeConfigurationError, match=r"storage\.objects\.delete.*roles/storage\.objectUser"):
         put(lake, b"new")
     assert read(lake) == b"old"
 

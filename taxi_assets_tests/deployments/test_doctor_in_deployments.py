@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -146,6 +147,17 @@ def test_logs_in_a_bucket_without_credentials_are_a_fault(logs_in_bucket: Path) 
     assert "there are no Google credentials" in message["compute logs"]
 
 
+def test_logs_in_a_bucket_need_a_project_if_the_credentials_name_none(logs_in_bucket: Path) -> None:
+    person = {"type": "authorized_user", "client_id": "a", "client_secret": "b", "refresh_token": "c"}
+    (logs_in_bucket / "adc.json").write_text(json.dumps(person))
+    given = {"NO_GCE_CHECK": "true", "GOOGLE_APPLICATION_CREDENTIALS": str(logs_in_bucket / "adc.json")}
+    message = faults(doctor_process(logs_in_bucket, BUCKET="any", **given))
+    assert message == {
+        "compute logs": "gs://any, the bucket of compute logs, cannot be used: its client needs a project, and the "
+        "Google credentials name none. Set GOOGLE_CLOUD_PROJECT to the ID of a project."
+    }
+
+
 # --- in an image ------------------------------------------------------------------------------------------------------
 
 
@@ -230,6 +242,7 @@ def test_a_role_without_the_right_to_create_gets_the_grant_to_run(
 @pytest.fixture
 def on_google(cloud_storage: CloudStorage, bigquery: BigQuery, service_account: ServiceAccount) -> dict[str, str]:
     """Settings for Google; for the same process only, because google-auth queries Google in a new process."""
+    cloud_storage.location = "EU"
     return {
         "TAXI_LAKE": f"gs://{cloud_storage.bucket}/nyc",
         "TAXI_WAREHOUSE": f"bigquery://{bigquery.project}/taxi?location=EU",
@@ -256,7 +269,7 @@ def test_each_missing_permission_is_reported_with_the_role_that_grants_it(
     bigquery.forbid("bigquery.datasets.create")
     found = faults(doctor(home, **on_google))
     assert found.keys() == {"lake", "warehouse"}
-    assert "roles/storage.objectAdmin" in found["lake"]
+    assert "roles/storage.objectUser" in found["lake"]
     assert "roles/bigquery.user" in found["warehouse"]
 
 

@@ -221,7 +221,7 @@ def observed_on_google(folder: Path, versions: Republished) -> Iterator[Observed
     """Create a deployment on test doubles of Cloud Storage and BigQuery."""
     with ExitStack() as stack:
         account = stack.enter_context(ServiceAccount())
-        storage = stack.enter_context(CloudStorage(versioning=True))
+        storage = stack.enter_context(CloudStorage(versioning=True, location="EU"))
         bigquery = stack.enter_context(BigQuery(storage_endpoint=storage.endpoint))
         temporary = folder / "home" / "tmp"
         temporary.mkdir(parents=True)

@@ -16,6 +16,8 @@ It follows Google's BigQuery documentation: the REST API v2 reference (datasets,
   change descriptions, nothing else. Labels are patched one by one. `If-Match` is compared with the etag.
 - `table$partition` as the destination of loads and queries, in tables.get, tables.delete and tabledata.list; but not
   in tables.insert or in SQL.
+- Load jobs and external queries of gs:// objects, which need storage.buckets.get, and a bucket in a location that is
+  compatible with that of the job.
 - Load jobs from gs:// or uploaded (multipart, resumable), of Parquet and newline-delimited JSON. They read the file
   when they run, match columns by name, and cast nothing. Write and create dispositions, schema update options. A job
   writes everything at its end, or nothing.
@@ -165,6 +167,11 @@ class BigQuery:
     def allow(self, *permissions: str) -> None:
         """Grant permissions again."""
         self.permissions.forbidden.difference_update(permissions)
+
+    @property
+    def demanded(self) -> set[str]:
+        """The permissions of BigQuery that requests and jobs have needed so far."""
+        return self._permissions.demanded
 
     def settle(self) -> None:
         """Run all jobs that no client polls any more."""

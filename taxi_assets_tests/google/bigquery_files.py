@@ -1,6 +1,7 @@
 """The BigQuery double's source files: gs:// objects or uploads, as Parquet or newline-delimited JSON.
 
-Types and errors follow the pages "Loading Parquet data from Cloud Storage" and "Loading JSON data from Cloud Storage".
+Types, errors and permissions follow the pages "Loading Parquet data from Cloud Storage", "Introduction to external
+tables" and "Loading JSON data from Cloud Storage".
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import shutil
 import urllib.error
 import urllib.parse
 import urllib.request
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +22,7 @@ from taxi_assets_tests.google.bigquery_schemas import column_definitions, quoted
 from taxi_assets_tests.google.bigquery_values import DUCKDB_TYPES, GoogleError, Resource, from_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
 _READING: Final = "Error while reading data, error message:"
@@ -42,41 +44,77 @@ class SourceFile:
         return self.path.stat().st_size
 
 
-def download(endpoint: str, uris: Iterable[str], folder: Path) -> list[SourceFile]:
-    """Download the current versions of objects."""
-    return [_download_one(endpoint, uri, folder / f"{number}") for number, uri in enumerate(uris)]
+def download(endpoint: str, uris: Iterable[str], folder: Path, location: str) -> list[SourceFile]:
+    """Download the current versions of objects for a job in a location."""
+    return [_download_one(endpoint, uri, folder / f"{number}", location) for number, uri in enumerate(uris)]
 
 
-def _download_one(endpoint: str, uri: str, path: Path) -> SourceFile:
+def are_colocated(bucket: str, dataset: str) -> bool:
+    """Return whether a bucket and a dataset are in compatible locations.
+
+    Source: the section "Location considerations" of docs.cloud.google.com/bigquery/docs/external-tables. The page
+    bigquery/docs/locations says instead that other locations only cost data transfer. Public reports of both kinds of
+    jobs show a rejection (airbytehq/airbyte #17013, GoogleCloudDataproc/spark-bigquery-connector #110).
+    """
+    regions = {"us": {"us-central1"}, "eu": {"europe-west1", "europe-west4"}}.get(dataset.lower(), {dataset.lower()})
+    dual_regions = {
+        "nam4": {"us-central1", "us-east1"},
+        "eur4": {"europe-north1", "europe-west4"},
+        "asia1": {"asia-northeast1", "asia-northeast2"},
+    }
+    return bucket.lower() == dataset.lower() or bool(dual_regions.get(bucket.lower(), {bucket.lower()}) & regions)
+
+
+def _download_one(endpoint: str, uri: str, path: Path, location: str) -> SourceFile:
     scheme, _, rest = uri.partition("://")
     bucket, _, name = rest.partition("/")
     if scheme != "gs" or not name:
         raise GoogleError("invalid", f"Source URI must be a Google Cloud Storage location: {uri}")
     if "*" in name:
         raise GoogleError("notImplemented", f"This double reads no wildcards: {uri}")
-    url = f"{endpoint}/storage/v1/b/{bucket}/o/{urllib.parse.quote(name, safe='')}?alt=media"
+    url = f"{endpoint}/storage/v1/b/{bucket}"
+    with _reading(uri, "storage.buckets.get"), _OPENER.open(url, timeout=60) as answer:
+        source = str(json.load(answer)["location"])
+    if not are_colocated(source, location):
+        places = [place.upper() if "-" not in place else place.lower() for place in (source, location)]
+        raise GoogleError(
+            "invalid", f"Cannot read and write in different locations: source: {places[0]}, destination: {places[1]}"
+        )
+    url = f"{url}/o/{urllib.parse.quote(name, safe='')}?alt=media"
+    with (
+        _reading(uri, "storage.objects.get"),
+        _OPENER.open(url, timeout=60) as answer,
+        path.open("wb") as file,
+    ):
+        shutil.copyfileobj(answer, file, 1 << 20)
+    return SourceFile(path, uri)
+
+
+@contextmanager
+def _reading(uri: str, permission: str) -> Iterator[None]:
     try:
-        with _OPENER.open(url, timeout=60) as answer, path.open("wb") as file:
-            shutil.copyfileobj(answer, file, 1 << 20)
+        yield
     except urllib.error.HTTPError as error:
         with error:
-            raise _unreadable(error.code, uri) from error
+            raise _unreadable(error.code, uri, permission) from error
     except OSError as error:
         raise GoogleError(
             "backendError", "Error encountered during execution. Retrying may solve the problem."
         ) from error
-    return SourceFile(path, uri)
 
 
-def _unreadable(status: int, uri: str) -> GoogleError:
+def _unreadable(status: int, uri: str, permission: str) -> GoogleError:
     if status == 404:
         return GoogleError("notFound", f"Not found: URI {uri}")
     if status in {401, 403}:
+        # As in tuva-health/tuva-core #1319.
+        kind = "bucket" if permission.startswith("storage.buckets.") else "object"
         return GoogleError(
             "accessDenied",
             "Access Denied: BigQuery BigQuery: Permission denied while globbing file pattern. "
-            "Permission 'storage.objects.get' denied on resource (or it may not exist). "
-            f"Please make sure {uri} is accessible via appropriate IAM roles, e.g. Storage Object Viewer.",
+            f"Caller does not have {permission} access to the Google Cloud Storage {kind}. "
+            f"Permission '{permission}' denied on resource (or it may not exist). Please make sure {uri} is accessible "
+            "via appropriate IAM roles, e.g. Storage Object Viewer or Storage Object Creator.",
         )
     return GoogleError("backendError", "Error encountered during execution. Retrying may solve the problem.")
 

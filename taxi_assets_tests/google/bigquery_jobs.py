@@ -268,7 +268,7 @@ class Loads:
             self.permissions.demand("bigquery.tables.create", f"Dataset {table.rpartition('.')[0]}")
         with tempfile.TemporaryDirectory() as folder:
             if job.upload is None:
-                files = download(self.storage_endpoint, settings.get("sourceUris", []), Path(folder))
+                files = download(self.storage_endpoint, settings.get("sourceUris", []), Path(folder), job.location)
             else:
                 files = [SourceFile(Path(folder, "upload"), "uploaded file")]
                 files[0].path.write_bytes(job.upload)

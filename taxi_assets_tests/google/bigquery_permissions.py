@@ -16,6 +16,8 @@ class Permissions:
 
     project: str
     forbidden: set[str] = field(default_factory=set)
+    demanded: set[str] = field(default_factory=set)
+    """The permissions that requests and jobs have needed so far."""
 
     def demand(self, permission: str, resource: str | None = None) -> None:
         """Raise the service's error if the caller lacks a permission.
@@ -24,6 +26,7 @@ class Permissions:
             permission: Such as `bigquery.tables.get`.
             resource: `Table p:d.t` or `Dataset p:d`; None means the project.
         """
+        self.demanded.add(permission)
         if permission not in self.forbidden:
             return
         if resource is None:

@@ -60,7 +60,10 @@ class Queries:
         self._check_tables(statement, job.location)
         external = settings.get("tableDefinitions", {})
         with tempfile.TemporaryDirectory() as folder:
-            files = {name: self._download(external[name], Path(folder, name)) for name in sorted(statement.local)}
+            files = {
+                name: self._download(external[name], Path(folder, name), job.location)
+                for name in sorted(statement.local)
+            }
             with self.catalog.lock:
                 self._account(job, statement, files)
                 if not job.configuration.get("dryRun"):
@@ -87,11 +90,11 @@ class Queries:
             dates |= {field["name"].lower() for field in (found.fields if found else ()) if field["type"] == "DATE"}
         check_date_literals(statement.tree, dates)
 
-    def _download(self, definition: Resource, folder: Path) -> list[SourceFile]:
+    def _download(self, definition: Resource, folder: Path, location: str) -> list[SourceFile]:
         if definition.get("sourceFormat") != "PARQUET":
             raise GoogleError("notImplemented", f"This double reads no external {definition.get('sourceFormat')}.")
         folder.mkdir()
-        return download(self.storage_endpoint, definition["sourceUris"], folder)
+        return download(self.storage_endpoint, definition["sourceUris"], folder, location)
 
     def _account(self, job: Job, statement: Statement, files: dict[str, list[SourceFile]]) -> None:
         """Compute processed and billed bytes, of all columns of every table, rounded up as BigQuery bills them."""

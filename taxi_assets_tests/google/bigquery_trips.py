@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import json
 import threading
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -31,16 +32,18 @@ CLUSTERING = ["pickup_datetime"]
 
 
 class ObjectServer:
-    """A minimal double of Cloud Storage that serves objects for `alt=media`.
+    """A minimal double of Cloud Storage that serves objects for `alt=media`, and the location of the bucket.
 
-    It follows the JSON API reference of objects.get. A status in `contents` instead of bytes is answered as that error.
+    It follows the JSON API reference of objects.get and buckets.get. A status in `contents` instead of bytes is
+    answered as that error; its key for the bucket is "".
     """
 
     def __init__(self) -> None:
         self.contents: dict[str, bytes | int] = {}
+        self.location = "EU"
 
     def __enter__(self) -> Self:
-        contents = self.contents
+        double, contents = self, self.contents
 
         class Handler(BaseHTTPRequestHandler):
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  (as the base class names it)
@@ -48,7 +51,9 @@ class ObjectServer:
 
             def do_GET(self) -> None:
                 target = urlsplit(self.path)
-                found = contents.get(unquote(target.path.rpartition("/o/")[2]), 404)
+                bucket = json.dumps({"location": double.location}).encode()
+                _, is_object, key = target.path.partition("/o/")
+                found = contents.get(unquote(key), 404) if is_object else contents.get("", bucket)
                 self.send_response(found if isinstance(found, int) else 200)
                 self.end_headers()
                 self.wfile.write(b"" if isinstance(found, int) else found)

@@ -71,7 +71,9 @@ class Fault:
     cut_after: int | None = None
     """Send only this many bytes of the body, then close the connection."""
     corrupt: bool = False
-    """Change a byte of a downloaded body; its x-goog-hash stays that of the real content."""
+    """Change a byte of the content that is uploaded or downloaded. The checksums stay those of the real content."""
+    fields: Mapping[str, str] = field(default_factory=dict)
+    """Fields of the answer, such as `crc32c`, that have these values instead of the real ones."""
 
 
 class _Exchange:
@@ -96,7 +98,7 @@ class _Exchange:
 class CloudStorage:
     """The test double: serves one bucket on 127.0.0.1 during its `with` block."""
 
-    def __init__(self, *, versioning: bool = False) -> None:
+    def __init__(self, *, versioning: bool = False, location: str = "US") -> None:
         self.bucket = BUCKET
         self.requests: list[Request] = []
         self._lock = threading.RLock()
@@ -104,6 +106,7 @@ class CloudStorage:
         self._store = Objects()
         buckets.create_bucket(BUCKET, self._store)
         self._store.buckets[BUCKET]["versioning"] = {"enabled": versioning}
+        self.location = location
 
     def __enter__(self) -> Self:
         self._server = _Server(("127.0.0.1", 0), _Handler)
@@ -118,6 +121,20 @@ class CloudStorage:
         self._server.hang_up()
         self._server.server_close()
         self._thread.join()
+
+    @property
+    def location(self) -> str:
+        """The location of the bucket, in capital letters as in the service's answers."""
+        return str(self._store.buckets[BUCKET]["location"])
+
+    @location.setter
+    def location(self, location: str) -> None:
+        self._store.buckets[BUCKET]["location"] = location.upper()
+
+    @property
+    def demanded(self) -> set[str]:
+        """The permissions that requests have needed so far."""
+        return self._store.demanded
 
     @property
     def environment(self) -> dict[str, str]:
@@ -281,6 +298,12 @@ def _media(request: Request, resource: Mapping[str, Any], content: bytes) -> Ans
     return Answer(206, headers, content[start : end + 1])
 
 
+def _damaged(upload: bytes) -> bytes:
+    """Change the last byte of the content: of a chunk, or before the last boundary of a multipart upload."""
+    end = upload.rfind(b"\r\n--") if upload.startswith(b"--") else len(upload)
+    return upload[: end - 1] + bytes([upload[end - 1] ^ 0xFF]) + upload[end:]
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = False
     request_queue_size = 128
@@ -326,6 +349,8 @@ class _Handler(BaseHTTPRequestHandler):
         fault = cloud.record(request)
         if fault.before is not None:
             fault.before()
+        if fault.corrupt and body:
+            body = _damaged(body)
         answer = Answer()
         if fault.after or not (fault.reset or fault.status):
             answer = cloud.answer(request, _Exchange(self, cloud._store, body))  # noqa: SLF001  (its own handler)
@@ -334,13 +359,15 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if fault.status is not None:
             answer = RefusedError(fault.status, fault.message, fault.reason).answer(request)
+        if fault.fields:
+            answer.body = json.dumps(json.loads(answer.body) | dict(fault.fields)).encode()
         self._send(request, answer, fault)
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815  (as the base class wants them)
 
     def _send(self, request: Request, answer: Answer, fault: Fault) -> None:
         body = answer.body
-        if fault.corrupt and body:
+        if fault.corrupt and body and request.method == "GET":
             body = bytes([body[0] ^ 0xFF]) + body[1:]
         part = body[: fault.cut_after]
         self.close_connection = self.close_connection or len(part) < len(body)

@@ -95,12 +95,15 @@ class Objects(Storage):  # type: ignore[misc]  # the emulator's store, untyped
         super().__init__(use_memory_fs=True)
         self.request: Request | None = None
         self.forbidden: frozenset[str] = frozenset()
+        self.demanded: set[str] = set()
         self.archived: dict[tuple[str, str], dict[str, tuple[dict[str, Any], bytes]]] = defaultdict(dict)
         self.finished: dict[str, dict[str, Any]] = {}
         self._generation = 0
 
     def demand(self, permission: str) -> None:
         """Reject the request if the permission is revoked."""
+        if self.request is not None:
+            self.demanded.add(permission)
         if self.request is not None and permission in self.forbidden:
             thing = "object" if permission.startswith("storage.objects.") else "bucket"
             thing = "bucket" if permission == "storage.objects.list" else thing

@@ -137,7 +137,8 @@ def test_a_job_runs_where_its_dataset_is(client: Any, load: Load) -> None:
     assert load().location == "EU"
 
 
-def test_a_regional_job_is_found_only_with_its_location(client: Any) -> None:
+def test_a_regional_job_is_found_only_with_its_location(client: Any, objects: ObjectServer) -> None:
+    objects.location = "EUROPE-WEST3"
     dataset = google.Dataset(f"{PROJECT}.regional")
     dataset.location = "europe-west3"
     client.create_dataset(dataset)

@@ -23,6 +23,7 @@ from taxi_assets_tests.google.bigquery_trips import (
     TABLE,
     ObjectServer,
     load_config,
+    make_table,
     trips,
 )
 from taxi_assets_tests.google.load_jobs import KEY, URI, Load, load, objects
@@ -309,3 +310,48 @@ def test_json_with_other_fields_is_rejected(client: Any, bigquery: BigQuery, lin
     with pytest.raises(exceptions.BadRequest, match=message):
         client.load_table_from_file(file, f"{TABLE}$202101", job_config=config).result()
     assert bigquery.rows("trips.yellow") == []
+
+
+# The bucket
+
+
+@pytest.mark.parametrize(
+    ("bucket", "dataset", "message"),
+    [
+        ("EU", "EU", None),
+        ("EUROPE-WEST4", "EU", None),
+        ("EUR4", "EU", None),
+        ("NAM4", "us-central1", None),
+        ("US-CENTRAL1", "US", None),
+        ("EUROPE-WEST6", "europe-west6", None),
+        ("EUROPE-WEST6", "EU", "source: europe-west6, destination: EU"),
+        ("US", "EU", "source: US, destination: EU"),
+        ("EU", "europe-west4", "source: EU, destination: europe-west4"),
+        ("ASIA1", "US", "source: ASIA1, destination: US"),
+    ],
+)
+def test_bucket_and_dataset_must_be_in_compatible_locations(
+    objects: ObjectServer, client: Any, bucket: str, dataset: str, message: str | None
+) -> None:
+    client.delete_dataset("trips", delete_contents=True)
+    make_table(client, dataset)
+    objects.location = bucket
+    external = google.ExternalConfig("PARQUET")
+    external.source_uris = [URI]
+    config = google.QueryJobConfig(table_definitions={"lake": external})
+    jobs = [
+        lambda: client.load_table_from_uri(URI, f"{TABLE}$202101", job_config=load_config(), location=dataset),
+        lambda: client.query("SELECT COUNT(*) FROM lake", job_config=config, location=dataset),
+    ]
+    for start in jobs:
+        if message is None:
+            start().result()
+        else:
+            with pytest.raises(exceptions.BadRequest, match=f"Cannot read and write in different locations: {message}"):
+                start().result()
+
+
+def test_a_job_needs_permission_to_read_the_bucket(load: Load, objects: ObjectServer) -> None:
+    objects.contents[""] = 403
+    with pytest.raises(exceptions.Forbidden, match=r"does not have storage\.buckets\.get access to the Google Cloud"):
+        load().result()

@@ -213,6 +213,26 @@ def test_wrong_checksums_are_rejected(storage: CloudStorage, bucket: Any) -> Non
     assert storage.objects() == {}
 
 
+@pytest.mark.parametrize("size", [3, 9 << 20], ids=["multipart", "resumable"])
+def test_an_upload_damaged_in_transit_is_rejected_by_its_checksum(
+    storage: CloudStorage, bucket: Any, size: int
+) -> None:
+    # The status, the reason and the message are those of googleapis/python-storage #1541.
+    storage.script(Fault(corrupt=True), method="PUT" if size > 8 << 20 else "POST")
+    with pytest.raises(exceptions.BadRequest, match=r'Provided CRC32C \\?".*doesn\'t match calculated CRC32C'):
+        bucket.blob(KEY).upload_from_string(bytes(size), checksum="crc32c")
+    assert storage.objects() == {}
+
+
+def test_the_client_deletes_an_object_if_the_answer_to_its_upload_has_another_checksum(
+    storage: CloudStorage, bucket: Any
+) -> None:
+    storage.script(Fault(fields={"crc32c": "AAAAAA=="}), method="PUT")
+    with pytest.raises(DataCorruption):
+        bucket.blob(KEY).upload_from_string(bytes(9 << 20), checksum="crc32c")
+    assert storage.objects() == {}
+
+
 def test_old_versions_are_kept_and_read_by_generation(storage: CloudStorage, client: Any, bucket: Any) -> None:
     first, second = storage.put(KEY, b"1", {"run": "a"}), storage.put(KEY, b"22")
     bucket.blob(KEY).delete(if_generation_match=second)

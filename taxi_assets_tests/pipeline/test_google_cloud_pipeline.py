@@ -40,6 +40,7 @@ def on_google(
     service_account: ServiceAccount,
     monkeypatch: pytest.MonkeyPatch,
 ) -> TaxiDefinitions:
+    cloud_storage.location = "EU"
     monkeypatch.setenv("TAXI_LAKE", f"gs://{cloud_storage.bucket}/nyc")
     monkeypatch.setenv("TAXI_WAREHOUSE", f"bigquery://{bigquery.project}/taxi?location=EU")
     monkeypatch.setenv("TAXI_SOURCE", str(data / "months"))

@@ -18,12 +18,23 @@ from dagster._core.storage.compute_log_manager import ComputeIOType
 from google.api_core.exceptions import Forbidden
 
 from taxi_assets.addresses import BigQueryAddress, BucketAddress, parse_lake_address, parse_warehouse_address
+from taxi_assets.google_auth import READ_BUCKET, READ_OBJECTS, WRITE_OBJECTS
 from taxi_assets.resources.google import CloudStorageResource
 from taxi_assets.storage.lake.gcs_lake import GcsLake
+from taxi_assets.tlc.services.green import GREEN
+from taxi_assets_tests.contract.bigquery_fixtures import load, make_dataset
+from taxi_assets_tests.contract.stores.bigquery import bigquery, open_warehouse, service_account
+from taxi_assets_tests.contract.stores.gcs import cloud_storage
 from taxi_assets_tests.google.cloud_storage import BUCKET, CloudStorage
+from taxi_assets_tests.trips import MONTH, publish_generated_month
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from taxi_assets_tests.google.bigquery import BigQuery
+    from taxi_assets_tests.google.service_account import ServiceAccount
+
+__all__ = ["bigquery", "cloud_storage", "service_account"]
 
 REPOSITORY = Path(__file__).parents[2]
 DEPLOY = REPOSITORY / "deploy" / "gcp"
@@ -33,12 +44,27 @@ VALUES = {"PROJECT": "my-project", "BUCKET": "taxi-lake", "LOCATION": "europe-we
 RoleGrants = set[tuple[str, str]]
 """Pairs of a role and the scope on which it is grants."""
 ROLES: RoleGrants = {
-    ("roles/storage.objectAdmin", "bucket"),
+    ("roles/storage.objectUser", "bucket"),
     ("roles/storage.legacyBucketReader", "bucket"),
     ("roles/bigquery.dataEditor", "dataset"),
     ("roles/bigquery.jobUser", "project"),
     ("roles/bigquery.readSessionUser", "project"),
 }
+
+PERMISSIONS = {
+    "roles/storage.objectUser": {
+        *("storage.objects.create", "storage.objects.delete", "storage.objects.get", "storage.objects.list"),
+        "storage.objects.update",
+    },
+    "roles/storage.legacyBucketReader": {"storage.buckets.get", "storage.objects.list"},
+    "roles/bigquery.dataEditor": {
+        *("bigquery.datasets.get", "bigquery.tables.create", "bigquery.tables.delete", "bigquery.tables.get"),
+        *("bigquery.tables.getData", "bigquery.tables.list", "bigquery.tables.update", "bigquery.tables.updateData"),
+    },
+    "roles/bigquery.jobUser": {"bigquery.jobs.create"},
+}
+"""Permissions of each role that matter here, from Google's pages "IAM roles for Cloud Storage"
+(storage/docs/access-control/iam-roles) and "BigQuery roles and permissions" (bigquery/docs/access-control)."""
 
 
 # --- Terraform --------------------------------------------------------------------------------------------------------
@@ -244,7 +270,9 @@ def test_the_script_enables_the_services_and_creates_bucket_dataset_and_account(
     first_run: tuple[RecordedScript, str],
 ) -> None:
     calls = first_run[0].calls()
-    assert set(re.findall(r"\w+\.googleapis\.com", terraform())) <= set(calls[0])
+    services = set(re.findall(r"\w+\.googleapis\.com", terraform()))
+    assert services == {word for word in calls[0] if word.endswith(".googleapis.com")}
+    assert "iamcredentials.googleapis.com" in services, "Workload Identity and impersonation need it"
     bucket, dataset, account = (" ".join(call) for call in creating_calls(calls))
     assert "gs://taxi-lake" in bucket
     assert "my-project:taxi" in dataset
@@ -327,6 +355,35 @@ def test_the_instance_of_the_guide_stores_logs_in_the_bucket_and_another_machine
     assert bucket.object("logs/storage/a-run/compute_logs/a-step.err") == text
     with instance_on(tmp_path / "other") as instance:
         assert instance.compute_log_manager.get_log_data(key).stderr == text
+
+
+def test_the_roles_suffice_to_load_a_month_and_none_is_superfluous(
+    cloud_storage: CloudStorage, bigquery: BigQuery, service_account: ServiceAccount
+) -> None:
+    """The doubles know which permission each request and each job needs."""
+    lake = GcsLake(storage=CloudStorageResource(), bucket=BUCKET, prefix="lake")
+    warehouse = open_warehouse(bigquery.environment, service_account.base64)
+    make_dataset(warehouse, "US")
+    bigquery.demanded.clear()  # deploy/gcp creates the dataset
+    for rows in (3, 4):  # replaces the objects and the partition the second time
+        load(warehouse, publish_generated_month(lake, rows=rows), f"run-{rows}")
+    assert len(warehouse.read_month(GREEN, MONTH)) == 4
+    lake.sizes_in("clean/green_trips")
+    lake.delete("clean/green_trips/2020-10.parquet")
+    demanded = cloud_storage.demanded | bigquery.demanded
+    assert set(PERMISSIONS) == {role for role, _ in ROLES}
+    assert demanded <= set().union(*PERMISSIONS.values())
+    for role, granted in PERMISSIONS.items():
+        others = set().union(*(PERMISSIONS[other] for other in PERMISSIONS if other != role))
+        assert demanded & granted - others, f"{role} is not needed"
+
+
+def test_errors_name_only_roles_that_are_granted_or_documented() -> None:
+    remedies = {WRITE_OBJECTS, READ_BUCKET, READ_OBJECTS}
+    granted = {role for role, _ in ROLES}
+    named = {role for text in remedies for role in re.findall(r"roles/[\w.]+", text)}
+    assert named - granted == {"roles/storage.objectViewer"}
+    assert "Storage Object Viewer (`storage.objectViewer`)" in GUIDE
 
 
 def test_compute_logs_need_permission_to_get_the_bucket_and_the_lake_does_not(

@@ -21,6 +21,7 @@ from taxi_assets.google_auth import (
     describe_google_error,
     load_credentials,
     read_service_account_key,
+    storage_client,
     translate_google_errors,
 )
 from taxi_assets.resources.google import BigQueryClientResource, CloudStorageResource
@@ -92,6 +93,43 @@ def test_the_resources_use_the_key_they_are_given(
     lake_of(service_account.base64).version(KEY)
     assert bigquery.requests[0].headers["Authorization"] == "Bearer a-token"
     assert cloud_storage.requests[0].headers["Authorization"] == "Bearer a-token"
+
+
+def without_default_project(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Remove all sources of a project and of credentials; no metadata server and no gcloud is queried."""
+    for name in ("GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT", "GOOGLE_APPLICATION_CREDENTIALS", "STORAGE_EMULATOR_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HOME", "CLOUDSDK_CONFIG", "PATH"):
+        monkeypatch.setenv(name, str(folder))
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+
+
+def test_objects_are_read_with_a_key_that_names_no_project(
+    service_account: ServiceAccount, cloud_storage: CloudStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_default_project(monkeypatch, tmp_path)
+    monkeypatch.setenv("API_ENDPOINT_OVERRIDE", cloud_storage.endpoint)
+    content = json.loads(service_account.json)
+    del content["project_id"]
+    key = base64.b64encode(json.dumps(content).encode()).decode()
+    cloud_storage.put("published/green.csv", b"a,b\n")
+    with storage_client(key) as client:
+        assert client.bucket(cloud_storage.bucket).blob("published/green.csv").download_as_bytes() == b"a,b\n"
+    assert lake_of(key).sizes_in("published") == {"published/green.csv": 4}
+    assert {request.headers["Authorization"] for request in cloud_storage.requests} == {"Bearer a-token"}
+
+
+def test_clients_are_created_for_a_person_whose_credentials_name_no_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_default_project(monkeypatch, tmp_path)
+    # As `gcloud auth application-default login` writes it without a default project.
+    person = {"type": "authorized_user", "client_id": "a", "client_secret": "b", "refresh_token": "c"}
+    (tmp_path / "adc.json").write_text(json.dumps(person))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "adc.json"))
+    with storage_client(None) as client:
+        assert client.project is None
+    assert CloudStorageResource().get_client().project is None
 
 
 @pytest.mark.parametrize("file", [None, "no-such-key.json"])

@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 
     from taxi_assets.cli.doctor.check_runner import CheckRunner
 
-_GRANT_ROLES = (
-    "Grant the account roles/storage.objectAdmin and roles/storage.legacyBucketReader on it, or correct compute_logs."
-)
-
 
 def launcher(checks: CheckRunner) -> str:
     """Check that run coordinator and launcher load, and that Docker answers if runs are containers."""
@@ -72,14 +68,28 @@ def _translate_bucket_errors(bucket: str | None) -> Iterator[None]:
     if bucket is None:
         yield
         return
-    from taxi_assets.google_auth import translate_google_errors  # noqa: PLC0415  (Google's clients take a while to load)
+    from taxi_assets.google_auth import (  # noqa: PLC0415  (Google's clients take a while to load)
+        WRITE_OBJECTS,
+        storage_remedy,
+        translate_google_errors,
+    )
 
     label = f"gs://{bucket}, the bucket of compute logs, cannot be used"
     try:
         with translate_google_errors(
-            label, permanent=PermanentError, transient=TransientError, remedy=lambda _: _GRANT_ROLES
+            label,
+            permanent=PermanentError,
+            transient=TransientError,
+            remedy=lambda message: storage_remedy(message, bucket, objects_role=WRITE_OBJECTS),
         ):
             yield
+    except OSError as error:  # of Dagster's client, for credentials that name no project
+        if "Project was not passed" not in str(error):
+            raise
+        raise PermanentError(
+            f"{label}: its client needs a project, and the Google credentials name none.",
+            remedy="Set GOOGLE_CLOUD_PROJECT to the ID of a project.",
+        ) from None
     except CheckError as error:
         if "Invariant failed" not in str(error):
             raise

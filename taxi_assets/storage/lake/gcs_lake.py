@@ -4,14 +4,17 @@ The version of an object is its generation. An upload names the generation that 
 all but one of several concurrent uploads. An object's metadata contains its SHA-256 digest and the run that wrote it.
 """
 
+import base64
 import hashlib
 import io
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, cast
 
 import dagster as dg
+import google_crc32c
 from google.api_core import exceptions as api_errors
 from google.cloud.storage.exceptions import DataCorruption
 from google.cloud.storage.fileio import BlobReader
@@ -19,7 +22,13 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from pydantic import Field
 
 from taxi_assets.errors import LakeConfigurationError, LakeObjectDamagedError, LakeUnreachableError
-from taxi_assets.google_auth import is_missing_bucket, translate_google_errors
+from taxi_assets.google_auth import (
+    WRITE_OBJECTS,
+    describe_google_error,
+    is_missing_bucket,
+    storage_remedy,
+    translate_google_errors,
+)
 from taxi_assets.resources.google import CloudStorageResource
 from taxi_assets.storage.lake.base_lake import Lake, conflict_error, missing_error, validate_key
 from taxi_assets.storage.lake.staging import temporary_folder
@@ -30,6 +39,12 @@ _READ_CHUNK_BYTES = 1 << 18
 """The smallest range read from a large object: less than a column of a row group of trips."""
 _SMALL_OBJECT_BYTES = 1 << 16
 """An object of at most this size is read by one request."""
+_DIGEST_CHUNK_BYTES = 1 << 20
+_UPLOAD_ATTEMPTS = 3
+"""How often a file is uploaded that is damaged on the way."""
+# The error has no reason of its own ("invalid").
+_DAMAGED = re.compile("doesn't match calculated (CRC32C|MD5)")
+_CHECK_PROXIES = "Try again. If it happens again, check proxies between this machine and Cloud Storage."
 _SHA256_KEY, _RUN_KEY = "taxi-sha256", "taxi-run"
 
 
@@ -56,14 +71,11 @@ class GcsLake(Lake):
         """
         blob = self._blob(key)
         blob.chunk_size = _UPLOAD_CHUNK_BYTES
-        with file.open("rb") as content:
-            sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+        sha256, blob.crc32c = _digests(file)
         blob.metadata = {_SHA256_KEY: sha256, _RUN_KEY: run_id}
         with self._translate_errors(f"{self.uri(key)} cannot be written"):
             try:
-                blob.upload_from_filename(
-                    str(file), checksum="crc32c", if_generation_match=int(replaces or 0), retry=self._retry
-                )
+                self._upload(blob, file, int(replaces or 0))
             except api_errors.PreconditionFailed:
                 # The client retries when a response is lost, and then finds its own object. Identical bytes from
                 # another run are not a conflict either.
@@ -73,6 +85,27 @@ class GcsLake(Lake):
                 self._require_bucket(error)
                 raise
         file.unlink()
+
+    def _upload(self, blob: Any, file: Path, replaced_generation: int) -> None:
+        """Upload a file. If it is damaged on the way, Cloud Storage stores nothing, and it is uploaded again."""
+        for attempt in range(1, _UPLOAD_ATTEMPTS + 1):
+            try:
+                # Cloud Storage verifies the checksum in the object's metadata. With the client's option `checksum`, the
+                # client would verify it once more afterwards, and delete any generation of the object if it differs.
+                blob.upload_from_filename(
+                    str(file), checksum=None, if_generation_match=replaced_generation, retry=self._retry
+                )
+            except api_errors.BadRequest as error:
+                if not _DAMAGED.search(describe_google_error(error)):
+                    raise
+                if attempt == _UPLOAD_ATTEMPTS:
+                    raise LakeUnreachableError(
+                        f"gs://{self.bucket}/{blob.name} cannot be written: the file was damaged in transit "
+                        f"{attempt} times ({describe_google_error(error)}).",
+                        remedy=_CHECK_PROXIES,
+                    ) from None
+            else:
+                return
 
     def version(self, key: str) -> str | None:
         """Return the generation of the object; None if there is no object."""
@@ -189,7 +222,7 @@ class GcsLake(Lake):
             except DataCorruption:
                 raise LakeObjectDamagedError(
                     f"{self.uri(key)} was corrupted in transit from Cloud Storage: its CRC32C checksum does not match.",
-                    remedy="Try again. If it happens again, check proxies between this machine and Cloud Storage.",
+                    remedy=_CHECK_PROXIES,
                 ) from None
 
     # --- errors ------------------------------------------------------------------------------------------------------
@@ -199,9 +232,7 @@ class GcsLake(Lake):
             label,
             permanent=LakeConfigurationError,
             transient=LakeUnreachableError,
-            remedy=lambda _: (
-                f"Grant the account Storage Object Admin (roles/storage.objectAdmin) on the bucket {self.bucket}."
-            ),
+            remedy=lambda message: storage_remedy(message, self.bucket, objects_role=WRITE_OBJECTS),
         )
 
     def _require_bucket(self, error: api_errors.NotFound) -> None:
@@ -210,6 +241,16 @@ class GcsLake(Lake):
                 f"The bucket {self.bucket} does not exist.",
                 remedy="Create it (for example with deploy/gcp), or set TAXI_LAKE to another bucket.",
             ) from None
+
+
+def _digests(file: Path) -> tuple[str, str]:
+    """Return the SHA-256 digest of a file in hexadecimal digits, and its CRC32C checksum as Cloud Storage writes it."""
+    sha256, crc32c = hashlib.sha256(), google_crc32c.Checksum()
+    with file.open("rb") as content:
+        while chunk := content.read(_DIGEST_CHUNK_BYTES):
+            sha256.update(chunk)
+            crc32c.update(chunk)
+    return sha256.hexdigest(), base64.b64encode(crc32c.digest()).decode()
 
 
 class _RangeReader(BlobReader):  # type: ignore[misc]  # the client has no types

@@ -22,7 +22,7 @@ from taxi_assets.errors import (
     WarehouseConfigurationError,
     WarehouseUnreachableError,
 )
-from taxi_assets.google_auth import describe_google_error, translate_google_errors
+from taxi_assets.google_auth import READ_BUCKET, WRITE_OBJECTS, describe_google_error, translate_google_errors
 from taxi_assets.marts.mart import Mart
 from taxi_assets.resources.google import BigQueryClientResource
 from taxi_assets.storage.lake.objects import ParquetPartition
@@ -368,8 +368,8 @@ class BigQueryWarehouse(Warehouse):
             f"(roles/bigquery.user) on {self.project}.",
             "bigquery.jobs.create": "Grant the account BigQuery Job User (roles/bigquery.jobUser) on the project "
             f"{self.project}.",
-            "storage.objects": "Grant the account Storage Object Viewer (roles/storage.objectViewer) on the lake's "
-            "bucket.",
+            "storage.buckets.get": f"Grant the account {READ_BUCKET} on the lake's bucket.",
+            "storage.objects": f"Grant the account {WRITE_OBJECTS} on the lake's bucket.",
             "bytes billed": "Raise maximum_bytes_billed in TAXI_WAREHOUSE if the query is worth it.",
             "was canceled": "Materialize the asset again.",
             "permission": editor,

@@ -14,7 +14,13 @@ from google.api_core import exceptions as api_errors
 from google.cloud.storage.exceptions import DataCorruption
 
 from taxi_assets.errors import PublisherRequestError, PublisherUnreachableError
-from taxi_assets.google_auth import is_missing_bucket, storage_client, translate_google_errors
+from taxi_assets.google_auth import (
+    READ_OBJECTS,
+    is_missing_bucket,
+    storage_client,
+    storage_remedy,
+    translate_google_errors,
+)
 from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.sources.content_limits import expansion_ratio_error, too_large_error
 from taxi_assets.tlc.sources.source_record import FileVersion
@@ -98,9 +104,7 @@ def _published_object(request: FileRequest, **reload_options: Any) -> Iterator[s
             f"{request.label} cannot be fetched from {request.url}",
             permanent=PublisherRequestError,
             transient=PublisherUnreachableError,
-            remedy=lambda _: (
-                f"Grant it Storage Object Viewer (roles/storage.objectViewer) on the bucket {address.netloc}."
-            ),
+            remedy=lambda message: storage_remedy(message, address.netloc, objects_role=READ_OBJECTS),
         ),
         storage_client(request.google_key) as client,
     ):
