@@ -150,8 +150,9 @@ def test_logs_in_a_bucket_without_credentials_are_a_fault(logs_in_bucket: Path) 
 def test_logs_in_a_bucket_need_a_project_if_the_credentials_name_none(logs_in_bucket: Path) -> None:
     person = {"type": "authorized_user", "client_id": "a", "client_secret": "b", "refresh_token": "c"}
     (logs_in_bucket / "adc.json").write_text(json.dumps(person))
-    given = {"NO_GCE_CHECK": "true", "GOOGLE_APPLICATION_CREDENTIALS": str(logs_in_bucket / "adc.json")}
-    message = faults(doctor_process(logs_in_bucket, BUCKET="any", **given))
+    credentials = str(logs_in_bucket / "adc.json")
+    look = partial(doctor_process, NO_GCE_CHECK="true", GOOGLE_APPLICATION_CREDENTIALS=credentials)
+    message = faults(look(logs_in_bucket, BUCKET="any"))
     assert message == {
         "compute logs": "gs://any, the bucket of compute logs, cannot be used: its client needs a project, and the "
         "Google credentials name none. Set GOOGLE_CLOUD_PROJECT to the ID of a project."

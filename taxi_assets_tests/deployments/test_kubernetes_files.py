@@ -137,7 +137,7 @@ def service_links() -> dict[str, str]:
     services = {webserver: VALUES["dagsterWebserver"]["service"]["port"], CODE["name"]: CODE["port"]}
     if VALUES["dagsterWebserver"]["enableReadOnly"]:
         services[f"{webserver}-read-only"] = services[webserver]
-    links = {}
+    links: dict[str, str] = {}
     for service, port in services.items():
         name = service.upper().replace("-", "_")
         address = f"tcp://10.0.0.11:{port}"

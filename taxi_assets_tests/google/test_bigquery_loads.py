@@ -6,7 +6,7 @@ import datetime as dt
 import io
 import json
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyarrow as pa
@@ -27,6 +27,9 @@ from taxi_assets_tests.google.bigquery_trips import (
     trips,
 )
 from taxi_assets_tests.google.load_jobs import KEY, URI, Load, load, objects
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["load", "objects"]
 
@@ -339,7 +342,7 @@ def test_bucket_and_dataset_must_be_in_compatible_locations(
     external = google.ExternalConfig("PARQUET")
     external.source_uris = [URI]
     config = google.QueryJobConfig(table_definitions={"lake": external})
-    jobs = [
+    jobs: list[Callable[[], Any]] = [
         lambda: client.load_table_from_uri(URI, f"{TABLE}$202101", job_config=load_config(), location=dataset),
         lambda: client.query("SELECT COUNT(*) FROM lake", job_config=config, location=dataset),
     ]

@@ -245,7 +245,8 @@ class GcsLake(Lake):
 
 def _digests(file: Path) -> tuple[str, str]:
     """Return the SHA-256 digest of a file in hexadecimal digits, and its CRC32C checksum as Cloud Storage writes it."""
-    sha256, crc32c = hashlib.sha256(), google_crc32c.Checksum()
+    sha256 = hashlib.sha256()
+    crc32c: Any = google_crc32c.Checksum()  # type: ignore[no-untyped-call]  # it has no types
     with file.open("rb") as content:
         while chunk := content.read(_DIGEST_CHUNK_BYTES):
             sha256.update(chunk)
