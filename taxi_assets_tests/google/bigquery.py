@@ -171,7 +171,7 @@ class BigQuery:
     @property
     def demanded(self) -> set[str]:
         """The permissions of BigQuery that requests and jobs have needed so far."""
-        return self._permissions.demanded
+        return self.permissions.demanded
 
     def settle(self) -> None:
         """Run all jobs that no client polls any more."""
