@@ -101,7 +101,7 @@ def _build_credentials(key: dict[str, Any]) -> Any:
 @contextmanager
 def storage_client(key: str | None) -> Iterator[storage.Client]:
     """Yield a client of Cloud Storage, and close it afterwards."""
-    # Objects need no project. By default, the client looks for one, and fails for credentials that name none.
+    # Objects need no project. By default, the client searches for one, and fails for credentials that name none.
     client = storage.Client(project=None, credentials=load_credentials(key))
     try:
         yield client
