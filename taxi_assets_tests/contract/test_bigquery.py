@@ -250,3 +250,14 @@ def test_a_dataset_in_another_location_is_rejected(
         f"The dataset {PROJECT}.{DATASET} is in US, but TAXI_WAREHOUSE has the location EU. "
         "Set location=US, or use another dataset: a dataset cannot be moved. [WarehouseConfigurationError]"
     )
+
+
+def test_a_bucket_in_an_incompatible_location_is_an_error_that_names_both(
+    warehouse: BigQueryWarehouse, lake: GcsLake, cloud_storage: CloudStorage
+) -> None:
+    make_dataset(warehouse, "EU")
+    cloud_storage.location = "us-east1"
+    with pytest.raises(WarehouseConfigurationError) as error:
+        load(warehouse, publish_generated_month(lake))
+    assert "different locations: source: us-east1, destination: EU" in error.value.problem
+    assert error.value.remedy.startswith("Create the dataset in the location of the bucket")

@@ -10,6 +10,7 @@ import pytest
 
 from taxi_assets_tests.contract.stores import child_process
 from taxi_assets_tests.contract.stores.real_google import TARGET, GoogleTarget, location_of, open_lake, open_warehouse
+from taxi_assets_tests.google.bigquery_files import are_colocated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +24,7 @@ def test_the_test_bucket_and_the_test_datasets_have_compatible_locations() -> No
     if not TARGET.project:
         pytest.skip("TAXI_TEST_GCP_PROJECT is not set: the tests use doubles instead of Google (docs/google-cloud.md)")
     bucket = location_of(dataclasses.replace(TARGET, location=None))
-    assert bucket.upper().startswith(location_of(TARGET).upper())  # EUROPE-WEST6 is in EUROPE-WEST6, and in EU
+    assert are_colocated(bucket, location_of(TARGET))
 
 
 def send_addresses(lake: Callable[[], GcsLake], warehouse: Callable[[], BigQueryWarehouse], pipe: Connection) -> None:

@@ -258,7 +258,9 @@ def test_checking_bucket_and_dataset_leaves_them_unchanged(
     assert faults(found) == {}
     assert found["Google account"][1] == f"{EMAIL}, by TAXI_GOOGLE_CREDENTIALS"
     assert found["lake"][1] == f"gs://{cloud_storage.bucket}/nyc: an object was written, read and deleted"
-    assert found["warehouse"][1].endswith(": will be created on first use, in EU")
+    assert found["warehouse"][1].endswith(
+        ": will be created on first use, in EU; a query reads the lake, whose bucket is in EU"
+    )
     assert cloud_storage.objects() == {}
     assert [request.method for request in bigquery.requests if request.path.endswith("/datasets")] == ["POST"]
 
@@ -283,13 +285,39 @@ def test_an_existing_dataset_is_tried_and_one_in_another_location_is_a_fault(
         client.create_dataset(dataset)
         found = doctor(home, **on_google)
         assert faults(found) == {}
-        assert found["warehouse"][1].endswith(": exists, in EU; tables can be created")
+        assert ": exists, in EU; tables can be created; " in found["warehouse"][1]
         assert list(client.list_tables("taxi")) == []
         bigquery.forbid("bigquery.tables.create")
         assert "roles/bigquery.dataEditor" in faults(doctor(home, **on_google))["warehouse"]
         on_google["TAXI_WAREHOUSE"] = f"bigquery://{bigquery.project}/taxi?location=US"
         message = faults(doctor(home, **on_google))["warehouse"]
         assert message.startswith("The dataset taxi-project.taxi is in EU, but TAXI_WAREHOUSE")
+
+
+def test_bucket_and_dataset_in_incompatible_locations_are_a_fault_that_names_both(
+    home: Path, on_google: dict[str, str], cloud_storage: CloudStorage
+) -> None:
+    cloud_storage.location = "europe-west6"
+    message = faults(doctor(home, **on_google))
+    assert message == {
+        "warehouse": "BigQuery cannot query the lake: 400 Cannot read and write in different locations: source: "
+        "europe-west6, destination: EU. The bucket taxi-lake is in EUROPE-WEST6, and the dataset is in EU. "
+        "Create the dataset in the location of the bucket, or the bucket in that of the dataset (docs/google-cloud.md)."
+    }
+    assert cloud_storage.objects() == {}
+
+
+def test_a_bucket_that_bigquery_may_not_read_is_a_fault_of_the_warehouse(
+    home: Path, on_google: dict[str, str], cloud_storage: CloudStorage
+) -> None:
+    cloud_storage.forbid("storage.buckets.get")
+    message = faults(doctor(home, **on_google))
+    assert message.keys() == {"warehouse"}
+    assert "does not have storage.buckets.get access" in message["warehouse"]
+    assert message["warehouse"].endswith(
+        "Grant the account Storage Legacy Bucket Reader (roles/storage.legacyBucketReader) on the lake's bucket."
+    )
+    assert cloud_storage.objects() == {}
 
 
 def test_a_bucket_that_keeps_failing_is_a_fault_within_seconds(

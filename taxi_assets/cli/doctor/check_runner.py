@@ -70,8 +70,12 @@ class CheckRunner:
     def require(self, *parts: str) -> None:
         """Raise `CheckSkippedError` unless these parts are ok."""
         for part in parts:
-            if self._findings[part].state != "ok":
+            if not self.is_found_ok(part):
                 raise CheckSkippedError(f"skipped: fix {part} first")
+
+    def is_found_ok(self, part: str) -> bool:
+        """Return whether a part, which has been checked, is ok."""
+        return self._findings[part].state == "ok"
 
     def settings(self) -> Settings:
         """Return the settings; unknown variables are ignored here.

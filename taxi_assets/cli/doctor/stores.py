@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -29,7 +29,7 @@ from taxi_assets.tlc.sources.publishers import BaseUrlPublisher, source_of
 from taxi_assets.tlc.sources.version_check import check_version
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from taxi_assets.cli.doctor.check_runner import CheckRunner
     from taxi_assets.settings import Settings
@@ -89,22 +89,29 @@ def lake(checks: CheckRunner) -> str:
 
 
 def _probe(lake: Lake) -> None:
+    with probe_object(lake, _PROBE) as key:
+        arrived = lake.has_digest(key, sha256=hashlib.sha256(_PROBE).hexdigest())
+    if not arrived:
+        raise LakeConfigurationError(
+            f"{lake.uri(key)} did not contain the bytes that were written.", remedy="Check the disk."
+        )
+
+
+@contextmanager
+def probe_object(lake: Lake, content: bytes) -> Iterator[str]:
+    """Store an object under a new key, yield the key, and delete the object at the end."""
     key = f"doctor-{uuid.uuid4().hex}"
     with lake.staging() as folder:
         file = folder / "probe"
-        file.write_bytes(_PROBE)
+        file.write_bytes(content)
         try:
             lake.publish(file, key, replaces=None, run_id="doctor")
-            arrived = lake.has_digest(key, sha256=hashlib.sha256(_PROBE).hexdigest())
+            yield key
         except BaseException:
             with suppress(TaxiAssetsError, OSError):
                 lake.delete(key)
             raise
     lake.delete(key)
-    if not arrived:
-        raise LakeConfigurationError(
-            f"{lake.uri(key)} did not contain the bytes that were written.", remedy="Check the disk."
-        )
 
 
 # --- publisher -------------------------------------------------------------------------------------------------------

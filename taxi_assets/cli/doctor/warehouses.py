@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from taxi_assets.addresses import BigQueryAddress, DuckDBAddress, PostgresAddress
-from taxi_assets.build import build_warehouse
+from taxi_assets.addresses import BigQueryAddress, BucketAddress, DuckDBAddress, PostgresAddress
+from taxi_assets.build import build_lake, build_warehouse
 from taxi_assets.cli.doctor.check_runner import UNREACHABLE_HINT
+from taxi_assets.cli.doctor.stores import probe_object
 from taxi_assets.errors import WarehouseBusyError, WarehouseConfigurationError, WarehouseUnreachableError
 from taxi_assets.storage.warehouse.duckdb import DuckDBWarehouse
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.green import GREEN
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from taxi_assets.cli.doctor.check_runner import CheckRunner
     from taxi_assets.settings import Settings
 
@@ -33,7 +36,7 @@ def warehouse(checks: CheckRunner) -> str:
         if isinstance(address, PostgresAddress):
             return _postgres(address, checks.timeout_seconds)
         checks.require("Google account")
-        return _bigquery(settings, address, checks.timeout_seconds)
+        return _bigquery(checks, settings, address)
     except WarehouseUnreachableError as error:  # its own fix is for a run that loads a month
         raise WarehouseUnreachableError(error.problem, remedy=UNREACHABLE_HINT) from None
 
@@ -79,13 +82,13 @@ def _postgres(address: PostgresAddress, seconds: float) -> str:
     return f"Postgres {version}, {without_secrets(address.url)}, schema {schema}: tables can be created"
 
 
-def _bigquery(settings: Settings, address: BigQueryAddress, seconds: float) -> str:
-    """Create and delete a table, or a dataset if the configured one does not exist, and plan a query."""
+def _bigquery(checks: CheckRunner, settings: Settings, address: BigQueryAddress) -> str:
+    """Create and delete a table, or a dataset if the configured one does not exist, and query the lake's bucket."""
     from google.api_core.exceptions import NotFound  # noqa: PLC0415  (Google's clients take a while to load)
     from google.cloud import bigquery  # noqa: PLC0415
 
     name, probe = f"{address.project}.{address.dataset}", f"doctor_{uuid.uuid4().hex}"
-    once: dict[str, Any] = {"retry": None, "timeout": seconds / 2}
+    once: dict[str, Any] = {"retry": None, "timeout": checks.timeout_seconds / 2}
     with (
         dg.build_resources({"warehouse": build_warehouse(settings)}) as resources,  # the key is looked up
         resources.warehouse.client(f"{name} cannot be used") as client,
@@ -105,7 +108,49 @@ def _bigquery(settings: Settings, address: BigQueryAddress, seconds: float) -> s
             state = f"exists, in {place}; tables can be created"
         dry = bigquery.QueryJobConfig(dry_run=True)
         client.query("SELECT 1", job_config=dry, location=place, job_retry=None, **once)
+        if isinstance(settings.lake, BucketAddress) and checks.is_found_ok("lake"):
+            state = f"{state}; a query reads the lake, {_query_lake(settings, client, place, once)}"
     return f"BigQuery, {name}, at most {address.maximum_bytes_billed:,} bytes per query: {state}"
+
+
+def _query_lake(settings: Settings, client: Any, place: str, once: Mapping[str, Any]) -> str:
+    """Query a small Parquet object in the lake, as BigQuery does with each month; return the bucket's location.
+
+    Google's documentation contradicts itself: buckets in other locations are refused (external-tables), or cost data
+    transfer (locations). So only BigQuery decides.
+    """
+    import pyarrow as pa  # noqa: PLC0415  (only needed here)
+    import pyarrow.parquet  # noqa: PLC0415
+    from google.api_core.exceptions import BadRequest, Forbidden, NotFound  # noqa: PLC0415
+    from google.cloud import bigquery  # noqa: PLC0415
+
+    from taxi_assets.google_auth import describe_google_error  # noqa: PLC0415
+
+    content = pa.BufferOutputStream()
+    pyarrow.parquet.write_table(pa.table({"data_month": [_ANY_MONTH.start]}), content)
+    with (
+        dg.build_resources({"lake": build_lake(settings)}) as resources,
+        probe_object(resources.lake, content.getvalue().to_pybytes()) as key,
+    ):
+        lake = resources.lake
+        external = bigquery.ExternalConfig(bigquery.SourceFormat.PARQUET)
+        external.source_uris = [lake.uri(key)]
+        config = bigquery.QueryJobConfig(table_definitions={"probe": external})
+        try:
+            bucket_place = lake.storage.get_client().get_bucket(lake.bucket, **once).location
+        except Forbidden:
+            bucket_place = "a location that cannot be read without storage.buckets.get"
+        try:
+            query = "SELECT MIN(data_month) FROM probe"
+            client.query(query, job_config=config, location=place, job_retry=None, **once).result(**once)
+        except (BadRequest, NotFound) as error:
+            raise WarehouseConfigurationError(
+                f"BigQuery cannot query the lake: {describe_google_error(error)}. The bucket {lake.bucket} is in "
+                f"{bucket_place}, and the dataset is in {place}.",
+                remedy="Create the dataset in the location of the bucket, or the bucket in that of the dataset "
+                "(docs/google-cloud.md).",
+            ) from None
+    return f"whose bucket is in {bucket_place}"
 
 
 def _require_location(name: str, found: str, wanted: str | None) -> None:

@@ -370,6 +370,8 @@ class BigQueryWarehouse(Warehouse):
             f"{self.project}.",
             "storage.buckets.get": f"Grant the account {READ_BUCKET} on the lake's bucket.",
             "storage.objects": f"Grant the account {WRITE_OBJECTS} on the lake's bucket.",
+            "different locations": "Create the dataset in the location of the bucket, or the bucket in that of the "
+            "dataset (docs/google-cloud.md).",
             "bytes billed": "Raise maximum_bytes_billed in TAXI_WAREHOUSE if the query is worth it.",
             "was canceled": "Materialize the asset again.",
             "permission": editor,
