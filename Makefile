@@ -126,6 +126,10 @@ views: $(VENV)/.package ## Write views.duckdb to the lake: views of all tables, 
 doctor: $(VENV)/.package ## Check the settings, and whether each part is reachable (PROFILE=… as for dev, backfill)
 	@$(SETTINGS) { $(INSTANCE); } 2>/dev/null || true; $(BIN)/python -m taxi_assets.cli.doctor
 
+.PHONY: notify-test
+notify-test: $(VENV)/.package ## Send a test message to each notifier of TAXI_NOTIFY_URLS, and show whether it was delivered
+	@$(SETTINGS) $(BIN)/python -m taxi_assets.cli.send_test_message
+
 .PHONY: dbt-sources
 dbt-sources: $(VENV)/.package ## Write sources.yml, which describes the warehouse to dbt (FILE=path; PROFILE=… as for dev)
 	@$(SETTINGS) $(BIN)/python -m taxi_assets.cli.dbt_sources --output "$(or $(FILE),$(DBT)/dbt/models/sources.yml)"

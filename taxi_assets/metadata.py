@@ -196,7 +196,7 @@ def report_metadata(report: CleaningReport) -> dict[str, Any]:
         **money,
         "quarantined_by_reason": dg.MetadataValue.md(_reasons_table(report)),
         "rules": ", ".join(report.rules) or "none",
-        "absent_columns": ", ".join(report.absent_columns) or "none",
+        "absent_columns": ", ".join(report.missing_columns(SERVICES[report.service])) or "none",
         "unknown_columns": "; ".join(
             f"{c.name} ({c.type}): {', '.join(c.examples)}" for c in report.unknown_columns
         ) or "none",

@@ -27,6 +27,7 @@ NEEDS = {
     "google-cloud": "a Google Cloud project",
     "hours": "an hour or more, and a quiet machine",
     "kubernetes": "a cluster",
+    "notifier": "a service that receives messages",
     "network": "packages to download",
     "postgres": "a server at that address",
 }

@@ -204,6 +204,6 @@ def _no_unknown_columns(service: Service, clean: ParquetPartition) -> dg.AssetCh
         else "Every column of the file is in the schema.",
         metadata={
             "unknown_columns": [column.model_dump() for column in unknown],
-            "absent_columns": list(clean.report.absent_columns),
+            "absent_columns": clean.report.missing_columns(service),
         },
     )

@@ -17,7 +17,7 @@ from taxi_assets.marts import all_trips
 from taxi_assets.tlc.schema import ColumnType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
 SOURCE_DIALECT = "duckdb"
 
@@ -73,6 +73,31 @@ def require_portable(query: exp.Expr, label: str) -> None:
         problem = check(node) if check is not None else None
         if problem is not None:
             raise definition_error(label, f"{sql_text(node)} {problem}")
+
+
+def require_additive(query: exp.Query, mart: str, measures: Collection[str]) -> None:
+    """Require that the measures of a mart can be added up: no averages, and no divisions of sums.
+
+    Args:
+        query: The mart's query of a month.
+        mart: The mart's name.
+        measures: The names of its measures.
+
+    Raises:
+        MartDefinitionError: A measure is a ratio. The error states that ratios belong in a view.
+    """
+    for item in query.selects:
+        ratio = next((node for node in _outside_sums(item) if _is_ratio(node)), None)
+        if item.alias_or_name in measures and ratio is not None:
+            raise MartDefinitionError(
+                f"{mart}: the measure {item.alias_or_name} is a ratio, {sql_text(ratio)}. Ratios cannot be added up.",
+                remedy="Select both sums as measures, and divide them in a view below the query, as CREATE VIEW "
+                "payment_mix_ratios in marts/sql/payment_mix.sql does.",
+            )
+
+
+def _is_ratio(node: exp.Expr) -> bool:
+    return isinstance(node, exp.Avg) or (isinstance(node, exp.Div) and not isinstance(node.expression, exp.Literal))
 
 
 def definition_error(label: str, reason: str) -> MartDefinitionError:
@@ -175,8 +200,12 @@ def _grouping_problem(node: Any) -> str | None:
 
 def _columns_outside_aggregates(node: exp.Expr) -> set[str]:
     """Return the names of the columns that an expression uses outside aggregate functions."""
-    summed = exp.Sum | exp.Count | exp.Max | exp.Min
-    return {c.name for c in node.walk(prune=lambda n: isinstance(n, summed)) if isinstance(c, exp.Column)}
+    return {c.name for c in _outside_sums(node) if isinstance(c, exp.Column)}
+
+
+def _outside_sums(node: exp.Expr) -> Iterator[exp.Expr]:
+    """Yield the parts of an expression that no aggregate function contains, and these functions."""
+    return node.walk(prune=lambda n: isinstance(n, exp.Sum | exp.Count | exp.Max | exp.Min))
 
 
 def _is_double(node: object) -> bool:

@@ -19,7 +19,13 @@ from sqlglot.optimizer.scope import Scope, build_scope
 
 from taxi_assets.marts import all_trips
 from taxi_assets.marts.mart import marts
-from taxi_assets.marts.portable_sql import SOURCE_DIALECT, definition_error, require_portable, sql_text
+from taxi_assets.marts.portable_sql import (
+    SOURCE_DIALECT,
+    definition_error,
+    require_additive,
+    require_portable,
+    sql_text,
+)
 from taxi_assets.tlc.schema import ColumnType
 from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets.tlc.zones import ZONE_COLUMNS, ZONES_TABLE
@@ -77,6 +83,7 @@ def _parse_mart(mart: Mart) -> tuple[exp.Query, dict[str, exp.Query]]:
         raise definition_error(mart.name, f"the query of a month must select, in this order: {columns}")
     if "data_month" not in mart.key or all_trips.NAME not in tables_of(first):
         raise definition_error(mart.name, "it must read all_trips, and data_month must be part of its key")
+    require_additive(first, mart.name, mart.measures)
     views = {}
     for view in others:
         if not (

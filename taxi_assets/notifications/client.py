@@ -67,7 +67,26 @@ def parse_notify_urls(text: str) -> apprise.Apprise:
     return notifiers
 
 
-def notify(urls: SecretStr, message: Message) -> list[str]:
+@dataclass(frozen=True)
+class Delivery:
+    """The outcome of sending a message to one notifier.
+
+    Attributes:
+        number: The position of its URL, from 1.
+        service: The name of its service, such as Slack.
+        problem: Why the message was not delivered, such as "did not accept the message"; None if it was.
+    """
+
+    number: int
+    service: str
+    problem: str | None
+
+    def __str__(self) -> str:
+        outcome = self.problem or "accepted the message"
+        return f"Notifier number {self.number} of TAXI_NOTIFY_URLS ({self.service}) {outcome}."
+
+
+def notify(urls: SecretStr, message: Message) -> list[Delivery]:
     """Send a message to all notifiers at the same time.
 
     Args:
@@ -75,7 +94,7 @@ def notify(urls: SecretStr, message: Message) -> list[str]:
         message: The message to send.
 
     Returns:
-        One sentence for each notifier that did not accept the message. Failed deliveries raise no error.
+        The outcome for each notifier, in the order of the URLs. Failed deliveries raise no error.
     """
     import apprise  # noqa: PLC0415  (see above)
 
@@ -89,16 +108,14 @@ def notify(urls: SecretStr, message: Message) -> list[str]:
     finally:
         _notifying.reset(token)
     with closing(result):
-        return [_describe_failure(delivery) for delivery in result if not delivery]
+        return sorted((_delivery(one) for one in result), key=lambda delivery: delivery.number)
 
 
-def _describe_failure(result: apprise.NotifyResult) -> str:
-    (tag,) = result.tag
+def _delivery(result: apprise.NotifyResult) -> Delivery:
     timed_out = result.status == type(result.status).TIMEOUT
-    return (
-        f"Notifier {tag.replace('-', ' ')} of TAXI_NOTIFY_URLS ({result.name}) "
-        f"{f'did not answer within {TIMEOUT_SECONDS} seconds' if timed_out else 'did not accept the message'}."
-    )
+    problem = f"did not answer within {TIMEOUT_SECONDS} seconds" if timed_out else "did not accept the message"
+    (tag,) = result.tag
+    return Delivery(int(tag.removeprefix("number-")), result.name, None if result else problem)
 
 
 def _may_be_logged(record: logging.LogRecord) -> bool:

@@ -15,7 +15,6 @@ from taxi_assets.reports import formatting
 from taxi_assets.reports.artifact import TEMPLATE, template_text
 from taxi_assets.reports.metrics import CASH, PAYMENTS
 from taxi_assets.reports.month_comparison import NO_VALUE, comparison_rows, tiles
-from taxi_assets.reports.quality_metrics import missing_columns
 from taxi_assets.tlc.rules import READING_REASONS
 from taxi_assets.tlc.schema import ColumnType
 
@@ -147,7 +146,7 @@ def _quality(metrics: MonthMetrics, report: CleaningReport) -> dict[str, Any]:
         else "",
         "Days without trips": ", ".join(days) or "none",
         "Unknown columns": ", ".join(unknown) + ", left out" if unknown else "none",
-        "Absent columns": ", ".join(missing_columns(report)) or "none",
+        "Absent columns": ", ".join(report.missing_columns(metrics.service)) or "none",
         "Interpretations": " ".join(f"{name}: {' '.join(found)}" for name, found in report.interpretations.items()),
     }
     return {

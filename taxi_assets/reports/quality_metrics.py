@@ -78,19 +78,8 @@ def _month(report: CleaningReport, rows_before: int | None) -> dict[str, object]
         "rows_clean": report.clean.rows,
         "change_of_rows": report.clean.rows / rows_before - 1 if rows_before else None,
         "unknown_columns": ", ".join(column.name for column in report.unknown_columns),
-        "absent_columns": ", ".join(missing_columns(report)),
+        "absent_columns": ", ".join(report.missing_columns(SERVICES[report.service])),
     }
-
-
-def missing_columns(report: CleaningReport) -> list[str]:
-    """Return the columns that are missing in the file, but expected in this month."""
-    month = Month.parse(report.month)
-    not_expected = {
-        column.name
-        for column in SERVICES[report.service].columns
-        if (column.since is not None and month < column.since) or (column.until is not None and column.until < month)
-    }
-    return [name for name in report.absent_columns if name not in not_expected]
 
 
 def _reason(report: CleaningReport, name: str) -> dict[str, object]:

@@ -131,6 +131,10 @@ class Column:
     merge_aliases: bool = False
     derived: bool = False
 
+    def is_published_in(self, month: Month) -> bool:
+        """Return whether TLC's file of this month has the column, or had it at some time."""
+        return (self.since is None or self.since <= month) and (self.until is None or month <= self.until)
+
     def is_required_in(self, month: Month) -> bool:
         """Return whether the file of this month must have the column or its alternative."""
         first = self.required_since or self.since

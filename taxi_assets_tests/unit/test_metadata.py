@@ -180,6 +180,16 @@ def test_unreadable_columns_and_interpretations_are_shown_and_older_reports_have
     assert shown["interpretations"] == "pickup_datetime: One sentence. Another."
 
 
+def test_only_columns_expected_in_the_month_are_absent_as_in_the_report(tmp_path: Path) -> None:
+    report = clean_generated_month(tmp_path, rows=5).report
+    # Of 2020-10: coordinates were published until 2016-06, and the congestion fee of 2025 was not yet.
+    absent = ["pickup_longitude", "cbd_congestion_fee", "ehail_fee"]
+    shown = metadata.report_metadata(report.model_copy(update={"absent_columns": absent}))
+    assert shown["absent_columns"] == "ehail_fee"
+    shown = metadata.report_metadata(report.model_copy(update={"absent_columns": absent[:2]}))
+    assert shown["absent_columns"] == "none"
+
+
 def test_a_month_without_quarantined_rows_is_described_as_such(tmp_path: Path) -> None:
     shown = metadata.report_metadata(clean_generated_month(tmp_path, rows=5).report)
     assert shown["quarantined_by_reason"].md_str == "No rows were quarantined."

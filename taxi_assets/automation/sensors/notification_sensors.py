@@ -330,7 +330,7 @@ def _months_in(evaluation: dg.AssetCheckEvaluation, key: str) -> list[str]:
 
 def _notify(context: dg.SensorEvaluationContext, notifiers: SecretStr, message: Message) -> dg.SkipReason:
     """Send a message. A notifier that fails is named in the tick; its message is not sent again."""
-    delivery_errors = notify(notifiers, message)
+    delivery_errors = [str(delivery) for delivery in notify(notifiers, message) if delivery.problem]
     for error in delivery_errors:
         context.log.warning(error)
     return dg.SkipReason(" ".join([f"Sent: {message.title}.", *delivery_errors]))

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
+from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.parquet_io import open_parquet_stream
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.schema import Service
 
 FOOTER_KEY = b"taxi_assets"
@@ -104,7 +104,7 @@ class CleaningReport(BaseModel):
         description="Clean trips by day of pickup, one number per day of the month. Other pickup days are not counted."
     )
     unknown_columns: Sequence[UnknownColumn] = Field(description="Published columns that match no canonical column.")
-    absent_columns: Sequence[str] = Field(description="Canonical columns that the file does not have.")
+    absent_columns: Sequence[str] = Field(description="Canonical columns that the file does not have, expected or not.")
     published_columns: dict[str, Sequence[str]] = Field(
         default={},
         description="Names in the file by canonical column, for the columns that it has. Empty in older reports.",
@@ -123,6 +123,18 @@ class CleaningReport(BaseModel):
     def share_quarantined(self) -> float:
         """The share of quarantined rows, from 0 to 1."""
         return self.rows_quarantined / self.rows_raw if self.rows_raw else 0.0
+
+    def missing_columns(self, service: Service) -> list[str]:
+        """Return the columns that are missing in the file, but expected in its month.
+
+        Columns that the publisher introduced later, or had dropped before, are not expected.
+
+        Args:
+            service: The service of the report.
+        """
+        month = Month.parse(self.month)
+        expected = {column.name for column in service.published_columns if column.is_published_in(month)}
+        return [name for name in self.absent_columns if name in expected]
 
     def footer(self) -> dict[bytes, bytes]:
         """Return the report as Parquet key-value metadata."""

@@ -251,6 +251,29 @@ def test_a_mart_with_invalid_sql_is_rejected(text: str, message: str) -> None:
     assert message in error.value.problem
 
 
+RATIOS = [
+    "AVG(fare)",
+    "SUM(fare) / SUM(trips)",
+    "CAST(SUM(fare) AS DOUBLE) / NULLIF(SUM(trips), 0)",
+    "COALESCE(100 * (CAST(SUM(fare) AS DOUBLE) / NULLIF(SUM(trips), 0)), 0)",
+]
+
+
+@pytest.mark.parametrize("value", RATIOS)
+def test_the_error_for_a_measure_that_is_a_ratio_says_that_it_belongs_in_a_view(value: str) -> None:
+    with pytest.raises(MartDefinitionError) as error:
+        mart_queries(read_mart("some", HEADER + QUERY.replace("SUM(trips)", value)))
+    assert error.value.problem.startswith("some: the measure trips is a ratio, '")
+    assert "divide them in a view below the query, as CREATE VIEW payment_mix_ratios" in error.value.remedy
+
+
+@pytest.mark.parametrize(
+    "value", ["CAST(SUM(seconds) AS DOUBLE) / 60", "SUM(CAST(miles AS DOUBLE) / NULLIF(trips, 0))"]
+)
+def test_a_measure_that_can_be_added_up_may_divide(value: str) -> None:
+    mart_queries(read_mart("some", HEADER + QUERY.replace("SUM(trips)", value)))
+
+
 @pytest.mark.parametrize("name", marts())
 def test_every_mart_has_the_views_that_its_file_creates(name: str) -> None:
     query, views = mart_queries(marts()[name])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -11,6 +13,7 @@ from taxi_assets.errors import SettingsError
 from taxi_assets.notifications import client
 from taxi_assets.notifications.client import Message, notify, parse_notify_urls
 from taxi_assets.settings import Settings
+from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.loopback_sinks import SECRET, HttpSink, MailSink
 
 
@@ -20,8 +23,11 @@ def test_a_notifier_that_does_not_answer_is_abandoned_at_the_time_limit(monkeypa
         web.answers.clear()
         started = time.monotonic()
         message = Message("failure", "Something", "happened.")
-        failures = notify(SecretStr(f"{web.address},{mail.address}"), message)
-    assert failures == ["Notifier number 1 of TAXI_NOTIFY_URLS (JSON) did not answer within 1 seconds."]
+        deliveries = notify(SecretStr(f"{web.address},{mail.address}"), message)
+    assert [*map(str, deliveries)] == [
+        "Notifier number 1 of TAXI_NOTIFY_URLS (JSON) did not answer within 1 seconds.",
+        "Notifier number 2 of TAXI_NOTIFY_URLS (E-Mail) accepted the message.",
+    ]
     assert time.monotonic() - started < 15  # it never answers
     assert len(mail.messages) == 1
 
@@ -59,6 +65,29 @@ def test_an_invalid_notifier_is_one_line_that_does_not_quote_it(
     message = capfd.readouterr()
     assert "\n" not in str(error.value)
     assert SECRET not in f"{error.value}{message.out}{message.err}"
+
+
+def test_every_url_of_the_documentation_is_accepted_for_its_service() -> None:
+    page = (REPOSITORY / "docs/how-to/notifications.md").read_text()
+    rows = re.findall(r"^\| ([\w, ]+) \| `(\w+://\S+)` \|$", page, re.MULTILINE)
+    notifiers: list[Any] = [*parse_notify_urls(", ".join(url for _, url in rows))]
+    names = {service: notifier.service_name for (service, _), notifier in zip(rows, notifiers, strict=True)}
+    assert names == {
+        "Slack, webhook": "Slack",
+        "Slack, bot": "Slack",
+        "email": "E-Mail",
+        "Gmail": "E-Mail",
+        "Teams": "Power Automate / Workflows (for MSTeams)",
+        "any HTTP service": "JSON",
+    }
+    _, bot, email, gmail, *_ = notifiers
+    assert bot.channels == ["#taxi-alerts"]
+    assert (email.smtp_host, email.port, email.secure_mode) == ("smtp.example.com", 587, "starttls")
+    assert (email.user, [address for _, address in email.targets]) == (
+        "alerts@example.com",
+        ["one@example.com", "two@example.com"],
+    )
+    assert (gmail.smtp_host, gmail.user) == ("smtp.gmail.com", "alerts@gmail.com")
 
 
 @pytest.mark.parametrize("value", ["", "  "])

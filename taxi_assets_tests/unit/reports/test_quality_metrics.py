@@ -63,6 +63,7 @@ def test_money_is_null_for_services_that_do_not_record_it() -> None:
 
 
 def test_unknown_and_absent_columns_are_named_for_the_month() -> None:
+    # Of 2023-01: coordinates were published until 2016-06, and the congestion fee of 2025 was not yet.
     changed = month("2023-01", 1060).model_copy(
         update={
             "unknown_columns": [UnknownColumn(name="a", type="int", examples=[])],
