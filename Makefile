@@ -111,12 +111,17 @@ demo-ui: $(VENV)/.package ## Start Dagster's UI on the demo's results
 dev: $(VENV)/.package ## Start Dagster's UI and daemon with your settings; history is kept between starts
 	@$(SETTINGS) $(INSTANCE); $(BIN)/dagster dev --host 127.0.0.1
 
-# STALE=1 makes FROM and TO optional.
+# MONTHS is a list such as 2013-08,2020-10; or `published` or `outdated`, with which FROM and TO are optional.
 .PHONY: backfill
-backfill: $(VENV)/.package ## Run a range of months: make backfill SERVICE=green FROM=2020-01 TO=2020-12 (CONFIG=file.yaml, STALE=1)
-	@: "$(or $(SERVICE),$(error SERVICE is not set: $(USAGE)))" $(if $(STALE),,"$(or $(FROM),$(error FROM (the first month) is not set: $(USAGE)))" "$(or $(TO),$(error TO (the last month) is not set: $(USAGE)))")
-	@$(SETTINGS) $(INSTANCE); $(BIN)/python -m taxi_assets.cli.backfill backfill --service "$(SERVICE)" $(if $(STALE),--stale) \
-	  $(if $(FROM),--from "$(FROM)") $(if $(TO),--to "$(TO)") $(if $(CONFIG),--config "$(CONFIG)")
+backfill: $(VENV)/.package ## Run months: make backfill SERVICE=green FROM=2020-01 TO=2020-12 (or MONTHS=…; CONFIG=file.yaml, WORKERS=2, STRICT=1)
+	@: "$(or $(SERVICE),$(error SERVICE is not set: $(USAGE)))" $(if $(MONTHS),,"$(or $(FROM),$(error FROM (the first month) is not set: $(USAGE)))" "$(or $(TO),$(error TO (the last month) is not set: $(USAGE)))")
+	@$(SETTINGS) $(INSTANCE); $(BIN)/python -m taxi_assets.cli.backfill backfill --service "$(SERVICE)" \
+	  $(if $(MONTHS),--months "$(MONTHS)") $(if $(FROM),--from "$(FROM)") $(if $(TO),--to "$(TO)") \
+	  $(if $(WORKERS),--workers "$(WORKERS)") $(if $(CONFIG),--config "$(CONFIG)") $(if $(STRICT),--strict)
+
+.PHONY: outdated
+outdated: $(VENV)/.package ## List the months that were built by other rules, columns or code than today's (SERVICE=green)
+	@$(SETTINGS) $(INSTANCE); $(BIN)/python -m taxi_assets.cli.backfill outdated $(if $(SERVICE),--service "$(SERVICE)")
 
 .PHONY: views
 views: $(VENV)/.package ## Write views.duckdb to the lake: views of all tables, for readers; runs keep it current

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from taxi_assets.storage.warehouse.base_warehouse import Warehouse
     from taxi_assets.tlc.cleaning.report import CleaningReport
     from taxi_assets.tlc.file_format import CsvDialect, FileFormat
+    from taxi_assets.tlc.rules import Rule
     from taxi_assets.tlc.schema import Column, Service
     from taxi_assets.tlc.sources.source_record import SourceRecord
 
@@ -208,6 +209,15 @@ def report_metadata(report: CleaningReport) -> dict[str, Any]:
             f"{name}: {' '.join(sentences)}" for name, sentences in report.interpretations.items()
         ) or "none",
     } | generated_note(report.generated)  # fmt: skip
+
+
+def rules_metadata(service: Service, rules: Sequence[Rule]) -> dict[str, Any]:
+    """Return the rules that a month was cleaned with, each with its limit, and the parts of its code version."""
+    lines = [f"- `{rule.name}`: {rule.description}" for rule in rules]
+    return {
+        "rules": dg.MetadataValue.md("\n".join(lines) or "none"),
+        "code_parts": dg.MetadataValue.json(service.code_parts),
+    }
 
 
 def _has_total(report: CleaningReport) -> bool:

@@ -117,6 +117,7 @@ def clean_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Ass
                         "cleaning_outcome": outcome,
                         **metadata.lake_uri(lake.uri(f"{object_prefix(layer, service, month)}.parquet")),
                         **_metadata(partitions[layer], raw.record, seconds=seconds),
+                        **metadata.rules_metadata(service, rules),
                         **metadata.published_lineage(raw_key, columns[layer], partitions[layer].report),
                     },
                 )

@@ -1,40 +1,29 @@
-"""The commands `backfill`, for a range of months, `demo` and `views`.
+"""The commands `backfill`, `outdated`, `demo` and `views`, which make calls.
 
-`make backfill SERVICE=green FROM=2020-01 TO=2020-12`, `make demo` and `make views` call them.
+Belongs here: their options. Does not belong here: which months are meant (`month_selection.py`), and running jobs
+(`backfill_progress.py`, `worker_pool.py`).
 """
 
 from __future__ import annotations
 
 import os
-import time
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 import dagster as dg
-from tabulate import tabulate
 
-from taxi_assets.assets.reference import ZONES
-from taxi_assets.automation.stale_months import months_of_older_code
+from taxi_assets.automation.outdated_months import outdated_months
+from taxi_assets.cli.backfill_progress import VIEWS, Backfill, print_places, relative_to_cwd
+from taxi_assets.cli.month_selection import OUTDATED, PUBLISHED, outdated_months_of, published_months, select_months
 from taxi_assets.cli.run_config_file import RunConfigFile
-from taxi_assets.cli.worker_pool import JobRun, WorkerPool, is_materialized
+from taxi_assets.cli.worker_pool import WorkerPool
 from taxi_assets.errors import RunConfigError
-from taxi_assets.partitions import monthly_partitions
 from taxi_assets.reports.artifact import PAGE
 from taxi_assets.settings import Settings
 from taxi_assets.storage.lake.objects import object_prefix
 from taxi_assets.storage.lake_tables import VIEWS_KEY
-from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.registry import SERVICES
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from typing import Any
-
-_LAYERS = {"raw": "raw", "clean": "clean", "quarantine": "quarantined", "warehouse": "in the warehouse"}
-
-_VIEWS = ("views", "")
 
 _DEMO_MONTH = "2021-01"
 
@@ -53,10 +42,9 @@ def cli() -> None:
 @click.option("--from", "first", metavar="YYYY-MM", help="The first month.")
 @click.option("--to", "last", metavar="YYYY-MM", help="The last month.")
 @click.option(
-    "--stale",
-    "only_stale",
-    is_flag=True,
-    help="Run only the months that were cleaned with other rules, columns or code. --from and --to are then optional.",
+    "--months",
+    help="A list such as 2013-08,2020-10; `published`: the months that the publisher has; `outdated`: those that were "
+    "built by other rules, columns or code. With the last two, --from and --to are optional.",
 )
 @click.option(
     "--workers",
@@ -71,48 +59,56 @@ def cli() -> None:
     type=click.Path(path_type=Path),
     help="A YAML file with the run config of every run of the service's job, such as rules and force.",
 )
+@click.option("--strict", is_flag=True, help="Exit with 1 if there is a warning, too.")
 @click.option("--module", default="taxi_assets.definitions", help="The module that defines `defs`.", show_default=True)
 def backfill(
     service: str,
     first: str | None,
     last: str | None,
-    only_stale: bool,
+    months: str | None,
     workers: int,
     config_file: Path | None,
+    strict: bool,
     module: str,
 ) -> None:
-    """Materialize all layers of a range of months, their marts and reports, the quality table and the file of views.
+    """Materialize all layers of some months, their marts and reports, the quality table and the file of views.
 
     Load the taxi zones if they are missing.
     """
-    started = time.monotonic()
-    if not only_stale and not (first and last):
-        raise click.UsageError("The range is incomplete. Set --from and --to, or --stale.")
-    months = months_between(service, first, last)
+    selected = select_months(service, months, first=first, last=last)
     file = _read_run_config(config_file) if config_file else None
     with WorkerPool(workers, backfill=uuid.uuid4().hex[:8], module=module) as pool:
         if file:
             _validate_run_config(file, pool.job(service))
-        if only_stale:
-            months = _stale_months(service, months)
-            if not months:
-                return
+        if months == OUTDATED:
+            selected = outdated_months_of(service, selected)
+        elif months == PUBLISHED:
+            selected = published_months(service, selected, Settings.from_env())
+        if not selected:
+            return
+        print_places(Settings.from_env(), [service])
         if file:
             click.echo(f"Every run of the job {service} has the run config in {file.path}.\n")
-        ended = _run(pool, [(service, month) for month in months], run_config=file.config if file else None)
-    _print_outcome(ended, seconds=time.monotonic() - started)
+        started = Backfill(pool, [(service, month) for month in selected])
+        started.run(file.config if file else None)
+    started.finish(strict=strict)
 
 
-def _stale_months(service: str, months: Sequence[str]) -> list[str]:
-    """Return the months that older code has cleaned, and print how many there are."""
+@cli.command()
+@click.option("--service", type=click.Choice(sorted(SERVICES)), help="Default: all services.")
+def outdated(service: str | None) -> None:
+    """List the months that were built by other rules, columns or code than today's, with what has changed."""
+    count = 0
     with dg.DagsterInstance.get() as instance:
-        of_older_code = {str(month) for month in months_of_older_code(instance, SERVICES[service])}
-    stale = [month for month in months if month in of_older_code]
-    found = f"Stale months of {service} from {months[0]} to {months[-1]}: {len(stale)}."
+        for name in [service] if service else SERVICES:
+            for found in outdated_months(instance, SERVICES[name]):
+                count += 1
+                click.echo(f"{name} {found.month}  {' '.join(found.changes)}")
     click.echo(
-        f"{found} They were cleaned with other rules, columns or code.\n" if stale else f"{found} Nothing to do."
+        f"\n{count} months are outdated. To rebuild those of a service: make backfill SERVICE=… MONTHS=outdated"
+        if count
+        else "No month is outdated."
     )
-    return stale
 
 
 def _read_run_config(path: Path) -> RunConfigFile:
@@ -136,10 +132,10 @@ def demo() -> None:
     click.echo(
         "Loading one month of generated trips of every service, through all layers, into an embedded warehouse:\n"
     )
-    started = time.monotonic()
     with WorkerPool(os.cpu_count() or 1, backfill=uuid.uuid4().hex[:8]) as pool:
-        ended = _run(pool, [(service, _DEMO_MONTH) for service in synthetic.services()])
-    _print_outcome(ended, seconds=time.monotonic() - started)
+        started = Backfill(pool, [(service, _DEMO_MONTH) for service in synthetic.services()])
+        started.run()
+    started.finish()
     settings = Settings.from_env()
     lake, warehouse = build_lake(settings), build_warehouse(settings)
     addresses = {
@@ -148,7 +144,7 @@ def demo() -> None:
         "warehouse": warehouse.uri(),
         "views": lake.uri(VIEWS_KEY),
     }
-    click.echo(_NEXT_STEPS.format(**{name: _relative_to_cwd(address) for name, address in addresses.items()}))
+    click.echo(_NEXT_STEPS.format(**{name: relative_to_cwd(address) for name, address in addresses.items()}))
 
 
 @cli.command()
@@ -157,15 +153,11 @@ def views(module: str) -> None:
     """Write views.duckdb to the lake: a DuckDB file with a view for each table in the lake."""
     from taxi_assets.build import build_lake  # noqa: PLC0415
 
-    started = time.monotonic()
     with WorkerPool(1, backfill=uuid.uuid4().hex[:8], module=module) as pool:
-        ended = list(pool.run([_VIEWS]))
-    _print_outcome(ended, seconds=time.monotonic() - started)
-    click.echo(f"Open it read-only, at any time: {_relative_to_cwd(build_lake(Settings.from_env()).uri(VIEWS_KEY))}")
-
-
-def _relative_to_cwd(address: str) -> str:
-    return address.replace(f"{Path.cwd()}/", "")
+        (ended,) = pool.run([VIEWS])
+    if not ended.succeeded:
+        raise click.ClickException(ended.reason)
+    click.echo(f"Open it read-only, at any time: {relative_to_cwd(build_lake(Settings.from_env()).uri(VIEWS_KEY))}")
 
 
 _NEXT_STEPS = """
@@ -181,83 +173,6 @@ Next steps:
                   the tables, for any DuckDB client: taxi.yellow_trips, taxi.zone_day, taxi.month_quality ...
   {warehouse}
                   the warehouse, with the same tables; a client that has it open makes runs wait"""
-
-
-def months_between(service: str, first: str | None, last: str | None) -> list[str]:
-    """Return the months of a range, oldest first.
-
-    Args:
-        service: Name of the service.
-        first: The first month, such as "2020-01"; None for the first of the service.
-        last: The last month, included; None for the last that has ended.
-
-    Raises:
-        click.UsageError: A month is malformed, the service does not have it, or the range is empty.
-    """
-    known = monthly_partitions(SERVICES[service]).get_partition_keys()
-    try:
-        start, end = Month.parse(first or known[0]), Month.parse(last or known[-1])
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-    for month in (start, end):
-        if str(month) not in known:
-            raise click.UsageError(f"{service} has no month {month}: it has {known[0]} to {known[-1]}.")
-    if start > end:
-        raise click.UsageError(f"The range is empty: {start} is later than {end}.")
-    return [month for month in known if start <= Month.parse(month) <= end]
-
-
-def _run(
-    pool: WorkerPool, months: Sequence[tuple[str, str]], *, run_config: Mapping[str, Any] | None = None
-) -> list[JobRun]:
-    """Run the services' jobs with the run config, then the jobs that depend on them, and return all runs."""
-    layers = _run_and_print(pool, months, run_config)
-    click.echo("\n" + summary(layers) + "\n")
-    zones = [] if is_materialized(ZONES) else _run_and_print(pool, [("reference", "")])
-    loaded = [run for run in layers if run.succeeded]
-    derived = {("marts", run.month) for run in loaded} | {(f"{run.job}_report", run.month) for run in loaded}
-    # Sort by month, so that marts and reports alternate and fewer runs wait for the embedded warehouse, which has
-    # one writer at a time: reports only read.
-    after = _run_and_print(pool, [("quality", ""), *sorted(derived, key=lambda pair: pair[::-1])])
-    views = _run_and_print(pool, [_VIEWS]) if loaded else []
-    return [*layers, *zones, *after, *views]
-
-
-def _print_outcome(ended: Sequence[JobRun], *, seconds: float) -> None:
-    """Print how many runs succeeded and why the others failed, and exit with 1 if there are any."""
-    failed = sorted((run for run in ended if not run.succeeded), key=lambda run: (run.job, run.month))
-    click.echo(f"\n{len(ended) - len(failed)} of {len(ended)} runs succeeded, in {seconds:.0f} s.")
-    for run in failed:
-        click.echo("  " + (run.reason if run.reason.startswith(_name(run)) else f"{_name(run)}: {run.reason}"))
-    if failed:
-        raise SystemExit(1)
-
-
-def _run_and_print(
-    pool: WorkerPool, jobs: Sequence[tuple[str, str]], run_config: Mapping[str, Any] | None = None
-) -> list[JobRun]:
-    """Run the jobs, and print a line for each run that ends."""
-    ended: list[JobRun] = []
-    count = len(jobs)
-    for run in pool.run(jobs, run_config=run_config):
-        ended.append(run)
-        outcome = "ok" if run.succeeded else "FAILED"
-        click.echo(f"[{len(ended):>{len(str(count))}}/{count}] {_name(run)}  {outcome}  {run.seconds:.1f} s")
-    return ended
-
-
-def _name(run: JobRun) -> str:
-    return f"{run.job} {run.month}".rstrip()
-
-
-def summary(runs: Sequence[JobRun]) -> str:
-    """Return the runs as a text table: service, month, and the number of rows in each layer."""
-    rows = [
-        [run.job, run.month, *(f"{run.rows[layer]:,}" if layer in run.rows else "-" for layer in _LAYERS)]
-        for run in sorted(runs, key=lambda run: (run.job, run.month))
-    ]
-    headers = ["service", "month", *_LAYERS.values()]
-    return tabulate(rows, headers, disable_numparse=True, colalign=("left", "left", *["right"] * len(_LAYERS)))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ forked. Each worker runs one month after another, which takes a fraction of the 
 from __future__ import annotations
 
 import importlib
+import logging
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -23,6 +24,7 @@ from dataclasses import dataclass, field
 from multiprocessing.forkserver import ensure_running
 from typing import TYPE_CHECKING, Any, Self
 
+import click
 import dagster as dg
 
 from taxi_assets.automation.failure_reason import failure_reason
@@ -49,6 +51,8 @@ class JobRun:
     """Why the run failed, in one line."""
     rows: Mapping[str, int] = field(default_factory=dict)
     """Number of rows by layer: raw, clean, quarantine, warehouse."""
+    warnings: Sequence[str] = ()
+    """The checks that did not pass, but do not fail the run: one line for each."""
 
 
 class WorkerPool:
@@ -157,8 +161,18 @@ def _load(module: str) -> None:
     _loaded["defs"] = importlib.import_module(module).defs
 
 
+class _PrintedWaits(logging.Handler):
+    """Prints the log lines that say for whom a run waits. The console shows no other line of a run."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if message.startswith("waiting for "):
+            click.echo(f"  {message}", err=True)
+
+
 def _prepare(module: str) -> None:
     threading.Thread(target=_exit_with_parent, daemon=True).start()
+    dg.get_dagster_logger().addHandler(_PrintedWaits())
     _load(module)
 
 
@@ -199,7 +213,21 @@ def _run_job(job_name: str, month: str, backfill: str, run_config: Mapping[str, 
         seconds=time.monotonic() - started,
         reason="" if result.success else failure_reason(result.all_events),
         rows=_row_counts(result.all_events),
+        warnings=_warnings(result.all_events),
     )
+
+
+def _warnings(events: Sequence[dg.DagsterEvent]) -> list[str]:
+    checks = (
+        event.asset_check_evaluation_data
+        for event in events
+        if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION
+    )
+    return [
+        f"{check.asset_key.to_user_string()}, check {check.check_name}: {check.description}"
+        for check in checks
+        if not check.passed and check.severity == dg.AssetCheckSeverity.WARN
+    ]
 
 
 def _row_counts(events: Sequence[dg.DagsterEvent]) -> dict[str, int]:

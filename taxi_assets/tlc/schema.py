@@ -248,20 +248,39 @@ class Service:
         """
         content = {
             "cleaning": CLEANING_VERSION,
-            "columns": [
-                [
-                    c.name,
-                    c.type,
-                    [*c.aliases],
-                    c.required,
-                    str(c.required_since),
-                    c.alternative,
-                    c.merge_aliases,
-                    sorted(map(str, c.codes.items())),
-                ]
-                for c in self.columns
-            ],
+            "columns": self._columns_content(),
             "dialect": astuple(self.dialect),
             "rules": [[rule.name, rule.description] for rule in rules],
         }
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        return _digest(content)
+
+    @property
+    def code_parts(self) -> dict[str, Any]:
+        """The parts of `code_version`, which a materialization records, to tell later what has changed.
+
+        `columns` and `code` are digests. `rules` has the description of each rule, with its limits, by name.
+        """
+        return {
+            "columns": _digest(self._columns_content()),
+            "code": _digest([CLEANING_VERSION, astuple(self.dialect)]),
+            "rules": {rule.name: rule.description for rule in self.rules},
+        }
+
+    def _columns_content(self) -> list[Any]:
+        return [
+            [
+                c.name,
+                c.type,
+                [*c.aliases],
+                c.required,
+                str(c.required_since),
+                c.alternative,
+                c.merge_aliases,
+                sorted(map(str, c.codes.items())),
+            ]
+            for c in self.columns
+        ]
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

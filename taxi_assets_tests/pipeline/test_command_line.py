@@ -227,11 +227,11 @@ def test_make_demo(home: Path) -> None:
         assert connection.execute("SELECT count(*) FROM taxi.taxi_zones").fetchall() == [(265,)]
 
 
-def test_a_range_without_an_end_is_incomplete_unless_only_stale_months_run(home: Path) -> None:
+def test_a_range_without_an_end_is_incomplete(home: Path) -> None:
     arguments = ["backfill", "--service", "green", "--from", "2021-01"]
     ended = CliRunner().invoke(cli, arguments, env={"DAGSTER_HOME": str(home)})
     assert ended.exit_code == 2
-    assert "The range is incomplete. Set --from and --to, or --stale." in ended.stderr
+    assert "The range is incomplete. Set --from and --to, or --months." in ended.stderr
     assert not list(home.iterdir())
 
 

@@ -80,17 +80,25 @@ def warehouse_digests(
     return {month: metadata.get("raw_sha256") for month, _, metadata in _latest(instance, warehouse, only)}
 
 
-def clean_code_versions(instance: dg.DagsterInstance, service: Service) -> dict[Month, str | None]:
-    """Return the code version with which each clean month was built.
+@dataclass(frozen=True)
+class CleanBuild:
+    """What the code was with which a clean month was built."""
 
-    Returns:
-        For each month, the code version. It is a run ID if the definition had no code version at that time, and None if
-        the materialization was reported by hand.
+    code_version: str | None
+    """It is a run ID if the definition had no code version then, and None if the materialization was reported by hand.
     """
+    code_parts: Mapping[str, Any] | None
+    """The parts of the code version, see `Service.code_parts`. None if they were not recorded."""
+
+
+def clean_builds(instance: dg.DagsterInstance, service: Service) -> dict[Month, CleanBuild]:
+    """Return the code with which each clean month was built."""
     clean = dg.AssetKey(["clean", service.table])
     return {
-        month: materialization.tags.get(_CODE_VERSION_TAG) if materialization.tags else None
-        for month, record, _ in _latest(instance, clean, None)
+        month: CleanBuild(
+            materialization.tags.get(_CODE_VERSION_TAG) if materialization.tags else None, metadata.get("code_parts")
+        )
+        for month, record, metadata in _latest(instance, clean, None)
         if (materialization := record.asset_materialization) is not None
     }
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 UNKNOWN_HOLDER = "another process"
 
-LOG_AFTER_SECONDS = 1.0
+LOG_AFTER_SECONDS = 5.0
 """Shorter waits are not logged: each line of a run's log is a transaction in Dagster's event log."""
 
 _POLL_SECONDS = 0.005

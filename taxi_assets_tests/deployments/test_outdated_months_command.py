@@ -1,4 +1,4 @@
-"""`make backfill … STALE=1` runs the months that a changed rule has made stale, and no others."""
+"""`make backfill … MONTHS=outdated` runs the months that a changed rule has outdated, and no others."""
 
 from __future__ import annotations
 
@@ -38,8 +38,13 @@ class CopyOfTheProject:
 
     def backfill(self, *options: str) -> list[str]:
         """Run the command for green taxis, and return the months whose layers it has run."""
+        self.output = self.command("backfill", "--service", "green", *options)
+        return sorted(re.findall(r"\] green (\S+)  (?:ok|warning)", self.output))
+
+    def command(self, *arguments: str) -> str:
+        """Run a command, and return its output."""
         ended = subprocess.run(
-            [sys.executable, "-m", "taxi_assets.cli.backfill", "backfill", "--service", "green", *options],
+            [sys.executable, "-m", "taxi_assets.cli.backfill", *arguments],
             cwd=self.folder,
             env={
                 "PATH": os.environ["PATH"],
@@ -52,8 +57,7 @@ class CopyOfTheProject:
             check=False,
         )
         assert ended.returncode == 0, ended.stderr
-        self.output = ended.stdout
-        return sorted(re.findall(r"\] green (\S+)  ok", ended.stdout))
+        return ended.stdout
 
     def runs(self) -> int:
         """Return how many runs the instance has."""
@@ -66,17 +70,23 @@ def project(tmp_path: Path) -> CopyOfTheProject:
     return CopyOfTheProject(tmp_path)
 
 
-def test_exactly_the_months_that_a_changed_rule_has_made_stale_are_rebuilt(project: CopyOfTheProject) -> None:
+def test_exactly_the_months_that_a_changed_rule_has_outdated_are_rebuilt(project: CopyOfTheProject) -> None:
     assert project.backfill("--from", FIRST, "--to", SECOND) == [FIRST, SECOND]
     project.limit_distance_to(3)
 
-    assert project.backfill("--stale", "--from", SECOND) == [SECOND]
-    assert "Stale months of green from 2021-02 to" in project.output
-    assert project.backfill("--stale") == [FIRST]
+    listed = project.command("outdated").splitlines()
+    change = (
+        "The rule distance_out_of_range was: The distance is below 0 or above 500 miles. A missing distance passes."
+    )
+    assert listed[:2] == [f"green {FIRST}  {change}", f"green {SECOND}  {change}"]
+    assert listed[-1].startswith("2 months are outdated.")
+    assert project.backfill("--months", "outdated", "--from", SECOND) == [SECOND]
+    assert "Outdated months of green from 2021-02 to" in project.output
+    assert project.backfill("--months", "outdated") == [FIRST]
     quarantined = re.findall(r"^green +2021-01 +25,000 +\S+ +(\S+)", project.output, re.MULTILINE)
     assert int(quarantined[0].replace(",", "")) > 5_000
 
     runs = project.runs()
-    assert project.backfill("--stale") == []
-    assert re.search(r"^Stale months of green from 2013-08 to \d{4}-\d\d: 0\. Nothing to do\.\n$", project.output)
+    assert project.backfill("--months", "outdated") == []
+    assert re.search(r"^Outdated months of green from 2013-08 to \d{4}-\d\d: 0\. Nothing to do\.\n$", project.output)
     assert project.runs() == runs

@@ -11,9 +11,10 @@ from dagster._core.definitions.data_version import CachingStaleStatusResolver, S
 from dagster._core.loader import LoadingContextForTest
 
 from taxi_assets import build
-from taxi_assets.automation.stale_months import months_of_older_code
+from taxi_assets.automation.outdated_months import OutdatedMonth, outdated_months
 from taxi_assets.build import build_definitions
 from taxi_assets.settings import Settings
+from taxi_assets.tlc import schema
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.fhv import FHV
 from taxi_assets.tlc.services.green import GREEN
@@ -82,6 +83,10 @@ def platform(tmp_path: Path) -> Iterator[Platform]:
         yield platform
 
 
+def outdated(instance: dg.DagsterInstance, service: Service) -> list[Month]:
+    return [found.month for found in outdated_months(instance, service)]
+
+
 def with_changed_rule(service: Service) -> Service:
     """Return the service with another limit in its first rule."""
     rule, *others = service.rules
@@ -92,16 +97,16 @@ def test_a_changed_rule_makes_all_months_of_its_service_stale_until_they_are_reb
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert platform.stale == {}
-    assert months_of_older_code(platform.instance, GREEN) == []
+    assert outdated(platform.instance, GREEN) == []
 
     platform.change(with_changed_rule(GREEN), monkeypatch)
     assert platform.stale == {"clean/green_trips": {*MONTHS}, "quarantine/green_trips": {*MONTHS}}
-    assert months_of_older_code(platform.instance, platform.service) == [FIRST, SECOND]
-    assert months_of_older_code(platform.instance, FHV) == []
+    assert outdated(platform.instance, platform.service) == [FIRST, SECOND]
+    assert outdated(platform.instance, FHV) == []
 
     platform.run("green", MONTHS[0])
     assert platform.stale == {"clean/green_trips": {MONTHS[1]}, "quarantine/green_trips": {MONTHS[1]}}
-    assert months_of_older_code(platform.instance, platform.service) == [SECOND]
+    assert outdated(platform.instance, platform.service) == [SECOND]
 
 
 def test_a_changed_column_makes_the_warehouse_table_stale_too(
@@ -112,19 +117,42 @@ def test_a_changed_column_makes_the_warehouse_table_stale_too(
     assert platform.stale.keys() == {"clean/green_trips", "quarantine/green_trips", "warehouse/green_trips"}
 
 
+def test_each_change_is_named(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, *others = GREEN.rules
+    changed = replace(first, description="Another limit.")
+    new = replace(second, name="a_new_rule")
+    columns = [column for column in GREEN.columns if column.name != "ehail_fee"]
+    platform.change(replace(GREEN, rules=(changed, new, *others), columns=columns), monkeypatch)
+    assert outdated_months(platform.instance, platform.service)[0] == OutdatedMonth(
+        FIRST,
+        (
+            "The columns have changed.",
+            "The rule a_new_rule is new.",
+            f"The rule {second.name} was removed.",
+            f"The rule {first.name} was: {first.description}",
+        ),
+    )
+    monkeypatch.setattr(schema, "CLEANING_VERSION", schema.CLEANING_VERSION + 1)
+    platform.change(replace(GREEN, rules=(second, first, *others)), monkeypatch)
+    assert outdated_months(platform.instance, platform.service)[0].changes == (
+        "The code that reads and cleans files has changed.",
+        "The order of the rules has changed.",
+    )
+
+
 def test_a_month_that_was_cleaned_with_selected_rules_is_not_stale(platform: Platform) -> None:
     platform.run("green", MONTHS[0], rules=[])
     assert platform.stale == {}
-    assert months_of_older_code(platform.instance, GREEN) == []
+    assert outdated(platform.instance, GREEN) == []
 
 
 def test_a_month_that_was_reported_by_hand_is_not_stale(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     platform.change(with_changed_rule(GREEN), monkeypatch)
     platform.report_materialization(MONTHS[0])
-    assert months_of_older_code(platform.instance, platform.service) == [SECOND]
+    assert outdated(platform.instance, platform.service) == [SECOND]
     assert platform.stale["clean/green_trips"] == {MONTHS[1]}
 
 
 def test_no_months_are_stale_before_the_first_is_loaded() -> None:
     with dg.DagsterInstance.ephemeral() as instance:
-        assert months_of_older_code(instance, GREEN) == []
+        assert outdated(instance, GREEN) == []
