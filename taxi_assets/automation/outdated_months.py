@@ -58,7 +58,7 @@ def _changes(then: Mapping[str, Any] | None, service: Service) -> Iterator[str]:
         yield "The columns have changed."
     if then["code"] != now["code"]:
         yield "The code that reads and cleans files has changed."
-    old, new = then["rules"], now["rules"]
+    old, new = dict(then["rules"]), dict(now["rules"])
     yield from (f"The rule {name} is new." for name in new if name not in old)
     yield from (f"The rule {name} was removed." for name in old if name not in new)
     yield from (f"The rule {name} was: {old[name]}" for name in new if name in old and old[name] != new[name])

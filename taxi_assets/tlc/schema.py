@@ -258,12 +258,12 @@ class Service:
     def code_parts(self) -> dict[str, Any]:
         """The parts of `code_version`, which a materialization records, to tell later what has changed.
 
-        `columns` and `code` are digests. `rules` has the description of each rule, with its limits, by name.
+        `columns` and `code` are digests. `rules` has the name and the description, with the limits, of each rule.
         """
         return {
             "columns": _digest(self._columns_content()),
             "code": _digest([CLEANING_VERSION, astuple(self.dialect)]),
-            "rules": {rule.name: rule.description for rule in self.rules},
+            "rules": [[rule.name, rule.description] for rule in self.rules],  # in order, which JSON objects have not
         }
 
     def _columns_content(self) -> list[Any]:

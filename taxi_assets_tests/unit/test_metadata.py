@@ -154,7 +154,9 @@ def test_a_preview_of_a_file_shows_the_values_as_published(tmp_path: Path) -> No
 def test_rules_are_shown_with_their_limits() -> None:
     shown = metadata.rules_metadata(GREEN, GREEN.rules)
     assert "- `distance_out_of_range`: The distance is below 0 or above 500 miles." in shown["rules"].md_str
-    assert shown["code_parts"].value["rules"]["longer_than_24_hours"].startswith("The trip took longer than 24 hours.")
+    assert dict(shown["code_parts"].value["rules"])["longer_than_24_hours"].startswith(
+        "The trip took longer than 24 hours."
+    )
     assert metadata.rules_metadata(GREEN, [])["rules"].md_str == "none"
 
 
