@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -35,6 +36,12 @@ PARTITIONS = dg.MonthlyPartitionsDefinition("2020-08", fmt="%Y-%m")
 """Months of own assets, from two months before `MONTHS`."""
 
 
+@cache
+def _green_assets() -> list[Any]:
+    raw = dg.AssetSpec(["raw", "green_trips"], partitions_def=monthly_partitions(GREEN))
+    return [raw, clean_asset(GREEN), warehouse_asset(GREEN), mart_asset(marts()["zone_day"]), zones_asset()]
+
+
 @dataclass(frozen=True)
 class Platform:
     """A lake and a warehouse with the platform's green assets, to which tests add assets."""
@@ -49,7 +56,7 @@ class Platform:
             trips = publish_generated_month(self.lake, month, rows, seed=month.number)
             self.warehouse.replace_month(GREEN, month, trips, run_id="a run")
 
-    @property
+    @cached_property
     def resources(self) -> dict[str, Any]:
         warehouse_table: Any = WarehouseTableIOManager(warehouse=self.warehouse)
         if self.warehouse.kind == "bigquery":
@@ -64,11 +71,15 @@ class Platform:
             "publisher": PublisherResource(source="sample"),
         }
 
+    @cached_property
+    def _built(self) -> dict[tuple[dg.AssetsDefinition, ...], dg.Definitions]:
+        return {}
+
     def definitions(self, *assets: dg.AssetsDefinition) -> dg.Definitions:
-        """Return the platform's green assets together with others."""
-        green = [clean_asset(GREEN), warehouse_asset(GREEN), mart_asset(marts()["zone_day"])]
-        raw = dg.AssetSpec(["raw", "green_trips"], partitions_def=monthly_partitions(GREEN))
-        return dg.Definitions(assets=[raw, *green, zones_asset(), *assets], resources=self.resources)
+        """Return the platform's green assets together with others; the same definitions for the same assets."""
+        if assets not in self._built:
+            self._built[assets] = dg.Definitions(assets=[*_green_assets(), *assets], resources=self.resources)
+        return self._built[assets]
 
     def run(
         self, asset: dg.AssetsDefinition, partition: str | Month | None = None, *others: dg.AssetsDefinition

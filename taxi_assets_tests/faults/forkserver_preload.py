@@ -13,7 +13,7 @@ import dagster as dg
 
 from taxi_assets.build import build_definitions
 from taxi_assets.settings import Settings
-from taxi_assets_tests.dagster_speedups import cached_migrations
+from taxi_assets_tests.dagster_speedups import cached_migrations, cached_source_lines, cached_tables
 
 for module in (
     "tabulate",
@@ -37,7 +37,8 @@ def empty() -> None:
 
 
 _never_closed = ExitStack()  # a global, because closing it would undo its patches
-_never_closed.enter_context(cached_migrations())
+for patches in (cached_migrations, cached_source_lines, cached_tables):
+    _never_closed.enter_context(patches())
 build_definitions(Settings(source="sample")).resolve_job_def("green")
 with dg.DagsterInstance.ephemeral() as instance:
     dg.materialize(
