@@ -1,4 +1,4 @@
-"""`make backfill` says what it uses, how far it is, and what a user should look at."""
+"""`make backfill` says what it uses, how far it is, and what a user should check."""
 
 from __future__ import annotations
 
