@@ -126,6 +126,17 @@ class Api:
     def insert_job(self, request: Request) -> Resource:
         return self.jobs.describe(self.jobs.insert(request.body))
 
+    def list_jobs(self, request: Request) -> Resource:
+        """List the jobs, newest first. All of them belong to the caller."""
+        self.permissions.demand("bigquery.jobs.list")
+        first = int(request.query.get("minCreationTime", 0))
+        found = [self.jobs.describe(job) for job in reversed(self.jobs.all)]
+        listed = [job | {"state": job["status"]["state"]} for job in found]
+        return {
+            "kind": "bigquery#jobList",
+            "jobs": [job for job in listed if int(job["statistics"].get("creationTime", first)) >= first],
+        }
+
     def get_job(self, request: Request, job_id: str) -> Resource:
         job = self.jobs.find(job_id, request.query.get("location"))
         self.jobs.poll(job)
@@ -195,6 +206,7 @@ _ROUTES: Final[list[tuple[str, str, Callable[..., Resource | None]]]] = [
     ("DELETE", _TABLE, Api.delete_table),
     ("GET", f"{_TABLE}/data", Api.list_rows),
     ("POST", "jobs", Api.insert_job),
+    ("GET", "jobs", Api.list_jobs),
     ("GET", "jobs/([^/]+)", Api.get_job),
     ("POST", "jobs/([^/]+)/cancel", Api.cancel_job),
     ("POST", "queries", Api.query),

@@ -173,6 +173,11 @@ class CloudStorage:
         with self._lock:
             return {key: int(found["generation"]) for key, found in self._store.objects.get(BUCKET, {}).items()}
 
+    def buckets(self) -> list[str]:
+        """Return the names of all buckets, sorted."""
+        with self._lock:
+            return sorted(self._store.buckets)
+
     def put(self, key: str, content: bytes, metadata: Mapping[str, str] | None = None) -> int:
         """Store an object without a request, replacing any old one; return its generation."""
         made = objects._make_object_resource(  # noqa: SLF001  (the emulator has no public way)
@@ -248,6 +253,8 @@ class CloudStorage:
         Router(exchange).handle(request.method)
         answer = exchange.answer
         answer.body = exchange.wfile.getvalue()
+        if request.method == "POST" and answer.status == 200 and re.search("/b/?$", urlsplit(exchange.path).path):
+            answer.body = self._place_bucket(exchange, json.loads(answer.body)["name"])
         if answer.status == 308 and not self._store.get_resumable_byte_count(request.query["upload_id"]):
             del answer.headers["Range"]
         if answer.status >= 400:
@@ -255,6 +262,13 @@ class CloudStorage:
         if request.method == "GET" and re.search("/o/?$", urlsplit(exchange.path).path):
             return _list_page(request, json.loads(answer.body))
         return answer
+
+    def _place_bucket(self, exchange: _Exchange, name: str) -> bytes:
+        """Move a new bucket to the requested location, which the emulator ignores; return the bucket's resource."""
+        created = self._store.buckets[name]
+        exchange.rfile.seek(0)
+        created["location"] = json.load(exchange.rfile).get("location", "US").upper()
+        return json.dumps(created).encode()
 
 
 def _list_page(request: Request, everything: Mapping[str, Any]) -> Answer:

@@ -311,6 +311,17 @@ def test_the_addresses_in_the_guide_are_valid() -> None:
     assert parse_warehouse_address(named["TAXI_WAREHOUSE"]) == BigQueryAddress("my-project", "taxi", "EU", 10**10)
 
 
+def test_every_item_that_only_the_real_service_shows_names_a_step_of_the_script() -> None:
+    table = GUIDE.partition("Only the real service can show the following.")[2].partition("\n\nNeither the tests")[0]
+    items = re.findall(r"^\| (.+) \| (.+) \|$", table, flags=re.MULTILINE)[1:]
+    script = (DEPLOY / "verify.py").read_text()
+    steps = set(re.findall(r'^    "([a-z-]+)": \w+,$', script.partition("STEPS: ")[2], flags=re.MULTILINE))
+    assert len(items) == table.count("\n|") - 2 >= 8
+    named = {step.strip("`") for _, step in items}
+    assert named <= steps
+    assert steps - named == {"next-month"}, "it prepares the step `pruning`"
+
+
 def test_the_links_of_the_guide_have_targets() -> None:
     for text, home in ((GUIDE, REPOSITORY / "docs"), ((DEPLOY / "README.md").read_text(), DEPLOY)):
         for link in re.findall(r"\]\((?!https:|#)([^)]+)\)", text):

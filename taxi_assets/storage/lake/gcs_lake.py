@@ -43,7 +43,7 @@ _DIGEST_CHUNK_BYTES = 1 << 20
 _UPLOAD_ATTEMPTS = 3
 """How often a file is uploaded that is damaged on the way."""
 # The error has no reason of its own ("invalid").
-_DAMAGED = re.compile("doesn't match calculated (CRC32C|MD5)")
+DAMAGED_UPLOAD = re.compile("doesn't match calculated (CRC32C|MD5)")
 _CHECK_PROXIES = "Try again. If it happens again, check proxies between this machine and Cloud Storage."
 _SHA256_KEY, _RUN_KEY = "taxi-sha256", "taxi-run"
 
@@ -96,7 +96,7 @@ class GcsLake(Lake):
                     str(file), checksum=None, if_generation_match=replaced_generation, retry=self._retry
                 )
             except api_errors.BadRequest as error:
-                if not _DAMAGED.search(describe_google_error(error)):
+                if not DAMAGED_UPLOAD.search(describe_google_error(error)):
                     raise
                 if attempt == _UPLOAD_ATTEMPTS:
                     raise LakeUnreachableError(

@@ -1,8 +1,8 @@
 """Fixtures for the real Google Cloud: a project and a bucket for tests.
 
 They are named by TAXI_TEST_GCP_PROJECT and TAXI_TEST_GCP_BUCKET. Datasets are created in TAXI_TEST_GCP_LOCATION, or in
-the location of the bucket. Credentials are TAXI_GOOGLE_CREDENTIALS, or the application default credentials. Every test
-uses its own prefix and dataset, and removes them.
+the location of the bucket, and their names begin with TAXI_TEST_GCP_DATASETS. Credentials are TAXI_GOOGLE_CREDENTIALS,
+or the application default credentials. Every test uses its own prefix and dataset, and removes them.
 
 The real service cannot be made to fail, so faults are simulated in the client's connection.
 """
@@ -52,6 +52,7 @@ TARGET = GoogleTarget(
     key=os.environ.get("TAXI_GOOGLE_CREDENTIALS"),
 )
 PROJECT = TARGET.project
+_DATASETS = os.environ.get("TAXI_TEST_GCP_DATASETS", "taxi_test")
 
 
 def open_lake(target: GoogleTarget, prefix: str) -> GcsLake:
@@ -118,7 +119,7 @@ def real_gcs_lake(real_gcs_prefix: str) -> LakeBackend:
 
 @contextmanager
 def backend(open_its_lake: Callable[[], Lake]) -> Iterator[WarehouseBackend]:
-    dataset = f"taxi_test_{uuid.uuid4().hex}"
+    dataset = f"{_DATASETS}_{uuid.uuid4().hex}"
     client = bigquery.Client(project=PROJECT, credentials=load_credentials(TARGET.key))
 
     def columns(table: str) -> dict[str, str | None]:
