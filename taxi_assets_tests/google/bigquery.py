@@ -23,6 +23,8 @@ It follows Google's BigQuery documentation: the REST API v2 reference (datasets,
   writes everything at its end, or nothing.
 - Query jobs: GoogleSQL with parameters, destination tables, external Parquet tables, maximumBytesBilled, dry runs,
   paged results; views; DELETE, TRUNCATE and similar statements; CREATE SCHEMA, CREATE VIEW, DROP TABLE.
+- Default expirations of a dataset, and the deletion of expired partitions (not of expired tables). On demand, a rate
+  limit for updates of a table.
 - Job ids that can be used once. jobs.get without a location searches US and EU only. A failed query is also an error
   of getQueryResults. A job that no client polls still ends (`settle`).
 
@@ -48,6 +50,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from taxi_assets_tests.google.bigquery_api import Api
 from taxi_assets_tests.google.bigquery_http import Answer, HttpServer, Request
 from taxi_assets_tests.google.bigquery_jobs import Job, JobFault, Jobs, Loads
+from taxi_assets_tests.google.bigquery_limits import UpdateLimit
 from taxi_assets_tests.google.bigquery_permissions import Permissions
 from taxi_assets_tests.google.bigquery_queries import Pages, Queries
 from taxi_assets_tests.google.bigquery_schemas import quoted
@@ -60,7 +63,14 @@ if TYPE_CHECKING:
 
 __all__ = ["BigQuery", "Fault", "Job", "JobFault", "Request"]
 
-_REASONS: Final = {429: "rateLimitExceeded", 500: "internalError", 502: "badGateway", 503: "backendError"}
+_REASONS: Final = {
+    404: "notFound",
+    409: "duplicate",
+    429: "rateLimitExceeded",
+    500: "internalError",
+    502: "badGateway",
+    503: "backendError",
+}
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,8 @@ class Fault:
     headers: Mapping[str, str] = field(default_factory=dict)
     reset: bool = False
     """Close the connection by TCP reset instead of answering."""
+    hang: bool = False
+    """Never answer."""
     after: bool = False
     """Let the request take effect first, so that only its answer is lost."""
     before: Callable[[], None] | None = None
@@ -83,10 +95,12 @@ class Fault:
     @property
     def answer(self) -> Answer | None:
         """The answer instead of the real one; None keeps the real one."""
-        if self.reset:
-            return Answer(reset=True)
+        if self.reset or self.hang:
+            return Answer(reset=self.reset, hang=self.hang)
         if self.status is None and self.reason is None:
             return None
+        if self.status == 504 and self.reason is None:
+            return Answer(504, headers=self.headers)  # from Google's front end, which gives no reason
         status = self.status or STATUS_OF_REASON.get(self.reason or "", 400)
         reason = self.reason or _REASONS.get(status, "backendError")
         return Answer(status, GoogleError(reason, self.message, status).body, self.headers)
@@ -113,7 +127,7 @@ class BigQuery:
         self.project = project
         self.requests: list[Request] = []
         self._lock = threading.Lock()
-        self._faults: list[tuple[str | None, str, Fault]] = []
+        self._faults: list[tuple[str | None, str, str, Fault]] = []
         self.catalog = Catalog(project, lambda text: Translator(project).translate(text).sql)
         self.permissions = Permissions(project)
         loads = Loads(self.catalog, storage_endpoint.rstrip("/"), self.permissions)
@@ -138,16 +152,22 @@ class BigQuery:
 
     # Control
 
-    def script(self, *faults: Fault, method: str | None = None, path: str = "") -> None:
+    def script(self, *faults: Fault, method: str | None = None, path: str = "", body: str = "") -> None:
         """Apply the faults to the next requests, one each.
 
         Args:
             faults: In order of the requests.
             method: Only requests of this method count.
             path: Only requests whose decoded path contains this text count.
+            body: Only requests whose body contains this text count.
         """
         with self._lock:
-            self._faults += [(method, path, fault) for fault in faults]
+            self._faults += [(method, path, body, fault) for fault in faults]
+
+    def unscript(self) -> None:
+        """Discard the faults that are left."""
+        with self._lock:
+            self._faults.clear()
 
     def script_job(self, *faults: JobFault, kind: str | None = None, destination: str = "") -> None:
         """Apply the faults to the next jobs, one each.
@@ -159,6 +179,10 @@ class BigQuery:
         """
         with self._jobs.lock:
             self._jobs.faults += [(kind, destination, fault) for fault in faults]
+
+    def limit_updates(self, count: int, clock: Callable[[], float]) -> None:
+        """Allow this number of updates of a table in 10 seconds of the clock; jobs that write a table are updates."""
+        self.catalog.limit = UpdateLimit(count, clock=clock)
 
     def forbid(self, *permissions: str) -> None:
         """Revoke permissions, such as `bigquery.datasets.create`."""
@@ -216,8 +240,8 @@ class BigQuery:
         return instead or answer
 
     def _next_fault(self, request: Request) -> Fault:
-        for number, (method, path, fault) in enumerate(self._faults):
-            if method in {None, request.method} and path in request.path:
+        for number, (method, path, body, fault) in enumerate(self._faults):
+            if method in {None, request.method} and path in request.path and body.encode() in request.body_bytes:
                 del self._faults[number]
                 return fault
         return Fault()

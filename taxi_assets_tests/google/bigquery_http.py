@@ -47,6 +47,8 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     reset: bool = False
     """Close the connection by TCP reset instead."""
+    hang: bool = False
+    """Keep the connection open and never answer."""
 
 
 class HttpServer:
@@ -140,7 +142,10 @@ class _Handler(BaseHTTPRequestHandler):
             answer = self.server.answer(Request(self.command, unquote(target.path), query, self.headers, body, content))
         except GoogleError as error:
             answer = Answer(error.status, error.body)
-        if answer.reset:
+        if answer.hang:
+            self.close_connection = True
+            self.rfile.read(1)  # until the client gives up, or the server stops
+        elif answer.reset:
             self._reset()
         else:
             self._send(answer)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
+from taxi_assets_tests.google.bigquery_limits import UpdateLimit, apply_default_expirations, expired_rows
 from taxi_assets_tests.google.bigquery_schemas import (
     check_change,
     check_layout,
@@ -80,6 +81,7 @@ class Catalog:
     lock: threading.RLock = field(default_factory=threading.RLock)
     datasets: dict[str, Resource] = field(default_factory=dict)
     tables: dict[tuple[str, str], Table] = field(default_factory=dict)
+    limit: UpdateLimit = field(default_factory=UpdateLimit)
 
     def __post_init__(self) -> None:
         self.duckdb = duckdb.connect(":memory:")
@@ -186,6 +188,7 @@ class Catalog:
             )
         with self.lock:
             location = self.location_of(dataset)
+            self.limit.count_update(dataset, name)
             if (dataset, name) in self.tables:
                 raise GoogleError("duplicate", f"Already Exists: Table {self.full_name(dataset, name)}")
             self.add(dataset, name, body, location)
@@ -195,6 +198,7 @@ class Catalog:
         """Create a table or view that does not exist yet."""
         resource = _kept(body)
         table = Table(dataset, name, resource, location, created=_now())
+        apply_default_expirations(self.datasets[dataset], resource, table.created)
         if "view" in resource:
             self.duckdb.execute(f"CREATE VIEW {table.sql} AS {self.translate_view(resource['view']['query'])}")
             resource["schema"] = {"fields": self.columns_of(table.sql)}
@@ -247,6 +251,7 @@ class Catalog:
             table = self.get(dataset, table_id)
             if if_match not in {None, "*", f"etag-{table.version}"}:
                 raise GoogleError("conditionNotMet", "Precondition check failed.")
+            self.limit.count_update(dataset, table_id)
             self._patch_schema(table, body)
             self._patch_layout(table, body)
             rest = {key: value for key, value in body.items() if key not in {"schema", "timePartitioning"}}
@@ -273,7 +278,7 @@ class Catalog:
                 raise GoogleError(
                     "invalid", "Cannot change partitioning/clustering spec for a partitioned/clustered table."
                 )
-            table.resource["timePartitioning"] = new
+            table.resource["timePartitioning"] = merged(old, new)
         check_layout(table.fields, None, body.get("clustering"))
 
     def set_fields(self, table: Table, fields: list[Resource]) -> None:
@@ -293,6 +298,7 @@ class Catalog:
             table = self.get(dataset, name)
             if partition is not None:
                 check_partition_id(table.resource, partition)
+                self.limit.count_update(dataset, name)
                 self.duckdb.execute(f"DELETE FROM {table.sql} WHERE {table.where(partition)}")
                 self.touch(table)
                 return
@@ -327,7 +333,10 @@ class Catalog:
         return (int(found[0]), int(found[1])) if found else (0, 0)
 
     def touch(self, table: Table) -> None:
-        """Update the etag, the modification time and the size after a change."""
+        """Update the etag, the modification time and the size after a change; delete expired partitions."""
+        expired = expired_rows(table.partitioning)
+        if expired is not None:
+            self.duckdb.execute(f"DELETE FROM {table.sql} WHERE {expired}")
         table.rows, table.bytes = self.measure(table)
         table.modified = _now()
         table.version = self.number()

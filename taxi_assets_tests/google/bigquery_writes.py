@@ -48,6 +48,8 @@ class Write:
         name, partition = split_partition_decorator(destination["tableId"])
         with self.catalog.lock:
             existing = self.catalog.find(destination["datasetId"], name)
+            if existing is not None:
+                self.catalog.limit.count_update(existing.dataset, name)
             table = existing or self._create(destination["datasetId"], name, partition)
             try:
                 return self._write(table, partition)
