@@ -32,6 +32,7 @@ TRANSIENT_REASONS = frozenset(
     }
 )
 """Error reasons that are transient even with the HTTP status 400 or 403."""
+_NETWORK_ERRORS = (auth_errors.TransportError, http_errors.RequestException, ConnectionError, TimeoutError)
 # BigQuery sends this reason with HTTP 500, although it is permanent.
 _TOO_COSTLY = "bytesBilledLimitExceeded"
 # BigQuery sends this reason with HTTP 200.
@@ -137,24 +138,32 @@ def translate_google_errors(
         raise permanent(
             f"{label}: Google does not accept the credentials ({describe_google_error(error)}).", remedy=_NO_CREDENTIALS
         ) from None
-    except (auth_errors.TransportError, http_errors.RequestException, ConnectionError, TimeoutError) as error:
+    except _NETWORK_ERRORS as error:
         raise transient(f"{label}: {describe_google_error(error)}.", remedy="Try again later.") from error
     except api_errors.RetryError as error:
         raise transient(
             f"{label}: {describe_google_error(error.cause or error)}.", remedy="Try again later."
         ) from error
     except api_errors.GoogleAPICallError as error:
-        if _is_transient(error):
+        if is_transient_error(error):
             raise transient(f"{label}: {describe_google_error(error)}.", remedy="Try again later.") from error
         raise permanent(
             f"{label}: {describe_google_error(error)}.", remedy=remedy(describe_google_error(error))
         ) from error
 
 
-def _is_transient(error: api_errors.GoogleAPICallError) -> bool:
-    reasons = {entry.get("reason") for entry in _error_entries(error)}
+def is_transient_error(error: BaseException) -> bool:
+    """Return whether an error of Google's clients is transient: of the network, the service or a quota."""
+    if isinstance(error, _NETWORK_ERRORS):
+        return True
+    reasons = error_reasons(error)
     has_transient_status = isinstance(error, api_errors.ServerError | api_errors.TooManyRequests)
     return bool(reasons & TRANSIENT_REASONS) or (has_transient_status and _TOO_COSTLY not in reasons)
+
+
+def error_reasons(error: BaseException) -> set[str]:
+    """Return Google's reasons of an error, such as "quotaExceeded"; empty if the service has given none."""
+    return {str(entry["reason"]) for entry in _error_entries(error) if entry.get("reason")}
 
 
 def storage_remedy(message: str, bucket: str, *, objects_role: str) -> str:
@@ -183,8 +192,9 @@ def describe_google_error(error: BaseException) -> str:
         response = None
     message = next((str(entry["message"]) for entry in _error_entries(error) if entry.get("message")), None)
     if message is None and response is not None:
-        # Proxies answer with an HTML page.
-        message = response.reason if response.text.lstrip().startswith("<") else response.text
+        # Proxies answer with an HTML page, or with nothing.
+        text = response.text.strip()
+        message = response.reason if not text or text.startswith("<") else text
     elif message is None and isinstance(error, http_errors.RequestException):
         message = "the connection was interrupted or could not be opened"
     elif message is None:

@@ -11,15 +11,18 @@ import weakref
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import google.auth
 from dagster_gcp import BigQueryResource, GCSResource
+from google.auth.transport.requests import AuthorizedSession
 from google.cloud import bigquery, storage
 from pydantic import Field, PrivateAttr
 
-from taxi_assets.google_auth import load_credentials
+from taxi_assets.google_auth import SCOPES, load_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import requests
     from google.cloud.bigquery_storage_v1 import BigQueryReadClient
 
 # Without them, a stream whose connection was dropped silently is waited for until its deadline, a day.
@@ -48,23 +51,48 @@ class CloudStorageResource(GCSResource):
         return self._client
 
 
+class _TimeoutSession(AuthorizedSession):
+    """A session whose requests all have a timeout.
+
+    BigQuery's client sets none, so that a request on a dropped connection would never end. Cloud Storage's sets one.
+    """
+
+    def __init__(self, credentials: Any, timeout_seconds: float) -> None:
+        super().__init__(credentials)  # type: ignore[no-untyped-call]  # google's
+        self._timeout_seconds = timeout_seconds
+
+    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        seconds = options.get("timeout")
+        options["timeout"] = self._timeout_seconds if seconds is None else min(seconds, self._timeout_seconds)
+        return super().send(request, **options)
+
+
 class BigQueryClientResource(BigQueryResource):
-    """BigQuery, with a limit on the bytes that each query may read."""
+    """BigQuery, with a limit on the bytes that each query may read, and a timeout for each request."""
 
     credentials: str | None = _CREDENTIALS
     maximum_bytes_billed: int = Field(
         description="BigQuery rejects a query that would read more bytes, before it costs anything."
+    )
+    timeout_seconds: float = Field(
+        default=300,
+        description="How long to wait for BigQuery to accept a connection or to send or receive the next bytes. Then "
+        "the request fails, and is retried. BigQuery itself ends a request after about two minutes.",
     )
 
     @contextmanager
     def get_client(self) -> Iterator[bigquery.Client]:
         """Yield a client, which is closed at the end of the block."""
         limit = bigquery.QueryJobConfig(maximum_bytes_billed=self.maximum_bytes_billed)
+        credentials = load_credentials(self.credentials) or google.auth.default(scopes=SCOPES)[0]
+        session = _TimeoutSession(credentials, self.timeout_seconds)
+        session.configure_mtls_channel()  # type: ignore[no-untyped-call]  # google's
         with bigquery.Client(
             project=self.project,
             location=self.location,
-            credentials=load_credentials(self.credentials),
+            credentials=credentials,
             default_query_job_config=limit,
+            _http=session,
         ) as client:
             yield client
 

@@ -38,6 +38,18 @@ def warehouse(bigquery: BigQuery, service_account: ServiceAccount) -> BigQueryWa
     return open_warehouse(bigquery.environment, service_account.base64)
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that this process has waited so far: a wait takes no time, and only adds to them."""
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    return now
+
+
 def load(warehouse: BigQueryWarehouse, trips: ParquetPartition, run: str = "a-run") -> None:
     warehouse.replace_month(GREEN, MONTH, trips, run_id=run)
 

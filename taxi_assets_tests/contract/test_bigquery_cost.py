@@ -46,11 +46,10 @@ def test_every_query_has_a_cost_limit_and_exceeding_it_is_a_permanent_error(
     load(warehouse, trips)
     assert holds_exactly(warehouse, trips)
     queries = [job for job in bigquery.jobs if job.kind == "query"]
-    assert queries
+    assert queries  # of `holds_exactly`
     assert {job.settings.get("maximumBytesBilled") for job in queries} == {"123456789"}
     tiny = with_cost_limit(service_account, 1)
     uses: list[Callable[[], object]] = [
-        lambda: load(tiny, trips, "another-run"),
         lambda: tiny.totals(GREEN, MONTH),
         lambda: tiny.read_month(GREEN, MONTH),
     ]
@@ -59,6 +58,12 @@ def test_every_query_has_a_cost_limit_and_exceeding_it_is_a_permanent_error(
             WarehouseConfigurationError, match=r"limit for bytes billed: 1\..*Raise maximum_bytes_billed"
         ):
             use()
+
+
+def test_loading_a_month_costs_nothing(warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery) -> None:
+    load(warehouse, publish_generated_month(lake))
+    load(warehouse, publish_generated_month(lake, rows=90, seed=1), "another-run")
+    assert {job.kind for job in bigquery.jobs} == {"load"}
 
 
 @pytest.mark.parametrize(

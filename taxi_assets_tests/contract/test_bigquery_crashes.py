@@ -33,7 +33,7 @@ __all__ = ["clients_wait_a_hundredth", "lake"]
 KILLED_RUN = "killed-run"
 
 # A load inserts these jobs, in this order.
-COUNT_QUERY, INVALIDATION, TRIPS_LOAD, LEDGER_LOAD = range(4)
+INVALIDATION, TRIPS_LOAD, LEDGER_LOAD = range(3)
 
 
 def load_month(

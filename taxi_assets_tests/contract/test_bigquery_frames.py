@@ -34,6 +34,7 @@ __all__ = ["clients_wait_a_hundredth", "lake", "warehouse"]
 def definitions(
     cloud_storage: CloudStorage, bigquery: BigQuery, service_account: ServiceAccount, monkeypatch: pytest.MonkeyPatch
 ) -> TaxiDefinitions:
+    cloud_storage.location = "EU"
     monkeypatch.setenv("TAXI_LAKE", f"gs://{cloud_storage.bucket}/nyc")
     monkeypatch.setenv("TAXI_WAREHOUSE", f"bigquery://{bigquery.project}/{DATASET}?location=EU")
     monkeypatch.setenv("TAXI_SOURCE", "sample")

@@ -36,7 +36,7 @@ MONTH, OTHER_MONTH = "2020-10", "2020-11"
 _STAGING_TABLE = re.compile("(?<=_staging_own)_[0-9a-f]+")
 
 _LOAD = ["POST jobs", "PUT jobs"]
-_OWNERS = ["POST tables", "POST jobs"]
+_OWNERS = ["POST jobs"]
 _DUCKDB_LEDGER = ["after DELETE ledger", "after INSERT ledger", "before warehouse month", "after warehouse month"]
 _POSTGRES_COPY = ["before COPY", "after COPY"]
 _POSTGRES_LEDGER = ["after INSERT", "before COMMIT", "after COMMIT"]
@@ -47,7 +47,7 @@ PARTITION_POINTS = {
     "postgres": ["after ALTER", "before COMMIT", "after COMMIT", "after DELETE", *_POSTGRES_COPY, *_POSTGRES_LEDGER],
     "bigquery": [
         *(*_OWNERS, "POST tables", *_LOAD),
-        *("POST tables", "PATCH own", "POST jobs", "DELETE _staging_own", "POST jobs"),
+        *("PATCH own", "POST jobs", "DELETE _staging_own", "POST jobs"),
     ],
 }
 """Every point at which a run is killed that adds a column and replaces a partition, by store."""

@@ -17,7 +17,7 @@ import pyarrow.parquet
 from taxi_assets.errors import LakeConflictError, LakeObjectDamagedError, LakeObjectMissingError
 from taxi_assets.storage.lake.base_lake import conflict_error, missing_error
 from taxi_assets.storage.pandas_types import to_frame
-from taxi_assets.tlc.cleaning.report import CleaningReport, ControlTotals, compute_parquet_totals
+from taxi_assets.tlc.cleaning.report import NO_ROWS, CleaningReport, ControlTotals, compute_parquet_totals
 from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.parquet_io import open_parquet_stream
@@ -311,6 +311,17 @@ class ParquetPartition:
             raise missing_error(self.uri)
         if version != self.version:
             raise conflict_error(self.uri)
+
+    def read_footer_totals(self) -> ControlTotals:
+        """Return the control totals in the object's footer, which is read from the lake; no other bytes are read.
+
+        The number of rows is that of the Parquet metadata. The sums were computed when the file was written. All are
+        zero if the footer has no cleaning report.
+        """
+        with self.lake.open(self.key, self.version) as file:
+            footer = pyarrow.parquet.read_metadata(file)
+        report = CleaningReport.from_footer(footer.metadata)
+        return NO_ROWS if report is None else report.clean.model_copy(update={"rows": footer.num_rows})
 
     def control_totals(self, service: Service) -> ControlTotals:
         """Return the control totals of the clean rows.

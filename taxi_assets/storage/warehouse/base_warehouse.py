@@ -103,8 +103,8 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
 
         Creates the table if it is missing, adds columns that are new in the schema (null in other months), and updates
         the descriptions of columns. The control totals are compared with the trips' report before the rows become
-        visible: those of the loaded rows, or those of the Parquet object if the warehouse loads it in one atomic job
-        (BigQuery). Such a warehouse also compares the number of loaded rows before it writes the ledger.
+        visible: those of the loaded rows, or those in the footer of the Parquet object if the warehouse loads it in one
+        atomic job (BigQuery). Such a warehouse also compares the number of loaded rows before it writes the ledger.
 
         Args:
             service: The service; its table is `service.table`.

@@ -41,10 +41,14 @@ def bigquery(cloud_storage: CloudStorage, monkeypatch: pytest.MonkeyPatch) -> It
         yield double
 
 
-def open_warehouse(environment: Mapping[str, str], key: str, **options: Any) -> BigQueryWarehouse:
+def open_warehouse(
+    environment: Mapping[str, str], key: str, *, timeout_seconds: float = 30, **options: Any
+) -> BigQueryWarehouse:
     """Open the warehouse. The environment is set first, so that other processes can call this, too."""
     os.environ.update(environment)
-    api = BigQueryClientResource(project=PROJECT, credentials=key, maximum_bytes_billed=10**9)
+    api = BigQueryClientResource(
+        project=PROJECT, credentials=key, maximum_bytes_billed=10**9, timeout_seconds=timeout_seconds
+    )
     return BigQueryWarehouse(api=api, project=PROJECT, dataset=DATASET, **options)
 
 

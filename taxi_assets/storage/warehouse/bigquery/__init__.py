@@ -12,23 +12,22 @@ from typing import Any, ClassVar
 import dagster as dg
 import pandas as pd
 import pyarrow as pa
-import tenacity
 from google.api_core import exceptions as api_errors
 from google.cloud import bigquery
 from pydantic import Field, PrivateAttr
 
 from taxi_assets.errors import (
-    WarehouseBusyError,
     WarehouseConfigurationError,
     WarehouseUnreachableError,
 )
-from taxi_assets.google_auth import READ_BUCKET, WRITE_OBJECTS, describe_google_error, translate_google_errors
+from taxi_assets.google_auth import READ_BUCKET, WRITE_OBJECTS, translate_google_errors
 from taxi_assets.marts.mart import Mart
 from taxi_assets.resources.google import BigQueryClientResource
 from taxi_assets.storage.lake.objects import ParquetPartition
 from taxi_assets.storage.pandas_types import to_frame
 from taxi_assets.storage.partition_rows import Condition
 from taxi_assets.storage.warehouse.base_warehouse import LoadedMonth, Warehouse, noop
+from taxi_assets.storage.warehouse.bigquery.job_runner import run_query
 from taxi_assets.storage.warehouse.bigquery.loading import MonthLoad
 from taxi_assets.storage.warehouse.bigquery.marts import (
     mart_table,
@@ -38,6 +37,7 @@ from taxi_assets.storage.warehouse.bigquery.marts import (
 )
 from taxi_assets.storage.warehouse.bigquery.queries import compute_totals, list_rows
 from taxi_assets.storage.warehouse.bigquery.result_rows import download_batches
+from taxi_assets.storage.warehouse.bigquery.table_creation import create_or_update_table, find_table
 from taxi_assets.storage.warehouse.bigquery.table_rows import (
     TableReplacement,
     arrow_schema,
@@ -49,9 +49,7 @@ from taxi_assets.storage.warehouse.bigquery.tables import (
     LEDGER_SCHEMA,
     ledger_name,
     ledger_table,
-    merge_properties,
     partition_name,
-    require_compatible_table,
     schema_from_service,
     trips_table,
 )
@@ -59,9 +57,6 @@ from taxi_assets.storage.warehouse.table_output import STORED_PARTITIONS, TableO
 from taxi_assets.tlc.cleaning.report import NO_ROWS, ControlTotals
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Service
-
-_UPDATE_ATTEMPTS = 5
-"""How often an update of a table is tried while other runs change the table."""
 
 
 class BigQueryWarehouse(Warehouse):
@@ -166,8 +161,6 @@ class BigQueryWarehouse(Warehouse):
                 output=output,
                 dataset=f"{self.project}.{self.dataset}",
                 location=self._location(client),
-                create_or_update=lambda table: self._create_table(client, table),
-                log=dg.get_dagster_logger(),
             ).replace()
 
     def stored_partitions(self, name: str) -> dict[str, bool] | None:
@@ -241,10 +234,10 @@ class BigQueryWarehouse(Warehouse):
         table = self._table(mart.name)
         with self.client(label) as client, translate_query_errors(label, self.table_missing_error):
             self._create_dataset(client)
-            self._create_table(client, mart_table(table, mart))
-            location, log = self._location(client), dg.get_dagster_logger()
+            create_or_update_table(client, mart_table(table, mart))
+            location = self._location(client)
             require_inputs_unchanged()
-            rows = replace_mart_month(client, mart, month, query, table, location=location, run_id=run_id, log=log)
+            rows = replace_mart_month(client, mart, month, query, table, location=location, run_id=run_id)
             for name, view in views.items():
                 replace_view(client, self._table(name), mart, view)
             # This job may have overwritten the result of a newer one that finished before it.
@@ -256,7 +249,7 @@ class BigQueryWarehouse(Warehouse):
         label = "The query was rejected"
         with self.client(label) as client, translate_query_errors(label, self.table_missing_error):
             config = bigquery.QueryJobConfig(labels=LABELS)
-            job = client.query(statement, job_config=config, location=self._location(client))
+            job = run_query(client, statement, config, location=self._location(client))
             return pa.Table.from_batches(download_batches(job, self.api))
 
     # --- names -------------------------------------------------------------------------------------------------------
@@ -281,32 +274,8 @@ class BigQueryWarehouse(Warehouse):
     def _prepare(self, client: bigquery.Client, service: Service) -> None:
         """Create the dataset and the tables, or add the columns and update the descriptions of the schema."""
         self._create_dataset(client)
-        self._create_table(client, ledger_table(self._table(ledger_name(service))))
-        self._create_table(client, trips_table(self._table(service.table), service))
-
-    def _create_table(self, client: bigquery.Client, wanted: bigquery.Table) -> None:
-        found = client.create_table(wanted, exists_ok=True)
-        try:
-            for trial in tenacity.Retrying(
-                retry=tenacity.retry_if_exception_type(api_errors.PreconditionFailed),
-                stop=tenacity.stop_after_attempt(_UPDATE_ATTEMPTS),
-                wait=tenacity.wait_random_exponential(multiplier=0.5, max=10),
-                reraise=True,
-            ):
-                with trial:
-                    if trial.retry_state.attempt_number > 1:
-                        # Another run has updated the table; or this one has, and the answer was lost.
-                        found = client.get_table(wanted.reference)
-                    require_compatible_table(found, wanted)
-                    changed = merge_properties(found, wanted)
-                    if changed:
-                        client.update_table(found, changed)
-        except api_errors.PreconditionFailed as error:
-            raise WarehouseBusyError(
-                f"`{wanted.project}.{wanted.dataset_id}.{wanted.table_id}` could not be updated: other runs changed it "
-                f"during each of {_UPDATE_ATTEMPTS} attempts ({describe_google_error(error)}).",
-                remedy="Try again later.",
-            ) from error
+        create_or_update_table(client, ledger_table(self._table(ledger_name(service))))
+        create_or_update_table(client, trips_table(self._table(service.table), service))
 
     def _create_dataset(self, client: bigquery.Client) -> None:
         if self._location_or_none(client) is None:
@@ -334,10 +303,7 @@ class BigQueryWarehouse(Warehouse):
         return self._location_or_none(client) or self.location or "US"
 
     def _find(self, client: bigquery.Client, name: str) -> Any:
-        try:
-            return client.get_table(self._table(name))
-        except api_errors.NotFound:
-            return None
+        return find_table(client, self._table(name))
 
     # --- errors ------------------------------------------------------------------------------------------------------
 
@@ -373,6 +339,8 @@ class BigQueryWarehouse(Warehouse):
             "different locations": "Create the dataset in the location of the bucket, or the bucket in that of the "
             "dataset (docs/google-cloud.md).",
             "bytes billed": "Raise maximum_bytes_billed in TAXI_WAREHOUSE if the query is worth it.",
+            "billing has not been enabled": "Link a billing account to the project: without one, BigQuery deletes "
+            "everything after 60 days, and changes no rows by statements.",
             "was canceled": "Materialize the asset again.",
             "permission": editor,
             "access denied": editor,

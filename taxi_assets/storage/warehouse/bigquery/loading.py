@@ -28,7 +28,7 @@ from google.cloud.bigquery.retry import DEFAULT_RETRY
 from taxi_assets.errors import LakeConflictError, ReconciliationError, TaxiAssetsError
 from taxi_assets.google_auth import describe_google_error
 from taxi_assets.storage.warehouse.base_warehouse import reconciliation_error
-from taxi_assets.storage.warehouse.bigquery.job_runner import build_job_id, run_job_idempotently
+from taxi_assets.storage.warehouse.bigquery.job_runner import NO_RETRY, build_job_id, run_job_idempotently
 from taxi_assets.storage.warehouse.bigquery.queries import compute_totals, list_rows
 from taxi_assets.storage.warehouse.bigquery.tables import (
     LABELS,
@@ -37,7 +37,7 @@ from taxi_assets.storage.warehouse.bigquery.tables import (
     partition_name,
     table_layout,
 )
-from taxi_assets.tlc.cleaning.report import compute_parquet_totals
+from taxi_assets.tlc.cleaning.report import NO_ROWS, compute_parquet_totals
 
 if TYPE_CHECKING:
     import logging
@@ -81,7 +81,7 @@ class MonthLoad:
 
     | state before       | method             | step                                                                 |
     |--------------------|--------------------|----------------------------------------------------------------------|
-    | UNCHANGED          | `_verify_object`   | 1. Count the rows of the Parquet object; compare with its report.    |
+    | UNCHANGED          | `_verify_object`   | 1. Compare the footer of the Parquet object with its report.         |
     |                    | `_write_partition` | 2. Invalidate the ledger row: null data version, id of this run.     |
     | LEDGER_INVALIDATED |                    | 3. Replace the partition in one load job; delete it if the month has |
     |                    |                    |    no rows.                                                          |
@@ -116,9 +116,10 @@ class MonthLoad:
     | LEDGER_WRITTEN     | although this load changed the partition. The error says that the partition is suspect.   |
     |                    | The next run loads the month.                                                             |
 
-    Two gaps remain; the check `matches_clean` finds both if the totals differ. BigQuery might not start a killed run's
-    job until the next run has finished. And if BigQuery accepts a job, but every answer to its insertion is lost, the
-    state stays LEDGER_INVALIDATED, so the old row is restored.
+    If it is not known whether BigQuery has accepted the job, the state is PARTITION_WRITTEN: the job may be running.
+
+    One gap remains. BigQuery might not start the job of a killed or failed run until the next run has finished. The
+    check `matches_clean` finds that if the totals differ.
     """
 
     client: bigquery.Client
@@ -194,23 +195,27 @@ class MonthLoad:
         )
         options: dict[str, Any] = {"job_config": config, "location": self.location}
 
-        def start_job(job_id: str) -> Any:
+        def prepare() -> None:
             self.trips.require_current()
             self._invalidate_ledger()
+
+        def insert_job(job_id: str) -> Any:
             if self.trips.uri.startswith("gs://"):
-                return self.client.load_table_from_uri(self.trips.uri, destination, job_id=job_id, **options)
+                return self.client.load_table_from_uri(
+                    self.trips.uri, destination, job_id=job_id, retry=NO_RETRY, **options
+                )
             with self.trips.as_local_file() as path, path.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 return self.client.load_table_from_file(file, destination, job_id=job_id, size=size, **options)
 
         job = run_job_idempotently(
             self.client,
-            start_job,
+            insert_job,
             build_job_id(self.run_id, destination, self.trips.report.data_version, self.trips.version),
             location=self.location,
-            log=self.log,
+            prepare=prepare,
             can_reuse_finished_job=lambda: self._count_partition() == self.trips.report.clean,
-            on_job_left_running=lambda: self._enter(LoadState.PARTITION_WRITTEN),
+            on_job_left_running=lambda _: self._enter(LoadState.PARTITION_WRITTEN),
         )
         self._enter(LoadState.PARTITION_WRITTEN)
         if job.output_rows != self.trips.report.clean.rows:
@@ -221,7 +226,11 @@ class MonthLoad:
         self.trips.require_current()
         self._invalidate_ledger()
         self._enter(LoadState.PARTITION_WRITTEN)  # before the request, because its answer may be lost
-        self.client.delete_table(partition_name(self.table, self.month), not_found_ok=True)
+        name = partition_name(self.table, self.month)
+        self.client.delete_table(name, not_found_ok=True)
+        found = list_rows(self.client, name, [LEDGER_SCHEMA[0]], 1).num_rows
+        if found:
+            raise self._reconciliation_error(NO_ROWS.model_copy(update={"rows": found}), "The deletion had no effect.")
 
     def _write_ledger(self) -> None:
         self.trips.require_current()
@@ -290,11 +299,7 @@ class MonthLoad:
         # since.
         job_id = build_job_id(self.run_id, partition_name(self.ledger, self.month), uuid.uuid4().hex)
         run_job_idempotently(
-            self.client,
-            lambda id_: self._load_ledger_rows([row], id_),
-            job_id,
-            location=self.location,
-            log=self.log,
+            self.client, lambda id_: self._load_ledger_rows([row], id_), job_id, location=self.location
         )
 
     def _load_ledger_rows(self, rows: list[_Row], job_id: str | None) -> Any:
@@ -319,16 +324,16 @@ class MonthLoad:
     # --- counting ----------------------------------------------------------------------------------------------------
 
     def _count_object(self) -> ControlTotals:
-        """Compute the control totals of the object: in Cloud Storage by a query, in a local lake by this process."""
-        if not self.trips.uri.startswith("gs://"):
-            with self.trips.as_local_file() as path:
-                return compute_parquet_totals(path, self.service, self.month)
-        external = bigquery.ExternalConfig(bigquery.SourceFormat.PARQUET)
-        external.source_uris = [self.trips.uri]
-        money = self.service.money_columns
-        return compute_totals(
-            self.client, "trips", money, self.month, location=self.location, external={"trips": external}
-        )
+        """Return the control totals of the object: in Cloud Storage from its footer, in a local lake from its rows.
+
+        Cloud Storage verifies the checksum of an upload, so the rows are those of which the footer has the totals.
+        """
+        if self.trips.report.month != str(self.month):
+            return NO_ROWS
+        if self.trips.lake.verifies_checksums:
+            return self.trips.read_footer_totals()
+        with self.trips.as_local_file() as path:
+            return compute_parquet_totals(path, self.service, self.month)
 
     def _count_partition(self) -> ControlTotals:
         return compute_totals(

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from google.api_core import exceptions as api_errors
 from google.cloud import bigquery
 
-from taxi_assets.errors import WarehouseSchemaError, WarehouseTableMissingError
+from taxi_assets.errors import WarehouseTableMissingError
 from taxi_assets.storage.warehouse.base_warehouse import query_error
-from taxi_assets.storage.warehouse.bigquery.job_runner import build_job_id, run_job_idempotently
+from taxi_assets.storage.warehouse.bigquery.job_runner import build_job_id, insert_query, run_job_idempotently
+from taxi_assets.storage.warehouse.bigquery.table_creation import create_or_update_view
 from taxi_assets.storage.warehouse.bigquery.tables import LABELS, SQL_NAMES, TYPES, monthly_partitioning, partition_name
 from taxi_assets.tlc.schema import ColumnType
 
 if TYPE_CHECKING:
-    import logging
     from collections.abc import Callable, Iterator, Sequence
 
     from taxi_assets.marts.mart import Mart
@@ -55,7 +55,6 @@ def replace_mart_month(
     *,
     location: str,
     run_id: str,
-    log: logging.Logger,
 ) -> int:
     """Run the query of a month with the month's partition as destination.
 
@@ -67,7 +66,6 @@ def replace_mart_month(
         table: The mart's table, as `project.dataset.table`. It exists.
         location: The location of the dataset.
         run_id: The Dagster run, for the job id.
-        log: Gets a warning for each failed job that is followed by another.
 
     Returns:
         The number of rows of the month.
@@ -83,15 +81,15 @@ def replace_mart_month(
     )
     statement = _with_table_columns(query, mart, client.get_table(table).schema)
 
-    def start_job(job_id: str) -> Any:
-        return client.query(statement, job_config=config, job_id=job_id, location=location, job_retry=None)
-
     # Trips may have changed since an earlier attempt of this run, so its finished job is not reused.
-    job_id = build_job_id(run_id, destination, mart.version, statement)
-    rows = run_job_idempotently(
-        client, start_job, job_id, location=location, log=log, can_reuse_finished_job=lambda: False
+    job = run_job_idempotently(
+        client,
+        lambda job_id: insert_query(client, statement, config, job_id, location=location),
+        build_job_id(run_id, destination, mart.version, statement),
+        location=location,
+        can_reuse_finished_job=lambda: False,
     )
-    return int(rows.total_rows)
+    return int(job.result().total_rows)
 
 
 def replace_view(client: bigquery.Client, name: str, mart: Mart, query: str) -> None:
@@ -110,15 +108,7 @@ def replace_view(client: bigquery.Client, name: str, mart: Mart, query: str) -> 
     view.view_query = query
     view.description = f"View of the mart {mart.name}: {mart.description}"
     view.labels = {**LABELS, "mart": mart.name}
-    found = client.create_table(view, exists_ok=True)
-    if found.table_type != "VIEW":
-        raise WarehouseSchemaError(
-            f"`{name}` is a table, but marts/sql/{mart.name}.sql defines a view of this name.",
-            remedy="Rename or drop the table, then materialize the mart again.",
-        )
-    if (found.view_query, found.description) != (view.view_query, view.description):
-        # Without the etag as a condition: a concurrent run writes the same view.
-        client.update_table(view, ["view_query", "description", "labels"])
+    create_or_update_view(client, view, f"marts/sql/{mart.name}.sql")
 
 
 @contextmanager

@@ -1,48 +1,21 @@
-"""Reads from BigQuery: queries about one month, control totals, and the rows of a table or partition."""
+"""Reads from BigQuery: control totals of a month, and the rows of a table or partition."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 from google.api_core import exceptions as api_errors
 from google.cloud import bigquery
 
+from taxi_assets.storage.warehouse.bigquery.job_runner import run_query
 from taxi_assets.storage.warehouse.bigquery.tables import LABELS
 from taxi_assets.tlc.cleaning.report import ControlTotals, to_cents
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from taxi_assets.tlc.month import Month
-
-
-def run_query(
-    client: bigquery.Client,
-    query: str,
-    month: Month,
-    *,
-    location: str,
-    external: Mapping[str, bigquery.ExternalConfig] | None = None,
-) -> Any:
-    """Run a query about a month and return its rows.
-
-    Args:
-        client: The client.
-        query: GoogleSQL, in which the parameter `@month` is the first day of the month.
-        month: The month.
-        location: The location in which the query runs.
-        external: Files that the query reads as tables, by the name of the table.
-
-    Returns:
-        A `RowIterator` of the client.
-    """
-    config = bigquery.QueryJobConfig(
-        query_parameters=[bigquery.ScalarQueryParameter("month", "DATE", month.start)], labels=LABELS
-    )
-    if external is not None:
-        config.table_definitions = dict(external)
-    return client.query(query, job_config=config, location=location).result()
 
 
 def compute_totals(
@@ -52,24 +25,25 @@ def compute_totals(
     month: Month,
     *,
     location: str,
-    external: Mapping[str, bigquery.ExternalConfig] | None = None,
 ) -> ControlTotals:
     """Compute a month's control totals in one query.
 
     Args:
         client: The client.
-        table: The table in the query's own syntax: quoted in backticks, or a name in `external`.
+        table: The table, quoted in backticks.
         money: The names of the money columns to sum. Null counts as zero.
         month: Only rows with this `data_month` count.
         location: The location in which the query runs.
-        external: See `run_query`.
     """
     sums = " + ".join(f"COALESCE(SUM(`{name}`), 0)" for name in money) or "0"
     query = (
         f"SELECT COUNT(*) AS row_count, CAST({sums} AS NUMERIC) AS dollars, "  # noqa: S608  (identifiers are quoted constants)
         f"COALESCE(SUM(source_row), 0) AS source_rows FROM {table} WHERE data_month = @month"
     )
-    (row,) = run_query(client, query, month, location=location, external=external)
+    config = bigquery.QueryJobConfig(
+        query_parameters=[bigquery.ScalarQueryParameter("month", "DATE", month.start)], labels=LABELS
+    )
+    (row,) = run_query(client, query, config, location=location).result()
     return ControlTotals(rows=row.row_count, cents=to_cents(row.dollars), source_rows=row.source_rows)
 
 

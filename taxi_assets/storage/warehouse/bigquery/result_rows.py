@@ -17,6 +17,7 @@ from google.api_core import exceptions as api_errors
 from taxi_assets.google_auth import describe_google_error
 from taxi_assets.storage.duckdb_config import NO_EXTENSIONS
 from taxi_assets.storage.lake.staging import temporary_folder
+from taxi_assets.storage.warehouse.bigquery.job_runner import wait_for_job
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -44,6 +45,7 @@ def download_batches(job: Any, api: BigQueryClientResource) -> Iterator[pa.Recor
     Raises:
         google.api_core.exceptions.GoogleAPICallError: The query failed, or its rows cannot be downloaded.
     """
+    wait_for_job(job)
     rows = job.result()
     if (rows.total_rows or 0) > _SMALL_RESULT_ROWS and not api.is_emulated:
         with api.get_read_client() as reader:

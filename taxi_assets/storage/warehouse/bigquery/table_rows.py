@@ -23,13 +23,23 @@ from google.api_core import exceptions as api_errors
 from google.cloud import bigquery
 
 from taxi_assets.errors import WarehouseBusyError
-from taxi_assets.storage.warehouse.bigquery.job_runner import build_job_id, run_job_idempotently
+from taxi_assets.storage.warehouse.bigquery.job_runner import (
+    build_job_id,
+    insert_query,
+    run_job_idempotently,
+    run_query,
+)
 from taxi_assets.storage.warehouse.bigquery.result_rows import download_batches, sort_batches
+from taxi_assets.storage.warehouse.bigquery.table_creation import (
+    create_or_update_table,
+    find_table,
+    remove_expiration,
+    require_no_expiration,
+)
 from taxi_assets.storage.warehouse.bigquery.tables import LABELS
 from taxi_assets.storage.warehouse.table_output import STORED_PARTITIONS
 
 if TYPE_CHECKING:
-    import logging
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from taxi_assets.resources.google import BigQueryClientResource
@@ -72,14 +82,11 @@ class TableReplacement:
     """The dataset, as `project.dataset`. It exists."""
     location: str
     """The location of the dataset, where all jobs run."""
-    create_or_update: Callable[[bigquery.Table], None]
-    """Creates a table, or adds the columns that an existing one lacks."""
-    log: logging.Logger
 
     def replace(self) -> None:
         """Run all steps; see the module."""
         output = self.output
-        self.create_or_update(ledger_table(self._name(STORED_PARTITIONS)))
+        create_or_update_table(self.client, ledger_table(self._name(STORED_PARTITIONS)))
         recorded = self._recorded()
         found = find_table(self.client, self._table)
         if found is None:
@@ -95,14 +102,18 @@ class TableReplacement:
         names = {name for partition in output.partitions or () for name in partition.columns}
         has_table = found is not None or names <= set(columns.names)
         if output.partitions is None:
-            self._replace_table(output.table_columns(existing), is_new=found is None)
+            self._replace_table(output.table_columns(existing), found, is_recorded=bool(recorded))
         elif has_table:
             self._replace_partitions(columns, found)
         self._record(has_table=has_table)
 
-    def _replace_table(self, columns: pa.Schema, *, is_new: bool) -> None:
+    def _replace_table(self, columns: pa.Schema, found: bigquery.Table | None, *, is_recorded: bool) -> None:
+        if found is not None and is_recorded:
+            require_no_expiration(found)
         self.output.require_inputs_unchanged()
-        self._load(self._table, columns, is_new=is_new)
+        self._load(self._table, columns, is_new=found is None)
+        if not is_recorded:  # this run has created the table; or a killed one has, and may not have come to this step
+            remove_expiration(self.client, self._table)
         self.output.require_inputs_unchanged()
 
     def _replace_partitions(self, columns: pa.Schema, found: bigquery.Table | None) -> None:
@@ -115,7 +126,7 @@ class TableReplacement:
             else:
                 wanted.time_partitioning, wanted.clustering_fields = found.time_partitioning, found.clustering_fields
                 wanted.description = found.description
-            self.create_or_update(wanted)
+            create_or_update_table(self.client, wanted)
             self.output.require_inputs_unchanged()
             self._merge(columns, staging)
 
@@ -148,12 +159,12 @@ class TableReplacement:
         config.labels = dict(LABELS)
         with self.output.file.open("rb") as file:
 
-            def start_job(job_id: str) -> Any:
+            def insert_job(job_id: str) -> Any:
                 return self.client.load_table_from_file(
                     file, name, rewind=True, job_id=job_id, job_config=config, location=self.location
                 )
 
-            self._run(name, start_job)
+            self._run(name, insert_job)
 
     def _merge(self, columns: pa.Schema, staging: str | None) -> None:
         partitions = self.output.partitions or ()
@@ -236,19 +247,17 @@ class TableReplacement:
     def _query(self, statement: str, parameters: Sequence[Any]) -> Any:
         config = bigquery.QueryJobConfig(query_parameters=parameters, labels=dict(LABELS))
 
-        def start_job(job_id: str) -> Any:
-            return self.client.query(
-                statement, job_config=config, job_id=job_id, location=self.location, job_retry=None
-            )
+        return self._run(
+            self._table,
+            lambda job_id: insert_query(self.client, statement, config, job_id, location=self.location),
+        ).result()
 
-        return self._run(self._table, start_job)
-
-    def _run(self, destination: str, start_job: Callable[[str], Any]) -> Any:
+    def _run(self, destination: str, insert_job: Callable[[str], Any]) -> Any:
         """Run a job; run it again if it conflicted with a job of another run."""
 
         def attempt() -> Any:
             job_id = build_job_id(uuid.uuid4().hex, destination)
-            return run_job_idempotently(self.client, start_job, job_id, location=self.location, log=self.log)
+            return run_job_idempotently(self.client, insert_job, job_id, location=self.location)
 
         def give_up(state: tenacity.RetryCallState) -> Any:
             raise self._busy_error(destination) from (state.outcome.exception() if state.outcome else None)
@@ -298,14 +307,6 @@ class TableReplacement:
         return others[:_MAX_CLUSTERING_COLUMNS] or None
 
 
-def find_table(client: bigquery.Client, name: str) -> bigquery.Table | None:
-    """Return a table, given as `project.dataset.table`; None if it does not exist."""
-    try:
-        return client.get_table(name)
-    except api_errors.NotFound:
-        return None
-
-
 def ledger_table(name: str) -> bigquery.Table:
     """Return the definition of the ledger, named `project.dataset.table`."""
     table = bigquery.Table(name, _LEDGER_SCHEMA)
@@ -320,9 +321,7 @@ def read_stored_partitions(client: bigquery.Client, ledger: str, table: str, loc
     config = bigquery.QueryJobConfig(
         query_parameters=[bigquery.ScalarQueryParameter("table", "STRING", table)], labels=dict(LABELS)
     )
-    return {
-        row.partition_key: row.has_table for row in client.query(query, job_config=config, location=location).result()
-    }
+    return {row.partition_key: row.has_table for row in run_query(client, query, config, location=location).result()}
 
 
 def read_rows(
@@ -345,7 +344,7 @@ def read_rows(
         + (f" LIMIT {limit:d}" if limit is not None else "")
     )
     config = bigquery.QueryJobConfig(query_parameters=parameters, labels=dict(LABELS))
-    job = client.query(query, job_config=config, location=location)
+    job = run_query(client, query, config, location=location)
     schema = arrow_schema(job.result().schema)
     batches = (batch.cast(schema) for batch in download_batches(job, api))
     return schema, batches if limit is not None or not order_by else sort_batches(batches, schema, order_by)
