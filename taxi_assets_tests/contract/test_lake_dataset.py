@@ -267,9 +267,9 @@ rows = LakeDataset(lake, dict.fromkeys({keys!r}), {schema})
 SCHEMA_CODE = 'pa.schema([("part", pa.int64()), ("version", pa.int64()), ("dollars", pa.decimal128(12, 2))])'
 
 
-@pytest.fixture
-def large_lake(tmp_path: Path) -> LocalLake:
-    lake = LocalLake(folder=str(tmp_path / "lake"))
+@pytest.fixture(scope="module")
+def large_lake(tmp_path_factory: pytest.TempPathFactory) -> LocalLake:
+    lake = LocalLake(folder=str(tmp_path_factory.mktemp("large") / "lake"))
     for part in range(4):
         put(lake, part, rows=200_000)
     return lake

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import dagster as dg
+import duckdb
 import psutil
 import pytest
 import tenacity
@@ -163,6 +164,20 @@ def test_every_block_of_a_document_works_offline_in_a_fresh_copy(tmp_path: Path,
     if document == "README.md":
         (table,) = [block.text for block in blocks if block.language == "text"]
         assert table in output
+        assert_demo_is_complete(table, shell.folder / "data/demo/warehouse.duckdb")
+
+
+def assert_demo_is_complete(table: str, warehouse: Path) -> None:
+    """Compare the numbers that `make demo` prints with each other, and with the rows in its warehouse."""
+    rows = {tuple(line.split()[:2]): line.split()[2:6] for line in table.splitlines() if " 2021-" in line}
+    raw, clean, quarantined, loaded = (int(number.replace(",", "")) for number in rows["yellow", "2021-01"])
+    assert abs(raw - 100_000) < 3_000
+    assert raw == clean + quarantined
+    with duckdb.connect(str(warehouse), read_only=True) as connection:
+        (trips,) = connection.execute("SELECT count(*) FROM taxi.yellow_trips").fetchall()
+        (zones,) = connection.execute("SELECT count(*) FROM taxi.taxi_zones").fetchall()
+    assert (loaded,) == (clean,) == trips
+    assert zones == (265,)
 
 
 def test_every_command_of_the_prefect_page_is_run_or_listed() -> None:

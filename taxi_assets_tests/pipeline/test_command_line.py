@@ -19,11 +19,22 @@ from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.pipeline.losing_lake import MONTH as LOSING_MONTH
 
 BIN = Path(sys.executable).parent
+VENV = f"VENV={BIN.parent}"
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def without_rules(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """The home of a backfill of two months with run config, which selects no rules; and the command's outcome."""
+    home = tmp_path_factory.mktemp("without_rules")
+    config = home / "no_rules.yaml"
+    config.write_text("ops:\n  clean_green:\n    config:\n      rules: []\n")
+    months = ["SERVICE=green", "FROM=2021-01", "TO=2021-02"]
+    return home, run(home, "make", "backfill", VENV, *months, f"CONFIG={config}", TAXI_SOURCE="sample")
 
 
 def run(home: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -118,35 +129,63 @@ def test_a_backfill_continues_after_a_missing_month_and_a_failed_check(home: Pat
         }
 
 
-@pytest.mark.usefixtures("data")
-def test_make_backfill_loads_a_month_with_marts_report_and_quality(home: Path) -> None:
-    venv = f"VENV={BIN.parent}"
-    missing = run(home, "make", "backfill", venv, "SERVICE=green")
-    assert missing.returncode == 2
-    assert "FROM (the first month) is not set: make backfill SERVICE=green FROM=2020-01 TO=2020-12" in missing.stderr
+def test_run_config_applies_to_every_month_of_a_range(
+    without_rules: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    home, ended = without_rules
+    assert ended.returncode == 0, ended.stderr
+    assert f"Every run of the job green has the run config in {home / 'no_rules.yaml'}." in ended.stdout
+    assert "] reference  ok  " in ended.stdout
+    assert _quarantined(ended.stdout) == {"2021-01": 0, "2021-02": 0}
+    with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
+        runs = {run.tags["dagster/partition"]: run for run in instance.get_runs(dg.RunsFilter(job_name="green"))}
+    for month in ("2021-01", "2021-02"):
+        assert runs[month].run_config["ops"] == {"clean_green": {"config": {"rules": []}}}
 
-    ended = run(home, "make", "backfill", venv, "SERVICE=green", "FROM=2023-02", "TO=2023-02")
+
+@pytest.mark.usefixtures("data")
+def test_a_later_make_backfill_uses_all_rules_and_loads_a_month_with_marts_report_quality_and_views(
+    without_rules: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    home, _ = without_rules
+    ended = run(home, "make", "backfill", VENV, "SERVICE=green", "FROM=2023-02", "TO=2023-02")
 
     assert ended.returncode == 0, ended.stderr
-    for job in ["green 2023-02", "reference", "marts 2023-02", "green_report 2023-02", "quality", "views"]:
+    assert _quarantined(ended.stdout)["2023-02"] > 0
+    for job in ["green 2023-02", "marts 2023-02", "green_report 2023-02", "quality", "views"]:
         assert f"] {job}  ok  " in ended.stdout
-    assert "6 of 6 runs succeeded" in ended.stdout
-    assert rows_in_warehouse(home) == {"2023-02": 64_317}
+    assert "5 of 5 runs succeeded" in ended.stdout
+    assert rows_in_warehouse(home)["2023-02"] == 64_317
 
     views = home / "lake/views.duckdb"
     views.unlink()
-    written = run(home, "make", "views", venv)
+    written = run(home, "make", "views", VENV)
     assert written.returncode == 0, written.stderr
     assert written.stdout.splitlines()[-1] == f"Open it read-only, at any time: {views}"
     with duckdb.connect(views, read_only=True) as connection:
-        assert connection.sql("SELECT count(*) FROM taxi.green_trips").fetchall() == [(64_317,)]
+        trips = connection.sql("SELECT count(*) FROM taxi.green_trips WHERE data_month = '2023-02-01'")
+        assert trips.fetchall() == [(64_317,)]
+
+
+def test_make_backfill_without_a_range_is_an_error(home: Path) -> None:
+    ended = run(home, "make", "backfill", VENV, "SERVICE=green")
+    assert ended.returncode == 2
+    assert "FROM (the first month) is not set: make backfill SERVICE=green FROM=2020-01 TO=2020-12" in ended.stderr
 
 
 def test_make_views_of_an_empty_lake_says_so_in_one_line(home: Path) -> None:
-    ended = run(home, "make", "views", f"VENV={BIN.parent}")
+    # An instance with a storage section belongs to the user: make must not overwrite it, however old it is.
+    instance = home / "dagster" / "dagster.yaml"
+    instance.parent.mkdir()
+    instance.write_text(f"storage:\n  sqlite:\n    base_dir: {home / 'runs'}\n")
+    os.utime(instance, (0, 0))
+
+    ended = run(home, "make", "views", VENV)
     assert ended.returncode == 2
-    assert "views.duckdb cannot be written: the lake has no table yet. Materialize a month of any" in ended.stdout
+    assert "views.duckdb cannot be written: the lake has no table yet. Materialize a month of any" in ended.stderr
     assert "Traceback" not in ended.stdout + ended.stderr
+    assert "base_dir" in instance.read_text()
+    assert (home / "runs").is_dir()
 
 
 @pytest.mark.parametrize(
@@ -165,25 +204,6 @@ def test_a_backfill_of_an_invalid_range_fails(home: Path, service: str, first: s
     assert ended.exit_code == 2
     assert message in ended.stderr
     assert not list(home.iterdir())
-
-
-def test_run_config_applies_to_every_month_of_a_range_and_to_no_later_run(home: Path) -> None:
-    config = home / "no_rules.yaml"
-    config.write_text("ops:\n  clean_green:\n    config:\n      rules: []\n")
-    command = ["make", "backfill", f"VENV={BIN.parent}", "SERVICE=green"]
-
-    ended = run(home, *command, "FROM=2021-01", "TO=2021-03", f"CONFIG={config}", TAXI_SOURCE="sample")
-
-    assert ended.returncode == 0, ended.stderr
-    assert f"Every run of the job green has the run config in {config}." in ended.stdout
-    assert _quarantined(ended.stdout) == {"2021-01": 0, "2021-02": 0, "2021-03": 0}
-    with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
-        runs = instance.get_runs(dg.RunsFilter(job_name="green"))
-    assert [run.run_config["ops"] for run in runs] == [{"clean_green": {"config": {"rules": []}}}] * 3
-    assert {run.tags["dagster/partition"] for run in runs} == {"2021-01", "2021-02", "2021-03"}
-
-    without = run(home, *command, "FROM=2021-02", "TO=2021-02", TAXI_SOURCE="sample")
-    assert _quarantined(without.stdout)["2021-02"] > 0
 
 
 @pytest.mark.parametrize("rules", ["[zero_pasengers]", "["])
@@ -205,28 +225,6 @@ def test_no_run_is_created_and_nothing_is_written_if_the_run_config_is_invalid(h
     assert written == {"month.yaml", "dagster", "dagster/dagster.yaml"}
 
 
-def test_make_demo(home: Path) -> None:
-    # An instance with a storage section belongs to the user: make must not overwrite it, however old it is.
-    instance = home / "demo" / "dagster" / "dagster.yaml"
-    instance.parent.mkdir(parents=True)
-    instance.write_text(f"storage:\n  sqlite:\n    base_dir: {home / 'runs'}\n")
-    os.utime(instance, (0, 0))
-
-    ended = run(home, "make", "demo", f"VENV={BIN.parent}", f"DEMO_HOME={home / 'demo'}")
-
-    assert ended.returncode == 0, ended.stderr
-    assert "base_dir" in instance.read_text()
-    assert (home / "runs").is_dir()
-    table = {tuple(line.split()[:2]): line.split()[2:] for line in ended.stdout.splitlines() if " 2021-" in line}
-    raw, clean, quarantined, loaded = (int(n.replace(",", "")) for n in table["yellow", "2021-01"])
-    assert abs(raw - 100_000) < 3_000
-    assert raw == clean + quarantined
-    assert loaded == clean == rows_in_warehouse(home / "demo", "yellow_trips")["2021-01"]
-    assert str(home / "demo" / "warehouse.duckdb") in ended.stdout
-    with duckdb.connect(str(home / "demo" / "warehouse.duckdb"), read_only=True) as connection:
-        assert connection.execute("SELECT count(*) FROM taxi.taxi_zones").fetchall() == [(265,)]
-
-
 def test_a_range_without_an_end_is_incomplete(home: Path) -> None:
     arguments = ["backfill", "--service", "green", "--from", "2021-01"]
     ended = CliRunner().invoke(cli, arguments, env={"DAGSTER_HOME": str(home)})
@@ -238,7 +236,7 @@ def test_a_range_without_an_end_is_incomplete(home: Path) -> None:
 def _quarantined(output: str) -> dict[str, int]:
     """Return the number of quarantined rows by month, from the table that a backfill prints."""
     rows = [line.split() for line in output.splitlines() if line.startswith("green ")]
-    return {month: int(quarantined.replace(",", "")) for _, month, _, _, quarantined, _ in rows}
+    return {month: int(quarantined.replace(",", "")) for _, month, _, _, quarantined, *_ in rows}
 
 
 def _instance(home: Path) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner
+from dagster._cli.asset import asset_materialize_command
 
-from taxi_assets_tests.conftest import REPOSITORY
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _ASSETS = """
 from pathlib import Path
@@ -59,27 +60,19 @@ WRONG = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Function `asset_materialize_command` is superseded")
 @pytest.mark.parametrize("kind", WRONG)
-def test_a_wrong_definition_ends_the_run_before_any_work_starts(tmp_path: Path, kind: str) -> None:
+def test_a_wrong_definition_ends_the_run_before_any_work_starts(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asset, message = WRONG[kind]
     (tmp_path / "mine.py").write_text(_ASSETS.replace("{asset}", asset).replace("{value}", "{}"))
-    command = [str(Path(sys.executable).with_name("dagster")), "asset", "materialize", "-f", "mine.py"]
-    ended = subprocess.run(
-        [*command, "--select", "key:mine/first or key:*last*"],
-        cwd=tmp_path,
-        env={
-            "PATH": "/usr/bin:/bin",
-            "PYTHONPATH": str(REPOSITORY),
-            "TAXI_LAKE": str(tmp_path / "lake"),
-            "TAXI_WAREHOUSE": f"duckdb:///{tmp_path / 'warehouse.duckdb'}",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert ended.returncode != 0
-    assert message in ended.stderr
-    assert "[AssetDefinitionError]" in ended.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TAXI_LAKE", str(tmp_path / "lake"))
+    monkeypatch.setenv("TAXI_WAREHOUSE", f"duckdb:///{tmp_path / 'warehouse.duckdb'}")
+    ended = CliRunner().invoke(asset_materialize_command, ["-f", "mine.py", "--select", "key:mine/first or key:*last*"])
+    assert ended.exit_code != 0
+    assert message in ended.output
+    assert "[AssetDefinitionError]" in ended.output
     assert not (tmp_path / "work_was_done").exists()
     assert not (tmp_path / "warehouse.duckdb").exists()
