@@ -10,7 +10,7 @@ LOCATION="${LOCATION:-EU}"
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 if [[ ! -x .venv/bin/python ]]; then
-  echo 'There is no .venv. Run `make setup` first.' >&2
+  echo 'There is no .venv. Run "make setup" first.' >&2
   exit 1
 fi
 # exec, so that an interruption reaches the process that removes the resources.

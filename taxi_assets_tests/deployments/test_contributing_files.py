@@ -57,3 +57,10 @@ def test_the_hook_rejects_an_unformatted_file(tmp_path: Path) -> None:
     assert "1 file reformatted" in result.stdout
     run("git", "add", "wrong.py")
     assert run(BIN / "pre-commit", "run", "ruff-format").returncode == 0
+
+
+def test_shellcheck_accepts_every_script() -> None:
+    known = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    scripts = [name for name in known.splitlines() if name.endswith(".sh") or name == ".ci/run"]
+    assert {"deploy/gcp/create.sh", "deploy/gcp/verify.sh", "deploy/docker/entrypoint.sh", ".ci/run"} <= set(scripts)
+    run_check(find_tool("shellcheck"), *scripts)
