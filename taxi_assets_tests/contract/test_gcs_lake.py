@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import os
 import stat
 import tempfile
@@ -141,6 +142,17 @@ def test_an_error_that_is_no_matter_of_permissions_names_no_role(lake: GcsLake, 
     with pytest.raises(LakeConfigurationError, match="400 Invalid argument") as error:
         put(lake, b"new")
     assert error.value.remedy == "Check the bucket taxi-lake in the Google Cloud console."
+
+
+def test_an_object_that_another_tool_has_copied_is_read_once_to_compare_its_bytes(
+    lake: GcsLake, cloud_storage: CloudStorage
+) -> None:
+    generation = cloud_storage.put(NAME, b"month")  # without the digest
+    assert lake.has_digest(KEY, sha256=hashlib.sha256(b"month").hexdigest())
+    assert not lake.has_digest(KEY, sha256=hashlib.sha256(b"other").hexdigest())
+    downloads = [request for request in cloud_storage.requests if request.path.startswith("/download/")]
+    assert len(downloads) == 1
+    assert lake.version(KEY) == str(generation)
 
 
 def test_object_metadata_contains_the_digest_and_run_id(lake: GcsLake) -> None:

@@ -17,7 +17,7 @@ from taxi_assets_tests.contract.stores.gcs import cloud_storage
 from taxi_assets_tests.google.bigquery import Fault as BigQueryFault
 from taxi_assets_tests.google.bigquery import JobFault
 from taxi_assets_tests.google.cloud_storage import Fault
-from taxi_assets_tests.pipeline_harness import failure_messages, metadata_value
+from taxi_assets_tests.pipeline_harness import Deployment, failure_messages, metadata_value
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,6 +99,24 @@ def test_three_real_months_equal_those_of_duckdb_and_bigquery_loads_them_without
         f"green_trips${month.replace('-', '')}" for month in MONTHS
     ]
     pd.testing.assert_frame_equal(table(on_google, MONTHS[0]), table(embedded, MONTHS[0]))
+
+
+def test_a_lake_that_was_copied_from_a_folder_is_neither_downloaded_nor_cleaned_again(
+    on_google: TaxiDefinitions, cloud_storage: CloudStorage, bigquery: BigQuery, data: Path, tmp_path: Path
+) -> None:
+    local = Deployment(tmp_path, str(data / "months"))
+    assert local.run("green", MONTHS[0]).success
+    for path in (path for path in local.lake.rglob("*") if path.is_file()):  # as `gcloud storage rsync` does
+        cloud_storage.put(f"nyc/{path.relative_to(local.lake)}", path.read_bytes())
+    copied = {key: number for key, number in cloud_storage.objects().items() if key.startswith("nyc/")}
+
+    result = run(on_google, MONTHS[0])
+
+    assert result.success, failure_messages(result)
+    assert metadata_value(result, "raw/green_trips", "fetched") == "unchanged"
+    assert metadata_value(result, "clean/green_trips", "cleaning_outcome") == "unchanged"
+    assert copied.items() <= cloud_storage.objects().items()  # no object was written again
+    assert bigquery.sql("SELECT count(*) FROM taxi.green_trips") == [(rows_clean(result),)]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import hashlib
 import io
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, cast
 
@@ -163,9 +163,25 @@ class GcsLake(Lake):
         return None if blob is None else int(blob.size)
 
     def has_digest(self, key: str, *, sha256: str) -> bool:
-        """Compare the digest in the object's metadata. The bytes are not read: Cloud Storage verifies them itself."""
+        """Compare the digest in the object's metadata. The bytes are not read: Cloud Storage verifies them itself.
+
+        An object that another tool has copied to the bucket, such as `gcloud storage rsync`, has no digest. It is read
+        once, and gets its digest.
+        """
         blob = self._find(key)
-        return blob is not None and (blob.metadata or {}).get(_SHA256_KEY) == sha256
+        if blob is None:
+            return False
+        recorded = (blob.metadata or {}).get(_SHA256_KEY)
+        if recorded is not None:
+            return bool(recorded == sha256)
+        with self.as_local_file(key, str(blob.generation)) as file:
+            found, _ = _digests(file)
+        blob.metadata = {**(blob.metadata or {}), _SHA256_KEY: found}
+        with self._translate_errors(f"{self.uri(key)} cannot be written"), suppress(api_errors.PreconditionFailed):
+            blob.patch(
+                if_generation_match=blob.generation, if_metageneration_match=blob.metageneration, retry=self._retry
+            )
+        return found == sha256
 
     def delete(self, key: str) -> None:
         """Delete the live generation of the object, if there is one."""
