@@ -262,10 +262,13 @@ def markdown_table(headers: Iterable[str], rows: Iterable[Iterable[Any]]) -> str
 
 def _cell(value: Any) -> str:
     missing = value is None or (not isinstance(value, str) and str(value) in {"<NA>", "nan", "NaT"})
-    text = "" if missing else "".join(c if c.isprintable() else " " for c in str(value))
-    if len(text) > _CELL_CHARACTERS:
-        text = text[:_CELL_CHARACTERS] + "…"
-    return "".join(f"\\{c}" if c in _SPECIAL else c for c in text)
+    text = "" if missing else str(value)
+    return markdown_text(text if len(text) <= _CELL_CHARACTERS else text[:_CELL_CHARACTERS] + "…")
+
+
+def markdown_text(text: str) -> str:
+    """Return a text of the data as one line of Markdown that is shown as it is."""
+    return "".join(f"\\{c}" if c in _SPECIAL else c if c.isprintable() else " " for c in text)
 
 
 def size_metadata(*, rows: int, file_bytes: int | None = None, seconds: float | None = None) -> Mapping[str, Any]:

@@ -31,10 +31,11 @@ def with_deployment_attributes(
     warehouse: Warehouse,
     owners: Sequence[str],
 ) -> Sequence[dg.AssetsDefinition | dg.AssetSpec]:
-    """Return the assets with their owners, their address, and the kind of their store.
+    """Return the assets with their owners, their address, the kind of their store, and their layer.
 
     An asset in the lake has the metadata `dagster/uri`; a table `dagster/table_name` and `dagster/storage_kind`. An
-    asset of the publisher has owners only.
+    asset of the publisher has no address. The layer is a kind too, because boxes of the UI's graph show only kinds and
+    the last part of the key, which all assets of a service share.
 
     Args:
         assets: The assets of the platform.
@@ -52,8 +53,9 @@ def with_deployment_attributes(
             location, kinds = metadata.lake_uri(lake.uri("/".join(spec.key.path))), lake.kinds
         else:
             location, kinds = metadata.table_location(warehouse, spec.key.path[-1]), frozenset({warehouse.kind})
+        layer = {spec.tags["layer"]} if "service" in spec.tags else set()
         return spec.replace_attributes(
-            owners=owners, metadata={**spec.metadata, **location}, kinds={*spec.kinds, *kinds}
+            owners=owners, metadata={**spec.metadata, **location}, kinds={*spec.kinds, *kinds, *layer}
         )
 
     return dg.map_asset_specs(add, assets)

@@ -1,7 +1,7 @@
 """The assets reports/…_trips: a page with charts for each month."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from taxi_assets.reports.chart_style import ChartImage
     from taxi_assets.reports.metrics import MonthMetrics
     from taxi_assets.tlc.cleaning.report import CleaningReport
 
@@ -34,11 +33,10 @@ data. The page compares the month with the month before and the year before, if 
 Automation rebuilds the page when the warehouse table changes for its month or the month before. A change in the year
 before, or in the taxi zones, does not rebuild it.
 
-The page is `report.html` in the lake, a single file that needs no network. Its charts are PNG files next to it. The
-metadata of each month shows two of them."""
-
-# The event log stores these charts, so they are few and small.
-_SHOWN = ("trips_per_day", "hour_by_weekday")
+To read the report of a month, choose the month under *Partitions*, and select *Show Markdown* next to `report`. That is
+the main content of the page. The whole page is `report.html` in the lake, a single file that needs no network. The
+metadata `page` is a link to it if the lake is a bucket, and otherwise its path: a browser does not open files from
+Dagster's UI. The charts are PNG files next to the page."""
 
 
 def report_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
@@ -65,7 +63,7 @@ def report_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.As
         context: dg.AssetExecutionContext, trips: ParquetPartition, lake: Lake, warehouse: Warehouse
     ) -> Iterator[dg.Output[Any]]:
         from taxi_assets.reports.metrics import read_metrics  # noqa: PLC0415
-        from taxi_assets.reports.page import render  # noqa: PLC0415
+        from taxi_assets.reports.page import page_content, render  # noqa: PLC0415
 
         month = Month.parse(context.partition_key)
         prefix = object_prefix("reports", service, month)
@@ -76,23 +74,25 @@ def report_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.As
                 inputs = _report_inputs(warehouse, service, month, trips, zones)
                 metrics = read_metrics(warehouse.read_portable_frame, service, month, zones)
             # The import takes most of a second and 60 MB, so it comes after the warehouse has freed its memory.
+            from taxi_assets.assets.report_markdown import report_markdown  # noqa: PLC0415
             from taxi_assets.reports.charts import draw_charts  # noqa: PLC0415
 
             raw = RawFile.find(lake, object_prefix("raw", service, month))
             charts = draw_charts(metrics, trips.report)
-            page = render(metrics, trips.report, None if raw is None else raw.record, charts)
+            content = page_content(metrics, trips.report, None if raw is None else raw.record, charts)
+            page, uri = render(content), lake.uri(f"{prefix}/{PAGE}")
             files = [folder / chart.file for chart in charts] + [folder / PAGE]
             contents = [chart.png for chart in charts] + [page.encode()]
-            for path, content in zip(files, contents, strict=True):
-                path.write_bytes(content)
+            for path, written in zip(files, contents, strict=True):
+                path.write_bytes(written)
             yield dg.Output(
                 StagedReport(files, replaces),
                 data_version=dg.DataVersion(hashlib.sha256(repr(inputs).encode()).hexdigest()[:16]),
                 metadata={
-                    **metadata.lake_uri(lake.uri(f"{prefix}/{PAGE}")),
-                    "page": metadata.display_uri(lake.uri(f"{prefix}/{PAGE}")),
+                    "report": report_markdown(content, charts, uri),
+                    "page": metadata.display_uri(uri),
+                    **metadata.lake_uri(uri),
                     "file_bytes": len(contents[-1]),
-                    **_chart_metadata(charts),
                     **_headline(metrics, trips.report),
                     **metadata.generated_note(trips.report.generated),
                 },
@@ -133,32 +133,31 @@ def _zones(warehouse: Warehouse) -> "pd.DataFrame | None":
         return None  # A report that you request yourself can run before the zones are loaded; it shows zone numbers.
 
 
-def _chart_metadata(charts: "Sequence[ChartImage]") -> dict[str, dg.MarkdownMetadataValue]:
-    return {
-        f"chart_{chart.name}": metadata.image(chart.name.replace("_", " "), chart.thumbnail())
-        for chart in charts
-        if chart.name in _SHOWN
-    }
-
-
 def _headline(metrics: "MonthMetrics", report: "CleaningReport") -> dict[str, Any]:
-    """Return the metrics that the UI plots over months, without those that the service does not record."""
+    """Return the metrics that the UI plots over months, rounded as on the page.
+
+    Metrics that the service does not record are left out.
+    """
     from taxi_assets.reports.month_comparison import busiest_hour  # noqa: PLC0415
 
     headline, tips = metrics.headline, metrics.headline.tips_per_fare
     found = {
         "trips": headline.trips,
-        "trips_per_day": _rounded(headline.trips_per_day, 1),
-        "trips_in_busiest_hour": None if headline.busiest is None else _rounded(headline.busiest.trips, 1),
+        "trips_per_day": _count(headline.trips_per_day),
+        "trips_in_busiest_hour": None if headline.busiest is None else _count(headline.busiest.trips),
         "busiest_hour": None if headline.busiest is None else busiest_hour(headline.busiest),
-        "revenue_dollars": _rounded(headline.revenue, 2),
+        "revenue_dollars": _rounded(headline.revenue, 0),
         "fare_per_trip_dollars": _rounded(headline.fare_per_trip, 2),
-        "tips_per_fare_percent": None if tips is None else metadata.percent(tips),
+        "tips_per_fare_percent": None if tips is None else round(100 * tips, 1),
         "miles_per_trip": _rounded(headline.miles_per_trip, 2),
-        "minutes_per_trip": _rounded(headline.minutes_per_trip, 2),
+        "minutes_per_trip": _rounded(headline.minutes_per_trip, 1),
         "quarantined_percent": metadata.percent(report.share_quarantined),
     }
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _count(mean: float) -> float:
+    return round(mean, 1 if mean < 10 else None)
 
 
 def _rounded(value: "float | Decimal | None", decimals: int) -> float | None:

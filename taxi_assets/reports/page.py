@@ -19,7 +19,7 @@ from taxi_assets.tlc.rules import READING_REASONS
 from taxi_assets.tlc.schema import ColumnType
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from taxi_assets.reports.chart_style import ChartImage
     from taxi_assets.reports.metrics import MoneyMetrics, MonthMetrics
@@ -28,10 +28,15 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.sources.source_record import SourceRecord
 
 
-def render(
+def render(content: Mapping[str, Any]) -> str:
+    """Render the content of the page, as `page_content` returns it, as HTML."""
+    return _environment().get_template(TEMPLATE).render(content)
+
+
+def page_content(
     metrics: MonthMetrics, report: CleaningReport, source: SourceRecord | None, charts: Sequence[ChartImage]
-) -> str:
-    """Render the page as HTML.
+) -> dict[str, Any]:
+    """Return the texts, tables and charts of the page by name.
 
     Args:
         metrics: The metrics of the month.
@@ -41,24 +46,24 @@ def render(
     """
     service = metrics.service
     months = [month for month in (metrics.month.shift(-1), metrics.month.shift(-12)) if month >= service.first_month]
-    return _environment().get_template(TEMPLATE).render(
-        title=f"{service.title}, {formatting.month_name(metrics.month)}",
-        lead=f"{service.description[0].upper()}{service.description[1:]}.",
-        generated="These rows are generated for trials. They are not TLC's records." if report.generated else "",
-        tiles=tiles(metrics, report),
-        months={
+    return {
+        "title": f"{service.title}, {formatting.month_name(metrics.month)}",
+        "lead": f"{service.description[0].upper()}{service.description[1:]}.",
+        "generated": "These rows are generated for trials. They are not TLC's records." if report.generated else "",
+        "tiles": tiles(metrics, report),
+        "months": {
             "this": formatting.short_month(metrics.month),
             "others": [formatting.short_month(month) for month in months],
         },
-        comparison=comparison_rows(metrics, months),
-        comparison_notes=_comparison_notes(metrics),
-        charts={p.name: {"alt": p.alt, "data": base64.b64encode(p.png).decode()} for p in charts},
-        captions=_captions(metrics),
-        payments=_payments(metrics),
-        quality=_quality(metrics, report),
-        provenance=_provenance(report, source),
-        method=_method(metrics),
-    )  # fmt: skip
+        "comparison": comparison_rows(metrics, months),
+        "comparison_notes": _comparison_notes(metrics),
+        "charts": {p.name: {"alt": p.alt, "data": base64.b64encode(p.png).decode()} for p in charts},
+        "captions": _captions(metrics),
+        "payments": _payments(metrics),
+        "quality": _quality(metrics, report),
+        "provenance": _provenance(report, source),
+        "method": _method(metrics),
+    }  # fmt: skip
 
 
 def _environment() -> jinja2.Environment:

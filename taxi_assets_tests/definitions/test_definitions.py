@@ -139,17 +139,26 @@ def test_the_definitions_name_where_and_in_what_each_asset_is_stored(
             assert address is None
             assert str(spec.metadata["dagster/uri"]).endswith(f"/{key}")
             assert spec.metadata["dagster/uri"] == f"{uri}/{key}" or uri is None
-            assert spec.kinds == lake_kinds | FILE_KINDS[layer]
+            assert spec.kinds == lake_kinds | FILE_KINDS[layer] | {spec.tags["layer"]}
         elif layer == "published":
             assert address is None
-            assert spec.kinds == FILE_KINDS["raw"]
+            assert spec.kinds == FILE_KINDS["raw"] | {layer}
         elif layer == "views":
             assert address is None
             assert str(spec.metadata["dagster/uri"]).endswith("/views.duckdb")
             assert spec.kinds == lake_kinds | {"duckdb"}
         else:
             assert address == StorageAddress(storage_kind=database, table_name=f"{table}.{name}")
-            assert spec.kinds == {database, "sql"} if layer == "marts" else {database}
+            others = {"marts": {"sql"}, "warehouse": {"warehouse"}}
+            assert spec.kinds == {database} | others.get(layer, set())
+
+
+def test_the_assets_of_a_service_are_told_apart_by_their_layer_in_the_graph(specs: dict[str, dg.AssetSpec]) -> None:
+    # A box of the graph shows the last part of the key, and the kinds.
+    for name in {spec.key.path[-1] for spec in specs.values()}:
+        boxes = [spec for spec in specs.values() if spec.key.path[-1] == name]
+        assert len({frozenset(spec.kinds) for spec in boxes}) == len(boxes), name
+        assert len(boxes) == 1 or all(spec.tags["layer"] in spec.kinds for spec in boxes), name
 
 
 def test_every_asset_that_runs_write_has_a_code_version(specs: dict[str, dg.AssetSpec]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from dataclasses import dataclass
 from decimal import Decimal
@@ -143,21 +144,35 @@ def test_the_headline_equals_what_pandas_finds_in_the_file(reported: Reported, j
     assert page.text_after("Tips as a share of fares") == f"{january.card_tips:.1%}"
 
 
-def test_the_metrics_that_the_ui_plots_equal_what_pandas_finds_in_the_file(
+def test_the_metrics_that_the_ui_plots_are_rounded_and_equal_what_pandas_finds_in_the_file(
     reported: Reported, january: Independent
 ) -> None:
     shown: dict[str, Any] = {
         name: value.value for name, value in reported.materializations["green 2023-01"].metadata.items()
     }
     assert shown["trips"] == january.trips
-    assert shown["revenue_dollars"] == float(january.revenue)
+    assert shown["revenue_dollars"] == round(january.revenue)
     assert shown["miles_per_trip"] == round(january.miles, 2)
-    assert shown["minutes_per_trip"] == round(january.minutes, 2)
-    assert shown["trips_in_busiest_hour"] == round(january.busiest_trips, 1)
+    assert shown["minutes_per_trip"] == round(january.minutes, 1)
+    assert shown["trips_in_busiest_hour"] == round(january.busiest_trips)
     assert shown["page"] == str(reported.folder("green", "2023-01") / "report.html")
-    for name in ("chart_trips_per_day", "chart_hour_by_weekday"):
-        assert shown[name].startswith("![")
-        assert len(shown[name]) < 25_000
+
+
+def test_the_metadata_shows_the_main_content_of_the_page(reported: Reported, january: Independent) -> None:
+    shown = reported.materializations["green 2023-01"].metadata["report"]
+    assert isinstance(shown, dg.MarkdownMetadataValue)
+    markdown = shown.md_str or ""
+    assert markdown.startswith("# Green taxi, January 2023\n\n- Trips: ")
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in markdown.splitlines() if "|" in line]
+    rows = {row[0]: row[1:] for row in cells}
+    assert rows["Trips"][:2] == [f"{january.trips:,}", "not loaded"]
+    assert rows["Revenue"][0] == f"${january.revenue:,.0f}"
+    assert rows["Credit card"][3] == f"{january.card_tips:.1%}"
+    for reason, count in january.reasons.items():
+        assert rows[reason.replace("_", "\\_")][0] == f"{count:,}", reason
+    assert re.findall(r"!\[([\w ]+)\]\(data:image/png;base64,", markdown) == ["trips per day", "hour by weekday"]
+    assert markdown.endswith(r"/reports/green\_trips/2023-01/report.html")
+    assert len(markdown) < 60_000
 
 
 def test_the_quarantine_table_counts_the_rows_that_violate_each_rule(reported: Reported, january: Independent) -> None:

@@ -40,9 +40,9 @@ def test_the_asset_graph_shows_a_group_for_each_service_and_for_the_marts(page: 
         expect(page.get_by_text(group, exact=True).first).to_be_visible()
 
 
-def test_the_assets_of_a_service_are_marked_by_their_technology(page: Page) -> None:
+def test_the_assets_of_a_service_are_marked_by_their_layer_and_technology(page: Page) -> None:
     page.goto(f"{LOCATION}/asset-groups/green")
-    for kind in ("Parquet", "DuckDB", "html"):
+    for kind in ("published", "raw", "clean", "quarantine", "warehouse", "Report", "Parquet", "DuckDB", "html"):
         expect(page.get_by_text(kind, exact=True).first).to_be_visible()
 
 
@@ -121,15 +121,30 @@ def test_automation_materializes_the_marts(page: Page) -> None:
     expect(page.get_by_text(f"Materialized ({len(MONTHS)})")).to_be_visible(timeout=BACKFILL_TIMEOUT)
 
 
-def test_the_report_shows_a_chart(page: Page) -> None:
+def test_the_report_opens_from_the_page_of_its_asset(page: Page) -> None:
     page.goto("/assets/reports/green_trips?view=partitions")
     expect(page.get_by_text(f"Materialized ({len(MONTHS)})")).to_be_visible(timeout=BACKFILL_TIMEOUT)
     page.goto(f"/assets/reports/green_trips?view=partitions&partition={MONTHS[-1]}")
     page.get_by_text("[Show Markdown]").first.click()
+    report = page.get_by_role("dialog")
+    for heading in ("Green taxi, March 2021", "Comparison", "Payment types", "Data quality"):
+        expect(report.get_by_role("heading", name=heading, exact=True)).to_be_visible()
+    expect(report.get_by_role("cell", name="Trips per day", exact=True)).to_be_visible()
+    expect_chart(page)
+    screenshot(page, "report")
+
+
+def test_the_quality_of_all_months_is_shown_in_one_chart(page: Page) -> None:
+    page.goto("/assets/quality/month_quality?view=events")
+    page.get_by_text("[Show Markdown]").first.click(timeout=BACKFILL_TIMEOUT)
+    expect_chart(page)
+
+
+def expect_chart(page: Page) -> None:
+    """Expect a chart in the open dialog."""
     chart = page.locator("img[src^='data:image/png;base64,']").first
     expect(chart).to_be_visible()
     assert chart.evaluate("image => image.naturalWidth") > 300
-    screenshot(page, "report")
 
 
 def test_run_config_applies_to_every_month_of_a_backfill(page: Page) -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import replace
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 import pytest
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
 from taxi_assets.reports.artifact import CHARTS
 from taxi_assets.reports.charts import draw_charts
 from taxi_assets.reports.metrics import ZoneMetrics
-from taxi_assets.reports.quality_chart import draw_quality, draw_reasons, month_changes
+from taxi_assets.reports.quality_chart import draw_panels, draw_quality, month_changes
 from taxi_assets.tlc.cleaning.report import ReasonTotals
 from taxi_assets.tlc.month import Month
 from taxi_assets_tests.unit.reports.months import metrics_without_money, month_metrics, no_metrics, report
@@ -120,13 +122,16 @@ def heights(axes: Axes) -> list[list[float]]:
     return [[bar.get_height() for bar in bars] for bars in axes.containers]
 
 
+QUARANTINE, CHANGES, ROWS = "Rows in quarantine", "Clean rows: change by month", "Rows published"
+
+
 def test_quarantine_over_time_is_stacked_by_reason_and_rare_reasons_are_combined() -> None:
     few = {f"reason_{number}": number for number in range(1, 9)}
     months = {
         Month(2023, 1): reasons_of("2023-01", 950, {"a": 40, **few}),
         Month(2023, 2): reasons_of("2023-02", 150, {"a": 10}),
     }
-    (axes,) = draw_reasons(Figure(), {"green": months})
+    (axes,) = draw_panels(Figure(), {"green": months})[QUARANTINE]
     shares = heights(axes)
     assert [january for january, _ in shares] == pytest.approx(
         [0.04, 0.008, 0.007, 0.006, 0.005, (4 + 3 + 2 + 1) / 1000]
@@ -134,14 +139,59 @@ def test_quarantine_over_time_is_stacked_by_reason_and_rare_reasons_are_combined
     assert [february for _, february in shares] == pytest.approx([0.05, 0, 0, 0, 0, 0])
     tops = [bars[0].get_y() + bars[0].get_height() for bars in axes.containers]
     assert tops[-1] == pytest.approx(sum(january for january, _ in shares))
+    colors = [to_hex(bars[0].get_facecolor()) for bars in axes.containers]
+    assert len(set(colors)) == 6
+    assert all(distance(one, other) > 0.25 for one, other in combinations(colors, 2)), colors
+
+
+def distance(one: str, other: str) -> float:
+    """Return the distance of two colors; that of black and white is 1.7."""
+    return math.dist(to_rgb(one), to_rgb(other))
+
+
+def months_from(first: Month, count: int) -> dict[Month, CleaningReport]:
+    months = [first.shift(number) for number in range(count)]
+    return {month: reasons_of(str(month), 900 + month.number, {"a": 40, "b": 9}) for month in months}
+
+
+def labels(axes: Axes) -> list[str]:
+    return [axes.xaxis.get_major_formatter()(place) for place in axes.get_xticks()]
+
+
+@pytest.mark.parametrize(
+    ("first", "count", "expected"),
+    [
+        (Month(2021, 1), 1, ["Jan 2021"]),
+        (Month(2021, 1), 2, ["Jan 2021"]),
+        (Month(2021, 1), 12, ["Jan 2021", "May 2021", "Sep 2021"]),
+        (Month(2009, 1), 204, ["2009", "2012", "2015", "2018", "2021", "2024"]),
+    ],
+)
+def test_one_month_is_as_readable_as_two_hundred(first: Month, count: int, expected: list[str]) -> None:
+    panels = draw_panels(Figure(), {"green": months_from(first, count)})
+    assert set(panels) == {QUARANTINE, ROWS} | ({CHANGES} if count > 1 else set())
+    for title, (axes,) in panels.items():
+        assert labels(axes) == expected
+        bars = list(axes.containers[0])
+        assert len(bars) == count - (title == CHANGES)
+        low, high = axes.get_xlim()
+        assert max(bar.get_width() for bar in bars) < 0.2 * (high - low)  # a single bar does not fill the panel
+        assert low <= bars[0].get_x() < bars[-1].get_x() + bars[-1].get_width() < high + 0.01
+
+
+def test_each_service_has_its_own_panels_over_the_same_months() -> None:
+    panels = draw_panels(Figure(), {"green": months_from(Month(2021, 1), 1), "fhv": months_from(Month(2021, 1), 9)})
+    for title, (green, fhv) in panels.items():
+        assert green.get_xlim() == fhv.get_xlim()
+        assert fhv.containers, title
+    (empty, _) = panels[CHANGES]
+    assert [text.get_text() for text in empty.texts] == ["no two consecutive months"]
 
 
 def test_changes_are_relative_to_the_month_before_only() -> None:
     rows = {Month(2022, 11): 500, Month(2023, 1): 1000, Month(2023, 2): 900, Month(2023, 3): 0, Month(2023, 4): 5}
     found = month_changes({month: report(rows=number) for month, number in rows.items()})
-    assert [round(value, 3) for value in found.values()] == pytest.approx(
-        [math.nan, math.nan, -0.1, -1.0, math.nan], nan_ok=True
-    )
+    assert {str(month): round(value, 3) for month, value in found.items()} == {"2023-02": -0.1, "2023-03": -1.0}
     assert month_changes({Month(2023, 1): report(rows=10), Month(2023, 2): report(rows=500)})[Month(2023, 2)] == 1.0
 
 
