@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import dagster as dg
@@ -40,7 +41,7 @@ from taxi_assets.tlc.sources.content_limits import DEFAULT_LIMITS
 from taxi_assets.tlc.sources.publishers import PUBLISHERS, resolve_publisher
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Mapping
+    from collections.abc import Container, Iterable, Mapping
     from pathlib import Path
 
     from pydantic.fields import FieldInfo
@@ -212,18 +213,21 @@ class Settings(BaseSettings):
             project_root: The folder that relative paths are relative to; by default, the working directory.
 
         Raises:
-            SettingsError: A variable or a given setting has an invalid value. The message has one line for each.
+            SettingsError: A variable or a given setting has an invalid value, or a variable that begins with TAXI_ is
+                not a setting. The message has one line for each.
         """
         values: dict[str, Any] = {**(given or {}), "project_root": project_root}
+        lines = [_unknown_line(name, cls.model_fields) for name in cls._unknown_variables()]
         try:
-            return cls(**values)
+            settings = cls(**values)
         except ValidationError as error:
-            lines = (_error_line(line, values) for line in error.errors())
+            lines += [_error_line(line, values) for line in error.errors()]
+        if lines:
             raise SettingsError("\n".join(lines), remedy="") from None
+        return settings
 
     @classmethod
-    def unknown_variables(cls) -> list[str]:
-        """Return the environment variables that begin with TAXI_ but are not settings (usually typos)."""
+    def _unknown_variables(cls) -> list[str]:
         known = {variable_of(name) for name in cls.model_fields}
         # Images read secrets from TAXI_…_FILE, the tests TAXI_TEST_…; a source of an unknown service is refused later.
         others = re.compile(r"(?!TAXI_).+|TAXI_(TEST_\w+|\w+_FILE|SOURCE_\w+)")
@@ -344,16 +348,10 @@ def variable_of(setting: str) -> str:
     return "TAXI_SOURCE_<SERVICE>" if setting == "service_sources" else f"TAXI_{setting.upper()}"
 
 
-def resolve_instance_value(value: object) -> str:
-    """Return a value of dagster.yaml; read it from the environment if it is given as `env: VARIABLE`.
-
-    Args:
-        value: The value as parsed from YAML: a string, or `{"env": "VARIABLE"}`.
-
-    Returns:
-        The value as text; empty if the variable is not set.
-    """
-    return os.environ.get(str(value["env"]), "") if isinstance(value, dict) else str(value)
+def _unknown_line(variable: str, settings: Iterable[str]) -> str:
+    known = [variable_of(name) for name in settings]
+    near = get_close_matches(variable, known, 1, cutoff=0.8)
+    return f"{variable} is not a setting. {f'Did you mean {near[0]}?' if near else 'See docs/settings.md.'}"
 
 
 def _error_line(error: Any, given: Container[str]) -> str:

@@ -40,7 +40,7 @@ def print_places(settings: Settings, services: Sequence[str]) -> None:
         ("source", ", ".join(map(without_secrets, sources))),
         ("lake", f"creating a new lake at {_address(lake)}" if _is_new(lake) else _address(lake)),
         ("warehouse", relative_to_cwd(build_warehouse(settings).uri())),
-        ("run history", relative_to_cwd(os.environ["DAGSTER_HOME"])),
+        ("run history", relative_to_cwd(os.environ.get("DAGSTER_HOME", ""))),
     ]
     click.echo(tabulate(rows, tablefmt="plain", disable_numparse=True) + "\n")
 

@@ -6,11 +6,11 @@ or cannot use one (Cloud Storage). These pass the credentials to the clients dir
 
 from __future__ import annotations
 
-import os
 import weakref
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import dagster as dg
 import google.auth
 from dagster_gcp import BigQueryResource, GCSResource
 from google.auth.transport.requests import AuthorizedSession
@@ -99,7 +99,7 @@ class BigQueryClientResource(BigQueryResource):
     @property
     def is_emulated(self) -> bool:
         """Whether the client uses an emulator, which has the REST API only."""
-        return "BIGQUERY_EMULATOR_HOST" in os.environ
+        return bool(dg.EnvVar("BIGQUERY_EMULATOR_HOST").get_value())
 
     @contextmanager
     def get_read_client(self) -> Iterator[BigQueryReadClient]:

@@ -122,7 +122,7 @@ def test_the_publishers_of_single_services_are_checked_too(home: Path, publisher
     found = doctor(home, TAXI_SOURCE_GREEN=publisher.base)
     assert found["publisher"][1] == (
         f"sample: has yellow 2021-01 and yellow 2023-01; {publisher.base}: answers, but has no green 2013-08; "
-        "check the URL"
+        "it may have other months"
     )
     assert "TAXI_SOURCE_GREEN" in found["settings"][1]
     publisher.script("green_tripdata_2013-08.csv.gz", Answer(status=503))
@@ -137,7 +137,18 @@ def test_a_publisher_that_fails_is_a_fault_and_one_with_other_months_is_not(
     publisher.withdraw("yellow_tripdata_2021-01.csv")
     found = doctor(home, TAXI_SOURCE=publisher.base)
     assert faults(found) == {}
-    assert "has neither yellow 2021-01 nor 2023-01; check the URL" in found["publisher"][1]
+    assert "has neither yellow 2021-01 nor 2023-01; it may have other months" in found["publisher"][1]
+
+
+def test_a_folder_is_accepted_if_it_has_a_month_of_any_service(home: Path, tmp_path: Path) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    assert (
+        f"{files} has no month of yellow or green or fhv or fhvhv. Check the path."
+        in (faults(doctor(home, TAXI_SOURCE=str(files)))["publisher"])
+    )
+    (files / "fhv_tripdata_2019-05.csv").write_text("a header\n")
+    assert doctor(home, TAXI_SOURCE=str(files))["publisher"][1] == f"{files}: has 1 month of fhv"
 
 
 # --- wrong ------------------------------------------------------------------------------------------------------------

@@ -90,7 +90,6 @@ def test_a_service_can_have_a_source_of_its_own(here: Path, monkeypatch: pytest.
     for name, value in (("GREEN", "files"), ("FHV", ""), ("FILE", "/run/secrets/source"), ("YELLOW_FILE", "/run/x")):
         monkeypatch.setenv(f"TAXI_SOURCE_{name}", value)
     assert Settings.from_env().service_sources == {"green": "files"}
-    assert Settings.unknown_variables() == []
     given = Settings.from_env({"service_sources": {"yellow": "tlc", "fhv": "files"}}, project_root=here)
     assert given.service_sources == {"green": str(here / "files"), "yellow": "tlc", "fhv": str(here / "files")}
 
@@ -101,7 +100,6 @@ def test_addresses_of_services_in_kubernetes_are_not_settings(monkeypatch: pytes
     for service in ("TAXI", "TAXI_SOURCE_FILES"):
         monkeypatch.setenv(f"{service}_SERVICE_HOST", "10.0.0.11")
     assert Settings.from_env().service_sources == {}
-    assert Settings.unknown_variables() == []
 
 
 @pytest.mark.parametrize("name", ["TAXI_ASSETS_PORT", "TAXI_PORTS_80_TCP", "TAXI_SERVICE_HOSTS", "TAXI_X_SERVICE_PRT"])
@@ -110,7 +108,15 @@ def test_a_name_like_that_of_an_address_is_misspelt_without_the_services_host(
 ) -> None:
     monkeypatch.setenv(name, "any")
     monkeypatch.setenv("TAXI_OTHER_SERVICE_HOST", "10.0.0.11")
-    assert Settings.unknown_variables() == [name]
+    with pytest.raises(SettingsError, match=f"^{name} is not a setting"):
+        Settings.from_env()
+
+
+def test_a_misspelt_variable_is_refused_with_the_name_that_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    color, lake, source = error_lines(monkeypatch, TAXI_LKAE="lake", TAXI_SOURCE="nowhere/at all", TAXI_COLOR="red")
+    assert color == "TAXI_COLOR is not a setting. See docs/settings.md."
+    assert lake == "TAXI_LKAE is not a setting. Did you mean TAXI_LAKE?"
+    assert source.startswith("TAXI_SOURCE='nowhere/at all' is not accepted.")
 
 
 def test_an_invalid_source_of_a_service_is_one_line_that_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -434,4 +440,6 @@ def test_environment_reads_finds_every_way_to_read_the_environment(line: str) ->
 def test_only_settings_py_reads_the_environment() -> None:
     assert not environment_reads("os.environ.get('DAGSTER_HOME')")
     readers = {str(path.relative_to(REPOSITORY)) for path in PLATFORM_MODULES if environment_reads(path.read_text())}
-    assert readers == {"taxi_assets/settings.py"}
+    # The others read variables of Google's client, and those that dagster.yaml names.
+    others = {"taxi_assets/resources/google.py", "taxi_assets/cli/doctor/instance.py"}
+    assert readers == {"taxi_assets/settings.py", *others}

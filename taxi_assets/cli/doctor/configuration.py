@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from taxi_assets.errors import SettingsError
 from taxi_assets.notifications.client import parse_notify_urls
 from taxi_assets.settings import Settings, variable_of
 
@@ -19,18 +18,7 @@ if TYPE_CHECKING:
 
 def settings(_checks: CheckRunner) -> str:
     """Check that all values are valid and no variable is unknown; return the names of the set variables."""
-    unknown = ", ".join(Settings.unknown_variables())
-    wrong = (
-        [f"{unknown} is not a setting. Correct the name; deploy/profiles/local.env lists all settings."]
-        if unknown
-        else []
-    )
-    try:
-        found = Settings.from_env()
-    except SettingsError as error:
-        raise SettingsError("\n".join([*wrong, error.problem]), remedy="") from None
-    if wrong:
-        raise SettingsError(*wrong, remedy="")
+    found = Settings.from_env()
     of_services = [f"TAXI_SOURCE_{service.upper()}" for service in found.service_sources]
     names = sorted([*map(variable_of, found.model_fields_set - {"service_sources"}), *of_services])
     return f"set: {', '.join(names)}" if names else "no TAXI_* variables are set; using the defaults"

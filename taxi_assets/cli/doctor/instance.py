@@ -19,7 +19,6 @@ from taxi_assets.automation.publication.run_tags import PARTITION_TAG
 from taxi_assets.automation.sensors.orphaned_runs import is_lock_held
 from taxi_assets.dagster_compat import stores_runs_in_sqlite
 from taxi_assets.errors import PermanentError, SettingsError
-from taxi_assets.settings import resolve_instance_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -146,3 +145,15 @@ def _may_process_be_alive(instance: dg.DagsterInstance, run: dg.DagsterRun) -> b
             now = instance.get_run_by_id(run.run_id)
             return now is None or now.is_finished
     return True
+
+
+def resolve_instance_value(value: object) -> str:
+    """Return a value of dagster.yaml; read it from the environment if it is given as `env: VARIABLE`.
+
+    Args:
+        value: The value as parsed from YAML: a string, or `{"env": "VARIABLE"}`.
+
+    Returns:
+        The value as text; empty if the variable is not set.
+    """
+    return dg.EnvVar(str(value["env"])).get_value() or "" if isinstance(value, dict) else str(value)

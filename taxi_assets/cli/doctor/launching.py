@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import requests
 
-from taxi_assets.cli.doctor.instance import reason
+from taxi_assets.cli.doctor.instance import reason, resolve_instance_value
 from taxi_assets.dagster_compat import CheckError
 from taxi_assets.errors import PermanentError, TaxiAssetsError, TransientError
-from taxi_assets.settings import resolve_instance_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

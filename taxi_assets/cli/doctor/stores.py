@@ -21,6 +21,7 @@ from taxi_assets.errors import (
     TaxiAssetsError,
     TransientError,
 )
+from taxi_assets.partitions import monthly_partitions
 from taxi_assets.resources.publisher import PublisherResource
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.registry import SERVICES
@@ -135,8 +136,10 @@ def _services_by_source(settings: Settings) -> dict[str, list[Service]]:
 
 
 def _check_publisher(settings: Settings, source: str, services: Sequence[Service]) -> str:
-    """Check that a publisher answers for months that it published years ago; for others, its service's first month."""
+    """Check that a publisher answers for months that it published years ago, and that a folder has a month."""
     found = PublisherResource(source=source).publisher
+    if isinstance(found, BaseUrlPublisher) and found.url.startswith("file:"):
+        return f"{found.name}: has {_months_in_folder(found, services or [*SERVICES.values()])}"
     service, months = _KNOWN_MONTHS
     if services and service not in services:
         service, months = services[0], [services[0].first_month]
@@ -155,4 +158,25 @@ def _check_publisher(settings: Settings, source: str, services: Sequence[Service
             remedy="Check for a proxy, or another server under its name.",
         )
     missing = f"neither {service.name} {months[0]} nor {months[1]}" if months[1:] else f"no {service.name} {months[0]}"
-    return f"{found.name}: answers, but has {missing}; check the URL"
+    return f"{found.name}: answers, but has {missing}; it may have other months"
+
+
+def _months_in_folder(folder: BaseUrlPublisher, services: Sequence[Service]) -> str:
+    """Return how many months of each service a folder has.
+
+    Raises:
+        PublisherRequestError: It has none.
+    """
+    counts = {
+        service.name: sum(
+            check_version(f"{service.name} {month}", folder.source_urls(service, Month.parse(month))) is not None
+            for month in monthly_partitions(service).get_partition_keys()
+        )
+        for service in services
+    }
+    if not any(counts.values()):
+        raise PublisherRequestError(
+            f"{folder.name} has no month of {' or '.join(counts)}.",
+            remedy=f"Check the path. Files have TLC's names, such as {services[0].name}_tripdata_2021-01.parquet.",
+        )
+    return ", ".join(f"{count} month{'' if count == 1 else 's'} of {name}" for name, count in counts.items() if count)
