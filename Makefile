@@ -104,12 +104,12 @@ demo: $(VENV)/.package ## Run generated months through every layer, offline, and
 	@export $(DEMO); $(INSTANCE); $(BIN)/python -m taxi_assets.cli.backfill demo
 
 .PHONY: demo-ui
-demo-ui: $(VENV)/.package ## Start Dagster's UI on the demo's results
-	@export $(DEMO); $(INSTANCE); $(BIN)/dagster dev --host 127.0.0.1
+demo-ui: $(VENV)/.package ## Start Dagster's UI on the demo's results (PORT=3001)
+	@export $(DEMO); $(INSTANCE); exec $(BIN)/python -m taxi_assets.cli.ui $(if $(PORT),--port "$(PORT)")
 
 .PHONY: dev
-dev: $(VENV)/.package ## Start Dagster's UI and daemon with your settings; history is kept between starts
-	@$(SETTINGS) $(INSTANCE); $(BIN)/dagster dev --host 127.0.0.1
+dev: $(VENV)/.package ## Start Dagster's UI and daemon with your settings; history is kept between starts (PORT=3001)
+	@$(SETTINGS) $(INSTANCE); exec $(BIN)/python -m taxi_assets.cli.ui $(if $(PORT),--port "$(PORT)")
 
 # MONTHS is a list such as 2013-08,2020-10; or `published` or `outdated`, with which FROM and TO are optional.
 .PHONY: backfill
@@ -122,6 +122,11 @@ backfill: $(VENV)/.package ## Run months: make backfill SERVICE=green FROM=2020-
 .PHONY: outdated
 outdated: $(VENV)/.package ## List the months that were built by other rules, columns or code than today's (SERVICE=green)
 	@$(SETTINGS) $(INSTANCE); $(BIN)/python -m taxi_assets.cli.backfill outdated $(if $(SERVICE),--service "$(SERVICE)")
+
+.PHONY: sql
+sql: export QUERY := $(QUERY)
+sql: $(VENV)/.package ## Query the warehouse, read-only: a prompt, or QUERY="SELECT count(*) FROM green_trips" (PROFILE=… as for dev)
+	@$(SETTINGS) $(BIN)/python -m taxi_assets.cli.sql $(if $(QUERY),"$$QUERY")
 
 .PHONY: views
 views: $(VENV)/.package ## Write views.duckdb to the lake: views of all tables, for readers; runs keep it current

@@ -1,4 +1,4 @@
-"""`make backfill` says what it uses, how far it is, and what a user should check."""
+"""`make backfill` says what it uses, how far it is, and what it warns of."""
 
 from __future__ import annotations
 

@@ -15,10 +15,12 @@ import yaml
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from taxi_assets.automation.outdated_months import outdated_months
 from taxi_assets.automation.publication.run_tags import PARTITION_TAG
 from taxi_assets.automation.sensors.orphaned_runs import is_lock_held
 from taxi_assets.dagster_compat import stores_runs_in_sqlite
 from taxi_assets.errors import PermanentError, SettingsError
+from taxi_assets.tlc.services.registry import SERVICES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,6 +115,15 @@ def runs(checks: CheckRunner) -> str:
             "Terminate the others in the UI.",
         )
     return f"{len(started)} started, all with a process" if started else "none is started"
+
+
+def outdated(checks: CheckRunner) -> str:
+    """Return how many months were built by other rules, columns or code than today's, by service."""
+    checks.require("DAGSTER_HOME")
+    with dg.DagsterInstance.get() as instance:
+        counts = {name: len(outdated_months(instance, service)) for name, service in SERVICES.items()}
+    found = ", ".join(f"{count} of {name}" for name, count in counts.items() if count)
+    return f"{found}; `make outdated` lists them" if found else "none"
 
 
 def _name(run: dg.DagsterRun) -> str:

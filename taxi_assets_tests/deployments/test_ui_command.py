@@ -1,0 +1,52 @@
+"""`make dev` prints the address of the UI when it shows the assets, and names a port that is in use."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import psutil
+import requests
+
+from taxi_assets_tests.conftest import REPOSITORY
+from taxi_assets_tests.deployments.processes import free_port
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+COMMAND = [sys.executable, "-m", "taxi_assets.cli.ui"]
+
+
+def test_the_address_is_printed_when_the_assets_are_loaded_and_a_used_port_is_an_error(tmp_path: Path) -> None:
+    port = free_port()
+    environment = {"PATH": os.environ["PATH"], "DAGSTER_HOME": str(tmp_path), "TAXI_SOURCE": "sample"}
+    with subprocess.Popen(
+        [*COMMAND, "--port", str(port)],
+        cwd=REPOSITORY,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            address = next(line for line in process.stdout if line.startswith("Dagster's UI: "))
+            assert address == f"Dagster's UI: http://127.0.0.1:{port}\n"
+            query = {"query": "{ assetsOrError { ... on AssetConnection { nodes { id } } } }"}
+            assert requests.post(f"http://127.0.0.1:{port}/graphql", json=query, timeout=60).ok
+
+            second = subprocess.run(
+                [*COMMAND, "--port", str(port)], cwd=REPOSITORY, env=environment, capture_output=True, check=False
+            )
+            assert second.returncode == 1
+            assert second.stderr.decode() == f"Port {port} is in use. Choose another one, such as PORT={port + 1}.\n"
+        finally:
+            processes = [*psutil.Process(process.pid).children(recursive=True)]
+            process.terminate()
+            process.wait(120)
+            _, alive = psutil.wait_procs(processes, 120)
+            for left in alive:
+                left.kill()
+    assert not alive
