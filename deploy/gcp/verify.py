@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MONTH, NEXT_MONTH = "2021-01", "2021-02"
+_DAY_MILLISECONDS = 24 * 3600 * 1000
 PRICE_PER_TEBIBYTE = 6.25
 """US dollars per TiB that a query is billed for, on demand (cloud.google.com/bigquery/pricing, 2025)."""
 
@@ -85,6 +86,8 @@ class Verification:
         with _interruptions.delay():
             dataset = bigquery.Dataset(f"{self.project}.{self.dataset}")
             dataset.location = self.location
+            # For the step `expirations`. Months of the past would be deleted at once.
+            dataset.default_partition_expiration_ms = dataset.default_table_expiration_ms = _DAY_MILLISECONDS
             self.tables.create_dataset(dataset)
             stack.callback(self._remove_dataset, self.dataset)
         # The contract tests remove their datasets themselves, unless they are killed.
@@ -236,6 +239,19 @@ def descriptions(run: Verification) -> str:
     return f"all {len(columns)} columns of green_trips still have one"
 
 
+def expirations(run: Verification) -> str:
+    """Check that no table or view has the expiration that the dataset gives to new ones."""
+    found = [run.tables.get_table(one.reference) for one in run.tables.list_tables(run.dataset)]
+    expire = [
+        table.table_id
+        for table in found
+        if table.expires or (table.time_partitioning and table.time_partitioning.expiration_ms)
+    ]
+    if expire or not found:
+        raise StepFailedError(f"tables with an expiration: {', '.join(expire) or 'none, because there are no tables'}")
+    return f"none of {len(found)} tables and views has the dataset's expiration"
+
+
 def pruning(run: Verification) -> str:
     """Compare the bytes of a query of one month with those of all months."""
     query = f"SELECT SUM(total_amount) FROM `{run.project}.{run.dataset}.green_trips`"  # noqa: S608  (own names)
@@ -291,6 +307,7 @@ STEPS: Mapping[str, Callable[[Verification], str]] = {
     "months": months,
     "next-month": next_month,
     "descriptions": descriptions,
+    "expirations": expirations,
     "pruning": pruning,
     "contract": contract,
 }
