@@ -26,7 +26,7 @@ _MILLION = 1e6
 # Assumptions, as in docs/kubernetes.md: list prices in US dollars, and the waiting times of a pod in seconds.
 _CORE_HOUR, _TERABYTE, _STORED = 0.134 / 4, 6.25 / 1.0995, 0.02
 _PODS, _POD_STARTS, _LOAD_JOB, _DOWNLOAD, _UPLOAD = 20, 15, 30, 20e6, 80e6
-_COUNTED_BYTES, _ALL_QUERIED_BYTES, _STORED_BYTES = 2 * 176, 3.84e12 / 1.83e9, 240
+_COUNTED_BYTES, _ALL_QUERIED_BYTES, _STORED_BYTES = 176, 3.52e12 / 1.83e9, 240
 
 
 @dataclass(frozen=True)
