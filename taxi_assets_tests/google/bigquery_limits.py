@@ -1,8 +1,10 @@
 """The BigQuery double's limits that depend on time: default expirations of a dataset, and the rate of table updates.
 
 Expirations follow the REST reference of datasets (`defaultTableExpirationMs`, `defaultPartitionExpirationMs`) and the
-page "Manage partitioned tables"; the rate limit follows the pages "Quotas and limits" and "Troubleshoot quota and limit
-errors".
+page "Manage partitioned tables". In a creation, a null counts as not given (googleapis/python-bigquery issue 2403) and
+0 is invalid (googleapis/google-cloud-python issue 7340). In a patch, a null removes the expiration
+(googleapis/google-cloud-ruby issue 10889). The rate limit follows the pages "Quotas and limits" and "Troubleshoot quota
+and limit errors".
 """
 
 from __future__ import annotations
@@ -49,6 +51,8 @@ def apply_default_expirations(dataset: Resource, table: Resource, created: int) 
         table: The resource of the table, changed in place.
         created: The time of the creation, in milliseconds since 1970.
     """
+    if table.get("timePartitioning", {}).get("expirationMs") in {0, "0"}:
+        raise GoogleError("invalid", "The value of the partition expiration must be positive.")
     of_partitions, of_tables = (dataset.get(f"default{name}ExpirationMs") for name in ("Partition", "Table"))
     if "timePartitioning" in table and of_partitions is not None:
         if table["timePartitioning"].get("expirationMs") is None:

@@ -6,7 +6,7 @@ import datetime as dt
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from google.api_core.exceptions import Forbidden, TooManyRequests
+from google.api_core.exceptions import BadRequest, Forbidden, TooManyRequests
 from google.cloud import bigquery as google
 from requests.exceptions import ReadTimeout
 
@@ -49,6 +49,8 @@ def test_an_expiration_given_explicitly_wins_and_a_null_removes_it(client: Any) 
     dataset = google.Dataset(f"{PROJECT}.trips")
     dataset.default_partition_expiration_ms = 60 * DAY
     client.create_dataset(dataset)
+    with pytest.raises(BadRequest, match="must be positive"):
+        create(client, partitioned=True, expiration_ms=0)
     table = create(client, partitioned=True, expiration_ms=DAY)
     assert table.time_partitioning.expiration_ms == DAY
     partitioning = table.time_partitioning

@@ -1,9 +1,11 @@
 """Creates BigQuery tables and views, or updates existing ones. None of them expires.
 
 A dataset may have a default expiration for its new tables, or for partitions of its new tables. BigQuery would then
-delete months without an error: at once if they are older than that. A table has no expiration if it was removed after
-the creation (https://cloud.google.com/bigquery/docs/reference/rest/v2/datasets, `defaultTableExpirationMs` and
-`defaultPartitionExpirationMs`). No value is documented that means "never" in the creation itself.
+delete months without an error: at once if they are older than that. The creation itself cannot say "never": a null
+counts as not given (https://github.com/googleapis/python-bigquery/issues/2403), and 0 is invalid
+(https://github.com/googleapis/google-cloud-python/issues/7340). A null in an update removes the expiration
+(https://cloud.google.com/bigquery/docs/reference/rest/v2/datasets, `defaultTableExpirationMs`;
+https://github.com/googleapis/google-cloud-ruby/issues/10889).
 
 An existing table is read first, and written only if it differs: BigQuery allows five updates of a table's metadata in
 ten seconds.
