@@ -40,7 +40,7 @@ _CANCELED = "stopped"
 WRITE_OBJECTS = "Storage Object User (roles/storage.objectUser)"
 READ_OBJECTS = "Storage Object Viewer (roles/storage.objectViewer)"
 READ_BUCKET = "Storage Legacy Bucket Reader (roles/storage.legacyBucketReader)"
-"""Roles on a bucket. Only the last one has storage.buckets.get, which BigQuery requires to load and query objects."""
+"""Roles on a bucket. Only the last one has storage.buckets.get, which BigQuery requires to load objects."""
 _NO_CREDENTIALS = "Set TAXI_GOOGLE_CREDENTIALS to a key, or run `gcloud auth application-default login`."
 
 

@@ -55,7 +55,7 @@ fi
 # Overwriting an object requires storage.objects.delete, which Object Creator lacks.
 gcloud storage buckets add-iam-policy-binding "gs://$BUCKET" \
   --member="$member" --role=roles/storage.objectUser --format=none
-# storage.buckets.get, which Object User lacks: BigQuery needs it to load and query objects, and Dagster for compute logs.
+# storage.buckets.get, which Object User lacks: BigQuery needs it to load objects, and Dagster for compute logs.
 gcloud storage buckets add-iam-policy-binding "gs://$BUCKET" \
   --member="$member" --role=roles/storage.legacyBucketReader --format=none
 # SQL, because bq add-iam-policy-binding does not fully support datasets.

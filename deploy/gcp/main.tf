@@ -93,7 +93,7 @@ resource "google_storage_bucket_iam_member" "objects" {
   member = local.member
 }
 
-# storage.buckets.get, which Object User lacks: BigQuery needs it to load and query objects, and Dagster for compute logs.
+# storage.buckets.get, which Object User lacks: BigQuery needs it to load objects, and Dagster for compute logs.
 resource "google_storage_bucket_iam_member" "bucket" {
   bucket = google_storage_bucket.lake.name
   role   = "roles/storage.legacyBucketReader"

@@ -259,7 +259,7 @@ def test_checking_bucket_and_dataset_leaves_them_unchanged(
     assert found["Google account"][1] == f"{EMAIL}, by TAXI_GOOGLE_CREDENTIALS"
     assert found["lake"][1] == f"gs://{cloud_storage.bucket}/nyc: an object was written, read and deleted"
     assert found["warehouse"][1].endswith(
-        ": will be created on first use, in EU; a query reads the lake, whose bucket is in EU"
+        ": will be created on first use, in EU, and loaded from the lake, whose bucket is in EU"
     )
     assert cloud_storage.objects() == {}
     assert [request.method for request in bigquery.requests if request.path.endswith("/datasets")] == ["POST"]
@@ -285,7 +285,7 @@ def test_an_existing_dataset_is_tried_and_one_in_another_location_is_a_fault(
         client.create_dataset(dataset)
         found = doctor(home, **on_google)
         assert faults(found) == {}
-        assert ": exists, in EU; tables can be created; " in found["warehouse"][1]
+        assert ": exists, in EU; tables can be created, and loaded from the lake, " in found["warehouse"][1]
         assert list(client.list_tables("taxi")) == []
         bigquery.forbid("bigquery.tables.create")
         assert "roles/bigquery.dataEditor" in faults(doctor(home, **on_google))["warehouse"]
@@ -300,7 +300,7 @@ def test_bucket_and_dataset_in_incompatible_locations_are_a_fault_that_names_bot
     cloud_storage.location = "europe-west6"
     message = faults(doctor(home, **on_google))
     assert message == {
-        "warehouse": "BigQuery cannot query the lake: 400 Cannot read and write in different locations: source: "
+        "warehouse": "BigQuery cannot load from the lake: 400 Cannot read and write in different locations: source: "
         "europe-west6, destination: EU. The bucket taxi-lake is in EUROPE-WEST6, and the dataset is in EU. "
         "Create the dataset in the location of the bucket, or the bucket in that of the dataset (docs/google-cloud.md)."
     }

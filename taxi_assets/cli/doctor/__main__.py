@@ -36,6 +36,7 @@ _CHECKS = {
 _TIMEOUT_FACTORS = {
     "DAGSTER_HOME": 2,  # Dagster tries its storage for about 13 s
     "compute logs": 2,  # a bucket: Google's client queries the metadata server first
+    "warehouse": 2,  # BigQuery: a load job takes seconds
 }
 
 

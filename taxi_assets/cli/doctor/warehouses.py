@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -83,12 +84,13 @@ def _postgres(address: PostgresAddress, seconds: float) -> str:
 
 
 def _bigquery(checks: CheckRunner, settings: Settings, address: BigQueryAddress) -> str:
-    """Create and delete a table, or a dataset if the configured one does not exist, and query the lake's bucket."""
+    """Create and delete a table, or a dataset if the configured one does not exist, and load from the lake."""
     from google.api_core.exceptions import NotFound  # noqa: PLC0415  (Google's clients take a while to load)
     from google.cloud import bigquery  # noqa: PLC0415
 
     name, probe = f"{address.project}.{address.dataset}", f"doctor_{uuid.uuid4().hex}"
     once: dict[str, Any] = {"retry": None, "timeout": checks.timeout_seconds / 2}
+    lake = settings.lake if isinstance(settings.lake, BucketAddress) and checks.is_found_ok("lake") else None
     with (
         dg.build_resources({"warehouse": build_warehouse(settings)}) as resources,  # the key is looked up
         resources.warehouse.client(f"{name} cannot be used") as client,
@@ -99,22 +101,30 @@ def _bigquery(checks: CheckRunner, settings: Settings, address: BigQueryAddress)
             dataset = bigquery.Dataset(f"{address.project}.{probe}")
             dataset.location = place = address.location or "US"
             client.create_dataset(dataset, **once)
-            client.delete_dataset(dataset, **once)
             state = f"will be created on first use, in {place}"
+            table, delete = (
+                f"{address.project}.{probe}.probe",
+                partial(client.delete_dataset, dataset, delete_contents=True),
+            )
         else:
             _require_location(name, place, address.location)
-            client.create_table(bigquery.Table(f"{name}.{probe}"), **once)
-            client.delete_table(f"{name}.{probe}", **once)
+            table = f"{name}.{probe}"
+            client.create_table(bigquery.Table(table, [bigquery.SchemaField("data_month", "DATE")]), **once)
             state = f"exists, in {place}; tables can be created"
+            delete = partial(client.delete_table, table)
+        try:
+            if lake is not None:
+                bucket_place = _load_from_lake(settings, client, table, place, once)
+                state = f"{state}, and loaded from the lake, whose bucket is in {bucket_place}"
+        finally:
+            delete(**once)
         dry = bigquery.QueryJobConfig(dry_run=True)
         client.query("SELECT 1", job_config=dry, location=place, job_retry=None, **once)
-        if isinstance(settings.lake, BucketAddress) and checks.is_found_ok("lake"):
-            state = f"{state}; a query reads the lake, {_query_lake(settings, client, place, once)}"
     return f"BigQuery, {name}, at most {address.maximum_bytes_billed:,} bytes per query: {state}"
 
 
-def _query_lake(settings: Settings, client: Any, place: str, once: Mapping[str, Any]) -> str:
-    """Query a small Parquet object in the lake, as BigQuery does with each month; return the bucket's location.
+def _load_from_lake(settings: Settings, client: Any, table: str, place: str, once: Mapping[str, Any]) -> str:
+    """Load a small Parquet object of the lake into a table, as each month is loaded; return the bucket's location.
 
     Google's documentation contradicts itself: buckets in other locations are refused (external-tables), or cost data
     transfer (locations). So only BigQuery decides.
@@ -133,24 +143,22 @@ def _query_lake(settings: Settings, client: Any, place: str, once: Mapping[str, 
         probe_object(resources.lake, content.getvalue().to_pybytes()) as key,
     ):
         lake = resources.lake
-        external = bigquery.ExternalConfig(bigquery.SourceFormat.PARQUET)
-        external.source_uris = [lake.uri(key)]
-        config = bigquery.QueryJobConfig(table_definitions={"probe": external})
         try:
-            bucket_place = lake.storage.get_client().get_bucket(lake.bucket, **once).location
+            bucket_place = str(lake.storage.get_client().get_bucket(lake.bucket, **once).location)
         except Forbidden:
             bucket_place = "a location that cannot be read without storage.buckets.get"
+        config = bigquery.LoadJobConfig(source_format=bigquery.SourceFormat.PARQUET)
         try:
-            query = "SELECT MIN(data_month) FROM probe"
-            client.query(query, job_config=config, location=place, job_retry=None, **once).result(**once)
+            job = client.load_table_from_uri(lake.uri(key), table, location=place, job_config=config, **once)
+            job.result(timeout=2 * once["timeout"])
         except (BadRequest, NotFound) as error:
             raise WarehouseConfigurationError(
-                f"BigQuery cannot query the lake: {describe_google_error(error)}. The bucket {lake.bucket} is in "
+                f"BigQuery cannot load from the lake: {describe_google_error(error)}. The bucket {lake.bucket} is in "
                 f"{bucket_place}, and the dataset is in {place}.",
                 remedy="Create the dataset in the location of the bucket, or the bucket in that of the dataset "
                 "(docs/google-cloud.md).",
             ) from None
-    return f"whose bucket is in {bucket_place}"
+    return bucket_place
 
 
 def _require_location(name: str, found: str, wanted: str | None) -> None:
