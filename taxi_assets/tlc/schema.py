@@ -132,7 +132,7 @@ class Column:
     derived: bool = False
 
     def is_published_in(self, month: Month) -> bool:
-        """Return whether TLC's file of this month has the column, or had it at some time."""
+        """Return whether the files of this month have the column, required or not."""
         return (self.since is None or self.since <= month) and (self.until is None or month <= self.until)
 
     def is_required_in(self, month: Month) -> bool:
