@@ -41,6 +41,16 @@ def test_an_empty_instance_requests_only_the_newest_published_month(harness: Pub
         assert harness.run_requested_months() == {}
 
 
+def test_a_tick_without_a_request_is_skipped_with_what_it_checked_as_the_reason(harness: PublicationHarness) -> None:
+    harness.publish("2021-03", "2021-04")
+    for month in ("2021-03", "2021-04"):
+        harness.load(month)
+    assert harness.tick() == []
+    assert harness.skip_message == (
+        f"Checked 2 months of {harness.source} between 2021-03 and 2021-04: no run requested."
+    )
+
+
 def test_the_sensor_and_its_runs_use_the_publisher_of_the_service(
     tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
