@@ -100,7 +100,7 @@ def test_docker_is_checked_if_runs_are_containers(in_containers: Path) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Docker) as server:
         serving = threading.Thread(target=server.serve_forever)
         serving.start()
-        found = doctor_process(in_containers, DOCKER_HOST=f"tcp://127.0.0.1:{server.server_port}")
+        found = doctor(in_containers, DOCKER_HOST=f"tcp://127.0.0.1:{server.server_port}")
         server.shutdown()
         serving.join()
     assert faults(found) == {}
@@ -113,7 +113,7 @@ def test_docker_that_does_not_answer_is_a_fault(in_containers: Path) -> None:
     message = faults(doctor(in_containers, DOCKER_HOST=f"tcp://127.0.0.1:{down}"))
     assert message.keys() == {"run launcher"}
     assert "does not answer: Connection refused. Start Docker" in message["run launcher"]
-    message = faults(doctor_process(in_containers, DOCKER_HOST=f"unix://{in_containers / 'no.sock'}"))
+    message = faults(doctor(in_containers, DOCKER_HOST=f"unix://{in_containers / 'no.sock'}"))
     assert "does not answer: No such file or directory." in message["run launcher"]
 
 
