@@ -175,9 +175,10 @@ reliability: $(VENV)/.dev ## Run test-faults in its long form: hundreds of kills
 test-fuzz: $(VENV)/.dev ## Corrupt real files byte by byte and read them for a minute: each row is kept, or the file is refused
 	@$(BIN)/python -m pytest -q -n 2 --fuzz 60 -m fuzz taxi_assets_tests/faults
 
+# Four workers, because these tests wait for daemons and servers half of the time.
 .PHONY: test-deployments
 test-deployments: $(VENV)/.dev ## Test whole deployments (daemon, servers, commands; killed and restarted), deployment files, documentation
-	@$(BIN)/python -m pytest -q -n 3 --dist worksteal taxi_assets_tests/deployments
+	@$(BIN)/python -m pytest -q -n 4 --dist worksteal taxi_assets_tests/deployments
 
 .PHONY: test-dbt
 test-dbt: setup-dbt ## Test the dbt example on DuckDB and Postgres, in its own environment
