@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.documentation import BLOCKS, ELSEWHERE, NEEDS, TEXTS
 
@@ -169,3 +170,11 @@ def test_every_message_in_a_document_is_a_message_of_the_code(document: str, lea
         found = [match for template in templates if (match := template.search(line))]
         assert any(match.start() == 0 for match in found), line  # what failed
         assert any(match.end() == len(line) for match in found), line  # the fix
+
+
+@pytest.mark.parametrize("document", sorted({*TEXTS} - {"docs/data-dictionary.md", "docs/assets.md"}))
+def test_only_generated_pages_state_the_limits_of_rules(document: str) -> None:
+    for rule in {rule.name: rule for service in SERVICES.values() for rule in service.rules}.values():
+        for limit in re.findall(r"\d+ (?:miles|hours)", rule.description):
+            for line in TEXTS[document].splitlines():
+                assert limit not in line or "trip" not in line.lower(), line
