@@ -79,7 +79,10 @@ class Verification:
         for name, location in ((self.bucket, self.location), (self.other_bucket, self.other_location)):
             with _interruptions.delay():
                 bucket = self.objects.bucket(name)
-                bucket.versioning_enabled = True  # as deploy/gcp creates it
+                # As deploy/gcp creates it.
+                bucket.versioning_enabled = True
+                bucket.iam_configuration.uniform_bucket_level_access_enabled = True
+                bucket.iam_configuration.public_access_prevention = "enforced"
                 bucket.soft_delete_policy.retention_duration_seconds = 0  # nothing is kept after the removal
                 self.objects.create_bucket(bucket, location=location)
                 stack.callback(self._remove_bucket, name)

@@ -107,7 +107,7 @@ def test_every_variable_and_resource_in_terraform_is_declared() -> None:
     assert set(re.findall(r"\bgoogle_\w+\.\w+", text)) <= resources
 
 
-def test_terraform_grants_each_of_four_roles_on_the_smallest_scope() -> None:
+def test_terraform_grants_each_role_on_the_smallest_scope() -> None:
     grants = re.findall(r'resource "google_(\w+)" "\w+" {[^}]*?role\s+= "([^"]+)"', terraform())
     scopes = {
         "storage_bucket_iam_member": "bucket",
@@ -116,6 +116,11 @@ def test_terraform_grants_each_of_four_roles_on_the_smallest_scope() -> None:
     }
     assert {(role, scopes[kind]) for kind, role in grants} == ROLES
     assert len(grants) == len(ROLES) == len(set(re.findall(r"roles/[\w.]+", terraform())))
+
+
+def test_the_readme_counts_the_roles() -> None:
+    limited = [role for role, scope in ROLES if scope != "project"]
+    assert f"| {len(ROLES)} roles, {len(limited)} of which are limited" in (DEPLOY / "README.md").read_text()
 
 
 def test_terraform_creates_no_key_because_its_state_would_contain_it() -> None:
