@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator
+    from collections.abc import Iterable, Iterator
 
 LAKE_FORMS = "Use a folder, such as ./data/lake, or gs://bucket/prefix."
 WAREHOUSE_FORMS = (
@@ -289,14 +289,15 @@ def _absolute_path(text: str, accepted_forms: str) -> Path:
     return path
 
 
-# Group 1 is the name of the service, such as TAXI_ASSETS of the service `taxi-assets`. Source of the forms: Kubernetes,
-# pkg/kubelet/envvars/envvars.go.
+# The end of a variable, after the name of the service, such as TAXI_ASSETS of the service `taxi-assets`. Source:
+# Kubernetes, pkg/kubelet/envvars/envvars.go.
+_HOST = "_SERVICE_HOST"
 _SERVICE_LINK = re.compile(
-    r"(\w+?)_(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT(?:_\d+_(?:TCP|UDP|SCTP)(?:_PROTO|_PORT|_ADDR)?)?)"
+    r"_(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT(?:_\d+_(?:TCP|UDP|SCTP)(?:_PROTO|_PORT|_ADDR)?)?)"
 )
 
 
-def is_service_link(variable: str, environment: Container[str]) -> bool:
+def is_service_link(variable: str, environment: Iterable[str]) -> bool:
     """Return whether Kubernetes has set a variable to the address of a service.
 
     For each service of the namespace, Kubernetes adds variables to a container, such as TAXI_ASSETS_SERVICE_HOST and
@@ -306,5 +307,8 @@ def is_service_link(variable: str, environment: Container[str]) -> bool:
         variable: The name of the variable.
         environment: The names of all variables.
     """
-    link = _SERVICE_LINK.fullmatch(variable)
-    return link is not None and f"{link[1]}_SERVICE_HOST" in environment
+    services = (name.removesuffix(_HOST) for name in environment if name.endswith(_HOST))
+    return any(
+        variable.startswith(service) and _SERVICE_LINK.fullmatch(variable, len(service)) is not None
+        for service in services
+    )

@@ -1,4 +1,4 @@
-"""Check against the real Google Cloud what test doubles cannot show; `verify.sh` starts it.
+"""Run the checks that need the real Google Cloud; `verify.sh` starts it.
 
 It creates two buckets and a dataset with a random suffix, runs the steps below in them, and prints what held and the
 cost. It removes what it created, also after a failure or an interruption. It changes and removes nothing else.
@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from google.api_core import exceptions as api_errors
 from google.cloud import bigquery, storage
 from tabulate import tabulate
 
-from taxi_assets.errors import LakeConfigurationError
+from taxi_assets.errors import LakeConfigurationError, TaxiAssetsError
 from taxi_assets.google_auth import describe_google_error, load_credentials
 from taxi_assets.resources.google import CloudStorageResource
 from taxi_assets.storage.lake.gcs_lake import DAMAGED_UPLOAD, GcsLake
@@ -84,27 +84,29 @@ class Verification:
                 bucket.iam_configuration.uniform_bucket_level_access_enabled = True
                 bucket.iam_configuration.public_access_prevention = "enforced"
                 bucket.soft_delete_policy.retention_duration_seconds = 0  # nothing is kept after the removal
-                self.objects.create_bucket(bucket, location=location)
+                # Before the request, because its answer may be lost. No other bucket has this random name.
                 stack.callback(self._remove_bucket, name)
+                self.objects.create_bucket(bucket, location=location)
         with _interruptions.delay():
             dataset = bigquery.Dataset(f"{self.project}.{self.dataset}")
             dataset.location = self.location
             # For the step `expirations`. Months of the past would be deleted at once.
             dataset.default_partition_expiration_ms = dataset.default_table_expiration_ms = _DAY_MILLISECONDS
-            self.tables.create_dataset(dataset)
             stack.callback(self._remove_dataset, self.dataset)
+            self.tables.create_dataset(dataset)
         # The contract tests remove their datasets themselves, unless they are killed.
         stack.callback(self._remove_test_datasets)
 
     def _remove_bucket(self, name: str) -> None:
         bucket = self.objects.bucket(name)
-        for blob in self.objects.list_blobs(bucket, versions=True):
-            blob.delete()
-        bucket.delete()
-        click.echo(f"removed gs://{name}")
+        with suppress(api_errors.NotFound):  # it could not be created
+            for blob in self.objects.list_blobs(bucket, versions=True):
+                blob.delete()
+            bucket.delete()
+            click.echo(f"removed gs://{name}")
 
     def _remove_dataset(self, name: str) -> None:
-        self.tables.delete_dataset(name, delete_contents=True)
+        self.tables.delete_dataset(name, delete_contents=True, not_found_ok=True)
         click.echo(f"removed the dataset {self.project}.{name}")
 
     def _remove_test_datasets(self) -> None:
@@ -342,7 +344,7 @@ def verify(run: Verification) -> bool:
                 begin = time.monotonic()
                 try:
                     result, shown = "held", step(run)
-                except (StepFailedError, api_errors.GoogleAPICallError) as error:
+                except (StepFailedError, TaxiAssetsError, api_errors.GoogleAPICallError) as error:
                     result, shown = "failed", " ".join(str(error).split())
                 table.append((name, result, f"{time.monotonic() - begin:.0f}", shown))
         finally:

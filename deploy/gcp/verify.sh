@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks against the real Google Cloud what test doubles cannot show: verify.py runs the steps in a bucket and a dataset that
-# it creates, prints a table of what held and the cost, and removes what it created. See README.md.
+# Runs the checks that need the real Google Cloud: verify.py runs the steps in two buckets and a dataset that it creates,
+# prints a table of the results and the cost, and removes the buckets and the dataset. See README.md.
 #
 #   PROJECT=my-project LOCATION=EU deploy/gcp/verify.sh
 set -euo pipefail

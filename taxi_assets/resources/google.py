@@ -23,10 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import requests
-    from google.cloud.bigquery_storage_v1 import BigQueryReadClient
 
-# Without them, a stream whose connection was dropped silently is waited for until its deadline, a day.
-_KEEPALIVE = [("grpc.keepalive_time_ms", 30_000), ("grpc.keepalive_timeout_ms", 20_000)]
+    from taxi_assets.resources.bigquery_read_client import ReadClient
+
 _CREDENTIALS = Field(
     default=None,
     repr=False,
@@ -102,23 +101,11 @@ class BigQueryClientResource(BigQueryResource):
         return bool(dg.EnvVar("BIGQUERY_EMULATOR_HOST").get_value())
 
     @contextmanager
-    def get_read_client(self) -> Iterator[BigQueryReadClient]:
-        """Yield a client of the Storage Read API, which is closed at the end of the block.
-
-        It notices within a minute if the connection is lost.
-        """
+    def get_read_client(self) -> Iterator[ReadClient]:
+        """Yield a client of the Storage Read API, which is closed at the end of the block."""
         # Only large results need it, and it takes a tenth of a second.
-        from google.cloud.bigquery_storage_v1 import BigQueryReadClient  # noqa: PLC0415
-        from google.cloud.bigquery_storage_v1.services.big_query_read.transports import (  # noqa: PLC0415
-            BigQueryReadGrpcTransport,
-        )
+        from taxi_assets.resources.bigquery_read_client import open_read_client  # noqa: PLC0415
 
-        def open_channel(*arguments: Any, options: Any = (), **others: Any) -> Any:
-            return BigQueryReadGrpcTransport.create_channel(*arguments, options=[*options, *_KEEPALIVE], **others)
-
-        client: Any = BigQueryReadClient  # it has no type information
-        with client(
-            credentials=load_credentials(self.credentials),
-            transport=lambda **others: BigQueryReadGrpcTransport(channel=open_channel, **others),
-        ) as opened:
-            yield opened
+        client: Any = open_read_client(load_credentials(self.credentials), self.timeout_seconds)
+        with client:
+            yield client

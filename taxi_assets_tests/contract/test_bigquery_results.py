@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import socket
+import time
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pytest
 
-from taxi_assets.errors import WarehouseConfigurationError
+from taxi_assets.errors import WarehouseConfigurationError, WarehouseUnreachableError
 from taxi_assets.resources.google import BigQueryClientResource
 from taxi_assets.storage.partition_rows import Condition
 from taxi_assets.storage.warehouse.bigquery import result_rows
@@ -106,6 +109,27 @@ def test_a_lost_connection_continues_where_it_stopped(
         assert source_rows(large_month) == list(range(1, ROWS + 1))
 
 
+def test_a_connection_that_is_lost_for_good_is_a_transient_error_within_the_timeout(
+    large_month: BigQueryWarehouse, bigquery: BigQuery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with BigQueryStorage(bigquery, broken_messages=3, stops=True) as storage:
+        use(storage, monkeypatch)
+        with pytest.raises(WarehouseUnreachableError, match=r"^green_trips cannot.*The connection was lost\."):
+            source_rows(large_month)
+    with pytest.raises(WarehouseUnreachableError, match=r"^green_trips cannot be read: "):
+        source_rows(large_month)  # nothing listens any more
+
+
+def test_a_server_that_does_not_answer_is_a_transient_error(
+    large_month: BigQueryWarehouse, bigquery: BigQuery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with BigQueryStorage(bigquery) as storage, socket.create_server(("127.0.0.1", 0)) as silent:
+        storage.port = silent.getsockname()[1]
+        use(storage, monkeypatch)
+        with pytest.raises(WarehouseUnreachableError, match=r"^green_trips cannot be read: "):
+            source_rows(large_month)
+
+
 def test_without_the_permission_rows_come_as_json_and_a_warning_names_the_role(
     large_month: BigQueryWarehouse, storage: BigQueryStorage, bigquery: BigQuery, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -152,6 +176,19 @@ def test_rows_are_sorted_by_all_columns_with_null_first() -> None:
     assert found.to_pydict()["zone"] == [None, "a", "a", "b"]
     assert found.to_pydict()["trips"] == [2, 1, 3, 1]
     assert found.schema == schema
+
+
+def test_points_in_time_stay_in_utc_on_a_machine_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    schema = pa.schema({"id": pa.int64(), "seen": pa.timestamp("us", "UTC")})
+    rows = pa.table({"id": [2, 1], "seen": [dt.datetime(2021, 1, day, tzinfo=dt.UTC) for day in (2, 1)]}, schema)
+    try:
+        found = pa.Table.from_batches(sort_batches(rows.to_batches(), schema, ["id"]), schema)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert found == rows.take([1, 0])
 
 
 def test_no_rows_stay_no_rows() -> None:

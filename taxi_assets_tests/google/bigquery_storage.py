@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 import pyarrow as pa
-from google.cloud.bigquery_storage_v1 import BigQueryReadClient, types
+from google.cloud.bigquery_storage_v1 import types
 from google.cloud.bigquery_storage_v1.services.big_query_read.transports import BigQueryReadGrpcTransport
 
+from taxi_assets.resources.bigquery_read_client import ReadClient
 from taxi_assets_tests.google.bigquery_values import GoogleError
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 _SERVICE = "google.cloud.bigquery.storage.v1.BigQueryRead"
 _ROWS_PER_MESSAGE = 1_000
+_TIMEOUT_SECONDS = 3
 
 
 class BigQueryStorage:
@@ -43,9 +45,11 @@ class BigQueryStorage:
     Args:
         bigquery: The double whose tables are read.
         broken_messages: After how many messages of each stream the connection is lost, once.
+        stops: Whether the connection is lost for good then.
     """
 
-    def __init__(self, bigquery: BigQuery, *, broken_messages: int | None = None) -> None:
+    def __init__(self, bigquery: BigQuery, *, broken_messages: int | None = None, stops: bool = False) -> None:
+        self._stops = stops
         self.sessions: list[Any] = []
         self._bigquery = bigquery
         self._broken_messages = broken_messages
@@ -69,7 +73,7 @@ class BigQueryStorage:
             ),
         }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, handlers),))
-        self._port = self._server.add_insecure_port("127.0.0.1:0")
+        self.port = self._server.add_insecure_port("127.0.0.1:0")
         self._server.start()
         return self
 
@@ -77,10 +81,10 @@ class BigQueryStorage:
         self._server.stop(grace=None).wait()
 
     @contextmanager
-    def read_client(self, *_: object) -> Iterator[BigQueryReadClient]:
-        """Yield the official client, connected to this double without encryption."""
-        with grpc.insecure_channel(f"127.0.0.1:{self._port}") as channel:
-            yield BigQueryReadClient(transport=BigQueryReadGrpcTransport(channel=channel))  # type: ignore[no-untyped-call]
+    def read_client(self, *_: object) -> Iterator[ReadClient]:
+        """Yield the client of the platform, connected to this double without encryption."""
+        with grpc.insecure_channel(f"127.0.0.1:{self.port}") as channel:
+            yield ReadClient(timeout_seconds=_TIMEOUT_SECONDS, transport=BigQueryReadGrpcTransport(channel=channel))
 
     def fail(self, message: str) -> None:
         """Refuse every session with this message."""
@@ -118,7 +122,7 @@ class BigQueryStorage:
     def _read_rows(self, request: types.ReadRowsRequest, context: grpc.ServicerContext) -> Iterator[Any]:
         passed, schema = 0, self._schemas[request.read_stream]
         for number, batch in enumerate(self._streams[request.read_stream]):
-            if number == self._broken_messages and request.read_stream not in self._interrupted:
+            if number == self._broken_messages and (self._stops or request.read_stream not in self._interrupted):
                 self._interrupted.add(request.read_stream)
                 context.abort(grpc.StatusCode.UNAVAILABLE, "The connection was lost.")
             start = max(0, min(batch.num_rows, request.offset - passed))

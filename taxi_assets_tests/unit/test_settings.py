@@ -97,7 +97,8 @@ def test_a_service_can_have_a_source_of_its_own(here: Path, monkeypatch: pytest.
 def test_addresses_of_services_in_kubernetes_are_not_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("TAXI_SERVICE_PORT", "TAXI_PORT_80_UDP", "TAXI_SOURCE_FILES_PORT", "TAXI_SOURCE_FILES_PORT_80_TCP"):
         monkeypatch.setenv(name, "tcp://10.0.0.11:80")
-    for service in ("TAXI", "TAXI_SOURCE_FILES"):
+    monkeypatch.setenv("TAXI_UI_SERVICE_SERVICE_PORT", "80")  # of a service named taxi-ui-service
+    for service in ("TAXI", "TAXI_SOURCE_FILES", "TAXI_UI_SERVICE"):
         monkeypatch.setenv(f"{service}_SERVICE_HOST", "10.0.0.11")
     assert Settings.from_env().service_sources == {}
 

@@ -82,7 +82,7 @@ def warehouse_digests(
 
 @dataclass(frozen=True)
 class CleanBuild:
-    """What the code was with which a clean month was built."""
+    """The code that built a clean month."""
 
     code_version: str | None
     """It is a run ID if the definition had no code version then, and None if the materialization was reported by hand.

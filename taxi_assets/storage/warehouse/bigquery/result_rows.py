@@ -92,7 +92,8 @@ def sort_batches(
         for chunk in _chunks(batches, schema):
             connection.register("incoming", chunk)
             connection.execute("INSERT INTO stored FROM incoming")
-        yield from connection.sql(f"FROM stored ORDER BY {order}").to_arrow_reader(_BATCH_ROWS)
+        for batch in connection.sql(f"FROM stored ORDER BY {order}").to_arrow_reader(_BATCH_ROWS):
+            yield batch.cast(schema)  # DuckDB returns points in time in the time zone of the machine
 
 
 def _chunks(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
