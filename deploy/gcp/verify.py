@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,29 +84,27 @@ class Verification:
                 bucket.iam_configuration.uniform_bucket_level_access_enabled = True
                 bucket.iam_configuration.public_access_prevention = "enforced"
                 bucket.soft_delete_policy.retention_duration_seconds = 0  # nothing is kept after the removal
-                # Before the request, because its answer may be lost. No other bucket has this random name.
-                stack.callback(self._remove_bucket, name)
                 self.objects.create_bucket(bucket, location=location)
+                stack.callback(self._remove_bucket, name)
         with _interruptions.delay():
             dataset = bigquery.Dataset(f"{self.project}.{self.dataset}")
             dataset.location = self.location
             # For the step `expirations`. Months of the past would be deleted at once.
             dataset.default_partition_expiration_ms = dataset.default_table_expiration_ms = _DAY_MILLISECONDS
-            stack.callback(self._remove_dataset, self.dataset)
             self.tables.create_dataset(dataset)
+            stack.callback(self._remove_dataset, self.dataset)
         # The contract tests remove their datasets themselves, unless they are killed.
         stack.callback(self._remove_test_datasets)
 
     def _remove_bucket(self, name: str) -> None:
         bucket = self.objects.bucket(name)
-        with suppress(api_errors.NotFound):  # it could not be created
-            for blob in self.objects.list_blobs(bucket, versions=True):
-                blob.delete()
-            bucket.delete()
-            click.echo(f"removed gs://{name}")
+        for blob in self.objects.list_blobs(bucket, versions=True):
+            blob.delete()
+        bucket.delete()
+        click.echo(f"removed gs://{name}")
 
     def _remove_dataset(self, name: str) -> None:
-        self.tables.delete_dataset(name, delete_contents=True, not_found_ok=True)
+        self.tables.delete_dataset(name, delete_contents=True)
         click.echo(f"removed the dataset {self.project}.{name}")
 
     def _remove_test_datasets(self) -> None:

@@ -25,9 +25,11 @@ BIN = Path(sys.executable).parent
 SECRET = "quite-secret"  # noqa: S105  (not a real secret)
 PARTS = [
     *("versions", "DAGSTER_HOME", "runs", "run launcher", "compute logs", "settings", "Google account", "lake"),
-    *("warehouse", "publisher", "schedules", "notifiers", "code location"),
+    *("warehouse", "publisher", "schedules", "notifiers", "code location", "outdated"),
 ]
-WITHOUT_INSTANCE = dict.fromkeys(["runs", "run launcher", "compute logs"], "skipped: fix DAGSTER_HOME first")
+WITHOUT_INSTANCE = dict.fromkeys(
+    ["runs", "run launcher", "compute logs", "outdated"], "skipped: fix DAGSTER_HOME first"
+)
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ _CHECKS = {
     "schedules": "configuration:schedules",
     "notifiers": "configuration:notifiers",
     "code location": "configuration:code_location",
-    "outdated months": "instance:outdated",
+    "outdated": "instance:outdated",
 }
 _TIMEOUT_FACTORS = {
     "DAGSTER_HOME": 2,  # Dagster tries its storage for about 13 s
