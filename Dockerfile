@@ -26,6 +26,8 @@ FROM ${PYTHON}
 # DAGSTER_HOME is the path that Dagster's Helm chart expects. Runs create their lock files in it.
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin taxi \
  && install --directory --owner taxi --group taxi /data /logs /opt/dagster/dagster_home
+LABEL org.opencontainers.image.title="taxi_assets" \
+      org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
 COPY --chmod=555 deploy/docker/entrypoint.sh /usr/local/bin/entrypoint

@@ -38,7 +38,7 @@ def uv(*arguments: object, cwd: Path) -> None:
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of the built wheel and sdist. They are built from a copy, because builds leave files behind."""
     copy = tmp_path_factory.mktemp("source")
-    for name in ("pyproject.toml", "setup.py", "README.md"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(REPOSITORY / name, copy)
     shutil.copytree(REPOSITORY / "taxi_assets", copy / "taxi_assets", ignore=shutil.ignore_patterns("__pycache__"))
     for name, text in OWN_DEFINITIONS.items():
@@ -92,10 +92,13 @@ def test_wheel_and_sdist_contain_every_file_of_the_package_and_no_tests(dist: Pa
     (built,), (source,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
     with zipfile.ZipFile(built) as wheel:
         assert {name for name in wheel.namelist() if ".dist-info/" not in name} == files
+        metadata = next(wheel.read(name).decode() for name in wheel.namelist() if name.endswith("/METADATA"))
+        assert "License-Expression: Apache-2.0" in metadata
+        assert any(name.endswith("/LICENSE") for name in wheel.namelist())
     with tarfile.open(source) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
-    assert files | {"pyproject.toml", "setup.py", "README.md"} <= names
-    assert not any("test" in name for name in names)
+    assert files | {"pyproject.toml", "setup.py", "README.md", "LICENSE"} <= names
+    assert not any(name.startswith("taxi_assets_tests") for name in names)
 
 
 def test_the_installed_wheel_runs_and_its_dependencies_have_accepted_versions(installed: Installed) -> None:
