@@ -6,6 +6,7 @@ The folders of `../shared/cases` have the same 60 invented trips in different fo
 from __future__ import annotations
 
 import gzip
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet
@@ -22,9 +23,12 @@ from taxi_assets_tests.pipeline_harness import (
 from taxi_assets_tests.trip_files import REAL
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import dagster as dg
+
+    Runs = Callable[[str], tuple[Deployment, dg.ExecuteInProcessResult]]
 
 CASES = REAL.parent / "cases"
 MONTH = "2021-03"
@@ -72,6 +76,17 @@ def run(case: str, home: Path, month: str = MONTH) -> tuple[Deployment, dg.Execu
     return deployment, deployment.run(service, month, only=layers)
 
 
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """A function that runs March of a case once. Tests do not change its deployment."""
+
+    @cache
+    def first_run(case: str) -> tuple[Deployment, dg.ExecuteInProcessResult]:
+        return run(case, tmp_path_factory.mktemp(case))
+
+    return first_run
+
+
 def stored(deployment: Deployment, service: str) -> list[tuple[Any, ...]]:
     path = deployment.lake / "clean" / f"{service}_trips" / f"{MONTH}.parquet"
     return comparable(pyarrow.parquet.read_table(path).select(COLUMNS))
@@ -97,9 +112,9 @@ def stored(deployment: Deployment, service: str) -> list[tuple[Any, ...]]:
     ],
 )
 def test_the_file_is_read_with_the_right_values(
-    case: str, malformed: int, trips: list[tuple[Any, ...]], tmp_path: Path
+    case: str, malformed: int, trips: list[tuple[Any, ...]], runs: Runs
 ) -> None:
-    deployment, result = run(case, tmp_path)
+    deployment, result = runs(case)
     assert failure_messages(result) == []
     service = service_of(case)
     assert stored(deployment, service) == trips
@@ -110,15 +125,15 @@ def test_the_file_is_read_with_the_right_values(
 
 
 @pytest.mark.parametrize("case", ["03-timestamps-adjusted-to-utc", "16c-z-suffix", "28-dlt-layout"])
-def test_the_metadata_says_that_times_marked_as_utc_are_local(case: str, tmp_path: Path) -> None:
-    _, result = run(case, tmp_path)
+def test_the_metadata_says_that_times_marked_as_utc_are_local(case: str, runs: Runs) -> None:
+    _, result = runs(case)
     text = str(metadata_value(result, f"clean/{service_of(case)}_trips", "interpretations"))
     assert "pickup_datetime" in text
     assert "UTC" in text
 
 
-def test_the_airport_fee_is_that_of_the_column_that_has_one(tmp_path: Path) -> None:
-    deployment, _ = run("10-both-airport-fees", tmp_path)
+def test_the_airport_fee_is_that_of_the_column_that_has_one(runs: Runs) -> None:
+    deployment, _ = runs("10-both-airport-fees")
     published = pyarrow.parquet.read_table(CASES / "10-both-airport-fees" / "yellow_tripdata_2021-03.parquet")
     both = zip(published["airport_fee"].to_pylist(), published["Airport_fee"].to_pylist(), strict=True)
     clean = pyarrow.parquet.read_table(deployment.lake / "clean" / "yellow_trips" / f"{MONTH}.parquet")
@@ -126,8 +141,8 @@ def test_the_airport_fee_is_that_of_the_column_that_has_one(tmp_path: Path) -> N
     assert [None if fee is None else float(fee) for fee in clean["airport_fee"].to_pylist()] == expected
 
 
-def test_an_index_column_of_pandas_has_a_readable_name(tmp_path: Path) -> None:
-    _, result = run("12-pandas-index-bom-crlf-quotes", tmp_path)
+def test_an_index_column_of_pandas_has_a_readable_name(runs: Runs) -> None:
+    _, result = runs("12-pandas-index-bom-crlf-quotes")
     assert "(field 1)" in str(metadata_value(result, "clean/yellow_trips", "unknown_columns"))
 
 
@@ -143,8 +158,8 @@ def test_the_file_of_march_is_not_loaded_as_april(tmp_path: Path) -> None:
     assert failure_messages(run("17-wrong-month", tmp_path)[1]) == []
 
 
-def test_the_bytes_of_march_are_not_loaded_as_april(tmp_path: Path) -> None:
-    run("17-wrong-month", tmp_path)
+def test_the_bytes_of_march_are_not_loaded_as_april(runs: Runs, tmp_path: Path) -> None:
+    runs("17-wrong-month")[0].copy_to(tmp_path)
     deployment, result = run("17-wrong-month", tmp_path, "2021-04")
     (message,) = failure_messages(result)
     assert "has the same bytes as the file of 2021-03" in message
@@ -152,8 +167,8 @@ def test_the_bytes_of_march_are_not_loaded_as_april(tmp_path: Path) -> None:
     assert read_stored_month(deployment, "yellow", "2021-04").clean is None
 
 
-def test_run_config_allows_a_file_of_another_month(tmp_path: Path) -> None:
-    deployment, _ = run("17-wrong-month", tmp_path)
+def test_run_config_allows_a_file_of_another_month(runs: Runs, tmp_path: Path) -> None:
+    deployment = runs("17-wrong-month")[0].copy_to(tmp_path)
     config = {"allow_other_months": True, "allow_same_file": True}
     layers = [f"{layer}/yellow_trips" for layer in ("raw", "clean", "quarantine", "warehouse")]
     result = deployment.run("yellow", "2021-04", only=layers, cleaning=config)
