@@ -100,18 +100,17 @@ def holds_exactly(warehouse: Warehouse, trips: ParquetPartition, month: Month = 
 # --- replacing a month ------------------------------------------------------------------------------------------------
 
 
-def test_a_loaded_month_is_read_back_row_for_row(warehouse: Warehouse, lake: Lake) -> None:
+def test_a_loaded_month_is_read_back_row_for_row_also_by_another_client_and_after_a_second_load(
+    warehouse_backend: WarehouseBackend, lake: Lake
+) -> None:
     trips = publish_generated_month(lake, rows=300, dirty=7)
     assert trips.rows == 300
+    warehouse = warehouse_backend.open()
     replace_month(warehouse, trips)
     assert holds_exactly(warehouse, trips)
-
-
-def test_loading_a_month_twice_leaves_its_rows_once(warehouse: Warehouse, lake: Lake) -> None:
-    trips = publish_generated_month(lake)
-    replace_month(warehouse, trips)
     replace_month(warehouse, trips)
     assert holds_exactly(warehouse, trips)
+    assert holds_exactly(warehouse_backend.open(), trips)
 
 
 def test_a_month_can_shrink_or_become_empty_and_other_months_stay(warehouse: Warehouse, lake: Lake) -> None:
@@ -134,12 +133,6 @@ def test_an_empty_month_keeps_its_columns_and_types(warehouse: Warehouse, lake: 
     frame = warehouse.read_month(GREEN, MONTH)
     assert {name: str(type_) for name, type_ in frame.dtypes.items()} == {c.name: DTYPES[c.type] for c in GREEN.columns}
     assert warehouse.totals(GREEN, MONTH) == NO_ROWS
-
-
-def test_another_client_sees_the_loaded_month(warehouse_backend: WarehouseBackend, lake: Lake) -> None:
-    trips = publish_generated_month(lake)
-    replace_month(warehouse_backend.open(), trips)
-    assert holds_exactly(warehouse_backend.open(), trips)
 
 
 # --- values -----------------------------------------------------------------------------------------------------------
@@ -176,16 +169,12 @@ def test_rows_are_read_in_the_order_of_the_published_file_whatever_their_order_i
     assert warehouse.read_month(GREEN, MONTH)["source_row"].tolist() == list(range(1, 51))
 
 
-def test_columns_keep_the_case_of_their_names_and_have_descriptions_with_units(
+def test_columns_keep_the_case_of_their_names_and_have_the_latest_descriptions_with_units(
     warehouse_backend: WarehouseBackend, lake: Lake
 ) -> None:
-    replace_month(warehouse_backend.open(), publish_generated_month(lake))
-    assert dict(warehouse_backend.columns(GREEN.table)) == {c.name: c.description_with_unit for c in GREEN.columns}
-
-
-def test_a_changed_description_updates_the_comment(warehouse_backend: WarehouseBackend, lake: Lake) -> None:
     warehouse, trips = warehouse_backend.open(), publish_generated_month(lake)
     replace_month(warehouse, trips)
+    assert dict(warehouse_backend.columns(GREEN.table)) == {c.name: c.description_with_unit for c in GREEN.columns}
     columns = [
         dataclasses.replace(c, description='the driver\'s, "said" so.') if c.name == "vendor_id" else c
         for c in GREEN.columns
@@ -416,25 +405,24 @@ def test_the_error_for_a_changed_column_type_names_the_column_and_the_old_months
 # --- missing data -----------------------------------------------------------------------------------------------------
 
 
-def test_a_warehouse_that_does_not_exist_yet_is_empty(warehouse: Warehouse) -> None:
+def test_a_month_that_was_never_loaded_is_empty_and_the_error_for_a_missing_table_names_it_and_the_remedy(
+    warehouse: Warehouse, lake: Lake
+) -> None:
+    def require_missing(*names: str) -> None:
+        for name in names:
+            with pytest.raises(WarehouseTableMissingError) as error:
+                warehouse.read_month(GREEN, MONTH) if name == GREEN.table else warehouse.read_frame(name)
+            assert warehouse.table_name(name) in error.value.problem
+            assert "Materialize" in error.value.remedy
+
+    # Before the warehouse exists.
     assert warehouse.loaded_month(GREEN, MONTH) is None
     assert warehouse.totals(GREEN, MONTH) == NO_ROWS
-
-
-@pytest.mark.parametrize("exists", [False, True], ids=["no warehouse", "no table"])
-def test_the_error_for_a_missing_table_names_it_and_the_remedy(warehouse: Warehouse, exists: bool) -> None:
-    if exists:
-        store_rows(warehouse, "taxi_zones", ZONES)
-    with pytest.raises(WarehouseTableMissingError) as trips_error:
-        warehouse.read_month(GREEN, MONTH)
-    with pytest.raises(WarehouseTableMissingError) as frame_error:
-        warehouse.read_frame("other_zones")
-    for error, name in ((trips_error, "green_trips"), (frame_error, "other_zones")):
-        assert warehouse.table_name(name) in error.value.problem
-        assert "Materialize" in error.value.remedy
-
-
-def test_a_month_that_was_never_loaded_is_empty(warehouse: Warehouse, lake: Lake) -> None:
+    require_missing("green_trips", "other_zones")
+    # When it has another table.
+    store_rows(warehouse, "taxi_zones", ZONES)
+    require_missing("green_trips", "other_zones")
+    # When it has another month.
     replace_month(warehouse, publish_generated_month(lake))
     assert warehouse.loaded_month(GREEN, NEXT_MONTH) is None
     assert warehouse.totals(GREEN, NEXT_MONTH) == NO_ROWS
@@ -453,36 +441,33 @@ ZONES = pd.DataFrame(
 )
 
 
-def test_a_frame_is_read_back_equal_and_the_text_na_is_not_null(warehouse: Warehouse) -> None:
-    store_rows(warehouse, "taxi_zones", ZONES)
-    pd.testing.assert_frame_equal(warehouse.read_frame("taxi_zones"), ZONES)
-
-
-def test_a_frame_can_be_replaced_by_one_with_other_columns(warehouse_backend: WarehouseBackend) -> None:
+def test_a_frame_is_read_back_equal_and_can_be_replaced_by_one_with_other_columns(
+    warehouse_backend: WarehouseBackend,
+) -> None:
+    """The texts NA and null are not null."""
     warehouse = warehouse_backend.open()
     store_rows(warehouse, "taxi_zones", ZONES, descriptions={"zone": "A name."})
+    pd.testing.assert_frame_equal(warehouse.read_frame("taxi_zones"), ZONES)
     store_rows(warehouse, "taxi_zones", ZONES[["zone"]].head(2), descriptions={"zone": "The zone's name."})
     pd.testing.assert_frame_equal(warehouse.read_frame("taxi_zones"), ZONES[["zone"]].head(2))
     assert dict(warehouse_backend.columns("taxi_zones")) == {"zone": "The zone's name."}
 
 
-def test_a_failed_commit_of_a_frame_leaves_the_old_rows(warehouse_backend: WarehouseBackend) -> None:
+def test_a_frame_whose_commit_fails_or_whose_inputs_have_changed_leaves_the_old_rows(
+    warehouse_backend: WarehouseBackend,
+) -> None:
+    def fail() -> None:
+        raise ConcurrentUpdateError("Another run has changed the inputs.", remedy="Try again.")
+
     store_rows(warehouse_backend.open(), "taxi_zones", ZONES)
+    with pytest.raises(ConcurrentUpdateError):
+        store_rows(warehouse_backend.open(), "taxi_zones", ZONES.head(1), require_inputs_unchanged=fail)
+    pd.testing.assert_frame_equal(warehouse_backend.open().read_frame("taxi_zones"), ZONES)
     with pytest.MonkeyPatch.context() as monkeypatch:
         warehouse_backend.break_commit(monkeypatch)
         with pytest.raises(warehouse_backend.load_error):
             store_rows(warehouse_backend.open(), "taxi_zones", ZONES.head(1))
     pd.testing.assert_frame_equal(warehouse_backend.open().read_frame("taxi_zones"), ZONES)
-
-
-def test_a_frame_whose_inputs_have_changed_leaves_the_old_rows(warehouse: Warehouse) -> None:
-    def fail() -> None:
-        raise ConcurrentUpdateError("Another run has changed the inputs.", remedy="Try again.")
-
-    store_rows(warehouse, "taxi_zones", ZONES)
-    with pytest.raises(ConcurrentUpdateError):
-        store_rows(warehouse, "taxi_zones", ZONES.head(1), require_inputs_unchanged=fail)
-    pd.testing.assert_frame_equal(warehouse.read_frame("taxi_zones"), ZONES)
 
 
 def test_loading_trips_and_replacing_frames_do_not_affect_each_other(warehouse: Warehouse, lake: Lake) -> None:

@@ -208,11 +208,11 @@ def bytes_read() -> int:
         return int(counters.readline().split()[1])
 
 
-def test_the_sum_of_a_column_over_two_years_reads_only_that_column_and_is_exact(
+def test_the_sum_of_a_column_over_half_a_year_reads_only_that_column_and_is_exact(
     lake: LocalLake, tmp_path: Path
 ) -> None:
     warehouse = DuckDBWarehouse(file=str(tmp_path / "warehouse.duckdb"))
-    months = [Month(2020, 1).shift(number) for number in range(24)]
+    months = [Month(2020, 1).shift(number) for number in range(6)]
     files = column = 0
     for month in months:
         trips = publish_generated_month(lake, month, 12_000, seed=month.number)
@@ -226,7 +226,7 @@ def test_the_sum_of_a_column_over_two_years_reads_only_that_column_and_is_exact(
         expected = warehouse.query_native("SELECT sum(total_amount) AS dollars FROM taxi.green_trips")["dollars"][
             0
         ].as_py()
-    trips = taxi_assets.scan("clean/green_trips", "2020-01", "2021-12")
+    trips = taxi_assets.scan("clean/green_trips", "2020-01", "2020-06")
     lazy = pl.scan_pyarrow_dataset(trips).select(pl.col("total_amount").sum())
     before = bytes_read()
     total = lazy.collect().item()
