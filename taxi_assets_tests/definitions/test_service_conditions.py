@@ -24,9 +24,10 @@ ZONES = "reference/taxi_zones"
 class AutomationHarness:
     """An instance to which events are reported, and ticks of the sensor `automation_conditions`."""
 
-    def __init__(self, instance: dg.DagsterInstance) -> None:
+    def __init__(self, defs: dg.Definitions, instance: dg.DagsterInstance, evaluated: dg.AssetSelection) -> None:
         self.instance = instance
-        self.defs = build_definitions(Settings())
+        self.defs = defs
+        self.evaluated = evaluated
         self.cursor: dg.AssetDaemonCursor | None = None
 
     def materialize(self, asset: str, month: str | None, version: str) -> None:
@@ -67,7 +68,9 @@ class AutomationHarness:
 
     def tick(self) -> dict[str, set[str]]:
         """Evaluate the conditions once; return the requested months of marts and zones. Zones have the month ''."""
-        result = dg.evaluate_automation_conditions(defs=self.defs, instance=self.instance, cursor=self.cursor)
+        result = dg.evaluate_automation_conditions(
+            defs=self.defs, instance=self.instance, asset_selection=self.evaluated, cursor=self.cursor
+        )
         self.cursor = result.cursor
         requested: dict[str, set[str]] = {}
         for asset in (*ALL, ZONES):
@@ -76,14 +79,27 @@ class AutomationHarness:
         return requested
 
 
+@pytest.fixture(scope="module")
+def defs() -> dg.Definitions:
+    return build_definitions(Settings())
+
+
 @pytest.fixture
-def harness() -> Iterator[AutomationHarness]:
+def instance() -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.ephemeral() as instance:
-        yield AutomationHarness(instance)
+        yield instance
 
 
 @pytest.fixture
-def with_zones(harness: AutomationHarness) -> AutomationHarness:
+def harness(defs: dg.Definitions, instance: dg.DagsterInstance) -> AutomationHarness:
+    """A harness that evaluates the conditions of all assets."""
+    return AutomationHarness(defs, instance, dg.AssetSelection.all())
+
+
+@pytest.fixture
+def with_zones(defs: dg.Definitions, instance: dg.DagsterInstance) -> AutomationHarness:
+    """A harness that evaluates the conditions of the marts and of the assets upstream of them."""
+    harness = AutomationHarness(defs, instance, dg.AssetSelection.assets(*ALL).upstream())
     harness.materialize(ZONES, None, "1")
     harness.tick()
     return harness
