@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import sqlglot
 
 from taxi_assets.errors import (
     WarehouseConfigurationError,
@@ -60,10 +61,18 @@ def test_every_query_has_a_cost_limit_and_exceeding_it_is_a_permanent_error(
             use()
 
 
-def test_loading_a_month_costs_nothing(warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery) -> None:
+def test_loading_a_month_costs_one_query_of_its_amounts_and_row_numbers(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
+) -> None:
     load(warehouse, publish_generated_month(lake))
     load(warehouse, publish_generated_month(lake, rows=90, seed=1), "another-run")
-    assert {job.kind for job in bigquery.jobs} == {"load"}
+    assert [job.kind for job in bigquery.jobs] == ["load", "load", "query", "load"] * 2
+    for job in bigquery.jobs:
+        if job.kind == "query":
+            query = sqlglot.parse_one(job.settings["query"], read="bigquery")
+            columns = {column.name for column in query.find_all(sqlglot.exp.Column)}
+            assert columns == {*GREEN.money_columns, "source_row", "data_month"}
+            assert "maximumBytesBilled" in job.settings
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ __all__ = ["clients_wait_a_hundredth", "lake"]
 KILLED_RUN = "killed-run"
 
 # A load inserts these jobs, in this order.
-INVALIDATION, TRIPS_LOAD, LEDGER_LOAD = range(3)
+INVALIDATION, TRIPS_LOAD, COUNT, LEDGER_LOAD = range(4)
 
 
 def load_month(
@@ -73,6 +73,7 @@ def materialize(warehouse: Warehouse, trips: ParquetPartition) -> object:
         pytest.param(INVALIDATION, True, "invalidated", "old", "replaced", id="after the invalidation"),
         pytest.param(TRIPS_LOAD, False, "invalidated", "old", "replaced", id="before the job is accepted"),
         pytest.param(TRIPS_LOAD, True, "invalidated", "new", "replaced", id="while the job runs"),
+        pytest.param(COUNT, False, "invalidated", "new", "replaced", id="before the count"),
         pytest.param(LEDGER_LOAD, False, "invalidated", "new", "replaced", id="before the ledger row"),
         pytest.param(LEDGER_LOAD, True, "new", "new", "unchanged", id="after the ledger row"),
     ],

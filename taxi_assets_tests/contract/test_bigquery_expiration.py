@@ -14,7 +14,7 @@ from taxi_assets.tlc.services.green import GREEN
 from taxi_assets_tests.contract.bigquery_fixtures import clients_wait_a_hundredth, lake, load, warehouse
 from taxi_assets_tests.contract.mart_trips import ZONES
 from taxi_assets_tests.contract.stores.bigquery import DATASET, PROJECT
-from taxi_assets_tests.contract.test_any_warehouse import holds_exactly
+from taxi_assets_tests.contract.test_any_warehouse import NEXT_MONTH, holds_exactly
 from taxi_assets_tests.google.bigquery import BigQuery, Fault
 from taxi_assets_tests.table_rows import store_rows
 from taxi_assets_tests.trips import MONTH, publish_generated_month
@@ -106,7 +106,43 @@ def test_a_table_whose_partitions_expire_is_refused_with_the_statement_that_fixe
     assert (
         error.value.problem == f"{name} has an expiration: BigQuery deletes each partition 36500 days after its date."
     )
-    assert error.value.remedy == f"Run: ALTER TABLE {name} SET OPTIONS (partition_expiration_days = NULL)."
+    assert error.value.remedy == (
+        f"Run: ALTER TABLE {name} SET OPTIONS (partition_expiration_days = NULL). Then materialize the rows again that "
+        "BigQuery has deleted already."
+    )
+
+
+@pytest.mark.parametrize("table", ["green_trips", "green_trips_loads", "od_flows"])
+def test_a_table_whose_months_have_all_been_deleted_by_its_expiration_is_refused(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery, table: str
+) -> None:
+    replace_all(warehouse, lake)
+    bigquery.catalog.get(DATASET, table).created -= DAY
+    update(warehouse, table, days=1)
+    assert bigquery.table(DATASET, table)["numRows"] == "0"
+    with pytest.raises(WarehouseConfigurationError, match=r"has an expiration.* Then materialize the rows again"):
+        replace_all(warehouse, lake)
+
+
+def test_a_month_that_bigquery_has_deleted_counts_as_not_loaded(warehouse: BigQueryWarehouse, lake: GcsLake) -> None:
+    empty = publish_generated_month(lake, NEXT_MONTH, rows=0)
+    warehouse.replace_month(GREEN, NEXT_MONTH, empty, run_id="a-run")
+    load(warehouse, publish_generated_month(lake))
+    assert warehouse.loaded_month(GREEN, MONTH) is not None
+    update(warehouse, "green_trips", days=1)
+    assert warehouse.loaded_month(GREEN, MONTH) is None
+    assert warehouse.loaded_month(GREEN, NEXT_MONTH) is not None
+
+
+@pytest.mark.parametrize("answer", [Fault(status=503, after=True), Fault(reset=True, after=True)], ids=["503", "reset"])
+def test_a_lost_answer_to_the_removal_of_an_expiration_is_no_error(
+    warehouse: BigQueryWarehouse, bigquery: BigQuery, answer: Fault
+) -> None:
+    """The repeated request has the old etag, so BigQuery answers 412."""
+    make_dataset(warehouse, default_table_expiration_ms=90 * DAY)
+    bigquery.script(answer, method="PATCH", path="/taxi_zones")
+    store_rows(warehouse, "taxi_zones", ZONES)
+    assert "expirationTime" not in bigquery.table(DATASET, "taxi_zones")
 
 
 def test_a_table_of_an_asset_that_expires_is_refused(warehouse: BigQueryWarehouse) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
+import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,11 +17,15 @@ import duckdb
 import pytest
 
 from taxi_assets.errors import TaxiAssetsError
+from taxi_assets.marts.mart import marts
 from taxi_assets.storage.lake.local_lake import LocalLake
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets_tests.contract.bigquery_fixtures import clients_wait_a_hundredth, lake, load
+from taxi_assets_tests.contract.mart_trips import ZONES
 from taxi_assets_tests.contract.stores.bigquery import DATASET, open_warehouse
+from taxi_assets_tests.contract.test_bigquery_expiration import DAY
 from taxi_assets_tests.google.bigquery import BigQuery, Fault, Request
+from taxi_assets_tests.table_rows import store_rows
 from taxi_assets_tests.trips import MONTH, publish_generated_month
 
 if TYPE_CHECKING:
@@ -193,6 +198,57 @@ def test_whichever_other_call_fails_the_ledger_is_true_and_the_next_run_recovers
         loads.restore(old)
         with naming(call):
             break_call(loads, number, old, new, fault)
+
+
+LOST = {name: FAULTS[f"{name}, with effect"] for name in ("a dropped connection", "404", "503", "504")}
+
+
+@pytest.mark.parametrize("fault", LOST.values(), ids=LOST)
+@pytest.mark.parametrize("kind", ["of a table", "of a first table", "of a mart", "of a first mart"])
+def test_whichever_answer_of_another_replacement_is_lost_it_succeeds_or_the_next_one_does(
+    loads: Loads, versions: dict[str, ParquetPartition], kind: str, fault: Fault
+) -> None:
+    loads.load(versions["new"])
+    store_rows(loads.warehouse(), "taxi_zones", ZONES)  # the mart reads it
+    is_first, is_mart = "first" in kind, "mart" in kind
+    mart = marts()["od_flows"]
+    name = mart.name if is_mart else "taxi_zones"
+
+    def replace() -> None:
+        if is_mart:
+            loads.warehouse().replace_mart(mart, MONTH, [GREEN], run_id=uuid.uuid4().hex)
+        else:
+            store_rows(loads.warehouse(), name, ZONES)
+
+    def reset() -> None:
+        if is_first:
+            with loads.warehouse().api.get_client() as client:
+                client.delete_table(f"{DATASET}.{name}", not_found_ok=True)
+
+    with loads.warehouse().api.get_client() as client:
+        dataset = client.get_dataset(DATASET)
+        dataset.default_table_expiration_ms = dataset.default_partition_expiration_ms = 90_000 * DAY
+        client.update_dataset(dataset, ["default_table_expiration_ms", "default_partition_expiration_ms"])
+    replace()
+    reset()
+    known = len(loads.double.requests)
+    replace()
+    calls = [call_name(request) for request in loads.double.requests[known:]]
+    assert is_first == any(call.startswith("PATCH") for call in calls)
+    rows = loads.double.rows(f"{DATASET}.{name}")
+    for number, call in enumerate(calls):
+        reset()
+        loads.double.script(*[Fault()] * number, fault)
+        with naming(call):
+            try:
+                replace()
+            except TaxiAssetsError:
+                assert fault not in RETRIED
+                loads.double.settle()
+                replace()
+            assert sorted(loads.double.rows(f"{DATASET}.{name}")) == sorted(rows)
+            assert "expirationTime" not in loads.double.table(DATASET, name)
+            assert "expirationMs" not in loads.double.table(DATASET, name).get("timePartitioning", {})
 
 
 def test_a_read_whose_answer_never_comes_is_repeated(loads: Loads, versions: dict[str, ParquetPartition]) -> None:

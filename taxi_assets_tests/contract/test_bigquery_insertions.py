@@ -9,7 +9,8 @@ import pytest
 
 from taxi_assets.errors import WarehouseConfigurationError, WarehouseUnreachableError
 from taxi_assets.marts.mart import marts
-from taxi_assets.storage.warehouse.bigquery import job_runner
+from taxi_assets.storage.lake.local_lake import LocalLake
+from taxi_assets.storage.warehouse.bigquery import job_runner, loading
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets_tests.contract.bigquery_fixtures import clients_wait_a_hundredth, clock, lake, load, loads, warehouse
 from taxi_assets_tests.contract.mart_trips import ZONES
@@ -20,6 +21,8 @@ from taxi_assets_tests.trips import MONTH, publish_generated_month
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
+    from types import ModuleType
 
     from taxi_assets.storage.lake.gcs_lake import GcsLake
     from taxi_assets.storage.lake.objects import ParquetPartition
@@ -36,7 +39,12 @@ ACCEPTED = Fault(status=504, after=True)
 def half_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up after half a second instead of ten minutes."""
     for name in ("_INSERT_RETRY", "_GET_JOB_RETRY"):
-        monkeypatch.setattr(job_runner, name, getattr(job_runner, name).with_timeout(0.5))
+        limit(monkeypatch, job_runner, name, 0.5)
+
+
+def limit(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, seconds: float) -> None:
+    """Give a retry policy of a module less time."""
+    monkeypatch.setattr(module, name, getattr(module, name).with_timeout(seconds))
 
 
 @pytest.fixture
@@ -108,6 +116,119 @@ def test_a_refused_insertion_keeps_the_old_month_and_its_ledger_row(
 ) -> None:
     bigquery.script(Fault(reason=reason, message="No."), method="POST", path=JOBS, body="green_trips$")
     with pytest.raises((WarehouseConfigurationError, WarehouseUnreachableError), match=r"40[03] No\. [A-Z]"):
+        load(warehouse, new)
+    assert holds_exactly(warehouse, old)
+
+
+@pytest.mark.parametrize("kind", ["Table taxi-project:taxi.green_trips", "Dataset taxi-project:taxi", "Project x"])
+def test_a_missing_destination_is_a_refusal(
+    warehouse: BigQueryWarehouse, bigquery: BigQuery, old: ParquetPartition, new: ParquetPartition, kind: str
+) -> None:
+    fault = Fault(status=404, message=f"Not found: {kind}")
+    bigquery.script(fault, method="POST", path=JOBS, body="green_trips$")
+    with pytest.raises(WarehouseConfigurationError) as error:
+        load(warehouse, new)
+    assert "suspect" not in error.value.problem
+    assert holds_exactly(warehouse, old)
+
+
+@pytest.mark.usefixtures("old")
+def test_a_missing_destination_proves_nothing_after_an_uncertain_insertion(
+    warehouse: BigQueryWarehouse, bigquery: BigQuery, new: ParquetPartition
+) -> None:
+    missing = Fault(status=404, message="Not found: Dataset taxi-project:taxi")
+    bigquery.script(ACCEPTED, missing, method="POST", path=JOBS, body="green_trips$")
+    bigquery.script(Fault(status=404), method="GET", path="/jobs/taxi_assets-green_trips-")
+    with pytest.raises(WarehouseConfigurationError, match=SUSPECT):
+        load(warehouse, new)
+    assert warehouse.loaded_month(GREEN, MONTH) is None
+
+
+# --- a second fault after a lost answer -------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("old")
+def test_a_job_that_finished_makes_the_month_suspect_if_its_rows_cannot_be_counted(
+    warehouse: BigQueryWarehouse, bigquery: BigQuery, new: ParquetPartition
+) -> None:
+    bigquery.script(ACCEPTED, method="POST", path=JOBS, body="green_trips$")
+    bigquery.script(Fault(reason="accessDenied"), method="POST", path=JOBS, body="SELECT COUNT")
+    with pytest.raises(WarehouseConfigurationError, match=SUSPECT):
+        load(warehouse, new)
+    assert warehouse.totals(GREEN, MONTH) == new.report.clean
+    assert warehouse.loaded_month(GREEN, MONTH) is None
+
+
+@pytest.mark.usefixtures("old")
+def test_a_job_that_finished_makes_the_month_suspect_if_another_one_is_refused(
+    warehouse: BigQueryWarehouse, bigquery: BigQuery, lake: GcsLake, new: ParquetPartition
+) -> None:
+    foreign = publish_generated_month(lake, rows=30, seed=4, layer="foreign")
+
+    def load_foreign_trips() -> None:
+        load(warehouse, foreign, "another-run")
+
+    bigquery.script(ACCEPTED, method="POST", path=JOBS, body="green_trips$")
+    bigquery.script(Fault(before=load_foreign_trips), method="POST", path=JOBS, body="SELECT COUNT")
+    refused = Fault(reason="quotaExceeded")
+    bigquery.script(Fault(), refused, method="POST", path=JOBS, body="green_trips$")
+    with pytest.raises(WarehouseUnreachableError, match=SUSPECT):
+        load(warehouse, new)
+    assert warehouse.totals(GREEN, MONTH) == foreign.report.clean
+    assert warehouse.loaded_month(GREEN, MONTH) is None
+
+
+# --- uploads ----------------------------------------------------------------------------------------------------------
+
+
+def uploads(bigquery: BigQuery, table: str) -> int:
+    """Return how many uploads into a table were started."""
+    return len(
+        [
+            request
+            for request in bigquery.requests
+            if "/upload/" in request.path and request.method == "POST" and table.encode() in request.body_bytes
+        ]
+    )
+
+
+@pytest.mark.parametrize("table", ["green_trips_loads$", "green_trips$", "taxi_zones"])
+def test_a_failed_upload_is_not_repeated_by_the_client_itself(
+    warehouse: BigQueryWarehouse, bigquery: BigQuery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    """The client would repeat it for minutes, and only then would `_INSERT_RETRY` compare the time with its limit."""
+    limit(monkeypatch, job_runner, "_INSERT_RETRY", 0)
+    bigquery.script(*[Fault(status=503)] * 100, method="POST", path="/upload/", body=table)
+    trips = publish_generated_month(LocalLake(folder=str(tmp_path)))
+    with pytest.raises(WarehouseUnreachableError):
+        store_rows(warehouse, "taxi_zones", ZONES) if table == "taxi_zones" else load(warehouse, trips)
+    assert uploads(bigquery, table) == 1
+
+
+@pytest.mark.usefixtures("old")
+def test_a_clean_up_that_is_not_answered_ends_soon_and_is_logged(
+    warehouse: BigQueryWarehouse,
+    bigquery: BigQuery,
+    new: ParquetPartition,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    limit(monkeypatch, loading, "_SHORT_RETRY", 0.5)
+    bigquery.script_job(JobFault("invalid", "No."), kind="load", destination="green_trips$")
+    hangs = [Fault(hang=True)] * 10  # until the warehouse's own timeout, which is 30 seconds
+    bigquery.script(Fault(), *hangs, method="POST", path="/upload/", body="green_trips_loads$")
+    with caplog.at_level(logging.WARNING), pytest.raises(WarehouseConfigurationError, match="400 No"):
+        load(warehouse, new)
+    assert "could not restore the row of green 2020-10" in caplog.text
+    assert uploads(bigquery, "green_trips_loads$") < 5
+
+
+def test_a_clean_up_that_fails_once_is_repeated(
+    warehouse: BigQueryWarehouse, bigquery: BigQuery, old: ParquetPartition, new: ParquetPartition
+) -> None:
+    bigquery.script_job(JobFault("invalid", "No."), kind="load", destination="green_trips$")
+    bigquery.script(Fault(), Fault(status=503), method="POST", path="/upload/", body="green_trips_loads$")
+    with pytest.raises(WarehouseConfigurationError, match="400 No"):
         load(warehouse, new)
     assert holds_exactly(warehouse, old)
 

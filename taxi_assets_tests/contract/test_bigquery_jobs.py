@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from google.api_core import exceptions as api_errors
 
 from taxi_assets.errors import (
     WarehouseConfigurationError,
     WarehouseUnreachableError,
 )
 from taxi_assets.storage.lake.local_lake import LocalLake
+from taxi_assets.storage.warehouse.bigquery import job_runner
 from taxi_assets_tests.contract.bigquery_fixtures import (
     clients_wait_a_hundredth,
     lake,
@@ -173,6 +175,25 @@ def test_a_canceled_job_is_reported_as_canceled(
         WarehouseConfigurationError, match=r": the job was canceled \(.*\)\. Materialize the asset again\. \["
     ):
         load(warehouse, publish_generated_month(lake))
+
+
+def test_an_interruption_after_a_job_has_failed_stays_an_interruption(
+    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trips = publish_generated_month(lake)
+    wait = job_runner.wait_for_job
+
+    def wait_and_be_interrupted(job: Any) -> None:
+        try:
+            wait(job)
+        except api_errors.GoogleAPICallError:
+            raise KeyboardInterrupt from None
+
+    monkeypatch.setattr(job_runner, "wait_for_job", wait_and_be_interrupted)
+    bigquery.script_job(JobFault("backendError"), kind="load", destination="green_trips$")
+    with pytest.raises(KeyboardInterrupt):
+        load(warehouse, trips)
+    assert len(loads(bigquery)) == 1
 
 
 @pytest.mark.parametrize("reason", ["backendError", "tableUnavailable", "jobInternalError"])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import dagster as dg
+import pyarrow.parquet
 import pytest
 
 from taxi_assets.checks import concurrent_runs
@@ -18,7 +20,7 @@ from taxi_assets.errors import (
 )
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.storage.lake.local_lake import LocalLake
-from taxi_assets.storage.lake.objects import ParquetPartition
+from taxi_assets.storage.lake.objects import ParquetPartition, StagedParquet
 from taxi_assets.storage.warehouse.bigquery import BigQueryWarehouse
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets_tests.contract.bigquery_fixtures import (
@@ -55,6 +57,17 @@ def replaced_by(lake: GcsLake, trips: ParquetPartition) -> Callable[[], None]:
     return act
 
 
+def with_wrong_footer(trips: ParquetPartition, change: dict[str, int]) -> ParquetPartition:
+    """Publish the rows of an object again, with other control totals in the report of the footer."""
+    report = trips.report.model_copy(update={"clean": trips.report.clean.model_copy(update=change)})
+    with trips.lake.staging() as folder, trips.as_local_file() as path:
+        file = folder / "wrong.parquet"
+        table = pyarrow.parquet.read_table(path)
+        pyarrow.parquet.write_table(table.replace_schema_metadata(report.footer()), file)
+        prefix = trips.key.removesuffix(".parquet")
+        return ParquetPartition.publish(trips.lake, prefix, StagedParquet(file, report, trips.version), run_id="a run")
+
+
 def test_an_object_replaced_between_count_and_load_is_not_recorded_as_the_counted_one(
     warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
 ) -> None:
@@ -81,18 +94,27 @@ def test_an_object_replaced_during_its_load_is_not_recorded_as_the_counted_one(
     assert warehouse.loaded_month(GREEN, MONTH) is None
 
 
-def test_a_job_that_wrote_another_number_of_rows_is_an_error(
-    warehouse: BigQueryWarehouse, lake: GcsLake, bigquery: BigQuery
+@pytest.mark.parametrize("change", [{"cents": 4_541_288}, {"source_rows": 1}], ids=["amounts", "row numbers"])
+def test_an_object_whose_footer_has_wrong_sums_is_not_recorded_as_loaded(
+    warehouse: BigQueryWarehouse, lake: GcsLake, change: dict[str, int]
 ) -> None:
-    trips = publish_generated_month(lake)
-
-    def replace_by_fewer_rows() -> None:
-        publish_generated_month(lake, rows=7, seed=5)
-
-    bigquery.script_job(JobFault(before_run=replace_by_fewer_rows), kind="load", destination="green_trips$")
-    with pytest.raises(ReconciliationError, match=f"produced 7 rows.*{SUSPECT}"):
-        load(warehouse, trips)
+    load(warehouse, publish_generated_month(lake))
+    actual = publish_generated_month(lake, rows=90, seed=1, layer="newer")
+    wrong = with_wrong_footer(actual, change)
+    with pytest.raises(ReconciliationError, match=f"produced {re.escape(str(actual.report.clean))};.*{SUSPECT}"):
+        load(warehouse, wrong, "another-run")
     assert warehouse.loaded_month(GREEN, MONTH) is None
+
+
+def test_an_object_whose_footer_has_a_wrong_number_of_rows_does_not_replace_the_old_month(
+    warehouse: BigQueryWarehouse, lake: GcsLake
+) -> None:
+    old = publish_generated_month(lake)
+    load(warehouse, old)
+    wrong = with_wrong_footer(publish_generated_month(lake, rows=90, seed=1, layer="newer"), {"rows": 91})
+    with pytest.raises(ReconciliationError, match=r"produced 90 rows.*The month is unchanged\."):
+        load(warehouse, wrong, "another-run")
+    assert holds_exactly(warehouse, old)
 
 
 def test_a_month_whose_ledger_row_failed_counts_as_not_loaded_and_is_loaded_again(

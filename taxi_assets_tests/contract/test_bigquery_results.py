@@ -5,15 +5,17 @@ from __future__ import annotations
 import datetime as dt
 import socket
 import time
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pytest
 
-from taxi_assets.errors import WarehouseConfigurationError, WarehouseUnreachableError
+from taxi_assets.errors import WarehouseConfigurationError, WarehouseSchemaError, WarehouseUnreachableError
 from taxi_assets.resources.google import BigQueryClientResource
 from taxi_assets.storage.partition_rows import Condition
 from taxi_assets.storage.warehouse.bigquery import result_rows
+from taxi_assets.storage.warehouse.bigquery.queries import cast_batch
 from taxi_assets.storage.warehouse.bigquery.result_rows import sort_batches
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets_tests.contract.bigquery_fixtures import clients_wait_a_hundredth, lake, load, warehouse
@@ -194,3 +196,17 @@ def test_points_in_time_stay_in_utc_on_a_machine_elsewhere(monkeypatch: pytest.M
 def test_no_rows_stay_no_rows() -> None:
     schema = pa.schema({"zone": pa.string()})
     assert sum(batch.num_rows for batch in sort_batches([], schema, ["zone"])) == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "type_"),
+    [
+        (pa.array([Decimal("0.12345678901")]), pa.decimal128(38, 9)),
+        (pa.array([[1, 2]]), pa.string()),
+    ],
+    ids=["BIGNUMERIC with 11 decimals", "ARRAY"],
+)
+def test_a_column_that_cannot_be_read_is_named(values: pa.Array, type_: pa.DataType) -> None:
+    batch = pa.RecordBatch.from_arrays([pa.array([1]), values], names=["id", "odd"])
+    with pytest.raises(WarehouseSchemaError, match=r"Column odd of `p\.d\.t` cannot be read: .* Read a view"):
+        cast_batch(batch, pa.schema([("id", pa.int64()), ("odd", type_)]), "p.d.t")

@@ -33,6 +33,7 @@ from taxi_assets_tests.deployments.doctor_runner import (
     skipped,
 )
 from taxi_assets_tests.deployments.files import read_yaml
+from taxi_assets_tests.google.bigquery import BigQuery, JobFault
 from taxi_assets_tests.google.cloud_storage import Fault
 from taxi_assets_tests.google.service_account import EMAIL, ServiceAccount
 from taxi_assets_tests.loopback_publisher import Answer, LoopbackPublisher
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from taxi_assets_tests.contract.stores.postgres import Server
-    from taxi_assets_tests.google.bigquery import BigQuery
     from taxi_assets_tests.google.cloud_storage import CloudStorage
 
 __all__ = ["bigquery", "cloud_storage", "home", "postgres_server", "postgres_url", "service_account"]
@@ -306,6 +306,24 @@ def test_bucket_and_dataset_in_incompatible_locations_are_a_fault_that_names_bot
         "Create the dataset in the location of the bucket, or the bucket in that of the dataset (docs/google-cloud.md)."
     }
     assert cloud_storage.objects() == {}
+
+
+def test_another_error_of_the_load_from_the_lake_does_not_blame_locations(
+    home: Path, on_google: dict[str, str], bigquery: BigQuery
+) -> None:
+    bigquery.script_job(JobFault("invalid", "The file is damaged."), kind="load")
+    message = faults(doctor(home, **on_google))["warehouse"]
+    assert message.startswith("BigQuery cannot load from the lake: 400 The file is damaged. ")
+    assert message.endswith("Check TAXI_LAKE and TAXI_WAREHOUSE.")
+
+
+def test_the_load_from_the_lake_never_creates_a_table(
+    home: Path, on_google: dict[str, str], bigquery: BigQuery
+) -> None:
+    """BigQuery may start it after the doctor has deleted the table."""
+    assert faults(doctor(home, **on_google)) == {}
+    loads = [job for job in bigquery.jobs if job.kind == "load"]
+    assert [job.settings.get("createDisposition") for job in loads] == ["CREATE_NEVER"]
 
 
 def test_a_bucket_that_bigquery_may_not_read_is_a_fault_of_the_warehouse(

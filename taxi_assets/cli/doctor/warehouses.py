@@ -102,17 +102,15 @@ def _bigquery(checks: CheckRunner, settings: Settings, address: BigQueryAddress)
             dataset.location = place = address.location or "US"
             client.create_dataset(dataset, **once)
             state = f"will be created on first use, in {place}"
-            table, delete = (
-                f"{address.project}.{probe}.probe",
-                partial(client.delete_dataset, dataset, delete_contents=True),
-            )
+            table = f"{address.project}.{probe}.probe"
+            delete = partial(client.delete_dataset, dataset, delete_contents=True)
         else:
             _require_location(name, place, address.location)
             table = f"{name}.{probe}"
-            client.create_table(bigquery.Table(table, [bigquery.SchemaField("data_month", "DATE")]), **once)
             state = f"exists, in {place}; tables can be created"
-            delete = partial(client.delete_table, table)
+            delete = partial(client.delete_table, table, not_found_ok=True)
         try:
+            client.create_table(bigquery.Table(table, [bigquery.SchemaField("data_month", "DATE")]), **once)
             if lake is not None:
                 bucket_place = _load_from_lake(settings, client, table, place, once)
                 state = f"{state}, and loaded from the lake, whose bucket is in {bucket_place}"
@@ -147,16 +145,23 @@ def _load_from_lake(settings: Settings, client: Any, table: str, place: str, onc
             bucket_place = str(lake.storage.get_client().get_bucket(lake.bucket, **once).location)
         except Forbidden:
             bucket_place = "a location that cannot be read without storage.buckets.get"
-        config = bigquery.LoadJobConfig(source_format=bigquery.SourceFormat.PARQUET)
+        config = bigquery.LoadJobConfig(
+            source_format=bigquery.SourceFormat.PARQUET,
+            # BigQuery may start the job after the table has been deleted.
+            create_disposition=bigquery.CreateDisposition.CREATE_NEVER,
+        )
         try:
             job = client.load_table_from_uri(lake.uri(key), table, location=place, job_config=config, **once)
             job.result(timeout=2 * once["timeout"])
         except (BadRequest, NotFound) as error:
+            message = describe_google_error(error)
             raise WarehouseConfigurationError(
-                f"BigQuery cannot load from the lake: {describe_google_error(error)}. The bucket {lake.bucket} is in "
-                f"{bucket_place}, and the dataset is in {place}.",
+                f"BigQuery cannot load from the lake: {message}. The bucket {lake.bucket} is in {bucket_place}, and "
+                f"the dataset is in {place}.",
                 remedy="Create the dataset in the location of the bucket, or the bucket in that of the dataset "
-                "(docs/google-cloud.md).",
+                "(docs/google-cloud.md)."
+                if "different locations" in message
+                else "Check TAXI_LAKE and TAXI_WAREHOUSE.",
             ) from None
     return bucket_place
 

@@ -103,8 +103,8 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
 
         Creates the table if it is missing, adds columns that are new in the schema (null in other months), and updates
         the descriptions of columns. The control totals are compared with the trips' report before the rows become
-        visible: those of the loaded rows, or those in the footer of the Parquet object if the warehouse loads it in one
-        atomic job (BigQuery). Such a warehouse also compares the number of loaded rows before it writes the ledger.
+        visible. A warehouse that cannot count them before (BigQuery) compares the footer of the Parquet object before,
+        and counts the loaded rows before it writes the ledger.
 
         Args:
             service: The service; its table is `service.table`.
@@ -121,9 +121,9 @@ class Warehouse(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dags
 
     @abstractmethod
     def loaded_month(self, service: Service, month: Month) -> LoadedMonth | None:
-        """Return the ledger's row for the month.
+        """Return the ledger's row for the month; None if nothing is loaded, or the rows were deleted (in BigQuery).
 
-        It is None if nothing is loaded, or while a run replaces the month in two steps (see `replacing_run_id`).
+        It is also None while a run replaces the month in two steps (see `replacing_run_id`).
         """
 
     def replacing_run_id(self, service: Service, month: Month) -> str | None:  # noqa: ARG002  (for warehouses to override)

@@ -96,9 +96,15 @@ class BigQueryWarehouse(Warehouse):
             ).replace()
 
     def loaded_month(self, service: Service, month: Month) -> LoadedMonth | None:
-        """Return the month's ledger row, without a query; None if there is no valid row."""
+        """Return the month's ledger row, without a query.
+
+        None if there is no valid row, or if the month has rows according to it, but its partition has none: someone
+        has deleted it, or it has expired.
+        """
         row = self._ledger_row(service, month)
         if row is None or None in row.values():  # invalidated, or written before the ledger had all its columns
+            return None
+        if row["row_count"] and not self._has_rows(service, month):
             return None
         totals = ControlTotals(rows=row["row_count"], cents=row["cents"], source_rows=row["source_rows"])
         return LoadedMonth(row["data_version"], totals, row["run_id"])
@@ -116,6 +122,11 @@ class BigQueryWarehouse(Warehouse):
             name = partition_name(self._table(ledger_name(service)), month)
             rows = list_rows(client, name, LEDGER_SCHEMA).to_pylist()
         return rows[0] if rows else None
+
+    def _has_rows(self, service: Service, month: Month) -> bool:
+        with self.client(f"{service.name} {month} cannot be read") as client:
+            name = partition_name(self._table(service.table), month)
+            return bool(list_rows(client, name, LEDGER_SCHEMA[:1], 1).num_rows)
 
     def totals(self, service: Service, month: Month) -> ControlTotals:
         """Compute the month's control totals by one query of its partition; all zero if there is no table."""

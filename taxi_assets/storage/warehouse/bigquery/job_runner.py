@@ -15,7 +15,7 @@ from google.auth import exceptions as auth_errors
 from requests.exceptions import SSLError
 
 from taxi_assets.errors import TaxiAssetsError, WarehouseUnreachableError
-from taxi_assets.google_auth import TRANSIENT_REASONS, error_reasons, is_transient_error
+from taxi_assets.google_auth import TRANSIENT_REASONS, describe_google_error, error_reasons, is_transient_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +32,7 @@ NO_RETRY: Any = None  # the client's type information does not allow None, its d
 _TRANSIENT_REASONS = TRANSIENT_REASONS - {"quotaExceeded"}
 # With these reasons, BigQuery has refused the request before doing anything.
 _LIMIT_REASONS = {"rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded", "jobRateLimitExceeded"}
+_MISSING_DESTINATION = tuple(f"404 Not found: {kind} " for kind in ("Table", "Dataset", "Project"))
 
 
 class _TransientJobError(Exception):
@@ -179,11 +180,11 @@ def wait_for_job(job: Any) -> None:
 def _finish(job: Any, on_job_left_running: Callable[[str], None]) -> None:
     try:
         wait_for_job(job)
-    except BaseException:
+    except BaseException as raised:
         error = job.error_result
         if error is None:
             on_job_left_running(job.job_id)
-        elif error.get("reason") in _TRANSIENT_REASONS:
+        elif error.get("reason") in _TRANSIENT_REASONS and isinstance(raised, Exception):  # not an interrupted run
             raise _TransientJobError(f"{job.job_id} failed: {error.get('message', error['reason'])}") from None
         raise
 
@@ -236,12 +237,15 @@ def _find_job(client: bigquery.Client, job_id: str, location: str, error: Except
 def _proves_refusal(error: BaseException) -> bool:
     """Return whether an error of an insertion proves that BigQuery has not accepted the job.
 
-    An error of this package or of the credentials occurs before the request is sent. A 404 proves nothing: BigQuery
-    also sends it for a job that it has accepted (https://github.com/googleapis/python-bigquery/issues/2134).
+    An error of this package or of the credentials occurs before the request is sent. A 404 proves something only if it
+    is about a table, a dataset or a project: BigQuery also sends a 404 for a job that it has accepted
+    (https://github.com/googleapis/python-bigquery/issues/2134).
     """
     if isinstance(error, TaxiAssetsError | auth_errors.GoogleAuthError):
         return True
-    if not isinstance(error, api_errors.ClientError) or isinstance(error, api_errors.Conflict | api_errors.NotFound):
+    if isinstance(error, api_errors.NotFound):
+        return describe_google_error(error).startswith(_MISSING_DESTINATION)
+    if not isinstance(error, api_errors.ClientError) or isinstance(error, api_errors.Conflict):
         return False
     reasons = error_reasons(error)  # empty if a proxy has answered
     return bool(reasons) and not reasons & (TRANSIENT_REASONS - _LIMIT_REASONS)

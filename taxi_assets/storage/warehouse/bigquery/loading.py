@@ -81,12 +81,14 @@ class MonthLoad:
 
     | state before       | method             | step                                                                 |
     |--------------------|--------------------|----------------------------------------------------------------------|
-    | UNCHANGED          | `_verify_object`   | 1. Compare the footer of the Parquet object with its report.         |
+    | UNCHANGED          | `_verify_object`   | 1. Compare the footer of the Parquet object with its report; in a    |
+    |                    |                    |    local lake, its rows.                                             |
     |                    | `_write_partition` | 2. Invalidate the ledger row: null data version, id of this run.     |
     | LEDGER_INVALIDATED |                    | 3. Replace the partition in one load job; delete it if the month has |
     |                    |                    |    no rows.                                                          |
-    | PARTITION_WRITTEN  | `_write_ledger`    | 4. Check that the object is still current, then write the ledger row.|
-    | LEDGER_WRITTEN     | `_confirm`         | 5. Check the object once more, unless a newer run has written the    |
+    | PARTITION_WRITTEN  |                    | 4. Count the partition by a query, and compare it with the report.   |
+    |                    | `_write_ledger`    | 5. Check that the object is still current, then write the ledger row.|
+    | LEDGER_WRITTEN     | `_confirm`         | 6. Check the object once more, unless a newer run has written the    |
     |                    |                    |    ledger row since.                                                 |
     | CONFIRMED          |                    |                                                                      |
 
@@ -98,8 +100,8 @@ class MonthLoad:
     | after step 2, before BigQuery accepts the job | invalidated | old           | loads the month                 |
     | after BigQuery accepted the job, which keeps  | invalidated | old, then new | loads the month                 |
     | running                                       |             |               |                                 |
-    | after step 3, before step 4 ends              | invalidated | new           | loads the month                 |
-    | after step 4                                  | new         | new           | skips the month: it is unchanged|
+    | after step 3, before step 5 ends              | invalidated | new           | loads the month                 |
+    | after step 5                                  | new         | new           | skips the month: it is unchanged|
 
     A retry of the same run is special, because it uses the same job id: it waits for the job of the first attempt if
     that still runs, and reuses it if it has finished and the partition still has the expected totals. An invalidated
@@ -116,10 +118,14 @@ class MonthLoad:
     | LEDGER_WRITTEN     | although this load changed the partition. The error says that the partition is suspect.   |
     |                    | The next run loads the month.                                                             |
 
-    If it is not known whether BigQuery has accepted the job, the state is PARTITION_WRITTEN: the job may be running.
+    If it is not known whether BigQuery has accepted the job, the state is PARTITION_WRITTEN: the job may be running. A
+    state never falls back: a second job may be refused after the first one has written the partition.
 
-    One gap remains. BigQuery might not start the job of a killed or failed run until the next run has finished. The
-    check `matches_clean` finds that if the totals differ.
+    Two gaps remain, because BigQuery might not start a job of a killed or failed run until the next run has finished:
+
+    - A late job of trips replaces the partition. The check `matches_clean` finds that if the totals differ.
+    - A late job of step 5 writes the older run's ledger row over the newer one. Its data version is not that of the
+      clean layer, so the next run loads the month again.
     """
 
     client: bigquery.Client
@@ -206,21 +212,28 @@ class MonthLoad:
                 )
             with self.trips.as_local_file() as path, path.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
-                return self.client.load_table_from_file(file, destination, job_id=job_id, size=size, **options)
+                return self.client.load_table_from_file(
+                    file, destination, job_id=job_id, size=size, num_retries=0, **options
+                )
 
-        job = run_job_idempotently(
+        def can_reuse_finished_job() -> bool:
+            self._enter(LoadState.PARTITION_WRITTEN)
+            return self._count_partition() == self.trips.report.clean
+
+        run_job_idempotently(
             self.client,
             insert_job,
             build_job_id(self.run_id, destination, self.trips.report.data_version, self.trips.version),
             location=self.location,
             prepare=prepare,
-            can_reuse_finished_job=lambda: self._count_partition() == self.trips.report.clean,
+            can_reuse_finished_job=can_reuse_finished_job,
             on_job_left_running=lambda _: self._enter(LoadState.PARTITION_WRITTEN),
         )
         self._enter(LoadState.PARTITION_WRITTEN)
-        if job.output_rows != self.trips.report.clean.rows:
-            found = self.trips.report.clean.model_copy(update={"rows": job.output_rows})
-            raise self._reconciliation_error(found, f"The job {job.job_id} reports this number of rows.")
+        self.trips.require_current()  # the reason, if the job has loaded other rows
+        found = self._count_partition()
+        if found != self.trips.report.clean:
+            raise self._reconciliation_error(found, "The partition was counted after the load job.")
 
     def _delete_partition(self) -> None:
         self.trips.require_current()
@@ -255,7 +268,8 @@ class MonthLoad:
         self._enter(LoadState.CONFIRMED)
 
     def _enter(self, state: LoadState) -> None:
-        self._state = state
+        # A second job invalidates the ledger row again. That does not undo a job that has written the partition.
+        self._state = max(self._state, state)
 
     # --- the ledger --------------------------------------------------------------------------------------------------
 
@@ -274,7 +288,7 @@ class MonthLoad:
 
     def _invalidate_ledger_again(self) -> None:
         with self._failures_logged("invalidate"):
-            self._load_ledger_rows([self._invalid_row()], None).result(timeout=_SHORT_RETRY.timeout)
+            self._clean_up_ledger([self._invalid_row()])
 
     def _restore_ledger(self) -> None:
         """Restore the row that this load has invalidated, unless another run has written one since."""
@@ -285,10 +299,15 @@ class MonthLoad:
                 return
             rows = [{name: _to_json_value(value) for name, value in row.items()} for row in self._previous_rows or []]
             if rows:
-                self._load_ledger_rows(rows, None).result(timeout=_SHORT_RETRY.timeout)
+                self._clean_up_ledger(rows)
             else:
                 name = partition_name(self.ledger, self.month)
                 self.client.delete_table(name, not_found_ok=True, retry=_SHORT_RETRY)
+
+    def _clean_up_ledger(self, rows: list[_Row]) -> None:
+        timeout = _SHORT_RETRY.timeout
+        job = _SHORT_RETRY(self._load_ledger_rows)(rows, None, timeout=timeout)
+        job.result(retry=_SHORT_RETRY, timeout=timeout)
 
     def _read_ledger(self) -> list[_Row]:
         rows: list[_Row] = list_rows(self.client, partition_name(self.ledger, self.month), LEDGER_SCHEMA).to_pylist()
@@ -302,8 +321,8 @@ class MonthLoad:
             self.client, lambda id_: self._load_ledger_rows([row], id_), job_id, location=self.location
         )
 
-    def _load_ledger_rows(self, rows: list[_Row], job_id: str | None) -> Any:
-        """Start a job that replaces the month's partition of the ledger with these rows."""
+    def _load_ledger_rows(self, rows: list[_Row], job_id: str | None, **options: Any) -> Any:
+        """Start a job that replaces the month's partition of the ledger with these rows; send one request."""
         config = bigquery.LoadJobConfig(
             schema=LEDGER_SCHEMA,
             write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE,
@@ -312,7 +331,7 @@ class MonthLoad:
         )
         destination = partition_name(self.ledger, self.month)
         return self.client.load_table_from_json(
-            rows, destination, job_id=job_id, job_config=config, location=self.location
+            rows, destination, job_id=job_id, job_config=config, location=self.location, num_retries=0, **options
         )
 
     def _invalid_row(self) -> _Row:
@@ -326,7 +345,8 @@ class MonthLoad:
     def _count_object(self) -> ControlTotals:
         """Return the control totals of the object: in Cloud Storage from its footer, in a local lake from its rows.
 
-        Cloud Storage verifies the checksum of an upload, so the rows are those of which the footer has the totals.
+        The footer proves the number of rows, and that the report is that of this object. So an object that is wrong in
+        these does not replace the old month. The sums are proved after the load, by `_count_partition`.
         """
         if self.trips.report.month != str(self.month):
             return NO_ROWS

@@ -8,6 +8,7 @@ import pyarrow as pa
 from google.api_core import exceptions as api_errors
 from google.cloud import bigquery
 
+from taxi_assets.errors import WarehouseSchemaError
 from taxi_assets.storage.warehouse.bigquery.job_runner import run_query
 from taxi_assets.storage.warehouse.bigquery.tables import LABELS
 from taxi_assets.tlc.cleaning.report import ControlTotals, to_cents
@@ -66,3 +67,28 @@ def list_rows(
         return listed.to_arrow(create_bqstorage_client=False)
     except api_errors.NotFound:
         return pa.Table.from_pylist([], pa.schema([pa.field(field.name, pa.null()) for field in fields]))
+
+
+def cast_batch(batch: pa.RecordBatch, schema: pa.Schema, table: str) -> pa.RecordBatch:
+    """Return rows with the types of a schema.
+
+    Args:
+        batch: The rows, as BigQuery returned them.
+        schema: The same columns in the same order.
+        table: The table, as `project.dataset.table`, for an error message.
+
+    Raises:
+        WarehouseSchemaError: The values of a column do not have its type, such as arrays or numbers with too many
+            decimals.
+    """
+
+    def cast(column: pa.Array, field: pa.Field) -> pa.Array:
+        try:
+            return column.cast(field.type)
+        except pa.ArrowException as error:
+            raise WarehouseSchemaError(
+                f"Column {field.name} of `{table}` cannot be read: it has the type {column.type} ({error}).",
+                remedy=f"Read a view instead that converts it, such as TO_JSON_STRING({field.name}).",
+            ) from None
+
+    return pa.RecordBatch.from_arrays(list(map(cast, batch.columns, schema)), schema=schema)

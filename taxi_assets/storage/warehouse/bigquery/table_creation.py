@@ -13,6 +13,7 @@ ten seconds.
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import TYPE_CHECKING, Any
 
 import tenacity
@@ -31,6 +32,8 @@ _UPDATE_ATTEMPTS = 5
 """How often an update of a table is tried while other runs change the table."""
 _ENABLE_BILLING = "Link a billing account to the project: without one, BigQuery deletes everything after 60 days. "
 _MILLISECONDS_PER_DAY = 24 * 3600 * 1000
+_CREATION = dt.timedelta(minutes=1)
+"""A change so soon after the creation of a table counts as a part of it."""
 
 
 def find_table(client: bigquery.Client, name: str | bigquery.TableReference) -> bigquery.Table | None:
@@ -46,13 +49,13 @@ def create_or_update_table(client: bigquery.Client, wanted: bigquery.Table) -> N
 
     Raises:
         WarehouseSchemaError: The table has another layout, or a column of another type.
-        WarehouseConfigurationError: The table has rows and an expiration, or BigQuery keeps an expiration.
+        WarehouseConfigurationError: The table was used before and has an expiration, or BigQuery keeps an expiration.
         WarehouseBusyError: Other runs kept changing the table.
     """
 
     def changes(found: bigquery.Table) -> list[str]:
         require_compatible_table(found, wanted)
-        if found.num_rows:
+        if found.num_rows or not _is_unused(found):
             require_no_expiration(found)
         return merge_properties(found, wanted)
 
@@ -110,7 +113,8 @@ def require_no_expiration(table: bigquery.Table, note: str = "") -> None:
     options = ", ".join(f"{option} = NULL" for option in effects)
     raise WarehouseConfigurationError(
         f"{name} has an expiration: BigQuery deletes {' and '.join(effects.values())}.",
-        remedy=f"{note}Run: ALTER {kind} {name} SET OPTIONS ({options}).",
+        remedy=f"{note}Run: ALTER {kind} {name} SET OPTIONS ({options}). Then materialize the rows again that "
+        "BigQuery has deleted already.",
     )
 
 
@@ -119,27 +123,29 @@ def remove_expiration(client: bigquery.Client, name: str) -> None:
 
     Raises:
         WarehouseConfigurationError: BigQuery keeps the expiration.
+        WarehouseBusyError: Other runs kept changing the table.
     """
-    table = client.get_table(name)
-    changed = _remove_expiration(table)
-    if changed:
-        table = client.update_table(table, changed)
-    require_no_expiration(table, _ENABLE_BILLING)
+    _update(client, client.get_table(name), lambda _: [])
 
 
 def _create_or_update(
     client: bigquery.Client, wanted: bigquery.Table, changes: Callable[[bigquery.Table], list[str]]
 ) -> None:
-    """Create the table or view, or apply the changes.
-
-    Args:
-        client: The client.
-        wanted: The definition.
-        changes: Sets the properties of an existing table, and returns the names of those that it has changed.
-    """
+    """Create the table or view, or apply the changes; see `_update`."""
     found: Any = find_table(client, wanted.reference)
     if found is None:
         found = client.create_table(wanted, exists_ok=True)
+    _update(client, found, changes)
+
+
+def _update(client: bigquery.Client, found: Any, changes: Callable[[bigquery.Table], list[str]]) -> None:
+    """Apply the changes to a table or view, and remove its expiration.
+
+    Args:
+        client: The client.
+        found: The table or view, as BigQuery returned it.
+        changes: Sets the properties of an existing table, and returns the names of those that it has changed.
+    """
     try:
         for trial in tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(api_errors.PreconditionFailed),
@@ -150,13 +156,13 @@ def _create_or_update(
             with trial:
                 if trial.retry_state.attempt_number > 1:
                     # Another run has updated the table; or this one has, and the answer was lost.
-                    found = client.get_table(wanted.reference)
+                    found = client.get_table(found.reference)
                 changed = [*changes(found), *_remove_expiration(found)]
                 if changed:
                     found = client.update_table(found, changed)
     except api_errors.PreconditionFailed as error:
         raise WarehouseBusyError(
-            f"`{wanted.project}.{wanted.dataset_id}.{wanted.table_id}` could not be updated: other runs changed it "
+            f"`{found.project}.{found.dataset_id}.{found.table_id}` could not be updated: other runs changed it "
             f"during each of {_UPDATE_ATTEMPTS} attempts ({describe_google_error(error)}).",
             remedy="Try again later.",
         ) from error
@@ -175,6 +181,15 @@ def _remove_expiration(table: bigquery.Table) -> list[str]:
         table.time_partitioning = partitioning
         changed.append("time_partitioning")
     return changed
+
+
+def _is_unused(table: bigquery.Table) -> bool:
+    """Return whether no one has changed the table since its creation, so that it never had rows.
+
+    Only such a table takes its expiration from the dataset: the run that created it was killed before it removed that.
+    """
+    created, modified = table.created, table.modified
+    return created is not None and modified is not None and bool(modified - created < _CREATION)
 
 
 def _partition_expiration(table: bigquery.Table) -> int | None:

@@ -29,6 +29,7 @@ from taxi_assets.storage.warehouse.bigquery.job_runner import (
     run_job_idempotently,
     run_query,
 )
+from taxi_assets.storage.warehouse.bigquery.queries import cast_batch
 from taxi_assets.storage.warehouse.bigquery.result_rows import download_batches, sort_batches
 from taxi_assets.storage.warehouse.bigquery.table_creation import (
     create_or_update_table,
@@ -161,7 +162,7 @@ class TableReplacement:
 
             def insert_job(job_id: str) -> Any:
                 return self.client.load_table_from_file(
-                    file, name, rewind=True, job_id=job_id, job_config=config, location=self.location
+                    file, name, rewind=True, num_retries=0, job_id=job_id, job_config=config, location=self.location
                 )
 
             self._run(name, insert_job)
@@ -346,7 +347,7 @@ def read_rows(
     config = bigquery.QueryJobConfig(query_parameters=parameters, labels=dict(LABELS))
     job = run_query(client, query, config, location=location)
     schema = arrow_schema(job.result().schema)
-    batches = (batch.cast(schema) for batch in download_batches(job, api))
+    batches = (cast_batch(batch, schema, table) for batch in download_batches(job, api))
     return schema, batches if limit is not None or not order_by else sort_batches(batches, schema, order_by)
 
 
