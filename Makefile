@@ -117,16 +117,16 @@ backfill: $(VENV)/.package ## Run months: make backfill SERVICE=green FROM=2020-
 	@: "$(or $(SERVICE),$(error SERVICE is not set: $(USAGE)))" $(if $(MONTHS),,"$(or $(FROM),$(error FROM (the first month) is not set: $(USAGE)))" "$(or $(TO),$(error TO (the last month) is not set: $(USAGE)))")
 	@$(SETTINGS) $(INSTANCE); $(BIN)/python -m taxi_assets.cli.backfill backfill --service "$(SERVICE)" \
 	  $(if $(MONTHS),--months "$(MONTHS)") $(if $(FROM),--from "$(FROM)") $(if $(TO),--to "$(TO)") \
-	  $(if $(WORKERS),--workers "$(WORKERS)") $(if $(CONFIG),--config "$(CONFIG)") $(if $(STRICT),--strict)
+	  $(if $(WORKERS),--workers "$(WORKERS)") $(if $(CONFIG),--config "$(CONFIG)") $(if $(filter-out 0,$(STRICT)),--strict)
 
 .PHONY: outdated
 outdated: $(VENV)/.package ## List the months that were built by other rules, columns or code than today's (SERVICE=green)
 	@$(SETTINGS) $(INSTANCE); $(BIN)/python -m taxi_assets.cli.backfill outdated $(if $(SERVICE),--service "$(SERVICE)")
 
 .PHONY: sql
-sql: export QUERY := $(QUERY)
+sql: export SQL := $(value QUERY)
 sql: $(VENV)/.package ## Query the warehouse, read-only: a prompt, or QUERY="SELECT count(*) FROM green_trips" (PROFILE=… as for dev)
-	@$(SETTINGS) $(BIN)/python -m taxi_assets.cli.sql $(if $(QUERY),"$$QUERY")
+	@$(SETTINGS) $(BIN)/python -m taxi_assets.cli.sql $(if $(value QUERY),"$$SQL")
 
 .PHONY: views
 views: $(VENV)/.package ## Write views.duckdb to the lake: views of all tables, for readers; runs keep it current

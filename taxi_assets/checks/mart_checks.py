@@ -122,7 +122,8 @@ def _totals_match_trips(warehouse: Warehouse, mart: Mart, month: Month) -> dg.As
         check_name="totals_match_trips",
         passed=not wrong,
         severity=dg.AssetCheckSeverity.ERROR,
-        description=f"The totals differ from those of the trips: {message}. Materialize the month again."
+        description=f"The totals differ from those of the trips: {message}. Materialize the month again. "
+        "If the mart's query leaves out trips on purpose, write `counts: some` in its header."
         if wrong
         else f"The totals of {', '.join(mart.reconciled_measures)} equal those of the trips of "
         f"{', '.join(sorted(expected)) or 'no service'}.",

@@ -1,4 +1,4 @@
-"""The commands `backfill`, `outdated`, `demo` and `views`, which make calls.
+"""The commands behind `make backfill`, `make outdated`, `make demo` and `make views`.
 
 Belongs here: their options. Does not belong here: which months are meant (`month_selection.py`), and running jobs
 (`backfill_progress.py`, `worker_pool.py`).
@@ -90,14 +90,20 @@ def backfill(
         if file:
             click.echo(f"Every run of the job {service} has the run config in {file.path}.\n")
         started = Backfill(pool, [(service, month) for month in selected])
-        started.run(file.config if file else None)
+        try:
+            started.run(file.config if file else None)
+        except KeyboardInterrupt:
+            raise click.ClickException(
+                "The backfill was interrupted. Nothing is half-written. Run the same command again to finish it: "
+                "months that are done are not loaded again."
+            ) from None
     started.finish(strict=strict)
 
 
 @cli.command()
 @click.option("--service", type=click.Choice(sorted(SERVICES)), help="Default: all services.")
 def outdated(service: str | None) -> None:
-    """List the months that were built by other rules, columns or code than today's, with what has changed."""
+    """List the months that were built by other rules, columns, marts or code than today's, with what has changed."""
     count = 0
     with dg.DagsterInstance.get() as instance:
         for name in [service] if service else SERVICES:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,12 @@ import click
 import dagster as dg
 import sqlglot
 from sqlglot import exp
+from sqlglot.errors import SqlglotError
 from tabulate import tabulate
 
 from taxi_assets.build import build_warehouse
-from taxi_assets.errors import SettingsError, TaxiAssetsError
+from taxi_assets.cli.worker_pool import PrintedWaits
+from taxi_assets.errors import SettingsError, TaxiAssetsError, WarehouseSchemaError, WarehouseTableMissingError
 from taxi_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
     from taxi_assets.storage.warehouse.base_warehouse import Warehouse
 
 _SHOWN_ROWS = 40
-_READS = (exp.Query, exp.Describe, exp.Show, exp.Summarize, exp.Values)
+_READS = (exp.Query, exp.Describe, exp.Show, exp.Summarize, exp.Values, exp.Pivot)
 _WRITES = (exp.Insert, exp.Update, exp.Delete, exp.Merge, exp.Into)
 
 
@@ -38,6 +41,9 @@ def sql(query: str | None) -> None:
         settings = Settings.from_env()
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
+    logging.getLogger("sqlglot").setLevel(logging.ERROR)  # it logs syntax that it does not know
+    dg.get_dagster_logger().setLevel(logging.INFO)
+    dg.get_dagster_logger().addHandler(PrintedWaits())
     with dg.build_resources({"warehouse": build_warehouse(settings)}) as resources:
         warehouse: Warehouse = resources.warehouse
         if query:
@@ -56,24 +62,44 @@ def sql(query: str | None) -> None:
 
 def _read(warehouse: Warehouse, query: str) -> pd.DataFrame:
     try:
-        statements = [found for found in sqlglot.parse(query, read=warehouse.dialect) if found is not None]
+        parsed = sqlglot.parse(query, read=warehouse.dialect)
     except sqlglot.ParseError as error:
         found = error.errors[0]
         raise click.ClickException(
             f"The query is not valid SQL, in line {found['line']}: {found['description'].rstrip('.')}."
         ) from None
+    except SqlglotError:  # of the tokenizer, which names no place
+        raise click.ClickException("The query is not valid SQL: a quote or a comment does not end.") from None
+    statements = [found for found in parsed if found is not None and not isinstance(found, exp.Semicolon)]
     if len(statements) != 1:
         raise click.ClickException("Write one query at a time.")
     if not isinstance(statements[0], _READS) or statements[0].find(*_WRITES):
         raise click.ClickException("Only queries that read are allowed: SELECT, DESCRIBE, SHOW and SUMMARIZE.")
-    return warehouse.read_native_frame(query.strip().rstrip(";"))
+    text = _without_end(query)
+    if isinstance(statements[0], exp.Query) and not statements[0].args.get("limit"):
+        text = f"{text}\nLIMIT {_SHOWN_ROWS + 1}"
+    try:
+        return warehouse.read_native_frame(text)
+    except WarehouseTableMissingError as error:
+        names = "SHOW TABLES" if warehouse.dialect == "duckdb" else "SELECT table_name FROM information_schema.tables"
+        raise click.ClickException(f"{error.problem} {names} lists the tables.") from None
+    except WarehouseSchemaError as error:
+        raise click.ClickException(error.problem.replace("!.", "!")) from None
+
+
+def _without_end(query: str) -> str:
+    """Return a query without its semicolon, and without a comment after it."""
+    tokens = sqlglot.tokenize(query)
+    return query[: tokens[-1].start] if tokens[-1].text == ";" else query
 
 
 def _print(frame: pd.DataFrame) -> None:
     rows = frame.head(_SHOWN_ROWS).astype(object).to_numpy().tolist()
     click.echo(tabulate(rows, headers=list(frame.columns), disable_numparse=True))
-    more = f", of which the first {_SHOWN_ROWS} are shown" if len(frame) > _SHOWN_ROWS else ""
-    click.echo(f"({len(frame):,} row{'' if len(frame) == 1 else 's'}{more})")
+    if len(frame) > _SHOWN_ROWS:
+        click.echo(f"({_SHOWN_ROWS} of more rows: sort, filter or count them to find others)")
+    else:
+        click.echo(f"({len(frame)} row{'' if len(frame) == 1 else 's'})")
 
 
 def _queries() -> Iterator[str]:

@@ -161,10 +161,11 @@ def _load(module: str) -> None:
     _loaded["defs"] = importlib.import_module(module).defs
 
 
-class _PrintedWaits(logging.Handler):
+class PrintedWaits(logging.Handler):
     """Prints the log lines that say for whom a run waits. The console shows no other line of a run."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Print the line if it says so."""
         message = record.getMessage()
         if message.startswith("waiting for "):
             click.echo(f"  {message}", err=True)
@@ -172,7 +173,7 @@ class _PrintedWaits(logging.Handler):
 
 def _prepare(module: str) -> None:
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    dg.get_dagster_logger().addHandler(_PrintedWaits())
+    dg.get_dagster_logger().addHandler(PrintedWaits())
     _load(module)
 
 

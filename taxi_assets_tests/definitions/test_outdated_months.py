@@ -13,6 +13,7 @@ from dagster._core.loader import LoadingContextForTest
 from taxi_assets import build
 from taxi_assets.automation.outdated_months import OutdatedMonth, outdated_months
 from taxi_assets.build import build_definitions
+from taxi_assets.marts.mart import marts
 from taxi_assets.settings import Settings
 from taxi_assets.tlc import schema
 from taxi_assets.tlc.month import Month
@@ -138,6 +139,25 @@ def test_each_change_is_named(platform: Platform, monkeypatch: pytest.MonkeyPatc
         "The code that reads and cleans files has changed.",
         "The order of the rules has changed.",
     )
+
+
+def test_a_changed_or_new_mart_outdates_the_months_that_have_marts(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, month in (("reference", None), ("marts", MONTHS[0])):
+        job = platform.definitions.resolve_job_def(name)
+        assert job.execute_in_process(instance=platform.instance, partition_key=month).success
+    assert outdated_months(platform.instance, GREEN) == []
+    zone_day, od_flows = marts()["zone_day"], marts()["od_flows"]
+    changed = {
+        "zone_day": replace(zone_day, sql=f"{zone_day.sql} -- changed"),
+        "od_flows": od_flows,
+        "new_mart": replace(od_flows, name="new_mart"),
+    }
+    monkeypatch.setattr("taxi_assets.automation.outdated_months.marts", lambda: changed)
+    assert outdated_months(platform.instance, GREEN) == [
+        OutdatedMonth(FIRST, ("The mart zone_day has changed.", "The mart new_mart is new."))
+    ]
 
 
 def test_a_month_that_was_cleaned_with_selected_rules_is_not_stale(platform: Platform) -> None:

@@ -100,7 +100,7 @@ class Shell:
 
     def _start_and_request(self, command: str) -> str:
         port = free_port()
-        with self.running("bash", "-c", command, DAGSTER_CLI_DEV_PORT=str(port)):
+        with self.running("bash", "-c", command, PORT=str(port)):
             for attempt in tenacity.Retrying(wait=tenacity.wait_fixed(0.5), stop=tenacity.stop_after_delay(240)):
                 with attempt, urllib.request.urlopen(f"http://127.0.0.1:{port}/server_info", timeout=5) as response:
                     return str(response.read())

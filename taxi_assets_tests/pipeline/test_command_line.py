@@ -251,3 +251,10 @@ def _health(instance: dg.DagsterInstance, layer: str) -> dict[str, str]:
     partitions = monthly_partitions(SERVICES["green"])
     statuses = instance.get_status_by_partition(dg.AssetKey([layer, "green_trips"]), keys, partitions)
     return {key: status.name if status else "MISSING" for key, status in (statuses or {}).items()}
+
+
+def test_make_sql_runs_the_query_as_it_is_written(home: Path) -> None:
+    query = "SELECT '$HOME' AS home, 'it''s' AS quoted, regexp_matches('ab', 'b$') AS ends"
+    ended = run(home, "make", "sql", f"VENV={BIN.parent}", f"QUERY={query}")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines()[2].split() == ["$HOME", "it's", "True"]

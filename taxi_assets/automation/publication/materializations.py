@@ -81,8 +81,8 @@ def warehouse_digests(
 
 
 @dataclass(frozen=True)
-class CleanBuild:
-    """The code that built a clean month."""
+class Build:
+    """The code that built a month of an asset."""
 
     code_version: str | None
     """It is a run ID if the definition had no code version then, and None if the materialization was reported by hand.
@@ -91,14 +91,13 @@ class CleanBuild:
     """The parts of the code version, see `Service.code_parts`. None if they were not recorded."""
 
 
-def clean_builds(instance: dg.DagsterInstance, service: Service) -> dict[Month, CleanBuild]:
-    """Return the code with which each clean month was built."""
-    clean = dg.AssetKey(["clean", service.table])
+def latest_builds(instance: dg.DagsterInstance, asset: dg.AssetKey) -> dict[Month, Build]:
+    """Return the code that built each month of an asset."""
     return {
-        month: CleanBuild(
+        month: Build(
             materialization.tags.get(_CODE_VERSION_TAG) if materialization.tags else None, metadata.get("code_parts")
         )
-        for month, record, metadata in _latest(instance, clean, None)
+        for month, record, metadata in _latest(instance, asset, None)
         if (materialization := record.asset_materialization) is not None
     }
 

@@ -50,7 +50,7 @@ def test_a_query_prints_its_rows_and_their_number() -> None:
         "(1 row)",
     ]
     shown = ask("FROM range(1200)").output.splitlines()
-    assert shown[-1] == "(1,200 rows, of which the first 40 are shown)"
+    assert shown[-1] == "(40 of more rows: sort, filter or count them to find others)"
     assert len(shown) == 43
 
 
@@ -72,6 +72,40 @@ def test_a_statement_that_writes_is_refused(statement: str, warehouse: Path) -> 
     with duckdb.connect(str(warehouse), read_only=True) as connection:
         assert connection.sql("SELECT count(*) FROM taxi.zones").fetchall() == [(1,)]
         assert connection.sql("SELECT count(*) FROM duckdb_tables()").fetchall() == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("SELECT 'it", "The query is not valid SQL: a quote or a comment does not end."),
+        ("FROM zone", "SHOW TABLES lists the tables."),
+        ("SELECT sum(name) FROM zones", "No function matches"),
+    ],
+)
+def test_a_wrong_query_is_one_line_and_the_next_one_runs(query: str, message: str) -> None:
+    ended = ask(typed=f"{query};\nSELECT id FROM zones;\n")
+    (line,) = [line for line in ended.stderr.splitlines() if line.startswith("Error: ")]
+    assert message in line
+    assert "Load a month" not in line
+    assert ended.stdout.splitlines()[-1] == "(1 row)"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT id FROM zones; -- all of them",
+        "SELECT id FROM zones ORDER BY id -- the first",
+        "SELECT id FROM zones LIMIT 1",
+        "PIVOT zones ON id USING count(*)",
+        "SUMMARIZE zones",
+        "DESCRIBE zones",
+        "(SELECT id FROM zones) UNION ALL SELECT 2 LIMIT 1",
+    ],
+)
+def test_every_query_that_reads_runs(query: str) -> None:
+    ended = ask(query)
+    assert ended.exit_code == 0, ended.output
+    assert ended.stderr == ""
 
 
 def test_two_statements_at_once_are_refused() -> None:
