@@ -18,8 +18,8 @@ def test_by_default_schedules_run_on_the_first_at_five_utc_and_sensors_every_hou
 
 @pytest.mark.parametrize("empty", ["", " "])
 def test_an_empty_value_counts_as_not_set(monkeypatch: pytest.MonkeyPatch, empty: str) -> None:
-    names = ["SCHEDULE_CRON", "SCHEDULE_TIMEZONE", "PUBLICATION_INTERVAL", "RETRY_DELAY", "NOTIFY", "NOTIFY_SUCCESS"]
-    names += ["MAX_FILE_BYTES", "MAX_EXPANSION_RATIO"]
+    names = ["SCHEDULE_CRON", "SCHEDULE_TIMEZONE", "PUBLICATION_INTERVAL_SECONDS", "RETRY_DELAY_SECONDS"]
+    names += ["NOTIFY_URLS", "NOTIFY_SUCCESS", "MAX_FILE_BYTES", "MAX_EXPANSION_RATIO"]
     unset = Settings.from_env()
     for name in (*names, "UI_URL"):
         monkeypatch.setenv(f"TAXI_{name}", empty)
