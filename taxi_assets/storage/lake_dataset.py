@@ -26,6 +26,7 @@ _FORMAT = pyarrow.dataset.ParquetFileFormat()
 _ATTEMPTS = 10
 _CLOSE_SECONDS = 10
 _RELEASE_SECONDS = 0.5
+_LEAVE_SECONDS = 0.2
 # With pyarrow's defaults, 16 batches of 4 files, a scan of all columns of yellow trips holds 2 GB.
 _READ_AHEAD = {"batch_readahead": 2, "fragment_readahead": 2}
 _NO_READ_AHEAD = {"batch_readahead": 1, "fragment_readahead": 1}
@@ -223,19 +224,20 @@ class _ScannedFile(io.RawIOBase):
         return self._file.tell()
 
     def close(self) -> None:  # called by the destructor, too
-        self._unclosed.discard(id(self))
         self._file.close()
         super().close()
+        self._unclosed.discard(id(self))
 
     def _require_running(self) -> None:
         if self._process_ends:
             raise InterruptedError("The process ends.")
 
     @classmethod
-    def fail_all(cls) -> None:
-        """Let all scans fail, and wait until they have closed their files."""
-        cls._process_ends = True
+    def fail_all(cls) -> bool:
+        """Let all scans fail, and wait until they have closed their files; return whether there were any."""
+        were_open, cls._process_ends = bool(cls._unclosed), True
         _wait_while(cls._unclosed, _CLOSE_SECONDS)
+        return were_open
 
 
 _scans: WeakSet[_LakeFiles] = WeakSet()
@@ -243,9 +245,12 @@ _scans: WeakSet[_LakeFiles] = WeakSet()
 
 
 def _end_scans() -> None:
-    _ScannedFile.fail_all()
+    are_reading = bool(_scans)
+    are_reading |= _ScannedFile.fail_all()
     # Those that the script itself keeps are not released before the process ends.
     _wait_while(_scans, _RELEASE_SECONDS)
+    if are_reading:  # a thread of pyarrow that has just released its last object still has to leave Python
+        time.sleep(_LEAVE_SECONDS)
 
 
 def _wait_while(busy: Collection[Any], seconds: float) -> None:
