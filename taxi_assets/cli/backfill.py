@@ -7,6 +7,7 @@ Belongs here: their options. Does not belong here: which months are meant (`mont
 from __future__ import annotations
 
 import os
+import sys
 import uuid
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from taxi_assets.cli.backfill_progress import VIEWS, Backfill, print_places, rel
 from taxi_assets.cli.month_selection import OUTDATED, PUBLISHED, outdated_months_of, published_months, select_months
 from taxi_assets.cli.run_config_file import RunConfigFile
 from taxi_assets.cli.worker_pool import WorkerPool
-from taxi_assets.errors import RunConfigError
+from taxi_assets.errors import RunConfigError, TaxiAssetsError
 from taxi_assets.reports.artifact import PAGE
 from taxi_assets.settings import Settings
 from taxi_assets.storage.lake.objects import object_prefix
@@ -182,4 +183,7 @@ Next steps:
 
 
 if __name__ == "__main__":
-    cli()
+    try:
+        cli()
+    except TaxiAssetsError as error:  # such as a mistake in a mart, found when the definitions are loaded
+        sys.exit(f"Error: {error}")

@@ -36,7 +36,10 @@ _WRITES = (exp.Insert, exp.Update, exp.Delete, exp.Merge, exp.Into)
 @click.command()
 @click.argument("query", required=False)
 def sql(query: str | None) -> None:
-    """Run QUERY on the warehouse, and print its rows. Without it, ask for queries; each ends with a semicolon."""
+    """Run QUERY on the warehouse, and print its rows. Without it, ask for queries; each ends with a semicolon.
+
+    The exit code is 1 if a query fails, unless a person has typed it.
+    """
     try:
         settings = Settings.from_env()
     except SettingsError as error:
@@ -53,11 +56,15 @@ def sql(query: str | None) -> None:
                 raise click.ClickException(str(error)) from None
             return
         click.echo(f"{warehouse.uri()}, read-only. A query ends with a semicolon; Ctrl-D ends the session.", err=True)
+        failed = False
         for text in _queries():
             try:
                 _print(_read(warehouse, text))
             except (TaxiAssetsError, click.ClickException) as error:
                 click.echo(f"Error: {error}", err=True)
+                failed = True
+        if failed and not sys.stdin.isatty():
+            sys.exit(1)
 
 
 def _read(warehouse: Warehouse, query: str) -> pd.DataFrame:
@@ -89,8 +96,11 @@ def _read(warehouse: Warehouse, query: str) -> pd.DataFrame:
 
 def _without_end(query: str) -> str:
     """Return a query without its semicolon, and without a comment after it."""
-    tokens = sqlglot.tokenize(query)
-    return query[: tokens[-1].start] if tokens[-1].text == ";" else query
+    try:
+        tokens = sqlglot.tokenize(query)
+    except SqlglotError:  # a quote is still open
+        return query
+    return query[: tokens[-1].start] if tokens and tokens[-1].text == ";" else query
 
 
 def _print(frame: pd.DataFrame) -> None:
@@ -112,7 +122,7 @@ def _queries() -> Iterator[str]:
             text += input(("sql> " if not text else "...> ") if sys.stdin.isatty() else "") + "\n"
         except (EOFError, KeyboardInterrupt):
             break
-        if text.rstrip().endswith(";"):
+        if text.rstrip().endswith(";") or _without_end(text) != text:
             yield text
             text = ""
         elif not text.strip():

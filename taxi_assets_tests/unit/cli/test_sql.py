@@ -55,8 +55,8 @@ def test_a_query_prints_its_rows_and_their_number() -> None:
 
 
 def test_queries_are_read_until_their_semicolon_and_an_error_ends_none_of_the_others() -> None:
-    ended = ask(typed="SELECT id\nFROM zones;\n\nSELEC 1;\nSELECT nope FROM zones;\nSHOW TABLES")
-    assert ended.exit_code == 0
+    ended = ask(typed="SELECT id\nFROM zones; -- all\n\nSELEC 1;\nSELECT nope FROM zones;\nSHOW TABLES")
+    assert ended.exit_code == 1
     assert ended.stdout.splitlines() == ["id", "----", "1", "(1 row)", "name", "------", "zones", "(1 row)"]
     first, syntax, column = ended.stderr.splitlines()
     assert first.endswith("read-only. A query ends with a semicolon; Ctrl-D ends the session.")
