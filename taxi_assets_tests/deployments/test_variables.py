@@ -20,7 +20,7 @@ FILES = sorted(
     path
     for pattern in ("Dockerfile", "docker-compose.yaml", "dagster_cloud.yaml", ".github/workflows/*", "deploy/*/*")
     for path in REPOSITORY.glob(pattern)
-    if (path.is_file() and path.suffix not in {".md", ".sh", ".tf"}) or path.name == "entrypoint.sh"
+    if (path.is_file() and path.suffix not in {".md", ".sh", ".tf", ".py"}) or path.name == "entrypoint.sh"
 )
 DOCUMENTED = frozenset(
     name

@@ -76,6 +76,7 @@ def results(output: str) -> dict[str, str]:
     return dict(re.findall(r"^([a-z-]+) +(held|failed) +\d", output, flags=re.MULTILINE))
 
 
+@pytest.mark.timeout(900)
 def test_everything_holds_on_the_doubles_except_pruning_and_nothing_is_left(
     cloud: Cloud, environment: Mapping[str, str], tmp_path: Path
 ) -> None:
