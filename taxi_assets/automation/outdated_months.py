@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OutdatedMonth:
-    """A month whose clean layer or marts were built by other rules, columns or code than today's."""
+    """A month whose clean layer or marts were built by other rules, columns, marts or code than today's."""
 
     month: Month
     changes: tuple[str, ...]

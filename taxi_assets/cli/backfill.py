@@ -45,7 +45,7 @@ def cli() -> None:
 @click.option(
     "--months",
     help="A list such as 2013-08,2020-10; `published`: the months that the publisher has; `outdated`: those that were "
-    "built by other rules, columns or code. With the last two, --from and --to are optional.",
+    "built by other rules, columns, marts or code. With the last two, --from and --to are optional.",
 )
 @click.option(
     "--workers",
@@ -112,7 +112,8 @@ def outdated(service: str | None) -> None:
                 count += 1
                 click.echo(f"{name} {found.month}  {' '.join(found.changes)}")
     click.echo(
-        f"\n{count} months are outdated. To rebuild those of a service: make backfill SERVICE=… MONTHS=outdated"
+        f"\n{count} {'month is' if count == 1 else 'months are'} outdated. "
+        "To rebuild those of a service: make backfill SERVICE=… MONTHS=outdated"
         if count
         else "No month is outdated."
     )

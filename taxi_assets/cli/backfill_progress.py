@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 _LAYERS = {"raw": "raw", "clean": "clean", "quarantine": "quarantined", "warehouse": "in the warehouse"}
 
 VIEWS = ("views", "")
-_ONCE = {("reference", ""), ("quality", ""), VIEWS}
 
 
 def print_places(settings: Settings, services: Sequence[str]) -> None:

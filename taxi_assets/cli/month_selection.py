@@ -76,7 +76,7 @@ def published_months(service: str, months: Sequence[str], settings: Settings) ->
 
 
 def outdated_months_of(service: str, months: Sequence[str]) -> list[str]:
-    """Return those of the months that were built by other rules, columns or code, and print how many there are."""
+    """Return those of the months that are outdated, and print how many there are and what has changed."""
     with dg.DagsterInstance.get() as instance:
         found = [
             outdated for outdated in outdated_months(instance, SERVICES[service]) if str(outdated.month) in {*months}

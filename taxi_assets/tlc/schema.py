@@ -263,7 +263,7 @@ class Service:
         return {
             "columns": _digest(self._columns_content()),
             "code": _digest([CLEANING_VERSION, astuple(self.dialect)]),
-            "rules": [[rule.name, rule.description] for rule in self.rules],  # in order, which JSON objects have not
+            "rules": [[rule.name, rule.description] for rule in self.rules],  # a JSON object would lose their order
         }
 
     def _columns_content(self) -> list[Any]:

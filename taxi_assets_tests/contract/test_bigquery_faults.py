@@ -74,7 +74,7 @@ class Loads:
         return [call_name(request) for request in self.double.requests[known:]]
 
     def stored(self) -> tuple[int, int]:
-        """Return the number of rows of the month and the sum of their row numbers; zeros if there is no table."""
+        """Return how many rows the month has, and the sum of their `source_row`; both are 0 without a table."""
         query = f"SELECT count(*), coalesce(sum(source_row), 0) FROM {DATASET}.green_trips WHERE data_month = ?"
         try:
             ((rows, source_rows),) = self.double.sql(query, [MONTH.start])
