@@ -27,13 +27,7 @@ from taxi_assets.addresses import (
     parse_warehouse_address,
     without_secrets,
 )
-from taxi_assets.automation.policies import (
-    DEFAULT_INTERVAL_SECONDS,
-    MONTHLY,
-    require_cron,
-    require_switchable,
-    require_timezone,
-)
+from taxi_assets.automation.automation_settings import AutomationSettings
 from taxi_assets.errors import SettingsError
 from taxi_assets.metadata import require_owners
 from taxi_assets.tlc.services.registry import require_service_name
@@ -51,8 +45,6 @@ _SECRETS = {"TAXI_GOOGLE_CREDENTIALS", "TAXI_NOTIFY_URLS"}
 
 _SERVICE_SOURCE = "taxi_source_"  # in lower case, as pydantic-settings reads the names of variables
 _DEFAULT_OWNERS = "team:taxi-data"
-
-_WEEK_SECONDS = 7 * 24 * 3600
 
 
 def _check_source(value: str) -> str:
@@ -83,7 +75,7 @@ class _Environment(EnvSettingsSource):
         return found or None, field_name, False
 
 
-class Settings(BaseSettings):
+class Settings(AutomationSettings, BaseSettings):
     """The settings of a deployment: where data comes from, where it is stored, and what runs when."""
 
     model_config = SettingsConfigDict(env_prefix="TAXI_", frozen=True, extra="ignore")
@@ -127,42 +119,6 @@ class Settings(BaseSettings):
         description=(
             "The key of a Google service account: the path of the key file, or its content in base64. If not set, "
             "Google's application default credentials are used."
-        ),
-    )
-    schedule_cron: Annotated[str, AfterValidator(require_cron)] = Field(
-        default=MONTHLY,
-        description=(
-            "When the monthly schedules run, such as `green_monthly`: a cron expression of five fields. Switch the "
-            "schedules on in the UI, or with `TAXI_SWITCHED_ON`."
-        ),
-    )
-    schedule_timezone: Annotated[str, AfterValidator(require_timezone)] = Field(
-        default="UTC",
-        description="The time zone of all schedules, such as `America/New_York`.",
-    )
-    switched_on: Annotated[frozenset[str], NoDecode] = Field(
-        default="",
-        validate_default=True,
-        description=(
-            "The names of schedules and publication sensors that are on from the start, such as "
-            "`green_monthly,green_publication`. All others are off until you switch them on in the UI. What you switch "
-            "in the UI takes precedence."
-        ),
-    )
-    publication_interval_seconds: int = Field(
-        default=DEFAULT_INTERVAL_SECONDS,
-        ge=1,
-        le=_WEEK_SECONDS,
-        description="Seconds between two scans of a publication sensor, from 1 to 604800 (one week).",
-    )
-    retry_delay_seconds: float = Field(
-        default=30,
-        ge=0,
-        le=_WEEK_SECONDS,
-        allow_inf_nan=False,
-        description=(
-            "Seconds before a step is retried after a transient failure. A step is retried up to three times, and the "
-            "delay doubles each time."
         ),
     )
     max_file_bytes: int = Field(
@@ -280,10 +236,7 @@ class Settings(BaseSettings):
 
     @field_validator(
         "notify_success",
-        "schedule_cron",
-        "schedule_timezone",
-        "publication_interval_seconds",
-        "retry_delay_seconds",
+        *AutomationSettings.model_fields.keys() - {"switched_on"},
         "max_file_bytes",
         "max_expansion_ratio",
         mode="before",
@@ -333,13 +286,7 @@ class Settings(BaseSettings):
         parse_notify_urls(value.get_secret_value())
         return value
 
-    @field_validator("switched_on", mode="before")
-    @classmethod
-    def _read_names(cls, value: object) -> object:
-        return frozenset(re.findall(r"[^\s,]+", value)) if isinstance(value, str) else value
-
     # In this form, and after the validators above, an error quotes the value as it was given.
-    _check_names = field_validator("switched_on")(require_switchable)
     _check_owners = field_validator("owners")(require_owners)
 
 

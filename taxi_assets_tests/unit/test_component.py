@@ -165,7 +165,7 @@ def test_each_invalid_attribute_and_variable_has_its_own_line(monkeypatch: pytes
     file, *lines = error_message({"lake": "s3://bucket", "schedule_cron": "often"}).splitlines()
     assert file.endswith("defs.yaml:")
     assert [line.partition(" is not accepted. ")[0] for line in lines] == [
+        "schedule_cron='often'",
         "lake='s3://bucket'",
         "TAXI_WAREHOUSE='warehouse.duckdb'",
-        "schedule_cron='often'",
     ]

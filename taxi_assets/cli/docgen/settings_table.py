@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from taxi_assets.automation.automation_settings import AutomationSettings
 from taxi_assets.cli.docgen import table
 from taxi_assets.settings import Settings, variable_of
 
@@ -41,9 +42,10 @@ default); `PGPASSWORD` and the other variables of libpq; `GOOGLE_APPLICATION_CRE
 
 def settings() -> str:
     """Return the whole page."""
+    inherited = AutomationSettings.model_fields
     rows = [
         (f"`{variable_of(name)}`", _default(field.default), " ".join((field.description or "").split()))
-        for name, field in Settings.model_fields.items()
+        for name, field in sorted(Settings.model_fields.items(), key=lambda item: item[0] in inherited)
     ]
     return "\n".join([_HEAD, table(["variable", "default", "meaning"], rows), _TAIL])
 
