@@ -119,12 +119,14 @@ def build_lake(settings: Settings) -> Lake:
     """Return the lake at the address in `TAXI_LAKE`."""
     address = settings.lake
     if isinstance(address, FolderAddress):
-        return LocalLake(folder=str(address.folder))
+        return LocalLake(folder=str(address.folder), keep_revisions=settings.keep_revisions)
     from taxi_assets.resources.google import CloudStorageResource  # noqa: PLC0415
     from taxi_assets.storage.lake.gcs_lake import GcsLake  # noqa: PLC0415
 
     storage = CloudStorageResource(credentials=settings.google_key)
-    return GcsLake(storage=storage, bucket=address.bucket, prefix=address.prefix)
+    return GcsLake(
+        storage=storage, bucket=address.bucket, prefix=address.prefix, keep_revisions=settings.keep_revisions
+    )
 
 
 def build_warehouse(settings: Settings) -> Warehouse:

@@ -39,6 +39,7 @@ class TaxiPipeline(dg.Component, dg.Resolvable, dg.Model):
     retry_delay_seconds: float | str | None = _setting("retry_delay_seconds")
     max_file_bytes: int | str | None = _setting("max_file_bytes")
     max_expansion_ratio: int | str | None = _setting("max_expansion_ratio")
+    keep_revisions: int | str | None = _setting("keep_revisions")
     notify_urls: str | None = _setting("notify_urls")
     notify_success: bool | str | None = _setting("notify_success")
     owners: list[str] | str | None = _setting("owners")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import dagster as dg
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic.functional_validators import BeforeValidator
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from taxi_assets.addresses import (
@@ -28,6 +29,7 @@ from taxi_assets.addresses import (
     without_secrets,
 )
 from taxi_assets.automation.automation_settings import AutomationSettings
+from taxi_assets.automation.policies import parse_kept_revisions
 from taxi_assets.errors import SettingsError
 from taxi_assets.metadata import require_owners
 from taxi_assets.tlc.services.registry import require_service_name
@@ -137,6 +139,14 @@ class Settings(AutomationSettings, BaseSettings):
             "its run."
         ),
     )
+    keep_revisions: Annotated[int | None, BeforeValidator(parse_kept_revisions)] = Field(
+        default="all",
+        validate_default=True,
+        description=(
+            "How many older [revisions](how-to/revisions.md) of a month are kept when its file is replaced by other "
+            "bytes: `all`, or a number. With `0`, none is kept. A revision that a month is pinned to is always kept."
+        ),
+    )
     notify_urls: SecretStr | None = Field(
         default=None,
         description=(
@@ -239,6 +249,7 @@ class Settings(AutomationSettings, BaseSettings):
         *AutomationSettings.model_fields.keys() - {"switched_on"},
         "max_file_bytes",
         "max_expansion_ratio",
+        "keep_revisions",
         mode="before",
     )
     @classmethod

@@ -17,6 +17,7 @@ from taxi_assets.partitions import monthly_partitions
 from taxi_assets.resources.publisher import PublisherResource
 from taxi_assets.storage.lake.base_lake import Lake
 from taxi_assets.storage.lake.objects import ParquetPartition, RawFile, StagedRawFile, object_prefix
+from taxi_assets.storage.lake.revisions import Revisions
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.sources.download import DownloadedFile
@@ -67,7 +68,8 @@ def raw_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Asset
                     # Without an output no IO manager runs, so the file is stored here. If another run has written a
                     # different file meanwhile, `as_failures` requests a retry of the step, up to three times.
                     with as_failures(retry_number=context.retry_number):
-                        RawFile.publish(lake, prefix, file.output, run_id=context.run.run_id)
+                        revisions = Revisions(lake, prefix)
+                        RawFile.publish(lake, prefix, file.output, run_id=context.run.run_id, revisions=revisions)
                 context.log_event(_build_materialization(context, digest, output_metadata))
                 return  # Dagster skips the downstream steps of a step without output.
             # Dagster calls the IO manager before it resumes this generator, so the download still exists.

@@ -7,6 +7,7 @@ retries of whole runs, which `publication/decision.py` and `dagster.yaml` define
 from __future__ import annotations
 
 import datetime as dt
+import re
 import sys
 from zoneinfo import available_timezones
 
@@ -59,6 +60,16 @@ def require_switchable(names: frozenset[str]) -> frozenset[str]:
     if unknown := sorted(names - set(known)):
         raise ValueError(f"There is no {unknown[0]!r}. Use {', '.join(known)}.")
     return names
+
+
+def parse_kept_revisions(value: object) -> int | None:
+    """Return how many older revisions of a month are kept, None for "all"; raise a `ValueError` for other values."""
+    text = str(value).strip().lower()
+    if text == "all":
+        return None
+    if not re.fullmatch("[0-9]{1,6}", text):
+        raise ValueError("Use all, or the number of older revisions to keep, such as 0 or 3.")
+    return int(text)
 
 
 class _RetryUnlessInterrupted(dg.RetryPolicy):

@@ -15,6 +15,7 @@ from taxi_assets.io_managers.asset_context import (
 )
 from taxi_assets.storage.lake.base_lake import Lake
 from taxi_assets.storage.lake.objects import RawFile, StagedRawFile
+from taxi_assets.storage.lake.revisions import Revisions
 from taxi_assets.storage.table_values import type_name
 
 
@@ -44,7 +45,8 @@ class RawFileIOManager(dg.ConfigurableIOManager):
         with asset_failures(context):
             prefix = single_prefix_of(context)
             if isinstance(obj, StagedRawFile):
-                RawFile.publish(self.lake, prefix, obj, run_id=context.run_id)
+                revisions = Revisions(self.lake, prefix)
+                RawFile.publish(self.lake, prefix, obj, run_id=context.run_id, revisions=revisions)
             elif isinstance(obj, RawFile) and obj.prefix == prefix:
                 obj.delete_other_formats()
             else:

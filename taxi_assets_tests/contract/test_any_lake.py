@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 KEY = "clean/green_trips/2020-10.parquet"
 NEIGHBOR = "clean/green_trips/2020-11.parquet"
+COPY = "clean/green_trips/copies/2020-10.parquet"
 OBJECT_BYTES = 1 << 18
 
 
@@ -177,6 +178,8 @@ def test_keys_outside_the_lake_or_with_redundant_parts_are_rejected(lake: Lake, 
     file.write_bytes(b"new")
     calls: list[Callable[[], object]] = [
         lambda: lake.publish(file, key, replaces=None, run_id="a"),
+        lambda: lake.copy_object(key, KEY, version="1", run_id="a"),
+        lambda: lake.copy_object(KEY, key, version="1", run_id="a"),
         lambda: lake.version(key),
         lambda: list(lake.sizes_in(key)),
         lambda: lake.has_digest(key, sha256=""),
@@ -252,6 +255,49 @@ def test_a_failed_publish_leaves_the_old_object(lake_backend: LakeBackend) -> No
         assert read(lake) == b"old"
     put(lake, b"new")
     assert read(lake) == b"new"
+
+
+# --- copies -----------------------------------------------------------------------------------------------------------
+
+
+def copy(lake: Lake, key: str = KEY, target: str = COPY, *, version: str | None = None) -> None:
+    lake.copy_object(key, target, version=version or lake.version(key) or "1", run_id="a")
+
+
+def test_a_copy_has_the_bytes_and_the_digest_and_outlives_the_object(lake: Lake) -> None:
+    put(lake, b"old")
+    copy(lake)
+    put(lake, b"new")
+    assert (read(lake), read(lake, COPY)) == (b"new", b"old")
+    assert lake.has_digest(COPY, sha256=hashlib.sha256(b"old").hexdigest())
+    lake.delete(KEY)
+    assert read(lake, COPY) == b"old"
+
+
+def test_a_copy_replaces_an_object_and_can_be_repeated_and_replaced(lake: Lake) -> None:
+    put(lake, b"other", COPY)
+    put(lake, b"old")
+    copy(lake)
+    copy(lake)
+    assert (read(lake), read(lake, COPY)) == (b"old", b"old")
+    put(lake, b"new", COPY)
+    assert (read(lake), read(lake, COPY)) == (b"old", b"new")
+
+
+def test_a_version_that_was_replaced_or_deleted_is_not_copied(lake_backend: LakeBackend) -> None:
+    lake = lake_backend.open()
+    put(lake, b"old")
+    seen = lake.version(KEY)
+    put(lake, b"new")
+    with suppress(LakeConflictError):  # a bucket with versioning still has it
+        copy(lake, version=seen)
+        assert read(lake, COPY) == b"old"
+    assert lake.size(COPY) is None or read(lake, COPY) == b"old"
+    lake.delete(KEY)
+    lake.delete(COPY)
+    with pytest.raises(LakeObjectMissingError, match=KEY):
+        copy(lake, version="1")
+    assert lake.size(COPY) is None
 
 
 # --- versions and conflicts -------------------------------------------------------------------------------------------

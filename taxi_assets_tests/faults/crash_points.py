@@ -84,6 +84,9 @@ def _report_writes(home: Path, reached: Callable[[str], None]) -> Iterator[None]
 def _crash_point_name(target: Path, home: Path) -> str | None:
     """Name the object that a rename to `target` publishes; None for a temporary file."""
     layer = target.parent.parent.name if target.is_relative_to(home / "lake") else ""
+    if layer == "revisions":  # the replaced file, its record, and the record of the new file
+        kept = [path for path in target.parent.glob(f"{target.name.partition('.')[0]}.*") if path != target]
+        return "revision" if not target.name.endswith(".source.json") else "revision record" if kept else "new record"
     if layer == "raw":
         return "raw record" if target.name.endswith(".source.json") else "raw object"
     if target.parent == home:

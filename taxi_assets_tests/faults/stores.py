@@ -11,6 +11,7 @@ import io
 import os
 import re
 import tempfile
+from collections import Counter
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,9 @@ _TABLES = "SELECT table_name FROM information_schema.tables WHERE table_schema =
 
 # The page shows the time of the download, which differs between runs.
 _FETCH_TIME = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d UTC")
+
+_DIGEST = re.compile(r"(?<=/)[0-9a-f]{12}(?=\.)")
+"""The name of a revision in the folder of its month."""
 
 KINDS = ["duckdb", "duckdb_views", "postgres", "google"]
 
@@ -141,12 +145,17 @@ class ObservedDeployment:
         }
 
     def inventory(self) -> set[str]:
-        """Return the names of all objects, tables and files. A successful run leaves no other ones."""
+        """Return the names of all objects, tables and files. A successful run leaves no other ones.
+
+        Revisions are numbered, because their names depend on which version is the present one.
+        """
         (tables,) = self.query_idle([_TABLES])
         home = self.deployment.home
         files = {str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()}
         folders = {str(path) for path in home.rglob(".staging/*")}
-        return {f"table {name}" for (name,) in tables} | {f"object {key}" for key in self.objects()} | files | folders
+        names = {f"table {name}" for (name,) in tables} | {f"object {key}" for key in self.objects()} | files | folders
+        kinds = Counter(_DIGEST.sub("<digest>", name) for name in names)
+        return {f"{name} {number}" for name, count in kinds.items() for number in range(count)}
 
 
 def _parquet_rows(content: bytes) -> list[dict[str, Any]]:

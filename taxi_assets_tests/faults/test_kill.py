@@ -29,6 +29,14 @@ if TYPE_CHECKING:
 # Every crash point of a run that replaces an older version, and how many of its five writes are published by then. The
 # writes are, in this order: raw object, its record, quarantine, clean, warehouse.
 REPLACING = {
+    "before revision": 0,
+    "after revision": 0,
+    "publishing revision record": 0,
+    "before revision record": 0,
+    "after revision record": 0,
+    "publishing new record": 0,
+    "before new record": 0,
+    "after new record": 0,
     "publishing raw object": 0,
     "before raw object": 0,
     "after raw object": 1,
@@ -52,10 +60,11 @@ REPLACING = {
     "after warehouse month": 5,
     "after loading": 5,
 }
-# The same for a first run, which also creates the database file.
+# The same for a first run, which also creates the database file, and has no older file to keep.
 FIRST = {
     point: writes
     for known, writes in REPLACING.items()
+    if not known.endswith(("revision", "revision record", "new record"))
     for point in (
         (known, "before making warehouse.duckdb", "after making warehouse.duckdb")
         if known == "before loading"
@@ -64,6 +73,7 @@ FIRST = {
 }
 # Between these and the neighboring crash point nothing durable happens, so one of the two is enough.
 REDUNDANT = {
+    *("publishing revision record", "before revision record", "publishing new record", "before new record"),
     *("publishing raw object", "publishing raw record", "publishing quarantine", "publishing clean"),
     *("before raw object", "before raw record", "before quarantine", "before clean"),
     *("before loading", "before warehouse table", "after DELETE ledger", "after INSERT ledger", "after loading"),

@@ -222,12 +222,14 @@ def test_a_month_survives_a_kill_at_every_write_of_a_view(tester: KillTester, *,
 
 # The requests of a run that change something in Cloud Storage or BigQuery: method, path and number.
 REQUESTS = {
-    ("storage", "POST", "/upload/"): 4,  # raw, its record, quarantine, clean
-    ("storage", "DELETE", "/raw/"): 3,  # objects in other formats
+    ("storage", "POST", "/rewriteTo/"): 1,  # the replaced raw file, to the folder of revisions
+    ("storage", "POST", "/upload/"): 5,  # the new file's record there, raw, its record, quarantine, clean
+    ("storage", "DELETE", "/raw/"): 4,  # the new file's copy, as it was published before; objects in other formats
     ("bigquery", "POST", "/jobs"): 5,  # invalidation of the ledger row, load, count, ledger row, count by the check
 }
 # The requests of the short form; the boolean says whether the request takes effect.
 CHOSEN_REQUESTS = {
+    ("/rewriteTo/", 0, True),
     ("/jobs", 0, True),
     ("/jobs", 1, True),
     ("/jobs", 3, False),

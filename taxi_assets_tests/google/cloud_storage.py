@@ -6,9 +6,8 @@
         ...the official client writes to storage.bucket...
         assert storage.objects() == {"raw/2021-01.parquet": generation}
 
-The emulator stores the objects and serves listings, buckets, upload sessions and copies. This module adds generations
-and their preconditions, old versions, checksums, atomic reads, ranges, pages of listings, permissions, the service's
-errors, and faults.
+The emulator stores the objects and serves listings, buckets and upload sessions. This module adds copies, generations
+and their preconditions, old versions, checksums, atomic reads, ranges, pages of listings, permissions and faults.
 The additions follow Google's Cloud Storage documentation: the JSON API reference (objects), and the pages "Request
 preconditions", "Resumable uploads", "Object Versioning", "Data validation" and "HTTP status and error codes for JSON".
 """
@@ -229,6 +228,8 @@ class CloudStorage:
             return json_answer(finished)
         if len(parts) == 5 and parts[3] == "o" and request.method in _VERBS[5]:
             return self._act_on_object(request, exchange, parts[2], unquote(parts[4]))
+        if len(parts) == 10 and parts[5] == "rewriteTo":
+            return self._store.rewrite((parts[2], unquote(parts[4])), (parts[7], unquote(parts[9])), exchange.rfile)
         return self._emulate(request, exchange)
 
     def _act_on_object(self, request: Request, exchange: _Exchange, bucket: str, name: str) -> Answer:

@@ -13,7 +13,7 @@ import re
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote
 
 # It ships no type information.
@@ -152,6 +152,30 @@ class Objects(Storage):  # type: ignore[misc]  # the emulator's store, untyped
         super().create_file(bucket_name, file_name, content, file_obj, file_id)
         if file_id is not None:
             self.finished[file_id] = file_obj
+
+    def rewrite(self, source: tuple[str, str], target: tuple[str, str], body: IO[bytes]) -> Answer:
+        """Copy an object, or an old version of it. The metadata of the body replaces that of the source."""
+        self.demand("storage.objects.create")
+        self.demand("storage.objects.get")
+        found = self.find(*source, None if self.request is None else self.request.query.get("sourceGeneration"))
+        if found is None:
+            raise RefusedError(404, f"No such object: {'/'.join(source)}")
+        resource, content = found
+        given = json.loads(body.read() or "null") or resource
+        copied = {name: value for name, value in resource.items() if name not in {"metadata", "contentType"}}
+        copied |= {name: given[name] for name in ("metadata", "contentType") if name in given}
+        copied |= {"bucket": target[0], "name": target[1]}
+        self.create_file(*target, content, copied)
+        size = str(len(content))
+        return json_answer(
+            {
+                "kind": "storage#rewriteResponse",
+                "totalBytesRewritten": size,
+                "objectSize": size,
+                "done": True,
+                "resource": copied,
+            }
+        )
 
     def create_resumable_upload(self, bucket_name: str, file_name: str, file_obj: dict[str, Any]) -> str:
         """Start a session, after checking the preconditions. They are checked again at its end."""

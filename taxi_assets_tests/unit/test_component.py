@@ -64,6 +64,7 @@ def test_every_attribute_takes_effect(tmp_path: Path) -> None:
         "retry_delay_seconds": 0.5,
         "max_file_bytes": 1000,
         "max_expansion_ratio": 10,
+        "keep_revisions": 3,
         "notify_urls": "json://localhost",
         "notify_success": True,
         "owners": ["team:mobility", "jane@example.com"],
@@ -77,7 +78,8 @@ def test_every_attribute_takes_effect(tmp_path: Path) -> None:
     assert clean.specs_by_key[dg.AssetKey(["clean", "green_trips"])].owners == ("team:mobility", "jane@example.com")
     publisher = resources["publisher"]
     assert (publisher.source, publisher.max_file_bytes, publisher.max_expansion_ratio) == (str(tmp_path), 1000, 10)
-    assert (resources["lake"].bucket, resources["lake"].prefix) == ("taxi-lake", "nyc")
+    lake = resources["lake"]
+    assert (lake.bucket, lake.prefix, lake.keep_revisions) == ("taxi-lake", "nyc", 3)
     assert (resources["warehouse"].project, resources["warehouse"].location) == ("taxi-project", "EU")
     monthly = schedules["green_monthly"]
     assert (monthly.cron_schedule, monthly.execution_timezone) == ("0 7 2 * *", "America/New_York")

@@ -444,3 +444,18 @@ def test_only_settings_py_reads_the_environment() -> None:
     # The others read variables of Google's client, and those that dagster.yaml names.
     others = {"taxi_assets/resources/google.py", "taxi_assets/cli/doctor/instance.py"}
     assert readers == {"taxi_assets/settings.py", *others}
+
+
+@pytest.mark.parametrize(("value", "expected"), [("all", None), ("", None), (" 0 ", 0), ("12", 12)])
+def test_the_number_of_kept_revisions_is_all_or_a_number(
+    monkeypatch: pytest.MonkeyPatch, value: str, expected: int | None
+) -> None:
+    monkeypatch.setenv("TAXI_KEEP_REVISIONS", value)
+    assert Settings.from_env().keep_revisions == expected
+
+
+@pytest.mark.parametrize("value", ["-1", "none", "1.5", "²"])
+def test_another_number_of_revisions_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("TAXI_KEEP_REVISIONS", value)
+    with pytest.raises(SettingsError, match=f"^TAXI_KEEP_REVISIONS='{value}' is not accepted. Use all, or the number"):
+        Settings.from_env()

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, BinaryIO, ClassVar
 
 import dagster as dg
+from pydantic import Field
 
 from taxi_assets.errors import LakeConflictError, LakeObjectMissingError
 
@@ -44,6 +45,12 @@ class Lake(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dagster's
     kinds: ClassVar[frozenset[str]] = frozenset()
     """Kinds that Dagster's UI shows for assets in this lake, such as "gcs"; none for local files."""
 
+    keep_revisions: int | None = Field(
+        default=None,
+        ge=0,
+        description="How many older revisions of a month's published file are kept; by default, all of them.",
+    )
+
     @abstractmethod
     def staging(self) -> AbstractContextManager[Path]:
         """Create a private local folder for unfinished files.
@@ -68,6 +75,23 @@ class Lake(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dagster's
             LakeConflictError: The object differs from `replaces` in version, and from `file` in bytes. It is not
                 changed.
             LakeBusyError: Another process kept writing to the lake for too long.
+        """
+
+    @abstractmethod
+    def copy_object(self, key: str, target: str, *, version: str, run_id: str) -> None:
+        """Copy a version of an object to another key, atomically and durably. No byte passes through this process.
+
+        An object that has the other key is replaced.
+
+        Args:
+            key: The key of the object.
+            target: The key of the copy.
+            version: The version to copy.
+            run_id: The Dagster run that writes the copy, as for `publish`.
+
+        Raises:
+            LakeObjectMissingError: There is no such object.
+            LakeConflictError: The version is no longer available. Nothing is written.
         """
 
     @abstractmethod

@@ -107,6 +107,22 @@ class GcsLake(Lake):
             else:
                 return
 
+    def copy_object(self, key: str, target: str, *, version: str, run_id: str) -> None:
+        """Let Cloud Storage copy the object, with its content type and digest."""
+        copied, source = self._blob(target), self._get(key, version)
+        copied.content_type = source.content_type
+        copied.metadata = {**(source.metadata or {}), _RUN_KEY: run_id}
+        with self._translate_errors(f"{self.uri(target)} cannot be written"):
+            try:
+                token = None
+                while True:  # the copy of a large object may take several requests
+                    token, _, _ = copied.rewrite(source, token=token, retry=self._retry)
+                    if token is None:
+                        return
+            except api_errors.NotFound as error:
+                self._require_bucket(error)
+                raise conflict_error(self.uri(key)) from None  # `_get` has just found this generation
+
     def version(self, key: str) -> str | None:
         """Return the generation of the object; None if there is no object."""
         blob = self._find(key)

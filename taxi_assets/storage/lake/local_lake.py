@@ -57,6 +57,24 @@ class LocalLake(Lake):
             file.replace(target)
             os.fsync(folder)
 
+    def copy_object(self, key: str, target: str, *, version: str, run_id: str) -> None:  # noqa: ARG002  (as for publish)
+        """Create a hard link to the file in a private folder, and rename it to the target."""
+        copied = self._path(target)
+        with (
+            _translate_write_errors(self.folder),
+            self._private_folder() as folder,
+            _publish_lock(copied.parent, self.wait_seconds) as target_folder,
+        ):
+            link = folder / copied.name
+            try:
+                os.link(self._path(key), link)
+            except FileNotFoundError:
+                raise missing_error(self.uri(key)) from None
+            if _version(link.stat()) != version:
+                raise conflict_error(self.uri(key))
+            link.replace(copied)
+            os.fsync(target_folder)
+
     def version(self, key: str) -> str | None:
         """Return inode, modification time and size: each replacement creates a new inode. None if there is no file."""
         try:
@@ -189,7 +207,7 @@ def _publish_lock(folder: Path, wait_seconds: float) -> Iterator[int]:
     Raises:
         LakeBusyError: Another process held the lock for `wait_seconds`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    _create_folder(folder)
     descriptor = os.open(folder, os.O_RDONLY)
 
     def give_up(_state: tenacity.RetryCallState) -> None:
@@ -210,6 +228,15 @@ def _publish_lock(folder: Path, wait_seconds: float) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _create_folder(folder: Path) -> None:
+    """Create a folder and those that contain it, durably, unless they exist."""
+    if folder.is_dir():
+        return
+    _create_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    flush_to_disk(folder.parent)
 
 
 def _describe_lock_holder(descriptor: int) -> str:

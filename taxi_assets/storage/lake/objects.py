@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import pyarrow.parquet
 
@@ -108,29 +108,57 @@ class RawFile:
         }
 
     @classmethod
-    def publish(cls, lake: Lake, prefix: str, staged: StagedRawFile, *, run_id: str) -> RawFile:
+    def publish(
+        cls, lake: Lake, prefix: str, staged: StagedRawFile, *, run_id: str, revisions: _Revisions | None = None
+    ) -> RawFile:
         """Write a downloaded file and its record to the lake, and delete the month's files of other formats.
 
         A file whose bytes are in the lake already is not written again.
 
+        Args:
+            lake: The lake.
+            prefix: The key without the extension.
+            staged: The downloaded file.
+            run_id: The Dagster run that writes the file.
+            revisions: Keeps the file that is replaced. By default, it is not kept.
+
         Raises:
             LakeConflictError: Another run has written a different file since `staged.replaces` was read.
         """
-        new = cls(lake, prefix, staged.downloaded.record)
+        new, folder = cls(lake, prefix, staged.downloaded.record), staged.downloaded.path.parent
+        older = revisions if any(staged.replaces.values()) else None  # the first file of a month replaces nothing
         if not new.is_intact():
+            if older is not None:
+                older.keep_replaced(new.record, folder, run_id=run_id)
             lake.publish(staged.downloaded.path, new.key, replaces=staged.replaces[new.key], run_id=run_id)
-        key = _record_key(prefix)
-        record = staged.downloaded.path.with_name("source.json")
-        record.write_text(new.record.model_dump_json(indent=2))
+        if older is not None:
+            older.delete_copy_of(new)
         try:
-            lake.publish(record, key, replaces=staged.replaces[key], run_id=run_id)
+            new.publish_record(folder, replaces=staged.replaces[_record_key(prefix)], run_id=run_id)
         except LakeConflictError:
             current = cls.find(lake, prefix)
             if current is None or current.record.sha256 != new.record.sha256:
                 raise
             return current  # another run has written the same file
         new.delete_other_formats()
+        if older is not None and lake.keep_revisions is not None:
+            older.prune(lake.keep_revisions)
         return new
+
+    def publish_record(self, folder: Path, *, replaces: str | None, run_id: str) -> None:
+        """Write the record to the lake.
+
+        Args:
+            folder: A folder from `Lake.staging`, for the unfinished file.
+            replaces: The version of the record that it replaces; None if there is none.
+            run_id: The Dagster run that writes the record.
+
+        Raises:
+            LakeConflictError: Another run has written a different record since.
+        """
+        record = folder / "source.json"
+        record.write_text(self.record.model_dump_json(indent=2))
+        self.lake.publish(record, _record_key(self.prefix), replaces=replaces, run_id=run_id)
 
     def delete_other_formats(self) -> None:
         """Delete the month's files of other formats, unless the record names a different file by now.
@@ -171,7 +199,9 @@ class RawFile:
                 raise conflict_error(self.lake.uri(self.key))
             raise LakeObjectDamagedError(
                 f"{self.lake.uri(self.key)} does not have the recorded digest (sha256 {self.record.sha256[:12]}…).",
-                remedy="Materialize the raw asset of this month again: it downloads the file again.",
+                remedy="Restore it from a backup, or choose another revision."
+                if "/revisions/" in self.prefix
+                else "Materialize the raw asset of this month again: it downloads the file again.",
             )
         with self.lake.as_local_file(self.key, version) as path:
             yield path
@@ -341,6 +371,14 @@ class ParquetPartition:
                 return _frame(file, rows)
         with self.as_local_file() as path, path.open("rb") as file:
             return _frame(file, None)
+
+
+class _Revisions(Protocol):
+    """The methods of `Revisions`, which builds on this module."""
+
+    def keep_replaced(self, new: SourceRecord, folder: Path, *, run_id: str) -> None: ...
+    def delete_copy_of(self, new: RawFile) -> None: ...
+    def prune(self, keep: int) -> object: ...
 
 
 def _record_key(prefix: str) -> str:

@@ -91,6 +91,10 @@ class CleaningReport(BaseModel):
         description="Digest of the raw bytes, the schema and the rules. Both files of a month have the same one."
     )
     raw_sha256: str = Field(description="SHA-256 digest of the published file.")
+    pinned: bool = Field(
+        default=False,
+        description="Whether the month is pinned to this file: it is cleaned from it until a run releases it.",
+    )
     generated: bool = Field(description="Whether the rows are the synthetic sample, not TLC's records.")
     rules: Sequence[str] = Field(description="Names of the rules that were applied.")
     rows_raw: int = Field(description="Rows of the published file, counted without the reader.")

@@ -1,0 +1,172 @@
+"""The revisions of a month: every file that was published for it and kept.
+
+The present revision is the raw file itself, `raw/green_trips/2021-03.csv.gz`. Before other bytes replace it, its file
+and its source record are kept as `raw/green_trips/revisions/2021-03/<sha256[:12]>.csv.gz` and `….source.json`. A
+revision is a `RawFile` with another prefix, so it is read, verified and cleaned in the same way.
+
+A run writes in this order, so that a kill at any point loses no revision and doubles none:
+
+1. The file that will be replaced, and then its record, in the folder of revisions.
+2. The record of the new file, in the same folder: if the run is killed after the next step, the next run recognizes the
+   new file, even if the publisher has replaced it by then.
+3. The new file. From here on, readers see it.
+4. If the new file was published before, its copy in the folder of revisions is deleted: its record stays.
+5. The record of the new file. A run that is killed before this step is repeated by the next one.
+
+Belongs here: keeping, listing, finding and deleting revisions. Does not belong here: how an object is copied
+(`base_lake.py`), and the raw file itself (`objects.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from taxi_assets.errors import LakeConflictError
+from taxi_assets.storage.lake.objects import ParquetPartition, RawFile, object_prefix
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from taxi_assets.storage.lake.base_lake import Lake
+    from taxi_assets.tlc.month import Month
+    from taxi_assets.tlc.schema import Service
+    from taxi_assets.tlc.sources.source_record import SourceRecord
+
+_RECORD = ".source.json"
+_NAME_DIGITS = 12
+
+
+@dataclass(frozen=True)
+class Revisions:
+    """The revisions of one month of a service."""
+
+    lake: Lake
+    prefix: str
+    """The prefix of the present revision, such as "raw/green_trips/2021-03"."""
+
+    @classmethod
+    def of(cls, lake: Lake, service: Service, month: Month | str) -> Revisions:
+        """Return the revisions of a month."""
+        return cls(lake, object_prefix("raw", service, month))
+
+    @property
+    def folder(self) -> str:
+        """The folder of the older revisions in the lake, such as "raw/green_trips/revisions/2021-03"."""
+        layer, _, month = self.prefix.rpartition("/")
+        return f"{layer}/revisions/{month}"
+
+    @property
+    def present(self) -> RawFile | None:
+        """The present revision; None if the month is not loaded."""
+        return RawFile.find(self.lake, self.prefix)
+
+    def list_all(self) -> list[RawFile]:
+        """Return all revisions, newest first: the present one, then the older ones by the time of their download.
+
+        A file that was published several times is one revision, with the record of its latest download. Only records
+        are read. To read a revision, use `RawFile.open` or `RawFile.as_local_file`.
+        """
+        present = self.present
+        return [*([present] if present else []), *self._older(present)]
+
+    def prune(self, keep: int) -> list[RawFile]:
+        """Delete the oldest revisions; never the present one, nor the one that the month is pinned to.
+
+        Args:
+            keep: How many older revisions are kept, at least. The present revision does not count.
+
+        Returns:
+            The deleted revisions, newest first.
+        """
+        deleted = self.prunable(keep)
+        for revision in deleted:
+            self.lake.delete(revision.key)
+            self.lake.delete(f"{revision.prefix}{_RECORD}")
+        return deleted
+
+    def prunable(self, keep: int) -> list[RawFile]:
+        """Return the revisions that `prune` would delete."""
+        pinned = self._pinned_sha256()
+        return [revision for revision in self._older(self.present)[keep:] if revision.record.sha256 != pinned]
+
+    # --- used by `RawFile.publish` ------------------------------------------------------------------------------------
+
+    def keep_replaced(self, new: SourceRecord, folder: Path, *, run_id: str) -> None:
+        """Keep the file that a new file is about to replace. Nothing is downloaded or uploaded, except the records.
+
+        Args:
+            new: The record of the new file.
+            folder: A folder from `Lake.staging`.
+            run_id: The Dagster run that replaces the file.
+
+        Raises:
+            LakeConflictError: Another run has replaced the file meanwhile.
+        """
+        if self.lake.keep_revisions == 0 and self._pinned_sha256() is None:
+            return
+        for old, version in self._stored_files():
+            if old.record.sha256 == new.sha256:
+                continue
+            kept = self._revision(old.record)
+            if not kept.is_intact():
+                self.lake.copy_object(old.key, kept.key, version=version, run_id=run_id)
+            self._write_record(kept, folder, run_id)
+        self._write_record(self._revision(new), folder, run_id)
+
+    def delete_copy_of(self, new: RawFile) -> None:
+        """Delete the kept file with the bytes of the present file, if there is one."""
+        copy = self._revision(new.record).key
+        if self.lake.version(copy) is not None and new.is_intact():
+            self.lake.delete(copy)
+
+    def _stored_files(self) -> Iterator[tuple[RawFile, str]]:
+        """Yield the month's intact files, each with its version: usually one.
+
+        It may lack its record, if a run was killed before it could write it. Then a record in the folder describes it.
+        """
+        present, stored = self.present, self.lake.sizes_in(self.folder)
+        announced = [
+            replace(revision, prefix=self.prefix) for revision in self._records(stored) if revision.key not in stored
+        ]
+        for file in [*([present] if present else []), *announced]:
+            version = self.lake.version(file.key)
+            if version is not None and file.is_intact():
+                yield file, version
+
+    def _write_record(self, revision: RawFile, folder: Path, run_id: str) -> None:
+        replaces = self.lake.version(f"{revision.prefix}{_RECORD}")
+        if replaces is not None and RawFile.find(self.lake, revision.prefix) == revision:
+            return
+        try:
+            revision.publish_record(folder, replaces=replaces, run_id=run_id)
+        except LakeConflictError:  # another run has written a record of the same bytes
+            if RawFile.find(self.lake, revision.prefix) is None:
+                raise
+
+    def _revision(self, record: SourceRecord) -> RawFile:
+        return RawFile(self.lake, f"{self.folder}/{record.sha256[:_NAME_DIGITS]}", record)
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def _older(self, present: RawFile | None) -> list[RawFile]:
+        stored = self.lake.sizes_in(self.folder)
+        older = [
+            revision
+            for revision in self._records(stored)
+            if revision.key in stored and (present is None or revision.record.sha256 != present.record.sha256)
+        ]
+        return sorted(older, key=lambda revision: (revision.record.fetched_at, revision.record.sha256), reverse=True)
+
+    def _records(self, stored: Iterable[str]) -> Iterator[RawFile]:
+        for key in stored:
+            if key.endswith(_RECORD):
+                revision = RawFile.find(self.lake, key.removesuffix(_RECORD))
+                if revision is not None:
+                    yield revision
+
+    def _pinned_sha256(self) -> str | None:
+        """Return the digest of the revision that the clean month is pinned to; None if it is not pinned."""
+        clean = ParquetPartition.find(self.lake, self.prefix.replace("raw/", "clean/", 1))
+        return clean.report.raw_sha256 if clean is not None and clean.report.pinned else None
