@@ -65,18 +65,18 @@ setup: $(VENV)/.dev ## Install everything for development into .venv
 .PHONY: setup-dbt
 setup-dbt: $(DBT)/.venv/.installed ## Install the dbt example into examples/dbt/.venv
 
+# uv writes its command into the head of each file. Renovate runs that command again, and accepts only some options, with "=".
+COMPILE = $(UV) pip compile --universal --python-version=3.11 --generate-hashes --no-strip-extras $(if $(UPGRADE),--upgrade) --quiet
+LIKE_RUNTIME := --constraint=requirements/runtime.lock --constraint=requirements/install.lock
+
 .PHONY: lock
 lock: $(BIN)/uv ## Compile the lock files from pyproject.toml, of the dbt example too (UPGRADE=1: take newer versions)
-	@for set in install: runtime: docker:docker docs:docs dev:dev bench:bench audit:audit; do \
-	  name=$${set%%:*}; group=$${set#*:}; \
-	  if [ $$name = install ]; then input="--group install"; elif [ -n "$$group" ]; then input="pyproject.toml --group pyproject.toml:$$group -c requirements/runtime.lock -c requirements/install.lock"; else input="pyproject.toml"; fi; \
-	  $(UV) pip compile $$input --output-file requirements/$$name.lock --universal --python-version 3.11 --generate-hashes \
-	    --no-emit-index-url --no-emit-find-links --no-strip-extras $(if $(UPGRADE),--upgrade) --quiet \
-	    --custom-compile-command "make lock"; \
+	@$(COMPILE) requirements/install.in --output-file=requirements/install.lock
+	@$(COMPILE) pyproject.toml --output-file=requirements/runtime.lock
+	@for group in docker docs dev bench audit; do \
+	  $(COMPILE) pyproject.toml --group=pyproject.toml:$$group $(LIKE_RUNTIME) --output-file=requirements/$$group.lock; \
 	done
-	@$(UV) pip compile $(DBT)/pyproject.toml --group $(DBT)/pyproject.toml:dev -c requirements/runtime.lock -c requirements/install.lock \
-	  --output-file $(DBT)/requirements.lock --universal --python-version 3.11 --generate-hashes --no-emit-package taxi-assets \
-	  --no-emit-index-url --no-emit-find-links --no-strip-extras $(if $(UPGRADE),--upgrade) --quiet --custom-compile-command "make lock"
+	@$(COMPILE) $(DBT)/pyproject.toml --group=$(DBT)/pyproject.toml:dev $(LIKE_RUNTIME) --no-emit-package=taxi-assets --output-file=$(DBT)/requirements.lock
 
 # --- use -------------------------------------------------------------------------------------------------------------
 # Everything is stored under ./data, unless TAXI_LAKE, TAXI_WAREHOUSE or DAGSTER_HOME are set. PROFILE=gcp reads variables
@@ -145,12 +145,32 @@ dbt-sources: $(VENV)/.package ## Write sources.yml, which describes the warehous
 	@$(SETTINGS) $(BIN)/python -m taxi_assets.cli.dbt_sources --output "$(or $(FILE),$(DBT)/dbt/models/sources.yml)"
 
 # --- check -----------------------------------------------------------------------------------------------------------
-.PHONY: check
-check: $(VENV)/.dev ## Check format, lint, types, import direction and definitions
+# Two at a time: mypy takes as long as all others together. Each prints its output when it has ended.
+CHECKS := types language definitions unused format lint imports dependencies spelling
+CODE := taxi_assets benchmarks deploy docs $(DBT)/src
+
+.PHONY: check $(CHECKS:%=check-%)
+check: $(VENV)/.dev ## Check format, lint, types, imports, dependencies, unused code, spelling, wording and definitions
+	@$(MAKE) --no-print-directory --keep-going --jobs 2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) $(CHECKS:%=check-%)
+check-format:
 	@$(BIN)/ruff format --check --quiet
+check-lint:
 	@$(BIN)/ruff check --quiet
+check-types:
 	@$(BIN)/mypy
+check-imports:
 	@$(BIN)/lint-imports > /dev/null || $(BIN)/lint-imports
+check-dependencies:
+	@$(BIN)/deptry taxi_assets 2> /dev/null || $(BIN)/deptry taxi_assets
+# Code that only tests use is unused, too.
+check-unused:
+	@$(BIN)/vulture $(CODE)
+	@$(BIN)/vulture $(CODE) taxi_assets_tests $(DBT)/tests
+check-spelling:
+	@$(BIN)/codespell . .github .ci
+check-language:
+	@$(BIN)/python -m pytest -q taxi_assets_tests/unit/test_language.py
+check-definitions:
 	@$(BIN)/dagster definitions validate --log-level error
 
 # Those in contract/ use the stores of the contract tests.
@@ -159,7 +179,7 @@ FAULT_TESTS := taxi_assets_tests/faults $(foreach kind,connections crashes fault
 
 .PHONY: test
 test: check ## Run all tests except those of faults, whole deployments and the browser
-	@$(BIN)/python -m pytest -q -n 3 --dist worksteal \
+	@$(BIN)/python -m pytest -q -n 3 --dist worksteal --ignore taxi_assets_tests/unit/test_language.py \
 	  $(addprefix --ignore ,$(FAULT_TESTS)) --ignore taxi_assets_tests/deployments --ignore taxi_assets_tests/ui
 
 .PHONY: test-faults

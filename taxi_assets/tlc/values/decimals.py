@@ -20,7 +20,6 @@ from taxi_assets.tlc.values.single_values import (
 )
 
 if TYPE_CHECKING:
-    Doubles = np.ndarray[Any, np.dtype[np.float64]]
     Integers = np.ndarray[Any, np.dtype[np.int64]]
     Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
