@@ -173,18 +173,21 @@ check-language:
 check-definitions:
 	@$(BIN)/dagster definitions validate --log-level error
 
+# COVERAGE=1 also records which lines of taxi_assets/ the tests run, in all their processes.
+PYTEST := $(BIN)/$(if $(COVERAGE),coverage run,python) -m pytest -q
+
 # Those in contract/ use the stores of the contract tests.
 FAULT_TESTS := taxi_assets_tests/faults $(foreach kind,connections crashes faults killed locks races, \
 	$(wildcard taxi_assets_tests/contract/test_*_$(kind).py))
 
 .PHONY: test
 test: check ## Run all tests except those of faults, whole deployments and the browser
-	@$(BIN)/python -m pytest -q -n 3 --dist worksteal --ignore taxi_assets_tests/unit/test_language.py \
+	@$(PYTEST) -n 3 --dist worksteal --ignore taxi_assets_tests/unit/test_language.py \
 	  $(addprefix --ignore ,$(FAULT_TESTS)) --ignore taxi_assets_tests/deployments --ignore taxi_assets_tests/ui
 
 .PHONY: test-faults
 test-faults: $(VENV)/.dev ## Test killed runs, broken files and concurrent runs: no row lost, none duplicated
-	@$(BIN)/python -m pytest -q -n 3 --dist worksteal $(FAULT_TESTS)
+	@$(PYTEST) -n 3 --dist worksteal $(FAULT_TESTS)
 
 # Three workers, because two of them are busy for half an hour with one test each.
 .PHONY: reliability
@@ -193,12 +196,23 @@ reliability: $(VENV)/.dev ## Run test-faults in its long form: hundreds of kills
 
 .PHONY: test-fuzz
 test-fuzz: $(VENV)/.dev ## Corrupt real files byte by byte and read them for a minute: each row is kept, or the file is refused
-	@$(BIN)/python -m pytest -q -n 2 --fuzz 60 -m fuzz taxi_assets_tests/faults
+	@$(PYTEST) -n 2 --fuzz 60 -m fuzz taxi_assets_tests/faults
 
 # Four workers, because these tests wait for daemons and servers half of the time.
 .PHONY: test-deployments
 test-deployments: $(VENV)/.dev ## Test whole deployments (daemon, servers, commands; killed and restarted), deployment files, documentation
-	@$(BIN)/python -m pytest -q -n 4 --dist worksteal taxi_assets_tests/deployments
+	@$(PYTEST) -n 4 --dist worksteal taxi_assets_tests/deployments
+
+# The report needs the data of all tests, so CI collects it from several jobs.
+.PHONY: coverage coverage-report
+coverage: ## Run test, test-faults, test-fuzz and test-deployments, and report the code that they do not run: 45 minutes
+	@rm -rf data/coverage
+	@$(MAKE) --no-print-directory COVERAGE=1 test test-faults test-fuzz test-deployments
+	@$(MAKE) --no-print-directory coverage-report
+
+coverage-report: $(VENV)/.dev
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
 
 .PHONY: test-dbt
 test-dbt: setup-dbt ## Test the dbt example on DuckDB and Postgres, in its own environment
@@ -223,7 +237,7 @@ test-lowest test-newest: test-%: $(BIN)/uv
 
 .PHONY: test-ui
 test-ui: $(VENV)/.dev ## Test Dagster's UI in a browser (needs chromium)
-	@$(BIN)/python -m pytest -q taxi_assets_tests/ui
+	@$(PYTEST) taxi_assets_tests/ui
 
 .PHONY: screenshots
 screenshots: $(VENV)/.dev ## Run test-ui and write its screenshots to docs/images

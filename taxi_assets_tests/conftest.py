@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,6 +25,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--fuzz", type=int, metavar="SECONDS", help="faults: corrupt real files for this long, for each reader"
     )
+
+
+def pytest_configure() -> None:
+    """If the coverage of this process is measured, also measure child processes that get other variables."""
+    if measured := os.environ.get("COVERAGE_PROCESS_CONFIG"):
+        start = subprocess.Popen.__init__
+
+        def start_measured(self: subprocess.Popen[Any], *args: Any, **options: Any) -> None:
+            if options.get("env") is not None:
+                options["env"] = {**options["env"], "COVERAGE_PROCESS_CONFIG": measured}
+            start(self, *args, **options)
+
+        subprocess.Popen.__init__ = start_measured  # type: ignore[method-assign]
 
 
 @pytest.fixture(scope="session")

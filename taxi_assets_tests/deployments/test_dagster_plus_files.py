@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from taxi_assets_tests.deployments.files import CODE_LOCATION, find_tool, read_y
 FILE = ".github/workflows/ci.yaml"
 WORKFLOW: dict[Any, Any] = read_yaml(FILE)
 JOBS: dict[str, Any] = WORKFLOW["jobs"]
+MATRIX: list[dict[str, str]] = JOBS["test"]["strategy"]["matrix"]["include"]
+IMAGE_PYTHON = "3.13"
 ON = True  # YAML 1.1 parses the key `on` as true
 (CODE_LOCATION_CONFIG,) = read_yaml("dagster_cloud.yaml")["locations"]
 
@@ -53,7 +56,7 @@ def test_runs_have_the_same_resources_as_in_the_kubernetes_deployment() -> None:
 
 def test_the_workflow_matches_githubs_schema_and_every_job_has_a_timeout() -> None:
     run_check(find_tool("check-jsonschema"), "--builtin-schema", "vendor.github-workflows", FILE)
-    assert all(0 < job["timeout-minutes"] <= 60 for job in JOBS.values())
+    assert all(0 < job["timeout-minutes"] <= 30 for job in JOBS.values())
 
 
 def test_a_pull_request_cancels_only_its_own_workflow_runs() -> None:
@@ -64,10 +67,45 @@ def test_a_pull_request_cancels_only_its_own_workflow_runs() -> None:
     }
 
 
-def test_the_workflow_runs_the_ci_script_and_deploys_only_after_it_passes() -> None:
-    assert [step["run"] for step in JOBS["test"]["steps"] if "run" in step] == [".ci/run"]
+def test_the_workflow_runs_every_tier_of_the_ci_script_and_deploys_only_after_they_pass() -> None:
+    tiers = re.findall(r"^make ([\w-]+)$", (REPOSITORY / ".ci/run").read_text(), re.MULTILINE)
+    full = {entry["tier"] for entry in MATRIX if entry["python"] == IMAGE_PYTHON}
+    assert len(tiers) >= 5
+    assert full == {*tiers, "check", "test-ui"}
+    (step,) = [step for step in JOBS["test"]["steps"] if "make" in step.get("run", "")]
+    assert step["run"] == 'make "$TIER" COVERAGE="$COVERAGE"'
+    assert step["env"] == {"TIER": "${{ matrix.tier }}", "COVERAGE": "${{ matrix.coverage }}"}
     assert set(JOBS["deploy"]["needs"]) == {"test", "image", "dagster-plus"}
     assert "needs.test.result == 'success' && needs.image.result == 'success'" in JOBS["deploy"]["if"]
+
+
+def test_the_workflow_tests_every_supported_python() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    supported = re.findall(r"Python :: (3\.\d+)", str(project["classifiers"]))
+    assert len(supported) >= 4
+    assert sorted(entry["python"] for entry in MATRIX if entry["tier"] == "test") == supported
+    assert f"python:{IMAGE_PYTHON}." in (REPOSITORY / "Dockerfile").read_text()
+
+
+def test_the_workflow_reports_the_coverage_of_the_tiers_that_make_coverage_runs() -> None:
+    (command,) = re.findall(r"COVERAGE=1 (test.+)$", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+    assert {entry["tier"] for entry in MATRIX if entry.get("coverage") == "1"} == set(command.split())
+    (upload,) = [step for step in JOBS["test"]["steps"] if "upload-artifact" in step.get("uses", "")]
+    (download,) = [step for step in JOBS["coverage"]["steps"] if "download-artifact" in step.get("uses", "")]
+    assert upload["if"] == "matrix.coverage"
+    assert upload["with"]["path"] == download["with"]["path"] == "data/coverage"
+    assert JOBS["coverage"]["needs"] == "test"
+    assert JOBS["coverage"]["steps"][-1]["run"] == "make coverage-report"
+
+
+def test_jobs_share_installed_packages_only_if_python_and_every_lock_file_are_the_same() -> None:
+    caches = [step["with"] for job in JOBS.values() for step in job["steps"] if "actions/cache" in step.get("uses", "")]
+    assert len(caches) == 2
+    for cache in caches:
+        assert cache["path"].split() == [".venv", "examples/dbt/.venv"]
+        assert "steps.python.outputs.python-version" in cache["key"]
+        assert "hashFiles('requirements/*.lock', 'examples/dbt/requirements.lock')" in cache["key"]
+        assert "restore-keys" not in cache
 
 
 def test_the_workflow_tests_the_lowest_and_newest_allowed_versions() -> None:
