@@ -7,17 +7,12 @@ Cut and resumed connections, wrong lengths, replaced files, redirects away from 
 
 from __future__ import annotations
 
-import datetime as dt
 import gzip
 import logging
 import time
 from typing import TYPE_CHECKING
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from taxi_assets.errors import (
     InvalidFileError,
@@ -40,6 +35,7 @@ from taxi_assets_tests.google.cloud_storage import CloudStorage, Fault
 from taxi_assets_tests.google.service_account import ServiceAccount
 from taxi_assets_tests.loopback_publisher import HTML_PAGE, Answer, LoopbackPublisher
 from taxi_assets_tests.pipeline_harness import Deployment, failure_messages, stray_files
+from taxi_assets_tests.tls_certificate import write_certificate
 from taxi_assets_tests.trips import MONTH, csv_lines
 
 if TYPE_CHECKING:
@@ -185,18 +181,7 @@ def test_the_body_of_a_redirect_is_not_read(
 @pytest.fixture(params=["self-signed", "expired"])
 def certificate(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A PEM file with a key and an untrusted certificate."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = dt.datetime.now(dt.UTC)
-    ends = now + dt.timedelta(days=-1 if request.param == "expired" else 1)
-    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    signed = builder.not_valid_before(now - dt.timedelta(days=9)).not_valid_after(ends).sign(key, hashes.SHA256())
-    path = tmp_path / "certificate.pem"
-    path.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        + signed.public_bytes(serialization.Encoding.PEM)
-    )
-    return path
+    return write_certificate(tmp_path / "certificate.pem", is_expired=request.param == "expired")
 
 
 def test_an_untrusted_certificate_is_refused_at_once(certificate: Path, output_dir: Path) -> None:

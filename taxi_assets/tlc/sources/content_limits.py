@@ -26,6 +26,11 @@ class FileLimits:
     max_expanded_bytes: int = 64 * GIB
     max_expansion_ratio: int = 200
 
+    @property
+    def expansion_finding(self) -> str:
+        """Completes the sentence "… was rejected: …" for a file that exceeds `max_expansion_ratio`."""
+        return f"it expands to more than {self.max_expansion_ratio} times its size"
+
     @classmethod
     def from_settings(cls, max_bytes: int, max_expansion_ratio: int) -> Self:
         """Return the limits for the given settings. A file may expand to eight times `max_bytes`."""
@@ -38,20 +43,6 @@ DEFAULT_LIMITS = FileLimits()
 def invalid_file_error(label: str, url: str, finding: str, *, remedy: str) -> InvalidFileError:
     """Build the error for a file with invalid content; `finding` completes the sentence."""
     return InvalidFileError(f"{label} from {url} was rejected: {finding}.", remedy=remedy)
-
-
-def too_large_error(label: str, url: str, limits: FileLimits) -> InvalidFileError:
-    """Build the error for a file that is larger than `limits.max_bytes`."""
-    return invalid_file_error(label, url, f"it is larger than {limits.max_bytes:,} bytes", remedy=RAISE_MAX_BYTES)
-
-
-def expansion_ratio_error(label: str, url: str, limits: FileLimits) -> InvalidFileError:
-    """Build the error for a file that expands to more than `limits.max_expansion_ratio` times its size."""
-    return invalid_file_error(label, url, _expansion_finding(limits), remedy=RAISE_MAX_RATIO)
-
-
-def _expansion_finding(limits: FileLimits) -> str:
-    return f"it expands to more than {limits.max_expansion_ratio} times its size"
 
 
 class InvalidContentError(Exception):
@@ -90,4 +81,4 @@ class ExpansionLimiter:
                 f"it expands to more than {self._limits.max_expanded_bytes:,} bytes", RAISE_MAX_BYTES
             )
         if self._expanded > self._max_by_ratio:
-            raise InvalidContentError(_expansion_finding(self._limits), RAISE_MAX_RATIO)
+            raise InvalidContentError(self._limits.expansion_finding, RAISE_MAX_RATIO)

@@ -7,9 +7,10 @@ Does not belong here: how each kind of URL is read (`transports/`), and what fol
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from taxi_assets.tlc.sources.transports.base_transport import RetrySettings, VersionRequest
+from taxi_assets.tlc.sources.transports.base_transport import MissingFileError, RetrySettings, VersionRequest
 from taxi_assets.tlc.sources.transports.schemes import transport_for
 
 if TYPE_CHECKING:
@@ -58,7 +59,6 @@ def check_version(
         request = VersionRequest(
             label=label, source=source, known=known, retry=retry, google_key=google_key, deadline=deadline
         )
-        version = transport_for(source.url).check_version(request)
-        if version is not None:
-            return version
+        with suppress(MissingFileError):
+            return transport_for(source.url).check_version(request)
     return None

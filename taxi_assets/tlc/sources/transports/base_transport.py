@@ -6,12 +6,12 @@ Does not belong here: anything that only one kind of URL needs.
 from __future__ import annotations
 
 import hashlib
-import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from taxi_assets.errors import PublisherRequestError, PublisherServerError, PublisherUnreachableError
+from taxi_assets.tlc.sources.content_limits import RAISE_MAX_BYTES, RAISE_MAX_RATIO, invalid_file_error
 from taxi_assets.tlc.sources.publishers import public_url
 
 if TYPE_CHECKING:
@@ -80,6 +80,22 @@ class DownloadRequest(FileRequest):
     log: logging.Logger
     started: float = field(default_factory=time.monotonic)
 
+    def check_size(self, count: int, *, stored: int | None = None) -> None:
+        """Raise an error if the file is too large.
+
+        Args:
+            count: Bytes of the file.
+            stored: Bytes of the compressed file, if `count` of its bytes have been decompressed.
+
+        Raises:
+            InvalidFileError: The file exceeds `limits`.
+        """
+        if count > self.limits.max_bytes:
+            finding = f"it is larger than {self.limits.max_bytes:,} bytes"
+            raise invalid_file_error(self.label, self.url, finding, remedy=RAISE_MAX_BYTES)
+        if stored is not None and count > self.limits.max_expansion_ratio * stored:
+            raise invalid_file_error(self.label, self.url, self.limits.expansion_finding, remedy=RAISE_MAX_RATIO)
+
     @property
     def known_at_url(self) -> SourceRecord | None:
         """The record of the file in the lake, if it came from this URL."""
@@ -92,7 +108,7 @@ class VersionRequest(FileRequest):
 
     known: FileVersion | None
     """The version of the file in the lake, which may come from another URL."""
-    deadline: float = math.inf
+    deadline: float
     """When the answer must be complete, on the clock of `time.monotonic`."""
 
     @property
@@ -134,12 +150,13 @@ class Transport(Protocol):
             InvalidFileError: The file exceeds `request.limits`.
         """
 
-    def check_version(self, request: VersionRequest) -> FileVersion | None:
-        """Return the version that is published now, or None if the URL has no such file.
+    def check_version(self, request: VersionRequest) -> FileVersion:
+        """Return the version that is published now.
 
         Does not retry. (HTTP: a GET follows if the server does not support HEAD.)
 
         Raises:
+            MissingFileError: The URL has no such file.
             PublisherRequestError: The publisher refused the request.
             PublisherServerError: The publisher answered with a server error, or too slowly.
             PublisherUnreachableError: The publisher could not be reached.

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from taxi_assets.errors import InvalidFileError
 from taxi_assets.tlc.file_format import FileFormat
-from taxi_assets.tlc.sources.content_limits import expansion_ratio_error, invalid_file_error, too_large_error
+from taxi_assets.tlc.sources.content_limits import invalid_file_error
 from taxi_assets.tlc.sources.transports.base_transport import CHUNK_BYTES
 
 if TYPE_CHECKING:
@@ -75,15 +75,11 @@ def _is_encoded(request: DownloadRequest, codings: Sequence[str]) -> bool:
 
 
 def _decode(request: DownloadRequest, codings: Sequence[str], path: Path) -> None:
-    limits, sent = request.limits, request.path.stat().st_size
-    arrived = 0
+    sent, decoded = request.path.stat().st_size, 0
     with _open_decoded(request, codings) as stream, path.open("wb") as file:
         while chunk := _read(stream, CHUNK_BYTES, request, codings):
-            arrived += len(chunk)
-            if arrived > limits.max_bytes:
-                raise too_large_error(request.label, request.url, limits)
-            if arrived > limits.max_expansion_ratio * sent:
-                raise expansion_ratio_error(request.label, request.url, limits)
+            decoded += len(chunk)
+            request.check_size(decoded, stored=sent)
             file.write(chunk)
 
 

@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from taxi_assets.errors import PublisherUnreachableError
-from taxi_assets.tlc.sources.content_limits import too_large_error
 from taxi_assets.tlc.sources.source_record import FileVersion
 from taxi_assets.tlc.sources.transports.base_transport import (
     CHUNK_BYTES,
@@ -44,13 +43,11 @@ class FolderTransport:
             path = _find(request)
         return _archive_folder(request, path) if _names_folder(request) else copy_file(request, path)
 
-    def check_version(self, request: VersionRequest) -> FileVersion | None:
+    def check_version(self, request: VersionRequest) -> FileVersion:
         """Return the file's version; see `Transport.check_version`."""
         try:
             with _translate_errors(request):
                 return _current_version(request, _find(request))
-        except MissingFileError:
-            return None
         except OSError as error:  # such as a network drive that is unreachable
             raise version_check_error(request, (error.strerror or "the file system failed").lower()) from None
 
@@ -61,8 +58,7 @@ def copy_file(request: DownloadRequest, source: Path) -> DownloadResult | NotMod
         status = _regular_file_status(request, source)
         if request.known_at_url is not None and request.known_at_url.etag == _etag(status):
             return NotModified(request.known_at_url)
-        if status.st_size > request.limits.max_bytes:
-            raise too_large_error(request.label, request.url, request.limits)
+        request.check_size(status.st_size)
         published = source.open("rb")
     # Errors of writing are errors of the lake: they are not translated.
     with published, request.path.open("wb") as copy:
@@ -80,8 +76,7 @@ def _archive_folder(request: DownloadRequest, folder: Path) -> DownloadResult | 
     etag = parts_etag(parts)
     if request.known_at_url is not None and request.known_at_url.etag == etag:
         return NotModified(request.known_at_url)
-    if sum(part.size for part in parts) > request.limits.max_bytes:
-        raise too_large_error(request.label, request.url, request.limits)
+    request.check_size(sum(part.size for part in parts))
     try:
         archive_parts(folder, parts, request.path)
     except FileNotFoundError:  # a part was deleted

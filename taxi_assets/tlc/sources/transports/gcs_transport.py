@@ -22,7 +22,6 @@ from taxi_assets.google_auth import (
     translate_google_errors,
 )
 from taxi_assets.tlc.file_format import FileFormat
-from taxi_assets.tlc.sources.content_limits import expansion_ratio_error, too_large_error
 from taxi_assets.tlc.sources.source_record import FileVersion
 from taxi_assets.tlc.sources.transports.base_transport import (
     RETRY_LATER,
@@ -51,8 +50,7 @@ class GcsTransport:
             etag = _etag(blob)
             if request.known_at_url is not None and request.known_at_url.etag == etag:
                 return NotModified(request.known_at_url)
-            if blob.size > request.limits.max_bytes:
-                raise too_large_error(request.label, request.url, request.limits)
+            request.check_size(blob.size)
             try:
                 # Objects stored with Content-Encoding: gzip are decompressed, unless gzip is the format to download.
                 as_stored = request.source.format is FileFormat.CSV_GZ
@@ -63,14 +61,11 @@ class GcsTransport:
                 raise PublisherUnreachableError(changed, remedy=RETRY_LATER) from None
         return DownloadResult(request.path.stat().st_size, digest_file(request.path), etag)
 
-    def check_version(self, request: VersionRequest) -> FileVersion | None:
+    def check_version(self, request: VersionRequest) -> FileVersion:
         """Return the object's version; see `Transport.check_version`."""
         timeouts = (request.retry.connect_timeout, request.retry.read_timeout)
-        try:
-            with _published_object(request, retry=None, timeout=timeouts) as blob:
-                return FileVersion(request.url, request.source.publisher, _etag(blob), None, int(blob.size))
-        except MissingFileError:
-            return None
+        with _published_object(request, retry=None, timeout=timeouts) as blob:
+            return FileVersion(request.url, request.source.publisher, _etag(blob), None, int(blob.size))
 
 
 class _BoundedFile(io.FileIO):
@@ -82,16 +77,10 @@ class _BoundedFile(io.FileIO):
 
     def __init__(self, request: DownloadRequest, stored_bytes: int) -> None:
         super().__init__(request.path, "wb")
-        self._request = request
-        self._max_expanded_bytes = request.limits.max_expansion_ratio * stored_bytes
+        self._request, self._stored_bytes = request, stored_bytes
 
     def write(self, chunk: ReadableBuffer) -> int:
-        request = self._request
-        end = self.tell() + memoryview(chunk).nbytes
-        if end > request.limits.max_bytes:
-            raise too_large_error(request.label, request.url, request.limits)
-        if end > self._max_expanded_bytes:
-            raise expansion_ratio_error(request.label, request.url, request.limits)
+        self._request.check_size(self.tell() + memoryview(chunk).nbytes, stored=self._stored_bytes)
         return super().write(chunk)
 
 

@@ -18,14 +18,13 @@ import requests
 import urllib3.exceptions
 
 from taxi_assets.tlc.sources.transports.base_transport import MissingFileError, request_error
+from taxi_assets.tlc.sources.transports.http_session import MAX_REDIRECTS
 from taxi_assets.tlc.sources.wrong_formats import HEAD_BYTES, detect_web_page, page_title, xml_code
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from taxi_assets.tlc.sources.transports.base_transport import FileRequest
-
-MAX_REDIRECTS = 10
 
 _NOT_PUBLISHED_STATUSES = {HTTPStatus.NOT_FOUND, HTTPStatus.GONE}
 _TRANSIENT_STATUSES = {

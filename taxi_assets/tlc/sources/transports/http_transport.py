@@ -8,7 +8,6 @@ Errors never quote the messages of requests and urllib3: these contain the whole
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 import re
 import time
@@ -18,13 +17,11 @@ from typing import TYPE_CHECKING
 import tenacity
 
 from taxi_assets.errors import PublisherRequestError, PublisherServerError, PublisherUnreachableError
-from taxi_assets.tlc.sources.content_limits import too_large_error
 from taxi_assets.tlc.sources.source_record import FileVersion
 from taxi_assets.tlc.sources.transports.base_transport import (
     CHUNK_BYTES,
     RETRY_LATER,
     DownloadResult,
-    MissingFileError,
     NotModified,
     digest_file,
     format_megabytes,
@@ -32,15 +29,14 @@ from taxi_assets.tlc.sources.transports.base_transport import (
     version_check_error,
 )
 from taxi_assets.tlc.sources.transports.content_encoding import content_codings, decode_body
-from taxi_assets.tlc.sources.transports.deadline import DeadlinePassedError, session_until
 from taxi_assets.tlc.sources.transports.http_errors import (
-    MAX_REDIRECTS,
     TransferInterruptedError,
     read_head,
     require_file,
     require_no_web_page,
     translate_http_errors,
 )
+from taxi_assets.tlc.sources.transports.http_session import session_until
 from taxi_assets.tlc.sources.wrong_formats import HEAD_BYTES
 
 if TYPE_CHECKING:
@@ -59,38 +55,21 @@ _CONDITIONAL_HEADERS = {"If-None-Match", "If-Modified-Since"}
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
-class _QueryFilter(logging.Filter):
-    """Removes the query, which may contain a signature, from the URLs that urllib3 logs at debug level."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if isinstance(record.args, tuple):
-            record.args = tuple(arg.partition("?")[0] if isinstance(arg, str) else arg for arg in record.args)
-        return True
-
-
-_QUERY_FILTER = _QueryFilter()
-
-
 class HttpTransport:
     """Downloads files from web servers. ETag or Last-Modified identifies a version."""
 
     def download(self, request: DownloadRequest) -> DownloadResult | NotModified:
         """Download the file, resuming interrupted attempts; see `Transport.download`."""
-        logging.getLogger("urllib3.connectionpool").addFilter(_QUERY_FILTER)
         return _HttpDownload(request).run()
 
-    def check_version(self, request: VersionRequest) -> FileVersion | None:
+    def check_version(self, request: VersionRequest) -> FileVersion:
         """Return the version from a conditional HEAD request; see `Transport.check_version`."""
-        logging.getLogger("urllib3.connectionpool").addFilter(_QUERY_FILTER)
         try:
             with translate_http_errors(request), session_until(lambda: request.deadline) as session:
-                session.max_redirects = MAX_REDIRECTS
                 return _fetch_version(request, session)
-        except MissingFileError:
-            return None
-        except DeadlinePassedError:
-            raise version_check_error(request, "the answer was not complete in time") from None
         except TransferInterruptedError as error:
+            if time.monotonic() >= request.deadline:
+                raise version_check_error(request, "the answer was not complete in time") from None
             kind = PublisherServerError if error.was_connected else PublisherUnreachableError
             raise version_check_error(request, str(error), kind) from None
 
@@ -245,9 +224,8 @@ class _HttpDownload:
         self._was_slow = False
         try:
             with translate_http_errors(self._request), session_until(lambda: self._deadline) as session:
-                session.max_redirects = MAX_REDIRECTS
                 return self._request_and_receive(session)
-        except (DeadlinePassedError, TransferInterruptedError):
+        except TransferInterruptedError:
             self._was_slow = time.monotonic() >= self._deadline
             if self._was_slow:
                 raise TransferInterruptedError("too little data arrived in time") from None
@@ -296,8 +274,7 @@ class _HttpDownload:
                 raise TransferInterruptedError("the publisher did not resume it where it was interrupted")
         else:  # 206 without a request for a range
             raise request_error(self._request, f"the publisher answered HTTP {status}")
-        if self._total is not None and self._total > self._request.limits.max_bytes:
-            raise too_large_error(self._request.label, self._request.url, self._request.limits)
+        self._request.check_size(self._total or 0)
 
     def _resumes(self, response: requests.Response) -> bool:
         """Return whether the response is the rest of the same version. Some servers ignore If-Range."""
@@ -320,8 +297,7 @@ class _HttpDownload:
                 file.write(chunk)
                 self._digest.update(chunk)
                 self._arrived += len(chunk)
-                if self._arrived > request.limits.max_bytes:
-                    raise too_large_error(request.label, request.url, request.limits)
+                request.check_size(self._arrived)
                 if self._arrived >= next_deadline_at:
                     next_deadline_at = self._arrived + request.retry.minimum_progress_bytes
                     self._deadline = time.monotonic() + request.retry.read_timeout

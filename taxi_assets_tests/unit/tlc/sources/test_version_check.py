@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -216,40 +214,6 @@ def test_a_server_error_is_distinguished_from_an_unreachable_publisher(
     publisher.script(NAME, answer)
     with pytest.raises(PublisherServerError):
         check_version(LABEL, single_source(publisher.url(NAME)), retry=replace(NO_RETRY, read_timeout=0.2))
-
-
-DRIPS = [b"", b"HTTP/1.1 ", b"HTTP/1.1 200 OK\r\nETag: ", b"HTTP/1.1 302 Found\r\nLocation: /again\r\nX: "]
-
-
-@pytest.mark.parametrize("beginning", DRIPS)
-def test_a_dripping_answer_is_cut_at_the_deadline(beginning: bytes) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor() as pool:
-        dripping = pool.submit(drip, server, beginning)
-        url = f"http://127.0.0.1:{server.getsockname()[1]}/{NAME}"
-        started = time.monotonic()
-        with pytest.raises(PublisherServerError, match="was not complete in time"):
-            check_version(LABEL, single_source(url), seconds=0.5)
-        assert 0.5 <= time.monotonic() - started < 2
-        assert dripping.result() < 100, "the connection was closed"
-
-
-def drip(server: socket.socket, beginning: bytes) -> int:
-    """Send a byte every 50 milliseconds, so that no read times out, and return how many the client accepted."""
-    client, _ = server.accept()
-    with client:
-        client.recv(4096)
-        client.sendall(beginning)
-        for sent in range(100):
-            client.settimeout(0.05)
-            try:
-                client.sendall(b"a")
-                if not client.recv(1):
-                    return sent
-            except TimeoutError:
-                continue
-            except OSError:
-                return sent
-    return 100
 
 
 def test_all_sources_of_a_month_share_its_time_limit(publisher: LoopbackPublisher) -> None:
