@@ -188,7 +188,7 @@ def _grouping_problem(node: Any) -> str | None:
     columns = {one.name for one in group.expressions if isinstance(one, exp.Column)}
     for place, item in enumerate(node.selects, start=1):
         value = item.this if isinstance(item, exp.Alias) else item
-        used = _columns_outside_aggregates(value)
+        used = {one.name for one in _outside_sums(value) if isinstance(one, exp.Column)}
         is_column = isinstance(value, exp.Column)
         if item.alias in columns & used and not is_column:
             return f"groups by {item.alias}, which may be the column or the alias; repeat the expression instead"
@@ -198,14 +198,9 @@ def _grouping_problem(node: Any) -> str | None:
     return None
 
 
-def _columns_outside_aggregates(node: exp.Expr) -> set[str]:
-    """Return the names of the columns that an expression uses outside aggregate functions."""
-    return {c.name for c in _outside_sums(node) if isinstance(c, exp.Column)}
-
-
 def _outside_sums(node: exp.Expr) -> Iterator[exp.Expr]:
     """Yield the parts of an expression that no aggregate function contains, and these functions."""
-    return node.walk(prune=lambda n: isinstance(n, exp.Sum | exp.Count | exp.Max | exp.Min))
+    return node.walk(prune=lambda n: isinstance(n, exp.AggFunc))
 
 
 def _is_double(node: object) -> bool:

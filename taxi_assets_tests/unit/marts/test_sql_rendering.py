@@ -294,6 +294,20 @@ def test_all_trips_needs_a_service_and_a_month() -> None:
     assert tables_of(expand_all_trips(query, [GREEN, FHV], [MONTH])) == {"green_trips", "fhv_trips"}
 
 
+def test_a_name_in_a_with_clause_hides_the_table_of_that_name() -> None:
+    query = parse("WITH all_trips AS (SELECT trips FROM zone_day) SELECT SUM(trips) AS n FROM all_trips", "query")
+    assert tables_of(query) == {"zone_day"}
+    assert expand_all_trips(query, [], []) == query
+    assert render(query, "duckdb", '"taxi"."{}"'.format).count('"taxi".') == 1
+
+
+def test_every_place_that_reads_a_table_is_replaced() -> None:
+    query = parse("SELECT trips FROM all_trips UNION ALL SELECT trips FROM all_trips", "query")
+    expanded = expand_all_trips(query, [GREEN], [MONTH])
+    assert tables_of(expanded) == {"green_trips"}
+    assert render(expanded, "duckdb", '"taxi"."{}"'.format).count('"taxi"."green_trips"') == 2
+
+
 # --- what columns are -------------------------------------------------------------------------------------------------
 
 
@@ -312,6 +326,18 @@ def test_the_lineage_of_a_mart_leads_to_the_columns_of_trips_and_zones() -> None
 def test_lineage_goes_through_subqueries_and_joins() -> None:
     assert column_lineage(marts()["hour_of_week"], [YELLOW])["days"] == {("yellow_trips", "pickup_date")}
     assert column_lineage(marts()["payment_mix"], [YELLOW])["payment"] == {("yellow_trips", "payment_type")}
+
+
+def test_lineage_goes_through_with_clauses_and_subqueries_in_expressions() -> None:
+    sql = (
+        "WITH days AS (SELECT data_month, service, trips AS n FROM all_trips) SELECT data_month, service, "
+        "(SELECT MAX(z.zone) AS m FROM taxi_zones AS z) AS last_zone, SUM(n) AS trips FROM days "
+        "GROUP BY data_month, service"
+    )
+    header = HEADER.replace("measures:", "columns:\n  last_zone: {type: text, description: Last.}\nmeasures:")
+    lineage = column_lineage(read_mart("some", header + sql), [GREEN])
+    assert lineage["last_zone"] == {("taxi_zones", "zone")}
+    assert lineage["trips"] == {("green_trips", "is_reversal")}
 
 
 @pytest.mark.parametrize("name", marts())
