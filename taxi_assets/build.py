@@ -25,15 +25,7 @@ from taxi_assets.assets.reports import report_asset
 from taxi_assets.assets.views import views_asset
 from taxi_assets.assets.warehouse import warehouse_asset
 from taxi_assets.automation.conditions import automation_conditions
-from taxi_assets.automation.jobs import (
-    marts_job,
-    publication_job,
-    quality_job,
-    reference_job,
-    report_job,
-    service_job,
-    views_job,
-)
+from taxi_assets.automation.jobs import service_jobs, shared_jobs
 from taxi_assets.automation.policies import freshness_policy, retry_policy
 from taxi_assets.automation.schedules import publication_check_schedule, publication_schedules
 from taxi_assets.automation.sensors.notification_sensors import notification_sensors
@@ -97,18 +89,7 @@ def merge_definitions(*definitions: dg.Definitions) -> TaxiDefinitions:
         *definitions: At most one of them may have an executor, and each resource key may have one value only.
     """
     merged = dg.Definitions.merge(*definitions)
-    return TaxiDefinitions(
-        assets=merged.assets,
-        asset_checks=merged.asset_checks,
-        jobs=merged.jobs,
-        schedules=merged.schedules,
-        sensors=merged.sensors,
-        resources=merged.resources,
-        executor=merged.executor,
-        loggers=merged.loggers,
-        metadata=merged.metadata,
-        component_tree=merged.component_tree,
-    )
+    return TaxiDefinitions(**{name: getattr(merged, name) for name in dg.Definitions.__annotations__})
 
 
 # Storage backends are imported only if the deployment uses them: Google's clients take most of a second to import, and
@@ -221,14 +202,7 @@ def warehouse_retry_policy(settings: Settings) -> dg.RetryPolicy | None:
 
 def build_jobs() -> list[UnresolvedAssetJobDefinition]:
     """Return all jobs: two for each service, and those that span services."""
-    return [
-        *(job for service in SERVICES.values() for job in (service_job(service), report_job(service))),
-        marts_job(),
-        quality_job(),
-        reference_job(),
-        views_job(),
-        publication_job(),
-    ]
+    return [*chain.from_iterable(map(service_jobs, SERVICES.values())), *shared_jobs()]
 
 
 def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:

@@ -19,77 +19,49 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.schema import Service
 
 
-def service_job(service: Service) -> UnresolvedAssetJobDefinition:
-    """Return the job that takes one month of a service from the publisher to the warehouse, with all checks."""
-    return dg.define_asset_job(
-        service.name,
-        selection=dg.AssetSelection.groups(service.name) - _reports(service),
-        description=f"{service.title}: downloads one month, cleans it, loads it into the warehouse, and checks it.",
-    )
+_DESCRIPTIONS = {
+    "marts": "Computes one month of all marts from the services whose trips are in the warehouse.",
+    "quality": "Counts the clean and quarantined rows of every month in the lake, with the reasons.",
+    "reference": "Downloads the taxi zones and loads them into the warehouse.",
+    "views": "Writes views.duckdb: a DuckDB file with views of all tables in the lake, for readers.",
+}
+"""The jobs that materialize the group of assets with the same name."""
 
 
-def report_job(service: Service) -> UnresolvedAssetJobDefinition:
-    """Return the job that renders the report on one month of a service.
+def service_jobs(service: Service) -> list[UnresolvedAssetJobDefinition]:
+    """Return the job that takes one month from the publisher to the warehouse, and the job of its report.
 
-    It is not part of the service's job, so that a run neither waits for charts nor fails because of them.
+    The report has a separate job, so that a run neither waits for charts nor fails because of them.
     """
-    return dg.define_asset_job(
-        f"{service.name}_report",
-        selection=_reports(service),
-        description=f"{service.title}: renders the report on one month that is in the warehouse.",
-    )
-
-
-def _reports(service: Service) -> dg.AssetSelection:
-    return dg.AssetSelection.assets(["reports", service.table])
-
-
-def marts_job() -> UnresolvedAssetJobDefinition:
-    """Return the job that computes one month of all marts, with their checks."""
-    return dg.define_asset_job(
-        "marts",
-        selection=dg.AssetSelection.groups("marts"),
-        description="Computes one month of all marts from the services whose trips are in the warehouse.",
-    )
-
-
-def quality_job() -> UnresolvedAssetJobDefinition:
-    """Return the job that computes the quality metrics of all months."""
-    return dg.define_asset_job(
-        "quality",
-        selection=dg.AssetSelection.groups("quality"),
-        description="Counts the clean and quarantined rows of every month in the lake, with the reasons.",
-    )
-
-
-def reference_job() -> UnresolvedAssetJobDefinition:
-    """Return the job that loads the taxi zones."""
-    return dg.define_asset_job(
-        "reference",
-        selection=dg.AssetSelection.groups("reference"),
-        description="Downloads the taxi zones and loads them into the warehouse.",
-    )
-
-
-def views_job() -> UnresolvedAssetJobDefinition:
-    """Return the job that writes the file of views over the lake's Parquet."""
-    return dg.define_asset_job(
-        "views",
-        selection=dg.AssetSelection.groups("views"),
-        description="Writes views.duckdb: a DuckDB file with views of all tables in the lake, for readers.",
-    )
-
-
-def publication_job() -> UnresolvedAssetJobDefinition:
-    """Return the job that runs the publication check of every service. It materializes no asset."""
-    return dg.define_asset_job(
-        "publication",
-        selection=dg.AssetSelection.checks(
-            *(
-                dg.AssetCheckKey(dg.AssetKey(["published", service.table]), PUBLISHED_MONTHS_LOADED)
-                for service in SERVICES.values()
-            )
+    report = dg.AssetSelection.assets(["reports", service.table])
+    return [
+        dg.define_asset_job(
+            service.name,
+            selection=dg.AssetSelection.groups(service.name) - report,
+            description=f"{service.title}: downloads one month, cleans it, loads it into the warehouse, and checks it.",
         ),
+        dg.define_asset_job(
+            f"{service.name}_report",
+            selection=report,
+            description=f"{service.title}: renders the report on one month that is in the warehouse.",
+        ),
+    ]
+
+
+def shared_jobs() -> list[UnresolvedAssetJobDefinition]:
+    """Return the jobs that span services. The job `publication` runs checks only, and materializes no asset."""
+    checks = (
+        dg.AssetCheckKey(dg.AssetKey(["published", service.table]), PUBLISHED_MONTHS_LOADED)
+        for service in SERVICES.values()
+    )
+    publication = dg.define_asset_job(
+        "publication",
+        selection=dg.AssetSelection.checks(*checks),
         description="Checks for every service which published months are not loaded, and which loaded months are not "
         "in the warehouse.",
     )
+    groups = [
+        dg.define_asset_job(group, selection=dg.AssetSelection.groups(group), description=description)
+        for group, description in _DESCRIPTIONS.items()
+    ]
+    return [*groups, publication]
