@@ -183,14 +183,11 @@ def read_metrics(query: QueryFunction, service: Service, month: Month, zone_name
         month: The month.
         zone_names: The table of taxi zones, or None if it is not loaded: zones then appear by number.
     """
-    profile = _with_exact_types(
-        query(_PROFILE, services=[service], months=[month, *compared_months(service, month)]), _COUNTS, _AMOUNTS
-    )
+    profile = query(_PROFILE, services=[service], months=[month, *compared_months(service, month)])
     of_month = profile[profile["data_month"] == month.start]
     hours = _hours_of_week(of_month, month)
     by_day = _rows_within(of_month, month).groupby("pickup_date")["trips"].sum()
-    zones = _with_exact_types(query(_ZONES, services=[service], months=[month]), ["trips"])
-    top, unknown = _top_zones(zones, zone_names)
+    top, unknown = _top_zones(query(_ZONES, services=[service], months=[month]), zone_names)
     fares, tip_by_fare, payments = _money(query(_MONEY, services=[service], months=[month]))
     trips = int(of_month["trips"].sum())
     return MonthMetrics(
@@ -213,26 +210,11 @@ def read_metrics(query: QueryFunction, service: Service, month: Month, zone_name
 # --- sums --------------------------------------------------------------------------------------------------------
 
 
-def _with_exact_types(frame: pd.DataFrame, counts: Sequence[str], amounts: Sequence[str] = ()) -> pd.DataFrame:
-    """Convert columns to the same types for every engine: dates, integers, and decimals (None if not recorded)."""
-    exact = frame.copy()
-    for name in exact.columns:
-        if name in {"data_month", "pickup_date"}:
-            exact[name] = pd.to_datetime(exact[name]).dt.date
-        elif name in amounts:
-            exact[name] = pd.Series([_decimal(value) for value in frame[name]], index=frame.index, dtype=object)
-        elif name in counts or name.startswith("pickup_"):
-            exact[name] = [0 if pd.isna(value) else int(value) for value in frame[name]]
-    return exact
-
-
-def _decimal(value: Any) -> Decimal | None:
-    return None if pd.isna(value) else Decimal(str(value))
-
-
 def _sum(values: pd.Series[Any]) -> Decimal | None:
-    recorded = [value for value in values if value is not None]
-    return sum(recorded, Decimal(0)) if recorded else None
+    """Return the exact sum of decimals in Arrow memory; None if none is recorded."""
+    total: Any = values.sum(min_count=1)
+    recorded: Decimal | None = None if pd.isna(total) else total
+    return recorded
 
 
 def _ratio(part: Decimal | float | None, whole: Decimal | float | None) -> float | None:
@@ -316,19 +298,18 @@ def _top_zones(zones: pd.DataFrame, names: pd.DataFrame | None) -> tuple[list[Zo
 
 def _money(rows: pd.DataFrame) -> tuple[list[MoneyMetrics], list[float | None], list[MoneyMetrics]]:
     """Return the metrics by fare, the mean tip by fare, and the metrics by payment type."""
-    exact = _with_exact_types(rows, ["trips", "fare_step"], ["fare", "tips", "revenue"])
-    if all(value is None for value in exact["fare"]):
+    if rows["fare"].isna().all():
         return [], [], []
-    steps = [_money_metrics(_step_name(step), exact[exact["fare_step"] == step]) for step in range(FARE_STEPS + 1)]
-    recorded = exact["payment_type"].notna()
-    tipping = exact[exact["payment_type"] == CARD] if recorded.any() else exact
+    steps = [_money_metrics(_step_name(step), rows[rows["fare_step"] == step]) for step in range(FARE_STEPS + 1)]
+    recorded = rows["payment_type"].notna()
+    tipping = rows[rows["payment_type"] == CARD] if recorded.any() else rows
     tips = [
         _ratio(group.tips, group.trips)
         for group in (_money_metrics("", tipping[tipping["fare_step"] == step]) for step in range(FARE_STEPS + 1))
     ]
     names = [PAYMENTS.get(int(code), f"Code {int(code)}") if pd.notna(code) else NOT_RECORDED
-             for code in exact["payment_type"]]  # fmt: skip
-    payments = [_money_metrics(str(name), group) for name, group in exact.groupby(pd.Series(names, index=exact.index))]
+             for code in rows["payment_type"]]  # fmt: skip
+    payments = [_money_metrics(str(name), group) for name, group in rows.groupby(pd.Series(names, index=rows.index))]
     payments.sort(key=lambda group: (-group.trips, group.name))
     return steps, tips, payments if recorded.any() else []
 
