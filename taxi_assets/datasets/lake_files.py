@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from taxi_assets.errors import LakeObjectDamagedError
-from taxi_assets.storage.parquet_rows import ASSET, unify_schemas
+from taxi_assets.storage.parquet_rows import read_owner, unify_schemas
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,11 +38,7 @@ def is_stored_by(lake: Lake, key: str, asset: str) -> bool:
     if lake.version(key) is None:
         return False
     with lake.open(key) as file:
-        try:
-            footer = pyarrow.parquet.read_metadata(file).metadata or {}
-        except (pa.ArrowException, OSError, ValueError):  # pyarrow raises any of these for a damaged footer
-            return False
-    return bool(footer.get(ASSET.encode(), b"").decode() == asset)
+        return read_owner(file) == asset
 
 
 def read_schema(lake: Lake, keys: Sequence[str]) -> pa.Schema:

@@ -13,7 +13,7 @@ import dagster as dg
 
 from taxi_assets.automation.step_failures import CONCURRENT_UPDATE_RETRIES, as_failures
 from taxi_assets.errors import AssetDefinitionError, AssetValueError
-from taxi_assets.storage.partition_rows import Dimension, TablePartition, TimeWindow
+from taxi_assets.storage.partition_rows import Dimension, TablePartition
 from taxi_assets.storage.table_values import INPUT_TYPES, is_input_type, type_name
 
 if TYPE_CHECKING:
@@ -187,8 +187,7 @@ def _table_partition(key: str, columns: Mapping[str, str], definition: Any) -> T
 def _dimension(column: str, key: str, definition: Any) -> Dimension:
     if not isinstance(definition, dg.TimeWindowPartitionsDefinition):
         return Dimension(column, key)
-    window = definition.time_window_for_partition_key(key)
-    return Dimension(column, key, TimeWindow(window.start, window.end))
+    return Dimension(column, key, definition.time_window_for_partition_key(key))
 
 
 # --- inputs -----------------------------------------------------------------------------------------------------------

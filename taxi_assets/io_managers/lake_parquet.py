@@ -23,7 +23,7 @@ from taxi_assets.io_managers.asset_context import (
 )
 from taxi_assets.storage.lake.base_lake import Lake
 from taxi_assets.storage.lake.objects import ParquetPartition, StagedParquet
-from taxi_assets.storage.parquet_rows import ASSET, open_files, write_rows
+from taxi_assets.storage.parquet_rows import ASSET, open_files, read_owner, write_rows
 from taxi_assets.storage.table_values import OUTPUT_TYPES, is_output_type, load_dataset, open_rows, type_name
 from taxi_assets.tlc.services.registry import SERVICES
 
@@ -146,19 +146,16 @@ class LakeParquetIOManager(dg.ConfigurableIOManager):
     def _owned_version(self, key: str, asset: str) -> str | None:
         """Return the version of the object that will be replaced; raise an error if it belongs to another asset."""
         version = self.lake.version(key)
-        if version is not None:
-            with self.lake.open(key, version) as file:
-                try:
-                    footer = pyarrow.parquet.read_metadata(file).metadata or {}
-                except (pyarrow.ArrowException, OSError, ValueError):  # a damaged file: replace it
-                    return version
-            owner = footer.get(ASSET.encode(), b"").decode()
-            if owner != asset:
-                raise AssetDefinitionError(
-                    f"{asset} would replace {self.lake.uri(key)}, which "
-                    + (f"the asset {owner} has stored." if owner else "was not stored by an asset of your own."),
-                    remedy="Rename the asset, or move the file elsewhere.",
-                )
+        if version is None:
+            return None
+        with self.lake.open(key, version) as file:
+            owner = read_owner(file)
+        if owner not in {asset, None}:  # None: a damaged file is replaced
+            raise AssetDefinitionError(
+                f"{asset} would replace {self.lake.uri(key)}, which "
+                + (f"the asset {owner} has stored." if owner else "was not stored by an asset of your own."),
+                remedy="Rename the asset, or move the file elsewhere.",
+            )
         return version
 
 

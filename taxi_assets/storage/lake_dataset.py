@@ -14,6 +14,7 @@ import pyarrow.fs
 
 from taxi_assets.errors import LakeConflictError
 from taxi_assets.storage.lake.base_lake import conflict_error
+from taxi_assets.storage.parquet_rows import SelfClosingFile
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -188,7 +189,7 @@ class _LakeFiles(pyarrow.fs.FileSystemHandler):  # type: ignore[misc]  # pyarrow
     move = copy_file = _unavailable
 
 
-class _ScannedFile(io.RawIOBase):
+class _ScannedFile(SelfClosingFile):
     """A file that pyarrow's threads read until the process ends. It is closed with the last scan that reads it.
 
     A scan of which only the first rows are used still reads ahead. A thread that calls Python code while the
@@ -199,7 +200,7 @@ class _ScannedFile(io.RawIOBase):
     _process_ends: ClassVar[bool] = False
 
     def __init__(self) -> None:
-        self._file: BinaryIO = io.BytesIO()
+        super().__init__(io.BytesIO())
         self._require_running()
         self._unclosed.add(id(self))
 
@@ -207,24 +208,11 @@ class _ScannedFile(io.RawIOBase):
         """Read this file from now on."""
         self._file = file
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
     def read(self, size: int = -1) -> bytes:
         self._require_running()
-        return self._file.read(size)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
+        return super().read(size)
 
     def close(self) -> None:  # called by the destructor, too
-        self._file.close()
         super().close()
         self._unclosed.discard(id(self))
 

@@ -10,7 +10,7 @@ import pyarrow.dataset
 import pyarrow.parquet
 
 from taxi_assets.errors import AssetDefinitionError
-from taxi_assets.tlc.parquet_io import ROW_GROUP_ROWS
+from taxi_assets.tlc.parquet_io import ROW_GROUP_ROWS, read_footer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,36 +68,46 @@ def open_files(files: Mapping[str, BinaryIO]) -> Any:
     Raises:
         AssetDefinitionError: Files have the same column with types that cannot be combined.
     """
-    opened = {name: pa.PythonFile(_SelfClosingFile(file), mode="r") for name, file in files.items()}
+    opened = {name: pa.PythonFile(SelfClosingFile(file), mode="r") for name, file in files.items()}
     fragments = {name: _FORMAT.make_fragment(file) for name, file in opened.items()}
     schema = unify_schemas({name: fragment.physical_schema for name, fragment in fragments.items()})
     return pyarrow.dataset.FileSystemDataset([*fragments.values()], schema, _FORMAT)
 
 
-class _SelfClosingFile(io.RawIOBase):
+class SelfClosingFile(io.RawIOBase):
     """A file that is closed with the last dataset that reads it."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
 
     def readable(self) -> bool:
+        """Return true: bytes can be read at any position."""
         return True
 
-    def seekable(self) -> bool:
-        return True
+    seekable = readable
 
     def read(self, size: int = -1) -> bytes:
+        """Read up to `size` bytes."""
         return self._file.read(size)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to a position."""
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
+        """Return the position."""
         return self._file.tell()
 
-    def close(self) -> None:  # called by the destructor, too
+    def close(self) -> None:
+        """Close the file. The destructor calls this method, too."""
         self._file.close()
         super().close()
+
+
+def read_owner(file: BinaryIO) -> str | None:
+    """Return the asset that `lake_parquet` has stored in a file; "" if there is none, None if the file is damaged."""
+    footer = read_footer(file)
+    return None if footer is None else (footer.metadata or {}).get(ASSET.encode(), b"").decode()
 
 
 def unify_schemas(schemas: Mapping[str, pa.Schema]) -> pa.Schema:

@@ -20,16 +20,9 @@ from taxi_assets.errors import AssetDefinitionError, RowsOutsidePartitionError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from dagster import TimeWindow
+
 _OPERATIONS = {"=": pc.equal, ">=": pc.greater_equal, "<": pc.less}
-
-
-class TimeWindow(NamedTuple):
-    """The time of a partition, in its own time zone."""
-
-    start: dt.datetime
-    """The first moment."""
-    end: dt.datetime
-    """The first moment after it."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +34,7 @@ class Dimension:
     key: str
     """The partition key of this dimension, such as "2021-01" or "queens"."""
     window: TimeWindow | None = None
-    """The time, if it is a dimension of time."""
+    """The time in the partition's own time zone, if it is a dimension of time."""
 
 
 class Condition(NamedTuple):

@@ -78,7 +78,7 @@ class QueryDataset(pyarrow.dataset.Dataset):  # type: ignore[misc]  # pyarrow ha
                 return
             for batch in query(schema.names, rows):
                 rows = None if rows is None else max(0, rows - batch.num_rows)
-                yield _in_schema(batch, schema)
+                yield in_schema(batch, schema)
 
     def _unavailable(self, *_args: Any, **_options: Any) -> NoReturn:
         raise NotImplementedError("A table of the warehouse has no files. Call to_table() first.")
@@ -86,11 +86,12 @@ class QueryDataset(pyarrow.dataset.Dataset):  # type: ignore[misc]  # pyarrow ha
     get_fragments = filter = join = join_asof = sort_by = replace_schema = __reduce__ = _unavailable
 
 
-def _in_schema(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+def in_schema(rows: Any, schema: pa.Schema) -> Any:
+    """Cast the columns of a batch or table to a schema, in its order; columns that it does not have are null."""
     columns = [
-        batch.column(field.name).cast(field.type)
-        if field.name in batch.schema.names
-        else pa.nulls(batch.num_rows, field.type)
+        rows.column(field.name).cast(field.type)
+        if field.name in rows.schema.names
+        else pa.nulls(rows.num_rows, field.type)
         for field in schema
     ]
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
+    return type(rows).from_arrays(columns, schema=schema)

@@ -55,6 +55,14 @@ def open_parquet_stream(source: Path | BinaryIO, *, text_as_dictionary: bool = F
     )
 
 
+def read_footer(file: BinaryIO) -> Any | None:
+    """Return the Parquet metadata of a file that is open for reading bytes; None if it is damaged or not Parquet."""
+    try:
+        return pyarrow.parquet.read_metadata(file)
+    except (pa.ArrowException, OSError, ValueError):  # pyarrow raises any of these
+        return None
+
+
 def variable_length_columns(footer: Any) -> list[str]:
     """Return the paths of the columns whose values have no fixed length, from a file's Parquet metadata."""
     columns = map(footer.schema.column, range(footer.num_columns))

@@ -20,7 +20,7 @@ from taxi_assets.storage.pandas_types import to_frame
 from taxi_assets.tlc.cleaning.report import NO_ROWS, CleaningReport, ControlTotals, compute_parquet_totals
 from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.month import Month
-from taxi_assets.tlc.parquet_io import open_parquet_stream
+from taxi_assets.tlc.parquet_io import open_parquet_stream, read_footer
 from taxi_assets.tlc.sources.source_record import SourceRecord
 
 if TYPE_CHECKING:
@@ -268,12 +268,9 @@ class ParquetPartition:
         if version is None:
             return None
         with lake.open(key, version) as file:
-            try:
-                footer = pyarrow.parquet.read_metadata(file)
-            except (pyarrow.ArrowException, OSError, ValueError):  # pyarrow raises any of these for a damaged footer
-                return None
-        report = CleaningReport.from_footer(footer.metadata)
-        return None if report is None else cls(lake, key, version, report, footer.num_rows)
+            footer = read_footer(file)
+        report = None if footer is None else CleaningReport.from_footer(footer.metadata)
+        return None if footer is None or report is None else cls(lake, key, version, report, footer.num_rows)
 
     @classmethod
     def get(cls, lake: Lake, prefix: str) -> ParquetPartition:

@@ -26,6 +26,7 @@ from taxi_assets.resources.google import BigQueryClientResource
 from taxi_assets.storage.lake.objects import ParquetPartition
 from taxi_assets.storage.pandas_types import to_frame
 from taxi_assets.storage.partition_rows import Condition
+from taxi_assets.storage.query_dataset import in_schema
 from taxi_assets.storage.warehouse.base_warehouse import LoadedMonth, Warehouse, noop
 from taxi_assets.storage.warehouse.bigquery.job_runner import run_query
 from taxi_assets.storage.warehouse.bigquery.loading import MonthLoad
@@ -155,7 +156,7 @@ class BigQueryWarehouse(Warehouse):
             names = [field.name for field in fields]
             of_month = [Condition("data_month", "=", month.start)]
             found = self.read_rows(service.table, names, of_month, order_by=["source_row"]).read_all()
-        return to_frame(_in_schema(found, service.arrow_schema))
+        return to_frame(in_schema(found, service.arrow_schema))
 
     # --- tables of assets --------------------------------------------------------------------------------------------
 
@@ -357,14 +358,3 @@ class BigQueryWarehouse(Warehouse):
             "access denied": editor,
         }
         return next((remedy for part, remedy in remedies.items() if part in message.lower()), "Check TAXI_WAREHOUSE.")
-
-
-def _in_schema(found: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Cast the columns to a schema, in its order; columns that are not found are null."""
-    columns = [
-        found.column(field.name).cast(field.type)
-        if field.name in found.column_names
-        else pa.nulls(len(found), field.type)
-        for field in schema
-    ]
-    return pa.table(columns, schema=schema)
