@@ -184,7 +184,7 @@ def _report_statements(_home: Path, reached: Callable[[str], None]) -> Iterator[
 def _changing_verb(query: Any, cursor: Any) -> str | None:
     """Return what a statement changes, such as DETACH PARTITION; None for a statement that only reads."""
     text = query.as_string(cursor) if isinstance(query, sql.Composable) else str(query)
-    found = re.match(r"\s*(CREATE|DROP|ALTER|DELETE|INSERT|LOCK|COMMENT)\b", text)
+    found = re.match(r"\s*(CREATE|TRUNCATE|DROP|ALTER|DELETE|INSERT|LOCK|COMMENT)\b", text)
     if found is None:
         return None
     label = re.search(r"\b(DETACH PARTITION|ATTACH PARTITION|RENAME TO|ADD CONSTRAINT)\b", text)

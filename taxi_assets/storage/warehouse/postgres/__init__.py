@@ -19,7 +19,7 @@ from pydantic import Field
 
 from taxi_assets.storage.pandas_types import to_frame
 from taxi_assets.storage.warehouse.base_warehouse import LoadedMonth, Warehouse, noop
-from taxi_assets.storage.warehouse.postgres.arrow_types import read_csv
+from taxi_assets.storage.warehouse.postgres.copy_rows import read_csv
 from taxi_assets.storage.warehouse.postgres.locks import (
     LockTimeouts,
     advisory_lock,

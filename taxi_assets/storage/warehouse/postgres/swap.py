@@ -13,24 +13,22 @@ snapshot.
 
 from __future__ import annotations
 
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import psycopg2
 import pyarrow.parquet
 from psycopg2 import errors, sql
 
 from taxi_assets.errors import ReconciliationError, WarehouseSchemaError
 from taxi_assets.storage.warehouse.base_warehouse import reconciliation_error
-from taxi_assets.storage.warehouse.postgres.binary_copy import BinaryCopyStream, NulByteError
+from taxi_assets.storage.warehouse.postgres.copy_rows import binary_rows, copy_rows
 from taxi_assets.storage.warehouse.postgres.locks import (
     LOCK_ERRORS,
     advisory_lock_key,
     run_with_lock_retry,
     set_lock_timeout,
 )
-from taxi_assets.storage.warehouse.postgres.table_definition import read_table_definition
 from taxi_assets.storage.warehouse.postgres.tables import LOADED_MONTHS, compute_totals, concurrent_change_error
 from taxi_assets.tlc.month import Month
 
@@ -44,7 +42,17 @@ if TYPE_CHECKING:
     from taxi_assets.tlc.cleaning.report import CleaningReport
     from taxi_assets.tlc.schema import Column, Service
 
-_COPY_BYTES = 1 << 16
+# One row per index: the statement that creates it, split into the parts before and after the name of the table.
+_INDEXES = """
+    SELECT CASE WHEN rule.oid IS NOT NULL THEN 'ALTER TABLE ' WHEN indisunique THEN 'CREATE UNIQUE INDEX ON '
+            ELSE 'CREATE INDEX ON ' END,
+        coalesce(' ADD ' || pg_get_constraintdef(rule.oid), substr(pg_get_indexdef(indexrelid), 1 + length(
+            format('CREATE %%sINDEX %%I ON ONLY %%s', CASE WHEN indisunique THEN 'UNIQUE ' END, relname,
+                indrelid::regclass))))
+    FROM pg_index JOIN pg_class AS c ON c.oid = indexrelid
+        LEFT JOIN pg_constraint AS rule ON conindid = indexrelid AND conrelid = indrelid AND contype IN ('p', 'u', 'x')
+    WHERE indrelid = %s
+"""
 
 
 class _Partition(NamedTuple):
@@ -94,9 +102,10 @@ def staging_table(
 ) -> Iterator[None]:
     """Create the month's staging table: complete and verified, but not attached to the parent table yet.
 
-    One transaction creates the table, copies the rows, verifies them, and adds a check constraint and the indexes. The
-    constraint lets Postgres attach the table without scanning its rows. The transaction locks nothing that readers or
-    other loads use. On exit the table is dropped, unless `swap_partition` has given it its final name.
+    A short transaction creates the table like its parent. Another one copies the rows, verifies them, and adds a check
+    constraint and the indexes. The constraint lets Postgres attach the table without scanning its rows. The second
+    transaction locks nothing that readers or other loads use. On exit the table is dropped, unless `swap_partition` has
+    given it its final name.
 
     Args:
         connection: An open connection in autocommit mode.
@@ -107,35 +116,57 @@ def staging_table(
         path: The same month as a local Parquet file.
 
     Raises:
-        ReconciliationError: The control totals of the rows differ from the report, or a text value contains a NUL byte.
+        ReconciliationError: The control totals of the rows differ from the report, or a text contains a NUL byte.
         WarehouseSchemaError: The file has a column that the service does not have.
         WarehouseBusyError: Another session has dropped the parent table. The error is transient: the next attempt
             creates the table.
     """
     name = sql.Identifier(table.schema, _staging_name(table, month))
     drop = sql.SQL("DROP TABLE IF EXISTS {}").format(name)
-    definition = read_table_definition(connection, table)
-    with connection, connection.cursor() as cursor:
-        cursor.execute(drop)
-        # Created in the same transaction as the COPY, because Postgres accepts FREEZE only for such a table.
-        cursor.execute(sql.SQL("CREATE TABLE {} ({})").format(name, definition.columns))
-        _copy(cursor, name, service, month, trips, path)
-        found = compute_totals(connection, name, table.columns, service, month)
-        if found != trips.report.clean:
-            raise reconciliation_error(service, month, trips, table.qualified_name, found)
-        cursor.execute(
-            sql.SQL("ALTER TABLE {} ADD CONSTRAINT one_month CHECK (data_month = {})").format(
-                name, sql.Literal(month.start)
-            )
-        )
-        definition.create_indexes(cursor, name)
-        cursor.execute(sql.SQL("ANALYZE {}").format(name))
+    _create_staging_table(connection, table, name, drop)
     try:
+        with connection, connection.cursor() as cursor:
+            cursor.execute(sql.SQL("TRUNCATE {}").format(name))  # FREEZE needs it
+            _copy(cursor, name, service, month, trips, path)
+            found = compute_totals(connection, name, table.columns, service, month)
+            if found != trips.report.clean:
+                raise reconciliation_error(service, month, trips, table.qualified_name, found)
+            cursor.execute(
+                sql.SQL("ALTER TABLE {} ADD CONSTRAINT one_month CHECK (data_month = {})").format(
+                    name, sql.Literal(month.start)
+                )
+            )
+            _create_indexes(cursor, table, name)
+            cursor.execute(sql.SQL("ANALYZE {}").format(name))
         yield
     finally:
         if not connection.closed:
             with connection.cursor() as cursor:
                 cursor.execute(drop)
+
+
+def _create_staging_table(connection: Any, table: Table, name: sql.Composable, drop: sql.Composable) -> None:
+    """Create an empty table with the columns, defaults and constraints of the parent table.
+
+    This is a transaction of its own, because it locks the parent table against swaps of other months. A partition must
+    not have identity columns, and its comments would become outdated. Indexes are created after loading.
+    """
+    like = sql.SQL("LIKE {} INCLUDING ALL EXCLUDING COMMENTS EXCLUDING IDENTITY EXCLUDING INDEXES").format(
+        table.identifier
+    )
+    with connection, connection.cursor() as cursor:
+        cursor.execute(drop)
+        try:
+            cursor.execute(sql.SQL("CREATE TABLE {} ({})").format(name, like))
+        except errors.UndefinedTable as error:
+            raise concurrent_change_error(table.qualified_name) from error
+
+
+def _create_indexes(cursor: Any, table: Table, name: sql.Composable) -> None:
+    """Create the parent table's keys and indexes on a loaded table, so that the swap does not have to."""
+    cursor.execute(_INDEXES, [table.oid])
+    for before, after in cursor.fetchall():
+        cursor.execute(sql.SQL(before) + name + sql.SQL(after))
 
 
 def swap_partition(
@@ -165,8 +196,8 @@ def swap_partition(
 
     | crash                        | readers and ledger | left behind                                             |
     |------------------------------|--------------------|---------------------------------------------------------|
-    | while `staging_table` builds  | old month          | nothing: the server rolls the transaction back          |
-    | before the COMMIT of a swap  | old month          | the staging table; the next load of the table drops it   |
+    | while `staging_table` builds | old month          | the empty staging table; the next load drops it         |
+    | before the COMMIT of a swap  | old month          | the staging table; the next load of the table drops it  |
     | after the COMMIT             | new month          | nothing                                                 |
 
     If the connection breaks during the COMMIT, either of the last two rows applies, and the run fails. The next run
@@ -264,23 +295,16 @@ def _record_in_ledger(cursor: Any, table: Table, month: Month, report: CleaningR
 def _copy(
     cursor: Any, name: sql.Composable, service: Service, month: Month, trips: ParquetPartition, path: Path
 ) -> None:
-    columns = _file_columns(path, service, trips)
-    names = sql.SQL(", ").join(sql.Identifier(column.name) for column in columns)
-    with closing(BinaryCopyStream(path, columns)) as source:
-        try:
-            cursor.copy_expert(
-                sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary, FREEZE)").format(name, names), source, _COPY_BYTES
-            )
-        except psycopg2.Error:
-            if source.failure is None:
-                raise
-            if not isinstance(source.failure, NulByteError):
-                raise source.failure from None
-            raise ReconciliationError(
-                f"{service.name} {month}: a value of {source.failure} in {trips.uri} contains a NUL byte, "
-                "which Postgres cannot store in a text value. The month is unchanged.",
-                remedy="Load this month into a warehouse of another kind, or ask its publisher to correct the file.",
-            ) from None
+    columns = [column.name for column in _file_columns(path, service, trips)]
+    try:
+        copy_rows(cursor, name, columns, binary_rows(path, columns), "FORMAT binary, FREEZE")
+    except errors.CharacterNotInRepertoire as error:
+        place = (error.diag.context or "").rpartition(", ")[2]  # such as "column store_and_fwd_flag"
+        raise ReconciliationError(
+            f"{service.name} {month}: a text in {trips.uri} contains a byte that Postgres cannot store, such as NUL: "
+            f"{error.diag.message_primary} ({place}). The month is unchanged.",
+            remedy="Load this month into a warehouse of another kind, or ask its publisher to correct the file.",
+        ) from None
 
 
 def _file_columns(path: Path, service: Service, trips: ParquetPartition) -> list[Column]:

@@ -14,7 +14,8 @@ import pyarrow as pa
 from psycopg2 import errors, sql
 
 from taxi_assets.errors import WarehouseSchemaError
-from taxi_assets.storage.warehouse.postgres.arrow_types import CsvStream, arrow_type, read_csv, sql_type
+from taxi_assets.storage.warehouse.postgres.arrow_types import arrow_type, sql_type
+from taxi_assets.storage.warehouse.postgres.copy_rows import copy_rows, csv_rows, read_csv
 from taxi_assets.storage.warehouse.postgres.locks import advisory_lock, advisory_lock_key, run_with_lock_retry
 from taxi_assets.storage.warehouse.postgres.tables import (
     describe_columns,
@@ -232,12 +233,8 @@ def _replace_partitions(cursor: Any, schema: str, output: TableOutput) -> None:
 def _insert(cursor: Any, table: sql.Composable, output: TableOutput, *, freeze: bool = False) -> None:
     columns = [field.name for field in output.schema if not pa.types.is_null(field.type)]
     if output.rows and columns:
-        cursor.copy_expert(
-            sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv{})").format(
-                table, sql.SQL(", ").join(map(sql.Identifier, columns)), sql.SQL(", FREEZE" if freeze else "")
-            ),
-            CsvStream(output.file),
-        )
+        options = "FORMAT csv, FREEZE" if freeze else "FORMAT csv"
+        copy_rows(cursor, table, columns, csv_rows(output.file), options)
 
 
 def _definitions(fields: Any) -> sql.Composable:
