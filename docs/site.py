@@ -1,16 +1,19 @@
 """Hook of mkdocs (mkdocs.yml): add README.md and all linked files of the repository to the website.
 
 In the repository, links lead to pages, files and folders. This hook creates a page for each linked file or folder and
-rewrites the links, so that they work on the website, too.
+rewrites the links, so that they work on the website, too. It also draws the diagrams in Mermaid: the theme would load a
+script from another server to draw them in the browser.
 """
 
 from __future__ import annotations
 
 import posixpath
 import re
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import mermaidx
 from mkdocs.structure.files import File, Files
 
 if TYPE_CHECKING:
@@ -22,6 +25,23 @@ _PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "CONTRIBUTING.md", "CHANGE
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]*)(#[^)\s]*)?(?=\))")
 _FENCE = re.compile(r"^( *```\w+) (needs|file)=(\S+)$", re.MULTILINE)
 _LANGUAGES = {".py": "python", ".sql": "sql", ".yaml": "yaml", ".yml": "yaml", ".env": "ini", ".tf": "terraform"}
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Draw blocks in Mermaid as SVG."""
+    fence = {"name": "mermaid", "class": "mermaid", "format": _draw}
+    config.mdx_configs["pymdownx.superfences"] = {"custom_fences": [fence]}
+    return config
+
+
+@cache
+def _diagram(source: str) -> str:
+    svg: str = mermaidx.render(source).svg()
+    return f'<div style="background: white">{svg}</div>'
+
+
+def _draw(source: str, *_: object, **__: object) -> str:
+    return _diagram(source)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

@@ -33,6 +33,8 @@ NEEDS = {
 }
 # Blocks that another test runs or verifies, by document and language.
 ELSEWHERE = {
+    ("README.md", "mermaid"): "definitions/test_generated_documents.py",
+    ("docs/assets.md", "mermaid"): "definitions/test_generated_documents.py",
     ("docs/add-a-dataset.md", "diff"): "deployments/test_add_a_dataset.py",
     ("docs/add-a-dataset.md", "python"): "deployments/test_add_a_dataset.py",
     ("docs/add-a-dataset.md", "sh"): "deployments/test_add_a_dataset.py",

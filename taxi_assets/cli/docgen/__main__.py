@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -12,20 +13,22 @@ from taxi_assets.cli.docgen.graph import graph
 from taxi_assets.cli.docgen.settings_table import settings
 from taxi_assets.settings import Settings
 
+_GRAPH = re.compile(r"^```mermaid$.*?^```$", re.MULTILINE | re.DOTALL)
 
-def documents() -> dict[str, str]:
-    """Return the content of each generated page, by its path in docs/."""
+
+def documents(docs: Path) -> dict[str, str]:
+    """Return the content of each generated page, and of README.md with the current graph, by its path in docs/."""
     definitions = build_definitions(Settings.from_env())
+    readme = "../README.md"
     return {
+        readme: _GRAPH.sub(f"```mermaid\n{graph(definitions)}```", (docs / readme).read_text()),
         "assets.md": asset_catalog(definitions),
         "data-dictionary.md": data_dictionary(),
-        "images/graph.svg": graph(definitions),
         "settings.md": settings(),
     }
 
 
 if __name__ == "__main__":
-    for name, text in documents().items():
-        path = Path(sys.argv[1]) / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+    folder = Path(sys.argv[1])
+    for name, text in documents(folder).items():
+        (folder / name).write_text(text)

@@ -6,6 +6,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from taxi_assets.cli.docgen import table
+from taxi_assets.cli.docgen.graph import graph
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -22,24 +23,25 @@ Every asset has the tag `layer`: `published`, `raw`, `clean`, `quarantine`, `war
 line, for example, with `tag:layer=clean and tag:service=green`. See also the
 [metadata for other tools](how-to/catalogs.md).
 
-![The assets and their dependencies](images/graph.svg)
+```mermaid
+{graph}```
 """
 
 
 def asset_catalog(definitions: dg.Definitions) -> str:
     """Return the whole page."""
-    graph = definitions.resolve_asset_graph()
-    order = {key: place for place, key in enumerate(graph.toposorted_asset_keys)}
-    nodes = sorted(graph.asset_nodes, key=lambda node: (node.group_name, order[node.key]))
-    parts = [_HEAD]
+    assets = definitions.resolve_asset_graph()
+    order = {key: place for place, key in enumerate(assets.toposorted_asset_keys)}
+    nodes = sorted(assets.asset_nodes, key=lambda node: (node.group_name, order[node.key]))
+    parts = [_HEAD.format(graph=graph(definitions))]
     for group, members in groupby(nodes, key=lambda node: node.group_name):
-        rows = [_asset(graph, node) for node in members]
+        rows = [_asset(assets, node) for node in members]
         parts += [f"## {group}\n", table(["asset", "description", "depends on", "months", "checks"], rows), ""]
-    return "\n".join([*parts, _checks(graph)])
+    return "\n".join([*parts, _checks(assets)])
 
 
-def _asset(graph: AssetGraph, node: AssetNode) -> tuple[str, ...]:
-    checks = sorted(key.name for key in graph.asset_check_keys if key.asset_key == node.key)
+def _asset(assets: AssetGraph, node: AssetNode) -> tuple[str, ...]:
+    checks = sorted(key.name for key in assets.asset_check_keys if key.asset_key == node.key)
     return (
         _code(node.key),
         (node.description or "").split("\n\n")[0].replace("\n", " "),
@@ -49,9 +51,9 @@ def _asset(graph: AssetGraph, node: AssetNode) -> tuple[str, ...]:
     )
 
 
-def _checks(graph: AssetGraph) -> str:
-    nodes = {key.name: graph.get(key) for key in sorted(graph.asset_check_keys)}
-    on = {name: sorted({k.asset_key.path[0] for k in graph.asset_check_keys if k.name == name}) for name in nodes}
+def _checks(assets: AssetGraph) -> str:
+    nodes = {key.name: assets.get(key) for key in sorted(assets.asset_check_keys)}
+    on = {name: sorted({k.asset_key.path[0] for k in assets.asset_check_keys if k.name == name}) for name in nodes}
     rows = [
         (f"`{name}`", ", ".join(on[name]), node.description or "", "yes" if node.blocking else "")
         for name, node in sorted(nodes.items())
