@@ -136,6 +136,10 @@ views: $(VENV)/.package ## Write views.duckdb to the lake: views of all tables, 
 doctor: $(VENV)/.package ## Check the settings, and whether each part is reachable (PROFILE=… as for dev, backfill)
 	@$(SETTINGS) { $(INSTANCE); } 2>/dev/null || true; $(BIN)/python -m taxi_assets.cli.doctor
 
+.PHONY: iceberg-cleanup
+iceberg-cleanup: $(VENV)/.package ## Expire old snapshots of Iceberg tables, and delete the files that none needs
+	@$(SETTINGS) $(BIN)/python -m taxi_assets.cli.iceberg_cleanup
+
 .PHONY: notify-test
 notify-test: $(VENV)/.package ## Send a test message to each notifier of TAXI_NOTIFY_URLS, and show whether it was delivered
 	@$(SETTINGS) $(BIN)/python -m taxi_assets.cli.send_test_message

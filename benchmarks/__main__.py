@@ -24,6 +24,7 @@ GROUPS: Mapping[str, Callable[[Bench], list[Comparison]]] = {
     "overhead": running.overhead,
     "load": loading.duckdb,
     "postgres": loading.postgres,
+    "iceberg": loading.iceberg,
     "read": loading.reading,
     "backfill": running.backfill,
     "marts": running.marts,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from benchmarks.bench import Bench
 
 MONTHS = 24
+ICEBERG_NEW = "new table"
 PYTHON_OBJECTS = "pyarrow, Python objects"
 
 
@@ -45,6 +46,26 @@ def postgres(bench: Bench) -> list[Comparison]:
             {OURS: partial(_postgres, bench, "replace_month"), "to_sql": partial(_postgres, bench, "to_sql")},
         )
     ]
+
+
+def iceberg(bench: Bench) -> list[Comparison]:
+    """Return the comparison of committing a clean month to Iceberg, with a new table and with one of many months."""
+    return [
+        Comparison(
+            f"iceberg-{row_label(SMALL)}",
+            f"Load: a clean month of {SMALL:,} rows into an Iceberg table, by number of months in it",
+            {
+                ICEBERG_NEW: partial(_iceberg, bench, 1),
+                f"{MONTHS} months": partial(_iceberg, bench, MONTHS),
+            },
+        )
+    ]
+
+
+def _iceberg(bench: Bench, months: int) -> Measurement:
+    with bench.temporary_folder() as folder:
+        shutil.copytree(cleaned_month(bench, SMALL) / "lake", folder / "lake", copy_function=os.link)
+        return measure(["-m", "benchmarks.peers.iceberg_month", str(folder), str(months)])
 
 
 def reading(bench: Bench) -> list[Comparison]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks import unusual_values
 from benchmarks.cleaning import EARLIER_ENCODINGS, LOWER_BOUND, OURS, PEER_LABELS
+from benchmarks.loading import ICEBERG_NEW
 from benchmarks.running import EMPTY, SEQUENTIAL, STOCK, WITHOUT_DAGSTER, WITHOUT_REPORT
 
 if TYPE_CHECKING:
@@ -50,6 +51,10 @@ class Requirement:
 
 def _ratio(comparison: str, peer: str, to: str, label: str) -> Callable[[Results], float]:
     return lambda results: results[comparison].ratio(peer, to, label)
+
+
+def _wall(comparison: str, peer: str) -> Callable[[Results], float]:
+    return lambda results: results[comparison].median(peer, "wall")
 
 
 def _peak(*comparisons: str) -> Callable[[Results], float]:
@@ -153,6 +158,12 @@ REQUIREMENTS = (
         "wall time with 24 months loaded / with 1",
         1.3,
         _ratio("load-1.4M", "24 months loaded", "1 month loaded", "wall"),
+    ),
+    *(
+        Requirement(
+            "Iceberg, a clean month of 1.4 M rows", f"wall time, {label}", 0.5, _wall("iceberg-1.4M", label), unit=" s"
+        )
+        for label in (ICEBERG_NEW, "24 months")
     ),
     Requirement(
         "Postgres", "wall time of to_sql / taxi_assets", 20, _ratio("postgres-1.4M", "to_sql", OURS, "wall"), True

@@ -1,4 +1,4 @@
-"""Addresses of lakes, warehouses and the UI: the accepted forms, and the values that they are parsed into.
+"""Addresses of lakes, warehouses, Iceberg catalogs and the UI: the accepted forms, and the values they are parsed into.
 
 Belongs here: parsing text into a value, or raising a `ValueError` that lists the accepted forms; recognizing the
 addresses that Kubernetes puts into the environment. Does not belong here:
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode
@@ -23,6 +24,11 @@ WAREHOUSE_FORMS = (
     "?schema=name&trips=views; bigquery://project/dataset, optionally with "
     "?location=EU&maximum_bytes_billed=10000000000; or "
     "postgresql://user@host:5432/database, optionally with ?schema=name&sslmode=verify-full and other libpq options."
+)
+
+CATALOG_FORMS = (
+    "Use sqlite:///relative/path.db or sqlite:////absolute/path.db; the address of a REST catalog, https://…, of a "
+    "Hive metastore, thrift://host:9083, or of a SQL catalog, postgresql+psycopg2://user@host/database; glue; bigquery."
 )
 
 _OTHER_OPTIONS = (
@@ -42,6 +48,8 @@ _POSTGRES = re.compile(
 )
 # Secret libpq options: password, sslpassword, oauth_client_secret, scram_client_key. A passfile is only a path.
 _SECRET = re.compile(r"passw|passphrase|pwd|secret|token|credential|scram_\w*key", re.IGNORECASE)
+_CATALOG = re.compile(r"(https?|thrift|postgresql(\+\w+)?)://[^\s?#]+|glue|bigquery", re.IGNORECASE)
+_SQLITE = re.compile(r"sqlite:///(?P<path>[^?#]+)", re.IGNORECASE)
 _LOCATION = re.compile(r"[A-Za-z0-9-]+")
 _BYTES = re.compile(r"[1-9][0-9]{0,17}")
 # A mart over years of trips reads a few gigabytes. The limit stops queries that read far more by mistake.
@@ -204,6 +212,29 @@ def _parse_postgres_address(text: str) -> PostgresAddress:
     return PostgresAddress(f"{url}?{urlencode(options)}" if options else url, schema)
 
 
+def parse_catalog_address(text: str | None) -> str | None:
+    """Return a value of `TAXI_CATALOG` with an absolute path; None if there is none.
+
+    Raises:
+        ValueError: The text is not the address of an Iceberg catalog. The message lists the accepted forms.
+    """
+    address = (text or "").strip()
+    if not address:
+        return None
+    if re.match(r"\w+(\+\w+)?://[^/@]*:[^/@]*@", address):
+        raise ValueError("It contains a secret. Put it into pyiceberg's own configuration, or PGPASSWORD.")
+    if find_spec("pyiceberg") is None:
+        raise ValueError("It needs pyiceberg: pip install 'taxi-assets[iceberg]'")
+    if embedded := _SQLITE.fullmatch(address):
+        file = _absolute_path(embedded["path"], CATALOG_FORMS)
+        if file.is_dir():
+            raise ValueError(f"It is a folder. {CATALOG_FORMS}")
+        return f"sqlite:///{file}"
+    if not _CATALOG.fullmatch(address):
+        raise ValueError(CATALOG_FORMS)
+    return address
+
+
 def may_contain_secret(option: str) -> bool:
     """Return whether an option of an address may contain a secret, judging by the option's name."""
     return _SECRET.search(option) is not None
@@ -251,7 +282,7 @@ def anchor_path(address: str, folder: Path) -> str:
         folder: An absolute path.
     """
     text = address.strip()
-    scheme = text[: len("duckdb:///")] if text.lower().startswith("duckdb:///") else ""
+    scheme = text[: len("duckdb:///")] if text.lower().startswith(("duckdb:///", "sqlite:///")) else ""
     path = text.removeprefix(scheme)
     if not path or "://" in path or path.lower().startswith(("file:", "gs:")) or path.startswith("~"):
         return address

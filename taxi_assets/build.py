@@ -16,6 +16,7 @@ import dagster as dg
 from taxi_assets.addresses import BigQueryAddress, DuckDBAddress, FolderAddress, PostgresAddress
 from taxi_assets.assets.clean import clean_asset
 from taxi_assets.assets.deployment_attributes import with_deployment_attributes
+from taxi_assets.assets.iceberg_tables import iceberg_mart_asset, iceberg_trips_asset
 from taxi_assets.assets.mart_tables import mart_asset
 from taxi_assets.assets.published import published_asset
 from taxi_assets.assets.quality import quality_asset
@@ -41,6 +42,7 @@ from taxi_assets.io_managers.report_pages import ReportIOManager
 from taxi_assets.io_managers.warehouse_table import WarehouseTableIOManager
 from taxi_assets.marts.mart import marts
 from taxi_assets.resources.publisher import PublisherResource
+from taxi_assets.storage.iceberg.iceberg_catalog import IcebergCatalog
 from taxi_assets.storage.lake.local_lake import LocalLake
 from taxi_assets.tlc.services.registry import SERVICES
 
@@ -154,6 +156,8 @@ def build_service_assets(service: Service, settings: Settings) -> list[dg.AssetS
         warehouse_asset(service, warehouse_retry_policy(settings)),
         report_asset(service, warehouse_retry_policy(settings)),
     ]
+    if settings.catalog is not None:
+        assets.append(iceberg_trips_asset(service, catalog_retry_policy(settings)))
     return [published_asset(service), *map(with_freshness, assets)]
 
 
@@ -174,6 +178,11 @@ def build_shared_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         zones_asset(retry),
         with_freshness(quality_asset(retry)),
         *(with_freshness(mart_asset(mart, retry)) for mart in marts().values()),
+        *(
+            with_freshness(iceberg_mart_asset(mart, catalog_retry_policy(settings)))
+            for mart in marts().values()
+            if settings.catalog is not None
+        ),
         views_asset(lake_retry_policy(settings)),
     ]
 
@@ -190,6 +199,13 @@ def lake_retry_policy(settings: Settings) -> dg.RetryPolicy | None:
     Local stores get no retries: their failures are not transient.
     """
     return None if isinstance(settings.lake, FolderAddress) else retry_policy(settings.retry_delay_seconds)
+
+
+def catalog_retry_policy(settings: Settings) -> dg.RetryPolicy | None:
+    """Return the retry policy of steps that use the Iceberg catalog; none if both it and the lake are local."""
+    if (settings.catalog or "").startswith("sqlite:"):
+        return lake_retry_policy(settings)
+    return retry_policy(settings.retry_delay_seconds)
 
 
 def warehouse_retry_policy(settings: Settings) -> dg.RetryPolicy | None:
@@ -240,9 +256,11 @@ def build_notification_sensors(settings: Settings) -> list[dg.SensorDefinition]:
 
 
 def build_stores(settings: Settings) -> dict[str, Any]:
-    """Return the resources that read and write data: `lake`, `warehouse` and `publisher`."""
+    """Return the resources that read and write data: `lake`, `warehouse`, `publisher`, and `catalog` if it is set."""
+    lake = build_lake(settings)
     return {
-        "lake": build_lake(settings),
+        **({} if settings.catalog is None else {"catalog": IcebergCatalog(lake=lake, address=settings.catalog)}),
+        "lake": lake,
         "warehouse": build_warehouse(settings),
         "publisher": PublisherResource(
             source=settings.publisher_source,

@@ -31,6 +31,8 @@ class TaxiPipeline(dg.Component, dg.Resolvable, dg.Model):
     service_sources: dict[str, str] | None = _setting("service_sources")
     lake: str | None = _setting("lake")
     warehouse: str | None = _setting("warehouse")
+    catalog: str | None = _setting("catalog")
+    catalog_keep_days: int | str | None = _setting("catalog_keep_days")
     google_credentials: str | None = _setting("google_credentials")
     schedule_cron: str | None = _setting("schedule_cron")
     schedule_timezone: str | None = _setting("schedule_timezone")

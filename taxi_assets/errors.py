@@ -210,11 +210,23 @@ class WarehouseTableMissingError(PermanentError):
     """The warehouse does not have a table, or a month of it, that is to be read."""
 
 
+class CatalogConfigurationError(PermanentError):
+    """`TAXI_CATALOG` does not lead to a usable Iceberg catalog, or a table in it cannot be used.
+
+    Raised for a rejected login or address, missing permissions, a missing package, a table whose column has another
+    type, and a table whose files are outside the lake.
+    """
+
+
+class CatalogUnreachableError(TransientError):
+    """The Iceberg catalog could not be reached or failed, or other runs kept committing to the same table."""
+
+
 class ConcurrentUpdateError(TransientError):
     """Another run has changed the inputs of a table since this run read them.
 
     Raised before this run replaces a month of a mart, or the table `month_quality`. On BigQuery, which cannot lock a
-    table, also raised afterwards.
+    table, also raised afterwards. Also raised if another run commits the same month to an Iceberg table meanwhile.
     """
 
 

@@ -23,6 +23,7 @@ from taxi_assets.addresses import (
     anchor_path,
     is_service_link,
     os_errors_as_value_errors,
+    parse_catalog_address,
     parse_lake_address,
     parse_ui_url,
     parse_warehouse_address,
@@ -114,6 +115,22 @@ class Settings(AutomationSettings, BaseSettings):
             "`bigquery://project/dataset`, optionally with "
             "`?location=EU&maximum_bytes_billed=…`; `postgresql://user@host:5432/database`, optionally with "
             "`?schema=name&sslmode=…`."
+        ),
+    )
+    catalog: Annotated[str | None, AfterValidator(parse_catalog_address)] = Field(
+        default=None,
+        description=(
+            "The Iceberg catalog in which each month of trips and marts is registered: `sqlite:///relative/path.db` or "
+            "`sqlite:////absolute/path.db`; the address of a REST catalog or a Hive metastore; `glue` or `bigquery`. "
+            "See [Iceberg](how-to/iceberg.md). If not set, there are no Iceberg tables."
+        ),
+    )
+    catalog_keep_days: int | None = Field(
+        default=None,
+        ge=1,
+        description=(
+            "How many days `make iceberg-cleanup` keeps a snapshot of an Iceberg table after a newer one has replaced "
+            "it. If not set, it keeps all snapshots."
         ),
     )
     google_credentials: SecretStr | None = Field(
@@ -247,6 +264,7 @@ class Settings(AutomationSettings, BaseSettings):
     @field_validator(
         "notify_success",
         *AutomationSettings.model_fields.keys() - {"switched_on"},
+        "catalog_keep_days",
         "max_file_bytes",
         "max_expansion_ratio",
         "keep_revisions",
@@ -335,6 +353,7 @@ def _anchor(setting: str, value: object, root: Path) -> object:
         "source": value not in PUBLISHERS,
         "lake": True,
         "warehouse": value.strip().lower().startswith("duckdb:"),
+        "catalog": value.strip().lower().startswith("sqlite:"),
         "google_credentials": os.path.isfile(path),  # noqa: PTH113  (False for a long text)
     }
     return path if is_path.get(setting, False) else value

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from taxi_assets.marts.mart import Mart
     from taxi_assets.storage.lake.base_lake import Lake
     from taxi_assets.tlc.month import Month
-    from taxi_assets.tlc.schema import Column
+    from taxi_assets.tlc.schema import Column, Service
 
 VIEWS_KEY = "views.duckdb"
 """The key of the file with a DuckDB view for each table."""
@@ -112,6 +112,11 @@ QUALITY = LakeTable(
 )
 
 
+def trips_table(service: Service) -> LakeTable:
+    """Return the table of a service's clean trips."""
+    return LakeTable(service.table, f"clean/{service.table}", f"{service.title}: clean trips.", service.columns)
+
+
 def mart_table(mart: Mart) -> LakeTable:
     """Return the table of a mart."""
     return LakeTable(mart.name, f"marts/{mart.name}", mart.description, mart.columns)
@@ -123,7 +128,7 @@ def lake_tables() -> list[LakeTable]:
         table
         for service in SERVICES.values()
         for table in (
-            LakeTable(service.table, f"clean/{service.table}", f"{service.title}: clean trips.", service.columns),
+            trips_table(service),
             LakeTable(
                 f"{service.table}_quarantine",
                 f"quarantine/{service.table}",

@@ -32,7 +32,8 @@ _DICTIONARY_BYTES = 1 << 20
 _DISTINCT_COLUMNS = ("pickup_datetime", "dropoff_datetime", "source_row")
 # Minimum and maximum let a query skip row groups only where a column is roughly sorted. Computing them for the other
 # columns would add about an eighth to the writing time.
-_STATISTICS = (*_DISTINCT_COLUMNS, "pickup_date", "data_month")
+STATISTICS_COLUMNS = (*_DISTINCT_COLUMNS, "pickup_date", "data_month")
+"""The columns of trips with a minimum and a maximum per row group."""
 
 
 def open_parquet_stream(source: Path | BinaryIO, *, text_as_dictionary: bool = False) -> Any:
@@ -98,7 +99,7 @@ class TripWriter:
             store_decimal_as_integer=True,
             max_rows_per_page=ROW_GROUP_ROWS,  # the default of 20,000 makes files 10% larger
             store_schema=False,  # otherwise readers would get the working types
-            write_statistics=[name for name in _STATISTICS if name in schema.names],
+            write_statistics=[name for name in STATISTICS_COLUMNS if name in schema.names],
         )
         self._buffered: list[Any] = []
         self._buffered_rows = self._buffered_bytes = 0

@@ -296,6 +296,7 @@ def forbid(event, arguments):
         raise RuntimeError(f"file at import: {arguments}")
 sys.addaudithook(forbid)
 heavy = {"google.cloud.bigquery", "google.cloud.storage", "apprise", "matplotlib", "psycopg2", "requests", "sqlglot"}
+heavy.add("pyiceberg")
 import taxi_assets.build
 found = {*heavy, "duckdb"} & set(sys.modules)  # see definitions.py
 assert not found, f"imported at load: {found}"

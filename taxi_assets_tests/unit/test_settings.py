@@ -459,3 +459,44 @@ def test_another_number_of_revisions_is_refused(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("TAXI_KEEP_REVISIONS", value)
     with pytest.raises(SettingsError, match=f"^TAXI_KEEP_REVISIONS='{value}' is not accepted. Use all, or the number"):
         Settings.from_env()
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("", None),
+        ("sqlite:////srv/catalog.db", "sqlite:////srv/catalog.db"),
+        ("https://catalog.example.com/iceberg", "https://catalog.example.com/iceberg"),
+        ("thrift://metastore:9083", "thrift://metastore:9083"),
+        ("postgresql+psycopg2://taxi@db:5432/catalog", "postgresql+psycopg2://taxi@db:5432/catalog"),
+        ("glue", "glue"),
+        ("bigquery", "bigquery"),
+    ],
+)
+def test_catalog_addresses(value: str, expected: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAXI_CATALOG", value)
+    assert Settings.from_env().catalog == expected
+
+
+def test_the_path_of_a_catalog_is_relative_to_the_working_directory_or_the_project(here: Path) -> None:
+    given = {"catalog": "sqlite:///data/catalog.db"}
+    assert Settings.from_env(given).catalog == f"sqlite:///{here}/data/catalog.db"
+    project = here / "project"
+    assert Settings.from_env(given, project_root=project).catalog == f"sqlite:///{project}/data/catalog.db"
+
+
+def test_an_invalid_catalog_is_one_line_with_the_accepted_forms(monkeypatch: pytest.MonkeyPatch) -> None:
+    (line,) = error_lines(monkeypatch, TAXI_CATALOG="catalog.db")
+    assert line.startswith("TAXI_CATALOG='catalog.db' is not accepted. Use sqlite:///relative/path.db or sqlite:////")
+
+
+def test_a_password_in_the_address_of_a_catalog_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    (line,) = error_lines(monkeypatch, TAXI_CATALOG="postgresql://taxi:hidden-1@db/catalog")
+    assert "It contains a secret. Put it into pyiceberg's own configuration" in line
+    assert "hidden-1" not in line
+
+
+def test_a_catalog_without_pyiceberg_is_one_line_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taxi_assets.addresses.find_spec", {"pyiceberg": None}.__getitem__)
+    (line,) = error_lines(monkeypatch, TAXI_CATALOG="sqlite:///catalog.db")
+    assert line.endswith("is not accepted. It needs pyiceberg: pip install 'taxi-assets[iceberg]'")

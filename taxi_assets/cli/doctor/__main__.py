@@ -27,6 +27,7 @@ _CHECKS = {
     "Google account": "stores:google_account",
     "lake": "stores:lake",
     "warehouse": "warehouses:warehouse",
+    "catalog": "catalogs:catalog",
     "publisher": "stores:publisher",
     "schedules": "configuration:schedules",
     "notifiers": "configuration:notifiers",

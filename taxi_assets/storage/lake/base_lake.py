@@ -164,6 +164,15 @@ class Lake(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # Dagster's
         """Return whether the object exists and its bytes have this SHA-256 digest, given in hexadecimal."""
 
     @abstractmethod
+    def digest(self, key: str, version: str) -> str:
+        """Return the SHA-256 digest of a version of the object, in hexadecimal.
+
+        Raises:
+            LakeObjectMissingError: There is no such object.
+            LakeConflictError: The version is no longer available.
+        """
+
+    @abstractmethod
     def delete(self, key: str) -> None:
         """Delete the object, whatever its version. Do nothing if there is no object."""
 

@@ -185,11 +185,16 @@ class GcsLake(Lake):
         once, and gets its digest.
         """
         blob = self._find(key)
-        if blob is None:
-            return False
+        return blob is not None and self._digest(blob, key) == sha256
+
+    def digest(self, key: str, version: str) -> str:
+        """Return the digest in the object's metadata; see `has_digest`."""
+        return self._digest(self._get(key, version), key)
+
+    def _digest(self, blob: Any, key: str) -> str:
         recorded = (blob.metadata or {}).get(_SHA256_KEY)
         if recorded is not None:
-            return bool(recorded == sha256)
+            return str(recorded)
         with self.as_local_file(key, str(blob.generation)) as file:
             found, _ = _digests(file)
         blob.metadata = {**(blob.metadata or {}), _SHA256_KEY: found}
@@ -197,7 +202,7 @@ class GcsLake(Lake):
             blob.patch(
                 if_generation_match=blob.generation, if_metageneration_match=blob.metageneration, retry=self._retry
             )
-        return found == sha256
+        return found
 
     def delete(self, key: str) -> None:
         """Delete the live generation of the object, if there is one."""

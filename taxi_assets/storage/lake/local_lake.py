@@ -134,6 +134,11 @@ class LocalLake(Lake):
         path = self._path(key)
         return path.is_file() and _sha256(path) == sha256
 
+    def digest(self, key: str, version: str) -> str:
+        """Read the file, because the bytes may have changed on disk."""
+        with self.as_local_file(key, version) as path:
+            return _sha256(path)
+
     def delete(self, key: str) -> None:
         """Unlink the file, if there is one."""
         self._path(key).unlink(missing_ok=True)

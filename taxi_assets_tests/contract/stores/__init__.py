@@ -90,8 +90,8 @@ def child_process(function: Callable[..., None], *args: object) -> Iterator[Chil
     # Forked from a server that has imported the package once: 0.02 s for each process instead of several seconds.
     context = multiprocessing.get_context("forkserver")
     engines = [f"taxi_assets.storage.warehouse.{name}" for name in ("bigquery", "duckdb", "postgres")]
-    own_assets = "taxi_assets_tests.contract.own_asset_runs"
-    context.set_forkserver_preload([*engines, "taxi_assets.marts.sql_rendering", "taxi_assets_tests.trips", own_assets])
+    tests = [f"taxi_assets_tests.{name}" for name in ("trips", "contract.own_asset_runs", "iceberg_tables")]
+    context.set_forkserver_preload([*engines, "taxi_assets.marts.sql_rendering", *tests])
     ours, theirs = context.Pipe()
     process = context.Process(target=function, args=(*args, theirs))
     process.start()
