@@ -123,6 +123,12 @@ backfill: $(VENV)/.package ## Run months: make backfill SERVICE=green FROM=2020-
 outdated: $(VENV)/.package ## List the months that were built by other rules, columns or code than today's (SERVICE=green)
 	@$(SETTINGS) $(INSTANCE); $(BIN)/python -m taxi_assets.cli.backfill outdated $(if $(SERVICE),--service "$(SERVICE)")
 
+.PHONY: revisions
+revisions: $(VENV)/.package ## List the published files that the lake keeps (SERVICE=green, MONTH=2021-03); KEEP=2 DELETE=1 deletes older ones
+	@: "$(or $(SERVICE),$(error SERVICE is not set: make revisions SERVICE=green))"
+	@$(SETTINGS) $(BIN)/python -m taxi_assets.cli.backfill revisions --service "$(SERVICE)" \
+	  $(if $(MONTH),--month "$(MONTH)") $(if $(KEEP),--keep "$(KEEP)") $(if $(filter-out 0,$(DELETE)),--delete)
+
 .PHONY: sql
 sql: export SQL := $(value QUERY)
 sql: $(VENV)/.package ## Query the warehouse, read-only: a prompt, or QUERY="SELECT count(*) FROM green_trips" (PROFILE=… as for dev)

@@ -165,6 +165,13 @@ class LakeObjectDamagedError(PermanentError):
     """
 
 
+class RevisionError(PermanentError):
+    """A revision that a run or a pinned month names is not in the lake, or several begin with the same digits.
+
+    Raised before a month is cleaned. The message lists the revisions of the month.
+    """
+
+
 class LakeConflictError(PermanentError):
     """Another run has replaced an object of the lake since this run read its version.
 

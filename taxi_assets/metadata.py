@@ -208,7 +208,11 @@ def report_metadata(report: CleaningReport) -> dict[str, Any]:
         "interpretations": " ".join(
             f"{name}: {' '.join(sentences)}" for name, sentences in report.interpretations.items()
         ) or "none",
-    } | generated_note(report.generated)  # fmt: skip
+    } | generated_note(report.generated) | _pinned_revision(report)  # fmt: skip
+
+
+def _pinned_revision(report: CleaningReport) -> dict[str, str]:
+    return {"pinned_revision": report.raw_sha256} if report.pinned else {}
 
 
 def rules_metadata(service: Service, rules: Sequence[Rule]) -> dict[str, Any]:

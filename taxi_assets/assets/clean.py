@@ -8,12 +8,14 @@ import dagster as dg
 
 from taxi_assets import metadata
 from taxi_assets.assets.run_config import cleaning_config
-from taxi_assets.automation.conditions import on_upstream_change
+from taxi_assets.automation.conditions import on_raw_change
+from taxi_assets.automation.publication.run_tags import PINNED_TAG
 from taxi_assets.automation.step_failures import as_failures
 from taxi_assets.errors import WrongMonthError
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.storage.lake.base_lake import Lake
 from taxi_assets.storage.lake.objects import ParquetPartition, RawFile, StagedParquet, object_prefix
+from taxi_assets.storage.lake.revisions import PRESENT, Revisions
 from taxi_assets.storage.lake.same_file import months_with_same_file
 from taxi_assets.tlc.cleaning.clean_month import clean_month, data_version
 from taxi_assets.tlc.cleaning.file_checks import FileChecks
@@ -54,7 +56,7 @@ def clean_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Ass
         "kinds": {"parquet"},
         # The rules that a run selects in its config are not code.
         "code_version": service.code_version,
-        "automation_condition": on_upstream_change(),
+        "automation_condition": on_raw_change(),
     }
 
     @dg.multi_asset(
@@ -90,11 +92,15 @@ def clean_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Ass
         month = Month.parse(context.partition_key)
         with as_failures(retry_number=context.retry_number), lake.staging() as folder:
             rules = service.select_rules(config.rules)
-            version = data_version(raw.record, service, rules)
             replaces = {layer: lake.version(f"{object_prefix(layer, service, month)}.parquet") for layer in _LAYERS}
-            partitions: Mapping[str, ParquetPartition | StagedParquet] = _existing_partitions(
-                lake, service, month, version
-            )
+            stored = {layer: ParquetPartition.find(lake, object_prefix(layer, service, month)) for layer in _LAYERS}
+            file = _file_to_clean(raw, config.revision, stored)
+            pinned = file is not None
+            raw = file or raw
+            version = data_version(raw.record, service, rules, pinned=pinned)
+            if pinned:
+                context.instance.add_run_tags(context.run.run_id, {PINNED_TAG: raw.record.sha256[:12]})
+            partitions: Mapping[str, ParquetPartition | StagedParquet] = _unchanged_partitions(stored, version)
             outcome = "unchanged"
             if not partitions:
                 outcome = "rebuilt"
@@ -102,7 +108,7 @@ def clean_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Ass
                     _require_own_file(raw, lake, service, month)
                 checks = FileChecks(config.allow_other_months, config.maximum_share_unreadable)
                 with raw.as_local_file() as path:
-                    cleaned = clean_month(path, raw.record, service, month, rules, folder, checks)
+                    cleaned = clean_month(path, raw.record, service, month, rules, folder, checks, pinned=pinned)
                 partitions = {
                     "quarantine": StagedParquet(cleaned.quarantine, cleaned.report, replaces["quarantine"]),
                     "clean": StagedParquet(cleaned.clean, cleaned.report, replaces["clean"]),
@@ -144,14 +150,27 @@ def _metadata(partition: ParquetPartition | StagedParquet, record: SourceRecord,
     }
 
 
-def _existing_partitions(lake: Lake, service: Service, month: Month, version: str) -> dict[str, ParquetPartition]:
-    """Return both partitions by layer if the lake has this data version of the month; otherwise an empty dict."""
-    partitions = {}
-    for layer in _LAYERS:
-        partition = ParquetPartition.find(lake, object_prefix(layer, service, month))
-        if partition is None or partition.report.data_version != version:
-            return {}
-        partitions[layer] = partition
-    clean, quarantine = partitions["clean"], partitions["quarantine"]
+def _file_to_clean(raw: RawFile, wanted: str, stored: Mapping[str, ParquetPartition | None]) -> RawFile | None:
+    """Return the file that the month is or will be pinned to; None to clean the present file.
+
+    Args:
+        raw: The present file.
+        wanted: The run config `revision`. If it is empty, a pinned month stays pinned.
+        stored: The stored partitions by layer. The report in their footers says whether the month is pinned.
+    """
+    if wanted == PRESENT:
+        return None
+    revisions = Revisions(raw.lake, raw.prefix)
+    if wanted:
+        return revisions.find(wanted)
+    written = stored["clean"] or stored["quarantine"]
+    return revisions.file_of(written.report) if written is not None and written.report.pinned else None
+
+
+def _unchanged_partitions(stored: Mapping[str, ParquetPartition | None], version: str) -> dict[str, ParquetPartition]:
+    """Return both partitions by layer if they have this data version and all their rows; otherwise an empty dict."""
+    clean, quarantine = stored["clean"], stored["quarantine"]
+    if clean is None or quarantine is None or {clean.report.data_version, quarantine.report.data_version} != {version}:
+        return {}
     is_complete = clean.rows == clean.report.clean.rows and quarantine.rows == clean.report.rows_quarantined
-    return partitions if is_complete else {}
+    return {"quarantine": quarantine, "clean": clean} if is_complete else {}

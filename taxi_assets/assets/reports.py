@@ -14,7 +14,8 @@ from taxi_assets.errors import WarehouseTableMissingError
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.reports.artifact import FILE_NAMES, PAGE, StagedReport, version
 from taxi_assets.storage.lake.base_lake import Lake
-from taxi_assets.storage.lake.objects import ParquetPartition, RawFile, object_prefix
+from taxi_assets.storage.lake.objects import ParquetPartition, object_prefix
+from taxi_assets.storage.lake.revisions import Revisions
 from taxi_assets.storage.warehouse.base_warehouse import Warehouse
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Service
@@ -77,7 +78,7 @@ def report_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.As
             from taxi_assets.assets.report_markdown import report_markdown  # noqa: PLC0415
             from taxi_assets.reports.charts import draw_charts  # noqa: PLC0415
 
-            raw = RawFile.find(lake, object_prefix("raw", service, month))
+            raw = Revisions.of(lake, service, month).file_of(trips.report)
             charts = draw_charts(metrics, trips.report)
             content = page_content(metrics, trips.report, None if raw is None else raw.record, charts)
             page, uri = render(content), lake.uri(f"{prefix}/{PAGE}")

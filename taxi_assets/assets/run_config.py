@@ -43,6 +43,12 @@ class CleaningConfig(_RunConfig):
     """Options for cleaning the file of a month; `cleaning_config` returns the class of a service."""
 
     rules: Sequence[str]
+    revision: str = Field(
+        default="",
+        description="Clean an older file of the month: the first digits of its SHA-256, in quotes. `make revisions` "
+        "lists them. The month is then pinned: later runs clean the same file, and automation leaves the month alone, "
+        'until a run with "present" releases it.',
+    )
     allow_other_months: bool = Field(
         default=False,
         description="Clean the file even if less than half of its pickups are in the month.",

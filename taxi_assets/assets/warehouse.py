@@ -10,7 +10,8 @@ from taxi_assets.assets.code_versions import columns_version
 from taxi_assets.automation.conditions import on_upstream_change
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.storage.lake.base_lake import Lake
-from taxi_assets.storage.lake.objects import ParquetPartition, RawFile, object_prefix
+from taxi_assets.storage.lake.objects import ParquetPartition
+from taxi_assets.storage.lake.revisions import Revisions
 from taxi_assets.storage.warehouse.base_warehouse import Warehouse
 from taxi_assets.tlc.schema import Service
 
@@ -50,7 +51,7 @@ def warehouse_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg
         context: dg.AssetExecutionContext, trips: ParquetPartition, lake: Lake, warehouse: Warehouse
     ) -> Iterator[dg.Output[Any]]:
         # `trips` is a handle to Parquet in the lake. The IO manager makes the warehouse load the rows from there.
-        raw = RawFile.find(lake, object_prefix("raw", service, context.partition_key))
+        raw = Revisions.of(lake, service, context.partition_key).file_of(trips.report)
         yield dg.Output(
             trips,
             data_version=dg.DataVersion(trips.report.data_version),

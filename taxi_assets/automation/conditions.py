@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from taxi_assets.automation.publication.run_tags import PINNED_TAG
 from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets.tlc.zones import ZONES_TABLE
 
@@ -44,6 +45,13 @@ def on_upstream_change() -> dg.AutomationCondition[dg.AssetKey]:
         & ~_AUTOMATION.any_deps_in_progress()
         & ~_AUTOMATION.in_progress()
     ).with_label("upstream data changed")
+
+
+def on_raw_change() -> dg.AutomationCondition[dg.AssetKey]:
+    """Return the condition of the clean layer: like `on_upstream_change`, but never for a month that is pinned."""
+    # The pin is in the lake. The run that cleaned the month has copied it to its tags.
+    pinned = _AUTOMATION.executed_with_tags(tag_keys={PINNED_TAG})
+    return (on_upstream_change() & ~pinned).with_label("the raw file changed, and the month is not pinned")
 
 
 def on_warehouse_change(service: Service) -> dg.AutomationCondition[dg.AssetKey]:

@@ -39,6 +39,7 @@ def outdated_months(instance: dg.DagsterInstance, service: Service) -> list[Outd
     following months are not outdated:
 
     - Months that a run cleaned with a selection of the rules in its run config. Run config is not code.
+    - Months that are pinned to a revision.
     - Months whose materialization was reported by hand. Their code version is unknown.
 
     Args:
@@ -51,6 +52,8 @@ def outdated_months(instance: dg.DagsterInstance, service: Service) -> list[Outd
     versions = {mart.name: mart.version for mart in of_service}
     found = []
     for month, build in sorted(clean.items()):
+        if build.pinned:
+            continue
         changes = [] if build.code_version in {None, service.code_version} else [*_changes(build.code_parts, service)]
         changes += _mart_changes({name: months.get(month) for name, months in built.items()}, versions)
         if changes:

@@ -16,6 +16,7 @@ from taxi_assets.metadata import percent
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.storage.lake.base_lake import Lake
 from taxi_assets.storage.lake.objects import ParquetPartition, RawFile, object_prefix
+from taxi_assets.storage.lake.revisions import Revisions
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Service
 
@@ -108,17 +109,19 @@ def _row_counts_reconcile(
     keys = {name: dg.AssetKey([name, service.table]) for name in ("raw", "quarantine", "clean")}
 
     def read() -> _Layers:
-        return _Layers(
-            RawFile.get(lake, object_prefix("raw", service, month)),
-            ParquetPartition.get(lake, object_prefix("quarantine", service, month)),
-            ParquetPartition.get(lake, object_prefix("clean", service, month)),
+        raw = RawFile.get(lake, object_prefix("raw", service, month))
+        quarantine, clean = (
+            ParquetPartition.get(lake, object_prefix(layer, service, month)) for layer in ("quarantine", "clean")
         )
+        if clean.report.pinned:
+            raw = Revisions.of(lake, service, month).find(clean.report.raw_sha256)
+        return _Layers(raw, quarantine, clean)
 
     def find_replacements(layers: _Layers) -> Sequence[Replacement]:
         if layers.agree:
             return []
         versions = {
-            "raw": layers.raw.record.sha256,
+            **({} if layers.clean.report.pinned else {"raw": layers.raw.record.sha256}),
             "quarantine": layers.quarantine.report.data_version,
             "clean": layers.clean.report.data_version,
         }

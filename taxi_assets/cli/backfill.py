@@ -1,4 +1,4 @@
-"""The commands behind `make backfill`, `make outdated`, `make demo` and `make views`.
+"""The commands behind `make backfill`, `make outdated`, `make revisions`, `make demo` and `make views`.
 
 Belongs here: their options. Does not belong here: which months are meant (`month_selection.py`), and running jobs
 (`backfill_progress.py`, `worker_pool.py`).
@@ -6,10 +6,12 @@ Belongs here: their options. Does not belong here: which months are meant (`mont
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import sys
 import uuid
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import dagster as dg
@@ -23,8 +25,14 @@ from taxi_assets.errors import RunConfigError, TaxiAssetsError
 from taxi_assets.reports.artifact import PAGE
 from taxi_assets.settings import Settings
 from taxi_assets.storage.lake.objects import object_prefix
+from taxi_assets.storage.lake.revisions import PRESENT, Revisions, pinned_months, raw_months
 from taxi_assets.storage.lake_tables import VIEWS_KEY
 from taxi_assets.tlc.services.registry import SERVICES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from taxi_assets.tlc.sources.source_record import SourceRecord
 
 _DEMO_MONTH = "2021-01"
 
@@ -129,6 +137,50 @@ def _read_run_config(path: Path) -> RunConfigFile:
 def _validate_run_config(file: RunConfigFile, job: dg.JobDefinition) -> None:
     if errors := file.validate(job):
         raise click.ClickException("\n".join([*map(str, errors), "No run was started."]))
+
+
+@cli.command()
+@click.option("--service", type=click.Choice(sorted(SERVICES)), required=True)
+@click.option("--month", metavar="YYYY-MM", help="Default: all months with older revisions.")
+@click.option("--keep", type=click.IntRange(0), help="List the revisions beyond this number of older ones per month.")
+@click.option("--delete", is_flag=True, help="With --keep: delete them.")
+def revisions(service: str, month: str | None, keep: int | None, delete: bool) -> None:
+    """List the revisions of published files, newest first; or delete the oldest ones.
+
+    The present revision of a month, and the one that it is pinned to, are never deleted.
+    """
+    from taxi_assets.build import build_lake  # noqa: PLC0415
+
+    if delete and keep is None:
+        raise click.UsageError("Set how many older revisions of each month remain: --keep.")
+    with dg.build_resources({"lake": build_lake(Settings.from_env())}) as resources:
+        lake, count = resources.lake, 0
+        pinned = pinned_months(lake, SERVICES[service])
+        months = select_months(service, month, first=None, last=None) if month else raw_months(lake, SERVICES[service])
+        for name in months:
+            of_month = Revisions.of(lake, SERVICES[service], name)
+            if keep is not None:
+                shown = of_month.prune(keep) if delete else of_month.prunable(keep)
+            else:
+                shown = of_month.list_all()
+                if not month and len(shown) < 2 and name not in pinned:
+                    continue
+            for file in shown:
+                count += 1
+                marks = [PRESENT] if file.prefix == of_month.prefix else []
+                marks += ["pinned"] if pinned.get(name) == file.record.sha256 else []
+                click.echo(_revision_line(service, name, file.record, marks))
+    if keep is not None:
+        click.echo(f"\n{'Deleted' if delete else 'To delete with DELETE=1'}: {count}.")
+    elif not count:
+        click.echo(f"{service} has no {'file of this month' if month else 'month with older revisions'} in the lake.")
+
+
+def _revision_line(service: str, month: str, record: SourceRecord, marks: Sequence[str]) -> str:
+    size = f"{record.bytes:,} bytes, {record.rows:,} rows"
+    fetched = f"{record.fetched_at.astimezone(dt.UTC):%Y-%m-%d %H:%M} UTC"
+    line = f"{service} {month}  {record.sha256[:12]}  {fetched}  {size}  {record.publisher}  {' '.join(marks)}"
+    return line.rstrip()
 
 
 @cli.command()

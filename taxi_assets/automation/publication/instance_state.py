@@ -18,6 +18,7 @@ from taxi_assets.automation.publication.in_progress import months_in_progress
 from taxi_assets.automation.publication.materializations import (
     latest_raw_materializations,
     parse_month,
+    pinned_months,
     warehouse_digests,
 )
 from taxi_assets.automation.publication.run_tags import (
@@ -89,6 +90,10 @@ class InstanceState:
             if month is not None:
                 latest.setdefault(month, run.status)
         return latest
+
+    def is_pinned(self, month: Month) -> bool:
+        """Return whether the month is pinned to a revision of its file, so that automation leaves it alone."""
+        return bool(pinned_months(self._instance, self._service, [month]))
 
     def month_state(self, month: Month) -> MonthState:
         """Return the state of one month. Its requested runs are read at the time of this call."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _BATCH_SIZE = 200
 _CODE_VERSION_TAG = "dagster/code_version"
+_PINNED = "pinned_revision"  # as `metadata.report_metadata` names it
 
 
 def parse_month(partition: str | None) -> Month | None:
@@ -80,6 +81,12 @@ def warehouse_digests(
     return {month: metadata.get("raw_sha256") for month, _, metadata in _latest(instance, warehouse, only)}
 
 
+def pinned_months(instance: dg.DagsterInstance, service: Service, only: Iterable[Month]) -> set[Month]:
+    """Return those of the months whose clean layer is pinned to a revision."""
+    clean = dg.AssetKey(["clean", service.table])
+    return {month for month, _, metadata in _latest(instance, clean, only) if _PINNED in metadata}
+
+
 @dataclass(frozen=True)
 class Build:
     """The code that built a month of an asset."""
@@ -89,13 +96,17 @@ class Build:
     """
     code_parts: Mapping[str, Any] | None
     """The parts of the code version, see `Service.code_parts`. None if they were not recorded."""
+    pinned: bool = False
+    """Whether the month is pinned to a revision of its file."""
 
 
 def latest_builds(instance: dg.DagsterInstance, asset: dg.AssetKey) -> dict[Month, Build]:
     """Return the code that built each month of an asset."""
     return {
         month: Build(
-            materialization.tags.get(_CODE_VERSION_TAG) if materialization.tags else None, metadata.get("code_parts")
+            materialization.tags.get(_CODE_VERSION_TAG) if materialization.tags else None,
+            metadata.get("code_parts"),
+            _PINNED in metadata,
         )
         for month, record, metadata in _latest(instance, asset, None)
         if (materialization := record.asset_materialization) is not None

@@ -11,6 +11,9 @@ REQUEST_TAG = "taxi_assets/request"
 ATTEMPT_TAG = "taxi_assets/attempt"
 REQUESTED_AT_TAG = "taxi_assets/requested_at"
 
+PINNED_TAG = "taxi_assets/pinned"
+"""Set by a run that cleans a pinned month. Value: the first 12 digits of the file's SHA-256 digest."""
+
 # Not dagster/backfill: that tag marks a backfill of Dagster's daemon. `make backfill` does not use the daemon.
 BACKFILL_TAG = "taxi_assets/backfill"
 

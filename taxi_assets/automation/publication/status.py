@@ -119,8 +119,8 @@ class PublicationStatus:
         return build_run_request(self.service, month, run, self._now)
 
     def _decide(self, month: Month, published: FileVersion | None) -> Decision:
-        if published is None or self._is_up_to_date(month, published):
-            return None  # as `decide` does, without reading the month's requested runs
+        if published is None or self._is_up_to_date(month, published) or self.state.is_pinned(month):
+            return None  # as `decide` does, without reading the month's requested runs; or the month is pinned
         return decide(self.state.month_state(month), published, self._now)
 
     def _is_up_to_date(self, month: Month, published: FileVersion) -> bool:
@@ -215,6 +215,7 @@ class PublicationStatus:
         return self._decide(month, published) is not None
 
     def loaded_but_not_in_the_warehouse(self) -> set[Month]:
-        """Return the loaded months that are not in the warehouse, or that it has from another file."""
+        """Return the loaded months that are not in the warehouse, or that it has from another file without a pin."""
         digests = self.state.warehouse
-        return {m for m, raw in self.state.raw.items() if m not in digests or digests[m] != raw.sha256}
+        missing = {m for m, raw in self.state.raw.items() if m not in digests or digests[m] != raw.sha256}
+        return {m for m in missing if m not in digests or not self.state.is_pinned(m)}

@@ -33,10 +33,12 @@ _CHECKS = {
     "notifiers": "configuration:notifiers",
     "code location": "configuration:code_location",
     "outdated": "instance:outdated",
+    "pinned": "stores:pinned",
 }
 _TIMEOUT_FACTORS = {
     "DAGSTER_HOME": 2,  # Dagster tries its storage for about 13 s
     "compute logs": 2,  # a bucket: Google's client queries the metadata server first
+    "pinned": 6,  # a bucket: two requests per month, eight at a time
     "warehouse": 2,  # BigQuery: a load job takes seconds
 }
 

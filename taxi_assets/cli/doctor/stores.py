@@ -23,6 +23,7 @@ from taxi_assets.errors import (
 )
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.resources.publisher import PublisherResource
+from taxi_assets.storage.lake.revisions import pinned_months
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets.tlc.services.yellow import YELLOW
@@ -87,6 +88,18 @@ def lake(checks: CheckRunner) -> str:
         where = str(address.folder)
         _probe(build_lake(settings))
     return f"{where}: an object was written, read and deleted"
+
+
+def pinned(checks: CheckRunner) -> str:
+    """Return the months that are pinned to a revision of their file, as the lake says."""
+    checks.require("lake")
+    with dg.build_resources({"lake": build_lake(checks.settings())}) as resources:
+        found = [
+            f"{service.name} {month} ({sha256[:12]})"
+            for service in SERVICES.values()
+            for month, sha256 in pinned_months(resources.lake, service).items()
+        ]
+    return f"{', '.join(found)}; automation leaves them alone" if found else "none"
 
 
 def _probe(lake: Lake) -> None:

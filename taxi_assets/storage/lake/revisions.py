@@ -19,10 +19,11 @@ Belongs here: keeping, listing, finding and deleting revisions. Does not belong 
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from taxi_assets.errors import LakeConflictError
+from taxi_assets.errors import LakeConflictError, RevisionError
 from taxi_assets.storage.lake.objects import ParquetPartition, RawFile, object_prefix
 
 if TYPE_CHECKING:
@@ -30,12 +31,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from taxi_assets.storage.lake.base_lake import Lake
+    from taxi_assets.tlc.cleaning.report import CleaningReport
     from taxi_assets.tlc.month import Month
     from taxi_assets.tlc.schema import Service
     from taxi_assets.tlc.sources.source_record import SourceRecord
 
+PRESENT = "present"
+"""The value of the run config `revision` that releases a pinned month."""
+
 _RECORD = ".source.json"
 _NAME_DIGITS = 12
+_READ_THREADS = 8
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,36 @@ class Revisions:
         """
         present = self.present
         return [*([present] if present else []), *self._older(present)]
+
+    def find(self, digits: str) -> RawFile:
+        """Return the revision whose SHA-256 digest begins with these hexadecimal digits.
+
+        Raises:
+            RevisionError: There is none, or more than one. The message lists the revisions that exist.
+        """
+        known = self.list_all()
+        found = [revision for revision in known if revision.record.sha256.startswith(digits.strip().lower())]
+        if len(found) == 1 and digits.strip():
+            return found[0]
+        table, month = self.prefix.split("/")[1:]
+        listed = ", ".join(f"{r.record.sha256[:_NAME_DIGITS]} ({r.record.fetched_at:%Y-%m-%d})" for r in known)
+        raise RevisionError(
+            f"{table.removesuffix('_trips')} {month}: {len(found) or 'no'} revisions begin with {digits!r}. "
+            f"The lake has, newest first: {listed or 'none'}.",
+            remedy='Set revision in the run config to more digits of one of them, in quotes; or to "present", to use '
+            "the newest file.",
+        )
+
+    def file_of(self, report: CleaningReport) -> RawFile | None:
+        """Return the file that a clean month was built from: the present one, unless the month is pinned.
+
+        Returns:
+            None if a month is not pinned and has no raw file.
+
+        Raises:
+            RevisionError: The revision that the month is pinned to is not in the lake.
+        """
+        return self.find(report.raw_sha256) if report.pinned else self.present
 
     def prune(self, keep: int) -> list[RawFile]:
         """Delete the oldest revisions; never the present one, nor the one that the month is pinned to.
@@ -170,3 +206,17 @@ class Revisions:
         """Return the digest of the revision that the clean month is pinned to; None if it is not pinned."""
         clean = ParquetPartition.find(self.lake, self.prefix.replace("raw/", "clean/", 1))
         return clean.report.raw_sha256 if clean is not None and clean.report.pinned else None
+
+
+def pinned_months(lake: Lake, service: Service) -> dict[str, str]:
+    """Return the pinned months of a service, each with the SHA-256 digest of its file. Only footers are read."""
+    prefixes = [key.removesuffix(".parquet") for key in lake.sizes_in(f"clean/{service.table}")]
+    with ThreadPoolExecutor(_READ_THREADS) as pool:
+        found = pool.map(lambda prefix: ParquetPartition.find(lake, prefix), prefixes)
+        return {clean.report.month: clean.report.raw_sha256 for clean in found if clean and clean.report.pinned}
+
+
+def raw_months(lake: Lake, service: Service) -> list[str]:
+    """Return the months of a service that have a raw file, oldest first. Older revisions do not count."""
+    keys = lake.sizes_in(f"raw/{service.table}")
+    return [key.rpartition("/")[2].removesuffix(_RECORD) for key in keys if key.endswith(_RECORD)]

@@ -54,18 +54,21 @@ class CleanedMonth:
     report: CleaningReport
 
 
-def data_version(record: SourceRecord, service: Service, rules: Sequence[Rule]) -> str:
+def data_version(record: SourceRecord, service: Service, rules: Sequence[Rule], *, pinned: bool = False) -> str:
     """Return the data version of a clean month: a digest of the file's bytes, the schema and the rules.
 
     Args:
         record: The record of the published file, for its sha256.
         service: The service, for its columns.
         rules: The rules that the run applies.
+        pinned: Whether the month is pinned to the file. Then it has another data version, so that pinning and releasing
+            a month rewrites it, even if its rows stay the same.
 
     Returns:
         64 hexadecimal digits.
     """
-    return hashlib.sha256(json.dumps([record.sha256, service.version(rules)]).encode()).hexdigest()
+    inputs = [record.sha256, service.version(rules), *(["pinned"] if pinned else [])]
+    return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
 
 
 def clean_month(
@@ -77,6 +80,7 @@ def clean_month(
     output_dir: Path,
     checks: FileChecks = DEFAULT_CHECKS,
     *,
+    pinned: bool = False,
     unreadable_forms: frozenset[TimeForm] = frozenset(),
 ) -> CleanedMonth:
     """Clean one published file into `output_dir/clean.parquet` and `output_dir/quarantine.parquet`.
@@ -92,6 +96,7 @@ def clean_month(
         rules: The rules to apply.
         output_dir: An existing folder.
         checks: The checks of the whole file that the run has relaxed.
+        pinned: Whether the month is pinned to the file, as the report then says.
         unreadable_forms: Forms of times that cannot be read. If a few rows have a form whose meaning is uncertain, the
             file is cleaned again with this form.
 
@@ -121,7 +126,8 @@ def clean_month(
             report_builder.refuse_hopeless_file(label)
             clean_writer.write(split.clean)
             quarantine_writer.write(split.quarantine)
-        report = report_builder.build(record, rules, data_version(record, service, rules))
+        report = report_builder.build(record, rules, data_version(record, service, rules, pinned=pinned))
+        report = report.model_copy(update={"pinned": pinned})
         _check_totals(report, label)
         report_builder.check_file(label, checks)
         uncertain = report_builder.uncertain_time_forms(label)
@@ -132,7 +138,9 @@ def clean_month(
             quarantine_writer.finish(report.footer())
             return CleanedMonth(clean_path, quarantine_path, report)
     unreadable_forms |= uncertain
-    return clean_month(path, record, service, month, rules, output_dir, checks, unreadable_forms=unreadable_forms)
+    return clean_month(
+        path, record, service, month, rules, output_dir, checks, pinned=pinned, unreadable_forms=unreadable_forms
+    )
 
 
 @contextmanager
