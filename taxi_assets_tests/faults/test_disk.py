@@ -11,6 +11,7 @@ import subprocess
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
@@ -75,9 +76,12 @@ def mounted(folder: Path) -> Iterator[Disk]:
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Disk]:
-    with mounted(tmp_path / "disk") as disk:
-        yield disk
+def disk() -> Iterator[Disk]:
+    """A disk outside pytest's folder, which each start of pytest closes to others, such as the user of the server."""
+    with TemporaryDirectory(prefix="taxi-disk-") as folder:
+        Path(folder).chmod(0o711)
+        with mounted(Path(folder) / "disk") as disk:
+            yield disk
 
 
 @pytest.fixture
@@ -187,8 +191,6 @@ def test_a_postgres_server_whose_disk_is_full_keeps_the_old_month(
     folder.mkdir()
     if postgres_server.process.system_user is not None:
         shutil.chown(folder, postgres_server.process.system_user)
-    for parent in (tmp_path, *tmp_path.parents[:3]):
-        parent.chmod(parent.stat().st_mode | 0o011)  # the server runs as another user
     run(postgres_server.url, f"CREATE TABLESPACE {space} LOCATION '{folder}'")
     try:
         with observed_on_postgres(tmp_path / "observed", republished, postgres_server) as observed:
@@ -212,7 +214,8 @@ def test_a_postgres_server_whose_disk_is_full_keeps_the_old_month(
             observed.run()
             assert observed.read_layers().is_consistent
             assert observed.read_layers().clean == republished.newer.clean
-            assert observed.inventory() == names
+            added = observed.inventory() ^ names
+            assert {name for name in added if "/revisions/" not in name} == set()
     finally:
         run(postgres_server.url, f"DROP TABLESPACE IF EXISTS {space}")
     record_property("faults", 1)
