@@ -10,7 +10,6 @@ from outside, after some time or while a service answers its request.
 from __future__ import annotations
 
 import ctypes
-import multiprocessing
 import os
 import resource
 import signal
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, ClassVar
 import dagster as dg
 import pytest
 
+from taxi_assets_tests.child_processes import PROCESSES
 from taxi_assets_tests.faults.crash_points import WRITES, report_crash_points
 from taxi_assets_tests.pipeline_harness import Deployment, check_results, failure_messages
 
@@ -31,10 +31,7 @@ if TYPE_CHECKING:
     from multiprocessing.synchronize import Barrier
     from pathlib import Path
 
-_PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["taxi_assets_tests.faults.forkserver_preload"])
-
-_TIMEOUT = 200.0
+_TIMEOUT = 600.0
 
 
 @dataclass(frozen=True)
@@ -80,7 +77,7 @@ class Outcome:
 
 def barrier(parties: int) -> Barrier:
     """Return a barrier that opens when this many processes wait at it."""
-    return _PROCESSES.Barrier(parties, timeout=_TIMEOUT)
+    return PROCESSES.Barrier(parties, timeout=_TIMEOUT)
 
 
 class ChildRun:
@@ -92,8 +89,8 @@ class ChildRun:
     """Number of them that were killed."""
 
     def __init__(self, deployment: Deployment, job: str, month: str | None, plan: Plan = Plan()) -> None:
-        self._receiver, sender = _PROCESSES.Pipe(duplex=False)
-        self._process = _PROCESSES.Process(target=_run_in_child, args=(deployment, job, month, plan, sender))
+        self._receiver, sender = PROCESSES.Pipe(duplex=False)
+        self._process = PROCESSES.Process(target=_run_in_child, args=(deployment, job, month, plan, sender))
         self._process.start()
         self._started = time.monotonic()
         self._label = f"{job} {month}, {plan}"

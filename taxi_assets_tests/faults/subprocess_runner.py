@@ -6,7 +6,6 @@ with IsolatedWorker(read_file) as reader:
 
 from __future__ import annotations
 
-import multiprocessing
 import resource
 import signal
 import time
@@ -16,12 +15,12 @@ from typing import TYPE_CHECKING, Self
 
 import psutil
 
+from taxi_assets_tests.child_processes import PROCESSES
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.connection import Connection
 
-_PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["taxi_assets_tests.faults.forkserver_preload"])
 _ADDRESS_SPACE = 8 << 30
 
 
@@ -43,8 +42,8 @@ class IsolatedWorker:
         self._here.close()
 
     def _start(self) -> None:
-        self._here, there = _PROCESSES.Pipe()
-        self._process = _PROCESSES.Process(target=_serve, args=(self._work, there), daemon=True)
+        self._here, there = PROCESSES.Pipe()
+        self._process = PROCESSES.Process(target=_serve, args=(self._work, there), daemon=True)
         self._process.start()
         there.close()
         self._here.recv()  # the worker has finished its imports

@@ -6,12 +6,12 @@ Does not belong here: the contract, which is the same for all stores (`test_any_
 
 from __future__ import annotations
 
-import multiprocessing
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from taxi_assets.errors import LakeConfigurationError
+from taxi_assets_tests.child_processes import PROCESSES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -87,13 +87,8 @@ class ChildProcess:
 @contextmanager
 def child_process(function: Callable[..., None], *args: object) -> Iterator[ChildProcess]:
     """Run `function(*args, pipe)` in another process, which is killed at the end of the context."""
-    # Forked from a server that has imported the package once: 0.02 s for each process instead of several seconds.
-    context = multiprocessing.get_context("forkserver")
-    engines = [f"taxi_assets.storage.warehouse.{name}" for name in ("bigquery", "duckdb", "postgres")]
-    tests = [f"taxi_assets_tests.{name}" for name in ("trips", "contract.own_asset_runs", "iceberg_tables")]
-    context.set_forkserver_preload([*engines, "taxi_assets.marts.sql_rendering", *tests])
-    ours, theirs = context.Pipe()
-    process = context.Process(target=function, args=(*args, theirs))
+    ours, theirs = PROCESSES.Pipe()
+    process = PROCESSES.Process(target=function, args=(*args, theirs))
     process.start()
     theirs.close()
     try:

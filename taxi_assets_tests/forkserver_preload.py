@@ -19,14 +19,19 @@ for module in (
     "tabulate",
     "pyarrow.pandas_compat",
     "taxi_assets.io_managers.bigquery_table",
+    "taxi_assets.storage.warehouse.bigquery",
+    "taxi_assets.storage.warehouse.duckdb",
     "taxi_assets.storage.lake.gcs_lake",
     "taxi_assets.storage.warehouse.postgres",
     "taxi_assets.marts.sql_rendering",
     "taxi_assets.reports.page",
     "taxi_assets.reports.charts",
     "taxi_assets.reports.quality_chart",
+    "taxi_assets_tests.contract.own_asset_runs",
     "taxi_assets_tests.faults.child_runs",
     "taxi_assets_tests.google.service_account",
+    "taxi_assets_tests.iceberg_tables",
+    "taxi_assets_tests.trips",
 ):
     importlib.import_module(module)
 
