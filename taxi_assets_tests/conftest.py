@@ -49,7 +49,7 @@ def long(pytestconfig: pytest.Config) -> bool:
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
-        if name.startswith(("TAXI_", "DAGSTER_")):
+        if name.startswith(("TAXI_", "DAGSTER_", "MAKE", "MFLAGS")):  # make passes its options to child processes
             monkeypatch.delenv(name)
 
 

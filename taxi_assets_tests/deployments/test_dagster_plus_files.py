@@ -68,7 +68,8 @@ def test_a_pull_request_cancels_only_its_own_workflow_runs() -> None:
 
 
 def test_the_workflow_runs_every_tier_of_the_ci_script_and_deploys_only_after_they_pass() -> None:
-    tiers = re.findall(r"^make ([\w-]+)$", (REPOSITORY / ".ci/run").read_text(), re.MULTILINE)
+    (command,) = re.findall(r"^make .*$", (REPOSITORY / ".ci/run").read_text(), re.MULTILINE)
+    tiers = [word for word in command.split()[1:] if not word.startswith("-")]
     full = {entry["tier"] for entry in MATRIX if entry["python"] == IMAGE_PYTHON}
     assert len(tiers) >= 5
     assert full == {*tiers, "check", "test-ui"}
