@@ -142,7 +142,7 @@ def test_keys_in_lists_a_large_folder_completely_while_an_object_is_replaced(lak
     reader = threading.Thread(target=list_repeatedly)
     reader.start()
     try:
-        assert started.wait(60)
+        assert started.wait(600)
         for turn in range(50):
             put(lake, bytes([turn]), stored[turn * 20])
     finally:
@@ -217,7 +217,7 @@ def test_a_reader_sees_only_complete_objects_during_replacements(lake_backend: L
     reader = threading.Thread(target=read_repeatedly)
     reader.start()
     try:
-        assert started.wait(60)
+        assert started.wait(600)
         lake = lake_backend.open()
         for turn in range(300):
             put(lake, contents[turn % 3])
@@ -349,7 +349,7 @@ def test_one_of_two_concurrent_writers_fails_and_the_object_is_complete(lake_bac
         begin = threading.Barrier(2)
 
         def write(content: bytes, seen: str | None = seen, rejected: list[bytes] = rejected) -> None:
-            begin.wait(60)  # noqa: B023  (joined within the iteration)
+            begin.wait(600)  # noqa: B023  (joined within the iteration)
             try:
                 put(lake_backend.open(), content, replaces=seen)
             except LakeConflictError:

@@ -53,7 +53,7 @@ def kill_load(backend: WarehouseBackend, bigquery: BigQuery, layer: str, job: in
     bigquery.script(*[Fault()] * job, fault, method="POST", path="/jobs")
     with child_process(load_month, backend.open, backend.open_lake, layer) as process:
         running.append(process)
-        process.process.join(60)
+        process.process.join(600)
         assert process.process.exitcode == -signal.SIGKILL
 
 

@@ -126,7 +126,7 @@ def test_a_server_that_does_not_answer_is_a_transient_error(
     large_month: BigQueryWarehouse, bigquery: BigQuery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with BigQueryStorage(bigquery) as storage, socket.create_server(("127.0.0.1", 0)) as silent:
-        storage.port = silent.getsockname()[1]
+        storage.port, storage.timeout_seconds = silent.getsockname()[1], 1
         use(storage, monkeypatch)
         with pytest.raises(WarehouseUnreachableError, match=r"^green_trips cannot be read: "):
             source_rows(large_month)

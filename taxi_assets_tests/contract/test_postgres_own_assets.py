@@ -44,7 +44,7 @@ def paused(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, t
                 has_locked = cursor.fetchone()[0] > 0
             if has_locked:
                 reached.set()
-                resume.wait(60)
+                resume.wait(600)
             super().commit()
 
     monkeypatch.setattr(
@@ -66,7 +66,7 @@ def test_a_reader_that_waited_for_a_table_with_new_columns_gets_the_old_or_the_n
     resume.clear()
     writer = threading.Thread(target=store.store, args=("own", 2))
     writer.start()
-    assert reached.wait(60)
+    assert reached.wait(600)
     found: list[int] = []
 
     def read() -> None:
@@ -77,11 +77,11 @@ def test_a_reader_that_waited_for_a_table_with_new_columns_gets_the_old_or_the_n
 
     reader = threading.Thread(target=read)
     reader.start()
-    for trial in tenacity.Retrying(wait=tenacity.wait_fixed(0.02), stop=tenacity.stop_after_delay(60)):
+    for trial in tenacity.Retrying(wait=tenacity.wait_fixed(0.02), stop=tenacity.stop_after_delay(600)):
         with trial:
             assert run(postgres_url, "SELECT count(*) FROM pg_locks WHERE NOT granted")[0][0] == 1
     resume.set()
-    reader.join(60)
-    writer.join(60)
+    reader.join(600)
+    writer.join(600)
     assert found in [[rows_of_version(version).num_rows] for version in (1, 2)]
     assert store.find_version("own") == 2

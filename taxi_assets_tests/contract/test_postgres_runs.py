@@ -111,7 +111,7 @@ def test_a_step_that_finds_the_month_busy_is_retried_and_the_run_succeeds(
 
     blocker = threading.Thread(target=lock_the_month_for_one_attempt, daemon=True)
     blocker.start()
-    assert locked.wait(60)
+    assert locked.wait(600)
     with dg.DagsterInstance.ephemeral() as instance:
         result = defs.resolve_job_def("green").execute_in_process(
             instance=instance,
@@ -119,7 +119,7 @@ def test_a_step_that_finds_the_month_busy_is_retried_and_the_run_succeeds(
             asset_selection=[dg.AssetKey(["warehouse", "green_trips"])],
             raise_on_error=False,
         )
-    blocker.join(60)
+    blocker.join(600)
     assert result.success, failure_messages(result)
     (retry,) = [event for event in result.all_events if event.event_type is dg.DagsterEventType.STEP_UP_FOR_RETRY]
     assert "is locked by" in str(retry.event_specific_data)

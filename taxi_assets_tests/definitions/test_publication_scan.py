@@ -153,9 +153,9 @@ def test_errors_for_some_loaded_months_do_not_delay_the_rest(tmp_path: Path, ins
 def test_a_month_whose_check_times_out_does_not_delay_the_others(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     names = [f"green_tripdata_2021-{number:02}.csv" for number in (1, 2, 3)]
     with LoopbackPublisher(dict.fromkeys(names[:2], b"a")) as publisher:
-        limits = ScanLimits(pause_seconds=0, seconds_per_month=0.3)
+        limits = ScanLimits(pause_seconds=0, seconds_per_month=2)
         harness = PublicationHarness(tmp_path / "published", instance, source=publisher.base, limits=limits)
-        publisher.script(names[2], then=Answer(delay=60))
+        publisher.script(names[2], then=Answer(delay=1e6))
         (request,) = harness.tick()
         assert request.partition_key == "2021-02"
         harness.record_run(request, last_layer="none", status="STARTED")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import time
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
@@ -97,11 +96,9 @@ def test_a_month_whose_check_fails_is_passed_over_and_a_missing_folder_is_named(
 def test_a_schedule_s_version_checks_have_the_same_timeout_as_the_sensor_s(instance: dg.DagsterInstance) -> None:
     at, name = dt.datetime(2021, 5, 1, 5, tzinfo=dt.UTC), "green_tripdata_2021-03.csv"
     with LoopbackPublisher({name: b"a"}) as publisher:
-        publisher.script("green_tripdata_2021-04.csv", then=Answer(delay=60))
+        publisher.script("green_tripdata_2021-04.csv", then=Answer(delay=1e6))
         source = PublisherResource(source=publisher.base)
-        started = time.monotonic()
-        request = request_newest(instance, GREEN, source, at, ScanLimits(seconds_per_month=0.3, pause_seconds=0))
-        assert time.monotonic() - started < 3
+        request = request_newest(instance, GREEN, source, at, ScanLimits(seconds_per_month=2, pause_seconds=0))
         assert isinstance(request, dg.RunRequest)
         assert request.partition_key == "2021-03"
 

@@ -76,7 +76,7 @@ def doctor_process(home: Path, *arguments: str, folder: Path = REPOSITORY, **var
     """Run the doctor in a new process, with the code in `folder`."""
     ended = subprocess.run(
         [sys.executable, "-m", "taxi_assets.cli.doctor", *arguments],
-        cwd=folder, env=environment(home, **variables), capture_output=True, text=True, check=False, timeout=120,
+        cwd=folder, env=environment(home, **variables), capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
     assert ended.stderr == ""
     return checked(ended.stdout, ended.returncode)

@@ -65,6 +65,6 @@ def run_check(command: str, *arguments: str, environment: Mapping[str, str] | No
     """Run a command in the repository. Fail with its output if its exit code is not 0."""
     result = subprocess.run(
         [command, *arguments],
-        cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=60, check=False,
+        cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr

@@ -56,8 +56,8 @@ class ServiceProcess:
         for process in processes:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        self._process.wait(20)
-        psutil.wait_procs(processes, 20)
+        self._process.wait(120)
+        psutil.wait_procs(processes, 120)
 
 
 @dataclass
@@ -89,7 +89,7 @@ class Deployment:
             _, alive = psutil.wait_procs(processes, 3)  # the code server would wait for its heartbeat to time out
             for remaining in alive:
                 remaining.kill()
-            process.wait(20)
+            process.wait(120)
 
     @contextmanager
     def running_service(self, *arguments: str) -> Iterator[ServiceProcess]:
@@ -110,7 +110,7 @@ class Deployment:
             )
             for month in months
         ]
-        assert [command.wait(180) for command in commands] == [0] * len(months), self.read_log("dagster")
+        assert [command.wait(600) for command in commands] == [0] * len(months), self.read_log("dagster")
 
     def read_log(self, command: str) -> str:
         """Return the output of all processes of a command so far."""
@@ -134,7 +134,7 @@ class Deployment:
         """Wait until the publisher has received this number of requests for files of months."""
         self.wait_until(lambda: len([r for r in self.publisher.requests if r.path.endswith(".csv")]) >= number)
 
-    def wait_until(self, condition: Callable[[], Any], seconds: float = 120) -> Any:
+    def wait_until(self, condition: Callable[[], Any], seconds: float = 600) -> Any:
         """Wait until the condition is true; return its value. Fail the test after `seconds`."""
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda result: not result),

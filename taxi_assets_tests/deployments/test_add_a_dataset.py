@@ -45,7 +45,7 @@ STATIONS = (
 )
 MAX_CHANGED_LINES = 10
 
-pytestmark = pytest.mark.timeout(900)  # the first test runs all commands of the document
+pytestmark = pytest.mark.timeout(1800)  # the first test runs all commands of the document
 
 
 def code_blocks(language: str) -> list[str]:
@@ -120,7 +120,7 @@ def project_copy(tmp_path_factory: pytest.TempPathFactory) -> ProjectCopy:
     for commands in code_blocks("sh"):
         result = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", commands],
-            cwd=folder, env=environment, capture_output=True, text=True, timeout=500, check=False,
+            cwd=folder, env=environment, capture_output=True, text=True, timeout=1500, check=False,
         )  # fmt: skip
         assert result.returncode == 0, f"{commands}\n{result.stdout[-4000:]}\n{result.stderr[-8000:]}"
         outputs.append(result.stdout + result.stderr)

@@ -59,7 +59,7 @@ def test_a_month_whose_process_is_always_killed_does_not_stop_other_months(
     config.write_text("ops: {clean_green: {config: {rules: []}}}")
     options = ["--module", "taxi_assets_tests.deployments.killing_lake", "--config", str(config)]
     with start_backfill(environment, *options) as process:
-        output, _ = process.communicate(timeout=300)
+        output, _ = process.communicate(timeout=800)
     assert process.returncode == 1
     assert output.split("runs succeeded")[1].splitlines()[1:] == [
         f"  green {ALWAYS_KILLED}: Its worker process was killed."
@@ -73,12 +73,12 @@ def test_a_month_whose_process_is_always_killed_does_not_stop_other_months(
 
 def test_the_workers_of_a_killed_backfill_end_too(instance: dg.DagsterInstance, environment: dict[str, str]) -> None:
     with start_backfill(environment) as process:
-        for attempt in tenacity.Retrying(wait=tenacity.wait_fixed(0.1), stop=tenacity.stop_after_delay(120)):
+        for attempt in tenacity.Retrying(wait=tenacity.wait_fixed(0.1), stop=tenacity.stop_after_delay(600)):
             with attempt:
                 assert instance.get_runs(STARTED)
         processes = psutil.Process(process.pid).children(recursive=True)
         process.kill()
-        _, alive = psutil.wait_procs(processes, timeout=60)
+        _, alive = psutil.wait_procs(processes, timeout=300)
         assert len(processes) >= 3  # the fork server and two workers
         assert not alive
     # The sensor marks the remaining runs as failed.

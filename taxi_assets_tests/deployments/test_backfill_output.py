@@ -48,7 +48,7 @@ class Project:
 
     def run(self, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
         process = self.start(*options, **environment)
-        output, errors = process.communicate(timeout=240)
+        output, errors = process.communicate(timeout=800)
         return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
@@ -149,7 +149,7 @@ def test_a_wait_for_the_warehouse_names_the_process_that_has_it_open(project: Pr
     with duckdb.connect(str(project.home / "warehouse.duckdb")):
         process = project.start("--months", "2013-08")
         try:
-            lines = _read_until(process, "waiting for", seconds=120)
+            lines = _read_until(process, "waiting for", seconds=800)
         finally:
             process.kill()
             process.communicate()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from taxi_assets_tests.documentation import Block
 
-pytestmark = pytest.mark.timeout(600)  # the first test runs all commands of the page
+pytestmark = pytest.mark.timeout(1800)  # the first test runs all commands of the page
 
 PAGE = [block for block in BLOCKS if block.document == "docs/how-to/component.md"]
 PACKAGES = sysconfig.get_paths()["purelib"]

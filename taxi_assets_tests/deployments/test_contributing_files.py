@@ -64,7 +64,7 @@ def test_each_hook_rejects_a_file_with_a_mistake(hook: str, tmp_path: Path) -> N
 
     def run(*command: str | os.PathLike[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=800
         )
 
     run("git", "init", "--quiet")

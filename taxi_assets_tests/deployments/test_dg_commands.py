@@ -56,7 +56,7 @@ class Project:
         """Run a command of the environment in the project's folder; return its output. It must succeed."""
         result = subprocess.run(
             [self.folder / ".venv/bin" / command[0], *command[1:]],
-            cwd=self.folder, env=self.variables, capture_output=True, text=True, timeout=300, check=False,
+            cwd=self.folder, env=self.variables, capture_output=True, text=True, timeout=800, check=False,
         )  # fmt: skip
         assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
         assert "To suppress this warning" not in result.stderr, result.stderr
@@ -73,7 +73,7 @@ class Project:
         finally:
             processes = [child, *child.children(recursive=True)]
             child.send_signal(signal.SIGTERM)
-            _, remaining = psutil.wait_procs(processes, 120)
+            _, remaining = psutil.wait_procs(processes, 300)
             for survivor in remaining:
                 survivor.kill()
         assert not remaining, "dg dev left processes behind"
@@ -96,7 +96,7 @@ def make_setup(folder: Path, home: Path) -> None:
     """Run `make setup` where all packages are installed already."""
     subprocess.run(
         ["make", "setup", "-o", ".venv/bin/uv"],
-        cwd=folder, env={"PATH": os.environ["PATH"], "HOME": str(home)}, check=True, timeout=120,
+        cwd=folder, env={"PATH": os.environ["PATH"], "HOME": str(home)}, check=True, timeout=600,
     )  # fmt: skip
 
 
@@ -191,8 +191,8 @@ def test_dg_dev_serves_the_code_location_on_loopback_and_ends_with_all_its_proce
 
 def ask(port: int) -> dict[str, Any]:
     """Return the webserver's answer to `LOCATIONS`, when it is up."""
-    for attempt in tenacity.Retrying(wait=tenacity.wait_fixed(0.5), stop=tenacity.stop_after_delay(120)):
+    for attempt in tenacity.Retrying(wait=tenacity.wait_fixed(0.5), stop=tenacity.stop_after_delay(600)):
         with attempt:
-            response = requests.post(f"http://127.0.0.1:{port}/graphql", json={"query": LOCATIONS}, timeout=10)
+            response = requests.post(f"http://127.0.0.1:{port}/graphql", json={"query": LOCATIONS}, timeout=60)
             return dict(response.json()["data"])
     raise AssertionError

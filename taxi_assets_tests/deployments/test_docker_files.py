@@ -75,7 +75,7 @@ def run_entrypoint(tmp_path: Path, **environment: str) -> subprocess.CompletedPr
     return subprocess.run(
         ["sh", ENTRYPOINT, "sh", "-uc", script, "sh", "an argument", "$another"],
         env={"PATH": "/usr/bin:/bin", "TAXI_NOTIFY_URLS": "unset", "PGPASSWORD": "unset", **environment},
-        cwd=tmp_path, capture_output=True, text=True, timeout=20, check=False,
+        cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 
 
@@ -106,7 +106,7 @@ def run_secrets_script(tmp_path: Path) -> Callable[..., subprocess.CompletedProc
     def run(**environment: str) -> subprocess.CompletedProcess[str]:
         environment = {"PATH": "/usr/bin:/bin", **environment}
         return subprocess.run(
-            ["bash", script], env=environment, capture_output=True, text=True, timeout=20, check=False
+            ["bash", script], env=environment, capture_output=True, text=True, timeout=300, check=False
         )
 
     return run
@@ -187,7 +187,7 @@ def test_docker_compose_accepts_the_file_with_every_profile() -> None:
         run_check(standalone, "--profile", "*", "config", "--quiet", environment=group)
         return
     docker = find_tool("docker")
-    if subprocess.run([docker, "compose", "version"], capture_output=True, timeout=60, check=False).returncode:
+    if subprocess.run([docker, "compose", "version"], capture_output=True, timeout=300, check=False).returncode:
         pytest.skip("there is neither docker-compose nor docker's compose plugin here")
     run_check(docker, "compose", "--profile", "*", "config", "--quiet", environment=group)
 

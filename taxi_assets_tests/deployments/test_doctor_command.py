@@ -68,7 +68,7 @@ def test_every_part_of_a_correct_deployment_is_ok_and_described(home: Path, publ
 def test_make_doctor_sets_up_an_instance_like_make_dev(tmp_path: Path) -> None:
     ended = subprocess.run(
         ["make", "doctor", f"VENV={BIN.parent}"],
-        cwd=REPOSITORY, env=environment(tmp_path), capture_output=True, text=True, check=False, timeout=120,
+        cwd=REPOSITORY, env=environment(tmp_path), capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert (tmp_path / "dagster" / "dagster.yaml").read_text() == (REPOSITORY / "dagster.yaml").read_text()

@@ -191,7 +191,7 @@ def test_a_run_is_a_fault_only_after_its_process_was_killed(home: Path, command:
 
     def wait() -> None:
         begun.set()
-        gate.wait(60)
+        gate.wait(900)
 
     with LoopbackPublisher() as publisher:
         publisher.script(name, Answer(before=wait))
@@ -199,12 +199,12 @@ def test_a_run_is_a_fault_only_after_its_process_was_killed(home: Path, command:
             [BIN / command[0], *command[1:]], cwd=REPOSITORY, env=environment(home, TAXI_SOURCE=publisher.base),
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         ) as process:  # fmt: skip
-            assert begun.wait(60)
+            assert begun.wait(600)
             assert doctor(home)["runs"] == ["ok", "1 started, all with a process"]
             family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
             for member in family:
                 member.kill()
-            psutil.wait_procs(family, 20)
+            psutil.wait_procs(family, 120)
         gate.set()
     for _ in range(2):  # a check must not release the lock that the sensor needs
         found = doctor(home)

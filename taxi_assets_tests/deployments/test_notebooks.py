@@ -45,7 +45,7 @@ def output_of_cells(shell: Shell, folder: Path, cells: list[str]) -> str:
     return json.dumps([output.get("data", output.get("text")) for cell in run_cells for output in cell["outputs"]])
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_the_cells_of_the_page_run_in_jupyter_in_another_folder(shell: Shell, tmp_path: Path) -> None:
     shell.output(REGISTER)
     output = output_of_cells(shell, tmp_path, CELLS)
@@ -53,7 +53,7 @@ def test_the_cells_of_the_page_run_in_jupyter_in_another_folder(shell: Shell, tm
     assert "Manhattan" in output
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_a_run_does_not_wait_for_a_notebook_that_keeps_its_connections_open(shell: Shell, tmp_path: Path) -> None:
     shell.output(REGISTER)
     again = f"""
@@ -66,7 +66,7 @@ print(done.stdout)
     assert "runs succeeded" in output_of_cells(shell, tmp_path, [*CELLS, again])
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_the_notebook_of_the_page_runs_in_marimo_in_another_folder(shell: Shell, tmp_path: Path) -> None:
     assert MARIMO.file is not None
     (tmp_path / MARIMO.file).write_text(MARIMO.text)

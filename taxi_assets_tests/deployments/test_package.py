@@ -23,7 +23,7 @@ from taxi_assets_tests.deployments.processes import BIN
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.timeout(900)  # the first test waits for the environment
+pytestmark = pytest.mark.timeout(1800)  # the first test waits for the environment
 OWN_DEFINITIONS = {
     "taxi_assets/defs/team/defs.yaml": "type: dagster.DefsFolderComponent\n",
     "taxi_assets/defs/team/mine.py": "import dagster as dg\n\n\n@dg.asset\ndef mine() -> None: ...\n",
@@ -63,7 +63,7 @@ class Installed:
             env={"PATH": os.defpath, "HOME": str(self.folder), "TAXI_SOURCE": "sample"},
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=800,
             check=False,
         )
         assert result.returncode == 0, result.stdout + result.stderr

@@ -35,7 +35,7 @@ def test_the_address_is_printed_when_the_assets_are_loaded_and_a_used_port_is_an
             address = next(line for line in process.stdout if line.startswith("Dagster's UI: "))
             assert address == f"Dagster's UI: http://127.0.0.1:{port}\n"
             query = {"query": "{ assetsOrError { ... on AssetConnection { nodes { id } } } }"}
-            assert requests.post(f"http://127.0.0.1:{port}/graphql", json=query, timeout=60).ok
+            assert requests.post(f"http://127.0.0.1:{port}/graphql", json=query, timeout=600).ok
 
             second = subprocess.run(
                 [*COMMAND, "--port", str(port)], cwd=REPOSITORY, env=environment, capture_output=True, check=False
@@ -45,8 +45,8 @@ def test_the_address_is_printed_when_the_assets_are_loaded_and_a_used_port_is_an
         finally:
             processes = [*psutil.Process(process.pid).children(recursive=True)]
             process.terminate()
-            process.wait(120)
-            _, alive = psutil.wait_procs(processes, 120)
+            process.wait(300)
+            _, alive = psutil.wait_procs(processes, 300)
             for left in alive:
                 left.kill()
     assert not alive

@@ -27,7 +27,7 @@ _ADDRESS_SPACE = 8 << 30
 class IsolatedWorker:
     """Calls `work(argument)` in a worker process, one call at a time. Replaces a worker that has died."""
 
-    def __init__(self, work: Callable[[str], str], *, timeout_seconds: float = 30.0, max_megabytes: int = 1000) -> None:
+    def __init__(self, work: Callable[[str], str], *, timeout_seconds: float = 300, max_megabytes: int = 1000) -> None:
         self._work = work
         self._deadline = timeout_seconds
         self._megabytes = max_megabytes

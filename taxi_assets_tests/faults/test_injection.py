@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-pytestmark = pytest.mark.timeout(120)
-
 NAME = f"green_tripdata_{MONTH}.csv"
 LINES = list(csv_lines(MONTH, 200))
 HOSTILE = [

@@ -50,7 +50,7 @@ def load_all_months(home: Path) -> None:
     }
     (home / "dagster").mkdir(exist_ok=True)
     command = [sys.executable, "-c", "from taxi_assets_tests.faults.test_readers import run_jobs; run_jobs()"]
-    subprocess.run(command, cwd=REPOSITORY, env={**os.environ, **settings}, check=True, timeout=300)
+    subprocess.run(command, cwd=REPOSITORY, env={**os.environ, **settings}, check=True, timeout=800)
 
 
 def run_jobs() -> None:
@@ -146,7 +146,7 @@ def answers_now(home: Path) -> Mapping[str, Answer]:
         return {table: _query(connection, table, f"taxi.{table}") for table in TABLES}
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_readers_see_each_month_old_or_new_while_two_workers_replace_twelve_months(tmp_path: Path) -> None:
     publish(tmp_path / "source", rows=300)
     load_all_months(tmp_path)

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-pytestmark = pytest.mark.timeout(300)
 
 SECRET = "s3cr3t-0f-n0b0dy"  # noqa: S105  (a test value)
 NAMES = [variable_of(name).replace("<SERVICE>", "GREEN") for name in Settings.model_fields]

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 _SERVICE = "google.cloud.bigquery.storage.v1.BigQueryRead"
 _ROWS_PER_MESSAGE = 1_000
-_TIMEOUT_SECONDS = 3
 
 
 class BigQueryStorage:
@@ -51,6 +50,7 @@ class BigQueryStorage:
     def __init__(self, bigquery: BigQuery, *, broken_messages: int | None = None, stops: bool = False) -> None:
         self._stops = stops
         self.sessions: list[Any] = []
+        self.timeout_seconds = 60.0
         self._bigquery = bigquery
         self._broken_messages = broken_messages
         self._streams: dict[str, list[pa.RecordBatch]] = {}
@@ -84,7 +84,7 @@ class BigQueryStorage:
     def read_client(self, *_: object) -> Iterator[ReadClient]:
         """Yield the client of the platform, connected to this double without encryption."""
         with grpc.insecure_channel(f"127.0.0.1:{self.port}") as channel:
-            yield ReadClient(timeout_seconds=_TIMEOUT_SECONDS, transport=BigQueryReadGrpcTransport(channel=channel))
+            yield ReadClient(timeout_seconds=self.timeout_seconds, transport=BigQueryReadGrpcTransport(channel=channel))
 
     def fail(self, message: str) -> None:
         """Refuse every session with this message."""

@@ -102,13 +102,13 @@ def test_a_job_of_two_pollers_runs_once(load: Load, client: Any, bigquery: BigQu
 
     def hold() -> None:
         runs.set()
-        assert may_end.wait(10)
+        assert may_end.wait(600)
 
     bigquery.script_job(JobFault(before_run=hold))
     job = load(job_id="shared", write_disposition="WRITE_APPEND")
     other = threading.Thread(target=lambda: client.get_job("shared", location="EU").reload())
     other.start()
-    assert runs.wait(10)
+    assert runs.wait(600)
     assert not job.done()
     may_end.set()
     other.join()

@@ -106,7 +106,7 @@ def test_values_are_represented_as_in_bigquery(bigquery: BigQuery) -> None:
     )
     url = f"{bigquery.endpoint}/bigquery/v2/projects/{PROJECT}/queries"
     body = {"query": query, "useLegacySql": False, "formatOptions": {"useInt64Timestamp": True}}
-    answer = requests.post(url, json=body, timeout=10)
+    answer = requests.post(url, json=body, timeout=120)
     assert [cell["v"] for cell in answer.json()["rows"][0]["f"]] == [
         *("2.5", "0", "100", "1.0", "true", "2021-01-01T00:00:00", "1609459200000000", "NaN", "-Infinity", None)
     ]

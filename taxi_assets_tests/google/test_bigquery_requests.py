@@ -6,7 +6,6 @@ import contextlib
 import gc
 import socket
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
@@ -148,12 +147,10 @@ def test_many_clients_at_once(objects: ObjectServer, bigquery: BigQuery) -> None
     assert len(bigquery.rows("trips.yellow")) == 24
 
 
-def test_it_starts_fast_and_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_stops_with_a_connected_client_and_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     before = set(threading.enumerate())
     with contextlib.ExitStack() as outlives:
-        started = time.perf_counter()
         with BigQuery() as bigquery:
-            assert time.perf_counter() - started < 1  # 0.06 on an idle machine
             monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", bigquery.endpoint)
             client = outlives.enter_context(contextlib.closing(client_of()))
             client.create_dataset("trips")

@@ -54,7 +54,7 @@ def run(home: Path, *command: str, **environment: str) -> subprocess.CompletedPr
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=800,
     )
 
 

@@ -148,7 +148,7 @@ def test_missing_credentials_are_one_line_at_once(
         lake_of(None).version(KEY)
     with pytest.raises(WarehouseConfigurationError) as of_warehouse:
         warehouse_of(None).totals(GREEN, MONTH)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 60  # retries would take minutes
     for error in (of_lake.value, of_warehouse.value):
         line = str(error)
         assert ": there are no Google credentials (" in line

@@ -92,7 +92,7 @@ def make(target: str, folder: Path, *arguments: str, **variables: str) -> subpro
         ["make", "-o", f"{folder}/.package", target, f"VENV={folder}", *arguments],
         cwd=REPOSITORY,
         env={"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **variables},
-        capture_output=True, text=True, check=False, timeout=60,
+        capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
 
 

@@ -76,11 +76,11 @@ class ChildProcess:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.join(60)
+        self.process.join(600)
 
     def wait_for_exit(self) -> int | None:
         """Wait for the end of the process, and return its exit code."""
-        self.process.join(60)
+        self.process.join(600)
         return self.process.exitcode
 
 
@@ -95,6 +95,6 @@ def child_process(function: Callable[..., None], *args: object) -> Iterator[Chil
         yield ChildProcess(process, ours)
     finally:
         process.kill()
-        process.join(60)
+        process.join(600)
         process.close()
         ours.close()

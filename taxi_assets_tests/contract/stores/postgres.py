@@ -69,14 +69,14 @@ class Server:
         processes = [postmaster, *postmaster.children()]
         for process in processes:
             process.kill()
-        psutil.wait_procs(processes, 30)
+        psutil.wait_procs(processes, 300)
 
     def start(self) -> None:
         """Start the server unless it runs, and wait until it accepts connections, also after crash recovery."""
         for attempt in tenacity.Retrying(
             retry=tenacity.retry_if_exception_type((psycopg2.OperationalError, subprocess.SubprocessError)),
             wait=tenacity.wait_fixed(0.02),
-            stop=tenacity.stop_after_delay(30),
+            stop=tenacity.stop_after_delay(300),
             reraise=True,
         ):
             with attempt:

@@ -25,7 +25,7 @@ DATA = Path(__file__).parents[4] / ".." / "shared" / "data"
 LOG = logging.getLogger("test_download")
 NAME = "green_tripdata_2020-10.csv"
 NO_WAIT = RetrySettings(attempts=3, first_wait_seconds=0, max_wait_seconds=0, max_retry_after_seconds=0)
-SHORT_TIMEOUT = replace(NO_WAIT, read_timeout=0.3)
+SHORT_TIMEOUT = replace(NO_WAIT, read_timeout=1)
 CSV_FILE = b"a,b,c\r\n" + b"".join(b"%d,2020-10-01 00:31:19,%d\r\n" % (row, row * 7919) for row in range(40_000))
 ROWS = 40_000
 OTHER_CSV = b"a,b,c\r\n" + b"".join(b"%d,2020-10-31 23:59:59,%d\r\n" % (row, row * 104729) for row in range(30_000))
