@@ -197,7 +197,7 @@ test: check ## Run all tests except those of faults, whole deployments and the b
 
 .PHONY: test-faults
 test-faults: $(VENV)/.dev ## Test killed runs, broken files and concurrent runs: no row lost, none duplicated
-	@$(PYTEST) -n 3 --dist worksteal $(FAULT_TESTS)
+	@$(PYTEST) -n 3 --dist worksteal -m "not fuzz" $(FAULT_TESTS)
 
 # Three workers, because two of them are busy for half an hour with one test each.
 .PHONY: reliability
