@@ -294,7 +294,11 @@ def assert_newer_version_loaded(observed: ObservedDeployment, republished: Repub
     for month in (MONTH, OTHER_MONTH):
         assert observed.read_layers(month).is_consistent
     assert observed.read_layers().clean == republished.newer.clean
-    assert without_trip_files(observed.inventory()) == without_trip_files(names)
+    added = without_trip_files(observed.inventory()) - without_trip_files(names)
+    assert without_trip_files(names) <= observed.inventory()
+    # The older raw file is kept, and nothing else remains.
+    assert added
+    assert all(f"/revisions/{MONTH}/" in name for name in added), added
     assert trip_file_counts(observed.inventory()).keys() == trip_file_counts(names).keys()
     # The previous version is kept until the month is loaded once more, which a second run of the month does.
     assert all(count in (1, 2) for count in trip_file_counts(observed.inventory()).values())
