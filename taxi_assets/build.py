@@ -23,6 +23,7 @@ from taxi_assets.assets.quality import quality_asset
 from taxi_assets.assets.raw import raw_asset
 from taxi_assets.assets.reference import zones_asset
 from taxi_assets.assets.reports import report_asset
+from taxi_assets.assets.revision_differences import revisions_asset
 from taxi_assets.assets.views import views_asset
 from taxi_assets.assets.warehouse import warehouse_asset
 from taxi_assets.automation.conditions import automation_conditions
@@ -32,6 +33,7 @@ from taxi_assets.automation.schedules import publication_check_schedule, publica
 from taxi_assets.automation.sensors.notification_sensors import notification_sensors
 from taxi_assets.automation.sensors.orphaned_runs import fail_orphaned_runs, locking_in_process_executor
 from taxi_assets.automation.sensors.publication_sensor import publication_sensor
+from taxi_assets.automation.sensors.revision_notifications import revisions_sensor
 from taxi_assets.checks.clean_checks import clean_checks
 from taxi_assets.checks.publication_checks import publication_check
 from taxi_assets.checks.warehouse_checks import warehouse_check
@@ -144,7 +146,7 @@ def build_table_io_manager(warehouse: Warehouse, settings: Settings) -> Any:
 
 
 def build_service_assets(service: Service, settings: Settings) -> list[dg.AssetSpec | dg.AssetsDefinition]:
-    """Return the assets of a service, one per layer, and its monthly report.
+    """Return the assets of a service: one per layer, its monthly report, and the comparison of revisions.
 
     Args:
         service: The service.
@@ -158,7 +160,8 @@ def build_service_assets(service: Service, settings: Settings) -> list[dg.AssetS
     ]
     if settings.catalog is not None:
         assets.append(iceberg_trips_asset(service, catalog_retry_policy(settings)))
-    return [published_asset(service), *map(with_freshness, assets)]
+    revisions = revisions_asset(service, lake_retry_policy(settings))
+    return [published_asset(service), *map(with_freshness, assets), revisions]
 
 
 def build_service_checks(service: Service, settings: Settings) -> list[dg.AssetChecksDefinition]:
@@ -252,7 +255,11 @@ def build_notification_sensors(settings: Settings) -> list[dg.SensorDefinition]:
     """Return the sensors that notify the addresses in `TAXI_NOTIFY_URLS`; none if it is not set."""
     if settings.notify_urls is None:
         return []
-    return notification_sensors(settings.notify_urls, ui_url=settings.ui_url, success=settings.notify_success)
+    urls, ui_url = settings.notify_urls, settings.ui_url
+    return [
+        *notification_sensors(urls, ui_url=ui_url, success=settings.notify_success),
+        revisions_sensor(urls, ui_url=ui_url),
+    ]
 
 
 def build_stores(settings: Settings) -> dict[str, Any]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _PUBLISHED = "published"
 _ICEBERG = "iceberg"
-_IN_LAKE = {"raw", "clean", "quarantine", "reports"}
+_IN_LAKE = {"raw", "clean", "quarantine", "reports", "revisions"}
 """The first parts of the keys of assets in the lake. Their objects have the asset key as prefix."""
 
 

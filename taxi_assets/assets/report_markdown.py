@@ -14,6 +14,7 @@ from taxi_assets.reports.chart_style import ChartImage
 
 # The event log stores these charts, so they are few and small.
 _SHOWN = ("trips_per_day", "hour_by_weekday")
+_REVISION = "revision"
 
 
 def report_markdown(content: Mapping[str, Any], charts: Sequence[ChartImage], uri: str) -> dg.MarkdownMetadataValue:
@@ -56,6 +57,8 @@ def report_markdown(content: Mapping[str, Any], charts: Sequence[ChartImage], ur
             ],
         ),
         _facts((fact["name"], fact["value"]) for fact in quality["facts"]),
+        *(["## Revision", metadata.markdown_text(content["revision"])] if content["revision"] else []),
+        *(_chart(chart) for chart in charts if chart.name == _REVISION),
         f"The whole page, with all charts, is in the lake: {metadata.markdown_text(uri)}",
     ]
     return dg.MetadataValue.md("\n\n".join(part for part in parts if part))

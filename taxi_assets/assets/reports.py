@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import pyarrow.parquet
 
 from taxi_assets import metadata
 from taxi_assets.assets.reference import ZONES
@@ -18,6 +19,7 @@ from taxi_assets.storage.lake.objects import ParquetPartition, object_prefix
 from taxi_assets.storage.lake.revisions import Revisions
 from taxi_assets.storage.warehouse.base_warehouse import Warehouse
 from taxi_assets.tlc.month import Month
+from taxi_assets.tlc.revision_report import RevisionReport
 from taxi_assets.tlc.schema import Service
 
 if TYPE_CHECKING:
@@ -51,7 +53,11 @@ def report_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.As
         description=_DESCRIPTION.format(title=service.title),
         partitions_def=monthly_partitions(service),
         ins={"trips": dg.AssetIn(clean)},
-        deps=[dg.AssetDep(["warehouse", service.table], partition_mapping=with_month_before), ZONES],
+        deps=[
+            dg.AssetDep(["warehouse", service.table], partition_mapping=with_month_before),
+            dg.AssetDep(["revisions", service.table]),
+            ZONES,
+        ],
         group_name=service.name,
         io_manager_key="reports",
         kinds={"html"},
@@ -73,6 +79,8 @@ def report_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.As
             with warehouse.session():
                 zones = _zones(warehouse)
                 inputs = _report_inputs(warehouse, service, month, trips, zones)
+                revision = _revision(lake, service, month, trips.report)
+                inputs += [] if revision is None else [revision.data_version]
                 metrics = read_metrics(warehouse.read_portable_frame, service, month, zones)
             # The import takes most of a second and 60 MB, so it comes after the warehouse has freed its memory.
             from taxi_assets.assets.report_markdown import report_markdown  # noqa: PLC0415
@@ -80,7 +88,11 @@ def report_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.As
 
             raw = Revisions.of(lake, service, month).file_of(trips.report)
             charts = draw_charts(metrics, trips.report)
-            content = page_content(metrics, trips.report, None if raw is None else raw.record, charts)
+            if revision is not None:
+                from taxi_assets.reports.revision_chart import draw_revision  # noqa: PLC0415
+
+                charts += draw_revision(service, revision)
+            content = page_content(metrics, trips.report, None if raw is None else raw.record, charts, revision)
             page, uri = render(content), lake.uri(f"{prefix}/{PAGE}")
             files = [folder / chart.file for chart in charts] + [folder / PAGE]
             contents = [chart.png for chart in charts] + [page.encode()]
@@ -125,6 +137,17 @@ def _report_inputs(
     compared = [(other, loaded.data_version) for other, loaded in others if loaded is not None]
     zone_names = None if zones is None else zones.sort_values("location_id").to_csv(index=False)
     return [trips.report.data_version, compared, zone_names, version()]
+
+
+def _revision(lake: Lake, service: Service, month: Month, report: "CleaningReport") -> RevisionReport | None:
+    """Return the comparison of the trips with the revision before; None if there is none of this file."""
+    key = f"{object_prefix('revisions', service, month)}.parquet"
+    version = lake.version(key)
+    if version is None:
+        return None
+    with lake.open(key, version) as file:
+        found = RevisionReport.from_footer(pyarrow.parquet.read_metadata(file).metadata)
+    return found if found is not None and found.new_sha256 == report.raw_sha256 else None
 
 
 def _zones(warehouse: Warehouse) -> "pd.DataFrame | None":

@@ -61,15 +61,17 @@ def on_warehouse_change(service: Service) -> dg.AutomationCondition[dg.AssetKey]
 
     - until the month's own trips and the taxi zones are loaded; revised zones alone rebuild no report,
     - while the month before is being loaded, or if it failed a blocking check. If that month is not
-      loaded, the request does not wait for it.
+      loaded, the request does not wait for it,
+    - while the two newest revisions of the month are being compared. A new comparison rebuilds the report.
     """
     # Changed clean trips change the warehouse next, and the report shows the warehouse. But the clean trips show
     # whether the month itself is loaded: the month before may be missing from the table.
     table = dg.AssetSelection.assets(["warehouse", service.table])
+    revisions = dg.AssetSelection.assets(["revisions", service.table])
     return (
-        _not_yet_requested(_AUTOMATION.any_deps_match(_AUTOMATION.data_version_changed()).allow(table))
+        _not_yet_requested(_AUTOMATION.any_deps_match(_AUTOMATION.data_version_changed()).allow(table | revisions))
         & ~_AUTOMATION.any_deps_match(_check_failed())
-        & ~_AUTOMATION.any_deps_missing().ignore(table)
+        & ~_AUTOMATION.any_deps_missing().ignore(table | revisions)
         & ~_AUTOMATION.any_deps_in_progress()
         & ~_AUTOMATION.in_progress()
     ).with_label("warehouse data of this month or the month before changed")
@@ -77,6 +79,21 @@ def on_warehouse_change(service: Service) -> dg.AutomationCondition[dg.AssetKey]
 
 def _check_failed() -> dg.AutomationCondition[Any]:
     return _AUTOMATION.any_checks_match(_AUTOMATION.check_failed(), blocking_only=True)
+
+
+def on_revision(service: Service) -> dg.AutomationCondition[dg.AssetKey]:
+    """Return the condition of a comparison: request a month when other bytes have replaced its raw file.
+
+    The first file of a month requests nothing, because there is nothing to compare. The request waits until the run
+    that downloaded the file has cleaned it.
+    """
+    is_first_file = (~_AUTOMATION.missing()).newly_true()
+    revised = _AUTOMATION.any_deps_match(_AUTOMATION.data_version_changed() & ~is_first_file)
+    return (
+        _not_yet_requested(revised.allow(dg.AssetSelection.assets(["raw", service.table])))
+        & ~_AUTOMATION.any_deps_in_progress()
+        & ~_AUTOMATION.in_progress()
+    ).with_label("the raw file was replaced by other bytes")
 
 
 def on_service_change() -> dg.AutomationCondition[dg.AssetKey]:

@@ -31,13 +31,14 @@ _DESCRIPTIONS = {
 def service_jobs(service: Service) -> list[UnresolvedAssetJobDefinition]:
     """Return the job that takes one month from the publisher to the warehouse, and the job of its report.
 
-    The report has a separate job, so that a run neither waits for charts nor fails because of them.
+    The report has a separate job, so that a run neither waits for charts nor fails because of them. The comparison of
+    revisions has none: automation requests it only for a month that was revised.
     """
-    report = dg.AssetSelection.assets(["reports", service.table])
+    report, revisions = (dg.AssetSelection.assets([layer, service.table]) for layer in ("reports", "revisions"))
     return [
         dg.define_asset_job(
             service.name,
-            selection=dg.AssetSelection.groups(service.name) - report,
+            selection=dg.AssetSelection.groups(service.name) - report - revisions,
             description=f"{service.title}: downloads one month, cleans it, loads it into the warehouse, and checks it.",
         ),
         dg.define_asset_job(

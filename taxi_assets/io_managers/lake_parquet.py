@@ -27,7 +27,7 @@ from taxi_assets.storage.parquet_rows import ASSET, open_files, read_owner, writ
 from taxi_assets.storage.table_values import OUTPUT_TYPES, is_output_type, load_dataset, open_rows, type_name
 from taxi_assets.tlc.services.registry import SERVICES
 
-_PLATFORM_FOLDERS = {"raw", "clean", "quarantine", "reference", "reports"}
+_PLATFORM_FOLDERS = {"raw", "clean", "quarantine", "reference", "reports", "revisions"}
 
 
 class LakeParquetIOManager(dg.ConfigurableIOManager):
@@ -162,7 +162,9 @@ class LakeParquetIOManager(dg.ConfigurableIOManager):
 def _require_own_folder(asset: dg.AssetKey) -> None:
     """Raise an error if an asset, unless it is the platform's, would be stored in a folder of the platform."""
     folder, *rest = asset.path
-    is_platforms = folder in {"clean", "quarantine"} and rest in [[service.table] for service in SERVICES.values()]
+    is_platforms = folder in {"clean", "quarantine", "revisions"} and rest in [
+        [service.table] for service in SERVICES.values()
+    ]
     if (folder in _PLATFORM_FOLDERS or any(part.startswith(".") for part in asset.path)) and not is_platforms:
         raise AssetDefinitionError(
             f"{asset.to_user_string()} would be stored in a folder of the lake that belongs to the platform: {folder}.",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-CHARTS = ("trips_per_day", "hour_by_weekday", "top_zones", "fares_and_tips", "quarantine")
+CHARTS = ("trips_per_day", "hour_by_weekday", "top_zones", "fares_and_tips", "quarantine", "revision")
 """Names of all charts that a month can have, in the order of the page."""
 
 PAGE = "report.html"

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from taxi_assets.reports.chart_style import ChartImage
     from taxi_assets.reports.metrics import MoneyMetrics, MonthMetrics
     from taxi_assets.tlc.cleaning.report import CleaningReport
+    from taxi_assets.tlc.revision_report import RevisionReport
     from taxi_assets.tlc.schema import Service
     from taxi_assets.tlc.sources.source_record import SourceRecord
 
@@ -34,7 +35,11 @@ def render(content: Mapping[str, Any]) -> str:
 
 
 def page_content(
-    metrics: MonthMetrics, report: CleaningReport, source: SourceRecord | None, charts: Sequence[ChartImage]
+    metrics: MonthMetrics,
+    report: CleaningReport,
+    source: SourceRecord | None,
+    charts: Sequence[ChartImage],
+    revision: RevisionReport | None = None,
 ) -> dict[str, Any]:
     """Return the texts, tables and charts of the page by name.
 
@@ -43,6 +48,7 @@ def page_content(
         report: The cleaning report of the month.
         source: The record of the published file, or None if the file is no longer in the lake.
         charts: The charts of the month.
+        revision: The comparison with the revision before; None if there is none.
     """
     service = metrics.service
     months = [month for month in (metrics.month.shift(-1), metrics.month.shift(-12)) if month >= service.first_month]
@@ -61,6 +67,7 @@ def page_content(
         "captions": _captions(metrics),
         "payments": _payments(metrics),
         "quality": _quality(metrics, report),
+        "revision": "" if revision is None else _revision_text(revision),
         "provenance": _provenance(report, source),
         "method": _method(metrics),
     }  # fmt: skip
@@ -207,6 +214,13 @@ def _provenance(report: CleaningReport, source: SourceRecord | None) -> list[dic
         ("Data version", report.data_version, True),
     ]
     return [{"name": name, "value": value, "code": code} for name, value, code in facts if value]
+
+
+def _revision_text(revision: RevisionReport) -> str:
+    return (
+        f"{revision.sentence()}. The clean trips of this month's file are compared with those of the file that it "
+        f"replaced, with sha256 {revision.old_sha256[:12]}…, both cleaned by the same rules."
+    )
 
 
 def _method(metrics: MonthMetrics) -> list[str]:

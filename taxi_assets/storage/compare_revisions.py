@@ -94,12 +94,14 @@ class ComparedRevisions:
 
     Attributes:
         path: A Parquet file with the columns of `revision_columns`, sorted by pickup time. Its footer has the report.
+        rows: The number of rows in the file.
         report: The counts and sums.
         largest: Up to ten differences, those with the largest effect on the total amount first. If the service does not
             record a total amount, those with the most rows.
     """
 
     path: Path
+    rows: int
     report: RevisionReport
     largest: Sequence[LargestDifference]
 
@@ -145,9 +147,9 @@ def compare_revisions(
             schema, (pa.RecordBatch.from_arrays(batch.columns, batch.schema.names).cast(schema) for batch in batches)
         )
         report_footer = {name.decode(): value.decode() for name, value in report.footer().items()}
-        write_rows(rows, path, {**footer, **report_footer})
+        written = write_rows(rows, path, {**footer, **report_footer})
     database.unlink()
-    return ComparedRevisions(path, report, largest)
+    return ComparedRevisions(path, written, report, largest)
 
 
 @contextmanager

@@ -23,7 +23,8 @@ from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets_tests.conftest import REPOSITORY
 
 FILE_KINDS = {"raw": {"csv", "parquet"}, "clean": {"parquet"}, "quarantine": {"parquet"}, "reports": {"html"}}
-LAYERS = ("raw", "clean", "quarantine", "warehouse", "reports")
+FILE_KINDS["revisions"] = {"parquet"}
+LAYERS = ("raw", "clean", "quarantine", "warehouse", "reports", "revisions")
 MARTS = tuple(marts())
 FIRST_MONTHS = {
     "yellow": "2009-01",
@@ -58,7 +59,9 @@ def test_each_layer_depends_on_the_one_before(specs: dict[str, dg.AssetSpec]) ->
         assert upstream[f"clean/{service}_trips"] == {f"raw/{service}_trips"}
         assert upstream[f"quarantine/{service}_trips"] == {f"raw/{service}_trips"}
         assert upstream[f"warehouse/{service}_trips"] == {f"clean/{service}_trips"}
-        report_inputs = {f"clean/{service}_trips", f"warehouse/{service}_trips", "reference/taxi_zones"}
+        assert upstream[f"revisions/{service}_trips"] == {f"raw/{service}_trips", f"clean/{service}_trips"}
+        layers = ("clean", "warehouse", "revisions")
+        report_inputs = {*(f"{layer}/{service}_trips" for layer in layers), "reference/taxi_zones"}
         assert upstream[f"reports/{service}_trips"] == report_inputs
 
 
@@ -135,7 +138,7 @@ def test_the_definitions_name_where_and_in_what_each_asset_is_stored(
     for key, spec in ((spec.key.to_user_string(), spec) for spec in specs):
         layer, _, name = key.partition("/")
         address = TableMetadataSet.extract_storage_address(spec.metadata)
-        if layer in {"raw", "clean", "quarantine", "reports"}:
+        if layer in FILE_KINDS:
             assert address is None
             assert str(spec.metadata["dagster/uri"]).endswith(f"/{key}")
             assert spec.metadata["dagster/uri"] == f"{uri}/{key}" or uri is None
@@ -244,7 +247,9 @@ def test_every_month_has_a_freshness_policy_and_steps_that_use_a_network_are_ret
     def policies(settings: Settings) -> dict[str, bool]:
         graph = build_definitions(settings).resolve_asset_graph()
         for key in graph.materializable_asset_keys:
-            assert (graph.get(key).freshness_policy is not None) == (key.path[0] not in {"reference", "views"}), key
+            assert (graph.get(key).freshness_policy is not None) == (
+                key.path[0] not in {"reference", "views", "revisions"}
+            ), key
         return {
             key.to_user_string(): getattr(graph.get(key).assets_def.node_def, "retry_policy", None) is not None
             for key in graph.materializable_asset_keys

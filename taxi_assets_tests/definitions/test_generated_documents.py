@@ -58,10 +58,12 @@ def test_the_graph_has_an_edge_for_each_dependency_that_others_do_not_imply() ->
         for parent in parents.split(" & ")
     }
     edges = {("_".join(key.path), "_".join(node.key.path)) for node in GRAPH.asset_nodes for key in node.parent_keys}
-    # The edges through the warehouse imply those from the clean trips to the reports. The edges through the marts and
+    # The edges through the warehouse imply those from the clean trips to the reports, and the edges through the clean
+    # trips those from the raw files to the revisions. The edges through the marts and
     # the quality table imply those from the clean trips and the taxi zones to the views.
     services = [key.path[1] for key in GRAPH.get_all_asset_keys() if key.path[0] == "reports"]
     implied = {(f"clean_{service}", child) for service in services for child in (f"reports_{service}", "views_duckdb")}
+    implied |= {(f"raw_{service}", f"revisions_{service}") for service in services}
     assert drawn == edges - implied - {("reference_taxi_zones", "views_duckdb")}
 
 

@@ -266,3 +266,37 @@ def test_a_backfill_requests_each_report_at_most_twice(
     requests.update(requested_reports(with_zones))
     assert requests.keys() == set(months)
     assert max(requests.values()) == most
+
+
+# --- comparisons of revisions -----------------------------------------------------------------------------------------
+
+RAW = dg.AssetKey(["raw", "green_trips"])
+REVISIONS = "revisions/green_trips"
+
+
+def test_a_month_is_compared_when_other_bytes_have_replaced_its_file(harness: AutomationHarness) -> None:
+    harness.materialize(RAW, "2023-02", "old")
+    harness.tick()
+    harness.materialize(RAW, "2023-01", "a")  # the first file of the month
+    assert harness.tick(REVISIONS) == set()
+    harness.materialize(RAW, "2023-01", "a")  # the same bytes again
+    assert harness.tick(REVISIONS) == set()
+    harness.materialize(RAW, "2023-01", "b")
+    harness.materialize(RAW, "2023-02", "new")
+    assert harness.tick(REVISIONS) == {f"{REVISIONS} 2023-01", f"{REVISIONS} 2023-02"}
+    assert harness.tick(REVISIONS) == set()
+    harness.materialize(CLEAN, "2023-01", "other rules")
+    assert harness.tick(REVISIONS) == set()
+
+
+def test_the_comparison_waits_for_the_run_that_loads_the_revision(
+    harness: AutomationHarness, instance: dg.DagsterInstance
+) -> None:
+    harness.tick()
+    harness.materialize(RAW, "2023-01", "a")
+    harness.tick()
+    run = harness.start("2023-01")
+    harness.materialize(RAW, "2023-01", "b")
+    assert harness.tick(REVISIONS) == set()
+    instance.report_run_failed(run)
+    assert harness.tick(REVISIONS) == {f"{REVISIONS} 2023-01"}

@@ -18,6 +18,7 @@ from taxi_assets.assets.published import published_asset
 from taxi_assets.automation.publication.status import PUBLISHED_MONTHS_LOADED
 from taxi_assets.automation.sensors import notification_sensors
 from taxi_assets.automation.sensors.notification_sensors import MONTHS_IN_PROGRESS, MONTHS_NOT_CHECKED, OVERDUE_MONTHS
+from taxi_assets.automation.sensors.revision_notifications import REVISION
 from taxi_assets.build import build_definitions
 from taxi_assets.checks.publication_checks import publication_check
 from taxi_assets.resources.publisher import PublisherResource
@@ -217,7 +218,7 @@ def test_a_failure_from_before_the_clock_was_set_back_does_not_delay_reports(
 def test_many_failures_are_reported_in_few_messages_that_name_every_month(
     deployment: Deployment, web: HttpSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notification_sensors, "_RUNS_PER_TICK", 7)
+    monkeypatch.setattr(notification_sensors, "EVENTS_PER_TICK", 7)
     months = [f"2020-{month:02d}" for month in range(1, 10)]
     for month in months:
         deployment.killed_run(month)
@@ -414,3 +415,30 @@ def test_with_notifiers_the_sensors_are_on_by_default(deployment: Deployment) ->
     sensors = {sensor.name: sensor for sensor in deployment.defs.sensors or [] if sensor.name.startswith("notify")}
     assert set(sensors) == {"notify_failures", "notify_overdue_months"}
     assert {sensor.default_status for sensor in sensors.values()} == {dg.DefaultSensorStatus.RUNNING}
+
+
+# --- revised months ---------------------------------------------------------------------------------------------------
+
+
+def compared(deployment: Deployment, service: str, month: str, sentence: str) -> None:
+    """Report a comparison of two revisions, as the asset does."""
+    key = dg.AssetKey(["revisions", f"{service}_trips"])
+    deployment.instance.report_runless_asset_event(
+        dg.AssetMaterialization(key, partition=month, metadata={REVISION: sentence})
+    )
+
+
+def test_each_revised_month_is_reported_once_with_its_rows_and_dollars(deployment: Deployment, web: HttpSink) -> None:
+    compared(deployment, "green", "2020-01", "before the first tick")
+    assert deployment.tick("notify_revisions") == "First tick: later comparisons are reported."
+    assert deployment.tick("notify_revisions") == "Nothing to report."
+    sentence = "yellow 2021-01 was revised: 312 rows changed, +1,204.50 dollars"
+    compared(deployment, "yellow", "2021-01", sentence)
+    assert deployment.tick("notify_revisions") == "Sent: The publisher revised: yellow 2021-01."
+    link = f"{UI}/assets/revisions/yellow_trips?view=partitions&partition=2021-01"
+    assert web.messages[-1]["message"] == f"{sentence}\n{link}"
+    compared(deployment, "fhv", "2019-01", "fhv 2019-01 was revised: 1 row added")
+    compared(deployment, "green", "2020-02", "green 2020-02 was revised: 2 rows removed")
+    assert deployment.tick("notify_revisions") == "Sent: The publisher revised: fhv 2019-01, green 2020-02."
+    assert deployment.tick("notify_revisions") == "Nothing to report."
+    assert len(web.messages) == 2

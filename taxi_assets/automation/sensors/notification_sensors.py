@@ -34,11 +34,11 @@ MONTHS_NOT_CHECKED = "months_not_checked"
 """Metadata key for months whose version check failed. They are not reported again either."""
 
 # Together these keep a message below 2,000 characters, the lowest limit among the chat services.
-_RUNS_PER_TICK = 25
-_MAX_RUNS_LISTED = 5
+EVENTS_PER_TICK = 25
+MAX_LISTED = 5
 _MAX_MONTHS_LISTED = 12
-_MAX_TITLE_CHARACTERS = 120
-_MAX_LINE_CHARACTERS = 240
+MAX_TITLE_CHARACTERS = 120
+MAX_LINE_CHARACTERS = 240
 # Dagster decides whether to retry a run shortly after it has stored the failure.
 _RETRY_DECISION_SECONDS = 10
 _MESSAGE_EVENTS = {
@@ -109,8 +109,7 @@ def success_message(runs: Sequence[EndedRun]) -> Message:
 def overdue_message(overdue: Sequence[OverdueMonths]) -> Message:
     """Return the message that reports overdue months, with a paragraph for each service."""
     paragraphs = [
-        f"{each.service} {_enumerated(each.months, _MAX_MONTHS_LISTED)}: {each.message}\n{each.link}"
-        for each in overdue
+        f"{each.service} {enumerated(each.months, _MAX_MONTHS_LISTED)}: {each.message}\n{each.link}" for each in overdue
     ]
     services = ", ".join(sorted({each.service for each in overdue}))
     return Message("warning", f"Months are overdue: {services}", "\n\n".join(paragraphs))
@@ -118,25 +117,27 @@ def overdue_message(overdue: Sequence[OverdueMonths]) -> Message:
 
 def _title(runs: Sequence[EndedRun], ended: str) -> str:
     label = f"{len(runs)} runs {ended}" if len(runs) > 1 else f"Run {ended}"
-    return _one_line(f"{label}: {_enumerated([run.subject for run in runs], _MAX_RUNS_LISTED)}", _MAX_TITLE_CHARACTERS)
+    return one_line(f"{label}: {enumerated([run.subject for run in runs], MAX_LISTED)}", MAX_TITLE_CHARACTERS)
 
 
 def _body(runs: Sequence[EndedRun]) -> str:
     paragraphs = [
         f"{run.message if run.message.startswith(run.subject) else f'{run.subject}: {run.message}'}\n{run.link}"
-        for run in runs[:_MAX_RUNS_LISTED]
+        for run in runs[:MAX_LISTED]
     ]
-    if rest := [run.subject for run in runs[_MAX_RUNS_LISTED:]]:
+    if rest := [run.subject for run in runs[MAX_LISTED:]]:
         paragraphs.append(f"And {', '.join(rest)}.")
     return "\n\n".join(paragraphs)
 
 
-def _enumerated(names: Sequence[str], limit: int) -> str:
+def enumerated(names: Sequence[str], limit: int) -> str:
+    """Return the first names, and the number of others: "green 2021-01, green 2021-02 and 3 more"."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
 
 
-def _one_line(text: str, max_length: int) -> str:
+def one_line(text: str, max_length: int) -> str:
+    """Return a text without line breaks, cut to a length."""
     line = " ".join(text.split())
     return line if len(line) <= max_length else f"{line[: max_length - 1]}…"
 
@@ -169,7 +170,7 @@ def _run_sensor(
             context.update_cursor(str(event.storage_id))
             if run is not None and _belongs_to_this_location(context, run) and not _will_be_retried(run):
                 runs += _ended_run(context, event, run, ui_url)
-        return _notify(context, notifiers, message(runs)) if runs else dg.SkipReason("Nothing to report.")
+        return send(context, notifiers, message(runs)) if runs else dg.SkipReason("Nothing to report.")
 
     return notify_of_runs
 
@@ -179,7 +180,7 @@ def _reportable_events(
 ) -> Iterator[tuple[dg.EventLogRecord, dg.DagsterRun | None]]:
     """Yield the next events with their runs, in order; stop at a failure that Dagster may still decide to retry."""
     wanted = dg.RunStatusChangeRecordsFilter(event_type, after_storage_id=after)
-    for event in instance.fetch_run_status_changes(wanted, limit=_RUNS_PER_TICK, ascending=True).records:
+    for event in instance.fetch_run_status_changes(wanted, limit=EVENTS_PER_TICK, ascending=True).records:
         run = instance.get_run_by_id(event.run_id)
         decides = event_type == dg.DagsterEventType.RUN_FAILURE and instance.run_retries_enabled
         # If the failure lies far in the future, the clock was set back. Waiting for that time would delay all reports.
@@ -220,7 +221,7 @@ def _ended_run(
         return []
     message = _run_message([entry.get_dagster_event() for entry in entries])
     link = f"{ui_url}/runs/{run.run_id}" if ui_url else f"Run {run.run_id}"
-    return [EndedRun(_subject(context, run), _one_line(message, _MAX_LINE_CHARACTERS), link)]
+    return [EndedRun(_subject(context, run), one_line(message, MAX_LINE_CHARACTERS), link)]
 
 
 def _run_message(events: Sequence[dg.DagsterEvent]) -> str:
@@ -274,7 +275,7 @@ def _overdue_sensor(notifiers: SecretStr, ui_url: str | None) -> dg.SensorDefini
         context.update_cursor(json.dumps({name: months for name, months in notified.items() if months}))
         if not to_report:
             return dg.SkipReason("Nothing to report.")
-        return _notify(context, notifiers, overdue_message(to_report))
+        return send(context, notifiers, overdue_message(to_report))
 
     return notify_overdue_months
 
@@ -314,7 +315,7 @@ def _overdue_months(
     return OverdueMonths(
         service=_repository(context).asset_graph.get(evaluation.asset_key).group_name,
         months=_overdue(evaluation),
-        message=_one_line(message, _MAX_LINE_CHARACTERS),
+        message=one_line(message, MAX_LINE_CHARACTERS),
         link=f"{ui_url}/assets/{asset}?view=checks" if ui_url else f"Asset {asset}",
     )
 
@@ -328,7 +329,7 @@ def _months_in(evaluation: dg.AssetCheckEvaluation, key: str) -> list[str]:
 # --- runs and overdue months ------------------------------------------------------------------------------------------
 
 
-def _notify(context: dg.SensorEvaluationContext, notifiers: SecretStr, message: Message) -> dg.SkipReason:
+def send(context: dg.SensorEvaluationContext, notifiers: SecretStr, message: Message) -> dg.SkipReason:
     """Send a message. A notifier that fails is named in the tick; its message is not sent again."""
     delivery_errors = [str(delivery) for delivery in notify(notifiers, message) if delivery.problem]
     for error in delivery_errors:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from taxi_assets.cli.docgen import table
 from taxi_assets.tlc.cleaning.quarantine import QUARANTINE_COLUMNS
+from taxi_assets.tlc.revision_report import revision_columns
 from taxi_assets.tlc.rules import READING_REASONS
 from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets.tlc.zones import ZONE_COLUMNS
@@ -26,9 +27,14 @@ York, without a time zone.
 """
 
 
+_REVISIONS = """The trips that differ between the two newest revisions of a month, for each service. They are in the
+lake: `revisions/…_trips/<month>.parquet`. After these columns follow the published columns of the service. Their values
+are those of the newer revision, and for removed rows those of the older one. A column that was not compared is null."""
+
+
 def data_dictionary() -> str:
     """Return the whole page."""
-    parts = [_HEAD, *(_service(service) for service in SERVICES.values()), _quarantine(), _zones()]
+    parts = [_HEAD, *(_service(service) for service in SERVICES.values()), _quarantine(), _revisions(), _zones()]
     return "\n".join(parts)
 
 
@@ -55,6 +61,19 @@ def _quarantine() -> str:
             table(["reason", "meaning"], reasons),
             "",
             _columns(QUARANTINE_COLUMNS),
+            "",
+        ]
+    )
+
+
+def _revisions() -> str:
+    published = {column.name for service in SERVICES.values() for column in service.published_columns}
+    columns = [column for column in revision_columns(SERVICES["yellow"]) if column.name not in published]
+    return "\n".join(
+        [
+            "## revisions\n",
+            f"{_REVISIONS}\n",
+            _columns(columns),
             "",
         ]
     )
