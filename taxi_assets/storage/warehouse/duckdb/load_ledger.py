@@ -95,7 +95,11 @@ class LoadLedger:
 
     def forget_all(self, service: Service) -> None:
         """Delete all rows of a service: someone has dropped its table or view."""
-        self.schema.connection.execute(f"DELETE FROM {self.name} WHERE table_name = ?", [service.table])
+        rows = self.schema.connection.execute(
+            f"SELECT data_month FROM {self.name} WHERE table_name = ?", [service.table]
+        ).fetchall()
+        for (month,) in rows:
+            self.forget(service, month)
 
     def files(self, service: Service) -> dict[dt.date, str]:
         """Return the names of the files over which a service's trips are a view, by month."""
