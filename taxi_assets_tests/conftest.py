@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -19,6 +20,12 @@ DATA = REPOSITORY / ".." / "shared" / "data"
 PACKAGE = REPOSITORY / "taxi_assets"
 # Your own definitions in defs/ need not follow the rules that tests check for these modules.
 PLATFORM_MODULES = sorted(path for path in PACKAGE.rglob("*.py") if PACKAGE / "defs" not in path.parents)
+
+# The time that an example takes depends on what else the machine does.
+hypothesis.settings.register_profile(
+    "any speed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any speed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

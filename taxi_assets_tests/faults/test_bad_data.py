@@ -62,7 +62,6 @@ def test_a_corrupted_real_file_is_kept_row_by_row_or_refused(
     for number in itertools.count():
         limits = settings(
             max_examples=INPUTS_PER_ROUND,
-            deadline=None,
             database=None,
             suppress_health_check=list(HealthCheck),
             phases=[Phase.generate],  # no shrinking: the inputs are small already

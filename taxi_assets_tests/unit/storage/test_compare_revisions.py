@@ -267,7 +267,7 @@ def naive_differences(old: Iterable[Row], new: Iterable[Row]) -> list[Counter[Va
     return [added, removed, changed]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(old=ROWS, new=ROWS)
 def test_differences_are_those_of_a_naive_comparison(old: list[Row], new: list[Row]) -> None:
     with tempfile.TemporaryDirectory() as name:

@@ -278,7 +278,7 @@ def require_same_or_refused(path: Path, folder: Path, *, certain: bool) -> None:
 
 
 CERTAIN_TEXTS = {"as published", "T", "nanoseconds", "offset", "12 hours", "no leading zero"}
-FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @FEW

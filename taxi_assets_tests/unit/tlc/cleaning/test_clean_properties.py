@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 OCTOBER = Month(2020, 10)
-MANY = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+MANY = settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 UNREADABLE = "unreadable"
 at = dt.datetime.fromisoformat
 

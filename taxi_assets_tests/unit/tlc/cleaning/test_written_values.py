@@ -299,7 +299,7 @@ def clean(path: Path, month: Month, folder: Path) -> CleanedMonth:
 
 
 @pytest.mark.parametrize("write", [write_as_csv, write_as_text, write_as_types])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(drawn=months(), type_=st.sampled_from(TEXT_TYPES))
 def test_a_month_is_read_with_the_right_values_or_refused_whatever_tool_has_written_it(
     folder: Path, write: Callable[[Path, GeneratedMonth, Any], Path], drawn: GeneratedMonth, type_: Any

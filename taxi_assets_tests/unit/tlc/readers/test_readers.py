@@ -130,7 +130,7 @@ def test_every_row_is_read_once_with_its_number_and_text(shape: str) -> None:
     assert not_utf8 == set()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(st.sampled_from(["1,2", "11,22", ",", "x", "a,b,c", ",,", '"1,2', '3,4"', "", "", "é,€"]), max_size=60),
     st.sampled_from(["\n", "\r\n"]),

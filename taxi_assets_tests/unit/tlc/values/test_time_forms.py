@@ -127,7 +127,7 @@ def test_typed_numbers_are_read_like_their_texts() -> None:
     assert read(pa.array([None if t is None else int(t) for t in texts], pa.int64())) == read(pa.array(texts))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.datetimes(dt.datetime(1950, 1, 1), dt.datetime(2100, 1, 1)))  # noqa: DTZ001  (UTC, without a zone)
 def test_offsets_of_new_york_are_those_of_the_zone_database(time: dt.datetime) -> None:
     instant = time.replace(tzinfo=dt.UTC)

@@ -221,14 +221,14 @@ ANY_TEXT = st.one_of(
 
 
 @pytest.mark.parametrize("kind", TABLES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(ANY_TEXT, min_size=1, max_size=20))
 def test_a_value_never_depends_on_other_rows(kind: str, values: list[str | None]) -> None:
     column, _ = TABLES[kind]
     assert read(column, texts(values)) == [read(column, texts([value]))[0] for value in values]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(NUMBERS))
 def test_amounts_are_rounded_like_decimals(values: list[str]) -> None:
     def rounded(value: str) -> Any:
@@ -244,7 +244,7 @@ def test_amounts_are_rounded_like_decimals(values: list[str]) -> None:
     assert read(MONEY, texts(values)) == [rounded(value) for value in values]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.datetimes())
 def test_every_time_is_read_to_the_microsecond(local: dt.datetime) -> None:
     assert read(TIME, texts([str(local), local.isoformat(), "no time"])) == [local, local, UNREADABLE]
@@ -364,14 +364,14 @@ def test_a_typed_value_is_read_with_others_as_it_is_alone(
 
 
 @pytest.mark.parametrize("column", [COUNT, MONEY, MILES, DEGREES], ids=lambda column: column.name)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.one_of(st.none(), st.floats(), st.integers(-9, 9).map(float), st.floats(-1e9, 1e9)), min_size=1))
 def test_a_double_never_depends_on_other_rows(column: Column, values: list[float | None]) -> None:
     published = pa.array(values, pa.float64())
     assert read(column, published) == [read(column, published[i : i + 1])[0] for i in range(len(values))]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(-(10**9), 10**9)))
 def test_a_double_made_from_a_decimal_is_read_as_that_decimal(thousandths: list[int]) -> None:
     exact = [Decimal(value) / 1000 for value in thousandths]
