@@ -413,7 +413,7 @@ def test_without_notifiers_there_are_no_notification_sensors() -> None:
 
 def test_with_notifiers_the_sensors_are_on_by_default(deployment: Deployment) -> None:
     sensors = {sensor.name: sensor for sensor in deployment.defs.sensors or [] if sensor.name.startswith("notify")}
-    assert set(sensors) == {"notify_failures", "notify_overdue_months"}
+    assert set(sensors) == {"notify_failures", "notify_overdue_months", "notify_revisions"}
     assert {sensor.default_status for sensor in sensors.values()} == {dg.DefaultSensorStatus.RUNNING}
 
 
