@@ -81,3 +81,9 @@ def test_shellcheck_accepts_every_script() -> None:
     scripts = [name for name in known.splitlines() if name.endswith(".sh") or name == ".ci/run"]
     assert {"deploy/gcp/create.sh", "deploy/gcp/verify.sh", "deploy/docker/entrypoint.sh", ".ci/run"} <= set(scripts)
     run_check(find_tool("shellcheck"), *scripts)
+
+
+def test_no_temporary_file_of_a_tool_is_committed() -> None:
+    command = ["git", "ls-files", "--cached", "--ignored", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert listed.stdout == ""
