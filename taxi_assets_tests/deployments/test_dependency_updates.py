@@ -23,6 +23,18 @@ ACCEPTED_WITH_VALUES = {
     "--python-version", "--resolution",
 }  # fmt: skip
 
+# Folders that `config:recommended` ignores, unless the configuration has `ignorePaths` (preset :ignoreModulesAndTests).
+IGNORED_BY_DEFAULT = [
+    "node_modules",
+    "bower_components",
+    "vendor",
+    "examples",
+    "__tests__",
+    "test",
+    "tests",
+    "__fixtures__",
+]
+
 
 def _patterns() -> list[re.Pattern[str]]:
     return [re.compile(pattern.strip("/")) for pattern in CONFIG["pip-compile"]["managerFilePatterns"]]
@@ -41,6 +53,7 @@ def test_renovate_updates_each_kind_of_pinned_version() -> None:
 @pytest.mark.parametrize("name", LOCKS)
 def test_renovate_compiles_each_lock_file_with_the_command_in_its_head(name: str) -> None:
     assert any(pattern.search(name) for pattern in _patterns())
+    assert not {*CONFIG.get("ignorePaths", IGNORED_BY_DEFAULT)} & {*name.split("/")}
     match = re.match(r"(?:#.*\n)+?# {4}uv pip compile (.*)\n", (REPOSITORY / name).read_text())
     assert match, "make lock writes the command"
     arguments = shlex.split(match[1])
