@@ -138,6 +138,8 @@ def _name_problem(node: exp.Expr) -> str | None:
 def _table_problem(node: exp.Expr) -> str | None:
     if not isinstance(node.this, exp.Identifier):
         return "is not a table"
+    if node.args.get("joins"):
+        return "is joined within parentheses; write the join without them, or as a subquery"
     return "must be the name of a table, without a schema" if node.args.get("db") else None
 
 

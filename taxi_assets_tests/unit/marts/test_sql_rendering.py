@@ -137,6 +137,7 @@ FROM = "FROM zone_day"
         (f"SELECT service {FROM} WHERE service LIKE 'f%'", "Like"),
         (f"SELECT service {FROM} WHERE service ~ 'f'", "RegexpLike"),
         (f"SELECT Service {FROM}", "lower case"),
+        ("SELECT COUNT(*) AS n FROM (zone_day AS a JOIN taxi_zones AS b ON a.zone = b.zone)", "within parentheses"),
         (f'SELECT service AS "a b" {FROM}', "lower case"),
         (f"SELECT service AS größe {FROM}", "lower case"),
         (f"SELECT * EXCLUDE (trips) {FROM}", "leave out"),
