@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import threading
+import time
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +25,15 @@ from taxi_assets.tlc.cleaning.report import compute_totals
 from taxi_assets.tlc.parquet_io import TripWriter
 from taxi_assets.tlc.schema import ColumnType
 from taxi_assets.tlc.services.green import GREEN
-from taxi_assets_tests.contract.stores.postgres import lake, run, tables, warehouse
+from taxi_assets_tests.contract.stores.postgres import (
+    connect,
+    during_copy,
+    lake,
+    run,
+    tables,
+    warehouse,
+    with_short_wait,
+)
 from taxi_assets_tests.contract.test_any_warehouse import NARROW, NEXT_MONTH, ZONES, holds_exactly, replace_month
 from taxi_assets_tests.table_rows import store_rows
 from taxi_assets_tests.trips import MONTH, publish_generated_month
@@ -322,6 +332,31 @@ def test_a_column_with_a_nul_byte_is_named_and_the_old_month_stays(
     with pytest.raises(ReconciliationError, match=r"such as NUL: .* 0x00 \(column store_and_fwd_flag\)"):
         replace_month(warehouse, published_rows(lake, [{"store_and_fwd_flag": "N"}, {"store_and_fwd_flag": "a\0b"}]))
     assert holds_exactly(warehouse, old)
+
+
+def test_a_rejected_month_is_reported_even_if_another_session_reads_its_staging_table(
+    warehouse: PostgresWarehouse, lake: LocalLake
+) -> None:
+    old = publish_generated_month(lake)
+    replace_month(warehouse, old)
+    rejected = published_rows(lake, [{"store_and_fwd_flag": "N"}] * 3000 + [{"store_and_fwd_flag": "a\0b"}])
+    with connect(warehouse.url) as dump, dump.cursor() as cursor:
+        lock = "BEGIN; LOCK TABLE taxi.green_trips_2020_10_staged IN ACCESS SHARE MODE"
+        waiting = threading.Thread(target=cursor.execute, args=[lock])
+
+        def start_dump(_pid: int) -> None:
+            waiting.start()
+            query = f"SELECT 1 FROM pg_locks WHERE pid = {dump.info.backend_pid} AND NOT granted"
+            ends = time.monotonic() + 30
+            while not run(warehouse.url, query):
+                assert time.monotonic() < ends
+
+        with during_copy(start_dump), pytest.raises(ReconciliationError, match="column store_and_fwd_flag"):
+            replace_month(with_short_wait(warehouse), rejected)
+        waiting.join()
+        assert holds_exactly(warehouse, old)
+    replace_month(warehouse, old)
+    assert tables(warehouse) == {"green_trips", "green_trips_2020_10", "loaded_months"}
 
 
 def test_trips_with_another_schema_are_rejected_and_the_old_month_stays(

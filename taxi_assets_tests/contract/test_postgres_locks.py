@@ -64,6 +64,22 @@ def test_a_swap_that_a_reader_blocks_fails_with_the_readers_name_and_succeeds_on
     assert holds_exactly(warehouse, other, NEXT_MONTH)
 
 
+def test_a_schema_that_is_dropped_before_a_month_is_built_is_a_transient_error(
+    warehouse: PostgresWarehouse, lake: LocalLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trips = publish_generated_month(lake)
+
+    def drop(*_: object) -> None:
+        run(warehouse.url, "DROP SCHEMA taxi CASCADE")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("taxi_assets.storage.warehouse.postgres.drop_abandoned_tables", drop)
+        with pytest.raises(WarehouseBusyError, match="was changed or dropped"):
+            replace_month(warehouse, trips)
+    replace_month(warehouse, trips)
+    assert holds_exactly(warehouse, trips)
+
+
 class LogWaiter(logging.Handler):
     """Sets an event when something is logged, and keeps the message."""
 

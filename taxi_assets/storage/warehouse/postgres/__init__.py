@@ -99,7 +99,7 @@ class PostgresWarehouse(Warehouse):
             trips.require_current()
             table = prepare_table(connection, self.schema_name, service, self._lock_timeouts)
             drop_abandoned_tables(connection, table, month, self._lock_timeouts)
-            with staging_table(connection, table, service, month, trips, path):
+            with staging_table(connection, table, service, month, trips, path, self._lock_timeouts):
                 trips.require_current()
                 swap_partition(connection, table, month, trips.report, run_id, self._lock_timeouts)
 

@@ -98,14 +98,20 @@ def drop_abandoned_tables(connection: Any, table: Table, month: Month, timeouts:
 
 @contextmanager
 def staging_table(
-    connection: Any, table: Table, service: Service, month: Month, trips: ParquetPartition, path: Path
+    connection: Any,
+    table: Table,
+    service: Service,
+    month: Month,
+    trips: ParquetPartition,
+    path: Path,
+    timeouts: LockTimeouts,
 ) -> Iterator[None]:
     """Create the month's staging table: complete and verified, but not attached to the parent table yet.
 
     A short transaction creates the table like its parent. Another one copies the rows, verifies them, and adds a check
     constraint and the indexes. The constraint lets Postgres attach the table without scanning its rows. The second
     transaction locks nothing that readers or other loads use. On exit the table is dropped, unless `swap_partition` has
-    given it its final name.
+    given it its final name, or another session reads it.
 
     Args:
         connection: An open connection in autocommit mode.
@@ -114,6 +120,7 @@ def staging_table(
         month: The month to load.
         trips: The month in the lake, with its report.
         path: The same month as a local Parquet file.
+        timeouts: Only `lock_timeout` counts: there is one attempt to drop the table.
 
     Raises:
         ReconciliationError: The control totals of the rows differ from the report, or a text contains a NUL byte.
@@ -141,7 +148,9 @@ def staging_table(
         yield
     finally:
         if not connection.closed:
-            with connection.cursor() as cursor:
+            # Another session that reads the table must not hide the error of this load. The next load drops the table.
+            with suppress(*LOCK_ERRORS), connection, connection.cursor() as cursor:
+                set_lock_timeout(cursor, timeouts)
                 cursor.execute(drop)
 
 
@@ -158,7 +167,7 @@ def _create_staging_table(connection: Any, table: Table, name: sql.Composable, d
         cursor.execute(drop)
         try:
             cursor.execute(sql.SQL("CREATE TABLE {} ({})").format(name, like))
-        except errors.UndefinedTable as error:
+        except (errors.UndefinedTable, errors.InvalidSchemaName) as error:
             raise concurrent_change_error(table.qualified_name) from error
 
 
