@@ -181,7 +181,7 @@ check-spelling:
 check-language:
 	@$(BIN)/python -m pytest -q taxi_assets_tests/unit/test_language.py
 check-definitions:
-	@$(BIN)/dagster definitions validate --log-level error
+	@$(BIN)/dg check defs > /dev/null 2>&1 || $(BIN)/dg check defs
 
 # COVERAGE=1 also records which lines of taxi_assets/ the tests run, in all their processes.
 PYTEST := $(BIN)/$(if $(COVERAGE),coverage run,python) -m pytest -q

@@ -15,7 +15,7 @@ from taxi_assets_tests.pipeline_harness import Deployment
 if TYPE_CHECKING:
     import dagster as dg
 
-OPTIONS = ("allow_other_months", "allow_same_file", "maximum_share_unreadable", "rules")
+OPTIONS = ("allow_other_months", "allow_same_file", "maximum_share_unreadable", "revision", "rules")
 RULES = ", ".join(rule.name for rule in SERVICES["green"].rules)
 
 
