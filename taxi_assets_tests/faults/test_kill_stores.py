@@ -175,7 +175,7 @@ CHANGES = [
     *("after ADD CONSTRAINT", "after CREATE", "after CREATE"),
     *("before COMMIT", "after COMMIT", "after LOCK", "after LOCK", "after DETACH PARTITION", "after DROP"),
     *("after RENAME TO", "after ATTACH PARTITION", "after DELETE", "after INSERT", "before COMMIT", "after COMMIT"),
-    "after DROP",
+    *("after DROP", "before COMMIT", "after COMMIT"),
     *("before COPY", "after COPY"),  # the preview of the first rows
 ]
 CHOSEN_CHANGES = [3, 6, 14]
