@@ -11,15 +11,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from taxi_assets.tlc.footer_report import FooterReport
 from taxi_assets.tlc.schema import Column, ColumnType
 
 if TYPE_CHECKING:
     from taxi_assets.tlc.cleaning.report import CleaningReport
     from taxi_assets.tlc.schema import Service
-
-FOOTER_KEY = b"taxi_assets.revision_report"
 
 ADDED, REMOVED, CHANGED = CHANGES = ("added", "removed", "changed")
 """The values of the column `change`."""
@@ -76,10 +75,10 @@ def revision_columns(service: Service) -> list[Column]:
     ]
 
 
-class RevisionReport(BaseModel):
+class RevisionReport(FooterReport):
     """The outcome of comparing two revisions of a month."""
 
-    model_config = ConfigDict(frozen=True)
+    FOOTER_KEY = b"taxi_assets.revision_report"
 
     service: str = Field(description="Name of the service.")
     month: str = Field(description="The partition key, such as 2021-01.")
@@ -111,26 +110,6 @@ class RevisionReport(BaseModel):
     def rows(self) -> int:
         """The number of trips that differ: added, removed and changed ones."""
         return self.rows_added + self.rows_removed + self.rows_changed
-
-    def footer(self) -> dict[bytes, bytes]:
-        """Return the report as Parquet key-value metadata."""
-        return {FOOTER_KEY: self.model_dump_json().encode()}
-
-    @classmethod
-    def from_footer(cls, metadata: dict[bytes, bytes] | None) -> RevisionReport | None:
-        """Return the report from a file's Parquet key-value metadata.
-
-        Args:
-            metadata: The key-value metadata, or None if the file has none.
-
-        Returns:
-            The report, or None if there is none or another version of this package has written it.
-        """
-        text = (metadata or {}).get(FOOTER_KEY)
-        try:
-            return None if text is None else cls.model_validate_json(text)
-        except ValueError:
-            return None
 
     def sentence(self) -> str:
         """Return the outcome in words: "yellow 2021-01 was revised: 312 rows changed, +1,204.50 dollars"."""

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
+from taxi_assets.tlc.footer_report import FooterReport
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.parquet_io import open_parquet_stream
 
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from taxi_assets.tlc.schema import Service
-
-FOOTER_KEY = b"taxi_assets"
-"""The key of the report in Parquet key-value metadata."""
 
 
 class ControlTotals(BaseModel):
@@ -80,10 +78,10 @@ class UnreadableColumn(BaseModel):
     examples: Sequence[str] = Field(description="Up to three distinct values.")
 
 
-class CleaningReport(BaseModel):
+class CleaningReport(FooterReport):
     """The outcome of cleaning one month's file."""
 
-    model_config = ConfigDict(frozen=True)
+    FOOTER_KEY = b"taxi_assets"
 
     service: str = Field(description="Name of the service.")
     month: str = Field(description="The partition key, such as 2021-01.")
@@ -139,26 +137,6 @@ class CleaningReport(BaseModel):
         month = Month.parse(self.month)
         expected = {column.name for column in service.published_columns if column.is_published_in(month)}
         return [name for name in self.absent_columns if name in expected]
-
-    def footer(self) -> dict[bytes, bytes]:
-        """Return the report as Parquet key-value metadata."""
-        return {FOOTER_KEY: self.model_dump_json().encode()}
-
-    @classmethod
-    def from_footer(cls, metadata: dict[bytes, bytes] | None) -> CleaningReport | None:
-        """Return the report from a file's Parquet key-value metadata.
-
-        Args:
-            metadata: The key-value metadata, or None if the file has none.
-
-        Returns:
-            The report, or None if there is none or another version of this package has written it.
-        """
-        text = (metadata or {}).get(FOOTER_KEY)
-        try:
-            return None if text is None else cls.model_validate_json(text)
-        except ValueError:
-            return None
 
 
 def to_cents(total: Any) -> int:

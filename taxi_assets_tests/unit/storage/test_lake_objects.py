@@ -24,7 +24,7 @@ from taxi_assets.errors import (
 )
 from taxi_assets.storage.lake.local_lake import LocalLake
 from taxi_assets.storage.lake.objects import ParquetPartition, RawFile, StagedParquet, StagedRawFile
-from taxi_assets.tlc.cleaning.report import FOOTER_KEY
+from taxi_assets.tlc.cleaning.report import CleaningReport
 from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets_tests.contract.stores import child_process
@@ -329,8 +329,8 @@ INVALID_FILES = {
     "truncated": parquet()[:-20],
     "Parquet of another program": parquet(),
     "Parquet of another program with metadata": parquet({b"pandas": b"{}"}),
-    "a report that is not JSON": parquet({FOOTER_KEY: b"no JSON"}),
-    "a report of another version": parquet({FOOTER_KEY: b'{"service": "green", "schema_version": 0}'}),
+    "a report that is not JSON": parquet({CleaningReport.FOOTER_KEY: b"no JSON"}),
+    "a report of another version": parquet({CleaningReport.FOOTER_KEY: b'{"service": "green", "schema_version": 0}'}),
 }
 
 
