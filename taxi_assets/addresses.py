@@ -221,11 +221,13 @@ def parse_catalog_address(text: str | None) -> str | None:
     address = (text or "").strip()
     if not address:
         return None
-    if re.match(r"\w+(\+\w+)?://[^/@]*:[^/@]*@", address):
+    embedded = _SQLITE.fullmatch(address)
+    user = "" if embedded else address.partition("://")[2].rpartition("@")[0]
+    if ":" in user or (user and address.lower().startswith("http")):  # a password may contain a slash or an @
         raise ValueError("It contains a secret. Put it into pyiceberg's own configuration, or PGPASSWORD.")
     if find_spec("pyiceberg") is None:
         raise ValueError("It needs pyiceberg: pip install 'taxi-assets[iceberg]'")
-    if embedded := _SQLITE.fullmatch(address):
+    if embedded:
         file = _absolute_path(embedded["path"], CATALOG_FORMS)
         if file.is_dir():
             raise ValueError(f"It is a folder. {CATALOG_FORMS}")

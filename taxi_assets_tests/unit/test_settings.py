@@ -466,6 +466,7 @@ def test_another_number_of_revisions_is_refused(monkeypatch: pytest.MonkeyPatch,
     [
         ("", None),
         ("sqlite:////srv/catalog.db", "sqlite:////srv/catalog.db"),
+        ("sqlite:////srv/a:b@c/catalog.db", "sqlite:////srv/a:b@c/catalog.db"),
         ("https://catalog.example.com/iceberg", "https://catalog.example.com/iceberg"),
         ("thrift://metastore:9083", "thrift://metastore:9083"),
         ("postgresql+psycopg2://taxi@db:5432/catalog", "postgresql+psycopg2://taxi@db:5432/catalog"),
@@ -490,8 +491,19 @@ def test_an_invalid_catalog_is_one_line_with_the_accepted_forms(monkeypatch: pyt
     assert line.startswith("TAXI_CATALOG='catalog.db' is not accepted. Use sqlite:///relative/path.db or sqlite:////")
 
 
-def test_a_password_in_the_address_of_a_catalog_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    (line,) = error_lines(monkeypatch, TAXI_CATALOG="postgresql://taxi:hidden-1@db/catalog")
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://taxi:hidden-1@db/catalog",
+        "postgresql+psycopg2://taxi:hidden-1/x@db/catalog",
+        "postgresql://taxi:hidden-1@x@db/catalog",
+        "https://hidden-1@catalog.example.com",
+    ],
+)
+def test_a_password_in_the_address_of_a_catalog_is_refused_and_not_shown(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (line,) = error_lines(monkeypatch, TAXI_CATALOG=address)
     assert "It contains a secret. Put it into pyiceberg's own configuration" in line
     assert "hidden-1" not in line
 
