@@ -6,9 +6,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pyiceberg.exceptions import CommitFailedException
+from sqlalchemy.exc import OperationalError
 
-from taxi_assets.errors import CatalogConfigurationError, ConcurrentUpdateError, LakeConflictError
+from taxi_assets.errors import (
+    CatalogConfigurationError,
+    CatalogUnreachableError,
+    ConcurrentUpdateError,
+    LakeConflictError,
+)
 from taxi_assets.storage.iceberg import month_commit
+from taxi_assets.storage.iceberg.iceberg_catalog import translate_catalog_errors
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Column, ColumnType
 from taxi_assets_tests.iceberg_tables import (
@@ -141,6 +149,37 @@ def test_a_concurrent_month_without_rows_is_not_doubled(
     publish_and_commit(catalog, JANUARY, newer, run_id="a-retry")
     assert table_content(catalog) == lake_content(catalog.lake, JANUARY)
     assert len(month_commit.month_entries(catalog.open().load_table("taxi.green_trips"), JANUARY)) == 1
+
+
+def test_a_commit_that_kept_losing_to_other_months_names_no_other_run_and_can_be_repeated(
+    catalog: IcebergCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_and_commit(catalog, JANUARY, 50, run_id="the-first-run")
+    newer = publish_generated_month(catalog.lake, JANUARY, 40, seed=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(month_commit, "_replace", lambda *_: CommitFailedException("other months were committed"))
+        with pytest.raises(CatalogUnreachableError, match="has not been committed .other months were committed"):
+            commit(catalog, JANUARY, newer)
+    assert commit(catalog, JANUARY, newer).is_new
+    assert table_content(catalog) == lake_content(catalog.lake, JANUARY)
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("database is locked", CatalogUnreachableError),
+        ('connection to server at "db", port 5432 failed: Connection refused', CatalogUnreachableError),
+        ('connection to server at "db" failed: FATAL:  the database system is starting up', CatalogUnreachableError),
+        ('connection to server at "db" failed: FATAL:  password authentication failed', CatalogConfigurationError),
+        ("unable to open database file", CatalogConfigurationError),
+    ],
+)
+def test_a_catalog_that_is_down_is_tried_again_later(message: str, expected: type[Exception]) -> None:
+    with (
+        pytest.raises(expected, match="The table x cannot be read"),
+        translate_catalog_errors("The table x cannot be read"),
+    ):
+        raise OperationalError("SELECT 1", {}, Exception(message))
 
 
 def test_rows_that_are_no_longer_in_the_lake_are_not_committed(catalog: IcebergCatalog) -> None:

@@ -4,6 +4,7 @@ Belongs here: opening the catalog, and creating tables in it. Does not belong he
 deleting old versions (`iceberg_maintenance.py`).
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,6 +33,11 @@ _TABLE_PROPERTIES = {
     "write.metadata.delete-after-commit.enabled": "true",
     "write.metadata.previous-versions-max": "100",
 }
+# Messages of SQL catalogs that may succeed later: SQLite's and libpq's.
+_TRANSIENT = re.compile(
+    "locked|could not connect|server closed|terminating connection|the database system is|Connection refused|timed? ?out"
+    "|timeout expired|could not translate host name|Connection reset"
+)
 _NAME_MAPPING = "schema.name-mapping.default"  # files of the lake have no field IDs: readers match columns by name
 
 
@@ -175,7 +181,7 @@ def _is_transient(error: Any) -> bool:
     from pyiceberg import exceptions  # noqa: PLC0415
 
     if isinstance(error, sqlalchemy.exc.OperationalError):
-        return "locked" in str(error) or "could not connect" in str(error) or "server closed" in str(error)
+        return _TRANSIENT.search(str(error)) is not None
     return isinstance(
         error,
         (

@@ -94,7 +94,8 @@ def commit_month(
         after = month_entries(table, month)
         if _is_only(after, sha256):  # ours, or that of a run with the same rows
             return _committed(table, after[0], sha256, is_new=after[0].data_file.file_path.endswith(target))
-    others = sorted({_run_of(table, entry) for entry in after if not entry.data_file.file_path.endswith(target)})
+    known = {entry.data_file.file_path for entry in before} | {f"{lake_root(lake)}/{target}"}
+    others = sorted({_run_of(table, entry) for entry in after if entry.data_file.file_path not in known})
     if not others:
         raise CatalogUnreachableError(
             f"The month {month} of {table_name(source)} has not been committed ({error}).", remedy="Try again later."
