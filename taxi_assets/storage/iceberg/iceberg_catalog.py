@@ -35,8 +35,8 @@ _TABLE_PROPERTIES = {
 }
 # Messages of SQL catalogs that may succeed later: SQLite's and libpq's.
 _TRANSIENT = re.compile(
-    "locked|could not connect|server closed|terminating connection|the database system is|Connection refused|timed? ?out"
-    "|timeout expired|could not translate host name|Connection reset"
+    "locked|could not connect|could not translate host name|Connection refused|Connection reset|server closed"
+    "|terminating connection|the database system is|timed out|timeout expired"
 )
 _NAME_MAPPING = "schema.name-mapping.default"  # files of the lake have no field IDs: readers match columns by name
 
