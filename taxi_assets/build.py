@@ -160,7 +160,7 @@ def build_service_assets(service: Service, settings: Settings) -> list[dg.AssetS
     ]
     if settings.catalog is not None:
         assets.append(iceberg_trips_asset(service, catalog_retry_policy(settings)))
-    revisions = revisions_asset(service, lake_retry_policy(settings))
+    revisions = revisions_asset(service, lake_retry_policy(settings), automated=settings.keep_revisions != 0)
     return [published_asset(service), *map(with_freshness, assets), revisions]
 
 

@@ -11,7 +11,7 @@ import dagster as dg
 from taxi_assets import metadata
 from taxi_assets.assets.code_versions import columns_version
 from taxi_assets.automation.conditions import on_revision
-from taxi_assets.automation.sensors.revision_notifications import REVISION
+from taxi_assets.automation.sensors.revision_notifications import NEWER, OLDER, REVISION
 from taxi_assets.automation.step_failures import as_failures
 from taxi_assets.errors import PermanentError
 from taxi_assets.partitions import monthly_partitions
@@ -41,8 +41,16 @@ month, a run materializes nothing, and says so in its log."""
 _CHECKS = FileChecks(allow_other_months=True, maximum_share_unreadable=1.0)
 
 
-def revisions_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
-    """Return the asset with the differences between the two newest revisions of each month of a service."""
+def revisions_asset(
+    service: Service, retry: dg.RetryPolicy | None = None, *, automated: bool = True
+) -> dg.AssetsDefinition:
+    """Return the asset with the differences between the two newest revisions of each month of a service.
+
+    Args:
+        service: The service.
+        retry: The retry policy of the step.
+        automated: Whether automation requests revised months. Without kept revisions, there is nothing to compare.
+    """
     columns = revision_columns(service)
 
     @dg.asset(
@@ -56,7 +64,7 @@ def revisions_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg
         metadata={"dagster/column_schema": metadata.column_schema(columns)},
         tags=metadata.asset_tags("revisions", service),
         code_version=columns_version(columns, VERSION),
-        automation_condition=on_revision(service),
+        automation_condition=on_revision(service) if automated else None,
         output_required=False,
         retry_policy=retry,
     )
@@ -160,8 +168,8 @@ def _metadata(report: RevisionReport, revisions: Sequence[RawFile]) -> dict[str,
         "quarantined_older": report.quarantined_old,
         "columns_only_newer": ", ".join(report.columns_only_new) or "none",
         "columns_only_older": ", ".join(report.columns_only_old) or "none",
-        "newer": f"sha256 {new.sha256}, downloaded {new.fetched_at:%Y-%m-%d %H:%M} UTC from {new.url}",
-        "older": f"sha256 {old.sha256}, downloaded {old.fetched_at:%Y-%m-%d %H:%M} UTC from {old.url}",
+        NEWER: f"sha256 {new.sha256}, downloaded {new.fetched_at:%Y-%m-%d %H:%M} UTC from {new.url}",
+        OLDER: f"sha256 {old.sha256}, downloaded {old.fetched_at:%Y-%m-%d %H:%M} UTC from {old.url}",
     }
 
 

@@ -11,8 +11,9 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetC
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from taxi_assets.addresses import DuckDBAddress, FolderAddress
-from taxi_assets.build import build_definitions
+from taxi_assets.build import build_definitions, build_service_assets
 from taxi_assets.settings import Settings
+from taxi_assets.tlc.services.green import GREEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -287,6 +288,15 @@ def test_a_month_is_compared_when_other_bytes_have_replaced_its_file(harness: Au
     assert harness.tick(REVISIONS) == set()
     harness.materialize(CLEAN, "2023-01", "other rules")
     assert harness.tick(REVISIONS) == set()
+
+
+def test_automation_compares_nothing_if_no_revision_is_kept() -> None:
+    revisions = dg.AssetKey(["revisions", "green_trips"])
+    for keep, automated in (("all", True), ("1", True), ("0", False)):
+        assets = build_service_assets(GREEN, Settings(keep_revisions=keep))  # type: ignore[arg-type]
+        specs = [spec for each in assets if isinstance(each, dg.AssetsDefinition) for spec in each.specs]
+        (condition,) = [spec.automation_condition for spec in specs if spec.key == revisions]
+        assert (condition is not None) == automated
 
 
 def test_the_comparison_waits_for_the_run_that_loads_the_revision(

@@ -18,7 +18,7 @@ from taxi_assets.assets.published import published_asset
 from taxi_assets.automation.publication.status import PUBLISHED_MONTHS_LOADED
 from taxi_assets.automation.sensors import notification_sensors
 from taxi_assets.automation.sensors.notification_sensors import MONTHS_IN_PROGRESS, MONTHS_NOT_CHECKED, OVERDUE_MONTHS
-from taxi_assets.automation.sensors.revision_notifications import REVISION
+from taxi_assets.automation.sensors.revision_notifications import NEWER, OLDER, REVISION
 from taxi_assets.build import build_definitions
 from taxi_assets.checks.publication_checks import publication_check
 from taxi_assets.resources.publisher import PublisherResource
@@ -420,11 +420,19 @@ def test_with_notifiers_the_sensors_are_on_by_default(deployment: Deployment) ->
 # --- revised months ---------------------------------------------------------------------------------------------------
 
 
-def compared(deployment: Deployment, service: str, month: str, sentence: str) -> None:
+def compared(deployment: Deployment, service: str, month: str, sentence: str, new: str = "b", old: str = "a") -> None:
     """Report a comparison of two revisions, as the asset does."""
     key = dg.AssetKey(["revisions", f"{service}_trips"])
     deployment.instance.report_runless_asset_event(
-        dg.AssetMaterialization(key, partition=month, metadata={REVISION: sentence})
+        dg.AssetMaterialization(
+            key,
+            partition=month,
+            metadata={
+                REVISION: sentence,
+                NEWER: f"sha256 {new}, downloaded 2021-05-01",
+                OLDER: f"sha256 {old}, from there",
+            },
+        )
     )
 
 
@@ -441,4 +449,18 @@ def test_each_revised_month_is_reported_once_with_its_rows_and_dollars(deploymen
     compared(deployment, "green", "2020-02", "green 2020-02 was revised: 2 rows removed")
     assert deployment.tick("notify_revisions") == "Sent: The publisher revised: fhv 2019-01, green 2020-02."
     assert deployment.tick("notify_revisions") == "Nothing to report."
+    assert len(web.messages) == 2
+
+
+def test_a_comparison_of_the_same_files_is_not_reported_again(deployment: Deployment, web: HttpSink) -> None:
+    deployment.tick("notify_revisions")
+    compared(deployment, "green", "2020-01", "green 2020-01 was revised: 1 row added", "b", "a")
+    assert deployment.tick("notify_revisions") == "Sent: The publisher revised: green 2020-01."
+    compared(deployment, "green", "2020-01", "green 2020-01 was revised: 2 rows added", "b", "a")  # by other rules
+    repeated = "Nothing to report: the same revisions were compared again."
+    assert [deployment.tick("notify_revisions") for _ in "12"] == [repeated, "Nothing to report."]
+    compared(deployment, "green", "2020-01", "green 2020-01 was revised: 1 row removed", "a", "b")
+    compared(deployment, "green", "2020-02", "green 2020-02 was revised: 1 row added", "b", "a")
+    compared(deployment, "green", "2020-02", "green 2020-02 was revised: 1 row added", "b", "a")
+    assert deployment.tick("notify_revisions") == "Sent: The publisher revised: green 2020-01, green 2020-02."
     assert len(web.messages) == 2

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 REVISION = "revision"
 """Metadata key under which a comparison of revisions stores its outcome in words."""
 
+NEWER, OLDER = "newer", "older"
+"""Metadata keys under which a comparison stores the digest and the origin of each file."""
+
 
 @dataclass(frozen=True)
 class RevisedMonth:
@@ -86,7 +89,12 @@ def revisions_sensor(notifiers: SecretStr, *, ui_url: str | None = None) -> dg.S
         if not found:
             return dg.SkipReason("Nothing to report.")
         context.update_cursor(str(found[-1][0]))
-        return send(context, notifiers, revisions_message([_revised_month(*each[1:], ui_url) for each in found]))
+        new = [
+            _revised_month(service, record, ui_url) for _, service, record in found if not _is_repeated(context, record)
+        ]
+        if not new:
+            return dg.SkipReason("Nothing to report: the same revisions were compared again.")
+        return send(context, notifiers, revisions_message(new))
 
     return notify_revisions
 
@@ -98,6 +106,25 @@ def _materializations(
     wanted = dg.AssetRecordsFilter(asset, after_storage_id=after)
     limit, ascending = (1, False) if after is None else (EVENTS_PER_TICK, True)
     return context.instance.fetch_materializations(wanted, limit=limit, ascending=ascending).records
+
+
+def _is_repeated(context: dg.SensorEvaluationContext, record: dg.EventLogRecord) -> bool:
+    """Return whether the month's comparison before this one was of the same two files, such as after a new rule."""
+    # Only the digests count: the time of the download changes when the same bytes are downloaded again.
+    materialization = record.asset_materialization
+    assert materialization is not None  # noqa: S101  (the records are of materializations)
+    wanted = dg.AssetRecordsFilter(
+        materialization.asset_key,
+        asset_partitions=[str(materialization.partition)],
+        before_storage_id=record.storage_id,
+    )
+    before = context.instance.fetch_materializations(wanted, limit=1).records
+    compared = [
+        [str(each.metadata[name].value).partition(",")[0] for name in (NEWER, OLDER) if name in each.metadata]
+        for each in (materialization, *(found.asset_materialization for found in before))
+        if each is not None
+    ]
+    return len(compared) == 2 and compared[0] == compared[1] != []
 
 
 def _revised_month(service: str, record: dg.EventLogRecord, ui_url: str | None) -> RevisedMonth:
