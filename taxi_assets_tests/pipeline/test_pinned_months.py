@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import duckdb
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 MONTH = "2021-03"
 FILE = f"green_tripdata_{MONTH}.csv"
+CLEAN = f"clean/green_trips/{MONTH}.parquet"
 LAYERS = ["quarantine/green_trips", "clean/green_trips", "warehouse/green_trips"]
 BOTH_PASS = {"row_counts_reconcile": True, "matches_clean": True}
 
@@ -119,6 +121,45 @@ def test_three_revisions_are_on_disk_as_published_and_each_can_be_rebuilt_withou
     assert "pinned_revision" not in materializations(released)["clean/green_trips"].metadata
     assert data_versions(released)["clean/green_trips"] not in data
     assert month.rows() == present
+
+
+def test_the_comparison_names_exactly_the_rows_that_differ_without_the_publisher_and_while_another_is_pinned(
+    month: RevisedMonth, tmp_path: Path
+) -> None:
+    first, second, _ = map(digest, month.published)
+    month.run(revision=first[:12])
+    clean = (month.deployment.lake / CLEAN).read_bytes()
+    corrected = {"change": "changed", "changed_column": "fare_amount", "new_value": "77.25", "new_source_row": 20}
+    assert differences(month) == [{**corrected, "old_source_row": 20, "row_count": 1}]
+    assert (month.deployment.lake / CLEAN).read_bytes() == clean
+
+    before = RevisedMonth(Deployment(tmp_path / "before", "sample"), month.instance)  # as if there were no third one
+    raw = Path(shutil.copytree(month.deployment.lake / "raw", before.deployment.lake / "raw")) / "green_trips"
+    for name in (".csv", ".source.json"):
+        (raw / "revisions" / MONTH / f"{second[:12]}{name}").replace(raw / f"{MONTH}{name}")
+    unset = {"changed_column": None, "new_value": None, "row_count": 1}
+    assert sorted(differences(before), key=str) == sorted(
+        [
+            {"change": "removed", "old_source_row": 10, "new_source_row": None, **unset},
+            *({"change": "added", "old_source_row": None, "new_source_row": row, **unset} for row in (200, 201, 202)),
+        ],
+        key=str,
+    )
+
+
+def differences(month: RevisedMonth) -> list[dict[str, Any]]:
+    """Compare the two newest revisions; return how their rows differ."""
+    defs = month.deployment.definitions()
+    result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=month.instance,
+        partition_key=MONTH,
+        asset_selection=[dg.AssetKey(["revisions", "green_trips"])],
+        raise_on_error=False,
+    )
+    assert failure_messages(result) == []
+    columns = ["change", "changed_column", "new_value", "old_source_row", "new_source_row", "row_count"]
+    found = pq.read_table(month.deployment.lake / "revisions" / "green_trips" / f"{MONTH}.parquet", columns=columns)
+    return list(found.to_pylist())
 
 
 def test_a_pinned_month_stays_pinned_without_history_and_with_other_rules_until_it_is_released(

@@ -12,6 +12,7 @@ import pytest
 
 from taxi_assets.automation.publication.run_tags import PARTITION_TAG
 from taxi_assets.tlc.revision_report import RevisionReport
+from taxi_assets_tests.html_pages import HtmlPage
 from taxi_assets_tests.pipeline_harness import Deployment, failure_messages, materializations
 from taxi_assets_tests.trips import csv_lines
 
@@ -137,6 +138,28 @@ def test_a_month_that_was_cleaned_by_other_rules_is_compared_by_the_present_ones
     assert (found["rows_newer"], found["rows_older"]) == (200, 200)
     assert (found["quarantined_newer"], found["quarantined_older"]) == (2, 3)
     assert found["revision"] == f"green {MONTH} was revised: no clean row differs"
+
+
+def test_the_report_shows_the_comparison_of_the_month_as_it_is_until_the_month_is_revised_again(
+    deployment: Deployment, instance: dg.DagsterInstance
+) -> None:
+    def report() -> HtmlPage:
+        result = deployment.run_report("green", MONTH)
+        assert failure_messages(result) == []
+        return HtmlPage((deployment.lake / "reports" / "green_trips" / MONTH / "report.html").read_text())
+
+    chart = deployment.lake / "reports" / "green_trips" / MONTH / "revision.png"
+    load(deployment, LINES, instance)
+    load(deployment, [*LINES[:50], *LINES[52:]], instance)
+    assert "Revision" not in report().texts
+    sentence = metadata_of(compare(deployment, instance))["revision"]
+    compared = report()
+    assert compared.text_after("Revision").startswith(f"{sentence}. The clean trips")
+    assert any("trips that differ between the two newest revisions" in image["alt"] for image in compared.images)
+    assert chart.read_bytes() in compared.png_bytes()
+    load(deployment, LINES[:190], instance)
+    assert "Revision" not in report().texts
+    assert not chart.exists()
 
 
 def test_a_revision_that_cannot_be_cleaned_is_named_in_the_error(

@@ -10,6 +10,7 @@ from taxi_assets.reports.metrics import Headline, HourOfWeek, MoneyMetrics, Mont
 from taxi_assets.tlc.cleaning.report import CleaningReport, ControlTotals, ReasonTotals
 from taxi_assets.tlc.file_format import FileFormat
 from taxi_assets.tlc.month import Month
+from taxi_assets.tlc.revision_report import ADDED, CHANGED, REMOVED, RevisionReport
 from taxi_assets.tlc.services.fhv import FHV
 from taxi_assets.tlc.services.green import GREEN
 from taxi_assets.tlc.sources.source_record import SourceRecord
@@ -100,4 +101,31 @@ def source() -> SourceRecord:
         sha256=report().raw_sha256,
         rows=3150,
         fetched_at=dt.datetime(2024, 3, 5, 6, 7, tzinfo=dt.UTC),
+    )
+
+
+def revision_report(
+    rows_added: int = 0, rows_changed: int = 0, rows_removed: int = 0, cents: int = 0
+) -> RevisionReport:
+    """Of a month that was revised; all rows that differ are of its first day, except changed ones, of its last day."""
+    rows = {ADDED: rows_added, REMOVED: rows_removed}
+    return RevisionReport(
+        service="green",
+        month=str(MONTH),
+        data_version="b1",
+        old_sha256="0123456789ab" + "c" * 52,
+        new_sha256=report().raw_sha256,
+        rows_old=3100,
+        rows_new=3100 + rows_added - rows_removed,
+        quarantined_old=50,
+        quarantined_new=50,
+        rows_added=rows_added,
+        rows_removed=rows_removed,
+        rows_changed=rows_changed,
+        changed_by_column={},
+        cents=cents,
+        cents_by_column={},
+        columns_only_old=[],
+        columns_only_new=[],
+        rows_by_day={name: [count, *[0] * 30] for name, count in rows.items()} | {CHANGED: [*[0] * 30, rows_changed]},
     )

@@ -6,20 +6,29 @@ import io
 import math
 from dataclasses import replace
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
+from taxi_assets.reports import chart_style, revision_chart
 from taxi_assets.reports.artifact import CHARTS
 from taxi_assets.reports.charts import draw_charts
 from taxi_assets.reports.metrics import ZoneMetrics
 from taxi_assets.reports.quality_chart import draw_panels, draw_quality, month_changes
+from taxi_assets.reports.revision_chart import draw_revision
 from taxi_assets.tlc.cleaning.report import ReasonTotals
 from taxi_assets.tlc.month import Month
-from taxi_assets_tests.unit.reports.months import metrics_without_money, month_metrics, no_metrics, report
+from taxi_assets.tlc.services.green import GREEN
+from taxi_assets_tests.unit.reports.months import (
+    metrics_without_money,
+    month_metrics,
+    no_metrics,
+    report,
+    revision_report,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,6 +106,27 @@ def test_settings_of_the_machine_do_not_change_a_chart() -> None:
     (before,) = draw_charts(no_metrics(), report("fhv", rows=0))
     with mpl.rc_context({"font.size": 20, "axes.facecolor": "red", "savefig.dpi": 30}):
         assert draw_charts(no_metrics(), report("fhv", rows=0)) == [before]
+
+
+def test_the_trips_that_differ_are_stacked_by_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Figure] = []
+
+    def kept(*arguments: Any, **options: Any) -> Figure:
+        figures.append(chart_style.new_figure(*arguments, **options))
+        return figures[-1]
+
+    monkeypatch.setattr(revision_chart, "new_figure", kept)
+    (chart,) = draw_revision(GREEN, revision_report(rows_added=4, rows_changed=5, rows_removed=2))
+    assert chart.name == "revision"
+    assert "Most: Sunday 1 January, 6." in chart.alt
+    (axes,) = figures[0].axes
+    assert [labelled.get_label() for labelled in axes.containers] == ["changed", "added", "removed"]
+    assert heights(axes) == [[*[0] * 30, 5], [4, *[0] * 30], [2, *[0] * 30]]
+    tops = [bar.get_y() + bar.get_height() for bar in axes.containers[-1]]
+    assert (tops[0], tops[1], tops[30]) == (6, 0, 5)
+    with Image.open(io.BytesIO(chart.png)) as image:
+        assert image.format == "PNG"
+    assert draw_revision(GREEN, revision_report()) == []
 
 
 def test_the_quality_of_all_months_is_one_small_chart() -> None:

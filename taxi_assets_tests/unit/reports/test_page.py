@@ -16,7 +16,14 @@ from taxi_assets.reports.page import page_content, render
 from taxi_assets.tlc.cleaning.report import ReasonTotals, UnknownColumn
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.html_pages import HtmlPage
-from taxi_assets_tests.unit.reports.months import metrics_without_money, month_metrics, no_metrics, report, source
+from taxi_assets_tests.unit.reports.months import (
+    metrics_without_money,
+    month_metrics,
+    no_metrics,
+    report,
+    revision_report,
+    source,
+)
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=https://evil.test/x onerror=alert(1)>{{ 7 * 7 }}</style>&amp;"
 CHART = ChartImage("trips_per_day", "Bar chart of trips per day.", b"\x89PNG")
@@ -113,6 +120,19 @@ def test_the_record_of_another_file_is_not_shown() -> None:
     page = HtmlPage(render(page_content(month_metrics(), report(), other, [])))
     assert "Publisher" not in page.texts
     assert page.text_after("sha256 of the file") == report().raw_sha256
+
+
+def test_a_revised_month_shows_how_the_revisions_differ_and_the_chart_if_there_is_one() -> None:
+    report_of = revision_report(rows_added=2, cents=2345)
+    chart = ChartImage("revision", "Bar chart of the trips that differ.", b"\x89PNG")
+    for charts, images in (([chart], ["Bar chart of the trips that differ."]), ([], [])):
+        page = HtmlPage(render(page_content(month_metrics(), report(), source(), charts, report_of)))
+        assert page.text_after("Revision").startswith(
+            "green 2023-01 was revised: 2 rows added, +23.45 dollars. The clean"
+        )
+        assert "with sha256 0123456789ab…" in page.text_after("Revision")
+        assert [image["alt"] for image in page.images] == images
+    assert "Revision" not in HtmlPage(render(page_content(month_metrics(), report(), source(), [chart]))).texts
 
 
 def test_a_generated_month_is_marked() -> None:
