@@ -26,7 +26,8 @@ from taxi_assets.tlc.revision_report import VERSION, RevisionReport, dollars_tex
 from taxi_assets.tlc.schema import Service
 
 if TYPE_CHECKING:
-    from taxi_assets.storage.compare_revisions import CleanRevision, LargestDifference
+    from taxi_assets.storage.revision_comparison.compare_revisions import LargestDifference
+    from taxi_assets.storage.revision_comparison.month_parts import CleanRevision
 
 _DESCRIPTION = """The trips that differ between the two newest revisions of a month: {title}.
 
@@ -69,7 +70,7 @@ def revisions_asset(
         retry_policy=retry,
     )
     def revision_differences(context: dg.AssetExecutionContext, lake: Lake) -> Iterator[dg.MaterializeResult[None]]:
-        from taxi_assets.storage.compare_revisions import compare_revisions  # noqa: PLC0415  (imports DuckDB)
+        from taxi_assets.storage.revision_comparison.compare_revisions import compare_revisions  # noqa: PLC0415  (imports DuckDB)
 
         started = time.monotonic()
         month = Month.parse(context.partition_key)
@@ -125,7 +126,7 @@ def _cleaned(raw: RawFile, service: Service, month: Month, lake: Lake, folder: P
     Raises:
         PermanentError: The revision cannot be read, or cannot be cleaned.
     """
-    from taxi_assets.storage.compare_revisions import CleanRevision  # noqa: PLC0415  (imports DuckDB)
+    from taxi_assets.storage.revision_comparison.month_parts import CleanRevision  # noqa: PLC0415  (imports numpy)
 
     clean = ParquetPartition.find(lake, object_prefix("clean", service, month))
     if clean is not None and clean.report.data_version == data_version(raw.record, service, service.rules):

@@ -2,7 +2,7 @@
 
 Two revisions are two files that were published for the same month, one after the other.
 
-Belongs here: the form of the result. Does not belong here: computing it (`storage/compare_revisions.py`).
+Belongs here: the form of the result. Does not belong here: computing it (`storage/revision_comparison/`).
 """
 
 from __future__ import annotations

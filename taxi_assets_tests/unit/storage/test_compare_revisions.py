@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import errno
+import os
 import tempfile
 from collections import Counter, defaultdict
 from decimal import Decimal
@@ -16,8 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taxi_assets.errors import LakeConfigurationError, ReconciliationError
-from taxi_assets.storage import compare_revisions as module
-from taxi_assets.storage.compare_revisions import CleanRevision, ComparedRevisions, compare_revisions
+from taxi_assets.storage.revision_comparison import compare_revisions as module
+from taxi_assets.storage.revision_comparison import month_parts
+from taxi_assets.storage.revision_comparison.compare_revisions import ComparedRevisions, compare_revisions
+from taxi_assets.storage.revision_comparison.month_parts import CleanRevision, divide_by_pickup
 from taxi_assets.tlc.cleaning.report import NO_ROWS, CleaningReport, UnknownColumn, compute_totals
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.revision_report import RevisionReport, dollars_text, revision_columns, trip_key
@@ -218,6 +222,38 @@ def test_a_full_disk_is_reported_with_the_folder(tmp_path: Path, monkeypatch: py
         compare(old, new, tmp_path)
 
 
+def test_a_full_disk_is_reported_while_the_files_are_divided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    old, new = write_revision(tmp_path, "old", [trip()]), write_revision(tmp_path, "new", [])
+    monkeypatch.setattr(pa.ipc, "new_stream", fail)
+    with pytest.raises(LakeConfigurationError, match="No space left on device"):
+        compare(old, new, tmp_path)
+
+
+def test_trips_are_divided_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(month_parts, "PART_ROWS", 10)
+    pickups = [dt.datetime.combine(dt.date(2021, 3, day), dt.time()) for day in range(1, 32)]
+    old = write_revision(tmp_path, "old", [trip(pickup_datetime=pickup) for pickup in reversed(pickups)])
+    new = write_revision(tmp_path, "new", [trip(pickup_datetime=None)])
+    found = []
+    for path in divide_by_pickup(MONTH, old, new, ["pickup_datetime"], tmp_path):
+        found.append(pa.ipc.open_stream(path).read_all()["pickup_datetime"].to_pylist())
+        assert len(found[-1]) <= 10
+    assert [pickup for part in found[:-1] for pickup in sorted(part)] == pickups
+    assert found[-1] == [None]
+    assert not [*tmp_path.glob("part-*")]
+
+
+def test_trips_at_the_same_time_spill_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [trip(passenger_count=number) for number in range(150_000)]
+    old, new = write_revision(tmp_path, "old", rows), write_revision(tmp_path, "new", rows[1:])
+    monkeypatch.setattr(module, "CONFIG", {**module.CONFIG, "memory_limit": "64MB"})
+    compared, _ = compare(old, new, tmp_path)
+    assert (compared.report.rows_removed, compared.report.rows) == (1, 1)
+
+
 def test_dollars_have_a_sign() -> None:
     assert [dollars_text(cents) for cents in (120450, -5, 0)] == ["+1,204.50", "-0.05", "0.00"]
 
@@ -230,6 +266,7 @@ ROWS = st.lists(
     st.builds(
         trip,
         vendor_id=st.sampled_from([None, 1]),
+        pickup_datetime=st.sampled_from([None, NOON, NOON + dt.timedelta(days=9), NOON - dt.timedelta(days=40)]),
         pickup_location_id=st.sampled_from([None, 7]),
         passenger_count=st.sampled_from([None, 1, 2]),
         store_and_fwd_flag=st.sampled_from([None, "", "Y"]),
@@ -268,10 +305,13 @@ def naive_differences(old: Iterable[Row], new: Iterable[Row]) -> list[Counter[Va
 
 
 @settings(max_examples=30)
-@given(old=ROWS, new=ROWS)
-def test_differences_are_those_of_a_naive_comparison(old: list[Row], new: list[Row]) -> None:
-    with tempfile.TemporaryDirectory() as name:
+@given(old=ROWS, new=ROWS, part_rows=st.sampled_from([1, 5, 100]))
+def test_differences_are_those_of_a_naive_comparison(old: list[Row], new: list[Row], part_rows: int) -> None:
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(month_parts, "PART_ROWS", part_rows)
         compared, rows = compare_rows(old, new, Path(name))
+    pickups = [row["pickup_datetime"] or NOON + dt.timedelta(days=99) for row in rows]
+    assert pickups == sorted(pickups)
     added, removed, changed = naive_differences(old, new)
 
     def found(change: str) -> Counter[Values]:

@@ -1,0 +1,1 @@
+"""Comparing two revisions of a month, row by row."""
