@@ -249,7 +249,7 @@ def test_trips_are_divided_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_trips_at_the_same_time_spill_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [trip(passenger_count=number) for number in range(150_000)]
     old, new = write_revision(tmp_path, "old", rows), write_revision(tmp_path, "new", rows[1:])
-    monkeypatch.setattr(module, "CONFIG", {**module.CONFIG, "memory_limit": "64MB"})
+    monkeypatch.setattr(module, "CONFIG", {**module.CONFIG, "memory_limit": "64MB", "threads": "1"})
     compared, _ = compare(old, new, tmp_path)
     assert (compared.report.rows_removed, compared.report.rows) == (1, 1)
 
