@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from benchmarks import chart, cleaning, loading, page, running, unusual_values, views
+from benchmarks import chart, cleaning, loading, page, revisions, running, unusual_values, views
 from benchmarks.bench import Bench
 from benchmarks.measure import REPOSITORY
 from benchmarks.requirements import REQUIREMENTS
@@ -30,6 +30,7 @@ GROUPS: Mapping[str, Callable[[Bench], list[Comparison]]] = {
     "marts": running.marts,
     "views": views.comparisons,
     "sensor": running.sensor,
+    "revisions": revisions.comparisons,
     "full-months": running.full_months,
 }
 RESULTS = Path(__file__).with_name("results.json")

@@ -6,7 +6,7 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks import unusual_values
+from benchmarks import revisions, unusual_values
 from benchmarks.cleaning import EARLIER_ENCODINGS, LOWER_BOUND, OURS, PEER_LABELS
 from benchmarks.loading import ICEBERG_NEW
 from benchmarks.running import EMPTY, SEQUENTIAL, STOCK, WITHOUT_DAGSTER, WITHOUT_REPORT
@@ -165,6 +165,16 @@ REQUIREMENTS = (
         )
         for label in (ICEBERG_NEW, "24 months")
     ),
+    *(
+        Requirement(
+            "revisions of 7.7 M rows",
+            f"wall time of {label} / {revisions.CLEAN}",
+            3,
+            _ratio(revisions.NAME, label, revisions.CLEAN, "wall"),
+        )
+        for label in (revisions.FEW, revisions.ALL)
+    ),
+    Requirement("peak memory", "comparing revisions, in Dagster or without", 600, _peak(revisions.NAME), unit=" MB"),
     Requirement(
         "Postgres", "wall time of to_sql / taxi_assets", 20, _ratio("postgres-1.4M", "to_sql", OURS, "wall"), True
     ),
