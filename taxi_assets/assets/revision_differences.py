@@ -11,7 +11,7 @@ import dagster as dg
 from taxi_assets import metadata
 from taxi_assets.assets.code_versions import columns_version
 from taxi_assets.automation.conditions import on_revision
-from taxi_assets.automation.sensors.revision_notifications import NEWER, OLDER, REVISION
+from taxi_assets.automation.sensors.revision_notifications import NEWER, NOTHING_TO_COMPARE, OLDER, REVISION
 from taxi_assets.automation.step_failures import as_failures
 from taxi_assets.errors import PermanentError
 from taxi_assets.partitions import monthly_partitions
@@ -36,7 +36,7 @@ have. A trip with the same times, zones, and vendor or base in both files is *ch
 column. Other trips are *added* or *removed*.
 
 Automation requests a month when its raw file has been replaced by other bytes. If the lake has only one revision of the
-month, a run materializes nothing, and says so in its log."""
+month, a run compares nothing: its metadata is `nothing_to_compare`."""
 
 # A file that was accepted once is compared, even if a run relaxed these checks to accept it.
 _CHECKS = FileChecks(allow_other_months=True, maximum_share_unreadable=1.0)
@@ -66,7 +66,6 @@ def revisions_asset(
         tags=metadata.asset_tags("revisions", service),
         code_version=columns_version(columns, VERSION),
         automation_condition=on_revision(service) if automated else None,
-        output_required=False,
         retry_policy=retry,
     )
     def revision_differences(context: dg.AssetExecutionContext, lake: Lake) -> Iterator[dg.MaterializeResult[None]]:
@@ -82,10 +81,9 @@ def revisions_asset(
                 found = "one revision" if revisions else "no revision"
                 message = f"{service.name} {month}: the lake has {found}, so there is nothing to compare."
                 context.log.info(message)
-                context.log_event(
-                    dg.AssetObservation(
-                        context.asset_key, partition=context.partition_key, metadata={"nothing_to_compare": message}
-                    )
+                # Without a materialization, Dagster would skip the report in the same run.
+                yield dg.MaterializeResult(
+                    data_version=dg.DataVersion("nothing to compare"), metadata={NOTHING_TO_COMPARE: message}
                 )
                 return
             folder = stack.enter_context(lake.staging())
@@ -149,7 +147,7 @@ def _cleaned(raw: RawFile, service: Service, month: Month, lake: Lake, folder: P
 
 def _metadata(report: RevisionReport, revisions: Sequence[RawFile]) -> dict[str, Any]:
     new, old = (revision.record for revision in revisions)
-    cents = {} if report.cents is None else {"cents": report.cents, "dollars": dollars_text(report.cents)}
+    cents = {} if report.cents is None else {"cents": report.cents}
     by_column = [
         (name, f"{report.changed_by_column.get(name, 0):,}", _dollars_or_empty(report.cents_by_column.get(name)))
         for name in {**report.changed_by_column, **report.cents_by_column}
@@ -161,7 +159,9 @@ def _metadata(report: RevisionReport, revisions: Sequence[RawFile]) -> dict[str,
         "rows_removed": report.rows_removed,
         **cents,
         "differences_by_column": dg.MetadataValue.md(
-            metadata.markdown_table(["column", "trips changed", "sum, newer minus older (US dollars)"], by_column)
+            metadata.markdown_table(
+                ["column", "trips changed", "sum of all trips, newer minus older (US dollars)"], by_column
+            )
         ),
         "rows_newer": report.rows_new,
         "rows_older": report.rows_old,

@@ -34,8 +34,8 @@ class RawConfig(_RunConfig):
     skip_downstream_if_unchanged: bool = Field(
         default=False,
         description="End the run after this step if everything downstream already comes from the same bytes. This "
-        "happens when a publisher serves an old file under a new ETag. Otherwise the run continues: downstream assets "
-        "are re-evaluated and rebuilt if needed.",
+        "happens when a publisher serves an old file under a new ETag. Otherwise, or if the run also configures the "
+        "clean step, the run continues: downstream assets are re-evaluated and rebuilt if needed.",
     )
 
 

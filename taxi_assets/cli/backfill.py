@@ -152,7 +152,7 @@ def revisions(service: str, month: str | None, keep: int | None, delete: bool) -
     from taxi_assets.build import build_lake  # noqa: PLC0415
 
     if delete and keep is None:
-        raise click.UsageError("Set how many older revisions of each month remain: --keep.")
+        raise click.UsageError("Set how many older revisions of each month remain, such as KEEP=2 (--keep 2).")
     with dg.build_resources({"lake": build_lake(Settings.from_env())}) as resources:
         lake, count = resources.lake, 0
         pinned = pinned_months(lake, SERVICES[service])
@@ -171,9 +171,13 @@ def revisions(service: str, month: str | None, keep: int | None, delete: bool) -
                 marks += ["pinned"] if pinned.get(name) == file.record.sha256 else []
                 click.echo(_revision_line(service, name, file.record, marks))
     if keep is not None:
-        click.echo(f"\n{'Deleted' if delete else 'To delete with DELETE=1'}: {count}.")
+        click.echo(f"{'Deleted' if delete else 'To delete with DELETE=1'}: {count}.")
+        if spared := sorted(pinned.keys() & set(months)):
+            click.echo(f"Not deleted are the files to which these months are pinned: {', '.join(spared)}.")
+    elif not count and month:
+        raise click.ClickException(f"The lake has no file of {service} {month}. Download it with make backfill first.")
     elif not count:
-        click.echo(f"{service} has no {'file of this month' if month else 'month with older revisions'} in the lake.")
+        click.echo(f"{service} has no month with older revisions in the lake.")
 
 
 def _revision_line(service: str, month: str, record: SourceRecord, marks: Sequence[str]) -> str:

@@ -24,6 +24,8 @@ def main() -> int:
         settings = Settings.from_env()
         if settings.catalog is None:
             raise SettingsError("TAXI_CATALOG is not set.", remedy="Set it to the catalog to clean up.")
+        if settings.catalog_keep_days is None:
+            print("No snapshot expires, because TAXI_CATALOG_KEEP_DAYS is not set.")  # noqa: T201  (output)
         from taxi_assets.storage.iceberg.iceberg_maintenance import clean_up  # noqa: PLC0415
 
         with dg.build_resources({"catalog": build_stores(settings)["catalog"]}) as resources:

@@ -457,7 +457,7 @@ def test_a_comparison_of_the_same_files_is_not_reported_again(deployment: Deploy
     compared(deployment, "green", "2020-01", "green 2020-01 was revised: 1 row added", "b", "a")
     assert deployment.tick("notify_revisions") == "Sent: The publisher revised: green 2020-01."
     compared(deployment, "green", "2020-01", "green 2020-01 was revised: 2 rows added", "b", "a")  # by other rules
-    repeated = "Nothing to report: the same revisions were compared again."
+    repeated = "Nothing to report: no other revisions than before were compared."
     assert [deployment.tick("notify_revisions") for _ in "12"] == [repeated, "Nothing to report."]
     compared(deployment, "green", "2020-01", "green 2020-01 was revised: 1 row removed", "a", "b")
     compared(deployment, "green", "2020-02", "green 2020-02 was revised: 1 row added", "b", "a")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -17,7 +18,7 @@ from taxi_assets_tests.pipeline_harness import data_versions, failure_messages, 
 from taxi_assets_tests.trips import csv_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 MONTH = "2020-10"
@@ -40,8 +41,9 @@ class JobRunner:
             )
         )
 
-    def run(self, *layers: str, **config: Any) -> dg.ExecuteInProcessResult:
-        raw = {"ops": {"raw__green_trips": {"config": config}}} if config else {}
+    def run(self, *layers: str, cleaning: Mapping[str, Any] | None = None, **config: Any) -> dg.ExecuteInProcessResult:
+        configured = {"raw__green_trips": config, "clean_green": cleaning}
+        raw = {"ops": {step: {"config": options} for step, options in configured.items() if options}}
         return self.defs.resolve_job_def("green").execute_in_process(
             instance=self.instance,
             partition_key=MONTH,
@@ -114,6 +116,19 @@ def test_skip_if_unchanged_continues_if_clean_has_a_version_that_the_warehouse_n
     result = runner.run(skip_downstream_if_unchanged=True)
     assert list(materializations(result)) == LAYER_KEYS
     assert data_versions(result) == data_versions(first)
+
+
+def test_skip_if_unchanged_continues_if_the_run_cleans_the_month_in_another_way(
+    runner: JobRunner, publisher: LoopbackPublisher
+) -> None:
+    runner.run()
+    publisher.publish(NAME, CONTENT.replace(b"N", b"Y"))
+    runner.run()
+    older = hashlib.sha256(CONTENT).hexdigest()[:12]
+    pinned = runner.run(skip_downstream_if_unchanged=True, cleaning={"revision": older})
+    assert failure_messages(pinned) == []
+    assert metadata_value(pinned, "clean/green_trips", "pinned_revision").startswith(older)
+    assert list(materializations(runner.run(skip_downstream_if_unchanged=True, cleaning={"rules": []}))) == LAYER_KEYS
 
 
 def test_run_config_is_validated_and_described(runner: JobRunner) -> None:

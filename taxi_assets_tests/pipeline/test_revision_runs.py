@@ -113,18 +113,30 @@ def test_the_comparison_of_a_month_that_was_revised_twice(deployment: Deployment
     assert len(frame) == len(rows)  # type: ignore[arg-type]
 
 
-def test_a_month_with_one_revision_is_not_materialized(deployment: Deployment, instance: dg.DagsterInstance) -> None:
+def test_a_month_with_one_revision_is_not_compared_and_says_so(
+    deployment: Deployment, instance: dg.DagsterInstance
+) -> None:
     load(deployment, LINES, instance)
-    result = compare(deployment, instance)
-    assert result.success
-    assert materializations(result) == {}
+    assert metadata_of(compare(deployment, instance)) == {
+        "nothing_to_compare": f"green {MONTH}: the lake has one revision, so there is nothing to compare."
+    }
     assert not (deployment.lake / "revisions").exists()
-    (event,) = instance.fetch_observations(dg.AssetKey(["revisions", "green_trips"]), limit=5).records
-    observed = event.asset_observation
-    assert observed is not None
-    assert observed.metadata["nothing_to_compare"].value == (
-        f"green {MONTH}: the lake has one revision, so there is nothing to compare."
+
+
+def test_a_first_run_of_all_assets_of_a_service_makes_the_report_of_the_month(
+    deployment: Deployment, instance: dg.DagsterInstance
+) -> None:
+    """Dagster skips what depends on an asset that is not materialized."""
+    load(deployment, LINES, instance)
+    defs = deployment.definitions()
+    job = dg.define_asset_job("all_of_green", dg.AssetSelection.groups("green"))
+    result = (
+        dg.Definitions.merge(defs, dg.Definitions(jobs=[job]))
+        .resolve_job_def("all_of_green")
+        .execute_in_process(instance=instance, partition_key=MONTH)
     )
+    assert result.success
+    assert (deployment.lake / "reports" / "green_trips" / MONTH / "report.html").exists()
 
 
 def test_a_month_that_was_cleaned_by_other_rules_is_compared_by_the_present_ones(

@@ -35,6 +35,9 @@ REVISION = "revision"
 NEWER, OLDER = "newer", "older"
 """Metadata keys under which a comparison stores the digest and the origin of each file."""
 
+NOTHING_TO_COMPARE = "nothing_to_compare"
+"""Metadata key of the materialization of a month without an older revision. It is not reported."""
+
 
 @dataclass(frozen=True)
 class RevisedMonth:
@@ -90,10 +93,12 @@ def revisions_sensor(notifiers: SecretStr, *, ui_url: str | None = None) -> dg.S
             return dg.SkipReason("Nothing to report.")
         context.update_cursor(str(found[-1][0]))
         new = [
-            _revised_month(service, record, ui_url) for _, service, record in found if not _is_repeated(context, record)
+            _revised_month(service, record, ui_url)
+            for _, service, record in found
+            if not _has_nothing_to_compare(record) and not _is_repeated(context, record)
         ]
         if not new:
-            return dg.SkipReason("Nothing to report: the same revisions were compared again.")
+            return dg.SkipReason("Nothing to report: no other revisions than before were compared.")
         return send(context, notifiers, revisions_message(new))
 
     return notify_revisions
@@ -106,6 +111,10 @@ def _materializations(
     wanted = dg.AssetRecordsFilter(asset, after_storage_id=after)
     limit, ascending = (1, False) if after is None else (EVENTS_PER_TICK, True)
     return context.instance.fetch_materializations(wanted, limit=limit, ascending=ascending).records
+
+
+def _has_nothing_to_compare(record: dg.EventLogRecord) -> bool:
+    return record.asset_materialization is not None and NOTHING_TO_COMPARE in record.asset_materialization.metadata
 
 
 def _is_repeated(context: dg.SensorEvaluationContext, record: dg.EventLogRecord) -> bool:
