@@ -25,7 +25,7 @@ BIN = Path(sys.executable).parent
 SECRET = "quite-secret"  # noqa: S105  (not a real secret)
 PARTS = [
     *("versions", "DAGSTER_HOME", "runs", "run launcher", "compute logs", "settings", "Google account", "lake"),
-    *("warehouse", "catalog", "publisher", "schedules", "notifiers", "code location", "outdated"),
+    *("warehouse", "catalog", "publisher", "schedules", "notifiers", "code location", "outdated", "pinned"),
 ]
 WITHOUT_INSTANCE = dict.fromkeys(
     ["runs", "run launcher", "compute logs", "outdated"], "skipped: fix DAGSTER_HOME first"

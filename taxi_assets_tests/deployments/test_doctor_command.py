@@ -165,7 +165,10 @@ def test_each_invalid_setting_is_one_line_and_checks_that_need_settings_are_skip
     assert faults(found).keys() == {"DAGSTER_HOME", "settings"}
     assert len(found["settings"]) == 1 + 3
     assert skipped(found) == WITHOUT_INSTANCE | dict.fromkeys(
-        ["Google account", "lake", "warehouse", "publisher", "schedules", "notifiers", "code location"],
+        [
+            *("Google account", "lake", "warehouse", "catalog", "publisher", "schedules", "notifiers"),
+            *("code location", "pinned"),
+        ],
         "skipped: fix settings first",
     )
 

@@ -92,8 +92,9 @@ def lake(checks: CheckRunner) -> str:
 
 def pinned(checks: CheckRunner) -> str:
     """Return the months that are pinned to a revision of their file, as the lake says."""
+    settings = checks.settings()
     checks.require("lake")
-    with dg.build_resources({"lake": build_lake(checks.settings())}) as resources:
+    with dg.build_resources({"lake": build_lake(settings)}) as resources:
         found = [
             f"{service.name} {month} ({sha256[:12]})"
             for service in SERVICES.values()
