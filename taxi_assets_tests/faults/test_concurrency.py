@@ -362,7 +362,8 @@ def test_a_backfill_and_runs_of_a_sensor_never_show_a_reader_a_mixture(
             backfill.kill()
     assert "runs succeeded" in message
     assert "green 2013-09 is not published" in message
-    added = observed.inventory() - names  # what a backfill computes too
+    # What a backfill computes too.
+    added = {name for name in observed.inventory() - names if f"/revisions/{MONTH}/" not in name}
     folders = ("marts/", "quality/", "raw/taxi_zones.", "reference/", "reports/", "snapshots/", "views.duckdb")
     derived = ("table ", *(f"{place}{folder}" for place in ("lake/", "object ") for folder in folders))
     assert all(name.startswith(derived) for name in added), added
