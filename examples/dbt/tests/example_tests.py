@@ -21,7 +21,7 @@ def commands(page: str) -> list[str]:
 
 ((TRY_IT,), (BUILD_AND_FRESHNESS, BUILD_MONTH)) = commands("examples/dbt/README.md"), commands("docs/how-to/dbt.md")
 BUILD, FRESHNESS = BUILD_AND_FRESHNESS.splitlines()
-PLATFORM = {"raw", "clean", "quarantine", "warehouse", "reports"}
+PLATFORM = {"raw", "clean", "quarantine", "warehouse", "reports", "revisions"}
 
 
 def failed(results: Mapping[str, str]) -> dict[str, str]:
