@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from taxi_assets.storage.warehouse.base_warehouse import Warehouse
 
 _PUBLISHED = "published"
-_ICEBERG = "iceberg"
-_IN_LAKE = {"raw", "clean", "quarantine", "reports", "revisions"}
+_IN_LAKE = {"raw", "clean", "quarantine", "reports", "revisions", "iceberg"}
 """The first parts of the keys of assets in the lake. Their objects have the asset key as prefix."""
 
 
@@ -50,7 +49,7 @@ def with_deployment_attributes(
             location, kinds = {}, frozenset[str]()
         elif spec.key == VIEWS:
             location, kinds = metadata.lake_uri(lake.uri(VIEWS_KEY)), lake.kinds
-        elif spec.key.path[0] in {*_IN_LAKE, _ICEBERG}:
+        elif spec.key.path[0] in _IN_LAKE:
             location, kinds = metadata.lake_uri(lake.uri("/".join(spec.key.path))), lake.kinds
         else:
             location, kinds = metadata.table_location(warehouse, spec.key.path[-1]), frozenset({warehouse.kind})

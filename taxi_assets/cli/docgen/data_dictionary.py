@@ -69,14 +69,7 @@ def _quarantine() -> str:
 def _revisions() -> str:
     published = {column.name for service in SERVICES.values() for column in service.published_columns}
     columns = [column for column in revision_columns(SERVICES["yellow"]) if column.name not in published]
-    return "\n".join(
-        [
-            "## revisions\n",
-            f"{_REVISIONS}\n",
-            _columns(columns),
-            "",
-        ]
-    )
+    return "\n".join(["## revisions\n", f"{_REVISIONS}\n", _columns(columns), ""])
 
 
 def _zones() -> str:
