@@ -217,9 +217,11 @@ def test_the_pinned_revision_is_never_deleted_and_the_commands_show_it(
     assert command("--month", MONTH) == listed
     assert stores.pinned(_checks()) == f"green {MONTH} ({first}); automation leaves them alone"
 
-    assert [line.split()[2] for line in command("--keep", "0")[:-1]] == [second]
+    spared = f"Not deleted are the files to which these months are pinned: {MONTH}."
+    to_delete, *rest = command("--keep", "0")
+    assert (to_delete.split()[2], rest) == (second, ["To delete with DELETE=1: 1.", spared])
     assert command() == listed
-    assert command("--keep", "0", "--delete")[-1] == "Deleted: 1."
+    assert command("--keep", "0", "--delete")[-2:] == ["Deleted: 1.", spared]
     assert [line.split()[2] for line in command()] == [third, first]
     assert month.run().success
     month.run(revision="present")
