@@ -61,6 +61,11 @@ def publish_and_commit(
     return commit(catalog, month, clean, run_id=run_id)
 
 
+def table_folder(catalog: IcebergCatalog) -> str:
+    """Return the folder of the table in the lake, such as iceberg/green_trips-3f1c9a0b7d52."""
+    return catalog.open().load_table("taxi.green_trips").location().removeprefix(f"{lake_root(catalog.lake)}/")
+
+
 def content_of(trips: Any) -> Content:
     """Return the content of a table in memory."""
     found = trips.group_by("data_month").aggregate([("source_row", "count"), ("total_amount", "sum")])

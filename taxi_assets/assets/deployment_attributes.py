@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from taxi_assets.storage.lake.base_lake import Lake
     from taxi_assets.storage.warehouse.base_warehouse import Warehouse
 
-_PUBLISHED = "published"
-_IN_LAKE = {"raw", "clean", "quarantine", "reports", "revisions", "iceberg"}
+_PUBLISHED, _ICEBERG = "published", "iceberg"
+_IN_LAKE = {"raw", "clean", "quarantine", "reports", "revisions"}
 """The first parts of the keys of assets in the lake. Their objects have the asset key as prefix."""
 
 
@@ -34,8 +34,9 @@ def with_deployment_attributes(
     """Return the assets with their owners, their address, the kind of their store, and their layer.
 
     An asset in the lake has the metadata `dagster/uri`; a table `dagster/table_name` and `dagster/storage_kind`. An
-    asset of the publisher has no address. The layer is a kind too, because boxes of the UI's graph show only kinds and
-    the last part of the key, which all assets of a service share.
+    asset of the publisher has no address, and that of an Iceberg table is known only after it has been created. The
+    layer is a kind too, because boxes of the UI's graph show only kinds and the last part of the key, which all assets
+    of a service share.
 
     Args:
         assets: The assets of the platform.
@@ -45,8 +46,11 @@ def with_deployment_attributes(
     """
 
     def add(spec: dg.AssetSpec) -> dg.AssetSpec:
+        location: dict[str, str]
         if spec.key.path[0] == _PUBLISHED:
             location, kinds = {}, frozenset[str]()
+        elif spec.key.path[0] == _ICEBERG:
+            location, kinds = {}, lake.kinds
         elif spec.key == VIEWS:
             location, kinds = metadata.lake_uri(lake.uri(VIEWS_KEY)), lake.kinds
         elif spec.key.path[0] in _IN_LAKE:

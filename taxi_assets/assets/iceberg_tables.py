@@ -101,7 +101,7 @@ def _metadata(committed: CommittedMonth) -> dict[str, Any]:
         **metadata.size_metadata(rows=committed.rows),
         "outcome": "committed" if committed.is_new else "unchanged",
         "snapshot_id": str(committed.snapshot_id),  # a number of this size loses digits in the UI
-        "table_location": committed.location,
+        **metadata.lake_uri(committed.location),
         "metadata_location": committed.metadata_location,
         "sha256": committed.sha256,
     }

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from taxi_assets.storage.iceberg import iceberg_maintenance, month_commit
+from taxi_assets.errors import CatalogConfigurationError
+from taxi_assets.storage.iceberg import iceberg_catalog, iceberg_maintenance, month_commit
 from taxi_assets.storage.iceberg.iceberg_maintenance import clean_up
 from taxi_assets.storage.lake.objects import ParquetPartition
 from taxi_assets.tlc.month import Month
@@ -19,6 +20,7 @@ from taxi_assets_tests.iceberg_tables import (
     open_catalog,
     publish_and_commit,
     table_content,
+    table_folder,
 )
 from taxi_assets_tests.trips import publish_generated_month
 
@@ -55,7 +57,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def data_files(catalog: IcebergCatalog) -> list[str]:
-    return [*catalog.lake.sizes_in("iceberg/green_trips/data/data_month=2021-01-01")]
+    return [*catalog.lake.sizes_in(f"{table_folder(catalog)}/data/data_month=2021-01-01")]
 
 
 def test_nothing_is_deleted_by_default_even_after_years(catalog: IcebergCatalog, later: Any) -> None:
@@ -132,3 +134,36 @@ def test_the_link_to_an_old_file_of_the_lake_is_not_taken_for_an_old_file(
 
 def test_a_table_that_does_not_exist_has_nothing_to_clean_up(catalog: IcebergCatalog) -> None:
     assert clean_up(catalog, SOURCE, 1) == (0, 0)
+
+
+@pytest.mark.parametrize("is_older", [False, True], ids=["new tables", "a table of an older version"])
+def test_the_cleanup_of_a_catalog_deletes_no_file_of_another_catalog_on_the_same_lake(
+    catalog: IcebergCatalog, tmp_path: Path, later: Any, monkeypatch: pytest.MonkeyPatch, *, is_older: bool
+) -> None:
+    """Older versions put the table of each catalog into the same folder, whose name has no suffix."""
+    (tmp_path / "other").mkdir()
+    other = open_catalog(catalog.lake, tmp_path / "other")
+    if is_older:
+        with monkeypatch.context() as patched:
+            patched.setattr(iceberg_catalog, "new_folder", lambda source: f"iceberg/{source.name}")
+            publish_and_commit(other, JANUARY, 50)
+        assert table_folder(other) == "iceberg/green_trips"
+    committed = [publish_and_commit(each, JANUARY, rows) for rows in (50, 40) for each in (catalog, other)]
+    later(11)
+    expired, deleted = clean_up(catalog, SOURCE, 10)
+    assert (expired, deleted >= 2) == (1, True)
+    assert [sum(n for n, _ in table_content(other, c.snapshot_id).values()) for c in committed[1::2]] == [50, 40]
+    assert clean_up(other, SOURCE, 10)[0] == 1
+    assert table_content(catalog) == table_content(other) == lake_content(catalog.lake, JANUARY)
+    assert len(data_files(catalog)) == len(data_files(other)) == 1
+
+
+def test_no_file_is_deleted_in_a_folder_that_has_other_files_of_the_lake(
+    catalog: IcebergCatalog, later: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(iceberg_catalog, "new_folder", lambda _: "clean")
+    publish_and_commit(catalog, JANUARY, 50)
+    later(11)
+    with pytest.raises(CatalogConfigurationError, match=r"/clean of an Iceberg table may contain other files"):
+        clean_up(catalog, SOURCE, 10)
+    assert table_content(catalog) == lake_content(catalog.lake, JANUARY)

@@ -17,6 +17,8 @@ from taxi_assets.errors import (
 )
 from taxi_assets.storage.iceberg import month_commit
 from taxi_assets.storage.iceberg.iceberg_catalog import translate_catalog_errors
+from taxi_assets.storage.iceberg.iceberg_maintenance import _changed_times
+from taxi_assets.storage.iceberg.iceberg_names import lake_root
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.schema import Column, ColumnType
 from taxi_assets_tests.iceberg_tables import (
@@ -30,6 +32,7 @@ from taxi_assets_tests.iceberg_tables import (
     publish_and_commit,
     pyiceberg_content,
     table_content,
+    table_folder,
 )
 from taxi_assets_tests.trips import publish_generated_month
 
@@ -64,8 +67,8 @@ def test_a_month_is_one_snapshot_that_names_the_run_and_the_versions(catalog: Ic
 def test_the_data_file_is_the_object_of_the_lake_under_a_name_with_its_digest(catalog: IcebergCatalog) -> None:
     committed = publish_and_commit(catalog, JANUARY, 50)
     (task,) = catalog.open().load_table("taxi.green_trips").scan().plan_files()
-    key = f"iceberg/green_trips/{task.file.file_path.partition('/iceberg/green_trips/')[2]}"
-    assert f"/data_month=2021-01-01/{committed.sha256[:16]}-" in key
+    key = task.file.file_path.removeprefix(f"{lake_root(catalog.lake)}/")
+    assert key.startswith(f"{table_folder(catalog)}/data/data_month=2021-01-01/{committed.sha256[:16]}-")
     assert catalog.lake.has_digest(key, sha256=committed.sha256)
     assert catalog.lake.has_digest(SOURCE.key(JANUARY), sha256=committed.sha256)
 
@@ -101,6 +104,30 @@ def test_independent_readers_travel_to_each_snapshot(catalog: IcebergCatalog, tm
     table = independent_table(tmp_path)
     assert {snapshot_id: pyiceberg_content(table, snapshot_id) for snapshot_id in expected} == expected
     assert {snapshot_id: polars_content(table, snapshot_id) for snapshot_id in expected} == expected
+
+
+def test_of_two_runs_that_create_the_table_at_once_the_loser_uses_the_winners_and_leaves_no_file(
+    catalog: IcebergCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake_class: Any = type(catalog.lake)
+    publish = lake_class.publish
+
+    def after_another_run(lake: Any, file: Any, key: str, **options: Any) -> None:
+        if "/metadata/" in key:
+            monkeypatch.setattr(lake_class, "publish", publish)
+            publish_and_commit(catalog, FEBRUARY, 20, run_id="the-other-run")
+        publish(lake, file, key, **options)
+
+    monkeypatch.setattr(lake_class, "publish", after_another_run)
+    publish_and_commit(catalog, JANUARY, 50)
+    assert table_content(catalog) == lake_content(catalog.lake, JANUARY, FEBRUARY)
+    clean_files = {SOURCE.key(JANUARY), SOURCE.key(FEBRUARY)}
+    outside = {key for key in all_keys(catalog.lake) if not key.startswith(f"{table_folder(catalog)}/")}
+    assert outside == clean_files
+
+
+def all_keys(lake: Any) -> list[str]:
+    return [*_changed_times(lake, "iceberg"), *_changed_times(lake, "clean")]
 
 
 def test_a_month_without_rows_replaces_one_with_rows_and_the_other_way_round(catalog: IcebergCatalog) -> None:

@@ -77,6 +77,7 @@ def test_a_run_commits_the_month_and_a_revised_month_is_a_second_snapshot(deploy
     recorded = materializations(result)["iceberg/green_trips"].metadata
     assert recorded["snapshot_id"].value == str(newest.snapshot_id)
     assert recorded["metadata_location"].value == table.metadata_location
+    assert recorded["dagster/uri"].value == table.location()
     assert newest.summary["taxi.run-id"] == result.run_id
     assert newest.summary["taxi.raw-sha256"] == metadata_value(result, "raw/green_trips", "sha256")
 

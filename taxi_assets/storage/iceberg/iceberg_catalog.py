@@ -15,7 +15,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from taxi_assets.errors import CatalogConfigurationError, CatalogUnreachableError, TaxiAssetsError
-from taxi_assets.storage.iceberg.iceberg_names import CATALOG, FOLDER, NAMESPACE, lake_root, table_name
+from taxi_assets.storage.iceberg.iceberg_names import CATALOG, NAMESPACE, lake_root, new_folder, table_name
 from taxi_assets.storage.lake.base_lake import Lake
 from taxi_assets.storage.lake_tables import LakeTable
 from taxi_assets.tlc.parquet_io import STATISTICS_COLUMNS
@@ -98,14 +98,19 @@ class IcebergCatalog(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dags
         return table
 
     def _create_table(self, catalog: "Catalog", source: LakeTable) -> "Table":
-        from pyiceberg.exceptions import NamespaceAlreadyExistsError, TableAlreadyExistsError  # noqa: PLC0415
+        from pyiceberg.exceptions import (  # noqa: PLC0415
+            CommitFailedException,
+            NamespaceAlreadyExistsError,
+            TableAlreadyExistsError,
+        )
         from sqlalchemy.exc import IntegrityError  # noqa: PLC0415
 
         name = table_name(source)
         with suppress(NamespaceAlreadyExistsError, IntegrityError):  # another run has created it just now
             catalog.create_namespace(NAMESPACE)
-        location = f"{lake_root(self.lake)}/{FOLDER}/{source.name}"
-        with suppress(TableAlreadyExistsError):
+        folder = new_folder(source)
+        location = f"{lake_root(self.lake)}/{folder}"
+        try:
             creation = catalog.create_table_transaction(
                 name, described_schema(source), location=location, properties=_properties(source)
             )
@@ -113,6 +118,12 @@ class IcebergCatalog(dg.ConfigurableResource):  # type: ignore[type-arg]  # Dags
                 partitions.add_identity(_PARTITION_COLUMN)
                 mapping = creation.table_metadata.schema().name_mapping
                 creation.set_properties({_NAME_MAPPING: mapping.model_dump_json()})
+        except (TableAlreadyExistsError, CommitFailedException):  # the same
+            table = catalog.load_table(name)
+            if not table.metadata_location.startswith(f"{location}/"):  # no catalog names the files of this attempt
+                for key in self.lake.sizes_in(f"{folder}/metadata"):
+                    self.lake.delete(key)
+            return table
         return catalog.load_table(name)
 
 

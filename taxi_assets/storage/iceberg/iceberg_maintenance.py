@@ -8,8 +8,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from taxi_assets.errors import CatalogConfigurationError
 from taxi_assets.storage.iceberg.iceberg_catalog import translate_catalog_errors
-from taxi_assets.storage.iceberg.iceberg_names import FOLDER, lake_root, table_name
+from taxi_assets.storage.iceberg.iceberg_names import FOLDER, key_in_lake, lake_root, table_name
 from taxi_assets.storage.lake.local_lake import LocalLake
 
 if TYPE_CHECKING:
@@ -44,8 +45,10 @@ def clean_up(catalog: IcebergCatalog, source: LakeTable, keep_days: int | None) 
     with translate_catalog_errors(f"The table {name} cannot be cleaned up"):
         if not opened.table_exists(name):
             return 0, 0
-        expired = 0 if keep_days is None else _expire(opened.load_table(name), dt.timedelta(days=keep_days))
-        found = _changed_times(lake, f"{FOLDER}/{source.name}")
+        table = opened.load_table(name)
+        folder = _folder(lake, table)
+        expired = 0 if keep_days is None else _expire(table, dt.timedelta(days=keep_days))
+        found = _changed_times(lake, folder)
         # Read after the listing: a file that a run commits in between is needed.
         needed = _needed_files(opened.load_table(name))
         oldest = dt.datetime.now(dt.UTC) - ORPHAN_AGE
@@ -53,6 +56,22 @@ def clean_up(catalog: IcebergCatalog, source: LakeTable, keep_days: int | None) 
         for key in orphans:
             lake.delete(key)
     return expired, len(orphans)
+
+
+def _folder(lake: Lake, table: Table) -> str:
+    """Return the folder of a table in the lake, which no other table has.
+
+    Raises:
+        CatalogConfigurationError: The folder is not one for the files of a single table.
+    """
+    folder = key_in_lake(lake_root(lake), table.location())
+    if not folder.startswith(f"{FOLDER}/"):
+        raise CatalogConfigurationError(
+            f"The folder {table.location()} of an Iceberg table may contain other files of the lake, so none is "
+            "deleted.",
+            remedy=f"Drop the table from the catalog. The next run creates it in the folder {FOLDER} of the lake.",
+        )
+    return folder
 
 
 def _expire(table: Table, age: dt.timedelta) -> int:

@@ -11,8 +11,8 @@ from weakref import WeakValueDictionary
 
 from pyiceberg.io import FileIO, InputFile, InputStream, OutputFile, OutputStream
 
-from taxi_assets.errors import CatalogConfigurationError, LakeObjectMissingError
-from taxi_assets.storage.iceberg.iceberg_names import lake_root
+from taxi_assets.errors import LakeObjectMissingError
+from taxi_assets.storage.iceberg.iceberg_names import key_in_lake, lake_root
 
 if TYPE_CHECKING:
     from taxi_assets.storage.lake.base_lake import Lake
@@ -47,12 +47,7 @@ class LakeFileIO(FileIO):
 
     def _file(self, location: str) -> _LakeFile:
         root = self.properties[_ROOT]
-        if not location.startswith(f"{root}/"):
-            raise CatalogConfigurationError(
-                f"The file {location} of an Iceberg table is outside the lake {root}.",
-                remedy="Set TAXI_LAKE to the lake in which the table was created, or drop the table from the catalog.",
-            )
-        return _LakeFile(location, _lakes[root], location.removeprefix(f"{root}/"))
+        return _LakeFile(location, _lakes[root], key_in_lake(root, location))
 
 
 class _LakeFile(InputFile, OutputFile):

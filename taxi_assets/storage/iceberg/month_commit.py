@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from taxi_assets.errors import CatalogUnreachableError, ConcurrentUpdateError
 from taxi_assets.storage.iceberg.iceberg_catalog import translate_catalog_errors
-from taxi_assets.storage.iceberg.iceberg_names import FOLDER, lake_root, table_name
+from taxi_assets.storage.iceberg.iceberg_names import key_in_lake, lake_root, table_name
 from taxi_assets.storage.lake.base_lake import conflict_error, missing_error
 
 if TYPE_CHECKING:
@@ -86,7 +86,8 @@ def commit_month(
             return _committed(table, before[0], sha256, is_new=False)
         _require_current(lake, key, version)
         # A new name for each commit: while a run prepares one, no cleanup takes its file for an old one.
-        target = f"{FOLDER}/{source.name}/data/data_month={month.start}/{sha256[:16]}-{uuid.uuid4().hex[:8]}.parquet"
+        folder = key_in_lake(lake_root(lake), table.location())
+        target = f"{folder}/data/data_month={month.start}/{sha256[:16]}-{uuid.uuid4().hex[:8]}.parquet"
         lake.copy_object(key, target, version=version, run_id=run_id)
         summary = {RUN: run_id, DIGEST: sha256, **properties}
         error = _replace(table, month, before, f"{lake_root(lake)}/{target}", summary)
