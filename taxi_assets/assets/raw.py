@@ -12,6 +12,7 @@ from taxi_assets import metadata
 from taxi_assets.assets.code_versions import AS_PUBLISHED
 from taxi_assets.assets.run_config import RawConfig
 from taxi_assets.automation.publication.materializations import warehouse_digests
+from taxi_assets.automation.publication.run_tags import UNCOMPARED_TAG
 from taxi_assets.automation.step_failures import as_failures
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.resources.publisher import PublisherResource
@@ -61,6 +62,9 @@ def raw_asset(service: Service, retry: dg.RetryPolicy | None = None) -> dg.Asset
                 **contents,
             }
             digest, steps = file.record.sha256, cast("Mapping[str, Any]", context.run.run_config.get("ops", {}))
+            # Before the materialization, which automation may detect at once.
+            if Revisions(lake, prefix).is_uncompared(digest):
+                context.instance.add_run_tags(context.run.run_id, {UNCOMPARED_TAG: digest[:12]})
             if (
                 config.skip_downstream_if_unchanged
                 and f"clean_{service.name}" not in steps  # the run may ask for other clean trips

@@ -18,7 +18,8 @@ _DESCRIPTION = f"""`{VIEWS_KEY}` in the lake: a DuckDB file with a view for each
 
 Open it read-only with a DuckDB client or a BI tool, at any time. The views are in the schema `{VIEWS_SCHEMA}`. They
 have the names of the warehouse's tables, such as `green_trips` and `zone_day`. Rejected rows are in views such as
-`green_trips_quarantine`. If the lake is a folder, the views show the lake as it was when the asset was materialized.
+`green_trips_quarantine`, and rows that differ between two revisions of a month in views such as
+`green_trips_revisions`. If the lake is a folder, the views show the lake as it was when the asset was materialized.
 They stay readable for at least a day after the next materialization. In a bucket, each query reads the current
 objects."""
 

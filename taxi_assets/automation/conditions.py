@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from taxi_assets.automation.publication.run_tags import PINNED_TAG
+from taxi_assets.automation.publication.run_tags import PINNED_TAG, UNCOMPARED_TAG
 from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets.tlc.zones import ZONES_TABLE
 
@@ -49,8 +49,10 @@ def on_upstream_change() -> dg.AutomationCondition[dg.AssetKey]:
 
 def on_raw_change() -> dg.AutomationCondition[dg.AssetKey]:
     """Return the condition of the clean layer: like `on_upstream_change`, but never for a month that is pinned."""
-    # The pin is in the lake. The run that cleaned the month has copied it to its tags.
-    pinned = _AUTOMATION.executed_with_tags(tag_keys={PINNED_TAG})
+    # The pin is in the lake. The run that cleaned the month has copied it to its tags. Not `executed_with_tags()`: it
+    # is true only for the partition that was materialized last of all.
+    is_pin = _AUTOMATION.all_new_updates_have_run_tags(tag_keys={PINNED_TAG})
+    pinned = is_pin.since(_AUTOMATION.newly_updated() & ~is_pin)
     return (on_upstream_change() & ~pinned).with_label("the raw file changed, and the month is not pinned")
 
 
@@ -88,7 +90,10 @@ def on_revision(service: Service) -> dg.AutomationCondition[dg.AssetKey]:
     that downloaded the file has cleaned it.
     """
     is_first_file = (~_AUTOMATION.missing()).newly_true()
-    revised = _AUTOMATION.any_deps_match(_AUTOMATION.data_version_changed() & ~is_first_file)
+    # A month can be loaded and revised between two evaluations. The lake has both files, and the run has found them.
+    # Not `executed_with_tags()`: it is true only for the partition that was materialized last of all.
+    uncompared = _AUTOMATION.any_new_update_has_run_tags(tag_keys={UNCOMPARED_TAG})
+    revised = _AUTOMATION.any_deps_match(_AUTOMATION.data_version_changed() & (~is_first_file | uncompared))
     return (
         _not_yet_requested(revised.allow(dg.AssetSelection.assets(["raw", service.table])))
         & ~_AUTOMATION.any_deps_in_progress()

@@ -300,7 +300,7 @@ def _select_months(
     missing = [month for month in selected if month not in set(months)]
     if missing:
         raise missing_error(
-            f"{asset} is not stored for {list_months(missing)} in {place}.",
+            f"{asset} is not stored for {list_months(missing)} in {place}.{_one_revision(asset)}",
             remedy=f"Materialize the asset for these months, or choose others. Stored: {list_months(months)}.",
         )
     return selected
@@ -309,9 +309,13 @@ def _select_months(
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 
+def _one_revision(asset: str) -> str:
+    return " A month with only one revision has no file." if asset.startswith("revisions/") else ""
+
+
 def _not_stored_error(asset: str, place: str) -> LakeObjectMissingError:
     return LakeObjectMissingError(
-        f"{asset} is not stored in the lake: {place} contains no file.",
+        f"{asset} is not stored in the lake: {place} contains no file.{_one_revision(asset)}",
         remedy="Materialize the asset, or set TAXI_LAKE to the lake that contains it: a folder, or gs://bucket/prefix.",
     )
 

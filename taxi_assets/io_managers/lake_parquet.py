@@ -5,6 +5,8 @@ from contextlib import ExitStack
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
+import pyarrow.dataset
 import pyarrow.parquet
 
 from taxi_assets import metadata
@@ -23,6 +25,8 @@ from taxi_assets.io_managers.asset_context import (
 )
 from taxi_assets.storage.lake.base_lake import Lake
 from taxi_assets.storage.lake.objects import ParquetPartition, StagedParquet
+from taxi_assets.storage.lake.revisions import months_with_one_revision
+from taxi_assets.storage.lake_tables import lake_tables
 from taxi_assets.storage.parquet_rows import ASSET, open_files, read_owner, write_rows
 from taxi_assets.storage.table_values import OUTPUT_TYPES, is_output_type, load_dataset, open_rows, type_name
 from taxi_assets.tlc.services.registry import SERVICES
@@ -100,7 +104,7 @@ class LakeParquetIOManager(dg.ConfigurableIOManager):
                 return {key: ParquetPartition.get(self.lake, prefix) for key, prefix in prefixes.items()}
             if by_partition:
                 return {key: load_dataset(self._open({key: file}), type_) for key, file in files.items()}
-            return load_dataset(self._open(files), type_)
+            return load_dataset(self._open(files) if files else _no_rows(context.asset_key), type_)
 
     def _files(self, context: dg.InputContext) -> dict[str, str]:
         """Return the object keys by partition key, in partition order; without the missing ones, if that is allowed."""
@@ -110,13 +114,27 @@ class LakeParquetIOManager(dg.ConfigurableIOManager):
         files = {key: f"{object_prefix_of(context, key)}.parquet" for key in keys}
         missing = [key for key, file in files.items() if self.lake.version(file) is None]
         if missing and not allows_missing_partitions(context):
-            raise LakeObjectMissingError(
-                f"{context.asset_key.to_user_string()} is not in the lake for {list_keys(missing)}: "
-                f"{self.lake.uri(files[missing[0]])} does not exist.",
-                remedy=f"Materialize {context.asset_key.to_user_string()} for these partitions first. To read only the "
-                "others, add the metadata allow_missing_partitions: true to the input.",
-            )
+            raise self._missing_error(context.asset_key, {key: files[key] for key in missing})
         return {key: file for key, file in files.items() if key not in missing}
+
+    def _missing_error(self, asset: dg.AssetKey, missing: Mapping[str, str]) -> LakeObjectMissingError:
+        """Build the error for partitions that an asset lacks; their object keys are given by partition key."""
+        service = next((each for each in SERVICES.values() if asset.path == ["revisions", each.table]), None)
+        alone = months_with_one_revision(self.lake, service, missing) if service else []
+        others = [key for key in missing if key not in alone]
+        name, problems, remedies = asset.to_user_string(), [], []
+        if others:
+            uri = self.lake.uri(missing[others[0]])
+            problems.append(f"{name} is not in the lake for {list_keys(others)}: {uri} does not exist.")
+            remedies.append(f"Materialize {name} for these partitions first.")
+        if alone:
+            problems.append(
+                f"{name} has no file for {list_keys(alone)}: the lake has only one revision of "
+                f"{'each of these months' if len(alone) > 1 else 'this month'}, so there is nothing to compare."
+            )
+        wish = "read only the others" if others else "get no rows for such a month"
+        remedies.append(f"To {wish}, add the metadata allow_missing_partitions: true to the input.")
+        return LakeObjectMissingError(" ".join(problems), remedy=" ".join(remedies))
 
     def _open(self, files: Mapping[str, str]) -> Any:
         with ExitStack() as opened:
@@ -157,6 +175,12 @@ class LakeParquetIOManager(dg.ConfigurableIOManager):
                 remedy="Rename the asset, or move the file elsewhere.",
             )
         return version
+
+
+def _no_rows(asset: dg.AssetKey) -> Any:
+    """Return a dataset without rows. Its columns are those of the platform's table; for an asset of yours, none."""
+    tables = (table.schema for table in lake_tables() if table.asset == asset.to_user_string())
+    return pyarrow.dataset.dataset(next(tables, pa.schema([])).empty_table())
 
 
 def _require_own_folder(asset: dg.AssetKey) -> None:

@@ -1,7 +1,7 @@
 """The tables that readers find in the lake as Parquet, with one schema for all months of a table.
 
-Trips and quarantine are written to the lake first. The taxi zones, the quality table and the marts are tables of the
-warehouse. The lake has copies of them, so that readers of the lake need no warehouse.
+Trips, quarantine and revisions are written to the lake first. The taxi zones, the quality table and the marts are
+tables of the warehouse. The lake has copies of them, so that readers of the lake need no warehouse.
 
 Belongs here: names, keys, columns and descriptions of these tables, and writing a copy. Does not belong here: the views
 over them (`duckdb_views.py`).
@@ -18,6 +18,7 @@ from taxi_assets.reports.quality_metrics import COLUMNS as QUALITY_COLUMNS
 from taxi_assets.storage.parquet_rows import ASSET, write_rows
 from taxi_assets.storage.table_values import Rows
 from taxi_assets.tlc.cleaning.quarantine import QUARANTINE_COLUMNS
+from taxi_assets.tlc.revision_report import revision_columns
 from taxi_assets.tlc.schema import build_arrow_schema
 from taxi_assets.tlc.services.registry import SERVICES
 from taxi_assets.tlc.zones import ZONE_COLUMNS, ZONES_TABLE
@@ -123,7 +124,7 @@ def mart_table(mart: Mart) -> LakeTable:
 
 
 def lake_tables() -> list[LakeTable]:
-    """Return all tables: trips and quarantine of each service, taxi zones, marts and quality."""
+    """Return all tables: trips, quarantine and revisions of each service, taxi zones, marts and quality."""
     trips = [
         table
         for service in SERVICES.values()
@@ -134,6 +135,12 @@ def lake_tables() -> list[LakeTable]:
                 f"quarantine/{service.table}",
                 f"{service.title}: rejected rows, each with all its reasons and its original text.",
                 QUARANTINE_COLUMNS,
+            ),
+            LakeTable(
+                f"{service.table}_revisions",
+                f"revisions/{service.table}",
+                f"{service.title}: rows that differ between the two newest revisions of a month.",
+                tuple(revision_columns(service)),
             ),
         )
     ]

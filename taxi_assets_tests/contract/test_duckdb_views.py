@@ -97,7 +97,12 @@ def test_every_table_in_the_lake_has_a_view_with_its_rows_columns_and_comments(l
     publish(QUALITY, lake, quality_frame([month.report]))
     for mart in marts().values():
         publish(mart_table(mart), lake, pd.DataFrame(columns=[c.name for c in mart.columns]), MONTH)
+    for table in lake_tables():
+        if table.asset.startswith("revisions/"):
+            row = {column.name: None for column in table.columns} | {"data_month": MONTH.start, "change": "added"}
+            publish(table, lake, pd.DataFrame([row]), MONTH)
     names = publish_views(lake, run_id="a run")
+    assert {"green_trips", "green_trips_revisions"} <= {*names}
     with closing(open_views(lake)) as connection:
         for table in lake_tables():
             if table.name not in names:

@@ -9,14 +9,16 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
+from dagster._core.events import StepMaterializationData
 
 from taxi_assets.addresses import DuckDBAddress, FolderAddress
+from taxi_assets.automation.publication.run_tags import UNCOMPARED_TAG
 from taxi_assets.build import build_definitions, build_service_assets
 from taxi_assets.settings import Settings
 from taxi_assets.tlc.services.green import GREEN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
 QUALITY = "quality/month_quality"
 VIEWS = "views/duckdb"
@@ -39,6 +41,22 @@ class AutomationHarness:
         self.instance.report_runless_asset_event(
             dg.AssetMaterialization(key, partition=month, tags={DATA_VERSION_TAG: data})
         )
+
+    def materialize_in_run(self, keys: Sequence[dg.AssetKey], month: str, data: str, tags: Mapping[str, str]) -> None:
+        """Record a successful run of the job `green` with these tags that has materialized the assets."""
+        job = self.defs.resolve_job_def("green")
+        run = self.instance.create_run_for_job(job, tags={"dagster/partition": month}, asset_selection=frozenset(keys))
+        self.instance.add_run_tags(run.run_id, {**tags})
+        for key in keys:
+            materialization = dg.AssetMaterialization(key, partition=month, tags={DATA_VERSION_TAG: data})
+            event = dg.DagsterEvent(
+                dg.DagsterEventType.ASSET_MATERIALIZATION.value,
+                job_name=job.name,
+                event_specific_data=StepMaterializationData(materialization),
+            )
+            self.instance.report_dagster_event(event, run_id=run.run_id)
+        for status in (dg.DagsterEventType.RUN_START, dg.DagsterEventType.RUN_SUCCESS):
+            self.instance.report_dagster_event(dg.DagsterEvent(status.value, job_name=job.name), run_id=run.run_id)
 
     def fail_check(self, key: dg.AssetKey, month: str) -> None:
         """Report a failed blocking check of the month's last materialization."""
@@ -287,6 +305,29 @@ def test_a_month_is_compared_when_other_bytes_have_replaced_its_file(harness: Au
     assert harness.tick(REVISIONS) == {f"{REVISIONS} 2023-01", f"{REVISIONS} 2023-02"}
     assert harness.tick(REVISIONS) == set()
     harness.materialize(CLEAN, "2023-01", "other rules")
+    assert harness.tick(REVISIONS) == set()
+
+
+def test_a_month_that_is_loaded_and_revised_between_two_ticks_is_compared_once(harness: AutomationHarness) -> None:
+    def download(month: str, data: str, *, uncompared: bool) -> None:
+        harness.materialize_in_run([RAW], month, data, {UNCOMPARED_TAG: data} if uncompared else {})
+
+    download("2020-01", "a", uncompared=False)
+    harness.tick()
+    download("2023-01", "a", uncompared=False)
+    download("2023-01", "b", uncompared=True)
+    download("2023-01", "b", uncompared=True)  # the same bytes again
+    download("2023-02", "a", uncompared=False)  # never replaced
+    download("2023-02", "a", uncompared=False)
+    assert harness.tick(REVISIONS) == {f"{REVISIONS} 2023-01"}
+    assert harness.tick(REVISIONS) == set()
+    download("2023-01", "b", uncompared=True)  # before the comparison has ended
+    assert harness.tick(REVISIONS) == set()
+    harness.materialize(dg.AssetKey.from_user_string(REVISIONS), "2023-01", "a and b")
+    download("2023-01", "b", uncompared=False)
+    assert harness.tick(REVISIONS) == set()
+    download("2023-01", "c", uncompared=True)
+    assert harness.tick(REVISIONS) == {f"{REVISIONS} 2023-01"}
     assert harness.tick(REVISIONS) == set()
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import datetime as dt
 
 import dagster as dg
-from dagster._core.definitions.data_version import DATA_VERSION_TAG
-from dagster._core.events import StepMaterializationData
 
 from taxi_assets.automation.publication.run_tags import PINNED_TAG
 from taxi_assets_tests.definitions.publication_harness import PublicationHarness, harness, instance
@@ -53,33 +51,16 @@ def test_a_changed_raw_file_requests_no_month_that_is_pinned(
             automation.materialize(key, month, "a")
     assert automation.tick(clean) == set()
 
-    _materialize_in_run(automation, MONTH, "pinned", {PINNED_TAG: "0123456789ab"})
+    automation.materialize_in_run([QUARANTINE, CLEAN], MONTH, "pinned", {PINNED_TAG: "0123456789ab"})
     assert automation.tick(clean) == set()
 
+    automation.materialize_in_run([QUARANTINE, CLEAN], "2021-03", "another month", {})
+    assert automation.tick(clean) == set()
     for month in ("2021-01", MONTH):
         automation.materialize(RAW, month, "b")
     assert automation.tick(clean) == {f"{clean} 2021-01"}
 
-    _materialize_in_run(automation, MONTH, "released", {})
+    automation.materialize_in_run([QUARANTINE, CLEAN], MONTH, "released", {})
     automation.tick(clean)
     automation.materialize(RAW, MONTH, "c")
     assert f"{clean} {MONTH}" in automation.tick(clean)
-
-
-def _materialize_in_run(automation: AutomationHarness, month: str, data: str, tags: dict[str, str]) -> None:
-    """Record a run with these tags that has cleaned the month."""
-    job = automation.defs.resolve_job_def("green")
-    run = automation.instance.create_run_for_job(
-        job, tags={"dagster/partition": month}, asset_selection=frozenset({CLEAN, QUARANTINE})
-    )
-    automation.instance.add_run_tags(run.run_id, tags)
-    for key in (QUARANTINE, CLEAN):
-        materialization = dg.AssetMaterialization(key, partition=month, tags={DATA_VERSION_TAG: data})
-        event = dg.DagsterEvent(
-            dg.DagsterEventType.ASSET_MATERIALIZATION.value,
-            job_name="green",
-            event_specific_data=StepMaterializationData(materialization),
-        )
-        automation.instance.report_dagster_event(event, run_id=run.run_id)
-    for status in (dg.DagsterEventType.RUN_START, dg.DagsterEventType.RUN_SUCCESS):
-        automation.instance.report_dagster_event(dg.DagsterEvent(status.value, job_name="green"), run_id=run.run_id)

@@ -69,7 +69,8 @@ def chunks(footer: Any) -> list[Any]:
 def test_files_of_every_table_and_of_own_assets_are_found(lake: Path) -> None:
     found = set(written_by_the_platform(lake))
     tables = {key for table in lake_tables() for key in found if key.startswith((f"{table.asset}/", table.key()))}
-    assert {table.asset for table in lake_tables()} <= {
+    # A comparison needs two revisions of a month. It writes its rows by the same function as own assets.
+    assert {table.asset for table in lake_tables() if not table.asset.startswith("revisions/")} <= {
         key.removesuffix(f"/{MONTH}.parquet").removesuffix(".parquet") for key in tables
     }
     assert {"mine/arrow.parquet", "mine/pandas.parquet"} == found - tables

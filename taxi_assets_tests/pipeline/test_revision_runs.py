@@ -7,17 +7,21 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from taxi_assets.automation.publication.run_tags import PARTITION_TAG
-from taxi_assets.tlc.revision_report import RevisionReport
+from taxi_assets.automation.publication.run_tags import PARTITION_TAG, UNCOMPARED_TAG
+from taxi_assets.partitions import monthly_partitions
+from taxi_assets.tlc.revision_report import RevisionReport, revision_columns
+from taxi_assets.tlc.schema import build_arrow_schema
+from taxi_assets.tlc.services.green import GREEN
 from taxi_assets_tests.html_pages import HtmlPage
 from taxi_assets_tests.pipeline_harness import Deployment, failure_messages, materializations
 from taxi_assets_tests.trips import csv_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 from taxi_assets.tlc.month import Month
@@ -40,13 +44,16 @@ def deployment(tmp_path: Path) -> Deployment:
     return Deployment(tmp_path / "home", source=str(tmp_path / "published"))
 
 
-def load(deployment: Deployment, lines: Sequence[str], instance: dg.DagsterInstance) -> None:
-    """Publish a file, and load the month."""
+def load(deployment: Deployment, lines: Sequence[str], instance: dg.DagsterInstance) -> Mapping[str, str]:
+    """Publish a file, and load the month; return the tags of the run."""
     published = deployment.home.parent / "published" / f"green_tripdata_{MONTH}.csv"
     published.write_text("\n".join(lines) + "\n")
     result = deployment.run("green", MONTH, instance=instance)
     assert failure_messages(result) == []
     assert ASSET not in materializations(result)
+    run = instance.get_run_by_id(result.run_id)
+    assert run is not None
+    return run.tags
 
 
 def compare(deployment: Deployment, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
@@ -121,6 +128,61 @@ def test_a_month_with_one_revision_is_not_compared_and_says_so(
         "nothing_to_compare": f"green {MONTH}: the lake has one revision, so there is nothing to compare."
     }
     assert not (deployment.lake / "revisions").exists()
+
+
+def test_runs_mark_a_revised_month_for_automation_until_it_has_been_compared(
+    deployment: Deployment, instance: dg.DagsterInstance
+) -> None:
+    def marks(lines: Sequence[str]) -> bool:
+        return UNCOMPARED_TAG in load(deployment, lines, instance)
+
+    revised = [*LINES[:50], *LINES[51:]]
+    assert [marks(LINES), marks(LINES), marks(revised), marks(revised)] == [False, False, True, True]
+    compare(deployment, instance)
+    assert [marks(revised), marks(LINES)] == [False, True]
+
+
+def own_asset(allowed: dict[str, bool], found: list[Any]) -> dg.AssetsDefinition:
+    rows = dg.AssetIn(["revisions", "green_trips"], metadata=allowed)
+
+    @dg.asset(key=["mine", "reader"], partitions_def=monthly_partitions(GREEN), ins={"rows": rows})
+    def reader(rows: pa.Table) -> None:
+        found.append(rows)
+
+    return reader
+
+
+def test_an_own_asset_is_not_advised_to_compare_a_month_with_one_revision_and_can_read_it_as_no_rows(
+    deployment: Deployment, instance: dg.DagsterInstance
+) -> None:
+    def read(**allowed: bool) -> tuple[list[str], list[Any]]:
+        found: list[Any] = []
+        job = dg.define_asset_job("read", dg.AssetSelection.assets(["mine", "reader"]))
+        own = dg.Definitions(assets=[own_asset(allowed, found)], jobs=[job])
+        merged = dg.Definitions.merge(deployment.definitions(), own)
+        result = merged.resolve_job_def("read").execute_in_process(
+            instance=instance, partition_key=MONTH, raise_on_error=False
+        )
+        return failure_messages(result), found
+
+    load(deployment, LINES, instance)
+    compare(deployment, instance)
+    ((message,), _) = read()
+    assert message == (
+        f"{ASSET} has no file for {MONTH}: the lake has only one revision of this month, so there is nothing to "
+        "compare. To get no rows for such a month, add the metadata allow_missing_partitions: true to the input. "
+        "[LakeObjectMissingError]"
+    )
+    messages, (rows,) = read(allow_missing_partitions=True)
+    assert messages == []
+    assert (rows.num_rows, rows.schema) == (0, build_arrow_schema(revision_columns(GREEN)))
+
+    load(deployment, [*LINES[:50], *LINES[51:]], instance)
+    ((message,), _) = read()
+    assert f"Materialize {ASSET} for these partitions first." in message
+    compare(deployment, instance)
+    messages, (rows,) = read()
+    assert (messages, rows.num_rows) == ([], 1)
 
 
 def test_a_first_run_of_all_assets_of_a_service_makes_the_report_of_the_month(

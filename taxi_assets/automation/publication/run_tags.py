@@ -13,6 +13,9 @@ REQUESTED_AT_TAG = "taxi_assets/requested_at"
 
 PINNED_TAG = "taxi_assets/pinned"
 """Set by a run that cleans a pinned month. Value: the first 12 digits of the file's SHA-256 digest."""
+UNCOMPARED_TAG = "taxi_assets/uncompared"
+"""Set by a run of a raw file if the lake has an older revision that the file has not been compared with yet. Value: the
+first 12 digits of the file's SHA-256 digest."""
 
 # Not dagster/backfill: that tag marks a backfill of Dagster's daemon. `make backfill` does not use the daemon.
 BACKFILL_TAG = "taxi_assets/backfill"

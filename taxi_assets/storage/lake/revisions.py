@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING
 
 from taxi_assets.errors import LakeConflictError, RevisionError
 from taxi_assets.storage.lake.objects import ParquetPartition, RawFile, object_prefix
+from taxi_assets.tlc.parquet_io import read_footer
+from taxi_assets.tlc.revision_report import RevisionReport
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -106,6 +108,23 @@ class Revisions:
             RevisionError: The revision that the month is pinned to is not in the lake.
         """
         return self.find(report.raw_sha256) if report.pinned else self.present
+
+    def is_uncompared(self, sha256: str) -> bool:
+        """Return whether the lake has an older revision of the month, and has not compared a file with it.
+
+        Args:
+            sha256: The digest of the newest file: the present revision, or one that is about to replace it.
+        """
+        if all(revision.record.sha256 == sha256 for revision in self.list_all()):
+            return False
+        key = f"{self.prefix.replace('raw/', 'revisions/', 1)}.parquet"
+        version = self.lake.version(key)
+        if version is None:
+            return True
+        with self.lake.open(key, version) as file:
+            footer = read_footer(file)
+        report = None if footer is None else RevisionReport.from_footer(footer.metadata)
+        return report is None or report.new_sha256 != sha256
 
     def prune(self, keep: int) -> list[RawFile]:
         """Delete the oldest revisions; never the present one, nor the one that the month is pinned to.
@@ -214,6 +233,11 @@ def pinned_months(lake: Lake, service: Service) -> dict[str, str]:
     with ThreadPoolExecutor(_READ_THREADS) as pool:
         found = pool.map(lambda prefix: ParquetPartition.find(lake, prefix), prefixes)
         return {clean.report.month: clean.report.raw_sha256 for clean in found if clean and clean.report.pinned}
+
+
+def months_with_one_revision(lake: Lake, service: Service, months: Iterable[str]) -> list[str]:
+    """Return the months that cannot be compared, because the lake has only the present revision of them."""
+    return [month for month in months if len(Revisions.of(lake, service, month).list_all()) == 1]
 
 
 def raw_months(lake: Lake, service: Service) -> list[str]:
