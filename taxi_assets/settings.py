@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self, get_args
 
 import dagster as dg
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
@@ -337,9 +337,24 @@ def _error_line(error: Any, given: Container[str]) -> str:
     value = str(error["input"])
     is_secret = variable in _SECRETS or error["input"] is None or key[1:] == ["[key]"]
     shown = without_secrets(value)
-    reason = str(error.get("ctx", {}).get("error", error["msg"])).replace(value, shown)
+    raised = error.get("ctx", {}).get("error")  # by a validator of this package
+    reason = str(raised or _accepted_values(setting) or error["msg"]).replace(value, shown)
     name = ".".join([setting, *key[:1]]) if setting in given else variable
     return f"{name}{'' if is_secret else f'={shown!r}'} is not accepted. {' '.join(reason.split())}"
+
+
+def _accepted_values(setting: str) -> str | None:
+    """Return which values a setting accepts if it is a number or a switch; otherwise None."""
+    field = Settings.model_fields[setting]
+    types = {field.annotation, *get_args(field.annotation)}
+    if bool in types:
+        return "Write true or false."
+    if not types & {int, float}:
+        return None
+    least, most = (next((getattr(b, n) for b in field.metadata if hasattr(b, n)), None) for n in ("ge", "le"))
+    limits = f"of at least {least}" if most is None else f"from {least} to {most}"
+    unset = " Or do not set it." if field.default is None else ""
+    return f"Write a {'whole number' if int in types else 'number'} {limits}.{unset}"
 
 
 def _anchor(setting: str, value: object, root: Path) -> object:

@@ -10,8 +10,9 @@ import datetime as dt
 import os
 import sys
 import uuid
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import dagster as dg
@@ -37,6 +38,34 @@ if TYPE_CHECKING:
 _DEMO_MONTH = "2021-01"
 
 
+class _MakeOption(click.Option):
+    """An option that `make` sets by a variable, such as KEEP: errors name both."""
+
+    def get_error_hint(self, ctx: click.Context | None) -> str:  # noqa: ARG002
+        """Return the names of the variable and of the option."""
+        option = max(self.opts, key=len)
+        return f"{option.strip('-').upper()} ({option})"
+
+
+class _AtLeast(click.IntRange):
+    """A whole number that is not too small."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number.
+
+        Raises:
+            click.BadParameter: It is not accepted. The message says which numbers are.
+        """
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            message = f"{str(value)!r} is not accepted. Write a whole number of at least {self.min}."
+            raise click.BadParameter(message, ctx=ctx, param=param) from None
+
+
+_option = partial(click.option, cls=_MakeOption)
+
+
 @click.group()
 def cli() -> None:
     """Load months of trips, several at a time."""
@@ -47,22 +76,22 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--service", type=click.Choice(sorted(SERVICES)), required=True)
-@click.option("--from", "first", metavar="YYYY-MM", help="The first month.")
-@click.option("--to", "last", metavar="YYYY-MM", help="The last month.")
-@click.option(
+@_option("--service", type=click.Choice(sorted(SERVICES)), required=True)
+@_option("--from", "first", metavar="YYYY-MM", help="The first month.")
+@_option("--to", "last", metavar="YYYY-MM", help="The last month.")
+@_option(
     "--months",
     help="A list such as 2013-08,2020-10; `published`: the months that the publisher has; `outdated`: those that were "
     "built by other rules, columns, marts or code. With the last two, --from and --to are optional.",
 )
-@click.option(
+@_option(
     "--workers",
-    type=click.IntRange(1),
+    type=_AtLeast(1),
     default=os.cpu_count() or 1,
     help="How many months to run at the same time.",
     show_default=True,
 )
-@click.option(
+@_option(
     "--config",
     "config_file",
     type=click.Path(path_type=Path),
@@ -110,7 +139,7 @@ def backfill(
 
 
 @cli.command()
-@click.option("--service", type=click.Choice(sorted(SERVICES)), help="Default: all services.")
+@_option("--service", type=click.Choice(sorted(SERVICES)), help="Default: all services.")
 def outdated(service: str | None) -> None:
     """List the months that were built by other rules, columns, marts or code than today's, with what has changed."""
     count = 0
@@ -140,9 +169,9 @@ def _validate_run_config(file: RunConfigFile, job: dg.JobDefinition) -> None:
 
 
 @cli.command()
-@click.option("--service", type=click.Choice(sorted(SERVICES)), required=True)
-@click.option("--month", metavar="YYYY-MM", help="Default: all months with older revisions.")
-@click.option("--keep", type=click.IntRange(0), help="List the revisions beyond this number of older ones per month.")
+@_option("--service", type=click.Choice(sorted(SERVICES)), required=True)
+@_option("--month", metavar="YYYY-MM", help="Default: all months with older revisions.")
+@_option("--keep", type=_AtLeast(0), help="List the revisions beyond this number of older ones per month.")
 @click.option("--delete", is_flag=True, help="With --keep: delete them.")
 def revisions(service: str, month: str | None, keep: int | None, delete: bool) -> None:
     """List the revisions of published files, newest first; or delete the oldest ones.

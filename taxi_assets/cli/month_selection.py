@@ -44,7 +44,7 @@ def select_months(service: str, months: str | None, *, first: str | None, last: 
             raise click.UsageError("Give either a list of months or a range, not both.")
         return sorted({_parse(service, text.strip()) for text in months.split(",")})
     if not (first and last):
-        raise click.UsageError("The range is incomplete. Set --from and --to, or --months.")
+        raise click.UsageError("The range is incomplete. Set FROM and TO, or MONTHS (--from and --to, or --months).")
     return _months_between(service, first, last)
 
 

@@ -17,13 +17,14 @@ import requests
 
 _FIRST_PORT = 3000
 _PORTS = 100
+_LAST_PORT = 65_535
 _LOADED = "{ workspaceOrError { ... on Workspace { locationEntries { loadStatus } } } }"
 
 
 def main() -> None:
     """Replace this process by `dagster dev`; a child of it prints the address."""
     parser = argparse.ArgumentParser(prog="python -m taxi_assets.cli.ui", description="Start Dagster's UI and daemon.")
-    parser.add_argument("--port", type=int, help=f"default: the first free one from {_FIRST_PORT} on")
+    parser.add_argument("--port", type=_port, help=f"default: the first free one from {_FIRST_PORT} on")
     wanted = parser.parse_args().port
     candidates = [wanted] if wanted else range(_FIRST_PORT, _FIRST_PORT + _PORTS)
     port = next(filter(_is_free, candidates), None)
@@ -35,6 +36,14 @@ def main() -> None:
         os._exit(0)
     dagster = str(Path(sys.executable).with_name("dagster"))
     os.execv(dagster, [dagster, "dev", "--host", "127.0.0.1", "--port", str(port)])  # noqa: S606  (no shell is needed)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) <= _LAST_PORT:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a port. Write a number from 1 to {_LAST_PORT}, as in PORT=3001."
+        )
+    return int(text)
 
 
 def _is_free(port: int) -> bool:

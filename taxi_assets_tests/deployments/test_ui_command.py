@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import psutil
+import pytest
 import requests
 
 from taxi_assets_tests.conftest import REPOSITORY
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 COMMAND = [sys.executable, "-m", "taxi_assets.cli.ui"]
+
+
+@pytest.mark.parametrize("port", ["abc", "0", "65536"])
+def test_a_port_that_is_not_a_port_is_one_error_that_names_the_variable_of_make(port: str) -> None:
+    ended = subprocess.run([*COMMAND, "--port", port], capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr.endswith(f"{port!r} is not a port. Write a number from 1 to 65535, as in PORT=3001.\n")
 
 
 def test_the_address_is_printed_when_the_assets_are_loaded_and_a_used_port_is_an_error(tmp_path: Path) -> None:

@@ -229,8 +229,27 @@ def test_a_range_without_an_end_is_incomplete(home: Path) -> None:
     arguments = ["backfill", "--service", "green", "--from", "2021-01"]
     ended = CliRunner().invoke(cli, arguments, env={"DAGSTER_HOME": str(home)})
     assert ended.exit_code == 2
-    assert "The range is incomplete. Set --from and --to, or --months." in ended.stderr
+    assert "The range is incomplete. Set FROM and TO, or MONTHS (--from and --to, or --months)." in ended.stderr
     assert not list(home.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["revisions", "--keep", "abc"], "KEEP (--keep): 'abc' is not accepted. Write a whole number of at least 0."),
+        (["revisions", "--keep", "-1"], "KEEP (--keep): '-1' is not accepted. Write a whole number of at least 0."),
+        (
+            ["backfill", "--workers", "0"],
+            "WORKERS (--workers): '0' is not accepted. Write a whole number of at least 1.",
+        ),
+        (["revisions", "--service", "blue"], "SERVICE (--service): 'blue' is not one of"),
+    ],
+)
+def test_an_error_names_the_variable_of_make_and_the_option(home: Path, arguments: list[str], message: str) -> None:
+    given = [*arguments, *(["--service", "green"] if "--service" not in arguments else [])]
+    ended = CliRunner().invoke(cli, given, env={"DAGSTER_HOME": str(home)})
+    assert ended.exit_code == 2
+    assert f"Invalid value for {message}" in ended.stderr
 
 
 def _quarantined(output: str) -> dict[str, int]:

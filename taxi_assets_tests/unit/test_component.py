@@ -150,8 +150,11 @@ def test_the_repr_of_the_component_shows_no_settings_because_they_may_be_secrets
         ({"lake": ""}, "lake='' is not accepted. It is empty."),
         ({"lake": None}, "lake is not accepted. It has no value."),
         ({"lake": "{{ env.NOT_SET }}"}, "lake is not accepted. It has no value. Perhaps its environment variable is"),
-        ({"publication_interval_seconds": "soon"}, "publication_interval_seconds='soon' is not accepted. Input should"),
-        ({"notify_success": "maybe"}, "notify_success='maybe' is not accepted. Input should be a valid boolean"),
+        (
+            {"publication_interval_seconds": "soon"},
+            "publication_interval_seconds='soon' is not accepted. Write a whole number",
+        ),
+        ({"notify_success": "maybe"}, "notify_success='maybe' is not accepted. Write true or false."),
         ({"switched_on": ["green_hourly"]}, "is not accepted. There is no 'green_hourly'. Use yellow_monthly, "),
         ({"source": "https://user:hunter2@host/x"}, "source='https://…@host/x' is not accepted. It contains a secret."),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import base64
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import dagster as dg
 import pytest
@@ -200,6 +200,23 @@ def test_the_given_folder_changes_no_other_addresses(
 # --- invalid values ---------------------------------------------------------------------------------------------------
 
 
+NUMBERS = [
+    ("TAXI_CATALOG_KEEP_DAYS", ["abc", "0", "-1", "1.5"], "Write a whole number of at least 1. Or do not set it."),
+    ("TAXI_MAX_FILE_BYTES", ["1 GB", "0"], "Write a whole number of at least 1."),
+    ("TAXI_MAX_EXPANSION_RATIO", ["x", "-5"], "Write a whole number of at least 1."),
+    ("TAXI_PUBLICATION_INTERVAL_SECONDS", ["1h", "0", "604801"], "Write a whole number from 1 to 604800."),
+    ("TAXI_RETRY_DELAY_SECONDS", ["x", "nan", "inf", "-1", "604801"], "Write a number from 0 to 604800."),
+    ("TAXI_NOTIFY_SUCCESS", ["maybe"], "Write true or false."),
+    ("TAXI_KEEP_REVISIONS", ["few"], "Use all, or the number of older revisions to keep, such as 0 or 3."),
+]
+
+
+def test_each_number_and_switch_is_among_the_tested_ones() -> None:
+    types = {name: {field.annotation, *get_args(field.annotation)} for name, field in Settings.model_fields.items()}
+    found = {f"TAXI_{name.upper()}" for name in types if types[name] & {int, float, bool}}
+    assert found == {variable for variable, *_ in NUMBERS}
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "reason", "accepted"),
     [
@@ -226,6 +243,7 @@ def test_the_given_folder_changes_no_other_addresses(
         ("TAXI_OWNERS", "jane", "'jane' is not an owner.", OWNERS),
         ("TAXI_OWNERS", "team:taxi-data, team:", "'team:' is not an owner.", OWNERS),
         ("TAXI_SWITCHED_ON", "green_hourly", "There is no 'green_hourly'. Use yellow_monthly, yellow_daily, ", ""),
+        *((variable, value, accepted, "") for variable, values, accepted in NUMBERS for value in values),
         ("TAXI_SOURCE", "", "It is empty.", SOURCES),
         ("TAXI_SOURCE", "TLC", "There is no such publisher and no such folder: TLC.", SOURCES),
         ("TAXI_SOURCE", "s3://bucket", "URLs that begin with s3:// are not supported.", SOURCES),
