@@ -31,6 +31,10 @@ _TRIP_KEY = (
     *("vendor_id", "hvfhs_license_num", "dispatching_base_num"),
 )
 
+# The queries call the values of a column x in the two revisions old_x and new_x. They also have old_row and new_total.
+_INTERNAL_NAMES = {"row", "total", "difference"}
+_INTERNAL_PREFIXES = ("old_", "new_", "_")
+
 
 def trip_key(names: Sequence[str]) -> list[str]:
     """Return the columns that two rows of the same trip have in common: times, zones, and vendor or base.
@@ -72,6 +76,22 @@ def revision_columns(service: Service) -> list[Column]:
             f"`source_row` of the first such row in the newer revision; null if '{REMOVED}'.",
         ),
         *(replace(column, aliases=(), codes={}, required=False) for column in service.published_columns),
+    ]
+
+
+def reserved_names(service: Service) -> list[str]:
+    """Return the published columns of a service whose names the comparison of revisions needs for columns of its own.
+
+    These are the columns that it adds, and names that its queries build from those of the published columns. SQL does
+    not distinguish upper and lower case.
+    """
+    names = [column.name.lower() for column in revision_columns(service)]
+    return [
+        column.name
+        for column in service.published_columns
+        if names.count(name := column.name.lower()) > 1
+        or name in _INTERNAL_NAMES
+        or name.startswith(_INTERNAL_PREFIXES)
     ]
 
 

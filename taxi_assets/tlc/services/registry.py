@@ -10,6 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from taxi_assets.errors import ServiceDefinitionError
+from taxi_assets.tlc.revision_report import reserved_names
 from taxi_assets.tlc.schema import ColumnType, normalize
 from taxi_assets.tlc.services.fhv import FHV
 from taxi_assets.tlc.services.fhvhv import FHVHV
@@ -39,7 +40,8 @@ def validate_services(services: Iterable[Service]) -> Mapping[str, Service]:
         services: Definitions, in the order in which assets and pages list them.
 
     Raises:
-        ServiceDefinitionError: A name is malformed or taken, or a column is missing, repeated or of the wrong type.
+        ServiceDefinitionError: A name is malformed or taken, or a column is missing, repeated, reserved or of the wrong
+            type.
     """
     by_name: dict[str, Service] = {}
     for service in services:
@@ -70,6 +72,12 @@ def _require_valid_columns(service: Service) -> None:
         owners = Counter(normalized for aliases in names for normalized in {*map(normalize, aliases)})
         if duplicates := {name: None for aliases in names for name in aliases if owners[normalize(name)] > 1}:
             raise _definition_error(service, f"more than one column is called {', '.join(duplicates)}")
+    if reserved := reserved_names(service):
+        raise _definition_error(
+            service,
+            f"the comparison of revisions needs the column {', '.join(reserved)} for itself, and all names that begin "
+            "with old_, new_ or _. Choose another name, and list the published one as an alias",
+        )
     missing = [f"{name} ({type_})" for name, type_ in _TYPES.items() if types.get(name) is not type_]
     if missing:
         raise _definition_error(service, f"every service needs the columns {', '.join(missing)}")

@@ -10,6 +10,7 @@ import pytest
 
 from taxi_assets.errors import ServiceDefinitionError
 from taxi_assets.tlc.month import Month
+from taxi_assets.tlc.revision_report import revision_columns
 from taxi_assets.tlc.schema import Column, ColumnType
 from taxi_assets.tlc.services.fhv import FHV
 from taxi_assets.tlc.services.green import GREEN
@@ -72,6 +73,24 @@ def test_a_repeated_column_name_or_alias_is_rejected() -> None:
     assert rejection(replace(FHV, columns=[*FHV.columns, repeated])).endswith("more than one column is called sr_flag.")
     alias = Column("base", ColumnType.TEXT, "Repeated alias.", aliases=("dispatching_base_number",))
     assert "is called dispatching_base_number" in rejection(replace(FHV, columns=[*FHV.columns, alias]))
+
+
+ADDED = [column.name for column in revision_columns(FHV) if column not in FHV.published_columns]
+ADDED_NAMES = {*ADDED} - {column.name for column in FHV.published_columns} - {"data_month"}
+
+
+@pytest.mark.parametrize(
+    "name", [*sorted(ADDED_NAMES), "Change", "row", "total", "difference", "old_x", "new_x", "_row"]
+)
+def test_a_column_with_a_name_that_the_comparison_of_revisions_adds_is_rejected(name: str) -> None:
+    column = Column(name, ColumnType.TEXT, "A published column.", aliases=("as published",))
+    message = rejection(replace(FHV, columns=[*FHV.columns, column]))
+    assert f"the comparison of revisions needs the column {name} for itself" in message
+    assert "list the published one as an alias" in message
+
+
+def test_the_tested_names_are_those_of_the_comparison() -> None:
+    assert {"change", "row_count", "changed_column", "old_value", "new_value", "old_source_row"} < ADDED_NAMES
 
 
 def test_a_derived_column_that_no_code_computes_is_rejected() -> None:
