@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import pyarrow as pa
 
 from taxi_assets import metadata
 from taxi_assets.assets.code_versions import columns_version
 from taxi_assets.automation.conditions import on_revision
 from taxi_assets.automation.sensors.revision_notifications import NEWER, NOTHING_TO_COMPARE, OLDER, REVISION
 from taxi_assets.automation.step_failures import as_failures
-from taxi_assets.errors import PermanentError
+from taxi_assets.errors import LakeObjectDamagedError, PermanentError
 from taxi_assets.partitions import monthly_partitions
 from taxi_assets.storage.lake.base_lake import Lake
 from taxi_assets.storage.lake.objects import ParquetPartition, RawFile, object_prefix
@@ -22,6 +23,7 @@ from taxi_assets.storage.parquet_rows import ASSET
 from taxi_assets.tlc.cleaning.clean_month import clean_month, data_version
 from taxi_assets.tlc.cleaning.file_checks import FileChecks
 from taxi_assets.tlc.month import Month
+from taxi_assets.tlc.parquet_io import is_readable
 from taxi_assets.tlc.revision_report import VERSION, RevisionReport, dollars_text, revision_columns
 from taxi_assets.tlc.schema import Service
 
@@ -128,7 +130,7 @@ def _cleaned(raw: RawFile, service: Service, month: Month, lake: Lake, folder: P
 
     clean = ParquetPartition.find(lake, object_prefix("clean", service, month))
     if clean is not None and clean.report.data_version == data_version(raw.record, service, service.rules):
-        with clean.as_local_file() as path:
+        with clean.as_local_file() as path, _damaged_file_as_error(path, clean.uri):
             yield CleanRevision(path, clean.report)
         return
     folder.mkdir()
@@ -143,6 +145,24 @@ def _cleaned(raw: RawFile, service: Service, month: Month, lake: Lake, folder: P
         ) from error
     cleaned.quarantine.unlink()
     yield CleanRevision(cleaned.clean, cleaned.report)
+
+
+@contextmanager
+def _damaged_file_as_error(path: Path, uri: str) -> Iterator[None]:
+    """Name a clean file that cannot be read, if an error is raised while it is compared.
+
+    Raises:
+        LakeObjectDamagedError: The file is damaged.
+    """
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        if not is_readable(path):
+            raise LakeObjectDamagedError(
+                f"{uri} is damaged: its rows cannot be read ({str(error).partition('.')[0]}).",
+                remedy="Delete this file, and materialize the clean asset of this month again. Then compare again.",
+            ) from error
+        raise
 
 
 def _metadata(report: RevisionReport, revisions: Sequence[RawFile]) -> dict[str, Any]:

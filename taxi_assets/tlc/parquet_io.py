@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
@@ -62,6 +63,16 @@ def read_footer(file: BinaryIO) -> Any | None:
         return pyarrow.parquet.read_metadata(file)
     except (pa.ArrowException, OSError, ValueError):  # pyarrow raises any of these
         return None
+
+
+def is_readable(path: Path) -> bool:
+    """Return whether all rows of a Parquet file can be read."""
+    try:
+        with open_parquet_stream(path) as file:
+            deque(file.iter_batches(), maxlen=0)
+    except (pa.ArrowException, OSError, ValueError):  # pyarrow raises any of these
+        return False
+    return True
 
 
 def variable_length_columns(footer: Any) -> list[str]:

@@ -142,6 +142,24 @@ def test_runs_mark_a_revised_month_for_automation_until_it_has_been_compared(
     assert [marks(revised), marks(LINES)] == [False, True]
 
 
+def test_a_damaged_clean_file_is_named_and_can_be_deleted_and_built_again(
+    deployment: Deployment, instance: dg.DagsterInstance
+) -> None:
+    load(deployment, LINES, instance)
+    load(deployment, [*LINES[:50], *LINES[51:]], instance)
+    clean = deployment.lake / "clean" / "green_trips" / f"{MONTH}.parquet"
+    content = clean.read_bytes()
+    clean.write_bytes(content[:4] + bytes(2000) + content[2004:])
+    (message,) = failure_messages(compare(deployment, instance))
+    assert message.startswith(f"{clean} is damaged: its rows cannot be read (")
+    assert "Delete this file, and materialize the clean asset of this month again." in message
+    assert message.endswith("[LakeObjectDamagedError]")
+
+    clean.unlink()
+    load(deployment, [*LINES[:50], *LINES[51:]], instance)
+    assert metadata_of(compare(deployment, instance))["rows_removed"] == 1
+
+
 def own_asset(allowed: dict[str, bool], found: list[Any]) -> dg.AssetsDefinition:
     rows = dg.AssetIn(["revisions", "green_trips"], metadata=allowed)
 

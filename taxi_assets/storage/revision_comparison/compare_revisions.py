@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 from collections import Counter
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 CONFIG: Mapping[str, Any] = {
     "memory_limit": "192MB", "threads": "2", "preserve_insertion_order": "false", **NO_EXTENSIONS,
 }  # fmt: skip
+_FULL_MESSAGES = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT)]
 _BATCH_ROWS = 16_384
 _LARGEST = 10
 
@@ -144,12 +146,16 @@ def _no_space_as_configuration_error(folder: Path) -> Iterator[None]:
     try:
         yield
     except (duckdb.IOException, duckdb.OutOfMemoryException, OSError) as error:
-        if isinstance(error, OSError) and error.errno != errno.ENOSPC:
+        # DuckDB is out of memory if it cannot move more of it to the disk.
+        is_full = isinstance(error, duckdb.OutOfMemoryException) or any(text in str(error) for text in _FULL_MESSAGES)
+        if isinstance(error, OSError) and not is_full:
             raise
         message = str(error).partition("\n")[0].rstrip(".")
         raise LakeConfigurationError(
             f"Two revisions cannot be compared in {folder}: {message}.",
-            remedy="Free disk space there: the comparison needs about 100 bytes per row for temporary files.",
+            remedy="Free disk space there: the comparison needs about 100 bytes per row for temporary files."
+            if is_full
+            else "Check that this folder can be written to.",
         ) from error
 
 

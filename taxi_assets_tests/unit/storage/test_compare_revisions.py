@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -220,6 +221,28 @@ def test_a_full_disk_is_reported_with_the_folder(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(module, "CONFIG", small)
     with pytest.raises(LakeConfigurationError, match="Free disk space"):
         compare(old, new, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_full"),
+    [
+        (duckdb.IOException('IO Error: Cannot write file "x": No space left on device'), True),
+        (duckdb.IOException('IO Error: Cannot open file "x": Permission denied'), False),
+        (duckdb.OutOfMemoryException("Out of Memory Error: failed to allocate data of size 1 MiB"), True),
+        (OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), True),
+    ],
+)
+def test_only_a_full_disk_has_the_advice_to_free_disk_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, *, is_full: bool
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    old, new = write_revision(tmp_path, "old", [trip()]), write_revision(tmp_path, "new", [])
+    monkeypatch.setattr(module, "divide_by_pickup", fail)
+    with pytest.raises(LakeConfigurationError) as raised:
+        compare(old, new, tmp_path)
+    assert ("Free disk space" in str(raised.value)) == is_full
 
 
 def test_a_full_disk_is_reported_while_the_files_are_divided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
