@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 import pytest
+from pyiceberg.catalog import load_catalog
 
 from taxi_assets.build import build_definitions
 from taxi_assets.cli import iceberg_cleanup
@@ -16,6 +17,7 @@ from taxi_assets.storage.iceberg import month_commit
 from taxi_assets.tlc.month import Month
 from taxi_assets_tests.iceberg_tables import independent_table, pyiceberg_content
 from taxi_assets_tests.pipeline_harness import data_versions, failure_messages, materializations, metadata_value
+from taxi_assets_tests.rest_catalog import RestCatalog
 from taxi_assets_tests.trips import csv_lines
 
 if TYPE_CHECKING:
@@ -101,6 +103,20 @@ def test_a_step_that_lost_against_newer_rows_is_retried_and_continues_with_them(
     assert [event.step_key for event in retries] == ["iceberg__green_trips"]
     assert "has committed other rows" in str(retries[0].event_specific_data)
     assert pyiceberg_content(independent_table(deployment.home))[MONTH][0] == 80
+
+
+def test_a_step_is_retried_after_a_rest_catalog_was_unavailable(deployment: Deployment) -> None:
+    with RestCatalog() as server:
+        server.fails_at = 0
+        address = {"catalog": server.address, "retry_delay_seconds": 0}
+        deployment.defs = build_definitions(Settings.from_env({**deployment.settings, **address}))
+        deployment.publish(100)
+        result = deployment.run("green", MONTH)
+        retries = [event for event in result.all_events if event.event_type_value == "STEP_UP_FOR_RETRY"]
+        assert [event.step_key for event in retries] == ["iceberg__green_trips"]
+        assert "[CatalogUnreachableError]" in str(retries[0].event_specific_data)
+        table = load_catalog("taxi", uri=server.address).load_table("taxi.green_trips")
+        assert pyiceberg_content(table)[MONTH][0] == 100
 
 
 def test_marts_doctor_and_cleanup(

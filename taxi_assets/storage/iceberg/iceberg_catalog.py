@@ -38,6 +38,16 @@ _TRANSIENT = re.compile(
     "locked|could not connect|could not translate host name|Connection refused|Connection reset|server closed"
     "|terminating connection|the database system is|timed out|timeout expired"
 )
+# Errors of connections, by module and name, because most deployments do not have these clients.
+_TRANSIENT_CLASSES = {
+    "thrift.transport.TTransport.TTransportException",
+    "botocore.exceptions.ConnectionError",
+    "botocore.exceptions.HTTPClientError",
+    "google.api_core.exceptions.ServerError",
+    "google.api_core.exceptions.TooManyRequests",
+    "google.api_core.exceptions.RetryError",
+    "google.auth.exceptions.TransportError",
+}
 _NAME_MAPPING = "schema.name-mapping.default"  # files of the lake have no field IDs: readers match columns by name
 
 
@@ -193,15 +203,21 @@ def _is_transient(error: Any) -> bool:
 
     if isinstance(error, sqlalchemy.exc.OperationalError):
         return _TRANSIENT.search(str(error)) is not None
+    if any(f"{base.__module__}.{base.__qualname__}" in _TRANSIENT_CLASSES for base in type(error).__mro__):
+        return True
     return isinstance(
         error,
         (
+            ConnectionError,
+            TimeoutError,
             requests.ConnectionError,
             requests.Timeout,
+            requests.exceptions.ChunkedEncodingError,
             exceptions.CommitFailedException,
             exceptions.CommitStateUnknownException,
             exceptions.ServerError,
             exceptions.ServiceUnavailableError,
             exceptions.TooManyRequestsError,
+            exceptions.WaitingForLockException,
         ),
     )
