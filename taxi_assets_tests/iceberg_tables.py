@@ -90,9 +90,10 @@ def table_content(catalog: IcebergCatalog, snapshot_id: int | None = None) -> Co
     return content_of(pyarrow.concat_tables(tables)) if tables else {}
 
 
-def independent_table(folder: Path) -> Table:
-    """Return the table as a reader opens it that knows only the catalog."""
-    return load_catalog("taxi", uri=f"sqlite:///{folder / 'catalog.db'}").load_table("taxi.green_trips")
+def independent_table(folder: Path, **properties: str) -> Table:
+    """Return the table as a reader opens it that knows only the catalog, and properties of pyiceberg."""
+    catalog = load_catalog("taxi", uri=f"sqlite:///{folder / 'catalog.db'}", **properties)
+    return catalog.load_table("taxi.green_trips")
 
 
 def pyiceberg_content(table: Table, snapshot_id: int | None = None) -> Content:
@@ -100,10 +101,10 @@ def pyiceberg_content(table: Table, snapshot_id: int | None = None) -> Content:
     return content_of(table.scan(snapshot_id=snapshot_id).to_arrow())
 
 
-def polars_content(table: Table, snapshot_id: int | None = None) -> Content:
-    """Return the content of a snapshot, read with Polars."""
+def polars_content(table: Table, snapshot_id: int | None = None, **options: Any) -> Content:
+    """Return the content of a snapshot, read with Polars and these options of `scan_iceberg`."""
     os.environ["POLARS_ICEBERG_PLANNER"] = "pyiceberg"  # without it, Polars warns that another planner is faster
-    trips = pl.scan_iceberg(table, snapshot_id=snapshot_id).group_by("data_month")
+    trips = pl.scan_iceberg(table, snapshot_id=snapshot_id, **options).group_by("data_month")
     found = trips.agg(pl.len(), pl.col("total_amount").sum()).collect().to_arrow()
     months = [f"{month:%Y-%m}" for month in found["data_month"].to_pylist()]
     totals = pc.cast(found["total_amount"], pyarrow.decimal128(38, 2)).to_pylist()

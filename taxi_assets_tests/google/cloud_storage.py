@@ -7,13 +7,15 @@
         assert storage.objects() == {"raw/2021-01.parquet": generation}
 
 The emulator stores the objects and serves listings, buckets and upload sessions. This module adds copies, generations
-and their preconditions, old versions, checksums, atomic reads, ranges, pages of listings, permissions and faults.
+and their preconditions, old versions, checksums, atomic reads, ranges, pages of listings, permissions and faults. It
+also adds reading an object by the XML API, which Polars uses ("GET Object" and "HEAD Object" in its reference).
 The additions follow Google's Cloud Storage documentation: the JSON API reference (objects), and the pages "Request
 preconditions", "Resumable uploads", "Object Versioning", "Data validation" and "HTTP status and error codes for JSON".
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import io
 import json
 import re
@@ -23,6 +25,7 @@ import sys
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -49,6 +52,9 @@ _VERBS = {
     5: {"GET": "objects.get", "PATCH": "objects.update", "DELETE": "objects.delete"},
 }
 """The permission that a method needs, by the number of parts in the path `/b/<bucket>/o/<object>`."""
+
+_XML_OBJECT = re.compile(r"/(?!b/|batch/|storage/|upload/|download/)([^/]+)/(.+)")
+"""The path of an object in the XML API."""
 
 
 @dataclass(frozen=True)
@@ -216,6 +222,8 @@ class CloudStorage:
 
     def _act(self, request: Request, exchange: _Exchange) -> Answer:
         path = urlsplit(exchange.path).path
+        if (of_xml_api := _XML_OBJECT.fullmatch(path)) and request.method in {"GET", "HEAD"}:
+            return self._get_by_xml_api(request, *map(unquote, of_xml_api.groups()))
         parts = re.sub(r"^(/upload|/download)?(/storage/v1)?/", "", path).split("/")
         parts = ["", *parts] if parts[0] == "b" else []
         if len(parts) > 2 and parts[2] not in self._store.buckets:
@@ -231,6 +239,17 @@ class CloudStorage:
         if len(parts) == 10 and parts[5] == "rewriteTo":
             return self._store.rewrite((parts[2], unquote(parts[4])), (parts[7], unquote(parts[9])), exchange.rfile)
         return self._emulate(request, exchange)
+
+    def _get_by_xml_api(self, request: Request, bucket: str, name: str) -> Answer:
+        self._store.demand("storage.objects.get")
+        found = self._store.find(bucket, name, request.query.get("generation"))
+        if found is None:
+            raise RefusedError(404, f"No such object: {bucket}/{name}")
+        resource, content = found
+        answer = _media(request, resource, content)
+        updated = dt.datetime.fromisoformat(resource["updated"])
+        answer.headers["Last-Modified"] = format_datetime(updated.astimezone(dt.UTC), usegmt=True)
+        return answer
 
     def _act_on_object(self, request: Request, exchange: _Exchange, bucket: str, name: str) -> Answer:
         generation = request.query.get("generation")
@@ -378,7 +397,7 @@ class _Handler(BaseHTTPRequestHandler):
             answer.body = json.dumps(json.loads(answer.body) | dict(fault.fields)).encode()
         self._send(request, answer, fault)
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815  (as the base class wants them)
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815  (as the base class wants them)
 
     def _send(self, request: Request, answer: Answer, fault: Fault) -> None:
         body = answer.body
@@ -393,7 +412,8 @@ class _Handler(BaseHTTPRequestHandler):
         if answer.status not in {204, 304}:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(part)
+        if request.method != "HEAD":
+            self.wfile.write(part)
 
     def _reset(self) -> None:
         self.close_connection = True

@@ -8,7 +8,9 @@ import multiprocessing
 import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 import requests
@@ -288,6 +290,22 @@ def test_a_download_names_its_generation_and_hashes(storage: CloudStorage) -> No
             assert headers["x-goog-generation"] == str(generation)
             assert headers["x-goog-hash"] == "crc32c=4waSgw==,md5=JfnnlDI7RTiF9RgfG2JNCw=="
             assert headers["x-goog-stored-content-length"] == "9"
+
+
+def test_an_object_is_read_by_the_xml_api(storage: CloudStorage) -> None:
+    generation = storage.put(KEY, b"123456789")
+    url = f"{storage.endpoint}/{storage.bucket}/{quote(KEY, safe='')}"
+    with requests.Session() as session:
+        whole, part = (session.get(url, headers=span, timeout=120) for span in ({}, {"Range": "bytes=2-4"}))
+        described, missing = session.head(url, timeout=120), session.get(f"{url}x", timeout=120)
+    assert (whole.content, part.content, described.content) == (b"123456789", b"345", b"")
+    assert (whole.status_code, part.status_code, missing.status_code) == (200, 206, 404)
+    for answer in (whole, part, described):
+        assert answer.headers["x-goog-generation"] == str(generation)
+        assert parsedate_to_datetime(answer.headers["Last-Modified"]).tzinfo is not None
+    assert described.headers["Content-Length"] == "9"
+    storage.forbid("storage.objects.get")
+    assert requests.get(url, timeout=120).status_code == 403
 
 
 def test_an_interrupted_download_continues_with_the_same_generation(storage: CloudStorage, bucket: Any) -> None:
