@@ -1,6 +1,6 @@
 """PyIceberg and Polars read the tables in a bucket, with their own clients of Cloud Storage.
 
-They are in a process of their own: while pyarrow's client waits for an answer, it does not let other Python code of its
+They are in a separate process: while pyarrow's client waits for an answer, it does not let other Python code of its
 process run, such as the double's.
 """
 

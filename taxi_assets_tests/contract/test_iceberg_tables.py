@@ -96,7 +96,7 @@ def test_a_month_is_replaced_by_one_snapshot_and_each_snapshot_returns_its_rows_
 
 def test_independent_readers_travel_to_each_snapshot(catalog: IcebergCatalog, tmp_path: Path) -> None:
     if catalog.lake.is_remote:
-        pytest.skip("needs a process of its own: see test_iceberg_bucket.py")
+        pytest.skip("needs a separate process: see test_iceberg_bucket.py")
     expected = {}
     for number, rows in enumerate([50, 40]):
         committed = publish_and_commit(catalog, JANUARY, rows, seed=number)
