@@ -173,6 +173,18 @@ def test_every_table_of_the_lake_can_be_scanned(any_lake: Lake, asset: str) -> N
     assert scanned.schema == table.schema
 
 
+@pytest.mark.parametrize("months", [(), ("2021-02",)])
+def test_a_missing_comparison_is_explained_by_a_month_with_one_revision(
+    lake: LocalLake, months: tuple[str, ...]
+) -> None:
+    table = next(table for table in lake_tables() if table.asset == "revisions/green_trips")
+    if months:
+        rows = pa.Table.from_pylist([{"data_month": MONTH.start}], table.schema)
+        table.publish(lake, rows, month=MONTH, replaces=None, run_id="a")
+    with pytest.raises(LakeObjectMissingError, match="A month with only one revision has no file"):
+        taxi_assets.scan(table.asset, *months)
+
+
 def test_each_row_of_a_monthly_file_has_the_month_of_the_file(lake: LocalLake) -> None:
     """The scan relies on it when it does not open the files of other months."""
     defs = build_definitions(Settings.from_env({"source": "sample"}))
