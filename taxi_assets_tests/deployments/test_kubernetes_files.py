@@ -179,6 +179,12 @@ def test_code_server_daemon_and_runs_read_the_same_settings() -> None:
     assert CODE["replicaCount"] > 1
 
 
+def test_a_backfill_waits_for_the_code_server_as_in_other_deployments() -> None:
+    compose: Any = read_yaml("docker-compose.yaml")
+    name = "DAGSTER_BACKFILL_RETRY_DEFINITION_CHANGED_ERROR"
+    assert VALUES["dagsterDaemon"]["env"] == {name: compose["services"]["daemon"]["environment"][name]}
+
+
 def test_the_code_location_has_the_same_name_as_in_other_deployments() -> None:
     # The name of the deployment cannot be used: it may not contain dots or underscores.
     server = {"host": CODE["name"], "port": CODE["port"], "name": CODE_LOCATION}

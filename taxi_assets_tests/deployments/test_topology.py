@@ -1,7 +1,7 @@
 """The services of docker-compose.yaml and the Helm chart without containers: Postgres, code server, webserver, daemon.
 
 Each service is a process on loopback. The test launches a backfill over GraphQL, as the UI does. During the backfill it
-kills the code server with its runs, then the daemon and the webserver.
+kills the code server with its runs until the daemon has noticed it, then the daemon and the webserver.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from dagster._grpc.client import DagsterGrpcClient
 from taxi_assets.tlc.month import Month
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.contract.stores.postgres import postgres_server, postgres_url
+from taxi_assets_tests.deployments.files import read_yaml
 from taxi_assets_tests.deployments.processes import Deployment, free_port
 from taxi_assets_tests.loopback_publisher import Answer, LoopbackPublisher
 from taxi_assets_tests.trips import MONTH, csv_lines
@@ -35,6 +36,8 @@ ROWS = 50
 MONTHS = [str(MONTH.shift(shift)) for shift in range(3)]
 LAYERS = [dg.AssetKey([layer, "green_trips"]) for layer in ("raw", "clean", "quarantine", "warehouse")]
 MODULE = "taxi_assets.definitions"
+BACKFILL_WAITS = "DAGSTER_BACKFILL_RETRY_DEFINITION_CHANGED_ERROR"
+"""Without this variable, a backfill fails if the daemon's workspace has no assets because the code server is down."""
 
 LAUNCH = """
     mutation ($assets: [AssetKeyInput!], $months: [String!]) {
@@ -58,6 +61,8 @@ def deployment(tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatc
     (home / "dagster.yaml").write_text(yaml.safe_dump(settings))
     files = {f"green_tripdata_{m}.csv": "\n".join(csv_lines(Month.parse(m), ROWS)).encode() + b"\n" for m in MONTHS}
     with LoopbackPublisher(files) as publisher:
+        compose: Any = read_yaml("docker-compose.yaml")
+        monkeypatch.setenv(BACKFILL_WAITS, compose["services"]["daemon"]["environment"][BACKFILL_WAITS])
         monkeypatch.setenv("DAGSTER_HOME", str(home))
         monkeypatch.setenv("DAGSTER_POSTGRES_URL", postgres_url.replace("postgresql:", "postgresql+psycopg2:"))
         monkeypatch.setenv("TAXI_SOURCE", publisher.base)
@@ -149,6 +154,10 @@ def test_a_backfill_succeeds_although_code_server_daemon_and_webserver_are_kille
         deployment.wait_until(lambda: len(deployment.runs("STARTED")) == len(MONTHS))
         killed = {run.run_id for run in deployment.runs("STARTED")}
         code_server.kill()
+        # The daemon loads the workspace again every 60 seconds.
+        deployment.wait_until(
+            lambda: f"Backfill {backfill} was unable to continue" in deployment.read_log("dagster-daemon")
+        )
         code_server.start()
 
         deployment.wait_until(lambda: {run.run_id for run in deployment.runs("FAILURE")} == killed)
