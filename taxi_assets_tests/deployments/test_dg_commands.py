@@ -138,8 +138,6 @@ def test_make_setup_keeps_the_package_of_an_environment_that_is_linked(project: 
 
 def test_dg_checks_the_project(project: Project) -> None:
     assert "Project configuration file is valid." in project.run("dg", "check", "toml")
-    assert "All component YAML validated successfully." in project.run("dg", "check", "yaml")
-    assert "All definitions loaded successfully." in project.run("dg", "check", "defs")
     components = json.loads(project.run("dg", "list", "components", "--json"))["items"]
     assert "taxi_assets.component.TaxiPipeline" in {component["key"] for component in components}
 
@@ -153,7 +151,7 @@ def test_a_scaffolded_asset_and_a_component_are_listed_and_loaded(project: Proje
     try:
         assets = json.loads(project.run("dg", "list", "defs", "--json"))["assets"]
         tree = project.run("dg", "list", "component-tree")
-        project.run("dg", "check", "yaml")
+        assert "All component YAML validated successfully." in project.run("dg", "check", "yaml")
         script = "import sys; from taxi_assets.definitions import defs; defs.resolve_assets_def('mine');"
         project.run("python", "-c", f"{script} assert 'dagster_gcp.components' not in sys.modules")
         subprocess.run([BIN / "ruff", "check", "--quiet", folder / "mine.py"], cwd=project.folder, check=True)
@@ -164,15 +162,15 @@ def test_a_scaffolded_asset_and_a_component_are_listed_and_loaded(project: Proje
     assert "team" in tree
 
 
-def test_dg_launch_runs_a_month_of_assets_and_of_a_job(project: Project) -> None:
-    project.run("dg", "launch", "--assets", "group:green", "--partition", "2021-01")
+def test_dg_launch_runs_a_month_of_a_job(project: Project) -> None:
     project.run("dg", "launch", "--job", "green", "--partition", "2021-02")
     with duckdb.connect(str(project.folder / "data/warehouse.duckdb"), read_only=True) as connection:
         rows = connection.sql(
             "SELECT strftime(data_month, '%Y-%m'), count(*) FROM taxi.green_trips GROUP BY 1"
         ).fetchall()
-    assert {month for month, _ in rows} == {"2021-01", "2021-02"}
-    assert min(count for _, count in rows) > 20_000
+    ((month, trips),) = rows
+    assert month == "2021-02"
+    assert trips > 20_000
 
 
 def test_dg_dev_serves_the_code_location_on_loopback_and_ends_with_all_its_processes(project: Project) -> None:

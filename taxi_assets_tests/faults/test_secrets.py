@@ -129,7 +129,7 @@ def test_a_run_and_the_doctor_do_not_show_the_secrets_that_they_use(
                 )
             assert result.success == (answer == Answer())
         if answer == Answer():
-            main(["--seconds", "20"])
+            main(["--seconds", "60"])
     finally:
         del os.environ["DAGSTER_HOME"]
 

@@ -61,6 +61,8 @@ class Server:
     def stop(self, mode: str = "fast") -> None:
         """Stop the server: `fast` aborts all connections, `immediate` does not even write a checkpoint."""
         self._control("stop", "-m", mode)
+        # pg_ctl waits for the end of its PID file; the process ends a moment later.
+        psutil.wait_procs([self.process.get_postmaster_info().process], 300)
 
     def kill(self) -> None:
         """Kill all processes of the server."""

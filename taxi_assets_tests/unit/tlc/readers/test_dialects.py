@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from taxi_assets.errors import InvalidFileError
@@ -77,6 +77,7 @@ fields = st.text(st.sampled_from('ab1 ,;"\t\x1f\xe9'), max_size=6)
 
 
 @given(rows=st.lists(st.tuples(fields, fields, fields), min_size=1, max_size=8), quoting=st.sampled_from([0, 1]))
+@example(rows=[("", ",", '1""1')], quoting=0)
 def test_rows_of_a_csv_writer_are_read_with_their_values_or_not_at_all(
     rows: Sequence[Sequence[str]], quoting: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -87,10 +88,10 @@ def test_rows_of_a_csv_writer_are_read_with_their_values_or_not_at_all(
     assert len(values) + len(malformed) == len(rows)
     by_text = dict(zip(content.getvalue().splitlines()[1:], rows, strict=True))
     for found, text in zip(values, originals, strict=True):
-        # Without a quoted comma, quotes stay in the text. `values/` removes those around a value.
-        assert [(value or "").strip('" \t').replace('""', '"') for value in found] == [
-            value.strip('" \t') for value in by_text[text]
-        ]
+        for value, written in zip(found, by_text[text], strict=True):
+            # Without a quoted comma, quotes stay in the text, doubled. `values/` removes those around a value.
+            as_read = (value or "").strip('" \t')
+            assert written.strip('" \t') in {as_read, as_read.replace('""', '"')}
 
 
 # --- dialects --------------------------------------------------------------------------------------------------------
