@@ -25,9 +25,15 @@ _ADDRESS_SPACE = 8 << 30
 
 
 class IsolatedWorker:
-    """Calls `work(argument)` in a worker process, one call at a time. Replaces a worker that has died."""
+    """Calls `work(argument)` in a worker process, one call at a time. Replaces a worker that has died.
 
-    def __init__(self, work: Callable[[str], str], *, timeout_seconds: float = 300, max_megabytes: int = 1000) -> None:
+    Args:
+        work: The function to call.
+        timeout_seconds: Time limit of a call.
+        max_megabytes: How much the worker's memory may grow beyond what it has after its imports.
+    """
+
+    def __init__(self, work: Callable[[str], str], *, timeout_seconds: float = 300, max_megabytes: int = 750) -> None:
         self._work = work
         self._deadline = timeout_seconds
         self._megabytes = max_megabytes
@@ -47,6 +53,7 @@ class IsolatedWorker:
         self._process.start()
         there.close()
         self._here.recv()  # the worker has finished its imports
+        self._memory_at_start = peak_memory_megabytes(self._process.pid)
 
     def cpu_seconds(self) -> float:
         """Return the CPU seconds of the worker so far, which do not depend on the load of the machine."""
@@ -68,13 +75,16 @@ class IsolatedWorker:
                     self._process.join()
                     outcome = f"killed by {signal.Signals(-(self._process.exitcode or 0)).name}"
                 break
-            if peak_memory_megabytes(self._process.pid) > self._megabytes:
+            if self._uses_too_much_memory():
                 break
-        if self._process.is_alive() and peak_memory_megabytes(self._process.pid) > self._megabytes:
+        if self._process.is_alive() and self._uses_too_much_memory():
             outcome = f"too much memory (then {outcome})"
         if outcome == "hang" or outcome.startswith(("too much", "killed")):
             self.__exit__()
         return outcome
+
+    def _uses_too_much_memory(self) -> bool:
+        return peak_memory_megabytes(self._process.pid) - self._memory_at_start > self._megabytes
 
 
 def _serve(work: Callable[[str], str], pipe: Connection) -> None:

@@ -163,5 +163,5 @@ def test_many_lines_of_a_megabyte_are_kept_in_little_memory(tmp_path: Path) -> N
             note = b"%06d" % number + padding
             ragged, whole = [*fields, note], [*fields[:flag], note, *fields[flag + 1 :]]
             file.write(b",".join(ragged if number % 2 else whole) + b"\n")
-    with IsolatedWorker(clean_in_little_memory, timeout_seconds=800, max_megabytes=550) as process:
+    with IsolatedWorker(clean_in_little_memory, timeout_seconds=800, max_megabytes=350) as process:
         assert process.call(str(path)) == f"{many} and {many - 1}"

@@ -54,7 +54,7 @@ def clean(path: str) -> str:
 @pytest.fixture(scope="module")
 def reader() -> Iterator[IsolatedWorker]:
     # pyarrow allocates up to 2 GiB for a page with a wrong size before it detects the error.
-    with IsolatedWorker(clean, max_megabytes=2500) as reader:
+    with IsolatedWorker(clean, max_megabytes=2250) as reader:
         yield reader
 
 
@@ -170,7 +170,7 @@ def test_a_column_of_long_fixed_length_bytes_is_read_in_little_memory(real: Any,
     rows = pa.concat_tables([real] * (1 + 65_536 // len(real))).slice(0, 65_536)
     wide = pa.nulls(len(rows), pa.binary(20_000))
     pyarrow.parquet.write_table(rows.add_column(0, "x", wide), path)
-    with IsolatedWorker(clean, max_megabytes=700) as reader:
+    with IsolatedWorker(clean, max_megabytes=450) as reader:
         assert reader.call(str(path)) == "kept"
 
 
@@ -269,7 +269,7 @@ def test_an_unknown_column_that_expands_to_gigabytes_is_refused_in_little_memory
         rows.append_column("x", column), path, dictionary_pagesize_limit=1 << 30, **write_options
     )
     assert path.stat().st_size < 4_000_000
-    with IsolatedWorker(clean, max_megabytes=400) as reader:
+    with IsolatedWorker(clean, max_megabytes=150) as reader:
         assert reader.call(str(path)) == "InvalidFileError"
 
 
@@ -288,7 +288,7 @@ def test_a_few_values_of_a_megabyte_are_kept_in_little_memory(real: Any, tmp_pat
     pyarrow.parquet.write_table(
         real.slice(0, 60).append_column("x", repeated(LONG, 60)).append_column("y", column), path
     )
-    with IsolatedWorker(clean, max_megabytes=600) as reader:
+    with IsolatedWorker(clean, max_megabytes=350) as reader:
         assert reader.call(str(path)) == "kept"
 
 
@@ -373,7 +373,7 @@ def misbehave(kind: str) -> str:
 def test_the_worker_reports_crashes_hangs_excessive_memory_and_exceptions() -> None:
     with IsolatedWorker(misbehave, timeout_seconds=2) as process:
         assert process.call("hang") == "hang"
-    with IsolatedWorker(misbehave, max_megabytes=500) as process:
+    with IsolatedWorker(misbehave, max_megabytes=250) as process:
         assert process.call("crash") == "killed by SIGSEGV"
         assert process.call("fine") == "fine"
         assert process.call("eat").startswith("too much memory")
