@@ -172,7 +172,7 @@ REQUIREMENTS = (
             3,
             _ratio(revisions.NAME, label, revisions.CLEAN, "wall"),
         )
-        for label in (revisions.FEW, revisions.ALL)
+        for label in (revisions.FEW, revisions.SHUFFLED, revisions.ALL)
     ),
     Requirement("peak memory", "comparing revisions, in Dagster or without", 600, _peak(revisions.NAME), unit=" MB"),
     Requirement(

@@ -25,18 +25,19 @@ if TYPE_CHECKING:
 NAME = f"revisions-{row_label(MIDDLE)}"
 CLEAN = "cleaning the month"
 FEW, ALL = "comparing, 0.02% of trips differ", "comparing, all trips differ"
+SHUFFLED = "comparing, 0.02% of trips differ, in another order"
 IN_DAGSTER = "dagster asset materialize"
-_CHANGED_SHARES = {"old": 0.0, "few": 0.0002, "all": 1.0}
+_CHANGED_SHARES = {"old": 0.0, "few": 0.0002, "shuffled": 0.0002, "all": 1.0}
 _ROW_GROUP = 1 << 20
 
 
 def comparisons(bench: Bench) -> list[Comparison]:
     """Return one comparison. Comparing includes cleaning the older revision, as in the asset."""
-    cases = {FEW: "few", ALL: "all"}
+    cases = {FEW: "few", SHUFFLED: "shuffled", ALL: "all"}
     peers = {
         CLEAN: partial(_clean, bench),
         **{label: partial(_compare, bench, name) for label, name in cases.items()},
-        **{f"{label}, {IN_DAGSTER}": partial(_in_dagster, bench, name) for label, name in cases.items()},
+        **{f"{label}, {IN_DAGSTER}": partial(_in_dagster, bench, cases[label]) for label in (FEW, ALL)},
     }
     return [Comparison(NAME, f"Comparing two revisions of a month of {MIDDLE:,} rows of yellow, parquet", peers)]
 
@@ -85,7 +86,7 @@ def _in_dagster(bench: Bench, name: str) -> Measurement:
 def _write_revision(rows: int, name: str, path: Path) -> None:
     """Write a month of distinct trips: the sample several times, each time with other seconds and tips.
 
-    The newer revisions have other fares.
+    The newer revisions have other fares. The rows of one of them are in another order, so all are held in memory.
     """
     sample_path, unfinished = path.with_name(".sample.csv.gz"), path.with_name(".new")
     synthetic.write_month("yellow", MONTH, sample_path)
@@ -102,6 +103,10 @@ def _write_revision(rows: int, name: str, path: Path) -> None:
             is_changed = random.random(len(trips)) < _CHANGED_SHARES[name]
             trips = _with(trips, "fare_amount", lambda fare, c=is_changed: fare + 1.5 * c)
             writer.write_table(trips, _ROW_GROUP)
+    if name == "shuffled":
+        trips = pyarrow.parquet.read_table(unfinished)
+        trips = trips.take(pa.array(np.random.default_rng(rows).permutation(len(trips))))
+        pyarrow.parquet.write_table(trips, unfinished, _ROW_GROUP, compression="snappy")
     unfinished.replace(path)
 
 

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -94,9 +95,16 @@ class TripWriter:
         path: The file to write.
         schema: The schema of the batches: canonical or working types.
         row_group_rows: The number of rows per row group.
+        distinct_columns: The columns whose values are nearly unique.
     """
 
-    def __init__(self, path: Path, schema: Any, row_group_rows: int = ROW_GROUP_ROWS) -> None:
+    def __init__(
+        self,
+        path: Path,
+        schema: Any,
+        row_group_rows: int = ROW_GROUP_ROWS,
+        distinct_columns: Sequence[str] = _DISTINCT_COLUMNS,
+    ) -> None:
         self._schema = schema
         self._text_columns = [field.name for field in schema if pa.types.is_string(field.type)]
         self._dictionary_columns = [field.name for field in schema if pa.types.is_dictionary(field.type)]
@@ -106,11 +114,11 @@ class TripWriter:
             schema,
             compression="zstd",
             compression_level=1,
-            use_dictionary=[name for name in schema.names if name not in _DISTINCT_COLUMNS],
+            use_dictionary=[name for name in schema.names if name not in distinct_columns],
             store_decimal_as_integer=True,
             max_rows_per_page=ROW_GROUP_ROWS,  # the default of 20,000 makes files 10% larger
             store_schema=False,  # otherwise readers would get the working types
-            write_statistics=[name for name in STATISTICS_COLUMNS if name in schema.names],
+            write_statistics=[name for name in schema.names if name in {*STATISTICS_COLUMNS, *distinct_columns}],
         )
         self._buffered: list[Any] = []
         self._buffered_rows = self._buffered_bytes = 0

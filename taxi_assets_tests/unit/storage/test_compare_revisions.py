@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import errno
 import os
+import random
 import tempfile
 from collections import Counter, defaultdict
 from decimal import Decimal
@@ -20,9 +21,9 @@ from hypothesis import strategies as st
 
 from taxi_assets.errors import LakeConfigurationError, ReconciliationError
 from taxi_assets.storage.revision_comparison import compare_revisions as module
-from taxi_assets.storage.revision_comparison import month_parts
+from taxi_assets.storage.revision_comparison import large_parts, month_parts
 from taxi_assets.storage.revision_comparison.compare_revisions import ComparedRevisions, compare_revisions
-from taxi_assets.storage.revision_comparison.month_parts import CleanRevision, divide_by_pickup
+from taxi_assets.storage.revision_comparison.month_parts import CleanRevision
 from taxi_assets.tlc.cleaning.report import NO_ROWS, CleaningReport, UnknownColumn, compute_totals
 from taxi_assets.tlc.month import Month
 from taxi_assets.tlc.revision_report import RevisionReport, dollars_text, revision_columns, trip_key
@@ -219,6 +220,7 @@ def test_a_full_disk_is_reported_with_the_folder(tmp_path: Path, monkeypatch: py
     old, new = write_revision(tmp_path, "old", rows), write_revision(tmp_path, "new", [])
     small = {**module.CONFIG, "memory_limit": "1MB", "max_temp_directory_size": "1KB", "threads": "1"}
     monkeypatch.setattr(module, "CONFIG", small)
+    monkeypatch.setattr(month_parts, "LARGEST_PART_ROWS", 0)
     with pytest.raises(LakeConfigurationError, match="Free disk space"):
         compare(old, new, tmp_path)
 
@@ -255,26 +257,48 @@ def test_a_full_disk_is_reported_while_the_files_are_divided(tmp_path: Path, mon
         compare(old, new, tmp_path)
 
 
-def test_trips_are_divided_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(month_parts, "PART_ROWS", 10)
-    pickups = [dt.datetime.combine(dt.date(2021, 3, day), dt.time()) for day in range(1, 32)]
-    old = write_revision(tmp_path, "old", [trip(pickup_datetime=pickup) for pickup in reversed(pickups)])
-    new = write_revision(tmp_path, "new", [trip(pickup_datetime=None)])
-    found = []
-    for path in divide_by_pickup(MONTH, old, new, ["pickup_datetime"], tmp_path):
-        found.append(pa.ipc.open_stream(path).read_all()["pickup_datetime"].to_pylist())
-        assert len(found[-1]) <= 10
-    assert [pickup for part in found[:-1] for pickup in sorted(part)] == pickups
-    assert found[-1] == [None]
-    assert not [*tmp_path.glob("part-*")]
-
-
-def test_trips_at_the_same_time_spill_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("limit", ["LARGEST_PART_ROWS", "_LARGEST_PART_BYTES"])
+def test_trips_at_the_same_time_spill_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
     rows = [trip(passenger_count=number) for number in range(150_000)]
     old, new = write_revision(tmp_path, "old", rows), write_revision(tmp_path, "new", rows[1:])
     monkeypatch.setattr(module, "CONFIG", {**module.CONFIG, "memory_limit": "64MB", "threads": "1"})
+    monkeypatch.setattr(month_parts, limit, 100_000)
+    monkeypatch.setattr(module, "find_differences", None)
     compared, _ = compare(old, new, tmp_path)
     assert (compared.report.rows_removed, compared.report.rows) == (1, 1)
+
+
+def test_totals_are_computed_while_differences_are_read_from_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(month_parts, "LARGEST_PART_ROWS", 0)
+    monkeypatch.setattr(large_parts, "_BATCH_ROWS", 2048)
+    base = {"hvfhs_license_num": "HV0003", "pickup_datetime": NOON, "base_passenger_fare": Decimal(9)}
+    old = [{**base, "pickup_datetime": NOON + dt.timedelta(seconds=number)} for number in range(10_000)]
+    new = [{**row, "tip_amount": Decimal("1.25")} for row in old]
+    compared, rows = compare_rows(old, new, tmp_path, FHVHV)
+    assert len(rows) == compared.report.rows_changed == 10_000
+    assert compared.report.cents == 1_250_000
+
+
+def test_a_shuffled_file_has_no_differences_and_copies_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(month_parts, "PART_ROWS", 5000)
+    rows = [
+        trip(
+            pickup_datetime=NOON + dt.timedelta(hours=number % 500),
+            passenger_count=number % 3 or None,
+            fare_amount=Decimal(number % 7),
+        )
+        for number in range(20_000)
+    ]
+    shuffled = random.Random(1).sample(rows, len(rows))  # noqa: S311
+    compared, found = compare_rows(rows, shuffled, tmp_path)
+    assert (found, compared.report.rows) == ([], 0)
+    compared, found = compare_rows(rows, [trip(vendor_id=6), *shuffled, rows[4]], tmp_path)
+    assert sorted(row["vendor_id"] for row in found) == [1, 6]
+    assert compared.report.rows_added == compared.report.rows == 2
 
 
 def test_dollars_have_a_sign() -> None:
@@ -328,10 +352,14 @@ def naive_differences(old: Iterable[Row], new: Iterable[Row]) -> list[Counter[Va
 
 
 @settings(max_examples=30)
-@given(old=ROWS, new=ROWS, part_rows=st.sampled_from([1, 5, 100]))
-def test_differences_are_those_of_a_naive_comparison(old: list[Row], new: list[Row], part_rows: int) -> None:
+@given(old=ROWS, new=ROWS, part_rows=st.sampled_from([1, 5, 100]), in_memory=st.booleans())
+def test_differences_are_those_of_a_naive_comparison(
+    old: list[Row], new: list[Row], part_rows: int, in_memory: bool
+) -> None:
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         patch.setattr(month_parts, "PART_ROWS", part_rows)
+        patch.setattr(module, "find_differences_on_disk" if in_memory else "find_differences", None)
+        patch.setattr(month_parts, "LARGEST_PART_ROWS", 100 if in_memory else 0)
         compared, rows = compare_rows(old, new, Path(name))
     pickups = [row["pickup_datetime"] or NOON + dt.timedelta(days=99) for row in rows]
     assert pickups == sorted(pickups)
