@@ -28,7 +28,7 @@ from taxi_assets.tlc.revision_report import VERSION, RevisionReport, dollars_tex
 from taxi_assets.tlc.schema import Service
 
 if TYPE_CHECKING:
-    from taxi_assets.storage.revision_comparison.compare_revisions import LargestDifference
+    from taxi_assets.storage.revision_comparison.difference_rows import LargestDifference
     from taxi_assets.storage.revision_comparison.month_parts import CleanRevision
 
 _DESCRIPTION = """The trips that differ between the two newest revisions of a month: {title}.

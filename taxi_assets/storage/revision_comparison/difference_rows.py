@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -202,7 +202,7 @@ class DifferenceRows:
             if column.name not in self._types
         )
         trips = pa.table({name: values.to_arrow(self._types[name].arrow_type) for name, values in columns.items()})
-        totals = self._connection.from_arrow(trips).query(
+        totals: Any = self._connection.from_arrow(trips).query(
             "trips", f"SELECT (({self.total})::DECIMAL(18,2) * 100)::BIGINT FROM (SELECT *{nulls} FROM trips)"
         )
         return Values.of(totals.to_arrow_table().column(0).chunks).take(np.where(rows < 0, -1, np.arange(len(rows))))

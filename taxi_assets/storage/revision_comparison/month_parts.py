@@ -33,7 +33,7 @@ LARGEST_PART_ROWS = 3 * PART_ROWS
 """The most rows of a part that is compared in memory. A part has more if very many trips start at the same time."""
 
 _LARGEST_PART_BYTES = 64 << 20
-_BATCH_ROWS = 131_072
+_BATCH_ROWS = 65_536
 _MICROSECONDS_PER_DAY = 86_400_000_000
 
 

@@ -70,7 +70,7 @@ def test_shuffled_rows_are_equal_except_for_those_that_differ() -> None:
     shuffled = random.Random(1).sample(rows, len(rows))  # noqa: S311
     assert found(rows, shuffled) == []
     place = shuffled.index(rows[12_345])
-    shuffled[place] = row(*rows[12_345][:3], fare=7)
+    shuffled[place] = (*rows[12_345][:3], 7)
     ((old, new, count),) = found(rows, shuffled)
     assert (rows[old - 1], shuffled[new - 1], count) == (rows[12_345], shuffled[place], 1)
 
