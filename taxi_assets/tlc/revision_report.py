@@ -31,7 +31,8 @@ _TRIP_KEY = (
     *("vendor_id", "hvfhs_license_num", "dispatching_base_num"),
 )
 
-# The queries call the values of a column x in the two revisions old_x and new_x. They also have old_row and new_total.
+# The queries call the values of a column x in the two revisions old_x and new_x, and other columns _x. The
+# other names are kept free for such columns.
 _INTERNAL_NAMES = {"row", "total", "difference"}
 _INTERNAL_PREFIXES = ("old_", "new_", "_")
 
