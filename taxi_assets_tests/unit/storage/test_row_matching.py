@@ -88,6 +88,8 @@ def test_null_equals_null_and_no_other_value(pickup: int | None, zone: int | Non
 def test_the_last_copies_cancel_first_so_that_the_first_row_is_named() -> None:
     copy, other = row(), row(fare=11)
     assert found([copy, other, copy, copy], [copy]) == [(1, None, 2), (2, None, 1)]
+    unrelated = row(zone=9)
+    assert found([unrelated, other, copy, copy], [copy, unrelated]) == [(2, None, 1), (3, None, 1)]
     # The first row of the older file that remains pairs with the first one of the newer file.
     assert found([copy, other, copy], [row(fare=20), copy, row(fare=30), row(fare=20)]) == [
         (1, 1, 1), (2, 1, 1), (None, 3, 1),
