@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
 # Only parts that do not fit in memory need more, and use the disk.
 CONFIG: Mapping[str, Any] = {"memory_limit": "192MB", "threads": "2", **NO_EXTENSIONS}
+_FREE_SPACE = "Free disk space there: the comparison needs about 100 bytes per row for temporary files."
 _FULL_MESSAGES = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT)]
 _DISTINCT_COLUMNS = ("pickup_datetime", "dropoff_datetime", "old_source_row", "new_source_row")
 
@@ -122,16 +123,17 @@ def _no_space_as_configuration_error(folder: Path) -> Iterator[None]:
     try:
         yield
     except (duckdb.IOException, duckdb.OutOfMemoryException, OSError) as error:
-        # DuckDB is out of memory if it cannot move more of it to the disk.
-        is_full = isinstance(error, duckdb.OutOfMemoryException) or any(text in str(error) for text in _FULL_MESSAGES)
-        if isinstance(error, OSError) and not is_full:
+        remedy = "Check that this folder can be written to."
+        if isinstance(error, duckdb.OutOfMemoryException):
+            # DuckDB says the same, whether it cannot move more of its memory to the disk or needs too much at once.
+            remedy = f"{_FREE_SPACE} If the disk has space, too many trips have the same pickup time to compare them."
+        elif any(text in str(error) for text in _FULL_MESSAGES):
+            remedy = _FREE_SPACE
+        elif isinstance(error, OSError):
             raise
         message = str(error).partition("\n")[0].rstrip(".")
         raise LakeConfigurationError(
-            f"Two revisions cannot be compared in {folder}: {message}.",
-            remedy="Free disk space there: the comparison needs about 100 bytes per row for temporary files."
-            if is_full
-            else "Check that this folder can be written to.",
+            f"Two revisions cannot be compared in {folder}: {message}.", remedy=remedy
         ) from error
 
 
