@@ -36,7 +36,7 @@ MART_HOURS = 2 * 1.75 / 1.4 * MILLION_ROWS / 3600 / CORES
 LOAD_JOB_HOURS = FILES * 30 / 2 / 3600
 QUERY_HOURS = FILES * (25 + 3) * 2 / 2 / 3600
 POD_HOURS = FILES * (65 + 2 * 25) / 3600
-QUERIES = MILLION_ROWS * 2099 / 1e6 / 1.0995 * 6.25
+QUERIES = MILLION_ROWS * 1923 / 1e6 / 1.0995 * 6.25
 TRANSFER = PUBLISHED_GB / 1.074 * 0.12
 
 
@@ -56,7 +56,7 @@ def test_further_inputs_are_those_of_the_benchmarks() -> None:
         "75 GB clean (17.9 bytes per row",
         "1,003 GB in BigQuery",
         "this costs 23 $ a month",
-        "(2,099 bytes per row), which costs 50 $",
+        "(1,923 bytes per row), which costs 46 $",
         "cores that are 82% busy",
         "7.7 CPU hours and 8.7 hours of waiting",
         "A core costs 0.0335 $ per hour.",
